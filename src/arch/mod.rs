@@ -1,0 +1,1 @@
+//! What the tensors mean: families, names, hyperparameters, tokenizers, quantisation recipes.

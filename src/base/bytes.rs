@@ -1,0 +1,120 @@
+//! A bounded cursor over bytes of either byte order: it cannot read past the end, and says where it stopped.
+
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
+
+use crate::base::{Error, Result};
+
+/// The order of the bytes of a number in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Endian {
+    /// Least significant byte first.
+    #[default]
+    Little,
+    /// Most significant byte first.
+    Big,
+}
+
+/// A reading position in a byte slice.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    data: &'a [u8],
+    pos: usize,
+    endian: Endian,
+}
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident -> $type:ty, $bytes:literal, $read:ident);* $(;)?) => {$(
+        $(#[$doc])*
+        pub fn $name(&mut self, what: &str) -> Result<$type> {
+            let bytes = self.take($bytes, what)?;
+            Ok(match self.endian {
+                Endian::Little => LittleEndian::$read(bytes),
+                Endian::Big => BigEndian::$read(bytes),
+            })
+        }
+    )*};
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the start of `data`.
+    pub fn new(data: &'a [u8], endian: Endian) -> Self {
+        Self { data, pos: 0, endian }
+    }
+
+    /// How many bytes lie before the cursor.
+    pub fn position(&self) -> u64 {
+        self.pos as u64
+    }
+
+    /// How many bytes are left.
+    pub fn remaining(&self) -> u64 {
+        (self.data.len() - self.pos) as u64
+    }
+
+    /// The byte order in which numbers are read.
+    pub fn endian(&self) -> Endian {
+        self.endian
+    }
+
+    /// Reads numbers in another byte order from here on.
+    pub fn set_endian(&mut self, endian: Endian) {
+        self.endian = endian;
+    }
+
+    /// The next `len` bytes; `what` names them in the error.
+    pub fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8]> {
+        let found = self.remaining();
+        if len > found {
+            return Err(Error::malformed(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position()));
+        }
+        let start = self.pos;
+        self.pos += len as usize; // at most remaining(), which is a usize
+        Ok(&self.data[start..self.pos])
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self, what: &str) -> Result<u8> {
+        Ok(self.take(1, what)?[0])
+    }
+
+    /// The next byte, as a signed number.
+    pub fn i8(&mut self, what: &str) -> Result<i8> {
+        Ok(self.u8(what)? as i8)
+    }
+
+    numbers! {
+        /// The next two bytes.
+        u16 -> u16, 2, read_u16;
+        /// The next two bytes, signed.
+        i16 -> i16, 2, read_i16;
+        /// The next four bytes.
+        u32 -> u32, 4, read_u32;
+        /// The next four bytes, signed.
+        i32 -> i32, 4, read_i32;
+        /// The next eight bytes.
+        u64 -> u64, 8, read_u64;
+        /// The next eight bytes, signed.
+        i64 -> i64, 8, read_i64;
+        /// The next four bytes, as an IEEE 754 number.
+        f32 -> f32, 4, read_f32;
+        /// The next eight bytes, as an IEEE 754 number.
+        f64 -> f64, 8, read_f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_orders_and_stops_at_the_end() {
+        let mut cursor = Cursor::new(&[1, 0, 0, 2, 9], Endian::Little);
+        assert_eq!(cursor.u16("a").unwrap(), 1);
+        cursor.set_endian(Endian::Big);
+        assert_eq!(cursor.u16("b").unwrap(), 2);
+        let error = cursor.u32("the count").unwrap_err();
+        assert_eq!(error.to_string(), "byte 4: expected 4 bytes of the count, found 1 before the end");
+        assert_eq!(cursor.u8("c").unwrap(), 9);
+        assert_eq!(cursor.take(u64::MAX, "d").unwrap_err().offset(), Some(5));
+    }
+}

@@ -1,0 +1,25 @@
+//! Every limit that weigh puts on what it reads, in one place.
+
+/// The longest safetensors header, in bytes: the limit of the safetensors crate, 0.8.
+pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
+
+/// The deepest nesting of JSON that is followed, in levels: serde_json's own limit is the same.
+pub const JSON_DEPTH: usize = 128;
+
+/// The largest JSON file beside the weights (config, index, tokenizer) that is read, in bytes.
+pub const JSON_FILE_BYTES: u64 = 256 << 20;
+
+/// The longest GGUF metadata key, in bytes: the GGUF specification.
+pub const GGUF_KEY_BYTES: u64 = 65_535;
+
+/// The most dimensions of a GGUF tensor: `GGML_MAX_DIMS` in ggml.h.
+pub const GGUF_DIMS: u32 = 4;
+
+/// The deepest nesting of GGUF arrays that is followed, in levels.
+pub const GGUF_ARRAY_DEPTH: usize = 4;
+
+/// The most shards of one model.
+pub const SHARDS: usize = 10_000;
+
+/// The most bytes of one tensor that an operation holds at a time, while it streams.
+pub const CHUNK_BYTES: usize = 1 << 20;

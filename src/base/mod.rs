@@ -1,0 +1,11 @@
+//! The ground floor: errors, limits, checked arithmetic, bounded reading, memory maps.
+
+pub mod bytes;
+pub mod error;
+pub mod finding;
+pub mod limits;
+pub mod mmap;
+pub mod num;
+pub mod text;
+
+pub use error::{Error, ErrorKind, Result};

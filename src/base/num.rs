@@ -1,0 +1,55 @@
+//! Checked arithmetic over counts that come from files.
+
+use crate::base::{Error, Result};
+
+/// The product of the dimensions: how many elements a tensor has. The empty shape is a scalar: 1.
+pub fn elements(shape: &[u64]) -> Result<u64> {
+    // A zero dimension makes the whole zero, but the other dimensions must still be sane.
+    shape
+        .iter()
+        .try_fold(1u64, |product, &dim| product.checked_mul(dim))
+        .ok_or_else(|| Error::malformed(format!("expected a shape of at most 2^64 elements, found {shape:?}")))
+}
+
+/// `a + b`, or an error that names `what`.
+pub fn add(a: u64, b: u64, what: &str) -> Result<u64> {
+    a.checked_add(b).ok_or_else(|| Error::malformed(format!("expected {what} below 2^64, found {a} + {b}")))
+}
+
+/// `a * b`, or an error that names `what`.
+pub fn mul(a: u64, b: u64, what: &str) -> Result<u64> {
+    a.checked_mul(b).ok_or_else(|| Error::malformed(format!("expected {what} below 2^64, found {a} x {b}")))
+}
+
+/// The least multiple of `alignment` that is not below `value`.
+pub fn align(value: u64, alignment: u64, what: &str) -> Result<u64> {
+    match value.checked_next_multiple_of(alignment) {
+        Some(aligned) => Ok(aligned),
+        None => Err(Error::malformed(format!("expected {what} to align to {alignment}, found {value}"))),
+    }
+}
+
+/// `value` as a length in this machine's memory.
+pub fn to_usize(value: u64, what: &str) -> Result<usize> {
+    usize::try_from(value).map_err(|_| Error::limit(format!("expected {what} that this machine can address, found {value}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_that_wrap_are_errors() {
+        assert_eq!(elements(&[]).unwrap(), 1);
+        assert_eq!(elements(&[2, 3]).unwrap(), 6);
+        assert_eq!(elements(&[0, 5]).unwrap(), 0);
+        assert!(elements(&[1 << 32, 1 << 32]).is_err());
+    }
+
+    #[test]
+    fn aligning_near_the_end_of_u64_is_an_error() {
+        assert_eq!(align(33, 32, "x").unwrap(), 64);
+        assert!(align(u64::MAX - 3, 32, "x").is_err());
+        assert!(align(5, 0, "x").is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! Text from files made safe to show: names and metadata are written by strangers.
+
+use std::borrow::Cow;
+
+/// How many characters of a name an error message shows.
+const SHOWN_NAME_CHARS: usize = 120;
+
+/// Whether a character may forge or disturb what a terminal, a log or a page shows.
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' // zero width, direction marks
+            | '\u{2028}'..='\u{202e}' // line separators, bidirectional overrides
+            | '\u{2060}'..='\u{206f}' // invisible operators, isolates
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` with control characters, bidirectional overrides and invisible characters as escapes: `\n`, `\u{202e}`.
+///
+/// A backslash stays as it is: the result is for people, not for a parser.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hostile(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The first characters of a long text, with an ellipsis for the rest.
+pub fn shorten(text: &str) -> Cow<'_, str> {
+    shorten_to(text, SHOWN_NAME_CHARS)
+}
+
+/// The first `chars` characters of `text`, the last of them an ellipsis where something was cut.
+pub fn shorten_to(text: &str, chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars) {
+        None => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(text.chars().take(chars.saturating_sub(1)).chain(['…']).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_borrowed() {
+        assert!(matches!(escape("blk.0.attn_q.weight ü 模"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn terminal_and_bidi_tricks_are_escaped() {
+        assert_eq!(escape("a\u{1b}[2J\u{9b}\r\n\t\u{202e}\u{200b}b"), "a\\u{1b}[2J\\u{9b}\\r\\n\\t\\u{202e}\\u{200b}b");
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character() {
+        assert_eq!(shorten_to("äöüß", 3), "äö…");
+        assert_eq!(shorten_to("äöü", 3), "äöü");
+    }
+}

@@ -1,0 +1,3 @@
+//! GGUF: the format of ggml and llama.cpp.
+
+pub mod swap;

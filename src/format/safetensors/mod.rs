@@ -1,0 +1,1 @@
+//! Safetensors: the format of the Hugging Face hub.

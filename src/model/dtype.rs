@@ -1,0 +1,295 @@
+//! The element types, one row each. Everything that asks a question of a type asks this table.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::{Error, Result, num};
+
+/// What sort of values a type stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Floating-point numbers, each stored by itself (or packed with its neighbours: F4, F6).
+    Float,
+    /// Whole numbers, each stored by itself.
+    Integer,
+    /// True or false, a byte each.
+    Bool,
+    /// Pairs of floating-point numbers: real and imaginary part.
+    Complex,
+    /// Quantised blocks: integers that share scales.
+    Block,
+}
+
+/// A row of the table of types.
+#[derive(Debug)]
+pub struct DTypeInfo {
+    /// The name, as ggml or safetensors spell it.
+    pub name: &'static str,
+    /// How many elements one block stands for.
+    pub block_elems: u64,
+    /// How many bytes one block takes.
+    pub block_bytes: u64,
+    /// What sort of values.
+    pub class: Class,
+    /// The number of the type in GGUF (`enum ggml_type` in ggml.h), where it has one.
+    pub ggml_id: Option<u32>,
+    /// The name of the type in safetensors, where it has one.
+    pub safetensors: Option<&'static str>,
+}
+
+macro_rules! dtypes {
+    ($($variant:ident $name:literal $elems:literal / ($bytes:expr) $class:ident $ggml:expr, $safetensors:expr;)*) => {
+        /// A known element type. Its facts are in [`DType::info`].
+        #[allow(non_camel_case_types, missing_docs)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DType { $($variant),* }
+
+        impl DType {
+            /// Every known type, in the order of the table.
+            pub const ALL: &'static [DType] = &[$(DType::$variant),*];
+        }
+
+        static TABLE: &[DTypeInfo] = &[$(DTypeInfo {
+            name: $name, block_elems: $elems, block_bytes: $bytes, class: Class::$class, ggml_id: $ggml, safetensors: $safetensors,
+        }),*];
+    };
+}
+
+// Sizes of blocks are written as the sum of their fields, in the order of the structs in ggml-common.h.
+dtypes! {
+    F32         "F32"          1 / (4)                 Float   Some(0),  Some("F32");
+    F16         "F16"          1 / (2)                 Float   Some(1),  Some("F16");
+    BF16        "BF16"         1 / (2)                 Float   Some(30), Some("BF16");
+    F64         "F64"          1 / (8)                 Float   Some(28), Some("F64");
+    F8_E4M3     "F8_E4M3"      1 / (1)                 Float   None,     Some("F8_E4M3");
+    F8_E5M2     "F8_E5M2"      1 / (1)                 Float   None,     Some("F8_E5M2");
+    F8_E4M3FNUZ "F8_E4M3FNUZ"  1 / (1)                 Float   None,     Some("F8_E4M3FNUZ");
+    F8_E5M2FNUZ "F8_E5M2FNUZ"  1 / (1)                 Float   None,     Some("F8_E5M2FNUZ");
+    F8_E8M0     "F8_E8M0"      1 / (1)                 Float   None,     Some("F8_E8M0");
+    F6_E2M3     "F6_E2M3"      4 / (3)                 Float   None,     Some("F6_E2M3");
+    F6_E3M2     "F6_E3M2"      4 / (3)                 Float   None,     Some("F6_E3M2");
+    F4          "F4"           2 / (1)                 Float   None,     Some("F4");
+    C64         "C64"          1 / (4 + 4)             Complex None,     Some("C64");
+    BOOL        "BOOL"         1 / (1)                 Bool    None,     Some("BOOL");
+    I8          "I8"           1 / (1)                 Integer Some(24), Some("I8");
+    I16         "I16"          1 / (2)                 Integer Some(25), Some("I16");
+    I32         "I32"          1 / (4)                 Integer Some(26), Some("I32");
+    I64         "I64"          1 / (8)                 Integer Some(27), Some("I64");
+    U8          "U8"           1 / (1)                 Integer None,     Some("U8");
+    U16         "U16"          1 / (2)                 Integer None,     Some("U16");
+    U32         "U32"          1 / (4)                 Integer None,     Some("U32");
+    U64         "U64"          1 / (8)                 Integer None,     Some("U64");
+    Q1_0        "Q1_0"       128 / (2 + 16)            Block   Some(41), None;
+    Q2_0        "Q2_0"        64 / (2 + 16)            Block   Some(42), None;
+    Q4_0        "Q4_0"        32 / (2 + 16)            Block   Some(2),  None;
+    Q4_1        "Q4_1"        32 / (2 + 2 + 16)        Block   Some(3),  None;
+    Q5_0        "Q5_0"        32 / (2 + 4 + 16)        Block   Some(6),  None;
+    Q5_1        "Q5_1"        32 / (2 + 2 + 4 + 16)    Block   Some(7),  None;
+    Q8_0        "Q8_0"        32 / (2 + 32)            Block   Some(8),  None;
+    Q8_1        "Q8_1"        32 / (2 + 2 + 32)        Block   Some(9),  None;
+    Q2_K        "Q2_K"       256 / (16 + 64 + 2 + 2)   Block   Some(10), None;
+    Q3_K        "Q3_K"       256 / (32 + 64 + 12 + 2)  Block   Some(11), None;
+    Q4_K        "Q4_K"       256 / (2 + 2 + 12 + 128)  Block   Some(12), None;
+    Q5_K        "Q5_K"       256 / (2 + 2 + 12 + 32 + 128) Block Some(13), None;
+    Q6_K        "Q6_K"       256 / (128 + 64 + 16 + 2) Block   Some(14), None;
+    Q8_K        "Q8_K"       256 / (4 + 256 + 32)      Block   Some(15), None;
+    IQ1_S       "IQ1_S"      256 / (2 + 32 + 16)       Block   Some(19), None;
+    IQ1_M       "IQ1_M"      256 / (32 + 16 + 8)       Block   Some(29), None;
+    IQ2_XXS     "IQ2_XXS"    256 / (2 + 64)            Block   Some(16), None;
+    IQ2_XS      "IQ2_XS"     256 / (2 + 64 + 8)        Block   Some(17), None;
+    IQ2_S       "IQ2_S"      256 / (2 + 64 + 8 + 8)    Block   Some(22), None;
+    IQ3_XXS     "IQ3_XXS"    256 / (2 + 96)            Block   Some(18), None;
+    IQ3_S       "IQ3_S"      256 / (2 + 64 + 8 + 32 + 4) Block Some(21), None;
+    IQ4_NL      "IQ4_NL"      32 / (2 + 16)            Block   Some(20), None;
+    IQ4_XS      "IQ4_XS"     256 / (2 + 2 + 4 + 128)   Block   Some(23), None;
+    TQ1_0       "TQ1_0"      256 / (48 + 4 + 2)        Block   Some(34), None;
+    TQ2_0       "TQ2_0"      256 / (64 + 2)            Block   Some(35), None;
+    MXFP4       "MXFP4"       32 / (1 + 16)            Block   Some(39), None;
+    NVFP4       "NVFP4"       64 / (4 + 32)            Block   Some(40), None;
+}
+
+impl DType {
+    /// The row of this type.
+    pub fn info(self) -> &'static DTypeInfo {
+        &TABLE[self as usize]
+    }
+
+    /// The name, as ggml or safetensors spell it.
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// The type with this number in GGUF.
+    pub fn from_ggml_id(id: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dtype| dtype.info().ggml_id == Some(id))
+    }
+
+    /// The type with this name in safetensors; the spelling must be exact.
+    pub fn from_safetensors(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dtype| dtype.info().safetensors == Some(name))
+    }
+
+    /// Whether values are stored in blocks that share scales.
+    pub fn is_quantised(self) -> bool {
+        self.info().class == Class::Block
+    }
+
+    /// Bits per weight.
+    pub fn bits_per_weight(self) -> f64 {
+        let info = self.info();
+        (info.block_bytes * 8) as f64 / info.block_elems as f64
+    }
+
+    /// How many bytes `elements` elements take.
+    ///
+    /// # Errors
+    /// They are no whole number of blocks, or the size is past 2^64 bits.
+    pub fn bytes_for(self, elements: u64) -> Result<u64> {
+        let info = self.info();
+        if !elements.is_multiple_of(info.block_elems) {
+            return Err(Error::malformed(format!("expected a multiple of {} elements for {self}, found {elements}", info.block_elems)));
+        }
+        let bytes = num::mul(elements / info.block_elems, info.block_bytes, "the size in bytes")?;
+        num::mul(bytes, 8, "the size in bits")?;
+        Ok(bytes)
+    }
+
+    /// How many bytes a tensor of this shape takes (outermost dimension first).
+    ///
+    /// # Errors
+    /// As for [`DType::bytes_for`]; and a quantised tensor's rows must each be a whole number of blocks.
+    pub fn bytes_for_shape(self, shape: &[u64]) -> Result<u64> {
+        if self.is_quantised() {
+            let row = shape.last().copied().unwrap_or(1);
+            let block = self.info().block_elems;
+            if !row.is_multiple_of(block) {
+                return Err(Error::malformed(format!("expected rows of a multiple of {block} elements for {self}, found {row}")));
+            }
+        }
+        self.bytes_for(num::elements(shape)?)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = Error;
+
+    /// Takes the name in any case.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| Error::argument(format!("expected the name of a type, found {name}")).hint("`weigh types` lists them"))
+    }
+}
+
+impl serde::Serialize for DType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// The type of a tensor's elements, as its file says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ElemType {
+    /// A type of the table.
+    Known(DType),
+    /// A type that this build does not know: the tensor is listed, its values are refused.
+    Unknown {
+        /// The number of the type in GGUF.
+        tag: u32,
+    },
+}
+
+impl ElemType {
+    /// The known type.
+    pub fn known(self) -> Option<DType> {
+        match self {
+            Self::Known(dtype) => Some(dtype),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for ElemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(dtype) => dtype.fmt(f),
+            Self::Unknown { tag } => f.pad(&format!("type {tag}")),
+        }
+    }
+}
+
+impl serde::Serialize for ElemType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_unique_and_lead_back() {
+        for &dtype in DType::ALL {
+            assert_eq!(dtype.name().to_lowercase().parse::<DType>().unwrap(), dtype);
+            if let Some(id) = dtype.info().ggml_id {
+                assert_eq!(DType::from_ggml_id(id), Some(dtype));
+            }
+            if let Some(name) = dtype.info().safetensors {
+                assert_eq!(DType::from_safetensors(name), Some(dtype));
+            }
+        }
+    }
+
+    #[test]
+    fn every_dtype_of_the_safetensors_crate_has_the_same_size_here() {
+        use safetensors::Dtype as D;
+        for theirs in [
+            D::BOOL,
+            D::F4,
+            D::F6_E2M3,
+            D::F6_E3M2,
+            D::U8,
+            D::I8,
+            D::F8_E5M2,
+            D::F8_E4M3,
+            D::F8_E8M0,
+            D::F8_E4M3FNUZ,
+            D::F8_E5M2FNUZ,
+            D::I16,
+            D::U16,
+            D::F16,
+            D::BF16,
+            D::I32,
+            D::U32,
+            D::F32,
+            D::C64,
+            D::F64,
+            D::I64,
+            D::U64,
+        ] {
+            let name = serde_json::to_value(theirs).unwrap();
+            let ours = DType::from_safetensors(name.as_str().unwrap()).unwrap();
+            assert_eq!(ours.bits_per_weight(), theirs.bitsize() as f64, "{ours}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_wrap_or_split_a_block_are_errors() {
+        assert_eq!(DType::Q4_K.bytes_for_shape(&[3, 512]).unwrap(), 3 * 2 * 144);
+        assert_eq!(DType::F6_E2M3.bytes_for_shape(&[2, 2]).unwrap(), 3);
+        assert!(DType::F4.bytes_for_shape(&[3]).is_err());
+        assert!(DType::Q8_0.bytes_for_shape(&[2, 16]).is_err());
+        assert!(DType::Q4_0.bytes_for_shape(&[]).is_err());
+        assert!(DType::F32.bytes_for(1 << 62).is_err());
+        assert!(DType::F64.bytes_for(1 << 59).is_err(), "the size in bits must fit as well");
+    }
+}

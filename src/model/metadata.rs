@@ -1,0 +1,466 @@
+//! Metadata: keys with typed values, in the order of the file.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::base::bytes::{Cursor, Endian};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits};
+
+/// The type of a metadata value: those of GGUF; safetensors has strings only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum ValueType {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    String,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+impl ValueType {
+    /// Every type, in the order of their numbers in GGUF (`enum gguf_type` in gguf.h): the index is the number.
+    pub const ALL: &'static [ValueType] = &[
+        Self::U8,
+        Self::I8,
+        Self::U16,
+        Self::I16,
+        Self::U32,
+        Self::I32,
+        Self::F32,
+        Self::Bool,
+        Self::String,
+        Self::Array,
+        Self::U64,
+        Self::I64,
+        Self::F64,
+    ];
+
+    /// The name in weigh's output and in `meta set KEY=TYPE:VALUE`.
+    pub fn name(self) -> &'static str {
+        ["u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"][self as usize]
+    }
+
+    /// How many bytes a value takes in a file, where that does not depend on the value.
+    pub fn fixed_bytes(self) -> Option<u64> {
+        [Some(1), Some(1), Some(2), Some(2), Some(4), Some(4), Some(4), Some(1), None, None, Some(8), Some(8), Some(8)][self as usize]
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    String(String),
+    Array(Array),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+impl Value {
+    /// The type of this value.
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Self::U8(_) => ValueType::U8,
+            Self::I8(_) => ValueType::I8,
+            Self::U16(_) => ValueType::U16,
+            Self::I16(_) => ValueType::I16,
+            Self::U32(_) => ValueType::U32,
+            Self::I32(_) => ValueType::I32,
+            Self::F32(_) => ValueType::F32,
+            Self::Bool(_) => ValueType::Bool,
+            Self::String(_) => ValueType::String,
+            Self::Array(_) => ValueType::Array,
+            Self::U64(_) => ValueType::U64,
+            Self::I64(_) => ValueType::I64,
+            Self::F64(_) => ValueType::F64,
+        }
+    }
+
+    /// The value as an unsigned number, if it is a whole number that is not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::U8(v) => Some(v.into()),
+            Self::U16(v) => Some(v.into()),
+            Self::U32(v) => Some(v.into()),
+            Self::U64(v) => Some(v),
+            Self::I8(v) => v.try_into().ok(),
+            Self::I16(v) => v.try_into().ok(),
+            Self::I32(v) => v.try_into().ok(),
+            Self::I64(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// The value as a number in double precision, if it is a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(v) => Some(v.into()),
+            Self::F64(v) => Some(v),
+            Self::I8(v) => Some(v.into()),
+            Self::I16(v) => Some(v.into()),
+            Self::I32(v) => Some(v.into()),
+            Self::I64(v) => Some(v as f64),
+            _ => self.as_u64().map(|v| v as f64),
+        }
+    }
+
+    /// The value as text, if it is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as true or false, if it is that.
+    pub fn as_bool(&self) -> Option<bool> {
+        match *self {
+            Self::Bool(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The value as an array, if it is one.
+    pub fn as_array(&self) -> Option<&Array> {
+        match self {
+            Self::Array(array) => Some(array),
+            _ => None,
+        }
+    }
+
+    /// Reads one value, as GGUF lays it out; `wide` is false for the 32-bit lengths of GGUF v1.
+    ///
+    /// An array is decoded in full: for arrays in a file use [`Array::in_file`].
+    pub fn read(cursor: &mut Cursor<'_>, value_type: ValueType, wide: bool) -> Result<Self> {
+        Self::read_nested(cursor, value_type, wide, 0)
+    }
+
+    fn read_nested(cursor: &mut Cursor<'_>, value_type: ValueType, wide: bool, depth: usize) -> Result<Self> {
+        const WHAT: &str = "a metadata value";
+        Ok(match value_type {
+            ValueType::U8 => Self::U8(cursor.u8(WHAT)?),
+            ValueType::I8 => Self::I8(cursor.i8(WHAT)?),
+            ValueType::U16 => Self::U16(cursor.u16(WHAT)?),
+            ValueType::I16 => Self::I16(cursor.i16(WHAT)?),
+            ValueType::U32 => Self::U32(cursor.u32(WHAT)?),
+            ValueType::I32 => Self::I32(cursor.i32(WHAT)?),
+            ValueType::F32 => Self::F32(cursor.f32(WHAT)?),
+            ValueType::Bool => Self::Bool(cursor.u8(WHAT)? != 0),
+            ValueType::String => Self::String(read_str(cursor, wide, WHAT)?.to_owned()),
+            ValueType::U64 => Self::U64(cursor.u64(WHAT)?),
+            ValueType::I64 => Self::I64(cursor.i64(WHAT)?),
+            ValueType::F64 => Self::F64(cursor.f64(WHAT)?),
+            ValueType::Array => {
+                if depth >= limits::GGUF_ARRAY_DEPTH {
+                    return Err(
+                        Error::limit(format!("expected arrays nested at most {} deep", limits::GGUF_ARRAY_DEPTH)).at(cursor.position())
+                    );
+                }
+                let (elem, len) = read_array_head(cursor, wide)?;
+                let mut values = Vec::new();
+                for _ in 0..len {
+                    values.push(Self::read_nested(cursor, elem, wide, depth + 1)?);
+                }
+                Self::Array(Array::new(elem, values))
+            }
+        })
+    }
+}
+
+/// Reads a length: 64 bits, or 32 in GGUF v1.
+pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> {
+    if wide { cursor.u64(what) } else { cursor.u32(what).map(u64::from) }
+}
+
+/// Reads a string: its length, then UTF-8.
+pub fn read_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a str> {
+    let len = read_len(cursor, wide, what)?;
+    let at = cursor.position();
+    let bytes = cursor.take(len, what)?;
+    std::str::from_utf8(bytes)
+        .map_err(|error| Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + error.valid_up_to() as u64))
+}
+
+/// Reads the element type and the length of an array, and checks the length against what is left.
+pub fn read_array_head(cursor: &mut Cursor<'_>, wide: bool) -> Result<(ValueType, u64)> {
+    let at = cursor.position();
+    let tag = cursor.u32("an array's element type")?;
+    let elem = usize::try_from(tag)
+        .ok()
+        .and_then(|tag| ValueType::ALL.get(tag).copied())
+        .ok_or_else(|| Error::malformed(format!("expected an element type of 0 to 12, found {tag}")).at(at))?;
+    let at = cursor.position();
+    let len = read_len(cursor, wide, "an array's length")?;
+    let least = elem.fixed_bytes().unwrap_or(if wide { 8 } else { 4 });
+    let left = cursor.remaining();
+    match len.checked_mul(least) {
+        Some(bytes) if bytes <= left => Ok((elem, len)),
+        _ => Err(Error::malformed(format!("expected an array that fits the {left} bytes left, found {len} values of {elem}")).at(at)),
+    }
+}
+
+/// Values of one type. Those of a file stay in the file until they are asked for.
+#[derive(Debug, Clone)]
+pub struct Array {
+    elem: ValueType,
+    len: u64,
+    data: ArrayData,
+}
+
+#[derive(Debug, Clone)]
+enum ArrayData {
+    Values(Arc<[Value]>),
+    /// The bytes of the elements in the file, already walked over once, so known to be whole.
+    File {
+        map: Arc<Map>,
+        range: Range<usize>,
+        endian: Endian,
+        wide: bool,
+    },
+}
+
+impl Array {
+    /// An array of values that are in memory. They must all be of type `elem`; an empty array keeps its element type.
+    pub fn new(elem: ValueType, values: Vec<Value>) -> Self {
+        debug_assert!(values.iter().all(|value| value.value_type() == elem));
+        Self { elem, len: values.len() as u64, data: ArrayData::Values(values.into()) }
+    }
+
+    /// An array of strings that are in memory.
+    pub fn strings<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
+        Self::new(ValueType::String, values.into_iter().map(|text| Value::String(text.into())).collect())
+    }
+
+    /// An array whose elements lie at `range` of a mapped file, laid out as in GGUF. The reader has walked over them: they are whole.
+    pub fn in_file(elem: ValueType, len: u64, map: Arc<Map>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
+        Self { elem, len, data: ArrayData::File { map, range, endian, wide } }
+    }
+
+    /// The type of the elements.
+    pub fn elem(&self) -> ValueType {
+        self.elem
+    }
+
+    /// How many elements there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements, decoded one after the other. After an error it ends.
+    pub fn iter(&self) -> ArrayIter<'_> {
+        ArrayIter { array: self, next: 0, pos: 0, failed: false }
+    }
+
+    /// All elements.
+    pub fn values(&self) -> Result<Vec<Value>> {
+        self.iter().collect()
+    }
+
+    /// The bytes of the elements as they lie in a little-endian GGUF of version 2 or 3, when they need no change for it:
+    /// a writer can copy them without decoding.
+    pub fn encoded_le(&self) -> Option<&[u8]> {
+        match &self.data {
+            ArrayData::File { map, range, endian: Endian::Little, wide: true } => map.bytes().get(range.clone()),
+            _ => None,
+        }
+    }
+
+    /// The strings without an allocation each: only for an array of strings.
+    pub fn for_each_str(&self, mut f: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
+        if self.elem != ValueType::String {
+            return Err(Error::malformed(format!("expected an array of strings, found one of {}", self.elem)));
+        }
+        match &self.data {
+            ArrayData::Values(values) => {
+                for (i, value) in values.iter().enumerate() {
+                    f(i as u64, value.as_str().unwrap_or_default())?;
+                }
+            }
+            ArrayData::File { map, range, endian, wide } => {
+                let mut cursor = Cursor::new(map.bytes().get(range.clone()).unwrap_or_default(), *endian);
+                for i in 0..self.len {
+                    f(i, read_str(&mut cursor, *wide, "a string of an array")?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Array {
+    /// Equal type and elements, wherever they are stored.
+    fn eq(&self, other: &Self) -> bool {
+        self.elem == other.elem
+            && self.len == other.len
+            && self.iter().zip(other.iter()).all(|pair| matches!(pair, (Ok(a), Ok(b)) if a == b))
+    }
+}
+
+/// Decodes the elements of an [`Array`].
+#[derive(Debug)]
+pub struct ArrayIter<'a> {
+    array: &'a Array,
+    next: u64,
+    pos: usize,
+    failed: bool,
+}
+
+impl Iterator for ArrayIter<'_> {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || self.next >= self.array.len {
+            return None;
+        }
+        let item = match &self.array.data {
+            ArrayData::Values(values) => Ok(values.get(self.next as usize)?.clone()),
+            ArrayData::File { map, range, endian, wide } => {
+                let bytes = map.bytes().get(range.start + self.pos..range.end).unwrap_or_default();
+                let mut cursor = Cursor::new(bytes, *endian);
+                let value = Value::read(&mut cursor, self.array.elem, *wide);
+                self.pos += cursor.position() as usize;
+                value.map_err(|error| error.in_file(map.path()))
+            }
+        };
+        self.next += 1;
+        self.failed = item.is_err();
+        Some(item)
+    }
+}
+
+/// Keys and values, in order, each key once.
+#[derive(Debug, Clone, Default)]
+pub struct Metadata {
+    entries: Vec<(String, Value)>,
+    index: HashMap<String, usize>,
+}
+
+impl Metadata {
+    /// No entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.index.get(key).map(|&i| &self.entries[i].1)
+    }
+
+    /// The text of a key, if its value is a string.
+    pub fn get_str(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_str()
+    }
+
+    /// The number of a key, if its value is a whole number that is not negative.
+    pub fn get_u64(&self, key: &str) -> Option<u64> {
+        self.get(key)?.as_u64()
+    }
+
+    /// Adds an entry at the end.
+    ///
+    /// # Errors
+    /// The key is there already.
+    pub fn insert(&mut self, key: impl Into<String>, value: Value) -> Result<()> {
+        let key = key.into();
+        if self.index.contains_key(&key) {
+            return Err(Error::malformed(format!("expected each metadata key once, found {key} twice")));
+        }
+        self.index.insert(key.clone(), self.entries.len());
+        self.entries.push((key, value));
+        Ok(())
+    }
+
+    /// Gives a key a value: in its old place, or at the end. Returns the old value.
+    pub fn set(&mut self, key: impl Into<String>, value: Value) -> Option<Value> {
+        let key = key.into();
+        match self.index.get(&key) {
+            Some(&i) => Some(std::mem::replace(&mut self.entries[i].1, value)),
+            None => {
+                self.index.insert(key.clone(), self.entries.len());
+                self.entries.push((key, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a key out. Returns its value.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.index.remove(key)?;
+        for place in self.index.values_mut().filter(|place| **place > at) {
+            *place -= 1;
+        }
+        Some(self.entries.remove(at).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_keep_their_order_through_changes() {
+        let mut metadata = Metadata::new();
+        for (i, key) in ["a", "b", "c"].into_iter().enumerate() {
+            metadata.insert(key, Value::U32(i as u32)).unwrap();
+        }
+        assert!(metadata.insert("b", Value::U32(9)).is_err());
+        assert_eq!(metadata.set("a", Value::Bool(true)), Some(Value::U32(0)));
+        assert_eq!(metadata.remove("b"), Some(Value::U32(1)));
+        assert_eq!(metadata.get_u64("c"), Some(2));
+        assert_eq!(metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn an_array_that_claims_more_than_is_left_is_an_error_before_any_loop() {
+        let mut bytes = 8u32.to_le_bytes().to_vec(); // strings
+        bytes.extend(u64::MAX.to_le_bytes());
+        let mut cursor = Cursor::new(&bytes, Endian::Little);
+        assert!(Value::read(&mut cursor, ValueType::Array, true).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The common model: what is in a weight file, whatever its format.
+
+pub mod dtype;
+pub mod metadata;
+#[allow(clippy::module_inception)]
+pub mod model;
+pub mod tensor;
+
+pub use dtype::{Class, DType, ElemType};
+pub use metadata::{Array, Metadata, Value, ValueType};
+pub use model::{Model, Shard};
+pub use tensor::TensorInfo;

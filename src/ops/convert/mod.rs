@@ -1,0 +1,1 @@
+//! Conversion: a plan first, pure and complete; then its execution, streamed.

@@ -1,0 +1,3 @@
+//! The operations: a model in, a report out. They never print.
+
+pub mod convert;

@@ -1,0 +1,1 @@
+//! Reports -> bytes on a given writer: table, json, ndjson, csv, markdown, html.
