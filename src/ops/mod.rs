@@ -1,3 +1,4 @@
 //! The operations: a model in, a report out. They never print.
 
 pub mod convert;
+pub mod hash;

@@ -1,0 +1,357 @@
+//! Content hashes: of each tensor's bytes, and of all of them in the order of the file.
+//!
+//! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::Digest;
+
+use crate::base::{Error, Result, limits, text};
+use crate::format::Reader;
+use crate::model::TensorInfo;
+
+/// How contents are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    Sha256,
+    Sha1,
+    Xxh64,
+    Blake3,
+    /// The identifier that llama.cpp derives from a model's tensors: version 5 (RFC 9562), of the whole model only.
+    Uuid,
+}
+
+impl Algorithm {
+    /// Every algorithm, the strongest first: `--check` takes the first that the manifest has.
+    pub const ALL: &'static [Algorithm] = &[Self::Sha256, Self::Blake3, Self::Sha1, Self::Xxh64, Self::Uuid];
+
+    /// The name in lines, in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha1 => "sha1",
+            Self::Xxh64 => "xxh64",
+            Self::Blake3 => "blake3",
+            Self::Uuid => "uuid",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The namespace of llama.cpp's identifiers: version 5 of the URL `en.wikipedia.org/wiki/Llama.cpp`.
+const UUID_NAMESPACE: [u8; 16] = [0xef, 0x00, 0x12, 0x06, 0xda, 0xdc, 0x5f, 0x6d, 0xa1, 0x5f, 0x33, 0x59, 0xe5, 0x77, 0xd4, 0xe5];
+
+enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha1(sha1::Sha1),
+    Xxh64(Box<xxhash_rust::xxh64::Xxh64>),
+    Blake3(Box<blake3::Hasher>),
+    Uuid(sha1::Sha1),
+}
+
+impl Hasher {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
+            Algorithm::Xxh64 => Self::Xxh64(Box::default()),
+            Algorithm::Blake3 => Self::Blake3(Box::default()),
+            Algorithm::Uuid => Self::Uuid(sha1::Sha1::new_with_prefix(UUID_NAMESPACE)),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha1(hasher) | Self::Uuid(hasher) => hasher.update(bytes),
+            Self::Xxh64(hasher) => hasher.update(bytes),
+            Self::Blake3(hasher) => Digest::update(&mut **hasher, bytes),
+        }
+    }
+
+    fn finish(self) -> String {
+        match self {
+            Self::Sha256(hasher) => hex(&hasher.finalize()),
+            Self::Sha1(hasher) => hex(&hasher.finalize()),
+            Self::Xxh64(hasher) => format!("{:016x}", hasher.digest()),
+            Self::Blake3(hasher) => hex(&Digest::finalize(*hasher)),
+            Self::Uuid(hasher) => {
+                let mut id: Vec<u8> = hasher.finalize()[..16].to_vec();
+                id[6] = id[6] & 0x0f | 0x50; // the version: 5
+                id[8] = id[8] & 0x3f | 0x80; // the variant: RFC 9562
+                let id = hex(&id);
+                format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
+            }
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorHash {
+    /// The name of the tensor, exact.
+    pub name: String,
+    /// In lower-case hexadecimal digits.
+    pub hash: String,
+}
+
+/// The hashes of one model by one algorithm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HashReport {
+    schema: &'static str,
+    /// How they were made.
+    pub algorithm: Algorithm,
+    /// One a tensor, in the order of the file; none for [`Algorithm::Uuid`].
+    pub tensors: Vec<TensorHash>,
+    /// Of the bytes of all tensors, one after the other.
+    pub model: String,
+}
+
+/// Hashes a model; `tensors` says whether each tensor is hashed by itself as well. Reports are in the order of `algorithms`.
+///
+/// Tensors are hashed on all threads. The hash of the whole is one chain, and takes one thread from beginning to end.
+///
+/// # Errors
+/// A tensor is of a type of unknown size.
+pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
+    let all = &reader.model().tensors;
+    let single: &[TensorInfo] = if tensors { all } else { &[] };
+    // The chains first: they are the longest pieces of work.
+    let mut work: Vec<(Algorithm, &[TensorInfo])> = algorithms.iter().map(|&algorithm| (algorithm, all.as_slice())).collect();
+    let of_tensors = |algorithm: Algorithm| if algorithm == Algorithm::Uuid { &[] } else { single };
+    for &algorithm in algorithms {
+        work.extend(of_tensors(algorithm).chunks(1).map(|tensor| (algorithm, tensor)));
+    }
+    let mut hashes = work
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter();
+    let models: Vec<String> = hashes.by_ref().take(algorithms.len()).collect();
+    Ok(algorithms
+        .iter()
+        .zip(models)
+        .map(|(&algorithm, model)| HashReport {
+            schema: "weigh.hash.v1",
+            algorithm,
+            tensors: of_tensors(algorithm)
+                .iter()
+                .zip(&mut hashes)
+                .map(|(tensor, hash)| TensorHash { name: tensor.name.clone(), hash })
+                .collect(),
+            model,
+        })
+        .collect())
+}
+
+fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) -> Result<String> {
+    let mut hasher = Hasher::new(algorithm);
+    for tensor in tensors {
+        let len = tensor.len_bytes.unwrap_or(0);
+        // Whole blocks at a time, for the sake of big-endian files.
+        let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
+        let step = (limits::CHUNK_BYTES as u64 / block).max(1) * block;
+        if tensor.len_bytes.is_none() {
+            reader.bytes(tensor)?; // says why not
+        }
+        let mut at = 0;
+        while at < len {
+            let end = len.min(at + step);
+            hasher.update(&reader.bytes_at(tensor, at..end)?);
+            at = end;
+        }
+    }
+    Ok(hasher.finish())
+}
+
+/// What a manifest says of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// The same hash.
+    Ok,
+    /// Another hash.
+    Mismatch,
+    /// No line for it.
+    #[serde(rename = "Not Found")]
+    NotFound,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "Ok",
+            Self::Mismatch => "Mismatch",
+            Self::NotFound => "Not Found",
+        })
+    }
+}
+
+/// The outcome of checking a model against a manifest, as `llama-gguf-hash` judges and names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub enum Outcome {
+    Success,
+    Failure,
+    #[serde(rename = "Manifest Missing Entry")]
+    MissingEntry,
+}
+
+impl Outcome {
+    /// The exit status that `llama-gguf-hash` gives it.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::MissingEntry => 3,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "Success",
+            Self::Failure => "Failure",
+            Self::MissingEntry => "Manifest Missing Entry",
+        })
+    }
+}
+
+/// Lines of `ALGORITHM HASH NAME`, where a name is the model's path, for a tensor with `:` and its name behind it.
+#[derive(Debug, Clone, Default)]
+pub struct Manifest {
+    hashes: HashMap<(Algorithm, String), String>,
+}
+
+impl Manifest {
+    /// Reads the lines that are of a known algorithm, and passes over all others. The first line for a name counts.
+    ///
+    /// # Errors
+    /// No line is of a known algorithm.
+    pub fn parse(lines: &str) -> Result<Self> {
+        let mut manifest = Self::default();
+        for line in lines.lines() {
+            let mut words = line.trim_end().splitn(2, char::is_whitespace);
+            let Some(algorithm) = words.next().and_then(Algorithm::from_name) else { continue };
+            let Some((hash, name)) = words.next().and_then(|rest| rest.trim_start().split_once(char::is_whitespace)) else { continue };
+            manifest.hashes.entry((algorithm, file_name_only(name.trim_start()))).or_insert_with(|| hash.to_ascii_lowercase());
+        }
+        if manifest.hashes.is_empty() {
+            let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+            return Err(Error::malformed(format!("expected lines that start with one of {}, found none", names.join(", "))));
+        }
+        Ok(manifest)
+    }
+
+    /// The strongest algorithm that the manifest has lines of.
+    pub fn strongest(&self) -> Option<Algorithm> {
+        self.algorithms().first().copied()
+    }
+
+    /// The algorithms that the manifest has lines of, the strongest first.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        Algorithm::ALL.iter().copied().filter(|&algorithm| self.hashes.keys().any(|(have, _)| *have == algorithm)).collect()
+    }
+
+    /// What the manifest says of a hash of `name`: a line as [`line_name`] makes it. Folders are not compared: a model may have moved.
+    pub fn verdict(&self, algorithm: Algorithm, name: &str, hash: &str) -> Verdict {
+        match self.hashes.get(&(algorithm, file_name_only(name))) {
+            None => Verdict::NotFound,
+            Some(expected) if expected == hash => Verdict::Ok,
+            Some(_) => Verdict::Mismatch,
+        }
+    }
+
+    /// Judges a whole report.
+    pub fn judge(&self, path: &Path, report: &HashReport) -> Outcome {
+        let verdicts = |tensors: &[TensorHash]| {
+            tensors
+                .iter()
+                .map(|tensor| self.verdict(report.algorithm, &line_name(path, Some(&tensor.name)), &tensor.hash))
+                .collect::<Vec<_>>()
+        };
+        let tensors = verdicts(&report.tensors);
+        let model = self.verdict(report.algorithm, &line_name(path, None), &report.model);
+        if model == Verdict::NotFound && tensors.iter().all(|verdict| *verdict == Verdict::NotFound) {
+            Outcome::MissingEntry
+        } else if model == Verdict::Mismatch || tensors.contains(&Verdict::Mismatch) {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        }
+    }
+}
+
+/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped.
+pub fn line_name(path: &Path, tensor: Option<&str>) -> String {
+    let path = path.to_string_lossy();
+    match tensor {
+        None => text::escape(&path).into_owned(),
+        Some(tensor) => text::escape(&format!("{path}:{tensor}")).into_owned(),
+    }
+}
+
+/// A line's name without the folders of its path. A tensor's name may hold slashes too: those behind the first colon stay.
+fn file_name_only(name: &str) -> String {
+    let path_end = name.find(':').unwrap_or(name.len());
+    let start = name[..path_end].trim_end_matches('/').rfind('/').map_or(0, |slash| slash + 1);
+    name[start..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_nothing_and_of_abc_are_the_published_ones() {
+        let digest = |algorithm, bytes: &[u8]| {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(bytes);
+            hasher.finish()
+        };
+        assert_eq!(digest(Algorithm::Sha256, b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(digest(Algorithm::Sha1, b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(digest(Algorithm::Xxh64, b""), "ef46db3751d8e999");
+        assert_eq!(digest(Algorithm::Blake3, b""), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+    }
+
+    #[test]
+    fn the_identifier_is_a_version_5_uuid_of_the_namespace() {
+        // uuid.uuid5(uuid.UUID("ef001206-dadc-5f6d-a15f-3359e577d4e5"), "abc") in Python
+        let mut hasher = Hasher::new(Algorithm::Uuid);
+        hasher.update(b"abc");
+        assert_eq!(hasher.finish(), "9f2200fc-45e8-5a39-9535-c3ea5c0e0cef");
+    }
+
+    #[test]
+    fn a_manifest_is_found_by_file_name_and_the_first_line_counts() {
+        let manifest =
+            Manifest::parse("# made by hand\nxxh64     00ff  models/a.gguf:blk/0 x\nxxh64  11 a.gguf:blk/0 x\nsha1  ABCD  a.gguf\n")
+                .unwrap();
+        assert_eq!(manifest.strongest(), Some(Algorithm::Sha1));
+        assert_eq!(manifest.verdict(Algorithm::Xxh64, "/elsewhere/a.gguf:blk/0 x", "00ff"), Verdict::Ok);
+        assert_eq!(manifest.verdict(Algorithm::Xxh64, "b.gguf:blk/0 x", "00ff"), Verdict::NotFound);
+        assert_eq!(manifest.verdict(Algorithm::Sha1, "a.gguf", "abce"), Verdict::Mismatch);
+        assert!(Manifest::parse("md5 00 a.gguf").is_err());
+    }
+}
