@@ -2,26 +2,133 @@
 //!
 //! The reference is plain IEEE single precision in the order of ggml's C source, with no fused multiply-add, on every CPU.
 
-use crate::model::DType;
+use crate::model::{Class, DType};
+
+mod number;
+mod plain;
+mod small;
+
+pub use number::Number;
 
 /// How the values of a type are read and written. A function takes whole blocks, and an encoder whole rows.
+///
+/// Lengths that do not fit each other are no error: what has no counterpart is left alone.
 #[derive(Debug)]
 pub struct Codec {
     /// The type.
     pub dtype: DType,
-    /// Decodes blocks: `bytes.len() / block_bytes * block_elems == values.len()`.
-    pub decode: fn(bytes: &[u8], values: &mut [f32]),
+    /// Decodes blocks: `bytes.len() / block_bytes * block_elems * values_per_element == values.len()`.
+    pub decode: Decode<f32>,
+    /// Decodes to double precision, where single precision cannot hold every value of the type.
+    pub decode_wide: Option<Decode<f64>>,
     /// Encodes one row, with importance weights (one a column) if there are any.
     pub encode: Option<Encode>,
 }
+
+/// Decodes whole blocks to numbers.
+pub type Decode<T> = fn(bytes: &[u8], values: &mut [T]);
 
 /// Encodes one row of values into whole blocks; the importance weights, if any, are as many as the values.
 pub type Encode = fn(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
 
 /// Every type whose values this build reads.
-pub static CODECS: &[Codec] = &[];
+pub static CODECS: &[Codec] = &[
+    plain::F32,
+    plain::F16,
+    plain::BF16,
+    plain::F64,
+    small::F8_E4M3,
+    small::F8_E5M2,
+    small::F8_E4M3FNUZ,
+    small::F8_E5M2FNUZ,
+    small::F8_E8M0,
+    small::F6_E2M3,
+    small::F6_E3M2,
+    small::F4,
+    plain::C64,
+    plain::BOOL,
+    plain::I8,
+    plain::I16,
+    plain::I32,
+    plain::I64,
+    plain::U8,
+    plain::U16,
+    plain::U32,
+    plain::U64,
+];
 
 /// The codec of a type.
 pub fn codec(dtype: DType) -> Option<&'static Codec> {
     CODECS.iter().find(|codec| codec.dtype == dtype)
+}
+
+/// How many numbers an element decodes to: two for complex types (real, then imaginary part), one for the rest.
+pub fn values_per_element(dtype: DType) -> usize {
+    if dtype.info().class == Class::Complex { 2 } else { 1 }
+}
+
+impl Codec {
+    /// A codec that only reads, and whose values fit single precision.
+    const fn reads(dtype: DType, decode: Decode<f32>) -> Self {
+        Self { dtype, decode, decode_wide: None, encode: None }
+    }
+
+    /// The same codec with a way to write.
+    const fn writes(mut self, encode: Encode) -> Self {
+        self.encode = Some(encode);
+        self
+    }
+
+    /// The same codec with a way to read in double precision.
+    const fn wide(mut self, decode: Decode<f64>) -> Self {
+        self.decode_wide = Some(decode);
+        self
+    }
+
+    /// Decodes blocks to double precision: exact for every type but for 64-bit integers beyond 2^53, which are rounded to nearest.
+    /// [`Codec::numbers`] keeps those as well.
+    pub fn decode_f64(&self, bytes: &[u8], values: &mut [f64]) {
+        if let Some(decode) = self.decode_wide {
+            return decode(bytes, values);
+        }
+        /// A multiple of every block.
+        const CHUNK: usize = 1024;
+        let mut narrow = [0f32; CHUNK];
+        let info = self.dtype.info();
+        let elements = CHUNK / values_per_element(self.dtype);
+        let chunk_bytes = elements / info.block_elems as usize * info.block_bytes as usize;
+        for (bytes, values) in bytes.chunks(chunk_bytes).zip(values.chunks_mut(CHUNK)) {
+            let narrow = &mut narrow[..values.len()];
+            (self.decode)(bytes, narrow);
+            for (value, narrow) in values.iter_mut().zip(narrow) {
+                *value = f64::from(*narrow);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_unique_and_bytes_of_any_kind_or_length_are_read() {
+        let noise: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for (i, codec) in CODECS.iter().enumerate() {
+            assert!(CODECS[..i].iter().all(|other| other.dtype != codec.dtype), "{} twice", codec.dtype);
+            let info = codec.dtype.info();
+            let count = noise.len() / info.block_bytes as usize * info.block_elems as usize * values_per_element(codec.dtype);
+            let mut values = vec![0f32; count];
+            let mut wide = vec![0f64; count];
+            (codec.decode)(&noise, &mut values);
+            codec.decode_f64(&noise, &mut wide);
+            for (value, wide) in values.iter().zip(&wide) {
+                assert!(*value == *wide as f32 || (value.is_nan() && wide.is_nan()), "{}: {value} and {wide}", codec.dtype);
+            }
+            // Cut short, or too long: no panic.
+            (codec.decode)(&noise[..noise.len() - 1], &mut values);
+            (codec.decode)(&noise, &mut values[..count - 1]);
+            codec.decode_f64(&noise[..1], &mut wide);
+        }
+    }
 }
