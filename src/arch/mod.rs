@@ -1,1 +1,3 @@
 //! What the tensors mean: families, names, hyperparameters, tokenizers, quantisation recipes.
+
+pub mod origin;
