@@ -4,6 +4,7 @@
 
 use crate::model::{Class, DType};
 
+mod iq;
 mod number;
 mod plain;
 mod small;
@@ -55,6 +56,15 @@ pub static CODECS: &[Codec] = &[
     plain::U16,
     plain::U32,
     plain::U64,
+    iq::IQ1_S,
+    iq::IQ1_M,
+    iq::IQ2_XXS,
+    iq::IQ2_XS,
+    iq::IQ2_S,
+    iq::IQ3_XXS,
+    iq::IQ3_S,
+    iq::IQ4_NL,
+    iq::IQ4_XS,
 ];
 
 /// The codec of a type.

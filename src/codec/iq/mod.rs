@@ -1,0 +1,32 @@
+//! The IQ types: vectors of 8 or 4 values taken from a grid (IQ1, IQ2, IQ3), and 16 uneven steps (IQ4).
+//!
+//! Layouts and numbers are those of ggml's `ggml-common.h` (the `block_iq*` structs) and `ggml-quants.c` (`dequantize_row_iq*`,
+//! `quantize_row_iq*_impl`) in llama.cpp 0c1e570. All blocks hold 256 elements but those of IQ4_NL, which hold 32.
+
+mod decode;
+mod grid;
+
+use super::Codec;
+use crate::model::DType;
+
+pub(super) const IQ1_S: Codec = Codec::reads(DType::IQ1_S, decode::iq1_s);
+pub(super) const IQ1_M: Codec = Codec::reads(DType::IQ1_M, decode::iq1_m);
+pub(super) const IQ2_XXS: Codec = Codec::reads(DType::IQ2_XXS, decode::iq2_xxs);
+pub(super) const IQ2_XS: Codec = Codec::reads(DType::IQ2_XS, decode::iq2_xs);
+pub(super) const IQ2_S: Codec = Codec::reads(DType::IQ2_S, decode::iq2_s);
+pub(super) const IQ3_XXS: Codec = Codec::reads(DType::IQ3_XXS, decode::iq3_xxs);
+pub(super) const IQ3_S: Codec = Codec::reads(DType::IQ3_S, decode::iq3_s);
+pub(super) const IQ4_NL: Codec = Codec::reads(DType::IQ4_NL, decode::iq4_nl);
+pub(super) const IQ4_XS: Codec = Codec::reads(DType::IQ4_XS, decode::iq4_xs);
+
+/// The values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).
+const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// How far IQ1 values lie off -1, 0 and 1 (`IQ1S_DELTA`).
+const IQ1_DELTA: f32 = 0.125;
+
+/// The signs of eight values, of which seven are stored: the number of negative ones is even.
+const fn even_signs(seven: u8) -> u8 {
+    let seven = seven & 127;
+    seven | ((seven.count_ones() as u8 & 1) << 7)
+}
