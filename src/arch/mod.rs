@@ -1,3 +1,6 @@
 //! What the tensors mean: families, names, hyperparameters, tokenizers, quantisation recipes.
 
+pub mod draft;
 pub mod origin;
+
+pub use draft::{CompanionFile, Content, Draft, Note, NoteKind, Source, Step};

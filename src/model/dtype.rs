@@ -217,6 +217,12 @@ impl ElemType {
     }
 }
 
+impl From<DType> for ElemType {
+    fn from(dtype: DType) -> Self {
+        Self::Known(dtype)
+    }
+}
+
 impl fmt::Display for ElemType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
