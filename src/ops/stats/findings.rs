@@ -1,0 +1,155 @@
+//! What people look for in weights, flagged.
+
+use std::collections::BTreeMap;
+
+use super::TensorStats;
+use crate::base::Error;
+use crate::base::finding::{Finding, Severity};
+
+/// A row is an outlier when its largest magnitude is this many times the median row's.
+pub const OUTLIER_ROWS: f64 = 20.0;
+
+/// A layer's scale is far off when its root mean square is this many times its neighbours', or this part of it.
+const FAR_SCALE: f64 = 4.0;
+
+/// How many layers on either side count as neighbours.
+const NEIGHBOURS: usize = 3;
+
+/// Rows of one tensor.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub count: u64,
+    /// Rows that are zero throughout.
+    pub dead: u64,
+    pub outliers: u64,
+    /// The row of the largest magnitude, that magnitude, and how many times the median row's it is.
+    pub largest: Option<(u64, f32, f64)>,
+}
+
+impl Rows {
+    pub(super) fn of(row_max: &[f32], outlier: f64) -> Self {
+        let mut rising = row_max.to_vec();
+        let middle = rising.len() / 2;
+        if rising.len() < 2 {
+            return Self::default();
+        }
+        let median = f64::from(*rising.select_nth_unstable_by(middle, f32::total_cmp).1);
+        let largest = row_max.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        Self {
+            count: row_max.len() as u64,
+            dead: row_max.iter().filter(|&&max| max == 0.0).count() as u64,
+            outliers: row_max.iter().filter(|&&max| f64::from(max) > outlier * median && median > 0.0).count() as u64,
+            largest: largest.map(|(row, &max)| (row as u64, max, f64::from(max) / median)),
+        }
+    }
+}
+
+/// One value, as short as it can be said.
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What is worth flagging about one tensor. `limit` is the largest magnitude of its type and how often it occurs.
+pub(super) fn of_tensor(stats: &TensorStats, rows: &Rows, limit: Option<(f64, u64)>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut flag = |severity, code, message: String| {
+        found.push(Finding { severity, ..Finding::from_error(code, &Error::malformed(message).in_tensor(&stats.name)) });
+    };
+    let summary = &stats.summary;
+    if let Some(nan) = summary.nan.filter(|&nan| nan > 0) {
+        flag(Severity::Error, "stats-nan", plural(nan, "NaN"));
+    }
+    if let Some(inf) = summary.inf.filter(|&inf| inf > 0) {
+        flag(Severity::Error, "stats-inf", format!("{} infinite", plural(inf, "value")));
+    }
+    let finite = summary.min <= summary.max; // false for NaN: no finite value
+    if summary.elements > 0 && finite && summary.abs_max == 0.0 {
+        flag(Severity::Warning, "stats-zero", "every value is zero".into());
+    } else if summary.elements > 1 && finite && summary.min == summary.max {
+        flag(Severity::Note, "stats-constant", format!("every value is {}", summary.min));
+    } else {
+        if rows.dead > 0 {
+            flag(Severity::Note, "stats-dead-rows", format!("{} of {} are zero throughout", rows.dead, plural(rows.count, "row")));
+        }
+        if let Some((row, max, times)) = rows.largest.filter(|_| rows.outliers > 0) {
+            let message = format!(
+                "{} of {} far larger than the median: row {row} reaches {max}, {times:.0} times the median row's largest",
+                rows.outliers,
+                plural(rows.count, "row")
+            );
+            flag(Severity::Note, "stats-outlier-rows", message);
+        }
+    }
+    if let Some((limit, count)) = limit.filter(|&(_, count)| count > 0) {
+        let message = format!("{} at the limit of {} ({limit}): something may have overflowed", plural(count, "value"), stats.dtype);
+        flag(Severity::Warning, "stats-limit", message);
+    }
+    found
+}
+
+/// The name with its layer number out, and the number: the first part of the name that is one.
+fn layer_of(name: &str) -> Option<(String, u64)> {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    let at = parts.iter().position(|part| part.bytes().all(|byte| byte.is_ascii_digit()) && !part.is_empty())?;
+    let layer = parts[at].parse().ok()?;
+    parts[at] = "*";
+    Some((parts.join("."), layer))
+}
+
+/// Tensors whose scale is far off that of the same tensor in the layers around.
+pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
+    let mut kinds: BTreeMap<String, Vec<(u64, &TensorStats, f64)>> = BTreeMap::new();
+    for stats in tensors {
+        let scale = stats.summary.l2 / (stats.summary.elements.max(1) as f64).sqrt();
+        if let Some((kind, layer)) = layer_of(&stats.name).filter(|_| scale.is_finite()) {
+            kinds.entry(kind).or_default().push((layer, stats, scale));
+        }
+    }
+    let mut found = Vec::new();
+    for layers in kinds.values_mut() {
+        layers.sort_by_key(|(layer, ..)| *layer);
+        for (i, (layer, stats, scale)) in layers.iter().enumerate() {
+            let around = &layers[i.saturating_sub(NEIGHBOURS)..layers.len().min(i + NEIGHBOURS + 1)];
+            let mut scales: Vec<f64> = around.iter().filter(|other| other.0 != *layer).map(|other| other.2).collect();
+            if scales.len() < NEIGHBOURS {
+                continue;
+            }
+            scales.sort_by(f64::total_cmp);
+            let median = scales[scales.len() / 2];
+            let ratio = scale / median;
+            if median > 0.0 && *scale > 0.0 && !(1.0 / FAR_SCALE..=FAR_SCALE).contains(&ratio) {
+                let message = format!("root mean square {scale:.3e}, {ratio:.2} times that of the layers around");
+                let error = Error::malformed(message).in_tensor(&stats.name);
+                found.push(Finding { severity: Severity::Note, ..Finding::from_error("stats-scale", &error) });
+            }
+        }
+    }
+    found
+}
+
+/// For types whose values this build does not read.
+pub(super) fn unread(name: &str, elem: crate::model::ElemType) -> Finding {
+    let error = Error::unsupported(format!("values of {elem} are not read: nothing is said of them")).in_tensor(name);
+    Finding { severity: Severity::Warning, ..Finding::from_error("stats-unread", &error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_told_from_names() {
+        assert_eq!(layer_of("blk.12.attn_q.weight"), Some(("blk.*.attn_q.weight".into(), 12)));
+        assert_eq!(layer_of("model.layers.3.experts.7.w1"), Some(("model.layers.*.experts.7.w1".into(), 3)));
+        assert_eq!(layer_of("output.weight"), None);
+    }
+
+    #[test]
+    fn rows_far_from_the_median_and_dead_ones_are_counted() {
+        let mut max = vec![1.0; 9];
+        max[3] = 0.0;
+        max[7] = 50.0;
+        let rows = Rows::of(&max, OUTLIER_ROWS);
+        assert_eq!((rows.count, rows.dead, rows.outliers, rows.largest), (9, 1, 1, Some((7, 50.0, 50.0))));
+    }
+}

@@ -1,0 +1,397 @@
+//! The values of tensors: moments, extremes, percentiles and histograms, in one streaming pass on all threads.
+//!
+//! Counts are whole numbers, which add up the same in any order; sums are joined in the order of the file. So the digits do not
+//! depend on the number of threads.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::base::finding::Finding;
+use crate::base::{Error, Result};
+use crate::format::Reader;
+use crate::model::{DType, ElemType, TensorInfo};
+
+mod counts;
+mod findings;
+mod moments;
+mod rows;
+mod scan;
+mod summary;
+
+pub use findings::OUTLIER_ROWS;
+pub use rows::{RowStats, Rows, rows};
+pub use summary::{Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, Summary};
+
+use counts::{Counts, Distribution};
+use moments::Moments;
+use scan::{CHUNK, Lens, Part, SPAN};
+
+/// How many elements of a tensor `--sample` looks at.
+pub const SAMPLE: u64 = 1 << 20;
+
+/// What is asked of [`stats`].
+pub struct Options<'a> {
+    /// Tells the group of a tensor, if tensors are to be told of in groups.
+    pub group: Option<&'a (dyn Fn(&TensorInfo) -> String + Sync)>,
+    /// What the groups are: `layer`, `component`, `dtype`, `model`.
+    pub by: &'static str,
+    /// Magnitudes below this count as sparse.
+    pub threshold: f64,
+    /// A row is an outlier when its largest magnitude is this many times the median row's.
+    pub outlier: f64,
+    /// Looks at this many elements of each tensor, evenly spread in pieces, instead of all.
+    pub sample: Option<u64>,
+    /// Told how many bytes have been read since it was last called.
+    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { group: None, by: "tensor", threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None }
+    }
+}
+
+/// What [`stats`] found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stats {
+    /// `weigh.stats.v1`.
+    pub schema: &'static str,
+    /// How many elements of each tensor were looked at, at the most, if not all: everything below is of those alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u64>,
+    /// Magnitudes below this count as sparse.
+    pub threshold: f64,
+    /// Tensor by tensor, in the order given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Vec<TensorStats>>,
+    /// What the groups are, if tensors were grouped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'static str>,
+    /// Group by group, in the order of their first tensors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupStats>>,
+    /// All tensors together.
+    pub total: Summary,
+    /// What is worth a look.
+    pub findings: Vec<Finding>,
+}
+
+/// The values of one tensor.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorStats {
+    /// Its name.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: ElemType,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// Its values.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// The values of some tensors together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroupStats {
+    /// The name of the group.
+    pub name: String,
+    /// How many tensors it has.
+    pub tensors: u64,
+    /// Their values.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// A piece of work for one thread.
+struct Span {
+    /// The tensor's place in the list.
+    tensor: usize,
+    /// The span's place among the tensor's.
+    number: usize,
+    /// The elements to look at.
+    ranges: Vec<Range<u64>>,
+}
+
+/// What is known of one tensor while its spans are being looked at.
+#[derive(Default)]
+struct Progress {
+    left: usize,
+    counts: Counts,
+    moments: Vec<Moments>,
+    row_max: Vec<f32>,
+}
+
+/// A tensor that is done.
+struct Done {
+    stats: TensorStats,
+    moments: Moments,
+    findings: Vec<Finding>,
+}
+
+/// Counts of several tensors, by type.
+#[derive(Default)]
+struct Merged {
+    left: usize,
+    tensors: u64,
+    elements: u64,
+    counts: BTreeMap<DType, Counts>,
+    min: f64,
+    max: f64,
+    distribution: Option<(Distribution, bool)>,
+}
+
+/// Locks, whatever became of the thread that held it: a panic elsewhere ends the whole anyway.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The elements of a tensor to look at, in pieces of [`CHUNK`]: all of them, or `sample` spread evenly.
+fn pieces(elements: u64, sample: Option<u64>) -> Vec<Range<u64>> {
+    let chunks = elements.div_ceil(CHUNK);
+    let wanted = sample.map_or(chunks, |sample| sample.div_ceil(CHUNK).clamp(1, chunks.max(1)));
+    if wanted >= chunks {
+        return (0..elements).step_by(SPAN as usize).map(|first| first..elements.min(first + SPAN)).collect();
+    }
+    let chunk = |i: u64| (u128::from(i) * u128::from(chunks) / u128::from(wanted)) as u64;
+    (0..wanted).map(|i| chunk(i) * CHUNK..elements.min((chunk(i) + 1) * CHUNK)).collect()
+}
+
+/// Looks at the values of `tensors`.
+///
+/// # Errors
+/// Values cannot be read. Tensors of a type that this build does not decode are no error, but a finding.
+pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Stats> {
+    let mut lenses: BTreeMap<DType, Option<Lens>> = BTreeMap::new();
+    for dtype in tensors.iter().filter_map(|tensor| tensor.elem.known()) {
+        lenses.entry(dtype).or_insert_with(|| Lens::new(dtype));
+    }
+    let lens = |tensor: &TensorInfo| lenses.get(&tensor.elem.known()?)?.as_ref();
+
+    let mut groups: Vec<(String, Mutex<Merged>)> = Vec::new();
+    let mut group_of = Vec::new();
+    let mut places = BTreeMap::new();
+    for tensor in tensors {
+        let name = options.group.map_or_else(String::new, |group| group(tensor));
+        let place = *places.entry(name.clone()).or_insert_with(|| {
+            groups.push((name, Mutex::new(Merged { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Merged::default() })));
+            groups.len() - 1
+        });
+        let group = groups[place].1.get_mut().unwrap_or_else(PoisonError::into_inner);
+        group.left += 1;
+        group.tensors += 1;
+        group.elements = group.elements.saturating_add(tensor.elements()?);
+        group_of.push(place);
+    }
+
+    // Groups one after the other, so that the tables of few are in memory at a time.
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| group_of[i]);
+    let mut spans = Vec::new();
+    let mut progress = Vec::new();
+    progress.resize_with(tensors.len(), || Mutex::new(Progress::default()));
+    for &i in &order {
+        let mut ranges = if lens(tensors[i]).is_some() { pieces(tensors[i].elements()?, options.sample) } else { Vec::new() };
+        let together = if options.sample.is_some() { (SPAN / CHUNK) as usize } else { 1 };
+        if ranges.is_empty() {
+            ranges.push(0..0);
+        }
+        let before = spans.len();
+        spans.extend(ranges.chunks(together).enumerate().map(|(number, ranges)| Span { tensor: i, number, ranges: ranges.to_vec() }));
+        let mut progress = lock(&progress[i]);
+        progress.left = spans.len() - before;
+        progress.moments = vec![Moments::default(); progress.left];
+    }
+
+    let mut total = Mutex::new(Merged::default());
+    let done: Vec<Option<Done>> = spans
+        .par_iter()
+        .map(|span| -> Result<Option<Done>> {
+            let tensor = tensors[span.tensor];
+            let Some(lens) = lens(tensor) else {
+                let (done, counts) = (unread(tensor)?, Counts::default());
+                settle(tensor, &counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
+                return Ok(Some(done));
+            };
+            let examined = span.ranges.iter().map(|range| range.end - range.start).sum();
+            let part = scan::scan(reader, tensor, lens, &span.ranges, examined, options.threshold)?;
+            if let Some(progress) = options.progress {
+                progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
+            }
+            let Some(whole) = put(&progress[span.tensor], span.number, part) else { return Ok(None) };
+            let done = finish(tensor, lens, &whole, options)?;
+            settle(tensor, &whole.counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
+            Ok(Some(done))
+        })
+        .collect::<Result<_>>()?;
+
+    let mut by_tensor: Vec<Option<Done>> = Vec::new();
+    by_tensor.resize_with(tensors.len(), || None);
+    for (span, done) in spans.iter().zip(done) {
+        if done.is_some() {
+            by_tensor[span.tensor] = done;
+        }
+    }
+    report(by_tensor, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)
+}
+
+/// Puts a part of a tensor in its place. The last one gets the whole.
+fn put(progress: &Mutex<Progress>, number: usize, part: Part) -> Option<Progress> {
+    let mut progress = lock(progress);
+    progress.counts.join(part.counts);
+    progress.moments[number] = part.moments;
+    let first = part.first_row as usize;
+    let rows = first + part.row_max.len();
+    if progress.row_max.len() < rows {
+        progress.row_max.resize(rows, 0.0);
+    }
+    for (all, part) in progress.row_max[first..].iter_mut().zip(part.row_max) {
+        *all = all.max(part);
+    }
+    progress.left -= 1;
+    (progress.left == 0).then(|| std::mem::take(&mut *progress))
+}
+
+/// What a tensor's parts amount to.
+fn finish(tensor: &TensorInfo, lens: &Lens, whole: &Progress, options: &Options<'_>) -> Result<Done> {
+    let elements = tensor.elements()?;
+    let (moments, distribution) = match &lens.table {
+        Some(table) => {
+            let distribution = table.distribution(&whole.counts);
+            let mut moments = Moments::of_counted(&distribution.values, options.threshold);
+            moments.nan = distribution.nan;
+            moments.inf = distribution.plus_inf + distribution.minus_inf;
+            moments.minus_inf = distribution.minus_inf;
+            (moments, distribution)
+        }
+        None => {
+            let mut moments = Moments::default();
+            whole.moments.iter().for_each(|part| moments.join(part));
+            (moments, Distribution::of_sketch(&whole.counts, moments.min, moments.max))
+        }
+    };
+    let summary = Summary::new(elements, &moments, &distribution, lens.counting.is_exact());
+    let stats = TensorStats { name: tensor.name.clone(), dtype: tensor.elem, shape: tensor.shape.clone(), summary };
+    let at_limit = lens.limit.map(|limit| {
+        let ends = [distribution.values.first(), distribution.values.last()];
+        let count = |end: Option<&(f64, u64)>, sign: f64| end.filter(|end| end.0 == sign * limit).map_or(0, |end| end.1);
+        (limit, count(ends[0], -1.0) + count(ends[1], 1.0))
+    });
+    // Rows that were only sampled are not known to be dead.
+    let rows = match options.sample {
+        None => findings::Rows::of(&whole.row_max, options.outlier),
+        Some(_) => findings::Rows::default(),
+    };
+    let findings = findings::of_tensor(&stats, &rows, at_limit);
+    Ok(Done { stats, moments, findings })
+}
+
+fn unread(tensor: &TensorInfo) -> Result<Done> {
+    let summary = Summary::unread(tensor.elements()?);
+    let stats = TensorStats { name: tensor.name.clone(), dtype: tensor.elem, shape: tensor.shape.clone(), summary };
+    Ok(Done { stats, moments: Moments::default(), findings: vec![findings::unread(&tensor.name, tensor.elem)] })
+}
+
+/// Adds a tensor's counts to its group and to the total; the last one of a group tells what the group's counts amount to.
+fn settle(
+    tensor: &TensorInfo,
+    counts: &Counts,
+    moments: &Moments,
+    lenses: &BTreeMap<DType, Option<Lens>>,
+    group: &Mutex<Merged>,
+    total: &Mutex<Merged>,
+) {
+    let mut group = lock(group);
+    group.left -= 1;
+    group.min = group.min.min(moments.min);
+    group.max = group.max.max(moments.max);
+    if let Some(dtype) = tensor.elem.known().filter(|_| moments.finite + moments.nan + moments.inf > 0) {
+        group.counts.entry(dtype).or_default().add(counts);
+    }
+    if group.left == 0 {
+        let counts = std::mem::take(&mut group.counts);
+        let mut total = lock(total);
+        for (&dtype, counts) in &counts {
+            total.counts.entry(dtype).or_default().add(counts);
+        }
+        drop(total);
+        group.distribution = Some(merged(&counts, lenses, group.min, group.max));
+    }
+}
+
+/// The distribution of counts of several types: exact if they are of one type that is counted exactly.
+fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens>>, min: f64, max: f64) -> (Distribution, bool) {
+    let table = |dtype: &DType| lenses.get(dtype)?.as_ref()?.table.as_ref();
+    if let (1, Some((dtype, counts))) = (counts.len(), counts.first_key_value())
+        && let Some(table) = table(dtype)
+    {
+        return (table.distribution(counts), true);
+    }
+    let mut sketch = Counts::default();
+    for (dtype, counts) in counts {
+        match table(dtype) {
+            Some(table) => sketch.join(table.to_sketch(counts)),
+            None => sketch.add(counts),
+        }
+    }
+    (Distribution::of_sketch(&sketch, min, max), counts.is_empty())
+}
+
+fn report(
+    by_tensor: Vec<Option<Done>>,
+    groups: Vec<(String, Mutex<Merged>)>,
+    group_of: &[usize],
+    total: &Merged,
+    lenses: &BTreeMap<DType, Option<Lens>>,
+    options: &Options<'_>,
+) -> Result<Stats> {
+    let mut all = Moments::default();
+    let mut group_moments = vec![Moments::default(); groups.len()];
+    let mut elements = 0u64;
+    let mut tensors = Vec::new();
+    let mut findings = Vec::new();
+    for (done, &group) in by_tensor.into_iter().zip(group_of) {
+        let done = done.ok_or_else(|| Error::limit("expected every tensor to be looked at, found one left out"))?;
+        all.join(&done.moments);
+        group_moments[group].join(&done.moments);
+        elements = elements.saturating_add(done.stats.summary.elements);
+        findings.extend(done.findings);
+        tensors.push(done.stats);
+    }
+    findings.extend(findings::of_scales(&tensors));
+    let (distribution, exact) = merged(&total.counts, lenses, all.min, all.max);
+    let groups = groups.into_iter().zip(group_moments).map(|((name, merged), moments)| {
+        let merged = merged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (distribution, exact) = merged.distribution.unwrap_or((Distribution::default(), true));
+        let summary = Summary::new(merged.elements, &moments, &distribution, exact);
+        GroupStats { name, tensors: merged.tensors, summary }
+    });
+    Ok(Stats {
+        schema: "weigh.stats.v1",
+        sample: options.sample,
+        threshold: options.threshold,
+        by: options.group.map(|_| options.by),
+        groups: options.group.map(|_| groups.collect()),
+        tensors: options.group.is_none().then_some(tensors),
+        total: Summary::new(elements, &all, &distribution, exact),
+        findings,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_and_never_more_than_there_is() {
+        assert_eq!(pieces(10, None), vec![0..10]);
+        assert_eq!(pieces(10, Some(1)), vec![0..10]);
+        assert!(pieces(0, Some(5)).is_empty());
+        let some = pieces(CHUNK * 10 + 3, Some(CHUNK * 2));
+        assert_eq!(some, vec![0..CHUNK, CHUNK * 5..CHUNK * 6]);
+        assert_eq!(pieces(SPAN + 1, None), vec![0..SPAN, SPAN..SPAN + 1]);
+    }
+}

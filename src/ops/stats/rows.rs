@@ -1,0 +1,85 @@
+//! The values of one tensor, row by row: a row is an output channel of a linear layer.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::moments::{self, BLOCK, Moments};
+use super::scan::byte_range;
+use crate::base::{Error, Result};
+use crate::codec;
+use crate::format::Reader;
+use crate::model::TensorInfo;
+
+/// What [`rows`] found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rows {
+    /// `weigh.stats.v1`.
+    pub schema: &'static str,
+    /// The tensor's name.
+    pub name: String,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// Row by row.
+    pub rows: Vec<RowStats>,
+}
+
+/// The values of one row. Terms as in [`super::Summary`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct RowStats {
+    /// The row's number, counted through all dimensions but the innermost.
+    pub row: u64,
+    pub min: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub std: f64,
+    pub abs_max: f64,
+    pub l2: f64,
+    pub zeros: u64,
+    pub nan: u64,
+    pub inf: u64,
+}
+
+/// Looks at the rows of one tensor.
+///
+/// # Errors
+/// Its type is not decoded by this build, its rows do not begin at whole bytes, or values cannot be read.
+pub fn rows(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
+    let unread = || Error::unsupported(format!("expected a type whose values are read, found {}", tensor.elem)).in_tensor(&tensor.name);
+    let dtype = tensor.elem.known().ok_or_else(unread)?;
+    let codec = codec::codec(dtype).ok_or_else(unread)?;
+    let width = tensor.row_elements();
+    if !width.is_multiple_of(dtype.info().block_elems) {
+        return Err(Error::unsupported(format!("expected rows of whole bytes, found {width} elements of {dtype}")).in_tensor(&tensor.name));
+    }
+    let count = tensor.elements()?.checked_div(width).unwrap_or(0);
+    // A row may be long: it is taken in pieces that are whole blocks of every type.
+    let row = |row: u64| -> Result<RowStats> {
+        let mut all = Moments::default();
+        let mut values = [0.0; BLOCK];
+        let piece = (BLOCK / codec::values_per_element(dtype)) as u64;
+        for first in (0..width).step_by(piece as usize) {
+            let last = width.min(first + piece);
+            let bytes = reader.bytes_at(tensor, byte_range(dtype, row * width + first, row * width + last))?;
+            let values = &mut values[..(last - first) as usize * codec::values_per_element(dtype)];
+            codec.decode_f64(&bytes, values);
+            all.join(&moments::of_block(values, 0.0, &mut Vec::new()));
+        }
+        let (n, some) = (all.finite as f64, all.finite > 0);
+        let or_nan = |value: f64| if some { value } else { f64::NAN };
+        Ok(RowStats {
+            row,
+            min: or_nan(all.min),
+            max: or_nan(all.max),
+            mean: all.mean(),
+            std: (all.m2 / n).sqrt(),
+            abs_max: all.abs_max(),
+            l2: or_nan(all.square_sum.sqrt()),
+            zeros: all.zeros,
+            nan: all.nan,
+            inf: all.inf,
+        })
+    };
+    let rows = (0..count).into_par_iter().map(row).collect::<Result<_>>()?;
+    Ok(Rows { schema: "weigh.stats.v1", name: tensor.name.clone(), shape: tensor.shape.clone(), rows })
+}

@@ -1,0 +1,230 @@
+//! What is said of some values: moments, percentiles, histogram.
+
+use serde::Serialize;
+
+use super::counts::{Distribution, SKETCH_ERROR};
+use super::moments::Moments;
+
+/// The percentiles that are told.
+pub const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
+
+/// How many bins of equal width a histogram has.
+pub const LINEAR_BINS: usize = 32;
+
+/// What is known of the values of a tensor, a group of tensors or a model.
+///
+/// Extremes, means, percentiles and histograms are over the finite values; where there are none they are NaN, which JSON shows as null.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many elements there are; those of a complex type count once, their parts are values of their own.
+    pub elements: u64,
+    /// The least value.
+    pub min: f64,
+    /// The greatest value.
+    pub max: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation of all values (divided by n, as NumPy does).
+    pub std: f64,
+    /// The mean magnitude.
+    pub abs_mean: f64,
+    /// The largest magnitude.
+    pub abs_max: f64,
+    /// The square root of the sum of squares.
+    pub l2: f64,
+    /// How many values are zero, of either sign.
+    pub zeros: Option<u64>,
+    /// How many values are below zero, minus infinity included.
+    pub negatives: Option<u64>,
+    /// How many values are not numbers.
+    pub nan: Option<u64>,
+    /// How many values are infinite, of either sign.
+    pub inf: Option<u64>,
+    /// The fourth standardised moment less 3: 0 for a normal distribution, and greater with heavier tails.
+    pub kurtosis: f64,
+    /// The share of the finite values whose magnitude is below the threshold.
+    pub sparsity: f64,
+    /// Percentiles.
+    pub percentiles: Percentiles,
+    /// Histograms.
+    pub histogram: Histogram,
+}
+
+/// Percentiles, interpolated linearly between neighbours, as NumPy does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Percentiles {
+    /// One value for each of [`PERCENTILES`].
+    pub values: [f64; PERCENTILES.len()],
+    /// How far a value that a percentile is told from may be off, relative to it, for magnitudes of at least 2^-126:
+    /// 0 for types of at most 16 bits.
+    pub relative_error: f64,
+}
+
+impl Serialize for Percentiles {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = PERCENTILES.iter().map(f64::to_string).zip(self.values);
+        serializer.collect_map(rows.chain([("relative_error".to_owned(), self.relative_error)]))
+    }
+}
+
+/// Two histograms of the same values.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Histogram {
+    /// Bins of equal width.
+    pub linear: Linear,
+    /// Bins between powers of two, for either sign.
+    pub log: Log,
+}
+
+/// Bins of equal width from the least to the greatest value. Where percentiles have an error, a value may fall into a neighbouring bin.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Linear {
+    /// Where the first bin begins.
+    pub low: f64,
+    /// Where the last bin ends; it includes this value.
+    pub high: f64,
+    /// How many values each bin holds.
+    pub counts: Vec<u64>,
+}
+
+/// Bins of magnitude: bin i holds 2^(lowest + i) <= |x| < 2^(lowest + i + 1).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Log {
+    /// The exponent of the first bin.
+    pub lowest_exponent: i32,
+    /// Values below zero.
+    pub negative: Vec<u64>,
+    /// Values that are zero.
+    pub zeros: u64,
+    /// Values above zero.
+    pub positive: Vec<u64>,
+}
+
+impl Summary {
+    /// For tensors whose values this build cannot read.
+    pub(crate) fn unread(elements: u64) -> Self {
+        let mut summary = Self::new(elements, &Moments::default(), &Distribution::default(), true);
+        (summary.zeros, summary.negatives, summary.nan, summary.inf) = (None, None, None, None);
+        summary
+    }
+
+    pub(crate) fn new(elements: u64, moments: &Moments, distribution: &Distribution, exact: bool) -> Self {
+        let n = moments.finite as f64;
+        let variance = moments.m2 / n;
+        let or_nan = |value: f64| if moments.finite == 0 { f64::NAN } else { value };
+        Self {
+            elements,
+            min: or_nan(moments.min),
+            max: or_nan(moments.max),
+            mean: moments.mean(),
+            std: variance.sqrt(),
+            abs_mean: moments.abs_sum / n,
+            abs_max: moments.abs_max(),
+            l2: or_nan(moments.square_sum.sqrt()),
+            zeros: Some(moments.zeros),
+            negatives: Some(moments.negatives + moments.minus_inf),
+            nan: Some(moments.nan),
+            inf: Some(moments.inf),
+            kurtosis: moments.m4 / n / (variance * variance) - 3.0,
+            sparsity: moments.below as f64 / n,
+            percentiles: Percentiles { values: percentiles(&distribution.values), relative_error: if exact { 0.0 } else { SKETCH_ERROR } },
+            histogram: Histogram { linear: linear(&distribution.values, moments.min, moments.max), log: log(&distribution.values) },
+        }
+    }
+}
+
+/// The values at the ranks of the percentiles among rising values with their counts.
+fn percentiles(values: &[(f64, u64)]) -> [f64; PERCENTILES.len()] {
+    let total: u64 = values.iter().map(|&(_, count)| count).sum();
+    if total == 0 {
+        return [f64::NAN; PERCENTILES.len()];
+    }
+    let mut runs = values.iter();
+    let (mut value, mut end) = (f64::NAN, 0); // the run at hand, and the first rank after it
+    let mut at = |rank: u64| {
+        while rank >= end
+            && let Some(&(next, count)) = runs.next()
+        {
+            (value, end) = (next, end + count);
+        }
+        value
+    };
+    // Ranks rise, but the upper neighbour of one percentile may lie beyond the lower one of the next: look up each rank once, in order.
+    let places = PERCENTILES.map(|percent| percent / 100.0 * (total - 1) as f64);
+    let mut ranks: Vec<u64> = places.iter().flat_map(|place| [place.floor() as u64, place.ceil() as u64]).collect();
+    ranks.sort_unstable();
+    let found: Vec<(u64, f64)> = ranks.into_iter().map(|rank| (rank, at(rank))).collect();
+    let value_at = |rank: u64| found.binary_search_by_key(&rank, |&(rank, _)| rank).map_or(f64::NAN, |i| found[i].1);
+    places.map(|place| {
+        let (low, high) = (value_at(place.floor() as u64), value_at(place.ceil() as u64));
+        low + (high - low) * place.fract()
+    })
+}
+
+fn linear(values: &[(f64, u64)], min: f64, max: f64) -> Linear {
+    let mut counts = vec![0; LINEAR_BINS];
+    if values.is_empty() {
+        return Linear { low: f64::NAN, high: f64::NAN, counts };
+    }
+    // Halves, for the width of all doubles is no double.
+    let half_width = max / 2.0 - min / 2.0;
+    for &(value, count) in values {
+        let share = if half_width > 0.0 { (value / 2.0 - min / 2.0) / half_width } else { 0.0 };
+        counts[((share * LINEAR_BINS as f64) as usize).min(LINEAR_BINS - 1)] += count;
+    }
+    Linear { low: min, high: max, counts }
+}
+
+/// The power of two at or below a magnitude.
+fn exponent(magnitude: f64) -> i32 {
+    let bits = magnitude.to_bits() >> 52;
+    if bits == 0 { -1022 - (magnitude.to_bits().leading_zeros() as i32 - 11) } else { bits as i32 - 1023 }
+}
+
+fn log(values: &[(f64, u64)]) -> Log {
+    let exponents = || values.iter().filter(|value| value.0 != 0.0).map(|value| exponent(value.0.abs()));
+    let (Some(low), Some(high)) = (exponents().min(), exponents().max()) else {
+        return Log { lowest_exponent: 0, negative: Vec::new(), zeros: values.iter().map(|&(_, count)| count).sum(), positive: Vec::new() };
+    };
+    let bins = (high - low + 1) as usize;
+    let mut log = Log { lowest_exponent: low, negative: vec![0; bins], zeros: 0, positive: vec![0; bins] };
+    for &(value, count) in values {
+        let bin = if value == 0.0 { 0 } else { (exponent(value.abs()) - low) as usize };
+        *match value {
+            0.0 => &mut log.zeros,
+            ..0.0 => &mut log.negative[bin],
+            _ => &mut log.positive[bin],
+        } += count;
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_lie_between_neighbours() {
+        // numpy.percentile(range(11), [...]) and of a run of equal values.
+        let rising: Vec<(f64, u64)> = (0..11).map(|i| (f64::from(i), 1)).collect();
+        let found = percentiles(&rising);
+        for (found, expected) in found.iter().zip([0.01, 0.1, 0.5, 2.5, 5.0, 7.5, 9.5, 9.9, 9.99]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+        assert_eq!(percentiles(&[(-1.0, 999), (7.0, 1)])[..8], [-1.0; 8]);
+        assert_eq!(percentiles(&[(4.0, 1)]), [4.0; 9]);
+        assert!(percentiles(&[])[0].is_nan());
+    }
+
+    #[test]
+    fn bins_hold_every_value_once() {
+        let values = [(-8.0, 2), (-0.75, 3), (0.0, 5), (1.0, 7), (8.0, 1)];
+        let bins = linear(&values, -8.0, 8.0);
+        assert_eq!((bins.counts[0], bins.counts[16], bins.counts[18], bins.counts[31]), (2, 5, 7, 1));
+        let log = log(&values);
+        assert_eq!((log.lowest_exponent, log.zeros), (-1, 5));
+        assert_eq!((log.negative, log.positive), (vec![3, 0, 0, 0, 2], vec![0, 7, 0, 0, 1]));
+        assert_eq!(exponent(f64::from_bits(1)), -1074);
+        assert_eq!(linear(&[(f64::MIN, 1), (f64::MAX, 1)], f64::MIN, f64::MAX).counts[31], 1);
+    }
+}
