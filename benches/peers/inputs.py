@@ -47,7 +47,14 @@ def to_bf16(values: np.ndarray) -> bytes:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
 
 
-def llama_1b(work: pathlib.Path, tokenizer: pathlib.Path | None = None) -> pathlib.Path:
+def tokenizer(work: pathlib.Path, pip: list[str]) -> bytes:
+    """A real SentencePiece vocabulary of 32,000 tokens: Mistral's first, from PyPI mistral-common."""
+    subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(work / "wheels"), "mistral-common"], check=True)
+    archive = zipfile.ZipFile(glob.glob(str(work / "wheels" / "mistral_common*.whl"))[0])
+    return archive.read("mistral_common/data/tokenizer.model.v1")
+
+
+def llama_1b(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
     """A Hugging Face folder of 2.2 GB in BF16: normal values with a scale of its own for each row."""
     folder = work / "llama-1b"
     if (folder / "config.json").exists():
@@ -69,8 +76,7 @@ def llama_1b(work: pathlib.Path, tokenizer: pathlib.Path | None = None) -> pathl
                 continue
             scale = 0.02 * np.exp(0.5 * random.standard_normal((shape[0], 1), dtype=np.float32))
             out.write(to_bf16(random.standard_normal(shape, dtype=np.float32) * scale))
-    if tokenizer:
-        (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
+    (folder / "tokenizer.model").write_bytes(tokenizer(work, pip))
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": FEED_FORWARD,
         "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCABULARY,

