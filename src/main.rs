@@ -1,3 +1,14 @@
 //! The command line of weigh.
 
-fn main() {}
+use std::io::{self, BufWriter};
+use std::process::ExitCode;
+
+/// How much output is gathered before it is written.
+const BUFFER_BYTES: usize = 64 << 10;
+
+fn main() -> ExitCode {
+    #[cfg(unix)]
+    weigh::base::mmap::exit_on_truncation();
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    weigh::cli::run(std::env::args_os(), &mut out, &mut io::stderr())
+}

@@ -7,5 +7,6 @@ pub mod limits;
 pub mod mmap;
 pub mod num;
 pub mod text;
+pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,1 +1,104 @@
 //! The commands: arguments -> operation -> render. Only this floor knows clap and progress bars.
+//!
+//! A command is a file: its `Args` as clap reads them, `run(args, &mut Context) -> Outcome`, and the [`crate::render::Report`] view of what its
+//! operation found. It is entered in [`Command`] and in `dispatch`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::base::Error;
+use context::{Context, Failure, Outcome, Status};
+
+mod completions;
+pub mod context;
+mod formats;
+mod man;
+pub mod options;
+mod types;
+
+/// The arguments as they are typed; [`options::Global::resolve`] makes of the global ones what they mean here.
+#[derive(Debug, Parser)]
+#[command(name = "weigh", version, about, propagate_version = false, max_term_width = 110, arg_required_else_help = true)]
+#[command(
+    after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): the whole model is opened, by its content.\n\
+Exit status: 0 done, 1 done and something was found (diff, verify), 2 could not do it."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: options::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Types(types::Args),
+    Formats(formats::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
+    match command {
+        Command::Types(args) => types::run(&args, context),
+        Command::Formats(args) => formats::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+    }
+}
+
+/// Runs the command line `args` (the program's name first): results go to `out`, the rest to `err`.
+///
+/// Returns the exit status: 0 done, 1 done and something was found, 2 could not do it. A reader of `out` that has seen enough is no failure.
+pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, out, err),
+    };
+    let outcome = cli.global.resolve(out, err).and_then(|mut context| {
+        let status = dispatch(cli.command, &mut context)?;
+        context.finish()?;
+        Ok(status)
+    });
+    match outcome {
+        Ok(Status::Done) => ExitCode::SUCCESS,
+        Ok(Status::Found) => ExitCode::from(1),
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => fail(&Error::argument(format!("cannot write the output: {error}")), out, err),
+        Err(Failure::Weigh(error)) => fail(&error, out, err),
+    }
+}
+
+/// The whole command line, for completions and man pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// What is on its way out is written first, so that the error comes last. If standard error is closed, the status must do.
+fn fail(error: &Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let _ = out.flush();
+    let _ = writeln!(err, "weigh: {error}");
+    if let Some(hint) = error.hint_text() {
+        let _ = writeln!(err, "hint: {hint}");
+    }
+    ExitCode::from(2)
+}
+
+/// Help and version are results; a mistake in the arguments is an error.
+fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+    let text = error.render();
+    if error.use_stderr() {
+        let _ = write!(err, "{text}");
+        ExitCode::from(2)
+    } else {
+        let _ = write!(out, "{text}").and_then(|()| out.flush());
+        ExitCode::SUCCESS
+    }
+}

@@ -2,4 +2,6 @@
 
 pub mod convert;
 pub mod hash;
+pub mod known;
+pub mod select;
 pub mod stats;

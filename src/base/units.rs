@@ -1,0 +1,123 @@
+//! Numbers as people say them: 271M parameters, 253 MB, 262,144 tokens.
+
+/// A count in three significant digits with its unit: `271M`, `6.74B`, `46.7B`, `512`.
+pub fn label(count: u64) -> String {
+    scaled(count, &["", "K", "M", "B", "T", "Q"])
+}
+
+/// A number of bytes in three significant digits and powers of 1000, as disks and downloads are sold: `253 MB`.
+pub fn bytes(bytes: u64) -> String {
+    scaled(bytes, &[" B", " kB", " MB", " GB", " TB", " PB"])
+}
+
+/// A whole number with a comma after every third digit: `262,144`.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number in `digits` significant digits, without trailing zeros; very large and very small ones with an exponent: `%g` of C.
+pub fn general(value: f64, digits: usize) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return if value.is_nan() { "nan".into() } else { format!("{value}") };
+    }
+    let digits = digits.max(1);
+    let scientific = format!("{:.*e}", digits - 1, value);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if exponent < -4 || exponent >= digits as i32 {
+        format!("{}e{exponent}", trim(mantissa))
+    } else {
+        trim(&format!("{:.*}", (digits as i32 - 1 - exponent).max(0) as usize, value))
+    }
+}
+
+fn scaled(count: u64, units: &[&str]) -> String {
+    let count = u128::from(count);
+    let mut scale = 1; // in whole numbers: nothing is rounded before the end
+    for (i, unit) in units.iter().enumerate() {
+        if i == 0 {
+            if count < 1000 {
+                return format!("{count}{unit}");
+            }
+            scale *= 1000;
+            continue;
+        }
+        let last = i + 1 == units.len();
+        for decimals in [2usize, 1, 0] {
+            let tens = [1, 10, 100][decimals];
+            let rounded = (2 * count * tens + scale) / (2 * scale); // half up
+            if rounded < 1000 || (last && decimals == 0) {
+                let (whole, rest) = (rounded / tens, rounded % tens);
+                return if decimals == 0 { format!("{whole}{unit}") } else { format!("{whole}.{rest:0decimals$}{unit}") };
+            }
+        }
+        scale *= 1000;
+    }
+    count.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_three_digits() {
+        for (count, expected) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.00K"),
+            (1234, "1.23K"),
+            (999_949, "1.00M"),
+            (999_499, "999K"),
+            (999_500, "1.00M"),
+            (9_995, "10.0K"),
+            (270_896_128, "271M"),
+            (6_738_415_616, "6.74B"),
+            (46_702_792_704, "46.7B"),
+            (u64::MAX, "18447Q"),
+        ] {
+            assert_eq!(label(count), expected, "{count}");
+        }
+        assert_eq!(bytes(253_115_648), "253 MB");
+        assert_eq!(bytes(12), "12 B");
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(167_772_160), "167,772,160");
+    }
+
+    #[test]
+    fn general_is_as_in_c() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (4.840_000_1, "4.84"),
+            (123_456.0, "1.2346e5"),
+            (12_345.0, "12345"),
+            (0.000_012_5, "1.25e-5"),
+            (-0.000_5, "-0.0005"),
+            (99_999.9, "1e5"),
+            (f64::NAN, "nan"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(general(value, 5), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `weigh formats`
+
+use crate::cli::context::{Context, Outcome, Status};
+use crate::ops::known::{self, Formats};
+use crate::render::{Cell, Column, Report, Section};
+
+/// List the file formats that this build reads and writes
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
+    context.emit(&known::formats(), None)?;
+    Ok(Status::Done)
+}
+
+impl Report for Formats {
+    const ROWS: Option<&'static str> = Some("formats");
+
+    fn sections(&self) -> Vec<Section> {
+        let columns =
+            vec![Column::text("id"), Column::text("extensions"), Column::text("written"), Column::value("dtypes").titled("holds")];
+        let rows = self.formats.iter().map(|row| {
+            vec![Cell::text(row.id), Cell::text(row.extensions.join(" ")), Cell::flag(row.written), Cell::text(row.dtypes.join(" "))]
+        });
+        vec![Section::table("formats", columns).rows(rows)]
+    }
+}

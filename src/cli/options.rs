@@ -1,0 +1,139 @@
+//! Options that many commands share.
+
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
+
+use clap::ValueEnum;
+
+use crate::base::{Error, Result};
+use crate::cli::context::{Context, Failure};
+use crate::ops::select::{Selection, SortBy};
+use crate::render::{Look, Output, Renderer};
+
+/// The options of every command, as they are typed.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How results are written
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
+    format: FormatArg,
+    /// Short for --format json
+    #[arg(long, global = true, conflicts_with = "format")]
+    json: bool,
+    /// When to use colours; NO_COLOR turns them off as well
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+    color: ColorArg,
+    /// How many threads compute; as many as there are cores if not given
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// No progress and no warnings
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArg {
+    /// For people: human sizes, fitted to the terminal
+    Table,
+    /// One document, exact numbers
+    Json,
+    /// One JSON object a row, a line each
+    Ndjson,
+    /// Exact numbers, for spreadsheets
+    Csv,
+    /// For issues and model cards
+    Markdown,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ColorArg {
+    /// On a terminal
+    Auto,
+    Always,
+    Never,
+}
+
+impl Global {
+    /// What the options mean in this environment: terminal, NO_COLOR, COLUMNS.
+    pub fn resolve<'a>(&self, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Result<Context<'a>, Failure> {
+        if let Some(threads) = self.threads {
+            // Only when asked for: otherwise the threads start when the first command needs them, or never.
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .build_global()
+                .map_err(|error| Error::argument(format!("cannot start {threads} threads: {error}")))?;
+        }
+        let output = match self.format {
+            _ if self.json => Output::Json,
+            FormatArg::Table => Output::Table,
+            FormatArg::Json => Output::Json,
+            FormatArg::Ndjson => Output::Ndjson,
+            FormatArg::Csv => Output::Csv,
+            FormatArg::Markdown => Output::Markdown,
+        };
+        let color = match self.color {
+            ColorArg::Always => true,
+            ColorArg::Never => false,
+            ColorArg::Auto => !matches!(anstream::AutoStream::choice(&io::stdout()), anstream::ColorChoice::Never),
+        };
+        let renderer = Renderer::new(output, Look { color, width: width() });
+        Ok(Context::new(out, err, renderer, self.quiet))
+    }
+}
+
+/// How many columns a table may take: those that COLUMNS says, or those of the terminal; no limit in a file or pipe.
+fn width() -> Option<usize> {
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
+    told.or_else(|| {
+        let stdout = io::stdout();
+        let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout)).flatten();
+        size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
+    })
+}
+
+/// The options of every command that lists tensors, as they are typed.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Which tensors")]
+pub struct SelectionArgs {
+    /// Only tensors whose name matches; may be given several times: any of them
+    #[arg(long, value_name = "GLOB")]
+    filter: Vec<String>,
+    /// No tensors whose name matches; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// In which order: as in the file if not given; size and elements give the largest first
+    #[arg(long, value_enum, value_name = "KEY")]
+    sort: Option<SortArg>,
+    /// In the opposite order
+    #[arg(long)]
+    reverse: bool,
+    /// At most N tensors
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SortArg {
+    Name,
+    File,
+    Size,
+    Elements,
+    Dtype,
+}
+
+impl SelectionArgs {
+    /// The selection that is meant.
+    ///
+    /// # Errors
+    /// A glob is malformed.
+    pub fn resolve(&self) -> Result<Selection> {
+        let sort = match self.sort {
+            None | Some(SortArg::File) => SortBy::File,
+            Some(SortArg::Name) => SortBy::Name,
+            Some(SortArg::Size) => SortBy::Size,
+            Some(SortArg::Elements) => SortBy::Elements,
+            Some(SortArg::Dtype) => SortBy::DType,
+        };
+        Selection::new(&self.filter, &self.exclude, sort, self.reverse, self.limit)
+    }
+}

@@ -1,0 +1,46 @@
+//! `weigh types`
+
+use crate::cli::context::{Context, Outcome, Status};
+use crate::ops::known::{self, Types};
+use crate::render::{Cell, Column, Report, Section};
+
+/// List the element types that this build knows
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
+    context.emit(&known::types(), None)?;
+    Ok(Status::Done)
+}
+
+impl Report for Types {
+    const ROWS: Option<&'static str> = Some("types");
+
+    fn sections(&self) -> Vec<Section> {
+        let columns = vec![
+            Column::text("name"),
+            Column::text("class"),
+            Column::number("block_elements").titled("block"),
+            Column::number("block_bytes").titled("bytes"),
+            Column::number("bits_per_weight").titled("bits/weight"),
+            Column::number("ggml_id").titled("ggml"),
+            Column::text("safetensors"),
+            Column::text("read"),
+            Column::text("written"),
+        ];
+        let rows = self.types.iter().map(|row| {
+            vec![
+                Cell::text(row.name),
+                Cell::text(row.class),
+                Cell::count(row.block_elements),
+                Cell::count(row.block_bytes),
+                Cell::float(row.bits_per_weight, 6),
+                Cell::maybe(row.ggml_id, |id| Cell::count(id.into())),
+                Cell::maybe(row.safetensors, Cell::text),
+                Cell::flag(row.read),
+                Cell::flag(row.written),
+            ]
+        });
+        vec![Section::table("types", columns).rows(rows)]
+    }
+}

@@ -1,0 +1,95 @@
+//! What this build knows: rows of the tables.
+
+use serde::Serialize;
+
+use crate::codec::codec;
+use crate::format::FORMATS;
+use crate::model::{Class, DType};
+
+/// The element types.
+#[derive(Debug, Serialize)]
+pub struct Types {
+    schema: &'static str,
+    /// One row each, in the order of the table.
+    pub types: Vec<TypeRow>,
+}
+
+/// An element type.
+#[derive(Debug, Serialize)]
+pub struct TypeRow {
+    /// Its name.
+    pub name: &'static str,
+    /// `float`, `integer`, `bool`, `complex` or `block`.
+    pub class: &'static str,
+    /// How many elements one block stands for.
+    pub block_elements: u64,
+    /// How many bytes one block takes.
+    pub block_bytes: u64,
+    /// Bits per weight.
+    pub bits_per_weight: f64,
+    /// Its number in GGUF.
+    pub ggml_id: Option<u32>,
+    /// Its name in safetensors.
+    pub safetensors: Option<&'static str>,
+    /// Whether its values can be read.
+    pub read: bool,
+    /// Whether values can be written in it.
+    pub written: bool,
+}
+
+/// The element types that this build knows.
+pub fn types() -> Types {
+    let row = |&dtype: &DType| {
+        let info = dtype.info();
+        TypeRow {
+            name: info.name,
+            class: match info.class {
+                Class::Float => "float",
+                Class::Integer => "integer",
+                Class::Bool => "bool",
+                Class::Complex => "complex",
+                Class::Block => "block",
+            },
+            block_elements: info.block_elems,
+            block_bytes: info.block_bytes,
+            bits_per_weight: dtype.bits_per_weight(),
+            ggml_id: info.ggml_id,
+            safetensors: info.safetensors,
+            read: codec(dtype).is_some(),
+            written: codec(dtype).is_some_and(|codec| codec.encode.is_some()),
+        }
+    };
+    Types { schema: "weigh.types.v1", types: DType::ALL.iter().map(row).collect() }
+}
+
+/// The file formats.
+#[derive(Debug, Serialize)]
+pub struct Formats {
+    schema: &'static str,
+    /// One row each.
+    pub formats: Vec<FormatRow>,
+}
+
+/// A file format.
+#[derive(Debug, Serialize)]
+pub struct FormatRow {
+    /// Its name.
+    pub id: &'static str,
+    /// What its files are called.
+    pub extensions: &'static [&'static str],
+    /// Whether it can be written.
+    pub written: bool,
+    /// The element types that it can hold.
+    pub dtypes: Vec<&'static str>,
+}
+
+/// The file formats that this build reads.
+pub fn formats() -> Formats {
+    let row = |format: &crate::format::Format| FormatRow {
+        id: format.id,
+        extensions: format.extensions,
+        written: format.layout.is_some(),
+        dtypes: DType::ALL.iter().filter(|dtype| (format.stores)(**dtype)).map(|dtype| dtype.name()).collect(),
+    };
+    Formats { schema: "weigh.formats.v1", formats: FORMATS.iter().map(row).collect() }
+}

@@ -1,0 +1,145 @@
+//! One value of a table: exact for scripts, readable for people.
+
+use std::borrow::Cow;
+
+use crate::base::{text, units};
+
+/// What a cell holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Nothing is known.
+    Empty,
+    /// Text, of weigh or of a file: it is escaped when it is written.
+    Text(Cow<'static, str>),
+    /// A count: `262,144` for people.
+    Count(u64),
+    /// A number of bytes: `253 MB` for people.
+    Bytes(u64),
+    /// A number, in this many significant digits for people.
+    Float(f64, usize),
+    /// A part of a whole, 0 to 1: a percentage for people.
+    Share(f64),
+    /// The dimensions of a tensor, outermost first: `32000 x 4096` for people, `32000x4096` for scripts.
+    Shape(Vec<u64>),
+    /// True or false: yes or no for people.
+    Flag(bool),
+}
+
+/// What a cell means, for its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tone {
+    /// No colour.
+    #[default]
+    Plain,
+    /// Less important than the rest.
+    Faint,
+    /// The main thing of the row.
+    Strong,
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Caution,
+    /// Wrong.
+    Bad,
+}
+
+/// A value of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// The value.
+    pub content: Content,
+    /// Its colour.
+    pub tone: Tone,
+}
+
+impl Cell {
+    /// A cell with nothing in it.
+    pub fn empty() -> Self {
+        Content::Empty.into()
+    }
+
+    /// A text.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
+        Content::Text(text.into()).into()
+    }
+
+    /// A count.
+    pub fn count(count: u64) -> Self {
+        Content::Count(count).into()
+    }
+
+    /// A number of bytes.
+    pub fn bytes(bytes: u64) -> Self {
+        Content::Bytes(bytes).into()
+    }
+
+    /// A number, shown to people in `digits` significant digits.
+    pub fn float(value: f64, digits: usize) -> Self {
+        Content::Float(value, digits).into()
+    }
+
+    /// A part of a whole, 0 to 1.
+    pub fn share(share: f64) -> Self {
+        Content::Share(share).into()
+    }
+
+    /// The dimensions of a tensor, outermost first.
+    pub fn shape(shape: &[u64]) -> Self {
+        Content::Shape(shape.to_vec()).into()
+    }
+
+    /// True or false.
+    pub fn flag(flag: bool) -> Self {
+        Content::Flag(flag).into()
+    }
+
+    /// What `make` makes of the value, or an empty cell.
+    pub fn maybe<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
+        value.map_or_else(Self::empty, make)
+    }
+
+    /// The same cell in another colour.
+    #[must_use]
+    pub fn tone(mut self, tone: Tone) -> Self {
+        self.tone = tone;
+        self
+    }
+
+    /// The value for people, escaped.
+    pub(super) fn human(&self) -> String {
+        match &self.content {
+            Content::Empty => "-".into(),
+            Content::Text(value) => text::escape(value).into_owned(),
+            Content::Count(count) => units::grouped(*count),
+            Content::Bytes(bytes) => units::bytes(*bytes),
+            Content::Float(value, digits) => units::general(*value, *digits),
+            Content::Share(share) => format!("{:.1}%", share * 100.0),
+            Content::Shape(shape) if shape.is_empty() => "scalar".into(),
+            Content::Shape(shape) => join(shape, " x "),
+            Content::Flag(flag) => if *flag { "yes" } else { "no" }.into(),
+        }
+    }
+
+    /// The value for scripts, exact; text is escaped as for people, since a csv file is looked at as well.
+    pub(super) fn exact(&self) -> String {
+        match &self.content {
+            Content::Empty => String::new(),
+            Content::Text(value) => text::escape(value).into_owned(),
+            Content::Count(count) | Content::Bytes(count) => count.to_string(),
+            Content::Float(value, _) | Content::Share(value) if value.is_finite() => value.to_string(),
+            Content::Float(..) | Content::Share(_) => String::new(), // as null in JSON
+            Content::Shape(shape) => join(shape, "x"),
+            Content::Flag(flag) => flag.to_string(),
+        }
+    }
+}
+
+impl From<Content> for Cell {
+    fn from(content: Content) -> Self {
+        Self { content, tone: Tone::Plain }
+    }
+}
+
+fn join(shape: &[u64], between: &str) -> String {
+    shape.iter().map(u64::to_string).collect::<Vec<_>>().join(between)
+}

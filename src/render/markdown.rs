@@ -1,0 +1,109 @@
+//! Markdown, for issues and model cards: tables as GitHub draws them, with all text escaped.
+
+use std::io::{self, Write};
+
+use crate::base::text;
+use crate::render::section::{Audience, Body, Column, Section, seen};
+
+/// Writes the sections, one after the other, under the path of the model where reports on several follow each other.
+pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool) -> io::Result<()> {
+    if !first {
+        writeln!(out)?;
+    }
+    if let Some(path) = path {
+        writeln!(out, "## {}\n", escape(&text::escape(path)))?;
+    }
+    let shown = sections.iter().filter(|section| section.audience != Audience::Scripts && (!section.is_empty() || sections.len() == 1));
+    for (i, section) in shown.enumerate() {
+        if i > 0 {
+            writeln!(out)?;
+        }
+        if let Some(title) = &section.title {
+            writeln!(out, "### {}\n", escape(&text::escape(title)))?;
+        }
+        match &section.body {
+            Body::Table { columns, rows } => {
+                let seen = seen(columns, Audience::People);
+                header(out, seen.iter().map(|(_, column)| *column))?;
+                for row in rows {
+                    line(out, seen.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, |cell| escape(&cell.human()))))?;
+                }
+            }
+            Body::Facts(facts) => {
+                header(out, [Column::text("key").titled(""), Column::text("value").titled("")].iter())?;
+                for (_, name, value) in facts {
+                    line(out, [escape(name), escape(&value.human())].into_iter())?;
+                }
+            }
+            Body::Text(text) => fenced(out, text)?,
+        }
+        if let Some(footer) = &section.footer {
+            writeln!(out, "\n{}", escape(&text::escape(footer)))?;
+        }
+    }
+    Ok(())
+}
+
+fn header<'a>(out: &mut dyn Write, columns: impl Iterator<Item = &'a Column> + Clone) -> io::Result<()> {
+    line(out, columns.clone().map(|column| escape(&column.title)))?;
+    line(out, columns.map(|column| if column.right { "---:" } else { "---" }.to_owned()))
+}
+
+fn line(out: &mut dyn Write, cells: impl Iterator<Item = String>) -> io::Result<()> {
+    write!(out, "|")?;
+    for cell in cells {
+        write!(out, " {cell} |")?;
+    }
+    writeln!(out)
+}
+
+/// Text in a code fence that is longer than any run of backquotes in it.
+fn fenced(out: &mut dyn Write, text: &str) -> io::Result<()> {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    writeln!(out, "{fence}text\n{}\n{fence}", text.trim_end_matches('\n'))
+}
+
+/// With every character escaped that markdown or HTML would take as markup. An underscore inside a word is none.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    let chars: Vec<char> = text.chars().collect();
+    let word = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphanumeric());
+    for (i, &c) in chars.iter().enumerate() {
+        let markup = match c {
+            '_' => !(word(i.checked_sub(1)) && word(Some(i + 1))),
+            '@' | '#' => i == 0 || chars.get(i - 1).is_some_and(|before| !before.is_alphanumeric()), // mentions, issue numbers
+            _ => matches!(c, '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '|' | '~' | '&' | '$'),
+        };
+        if markup {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::Cell;
+
+    #[test]
+    fn cells_cannot_break_the_table_or_become_markup() {
+        let section = Section::table("tensors", vec![Column::name("name"), Column::number("bytes").titled("size")])
+            .rows([vec![Cell::text("a|b<img src=x>\n[x](y)`*_z_ attn_q"), Cell::bytes(2048)]]);
+        let mut out = Vec::new();
+        write(&mut out, &[section], None, true).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "| name | size |\n| --- | ---: |\n| a\\|b\\<img src=x\\>\\\\n\\[x\\](y)\\`\\*\\_z\\_ attn_q | 2.05 kB |\n"
+        );
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_what_is_in_it() {
+        let mut out = Vec::new();
+        fenced(&mut out, "a ``` b").unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "````text\na ``` b\n````\n");
+    }
+}

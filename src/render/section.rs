@@ -1,0 +1,184 @@
+//! The parts of a report as people see it: tables, lists of facts, texts.
+
+use std::borrow::Cow;
+
+use crate::render::Cell;
+
+/// Who a section or a column is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// In every output.
+    #[default]
+    All,
+    /// In tables and markdown only.
+    People,
+    /// In csv only.
+    Scripts,
+}
+
+/// What to do with a text that is too long for the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It is shown in full: for numbers and short words.
+    Never,
+    /// The middle goes: for names, which differ at their ends.
+    Middle,
+    /// The end goes: for values.
+    End,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// The name in csv: the key of the value in JSON.
+    pub key: &'static str,
+    /// The heading for people.
+    pub title: Cow<'static, str>,
+    /// Whether values end flush: for numbers.
+    pub right: bool,
+    /// What happens to long values on a narrow terminal.
+    pub cut: Cut,
+    /// Whether the whole column may go when the terminal is too narrow even then.
+    pub optional: bool,
+    /// Who sees it.
+    pub audience: Audience,
+}
+
+impl Column {
+    /// A column of short words, headed by its key.
+    pub fn text(key: &'static str) -> Self {
+        Self { key, title: Cow::Borrowed(key), right: false, cut: Cut::Never, optional: false, audience: Audience::All }
+    }
+
+    /// A column of names: long ones lose their middle on a narrow terminal.
+    pub fn name(key: &'static str) -> Self {
+        Self { cut: Cut::Middle, ..Self::text(key) }
+    }
+
+    /// A column of values of any length: long ones lose their end on a narrow terminal.
+    pub fn value(key: &'static str) -> Self {
+        Self { cut: Cut::End, ..Self::text(key) }
+    }
+
+    /// A column of numbers.
+    pub fn number(key: &'static str) -> Self {
+        Self { right: true, ..Self::text(key) }
+    }
+
+    /// Another heading for people.
+    #[must_use]
+    pub fn titled(mut self, title: impl Into<Cow<'static, str>>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// The column goes when the terminal is too narrow; the last such column goes first.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// Limits who sees the column.
+    #[must_use]
+    pub fn only(mut self, audience: Audience) -> Self {
+        self.audience = audience;
+        self
+    }
+}
+
+/// What a section shows.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Columns with headings, rows.
+    Table {
+        /// The columns.
+        columns: Vec<Column>,
+        /// The rows: as many cells each as there are columns.
+        rows: Vec<Vec<Cell>>,
+    },
+    /// Names and values: key for csv, heading for people, value.
+    Facts(Vec<(&'static str, Cow<'static, str>, Cell)>),
+    /// Lines of weigh's own making, shown as they are: text from a file in them must be escaped already.
+    Text(String),
+}
+
+/// A part of a report.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// What csv calls it, when a report has more than one: the key of the list in JSON.
+    pub key: &'static str,
+    /// The heading for people.
+    pub title: Option<String>,
+    /// What it shows.
+    pub body: Body,
+    /// A line for people after it.
+    pub footer: Option<String>,
+    /// Who sees it.
+    pub audience: Audience,
+}
+
+impl Section {
+    /// A table without rows.
+    pub fn table(key: &'static str, columns: Vec<Column>) -> Self {
+        Self::new(key, Body::Table { columns, rows: Vec::new() })
+    }
+
+    /// Names and values.
+    pub fn facts(key: &'static str, facts: Vec<(&'static str, Cow<'static, str>, Cell)>) -> Self {
+        Self::new(key, Body::Facts(facts))
+    }
+
+    /// Lines for people.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { audience: Audience::People, ..Self::new("text", Body::Text(text.into())) }
+    }
+
+    fn new(key: &'static str, body: Body) -> Self {
+        Self { key, title: None, body, footer: None, audience: Audience::All }
+    }
+
+    /// With these rows more.
+    #[must_use]
+    pub fn rows(mut self, more: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        if let Body::Table { rows, .. } = &mut self.body {
+            rows.extend(more);
+        }
+        self
+    }
+
+    /// Under a heading.
+    #[must_use]
+    pub fn titled(mut self, title: impl Into<String>) -> Self {
+        self.title = Some(title.into());
+        self
+    }
+
+    /// With a line after it.
+    #[must_use]
+    pub fn footer(mut self, footer: impl Into<String>) -> Self {
+        self.footer = Some(footer.into());
+        self
+    }
+
+    /// Limits who sees it.
+    #[must_use]
+    pub fn only(mut self, audience: Audience) -> Self {
+        self.audience = audience;
+        self
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match &self.body {
+            Body::Table { rows, .. } => rows.is_empty(),
+            Body::Facts(facts) => facts.is_empty(),
+            Body::Text(text) => text.is_empty(),
+        }
+    }
+}
+
+/// The columns that an audience sees, with their places.
+pub(super) fn seen(columns: &[Column], by: Audience) -> Vec<(usize, &Column)> {
+    columns.iter().enumerate().filter(|(_, column)| column.audience == Audience::All || column.audience == by).collect()
+}

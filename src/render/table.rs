@@ -1,0 +1,245 @@
+//! Tables for people, fitted to the terminal. The only user of the crate tabled.
+
+use std::io::{self, Write};
+
+use tabled::builder::Builder;
+use tabled::settings::object::{Cell as At, Columns, Rows};
+use tabled::settings::style::{HorizontalLine, Style};
+use tabled::settings::{Alignment, Color, Modify, Padding};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::base::text;
+use crate::render::section::{Audience, Body, Column, Cut, Section, seen};
+use crate::render::{Cell, Tone};
+
+/// Columns between two values.
+const GAP: usize = 2;
+
+/// The fewest columns that a shortened value keeps.
+const LEAST_WIDTH: usize = 12;
+
+/// How a table looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    /// Whether there are colours.
+    pub color: bool,
+    /// How many columns there are to fill; without a limit nothing is shortened.
+    pub width: Option<usize>,
+}
+
+/// Writes the sections, one after the other, under the path of the model where reports on several follow each other.
+pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool, look: &Look) -> io::Result<()> {
+    if !first {
+        writeln!(out)?;
+    }
+    if let Some(path) = path {
+        writeln!(out, "{}\n", paint(&text::escape(path), Tone::Strong, look))?;
+    }
+    let shown = sections.iter().filter(|section| section.audience != Audience::Scripts && (!section.is_empty() || sections.len() == 1));
+    for (i, section) in shown.enumerate() {
+        if i > 0 {
+            writeln!(out)?;
+        }
+        if let Some(title) = &section.title {
+            writeln!(out, "{}", paint(&text::escape(title), Tone::Strong, look))?;
+        }
+        match &section.body {
+            Body::Table { columns, rows } => table(out, columns, rows, look)?,
+            Body::Facts(list) => facts(out, list, look)?,
+            Body::Text(text) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
+        }
+        if let Some(footer) = &section.footer {
+            writeln!(out, "{}", paint(&text::escape(footer), Tone::Faint, look))?;
+        }
+    }
+    Ok(())
+}
+
+fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Look) -> io::Result<()> {
+    let mut shown = seen(columns, Audience::People);
+    let mut cells: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
+    cells.push(shown.iter().map(|(_, column)| column.title.to_string()).collect());
+    cells.extend(rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, Cell::human)).collect()));
+    fit(&mut shown, &mut cells, look.width);
+
+    let tones = rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or(Tone::Plain, |cell| cell.tone)).collect::<Vec<_>>());
+    let tones: Vec<Vec<Tone>> = if look.color { tones.collect() } else { Vec::new() };
+    let right: Vec<bool> = shown.iter().map(|(_, column)| column.right).collect();
+    grid(out, cells, &right, true, &tones)
+}
+
+fn facts(out: &mut dyn Write, facts: &[(&'static str, std::borrow::Cow<'static, str>, Cell)], look: &Look) -> io::Result<()> {
+    let columns = [Column::text("key"), Column::value("value")];
+    let mut shown = seen(&columns, Audience::People);
+    let mut cells: Vec<Vec<String>> = facts.iter().map(|(_, name, value)| vec![name.to_string(), value.human()]).collect();
+    fit(&mut shown, &mut cells, look.width);
+    let tones: Vec<Vec<Tone>> =
+        if look.color { facts.iter().map(|(_, _, value)| vec![Tone::Faint, value.tone]).collect() } else { Vec::new() };
+    grid(out, cells, &[false, false], false, &tones)
+}
+
+/// Makes rows fit `width`: shortens what may be shortened, the longest first; when that is not enough, the last optional column goes.
+fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Option<usize>) {
+    let Some(width) = width else { return };
+    loop {
+        let widths: Vec<usize> =
+            (0..columns.len()).map(|i| cells.iter().filter_map(|row| row.get(i)).map(|text| text.width()).max().unwrap_or(0)).collect();
+        let total = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
+        let mut over = total.saturating_sub(width);
+        let mut narrowed = widths.clone();
+        while over > 0 {
+            let longest = (0..columns.len()).filter(|&i| columns[i].1.cut != Cut::Never).max_by_key(|&i| narrowed[i]);
+            match longest.filter(|&i| narrowed[i] > LEAST_WIDTH) {
+                Some(i) => narrowed[i] -= 1,
+                None => break,
+            }
+            over -= 1;
+        }
+        if over > 0
+            && let Some(last) = columns.iter().rposition(|(_, column)| column.optional)
+        {
+            columns.remove(last);
+            for row in cells.iter_mut().filter(|row| row.len() > last) {
+                row.remove(last);
+            }
+            continue;
+        }
+        for row in cells {
+            for (i, text) in row.iter_mut().enumerate() {
+                if narrowed[i] < widths[i] && text.width() > narrowed[i] {
+                    *text = if columns[i].1.cut == Cut::Middle { cut_middle(text, narrowed[i]) } else { cut_end(text, narrowed[i]) };
+                }
+            }
+        }
+        return;
+    }
+}
+
+/// The start and the end of a text with an ellipsis between, `width` columns in all.
+fn cut_middle(text: &str, width: usize) -> String {
+    let room = width.saturating_sub(1);
+    let end = room.div_ceil(2);
+    let head = take_width(text.chars(), room - end);
+    let tail = take_width(text.chars().rev(), end);
+    head.chars().chain(['…']).chain(tail.chars().rev()).collect()
+}
+
+/// The start of a text with an ellipsis after it, `width` columns in all.
+fn cut_end(text: &str, width: usize) -> String {
+    take_width(text.chars(), width.saturating_sub(1)) + "…"
+}
+
+fn take_width(chars: impl Iterator<Item = char>, width: usize) -> String {
+    let mut used = 0;
+    chars
+        .take_while(|c| {
+            used += c.width().unwrap_or(0);
+            used <= width
+        })
+        .collect()
+}
+
+fn grid(out: &mut dyn Write, cells: Vec<Vec<String>>, right: &[bool], header: bool, tones: &[Vec<Tone>]) -> io::Result<()> {
+    if cells.is_empty() || right.is_empty() {
+        return Ok(());
+    }
+    let mut builder = Builder::with_capacity(cells.len(), right.len());
+    for row in cells {
+        builder.push_record(row);
+    }
+    let mut table = builder.build();
+    table.with(Style::empty());
+    if header {
+        table.with(Style::empty().horizontals([(1, HorizontalLine::empty().horizontal('─'))]));
+    }
+    table.with(Padding::new(0, GAP, 0, 0));
+    table.with(Modify::new(Columns::last()).with(Padding::zero()));
+    for (i, _) in right.iter().enumerate().filter(|(_, right)| **right) {
+        table.with(Modify::new(Columns::new(i..=i)).with(Alignment::right()));
+    }
+    if !tones.is_empty() && header {
+        table.with(Modify::new(Rows::first()).with(Color::BOLD));
+    }
+    for (row, tones) in tones.iter().enumerate() {
+        for (column, tone) in tones.iter().enumerate() {
+            if let Some(color) = color_of(*tone) {
+                table.with(Modify::new(At::new(row + usize::from(header), column)).with(color));
+            }
+        }
+    }
+    for line in table.to_string().lines() {
+        writeln!(out, "{}", line.trim_end_matches(' '))?;
+    }
+    Ok(())
+}
+
+fn color_of(tone: Tone) -> Option<Color> {
+    match tone {
+        Tone::Plain => None,
+        Tone::Faint => Some(Color::DIMMED),
+        Tone::Strong => Some(Color::BOLD),
+        Tone::Good => Some(Color::FG_GREEN),
+        Tone::Caution => Some(Color::FG_YELLOW),
+        Tone::Bad => Some(Color::FG_RED),
+    }
+}
+
+fn paint(text: &str, tone: Tone, look: &Look) -> String {
+    match color_of(tone).filter(|_| look.color) {
+        Some(color) => color.colorize(text),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(width: Option<usize>, color: bool) -> String {
+        let section = Section::table(
+            "tensors",
+            vec![Column::name("name"), Column::text("dtype"), Column::number("elements"), Column::number("offset").optional()],
+        )
+        .rows([
+            vec![Cell::text("model.layers.10.self_attn.q_proj.weight"), Cell::text("F32"), Cell::count(1_048_576), Cell::count(12)],
+            vec![Cell::text("模型\u{1b}[31m"), Cell::text("Q4_K").tone(Tone::Bad), Cell::count(7), Cell::empty()],
+        ]);
+        let mut out = Vec::new();
+        write(&mut out, &[section], None, true, &Look { color, width }).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn without_a_limit_everything_is_shown() {
+        let expected = "\
+name                                     dtype   elements  offset
+─────────────────────────────────────────────────────────────────
+model.layers.10.self_attn.q_proj.weight  F32    1,048,576      12
+模型\\u{1b}[31m                           Q4_K           7       -
+";
+        assert_eq!(shown(None, false), expected);
+    }
+
+    #[test]
+    fn names_lose_their_middle_then_columns_go() {
+        let narrow = shown(Some(50), false);
+        assert!(narrow.contains("model.layer…_proj.weight"), "{narrow}");
+        let narrowest = shown(Some(32), false);
+        assert!(!narrowest.contains("offset"), "{narrowest}");
+        for (text, width) in [(narrow, 50), (narrowest, 32)] {
+            assert!(text.lines().all(|line| line.width() <= width), "{text}");
+        }
+    }
+
+    #[test]
+    fn colour_is_there_only_when_asked_for() {
+        assert!(!shown(None, false).contains('\u{1b}'));
+        assert!(shown(None, true).contains("\u{1b}[31mQ4_K"));
+    }
+
+    #[test]
+    fn wide_characters_count_twice() {
+        assert_eq!(cut_middle("模型模型模型", 7), "模…型");
+        assert_eq!(cut_end("abcdef", 4), "abc…");
+    }
+}
