@@ -23,3 +23,6 @@ pub const SHARDS: usize = 10_000;
 
 /// The most bytes of one tensor that an operation holds at a time, while it streams.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// The most findings that are collected from one walk over a file.
+pub const FINDINGS: usize = 1_000;

@@ -8,7 +8,15 @@ pub fn elements(shape: &[u64]) -> Result<u64> {
     shape
         .iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim))
-        .ok_or_else(|| Error::malformed(format!("expected a shape of at most 2^64 elements, found {shape:?}")))
+        .ok_or_else(|| Error::malformed(format!("expected a shape of at most 2^64 elements, found {}", show_shape(shape))))
+}
+
+/// A shape as it stands in a message: a hostile one may have thousands of dimensions.
+pub fn show_shape(shape: &[u64]) -> String {
+    const SHOWN_DIMS: usize = 8;
+    let shown: Vec<String> = shape.iter().take(SHOWN_DIMS).map(u64::to_string).collect();
+    let rest = if shape.len() > SHOWN_DIMS { format!(", ... {} in all", shape.len()) } else { String::new() };
+    format!("[{}{rest}]", shown.join(", "))
 }
 
 /// `a + b`, or an error that names `what`.

@@ -2,17 +2,25 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
-use crate::base::finding::Findings;
+use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, num};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
 
+pub mod codes;
+mod folder;
+mod foreign;
 pub mod gguf;
+mod ollama;
 pub mod safetensors;
+mod set;
+
+/// How many bytes of a file's start tell its format.
+pub(crate) const START_BYTES: usize = 4096;
 
 /// A file format: what the rest of weigh needs to know of it.
 #[derive(Debug)]
@@ -60,7 +68,73 @@ pub struct Layout {
 }
 
 /// Every format that this build opens.
-pub static FORMATS: &[Format] = &[];
+pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT];
+
+/// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest.
+///
+/// # Errors
+/// There is no model that this build reads; or a file breaks a rule of its format.
+pub fn open(path: &Path) -> Result<Reader> {
+    open_with(path, &mut Findings::stop_at_first())
+}
+
+/// Looks at the model at `path` and notes every rule that it breaks in `findings`, which should be one that collects.
+///
+/// Gives what could be read all the same; tensors that are not sound are left out of it. None when nothing could be.
+///
+/// # Errors
+/// There is nothing to examine: no such file, or none of a format that this build reads.
+pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
+    match open_with(path, findings) {
+        Ok(reader) => Ok(Some(reader)),
+        Err(_) if findings.list().iter().any(|finding| finding.severity == Severity::Error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
+    let file = resolve(path)?;
+    let format = find_format(&file)?;
+    let mut reader = (format.open)(&file, findings).map_err(|error| error.in_file(&file))?;
+    reader.model.path = path.to_path_buf();
+    if format.id == safetensors::FORMAT.id
+        && let Some((folder, config)) = folder::config(&file, findings)
+    {
+        reader.model.folder = Some(folder);
+        reader.model.config = Some(config);
+    }
+    Ok(reader)
+}
+
+/// The file that a path stands for.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let kind = std::fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
+    if kind.is_dir() {
+        return folder::find_model(path);
+    }
+    if kind.is_file() && ollama::is_manifest(path) {
+        return ollama::model_of(path);
+    }
+    Ok(path.to_path_buf())
+}
+
+/// The format of a file by its content; by its name only where the content is that of no format.
+fn find_format(path: &Path) -> Result<&'static Format> {
+    let map = Map::open(path)?;
+    let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
+    let best = FORMATS.iter().map(|format| ((format.probe)(start, map.len()), format)).max_by_key(|(score, _)| *score);
+    if let Some((_, format)) = best.filter(|(score, _)| *score > 0) {
+        return Ok(format);
+    }
+    folder::refuse_foreign(&map)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let by_name = FORMATS.iter().find(|format| format.extensions.iter().any(|extension| name.ends_with(&format!(".{extension}"))));
+    by_name.ok_or_else(|| {
+        let names: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
+        let hint = if name.ends_with(".json") { "name the folder or the weights" } else { "`weigh formats` lists what can be read" };
+        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(path).hint(hint)
+    })
+}
 
 /// An open model: what is in it, and the bytes of its tensors.
 ///

@@ -1,3 +1,34 @@
 //! GGUF: the format of ggml and llama.cpp.
 
+use std::path::Path;
+
+use crate::base::finding::Findings;
+use crate::base::{Error, Result};
+use crate::format::set::join;
+use crate::format::{Format, Reader, codes};
+
+mod check;
+mod read;
+pub mod spec;
+mod split;
 pub mod swap;
+mod values;
+
+/// The format's row in [`crate::format::FORMATS`].
+pub(crate) const FORMAT: Format =
+    Format { id: "gguf", extensions: &["gguf"], probe, open, layout: None, stores: |dtype| dtype.info().ggml_id.is_some() };
+
+fn probe(start: &[u8], _len: u64) -> u8 {
+    if start.starts_with(spec::MAGIC) { 100 } else { 0 }
+}
+
+fn open(path: &Path, findings: &mut Findings) -> Result<Reader> {
+    let parts = split::read_all(path, findings)?;
+    if let [first, rest @ ..] = &parts[..]
+        && let Some(other) = rest.iter().find(|part| part.endian != first.endian)
+    {
+        let error = Error::malformed("expected the byte order of the first part, found the other").in_file(other.map.path());
+        return Err(findings.fatal(codes::SPLIT_CONFLICT, error));
+    }
+    join(FORMAT.id, path, parts, split::CONFLICT, findings)
+}

@@ -1,0 +1,89 @@
+//! The codes of findings: stable names for the rules that readers check. The README's table is printed from [`CODES`].
+
+use crate::base::finding::Severity;
+
+macro_rules! codes {
+    ($($name:ident $code:literal $severity:ident $rule:literal;)*) => {
+        $(#[doc = $rule] pub const $name: &str = $code;)*
+
+        /// Every code: the code, how bad a break of its rule is, and the rule.
+        pub static CODES: &[(&str, Severity, &str)] = &[$(($code, Severity::$severity, $rule)),*];
+    };
+}
+
+codes! {
+    // Any file
+    FILE_UNREADABLE "file-unreadable" Error "A file of the model is there and can be read.";
+    FILE_FOREIGN "file-foreign" Error "A file is of a format that this build reads.";
+    // Safetensors, one file
+    ST_HEADER_LENGTH "st-header-length" Error "The header's length is at most 100,000,000 bytes and inside the file.";
+    ST_UTF8 "st-utf8" Error "The header is UTF-8.";
+    ST_START "st-start" Error "The header starts with `{`.";
+    ST_JSON "st-json" Error "The header is one JSON object of tensors, each with dtype, shape and data_offsets, and no name in it comes twice.";
+    ST_METADATA "st-metadata" Error "`__metadata__` maps strings to strings, each key once.";
+    ST_DUPLICATE "st-duplicate" Error "Every tensor name comes once.";
+    ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
+    ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
+    ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
+    ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
+    ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
+    ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
+    ST_PADDING "st-padding" Note "The data starts at a multiple of 8 bytes.";
+    ST_FIELD "st-field" Warning "A tensor has no fields but dtype, shape and data_offsets.";
+    // Safetensors, several files
+    INDEX_JSON "index-json" Error "The index is JSON with a weight_map from tensor names to file names, each name once.";
+    INDEX_PATH "index-path" Error "A shard's file is named by a path inside the index's folder.";
+    INDEX_MISSING "index-missing" Error "Every tensor of the index is in the file that the index names.";
+    INDEX_UNLISTED "index-unlisted" Warning "Every tensor of the shards is in the index.";
+    INDEX_TOTAL "index-total" Warning "The index's total_size is the size of all tensors.";
+    SET_INCOMPLETE "set-incomplete" Warning "All files that the name of this one speaks of are there.";
+    SET_DUPLICATE "set-duplicate" Error "No tensor is in two files of a model.";
+    SET_METADATA "set-metadata" Note "The files of a model agree on their metadata.";
+    CONFIG_JSON "config-json" Warning "The config beside the weights is JSON.";
+    // GGUF, one file
+    GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
+    GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";
+    GGUF_COUNT "gguf-count" Error "The file is long enough for the keys and tensors that it claims.";
+    GGUF_KEY "gguf-key" Error "A key is UTF-8, not empty, and at most 65,535 bytes long.";
+    GGUF_KEY_DUPLICATE "gguf-key-duplicate" Error "Every key comes once.";
+    GGUF_VALUE "gguf-value" Error "A value is of a known type, and lies inside the file.";
+    GGUF_UTF8 "gguf-utf8" Error "Every string is UTF-8.";
+    GGUF_BOOL "gguf-bool" Warning "A truth value is 0 or 1.";
+    GGUF_KEY_TYPE "gguf-key-type" Warning "A well-known key has the type that the specification gives it.";
+    GGUF_KEY_NAME "gguf-key-name" Note "Keys are ASCII.";
+    GGUF_TOKENS "gguf-tokens" Warning "The lists of a vocabulary have one entry for each token.";
+    GGUF_ALIGNMENT "gguf-alignment" Error "`general.alignment` is a u32 and a power of two.";
+    GGUF_ALIGNMENT_SMALL "gguf-alignment-small" Warning "`general.alignment` is a multiple of 8.";
+    GGUF_TENSOR "gguf-tensor" Error "A tensor's entry lies inside the file.";
+    GGUF_TENSOR_NAME "gguf-tensor-name" Error "A tensor's name is UTF-8.";
+    GGUF_TENSOR_LONG "gguf-tensor-name-long" Warning "A tensor's name has 1 to 63 bytes, which is what ggml takes.";
+    GGUF_DUPLICATE "gguf-duplicate" Error "Every tensor name comes once.";
+    GGUF_DIMS "gguf-dims" Error "A tensor has at most 4 dimensions.";
+    GGUF_SIZE "gguf-size" Error "A tensor's rows are whole blocks, and its size does not overflow.";
+    GGUF_TYPE "gguf-type" Warning "A tensor's type is known.";
+    GGUF_OFFSET "gguf-offset" Error "A tensor starts at a multiple of the alignment.";
+    GGUF_TRUNCATED "gguf-truncated" Error "The file holds all bytes of every tensor.";
+    GGUF_OVERLAP "gguf-overlap" Error "No two tensors share bytes.";
+    GGUF_HOLE "gguf-hole" Warning "Tensors follow each other with no more than the padding between them.";
+    GGUF_ORDER "gguf-order" Warning "Tensors are listed in the order of their data.";
+    GGUF_TRAILING "gguf-trailing" Warning "The file ends with the last tensor and its padding.";
+    GGUF_PADDING "gguf-padding" Note "The last tensor is padded to the alignment.";
+    // GGUF, several files
+    SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, and they agree with its name.";
+    SPLIT_PART "split-part" Error "All parts of a split file are there.";
+    SPLIT_TENSORS "split-tensors" Error "The parts hold as many tensors as split.tensors.count says.";
+    SPLIT_CONFLICT "split-conflict" Error "The parts of a split file agree on their metadata and byte order.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let codes: HashSet<_> = CODES.iter().map(|(code, ..)| code).collect();
+        assert_eq!(codes.len(), CODES.len());
+    }
+}

@@ -1,0 +1,207 @@
+//! Folders of models: which file in a folder is the model, and what lies beside it.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::{Map, open_regular};
+use crate::base::{Error, Result, limits};
+use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
+use crate::format::set::PartName;
+use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
+
+/// The folder that holds `path`; never the empty path.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The entries of a folder, sorted.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))?;
+    let mut found = Vec::new();
+    for entry in read {
+        found.push(entry.map_err(|error| Error::io("cannot list", folder, error))?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The text of a small file beside the weights.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    use std::io::Read as _;
+    let file = open_regular(path)?;
+    let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
+    if len > limits::JSON_FILE_BYTES {
+        let message = format!("expected at most {} bytes of text, found {len}", limits::JSON_FILE_BYTES);
+        return Err(Error::limit(message).in_file(path));
+    }
+    let mut bytes = Vec::new();
+    file.take(limits::JSON_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", path, error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to() as u64;
+        Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
+    })
+}
+
+/// Says what a file is when it is something else than weights.
+pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {
+    let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
+    // The length of a safetensors header may look like another format's magic.
+    if FORMATS.iter().any(|format| (format.probe)(start, map.len()) > 0) {
+        return Ok(());
+    }
+    match foreign::recognise(start, map.len()) {
+        Some(error) => Err(error.in_file(map.path())),
+        None => Ok(()),
+    }
+}
+
+/// The `blobs` folder of the Hugging Face cache that `folder` is in, if it is under a `snapshots` folder.
+pub(crate) fn blobs_of(folder: &Path) -> Option<PathBuf> {
+    let snapshots = folder.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"))?;
+    Some(snapshots.parent()?.join("blobs"))
+}
+
+/// The file to open for a folder: an index, a single file, or any one of a numbered set.
+pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
+    if folder.join("snapshots").is_dir() {
+        return find_model(&snapshot(folder)?);
+    }
+    if let Some(manifest) = ollama::find_manifest(folder)? {
+        return ollama::model_of(&manifest);
+    }
+    let all = entries(folder)?;
+    let files: Vec<&PathBuf> = all.iter().filter(|entry| !entry.is_dir()).collect();
+    let named = |name: &str| files.iter().copied().find(|file| file.file_name().is_some_and(|found| found == name)).cloned();
+    let ending = |ending: &str| -> Vec<PathBuf> {
+        files
+            .iter()
+            .copied()
+            .filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ending)))
+            .cloned()
+            .collect()
+    };
+    for name in ["model.safetensors", "model.safetensors.index.json"] {
+        if let Some(file) = named(name) {
+            return Ok(file);
+        }
+    }
+    let tensors = ending(ENDING);
+    for prefix in ["model-", "consolidated", "adapter_model"] {
+        let of_prefix: Vec<PathBuf> =
+            tensors.iter().chain(&ending(INDEX_ENDING)).filter(|file| starts_with(file, prefix)).cloned().collect();
+        if !of_prefix.is_empty() {
+            return only(folder, of_prefix);
+        }
+    }
+    let candidates = [ending(INDEX_ENDING), tensors, ending(".gguf")].into_iter().find(|found| !found.is_empty());
+    if let Some(candidates) = candidates {
+        return only(folder, candidates);
+    }
+    if let Some(inner) = sentence_transformer(folder) {
+        return find_model(&inner);
+    }
+    let hint = hint_for(&all);
+    Err(Error::argument("expected a folder with safetensors or GGUF files, found none in it").in_file(folder).hint(hint))
+}
+
+fn starts_with(file: &Path, prefix: &str) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+}
+
+/// The one model among the candidates: an index, a single file, or the first of one numbered set.
+fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
+    let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(INDEX_ENDING)).collect();
+    if let [index] = indexes[..] {
+        return Ok(index.clone());
+    }
+    if let Some(first) = candidates.first() {
+        let set = |file: &Path| PartName::of(file).map(|name| name.file_of(1));
+        let of_first = set(first);
+        if candidates.len() == 1 || of_first.is_some() && candidates.iter().all(|file| set(file) == of_first) {
+            return Ok(first.clone());
+        }
+    }
+    Err(several("models", &candidates).in_file(folder))
+}
+
+fn several(what: &str, candidates: &[PathBuf]) -> Error {
+    const SHOWN: usize = 5;
+    let names: Vec<_> =
+        candidates.iter().take(SHOWN).map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let more = if candidates.len() > SHOWN { ", ..." } else { "" };
+    Error::argument(format!("expected one model in the folder, found {} {what}: {}{more}", candidates.len(), names.join(", ")))
+        .hint("name one of them")
+}
+
+/// The snapshot of a Hugging Face cache folder that `refs/main` names, or its only one.
+fn snapshot(folder: &Path) -> Result<PathBuf> {
+    let snapshots = folder.join("snapshots");
+    if let Ok(revision) = read_text(&folder.join("refs").join("main")) {
+        let revision = revision.trim();
+        let named = snapshots.join(revision);
+        if revision.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !revision.is_empty() && named.is_dir() {
+            return Ok(named);
+        }
+    }
+    let found = entries(&snapshots)?;
+    let folders: Vec<PathBuf> = found.iter().filter(|entry| entry.is_dir()).cloned().collect();
+    match &folders[..] {
+        [only] => Ok(only.clone()),
+        // Files right in snapshots/: an export, not the cache's own layout.
+        [] if !found.is_empty() => Ok(snapshots),
+        _ => Err(several("snapshots", &folders).in_file(&snapshots)),
+    }
+}
+
+/// The folder of the transformer that a sentence-transformers folder names in `modules.json`.
+fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
+    let modules: serde_json::Value = serde_json::from_str(&read_text(&folder.join("modules.json")).ok()?).ok()?;
+    let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
+    let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));
+    let inner = folder.join(first);
+    (plain && inner.is_dir() && inner != folder).then_some(inner)
+}
+
+fn hint_for(all: &[PathBuf]) -> String {
+    let with = |wanted: fn(&str) -> bool| all.iter().any(|entry| entry.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
+    if with(|name| name.starts_with("pytorch_model") || name.ends_with(".pth") || name.ends_with(".pt")) {
+        "the folder has PyTorch checkpoints, which are not supported: convert them to safetensors first".to_owned()
+    } else if with(|name| name.starts_with("models--")) {
+        "this is a cache of several models: name one of the folders models--*".to_owned()
+    } else if let Some(inner) = all.iter().find(|entry| entry.is_dir() && holds_weights(entry)) {
+        format!("name the folder inside: {}", inner.display())
+    } else {
+        "name the file or the folder that holds the weights".to_owned()
+    }
+}
+
+fn holds_weights(folder: &Path) -> bool {
+    entries(folder)
+        .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
+}
+
+/// The config beside a file of weights, and whether it must be there: what each kind of folder calls it.
+pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(PathBuf, serde_json::Value)> {
+    let folder = parent(weights);
+    let names: &[&str] = if starts_with(weights, "adapter_model") {
+        &["adapter_config.json", "config.json"]
+    } else if starts_with(weights, "consolidated") {
+        &["params.json", "config.json"]
+    } else {
+        &["config.json"]
+    };
+    let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
+    let parsed = read_text(&path).and_then(|text| {
+        serde_json::from_str(&text).map_err(|error| Error::malformed(format!("expected JSON, found: {error}")).in_file(&path))
+    });
+    match parsed {
+        Ok(config) => Some((folder.to_path_buf(), config)),
+        Err(error) => {
+            findings.remark(Severity::Warning, codes::CONFIG_JSON, error);
+            None
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One GGUF file: header, metadata and tensor table, each count checked against what is left of the file.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::bytes::{Cursor, Endian};
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits, num, text};
+use crate::format::codes;
+use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
+use crate::format::gguf::{check, values};
+use crate::format::set::{Part, enough};
+use crate::model::metadata::{read_len, read_str};
+use crate::model::{DType, ElemType, Metadata, TensorInfo, Value, ValueType};
+
+/// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
+const LEAST_KEY: u64 = 1 + 4 + 1;
+/// The least bytes that a tensor's entry takes, after the name's length: the count of dimensions, the type, the offset.
+const LEAST_TENSOR: u64 = 4 + 4 + 8;
+
+/// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
+pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
+    Parser::new(map, findings).and_then(Parser::run).map_err(|error| error.in_file(map.path()))
+}
+
+struct Parser<'a> {
+    map: &'a Arc<Map>,
+    cursor: Cursor<'a>,
+    /// Lengths have 64 bits; 32 in version 1.
+    wide: bool,
+    keys: u64,
+    tensors: u64,
+    findings: &'a mut Findings,
+}
+
+impl<'a> Parser<'a> {
+    /// Reads magic, version and counts.
+    fn new(map: &'a Arc<Map>, findings: &'a mut Findings) -> Result<Self> {
+        let path = map.path();
+        let mut cursor = Cursor::new(map.bytes(), Endian::Little);
+        let version = read_version(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
+        let wide = version > 1;
+        let mut counts = || Ok((read_len(&mut cursor, wide, "the tensor count")?, read_len(&mut cursor, wide, "the key count")?));
+        let (tensors, keys) = counts().map_err(|error: Error| findings.fatal(codes::GGUF_HEADER, error.in_file(path)))?;
+        Ok(Self { map, cursor, wide, keys, tensors, findings })
+    }
+
+    fn run(mut self) -> Result<Part> {
+        self.check_counts()?;
+        let metadata = self.metadata()?;
+        check::keys(&metadata, self.path(), self.findings);
+        let alignment = match spec::alignment(&metadata) {
+            Ok(alignment) => {
+                if alignment < 8 {
+                    let error = Error::malformed(format!("expected an alignment that is a multiple of 8, found {alignment}"));
+                    self.findings.remark(Severity::Warning, codes::GGUF_ALIGNMENT_SMALL, error.in_file(self.path()));
+                }
+                alignment
+            }
+            // Without the alignment nothing says where the data starts.
+            Err(error) => return Err(self.fatal(codes::GGUF_ALIGNMENT, error)),
+        };
+        let entries = self.table()?;
+        let tensors = check::place(entries, self.cursor.position(), alignment, self.map, self.findings)?;
+        Ok(Part { map: self.map.clone(), tensors, metadata, endian: self.cursor.endian() })
+    }
+
+    fn path(&self) -> &'a Path {
+        self.map.path()
+    }
+
+    fn fatal(&mut self, code: &'static str, error: Error) -> Error {
+        let path = self.path();
+        self.findings.fatal(code, error.in_file(path))
+    }
+
+    fn error(&mut self, code: &'static str, error: Error) -> Result<()> {
+        let path = self.path();
+        self.findings.error(code, error.in_file(path))?;
+        enough(self.findings, path)
+    }
+
+    /// The bytes of a length field.
+    fn length_bytes(&self) -> u64 {
+        if self.wide { 8 } else { 4 }
+    }
+
+    /// What is claimed must fit what is left, before any loop and any allocation.
+    fn check_counts(&mut self) -> Result<()> {
+        let left = self.cursor.remaining();
+        let needed = |count: u64, least: u64| count.checked_mul(least + self.length_bytes());
+        let both =
+            needed(self.keys, LEAST_KEY).zip(needed(self.tensors, LEAST_TENSOR)).and_then(|(keys, tensors)| keys.checked_add(tensors));
+        if both.is_some_and(|bytes| bytes <= left) {
+            return Ok(());
+        }
+        let message = format!(
+            "expected as many keys and tensors as fit the {left} bytes left, found counts of {} keys and {} tensors",
+            self.keys, self.tensors
+        );
+        let at = self.cursor.position() - 2 * self.length_bytes();
+        Err(self.fatal(codes::GGUF_COUNT, Error::malformed(message).at(at)))
+    }
+
+    fn metadata(&mut self) -> Result<Metadata> {
+        let mut metadata = Metadata::new();
+        for _ in 0..self.keys {
+            let at = self.cursor.position();
+            let key = self.key()?;
+            let value = self.value().map_err(|error| {
+                let message = format!("{}: {}", text::shorten(&key), error.message());
+                let place = error.offset();
+                let code = if error.message().contains("UTF-8") { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
+                let error = Error::new(error.kind(), message).at(place.unwrap_or(at));
+                self.findings.fatal(code, error.in_file(self.map.path()))
+            })?;
+            if metadata.get(&key).is_some() {
+                let message = format!("expected each key once, found {} twice", text::shorten(&key));
+                self.error(codes::GGUF_KEY_DUPLICATE, Error::malformed(message).at(at))?;
+            } else {
+                metadata.set(key, value);
+            }
+        }
+        Ok(metadata)
+    }
+
+    fn key(&mut self) -> Result<String> {
+        let at = self.cursor.position();
+        let key = read_str(&mut self.cursor, self.wide, "a metadata key").map_err(|error| self.fatal(codes::GGUF_KEY, error))?;
+        if key.is_empty() {
+            self.error(codes::GGUF_KEY, Error::malformed("expected a key of at least one byte, found an empty one").at(at))?;
+        }
+        if key.len() as u64 > limits::GGUF_KEY_BYTES {
+            let message = format!("expected a key of at most {} bytes, found {}", limits::GGUF_KEY_BYTES, key.len());
+            self.error(codes::GGUF_KEY, Error::malformed(message).at(at))?;
+        }
+        Ok(key.to_owned())
+    }
+
+    fn value(&mut self) -> Result<Value> {
+        let at = self.cursor.position();
+        let tag = self.cursor.u32("a value's type")?;
+        let value_type =
+            values::value_type(tag).ok_or_else(|| Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at))?;
+        match value_type {
+            ValueType::Array => values::array(&mut self.cursor, self.map, self.wide).map(Value::Array),
+            _ => Value::read(&mut self.cursor, value_type, self.wide),
+        }
+    }
+
+    /// The entries of the tensors, their offsets still counted from the start of the data.
+    fn table(&mut self) -> Result<Vec<check::Entry>> {
+        let mut entries = Vec::new();
+        let mut names: HashSet<&'a str> = HashSet::new();
+        for _ in 0..self.tensors {
+            let at = self.cursor.position();
+            let name =
+                read_str(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;
+            let entry = self.entry(name, at)?;
+            if !names.insert(name) {
+                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(name).at(at);
+                self.error(codes::GGUF_DUPLICATE, error)?;
+            } else if let Some(entry) = entry {
+                entries.push(entry);
+            }
+            if !(1..=GGML_NAME_BYTES).contains(&name.len()) {
+                let error = Error::malformed(format!("expected a name of 1 to {GGML_NAME_BYTES} bytes, found {}", name.len()));
+                let path = self.path();
+                self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(name).at(at).in_file(path));
+                enough(self.findings, path)?;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The rest of an entry after its name; none when its size makes no sense.
+    fn entry(&mut self, name: &str, at: u64) -> Result<Option<check::Entry>> {
+        let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(name)))?;
+        let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: raw.tag }, ElemType::Known);
+        let size = match elem {
+            ElemType::Known(dtype) => dtype.bytes_for_shape(&raw.shape).map(Some),
+            ElemType::Unknown { tag } if tag > i32::MAX as u32 => {
+                Err(Error::malformed(format!("expected a type number below 2^31, found {tag}")))
+            }
+            ElemType::Unknown { .. } => num::elements(&raw.shape).map(|_| None),
+        };
+        if let ElemType::Unknown { tag } = elem {
+            let error =
+                Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(name).at(at);
+            let path = self.path();
+            self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
+        }
+        match size {
+            Ok(len_bytes) => {
+                let tensor = TensorInfo { name: name.to_owned(), elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
+                Ok(Some(check::Entry { tensor, at }))
+            }
+            Err(error) => {
+                self.error(codes::GGUF_SIZE, error.in_tensor(name).at(at))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn raw_entry(&mut self) -> Result<RawEntry, (&'static str, Error)> {
+        let cut = |error| (codes::GGUF_TENSOR, error);
+        let at = self.cursor.position();
+        let dims = self.cursor.u32("the count of dimensions").map_err(cut)?;
+        if dims > limits::GGUF_DIMS {
+            let message = format!("expected at most {} dimensions, found {dims}", limits::GGUF_DIMS);
+            return Err((codes::GGUF_DIMS, Error::malformed(message).at(at)));
+        }
+        let mut shape = Vec::with_capacity(dims as usize);
+        for _ in 0..dims {
+            shape.push(read_len(&mut self.cursor, self.wide, "a dimension").map_err(cut)?);
+        }
+        shape.reverse(); // the file has the innermost first
+        let tag = self.cursor.u32("a tensor's type").map_err(cut)?;
+        let offset = self.cursor.u64("a tensor's offset").map_err(cut)?;
+        Ok(RawEntry { shape, tag, offset })
+    }
+}
+
+struct RawEntry {
+    shape: Vec<u64>,
+    tag: u32,
+    offset: u64,
+}
+
+/// Reads magic and version, and sets the byte order of the cursor.
+fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, (&'static str, Error)> {
+    let header = |error| (codes::GGUF_HEADER, error);
+    let magic = cursor.take(4, "the magic").map_err(header)?;
+    if magic != MAGIC {
+        return Err(header(Error::malformed(format!("expected the magic GGUF, found {}", magic.escape_ascii())).at(0)));
+    }
+    let mut version = cursor.u32("the version").map_err(header)?;
+    if version != 0 && version & 0xffff == 0 {
+        version = version.swap_bytes();
+        cursor.set_endian(Endian::Big);
+    }
+    if !(1..=spec::VERSION).contains(&version) {
+        let error = Error::unsupported(format!("expected GGUF version 1 to {}, found {version}", spec::VERSION)).at(4);
+        return Err((codes::GGUF_VERSION, error));
+    }
+    Ok(version)
+}

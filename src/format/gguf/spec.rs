@@ -1,0 +1,74 @@
+//! What readers and writers of GGUF share. Source: docs/gguf.md in the ggml repository, and gguf.cpp in llama.cpp.
+
+use crate::model::{Metadata, ValueType};
+
+/// The first four bytes of every file.
+pub const MAGIC: &[u8; 4] = b"GGUF";
+
+/// The newest version, which is what is written.
+pub const VERSION: u32 = 3;
+
+/// The alignment of tensor data where no key gives one, in bytes.
+pub const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// The key that gives the alignment.
+pub const ALIGNMENT_KEY: &str = "general.alignment";
+
+/// The key of a split file that numbers it, from 0.
+pub const SPLIT_NO: &str = "split.no";
+
+/// The key of a split file that counts the files.
+pub const SPLIT_COUNT: &str = "split.count";
+
+/// The key of a split file that counts the tensors of all files.
+pub const SPLIT_TENSORS: &str = "split.tensors.count";
+
+/// Whether a key says how a model is split into files: it is about the files, not about the model.
+pub fn is_split_key(key: &str) -> bool {
+    [SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS].contains(&key)
+}
+
+/// The alignment that the metadata asks for.
+///
+/// # Errors
+/// The key is there, and its value is not a u32 and a power of two.
+pub fn alignment(metadata: &Metadata) -> crate::Result<u64> {
+    match metadata.get(ALIGNMENT_KEY) {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(crate::model::Value::U32(alignment)) if alignment.is_power_of_two() => Ok((*alignment).into()),
+        Some(value) => {
+            let found = value.as_f64().map_or_else(|| value.value_type().to_string(), |number| format!("{} {number}", value.value_type()));
+            Err(crate::Error::malformed(format!("expected {ALIGNMENT_KEY} to be a u32 and a power of two, found {found}")))
+        }
+    }
+}
+
+/// The most bytes of a tensor's name that ggml takes: `GGML_MAX_NAME` in ggml.h, less the NUL.
+pub const GGML_NAME_BYTES: usize = 63;
+
+/// What type well-known keys have, by the specification. Any integer does where a whole number is asked for.
+pub const KEY_TYPES: &[(&str, KeyType)] = &[
+    ("general.architecture", KeyType::One(ValueType::String)),
+    ("general.name", KeyType::One(ValueType::String)),
+    ("general.file_type", KeyType::Whole),
+    ("general.quantization_version", KeyType::Whole),
+    ("general.tags", KeyType::ArrayOf(ValueType::String)),
+    ("general.languages", KeyType::ArrayOf(ValueType::String)),
+    ("tokenizer.ggml.model", KeyType::One(ValueType::String)),
+    ("tokenizer.ggml.tokens", KeyType::ArrayOf(ValueType::String)),
+    ("tokenizer.ggml.merges", KeyType::ArrayOf(ValueType::String)),
+    ("tokenizer.ggml.scores", KeyType::ArrayOf(ValueType::F32)),
+    ("tokenizer.ggml.token_type", KeyType::ArrayOf(ValueType::I32)),
+    ("tokenizer.chat_template", KeyType::One(ValueType::String)),
+];
+
+/// What type a key's value may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    /// This type.
+    One(ValueType),
+    /// Any integer type.
+    Whole,
+    /// An array of this type.
+    ArrayOf(ValueType),
+}

@@ -1,0 +1,126 @@
+//! Split GGUF files: `NAME-00001-of-00003.gguf`, each with `split.no`, `split.count` and `split.tensors.count`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits};
+use crate::format::gguf::read::read;
+use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, is_split_key};
+use crate::format::set::{Conflict, Part, PartName, enough};
+use crate::format::{codes, folder};
+use crate::model::Metadata;
+
+/// Parts must agree on the model; on their own layout they need not.
+pub(crate) const CONFLICT: Conflict =
+    Conflict { code: codes::SPLIT_CONFLICT, severity: Severity::Error, except: |key| is_split_key(key) || key == ALIGNMENT_KEY };
+
+/// Reads the file at `path` and, if it is a part of a split model, all other parts.
+pub(crate) fn read_all(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
+    let named = read(&Arc::new(Map::open(path)?), findings)?;
+    let name = PartName::of(path).filter(|name| name.ending == ".gguf");
+    let keys = match Keys::of(&named.metadata) {
+        Ok(Some(keys)) if keys.count > 1 => keys,
+        Ok(_) => {
+            if let Some(name) = name.filter(|name| name.count > 1) {
+                let message = format!("expected the keys of part {} of {}, as the file's name says, found none", name.no, name.count);
+                findings.remark(Severity::Warning, codes::SET_INCOMPLETE, Error::malformed(message).in_file(path));
+            }
+            return Ok(vec![named]);
+        }
+        Err(error) => return Err(findings.fatal(codes::SPLIT_KEYS, error.in_file(path))),
+    };
+    let Some(name) = name.filter(|name| name.count == keys.count && name.no == keys.no + 1) else {
+        let message =
+            format!("expected a file named NAME-{:05}-of-{:05}.gguf, as its split keys say, found another name", keys.no + 1, keys.count);
+        let hint = "the other parts are found by their names: give the parts their names back";
+        return Err(findings.fatal(codes::SPLIT_KEYS, Error::malformed(message).hint(hint).in_file(path)));
+    };
+    let mut named = Some(named);
+    let mut parts = Vec::new();
+    for no in 1..=keys.count {
+        let part = if no == name.no { named.take().map(Ok) } else { None };
+        let part = part.unwrap_or_else(|| read_part(&folder::parent(path).join(name.file_of(no)), findings));
+        match part.and_then(|part| check_part(&part, no, &keys, findings).map(|()| part)) {
+            Ok(part) => parts.push(part),
+            // Already among the findings; the other parts can still be looked at.
+            Err(error) if !findings.collects() => return Err(error),
+            Err(error) => enough(findings, path).map_err(|_| error)?,
+        }
+    }
+    let found = parts.iter().map(|part| part.tensors.len() as u64).sum::<u64>();
+    let sound = !findings.list().iter().any(|finding| finding.severity == Severity::Error);
+    if let Some(wanted) = keys.tensors.filter(|&wanted| wanted != found && sound) {
+        let message = format!("expected {wanted} tensors in all parts, as {SPLIT_TENSORS} says, found {found}");
+        findings.error(codes::SPLIT_TENSORS, Error::malformed(message).in_file(path))?;
+    }
+    Ok(parts)
+}
+
+fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
+    let map = Map::open(path).map_err(|error| {
+        let error = error.hint("a part of the split model is not there: was the download complete?");
+        findings.fatal(codes::SPLIT_PART, error)
+    })?;
+    folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    read(&Arc::new(map), findings)
+}
+
+/// A part's keys say what its name says, and what the first part's say.
+fn check_part(part: &Part, no: u64, first: &Keys, findings: &mut Findings) -> Result<()> {
+    let path = part.map.path();
+    let keys = match Keys::of(&part.metadata) {
+        Ok(Some(keys)) => keys,
+        Ok(None) => {
+            let error = Error::malformed(format!("expected {SPLIT_NO} and {SPLIT_COUNT} in every part, found neither"));
+            return findings.error(codes::SPLIT_KEYS, error.in_file(path));
+        }
+        Err(error) => return findings.error(codes::SPLIT_KEYS, error.in_file(path)),
+    };
+    let pairs = [
+        (SPLIT_NO, Some(no - 1), Some(keys.no)),
+        (SPLIT_COUNT, Some(first.count), Some(keys.count)),
+        (SPLIT_TENSORS, first.tensors, keys.tensors),
+    ];
+    for (key, wanted, found) in pairs {
+        if let Some((wanted, found)) = wanted.zip(found).filter(|(wanted, found)| wanted != found) {
+            let error = Error::malformed(format!("expected {key} to be {wanted}, found {found}"));
+            findings.error(codes::SPLIT_KEYS, error.in_file(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a part's metadata says of the set.
+#[derive(Debug)]
+struct Keys {
+    no: u64,
+    count: u64,
+    tensors: Option<u64>,
+}
+
+impl Keys {
+    /// The keys of a part; none when the file is no part.
+    fn of(metadata: &Metadata) -> Result<Option<Self>> {
+        let number = |key: &str| match metadata.get(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(Error::malformed(format!("expected {key} to be a whole number, found another {}", value.value_type()))),
+            },
+        };
+        let (no, count, tensors) = (number(SPLIT_NO)?, number(SPLIT_COUNT)?, number(SPLIT_TENSORS)?);
+        let (no, count) = match (no, count) {
+            (None, None) => return Ok(None),
+            (no, count) => (no.unwrap_or(0), count.unwrap_or(0)),
+        };
+        if count > limits::SHARDS as u64 {
+            return Err(Error::limit(format!("expected at most {} parts, found a {SPLIT_COUNT} of {count}", limits::SHARDS)));
+        }
+        if no >= count.max(1) {
+            return Err(Error::malformed(format!("expected {SPLIT_NO} below {SPLIT_COUNT}, found {no} of {count}")));
+        }
+        Ok(Some(Self { no, count, tensors }))
+    }
+}

@@ -1,0 +1,220 @@
+//! Sharded safetensors: the index that maps tensor names to files, and sets of files without one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits};
+use crate::format::safetensors::read::{json_error, read};
+use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
+use crate::format::set::{Part, enough};
+use crate::format::{codes, folder};
+
+/// What an index says.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// Tensor names and the files that hold them, in the order of the index.
+    weight_map: Vec<(String, String)>,
+    /// `metadata.total_size`, when that is there.
+    total_size: Option<serde_json::Value>,
+}
+
+/// Reads all shards of an index.
+pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
+    let text = folder::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
+    let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
+    check_map(&index, path, findings)?;
+    let folder = folder::parent(path);
+    // Shards in the order of their names, which is that of their numbers.
+    let files: BTreeSet<&str> = index.weight_map.iter().map(|(_, file)| file.as_str()).collect();
+    if files.len() > limits::SHARDS {
+        return Err(Error::limit(format!("expected at most {} shards, found {}", limits::SHARDS, files.len())).in_file(path));
+    }
+    let mut parts = Vec::new();
+    let mut of_file = HashMap::new();
+    for file in files {
+        match read_shard(folder, file, findings) {
+            Ok(part) => {
+                of_file.insert(file, parts.len());
+                parts.push(part);
+            }
+            // Already among the findings; the other shards can still be looked at.
+            Err(error) if !findings.collects() => return Err(error),
+            Err(error) => enough(findings, path).map_err(|_| error)?,
+        }
+    }
+    check_places(&index, &parts, &of_file, path, findings)?;
+    check_total(&index, &parts, path, findings);
+    Ok(parts)
+}
+
+/// The files that the index beside `path` names, if it names `path` among them: the index's own path.
+pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let folder = folder::parent(path);
+    let mut indexes: Vec<PathBuf> = folder::entries(folder)
+        .ok()?
+        .into_iter()
+        .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_ENDING)))
+        .collect();
+    indexes.sort();
+    // A broken index must not keep a single shard from being opened by itself.
+    indexes.into_iter().find(|index| {
+        folder::read_text(index)
+            .and_then(|text| parse(&text))
+            .is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(file) == Path::new(name)))
+    })
+}
+
+fn read_shard(folder: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
+    let path = shard_path(folder, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(&folder.join(file))))?;
+    let map = Map::open(&path).map_err(|error| {
+        let error = error.hint("a shard that the index names is not there: was the download complete?");
+        findings.fatal(codes::FILE_UNREADABLE, error)
+    })?;
+    folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    read(&std::sync::Arc::new(map), findings)
+}
+
+/// Where a shard is: `file` must be a relative path that stays inside `folder`, links included.
+///
+/// In a Hugging Face cache the files of `snapshots/` are links into `blobs/` beside it; those are followed.
+fn shard_path(folder: &Path, file: &str) -> Result<PathBuf> {
+    let relative = Path::new(file);
+    let plain = !file.is_empty()
+        && !file.contains(['\0', '\\'])
+        && !file.contains("://")
+        && relative.components().all(|component| matches!(component, Component::Normal(_)));
+    if !plain {
+        return Err(Error::malformed(format!("expected a file inside the index's folder, found {}", crate::base::text::shorten(file))));
+    }
+    let path = folder.join(relative);
+    let Ok(real) = path.canonicalize() else {
+        return Ok(path); // not there: opening it says so
+    };
+    let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
+    if real.starts_with(&home) || folder::blobs_of(&home).is_some_and(|blobs| real.starts_with(blobs)) {
+        return Ok(path);
+    }
+    Err(Error::malformed("expected a file inside the index's folder, found a link that leads out of it"))
+}
+
+/// Every tensor of the map has one file.
+fn check_map(index: &Index, path: &Path, findings: &mut Findings) -> Result<()> {
+    let mut seen: HashMap<&str, &str> = HashMap::with_capacity(index.weight_map.len());
+    for (name, file) in &index.weight_map {
+        if seen.insert(name, file).is_some() {
+            let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(name).in_file(path);
+            findings.error(codes::INDEX_JSON, error)?;
+            enough(findings, path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every tensor of the map is in its file, and every tensor of the files is in the map.
+fn check_places(index: &Index, parts: &[Part], of_file: &HashMap<&str, usize>, path: &Path, findings: &mut Findings) -> Result<()> {
+    let mut place: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+    for (shard, part) in parts.iter().enumerate() {
+        for tensor in &part.tensors {
+            place.entry(&tensor.name).or_default().insert(shard);
+        }
+    }
+    for (name, file) in &index.weight_map {
+        let Some(shard) = of_file.get(file.as_str()) else { continue };
+        if !place.get(name.as_str()).is_some_and(|shards| shards.contains(shard)) {
+            let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
+            findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;
+            enough(findings, path)?;
+        }
+    }
+    if findings.collects() {
+        let listed: BTreeMap<&str, &str> = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
+        for tensor in parts.iter().flat_map(|part| &part.tensors).filter(|tensor| !listed.contains_key(tensor.name.as_str())) {
+            let error = Error::malformed("expected every tensor of the shards in the index, found one that it lacks");
+            findings.remark(Severity::Warning, codes::INDEX_UNLISTED, error.in_tensor(&tensor.name).in_file(path));
+            enough(findings, path)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_total(index: &Index, parts: &[Part], path: &Path, findings: &mut Findings) {
+    let Some(claimed) = &index.total_size else { return };
+    let total: u64 = parts.iter().flat_map(|part| &part.tensors).filter_map(|tensor| tensor.len_bytes).sum();
+    if claimed.as_f64() != Some(total as f64) {
+        let claimed = crate::base::text::shorten(&claimed.to_string()).into_owned();
+        let error = Error::malformed(format!("expected a total_size of {total}, found {claimed}"));
+        findings.remark(Severity::Warning, codes::INDEX_TOTAL, error.in_file(path));
+    }
+}
+
+/// Parses an index; a name may still come twice in its map.
+fn parse(text: &str) -> Result<Index> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let parsed = deserializer.deserialize_map(IndexVisitor).and_then(|index| deserializer.end().map(|()| index));
+    let index = parsed.map_err(|error| json_error(text, &error).at_base(0))?;
+    index.ok_or_else(|| Error::malformed(format!("expected an index with a {WEIGHT_MAP}, found none")))
+}
+
+struct IndexVisitor;
+
+impl<'de> Visitor<'de> for IndexVisitor {
+    type Value = Option<Index>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a weight_map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut index = Index::default();
+        let mut seen = false;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                WEIGHT_MAP if seen => return Err(serde::de::Error::custom("weight_map comes twice")),
+                WEIGHT_MAP => {
+                    index.weight_map = map.next_value::<Pairs>()?.0;
+                    seen = true;
+                }
+                "metadata" => {
+                    let metadata = map.next_value::<serde_json::Value>()?;
+                    index.total_size = metadata.get("total_size").cloned();
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(seen.then_some(index))
+    }
+}
+
+/// The pairs of an object of strings, in order, duplicates and all.
+pub(crate) struct Pairs(pub(crate) Vec<(String, String)>);
+
+impl<'de> serde::Deserialize<'de> for Pairs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}

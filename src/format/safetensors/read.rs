@@ -1,0 +1,325 @@
+//! One safetensors file: the header, checked by rules 1 to 7 of the specification and of the safetensors crate.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use byteorder::{ByteOrder, LittleEndian};
+use safetensors::Dtype;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
+
+use crate::base::bytes::Endian;
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits, num, text};
+use crate::format::codes;
+use crate::format::safetensors::index::Pairs;
+use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
+use crate::format::set::{Part, enough};
+use crate::model::{DType, ElemType, Metadata, TensorInfo, Value};
+
+/// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
+pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
+    let (metadata, tensors) = read_header(map, findings).map_err(|error| error.in_file(map.path()))?;
+    Ok(Part { map: map.clone(), tensors, metadata, endian: Endian::Little })
+}
+
+fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {
+    let path = map.path();
+    let json = header_text(map.bytes(), path, findings)?;
+    let data_start = LENGTH_BYTES + json.len() as u64;
+    let Header { metadata, metadata_twice, mut entries } =
+        parse(json).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
+    if let Some(key) = metadata_twice {
+        findings
+            .error(codes::ST_METADATA, Error::malformed(format!("expected each metadata key once, found {key} twice")).in_file(path))?;
+    }
+    if !data_start.is_multiple_of(ALIGNMENT) {
+        let message = format!("expected the data to start at a multiple of {ALIGNMENT} bytes, found {data_start}");
+        findings.remark(Severity::Note, codes::ST_PADDING, Error::malformed(message).in_file(path));
+    }
+    refuse_duplicates(&mut entries, path, findings)?;
+    entries.sort_by_key(|(_, info)| (info.begin, info.end));
+    let tensors = place(entries, data_start, map, findings)?;
+    Ok((metadata, tensors))
+}
+
+/// Rules 1 and 2: the length of the header, and its text.
+fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Result<&'a str> {
+    let found = bytes.len() as u64;
+    let mut fail = |code, error: Error| findings.fatal(code, error.in_file(path));
+    let Some((length, rest)) = bytes.split_at_checked(LENGTH_BYTES as usize) else {
+        return Err(fail(
+            codes::ST_HEADER_LENGTH,
+            Error::malformed(format!("expected 8 bytes of header length, found {found} in all")).at(0),
+        ));
+    };
+    let length = LittleEndian::read_u64(length);
+    if length > limits::SAFETENSORS_HEADER_BYTES {
+        let message = format!("expected a header of at most {} bytes, found {length}", limits::SAFETENSORS_HEADER_BYTES);
+        return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(0)));
+    }
+    let Some(header) = rest.get(..length as usize) else {
+        let message = format!("expected a header of {length} bytes, found {} after its length", rest.len());
+        let hint = "the file is cut short: was the download complete?";
+        return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(LENGTH_BYTES).hint(hint)));
+    };
+    match header.first() {
+        Some(b'{') => {}
+        first => {
+            let found = first.map_or("nothing".to_owned(), |byte| format!("byte 0x{byte:02x}"));
+            return Err(fail(
+                codes::ST_START,
+                Error::malformed(format!("expected a header that starts with {{, found {found}")).at(LENGTH_BYTES),
+            ));
+        }
+    }
+    std::str::from_utf8(header).map_err(|error| {
+        let at = LENGTH_BYTES + error.valid_up_to() as u64;
+        fail(codes::ST_UTF8, Error::malformed("expected a header in UTF-8, found other bytes").at(at))
+    })
+}
+
+/// The header as it stands: names may still come twice.
+#[derive(Default)]
+struct Header {
+    metadata: Metadata,
+    /// A key that comes twice in the metadata.
+    metadata_twice: Option<String>,
+    entries: Vec<(String, Info)>,
+}
+
+fn parse(json: &str) -> Result<Header, (&'static str, Error)> {
+    let in_metadata = Cell::new(false);
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let visitor = HeaderVisitor { in_metadata: &in_metadata };
+    let parsed = deserializer.deserialize_map(visitor).and_then(|header| deserializer.end().map(|()| header));
+    parsed.map_err(|error| {
+        let code = if in_metadata.get() { codes::ST_METADATA } else { codes::ST_JSON };
+        (code, json_error(json, &error).at_base(LENGTH_BYTES))
+    })
+}
+
+/// A JSON error with its place counted from the start of the text.
+pub(crate) struct JsonError {
+    message: String,
+    offset: u64,
+}
+
+impl JsonError {
+    /// As an error of a file in which the text starts at `base`.
+    pub(crate) fn at_base(self, base: u64) -> Error {
+        Error::malformed(self.message).at(base + self.offset)
+    }
+}
+
+/// Says where in `json` it went wrong, as an offset instead of line and column.
+pub(crate) fn json_error(json: &str, error: &serde_json::Error) -> JsonError {
+    let line_start: usize = json.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let offset = (line_start + error.column().saturating_sub(1)).min(json.len()) as u64;
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or_default();
+    JsonError { message: format!("expected sound JSON, found: {what}"), offset }
+}
+
+struct HeaderVisitor<'a> {
+    /// Set while the metadata is read, so that an error can be told from one in the tensors.
+    in_metadata: &'a Cell<bool>,
+}
+
+impl<'de> Visitor<'de> for HeaderVisitor<'_> {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut header = Header::default();
+        let mut seen_metadata = false;
+        while let Some(name) = map.next_key::<String>()? {
+            if name == METADATA {
+                if seen_metadata {
+                    return Err(serde::de::Error::custom("__metadata__ comes twice"));
+                }
+                seen_metadata = true;
+                self.in_metadata.set(true);
+                (header.metadata, header.metadata_twice) = to_metadata(map.next_value::<Pairs>()?);
+                self.in_metadata.set(false);
+            } else {
+                let info = map.next_value::<Info>()?;
+                header.entries.push((name, info));
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// What the header says of one tensor.
+struct Info {
+    dtype: Dtype,
+    shape: Vec<u64>,
+    /// Counted from the start of the data.
+    begin: u64,
+    end: u64,
+    /// A field that the format does not have.
+    foreign: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Info {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(InfoVisitor)
+    }
+}
+
+struct InfoVisitor;
+
+impl<'de> Visitor<'de> for InfoVisitor {
+    type Value = Info;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with dtype, shape and data_offsets")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Info, A::Error> {
+        fn once<T, E: serde::de::Error>(slot: &mut Option<T>, value: T, field: &'static str) -> Result<(), E> {
+            match slot.replace(value) {
+                None => Ok(()),
+                Some(_) => Err(E::duplicate_field(field)),
+            }
+        }
+        let (mut dtype, mut shape, mut offsets, mut foreign) = (None, None, None, None);
+        while let Some(field) = map.next_key::<Cow<'de, str>>()? {
+            match &*field {
+                "dtype" => once(&mut dtype, map.next_value()?, "dtype")?,
+                "shape" => once(&mut shape, map.next_value()?, "shape")?,
+                "data_offsets" => once(&mut offsets, map.next_value::<(u64, u64)>()?, "data_offsets")?,
+                _ => {
+                    // Built, not skipped: so its nesting is bounded.
+                    map.next_value::<serde_json::Value>()?;
+                    foreign = Some(field.into_owned());
+                }
+            }
+        }
+        let missing = <A::Error as serde::de::Error>::missing_field;
+        let (begin, end) = offsets.ok_or_else(|| missing("data_offsets"))?;
+        let (dtype, shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
+        Ok(Info { dtype, shape, begin, end, foreign })
+    }
+}
+
+/// The metadata of its pairs, and a key that comes twice.
+fn to_metadata(pairs: Pairs) -> (Metadata, Option<String>) {
+    let mut metadata = Metadata::new();
+    let mut twice = None;
+    for (key, value) in pairs.0 {
+        if metadata.get(&key).is_some() {
+            twice.get_or_insert(key);
+        } else {
+            metadata.set(key, Value::String(value));
+        }
+    }
+    (metadata, twice)
+}
+
+/// Rule 7: no name twice. The first of each stays.
+fn refuse_duplicates(entries: &mut Vec<(String, Info)>, path: &Path, findings: &mut Findings) -> Result<()> {
+    let mut seen: HashSet<&str> = HashSet::with_capacity(entries.len());
+    let twice: Vec<usize> = entries.iter().enumerate().filter(|(_, (name, _))| !seen.insert(name)).map(|(i, _)| i).collect();
+    for &i in twice.iter().rev() {
+        let (name, _) = entries.remove(i);
+        findings.error(
+            codes::ST_DUPLICATE,
+            Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).in_file(path),
+        )?;
+        enough(findings, path)?;
+    }
+    Ok(())
+}
+
+/// Rules 3 to 5, over entries sorted by their offsets: no holes, no overlaps, sizes that fit, nothing after the last.
+fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
+    let path = map.path();
+    let data_len = map.len() - data_start;
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut last = 0;
+    let mut dtypes = DTypes::default();
+    for (name, info) in entries {
+        let dtype = dtypes.of(info.dtype)?;
+        let Info { shape, begin, end, foreign, .. } = info;
+        if let Some(field) = foreign {
+            let message = format!("expected no field but dtype, shape and data_offsets, found {}", text::shorten(&field));
+            findings.remark(Severity::Warning, codes::ST_FIELD, Error::malformed(message).in_tensor(&name).in_file(path));
+            enough(findings, path)?;
+        }
+        let broken = check(dtype, &shape, begin, end, last, data_len);
+        if end >= begin {
+            last = last.max(end);
+        }
+        match broken {
+            None => tensors.push(TensorInfo {
+                name,
+                elem: ElemType::Known(dtype),
+                shape,
+                shard: 0,
+                offset_bytes: data_start + begin,
+                len_bytes: Some(end - begin),
+            }),
+            Some((code, error)) => {
+                let error = error.in_tensor(&name).at(data_start.saturating_add(begin)).in_file(path);
+                findings.error(code, error)?;
+                enough(findings, path)?;
+            }
+        }
+    }
+    if last < data_len {
+        let message = format!("expected the file to end with the last tensor, found {} bytes after it", data_len - last);
+        findings.error(codes::ST_TRAILING, Error::malformed(message).at(data_start + last).in_file(path))?;
+    }
+    Ok(tensors)
+}
+
+/// The first rule that a tensor breaks; `last` is the end of the one before it.
+fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len: u64) -> Option<(&'static str, Error)> {
+    let broken = |code, message: String| Some((code, Error::malformed(message)));
+    if end < begin {
+        return broken(codes::ST_OFFSETS, format!("expected data_offsets that run forward, found [{begin}, {end}]"));
+    }
+    if begin > last {
+        return broken(codes::ST_HOLE, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
+    }
+    if begin < last {
+        return broken(codes::ST_OVERLAP, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
+    }
+    match num::elements(shape).and_then(|elements| dtype.bytes_for(elements)) {
+        Ok(bytes) if bytes == end - begin => {}
+        Ok(bytes) => {
+            return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {dtype} {}, found {}", num::show_shape(shape), end - begin));
+        }
+        Err(error) => return Some((codes::ST_SIZE, error)),
+    }
+    if end > data_len {
+        return broken(codes::ST_TRUNCATED, format!("expected data up to byte {end} of the data, found {data_len} bytes of it"));
+    }
+    None
+}
+
+/// The crate's types as ours; most files have one type for all tensors, so the last answer is kept.
+#[derive(Default)]
+struct DTypes(Option<(Dtype, DType)>);
+
+impl DTypes {
+    fn of(&mut self, theirs: Dtype) -> Result<DType> {
+        if let Some((_, ours)) = self.0.filter(|(last, _)| *last == theirs) {
+            return Ok(ours);
+        }
+        let ours = DType::from_safetensors(&theirs.to_string())
+            .ok_or_else(|| Error::unsupported(format!("expected a known type, found {theirs}")))?;
+        self.0 = Some((theirs, ours));
+        Ok(ours)
+    }
+}

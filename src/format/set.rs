@@ -1,0 +1,136 @@
+//! Several files that are one model: shards of safetensors, splits of GGUF.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::bytes::Endian;
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits};
+use crate::format::{Reader, codes};
+use crate::model::{Metadata, Model, Shard, TensorInfo};
+
+/// What one file of a model holds.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) map: Arc<Map>,
+    /// In the order of their data; `shard` is 0.
+    pub(crate) tensors: Vec<TensorInfo>,
+    pub(crate) metadata: Metadata,
+    pub(crate) endian: Endian,
+}
+
+/// How bad it is when a later file of a set gives a key another value than an earlier one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conflict {
+    pub(crate) code: &'static str,
+    pub(crate) severity: Severity,
+    /// Keys that may differ.
+    pub(crate) except: fn(&str) -> bool,
+}
+
+/// One model of all `parts`; `path` is what was asked for.
+pub(crate) fn join(format: &'static str, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
+    let mut model = Model { format, path: path.to_path_buf(), ..Model::default() };
+    let mut maps: Vec<Arc<Map>> = Vec::with_capacity(parts.len());
+    let endian = parts.first().map(|part| part.endian).unwrap_or_default();
+    for (shard, part) in parts.into_iter().enumerate() {
+        model.shards.push(Shard { path: part.map.path().to_path_buf(), bytes: part.map.len() });
+        model.tensors.extend(part.tensors.into_iter().map(|tensor| TensorInfo { shard, ..tensor }));
+        if shard == 0 {
+            model.metadata = part.metadata;
+        } else {
+            merge(&mut model.metadata, &part.metadata, conflict, part.map.path(), findings)?;
+        }
+        maps.push(part.map);
+    }
+    if maps.len() > 1 {
+        drop_duplicates(&mut model, findings)?;
+    }
+    Ok(Reader::new(model, maps, endian))
+}
+
+fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, findings: &mut Findings) -> Result<()> {
+    for (key, value) in from.iter().filter(|(key, _)| !(conflict.except)(key)) {
+        match into.get(key) {
+            None => into.insert(key, value.clone())?,
+            Some(first) if first == value => {}
+            Some(_) => {
+                let error = Error::malformed(format!("expected {key} as in the first file, found another value")).in_file(path);
+                match conflict.severity {
+                    Severity::Error => findings.error(conflict.code, error)?,
+                    severity => findings.remark(severity, conflict.code, error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn drop_duplicates(model: &mut Model, findings: &mut Findings) -> Result<()> {
+    let mut first: HashMap<&str, usize> = HashMap::with_capacity(model.tensors.len());
+    let mut twice = Vec::new();
+    for (i, tensor) in model.tensors.iter().enumerate() {
+        if let Some(&other) = first.get(tensor.name.as_str()) {
+            twice.push((i, model.tensors[other].shard));
+        } else {
+            first.insert(&tensor.name, i);
+        }
+    }
+    for &(i, other) in &twice {
+        let tensor = &model.tensors[i];
+        let name = |shard: usize| model.shards[shard].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let error = Error::malformed(format!("expected each tensor in one file, found it in {} and {}", name(other), name(tensor.shard)));
+        findings.error(codes::SET_DUPLICATE, error.in_tensor(&tensor.name).in_file(&model.shards[tensor.shard].path))?;
+    }
+    let mut twice = twice.into_iter().map(|(i, _)| i).peekable();
+    let mut i = 0;
+    model.tensors.retain(|_| {
+        let drop = twice.next_if_eq(&i).is_some();
+        i += 1;
+        !drop
+    });
+    Ok(())
+}
+
+/// Ends a collecting walk that finds one thing after the other: a hostile file could make it find millions.
+pub(crate) fn enough(findings: &mut Findings, path: &Path) -> Result<()> {
+    if findings.list().len() < limits::FINDINGS {
+        return Ok(());
+    }
+    Err(Error::limit(format!("expected fewer than {} findings: the rest of the file was not looked at", limits::FINDINGS)).in_file(path))
+}
+
+/// The name of a numbered file: `PREFIX-00001-of-00003.safetensors`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartName {
+    prefix: String,
+    /// Counted from 1.
+    pub(crate) no: u64,
+    pub(crate) count: u64,
+    /// What follows the numbers, dot included.
+    pub(crate) ending: String,
+    /// How many digits each number has.
+    digits: (usize, usize),
+}
+
+impl PartName {
+    /// Takes the name of a file apart, if it is numbered.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let (stem, ending) = name.rfind('.').map(|dot| name.split_at(dot))?;
+        let (rest, count) = stem.rsplit_once("-of-")?;
+        let (prefix, no) = rest.rsplit_once('-')?;
+        let number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten();
+        let digits = (no.len(), count.len());
+        let (no, count) = (number(no)?, number(count)?);
+        (no >= 1 && no <= count).then(|| Self { prefix: prefix.to_owned(), no, count, ending: ending.to_owned(), digits })
+    }
+
+    /// The name of file `no` of the same set.
+    pub(crate) fn file_of(&self, no: u64) -> String {
+        let Self { prefix, count, ending, digits: (wide, of_wide), .. } = self;
+        format!("{prefix}-{no:0wide$}-of-{count:0of_wide$}{ending}")
+    }
+}
