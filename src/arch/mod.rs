@@ -2,5 +2,6 @@
 
 pub mod draft;
 pub mod origin;
+pub mod recipe;
 
 pub use draft::{CompanionFile, Content, Draft, Note, NoteKind, Source, Step};

@@ -1,0 +1,145 @@
+//! The file types of llama.cpp: what `--type` takes beside the types of single tensors.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::{Error, Result};
+use crate::model::DType::{self, *};
+
+/// A file type: a name for a mix of tensor types.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileType {
+    /// The name that llama-quantize gives it.
+    pub name: &'static str,
+    /// Its number in `general.file_type` (`enum llama_ftype` in llama.h).
+    pub number: u32,
+    /// The type of the tensors that no rule of the mix speaks of.
+    pub base: DType,
+}
+
+const fn row(name: &'static str, number: u32, base: DType) -> FileType {
+    FileType { name, number, base }
+}
+
+/// Every file type that llama-quantize writes. The mixes are in [`super::mixes`].
+pub static FILE_TYPES: &[FileType] = &[
+    row("F32", 0, F32),
+    row("F16", 1, F16),
+    row("BF16", 32, BF16),
+    row("Q1_0", 40, Q1_0),
+    row("Q2_0", 41, Q2_0),
+    row("Q4_0", 2, Q4_0),
+    row("Q4_1", 3, Q4_1),
+    row("Q5_0", 8, Q5_0),
+    row("Q5_1", 9, Q5_1),
+    row("Q8_0", 7, Q8_0),
+    row("Q2_K", 10, Q2_K),
+    row("Q2_K_S", 21, Q2_K),
+    row("Q3_K_S", 11, Q3_K),
+    row("Q3_K_M", 12, Q3_K),
+    row("Q3_K_L", 13, Q3_K),
+    row("Q4_K_S", 14, Q4_K),
+    row("Q4_K_M", 15, Q4_K),
+    row("Q5_K_S", 16, Q5_K),
+    row("Q5_K_M", 17, Q5_K),
+    row("Q6_K", 18, Q6_K),
+    row("IQ1_S", 24, IQ1_S),
+    row("IQ1_M", 31, IQ1_M),
+    row("IQ2_XXS", 19, IQ2_XXS),
+    row("IQ2_XS", 20, IQ2_XS),
+    row("IQ2_S", 28, IQ2_XS),
+    row("IQ2_M", 29, IQ2_S),
+    row("IQ3_XXS", 23, IQ3_XXS),
+    row("IQ3_XS", 22, IQ3_S),
+    row("IQ3_S", 26, IQ3_S),
+    row("IQ3_M", 27, IQ3_S),
+    row("IQ4_NL", 25, IQ4_NL),
+    row("IQ4_XS", 30, IQ4_XS),
+    row("TQ1_0", 36, TQ1_0),
+    row("TQ2_0", 37, TQ2_0),
+    row("MXFP4_MOE", 38, MXFP4),
+];
+
+/// Other names, and what they stand for. The first three are llama-quantize's own.
+static ALIASES: &[(&str, &str)] = &[("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
+
+/// Numbers of `general.file_type` for models whose tensors are all of a type that has no file type above.
+static NUMBERS: &[(DType, u32)] = &[(MXFP4, 38), (NVFP4, 39)];
+
+/// What `--type` asks for: a file type, or one type for all tensors that are quantised at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A mix.
+    Mix(&'static FileType),
+    /// One type.
+    Uniform(DType),
+}
+
+impl Target {
+    /// The type of the tensors that no rule speaks of.
+    pub fn base(self) -> DType {
+        match self {
+            Self::Mix(file_type) => file_type.base,
+            Self::Uniform(dtype) => dtype,
+        }
+    }
+
+    /// The value of `general.file_type`, where there is one.
+    pub fn number(self) -> Option<u32> {
+        match self {
+            Self::Mix(file_type) => Some(file_type.number),
+            Self::Uniform(dtype) => NUMBERS.iter().find(|(known, _)| *known == dtype).map(|(_, number)| *number),
+        }
+    }
+
+    /// The name of the file type; empty for a single type, which no rule of a mix is about.
+    pub fn mix(self) -> &'static str {
+        match self {
+            Self::Mix(file_type) => file_type.name,
+            Self::Uniform(_) => "",
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    /// Takes the name of a file type or of a type, in any case. A name of both is the file type, as in llama-quantize.
+    fn from_str(name: &str) -> Result<Self> {
+        let meant = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name)).map_or(name, |(_, meant)| meant);
+        if let Some(file_type) = FILE_TYPES.iter().find(|file_type| file_type.name.eq_ignore_ascii_case(meant)) {
+            return Ok(Self::Mix(file_type));
+        }
+        name.parse().map(Self::Uniform).map_err(|_| {
+            Error::argument(format!("expected a type or a llama.cpp file type, found {name}"))
+                .hint("`weigh types` lists the types; file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ...")
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mix(file_type) => f.pad(file_type.name),
+            Self::Uniform(dtype) => dtype.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_any_case_and_file_types_come_first() {
+        assert_eq!("iq2_s".parse::<Target>().unwrap().base(), IQ2_XS);
+        assert_eq!("q4_k".parse::<Target>().unwrap().mix(), "Q4_K_M");
+        assert_eq!("nvfp4".parse::<Target>().unwrap(), Target::Uniform(NVFP4));
+        assert_eq!("nvfp4".parse::<Target>().unwrap().number(), Some(39));
+        assert!("Q9_Z".parse::<Target>().is_err());
+        let mut numbers: Vec<u32> = FILE_TYPES.iter().map(|file_type| file_type.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), FILE_TYPES.len());
+    }
+}

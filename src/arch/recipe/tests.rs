@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// The goldens: which types llama-quantize gives the tensors of four models, for 30 file types. `{}` stands for every layer.
+type Goldens = BTreeMap<String, Golden>;
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    architecture: String,
+    layers: u64,
+    heads: u64,
+    kv_heads: u64,
+    experts: u64,
+    tensors: BTreeMap<String, Vec<u64>>,
+    types: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// `Q5_K:0-3,7 Q4_K:4-6`, or one type for all: the type in this layer.
+fn golden_type(text: &str, layer: u64) -> &str {
+    let within = |ranges: &str| {
+        ranges.split(',').any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.parse().unwrap()..=last.parse().unwrap()).contains(&layer)
+        })
+    };
+    let mut found = text.split(' ').filter_map(|part| match part.split_once(':') {
+        None => Some(part),
+        Some((name, ranges)) => within(ranges).then_some(name),
+    });
+    found.next().unwrap()
+}
+
+#[test]
+fn every_tensor_of_every_golden_gets_the_type_that_llama_quantize_gives_it() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/recipes.json")).unwrap();
+    let goldens: Goldens = serde_json::from_str(&text).unwrap();
+    let mut checked = 0;
+    for (model, golden) in &goldens {
+        let facts = Facts {
+            architecture: golden.architecture.clone(),
+            layers: golden.layers,
+            heads: golden.heads,
+            kv_heads: golden.kv_heads,
+            experts: golden.experts,
+        };
+        let mut tensors = Vec::new();
+        for (pattern, shape) in &golden.tensors {
+            let layers = if pattern.contains("{}") { golden.layers } else { 1 };
+            tensors.extend((0..layers).map(|layer| (pattern, layer, pattern.replace("{}", &layer.to_string()), shape)));
+        }
+        let given: Vec<(&str, &[u64])> = tensors.iter().map(|(_, _, name, shape)| (name.as_str(), shape.as_slice())).collect();
+        for (name, types) in &golden.types {
+            let recipe = Recipe::new(name.parse().unwrap());
+            let choices = choose(&recipe, &facts, &given);
+            for ((pattern, layer, tensor, _), choice) in tensors.iter().zip(&choices) {
+                let found = choice.dtype.unwrap_or(DType::F32).name();
+                assert_eq!(found, golden_type(&types[*pattern], *layer), "{model} {name} {tensor}");
+                checked += 1;
+            }
+        }
+    }
+    assert_eq!(goldens.len(), 4);
+    assert!(checked > 30_000, "{checked}");
+}
+
+fn chosen(recipe: &Recipe, facts: &Facts, name: &str, shape: &[u64]) -> Choice {
+    // With an output matrix beside it, so that embeddings are not taken for one.
+    choose(recipe, facts, &[("output.weight", &[64, 256]), (name, shape)])[1]
+}
+
+#[test]
+fn asked_types_win_over_patterns_and_patterns_over_the_mix() {
+    let facts = Facts { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 8, experts: 0 };
+    let mut recipe = Recipe::new("Q4_K_M".parse().unwrap());
+    recipe.tensor_types =
+        vec![TensorType::parse("blk.0.*=q8_0").unwrap(), TensorType::parse("attn_v=Q5_0").unwrap(), TensorType::parse("*=IQ4_XS").unwrap()];
+    recipe.embedding = Some(DType::Q2_K);
+    let dtype = |name: &str| chosen(&recipe, &facts, name, &[256, 512]).dtype.unwrap();
+    assert_eq!(dtype("blk.0.attn_v.weight"), DType::Q8_0);
+    assert_eq!(dtype("blk.1.attn_v.weight"), DType::Q5_0);
+    assert_eq!(dtype("blk.1.ffn_up.weight"), DType::IQ4_XS);
+    assert_eq!(dtype("token_embd.weight"), DType::Q2_K);
+    assert!(TensorType::parse("attn_v").is_err());
+    assert!(TensorType::parse("=Q8_0").is_err());
+    assert!(TensorType::parse("a[=Q8_0").is_err());
+    assert!(TensorType::parse("a=Q99").is_err());
+}
+
+#[test]
+fn rows_that_are_no_whole_blocks_fall_back_and_explicit_types_do_not() {
+    let facts = Facts::default();
+    let mut recipe = Recipe::new("IQ2_XS".parse().unwrap());
+    recipe.imatrix = true;
+    let choice = chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 96]);
+    assert_eq!((choice.dtype, choice.instead_of), (Some(DType::IQ4_NL), Some(DType::IQ2_XS)));
+    assert!(!choice.needs_imatrix);
+    assert_eq!(chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 40]).dtype, Some(DType::F16));
+    assert!(chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 256]).needs_imatrix);
+    recipe.embedding = Some(DType::Q4_K);
+    assert_eq!(chosen(&recipe, &facts, "token_embd.weight", &[8, 40]).dtype, Some(DType::Q4_K));
+}
+
+#[test]
+fn an_importance_matrix_changes_what_the_reference_changes() {
+    let facts = Facts { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 32, experts: 0 };
+    let pick = |file_type: &str, imatrix: bool, name: &str| {
+        let recipe = Recipe { imatrix, ..Recipe::new(file_type.parse().unwrap()) };
+        chosen(&recipe, &facts, name, &[256, 512]).dtype.unwrap()
+    };
+    assert_eq!(pick("Q4_0", true, "blk.0.ffn_down.weight"), DType::Q4_1);
+    assert_eq!(pick("Q4_0", false, "blk.0.ffn_down.weight"), DType::Q4_0);
+    assert_eq!(pick("IQ4_XS", true, "blk.0.ffn_down.weight"), DType::IQ4_XS);
+    assert_eq!(pick("IQ4_XS", false, "blk.0.ffn_down.weight"), DType::Q5_K);
+    assert_eq!(pick("IQ3_XXS", true, "blk.0.attn_v.weight"), DType::IQ3_XXS);
+    assert_eq!(pick("IQ3_XXS", false, "blk.0.attn_v.weight"), DType::IQ3_S);
+}
+
+#[test]
+fn seventy_billion_parameters_raise_the_attention_values() {
+    let facts = Facts { architecture: "llama".into(), layers: 80, heads: 64, kv_heads: 8, experts: 0 };
+    let pick = |facts: &Facts, name: &str| chosen(&Recipe::new(name.parse().unwrap()), facts, "blk.9.attn_v.weight", &[256, 512]).dtype;
+    assert_eq!(pick(&facts, "Q2_K"), Some(DType::Q5_K));
+    assert_eq!(pick(&facts, "IQ2_XS"), Some(DType::Q4_K));
+    assert_eq!(pick(&Facts { kv_heads: 64, ..facts.clone() }, "Q3_K_S"), Some(DType::Q3_K));
+    assert_eq!(pick(&Facts { architecture: "qwen2".into(), kv_heads: 64, ..facts }, "Q3_K_S"), Some(DType::Q5_K));
+}
+
+#[test]
+fn every_rule_names_file_types_that_exist() {
+    let known = |names: &str| names.split(' ').all(|name| name.is_empty() || FILE_TYPES.iter().any(|row| row.name == name));
+    assert!(mixes::RULES.iter().all(|rule| known(rule.file_types)));
+    assert!(known(mixes::RAISED_IN_70B.file_types));
+}
+
+#[test]
+fn what_is_never_quantised_stays() {
+    let recipe = Recipe { leave_output: true, ..Recipe::new("Q4_0".parse().unwrap()) };
+    let facts = Facts::default();
+    let shape: &[u64] = &[64, 256];
+    for name in ["blk.0.attn_norm.weight", "blk.0.ffn_gate_inp.weight", "position_embd.weight", "blk.0.attn_q.bias", "output.weight"] {
+        assert_eq!(choose(&recipe, &facts, &[(name, shape)])[0].dtype, None, "{name}");
+    }
+    assert_eq!(choose(&recipe, &facts, &[("blk.0.attn_q.weight", &[1, 256])])[0].dtype, None, "one dimension");
+}
