@@ -7,8 +7,13 @@
 //! and sum rounded by itself.
 
 mod decode;
+mod fit;
 mod grid;
+mod iq2;
+mod iq3;
 mod iq4;
+mod lattice;
+mod search;
 
 use half::f16;
 
@@ -17,11 +22,11 @@ use crate::model::DType;
 
 pub(super) const IQ1_S: Codec = Codec::reads(DType::IQ1_S, decode::iq1_s);
 pub(super) const IQ1_M: Codec = Codec::reads(DType::IQ1_M, decode::iq1_m);
-pub(super) const IQ2_XXS: Codec = Codec::reads(DType::IQ2_XXS, decode::iq2_xxs);
-pub(super) const IQ2_XS: Codec = Codec::reads(DType::IQ2_XS, decode::iq2_xs);
-pub(super) const IQ2_S: Codec = Codec::reads(DType::IQ2_S, decode::iq2_s);
-pub(super) const IQ3_XXS: Codec = Codec::reads(DType::IQ3_XXS, decode::iq3_xxs);
-pub(super) const IQ3_S: Codec = Codec::reads(DType::IQ3_S, decode::iq3_s);
+pub(super) const IQ2_XXS: Codec = Codec::reads(DType::IQ2_XXS, decode::iq2_xxs).writes(iq2::iq2_xxs);
+pub(super) const IQ2_XS: Codec = Codec::reads(DType::IQ2_XS, decode::iq2_xs).writes(iq2::iq2_xs);
+pub(super) const IQ2_S: Codec = Codec::reads(DType::IQ2_S, decode::iq2_s).writes(iq2::iq2_s);
+pub(super) const IQ3_XXS: Codec = Codec::reads(DType::IQ3_XXS, decode::iq3_xxs).writes(iq3::iq3_xxs);
+pub(super) const IQ3_S: Codec = Codec::reads(DType::IQ3_S, decode::iq3_s).writes(iq3::iq3_s);
 pub(super) const IQ4_NL: Codec = Codec::reads(DType::IQ4_NL, decode::iq4_nl).writes(iq4::iq4_nl);
 pub(super) const IQ4_XS: Codec = Codec::reads(DType::IQ4_XS, decode::iq4_xs).writes(iq4::iq4_xs);
 

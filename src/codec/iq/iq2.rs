@@ -1,0 +1,93 @@
+//! Encoders of IQ2_XXS, IQ2_XS and IQ2_S (ggml-quants.c: `quantize_row_iq2_{xxs,xs,s}_impl`).
+
+use super::search::{Again, Found, Rule, largest_scale, rows, scale_number, seven_signs};
+use super::{half_bytes, lattice};
+
+const IQ2_XS: Rule = Rule {
+    even: true,
+    spread: 1.0,
+    // The reference refuses to encode without importance. This is what it does if all values are as important.
+    plain_weight: |mean, x| (mean + x * x).sqrt(),
+    tiny: 1e-15,
+    fitted: false,
+    tries: 9,
+    step: 0.1,
+    again: Again::ThoseOff,
+};
+
+const IQ2_XXS: Rule = Rule { fitted: true, tries: 6, again: Again::Always, ..IQ2_XS };
+
+const IQ2_S: Rule = Rule { even: false, spread: 2.0, plain_weight: |mean, x| 0.25 * mean + x * x, tiny: 1e-8, ..IQ2_XS };
+
+pub(super) fn iq2_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq2_xxs();
+    for (values, importance, out) in rows::<66>(values, importance, bytes) {
+        out.fill(0);
+        let blocks: [Found<4>; 8] = IQ2_XXS.encode_all(lattice, values, importance);
+        let largest = largest_scale(&blocks);
+        if largest == 0.0 {
+            continue;
+        }
+        let d = largest / 31.0;
+        let (head, rest) = out.split_at_mut(2);
+        head.copy_from_slice(&half_bytes(d));
+        for (block, out) in blocks.iter().zip(rest.chunks_exact_mut(8)) {
+            let (points, signs) = out.split_at_mut(4);
+            for (out, number) in points.iter_mut().zip(block.numbers) {
+                *out = number as u8;
+            }
+            signs.copy_from_slice(&seven_signs(block.signs, scale_number(block.scale, 1.0 / d, 15)).to_le_bytes());
+        }
+    }
+}
+
+pub(super) fn iq2_xs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq2_xs();
+    for (values, importance, out) in rows::<74>(values, importance, bytes) {
+        out.fill(0);
+        let blocks: [Found<2>; 16] = IQ2_XS.encode_all(lattice, values, importance);
+        let largest = largest_scale(&blocks);
+        if largest == 0.0 {
+            continue;
+        }
+        let d = largest / 31.0;
+        let (head, rest) = out.split_at_mut(2);
+        let (points, scales) = rest.split_at_mut(64);
+        head.copy_from_slice(&half_bytes(d));
+        for (ib, (block, out)) in blocks.iter().zip(points.chunks_exact_mut(4)).enumerate() {
+            for (k, (number, out)) in block.numbers.into_iter().zip(out.chunks_exact_mut(2)).enumerate() {
+                let signs = (block.signs >> (8 * k) & 127) as u16;
+                out.copy_from_slice(&(number | signs << 9).to_le_bytes());
+            }
+            scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
+        }
+    }
+}
+
+pub(super) fn iq2_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq2_s();
+    for (values, importance, out) in rows::<82>(values, importance, bytes) {
+        out.fill(0);
+        let blocks: [Found<2>; 16] = IQ2_S.encode_all(lattice, values, importance);
+        let (head, rest) = out.split_at_mut(2);
+        let (low, rest) = rest.split_at_mut(32);
+        let (signs, rest) = rest.split_at_mut(32);
+        let (high, scales) = rest.split_at_mut(8);
+        for (ib, block) in blocks.iter().enumerate() {
+            for (k, number) in block.numbers.into_iter().enumerate() {
+                low[2 * ib + k] = number as u8;
+                high[ib / 2] |= ((number >> 8) as u8) << (4 * (ib % 2) + 2 * k);
+                signs[2 * ib + k] = (block.signs >> (8 * k)) as u8;
+            }
+        }
+        let largest = largest_scale(&blocks);
+        if largest == 0.0 {
+            continue;
+        }
+        let d = largest / 31.0;
+        head.copy_from_slice(&half_bytes(d * 0.9875));
+        for (ib, block) in blocks.iter().enumerate() {
+            scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
+        }
+    }
+}

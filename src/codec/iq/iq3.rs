@@ -1,0 +1,65 @@
+//! Encoders of IQ3_XXS and IQ3_S (ggml-quants.c: `quantize_row_iq3_xxs_impl`, `quantize_row_iq3_s_impl`).
+
+use super::search::{Again, Found, Rule, largest_scale, rows, scale_number, seven_signs};
+use super::{half_bytes, lattice};
+
+const IQ3_XXS: Rule =
+    Rule { even: true, spread: 2.0, plain_weight: |_, x| x * x, tiny: 1e-8, fitted: false, tries: 15, step: 0.2, again: Again::ThoseOff };
+
+const IQ3_S: Rule = Rule { even: false, tiny: f32::from_bits(1), tries: 9, again: Again::IfOneIsOff, ..IQ3_XXS };
+
+pub(super) fn iq3_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq3_xxs();
+    for (values, importance, out) in rows::<98>(values, importance, bytes) {
+        out.fill(0);
+        let blocks: [Found<8>; 8] = IQ3_XXS.encode_all(lattice, values, importance);
+        let largest = largest_scale(&blocks);
+        if largest == 0.0 {
+            continue;
+        }
+        let d = largest / 31.0;
+        let (head, rest) = out.split_at_mut(2);
+        let (points, scales) = rest.split_at_mut(64);
+        // The reference found a slightly larger scale to be better.
+        head.copy_from_slice(&half_bytes(d * 1.0125));
+        for ((block, points), out) in blocks.iter().zip(points.chunks_exact_mut(8)).zip(scales.chunks_exact_mut(4)) {
+            for (out, number) in points.iter_mut().zip(block.numbers) {
+                *out = number as u8;
+            }
+            let scale = scale_number(block.scale, 1.0 / d, 15);
+            out.copy_from_slice(&seven_signs(block.signs, scale).to_le_bytes());
+        }
+    }
+}
+
+pub(super) fn iq3_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq3_s();
+    for (values, importance, out) in rows::<110>(values, importance, bytes) {
+        out.fill(0);
+        let blocks: [Found<8>; 8] = IQ3_S.encode_all(lattice, values, importance);
+        let (head, rest) = out.split_at_mut(2);
+        let (low, rest) = rest.split_at_mut(64);
+        let (high, rest) = rest.split_at_mut(8);
+        let (signs, scales) = rest.split_at_mut(32);
+        // The reference gives an all-zero block no place in these two lists, so that what follows it moves up (and is read back wrong,
+        // since the other lists have a place for it). Its bytes are what counts here.
+        let mut places = low.chunks_exact_mut(8).zip(signs.chunks_exact_mut(4));
+        for (block, high) in blocks.iter().zip(high) {
+            let Some((low, signs)) = (if block.empty { None } else { places.next() }) else { continue };
+            for (k, (number, low)) in block.numbers.into_iter().zip(low).enumerate() {
+                *low = number as u8;
+                *high |= ((number >> 8) as u8) << k;
+            }
+            signs.copy_from_slice(&block.signs.to_le_bytes());
+        }
+        let largest = largest_scale(&blocks);
+        if largest == 0.0 {
+            continue;
+        }
+        let d = largest / 31.0;
+        head.copy_from_slice(&half_bytes(d * 1.033));
+        for (ib, block) in blocks.iter().enumerate() {
+            scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Where a vector of levels lies relative to a grid: on a point of it, or near some.
+//!
+//! A vector is written as a code: its levels packed from the lowest bits up, 2 bits each for 8 coordinates, 3 bits each for 4.
+//! ggml-quants.c builds the same tables in `iq2xs_init_impl` and `iq3xs_init_impl`.
+
+use std::sync::OnceLock;
+
+use super::grid;
+
+/// A grid with, for every vector that is not on it, the points near it.
+#[derive(Debug)]
+pub(super) struct Lattice<const DIM: usize> {
+    /// For every code: the number of the point and [`ON_GRID`]; or the start of its neighbours and their count ([`COUNT_BITS`]).
+    map: Vec<u32>,
+    /// The codes of neighbours: the nearest first, those at the same distance by their number.
+    neighbours: Vec<u16>,
+}
+
+const ON_GRID: u32 = 1 << 31;
+const COUNT_BITS: u32 = 10;
+
+/// Where a code is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// It is the point with this number.
+    On(u16),
+    /// It is off the grid, near these points (given by their codes); there is at least one.
+    Near(&'a [u16]),
+}
+
+/// How many bits a level takes.
+pub(super) const fn level_bits(dim: usize) -> usize {
+    if dim == 8 { 2 } else { 3 }
+}
+
+/// The highest level: two-bit levels do not use 3.
+pub(super) const fn top_level(dim: usize) -> i32 {
+    if dim == 8 { 2 } else { 7 }
+}
+
+/// The level of coordinate `j` in a code.
+pub(super) const fn level<const DIM: usize>(code: u16, j: usize) -> usize {
+    code as usize >> (level_bits(DIM) * j) & ((1 << level_bits(DIM)) - 1)
+}
+
+impl<const DIM: usize> Lattice<DIM> {
+    /// Builds the tables for the points with these codes; a neighbour is a point at one of the `shells` least distances.
+    fn new(points: &[u16], shells: usize) -> Self {
+        let half_bits = level_bits(DIM) * DIM / 2;
+        let half = 1usize << half_bits;
+        // Squared distances between halves of codes: that of two codes is the sum of two entries.
+        let part = |a: usize, b: usize| -> u8 {
+            (0..DIM / 2).map(|j| level::<DIM>(a as u16, j).abs_diff(level::<DIM>(b as u16, j)).pow(2) as u8).sum()
+        };
+        let parts: Vec<u8> = (0..half * half).map(|i| part(i / half, i % half)).collect();
+        let mut lattice = Self { map: vec![0; half * half], neighbours: Vec::new() };
+        let mut distances = vec![0u8; points.len()];
+        for code in 0..half * half {
+            if (0..DIM).any(|j| level::<DIM>(code as u16, j) > top_level(DIM) as usize) {
+                continue;
+            }
+            if let Ok(number) = points.binary_search(&(code as u16)) {
+                lattice.map[code] = ON_GRID | number as u32;
+                continue;
+            }
+            let low = &parts[code % half * half..][..half];
+            let high = &parts[code / half * half..][..half];
+            let mut counts = [0usize; 256];
+            for (distance, &point) in distances.iter_mut().zip(points) {
+                *distance = low[usize::from(point) % half] + high[usize::from(point) / half];
+                counts[usize::from(*distance)] += 1;
+            }
+            let start = lattice.neighbours.len();
+            let near = (0..256).filter(|&distance| counts[distance] > 0).take(shells);
+            for shell in near {
+                let members = distances.iter().zip(points).filter(|(distance, _)| usize::from(**distance) == shell);
+                lattice.neighbours.extend(members.map(|(_, &point)| point));
+            }
+            lattice.map[code] = (start as u32) << COUNT_BITS | (lattice.neighbours.len() - start) as u32;
+        }
+        lattice
+    }
+
+    /// Where a code is. Codes with levels above [`top_level`] do not occur.
+    #[inline(always)]
+    pub(super) fn place(&self, code: u16) -> Place<'_> {
+        let entry = self.map[usize::from(code)];
+        if entry & ON_GRID != 0 {
+            return Place::On(entry as u16);
+        }
+        let (start, count) = (entry >> COUNT_BITS, entry & ((1 << COUNT_BITS) - 1));
+        Place::Near(&self.neighbours[start as usize..][..count as usize])
+    }
+
+    /// The number of the point with this code; 0 for a code that is off the grid.
+    pub(super) fn number(&self, code: u16) -> u16 {
+        match self.place(code) {
+            Place::On(number) => number,
+            Place::Near(_) => 0,
+        }
+    }
+}
+
+macro_rules! lattices {
+    ($($name:ident: $dim:literal, $codes:ident, $shells:literal;)*) => {$(
+        /// Built when the first row of its type is encoded.
+        pub(super) fn $name() -> &'static Lattice<$dim> {
+            static LATTICE: OnceLock<Lattice<$dim>> = OnceLock::new();
+            LATTICE.get_or_init(|| Lattice::new(&grid::$codes, $shells))
+        }
+    )*};
+}
+
+lattices! {
+    iq2_xxs: 8, IQ2_XXS_CODES, 2;
+    iq2_xs: 8, IQ2_XS_CODES, 2;
+    iq2_s: 8, IQ2_S_CODES, 1;
+    iq3_xxs: 4, IQ3_XXS_CODES, 2;
+    iq3_s: 4, IQ3_S_CODES, 3;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distance<const DIM: usize>(a: u16, b: u16) -> usize {
+        (0..DIM).map(|j| level::<DIM>(a, j).abs_diff(level::<DIM>(b, j)).pow(2)).sum()
+    }
+
+    /// Checks every `stride`-th code, and gives how many neighbours there are in all.
+    fn check<const DIM: usize>(lattice: &Lattice<DIM>, points: &[u16], shells: usize, stride: usize) -> usize {
+        for (number, &point) in points.iter().enumerate() {
+            assert_eq!(lattice.place(point), Place::On(number as u16));
+        }
+        let legal = |code: u16| (0..DIM).all(|j| level::<DIM>(code, j) <= top_level(DIM) as usize);
+        for code in (0..lattice.map.len()).step_by(stride).map(|code| code as u16).filter(|&code| legal(code)) {
+            let Place::Near(near) = lattice.place(code) else { continue };
+            let mut all: Vec<(usize, usize)> = points.iter().enumerate().map(|(i, &point)| (distance::<DIM>(code, point), i)).collect();
+            all.sort_unstable();
+            let mut distances: Vec<usize> = all.iter().map(|entry| entry.0).collect();
+            distances.dedup();
+            let last = distances[..distances.len().min(shells)].iter().copied().max().unwrap();
+            let expected: Vec<u16> = all.iter().filter(|entry| entry.0 <= last).map(|entry| points[entry.1]).collect();
+            assert_eq!(near, expected, "code {code:#x}");
+        }
+        lattice.neighbours.len()
+    }
+
+    #[test]
+    fn neighbours_are_the_nearest_points_in_order() {
+        let counts = [
+            check(iq2_xxs(), &grid::IQ2_XXS_CODES, 2, 17),
+            check(iq2_xs(), &grid::IQ2_XS_CODES, 2, 31),
+            check(iq2_s(), &grid::IQ2_S_CODES, 1, 61),
+            check(iq3_xxs(), &grid::IQ3_XXS_CODES, 2, 1),
+            check(iq3_s(), &grid::IQ3_S_CODES, 3, 1),
+        ];
+        assert_eq!(counts, [113_157, 181_721, 44_716, 18_985, 24_733]);
+    }
+}
