@@ -6,6 +6,8 @@ pub mod finding;
 pub mod limits;
 pub mod mmap;
 pub mod num;
+pub mod output;
+pub mod signals;
 pub mod text;
 pub mod units;
 

@@ -18,6 +18,7 @@ pub mod gguf;
 mod ollama;
 pub mod safetensors;
 mod set;
+pub mod shards;
 
 /// How many bytes of a file's start tell its format.
 pub(crate) const START_BYTES: usize = 4096;
@@ -53,6 +54,19 @@ pub struct OutTensor {
     pub shape: Vec<u64>,
     /// How many bytes its body has.
     pub len_bytes: u64,
+}
+
+impl OutTensor {
+    /// The size is that of shape and type; of an unknown type nobody can tell.
+    pub(crate) fn check_size(&self) -> Result<()> {
+        let Some(dtype) = self.elem.known() else { return Ok(()) };
+        let wanted = dtype.bytes_for_shape(&self.shape)?;
+        if wanted == self.len_bytes {
+            return Ok(());
+        }
+        let (shape, found) = (num::show_shape(&self.shape), self.len_bytes);
+        Err(Error::argument(format!("expected {wanted} bytes for {dtype} {shape}, found {found}")))
+    }
 }
 
 /// Where everything goes in a file that is to be written.

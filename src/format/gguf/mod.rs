@@ -13,10 +13,11 @@ pub mod spec;
 mod split;
 pub mod swap;
 mod values;
+pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format =
-    Format { id: "gguf", extensions: &["gguf"], probe, open, layout: None, stores: |dtype| dtype.info().ggml_id.is_some() };
+    Format { id: "gguf", extensions: &["gguf"], probe, open, layout: Some(write::layout), stores: |dtype| dtype.info().ggml_id.is_some() };
 
 fn probe(start: &[u8], _len: u64) -> u8 {
     if start.starts_with(spec::MAGIC) { 100 } else { 0 }

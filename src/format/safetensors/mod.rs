@@ -12,6 +12,7 @@ use crate::format::{Format, Reader, codes, folder};
 mod index;
 mod read;
 pub mod spec;
+pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
@@ -19,7 +20,7 @@ pub(crate) const FORMAT: Format = Format {
     extensions: &["safetensors", "safetensors.index.json"],
     probe,
     open,
-    layout: None,
+    layout: Some(write::layout),
     stores: |dtype| dtype.info().safetensors.is_some(),
 };
 

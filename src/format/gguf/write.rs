@@ -1,0 +1,104 @@
+//! Lays out a GGUF file: version 3, little-endian.
+
+use std::collections::HashSet;
+
+use crate::base::{Error, Result, limits, num};
+use crate::format::gguf::spec::{self, MAGIC, VERSION};
+use crate::format::{Layout, OutTensor};
+use crate::model::{Array, Metadata, Value};
+
+/// Lays out header, keys, tensor table and data; each tensor is padded to the alignment that the metadata asks for, 32 without.
+///
+/// # Errors
+/// The alignment is none; a tensor has more than 4 dimensions, a type without a number in GGUF, or a size that is not that of its
+/// shape; a name comes twice; a key is empty or too long.
+pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
+    let alignment = spec::alignment(metadata)?;
+    let mut header = MAGIC.to_vec();
+    header.extend(VERSION.to_le_bytes());
+    header.extend((tensors.len() as u64).to_le_bytes());
+    header.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata.iter() {
+        if key.is_empty() || key.len() as u64 > limits::GGUF_KEY_BYTES {
+            let message = format!("expected a key of 1 to {} bytes, found one of {}", limits::GGUF_KEY_BYTES, key.len());
+            return Err(Error::argument(message));
+        }
+        put_str(&mut header, key);
+        header.extend((value.value_type() as u32).to_le_bytes());
+        put_value(&mut header, value)?;
+    }
+    let mut starts = Vec::with_capacity(tensors.len());
+    let mut names = HashSet::with_capacity(tensors.len());
+    let mut start = 0u64;
+    for tensor in tensors {
+        if !names.insert(tensor.name.as_str()) {
+            return Err(Error::argument("expected each tensor name once, found it twice").in_tensor(&tensor.name));
+        }
+        put_entry(&mut header, tensor, start).map_err(|error| error.in_tensor(&tensor.name))?;
+        starts.push(start);
+        start = num::align(num::add(start, tensor.len_bytes, "the size of all tensors")?, alignment, "the size of all tensors")?;
+    }
+    let data_start = num::align(header.len() as u64, alignment, "the size of the header")?;
+    header.resize(num::to_usize(data_start, "a header")?, 0);
+    let total = num::add(data_start, start, "the size of the file")?;
+    Ok(Layout { header, offsets: starts.into_iter().map(|start| data_start + start).collect(), total })
+}
+
+fn put_entry(out: &mut Vec<u8>, tensor: &OutTensor, start: u64) -> Result<()> {
+    if tensor.shape.len() > limits::GGUF_DIMS as usize {
+        return Err(Error::argument(format!("expected at most {} dimensions in GGUF, found {}", limits::GGUF_DIMS, tensor.shape.len())));
+    }
+    let tag = match tensor.elem {
+        crate::model::ElemType::Unknown { tag } => tag,
+        crate::model::ElemType::Known(dtype) => {
+            dtype.info().ggml_id.ok_or_else(|| Error::argument(format!("expected a type of GGUF, found {dtype}")))?
+        }
+    };
+    tensor.check_size()?;
+    put_str(out, &tensor.name);
+    out.extend((tensor.shape.len() as u32).to_le_bytes());
+    for dim in tensor.shape.iter().rev() {
+        out.extend(dim.to_le_bytes());
+    }
+    out.extend(tag.to_le_bytes());
+    out.extend(start.to_le_bytes());
+    Ok(())
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
+    match value {
+        Value::U8(v) => out.push(*v),
+        Value::I8(v) => out.extend(v.to_le_bytes()),
+        Value::U16(v) => out.extend(v.to_le_bytes()),
+        Value::I16(v) => out.extend(v.to_le_bytes()),
+        Value::U32(v) => out.extend(v.to_le_bytes()),
+        Value::I32(v) => out.extend(v.to_le_bytes()),
+        Value::F32(v) => out.extend(v.to_le_bytes()),
+        Value::Bool(v) => out.push(u8::from(*v)),
+        Value::String(text) => put_str(out, text),
+        Value::Array(array) => put_array(out, array)?,
+        Value::U64(v) => out.extend(v.to_le_bytes()),
+        Value::I64(v) => out.extend(v.to_le_bytes()),
+        Value::F64(v) => out.extend(v.to_le_bytes()),
+    }
+    Ok(())
+}
+
+/// An array keeps its element type when it is empty, and its very bytes when they are as they should be already.
+fn put_array(out: &mut Vec<u8>, array: &Array) -> Result<()> {
+    out.extend((array.elem() as u32).to_le_bytes());
+    out.extend(array.len().to_le_bytes());
+    if let Some(bytes) = array.encoded_le() {
+        out.extend(bytes);
+        return Ok(());
+    }
+    for value in array.iter() {
+        put_value(out, &value?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! A model laid out in one file or in several: shards of safetensors with their index, splits of GGUF.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::base::{Error, Result, limits, num};
+use crate::format::gguf::spec as gguf;
+use crate::format::safetensors::spec as safetensors;
+use crate::format::{Format, Layout, OutTensor};
+use crate::model::{Metadata, Value};
+
+/// A file of a model that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutFile {
+    /// Where it goes.
+    pub path: PathBuf,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Some of the tensors: the range of them, and where each goes.
+    Tensors(Range<usize>, Layout),
+    /// These bytes: an index.
+    Bytes(Vec<u8>),
+}
+
+impl OutFile {
+    /// How long the file will be, in bytes.
+    pub fn bytes(&self) -> u64 {
+        match &self.content {
+            Content::Tensors(_, layout) => layout.total,
+            Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Lays out the file at `path`; or, when the tensors take more than `shard_bytes` together, several beside each other, named after it:
+/// `NAME-00001-of-00003.safetensors` and `NAME.safetensors.index.json`, or `NAME-00001-of-00003.gguf`.
+///
+/// The index comes last. Keys that say how a GGUF was split are dropped, and written anew where the new file is split.
+///
+/// # Errors
+/// The format cannot be written, or cannot hold one of the tensors or values.
+pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Metadata, shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
+    let lay_out = format.layout.ok_or_else(|| Error::unsupported(format!("expected a format that can be written, found {}", format.id)))?;
+    let mut metadata = metadata.clone();
+    for key in [gguf::SPLIT_NO, gguf::SPLIT_COUNT, gguf::SPLIT_TENSORS] {
+        metadata.remove(key);
+    }
+    let ranges = split(tensors, shard_bytes.unwrap_or(u64::MAX))?;
+    if ranges.len() <= 1 {
+        let layout = lay_out(tensors, &metadata)?;
+        return Ok(vec![OutFile { path: path.to_path_buf(), content: Content::Tensors(0..tensors.len(), layout) }]);
+    }
+    let is_gguf = format.id == super::gguf::FORMAT.id;
+    let mut files = Vec::with_capacity(ranges.len() + 1);
+    let mut names = Vec::with_capacity(ranges.len());
+    for (no, range) in ranges.iter().enumerate() {
+        let mut keys = if no == 0 { metadata.clone() } else { later_metadata(&metadata, is_gguf) };
+        if is_gguf {
+            // In the order in which llama-gguf-split has them.
+            keys.set(gguf::SPLIT_NO, Value::U16(no as u16));
+            keys.set(gguf::SPLIT_TENSORS, Value::I32(tensors.len() as i32));
+            keys.set(gguf::SPLIT_COUNT, Value::U16(ranges.len() as u16));
+        }
+        let name = numbered(path, no + 1, ranges.len());
+        let layout = lay_out(&tensors[range.clone()], &keys)?;
+        files.push(OutFile { path: path.with_file_name(&name), content: Content::Tensors(range.clone(), layout) });
+        names.push(name);
+    }
+    if !is_gguf {
+        let bytes = index(tensors, &ranges, &names)?;
+        let name = format!("{}{}", stem(path), safetensors::INDEX_ENDING);
+        files.push(OutFile { path: path.with_file_name(name), content: Content::Bytes(bytes) });
+    }
+    Ok(files)
+}
+
+/// The tensors in their order, each part at most `most` bytes; a larger tensor is a part by itself.
+fn split(tensors: &[OutTensor], most: u64) -> Result<Vec<Range<usize>>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0u64;
+    for (i, tensor) in tensors.iter().enumerate() {
+        let together = num::add(bytes, tensor.len_bytes, "the size of a shard")?;
+        match ranges.last_mut() {
+            Some(last) if together <= most => {
+                last.end = i + 1;
+                bytes = together;
+            }
+            _ => {
+                ranges.push(i..i + 1);
+                bytes = tensor.len_bytes;
+            }
+        }
+    }
+    if ranges.len() > limits::SHARDS {
+        let message = format!("expected at most {} shards, found {}", limits::SHARDS, ranges.len());
+        return Err(Error::argument(message).hint("ask for a larger --shard-size"));
+    }
+    Ok(ranges)
+}
+
+/// What files after the first say: of a GGUF nothing; of safetensors the framework, which loaders want to see in each.
+fn later_metadata(metadata: &Metadata, is_gguf: bool) -> Metadata {
+    const FRAMEWORK: &str = "format";
+    let mut later = Metadata::new();
+    if let Some(value) = metadata.get(FRAMEWORK).filter(|_| !is_gguf) {
+        later.set(FRAMEWORK, value.clone());
+    }
+    later
+}
+
+/// The name of a file without its ending.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn numbered(path: &Path, no: usize, count: usize) -> String {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    format!("{}-{no:05}-of-{count:05}.{extension}", stem(path))
+}
+
+/// The index as `huggingface_hub` writes it: sorted names, two spaces of indent.
+fn index(tensors: &[OutTensor], ranges: &[Range<usize>], names: &[String]) -> Result<Vec<u8>> {
+    let mut map = std::collections::BTreeMap::new();
+    let mut total = 0u64;
+    for (range, name) in ranges.iter().zip(names) {
+        for tensor in &tensors[range.clone()] {
+            map.insert(tensor.name.as_str(), name.as_str());
+            total = num::add(total, tensor.len_bytes, "the size of all tensors")?;
+        }
+    }
+    let index = serde_json::json!({ "metadata": { "total_size": total }, safetensors::WEIGHT_MAP: map });
+    let text = serde_json::to_string_pretty(&index).map_err(|error| Error::malformed(format!("cannot write the index: {error}")))?;
+    Ok((text + "\n").into_bytes())
+}
