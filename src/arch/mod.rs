@@ -2,6 +2,7 @@
 
 pub mod draft;
 pub mod origin;
+pub mod packed;
 pub mod recipe;
 
 pub use draft::{CompanionFile, Content, Draft, Note, NoteKind, Source, Step};

@@ -1,6 +1,8 @@
 //! Files <-> [`Model`]: one folder a format, one line each in [`FORMATS`].
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,12 +160,32 @@ pub struct Reader {
     model: Model,
     maps: Vec<Arc<Map>>,
     endian: Endian,
+    computed: HashMap<String, Arc<dyn Computed>>,
+}
+
+/// The bytes of a tensor that is in no file as it is: unpacked, merged.
+pub trait Computed: fmt::Debug + Send + Sync {
+    /// A range of the tensor's bytes, little-endian, counted from its start.
+    ///
+    /// # Errors
+    /// What it is computed from cannot be read.
+    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>>;
 }
 
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
-        Self { model, maps, endian }
+        Self { model, maps, endian, computed: HashMap::new() }
+    }
+
+    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
+    pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
+        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed }
+    }
+
+    /// Whether a tensor is computed: its bytes are in no file.
+    pub fn is_computed(&self, tensor: &TensorInfo) -> bool {
+        self.computed.contains_key(&tensor.name)
     }
 
     /// What is in the model.
@@ -195,6 +217,9 @@ impl Reader {
     /// # Errors
     /// As for [`Reader::bytes`]; the range lies outside the tensor.
     pub fn bytes_at(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        if let Some(computed) = self.computed.get(&tensor.name) {
+            return computed.bytes(range).map(Cow::Owned);
+        }
         let bytes = self.stored_bytes(tensor, range)?;
         Ok(match (self.endian, tensor.elem.known()) {
             (Endian::Little, _) => Cow::Borrowed(bytes),
@@ -204,12 +229,15 @@ impl Reader {
     }
 
     /// A range of a tensor's bytes as they are in the file, whatever its byte order.
+    ///
+    /// # Errors
+    /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
     pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<&[u8]> {
         let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
         let map = self.maps.get(tensor.shard).ok_or_else(outside)?;
-        if range.start > range.end || range.end > len {
+        if range.start > range.end || range.end > len || self.is_computed(tensor) {
             return Err(outside());
         }
         let start = num::add(tensor.offset_bytes, range.start, "a tensor's start")?;
