@@ -1,5 +1,6 @@
 //! What the tensors mean: families, names, hyperparameters, tokenizers, quantisation recipes.
 
+pub mod components;
 pub mod draft;
 pub mod origin;
 pub mod packed;
