@@ -1,23 +1,25 @@
 //! What a command works with: where its results go, and how.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text};
 use crate::render::{Renderer, Report};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub(super) enum Status {
     /// Exit status 0.
     Done,
     /// Exit status 1: done, and something was found.
     Found,
+    /// Exit status 2: it could not be done, and that has been said already.
+    Failed,
 }
 
 /// Why a command could not be done.
 #[derive(Debug)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The work failed.
     Weigh(Error),
     /// The results could not be written.
@@ -25,7 +27,7 @@ pub enum Failure {
 }
 
 /// What a command comes to.
-pub type Outcome = Result<Status, Failure>;
+pub(super) type Outcome = Result<Status, Failure>;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -40,7 +42,7 @@ impl From<io::Error> for Failure {
 }
 
 /// The resolved global options and the two streams.
-pub struct Context<'a> {
+pub(super) struct Context<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     renderer: Renderer,
@@ -49,22 +51,61 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// What a command works with.
-    pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool) -> Self {
+    pub(super) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool) -> Self {
         Self { out, err, renderer, quiet }
     }
 
-    /// Writes a report in the format asked for.
-    pub fn emit<R: Report>(&mut self, report: &R, path: Option<&Path>) -> Result<(), Failure> {
-        Ok(self.renderer.write(self.out, report, path)?)
+    /// Writes a report on the model at `path` in the format asked for.
+    pub(super) fn emit<R: Report>(&mut self, report: &R, path: &Path) -> Outcome {
+        self.renderer.write(self.out, report, Some(path))?;
+        Ok(Status::Done)
+    }
+
+    /// Writes a report that is on no model.
+    pub(super) fn emit_table<R: Report>(&mut self, report: &R) -> Outcome {
+        self.renderer.write(self.out, report, None)?;
+        Ok(Status::Done)
+    }
+
+    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done.
+    pub(super) fn each(&mut self, paths: &[PathBuf], work: impl Fn(&mut Self, &Path) -> Outcome) -> Outcome {
+        if let [path] = paths {
+            return work(self, path);
+        }
+        self.renderer.several();
+        let (mut status, mut failed) = (Status::Done, false);
+        for path in paths {
+            match work(self, path) {
+                Ok(Status::Done) => {}
+                Ok(Status::Found) => status = Status::Found,
+                Ok(Status::Failed) => failed = true,
+                Err(Failure::Weigh(error)) => {
+                    self.report_error(&error);
+                    failed = true;
+                }
+                Err(failure @ Failure::Output(_)) => return Err(failure),
+            }
+        }
+        Ok(if failed { Status::Failed } else { status })
+    }
+
+    /// Says what went wrong, and what to do about it. What is on its way out is written first, so that the error comes last.
+    /// If standard error is closed, the exit status must do.
+    pub(super) fn report_error(&mut self, error: &Error) {
+        let _ = self.out.flush();
+        let _ = writeln!(self.err, "weigh: {error}");
+        if let Some(hint) = error.hint_text() {
+            let _ = writeln!(self.err, "hint: {hint}");
+        }
     }
 
     /// Where results go that have one form only, such as a script of completions.
-    pub fn out(&mut self) -> &mut dyn Write {
+    pub(super) fn out(&mut self) -> &mut dyn Write {
         self.out
     }
 
-    /// Says something on standard error, unless that is not wanted. If it is closed, nobody wants to know.
-    pub fn warn(&mut self, warning: &str) {
+    /// Says something on standard error, unless only results and errors are wanted.
+    pub(super) fn warn(&mut self, warning: &str) {
         if !self.quiet {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
@@ -72,7 +113,7 @@ impl<'a> Context<'a> {
     }
 
     /// Writes what is still held back.
-    pub fn finish(&mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }

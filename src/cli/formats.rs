@@ -1,6 +1,6 @@
 //! `weigh formats`
 
-use crate::cli::context::{Context, Outcome, Status};
+use crate::cli::context::{Context, Outcome};
 use crate::ops::known::{self, Formats};
 use crate::render::{Cell, Column, Report, Section};
 
@@ -9,8 +9,7 @@ use crate::render::{Cell, Column, Report, Section};
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit(&known::formats(), None)?;
-    Ok(Status::Done)
+    context.emit_table(&known::formats())
 }
 
 impl Report for Formats {

@@ -13,13 +13,15 @@ use crate::base::Error;
 use context::{Context, Failure, Outcome, Status};
 
 mod completions;
-pub mod context;
+mod context;
 mod formats;
+mod ls;
 mod man;
-pub mod options;
+mod options;
 mod types;
+mod verify;
 
-/// The arguments as they are typed; [`options::Global::resolve`] makes of the global ones what they mean here.
+/// The arguments as they are typed.
 #[derive(Debug, Parser)]
 #[command(name = "weigh", version, about, propagate_version = false, max_term_width = 110, arg_required_else_help = true)]
 #[command(
@@ -35,6 +37,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ls(ls::Args),
+    Verify(verify::Args),
     Types(types::Args),
     Formats(formats::Args),
     Completions(completions::Args),
@@ -43,6 +47,8 @@ enum Command {
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
+        Command::Ls(args) => ls::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
         Command::Types(args) => types::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
@@ -62,33 +68,29 @@ where
         Ok(cli) => cli,
         Err(error) => return usage(&error, out, err),
     };
-    let outcome = cli.global.resolve(out, err).and_then(|mut context| {
-        let status = dispatch(cli.command, &mut context)?;
+    let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
+    let outcome = cli.global.start_threads().map_err(Failure::from).and_then(|()| dispatch(cli.command, &mut context)).and_then(|status| {
         context.finish()?;
         Ok(status)
     });
     match outcome {
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Found) => ExitCode::from(1),
+        Ok(Status::Failed) => ExitCode::from(2),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(Failure::Output(error)) => fail(&Error::argument(format!("cannot write the output: {error}")), out, err),
-        Err(Failure::Weigh(error)) => fail(&error, out, err),
+        Err(Failure::Output(error)) => fail(&mut context, &Error::argument(format!("cannot write the output: {error}"))),
+        Err(Failure::Weigh(error)) => fail(&mut context, &error),
     }
+}
+
+fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
+    context.report_error(error);
+    ExitCode::from(2)
 }
 
 /// The whole command line, for completions and man pages.
 fn command() -> clap::Command {
     Cli::command()
-}
-
-/// What is on its way out is written first, so that the error comes last. If standard error is closed, the status must do.
-fn fail(error: &Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let _ = out.flush();
-    let _ = writeln!(err, "weigh: {error}");
-    if let Some(hint) = error.hint_text() {
-        let _ = writeln!(err, "hint: {hint}");
-    }
-    ExitCode::from(2)
 }
 
 /// Help and version are results; a mistake in the arguments is an error.

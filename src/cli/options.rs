@@ -1,19 +1,18 @@
 //! Options that many commands share.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
 
 use crate::base::{Error, Result};
-use crate::cli::context::{Context, Failure};
 use crate::ops::select::{Selection, SortBy};
 use crate::render::{Look, Output, Renderer};
 
 /// The options of every command, as they are typed.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(super) struct Global {
     /// How results are written
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     format: FormatArg,
@@ -54,15 +53,20 @@ enum ColorArg {
 }
 
 impl Global {
-    /// What the options mean in this environment: terminal, NO_COLOR, COLUMNS.
-    pub fn resolve<'a>(&self, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Result<Context<'a>, Failure> {
-        if let Some(threads) = self.threads {
-            // Only when asked for: otherwise the threads start when the first command needs them, or never.
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.get())
-                .build_global()
-                .map_err(|error| Error::argument(format!("cannot start {threads} threads: {error}")))?;
-        }
+    /// Whether only results and errors are wanted.
+    pub(super) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Starts as many threads as were asked for. Otherwise they start when they are needed first, or never.
+    pub(super) fn start_threads(&self) -> Result<()> {
+        let Some(threads) = self.threads else { return Ok(()) };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
+        pool.build_global().map_err(|error| Error::argument(format!("cannot start {threads} threads: {error}")))
+    }
+
+    /// How results are written in this environment: terminal, NO_COLOR, COLUMNS.
+    pub(super) fn renderer(&self) -> Renderer {
         let output = match self.format {
             _ if self.json => Output::Json,
             FormatArg::Table => Output::Table,
@@ -76,8 +80,7 @@ impl Global {
             ColorArg::Never => false,
             ColorArg::Auto => !matches!(anstream::AutoStream::choice(&io::stdout()), anstream::ColorChoice::Never),
         };
-        let renderer = Renderer::new(output, Look { color, width: width() });
-        Ok(Context::new(out, err, renderer, self.quiet))
+        Renderer::new(output, Look { color, width: width() })
     }
 }
 
@@ -94,7 +97,7 @@ fn width() -> Option<usize> {
 /// The options of every command that lists tensors, as they are typed.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Which tensors")]
-pub struct SelectionArgs {
+pub(super) struct SelectionArgs {
     /// Only tensors whose name matches; may be given several times: any of them
     #[arg(long, value_name = "GLOB")]
     filter: Vec<String>,
@@ -126,7 +129,7 @@ impl SelectionArgs {
     ///
     /// # Errors
     /// A glob is malformed.
-    pub fn resolve(&self) -> Result<Selection> {
+    pub(super) fn resolve(&self) -> Result<Selection> {
         let sort = match self.sort {
             None | Some(SortArg::File) => SortBy::File,
             Some(SortArg::Name) => SortBy::Name,

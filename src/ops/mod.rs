@@ -3,5 +3,8 @@
 pub mod convert;
 pub mod hash;
 pub mod known;
+pub mod list;
 pub mod select;
 pub mod stats;
+pub mod tree;
+pub mod verify;

@@ -1,0 +1,129 @@
+//! `weigh ls`
+
+use std::path::PathBuf;
+
+use crate::base::{text, units};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::options::SelectionArgs;
+use crate::ops::list::{self, TensorList};
+use crate::ops::tree::{Node, tree};
+use crate::render::{Audience, Cell, Column, Report, Section};
+
+/// List the tensors
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh ls model.gguf --sort size --limit 10
+  weigh ls folder --filter '*.mlp.*' --exclude '*.bias'
+  weigh ls model.safetensors --format csv > tensors.csv")]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    #[arg(required = true)]
+    path: Vec<PathBuf>,
+    /// Fold names into a tree, and layers that look the same into one (JSON lists every tensor all the same)
+    #[arg(long)]
+    tree: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let selection = args.selection.resolve()?;
+    context.each(&args.path, |context, path| {
+        let reader = crate::open(path)?;
+        let list = list::list(&reader, &selection)?;
+        if list.tensors.is_empty() && list.of > 0 {
+            context.warn(&format!("{}: none of {} tensors is meant", path.display(), units::grouped(list.of as u64)));
+        }
+        if args.tree { context.emit(&Tree(list), path) } else { context.emit(&list, path) }
+    })
+}
+
+impl Report for TensorList<'_> {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    fn sections(&self) -> Vec<Section> {
+        // People see the name, and only where there is a choice; scripts see the whole path.
+        let name = Column::name("file").optional().only(Audience::People);
+        let mut columns = vec![
+            Column::name("name"),
+            Column::text("dtype"),
+            Column::text("shape"),
+            Column::number("elements").optional(),
+            Column::number("bytes").titled("size"),
+            Column::text("file").only(Audience::Scripts),
+            Column::number("offset").optional(),
+        ];
+        columns.extend((self.files > 1).then_some(name));
+        let rows = self.tensors.iter().map(|tensor| {
+            vec![
+                Cell::text(tensor.name.to_owned()),
+                Cell::text(tensor.dtype.to_string()),
+                Cell::shape(tensor.shape),
+                Cell::count(tensor.elements),
+                Cell::maybe(tensor.bytes, Cell::bytes),
+                Cell::text(tensor.file.to_string()),
+                Cell::count(tensor.offset),
+                Cell::text(tensor.file.rsplit('/').next().unwrap_or_default().to_owned()),
+            ]
+        });
+        vec![Section::table("tensors", columns).rows(rows).footer(self.footer())]
+    }
+}
+
+impl TensorList<'_> {
+    fn footer(&self) -> String {
+        let sum = |number: fn(&list::TensorRow<'_>) -> u64| self.tensors.iter().map(number).fold(0u64, u64::saturating_add);
+        let (elements, bytes) = (sum(|tensor| tensor.elements), sum(|tensor| tensor.bytes.unwrap_or(0)));
+        let of = if self.tensors.len() < self.of { format!(" of {}", units::grouped(self.of as u64)) } else { String::new() };
+        let tensors = units::grouped(self.tensors.len() as u64);
+        format!("{tensors}{of} tensors, {} elements, {}", units::grouped(elements), units::bytes(bytes))
+    }
+}
+
+/// The same list, seen as a tree.
+struct Tree<'m>(TensorList<'m>);
+
+impl serde::Serialize for Tree<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl Report for Tree<'_> {
+    const ROWS: Option<&'static str> = TensorList::ROWS;
+
+    fn sections(&self) -> Vec<Section> {
+        let columns = vec![
+            Column::name("name"),
+            Column::number("tensors"),
+            Column::value("dtype"),
+            Column::text("shape"),
+            Column::number("elements").optional(),
+            Column::number("bytes").titled("size"),
+        ];
+        let mut rows = Vec::new();
+        branch(&tree(&self.0.tensors), "", &mut rows);
+        vec![Section::table("tree", columns).rows(rows).footer(self.0.footer())]
+    }
+}
+
+fn branch(node: &Node, indent: &str, rows: &mut Vec<Vec<Cell>>) {
+    for (i, child) in node.children.iter().enumerate() {
+        let last = i + 1 == node.children.len();
+        let (stem, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let leaf = child.children.is_empty();
+        let dtypes = match child.dtypes.len() {
+            1 => child.dtypes.keys().cloned().collect(),
+            _ => child.dtypes.iter().map(|(dtype, tensors)| format!("{tensors} {dtype}")).collect::<Vec<_>>().join(", "),
+        };
+        rows.push(vec![
+            Cell::text(format!("{indent}{stem}{}", text::escape(&child.label))),
+            Cell::count(child.tensors),
+            Cell::text(dtypes),
+            Cell::maybe(child.shape.as_deref().filter(|_| leaf), Cell::shape),
+            Cell::count(child.elements),
+            Cell::bytes(child.bytes),
+        ]);
+        branch(child, &format!("{indent}{below}"), rows);
+    }
+}

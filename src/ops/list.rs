@@ -1,0 +1,66 @@
+//! `ls`: the tensors of a model.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Reader;
+use crate::model::ElemType;
+use crate::ops::select::Selection;
+
+/// The tensors of a model.
+#[derive(Debug, Serialize)]
+pub struct TensorList<'m> {
+    schema: &'static str,
+    /// The format of the model.
+    pub format: &'static str,
+    /// The tensors that were asked for, in the order that was asked for.
+    pub tensors: Vec<TensorRow<'m>>,
+    /// How many files the model has.
+    #[serde(skip)]
+    pub files: usize,
+    /// How many tensors the model has.
+    #[serde(skip)]
+    pub of: usize,
+}
+
+/// One tensor.
+#[derive(Debug, Serialize)]
+pub struct TensorRow<'m> {
+    /// Its name, exactly.
+    pub name: &'m str,
+    /// The type of its elements; `type N` where the type is not known.
+    pub dtype: ElemType,
+    /// Its dimensions, outermost first.
+    pub shape: &'m [u64],
+    /// How many elements it stores.
+    pub elements: u64,
+    /// How many bytes it takes; unknown for an unknown type.
+    pub bytes: Option<u64>,
+    /// The file that it is in.
+    pub file: Cow<'m, str>,
+    /// Where in that file it starts, in bytes.
+    pub offset: u64,
+}
+
+/// The tensors of `selection`.
+///
+/// # Errors
+/// A tensor has more than 2^64 elements, which readers do not let pass.
+pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<TensorList<'m>> {
+    let model = reader.model();
+    let row = |tensor: &'m crate::TensorInfo| {
+        Ok(TensorRow {
+            name: &tensor.name,
+            dtype: tensor.elem,
+            shape: &tensor.shape,
+            elements: tensor.elements()?,
+            bytes: tensor.len_bytes,
+            file: model.shards.get(tensor.shard).map_or(Path::new(""), |shard| &shard.path).to_string_lossy(),
+            offset: tensor.offset_bytes,
+        })
+    };
+    let tensors = selection.pick(model).into_iter().map(row).collect::<crate::Result<_>>()?;
+    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len() })
+}

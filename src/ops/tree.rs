@@ -1,0 +1,153 @@
+//! `ls --tree`: the tensors by the parts of their names, with layers that look the same folded into one.
+
+use std::collections::BTreeMap;
+
+use crate::ops::list::TensorRow;
+use crate::ops::select::natural;
+
+/// A part of a name, with all that is under it.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// The part; `0-17` where that many look the same.
+    pub label: String,
+    /// What is under it, in natural order.
+    pub children: Vec<Node>,
+    /// How many tensors.
+    pub tensors: u64,
+    /// How many elements they store.
+    pub elements: u64,
+    /// How many bytes they take, as far as that is known.
+    pub bytes: u64,
+    /// How many tensors there are of each type.
+    pub dtypes: BTreeMap<String, u64>,
+    /// The shape of the tensors, if it is the same for all.
+    pub shape: Option<Vec<u64>>,
+}
+
+/// The tree of these tensors. The root has no label.
+pub fn tree(tensors: &[TensorRow<'_>]) -> Node {
+    let mut root = Node::default();
+    for tensor in tensors {
+        let mut node = &mut root;
+        node.count(tensor);
+        // A part that cannot be found again is at the end: readers list tensors in order, so it is mostly there already.
+        for part in tensor.name.split('.') {
+            let at = node.children.iter().rposition(|child| child.label == part).unwrap_or_else(|| {
+                node.children.push(Node { label: part.to_owned(), ..Node::default() });
+                node.children.len() - 1
+            });
+            node = &mut node.children[at];
+            node.count(tensor);
+        }
+    }
+    root.settle();
+    root
+}
+
+impl Node {
+    fn count(&mut self, tensor: &TensorRow<'_>) {
+        if self.tensors == 0 {
+            self.shape = Some(tensor.shape.to_vec());
+        } else if self.shape.as_deref() != Some(tensor.shape) {
+            self.shape = None;
+        }
+        self.tensors += 1;
+        self.elements = self.elements.saturating_add(tensor.elements);
+        self.bytes = self.bytes.saturating_add(tensor.bytes.unwrap_or(0));
+        *self.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
+    }
+
+    /// Folds neighbours that look the same, joins what has but one child, from the leaves up.
+    fn settle(&mut self) {
+        self.children.iter_mut().for_each(Node::settle);
+        self.children.sort_by(|a, b| natural(&a.label, &b.label));
+        let mut folded: Vec<Node> = Vec::new();
+        for child in std::mem::take(&mut self.children) {
+            match folded.last_mut() {
+                Some(last) if last.precedes(&child) && last.looks_like(&child) => last.take_in(child),
+                _ => folded.push(child),
+            }
+        }
+        for child in &mut folded {
+            if child.children.len() == 1
+                && let Some(only) = child.children.pop()
+            {
+                *child = Node { label: format!("{}.{}", child.label, only.label), ..only };
+            }
+        }
+        self.children = folded;
+    }
+
+    /// Whether the number of `next` follows this one's: 3 after 2, or after 0-2.
+    fn precedes(&self, next: &Node) -> bool {
+        let last = self.label.rsplit('-').next().unwrap_or_default();
+        matches!((last.parse::<u64>(), next.label.parse::<u64>()), (Ok(last), Ok(next)) if last.checked_add(1) == Some(next))
+    }
+
+    fn looks_like(&self, other: &Node) -> bool {
+        self.label_shape(other)
+            && self.children.len() == other.children.len()
+            && self.children.iter().zip(&other.children).all(|(a, b)| a.label == b.label && a.looks_like(b))
+    }
+
+    /// Leaves must have the same shape; what has children may differ in what they add up to.
+    fn label_shape(&self, other: &Node) -> bool {
+        !self.children.is_empty() || self.shape == other.shape
+    }
+
+    fn take_in(&mut self, other: Node) {
+        if self.shape != other.shape {
+            self.shape = None;
+        }
+        self.tensors += other.tensors;
+        self.elements = self.elements.saturating_add(other.elements);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        for (dtype, tensors) in other.dtypes {
+            *self.dtypes.entry(dtype).or_default() += tensors;
+        }
+        // Only the numbers that were folded here make a range; below, the labels are the same.
+        if self.label != other.label {
+            let first = self.label.split('-').next().unwrap_or_default();
+            self.label = format!("{first}-{}", other.label);
+        }
+        for (mine, theirs) in self.children.iter_mut().zip(other.children) {
+            mine.take_in(theirs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DType, ElemType};
+
+    #[test]
+    fn equal_layers_fold_and_types_are_counted() {
+        let shapes: [(&str, &[u64], DType); 6] = [
+            ("blk.0.attn.weight", &[2, 2], DType::F32),
+            ("blk.10.attn.weight", &[2, 2], DType::F32),
+            ("blk.1.attn.weight", &[2, 2], DType::F16),
+            ("blk.2.attn.weight", &[2, 4], DType::F16),
+            ("blk.2.bias", &[4], DType::F16),
+            ("out", &[4], DType::F32),
+        ];
+        let rows: Vec<TensorRow<'_>> = shapes
+            .iter()
+            .map(|&(name, shape, dtype)| TensorRow {
+                name,
+                dtype: ElemType::Known(dtype),
+                shape,
+                elements: shape.iter().product(),
+                bytes: dtype.bytes_for_shape(shape).ok(),
+                file: "".into(),
+                offset: 0,
+            })
+            .collect();
+        let root = tree(&rows);
+        let blk = &root.children[0];
+        assert_eq!(blk.children.iter().map(|node| node.label.as_str()).collect::<Vec<_>>(), ["0-1.attn.weight", "2", "10.attn.weight"]);
+        assert_eq!((blk.children[0].tensors, blk.children[0].elements, blk.children[0].bytes), (2, 8, 24));
+        assert_eq!(blk.children[0].dtypes.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>(), [("F16", 1), ("F32", 1)]);
+        assert_eq!((root.tensors, root.children[1].label.as_str()), (6, "out"));
+    }
+}
