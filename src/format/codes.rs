@@ -68,6 +68,8 @@ codes! {
     GGUF_ORDER "gguf-order" Warning "Tensors are listed in the order of their data.";
     GGUF_TRAILING "gguf-trailing" Warning "The file ends with the last tensor and its padding.";
     GGUF_PADDING "gguf-padding" Note "The last tensor is padded to the alignment.";
+    // Importance matrices of the older form
+    IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a name of its own and lies inside the file.";
     // GGUF, several files
     SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, and they agree with its name.";
     SPLIT_PART "split-part" Error "All parts of a split file are there.";

@@ -17,6 +17,7 @@ pub mod codes;
 mod folder;
 mod foreign;
 pub mod gguf;
+pub mod imatrix;
 mod ollama;
 pub mod safetensors;
 mod set;
@@ -84,7 +85,7 @@ pub struct Layout {
 }
 
 /// Every format that this build opens.
-pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT];
+pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, imatrix::FORMAT];
 
 /// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest.
 ///
