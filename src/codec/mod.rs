@@ -4,10 +4,17 @@
 
 use crate::model::{Class, DType};
 
+mod block;
+mod fp4;
 mod iq;
+mod k;
+mod legacy;
 mod number;
 mod plain;
+mod search;
+mod simd;
 mod small;
+mod ternary;
 
 pub use number::Number;
 
@@ -56,6 +63,20 @@ pub static CODECS: &[Codec] = &[
     plain::U16,
     plain::U32,
     plain::U64,
+    legacy::Q1_0,
+    legacy::Q2_0,
+    legacy::Q4_0,
+    legacy::Q4_1,
+    legacy::Q5_0,
+    legacy::Q5_1,
+    legacy::Q8_0,
+    legacy::Q8_1,
+    k::Q2_K,
+    k::Q3_K,
+    k::Q4_K,
+    k::Q5_K,
+    k::Q6_K,
+    k::Q8_K,
     iq::IQ1_S,
     iq::IQ1_M,
     iq::IQ2_XXS,
@@ -65,6 +86,10 @@ pub static CODECS: &[Codec] = &[
     iq::IQ3_S,
     iq::IQ4_NL,
     iq::IQ4_XS,
+    ternary::TQ1_0,
+    ternary::TQ2_0,
+    fp4::MXFP4,
+    fp4::NVFP4,
 ];
 
 /// The codec of a type.
@@ -139,6 +164,55 @@ mod tests {
             (codec.decode)(&noise[..noise.len() - 1], &mut values);
             (codec.decode)(&noise, &mut values[..count - 1]);
             codec.decode_f64(&noise[..1], &mut wide);
+        }
+    }
+
+    /// Rows that a quantiser meets, and some that it rarely does.
+    fn rows() -> Vec<Vec<f32>> {
+        let mut state = 1u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        let mut rows = vec![
+            vec![0.0; 256],
+            vec![-0.0; 512],
+            vec![0.7; 256],
+            (0..2816).map(|_| uniform() * uniform() * uniform()).collect(),
+            (0..256).map(|i| if i % 37 == 0 { uniform() } else { 0.0 }).collect(),
+            (0..768).map(|i| uniform() * 10f32.powi(i / 16 % 9 * 5 - 38)).collect(),
+            (0..256).map(|i| -(i as f32)).collect(),
+            (0..512).map(|i| 3.0 + (i % 5) as f32 / 1000.0).collect(),
+        ];
+        rows.push((0..256).map(|_| uniform() * 1e-39).collect());
+        rows
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for codec in CODECS {
+            let info = codec.dtype.info();
+            let noise: Vec<u8> = (0..info.block_bytes as u32 * 40).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let mut first: Option<Vec<u32>> = None;
+            simd::tests::on_each_level(|level| {
+                let mut found = Vec::new();
+                let mut values = vec![0f32; info.block_elems as usize * 40 * values_per_element(codec.dtype)];
+                (codec.decode)(&noise, &mut values);
+                found.extend(values.iter().map(|value| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }));
+                for row in rows() {
+                    let Some(encode) = codec.encode else { continue };
+                    let importance: Vec<f32> = (0..row.len()).map(|i| (i * i % 17) as f32 / 4.0).collect();
+                    for importance in [None, Some(&importance[..])] {
+                        let mut bytes = vec![0; codec.dtype.bytes_for(row.len() as u64).unwrap() as usize];
+                        encode(&row, importance, &mut bytes);
+                        found.extend(bytes.iter().map(|byte| u32::from(*byte)));
+                    }
+                }
+                match &first {
+                    None => first = Some(found),
+                    Some(first) => assert!(*first == found, "{} on {level:?}", codec.dtype),
+                }
+            });
         }
     }
 }

@@ -1,0 +1,161 @@
+//! MXFP4 and NVFP4: four-bit floats (E2M1) under a scale of a byte (`block_mxfp4`, `block_nvfp4` in ggml-common.h).
+//!
+//! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
+
+use super::Codec;
+use super::block::Coding;
+use super::simd::Lanes;
+use crate::model::DType;
+
+pub(super) const MXFP4: Codec = Codec::blocks::<Mx>(DType::MXFP4);
+pub(super) const NVFP4: Codec = Codec::blocks::<Nv>(DType::NVFP4);
+
+/// Twice the sizes of the floats, by the low three bits of a code. The fourth bit is the sign; there is no minus zero.
+const TWICE: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
+
+/// Twice the value of each code.
+const VALUES: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+/// Decodes codes, two a byte, the first half of them in low nibbles.
+#[inline(always)]
+fn decode<const HALF: usize>(packed: &[u8; HALF], scale: f32, values: &mut [f32]) {
+    let table = VALUES.map(|value| value * scale);
+    let (low, high) = values.split_at_mut(HALF);
+    for i in 0..HALF {
+        low[i] = table[usize::from(packed[i] & 15)];
+        high[i] = table[usize::from(packed[i] >> 4)];
+    }
+}
+
+/// The codes nearest to the values, the first of them where two are as near.
+#[inline(always)]
+fn encode<const N: usize>(values: &[f32; N], scale: f32, packed: &mut [u8]) {
+    let steps = TWICE.map(|value| value * scale);
+    let mut codes = [0u32; N];
+    // A negative code is nearest to a number just when the positive one is to its size, but for zero, which comes first.
+    for (code, x) in codes.iter_mut().zip(values) {
+        let mut least = x.abs();
+        for (i, step) in steps.iter().enumerate().skip(1) {
+            let off = (step - x.abs()).abs();
+            let nearer = off < least;
+            *code = if nearer { i as u32 } else { *code };
+            least = if nearer { off } else { least };
+        }
+        *code |= if *code != 0 { x.to_bits() >> 31 << 3 } else { 0 };
+    }
+    for (i, byte) in packed.iter_mut().enumerate() {
+        *byte = codes[i] as u8 | (codes[i + N / 2] as u8) << 4;
+    }
+}
+
+/// The largest size of numbers.
+#[inline(always)]
+fn largest_size(values: &[f32]) -> f32 {
+    f32::from_bits(values.iter().map(|x| x.to_bits() & 0x7fff_ffff).filter(|size| *size <= 0x7f80_0000).max().unwrap_or(0))
+}
+
+/// `floor(log2f(x))` for a positive number: its exponent, or the next where the logarithm rounds up to it in single precision.
+fn floor_log2(x: f32) -> i32 {
+    let bits = x.to_bits();
+    let exponent = if bits >> 23 == 0 { bits.ilog2() as i32 - 149 } else { (bits >> 23) as i32 - 127 };
+    // How far the number lies under the next power of two, as a share of it.
+    let under = 1.0 - f64::from(x) / 2f64.powi(exponent + 1);
+    let logarithm = f64::from(exponent + 1) - under * std::f64::consts::LOG2_E;
+    if under < 1e-4 && logarithm as f32 == (exponent + 1) as f32 { exponent + 1 } else { exponent }
+}
+
+/// MXFP4: 32 floats under a power of two.
+struct Mx;
+
+/// Half of `2^(exponent - 127)`.
+#[inline(always)]
+fn half_power(exponent: u8) -> f32 {
+    let exponent = u32::from(exponent);
+    f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
+}
+
+impl Coding for Mx {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            if let Some(packed) = block.last_chunk::<16>() {
+                decode(packed, half_power(block[0]), values);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<17>().0.iter_mut().zip(values.as_chunks::<32>().0) {
+            let size = largest_size(values);
+            block[0] = if size > 0.0 { (floor_log2(size) - 2 + 127) as u8 } else { 0 };
+            let scale = half_power(block[0]);
+            encode(values, scale, &mut block[1..]);
+        }
+    }
+}
+
+/// NVFP4: four times sixteen floats, each sixteen under an unsigned E4M3.
+struct Nv;
+
+/// Half the value of an unsigned E4M3; its NaN is zero.
+const fn half_e4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = (code >> 3 & 15, code & 7);
+    if code == 0x7f {
+        0.0
+    } else if exponent == 0 {
+        mantissa as f32 / 1024.0
+    } else {
+        f32::from_bits((exponent as u32 + 127 - 8) << 23 | (mantissa as u32) << 20)
+    }
+}
+
+/// Half the values of all scales.
+static SCALES: [f32; 256] = {
+    let mut scales = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        scales[code] = half_e4m3(code as u8);
+        code += 1;
+    }
+    scales
+};
+
+/// The unsigned E4M3 of a number, rounded half up, at most 448 (`ggml_fp32_to_ue4m3`).
+#[inline(always)]
+fn to_e4m3(x: f32) -> u8 {
+    if x.is_nan() || x <= 0.0 {
+        return 0;
+    }
+    let bits = x.min(448.0).to_bits();
+    let exponent = (bits >> 23) as i32 - 127 + 7;
+    if exponent <= 0 {
+        return ((x * 512.0 + 0.5) as i32).min(7) as u8;
+    }
+    // The carry of a mantissa that rounds up reaches the exponent.
+    let code = (exponent << 3) + ((bits >> 20 & 7) + (bits >> 19 & 1)) as i32;
+    if code >> 3 >= 15 { 0x7e } else { code as u8 }
+}
+
+impl Coding for Nv {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {
+            let (scales, packed) = block.split_at(4);
+            for ((scale, packed), values) in scales.iter().zip(packed.as_chunks::<8>().0).zip(values.as_chunks_mut::<16>().0) {
+                decode(packed, SCALES[usize::from(*scale)], values);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<64>().0) {
+            let (scales, packed) = block.split_at_mut(4);
+            for ((scale, packed), values) in scales.iter_mut().zip(packed.as_chunks_mut::<8>().0).zip(values.as_chunks::<16>().0) {
+                *scale = to_e4m3(largest_size(values) / 6.0);
+                encode(values, SCALES[usize::from(*scale)], packed);
+            }
+        }
+    }
+}

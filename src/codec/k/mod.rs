@@ -1,0 +1,106 @@
+//! The K types: 256 numbers in sub-blocks of 16 or 32 whose scales are themselves codes under one or two half-precision numbers.
+//! Layouts: `block_q2_K` and its neighbours in ggml-common.h.
+//!
+//! Encoding takes up to sixteen blocks at a time: sub-blocks are searched side by side, one a lane, and so are the scales of the
+//! blocks where those are searched as well.
+
+mod offset;
+mod symmetric;
+
+use super::Codec;
+use super::block::Coding;
+use super::search::nearest;
+use super::simd::Lanes;
+use crate::model::DType;
+
+pub(super) const Q2_K: Codec = Codec::blocks::<offset::Two>(DType::Q2_K);
+pub(super) const Q3_K: Codec = Codec::blocks::<symmetric::Three>(DType::Q3_K);
+pub(super) const Q4_K: Codec = Codec::blocks::<offset::Four>(DType::Q4_K);
+pub(super) const Q5_K: Codec = Codec::blocks::<offset::Five>(DType::Q5_K);
+pub(super) const Q6_K: Codec = Codec::blocks::<symmetric::Six>(DType::Q6_K);
+pub(super) const Q8_K: Codec = Codec::blocks::<Bytes>(DType::Q8_K);
+
+/// How many numbers a block has.
+const SIZE: usize = 256;
+
+/// How many blocks are encoded at a time.
+const CHUNK: usize = 16;
+
+/// A number for each sub-block of a chunk, at most sixteen a block.
+type PerSub = [f32; CHUNK * 16];
+
+/// The sum of the squares of each block of a chunk, each summed from its start.
+#[inline(always)]
+fn sums_of_squares(values: &[f32]) -> [f32; CHUNK] {
+    let mut sums = [0.0; CHUNK];
+    // Blocks side by side: one sum waits for each of its additions, many do not.
+    for (sums, blocks) in sums.as_chunks_mut::<8>().0.iter_mut().zip(values.chunks(8 * SIZE)) {
+        let (blocks, _) = blocks.as_chunks::<SIZE>();
+        for i in 0..SIZE {
+            for (sum, block) in sums.iter_mut().zip(blocks) {
+                *sum += block[i] * block[i];
+            }
+        }
+    }
+    sums
+}
+
+/// Two bits of each of 256 codes, as Q2_K and Q3_K pack them: four codes a byte, 32 apart.
+#[inline(always)]
+fn pack_pairs(codes: &[u8; SIZE], bytes: &mut [u8]) {
+    for (codes, bytes) in codes.as_chunks::<128>().0.iter().zip(bytes.as_chunks_mut::<32>().0) {
+        for i in 0..32 {
+            bytes[i] = (codes[i] & 3) | (codes[i + 32] & 3) << 2 | (codes[i + 64] & 3) << 4 | (codes[i + 96] & 3) << 6;
+        }
+    }
+}
+
+/// Writes the codes of a sub-block anew for the scale that was kept: the nearest of `(x + least) / scale`.
+#[inline(always)]
+fn requantise<const N: usize>(x: &[f32], scale: f32, least: f32, (low, high): (i32, i32), codes: &mut [u8]) {
+    if let (Some(x), Some(codes)) = (x.first_chunk::<N>(), codes.first_chunk_mut::<N>()) {
+        for i in 0..N {
+            codes[i] = (nearest((x[i] + least) / scale).min(high).max(low) - low) as u8;
+        }
+    }
+}
+
+/// Q8_K: signed bytes times a single-precision scale, and the sums of sixteen codes each, which decoding has no use for.
+struct Bytes;
+
+impl Coding for Bytes {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<292>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
+            let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+            for (value, code) in values.iter_mut().zip(&block[4..]) {
+                *value = scale * f32::from(*code as i8);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<292>().0.iter_mut().zip(values.as_chunks::<SIZE>().0) {
+            let (mut size, mut largest) = (0.0, 0.0);
+            for x in values {
+                if x.abs() > size {
+                    (size, largest) = (x.abs(), *x);
+                }
+            }
+            if size == 0.0 {
+                block.fill(0);
+                continue;
+            }
+            let inverse = -127.0 / largest;
+            let codes = values.map(|x| nearest(inverse * x).min(127) as i8);
+            block[..4].copy_from_slice(&(1.0 / inverse).to_le_bytes());
+            for (byte, code) in block[4..].iter_mut().zip(codes) {
+                *byte = code as u8;
+            }
+            for (bytes, codes) in block[4 + SIZE..].as_chunks_mut::<2>().0.iter_mut().zip(codes.as_chunks::<16>().0) {
+                *bytes = codes.iter().fold(0i16, |sum, code| sum + i16::from(*code)).to_le_bytes();
+            }
+        }
+    }
+}

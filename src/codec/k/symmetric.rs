@@ -1,0 +1,246 @@
+//! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
+
+use super::super::block::{Coding, across, half, to_half};
+use super::super::search::{self, nearest};
+use super::super::simd::{Lanes, Plain};
+use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
+
+/// How many sub-blocks a block has, and how many numbers a sub-block.
+const SUBS: usize = 16;
+
+/// Searches every sub-block of up to sixteen blocks, one a lane: scales, and what the codes follow from.
+#[inline(always)]
+fn search<V: Lanes>(values: &[f32], most: i32, mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16]) -> (PerSub, PerSub) {
+    let (mut scales, mut inverses) = ([0.0; 256], [0.0; 256]);
+    for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
+        let first = group * V::COUNT;
+        let x = across::<V, 16>(values);
+        let found = search::symmetric(&x, &weigh(first, &x), most);
+        found.scale.store(&mut scales[first..]);
+        found.inverse.store(&mut inverses[first..]);
+    }
+    (scales, inverses)
+}
+
+/// The number of the largest size, the first of them.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |largest: f32, x| if x.abs() > largest.abs() { *x } else { largest })
+}
+
+/// Q3_K: three bits, the third of eight codes 32 apart in a byte; six bits for the scales.
+pub(super) struct Three;
+
+/// The codes of sixteen scales, six bits each, in twelve bytes.
+#[inline(always)]
+fn pack_six_bits(codes: &[u8; 16]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for i in 0..8 {
+        bytes[i] = (codes[i] & 15) | codes[i + 8] << 4;
+    }
+    for (i, code) in codes.iter().enumerate() {
+        bytes[8 + i % 4] |= code >> 4 << (2 * (i / 4));
+    }
+    bytes
+}
+
+/// The other way.
+#[inline(always)]
+fn six_bits(bytes: &[u8]) -> [u8; 16] {
+    let mut codes = [0; 16];
+    for (i, code) in codes.iter_mut().enumerate() {
+        let low = if i < 8 { bytes[i] & 15 } else { bytes[i - 8] >> 4 };
+        *code = low | (bytes[8 + i % 4] >> (2 * (i / 4)) & 3) << 4;
+    }
+    codes
+}
+
+impl Three {
+    /// The number of each block and the codes of its scales, counted from zero: by a search with weights.
+    #[inline(always)]
+    fn weighted_scales<V: Lanes>(scales: &PerSub, weights: &PerSub) -> ([f32; CHUNK], [[u8; SUBS]; CHUNK]) {
+        let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUBS]; CHUNK]);
+        for first in (0..CHUNK).step_by(V::COUNT) {
+            let own = first * SUBS..(first + V::COUNT) * SUBS;
+            let found = search::symmetric(&across::<V, SUBS>(&scales[own.clone()]), &across::<V, SUBS>(&weights[own.clone()]), 32);
+            let mut inverses = [0.0; CHUNK];
+            found.scale.store(&mut numbers[first..]);
+            found.inverse.store(&mut inverses);
+            for (i, scales) in scales[own].as_chunks::<SUBS>().0.iter().enumerate() {
+                codes[first + i] = scales.map(|scale| search::symmetric_code(scale, inverses[i], 32));
+            }
+        }
+        (numbers, codes)
+    }
+
+    /// The same without weights, for one block: from its largest scale.
+    #[inline(always)]
+    fn scales(scales: &[f32; SUBS]) -> (f32, [u8; SUBS]) {
+        let largest = largest(scales);
+        if largest == 0.0 {
+            return (0.0, [0; SUBS]);
+        }
+        let inverse = -32.0 / largest;
+        (1.0 / inverse, scales.map(|scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
+    }
+}
+
+impl Coding for Three {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<110>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
+            let (third, rest) = block.split_at(32);
+            let (packed, rest) = rest.split_at(64);
+            let scale = half([rest[12], rest[13]]);
+            let scales = six_bits(rest).map(|code| scale * (i32::from(code) - 32) as f32);
+            for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let packed = &packed[32 * (i / 4)..][..32];
+                for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let scale = scales[2 * i + j];
+                    for k in 0..16 {
+                        let code = (packed[16 * j + k] >> (2 * (i % 4)) & 3) | (third[16 * j + k] >> i & 1) << 2;
+                        values[k] = scale * (i32::from(code) - 4) as f32;
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<110>();
+        for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
+            let (scales, inverses);
+            let mut sums = [0.0; 256];
+            let weighted = if let Some(importance) = importance {
+                let importance = &importance[chunk * CHUNK * SIZE..][..values.len()];
+                let mut mean_squares = [0.0; 256];
+                for (means, sum) in mean_squares.as_chunks_mut::<SUBS>().0.iter_mut().zip(sums_of_squares(values)) {
+                    means.fill(2.0 * sum / SIZE as f32);
+                }
+                (scales, inverses) = search::<V>(values, 4, |first, x| {
+                    let mean_square = V::load(&mean_squares[first..]);
+                    let rest = &importance[first * 16..];
+                    let mut weights = across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)]);
+                    let mut sum = V::splat(0.0);
+                    for (weight, x) in weights.iter_mut().zip(x) {
+                        *weight = *weight * (mean_square + *x * *x).sqrt();
+                        sum = sum + *weight;
+                    }
+                    sum.store(&mut sums[first..]);
+                    weights
+                });
+                Some(Self::weighted_scales::<V>(&scales, &sums))
+            } else {
+                let mut found = [0.0; 256];
+                for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
+                    search::symmetric_by_codes(&across::<V, 16>(values), 4).0.store(&mut found[group * V::COUNT..]);
+                }
+                (scales, inverses) = (found, [0.0; 256]);
+                None
+            };
+            for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
+                let own: &[f32; SUBS] = &scales.as_chunks::<SUBS>().0[i];
+                let (number, sub_codes) = match &weighted {
+                    Some((numbers, codes)) => (numbers[i], codes[i]),
+                    None => Self::scales(own),
+                };
+                let number = to_half(number);
+                // Without weights, a block of zeros has zeros for the codes of its scales, which stand for -32.
+                let packed = pack_six_bits(&sub_codes);
+                let mut codes = [0; SIZE];
+                for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+                    let scale = half(number) * (i32::from(sub_codes[j]) - 32) as f32;
+                    if scale != 0.0 {
+                        requantise::<16>(x, scale, 0.0, (-4, 3), codes);
+                    } else if weighted.is_some() {
+                        *codes = x.map(|x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
+                    } else {
+                        let alone = across::<Plain<1>, 16>(x);
+                        for (code, found) in codes.iter_mut().zip(search::symmetric_by_codes(&alone, 4).1) {
+                            let mut number = [0.0];
+                            found.store(&mut number);
+                            *code = number[0] as u8;
+                        }
+                    }
+                }
+                let (third, rest) = block.split_at_mut(32);
+                for (i, third) in third.iter_mut().enumerate() {
+                    *third = (0..8).fold(0, |bits, j| bits | (codes[32 * j + i] >> 2) << j);
+                }
+                pack_pairs(&codes, &mut rest[..64]);
+                rest[64..76].copy_from_slice(&packed);
+                rest[76..].copy_from_slice(&number);
+            }
+        }
+    }
+}
+
+/// Q6_K: four bits and two bits apart, a signed byte for the scale.
+pub(super) struct Six;
+
+impl Coding for Six {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<210>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
+            let scale = half([block[208], block[209]]);
+            for (i, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+                let (low, high) = (&block[64 * i..][..64], &block[128 + 32 * i..][..32]);
+                for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let scale = scale * f32::from(block[192 + 8 * i + j] as i8);
+                    let (low, high) = (&low[16 * (j % 4)..][..16], &high[16 * (j % 2)..][..16]);
+                    for k in 0..16 {
+                        let code = (low[k] >> (4 * (j / 4)) & 15) | (high[k] >> (2 * (j / 2)) & 3) << 4;
+                        values[k] = scale * (i32::from(code) - 32) as f32;
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<210>();
+        for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
+            let (scales, inverses) = search::<V>(values, 32, |first, x| match importance {
+                Some(importance) => {
+                    let rest = &importance[chunk * CHUNK * SIZE + first * 16..];
+                    across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)])
+                }
+                None => x.map(|x| x * x),
+            });
+            for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
+                let own = &scales.as_chunks::<SUBS>().0[i];
+                let largest = largest(own);
+                if largest.abs() < 1e-15 {
+                    block.fill(0);
+                    continue;
+                }
+                let inverse = -128.0 / largest;
+                let number = to_half(1.0 / inverse);
+                let sub_codes = own.map(|scale| nearest(inverse * scale).min(127) as i8);
+                let mut codes = [0; SIZE];
+                for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+                    let scale = half(number) * f32::from(sub_codes[j]);
+                    if scale != 0.0 {
+                        requantise::<16>(x, scale, 0.0, (-32, 31), codes);
+                    } else {
+                        *codes = x.map(|x| search::symmetric_code(x, inverses[i * SUBS + j], 32));
+                    }
+                }
+                for (i, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+                    for j in 0..32 {
+                        let four = [0, 1, 2, 3].map(|k| codes[j + 32 * k]);
+                        block[64 * i + j] = (four[0] & 15) | four[2] << 4;
+                        block[64 * i + j + 32] = (four[1] & 15) | four[3] << 4;
+                        block[128 + 32 * i + j] = four[0] >> 4 | four[1] >> 4 << 2 | four[2] >> 4 << 4 | four[3] >> 4 << 6;
+                    }
+                }
+                for (byte, code) in block[192..208].iter_mut().zip(sub_codes) {
+                    *byte = code as u8;
+                }
+                block[208..].copy_from_slice(&number);
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The first block types of ggml: 32 (Q1_0: 128, Q2_0: 64) codes under one half-precision scale, and for the `_1` types a least
+//! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
+
+use super::Codec;
+use super::block::{Coding, across, half, low_byte, to_half};
+use super::search::{self, Steps};
+use super::simd::Lanes;
+use crate::model::DType;
+
+pub(super) const Q1_0: Codec = Codec::blocks::<OneBit>(DType::Q1_0);
+pub(super) const Q2_0: Codec = Codec::blocks::<TwoBits>(DType::Q2_0);
+pub(super) const Q4_0: Codec = Codec::blocks::<Symmetric4>(DType::Q4_0);
+pub(super) const Q4_1: Codec = Codec::blocks::<Offset4>(DType::Q4_1);
+pub(super) const Q5_0: Codec = Codec::blocks::<Symmetric5>(DType::Q5_0);
+pub(super) const Q5_1: Codec = Codec::blocks::<Offset5>(DType::Q5_1);
+pub(super) const Q8_0: Codec = Codec::blocks::<Bytes>(DType::Q8_0);
+pub(super) const Q8_1: Codec = Codec::blocks::<BytesAndSum>(DType::Q8_1);
+
+/// The largest size of the numbers of a block; NaN counts as larger than all.
+#[inline(always)]
+fn largest_size(block: &[f32]) -> f32 {
+    // Sizes compare as their bits do, in any order, which sums of floats would not allow.
+    f32::from_bits(block.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)))
+}
+
+/// The first number of the largest size; zero for a block of zeros.
+#[inline(always)]
+fn largest(block: &[f32; 32]) -> f32 {
+    let size = largest_size(block);
+    block.iter().copied().find(|x| x.abs() == size && size > 0.0).unwrap_or(0.0)
+}
+
+/// The least and the largest number. Of zeros of both signs the first counts.
+#[inline(always)]
+fn ends(block: &[f32; 32]) -> (f32, f32) {
+    let (mut least, mut largest) = ([f32::MAX; 8], [-f32::MAX; 8]);
+    for chunk in block.as_chunks::<8>().0 {
+        for i in 0..8 {
+            least[i] = if chunk[i] < least[i] { chunk[i] } else { least[i] };
+            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+        }
+    }
+    let least = least.iter().fold(f32::MAX, |least, x| if *x < least { *x } else { least });
+    let largest = largest.iter().fold(-f32::MAX, |largest, x| if *x > largest { *x } else { largest });
+    let sign = |end: f32| if end == 0.0 { block.iter().copied().find(|x| *x == 0.0).unwrap_or(end) } else { end };
+    (sign(least), sign(largest))
+}
+
+/// One over a scale, or zero.
+#[inline(always)]
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// The mean of the squares of a row, summed from its start.
+#[inline(always)]
+fn mean_square(row: &[f32]) -> f32 {
+    row.iter().fold(0.0, |sum, x| sum + x * x) / row.len() as f32
+}
+
+/// Packs 32 codes of four bits: the first sixteen into low nibbles.
+#[inline(always)]
+fn pack_nibbles(codes: &[u8; 32], bytes: &mut [u8]) {
+    for (i, byte) in bytes.iter_mut().enumerate().take(16) {
+        *byte = (codes[i] & 15) | codes[i + 16] << 4;
+    }
+}
+
+/// The fifth bits of 32 codes, the first in the lowest bit.
+#[inline(always)]
+fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+    codes.iter().enumerate().fold(0, |bits, (i, code)| bits | u32::from(code >> 4 & 1) << i).to_le_bytes()
+}
+
+/// Codes of four bits as numbers.
+#[inline(always)]
+fn nibbles(packed: &[u8]) -> [u8; 32] {
+    let mut codes = [0; 32];
+    for i in 0..16 {
+        codes[i] = packed[i] & 15;
+        codes[i + 16] = packed[i] >> 4;
+    }
+    codes
+}
+
+/// Codes of five bits: nibbles, and the fifth bits in four bytes.
+#[inline(always)]
+fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
+    let mut codes = nibbles(packed);
+    let fifth = u32::from_le_bytes(fifth);
+    for (i, code) in codes.iter_mut().enumerate() {
+        *code |= (fifth >> i & 1) as u8 * 16;
+    }
+    codes
+}
+
+/// Encodes weighted blocks of 32 as `scale * code`; `write` takes each block's scale and codes.
+#[inline(always)]
+fn weighted_symmetric<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
+    let mean_square = V::splat(mean_square(row));
+    let size = V::COUNT * 32;
+    for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
+        let (x, mut weights) = (across::<V, 32>(values), across::<V, 32>(importance));
+        for (weight, x) in weights.iter_mut().zip(&x) {
+            *weight = *weight * (mean_square + *x * *x).sqrt();
+        }
+        let found = search::symmetric(&x, &weights, most);
+        let (mut scales, mut inverses) = ([0.0; 16], [0.0; 16]);
+        found.scale.store(&mut scales);
+        found.inverse.store(&mut inverses);
+        for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
+            let codes = block.map(|x| search::symmetric_code(x, inverses[i], most));
+            write(group * V::COUNT + i, scales[i], &codes);
+        }
+    }
+}
+
+/// Encodes weighted blocks of 32 as `scale * code + least`; `write` takes each block's scale, least value and codes.
+#[inline(always)]
+fn weighted_offset<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, f32, &[u8; 32])) {
+    const STEPS: Steps = Steps { first: -0.9, delta: 0.05, last: 36 };
+    let mean_square = V::splat(mean_square(row));
+    let size = V::COUNT * 32;
+    for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
+        let (x, mut weights) = (across::<V, 32>(values), across::<V, 32>(importance));
+        for (weight, x) in weights.iter_mut().zip(&x) {
+            *weight = *weight * (mean_square + *x * *x).sqrt();
+        }
+        let found = search::offset::<V, 32, false>(&x, &weights, most, STEPS).unpack();
+        for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
+            let codes = block.map(|x| search::offset_code(x, found.inverse[i], found.base[i], most));
+            write(group * V::COUNT + i, found.scale[i], found.least[i], &codes);
+        }
+    }
+}
+
+/// Q1_0: the sign of each number, under the mean of their sizes.
+struct OneBit;
+
+impl Coding for OneBit {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<128>().0) {
+            let scale = half([block[0], block[1]]).to_bits();
+            for (values, bits) in values.as_chunks_mut::<8>().0.iter_mut().zip(&block[2..]) {
+                for (i, value) in values.iter_mut().enumerate() {
+                    *value = f32::from_bits(scale ^ (u32::from(!bits) >> i & 1) << 31);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<18>().0.iter_mut().zip(values.as_chunks::<128>().0) {
+            let sum = values.iter().fold(0.0, |sum, x| sum + x.abs());
+            let (scale, signs) = block.split_at_mut(2);
+            scale.copy_from_slice(&to_half(sum / 128.0));
+            for (byte, values) in signs.iter_mut().zip(values.as_chunks::<8>().0) {
+                *byte = values.iter().enumerate().fold(0, |bits, (i, x)| bits | u8::from(*x >= 0.0) << i);
+            }
+        }
+    }
+}
+
+/// Q2_0: codes for -1, 0, 1, 2 times the scale; encoding makes no use of the 2.
+struct TwoBits;
+
+impl Coding for TwoBits {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<64>().0) {
+            let scale = half([block[0], block[1]]);
+            for (values, packed) in values.as_chunks_mut::<4>().0.iter_mut().zip(&block[2..]) {
+                for (i, value) in values.iter_mut().enumerate() {
+                    *value = (i32::from(packed >> (2 * i) & 3) - 1) as f32 * scale;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<18>().0.iter_mut().zip(values.as_chunks::<64>().0) {
+            let size = largest_size(values);
+            let inverse = inverse(size);
+            let (scale, packed) = block.split_at_mut(2);
+            scale.copy_from_slice(&to_half(size));
+            for (byte, values) in packed.iter_mut().zip(values.as_chunks::<4>().0) {
+                let code = |x: f32| {
+                    let whole = (x * inverse).round();
+                    // One over a subnormal scale is infinite; the reference's codes are zero then.
+                    if whole.is_finite() { low_byte(whole).wrapping_add(1) & 3 } else { 0 }
+                };
+                *byte = code(values[0]) | code(values[1]) << 2 | code(values[2]) << 4 | code(values[3]) << 6;
+            }
+        }
+    }
+}
+
+/// Q4_0: codes from -8 to 7 times the scale.
+struct Symmetric4;
+
+impl Coding for Symmetric4 {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let scale = half([block[0], block[1]]);
+            for (value, code) in values.iter_mut().zip(nibbles(&block[2..])) {
+                *value = (i32::from(code) - 8) as f32 * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<18>();
+        if let Some(importance) = importance {
+            return weighted_symmetric::<V>(values, importance, 8, |i, scale, codes| {
+                if let Some(block) = blocks.get_mut(i) {
+                    block[..2].copy_from_slice(&to_half(scale));
+                    pack_nibbles(codes, &mut block[2..]);
+                }
+            });
+        }
+        for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
+            let scale = largest(values) / -8.0;
+            let inverse = inverse(scale);
+            block[..2].copy_from_slice(&to_half(scale));
+            let codes = values.map(|x| (low_byte((x * inverse + 8.5).trunc()) as i8).min(15) as u8);
+            pack_nibbles(&codes, &mut block[2..]);
+        }
+    }
+}
+
+/// Q4_1: codes from 0 to 15 times the scale, and a least value.
+struct Offset4;
+
+impl Coding for Offset4 {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            for (value, code) in values.iter_mut().zip(nibbles(&block[4..])) {
+                *value = f32::from(code) * scale + least;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<20>();
+        if let Some(importance) = importance {
+            return weighted_offset::<V>(values, importance, 15, |i, scale, least, codes| {
+                if let Some(block) = blocks.get_mut(i) {
+                    block[..2].copy_from_slice(&to_half(scale));
+                    block[2..4].copy_from_slice(&to_half(least));
+                    pack_nibbles(codes, &mut block[4..]);
+                }
+            });
+        }
+        for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
+            let (least, largest) = ends(values);
+            let scale = (largest - least) / 15.0;
+            let inverse = inverse(scale);
+            block[..2].copy_from_slice(&to_half(scale));
+            block[2..4].copy_from_slice(&to_half(least));
+            let codes = values.map(|x| (low_byte(((x - least) * inverse + 0.5).trunc()) as i8).min(15) as u8);
+            pack_nibbles(&codes, &mut block[4..]);
+        }
+    }
+}
+
+/// Q5_0: codes from -16 to 15 times the scale.
+struct Symmetric5;
+
+impl Coding for Symmetric5 {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let scale = half([block[0], block[1]]);
+            for (value, code) in values.iter_mut().zip(five_bits(&block[6..], [block[2], block[3], block[4], block[5]])) {
+                *value = (i32::from(code) - 16) as f32 * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<22>();
+        let write = |block: &mut [u8; 22], scale: f32, codes: &[u8; 32]| {
+            block[..2].copy_from_slice(&to_half(scale));
+            block[2..6].copy_from_slice(&fifth_bits(codes));
+            pack_nibbles(codes, &mut block[6..]);
+        };
+        if let Some(importance) = importance {
+            return weighted_symmetric::<V>(values, importance, 16, |i, scale, codes| {
+                if let Some(block) = blocks.get_mut(i) {
+                    write(block, scale, codes);
+                }
+            });
+        }
+        for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
+            let scale = largest(values) / -16.0;
+            let inverse = inverse(scale);
+            let codes = values.map(|x| (low_byte((x * inverse + 16.5).trunc()) as i8).min(31) as u8);
+            write(block, scale, &codes);
+        }
+    }
+}
+
+/// Q5_1: codes from 0 to 31 times the scale, and a least value.
+struct Offset5;
+
+impl Coding for Offset5 {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            for (value, code) in values.iter_mut().zip(five_bits(&block[8..], [block[4], block[5], block[6], block[7]])) {
+                *value = f32::from(code) * scale + least;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        let (blocks, _) = bytes.as_chunks_mut::<24>();
+        let write = |block: &mut [u8; 24], scale: f32, least: f32, codes: &[u8; 32]| {
+            block[..2].copy_from_slice(&to_half(scale));
+            block[2..4].copy_from_slice(&to_half(least));
+            block[4..8].copy_from_slice(&fifth_bits(codes));
+            pack_nibbles(codes, &mut block[8..]);
+        };
+        if let Some(importance) = importance {
+            return weighted_offset::<V>(values, importance, 31, |i, scale, least, codes| {
+                if let Some(block) = blocks.get_mut(i) {
+                    write(block, scale, least, codes);
+                }
+            });
+        }
+        for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
+            let (least, largest) = ends(values);
+            let scale = (largest - least) / 31.0;
+            let inverse = inverse(scale);
+            let codes = values.map(|x| low_byte(((x - least) * inverse + 0.5).trunc()));
+            write(block, scale, least, &codes);
+        }
+    }
+}
+
+/// The scale of a block of bytes, and its codes.
+#[inline(always)]
+fn to_bytes(block: &[f32; 32]) -> (f32, [u8; 32]) {
+    let scale = largest_size(block) / 127.0;
+    let inverse = inverse(scale);
+    (scale, block.map(|x| low_byte((x * inverse).round())))
+}
+
+/// Q8_0: signed bytes times the scale.
+struct Bytes;
+
+impl Coding for Bytes {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<34>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let scale = half([block[0], block[1]]);
+            for (value, code) in values.iter_mut().zip(&block[2..]) {
+                *value = f32::from(*code as i8) * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<34>().0.iter_mut().zip(values.as_chunks::<32>().0) {
+            let (scale, codes) = to_bytes(values);
+            block[..2].copy_from_slice(&to_half(scale));
+            block[2..].copy_from_slice(&codes);
+        }
+    }
+}
+
+/// Q8_1: as Q8_0, and after the scale the sum of the codes times it, which decoding has no use for.
+struct BytesAndSum;
+
+impl Coding for BytesAndSum {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<32>().0) {
+            let scale = half([block[0], block[1]]);
+            for (value, code) in values.iter_mut().zip(&block[4..]) {
+                *value = f32::from(*code as i8) * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<32>().0) {
+            let (scale, codes) = to_bytes(values);
+            let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
+            block[..2].copy_from_slice(&to_half(scale));
+            block[2..4].copy_from_slice(&to_half(sum as f32 * scale));
+            block[4..].copy_from_slice(&codes);
+        }
+    }
+}

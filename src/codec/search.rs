@@ -1,0 +1,332 @@
+//! The searches for scales that types share: for each block, the scale (and least value) whose codes give the smallest weighted
+//! error. After `make_qx_quants`, `make_q3_quants`, `make_qkx2_quants`, `make_qkx3_quants` and `make_qp_quants` of ggml-quants.c.
+//!
+//! One lane works on one block: `x[i]` holds element `i` of every block, and every block's sums run in the reference's order.
+//! The codes that a search ends with follow from what it returns, and most types never need them: they are computed when asked for.
+
+use super::simd::Lanes;
+
+/// Numbers whose nearest whole number is in the low bits of the mantissa once [`super::simd::ROUND`] is added.
+const IN_RANGE: f32 = 4_194_303.0;
+
+/// Blocks whose largest size is under this are all zero.
+const ZERO: f32 = 1e-15;
+
+/// The nearest whole number, ties to even, as the reference computes it: exact for sizes under 2^22, and for the rest whatever
+/// its way with bits gives.
+#[inline(always)]
+pub(super) fn nearest(value: f32) -> i32 {
+    ((value + super::simd::ROUND).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+}
+
+/// A block as `scale * code`, codes from `-most` to `most - 1`.
+#[derive(Clone, Copy)]
+pub(super) struct Symmetric<V: Lanes> {
+    /// The scale; zero for a block of zeros.
+    pub(super) scale: V,
+    /// The codes are the nearest whole numbers of `x * inverse`; NaN for a block of zeros.
+    pub(super) inverse: V,
+}
+
+/// [`nearest`] within limits, for quotients that may be of any size.
+#[inline(always)]
+fn nearest_within<V: Lanes>(value: V, least: V, most: V) -> V {
+    let rounded = value.round_within(least, most);
+    let in_range = value.abs().lt(V::splat(IN_RANGE));
+    if V::all(in_range) {
+        return rounded;
+    }
+    V::select(in_range, rounded, value.map(|value| nearest(value) as f32).max(least).min(most))
+}
+
+/// What a search by [`symmetric`] ends with as the code of `x`, counted from zero. A block of zeros has zeros.
+#[inline(always)]
+pub(super) fn symmetric_code(x: f32, inverse: f32, most: i32) -> u8 {
+    if inverse.is_nan() { 0 } else { (most + nearest(inverse * x).min(most - 1).max(-most)) as u8 }
+}
+
+/// The largest size, and the first number that has it.
+#[inline(always)]
+fn largest<V: Lanes, const N: usize>(x: &[V; N]) -> (V, V) {
+    let (mut size, mut value) = (V::splat(0.0), V::splat(0.0));
+    for &x in x {
+        let larger = size.lt(x.abs());
+        size = V::select(larger, x.abs(), size);
+        value = V::select(larger, x, value);
+    }
+    (size, value)
+}
+
+/// The weighted sums of `x * code` and of `code * code` under a scale. (A closure would not be compiled for the instruction set.)
+#[inline(always)]
+fn symmetric_sums<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], weighted: &[V; N], inverse: V, most: i32) -> (V, V) {
+    let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
+    let (mut sum_lx, mut sum_l2) = (V::splat(0.0), V::splat(0.0));
+    for i in 0..N {
+        let code = (inverse * x[i]).round_within(low, high);
+        sum_lx = sum_lx + weighted[i] * code;
+        sum_l2 = sum_l2 + weights[i] * code * code;
+    }
+    (sum_lx, sum_l2)
+}
+
+/// Tries nineteen scales about the one that takes the number of largest size to `-most`.
+#[inline(always)]
+pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], most: i32) -> Symmetric<V> {
+    let zero = V::splat(0.0);
+    let (size, value) = largest(x);
+    let mut weighted = [zero; N];
+    for i in 0..N {
+        weighted[i] = weights[i] * x[i];
+    }
+    let mut inverse = V::splat(-most as f32) / value;
+    let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, most);
+    let mut scale = V::select(sum_l2.eq(zero), zero, sum_lx / sum_l2);
+    let mut best = scale * sum_lx;
+    for step in (-9..=9).filter(|step| *step != 0) {
+        let tried = V::splat(-(most as f32 + 0.1 * step as f32)) / value;
+        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, tried, most);
+        let better = V::and(zero.lt(sum_l2), (best * sum_l2).lt(sum_lx * sum_lx));
+        if V::any(better) {
+            inverse = V::select(better, tried, inverse);
+            scale = V::select(better, sum_lx / sum_l2, scale);
+            best = V::select(better, scale * sum_lx, best);
+        }
+    }
+    let empty = size.lt(V::splat(ZERO));
+    Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(f32::NAN), inverse) }
+}
+
+/// Starts with the scale that takes the number of largest size to `-most`, and changes single codes while that helps, weighted by
+/// the squares of `x`. Gives the scale, and the codes counted from zero.
+#[inline(always)]
+pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32) -> (V, [V; N]) {
+    let zero = V::splat(0.0);
+    let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
+    let (size, value) = largest(x);
+    let inverse = V::splat(-most as f32) / value;
+    let mut codes = [zero; N];
+    let (mut sum_lx, mut sum_l2) = (zero, zero);
+    for i in 0..N {
+        codes[i] = (inverse * x[i]).round_within(low, high);
+        let weight = x[i] * x[i];
+        sum_lx = sum_lx + weight * x[i] * codes[i];
+        sum_l2 = sum_l2 + weight * codes[i] * codes[i];
+    }
+    for _ in 0..5 {
+        let mut changed = false;
+        for i in 0..N {
+            let weight = x[i] * x[i];
+            let rest_lx = sum_lx - weight * x[i] * codes[i];
+            let rest_l2 = sum_l2 - weight * codes[i] * codes[i];
+            let positive = zero.lt(rest_lx);
+            let code = nearest_within(V::select(positive, x[i] * rest_l2 / rest_lx, zero), low, high);
+            let lx = rest_lx + weight * x[i] * code;
+            let l2 = rest_l2 + weight * code * code;
+            let moved = V::and(positive, zero.lt((code - codes[i]).abs()));
+            let better = V::and(moved, V::and(zero.lt(l2), (sum_lx * sum_lx * l2).lt(lx * lx * sum_l2)));
+            if V::any(better) {
+                changed = true;
+                codes[i] = V::select(better, code, codes[i]);
+                sum_lx = V::select(better, lx, sum_lx);
+                sum_l2 = V::select(better, l2, sum_l2);
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    let empty = size.lt(V::splat(ZERO));
+    for code in &mut codes {
+        *code = V::select(empty, zero, *code + V::splat(most as f32));
+    }
+    let scale = V::select(zero.lt(sum_l2), sum_lx / sum_l2, zero);
+    (V::select(empty, zero, scale), codes)
+}
+
+/// The scales that [`offset`] tries: `(first + step * delta + most) / range` for steps from zero on.
+#[derive(Clone, Copy)]
+pub(super) struct Steps {
+    pub(super) first: f32,
+    pub(super) delta: f32,
+    pub(super) last: i32,
+}
+
+/// A block as `scale * code + least`, codes from zero to `most`.
+#[derive(Clone, Copy)]
+pub(super) struct Offset<V: Lanes> {
+    pub(super) scale: V,
+    /// The least value; never above zero.
+    pub(super) least: V,
+    /// The codes are the nearest whole numbers of `(x - base) * inverse`.
+    pub(super) inverse: V,
+    pub(super) base: V,
+}
+
+/// The lanes of an [`Offset`] as numbers; more than there are lanes are zero.
+pub(super) struct Unpacked {
+    pub(super) scale: [f32; 16],
+    pub(super) least: [f32; 16],
+    pub(super) inverse: [f32; 16],
+    pub(super) base: [f32; 16],
+}
+
+impl<V: Lanes> Offset<V> {
+    #[inline(always)]
+    pub(super) fn unpack(self) -> Unpacked {
+        let lanes = |lanes: V| {
+            let mut numbers = [0.0; 16];
+            lanes.store(&mut numbers);
+            numbers
+        };
+        Unpacked { scale: lanes(self.scale), least: lanes(self.least), inverse: lanes(self.inverse), base: lanes(self.base) }
+    }
+}
+
+/// What a search by [`offset`] ends with as the code of `x`.
+#[inline(always)]
+pub(super) fn offset_code(x: f32, inverse: f32, base: f32, most: i32) -> u8 {
+    nearest(inverse * (x - base)).min(most).max(0) as u8
+}
+
+/// Tries scales, each with the least-squares scale and least value of its codes. The error is the weighted sum of squares, or of
+/// sizes if `ABSOLUTE`.
+#[inline(always)]
+pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N], weights: &[V; N], most: i32, steps: Steps) -> Offset<V> {
+    let (zero, one, levels) = (V::splat(0.0), V::splat(1.0), V::splat(most as f32));
+    let (mut least, mut largest) = (x[0], x[0]);
+    let mut sum_w = weights[0];
+    let mut sum_x = sum_w * x[0];
+    for i in 1..N {
+        least = x[i].min(least);
+        largest = x[i].max(largest);
+        sum_w = sum_w + weights[i];
+        sum_x = sum_x + weights[i] * x[i];
+    }
+    least = V::select(zero.lt(least), zero, least);
+    let flat = largest.eq(least);
+    let first_least = least;
+
+    let mut codes = [zero; N];
+    let error = |scale: V, least: V, codes: &[V; N]| {
+        let mut error = zero;
+        for i in 0..N {
+            let off = scale * codes[i] + least - x[i];
+            error = error + weights[i] * if ABSOLUTE { off.abs() } else { off * off };
+        }
+        error
+    };
+
+    let mut inverse = levels / (largest - least);
+    let mut base = least;
+    let mut scale = one / inverse;
+    for i in 0..N {
+        codes[i] = (inverse * (x[i] - least)).round_within(zero, levels);
+    }
+    let mut best = error(scale, least, &codes);
+    for step in 0..=steps.last {
+        let range = V::select(flat, one, largest - least);
+        let tried = V::splat(steps.first + steps.delta * step as f32 + most as f32) / range;
+        let (mut sum_l, mut sum_l2, mut sum_xl) = (zero, zero, zero);
+        let mut sum = |i: usize, code: V| {
+            codes[i] = code;
+            let weighted = weights[i] * code;
+            sum_l = sum_l + weighted;
+            sum_l2 = sum_l2 + weighted * code;
+            sum_xl = sum_xl + weighted * x[i];
+        };
+        // The least value moves as the search goes on, and the products may leave the range in which rounding is simple.
+        let reach = tried.abs() * (largest - least).abs().max((first_least - least).abs());
+        if V::all(reach.lt(V::splat(IN_RANGE))) {
+            for (i, x) in x.iter().enumerate() {
+                sum(i, (tried * (*x - least)).round_within(zero, levels));
+            }
+        } else {
+            for (i, x) in x.iter().enumerate() {
+                sum(i, nearest_within(tried * (*x - least), zero, levels));
+            }
+        }
+        let det = sum_w * sum_l2 - sum_l * sum_l;
+        let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
+        let mut this_least = (sum_l2 * sum_x - sum_l * sum_xl) / det;
+        let positive = zero.lt(this_least);
+        this_least = V::select(positive, zero, this_least);
+        this_scale = V::select(positive, sum_xl / sum_l2, this_scale);
+        let tried_error = error(this_scale, this_least, &codes);
+        let better = V::and(zero.lt(det), tried_error.lt(best));
+        if V::any(better) {
+            best = V::select(better, tried_error, best);
+            inverse = V::select(better, tried, inverse);
+            base = V::select(better, least, base);
+            scale = V::select(better, this_scale, scale);
+            least = V::select(better, this_least, least);
+        }
+    }
+    Offset {
+        scale: V::select(flat, zero, scale),
+        least: V::select(flat, first_least, least),
+        inverse: V::select(flat, zero, inverse),
+        base: V::select(flat, zero, base),
+    }
+}
+
+/// Non-negative numbers as `scale * code`, codes from zero to `most`: tries nine scales, then changes single codes while that
+/// helps. The reference keeps its codes in bytes, and so do negative numbers wrap here. Gives the scale.
+pub(super) fn positive(x: &[f32], weights: &[f32], most: i32, codes: &mut [u8]) -> f32 {
+    let largest = x.iter().fold(0.0, |largest, x| if largest > *x { largest } else { *x });
+    if largest < ZERO {
+        codes.fill(0);
+        return 0.0;
+    }
+    let mut inverse = most as f32 / largest;
+    let scale = 1.0 / inverse;
+    let mut best = 0.0;
+    for (x, weight) in x.iter().zip(weights) {
+        let off = x - scale * f32::from(nearest(inverse * x) as u8);
+        best += weight * off * off;
+    }
+    for step in (-4..=4).filter(|step| *step != 0) {
+        let tried = (0.1 * step as f32 + most as f32) / largest;
+        let scale = 1.0 / tried;
+        let mut error = 0.0;
+        for (x, weight) in x.iter().zip(weights) {
+            let off = x - scale * nearest(tried * x).min(most) as f32;
+            error += weight * off * off;
+        }
+        if error < best {
+            best = error;
+            inverse = tried;
+        }
+    }
+    let (mut sum_lx, mut sum_l2) = (0.0, 0.0);
+    for ((x, weight), kept) in x.iter().zip(weights).zip(codes.iter_mut()) {
+        let code = nearest(inverse * x).min(most);
+        *kept = code as u8;
+        sum_lx += weight * x * code as f32;
+        sum_l2 += weight * code as f32 * code as f32;
+    }
+    for _ in 0..5 {
+        let mut changed = false;
+        for ((x, weight), kept) in x.iter().zip(weights).zip(codes.iter_mut()) {
+            let old = f32::from(*kept);
+            let mut lx = sum_lx - weight * x * old;
+            let mut l2 = sum_l2 - weight * old * old;
+            if lx > 0.0 && l2 > 0.0 {
+                let code = nearest(x * l2 / lx).min(most);
+                if code != i32::from(*kept) {
+                    lx += weight * x * code as f32;
+                    l2 += weight * code as f32 * code as f32;
+                    if lx * lx * sum_l2 > sum_lx * sum_lx * l2 {
+                        *kept = code as u8;
+                        (sum_lx, sum_l2) = (lx, l2);
+                        changed = true;
+                    }
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    if sum_l2 > 0.0 { sum_lx / sum_l2 } else { 0.0 }
+}

@@ -1,0 +1,295 @@
+//! Code for the machine at hand: the widest vectors that it has are found out at run time.
+//!
+//! A [`Kernel`] is written once, over [`Lanes`] of any number, and compiled for each instruction set. Every lane does what one
+//! number would do, in the same order and without fused multiply-add, so that all sets give the same bits.
+
+// What is unsafe here: calling a function that was compiled for an instruction set, which is sound once the set was found.
+#![allow(unsafe_code)]
+
+use std::ops::{Add, Div, Mul, Sub};
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Single-precision numbers that are worked on side by side. Lanes do not see each other.
+pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
+    /// How many.
+    const COUNT: usize;
+    /// A truth value for each lane.
+    type Mask: Copy;
+
+    /// The same number in every lane.
+    fn splat(value: f32) -> Self;
+    /// `values[lane * stride]` for each lane.
+    fn gather(values: &[f32], stride: usize) -> Self;
+    /// The first numbers of a slice.
+    fn load(values: &[f32]) -> Self;
+    /// Writes the lanes to the start of a slice.
+    fn store(self, values: &mut [f32]);
+    /// The size of each number.
+    fn abs(self) -> Self;
+    /// The square root of each number.
+    fn sqrt(self) -> Self;
+    /// `self > other ? self : other`: the other, where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// `self < other ? self : other`: the other, where either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// Whether `self < other`.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// Whether `self == other`.
+    fn eq(self, other: Self) -> Self::Mask;
+    /// Both.
+    fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask;
+    /// Whether any lane is true.
+    fn any(mask: Self::Mask) -> bool;
+    /// Whether every lane is true.
+    fn all(mask: Self::Mask) -> bool;
+    /// What a function gives for each lane.
+    fn map(self, function: impl Fn(f32) -> f32) -> Self;
+    /// Each lane from one or the other.
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+
+    /// The nearest whole number within limits, ties to even, for sizes under 2^22. Others, and NaN, end at a limit.
+    #[inline(always)]
+    fn round_within(self, least: Self, most: Self) -> Self {
+        let magic = Self::splat(ROUND);
+        ((self + magic) - magic).max(least).min(most)
+    }
+}
+
+/// Adding this number (1.5 x 2^23) to one of a size under 2^22 leaves its nearest whole number in the low bits of the mantissa.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
+/// Lanes in plain Rust, for the compiler to put into whatever vectors there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<const N: usize>([f32; N]);
+
+macro_rules! lane_by_lane {
+    ($($op:ident $method:ident $assign:tt),*) => {$(
+        impl<const N: usize> $op for Plain<N> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(mut self, other: Self) -> Self {
+                for i in 0..N {
+                    self.0[i] $assign other.0[i];
+                }
+                self
+            }
+        }
+    )*};
+}
+
+lane_by_lane!(Add add +=, Sub sub -=, Mul mul *=, Div div /=);
+
+impl<const N: usize> Lanes for Plain<N> {
+    const COUNT: usize = N;
+    type Mask = [bool; N];
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; N])
+    }
+
+    #[inline(always)]
+    fn gather(values: &[f32], stride: usize) -> Self {
+        let mut lanes = [0.0; N];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = values[i * stride];
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32]) -> Self {
+        let mut lanes = [0.0; N];
+        lanes.copy_from_slice(&values[..N]);
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32]) {
+        values[..N].copy_from_slice(&self.0);
+    }
+
+    #[inline(always)]
+    fn abs(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.abs();
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn sqrt(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.sqrt();
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn max(mut self, other: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] };
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn min(mut self, other: Self) -> Self {
+        for i in 0..N {
+            self.0[i] = if self.0[i] < other.0[i] { self.0[i] } else { other.0[i] };
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        let mut mask = [false; N];
+        for (i, lane) in mask.iter_mut().enumerate() {
+            *lane = self.0[i] < other.0[i];
+        }
+        mask
+    }
+
+    #[inline(always)]
+    fn eq(self, other: Self) -> Self::Mask {
+        let mut mask = [false; N];
+        for (i, lane) in mask.iter_mut().enumerate() {
+            *lane = self.0[i] == other.0[i];
+        }
+        mask
+    }
+
+    #[inline(always)]
+    fn and(mut one: Self::Mask, other: Self::Mask) -> Self::Mask {
+        for i in 0..N {
+            one[i] &= other[i];
+        }
+        one
+    }
+
+    #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        mask.iter().fold(false, |any, lane| any | lane)
+    }
+
+    #[inline(always)]
+    fn all(mask: Self::Mask) -> bool {
+        mask.iter().fold(true, |all, lane| all & lane)
+    }
+
+    #[inline(always)]
+    fn map(mut self, function: impl Fn(f32) -> f32) -> Self {
+        for lane in &mut self.0 {
+            *lane = function(*lane);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, mut no: Self) -> Self {
+        for (i, lane) in no.0.iter_mut().enumerate() {
+            *lane = if mask[i] { yes.0[i] } else { *lane };
+        }
+        no
+    }
+}
+
+/// Work that is compiled for each instruction set. `run` and what it calls must be inlined (`#[inline(always)]`).
+pub(crate) trait Kernel {
+    /// What comes out.
+    type Output;
+    /// Does the work.
+    fn run<V: Lanes>(self) -> Self::Output;
+}
+
+/// Does the work with the widest vectors of this machine.
+pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
+    level().run(kernel)
+}
+
+/// An instruction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// What every machine of the target has.
+    Base,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The sets that this machine has, the best one last.
+    fn found() -> impl Iterator<Item = Self> {
+        [
+            Some(Self::Base),
+            #[cfg(target_arch = "x86_64")]
+            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")).then_some(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            (is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("bmi2"))
+            .then_some(Self::Avx512),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,bmi2")]
+        fn avx2<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run::<x86::Avx2>()
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi2")]
+        fn avx512<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run::<x86::Avx512>()
+        }
+
+        match self {
+            Self::Base => kernel.run::<Plain<4>>(),
+            // SAFETY: a level is only made by `found`, which has seen that the machine has these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512(kernel) },
+        }
+    }
+}
+
+/// The best instruction set of this machine.
+fn level() -> Level {
+    #[cfg(test)]
+    if let Some(level) = tests::FORCED.get() {
+        return level;
+    }
+    static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+    *BEST.get_or_init(|| Level::found().last().unwrap_or(Level::Base))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// Does the same once on each instruction set of this machine.
+    pub(crate) fn on_each_level(mut work: impl FnMut(Level)) {
+        for level in Level::found() {
+            FORCED.set(Some(level));
+            work(level);
+        }
+        FORCED.set(None);
+    }
+}

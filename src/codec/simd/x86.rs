@@ -1,0 +1,195 @@
+//! Lanes in the vectors of AVX2 and AVX-512.
+
+// What is unsafe here: the instructions. These lanes are only worked on inside code that was compiled for their instruction set and
+// entered once the machine was seen to have it: `Level::run` is the one place that names them.
+
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Sub};
+
+use super::Lanes;
+
+macro_rules! operators {
+    ($lanes:ident, $($op:ident $method:ident $instruction:ident),*) => {$(
+        impl $op for $lanes {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                // SAFETY: the machine has the instruction, as said above.
+                Self(unsafe { $instruction(self.0, other.0) })
+            }
+        }
+    )*};
+}
+
+/// What both sets write alike.
+macro_rules! common {
+    ($count:literal, $splat:ident, $load:ident, $store:ident, $sqrt:ident, $max:ident, $min:ident) => {
+        const COUNT: usize = $count;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: the machine has the instruction.
+            Self(unsafe { $splat(value) })
+        }
+
+        #[inline(always)]
+        fn gather(values: &[f32], stride: usize) -> Self {
+            let mut lanes = [0.0; $count];
+            let values = &values[..($count - 1) * stride + 1];
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                *lane = values[i * stride];
+            }
+            Self::load(&lanes)
+        }
+
+        #[inline(always)]
+        fn load(values: &[f32]) -> Self {
+            let values: &[f32] = &values[..$count];
+            // SAFETY: the machine has the instruction, and the slice has as many numbers as it reads, from any address.
+            Self(unsafe { $load(values.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn store(self, values: &mut [f32]) {
+            let values: &mut [f32] = &mut values[..$count];
+            // SAFETY: the machine has the instruction, and the slice has as many numbers as it writes, to any address.
+            unsafe { $store(values.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            // SAFETY: the machine has the instruction.
+            Self(unsafe { $sqrt(self.0) })
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: the machine has the instruction.
+            Self(unsafe { $max(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn min(self, other: Self) -> Self {
+            // SAFETY: the machine has the instruction.
+            Self(unsafe { $min(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn map(self, function: impl Fn(f32) -> f32) -> Self {
+            let mut lanes = [0.0; $count];
+            self.store(&mut lanes);
+            for lane in &mut lanes {
+                *lane = function(*lane);
+            }
+            Self::load(&lanes)
+        }
+    };
+}
+
+/// Eight lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(__m256);
+
+operators!(Avx2, Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
+
+impl Lanes for Avx2 {
+    common!(8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_sqrt_ps, _mm256_max_ps, _mm256_min_ps);
+
+    /// All bits of a lane, or none.
+    type Mask = __m256;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
+    }
+
+    #[inline(always)]
+    fn eq(self, other: Self) -> Self::Mask {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }
+    }
+
+    #[inline(always)]
+    fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm256_and_ps(one, other) }
+    }
+
+    #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm256_movemask_ps(mask) != 0 }
+    }
+
+    #[inline(always)]
+    fn all(mask: Self::Mask) -> bool {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm256_movemask_ps(mask) == 0xff }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm256_blendv_ps(no.0, yes.0, mask) })
+    }
+}
+
+/// Sixteen lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(__m512);
+
+operators!(Avx512, Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
+
+impl Lanes for Avx512 {
+    common!(16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_sqrt_ps, _mm512_max_ps, _mm512_min_ps);
+
+    /// A bit a lane.
+    type Mask = __mmask16;
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm512_abs_ps(self.0) })
+    }
+
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
+    }
+
+    #[inline(always)]
+    fn eq(self, other: Self) -> Self::Mask {
+        // SAFETY: the machine has the instruction.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
+    }
+
+    #[inline(always)]
+    fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask {
+        one & other
+    }
+
+    #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        mask != 0
+    }
+
+    #[inline(always)]
+    fn all(mask: Self::Mask) -> bool {
+        mask == !0
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm512_mask_blend_ps(mask, no.0, yes.0) })
+    }
+}

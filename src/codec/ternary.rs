@@ -1,0 +1,93 @@
+//! TQ1_0 and TQ2_0: -1, 0 or 1 times a half-precision scale, 256 to a block (`block_tq1_0`, `block_tq2_0` in ggml-common.h).
+
+use super::Codec;
+use super::block::{Coding, half, low_byte, to_half};
+use super::simd::Lanes;
+use crate::model::DType;
+
+pub(super) const TQ1_0: Codec = Codec::blocks::<Fifths>(DType::TQ1_0);
+pub(super) const TQ2_0: Codec = Codec::blocks::<Quarters>(DType::TQ2_0);
+
+/// The scale of a block, its largest size, and its codes from zero to two.
+#[inline(always)]
+fn quantise(block: &[f32; 256]) -> (f32, [u8; 256]) {
+    let scale = f32::from_bits(block.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)));
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    // One over a subnormal scale is infinite, and so are the products: their low byte is zero, as in the reference.
+    (scale, block.map(|x| low_byte((x * inverse).round()).wrapping_add(1)))
+}
+
+/// TQ1_0: five codes a byte, as a fraction of 256 whose digits to base three they are; the last sixteen codes, four a byte.
+struct Fifths;
+
+/// Runs of packed bytes: where the first is, how many there are (codes that far apart share a byte), codes a byte, the first code.
+const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 5, 0), (32, 16, 5, 160), (48, 4, 4, 240)];
+
+impl Coding for Fifths {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
+            let scale = half([block[52], block[53]]);
+            for (byte, count, codes, value) in RUNS {
+                let mut power = 1u8;
+                for code in 0..codes {
+                    for i in 0..count {
+                        // The digits before this one overflow, and the next is the whole part of three times the rest.
+                        let rest = block[byte + i].wrapping_mul(power);
+                        let digit = (u16::from(rest) * 3) >> 8;
+                        values[value + code * count + i] = (i32::from(digit) - 1) as f32 * scale;
+                    }
+                    power = power.wrapping_mul(3);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<54>().0.iter_mut().zip(values.as_chunks::<256>().0) {
+            let (scale, codes) = quantise(values);
+            for (byte, count, digits, first) in RUNS {
+                for i in 0..count {
+                    let number = |digit| if digit < digits { codes[first + digit * count + i] } else { 0 };
+                    let number = (0..5).fold(0u8, |all, digit| all.wrapping_mul(3).wrapping_add(number(digit)));
+                    // Rounded up, so that the digits come out again.
+                    block[byte + i] = ((u16::from(number) * 256).wrapping_add(242) / 243) as u8;
+                }
+            }
+            block[52..].copy_from_slice(&to_half(scale));
+        }
+    }
+}
+
+/// TQ2_0: four codes of two bits a byte, 32 apart.
+struct Quarters;
+
+impl Coding for Quarters {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (block, values) in bytes.as_chunks::<66>().0.iter().zip(values.as_chunks_mut::<256>().0) {
+            let scale = half([block[64], block[65]]);
+            for (packed, values) in block.as_chunks::<32>().0.iter().zip(values.as_chunks_mut::<128>().0) {
+                for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                    for (value, packed) in values.iter_mut().zip(packed) {
+                        *value = (i32::from(packed >> (2 * i) & 3) - 1) as f32 * scale;
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (block, values) in bytes.as_chunks_mut::<66>().0.iter_mut().zip(values.as_chunks::<256>().0) {
+            let (scale, codes) = quantise(values);
+            for (packed, codes) in block.as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<128>().0) {
+                for i in 0..32 {
+                    packed[i] = (codes[i] & 3) | (codes[i + 32] & 3) << 2 | (codes[i + 64] & 3) << 4 | (codes[i + 96] & 3) << 6;
+                }
+            }
+            block[64..].copy_from_slice(&to_half(scale));
+        }
+    }
+}
