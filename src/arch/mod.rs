@@ -6,5 +6,6 @@ pub mod imatrix;
 pub mod origin;
 pub mod packed;
 pub mod recipe;
+pub mod tokenizer;
 
 pub use draft::{CompanionFile, Content, Draft, Note, NoteKind, Source, Step};

@@ -26,3 +26,6 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// The most findings that are collected from one walk over a file.
 pub const FINDINGS: usize = 1_000;
+
+/// The most tokens of a vocabulary. The largest in use have about 262,000.
+pub const VOCABULARY: u64 = 1 << 24;

@@ -236,6 +236,8 @@ pub struct Array {
 #[derive(Debug, Clone)]
 enum ArrayData {
     Values(Arc<[Value]>),
+    /// The bytes of the elements as a little-endian GGUF lays them out.
+    Encoded(Arc<[u8]>),
     /// The bytes of the elements in the file, already walked over once, so known to be whole.
     File {
         map: Arc<Map>,
@@ -255,6 +257,38 @@ impl Array {
     /// An array of strings that are in memory.
     pub fn strings<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
         Self::new(ValueType::String, values.into_iter().map(|text| Value::String(text.into())).collect())
+    }
+
+    /// An array of bytes that are in memory.
+    pub fn u8s(values: Vec<u8>) -> Self {
+        Self { elem: ValueType::U8, len: values.len() as u64, data: ArrayData::Encoded(values.into()) }
+    }
+
+    /// An array of 32-bit numbers with a sign that are in memory, four bytes each: token types.
+    pub fn i32s(values: impl IntoIterator<Item = i32>) -> Self {
+        Self::encoded(ValueType::I32, values.into_iter().map(i32::to_le_bytes))
+    }
+
+    /// An array of single-precision numbers that are in memory, four bytes each: token scores.
+    pub fn f32s(values: impl IntoIterator<Item = f32>) -> Self {
+        Self::encoded(ValueType::F32, values.into_iter().map(f32::to_le_bytes))
+    }
+
+    /// An array of strings that are in memory as one run of bytes: hundreds of thousands of them cost little more than their text.
+    pub fn packed_strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Self {
+        let (mut bytes, mut len) = (Vec::new(), 0);
+        for value in values {
+            let text = value.as_ref();
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+            len += 1;
+        }
+        Self { elem: ValueType::String, len, data: ArrayData::Encoded(bytes.into()) }
+    }
+
+    fn encoded<const N: usize>(elem: ValueType, values: impl Iterator<Item = [u8; N]>) -> Self {
+        let bytes: Vec<u8> = values.flatten().collect();
+        Self { elem, len: (bytes.len() / N) as u64, data: ArrayData::Encoded(bytes.into()) }
     }
 
     /// An array whose elements lie at `range` of a mapped file, laid out as in GGUF. The reader has walked over them: they are whole.
@@ -291,6 +325,7 @@ impl Array {
     /// a writer can copy them without decoding.
     pub fn encoded_le(&self) -> Option<&[u8]> {
         match &self.data {
+            ArrayData::Encoded(bytes) => Some(bytes),
             ArrayData::File { map, range, endian: Endian::Little, wide: true } => map.bytes().get(range.clone()),
             _ => None,
         }
@@ -307,12 +342,18 @@ impl Array {
                     f(i as u64, value.as_str().unwrap_or_default())?;
                 }
             }
+            ArrayData::Encoded(bytes) => self.for_each_str_in(Cursor::new(bytes, Endian::Little), true, f)?,
             ArrayData::File { map, range, endian, wide } => {
-                let mut cursor = Cursor::new(map.bytes().get(range.clone()).unwrap_or_default(), *endian);
-                for i in 0..self.len {
-                    f(i, read_str(&mut cursor, *wide, "a string of an array")?)?;
-                }
+                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
+                self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f).map_err(|error| error.in_file(map.path()))?;
             }
+        }
+        Ok(())
+    }
+
+    fn for_each_str_in(&self, mut cursor: Cursor<'_>, wide: bool, mut f: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
+        for i in 0..self.len {
+            f(i, read_str(&mut cursor, wide, "a string of an array")?)?;
         }
         Ok(())
     }
@@ -336,6 +377,15 @@ pub struct ArrayIter<'a> {
     failed: bool,
 }
 
+impl ArrayIter<'_> {
+    fn decode_next(&mut self, bytes: &[u8], endian: Endian, wide: bool) -> Result<Value> {
+        let mut cursor = Cursor::new(bytes.get(self.pos..).unwrap_or_default(), endian);
+        let value = Value::read(&mut cursor, self.array.elem, wide);
+        self.pos += cursor.position() as usize;
+        value
+    }
+}
+
 impl Iterator for ArrayIter<'_> {
     type Item = Result<Value>;
 
@@ -345,12 +395,10 @@ impl Iterator for ArrayIter<'_> {
         }
         let item = match &self.array.data {
             ArrayData::Values(values) => Ok(values.get(self.next as usize)?.clone()),
+            ArrayData::Encoded(bytes) => self.decode_next(bytes, Endian::Little, true),
             ArrayData::File { map, range, endian, wide } => {
-                let bytes = map.bytes().get(range.start + self.pos..range.end).unwrap_or_default();
-                let mut cursor = Cursor::new(bytes, *endian);
-                let value = Value::read(&mut cursor, self.array.elem, *wide);
-                self.pos += cursor.position() as usize;
-                value.map_err(|error| error.in_file(map.path()))
+                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
+                self.decode_next(bytes, *endian, *wide).map_err(|error| error.in_file(map.path()))
             }
         };
         self.next += 1;
@@ -454,6 +502,21 @@ mod tests {
         assert_eq!(metadata.remove("b"), Some(Value::U32(1)));
         assert_eq!(metadata.get_u64("c"), Some(2));
         assert_eq!(metadata.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "c"]);
+    }
+
+    #[test]
+    fn packed_arrays_equal_those_of_single_values() {
+        let strings = Array::packed_strings(["a", "", "ü模"]);
+        assert_eq!(strings, Array::strings(["a", "", "ü模"]));
+        let mut seen = Vec::new();
+        let each = |i, text: &str| {
+            seen.push((i, text.to_owned()));
+            Ok(())
+        };
+        strings.for_each_str(each).unwrap();
+        assert_eq!(seen, [(0, "a".to_owned()), (1, String::new()), (2, "ü模".to_owned())]);
+        assert_eq!(Array::i32s([1, -2]), Array::new(ValueType::I32, vec![Value::I32(1), Value::I32(-2)]));
+        assert_eq!(Array::f32s([0.5]).encoded_le(), Some(&0.5f32.to_le_bytes()[..]));
     }
 
     #[test]

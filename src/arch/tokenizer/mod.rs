@@ -1,0 +1,366 @@
+//! Tokenizers: the files of a Hugging Face folder to the `tokenizer.*` keys of a GGUF, and back.
+//!
+//! The keys, their types and their values are those that llama.cpp's converter writes (conversion/*.py and gguf-py/gguf/vocab.py),
+//! but for `tokenizer.ggml.pre`, which is told from how the tokenizer splits text (see the `pre` module).
+#![allow(dead_code)]
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use crate::base::{Error, Result, limits};
+use crate::model::{Array, Metadata, Value};
+
+mod added;
+mod bytes;
+mod fast;
+mod folder;
+mod json;
+mod keys;
+mod pre;
+mod proto;
+mod special;
+mod spm;
+mod templates;
+mod unigram;
+mod vocabulary;
+
+use fast::Parts;
+use folder::Folder;
+use json::{TokenizerJson, Vocab};
+use keys::Role;
+use special::{Sources, Special};
+use spm::AddedTokens;
+use vocabulary::{Token, TokenType};
+
+/// The file of the tokenizers library.
+const JSON: &str = "tokenizer.json";
+
+/// Which files a family has its tokenizer in, and what it does with them: the `tokenizer` of a table in `arch/tables`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Llama and its kin: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.
+    Llama,
+    /// A SentencePiece model, else byte-level BPE (Qwen 2 and 3, DeepSeek).
+    SentencepieceOrBpe,
+    /// Byte-level BPE.
+    Bpe,
+    /// Gemma 1: a SentencePiece model, no space before the text, and the end of a turn that CodeGemma needs.
+    Gemma,
+    /// Gemma 2: a SentencePiece model, no space before the text.
+    Gemma2,
+    /// Gemma 3: as Gemma 2, else BPE.
+    Gemma3,
+    /// Phi-3: a SentencePiece model with tokens added as they are; Phi-4: byte-level BPE.
+    Phi3,
+    /// BERT: WordPiece.
+    Bert,
+    /// RoBERTa: byte-level BPE, else WordPiece.
+    Roberta,
+    /// XLM-RoBERTa: Unigram.
+    XlmRoberta,
+}
+
+/// A tokenizer as a GGUF holds it.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    keys: Metadata,
+    tokens: u64,
+    notes: Vec<String>,
+}
+
+impl Tokenizer {
+    /// The keys, in the order in which llama.cpp's converter writes them.
+    pub fn keys(&self) -> &Metadata {
+        &self.keys
+    }
+
+    /// How many tokens there are, padding included.
+    pub fn len(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens == 0
+    }
+
+    /// What was left out, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Writes the keys into a GGUF's metadata.
+    pub fn to_gguf(&self, metadata: &mut Metadata) {
+        for (key, value) in self.keys.iter() {
+            metadata.set(key, value.clone());
+        }
+    }
+}
+
+/// Reads the tokenizer of the Hugging Face folder at `path`.
+///
+/// `config`: what is in its `config.json`. `pre`: the name of the pre-tokenizer (`--pre`), which is told from the files without it.
+///
+/// # Errors
+/// The folder has no tokenizer of this kind; a file is too large or not what its name says; a token has an id past the vocabulary
+/// size of the config; the pre-tokenizer is none that llama.cpp knows.
+pub fn read(path: &Path, config: &Json, kind: Kind, pre: Option<&str>) -> Result<Tokenizer> {
+    let folder = Folder::new(path);
+    let tokenizer_config = folder.object("tokenizer_config.json")?;
+    let json: Option<TokenizerJson> = folder.json(JSON)?;
+    Build { folder, config, tokenizer_config, json, pre, out: Metadata::new(), tokens: 0, notes: Vec::new() }.read(kind)
+}
+
+/// A number of the config; that of a model's text part counts for more.
+fn setting(config: &Json, key: &str) -> Option<u64> {
+    let text = config.get("text_config").and_then(|config| config.get(key)).and_then(Json::as_u64);
+    text.or_else(|| config.get(key).and_then(Json::as_u64))
+}
+
+/// A number of tokens, within the limit.
+fn vocabulary_size(size: u64, folder: Folder<'_>) -> Result<usize> {
+    match usize::try_from(size) {
+        Ok(len) if size <= limits::VOCABULARY => Ok(len),
+        _ => Err(Error::limit(format!("expected at most {} tokens, found {size}", limits::VOCABULARY)).in_file(folder.path())),
+    }
+}
+
+/// A tokenizer under construction.
+struct Build<'a> {
+    folder: Folder<'a>,
+    config: &'a Json,
+    tokenizer_config: Option<Map<String, Json>>,
+    json: Option<TokenizerJson>,
+    pre: Option<&'a str>,
+    out: Metadata,
+    tokens: u64,
+    notes: Vec<String>,
+}
+
+impl Build<'_> {
+    fn read(mut self, kind: Kind) -> Result<Tokenizer> {
+        let class = |this: &Self| this.tokenizer_setting("tokenizer_class").and_then(Json::as_str).map(str::to_owned);
+        match kind {
+            Kind::Llama => self.llama()?,
+            Kind::SentencepieceOrBpe if self.folder.has(spm::FILE) => self.sentencepiece(AddedTokens::Interpreted)?,
+            Kind::SentencepieceOrBpe | Kind::Bpe => self.bpe()?,
+            Kind::Gemma => {
+                self.sentencepiece(AddedTokens::Interpreted)?;
+                // The reference gives every Gemma CodeGemma's end of a turn; its other three have no key in GGUF.
+                self.more_special(Role::Eot, 107)?;
+                self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
+            }
+            Kind::Gemma3 if !self.folder.has(spm::FILE) => self.bpe()?,
+            Kind::Gemma2 | Kind::Gemma3 => {
+                self.sentencepiece(AddedTokens::Interpreted)?;
+                self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
+            }
+            Kind::Phi3 if class(&self).as_deref() == Some("GPT2Tokenizer") => self.bpe()?,
+            Kind::Phi3 => self.sentencepiece(AddedTokens::Literal)?,
+            Kind::Roberta if self.json.is_some() => {
+                self.bpe()?;
+                self.token_type_count();
+            }
+            Kind::Bert | Kind::Roberta => self.wordpiece()?,
+            Kind::XlmRoberta => self.unigram()?,
+        }
+        Ok(Tokenizer { keys: self.out, tokens: self.tokens, notes: self.notes })
+    }
+
+    fn tokenizer_setting(&self, key: &str) -> Option<&Json> {
+        self.tokenizer_config.as_ref()?.get(key)
+    }
+
+    fn llama(&mut self) -> Result<()> {
+        if let Some(add) = self.tokenizer_setting("add_prefix_space").and_then(Json::as_bool) {
+            self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(add));
+        }
+        if self.folder.has(spm::FILE) {
+            self.sentencepiece(AddedTokens::Interpreted)?;
+        } else if self.json.as_ref().is_some_and(is_sentencepiece_style) {
+            self.sentencepiece_style()?;
+        } else {
+            self.bpe()?;
+        }
+        match setting(self.config, "vocab_size") {
+            // Code Llama
+            Some(32016) => self.more_special(Role::Eot, 32010)?,
+            // Granite's small code models and SmolLM
+            Some(49152) => {
+                self.out.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, model: &str, pre: &str) {
+        self.out.set(keys::MODEL, Value::String(model.to_owned()));
+        self.out.set(keys::PRE, Value::String(pre.to_owned()));
+    }
+
+    fn vocabulary(&mut self, tokens: &[Token], scored: bool) {
+        self.tokens = tokens.len() as u64;
+        vocabulary::write(tokens, scored, &mut self.out);
+    }
+
+    fn sources(&self, below: Option<u64>) -> Sources<'_> {
+        Sources {
+            folder: self.folder,
+            json: self.json.as_ref(),
+            tokenizer_config: self.tokenizer_config.as_ref(),
+            config: self.config,
+            below: below.and_then(|below| u32::try_from(below).ok()),
+        }
+    }
+
+    fn special(&mut self) -> Result<()> {
+        let special = Special::read(&self.sources(Some(self.tokens)), &Role::COMMON)?;
+        special.write(&mut self.out);
+        Ok(())
+    }
+
+    /// One role more, with the id that the family fixes for it.
+    fn more_special(&mut self, role: Role, id: u32) -> Result<()> {
+        let mut special = Special::read(&self.sources(None), &[role])?;
+        special.default_id(role, id);
+        special.write(&mut self.out);
+        Ok(())
+    }
+
+    fn token_type_count(&mut self) {
+        let count = setting(self.config, "type_vocab_size").and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+        self.out.set(keys::TOKEN_TYPE_COUNT, Value::U32(count));
+    }
+
+    fn sentencepiece(&mut self, added: AddedTokens) -> Result<()> {
+        let model = spm::read_model(self.folder)?.ok_or_else(|| self.missing(&[spm::FILE]))?;
+        let json_added = self.json.as_ref().map(|json| json.added_tokens.as_slice()).unwrap_or_default();
+        let tokenizer_config = self.tokenizer_config.as_ref();
+        let tokens = spm::tokens(self.folder, model, self.config, tokenizer_config, json_added, added, &mut self.notes)?;
+        self.head("llama", self.pre.unwrap_or("default"));
+        self.vocabulary(&tokens, true);
+        self.special()
+    }
+
+    fn sentencepiece_style(&mut self) -> Result<()> {
+        let vocab = self.vocab(&[JSON])?;
+        let tokens = self.parts(&vocab).scoreless_tokens()?;
+        self.head("llama", self.pre.unwrap_or("default"));
+        self.vocabulary(&tokens, true);
+        self.special()
+    }
+
+    fn bpe(&mut self) -> Result<()> {
+        let vocab = self.vocab(&[JSON, "vocab.json"])?;
+        let tokens = self.parts(&vocab).plain_tokens()?;
+        let pre = self.pre_name()?;
+        self.head("gpt2", &pre);
+        self.vocabulary(&tokens, false);
+        let merges = match self.json.as_mut().map(|json| std::mem::take(&mut json.model.merges.0)) {
+            Some(merges) if !merges.is_empty() => merges,
+            _ => self.merges_txt()?,
+        };
+        if !merges.is_empty() {
+            self.out.set(keys::MERGES, Value::Array(Array::packed_strings(merges)));
+        }
+        let special = Special::read(&self.sources(None), &Role::COMMON)?;
+        special.write(&mut self.out);
+        Ok(())
+    }
+
+    fn wordpiece(&mut self) -> Result<()> {
+        let vocab = self.vocab(&[JSON, "vocab.txt"])?;
+        let mut tokens = self.parts(&vocab).plain_tokens()?;
+        for token in &mut tokens {
+            // GGUF marks where a word starts instead of where it goes on.
+            if token.token_type != TokenType::Control {
+                token.text = match token.text.strip_prefix("##") {
+                    Some(rest) => rest.to_owned(),
+                    None => format!("\u{2581}{}", token.text),
+                };
+            }
+        }
+        self.token_type_count();
+        let pre = self.pre_name()?;
+        self.head("bert", &pre);
+        self.vocabulary(&tokens, false);
+        self.special()
+    }
+
+    /// How text is split: as told, or as `tokenizer.json` does; without that file, as the class does that goes with the other files.
+    fn pre_name(&self) -> Result<String> {
+        if let Some(pre) = self.pre {
+            return Ok(pre.to_owned());
+        }
+        let model_type = self.config.get("model_type").and_then(Json::as_str);
+        match &self.json {
+            Some(json) => pre::name(&json.pre_tokenizer, json.model.ignore_merges == Some(true), model_type)
+                .map(str::to_owned)
+                .map_err(|error| error.in_file(&self.folder.file(JSON))),
+            None if self.folder.has("vocab.txt") => Ok(pre::WORDPIECE.to_owned()),
+            None => match self.tokenizer_setting("tokenizer_class").and_then(Json::as_str) {
+                Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => Ok("qwen2".to_owned()),
+                Some("GPT2Tokenizer" | "GPT2TokenizerFast") | None => Ok("gpt-2".to_owned()),
+                Some(other) => Err(Error::unsupported(format!("expected {JSON} to tell how text is split, found none, and {other}"))
+                    .in_file(self.folder.path())
+                    .hint("name a pre-tokenizer of llama.cpp with --pre NAME")),
+            },
+        }
+    }
+
+    fn parts<'a>(&'a self, vocab: &'a Vocab) -> Parts<'a> {
+        Parts {
+            folder: self.folder,
+            json: self.json.as_ref(),
+            vocab,
+            tokenizer_config: self.tokenizer_config.as_ref(),
+            config: self.config,
+        }
+    }
+
+    /// The tokens with their ids from the first of `files` that is there.
+    fn vocab(&mut self, files: &[&str]) -> Result<Vocab> {
+        if let Some(json) = &mut self.json {
+            return Ok(std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new())));
+        }
+        for file in files {
+            if *file == "vocab.txt"
+                && let Some(text) = self.folder.text(file)?
+            {
+                return Ok(Vocab::Ids(text.lines().map(str::to_owned).zip(0..).collect()));
+            } else if let Some(vocab) = self.folder.json(file)? {
+                return Ok(vocab);
+            }
+        }
+        Err(self.missing(files))
+    }
+
+    fn merges_txt(&self) -> Result<Vec<String>> {
+        let Some(text) = self.folder.text("merges.txt")? else { return Ok(Vec::new()) };
+        let lines = text.lines().enumerate().filter(|(i, line)| !(*i == 0 && line.starts_with('#')));
+        Ok(lines
+            .filter_map(|(_, line)| {
+                let mut parts = line.split_whitespace();
+                match (parts.next(), parts.next(), parts.next()) {
+                    (Some(left), Some(right), None) => Some(format!("{left} {right}")),
+                    _ => None,
+                }
+            })
+            .collect())
+    }
+
+    fn missing(&self, files: &[&str]) -> Error {
+        Error::malformed(format!("expected a tokenizer in {}, found no such file", files.join(" or "))).in_file(self.folder.path())
+    }
+}
+
+/// BPE over characters with bytes as a way out, as converted from a SentencePiece model.
+fn is_sentencepiece_style(json: &TokenizerJson) -> bool {
+    json.model.kind() == "BPE"
+        && json.model.byte_fallback == Some(true)
+        && json.decoder.get("type").and_then(Json::as_str) == Some("Sequence")
+}

@@ -1,0 +1,230 @@
+//! `tokenizer.ggml.pre`: which of llama.cpp's pre-tokenizers splits text as a `tokenizer.json` does.
+//!
+//! llama.cpp's converter tells it by a hash over what the whole vocabulary makes of one text, and gives up on a vocabulary that it
+//! has not seen. Here it is told from what decides it: the steps that split text before the model sees it.
+//! Names and patterns: `llm_tokenizer_bpe` and `llama_vocab::impl::load` in src/llama-vocab.cpp.
+
+use serde_json::Value;
+
+use crate::base::text::shorten_to;
+use crate::base::{Error, Result};
+
+/// A row of the table: the steps, and the name of the pre-tokenizer that does the same.
+struct Row {
+    /// What [`steps`] makes of a `tokenizer.json`; a step that ends in `…` stands for all that start like it.
+    steps: &'static [&'static str],
+    name: &'static str,
+    /// Models (`model_type` in config.json) that have a name of their own for the same steps.
+    models: &'static [(&'static str, &'static str)],
+}
+
+/// A step that some rows ask for: a word that is a token is taken whole, whatever the merges make of it.
+const WHOLE_WORDS: &str = "whole words";
+
+const LLAMA3: &str =
+    r"split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str =
+    r"split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const DEEPSEEK3: &str = r##"split [!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+const CJK: &str = "split [一-龥\u{3040}-ゟ゠-ヿ]+";
+const CJK_HANGUL: &str = "split [一-龥ࠀ-一가-\u{d7ff}]+";
+const BLOOM: &str = r"split  ?[^(\s|[.,!?…。，、।۔،])]+";
+
+/// What all of BERT's WordPiece tokenizers are called: llama.cpp splits them by rules of their own, whatever the name.
+pub(super) const WORDPIECE: &str = "jina-v2-en";
+
+/// In the order in which rows are tried.
+static TABLE: &[Row] = &[
+    Row {
+        steps: &[WHOLE_WORDS, LLAMA3, "bytes"],
+        name: "llama-bpe",
+        models: &[
+            ("lfm2", "lfm2"),
+            ("glm4", "glm4"),
+            ("glm4_moe", "glm4"),
+            ("chatglm", "chatglm-bpe"),
+            ("pixtral", "pixtral"),
+            ("falcon_h1", "falcon-h1"),
+        ],
+    },
+    Row {
+        steps: &[LLAMA3, "bytes"],
+        name: "dbrx",
+        models: &[("glm", "glm4"), ("glm4", "glm4"), ("glm4_moe", "glm4"), ("chatglm", "chatglm-bpe")],
+    },
+    Row {
+        steps: &[QWEN2, "bytes"],
+        name: "qwen2",
+        models: &[("stablelm", "stablelm2"), ("hunyuan_v1_moe", "hunyuan"), ("megrez_moe", "megrez")],
+    },
+    Row { steps: &[QWEN35, "bytes"], name: "qwen35", models: &[] },
+    Row { steps: &[TEKKEN, "bytes"], name: "tekken", models: &[] },
+    Row { steps: &[GPT4O, "bytes"], name: "gpt-4o", models: &[("llama4", "llama4"), ("minimax_m2", "minimax-m2")] },
+    Row { steps: &[r"split \p{N}{1,3}", CJK, DEEPSEEK3, "bytes"], name: "deepseek-v3", models: &[("hunyuan_v1_dense", "hunyuan-dense")] },
+    Row {
+        steps: &["split [\r\n]", r"split \s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ…", r"split \s?[!-/:-~…", r"split \s+$", CJK_HANGUL, "each digit", "bytes"],
+        name: "deepseek-llm",
+        models: &[],
+    },
+    Row {
+        steps: &["split [\r\n]", r"split \s?\p{L}+", r"split \s?\p{P}+", CJK_HANGUL, "each digit", "bytes"],
+        name: "deepseek-coder",
+        models: &[],
+    },
+    Row {
+        steps: &["each digit", "bytes and words"],
+        name: "smollm",
+        models: &[
+            ("starcoder2", "starcoder"),
+            ("gpt_bigcode", "starcoder"),
+            ("granite", "refact"),
+            ("granitemoe", "refact"),
+            ("granitemoeshared", "refact"),
+            ("cohere", "command-r"),
+            ("cohere2", "command-r"),
+            ("exaone", "exaone"),
+            ("codeshell", "codeshell"),
+        ],
+    },
+    Row {
+        steps: &["bytes and words"],
+        name: "gpt-2",
+        models: &[
+            ("phi", "phi-2"),
+            ("olmo", "olmo"),
+            ("mpt", "mpt"),
+            ("roberta", "roberta-bpe"),
+            ("modernbert", "modern-bert"),
+            ("jais", "jais"),
+            ("exaone4", "exaone4"),
+        ],
+    },
+    Row { steps: &["punctuation Contiguous", "bytes and words", "digits", "split [0-9][0-9][0-9]"], name: "falcon", models: &[] },
+    Row { steps: &[BLOOM, "bytes"], name: "bloom", models: &[] },
+    Row { steps: &[BLOOM, "each digit", "bytes"], name: "viking", models: &[] },
+    Row { steps: &["BertPreTokenizer"], name: WORDPIECE, models: &[] },
+    Row { steps: &["Whitespace"], name: "whitespace", models: &[] },
+];
+
+impl Row {
+    fn fits(&self, found: &[String], ignore_merges: bool) -> bool {
+        let steps = match self.steps {
+            [WHOLE_WORDS, steps @ ..] if ignore_merges => steps,
+            steps => steps,
+        };
+        steps.len() == found.len()
+            && steps.iter().zip(found).all(|(step, found)| match step.strip_suffix('…') {
+                Some(start) => found.starts_with(start),
+                None => found == step,
+            })
+    }
+}
+
+/// How long each step is allowed to be in an error message, in characters.
+const SHOWN_CHARS: usize = 400;
+
+/// The steps of a pre-tokenizer in one spelling, whichever of the equivalent ones the file uses.
+fn steps(pre_tokenizer: &Value, out: &mut Vec<String>) {
+    let text = |key: &str| pre_tokenizer.get(key).and_then(Value::as_str).unwrap_or_default();
+    let flag = |key: &str| pre_tokenizer.get(key).and_then(Value::as_bool);
+    match text("type") {
+        "" => {}
+        "Sequence" => {
+            for step in pre_tokenizer.get("pretokenizers").and_then(Value::as_array).into_iter().flatten() {
+                steps(step, out);
+            }
+        }
+        "Split" => {
+            let pattern = pre_tokenizer.get("pattern");
+            let pattern = pattern.and_then(|pattern| pattern.get("Regex").or_else(|| pattern.get("String"))).and_then(Value::as_str);
+            let pattern = one_spelling(pattern.unwrap_or_default());
+            // To keep what matches as pieces of their own is to remove what does not match, when everything matches.
+            match (text("behavior"), flag("invert").unwrap_or(false)) {
+                ("Isolated", false) | ("Removed", true) => out.push(format!("split {pattern}")),
+                (behavior, invert) => out.push(format!("split {pattern} {behavior}{}", if invert { " inverted" } else { "" })),
+            }
+        }
+        "ByteLevel" => out.push(if flag("use_regex") == Some(false) { "bytes" } else { "bytes and words" }.to_owned()),
+        "Digits" => out.push(if flag("individual_digits") == Some(true) { "each digit" } else { "digits" }.to_owned()),
+        "Punctuation" => out.push(format!("punctuation {}", text("behavior"))),
+        other => out.push(other.to_owned()),
+    }
+}
+
+/// A pattern with its contractions and its repeats in one of the spellings that mean the same.
+fn one_spelling(pattern: &str) -> String {
+    pattern
+        .replace(r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)")
+        .replace(r"\p{N}{1}", r"\p{N}")
+        .replace("]?+", "]?")
+        .replace("]++", "]+")
+}
+
+/// The name of the pre-tokenizer.
+///
+/// # Errors
+/// llama.cpp has none that is known to split like this.
+pub(super) fn name(pre_tokenizer: &Value, ignore_merges: bool, model_type: Option<&str>) -> Result<&'static str> {
+    let mut found = Vec::new();
+    steps(pre_tokenizer, &mut found);
+    let row = TABLE.iter().find(|row| row.fits(&found, ignore_merges));
+    if let Some(row) = row {
+        let own = row.models.iter().find(|(model, _)| Some(*model) == model_type);
+        return Ok(own.map_or(row.name, |(_, name)| name));
+    }
+    let shown: Vec<_> = found.iter().map(|step| shorten_to(step, SHOWN_CHARS)).collect();
+    let shown = if shown.is_empty() { "no steps at all".to_owned() } else { shown.join(" then ") };
+    Err(Error::unsupported(format!("expected a pre-tokenizer that llama.cpp knows, found: {shown}"))
+        .hint("name one that splits text the same way with --pre NAME"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn split(pattern: &str) -> Value {
+        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+    }
+
+    fn sequence(steps: &[Value]) -> Value {
+        json!({"type": "Sequence", "pretokenizers": steps})
+    }
+
+    #[test]
+    fn every_row_is_told_from_the_others() {
+        for row in TABLE {
+            let found: Vec<String> = row.steps.iter().filter(|step| **step != WHOLE_WORDS).map(|step| (*step).to_owned()).collect();
+            let whole = row.steps[0] == WHOLE_WORDS;
+            let first = TABLE.iter().find(|other| other.fits(&found, whole)).unwrap();
+            assert_eq!(first.name, row.name);
+        }
+    }
+
+    #[test]
+    fn a_llama_3_pattern_is_known_in_both_spellings_and_with_and_without_merges() {
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
+        let pattern = LLAMA3.strip_prefix("split ").unwrap();
+        let spelt_out = pattern.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])");
+        for pattern in [pattern, &spelt_out] {
+            let pre = sequence(&[split(pattern), bytes.clone()]);
+            assert_eq!(name(&pre, true, None).unwrap(), "llama-bpe");
+            assert_eq!(name(&pre, true, Some("falcon_h1")).unwrap(), "falcon-h1");
+            assert_eq!(name(&pre, false, None).unwrap(), "dbrx");
+        }
+        let inverted = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": true});
+        assert_eq!(name(&sequence(&[inverted, bytes]), true, None).unwrap(), "llama-bpe");
+    }
+
+    #[test]
+    fn an_unknown_pattern_is_shown_and_the_way_out_is_named() {
+        let error = name(&sequence(&[split("[xyz]+"), json!({"type": "Digits"})]), false, None).unwrap_err();
+        assert!(error.to_string().contains("split [xyz]+ then digits"), "{error}");
+        assert!(error.hint_text().unwrap().contains("--pre"));
+        assert!(name(&Value::Null, false, None).unwrap_err().to_string().contains("no steps"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Chat templates: one, or several by name.
+
+use serde_json::{Map, Value};
+
+use super::folder::Folder;
+use super::keys;
+use crate::base::{Error, Result};
+use crate::model::{self, Array, Metadata};
+
+/// The folder in which transformers looks for further templates.
+pub(super) const ADDITIONAL: &str = "additional_chat_templates";
+
+/// Templates with their names, in order; the one that is used when none is named is called `default`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ChatTemplates(pub(super) Vec<(String, String)>);
+
+impl ChatTemplates {
+    pub(super) const DEFAULT: &str = "default";
+
+    /// `tokenizer_config.json` comes first, then `chat_template.jinja` with its additional ones, then `chat_template.json`.
+    pub(super) fn read(folder: Folder<'_>, tokenizer_config: &Map<String, Value>) -> Result<Option<Self>> {
+        if let Some(value) = tokenizer_config.get("chat_template") {
+            return Ok(Self::from_json(value));
+        }
+        if let Some(template) = folder.text("chat_template.jinja")? {
+            let mut templates = Self(vec![(Self::DEFAULT.to_owned(), template)]);
+            templates.read_additional(folder)?;
+            return Ok(Some(templates));
+        }
+        let file = folder.object("chat_template.json")?;
+        Ok(file.as_ref().and_then(|file| file.get("chat_template")).and_then(Self::from_json))
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(template) => Some(Self(vec![(Self::DEFAULT.to_owned(), template.clone())])),
+            Value::Array(choices) => {
+                let text = |choice: &Value, key: &str| choice.get(key).and_then(Value::as_str).map(str::to_owned);
+                Some(Self(choices.iter().filter_map(|choice| Some((text(choice, "name")?, text(choice, "template")?))).collect()))
+            }
+            _ => None,
+        }
+    }
+
+    /// In the order of their names, whatever order the file system has.
+    fn read_additional(&mut self, folder: Folder<'_>) -> Result<()> {
+        let path = folder.file(ADDITIONAL);
+        if !path.is_dir() {
+            return Ok(());
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&path).map_err(|error| Error::io("cannot list", &path, error))? {
+            let name = entry.map_err(|error| Error::io("cannot list", &path, error))?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".jinja")) {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        let additional = Folder::new(&path);
+        for name in names {
+            if let Some(template) = additional.text(&format!("{name}.jinja"))? {
+                self.0.push((name, template));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names become part of a key, so all but ASCII letters and digits in them become `_`.
+    pub(super) fn write(&self, out: &mut Metadata) {
+        let mut names: Vec<String> = Vec::new();
+        for (name, template) in &self.0 {
+            let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            if name.is_empty() || name == Self::DEFAULT {
+                continue;
+            }
+            out.set(format!("{}.{name}", keys::CHAT_TEMPLATE), model::Value::String(template.clone()));
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            out.set(keys::CHAT_TEMPLATES, model::Value::Array(Array::strings(names)));
+        }
+        if let Some((_, template)) = self.0.iter().rev().find(|(name, _)| name == Self::DEFAULT) {
+            out.set(keys::CHAT_TEMPLATE, model::Value::String(template.clone()));
+        }
+    }
+
+    /// What a GGUF holds.
+    pub(super) fn from_gguf(metadata: &Metadata) -> Self {
+        let mut templates = Vec::new();
+        if let Some(template) = metadata.get_str(keys::CHAT_TEMPLATE) {
+            templates.push((Self::DEFAULT.to_owned(), template.to_owned()));
+        }
+        let prefix = format!("{}.", keys::CHAT_TEMPLATE);
+        for (key, value) in metadata.iter() {
+            if let (Some(name), Some(template)) = (key.strip_prefix(&prefix), value.as_str()) {
+                templates.push((name.to_owned(), template.to_owned()));
+            }
+        }
+        Self(templates)
+    }
+}

@@ -1,0 +1,90 @@
+//! A vocabulary: the tokens in the order of their ids, each with its type and score.
+
+use super::keys;
+use crate::model::{Array, Metadata, Value};
+
+/// What a token is. The numbers are those of GGUF (`TokenType` in gguf-py/gguf/constants.py) and of SentencePiece models
+/// (`ModelProto.SentencePiece.Type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenType {
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+}
+
+impl TokenType {
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        [Self::Normal, Self::Unknown, Self::Control, Self::UserDefined, Self::Unused, Self::Byte]
+            .into_iter()
+            .find(|token_type| *token_type as u64 == number)
+    }
+}
+
+/// A token. The score is 0 where the algorithm knows none.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Token {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) token_type: TokenType,
+}
+
+/// The score of a token that no SentencePiece model holds: what llama.cpp's converter gives added tokens.
+pub(super) const ADDED_SCORE: f32 = -1000.0;
+/// The score of a place in the vocabulary that has no token.
+pub(super) const PADDING_SCORE: f32 = -10000.0;
+
+impl Token {
+    /// What stands in a place that has no token.
+    pub(super) fn padding(id: usize) -> Self {
+        Self { text: format!("[PAD{id}]"), score: PADDING_SCORE, token_type: TokenType::Unused }
+    }
+
+    pub(super) fn is_padding(&self, id: usize) -> bool {
+        let digits = self.text.strip_prefix("[PAD").and_then(|text| text.strip_suffix(']'));
+        self.token_type == TokenType::Unused && digits.is_some_and(|digits| digits.parse() == Ok(id))
+    }
+}
+
+/// Whether the text of a token says that it is a control token, although the folder does not: some models' added tokens are
+/// not marked as special.
+pub(super) fn looks_special(text: &str) -> bool {
+    let between = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
+    ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&text)
+        || between("<|", "|>")
+        || between("<\u{ff5c}", "\u{ff5c}>")
+        || between("<unused", ">")
+}
+
+/// Writes the tokens, their scores where `scored`, and their types.
+pub(super) fn write(tokens: &[Token], scored: bool, out: &mut Metadata) {
+    out.set(keys::TOKENS, Value::Array(Array::packed_strings(tokens.iter().map(|token| &token.text))));
+    if scored {
+        out.set(keys::SCORES, Value::Array(Array::f32s(tokens.iter().map(|token| token.score))));
+    }
+    out.set(keys::TOKEN_TYPE, Value::Array(Array::i32s(tokens.iter().map(|token| token.token_type as i32))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unmarked_control_tokens_are_told_by_their_text() {
+        for special in ["<|im_start|>", "<\u{ff5c}end\u{ff5c}>", "<unused12>", "<pad>"] {
+            assert!(looks_special(special), "{special}");
+        }
+        for plain in ["<s>", "<|open", "pad", "<start_of_turn>"] {
+            assert!(!looks_special(plain), "{plain}");
+        }
+    }
+
+    #[test]
+    fn padding_is_told_from_tokens_that_look_like_it() {
+        assert!(Token::padding(12).is_padding(12));
+        assert!(!Token::padding(12).is_padding(13));
+        assert!(!Token { token_type: TokenType::Control, ..Token::padding(0) }.is_padding(0));
+    }
+}
