@@ -15,6 +15,8 @@ pub(super) enum Status {
     Found,
     /// Exit status 2: it could not be done, and that has been said already.
     Failed,
+    /// Another tool's exit status, in a command that stands in for it.
+    Other(u8),
 }
 
 /// Why a command could not be done.
@@ -78,6 +80,8 @@ impl<'a> Context<'a> {
             match work(self, path) {
                 Ok(Status::Done) => {}
                 Ok(Status::Found) => status = Status::Found,
+                Ok(Status::Other(other)) if status == Status::Done => status = Status::Other(other),
+                Ok(Status::Other(_)) => {}
                 Ok(Status::Failed) => failed = true,
                 Err(Failure::Weigh(error)) => {
                     self.report_error(&error);

@@ -15,6 +15,7 @@ use context::{Context, Failure, Outcome, Status};
 mod completions;
 mod context;
 mod formats;
+mod hash;
 mod ls;
 mod man;
 mod options;
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Ls(ls::Args),
     Verify(verify::Args),
+    Hash(hash::Args),
     Types(types::Args),
     Formats(formats::Args),
     Completions(completions::Args),
@@ -49,6 +51,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
         Command::Ls(args) => ls::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Hash(args) => hash::run(&args, context),
         Command::Types(args) => types::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
@@ -77,6 +80,7 @@ where
         Ok(Status::Done) => ExitCode::SUCCESS,
         Ok(Status::Found) => ExitCode::from(1),
         Ok(Status::Failed) => ExitCode::from(2),
+        Ok(Status::Other(status)) => ExitCode::from(status),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => fail(&mut context, &Error::argument(format!("cannot write the output: {error}"))),
         Err(Failure::Weigh(error)) => fail(&mut context, &error),

@@ -112,6 +112,9 @@ pub struct TensorHash {
     pub name: String,
     /// In lower-case hexadecimal digits.
     pub hash: String,
+    /// What the manifest says of it, once it was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// The hashes of one model by one algorithm.
@@ -124,6 +127,12 @@ pub struct HashReport {
     pub tensors: Vec<TensorHash>,
     /// Of the bytes of all tensors, one after the other.
     pub model: String,
+    /// What the manifest says of the whole, once it was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_verdict: Option<Verdict>,
+    /// What comes of all verdicts together, once they are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
 }
 
 /// Hashes a model; `tensors` says whether each tensor is hashed by itself as well. Reports are in the order of `algorithms`.
@@ -157,9 +166,11 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
             tensors: of_tensors(algorithm)
                 .iter()
                 .zip(&mut hashes)
-                .map(|(tensor, hash)| TensorHash { name: tensor.name.clone(), hash })
+                .map(|(tensor, hash)| TensorHash { name: tensor.name.clone(), hash, verdict: None })
                 .collect(),
             model,
+            model_verdict: None,
+            outcome: None,
         })
         .collect())
 }
@@ -282,23 +293,21 @@ impl Manifest {
         }
     }
 
-    /// Judges a whole report.
-    pub fn judge(&self, path: &Path, report: &HashReport) -> Outcome {
-        let verdicts = |tensors: &[TensorHash]| {
-            tensors
-                .iter()
-                .map(|tensor| self.verdict(report.algorithm, &line_name(path, Some(&tensor.name)), &tensor.hash))
-                .collect::<Vec<_>>()
-        };
-        let tensors = verdicts(&report.tensors);
-        let model = self.verdict(report.algorithm, &line_name(path, None), &report.model);
-        if model == Verdict::NotFound && tensors.iter().all(|verdict| *verdict == Verdict::NotFound) {
-            Outcome::MissingEntry
-        } else if model == Verdict::Mismatch || tensors.contains(&Verdict::Mismatch) {
-            Outcome::Failure
-        } else {
-            Outcome::Success
+    /// Enters what the manifest says of every hash in a report of the model at `path`, and what comes of it.
+    pub fn judge(&self, path: &Path, report: &mut HashReport) -> Outcome {
+        for tensor in &mut report.tensors {
+            tensor.verdict = Some(self.verdict(report.algorithm, &line_name(path, Some(&tensor.name)), &tensor.hash));
         }
+        let model = self.verdict(report.algorithm, &line_name(path, None), &report.model);
+        report.model_verdict = Some(model);
+        let any = |verdict| model == verdict || report.tensors.iter().any(|tensor| tensor.verdict == Some(verdict));
+        let outcome = match (any(Verdict::Mismatch), any(Verdict::Ok)) {
+            (true, _) => Outcome::Failure,
+            (false, true) => Outcome::Success,
+            (false, false) => Outcome::MissingEntry,
+        };
+        report.outcome = Some(outcome);
+        outcome
     }
 }
 

@@ -1,0 +1,159 @@
+//! `weigh hash`
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::base::{Error, limits, mmap, text};
+use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
+use crate::ops::hash::{self, Algorithm, HashReport, Manifest, Outcome, line_name};
+use crate::render::{Audience, Cell, Column, Report, Section};
+
+/// Hash the contents of each tensor and of the whole model, in llama-gguf-hash's lines
+///
+/// Names, metadata and layout do not enter the hash: a model whose metadata was edited keeps it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status with --check, as llama-gguf-hash has it: 0 all as in the manifest, 1 a hash differs, \
+3 the manifest does not mention the model, 4 it has no known hash, 5 it cannot be read.
+
+Examples:
+  weigh hash model.gguf > model.gguf.manifest
+  weigh hash model.gguf --check model.gguf.manifest
+  weigh hash model.safetensors --algorithm xxh64 --no-layer")]
+pub(super) struct Args {
+    /// The models
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How to hash; may be given several times. sha256 if not given, or with --check the strongest that the manifest has
+    #[arg(long, short, value_enum, value_name = "NAME")]
+    algorithm: Vec<AlgorithmArg>,
+    /// Compare with the hashes of an earlier run
+    #[arg(long, short, value_name = "MANIFEST")]
+    check: Option<PathBuf>,
+    /// Only the hash of the whole, not of each tensor
+    #[arg(long)]
+    no_layer: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AlgorithmArg {
+    Sha256,
+    Blake3,
+    Sha1,
+    Xxh64,
+    /// llama.cpp's identifier of the model's tensors, a version 5 UUID
+    Uuid,
+}
+
+impl AlgorithmArg {
+    fn resolve(self) -> Algorithm {
+        match self {
+            Self::Sha256 => Algorithm::Sha256,
+            Self::Blake3 => Algorithm::Blake3,
+            Self::Sha1 => Algorithm::Sha1,
+            Self::Xxh64 => Algorithm::Xxh64,
+            Self::Uuid => Algorithm::Uuid,
+        }
+    }
+}
+
+/// The exit statuses of llama-gguf-hash for a manifest that cannot serve.
+const UNKNOWN_HASH: u8 = 4;
+const MANIFEST_UNREADABLE: u8 = 5;
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
+    let manifest = match &args.check {
+        None => None,
+        Some(path) => match read_manifest(path) {
+            Ok(manifest) => Some(manifest),
+            Err((status, error)) => {
+                context.report_error(&error);
+                return Ok(Status::Other(status));
+            }
+        },
+    };
+    let mut algorithms: Vec<Algorithm> = args.algorithm.iter().map(|algorithm| algorithm.resolve()).collect();
+    if algorithms.is_empty() {
+        algorithms.push(manifest.as_ref().and_then(Manifest::strongest).unwrap_or(Algorithm::Sha256));
+    }
+    context.each(&args.paths, |context, path| {
+        let reader = crate::open(path)?;
+        let mut status = Status::Done;
+        for mut report in hash::hash(&reader, &algorithms, !args.no_layer)? {
+            if let Some(manifest) = &manifest {
+                status = match (status, manifest.judge(path, &mut report)) {
+                    (status, Outcome::Success) => status,
+                    (_, Outcome::Failure) | (Status::Found, _) => Status::Found,
+                    (_, outcome) => Status::Other(outcome.status()),
+                };
+            }
+            context.emit(&View { report, path, check: args.check.as_deref().zip(manifest.as_ref()) }, path)?;
+        }
+        Ok(status)
+    })
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, (u8, Error)> {
+    let unreadable = |error: Error| (MANIFEST_UNREADABLE, error.in_file(path));
+    let map = mmap::Map::open(path).map_err(unreadable)?;
+    if map.len() > limits::JSON_FILE_BYTES {
+        return Err(unreadable(Error::limit(format!(
+            "expected a manifest of at most {} bytes, found {}",
+            limits::JSON_FILE_BYTES,
+            map.len()
+        ))));
+    }
+    Manifest::parse(&String::from_utf8_lossy(map.bytes())).map_err(|error| (UNKNOWN_HASH, error.in_file(path)))
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    report: HashReport,
+    #[serde(skip)]
+    path: &'a Path,
+    #[serde(skip)]
+    check: Option<(&'a Path, &'a Manifest)>,
+}
+
+impl View<'_> {
+    /// Hash, name and verdict of every tensor, then of the model.
+    fn lines(&self) -> impl Iterator<Item = (&str, String, Option<hash::Verdict>)> {
+        let tensors =
+            self.report.tensors.iter().map(|tensor| (tensor.hash.as_str(), line_name(self.path, Some(&tensor.name)), tensor.verdict));
+        tensors.chain([(self.report.model.as_str(), line_name(self.path, None), self.report.model_verdict)])
+    }
+}
+
+impl Report for View<'_> {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    fn sections(&self) -> Vec<Section> {
+        let algorithm = self.report.algorithm;
+        let mut lines = String::new();
+        // Writing to a String cannot fail.
+        if let Some((path, manifest)) = self.check {
+            let known: Vec<_> = manifest.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+            let _ = writeln!(lines, "manifest  {}  {}", text::escape(&path.to_string_lossy()), known.join("  "));
+        }
+        for (hash, name, verdict) in self.lines() {
+            let verdict = verdict.map_or(String::new(), |verdict| format!("  -  {verdict}"));
+            let _ = writeln!(lines, "{algorithm:<8}  {hash}  {name}{verdict}");
+        }
+        if let Some(((path, _), outcome)) = self.check.zip(self.report.outcome) {
+            let _ = writeln!(lines, "\nVerification results for {} - {outcome}", text::escape(&path.to_string_lossy()));
+        }
+        let columns = vec![Column::text("algorithm"), Column::text("hash"), Column::text("name"), Column::text("verdict")];
+        let rows = self.lines().map(|(hash, name, verdict)| {
+            vec![
+                Cell::text(algorithm.name()),
+                Cell::text(hash.to_owned()),
+                Cell::text(name),
+                Cell::maybe(verdict, |verdict| Cell::text(verdict.to_string())),
+            ]
+        });
+        vec![Section::text(lines), Section::table("tensors", columns).rows(rows).only(Audience::Scripts)]
+    }
+}
