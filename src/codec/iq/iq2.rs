@@ -24,7 +24,7 @@ pub(super) fn iq2_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u
     for (values, importance, out) in rows::<66>(values, importance, bytes) {
         out.fill(0);
         let blocks: [Found<4>; 8] = IQ2_XXS.encode_all(lattice, values, importance);
-        let largest = largest_scale(&blocks);
+        let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }
@@ -46,7 +46,7 @@ pub(super) fn iq2_xs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
     for (values, importance, out) in rows::<74>(values, importance, bytes) {
         out.fill(0);
         let blocks: [Found<2>; 16] = IQ2_XS.encode_all(lattice, values, importance);
-        let largest = largest_scale(&blocks);
+        let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }
@@ -80,7 +80,7 @@ pub(super) fn iq2_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
                 signs[2 * ib + k] = (block.signs >> (8 * k)) as u8;
             }
         }
-        let largest = largest_scale(&blocks);
+        let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }

@@ -13,7 +13,7 @@ pub(super) fn iq3_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u
     for (values, importance, out) in rows::<98>(values, importance, bytes) {
         out.fill(0);
         let blocks: [Found<8>; 8] = IQ3_XXS.encode_all(lattice, values, importance);
-        let largest = largest_scale(&blocks);
+        let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }
@@ -52,7 +52,7 @@ pub(super) fn iq3_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
             }
             signs.copy_from_slice(&block.signs.to_le_bytes());
         }
-        let largest = largest_scale(&blocks);
+        let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }

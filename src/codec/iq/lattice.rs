@@ -112,6 +112,7 @@ macro_rules! lattices {
 }
 
 lattices! {
+    iq1: 8, IQ1_CODES, 3;
     iq2_xxs: 8, IQ2_XXS_CODES, 2;
     iq2_xs: 8, IQ2_XS_CODES, 2;
     iq2_s: 8, IQ2_S_CODES, 1;
@@ -149,12 +150,13 @@ mod tests {
     #[test]
     fn neighbours_are_the_nearest_points_in_order() {
         let counts = [
+            check(iq1(), &grid::IQ1_CODES, 3, 61),
             check(iq2_xxs(), &grid::IQ2_XXS_CODES, 2, 17),
             check(iq2_xs(), &grid::IQ2_XS_CODES, 2, 31),
             check(iq2_s(), &grid::IQ2_S_CODES, 1, 61),
             check(iq3_xxs(), &grid::IQ3_XXS_CODES, 2, 1),
             check(iq3_s(), &grid::IQ3_S_CODES, 3, 1),
         ];
-        assert_eq!(counts, [113_157, 181_721, 44_716, 18_985, 24_733]);
+        assert_eq!(counts, [327_721, 113_157, 181_721, 44_716, 18_985, 24_733]);
     }
 }

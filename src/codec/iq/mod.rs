@@ -9,6 +9,7 @@
 mod decode;
 mod fit;
 mod grid;
+mod iq1;
 mod iq2;
 mod iq3;
 mod iq4;
@@ -20,8 +21,8 @@ use half::f16;
 use super::Codec;
 use crate::model::DType;
 
-pub(super) const IQ1_S: Codec = Codec::reads(DType::IQ1_S, decode::iq1_s);
-pub(super) const IQ1_M: Codec = Codec::reads(DType::IQ1_M, decode::iq1_m);
+pub(super) const IQ1_S: Codec = Codec::reads(DType::IQ1_S, decode::iq1_s).writes(iq1::iq1_s);
+pub(super) const IQ1_M: Codec = Codec::reads(DType::IQ1_M, decode::iq1_m).writes(iq1::iq1_m);
 pub(super) const IQ2_XXS: Codec = Codec::reads(DType::IQ2_XXS, decode::iq2_xxs).writes(iq2::iq2_xxs);
 pub(super) const IQ2_XS: Codec = Codec::reads(DType::IQ2_XS, decode::iq2_xs).writes(iq2::iq2_xs);
 pub(super) const IQ2_S: Codec = Codec::reads(DType::IQ2_S, decode::iq2_s).writes(iq2::iq2_s);

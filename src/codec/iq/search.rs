@@ -27,6 +27,9 @@ pub(super) struct Rule {
     pub(super) again: Again,
 }
 
+/// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
+const STEPS: [f32; 8] = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0];
+
 /// Which groups are searched again under the best scale.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Again {
@@ -102,8 +105,8 @@ fn max(a: f32, b: f32) -> f32 {
 }
 
 /// The largest of the scales.
-pub(super) fn largest_scale<const GROUPS: usize>(found: &[Found<GROUPS>]) -> f32 {
-    found.iter().fold(0.0, |largest, found| max(largest, found.scale))
+pub(super) fn largest_scale(scales: impl Iterator<Item = f32>) -> f32 {
+    scales.fold(0.0, max)
 }
 
 /// The number that stands for a block's scale: an odd multiple of the row's, which is `1 / inverse`.
@@ -119,20 +122,29 @@ fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     })
 }
 
-/// Of these points the one with the least weighted distance to `x` over the scale, the first of them if there are more.
-///
-/// The reference sums a term for each coordinate, which depends on nothing but the coordinate's level: there are few different ones.
-fn best_neighbour<const DIM: usize>(neighbours: &[u16], x: &[f32; DIM], roots: &[f32; DIM], scale: f32) -> u16 {
-    let mut terms = [[0.0; 8]; DIM];
-    for (j, terms) in terms.iter_mut().enumerate() {
-        for (level, term) in terms.iter_mut().enumerate().take(top_level(DIM) as usize + 1) {
-            let difference = scale * (2 * level + 1) as f32 - x[j];
-            *term = roots[j] * difference * difference;
+/// The weighted squared distance of each coordinate of a vector to each level. The reference sums one of them for each coordinate of each
+/// neighbour; they depend on nothing but the level, and so they are few.
+pub(super) struct Terms<const DIM: usize>([[f32; 8]; DIM]);
+
+impl<const DIM: usize> Terms<DIM> {
+    /// `steps` are what the levels stand for, in units of the scale.
+    pub(super) fn new(x: &[f32; DIM], weights: &[f32; DIM], scale: f32, steps: &[f32]) -> Self {
+        let mut terms = [[0.0; 8]; DIM];
+        for (j, terms) in terms.iter_mut().enumerate() {
+            for (step, term) in steps.iter().zip(terms) {
+                let difference = scale * step - x[j];
+                *term = weights[j] * difference * difference;
+            }
         }
+        Self(terms)
     }
+}
+
+/// Of these points the one at the least distance: the first of them if there are more, and the first of all if no distance is a number.
+pub(super) fn best_neighbour<const DIM: usize>(neighbours: &[u16], terms: &Terms<DIM>) -> u16 {
     let mut best = (f32::MAX, neighbours[0]);
     for &neighbour in neighbours {
-        let distance = (0..DIM).fold(0.0, |sum, j| sum + terms[j][level::<DIM>(neighbour, j)]);
+        let distance = (0..DIM).fold(0.0, |sum, j| sum + terms.0[j][level::<DIM>(neighbour, j)]);
         if distance < best.0 {
             best = (distance, neighbour);
         }
@@ -147,7 +159,10 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         let code = code(x, inverse);
         match lattice.place(code) {
             Place::On(_) => (code, true),
-            Place::Near(neighbours) => (best_neighbour(neighbours, x, &self.roots[group], scale), false),
+            Place::Near(neighbours) => {
+                let steps = &STEPS[..=top_level(DIM) as usize];
+                (best_neighbour(neighbours, &Terms::new(x, &self.roots[group], scale, steps)), false)
+            }
         }
     }
 

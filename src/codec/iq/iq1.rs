@@ -1,0 +1,277 @@
+//! Encoders of IQ1_S and IQ1_M (ggml-quants.c: `quantize_row_iq1_{s,m}_impl`, `iq1_find_best_neighbour2`).
+//!
+//! A value is -1, 0 or 1, all shifted by an eighth up or down, times the scale. The values of a block are sorted, so that any choice of a
+//! scale splits them at two places; all splits are tried with both shifts, and the best one is moved to the grid.
+//!
+//! Builds of the reference disagree about IQ1_M where two splits are equally good but for rounding: in rows with many equal or zero values,
+//! or with very uneven importance, and hardly ever elsewhere. Older ones (libgguf 0.2.2 among them) add up each split from its elements; those
+//! of llama.cpp 0c1e570 take differences of running sums, and so does this.
+//!
+//! Two things the reference leaves open. Where no neighbour on the grid is at a distance that is a number (values beyond about 1e18), it
+//! reads past its arrays; here the first neighbour is taken. Equal values are sorted by `qsort`, which need not keep their order; here
+//! they keep it, as in glibc.
+
+use super::lattice::{self, Lattice, Place, level};
+use super::search::{Terms, best_neighbour, largest_scale, rows, scale_number};
+use super::{IQ1_DELTA, half_bytes, squares, weights};
+
+/// What the levels stand for when they are shifted up.
+const UP: [f32; 3] = [-1.0 + IQ1_DELTA, IQ1_DELTA, 1.0 + IQ1_DELTA];
+/// And down.
+const DOWN: [f32; 3] = [-1.0 - IQ1_DELTA, -IQ1_DELTA, 1.0 - IQ1_DELTA];
+
+/// What a block is encoded to; `SHIFTS` is how many shifts it has.
+#[derive(Debug, Clone, Copy)]
+struct Found<const GROUPS: usize, const SHIFTS: usize> {
+    scale: f32,
+    /// The number of each group's grid point.
+    numbers: [u16; GROUPS],
+    /// Which parts of the block are shifted down.
+    down: [bool; SHIFTS],
+}
+
+impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
+    const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], down: [false; SHIFTS] };
+
+    /// What the levels of a group stand for.
+    fn steps(&self, group: usize) -> &'static [f32; 3] {
+        if self.down[group * SHIFTS / GROUPS] { &DOWN } else { &UP }
+    }
+}
+
+/// A way to split sorted values in three, before grid points are looked for: values up to `first` are -1, values from `second` on are 1.
+struct Split<const SHIFTS: usize> {
+    first: usize,
+    second: usize,
+    scale: f32,
+    down: [bool; SHIFTS],
+}
+
+/// The best of the splits that it is shown, one by one.
+struct Best<const SHIFTS: usize> {
+    score: f32,
+    split: Option<Split<SHIFTS>>,
+}
+
+impl<const SHIFTS: usize> Best<SHIFTS> {
+    const NONE: Self = Self { score: -f32::MAX, split: None };
+
+    fn see(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
+        if q2 > 0.0 && qx * qx > self.score * q2 {
+            let scale = qx / q2;
+            self.score = scale * qx;
+            self.split = Some(Split { first, second, scale, down });
+        }
+    }
+}
+
+/// The order of the values from small to large; equal ones, and both zeros, keep theirs.
+fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
+    let mut order = std::array::from_fn(|i| i);
+    order.sort_by(|&a, &b| (x[a] + 0.0).total_cmp(&(x[b] + 0.0)));
+    order
+}
+
+/// IQ1_S: all splits of 32 values, with one shift for all of them.
+fn split_together(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
+    let (mut sx, mut sw) = ([0.0; 33], [0.0; 33]);
+    for (j, &i) in order.iter().enumerate() {
+        sx[j + 1] = sx[j] + w[i] * x[i];
+        sw[j + 1] = sw[j] + w[i];
+    }
+    let mut best = Best::NONE;
+    for first in 0..=32 {
+        for second in first..=32 {
+            let parts = |s: &[f32; 33]| [s[first] - s[0], s[second] - s[first], s[32] - s[second]];
+            let (px, pw) = (parts(&sx), parts(&sw));
+            for (steps, down) in [(&UP, false), (&DOWN, true)] {
+                let qx = px[0] * steps[0] + px[1] * steps[1] + px[2] * steps[2];
+                let q2 = pw[0] * steps[0] * steps[0] + pw[1] * steps[1] * steps[1] + pw[2] * steps[2] * steps[2];
+                best.see(first, second, [down], qx, q2);
+            }
+        }
+    }
+    best.split
+}
+
+/// IQ1_M: all splits of 16 values, with a shift for each half of the block.
+///
+/// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
+fn split_halves(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
+    let (mut sx, mut sw) = ([[0.0; 17]; 2], [[0.0; 17]; 2]);
+    for (j, &i) in order.iter().enumerate() {
+        let (this, other) = (i / 8, 1 - i / 8);
+        sx[this][j + 1] = sx[this][j] + w[i] * x[i];
+        sw[this][j + 1] = sw[this][j] + w[i];
+        sx[other][j + 1] = sx[other][j];
+        sw[other][j + 1] = sw[other][j];
+    }
+    let mut best = Best::NONE;
+    for first in 0..=16 {
+        for second in first..=16 {
+            let sums = [&UP, &DOWN].map(|steps| {
+                let last = steps[2];
+                let a = steps[0] * steps[0] - steps[1] * steps[1];
+                let b = steps[1] * steps[1] - last * last;
+                [0, 1].map(|half| {
+                    let (sx, sw) = (&sx[half], &sw[half]);
+                    let qx = sx[16] * last - (sx[first] + sx[second]);
+                    let q2 = sw[16] * last * last + sw[first] * a + sw[second] * b;
+                    (qx, q2)
+                })
+            });
+            for down in [[false, false], [false, true], [true, false], [true, true]] {
+                let (a, b) = (sums[usize::from(down[0])][0], sums[usize::from(down[1])][1]);
+                best.see(first, second, down, a.0 + b.0, a.1 + b.1);
+            }
+        }
+    }
+    best.split
+}
+
+/// Moves a split to grid points: each group of eight to its own, or to the best neighbour.
+fn to_grid<const N: usize, const GROUPS: usize, const SHIFTS: usize>(
+    lattice: &Lattice<8>,
+    x: &[f32; N],
+    w: &[f32; N],
+    order: &[usize; N],
+    split: &Split<SHIFTS>,
+) -> Found<GROUPS, SHIFTS> {
+    let mut levels = [1u16; N];
+    for (j, &i) in order.iter().enumerate() {
+        levels[i] = u16::from(j >= split.first) + u16::from(j >= split.second);
+    }
+    let mut found = Found { scale: split.scale, numbers: [0; GROUPS], down: split.down };
+    if found.scale < 0.0 {
+        levels = levels.map(|level| 2 - level);
+        found.scale = -found.scale;
+        found.down = found.down.map(|down| !down);
+    }
+    let (x, w, levels) = (x.as_chunks::<8>().0, w.as_chunks::<8>().0, levels.as_chunks::<8>().0);
+    let mut codes = [0; GROUPS];
+    let mut all_on_grid = true;
+    for (k, code) in codes.iter_mut().enumerate() {
+        *code = (0..8).fold(0, |code, j| code | levels[k][j] << (2 * j));
+        if let Place::Near(neighbours) = lattice.place(*code) {
+            all_on_grid = false;
+            *code = best_neighbour(neighbours, &Terms::new(&x[k], &w[k], found.scale, found.steps(k)));
+        }
+        found.numbers[k] = lattice.number(*code);
+    }
+    if !all_on_grid {
+        let mut sums = (0.0, 0.0);
+        for (k, &code) in codes.iter().enumerate() {
+            add(&mut sums, &x[k], &w[k], |j| found.steps(k)[level::<8>(code, j)]);
+        }
+        if sums.0 > 0.0 && sums.1 > 0.0 {
+            found.scale = sums.0 / sums.1;
+        }
+    }
+    found
+}
+
+/// Adds the sums of weight x step x value and of weight x step x step of eight values.
+fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
+    for j in 0..8 {
+        let q = step(j);
+        *qx += w[j] * q * x[j];
+        *q2 += w[j] * q * q;
+    }
+}
+
+/// Whether all sizes are below `tiny`.
+fn below(x: &[f32], tiny: f32) -> bool {
+    x[1..].iter().fold(x[0].abs(), |max, x| if max > x.abs() { max } else { x.abs() }) < tiny
+}
+
+pub(super) fn iq1_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq1();
+    for (values, importance, out) in rows::<50>(values, importance, bytes) {
+        out.fill(0);
+        let mean = 2.0 * squares(values) / 256.0;
+        let mut found = [Found::<4, 1>::EMPTY; 8];
+        for (ib, (x, found)) in values.as_chunks::<32>().0.iter().zip(&mut found).enumerate() {
+            if below(x, 1e-12) {
+                continue;
+            }
+            // The reference refuses to encode without importance. This is what it does if all values are as important.
+            let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
+            let order = sorted(x);
+            if let Some(split) = split_together(x, &w, &order) {
+                *found = to_grid(lattice, x, &w, &order, &split);
+            }
+        }
+        let (head, rest) = out.split_at_mut(2);
+        let (low, high) = rest.split_at_mut(32);
+        let largest = largest_scale(found.iter().map(|found| found.scale));
+        let d = largest / 15.0;
+        if largest != 0.0 {
+            head.copy_from_slice(&half_bytes(d * 1.125));
+        }
+        for ((found, low), high) in found.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(2)) {
+            let mut word = 0;
+            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
+                *low = number as u8;
+                word |= (number >> 8) << (3 * k);
+            }
+            if largest != 0.0 {
+                word |= u16::from(scale_number(found.scale, 1.0 / d, 7)) << 12 | u16::from(found.down[0]) << 15;
+            }
+            high.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+}
+
+pub(super) fn iq1_m(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let lattice = lattice::iq1();
+    for (values, importance, out) in rows::<56>(values, importance, bytes) {
+        out.fill(0);
+        let mean = 2.0 * squares(values) / 256.0;
+        let mut found = [Found::<2, 2>::EMPTY; 16];
+        let mut block_weights = [[0.0; 16]; 16];
+        let blocks = values.as_chunks::<16>().0;
+        for (ib, ((x, w), found)) in blocks.iter().zip(&mut block_weights).zip(&mut found).enumerate() {
+            *w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| x * x);
+            if below(x, 1e-7) {
+                continue;
+            }
+            let order = sorted(x);
+            if let Some(split) = split_halves(x, w, &order) {
+                *found = to_grid(lattice, x, w, &order, &split);
+            }
+        }
+        let (low, rest) = out.split_at_mut(32);
+        let (high, scales) = rest.split_at_mut(16);
+        for (found, (low, high)) in found.iter().zip(low.chunks_exact_mut(2).zip(high.iter_mut())) {
+            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
+                *low = number as u8;
+                *high |= ((number >> 8) as u8) << (4 * k);
+            }
+        }
+        let largest = largest_scale(found.iter().map(|found| found.scale));
+        if largest == 0.0 {
+            continue;
+        }
+        let mut d = largest / 15.0;
+        let mut words = [0u16; 4];
+        let mut sums = (0.0, 0.0);
+        for (ib, found) in found.iter().enumerate() {
+            let number = scale_number(found.scale, 1.0 / d, 7);
+            words[ib / 4] |= u16::from(number) << (3 * (ib % 4));
+            high[ib] |= u8::from(found.down[0]) << 3 | u8::from(found.down[1]) << 7;
+            let multiple = f32::from(2 * number + 1);
+            for k in 0..2 {
+                let code = super::grid::IQ1_CODES[usize::from(found.numbers[k])];
+                let (x, w) = (&blocks[ib].as_chunks().0[k], &block_weights[ib].as_chunks().0[k]);
+                add(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
+            }
+        }
+        if sums.1 > 0.0 {
+            d = sums.0 / sums.1;
+        }
+        let d = u16::from_le_bytes(half_bytes(d * 1.1125));
+        for (i, (word, out)) in words.into_iter().zip(scales.chunks_exact_mut(2)).enumerate() {
+            out.copy_from_slice(&(word | (d >> (4 * i) & 15) << 12).to_le_bytes());
+        }
+    }
+}
