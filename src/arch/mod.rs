@@ -2,6 +2,7 @@
 
 pub mod components;
 pub mod draft;
+pub mod facts;
 pub mod imatrix;
 pub mod origin;
 pub mod packed;

@@ -14,8 +14,10 @@ use context::{Context, Failure, Outcome, Status};
 
 mod completions;
 mod context;
+mod count;
 mod formats;
 mod hash;
+mod info;
 mod ls;
 mod man;
 mod options;
@@ -38,7 +40,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Info(info::Args),
     Ls(ls::Args),
+    Count(count::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Types(types::Args),
@@ -49,7 +53,9 @@ enum Command {
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
+        Command::Info(args) => info::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
+        Command::Count(args) => count::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Types(args) => types::run(&args, context),

@@ -15,7 +15,7 @@ mod section;
 mod table;
 
 pub use cell::{Cell, Content, Tone};
-pub use section::{Audience, Body, Column, Cut, Section};
+pub use section::{Audience, Body, Column, Cut, Fact, Section};
 pub use table::Look;
 
 /// What an operation found.
