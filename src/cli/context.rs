@@ -103,6 +103,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether only results and errors are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Where results go that have one form only, such as a script of completions.
     pub(super) fn out(&mut self) -> &mut dyn Write {
         self.out

@@ -21,6 +21,8 @@ mod info;
 mod ls;
 mod man;
 mod options;
+mod progress;
+mod stats;
 mod types;
 mod verify;
 
@@ -43,6 +45,7 @@ enum Command {
     Info(info::Args),
     Ls(ls::Args),
     Count(count::Args),
+    Stats(stats::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Types(types::Args),
@@ -56,6 +59,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Info(args) => info::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Count(args) => count::run(&args, context),
+        Command::Stats(args) => stats::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Types(args) => types::run(&args, context),
