@@ -8,3 +8,4 @@ mod hostile;
 mod packed;
 mod round_trips;
 mod sets;
+mod stats;
