@@ -59,7 +59,10 @@ impl Step {
 
     /// What `origin` makes, as a tensor of this name, shape and type.
     pub fn made(origin: Origin, name: impl Into<String>, shape: Vec<u64>, elem: impl Into<ElemType>) -> Self {
-        let source = origin.whole().map_or_else(|| Source::Made(origin.clone()), Source::Stored);
+        let source = match origin.whole() {
+            Some(index) => Source::Stored(index),
+            None => Source::Made(origin),
+        };
         Self { source, name: name.into(), shape, elem: elem.into(), fixed: false }
     }
 
@@ -74,6 +77,14 @@ impl Step {
         match &self.source {
             Source::Stored(index) => vec![*index],
             Source::Made(origin) => origin.tensors(),
+        }
+    }
+
+    /// What is done to them, in words.
+    pub fn transforms(&self) -> Vec<String> {
+        match &self.source {
+            Source::Stored(_) => Vec::new(),
+            Source::Made(origin) => origin.steps(),
         }
     }
 
@@ -119,6 +130,8 @@ pub enum NoteKind {
     Padded,
     /// Something of the output is not in the input.
     MadeUp,
+    /// Something else that is worth knowing.
+    Remark,
 }
 
 /// One thing that the plan tells beside the tensors.
@@ -141,6 +154,11 @@ impl Note {
     /// A note of something that was filled up.
     pub fn padded(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: NoteKind::Padded, name: name.into(), message: message.into() }
+    }
+
+    /// A note of something else.
+    pub fn remark(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: NoteKind::Remark, name: name.into(), message: message.into() }
     }
 
     /// A note of something that is not in the input.

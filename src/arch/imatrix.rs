@@ -47,6 +47,11 @@ impl Imatrix {
         Ok(imatrix)
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.reader.model().path
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()

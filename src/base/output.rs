@@ -264,6 +264,30 @@ impl OutFile {
         Ok(())
     }
 
+    /// Makes the file as long as was announced, the rest of it zeros: from here on bytes go to their places, in any order and from
+    /// several threads ([`OutFile::write_at`]), and whoever writes them sees to it that none are forgotten.
+    ///
+    /// # Errors
+    /// The system could not write what was put before, or refuses the length.
+    pub fn reserve(&mut self) -> Result<()> {
+        self.file.flush().map_err(|error| write_error(&self.target, error))?;
+        self.file.get_ref().set_len(self.bytes).map_err(|error| write_error(&self.target, error))?;
+        self.position = self.bytes;
+        Ok(())
+    }
+
+    /// Writes bytes at a place of a file that is [`reserved`](OutFile::reserve).
+    ///
+    /// # Errors
+    /// The place is not inside the reserved file; or the system could not write them.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > self.position) {
+            let message = format!("expected a place in the {} bytes of the file, found {} bytes at {at}", self.position, bytes.len());
+            return Err(Error::argument(message).in_file(&self.target));
+        }
+        write_all_at(self.file.get_ref(), bytes, at).map_err(|error| write_error(&self.target, error))
+    }
+
     /// Writes zeros up to `position`.
     ///
     /// # Errors
@@ -281,6 +305,21 @@ impl OutFile {
         }
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+/// Where the position belongs to the file, only one thread may use it at a time.
+#[cfg(not(unix))]
+fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    use std::io::Seek;
+    static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _held = POSITION.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    file.seek(io::SeekFrom::Start(at))?;
+    file.write_all(bytes)
 }
 
 fn write_error(target: &Path, error: io::Error) -> Error {
@@ -357,6 +396,23 @@ mod tests {
         output.commit().unwrap();
         assert_eq!(fs::read(inner.join("a")).unwrap(), b"xy\0\0\0");
         assert_eq!(names(&inner), ["a", "b"]);
+    }
+
+    #[test]
+    fn bytes_go_to_their_places_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut output = Output::begin(vec![target(path.clone(), 6)], false, &[]).unwrap();
+        let mut file = output.create(0).unwrap();
+        file.put(b"h").unwrap();
+        assert!(file.write_at(1, b"x").is_err(), "not reserved");
+        file.reserve().unwrap();
+        file.write_at(4, b"yz").unwrap();
+        file.write_at(2, b"x").unwrap();
+        assert!(file.write_at(5, b"12").is_err(), "past the end");
+        output.seal(file).unwrap();
+        output.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"h\0x\0yz");
     }
 
     #[test]

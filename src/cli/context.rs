@@ -103,11 +103,6 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether only results and errors are wanted.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// Where results go that have one form only, such as a script of completions.
     pub(super) fn out(&mut self) -> &mut dyn Write {
         self.out
@@ -119,6 +114,11 @@ impl<'a> Context<'a> {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
         }
+    }
+
+    /// Whether only results and errors are wanted.
+    pub(super) fn quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Writes what is still held back.

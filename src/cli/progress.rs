@@ -1,52 +1,47 @@
-//! A progress bar of bytes, for work that takes longer than about a second.
+//! A progress bar on standard error: only on a terminal, and only for work that takes longer than about a second.
 
-use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
-/// How long work goes on before a bar is shown.
+/// How long nothing is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Counts bytes of work on any number of threads; on a terminal, shows how many are done of how many, and how fast.
+/// Bytes done of a known number.
 pub(super) struct Progress {
     total: u64,
+    quiet: bool,
+    start: Instant,
     done: AtomicU64,
-    started: Instant,
-    wanted: bool,
     bar: OnceLock<ProgressBar>,
 }
 
 impl Progress {
-    /// For `total` bytes of work; nothing is shown if `quiet`, or if standard error is no terminal.
+    /// Starts to count; a quiet one shows nothing.
     pub(super) fn new(total: u64, quiet: bool) -> Self {
-        let wanted = !quiet && io::stderr().is_terminal();
-        Self { total, done: AtomicU64::new(0), started: Instant::now(), wanted, bar: OnceLock::new() }
+        Self { total, quiet, start: Instant::now(), done: AtomicU64::new(0), bar: OnceLock::new() }
     }
 
     /// So many bytes more are done.
     pub(super) fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.wanted && (self.bar.get().is_some() || self.started.elapsed() > PATIENCE) {
-            self.bar.get_or_init(|| self.show()).set_position(done);
+        if self.quiet || self.start.elapsed() < PATIENCE {
+            return;
         }
+        let bar = self.bar.get_or_init(|| {
+            let template = "{bar:32} {percent:>3}% {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+            // Draws to standard error, and to a terminal only.
+            ProgressBar::new(self.total)
+                .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+                .with_elapsed(self.start.elapsed())
+        });
+        bar.set_position(done);
     }
 
-    fn show(&self) -> ProgressBar {
-        let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left");
-        let bar =
-            ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr_with_hz(10)).with_elapsed(self.started.elapsed());
-        match style {
-            Ok(style) => bar.with_style(style),
-            Err(_) => bar, // the template above is sound; indicatif's own style would do as well
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
         if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
         }

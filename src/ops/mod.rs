@@ -1,9 +1,8 @@
 //! The operations: a model in, a report out. They never print.
 
+pub mod assignment;
 pub mod convert;
-pub mod count;
 pub mod hash;
-pub mod info;
 pub mod known;
 pub mod list;
 pub mod select;

@@ -91,14 +91,6 @@ impl Target {
             Self::Uniform(dtype) => NUMBERS.iter().find(|(known, _)| *known == dtype).map(|(_, number)| *number),
         }
     }
-
-    /// The name of the file type; empty for a single type, which no rule of a mix is about.
-    pub fn mix(self) -> &'static str {
-        match self {
-            Self::Mix(file_type) => file_type.name,
-            Self::Uniform(_) => "",
-        }
-    }
 }
 
 impl FromStr for Target {
@@ -133,7 +125,7 @@ mod tests {
     #[test]
     fn names_are_found_in_any_case_and_file_types_come_first() {
         assert_eq!("iq2_s".parse::<Target>().unwrap().base(), IQ2_XS);
-        assert_eq!("q4_k".parse::<Target>().unwrap().mix(), "Q4_K_M");
+        assert_eq!("q4_k".parse::<Target>().unwrap().to_string(), "Q4_K_M");
         assert_eq!("nvfp4".parse::<Target>().unwrap(), Target::Uniform(NVFP4));
         assert_eq!("nvfp4".parse::<Target>().unwrap().number(), Some(39));
         assert!("Q9_Z".parse::<Target>().is_err());

@@ -117,8 +117,8 @@ impl TensorType {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// The file type.
-    pub target: Target,
+    /// The file type. Without one, only what the other fields name changes.
+    pub target: Option<Target>,
     /// One type for all, no mix.
     pub pure: bool,
     /// Types by pattern; the first that fits counts.
@@ -136,7 +136,29 @@ pub struct Recipe {
 impl Recipe {
     /// Nothing but a file type.
     pub fn new(target: Target) -> Self {
-        Self { target, pure: false, tensor_types: Vec::new(), output: None, embedding: None, leave_output: false, imatrix: false }
+        Self {
+            target: Some(target),
+            pure: false,
+            tensor_types: Vec::new(),
+            output: None,
+            embedding: None,
+            leave_output: false,
+            imatrix: false,
+        }
+    }
+
+    /// Where there is no mix: the type of the first pattern that fits, or the base type.
+    pub fn uniform(&self, name: &str) -> Choice {
+        let pattern = self.tensor_types.iter().find(|pattern| pattern.fits(name)).map(|pattern| pattern.dtype);
+        Choice { dtype: pattern.or(self.target.map(Target::base)), ..Choice::STAYS }
+    }
+
+    /// The name of the mix, if there is one.
+    fn mix(&self) -> &'static str {
+        match self.target {
+            Some(Target::Mix(file_type)) => file_type.name,
+            _ => "",
+        }
     }
 }
 
@@ -149,6 +171,10 @@ pub struct Choice {
     pub instead_of: Option<DType>,
     /// Whether that type is useless without an importance matrix.
     pub needs_imatrix: bool,
+}
+
+impl Choice {
+    const STAYS: Self = Self { dtype: None, instead_of: None, needs_imatrix: false };
 }
 
 /// The types of all tensors, given as names and shapes (outermost dimension first), in the order given.
@@ -166,7 +192,7 @@ pub fn choose(recipe: &Recipe, facts: &Facts, tensors: &[(&str, &[u64])]) -> Vec
     };
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| (layer(tensors[i].0), tensors[i].0)); // what is in no layer comes first
-    let mut choices = vec![Choice { dtype: None, instead_of: None, needs_imatrix: false }; tensors.len()];
+    let mut choices = vec![Choice::STAYS; tensors.len()];
     for i in order {
         let (name, shape) = tensors[i];
         if is_quantised(recipe, facts, name, shape) {
@@ -230,7 +256,6 @@ impl State<'_> {
     fn choose(&mut self, name: &str, shape: &[u64], category: Category) -> Choice {
         let recipe = self.recipe;
         let row = shape.last().copied().unwrap_or(1);
-        let base = recipe.target.base();
         let pattern = recipe.tensor_types.iter().find(|pattern| pattern.fits(name));
         // The per-layer embeddings are a large table of their own, so a pattern may name them.
         let named = name == "per_layer_token_embd.weight" && pattern.is_some();
@@ -242,23 +267,25 @@ impl State<'_> {
         let (dtype, instead_of) = match settled {
             Some(dtype) => (dtype, None),
             None => {
-                let wanted = match pattern {
-                    Some(pattern) => pattern.dtype,
-                    None if recipe.pure || !base.is_quantised() || recipe.target.mix().is_empty() => base,
-                    None => self.mix(name, shape, category),
+                let wanted = match (pattern, recipe.target) {
+                    (Some(pattern), _) => pattern.dtype,
+                    (None, None) => return Choice::STAYS,
+                    (None, Some(Target::Mix(file_type))) if !recipe.pure && file_type.base.is_quantised() => {
+                        self.mix(file_type, name, shape, category)
+                    }
+                    (None, Some(target)) => target.base(),
                 };
                 let dtype = fitting(wanted, row);
                 (dtype, (dtype != wanted).then_some(wanted))
             }
         };
         let exempt = matches!(category, Category::Embedding | Category::Output);
-        let needs_imatrix =
-            !exempt && (mixes::NEED_IMATRIX.contains(&dtype) || mixes::NEED_IMATRIX_IN.contains(&(recipe.target.mix(), dtype)));
+        let needs_imatrix = !exempt && (mixes::NEED_IMATRIX.contains(&dtype) || mixes::NEED_IMATRIX_IN.contains(&(recipe.mix(), dtype)));
         Choice { dtype: Some(dtype), instead_of, needs_imatrix }
     }
 
-    fn mix(&mut self, name: &str, shape: &[u64], category: Category) -> DType {
-        let base = self.recipe.target.base();
+    fn mix(&mut self, file_type: &FileType, name: &str, shape: &[u64], category: Category) -> DType {
+        let base = file_type.base;
         let serves_as_output = category == Category::Output || (self.tied && category == Category::Embedding);
         let category = if serves_as_output { Category::Output } else { category };
         if let (true, Some(dtype)) = (serves_as_output, self.recipe.output) {
@@ -288,7 +315,7 @@ impl State<'_> {
     }
 
     fn fits(&self, rule: &Rule, seen: &Seen<'_>) -> bool {
-        let mix = self.recipe.target.mix();
+        let mix = self.recipe.mix();
         (rule.file_types.is_empty() || rule.file_types.split(' ').any(|name| name == mix))
             && (rule.categories.is_empty() || rule.categories.contains(&seen.category))
             && rule.when.iter().all(|when| self.holds(*when, seen))

@@ -1,1 +1,17 @@
-//! Conversion: a plan first, pure and complete; then its execution, streamed.
+//! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
+
+mod body;
+mod keep;
+mod loss;
+pub mod metadata;
+pub mod options;
+pub mod plan;
+pub mod quality;
+pub mod report;
+pub mod run;
+mod types;
+
+pub use options::Options;
+pub use plan::Plan;
+pub use report::ConvertReport;
+pub use run::{Progress, run};

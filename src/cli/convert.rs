@@ -1,0 +1,300 @@
+//! `weigh convert`
+
+use std::path::PathBuf;
+
+use crate::arch::recipe::{Target, TensorType};
+use crate::base::{Error, Result, units};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::progress::Progress;
+use crate::model::DType;
+use crate::ops::assignment;
+use crate::ops::convert::report::{LossKind, NoteRow};
+use crate::ops::convert::{self, ConvertReport, Options, Plan};
+use crate::render::{Audience, Cell, Column, Report, Section, Tone};
+
+/// How many of the worst tensors people see.
+const WORST: usize = 10;
+
+/// Convert between formats, types and layouts
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder.
+
+Examples:
+  weigh convert model.safetensors model.gguf
+  weigh convert model-f16.gguf model-q4_k_m.gguf --type Q4_K_M
+  weigh convert model.gguf folder/ --type BF16 --shard-size 5GB
+  weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
+)]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// The file or folder to write
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// The format, whatever OUT is called: gguf or safetensors
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<String>,
+    /// A type (F32 F16 BF16 Q8_0 ...) or a llama.cpp file type (Q4_K_M IQ4_XS ...); stored types are kept if not given
+    #[arg(long = "type", short, value_name = "TYPE")]
+    target: Option<String>,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace an output that is there already
+    #[arg(long)]
+    force: bool,
+    /// Split the output into files of at most so many bytes: 5GB, 500MB, 2GiB
+    #[arg(long, value_name = "SIZE")]
+    shard_size: Option<String>,
+    /// Refuse anything lossy beyond the asked-for type
+    #[arg(long)]
+    strict: bool,
+    /// Move tensors as they are, under their own names
+    #[arg(long)]
+    keep_names: bool,
+    /// Set a metadata key of the output; may be given several times
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    metadata: Vec<String>,
+    /// The name of the pre-tokenizer, where it cannot be told
+    #[arg(long, value_name = "NAME")]
+    pre: Option<String>,
+    /// A table of one more architecture
+    #[arg(long, value_name = "FILE")]
+    arch_table: Option<PathBuf>,
+    #[command(flatten)]
+    quantise: QuantiseArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Quantising, as in llama-quantize")]
+struct QuantiseArgs {
+    /// One type for all, no mix
+    #[arg(long)]
+    pure: bool,
+    /// Weigh errors by an importance matrix
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// The type of tensors by name; may be given several times, the first that fits counts
+    #[arg(long, value_name = "GLOB=TYPE")]
+    tensor_type: Vec<String>,
+    /// The type of the output matrix
+    #[arg(long, value_name = "TYPE")]
+    output_tensor_type: Option<String>,
+    /// The type of the token embeddings
+    #[arg(long, value_name = "TYPE")]
+    token_embedding_type: Option<String>,
+    /// Leave the output matrix as it is
+    #[arg(long)]
+    leave_output_tensor: bool,
+    /// Quantise what is quantised already
+    #[arg(long)]
+    allow_requantize: bool,
+    /// Do not measure what quantising costs
+    #[arg(long)]
+    no_quality: bool,
+}
+
+impl Args {
+    fn resolve(&self) -> Result<Options> {
+        let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<DType>).transpose();
+        let quantise = &self.quantise;
+        Ok(Options {
+            to: self.to.clone(),
+            target: self.target.as_deref().map(str::parse::<Target>).transpose()?,
+            pure: quantise.pure,
+            imatrix: quantise.imatrix.clone(),
+            tensor_types: quantise.tensor_type.iter().map(|text| TensorType::parse(text)).collect::<Result<_>>()?,
+            output_tensor_type: dtype(&quantise.output_tensor_type)?,
+            token_embedding_type: dtype(&quantise.token_embedding_type)?,
+            leave_output_tensor: quantise.leave_output_tensor,
+            allow_requantize: quantise.allow_requantize,
+            shard_bytes: self.shard_size.as_deref().map(size).transpose()?,
+            force: self.force,
+            pre: self.pre.clone(),
+            arch_table: self.arch_table.clone(),
+            metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
+            strict: self.strict,
+            keep_names: self.keep_names,
+            no_quality: quantise.no_quality,
+        })
+    }
+}
+
+/// Parses a size in bytes: `5GB` in powers of 1000, `2GiB` in powers of 1024.
+fn size(text: &str) -> Result<u64> {
+    const UNITS: [(&str, u64); 12] = [
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("TIB", 1 << 40),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("K", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("B", 1),
+    ];
+    let upper = text.trim().to_ascii_uppercase();
+    let (number, unit) = UNITS.iter().find_map(|(name, unit)| Some((upper.strip_suffix(name)?, *unit))).unwrap_or((&upper, 1));
+    let bytes = match number.trim().parse::<u64>() {
+        Ok(whole) => whole.checked_mul(unit),
+        Err(_) => {
+            number.trim().parse::<f64>().ok().map(|number| number * unit as f64).filter(|bytes| *bytes < 1e18).map(|bytes| bytes as u64)
+        }
+    };
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| Error::argument(format!("expected a size such as 5GB, found {text}")))
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let options = args.resolve()?;
+    let reader = crate::open(&args.input)?;
+    let plan = Plan::new(&reader, &args.output, &options)?;
+    let report = if args.dry_run {
+        if let Some(tensor) = &plan.lacks_imatrix {
+            context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
+        }
+        ConvertReport::planned(&reader, &plan)?
+    } else {
+        let progress = Progress::new(plan.bytes_out(), context.quiet());
+        let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes));
+        progress.finish();
+        done?
+    };
+    context.emit(&report, &args.output)
+}
+
+impl Report for ConvertReport {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    fn sections(&self) -> Vec<Section> {
+        let mut sections = vec![self.tensor_table()];
+        sections.extend(self.worst_table());
+        sections.extend(self.lossy_table());
+        for (key, title, notes) in [
+            ("dropped", "Not in the output", &self.dropped),
+            ("padded", "Filled up with zeros", &self.padded),
+            ("made_up", "Not in the input", &self.made_up),
+            ("remarks", "Worth knowing", &self.remarks),
+        ] {
+            sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
+        }
+        sections.push(Section::text(self.summary()));
+        sections
+    }
+}
+
+/// The figures of a quality, in the order of the columns.
+const FIGURES: [&str; 5] = ["rmse", "relative_rmse", "snr_db", "cosine", "max_abs"];
+
+fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell> {
+    let values = quality.map(|q| [q.rmse, q.relative_rmse, q.snr_db, q.cosine, q.max_abs]).unwrap_or_default();
+    values.into_iter().zip([4, 4, 4, 7, 4]).map(|(value, digits)| Cell::maybe(value, |value| Cell::float(value, digits))).collect()
+}
+
+impl ConvertReport {
+    /// People see it when nothing was done yet; afterwards the rest is of more interest.
+    fn tensor_table(&self) -> Section {
+        let mut columns = vec![Column::name("name"), Column::text("from"), Column::text("to"), Column::text("shape")];
+        let transforms = self.tensors.iter().any(|row| !row.transforms.is_empty());
+        if transforms {
+            columns.push(Column::value("transforms").optional());
+        }
+        columns.extend(FIGURES.map(|key| Column::number(key).only(Audience::Scripts)));
+        let rows = self.tensors.iter().map(|row| {
+            let mut cells =
+                vec![Cell::text(row.name.clone()), Cell::text(row.from.clone()), Cell::text(row.to.clone()), Cell::shape(&row.shape)];
+            cells.extend(transforms.then(|| Cell::text(row.transforms.join(", "))));
+            cells.extend(figures(row.quality.as_ref()));
+            cells
+        });
+        let table = Section::table("tensors", columns).rows(rows);
+        if self.dry_run { table } else { table.only(Audience::Scripts) }
+    }
+
+    fn worst_table(&self) -> Option<Section> {
+        let total = self.quality.as_ref()?;
+        let mut worst: Vec<_> = self.tensors.iter().filter_map(|row| Some((row, row.quality.as_ref()?))).collect();
+        // Without a figure there is nothing to rank by: such tensors (all zeros, NaN) come first.
+        worst.sort_by(|(_, a), (_, b)| {
+            let figure = |quality: &convert::quality::Quality| quality.relative_rmse.unwrap_or(f64::INFINITY);
+            figure(b).total_cmp(&figure(a))
+        });
+        let mut columns = vec![Column::name("name"), Column::text("to")];
+        columns.extend(FIGURES.map(Column::number));
+        let rows = worst.iter().take(WORST).map(|(row, quality)| {
+            let mut cells = vec![Cell::text(row.name.clone()), Cell::text(row.to.clone())];
+            cells.extend(figures(Some(quality)));
+            cells
+        });
+        let mut all = vec![Cell::text(format!("all {} quantised", worst.len())), Cell::empty()];
+        all.extend(figures(Some(total)));
+        let title =
+            if worst.len() > WORST { format!("What quantising cost: the worst {WORST}, and all") } else { "What quantising cost".into() };
+        Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
+    }
+
+    fn lossy_table(&self) -> Option<Section> {
+        let columns = vec![
+            Column::name("tensor"),
+            Column::text("kind"),
+            Column::text("from"),
+            Column::text("to"),
+            Column::number("bits_per_weight").titled("bits/weight"),
+            Column::value("message"),
+        ];
+        let rows = self.lossy.iter().map(|lossy| {
+            let kind = match lossy.kind {
+                LossKind::Fallback => "fallback",
+                LossKind::Unheld => "unheld",
+                LossKind::Overflow => "overflow",
+                LossKind::Flush => "flush",
+            };
+            vec![
+                Cell::text(lossy.tensor.clone()),
+                Cell::text(kind).tone(if lossy.exact { Tone::Faint } else { Tone::Caution }),
+                Cell::text(lossy.from.clone()),
+                Cell::text(lossy.to.clone()),
+                Cell::maybe(lossy.bits_per_weight, |bits| Cell::text(format!("{bits:+}"))),
+                Cell::text(lossy.message.clone()),
+            ]
+        });
+        let table = Section::table("lossy", columns).rows(rows).titled("Other than asked for").only(Audience::People);
+        (!self.lossy.is_empty()).then_some(table)
+    }
+
+    fn summary(&self) -> String {
+        let files = match self.output.as_slice() {
+            [file] => file.display().to_string(),
+            [first, rest @ ..] => format!("{} and {} more files", first.display(), rest.len()),
+            [] => "nothing".to_owned(),
+        };
+        let verb = if self.dry_run { "would write" } else { "wrote" };
+        let tensors = units::grouped(self.tensors.len() as u64);
+        format!("{verb} {files}: {tensors} tensors, {} -> {}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
+    }
+}
+
+fn note_table(key: &'static str, title: &'static str, notes: &[NoteRow]) -> Section {
+    let rows = notes.iter().map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
+    Section::table(key, vec![Column::name("name"), Column::value("message")]).rows(rows).titled(title).only(Audience::People)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [("5GB", 5_000_000_000), ("2GiB", 2 << 30), ("500mb", 500_000_000), ("1.5 GB", 1_500_000_000), ("4096", 4096)]
+        {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        for wrong in ["", "GB", "0", "-1GB", "5XB", "nan", "1e30GB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

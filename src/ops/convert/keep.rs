@@ -1,0 +1,59 @@
+//! `--keep-names`: tensors under their own names, metadata carried whole.
+
+use std::fs;
+use std::path::Path;
+
+use crate::arch::{CompanionFile, Content, Draft, Note, Step};
+use crate::base::{Error, Result};
+use crate::format::{Format, Reader};
+use crate::model::{Metadata, Value};
+use crate::ops::convert::metadata;
+
+/// Endings of files that belong to a model in a Hugging Face folder but are no weights.
+const COMPANIONS: &[&str] = &["json", "txt", "model", "jinja", "md", "tiktoken"];
+/// Files without such an ending that belong to it as well.
+const COMPANION_NAMES: &[&str] = &["LICENSE", "NOTICE"];
+/// What speaks of the files of the weights, which are others in the output.
+const INDEX_ENDING: &str = ".index.json";
+
+/// The draft of a conversion that changes nothing but the format.
+pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool) -> Result<Draft> {
+    let model = reader.model();
+    let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
+    let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
+    let stays = !to_folder || format.id != model.format;
+    let notes =
+        beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
+    Ok(Draft { metadata: carried(reader, format)?, steps, files: if stays { Vec::new() } else { beside }, notes })
+}
+
+/// The files beside the weights, by name.
+fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
+    let io = |error| Error::io("cannot list", folder, error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let known = path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| COMPANIONS.contains(&extension));
+        if path.is_file() && (known || COMPANION_NAMES.contains(&name)) && !name.ends_with(INDEX_ENDING) && !name.starts_with('.') {
+            files.push(CompanionFile { name: name.to_owned(), content: Content::Copy(path.clone()) });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// A typed value as the format holds it.
+pub(super) fn value_for(format: &Format, value: &Value) -> Result<Value> {
+    if format.id == "safetensors" { metadata::to_text(value).map(Value::String) } else { Ok(value.clone()) }
+}
+
+/// The metadata of the output when the format changes: see [`metadata`].
+fn carried(reader: &Reader, format: &Format) -> Result<Metadata> {
+    let model = reader.model();
+    match (model.format == "safetensors", format.id == "safetensors") {
+        (true, false) => metadata::from_strings(&model.metadata),
+        (false, true) => metadata::to_strings(&model.metadata),
+        _ => Ok(model.metadata.clone()),
+    }
+}

@@ -1,0 +1,45 @@
+//! What a conversion is asked for.
+
+use std::path::PathBuf;
+
+use crate::arch::recipe::{Target, TensorType};
+use crate::model::{DType, Value};
+
+/// Everything that `weigh convert` can be told. The default keeps all types and names.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The format, `gguf` or `safetensors`; otherwise it is told from the output's name.
+    pub to: Option<String>,
+    /// The file type or type; otherwise stored types are kept where the format has them.
+    pub target: Option<Target>,
+    /// No mix: one type for all tensors that are quantised.
+    pub pure: bool,
+    /// A file with an importance matrix.
+    pub imatrix: Option<PathBuf>,
+    /// Types by name; the first that fits counts.
+    pub tensor_types: Vec<TensorType>,
+    /// The type of the output matrix.
+    pub output_tensor_type: Option<DType>,
+    /// The type of the token embeddings.
+    pub token_embedding_type: Option<DType>,
+    /// The output matrix stays as it is.
+    pub leave_output_tensor: bool,
+    /// Quantised tensors may be quantised again.
+    pub allow_requantize: bool,
+    /// The most bytes of tensors in one file.
+    pub shard_bytes: Option<u64>,
+    /// What is there may be replaced.
+    pub force: bool,
+    /// The name of the pre-tokenizer, where it cannot be told.
+    pub pre: Option<String>,
+    /// A table of one more architecture.
+    pub arch_table: Option<PathBuf>,
+    /// Metadata to set in the output.
+    pub metadata: Vec<(String, Value)>,
+    /// Anything lossy beyond the asked-for type is an error.
+    pub strict: bool,
+    /// Tensors are moved under their names as they are.
+    pub keep_names: bool,
+    /// No figures on what quantising costs.
+    pub no_quality: bool,
+}

@@ -1,0 +1,199 @@
+//! What a conversion will do: complete before the first byte is written.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::arch::imatrix::Imatrix;
+use crate::arch::{CompanionFile, Draft, Note, Step};
+use crate::base::{Error, Result, num};
+use crate::format::shards::{self, OutFile};
+use crate::format::{self, Format, OutTensor, Reader};
+use crate::model::ElemType;
+use crate::ops::convert::body::Body;
+use crate::ops::convert::keep;
+use crate::ops::convert::options::Options;
+use crate::ops::convert::report::Lossy;
+use crate::ops::convert::types;
+
+/// A conversion, decided down to the place of every tensor in every file.
+#[derive(Debug)]
+pub struct Plan {
+    /// The format of the output.
+    pub format: &'static Format,
+    /// The output, as it was named.
+    pub out: PathBuf,
+    /// The tensors, in the order of the output.
+    pub steps: Vec<Step>,
+    /// The files with tensors and their index, in the order in which they appear.
+    pub files: Vec<OutFile>,
+    /// Files beside the weights.
+    pub companions: Vec<CompanionFile>,
+    /// What is lost beyond what was asked for.
+    pub lossy: Vec<Lossy>,
+    /// What is dropped, padded, made up.
+    pub notes: Vec<Note>,
+    /// The importance matrix, and whether a tensor of this index uses it.
+    pub imatrix: Option<Imatrix>,
+    /// The first tensor whose type is useless without an importance matrix, when there is none for it. The plan can be looked at,
+    /// but not executed.
+    pub lacks_imatrix: Option<String>,
+    /// What is there may be replaced.
+    pub force: bool,
+    /// Values that overflow or vanish are an error.
+    pub strict: bool,
+    /// Figures on what quantising costs are wanted.
+    pub quality: bool,
+}
+
+impl Plan {
+    /// Plans the conversion of an open model into the file or folder `out`.
+    ///
+    /// # Errors
+    /// What is asked for cannot be done, or is forbidden by the options: nothing has been written.
+    pub fn new(reader: &Reader, out: &Path, options: &Options) -> Result<Self> {
+        let place = Place::of(out, options.to.as_deref())?;
+        place.check(options.force)?;
+        let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
+        let draft = draft(reader, &place, options)?;
+        let Draft { mut metadata, mut steps, files: companions, mut notes } = draft;
+        let decided = types::decide(reader, place.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
+        notes.extend(decided.notes);
+        types::record(place.format, &mut metadata, imatrix.as_ref(), options)?;
+        for (key, value) in &options.metadata {
+            metadata.set(key, keep::value_for(place.format, value)?);
+        }
+        if options.strict
+            && let Some(lossy) = decided.lossy.iter().find(|lossy| !lossy.exact)
+        {
+            return Err(lossy.strict());
+        }
+        let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
+        let files = shards::layout(place.format, &place.weights, &tensors, &metadata, options.shard_bytes)?;
+        Ok(Self {
+            format: place.format,
+            out: out.to_path_buf(),
+            steps,
+            files,
+            companions: if place.folder { companions } else { Vec::new() },
+            lossy: decided.lossy,
+            notes,
+            imatrix,
+            lacks_imatrix: decided.lacks_imatrix,
+            force: options.force,
+            strict: options.strict,
+            quality: !options.no_quality,
+        })
+    }
+
+    /// The folder of the output, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.files.first().and_then(|file| file.path.parent()).filter(|folder| *folder == self.out)
+    }
+
+    /// Removes what an earlier conversion left in the folder, and which a reader would take for a part of this model.
+    pub(super) fn remove_stale(&self) -> Result<()> {
+        let Some(folder) = self.folder().filter(|_| self.force) else { return Ok(()) };
+        let io = |error| Error::io("cannot list", folder, error);
+        for entry in fs::read_dir(folder).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+            if weights && !self.files.iter().any(|file| file.path == path) {
+                fs::remove_file(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the files beside the weights go.
+    pub(super) fn companion_targets(&self) -> Vec<PathBuf> {
+        self.companions.iter().map(|file| self.out.join(&file.name)).collect()
+    }
+
+    /// How many bytes the files will have in all.
+    pub fn bytes_out(&self) -> u64 {
+        self.files.iter().map(OutFile::bytes).sum()
+    }
+}
+
+/// What becomes of the model before types are decided.
+fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    let _ = options;
+    keep::draft(reader, place.format, place.folder)
+}
+
+/// A tensor of the output, for its layout.
+fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
+    let len_bytes = match step.elem {
+        ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
+        ElemType::Unknown { .. } => {
+            let whole = Body::new(reader, step)?.whole().and_then(|tensor| tensor.len_bytes);
+            whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
+        }
+    };
+    let len_bytes = len_bytes.map_err(|error| error.in_tensor(&step.name))?;
+    num::to_usize(step.row_elements(), "a row")?;
+    Ok(OutTensor { name: step.name.clone(), elem: step.elem, shape: step.shape.clone(), len_bytes })
+}
+
+/// Where the output goes, and what it is.
+#[derive(Debug)]
+struct Place {
+    format: &'static Format,
+    /// The file of the weights, before it is split.
+    weights: PathBuf,
+    /// Whether the output is a folder.
+    folder: bool,
+    out: PathBuf,
+}
+
+impl Place {
+    fn of(out: &Path, to: Option<&str>) -> Result<Self> {
+        let slash = out.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let is_folder = slash || out.is_dir();
+        let extension = out.extension().and_then(OsStr::to_str).filter(|_| !is_folder);
+        let by_extension = |extension: &str| writable(|format| format.extensions.iter().any(|own| own.eq_ignore_ascii_case(extension)));
+        let format = match (to, extension) {
+            (Some(id), _) => {
+                let found = writable(|format| format.id.eq_ignore_ascii_case(id));
+                found.ok_or_else(|| {
+                    Error::argument(format!("expected a format that can be written, found {id}")).hint("gguf or safetensors")
+                })?
+            }
+            (None, None) => {
+                let hub = writable(|format| format.id == "safetensors");
+                hub.ok_or_else(|| Error::unsupported("expected safetensors among the formats"))?
+            }
+            (None, Some(extension)) => by_extension(extension).ok_or_else(|| {
+                Error::argument(format!("expected .gguf, .safetensors or a folder to write, found .{extension}"))
+                    .in_file(out)
+                    .hint("--to says the format; a folder's name ends in /")
+            })?,
+        };
+        let folder = is_folder || (extension.is_none() && format.id == "safetensors");
+        if folder && format.id != "safetensors" {
+            return Err(Error::argument(format!("expected the name of a file for {}, found a folder", format.id)).in_file(out));
+        }
+        let weights = if folder { out.join("model.safetensors") } else { out.to_path_buf() };
+        Ok(Self { format, weights, folder, out: out.to_path_buf() })
+    }
+
+    /// An output that is there already is refused.
+    fn check(&self, force: bool) -> Result<()> {
+        let found = fs::symlink_metadata(&self.out);
+        match found {
+            Ok(found) if self.folder && !found.is_dir() && !self.out.is_dir() => {
+                Err(Error::argument("expected a folder to write to, found a file").in_file(&self.out))
+            }
+            Ok(_) if !force => Err(Error::argument("expected a new output, found one that is there already")
+                .in_file(&self.out)
+                .hint("--force replaces it")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn writable(fits: impl Fn(&Format) -> bool) -> Option<&'static Format> {
+    format::FORMATS.iter().find(|format| format.layout.is_some() && fits(format))
+}

@@ -1,0 +1,402 @@
+//! Carries a plan out: streamed, on all threads, with the same bytes for any number of them.
+//!
+//! The layout says beforehand where every byte goes, so the work is cut into pieces of rows that any thread can take and write to
+//! their place; pieces are handed out in the order of the file, and no tensor is ever held. Sums are joined in the order of the pieces.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::arch::{Content as CompanionContent, Step};
+use crate::base::mmap::Map;
+use crate::base::output::{OutFile, Output, Target};
+use crate::base::{Error, Result, num};
+use crate::codec::{Encode, codec};
+use crate::format::shards::Content;
+use crate::format::{Layout, Reader};
+use crate::model::{DType, TensorInfo};
+use crate::ops::convert::body::Body;
+use crate::ops::convert::loss::{self, Lost};
+use crate::ops::convert::plan::Plan;
+use crate::ops::convert::quality::Sums;
+use crate::ops::convert::report::{ConvertReport, Lossy};
+use crate::ops::convert::types;
+
+/// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.
+const CHUNK_ELEMENTS: u64 = 1 << 16;
+
+/// How many bytes are copied at a time by a thread, when they stay as they are.
+const COPY_BYTES: u64 = 4 << 20;
+
+/// Told how many more bytes of tensors have been written.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Writes what the plan says, and reports what was done.
+///
+/// # Errors
+/// The input cannot be read or the output not written; with `strict`, values were lost. Then nothing is left behind.
+pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
+    if let Some(tensor) = &plan.lacks_imatrix {
+        return Err(Error::argument("expected importance weights for a type of so few bits, found none")
+            .in_tensor(tensor)
+            .hint("--imatrix FILE names an importance matrix of this model"));
+    }
+    let mut report = ConvertReport::planned(reader, plan)?;
+    report.dry_run = false;
+    let companions = plan.companions.iter().map(|file| {
+        Ok(match &file.content {
+            CompanionContent::Copy(path) => Beside::File(Map::open(path)?),
+            CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
+        })
+    });
+    let companions = companions.collect::<Result<Vec<_>>>()?;
+    let mut targets: Vec<Target> = plan
+        .companion_targets()
+        .into_iter()
+        .zip(&companions)
+        .map(|(path, content)| Target { path, bytes: content.bytes().len() as u64 })
+        .collect();
+    targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
+    let mut output = Output::begin(targets, plan.force, &inputs(reader, plan))?;
+    for (index, content) in companions.iter().enumerate() {
+        output.write(index, content.bytes())?;
+    }
+    let mut all = Sums::default();
+    for (index, file) in plan.files.iter().enumerate() {
+        match &file.content {
+            Content::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
+            Content::Tensors(range, layout) => {
+                let mut out = output.create(companions.len() + index)?;
+                out.put(&layout.header)?;
+                out.reserve()?;
+                let steps = plan.steps.get(range.clone()).unwrap_or_default();
+                let outcomes = write_tensors(reader, plan, steps, layout, &out, progress)?;
+                output.seal(out)?;
+                for (row, outcome) in report.tensors[range.clone()].iter_mut().zip(outcomes) {
+                    row.quality = outcome.sums.quality();
+                    all.join(&outcome.sums);
+                    report.lossy.extend(outcome.lossy(&row.name, &row.from));
+                }
+            }
+        }
+    }
+    if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
+        return Err(lossy.strict());
+    }
+    output.commit()?;
+    plan.remove_stale()?;
+    report.quality = all.quality();
+    Ok(report)
+}
+
+/// What is in a file beside the weights.
+enum Beside<'a> {
+    File(Map),
+    Bytes(&'a [u8]),
+}
+
+impl Beside<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::File(map) => map.bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Every file that is read: none of them may be written.
+fn inputs(reader: &Reader, plan: &Plan) -> Vec<PathBuf> {
+    let mut inputs: Vec<PathBuf> = reader.model().shards.iter().map(|shard| shard.path.clone()).collect();
+    inputs.extend(plan.companions.iter().filter_map(|file| match &file.content {
+        CompanionContent::Copy(path) => Some(path.clone()),
+        CompanionContent::Bytes(_) => None,
+    }));
+    inputs.extend(plan.imatrix.iter().map(|imatrix| imatrix.path().to_path_buf()));
+    inputs
+}
+
+/// One tensor to be written.
+struct Job<'a> {
+    step: &'a Step,
+    body: Body<'a>,
+    how: How<'a>,
+    /// Where it starts in the file.
+    offset: u64,
+    /// How many units there are, and how many make a piece: bytes that are copied, otherwise elements.
+    units: u64,
+    piece: u64,
+    tally: Mutex<Tally>,
+    importance: Mutex<Importance>,
+}
+
+/// How a tensor is written.
+#[derive(Clone, Copy)]
+enum How<'a> {
+    /// The bytes of a stored tensor, of whatever type.
+    Copy(&'a TensorInfo),
+    /// Bytes that are gathered.
+    Gather(DType),
+    /// Values, in another type.
+    Encode { from: DType, to: DType, encode: Encode },
+}
+
+/// What came of a tensor.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    sums: Sums,
+    lost: Lost,
+    to: Option<DType>,
+}
+
+impl Outcome {
+    fn join(&mut self, next: &Self) {
+        self.sums.join(&next.sums);
+        self.lost.join(next.lost);
+    }
+
+    fn lossy(&self, tensor: &str, from: &str) -> Vec<Lossy> {
+        self.to.filter(|_| !self.lost.is_none()).map(|to| Lossy::lost(tensor, from, to, self.lost)).unwrap_or_default()
+    }
+}
+
+/// Outcomes of pieces, joined in their order: those that came early wait.
+#[derive(Debug, Default)]
+struct Tally {
+    next: u64,
+    early: BTreeMap<u64, Outcome>,
+    total: Outcome,
+}
+
+impl Tally {
+    fn add(&mut self, number: u64, outcome: Outcome) {
+        self.early.insert(number, outcome);
+        while let Some(outcome) = self.early.remove(&self.next) {
+            self.total.join(&outcome);
+            self.next += 1;
+        }
+    }
+}
+
+/// The importance weights of a tensor, while pieces of it are being worked on.
+#[derive(Debug, Default)]
+struct Importance {
+    weights: Option<Arc<Vec<f32>>>,
+    /// Pieces not yet done.
+    left: u64,
+}
+
+/// A piece of work: units `start..start + len` of a job, its `number`th piece.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    job: usize,
+    number: u64,
+    start: u64,
+    len: u64,
+}
+
+/// Hands out pieces in the order of the file.
+struct Queue<'a> {
+    jobs: &'a [Job<'a>],
+    next: Mutex<(usize, u64)>,
+}
+
+impl Queue<'_> {
+    fn take(&self) -> Option<Piece> {
+        let mut next = lock(&self.next);
+        loop {
+            let (job, number) = *next;
+            let Job { units, piece, .. } = self.jobs.get(job)?;
+            let start = number * piece;
+            if start < *units {
+                next.1 += 1;
+                return Some(Piece { job, number, start, len: (*piece).min(units - start) });
+            }
+            *next = (job + 1, 0);
+        }
+    }
+}
+
+/// A panic elsewhere leaves no half-done state behind these locks, and is passed on by rayon in any case.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the bodies of `steps` to their places, on all threads. What came of each, in order.
+fn write_tensors(
+    reader: &Reader,
+    plan: &Plan,
+    steps: &[Step],
+    layout: &Layout,
+    out: &OutFile,
+    progress: Progress<'_>,
+) -> Result<Vec<Outcome>> {
+    let jobs = steps.iter().zip(&layout.offsets).map(|(step, offset)| Job::new(reader, step, *offset));
+    let jobs = jobs.collect::<Result<Vec<_>>>()?;
+    let queue = Queue { jobs: &jobs, next: Mutex::new((0, 0)) };
+    let failed = AtomicBool::new(false);
+    let failure: Mutex<Option<((usize, u64), Error)>> = Mutex::new(None);
+    rayon::broadcast(|_| {
+        let mut buffers = Buffers::default();
+        while !failed.load(Ordering::Relaxed)
+            && let Some(piece) = queue.take()
+        {
+            let Some(job) = jobs.get(piece.job) else { break };
+            match job.write(plan, reader, piece, &mut buffers, out) {
+                Ok((outcome, bytes)) => {
+                    lock(&job.tally).add(piece.number, outcome);
+                    job.done();
+                    progress(bytes);
+                }
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    // The first in the file is the one that is told, whichever thread was faster.
+                    let (mut failure, at) = (lock(&failure), (piece.job, piece.number));
+                    if failure.as_ref().is_none_or(|(other, _)| at < *other) {
+                        *failure = Some((at, error.in_tensor(&job.step.name)));
+                    }
+                }
+            }
+        }
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(jobs.iter().map(|job| Outcome { to: job.step.elem.known(), ..lock(&job.tally).total }).collect()),
+    }
+}
+
+/// What a thread works in.
+#[derive(Default)]
+struct Buffers {
+    values: Vec<f32>,
+    bytes: Vec<u8>,
+    back: Vec<f32>,
+}
+
+impl<'a> Job<'a> {
+    fn new(reader: &'a Reader, step: &'a Step, offset: u64) -> Result<Self> {
+        let body = Body::new(reader, step)?;
+        let how = how(step, &body).map_err(|error| error.in_tensor(&step.name))?;
+        let (units, piece) = match how {
+            How::Copy(tensor) => {
+                let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
+                (tensor.len_bytes.unwrap_or(0), (COPY_BYTES / block * block).max(block))
+            }
+            How::Gather(dtype) => (step.elements()?, whole_rows(step, dtype)),
+            How::Encode { to, .. } => (step.elements()?, whole_rows(step, to)),
+        };
+        let left = units.div_ceil(piece.max(1));
+        let importance = Mutex::new(Importance { weights: None, left });
+        Ok(Self { step, body, how, offset, units, piece, tally: Mutex::default(), importance })
+    }
+
+    /// Writes one piece. What came of it, and how many bytes were written.
+    fn write(&self, plan: &Plan, reader: &Reader, piece: Piece, buffers: &mut Buffers, out: &OutFile) -> Result<(Outcome, u64)> {
+        let Piece { start, len, .. } = piece;
+        match self.how {
+            How::Copy(tensor) => {
+                let bytes = match tensor.elem.known() {
+                    Some(_) => reader.bytes_at(tensor, start..start + len)?,
+                    None => reader.stored_bytes(tensor, start..start + len)?.into(),
+                };
+                out.write_at(self.offset + start, &bytes)?;
+                Ok((Outcome::default(), len))
+            }
+            How::Gather(dtype) => {
+                let bytes = self.body.bytes(start, len)?;
+                out.write_at(self.offset + dtype.bytes_for(start)?, &bytes)?;
+                Ok((Outcome::default(), bytes.len() as u64))
+            }
+            How::Encode { from, to, encode } => {
+                let Buffers { values, bytes, back } = buffers;
+                values.resize(num::to_usize(len, "a piece of a tensor")?, 0.0);
+                self.body.values(start, values)?;
+                bytes.resize(num::to_usize(to.bytes_for(len)?, "a piece of a tensor")?, 0);
+                self.encode(plan, to, encode, start, values, bytes)?;
+                let mut outcome = Outcome::default();
+                if to.is_quantised() && plan.quality {
+                    back.resize(values.len(), 0.0);
+                    if let Some(codec) = codec(to) {
+                        (codec.decode)(bytes, back);
+                        outcome.sums = Sums::of(values, back);
+                    }
+                } else if !to.is_quantised() && !loss::holds(to, from) {
+                    outcome.lost = loss::count(values, to, bytes, back);
+                }
+                out.write_at(self.offset + to.bytes_for(start)?, bytes)?;
+                Ok((outcome, bytes.len() as u64))
+            }
+        }
+    }
+
+    /// Encodes whole rows from element `start` on; or any elements, where the type stores each by itself.
+    fn encode(&self, plan: &Plan, to: DType, encode: Encode, start: u64, values: &[f32], bytes: &mut [u8]) -> Result<()> {
+        if !to.is_quantised() {
+            encode(values, None, bytes);
+            return Ok(());
+        }
+        let row = self.step.row_elements();
+        if row == 0 {
+            return Ok(());
+        }
+        let weights = self.importance(plan)?;
+        let rows_of_matrix = self.step.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        let (row_len, row_bytes) = (row as usize, to.bytes_for(row)? as usize);
+        for (i, (values, bytes)) in values.chunks_exact(row_len).zip(bytes.chunks_exact_mut(row_bytes)).enumerate() {
+            let matrix = ((start / row + i as u64) / rows_of_matrix) as usize;
+            let weights = weights.as_ref().and_then(|weights| weights.chunks_exact(row_len).nth(matrix));
+            encode(values, weights, bytes);
+        }
+        Ok(())
+    }
+
+    /// The importance weights of the tensor, if there are any that fit.
+    fn importance(&self, plan: &Plan) -> Result<Option<Arc<Vec<f32>>>> {
+        let Some(imatrix) = &plan.imatrix else { return Ok(None) };
+        if imatrix.weights_of(&self.step.name) != Some(types::importance_len(&self.step.shape)) {
+            return Ok(None);
+        }
+        let mut importance = lock(&self.importance);
+        if importance.weights.is_none() {
+            importance.weights = imatrix.weights(&self.step.name)?.map(Arc::new);
+        }
+        Ok(importance.weights.clone())
+    }
+
+    /// One piece less: with the last one the importance weights go.
+    fn done(&self) {
+        let mut importance = lock(&self.importance);
+        importance.left = importance.left.saturating_sub(1);
+        if importance.left == 0 {
+            importance.weights = None;
+        }
+    }
+}
+
+/// The least work that makes the tensor.
+fn how<'a>(step: &Step, body: &Body<'a>) -> Result<How<'a>> {
+    if body.elem() == step.elem {
+        if let Some(tensor) = body.whole() {
+            return Ok(How::Copy(tensor));
+        }
+        if let Some(dtype) = step.elem.known() {
+            return Ok(How::Gather(dtype));
+        }
+    }
+    let unwritable = || Error::unsupported(format!("expected a type that this build writes, found {}", step.elem));
+    let (from, to) = body.elem().known().zip(step.elem.known()).ok_or_else(unwritable)?;
+    let encode = codec(to).and_then(|codec| codec.encode).ok_or_else(unwritable)?;
+    Ok(How::Encode { from, to, encode })
+}
+
+/// How many elements make a piece: whole rows, as many as fit; for types that store each element by itself, no more than fit.
+fn whole_rows(step: &Step, dtype: DType) -> u64 {
+    let row = step.row_elements().max(1);
+    let fitting = CHUNK_ELEMENTS / row * row;
+    match (fitting, dtype.is_quantised()) {
+        (0, true) => row,
+        (0, false) => CHUNK_ELEMENTS, // a multiple of every packed float's block
+        (fitting, true) => fitting,
+        (fitting, false) => fitting.next_multiple_of(dtype.info().block_elems),
+    }
+}

@@ -1,0 +1,201 @@
+//! Which type every tensor of the output gets, and what that loses.
+
+use crate::arch::imatrix::Imatrix;
+use crate::arch::recipe::{self, Choice, Facts, Recipe};
+use crate::arch::{Note, Step};
+use crate::base::{Error, Result};
+use crate::codec::codec;
+use crate::format::{Format, Reader};
+use crate::model::{Class, DType, ElemType, Metadata, Value};
+use crate::ops::convert::body::Body;
+use crate::ops::convert::loss;
+use crate::ops::convert::options::Options;
+use crate::ops::convert::report::Lossy;
+
+/// What takes the place of a type that the format cannot hold.
+const SUBSTITUTE: DType = DType::F16;
+
+/// `GGML_QNT_VERSION` in ggml.h.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// The most bytes of the text of a key that llama-quantize writes from its options.
+const OVERRIDE_BYTES: usize = 127;
+
+/// What was decided beside the types.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    pub(super) lossy: Vec<Lossy>,
+    pub(super) notes: Vec<Note>,
+    pub(super) lacks_imatrix: Option<String>,
+}
+
+/// Sets the type of every step.
+///
+/// # Errors
+/// A type is asked for that the format does not hold or that cannot be written; a quantised tensor would be quantised again
+/// without leave; an entry of the importance matrix has the wrong size.
+pub(super) fn decide(
+    reader: &Reader,
+    format: &Format,
+    steps: &mut [Step],
+    metadata: &Metadata,
+    imatrix: Option<&Imatrix>,
+    options: &Options,
+) -> Result<Decided> {
+    check_asked(format, options)?;
+    let choices = choices(format, steps, metadata, options);
+    let mut decided = Decided::default();
+    for (step, choice) in steps.iter_mut().zip(choices) {
+        let stored = Body::new(reader, step)?.elem();
+        decide_one(format, step, stored, choice, imatrix, options, &mut decided).map_err(|error| error.in_tensor(&step.name))?;
+    }
+    Ok(decided)
+}
+
+/// What is asked for must be something that the format holds, and that can be written.
+fn check_asked(format: &Format, options: &Options) -> Result<()> {
+    let asked = options.target.map(|target| (target.to_string(), target.base())).into_iter();
+    let others = options.tensor_types.iter().map(|pattern| pattern.dtype);
+    let others = others.chain(options.output_tensor_type).chain(options.token_embedding_type);
+    for (name, dtype) in asked.chain(others.map(|dtype| (dtype.to_string(), dtype))) {
+        if !(format.stores)(dtype) {
+            return Err(Error::argument(format!("expected a type that {} holds, found {name}", format.id)).hint("`weigh types` lists them"));
+        }
+        if codec(dtype).is_none_or(|codec| codec.encode.is_none()) {
+            return Err(Error::argument(format!("expected a type that this build writes, found {name}")));
+        }
+    }
+    let for_gguf = [
+        (options.output_tensor_type.is_some(), "--output-tensor-type"),
+        (options.token_embedding_type.is_some(), "--token-embedding-type"),
+        (options.leave_output_tensor, "--leave-output-tensor"),
+        (options.imatrix.is_some(), "--imatrix"),
+        (options.pure, "--pure"),
+    ];
+    match for_gguf.iter().find(|(given, _)| *given && format.id != "gguf") {
+        Some((_, option)) => Err(Error::argument(format!("expected a GGUF to be written for {option}, found {}", format.id))),
+        None => Ok(()),
+    }
+}
+
+/// What is asked for each tensor.
+fn choices(format: &Format, steps: &[Step], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+    let recipe = Recipe {
+        target: options.target,
+        pure: options.pure,
+        tensor_types: options.tensor_types.clone(),
+        output: options.output_tensor_type,
+        embedding: options.token_embedding_type,
+        leave_output: options.leave_output_tensor,
+        imatrix: options.imatrix.is_some(),
+    };
+    if format.id == "gguf" {
+        let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
+        return recipe::choose(&recipe, &Facts::from_metadata(metadata), &tensors);
+    }
+    // Elsewhere a type is for all tensors alike.
+    steps.iter().map(|step| recipe.uniform(&step.name)).collect()
+}
+
+fn decide_one(
+    format: &Format,
+    step: &mut Step,
+    stored: ElemType,
+    choice: Choice,
+    imatrix: Option<&Imatrix>,
+    options: &Options,
+    decided: &mut Decided,
+) -> Result<()> {
+    let natural = step.elem;
+    // Whole numbers, truth values and unknown types are not weights: they stay.
+    let is_weights = stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block));
+    let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);
+    let held = |elem: ElemType| match elem {
+        ElemType::Known(dtype) => (format.stores)(dtype),
+        ElemType::Unknown { .. } => format.id == "gguf",
+    };
+    step.elem = chosen.map_or(natural, ElemType::Known);
+    if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {
+        decided.lossy.push(Lossy::fallback(&step.name, wanted, dtype, step.row_elements()));
+    }
+    if !held(step.elem) {
+        let readable = natural.known().filter(|dtype| codec(*dtype).is_some() && dtype.info().class != Class::Complex);
+        let Some(dtype) = readable else {
+            let message = format!("expected a type that {} holds or whose values can be read, found {natural}", format.id);
+            return Err(Error::unsupported(message));
+        };
+        step.elem = SUBSTITUTE.into();
+        decided.lossy.push(Lossy::unheld(&step.name, dtype, SUBSTITUTE, loss::holds(SUBSTITUTE, dtype)));
+    }
+    if step.elem == stored {
+        return Ok(());
+    }
+    let Some((from, to)) = stored.known().zip(step.elem.known()) else {
+        return Err(Error::unsupported(format!("expected a known type to make {} of, found {stored}", step.elem)));
+    };
+    if codec(from).is_none() {
+        return Err(Error::unsupported(format!("expected a type whose values this build reads, found {from}")));
+    }
+    if codec(to).is_none_or(|codec| codec.encode.is_none()) {
+        return Err(Error::unsupported(format!("expected a type that this build writes, found {to}")));
+    }
+    if from.is_quantised() && to.is_quantised() && !options.allow_requantize {
+        let message = format!("expected values that were not quantised before, found {from} to be made {to}");
+        return Err(Error::argument(message).hint("--allow-requantize does it all the same; quality suffers twice"));
+    }
+    if to.is_quantised() {
+        check_importance(step, to, choice.needs_imatrix, imatrix, decided)?;
+    }
+    Ok(())
+}
+
+/// How many importance weights a tensor needs: one a column, for each matrix of a stack.
+pub(super) fn importance_len(shape: &[u64]) -> u64 {
+    let matrices: u64 = shape.iter().rev().skip(2).product();
+    matrices.saturating_mul(shape.last().copied().unwrap_or(1))
+}
+
+fn check_importance(step: &Step, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
+    let wanted = importance_len(&step.shape);
+    let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
+    match found {
+        Some(found) if found == wanted => return Ok(()),
+        // Embeddings are looked up, not multiplied: what is measured of them has another size.
+        Some(found) if !step.name.ends_with("token_embd.weight") => {
+            return Err(Error::argument(format!("expected {wanted} importance weights, found {found}"))
+                .hint("the importance matrix was made of another model, or of an older layout of its experts"));
+        }
+        _ => {}
+    }
+    if needed {
+        decided.lacks_imatrix.get_or_insert_with(|| step.name.clone());
+    }
+    if imatrix.is_some() {
+        decided.notes.push(Note::remark(&step.name, format!("the importance matrix has no entry for it; made {to} without")));
+    }
+    Ok(())
+}
+
+/// Writes down in a GGUF's metadata what was asked for, as llama-quantize does.
+pub(super) fn record(format: &Format, metadata: &mut Metadata, imatrix: Option<&Imatrix>, options: &Options) -> Result<()> {
+    let Some(target) = options.target.filter(|_| format.id == "gguf") else { return Ok(()) };
+    metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
+    match target.number() {
+        Some(number) => drop(metadata.set("general.file_type", Value::U32(number))),
+        None => drop(metadata.remove("general.file_type")),
+    }
+    let Some((imatrix, path)) = imatrix.zip(options.imatrix.as_deref()) else { return Ok(()) };
+    let text = |text: &str| {
+        let ends = text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= OVERRIDE_BYTES);
+        Value::String(text[..ends.last().unwrap_or(0)].to_owned())
+    };
+    metadata.set("quantize.imatrix.file", text(&path.to_string_lossy()));
+    if let Some(dataset) = imatrix.dataset() {
+        metadata.set("quantize.imatrix.dataset", text(&dataset));
+    }
+    metadata.set("quantize.imatrix.entries_count", Value::U32(u32::try_from(imatrix.len()).unwrap_or(u32::MAX)));
+    if let Some(chunks) = imatrix.chunks().and_then(|chunks| u32::try_from(chunks).ok()).filter(|chunks| *chunks > 0) {
+        metadata.set("quantize.imatrix.chunks_count", Value::U32(chunks));
+    }
+    Ok(())
+}
