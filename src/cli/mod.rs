@@ -14,13 +14,16 @@ use context::{Context, Failure, Outcome, Status};
 
 mod completions;
 mod context;
+mod count;
 mod convert;
 mod formats;
 mod hash;
+mod info;
 mod ls;
 mod man;
 mod options;
 mod progress;
+mod stats;
 mod types;
 mod verify;
 
@@ -40,7 +43,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Info(info::Args),
     Ls(ls::Args),
+    Count(count::Args),
+    Stats(stats::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Convert(convert::Args),
@@ -52,7 +58,10 @@ enum Command {
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
+        Command::Info(args) => info::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
+        Command::Count(args) => count::run(&args, context),
+        Command::Stats(args) => stats::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Convert(args) => convert::run(&args, context),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, num};
+use crate::base::{Error, ErrorKind, Result, num};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
 
 pub mod codes;
@@ -111,7 +111,11 @@ pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
 
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
-    let format = find_format(&file)?;
+    let format = find_format(&file).map_err(|error| match error.kind() {
+        // Not another format, but weights that never arrived.
+        ErrorKind::Malformed => findings.fatal(codes::FILE_FOREIGN, error),
+        _ => error,
+    })?;
     let mut reader = (format.open)(&file, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
     if format.id == safetensors::FORMAT.id

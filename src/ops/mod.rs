@@ -2,7 +2,9 @@
 
 pub mod assignment;
 pub mod convert;
+pub mod count;
 pub mod hash;
+pub mod info;
 pub mod known;
 pub mod list;
 pub mod select;

@@ -49,7 +49,7 @@ fn flat(section: &Section) -> Option<Flat> {
             let exact = |row: &Vec<Cell>| seen.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, guarded)).collect();
             (keys, rows.iter().map(exact).collect())
         }
-        Body::Facts(facts) => (vec!["key", "value"], facts.iter().map(|(key, _, value)| vec![(*key).to_owned(), guarded(value)]).collect()),
+        Body::Facts(facts) => (vec!["key", "value"], facts.iter().map(|fact| vec![fact.key.to_string(), guarded(&fact.value)]).collect()),
         Body::Text(_) => return None,
     };
     Some(Flat { name: section.key, keys, rows })
@@ -74,7 +74,7 @@ fn to_io(error: csv::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::Column;
+    use crate::render::{Column, Fact};
 
     fn text(sections: &[Section], path: Option<&str>) -> String {
         let mut out = Vec::new();
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn several_tables_share_one_header() {
-        let a = Section::facts("facts", vec![("name", "name".into(), Cell::text("x,y"))]);
+        let a = Section::facts("facts", vec![Fact::named("name", Cell::text("x,y"))]);
         let b = Section::table("by_dtype", vec![Column::text("dtype")]).rows([vec![Cell::text("F32")]]);
         assert_eq!(text(&[a, b], Some("m.gguf")), "path,table,key,value,dtype\nm.gguf,facts,name,\"x,y\",\nm.gguf,by_dtype,,,F32\n");
     }

@@ -31,8 +31,8 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
             }
             Body::Facts(facts) => {
                 header(out, [Column::text("key").titled(""), Column::text("value").titled("")].iter())?;
-                for (_, name, value) in facts {
-                    line(out, [escape(name), escape(&value.human())].into_iter())?;
+                for fact in facts {
+                    line(out, [escape(&fact.title), escape(&fact.value.human())].into_iter())?;
                 }
             }
             Body::Text(text) => fenced(out, text)?,

@@ -12,10 +12,12 @@ mod csv;
 mod json;
 mod markdown;
 mod section;
+mod spark;
 mod table;
 
 pub use cell::{Cell, Content, Tone};
-pub use section::{Audience, Body, Column, Cut, Section};
+pub use section::{Audience, Body, Column, Cut, Fact, Section};
+pub use spark::sparkline;
 pub use table::Look;
 
 /// What an operation found.

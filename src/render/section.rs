@@ -97,10 +97,34 @@ pub enum Body {
         /// The rows: as many cells each as there are columns.
         rows: Vec<Vec<Cell>>,
     },
-    /// Names and values: key for csv, heading for people, value.
-    Facts(Vec<(&'static str, Cow<'static, str>, Cell)>),
+    /// Names and values.
+    Facts(Vec<Fact>),
     /// Lines of weigh's own making, shown as they are: text from a file in them must be escaped already.
     Text(String),
+}
+
+/// A name and a value.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// The name in csv.
+    pub key: Cow<'static, str>,
+    /// The name for people.
+    pub title: Cow<'static, str>,
+    /// The value.
+    pub value: Cell,
+}
+
+impl Fact {
+    /// A value with one name for scripts and another for people.
+    pub fn new(key: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>, value: Cell) -> Self {
+        Self { key: key.into(), title: title.into(), value }
+    }
+
+    /// A value with the same name for everyone.
+    pub fn named(name: impl Into<Cow<'static, str>>, value: Cell) -> Self {
+        let name = name.into();
+        Self::new(name.clone(), name, value)
+    }
 }
 
 /// A part of a report.
@@ -125,7 +149,7 @@ impl Section {
     }
 
     /// Names and values.
-    pub fn facts(key: &'static str, facts: Vec<(&'static str, Cow<'static, str>, Cell)>) -> Self {
+    pub fn facts(key: &'static str, facts: Vec<Fact>) -> Self {
         Self::new(key, Body::Facts(facts))
     }
 

@@ -9,7 +9,7 @@ use tabled::settings::{Alignment, Color, Modify, Padding};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
-use crate::render::section::{Audience, Body, Column, Cut, Section, seen};
+use crate::render::section::{Audience, Body, Column, Cut, Fact, Section, seen};
 use crate::render::{Cell, Tone};
 
 /// Columns between two values.
@@ -68,13 +68,12 @@ fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Loo
     grid(out, cells, &right, true, &tones)
 }
 
-fn facts(out: &mut dyn Write, facts: &[(&'static str, std::borrow::Cow<'static, str>, Cell)], look: &Look) -> io::Result<()> {
+fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     let columns = [Column::text("key"), Column::value("value")];
     let mut shown = seen(&columns, Audience::People);
-    let mut cells: Vec<Vec<String>> = facts.iter().map(|(_, name, value)| vec![name.to_string(), value.human()]).collect();
+    let mut cells: Vec<Vec<String>> = facts.iter().map(|fact| vec![fact.title.to_string(), fact.value.human()]).collect();
     fit(&mut shown, &mut cells, look.width);
-    let tones: Vec<Vec<Tone>> =
-        if look.color { facts.iter().map(|(_, _, value)| vec![Tone::Faint, value.tone]).collect() } else { Vec::new() };
+    let tones: Vec<Vec<Tone>> = if look.color { facts.iter().map(|fact| vec![Tone::Faint, fact.value.tone]).collect() } else { Vec::new() };
     grid(out, cells, &[false, false], false, &tones)
 }
 

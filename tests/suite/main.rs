@@ -1,3 +1,11 @@
 //! Tests of the whole: one module a topic, one binary, so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod bad_gguf;
+mod bad_safetensors;
+mod build;
+mod codecs;
+mod hostile;
 mod packed;
+mod round_trips;
+mod sets;
+mod stats;

@@ -62,7 +62,7 @@ pub(super) fn of_tensor(stats: &TensorStats, rows: &Rows, limit: Option<(f64, u6
     if let Some(inf) = summary.inf.filter(|&inf| inf > 0) {
         flag(Severity::Error, "stats-inf", format!("{} infinite", plural(inf, "value")));
     }
-    let finite = summary.min <= summary.max; // false for NaN: no finite value
+    let finite = summary.nan == Some(0) && summary.inf == Some(0);
     if summary.elements > 0 && finite && summary.abs_max == 0.0 {
         flag(Severity::Warning, "stats-zero", "every value is zero".into());
     } else if summary.elements > 1 && finite && summary.min == summary.max {

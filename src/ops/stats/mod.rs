@@ -24,7 +24,7 @@ mod summary;
 
 pub use findings::OUTLIER_ROWS;
 pub use rows::{RowStats, Rows, rows};
-pub use summary::{Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, Summary};
+pub use summary::{Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, SHAPE_BINS, Summary};
 
 use counts::{Counts, Distribution};
 use moments::Moments;

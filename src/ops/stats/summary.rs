@@ -11,6 +11,9 @@ pub const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 
 /// How many bins of equal width a histogram has.
 pub const LINEAR_BINS: usize = 32;
 
+/// How many bins the small picture of a histogram has.
+pub const SHAPE_BINS: usize = 16;
+
 /// What is known of the values of a tensor, a group of tensors or a model.
 ///
 /// Extremes, means, percentiles and histograms are over the finite values; where there are none they are NaN, which JSON shows as null.
@@ -48,6 +51,9 @@ pub struct Summary {
     pub percentiles: Percentiles,
     /// Histograms.
     pub histogram: Histogram,
+    /// Bins of equal width between the outer percentiles, for a small picture: a few outliers do not press it into one bar.
+    #[serde(skip)]
+    pub shape: [u64; SHAPE_BINS],
 }
 
 /// Percentiles, interpolated linearly between neighbours, as NumPy does.
@@ -111,6 +117,7 @@ impl Summary {
     pub(crate) fn new(elements: u64, moments: &Moments, distribution: &Distribution, exact: bool) -> Self {
         let n = moments.finite as f64;
         let variance = moments.m2 / n;
+        let percentiles = percentiles(&distribution.values);
         let or_nan = |value: f64| if moments.finite == 0 { f64::NAN } else { value };
         Self {
             elements,
@@ -127,8 +134,9 @@ impl Summary {
             inf: Some(moments.inf),
             kurtosis: moments.m4 / n / (variance * variance) - 3.0,
             sparsity: moments.below as f64 / n,
-            percentiles: Percentiles { values: percentiles(&distribution.values), relative_error: if exact { 0.0 } else { SKETCH_ERROR } },
+            percentiles: Percentiles { values: percentiles, relative_error: if exact { 0.0 } else { SKETCH_ERROR } },
             histogram: Histogram { linear: linear(&distribution.values, moments.min, moments.max), log: log(&distribution.values) },
+            shape: shape(&distribution.values, percentiles[0], percentiles[PERCENTILES.len() - 1]),
         }
     }
 }
@@ -166,13 +174,25 @@ fn linear(values: &[(f64, u64)], min: f64, max: f64) -> Linear {
     if values.is_empty() {
         return Linear { low: f64::NAN, high: f64::NAN, counts };
     }
-    // Halves, for the width of all doubles is no double.
-    let half_width = max / 2.0 - min / 2.0;
-    for &(value, count) in values {
-        let share = if half_width > 0.0 { (value / 2.0 - min / 2.0) / half_width } else { 0.0 };
-        counts[((share * LINEAR_BINS as f64) as usize).min(LINEAR_BINS - 1)] += count;
-    }
+    fill(&mut counts, values, min, max);
     Linear { low: min, high: max, counts }
+}
+
+/// Counts values in bins of equal width between `low` and `high`, the last of which includes `high`.
+fn fill(bins: &mut [u64], values: &[(f64, u64)], low: f64, high: f64) {
+    let last = bins.len().saturating_sub(1);
+    // Halves, for the width of all doubles is no double.
+    let half_width = high / 2.0 - low / 2.0;
+    for &(value, count) in values.iter().filter(|(value, _)| (low..=high).contains(value)) {
+        let share = if half_width > 0.0 { (value / 2.0 - low / 2.0) / half_width } else { 0.0 };
+        bins[((share * bins.len() as f64) as usize).min(last)] += count;
+    }
+}
+
+fn shape(values: &[(f64, u64)], low: f64, high: f64) -> [u64; SHAPE_BINS] {
+    let mut bins = [0; SHAPE_BINS];
+    fill(&mut bins, values, low, high);
+    bins
 }
 
 /// The power of two at or below a magnitude.

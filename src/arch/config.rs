@@ -1,0 +1,227 @@
+//! A Hugging Face config as its class would complete it: sub-configs merged, absent keys filled in, rope parameters in one place.
+
+use serde_json::{Map, Value as Json};
+
+use crate::arch::expr;
+use crate::arch::table::Table;
+use crate::base::{Error, Result};
+
+/// How deep short names may lead to short names.
+const ALIASES: usize = 16;
+
+/// Hyperparameters by the names that Hugging Face gives them.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    keys: Map<String, Json>,
+    rope: Map<String, Json>,
+    lets: toml::Table,
+}
+
+impl Config {
+    /// Completes the config of a folder as its class would.
+    ///
+    /// # Errors
+    /// It is no JSON object, or the table's expressions are none.
+    pub fn new(table: &Table, config: &Json) -> Result<Self> {
+        let keys = config.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
+        let mut keys = keys.clone();
+        // The text part of a model with more parts has the hyperparameters; those beside it are kept.
+        if let Some(Json::Object(text)) = keys.remove("text_config") {
+            keys.extend(text);
+        }
+        let mut config = Self { keys, rope: Map::new(), lets: table.lets.clone() };
+        for (key, default) in &table.defaults {
+            if config.get(key).is_none() {
+                let value = match default {
+                    toml::Value::String(text) => expr::eval(text, &|name| config.number(name))?.map(number_json),
+                    toml::Value::Boolean(false) => None,
+                    other => from_toml(other),
+                };
+                if let Some(value) = value {
+                    config.keys.insert(key.clone(), value);
+                }
+            }
+        }
+        config.rope = config.rope_parameters();
+        Ok(config)
+    }
+
+    /// For config that is being made from GGUF keys.
+    pub fn empty(table: &Table) -> Self {
+        Self { lets: table.lets.clone(), ..Self::default() }
+    }
+
+    /// The value of a key, unless it is absent or null. A dot leads into an object; `rope.` into the rope parameters.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        let (mut object, mut key) = (&self.keys, key);
+        if let Some(rest) = key.strip_prefix("rope.") {
+            (object, key) = (&self.rope, rest);
+        }
+        while let Some((first, rest)) = key.split_once('.') {
+            object = object.get(first)?.as_object()?;
+            key = rest;
+        }
+        object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The value of the first of these keys that is there.
+    pub fn first(&self, keys: &[String]) -> Option<&Json> {
+        keys.iter().find_map(|key| self.get(key))
+    }
+
+    /// Puts a value in.
+    pub fn set(&mut self, key: impl Into<String>, value: Json) {
+        self.keys.insert(key.into(), value);
+    }
+
+    /// All keys, in order.
+    pub fn into_keys(self) -> Map<String, Json> {
+        self.keys
+    }
+
+    /// Whether a key is there and true.
+    pub fn is_true(&self, key: &str) -> bool {
+        self.get(key).and_then(Json::as_bool).unwrap_or(false)
+    }
+
+    /// A name in an expression: a short name of the table, or a key that is a number (true is 1).
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.number_within(name, ALIASES)
+    }
+
+    fn number_within(&self, name: &str, depth: usize) -> Option<f64> {
+        match self.lets.get(name) {
+            Some(toml::Value::String(text)) if depth > 0 => expr::eval(text, &|name| self.number_within(name, depth - 1)).ok().flatten(),
+            Some(toml::Value::String(_)) => None,
+            Some(toml::Value::Integer(number)) => Some(*number as f64),
+            Some(toml::Value::Float(number)) => Some(*number),
+            Some(_) => None,
+            None => match self.get(name)? {
+                Json::Bool(value) => Some(f64::from(u8::from(*value))),
+                value => value.as_f64(),
+            },
+        }
+    }
+
+    /// What an expression comes to.
+    ///
+    /// # Errors
+    /// The text is no expression.
+    pub fn eval(&self, text: &str) -> Result<Option<f64>> {
+        expr::eval(text, &|name| self.number(name))
+    }
+
+    /// What an expression comes to, as a count.
+    ///
+    /// # Errors
+    /// The text is no expression, a name in it is absent, or the result is no count.
+    pub fn count(&self, text: &str) -> Result<u64> {
+        expr::eval_u64(text, &|name| self.number(name))
+    }
+
+    /// The rope parameters as newer configs have them, whichever spelling this one has.
+    ///
+    /// Older ones have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`; models with sliding windows have one set for
+    /// each sort of layer (transformers 5, `RotaryEmbeddingConfigMixin`).
+    fn rope_parameters(&self) -> Map<String, Json> {
+        let given = ["rope_parameters", "rope_scaling"].iter().find_map(|key| self.get(key).and_then(Json::as_object));
+        let mut rope = given.cloned().unwrap_or_default();
+        let local = ["rope_local_base_freq", "local_rope_theta", "swa_rope_theta"].iter().find_map(|key| self.get(key)).cloned();
+        let nested = rope.contains_key("full_attention") || rope.contains_key("sliding_attention");
+        if !nested {
+            self.complete(&mut rope);
+        }
+        for kind in ["full_attention", "sliding_attention"] {
+            if let Some(Json::Object(own)) = rope.get_mut(kind) {
+                self.complete_within(own, kind == "full_attention");
+            }
+        }
+        if let Some(local) = local
+            && !rope.contains_key("sliding_attention")
+        {
+            rope.insert("sliding_attention".to_owned(), serde_json::json!({ "rope_theta": local }));
+        }
+        rope
+    }
+
+    fn complete(&self, rope: &mut Map<String, Json>) {
+        self.complete_within(rope, true);
+        if let Some(factor) = self.get("partial_rotary_factor").or_else(|| self.get("rope_pct")) {
+            rope.entry("partial_rotary_factor").or_insert_with(|| factor.clone());
+        }
+        // Phi-3 has the length before scaling outside, and it goes before one inside.
+        if let Some(length) = self.get("original_max_position_embeddings") {
+            rope.insert("original_max_position_embeddings".to_owned(), length.clone());
+        } else if rope.get("rope_type").and_then(Json::as_str).is_some_and(|kind| ["llama3", "yarn", "longrope"].contains(&kind))
+            && let Some(length) = self.get("max_position_embeddings")
+        {
+            rope.entry("original_max_position_embeddings").or_insert_with(|| length.clone());
+        }
+    }
+
+    fn complete_within(&self, rope: &mut Map<String, Json>, with_theta: bool) {
+        if let Some(kind) = rope.get("type").cloned() {
+            rope.entry("rope_type").or_insert(kind);
+        }
+        if with_theta && let Some(theta) = self.get("rope_theta").or_else(|| self.get("rotary_emb_base")) {
+            rope.entry("rope_theta").or_insert_with(|| theta.clone());
+        }
+    }
+}
+
+/// A number as JSON: a whole one without a point.
+pub fn number_json(value: f64) -> Json {
+    if value.fract() == 0.0 && value.abs() < 9e15 { Json::from(value as i64) } else { Json::from(value) }
+}
+
+/// A value of a table as JSON.
+pub fn from_toml(value: &toml::Value) -> Option<Json> {
+    Some(match value {
+        toml::Value::String(text) => Json::from(text.as_str()),
+        toml::Value::Integer(number) => Json::from(*number),
+        toml::Value::Float(number) => Json::from(*number),
+        toml::Value::Boolean(value) => Json::from(*value),
+        toml::Value::Array(values) => Json::Array(values.iter().filter_map(from_toml).collect()),
+        toml::Value::Table(table) => Json::Object(table.iter().filter_map(|(key, value)| Some((key.clone(), from_toml(value)?))).collect()),
+        toml::Value::Datetime(_) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(json: Json) -> Config {
+        let table = Table::parse(
+            "let = { hd = 'head_dim ?? hidden_size // num_attention_heads', a = 'b', b = 'a' }\n\
+             [defaults]\nnum_key_value_heads = 'num_attention_heads'\nrope_theta = 10000.0",
+        )
+        .unwrap();
+        Config::new(&table, &json).unwrap()
+    }
+
+    #[test]
+    fn both_spellings_of_rope_give_the_same() {
+        let old = config(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
+        let new = config(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));
+        for key in ["rope.rope_theta", "rope.rope_type", "rope.factor"] {
+            assert_eq!(old.get(key), new.get(key), "{key}");
+            assert!(old.get(key).is_some(), "{key}");
+        }
+        assert_eq!(config(json!({"rope_scaling": null})).number("rope.rope_theta"), Some(10000.0));
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_filled_in() {
+        let config = config(json!({"num_attention_heads": 4, "hidden_size": 64, "head_dim": null, "text_config": {"hidden_size": 32}}));
+        assert_eq!(config.number("num_key_value_heads"), Some(4.0));
+        assert_eq!(config.count("hd").unwrap(), 8, "the text part goes before the rest");
+    }
+
+    #[test]
+    fn names_that_lead_in_a_circle_are_absent() {
+        assert_eq!(config(json!({})).number("a"), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! The small JSON and text files of a model's folder.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits};
+
+/// The text of a file, or `None` when there is none.
+///
+/// # Errors
+/// It cannot be read, is too long, or is not UTF-8.
+pub fn text(path: &Path) -> Result<Option<String>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let map = Map::open(path)?;
+    if map.len() > limits::JSON_FILE_BYTES {
+        let most = limits::JSON_FILE_BYTES;
+        return Err(Error::limit(format!("expected a file of at most {most} bytes, found {}", map.len())).in_file(path));
+    }
+    match std::str::from_utf8(map.bytes()) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err(Error::malformed("expected text in UTF-8, found other bytes").in_file(path)),
+    }
+}
+
+/// What a JSON file holds, or `None` when there is none.
+///
+/// # Errors
+/// As for [`text`]; it is no JSON.
+pub fn json(path: &Path) -> Result<Option<Json>> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| Error::malformed(format!("expected JSON: {error}")).in_file(path))
+}
+
+/// JSON for a file that people read: indented, with a line end.
+pub fn to_json(value: &Json) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

@@ -1,0 +1,171 @@
+//! A table with the hyperparameters of one model filled in: which tensor of Hugging Face is which of GGUF.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use globset::{Glob, GlobMatcher};
+
+use crate::arch::config::Config;
+use crate::arch::pattern::{self, Places};
+use crate::arch::table::{Optional, Table, TensorRow};
+use crate::arch::transform::Transform;
+use crate::base::{Error, Result};
+
+/// The rows of a table, worked out for one model.
+#[derive(Debug)]
+pub struct Mapping {
+    /// One row for each kind of tensor and suffix.
+    pub rows: Vec<Row>,
+    /// How many layers the model has.
+    pub layers: u64,
+    replace: Vec<(String, String)>,
+    drop: Vec<GlobMatcher>,
+    drops_further_layers: bool,
+    by_hf: HashMap<String, usize>,
+    by_gguf: HashMap<String, (usize, usize)>,
+}
+
+/// One kind of tensor.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its pattern in Hugging Face.
+    pub hf: String,
+    /// Its patterns in GGUF: several where it is split.
+    pub gguf: Vec<String>,
+    /// What happens between the two.
+    pub transform: Transform,
+    /// Its dimensions in Hugging Face, where the table says them.
+    pub shape: Option<Vec<u64>>,
+    /// Whether it may be absent.
+    pub optional: bool,
+    /// The layers that have it; empty for a tensor outside the layers.
+    pub layers: Range<u64>,
+}
+
+impl Row {
+    /// Whether there is one for each layer.
+    pub fn is_layered(&self) -> bool {
+        self.hf.contains("{bid}")
+    }
+
+    /// Whether there is one for each expert.
+    pub fn is_stacked(&self) -> bool {
+        self.transform == Transform::StackExperts
+    }
+
+    /// The layers, or the one place outside them.
+    pub fn places(&self) -> Vec<Places> {
+        if self.is_layered() {
+            self.layers.clone().map(|bid| Places { bid: Some(bid), eid: None }).collect()
+        } else {
+            vec![Places::default()]
+        }
+    }
+}
+
+/// What a name of Hugging Face is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// A tensor of the row of this number.
+    Row(usize, Places),
+    /// One that has no place in GGUF.
+    Dropped,
+    /// None of the table's.
+    Unknown,
+}
+
+impl Mapping {
+    /// Works out the rows for a model.
+    ///
+    /// # Errors
+    /// A hyperparameter that a transform or the layers need is missing, or the table is wrong.
+    pub fn new(table: &Table, config: &Config) -> Result<Self> {
+        let layers = config.count("layers")?;
+        let mut rows = Vec::new();
+        for row in &table.tensors {
+            for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {
+                rows.push(resolve(row, number, suffix, may_be_absent, config, layers)?);
+            }
+        }
+        let drop = table
+            .drop
+            .iter()
+            .map(|glob| Glob::new(glob).map(|glob| glob.compile_matcher()))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| Error::argument(format!("expected a glob in the table {}: {error}", table.name)))?;
+        let by_hf = rows.iter().enumerate().map(|(i, row)| (row.hf.clone(), i)).collect();
+        // The first row that makes a name is the one that the way back takes.
+        let mut by_gguf = HashMap::new();
+        for (i, row) in rows.iter().enumerate() {
+            for (part, name) in row.gguf.iter().enumerate() {
+                by_gguf.entry(name.clone()).or_insert((i, part));
+            }
+        }
+        let replace = table.replace.clone();
+        Ok(Self { rows, layers, replace, drop, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
+    }
+
+    /// What a tensor of Hugging Face is.
+    pub fn hf(&self, name: &str) -> Known {
+        if self.drop.iter().any(|glob| glob.is_match(name)) {
+            return Known::Dropped;
+        }
+        let mut name = name.to_owned();
+        for (from, to) in &self.replace {
+            let at = name.match_indices(from.as_str()).map(|(at, _)| at).find(|&at| {
+                let before = name.get(..at).unwrap_or_default();
+                before.is_empty() || before.ends_with('.') || from.starts_with('.')
+            });
+            if let Some(at) = at {
+                name.replace_range(at..at + from.len(), to);
+            }
+        }
+        let (pattern, places) = pattern::skeleton(&name);
+        if self.drops_further_layers && places.bid.is_some_and(|bid| bid >= self.layers) {
+            return Known::Dropped;
+        }
+        match self.by_hf.get(&pattern) {
+            Some(&row) if places.bid.is_none_or(|bid| bid < self.layers) => Known::Row(row, places),
+            _ => Known::Unknown,
+        }
+    }
+
+    /// The row of a tensor of GGUF, which of the row's tensors it is, and its layer.
+    pub fn gguf(&self, name: &str) -> Option<(usize, usize, Places)> {
+        let (pattern, places) = pattern::skeleton(name);
+        let &(row, part) = self.by_gguf.get(&pattern)?;
+        places.bid.is_none_or(|bid| bid < self.layers).then_some((row, part, places))
+    }
+}
+
+fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: u64) -> Result<Row> {
+    let shape = if suffix == "bias" && row.shape.len() > 1 {
+        // A bias has a number for each output: all dimensions but the last.
+        row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
+    } else {
+        &row.shape
+    };
+    let shape = if shape.is_empty() { None } else { Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?) };
+    let transform = match row.transform.as_deref() {
+        Some(text) => Transform::parse(text, config)?,
+        None => Transform::Plain,
+    };
+    let gguf = row.gguf_names(suffix);
+    if gguf.len() != transform.outputs() {
+        return Err(Error::argument(format!("expected {} names in GGUF for {}, found {}", transform.outputs(), row.hf, gguf.len())));
+    }
+    let optional = may_be_absent
+        || match &row.optional {
+            Optional::Plain(optional) => *optional,
+            Optional::When(key) => config.is_true(key),
+        };
+    let range = match row.layers.as_deref().map(|range| range.split_once("..")) {
+        None => 0..layers,
+        Some(None) => return Err(Error::argument(format!("expected layers as from..to for {}", row.hf))),
+        Some(Some((from, to))) => {
+            let bound = |text: &str, default: u64| if text.trim().is_empty() { Ok(default) } else { config.count(text.trim()) };
+            bound(from, 0)?..bound(to, layers)?.min(layers)
+        }
+    };
+    Ok(Row { hf: row.hf_name(number, suffix), gguf, transform, shape, optional, layers: range })
+}

@@ -1,0 +1,210 @@
+//! Hugging Face -> GGUF: the draft of a GGUF from a folder with a config.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use crate::arch::config::Config;
+use crate::arch::draft::{Draft, Note, Step};
+use crate::arch::mapping::{Known, Mapping, Row};
+use crate::arch::origin::Origin;
+use crate::arch::pattern::{self, Places};
+use crate::arch::table::{Table, Tables};
+use crate::arch::transform::Shaped;
+use crate::arch::{general, keys, rope, tokenizer};
+use crate::base::{Error, Result};
+use crate::model::{DType, Metadata, Model, Value};
+
+/// What a caller may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The name of the pre-tokenizer, where it is not to be told from the tokenizer.
+    pub pre: Option<String>,
+}
+
+/// Drafts the GGUF of a Hugging Face model.
+///
+/// # Errors
+/// The architecture is unknown; a tensor is missing, extra or of another shape than the config says; a hyperparameter or the tokenizer
+/// is missing.
+pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<Draft> {
+    let json = model.config.as_ref().ok_or_else(|| {
+        Error::unsupported("expected a folder with config.json beside the weights, found none")
+            .in_file(&model.path)
+            .hint("--keep-names moves tensors as they are")
+    })?;
+    let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
+    let config = Config::new(&table, json)?;
+    let mapping = Mapping::new(&table, &config)?;
+    let mut draft = Draft::default();
+    let mut computed = Metadata::new();
+    for name in &table.computed {
+        compute(name, &table, &config, &mut draft.steps, &mut computed)?;
+    }
+    steps(model, &mapping, &config, &mut draft)?;
+    let folder = model.folder.as_deref();
+    metadata(&table, json, &config, folder, options, computed, &mut draft)?;
+    Ok(draft)
+}
+
+/// Tensors that are computed from hyperparameters, and the keys that go with them.
+fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, metadata: &mut Metadata) -> Result<()> {
+    let mut add = |name: &str, values: Vec<f32>| {
+        let shape = vec![values.len() as u64];
+        steps.push(Step::made(Origin::values(values), format!("{name}.weight"), shape, crate::model::ElemType::Known(DType::F32)).fixed());
+    };
+    match name {
+        "rope_freqs" => {
+            if let Some(factors) = rope::llama3_factors(config, config.count("hd")?) {
+                add("rope_freqs", factors);
+            }
+        }
+        "rope_factors" => {
+            if let Some((long, short, attention)) = rope::long_factors(config, config.count("rope_dims")?)? {
+                keys::put(metadata, &keys::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
+                add("rope_factors_long", long);
+                add("rope_factors_short", short);
+            }
+        }
+        other => return Err(Error::argument(format!("expected a known tensor to compute, found {other}"))),
+    }
+    Ok(())
+}
+
+/// The sources of one tensor (or of the tensors that it is split into), as far as they were met.
+#[derive(Default)]
+struct Group {
+    /// By expert; 0 where there are none.
+    sources: BTreeMap<u64, usize>,
+}
+
+fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -> Result<()> {
+    let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
+    let experts = || config.count("experts");
+    for (index, tensor) in model.tensors.iter().enumerate() {
+        let (number, places) = match mapping.hf(&tensor.name) {
+            Known::Row(number, places) => (number, places),
+            Known::Dropped => {
+                draft.notes.push(Note::dropped(&tensor.name, "has no place in GGUF"));
+                continue;
+            }
+            Known::Unknown => {
+                return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
+                    .in_tensor(&tensor.name)
+                    .hint("--keep-names moves tensors as they are; --arch-table FILE replaces the table"));
+            }
+        };
+        let Some(row) = mapping.rows.get(number) else { continue };
+        if let Some(shape) = &row.shape
+            && *shape != tensor.shape
+        {
+            let message = format!("expected the shape {shape:?} that the config gives, found {:?}", tensor.shape);
+            return Err(Error::malformed(message).in_tensor(&tensor.name));
+        }
+        let group = groups.entry((number, places.bid)).or_default();
+        if group.sources.insert(places.eid.unwrap_or(0), index).is_some() {
+            return Err(Error::malformed("expected a tensor once, found it under two names").in_tensor(&tensor.name));
+        }
+        if !row.is_stacked() || group.sources.len() as u64 == experts()? {
+            emit(model, row, places, group, draft)?;
+        }
+    }
+    let mut names = HashSet::new();
+    if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
+        return Err(Error::malformed("expected a tensor once, found it in two layouts").in_tensor(&step.name));
+    }
+    // What is missing is told before anything is written; what is there in another layout is not missing.
+    for (number, row) in mapping.rows.iter().enumerate() {
+        for places in row.places() {
+            let found = groups.get(&(number, places.bid)).map_or(0, |group| group.sources.len() as u64);
+            let wanted = if row.is_stacked() { experts()? } else { 1 };
+            let made = || row.gguf.iter().all(|pattern| names.contains(pattern::fill(pattern, places).as_str()));
+            if found == wanted || (found == 0 && (row.optional || made())) {
+                continue;
+            }
+            let has = |eid: &u64| groups.get(&(number, places.bid)).is_some_and(|group| group.sources.contains_key(eid));
+            let eid = row.is_stacked().then(|| (0..wanted).find(|eid| !has(eid)).unwrap_or(0));
+            return Err(Error::malformed("expected this tensor, found none of its name")
+                .in_tensor(&pattern::fill(&row.hf, Places { eid, ..places }))
+                .in_file(&model.path));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the tensors that a complete group makes.
+fn emit(model: &Model, row: &Row, places: Places, group: &Group, draft: &mut Draft) -> Result<()> {
+    let named = |error: Error| error.in_tensor(&pattern::fill(&row.hf, places));
+    if row.is_stacked() && group.sources.keys().copied().ne(0..group.sources.len() as u64) {
+        return Err(named(Error::malformed("expected experts numbered from 0 without a gap")));
+    }
+    let sources: Vec<Shaped> = group
+        .sources
+        .values()
+        .map(|&index| {
+            let shape = model.tensors.get(index).map(|tensor| tensor.shape.clone()).unwrap_or_default();
+            Ok(Shaped { origin: Origin::stored(model, index)?, shape })
+        })
+        .collect::<Result<_>>()?;
+    for (made, pattern) in row.transform.forward(sources).map_err(named)?.into_iter().zip(&row.gguf) {
+        let name = pattern::fill(pattern, places);
+        let elem = crate::model::ElemType::Known(made.origin.dtype());
+        let stays_f32 = stays_f32(&name, made.shape.len());
+        let step = Step::made(made.origin, name, made.shape, if stays_f32 { crate::model::ElemType::Known(DType::F32) } else { elem });
+        draft.steps.push(if stays_f32 { step.fixed() } else { step });
+    }
+    Ok(())
+}
+
+/// Whether llama.cpp's converter keeps a tensor in F32 whatever is asked for (`ModelBase.prepare_tensors`).
+pub fn stays_f32(name: &str, dimensions: usize) -> bool {
+    const KEPT: [&str; 6] = [
+        "_norm.weight",
+        ".ffn_gate_inp.weight",
+        ".ffn_gate_inp_shexp.weight",
+        "position_embd.weight",
+        "token_types.weight",
+        ".ssm_conv1d.weight",
+    ];
+    dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().any(|kept| name.ends_with(kept))
+}
+
+/// The number of a file type (`enum llama_ftype` in llama.h) in which most tensors are of this type.
+fn file_type(steps: &[Step]) -> u32 {
+    let first = steps.iter().find(|step| step.shape.len() > 1 && !step.fixed).and_then(|step| step.elem.known());
+    match first {
+        Some(DType::F32) => 0,
+        Some(DType::BF16) => 32,
+        Some(DType::Q8_0) => 7,
+        Some(DType::MXFP4) => 38,
+        _ => 1,
+    }
+}
+
+fn metadata(
+    table: &Table,
+    json: &serde_json::Value,
+    config: &Config,
+    folder: Option<&Path>,
+    options: &Options,
+    computed: Metadata,
+    draft: &mut Draft,
+) -> Result<()> {
+    let mut metadata = Metadata::new();
+    keys::put(&mut metadata, "general.architecture", Value::String(table.gguf.clone()));
+    general::to_gguf(folder, json, &draft.steps, &mut metadata)?;
+    keys::to_gguf(table, config, folder, file_type(&draft.steps), &mut metadata)?;
+    for (key, value) in computed.iter() {
+        keys::put(&mut metadata, key, value.clone());
+    }
+    keys::put(&mut metadata, "general.quantization_version", Value::U32(2));
+    if let Some(kind) = table.tokenizer {
+        let Some(folder) = folder else {
+            return Err(Error::unsupported("expected the tokenizer in a folder beside the weights, found no folder"));
+        };
+        let tokenizer = tokenizer::read(folder, json, kind, options.pre.as_deref())?;
+        tokenizer.to_gguf(&mut metadata);
+        draft.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
+    }
+    draft.metadata = metadata;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `weigh count`
+
+use std::path::PathBuf;
+
+use crate::base::units;
+use crate::cli::context::{Context, Outcome};
+use crate::ops::count::{self, Count, LayerCount};
+use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
+
+/// Count the parameters by type, component and layer
+///
+/// Tied weights count once; tables that follow from the hyperparameters (rope_freqs, position_ids, masks) do not count.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    #[arg(required = true)]
+    path: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    context.each(&args.path, |context, path| context.emit(&count::count(&crate::open(path)?)?, path))
+}
+
+impl Report for Count {
+    fn sections(&self) -> Vec<Section> {
+        let mut facts = vec![Fact::named("parameters", people(self.parameters).tone(Tone::Strong))];
+        if self.active_parameters != Some(self.parameters) {
+            facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
+        }
+        facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
+        facts.push(Fact::new("stored_elements", "stored elements", Cell::count(self.stored_elements)));
+        facts.push(Fact::new("bytes", "size of the tensors", Cell::bytes(self.bytes)));
+        facts.push(Fact::new("bits_per_weight", "bits per weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))));
+        if !self.left_out.is_empty() {
+            facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
+        }
+        let exact = vec![
+            Fact::named("parameters", Cell::count(self.parameters)),
+            Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
+            Fact::named("embedding_parameters", Cell::count(self.embedding_parameters)),
+            Fact::named("stored_elements", Cell::count(self.stored_elements)),
+            Fact::named("bytes", Cell::bytes(self.bytes)),
+            Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
+            Fact::named("label", Cell::text(self.label.clone())),
+        ];
+        let parts = |name, second| {
+            vec![
+                Column::text(name),
+                Column::number("tensors"),
+                Column::number(second),
+                Column::number("share").only(Audience::People),
+                Column::number("bytes").titled("size"),
+            ]
+        };
+        let share = |part: u64, whole: u64| if whole == 0 { Cell::empty() } else { Cell::share(part as f64 / whole as f64) };
+        let by_dtype = self.by_dtype.iter().map(|row| {
+            let share = share(row.bytes, self.bytes);
+            vec![Cell::text(row.dtype.clone()), Cell::count(row.tensors), Cell::count(row.elements), share, Cell::bytes(row.bytes)]
+        });
+        let by_component = self.by_component.iter().map(|row| {
+            let share = share(row.parameters, self.parameters);
+            vec![Cell::text(row.component.name()), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+        });
+        let layer = |label: String, row: &LayerCount, times: u64| {
+            let share = share(row.parameters * times, self.parameters);
+            vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+        };
+        let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row, 1));
+        let folded = runs(&self.by_layer).into_iter().map(|(first, last)| match (first.layer, last.layer) {
+            (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first, b - a + 1),
+            (Some(a), _) => layer(a.to_string(), first, 1),
+            _ => layer("outside".to_owned(), first, 1),
+        });
+        vec![
+            Section::facts("count", facts).only(Audience::People),
+            Section::facts("count", exact).only(Audience::Scripts),
+            Section::table("by_dtype", parts("dtype", "elements")).rows(by_dtype),
+            Section::table("by_component", parts("component", "parameters")).rows(by_component),
+            Section::table("by_layer", parts("layer", "parameters")).rows(folded).only(Audience::People),
+            Section::table("by_layer", parts("layer", "parameters")).rows(by_layer).only(Audience::Scripts),
+        ]
+    }
+}
+
+/// `271M (270,896,128)`
+pub(super) fn people(parameters: u64) -> Cell {
+    let (label, exact) = (units::label(parameters), units::grouped(parameters));
+    Cell::text(if label == exact { label } else { format!("{label} ({exact})") })
+}
+
+/// Neighbouring layers that are alike: the first and the last of each run.
+fn runs(layers: &[LayerCount]) -> Vec<(&LayerCount, &LayerCount)> {
+    let mut runs: Vec<(&LayerCount, &LayerCount)> = Vec::new();
+    for row in layers {
+        match runs.last_mut() {
+            Some((_, last))
+                if last.layer.is_some_and(|n| n.checked_add(1) == row.layer)
+                    && (last.tensors, last.parameters, last.bytes) == (row.tensors, row.parameters, row.bytes) =>
+            {
+                *last = row;
+            }
+            _ => runs.push((row, row)),
+        }
+    }
+    runs
+}

@@ -1,0 +1,170 @@
+//! `weigh info`
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use crate::base::units::{bytes, general, grouped};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::count::people;
+use crate::ops::info::{self, Info};
+use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
+
+/// Show on one screen what model this is
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    #[arg(required = true)]
+    path: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    context.each(&args.path, |context, path| context.emit(&info::info(&crate::open(path)?)?, path))
+}
+
+impl Report for Info {
+    fn sections(&self) -> Vec<Section> {
+        let columns = vec![
+            Column::text("dtype"),
+            Column::number("tensors"),
+            Column::number("elements"),
+            Column::number("bytes").titled("size"),
+            Column::number("share").only(Audience::People),
+        ];
+        let whole: u64 = self.dtypes.iter().map(|row| row.bytes).sum();
+        let dtypes = self.dtypes.iter().map(|row| {
+            vec![
+                Cell::text(row.dtype.clone()),
+                Cell::count(row.tensors),
+                Cell::count(row.elements),
+                Cell::bytes(row.bytes),
+                if whole == 0 { Cell::empty() } else { Cell::share(row.bytes as f64 / whole as f64) },
+            ]
+        });
+        let hyperparameters = self.hyperparameters.iter().map(|(name, value)| Fact::named(name.clone(), exact(value))).collect();
+        let file = vec![Column::name("path").titled("file"), Column::number("tensors"), Column::number("bytes").titled("size")];
+        let files = self
+            .files
+            .iter()
+            .map(|row| vec![Cell::text(row.path.clone()), Cell::count(row.tensors), Cell::bytes(row.bytes)])
+            .collect::<Vec<_>>();
+        // One file is the path that was given; many would push the rest off the screen.
+        let few = (2..=MOST_FILES).contains(&files.len());
+        let files_for = if few { Audience::All } else { Audience::Scripts };
+        vec![
+            Section::facts("info", self.for_people()).only(Audience::People),
+            Section::facts("info", self.for_scripts()).only(Audience::Scripts),
+            Section::facts("hyperparameters", hyperparameters).only(Audience::Scripts),
+            Section::table("dtypes", columns).rows(dtypes),
+            Section::table("files", file).rows(files).only(files_for),
+        ]
+    }
+}
+
+/// How many files are listed.
+const MOST_FILES: usize = 8;
+
+impl Info {
+    fn for_scripts(&self) -> Vec<Fact> {
+        let text = |value: &Option<String>| Cell::maybe(value.clone(), Cell::text);
+        vec![
+            Fact::named("path", Cell::text(self.path.clone())),
+            Fact::named("format", Cell::text(self.format)),
+            Fact::named("architecture", text(&self.architecture)),
+            Fact::named("name", text(&self.name)),
+            Fact::named("parameters", Cell::count(self.parameters)),
+            Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
+            Fact::named("label", Cell::text(self.label.clone())),
+            Fact::named("bytes", Cell::bytes(self.bytes)),
+            Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
+            Fact::named("license", text(&self.license)),
+        ]
+    }
+
+    fn for_people(&self) -> Vec<Fact> {
+        let mut facts: Vec<Fact> = Vec::new();
+        let mut add = |name: &'static str, cell: Option<Cell>| facts.extend(cell.map(|cell| Fact::named(name, cell)));
+        add("name", self.name.clone().map(|name| Cell::text(name).tone(Tone::Strong)));
+        add("format", Some(Cell::text(self.format)));
+        add("architecture", self.architecture.clone().map(Cell::text));
+        add("parameters", Some(people(self.parameters).tone(Tone::Strong)));
+        add("active", self.active_parameters.filter(|active| *active != self.parameters).map(people));
+        let bits = self.bits_per_weight.map_or_else(String::new, |bits| format!(", {} bits per weight", general(bits, 4)));
+        let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
+        add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
+        add("layers", self.words(&[("layers", "{}"), ("width", "width {}"), ("feed_forward", "feed-forward {}")]));
+        add("attention", self.attention());
+        add(
+            "experts",
+            self.words(&[
+                ("experts", "{}"),
+                ("experts_used", "{} used per token"),
+                ("experts_shared", "{} shared"),
+                ("expert_feed_forward", "feed-forward {} each"),
+            ]),
+        );
+        add(
+            "context",
+            self.words(&[
+                ("context", "{}"),
+                ("rope_base", "rope base {}"),
+                ("rope_scaling", "{} scaling"),
+                ("rope_scaling_factor", "by {}"),
+            ]),
+        );
+        add("vocabulary", self.words(&[("vocabulary", "{}")]));
+        add("tokenizer", self.tokenizer());
+        add("licence", self.license.clone().map(Cell::text));
+        facts
+    }
+
+    fn attention(&self) -> Option<Cell> {
+        self.words(&[
+            ("heads", "{} heads"),
+            ("kv_heads", "{} for keys and values"),
+            ("head_dim", "width {} each"),
+            ("sliding_window", "window {}"),
+        ])
+    }
+
+    fn tokenizer(&self) -> Option<Cell> {
+        let tokenizer = self.tokenizer.as_ref()?;
+        let mut parts = Vec::new();
+        parts.extend(tokenizer.model.clone());
+        parts.extend(tokenizer.tokens.map(|tokens| format!("{} tokens", grouped(tokens))));
+        parts.extend(tokenizer.pre.as_ref().map(|pre| format!("split as {pre}")));
+        parts.push(if tokenizer.chat_template { "chat template" } else { "no chat template" }.to_owned());
+        Some(Cell::text(parts.join(", ")))
+    }
+
+    /// The hyperparameters that are known, each in its words.
+    fn words(&self, parts: &[(&str, &str)]) -> Option<Cell> {
+        let known =
+            parts.iter().filter_map(|(name, words)| self.hyperparameters.get(*name).map(|value| words.replace("{}", &shown(value))));
+        let known = known.collect::<Vec<_>>();
+        (!known.is_empty()).then(|| Cell::text(known.join(", ")))
+    }
+}
+
+/// A hyperparameter for scripts.
+fn exact(value: &Json) -> Cell {
+    match value {
+        Json::String(text) => Cell::text(text.clone()),
+        Json::Number(number) if number.is_f64() => Cell::float(number.as_f64().unwrap_or(f64::NAN), 6),
+        Json::Number(number) => Cell::count(number.as_u64().unwrap_or(0)),
+        other => Cell::text(other.to_string()),
+    }
+}
+
+/// A hyperparameter for people. A list with a number for each layer is cut.
+fn shown(value: &Json) -> String {
+    match value {
+        Json::Number(number) => number.as_u64().map_or_else(|| general(number.as_f64().unwrap_or(f64::NAN), 6), grouped),
+        Json::String(text) => text.clone(),
+        Json::Array(values) => {
+            let first = values.iter().take(4).map(shown).collect::<Vec<_>>().join(" ");
+            if values.len() > 4 { format!("[{first} …]") } else { format!("[{first}]") }
+        }
+        other => other.to_string(),
+    }
+}

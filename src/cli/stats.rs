@@ -1,0 +1,256 @@
+//! `weigh stats`
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::arch::components;
+use crate::arch::packed;
+use crate::base::finding::Severity;
+use crate::base::{Error, text, units};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::options::SelectionArgs;
+use crate::cli::progress::Progress;
+use crate::model::TensorInfo;
+use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
+use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
+
+/// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh stats model.gguf --filter 'blk.0.*'
+  weigh stats folder --by layer
+  weigh stats model.safetensors --filter lm_head.weight --per-row --format csv
+  weigh stats huge-folder --sample")]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    #[arg(required = true)]
+    path: Vec<PathBuf>,
+    /// What the values are told of
+    #[arg(long, value_enum, value_name = "GROUP", default_value = "tensor", hide_default_value = true)]
+    by: By,
+    /// Row by row (a row is an output channel), for one tensor
+    #[arg(long, conflicts_with_all = ["by", "sample"])]
+    per_row: bool,
+    /// A quick look: about a million elements of each tensor, evenly spread
+    #[arg(long)]
+    sample: bool,
+    /// Magnitudes below this count as sparse
+    #[arg(long, value_name = "X", default_value_t = 1e-6)]
+    threshold: f64,
+    /// Rows are outliers when their largest magnitude is so many times the median row's
+    #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS)]
+    outlier: f64,
+    /// The numbers as they are stored, where another library packed weights into integers
+    #[arg(long)]
+    stored: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Tensor,
+    Layer,
+    Component,
+    Dtype,
+    Model,
+}
+
+impl By {
+    fn name(self) -> &'static str {
+        ["tensor", "layer", "component", "dtype", "model"][self as usize]
+    }
+
+    fn group(self, tensor: &TensorInfo) -> String {
+        let place = components::place(&tensor.name);
+        match self {
+            Self::Tensor => tensor.name.clone(),
+            Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
+            Self::Component => place.component.name().to_owned(),
+            Self::Dtype => tensor.elem.to_string(),
+            Self::Model => "model".to_owned(),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let selection = args.selection.resolve()?;
+    context.each(&args.path, |context, path| {
+        let reader = crate::open(path)?;
+        let reader = if args.stored { reader } else { packed::unpacked(reader)? };
+        let tensors = selection.pick(reader.model());
+        if args.per_row {
+            let [tensor] = tensors[..] else {
+                return Err(Error::argument(format!("expected one tensor for --per-row, found {}", tensors.len()))
+                    .hint("name it with --filter")
+                    .into());
+            };
+            return context.emit(&stats::rows(&reader, tensor)?, path);
+        }
+        let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
+        let group = |tensor: &TensorInfo| args.by.group(tensor);
+        let options = Options {
+            group: (args.by != By::Tensor).then_some(&group),
+            by: args.by.name(),
+            threshold: args.threshold,
+            outlier: args.outlier,
+            sample: args.sample.then_some(stats::SAMPLE),
+            progress: Some(&|bytes| progress.add(bytes)),
+        };
+        let report = stats::stats(&reader, &tensors, &options);
+        progress.finish();
+        let report = report?;
+        if args.by == By::Tensor { context.emit(&report, path) } else { context.emit(&Groups(report), path) }
+    })
+}
+
+fn number(value: f64) -> Cell {
+    if value.is_nan() { Cell::empty() } else { Cell::float(value, 4) }
+}
+
+fn bad(count: Option<u64>) -> Cell {
+    let cell = Cell::maybe(count, Cell::count);
+    if count.is_some_and(|count| count > 0) { cell.tone(Tone::Bad) } else { cell }
+}
+
+/// The columns of a summary, and its cells.
+fn columns() -> Vec<Column> {
+    let mut columns = vec![
+        Column::number("min"),
+        Column::number("max"),
+        Column::number("mean"),
+        Column::number("std"),
+        Column::number("abs_mean").only(Audience::Scripts),
+        Column::number("abs_max").only(Audience::Scripts),
+        Column::number("l2").only(Audience::Scripts),
+        Column::number("kurtosis").optional(),
+        Column::number("zeros").only(Audience::Scripts),
+        Column::number("zero_share").titled("zeros").optional().only(Audience::People),
+        Column::number("negatives").only(Audience::Scripts),
+        Column::number("nan").optional(),
+        Column::number("inf").optional(),
+        Column::number("sparsity").only(Audience::Scripts),
+    ];
+    const KEYS: [&str; PERCENTILES.len()] = ["p0.1", "p1", "p5", "p25", "p50", "p75", "p95", "p99", "p99.9"];
+    columns.extend(KEYS.map(|key| Column::number(key).only(Audience::Scripts)));
+    columns.push(Column::text("histogram").only(Audience::People).optional());
+    columns
+}
+
+fn cells(summary: &Summary) -> Vec<Cell> {
+    let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
+    let mut cells = vec![
+        number(summary.min),
+        number(summary.max),
+        number(summary.mean),
+        number(summary.std),
+        number(summary.abs_mean),
+        number(summary.abs_max),
+        number(summary.l2),
+        number(summary.kurtosis),
+        Cell::maybe(summary.zeros, Cell::count),
+        Cell::maybe(summary.zeros, |zeros| Cell::share(share(zeros))),
+        Cell::maybe(summary.negatives, Cell::count),
+        bad(summary.nan),
+        bad(summary.inf),
+        number(summary.sparsity),
+    ];
+    cells.extend(summary.percentiles.values.map(number));
+    cells.push(Cell::text(if summary.min.is_nan() { String::new() } else { sparkline(&summary.shape) }));
+    cells
+}
+
+/// The same report where tensors were grouped: its rows are groups.
+struct Groups(Stats);
+
+impl serde::Serialize for Groups {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl Report for Groups {
+    const ROWS: Option<&'static str> = Some("groups");
+
+    fn sections(&self) -> Vec<Section> {
+        self.0.sections()
+    }
+}
+
+impl Report for Stats {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    fn sections(&self) -> Vec<Section> {
+        let mut sections = Vec::new();
+        let mut total = vec![Cell::text("total").tone(Tone::Strong)];
+        let table = if let Some(tensors) = &self.tensors {
+            let mut head =
+                vec![Column::name("name"), Column::text("dtype"), Column::text("shape").optional(), Column::number("elements").optional()];
+            head.extend(columns());
+            total.extend([Cell::empty(), Cell::empty(), Cell::count(self.total.elements)]);
+            Section::table("tensors", head).rows(tensors.iter().map(|tensor| {
+                let mut row = vec![
+                    Cell::text(tensor.name.clone()),
+                    Cell::text(tensor.dtype.to_string()),
+                    Cell::shape(&tensor.shape),
+                    Cell::count(tensor.summary.elements),
+                ];
+                row.extend(cells(&tensor.summary));
+                row
+            }))
+        } else {
+            let mut head =
+                vec![Column::name("name").titled(self.by.unwrap_or("name")), Column::number("tensors"), Column::number("elements")];
+            head.extend(columns());
+            let groups = self.groups.as_deref().unwrap_or_default();
+            total.extend([Cell::count(groups.iter().map(|group| group.tensors).sum()), Cell::count(self.total.elements)]);
+            Section::table("groups", head).rows(groups.iter().map(|group| {
+                let mut row = vec![Cell::text(group.name.clone()), Cell::count(group.tensors), Cell::count(group.summary.elements)];
+                row.extend(cells(&group.summary));
+                row
+            }))
+        };
+        total.extend(cells(&self.total));
+        sections.push(match self.sample {
+            None => table.rows([total]),
+            Some(sample) => table.rows([total]).footer(format!(
+                "a sample: at most {} elements of each tensor were looked at; extremes and counts are of those",
+                units::grouped(sample)
+            )),
+        });
+        if !self.findings.is_empty() {
+            let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::value("message")];
+            let rows = self.findings.iter().map(|finding| {
+                let (word, tone) = match finding.severity {
+                    Severity::Note => ("note", Tone::Faint),
+                    Severity::Warning => ("warning", Tone::Caution),
+                    Severity::Error => ("error", Tone::Bad),
+                };
+                vec![
+                    Cell::text(word).tone(tone),
+                    Cell::text(finding.code),
+                    Cell::maybe(finding.tensor.clone(), Cell::text),
+                    Cell::text(text::escape(&finding.message).into_owned()),
+                ]
+            });
+            sections.push(Section::table("findings", columns).titled("Worth a look").rows(rows).only(Audience::People));
+        }
+        sections
+    }
+}
+
+impl Report for stats::Rows {
+    const ROWS: Option<&'static str> = Some("rows");
+
+    fn sections(&self) -> Vec<Section> {
+        let columns = ["row", "min", "max", "mean", "std", "abs_max", "l2", "zeros", "nan", "inf"].map(Column::number).to_vec();
+        let rows = self.rows.iter().map(|row| {
+            let mut cells = vec![Cell::count(row.row)];
+            cells.extend([row.min, row.max, row.mean, row.std, row.abs_max, row.l2].map(number));
+            cells.extend([Cell::count(row.zeros), bad(Some(row.nan)), bad(Some(row.inf))]);
+            cells
+        });
+        vec![Section::table("rows", columns).titled(format!("{} {:?}", text::escape(&self.name), self.shape)).rows(rows)]
+    }
+}

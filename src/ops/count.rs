@@ -1,0 +1,210 @@
+//! `count`: how many parameters a model has, and of what.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::Reader;
+use crate::arch::components::{Component, Place, place};
+use crate::arch::facts;
+use crate::base::{Result, num, units};
+use crate::model::{Model, TensorInfo};
+
+/// How many parameters, and of what.
+#[derive(Debug, Serialize)]
+pub struct Count {
+    schema: &'static str,
+    /// Weights: tied ones once, tables that follow from the hyperparameters not at all.
+    pub parameters: u64,
+    /// Elements in the files.
+    pub stored_elements: u64,
+    /// The weights that one token meets; unknown for experts of which nobody says how many are used.
+    pub active_parameters: Option<u64>,
+    /// Those of the tables of tokens, positions and token types.
+    pub embedding_parameters: u64,
+    /// Bytes of all tensors, as far as their types are known.
+    pub bytes: u64,
+    /// 8 x bytes / parameters.
+    pub bits_per_weight: Option<f64>,
+    /// The parameters as people say them: `271M`.
+    pub label: String,
+    /// By the type of the elements, the most bytes first.
+    pub by_dtype: Vec<DTypeCount>,
+    /// By component, in the order of [`Component::ALL`]; those that the model has.
+    pub by_component: Vec<ComponentCount>,
+    /// By layer; what belongs to none comes last.
+    pub by_layer: Vec<LayerCount>,
+    /// What is stored and no parameter, in words.
+    #[serde(skip)]
+    pub left_out: Vec<String>,
+}
+
+/// The tensors of one type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct DTypeCount {
+    /// The type.
+    pub dtype: String,
+    /// How many tensors.
+    pub tensors: u64,
+    /// How many elements they store.
+    pub elements: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+}
+
+/// The tensors of one component.
+#[derive(Debug, Serialize)]
+pub struct ComponentCount {
+    /// The component.
+    pub component: Component,
+    /// How many tensors.
+    pub tensors: u64,
+    /// How many parameters.
+    pub parameters: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+}
+
+/// The tensors of one layer.
+#[derive(Debug, Serialize)]
+pub struct LayerCount {
+    /// The number of the layer; none for what belongs to no layer.
+    pub layer: Option<u64>,
+    /// How many tensors.
+    pub tensors: u64,
+    /// How many parameters.
+    pub parameters: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+}
+
+/// A tensor with what it counts for.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'m> {
+    /// The tensor.
+    pub tensor: &'m TensorInfo,
+    /// Where it belongs.
+    pub place: Place,
+    /// How many parameters it stands for.
+    pub parameters: u64,
+    /// Why it stands for none, though it has elements.
+    pub left_out: Option<&'static str>,
+}
+
+/// What every tensor of the model counts for, in the order of the files.
+///
+/// # Errors
+/// A tensor has more than 2^64 elements, which readers do not let pass.
+pub fn counted(model: &Model) -> Result<Vec<Counted<'_>>> {
+    let tied = tied_output(model);
+    let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
+    let count = |tensor: &'_ TensorInfo| {
+        let place = place(&tensor.name);
+        let left_out = if place.computed {
+            Some("computed tables")
+        } else if tied == Some(tensor.name.as_str()) {
+            Some("tied to the embedding")
+        } else if !reads_pooler && tensor.name.split('.').any(|part| part == "pooler") {
+            // The encoder is whole without it, and GGUF does not keep it.
+            Some("a pooler that nothing reads")
+        } else {
+            None
+        };
+        let parameters = if left_out.is_some() { 0 } else { tensor.elements()? };
+        Ok((place, parameters, left_out))
+    };
+    let with = |tensor| count(tensor).map(|(place, parameters, left_out)| Counted { tensor, place, parameters, left_out });
+    model.tensors.iter().map(with).collect()
+}
+
+/// The output matrix that is stored although the config says that it is the embedding's.
+fn tied_output(model: &Model) -> Option<&str> {
+    const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"];
+    let config = model.config.as_ref()?;
+    let said = config.get("tie_word_embeddings").or_else(|| config.pointer("/text_config/tie_word_embeddings"));
+    // transformers' default for the family, whose published configs leave it out.
+    let gemma = || config.get("model_type").and_then(serde_json::Value::as_str).is_some_and(|name| name.starts_with("gemma"));
+    if !said.and_then(serde_json::Value::as_bool).unwrap_or_else(gemma) {
+        return None;
+    }
+    let output = model.tensors.iter().find(|tensor| OUTPUTS.iter().any(|name| tensor.name.ends_with(name)))?;
+    let same = |tensor: &&TensorInfo| place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
+    model.tensors.iter().find(same).map(|_| output.name.as_str())
+}
+
+/// Counts the parameters.
+///
+/// # Errors
+/// The model has more than 2^64 elements.
+pub fn count(reader: &Reader) -> Result<Count> {
+    let model = reader.model();
+    let mut total = [0u64; 3]; // parameters, elements, bytes
+    let mut experts = 0;
+    let mut embedding = 0;
+    let mut by_dtype: BTreeMap<String, DTypeCount> = BTreeMap::new();
+    let mut by_component: BTreeMap<Component, [u64; 3]> = BTreeMap::new();
+    let mut by_layer: BTreeMap<(bool, Option<u64>), [u64; 3]> = BTreeMap::new();
+    let mut left_out: Vec<(&'static str, u64)> = Vec::new();
+    for counted in counted(model)? {
+        let Counted { tensor, place, parameters, .. } = counted;
+        let (elements, bytes) = (tensor.elements()?, tensor.len_bytes.unwrap_or(0));
+        for (sum, term) in total.iter_mut().zip([parameters, elements, bytes]) {
+            *sum = num::add(*sum, term, "the size of the model")?;
+        }
+        // No sum below can be larger than the total.
+        match place.component {
+            Component::Experts => experts += parameters,
+            Component::Embedding => embedding += parameters,
+            _ => {}
+        }
+        let dtype = tensor.elem.to_string();
+        let row = by_dtype.entry(dtype.clone()).or_insert_with(|| DTypeCount { dtype, ..DTypeCount::default() });
+        (row.tensors, row.elements, row.bytes) = (row.tensors + 1, row.elements + elements, row.bytes + bytes);
+        for sums in [by_component.entry(place.component).or_default(), by_layer.entry((place.layer.is_none(), place.layer)).or_default()] {
+            *sums = [sums[0] + 1, sums[1] + parameters, sums[2] + bytes];
+        }
+        if let Some(why) = counted.left_out {
+            match left_out.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, sum)) => *sum += elements,
+                None => left_out.push((why, elements)),
+            }
+        }
+    }
+    let [parameters, stored_elements, bytes] = total;
+    let mut by_dtype: Vec<DTypeCount> = by_dtype.into_values().collect();
+    by_dtype.sort_by_key(|row| std::cmp::Reverse(row.bytes));
+    Ok(Count {
+        schema: "weigh.count.v1",
+        parameters,
+        stored_elements,
+        active_parameters: active(model, parameters, experts),
+        embedding_parameters: embedding,
+        bytes,
+        bits_per_weight: (parameters > 0).then(|| bytes as f64 * 8.0 / parameters as f64),
+        label: units::label(parameters),
+        by_dtype,
+        by_component: by_component
+            .into_iter()
+            .map(|(component, [tensors, parameters, bytes])| ComponentCount { component, tensors, parameters, bytes })
+            .collect(),
+        by_layer: by_layer
+            .into_iter()
+            .map(|((_, layer), [tensors, parameters, bytes])| LayerCount { layer, tensors, parameters, bytes })
+            .collect(),
+        left_out: left_out.into_iter().map(|(why, elements)| format!("{} of {why}", units::grouped(elements))).collect(),
+    })
+}
+
+/// Shared weights and those of as many experts as a token is sent to.
+fn active(model: &Model, parameters: u64, experts: u64) -> Option<u64> {
+    if experts == 0 {
+        return Some(parameters);
+    }
+    let known = facts::hyperparameters(model);
+    let (of, used) = (facts::number(&known, "experts")?, facts::number(&known, "experts_used")?);
+    if of == 0 || used > of {
+        return None;
+    }
+    let used = u128::from(experts) * u128::from(used) / u128::from(of);
+    Some(parameters - experts + u64::try_from(used).ok()?)
+}

@@ -1,0 +1,238 @@
+//! One named case a corruption of a GGUF file: opening refuses it, and `verify` gives the code of the broken rule.
+
+use weigh::base::bytes::Endian;
+use weigh::base::finding::Severity;
+
+use crate::build::{Gguf, GgufTensor, judge};
+
+fn expect(case: &str, bytes: &[u8], code: &str) {
+    let (findings, error) = judge("m.gguf", bytes);
+    let error = error.unwrap_or_else(|| panic!("{case}: opened"));
+    assert!(!error.to_string().contains('\n'), "{case}: {error}");
+    assert!(
+        findings.iter().any(|finding| finding.code == code && finding.severity == Severity::Error),
+        "{case}: expected {code}, found {error} and {findings:?}"
+    );
+    assert!(weigh::format::codes::CODES.iter().any(|(known, ..)| *known == code));
+}
+
+fn base() -> Gguf {
+    Gguf::default().key_str("general.architecture", "llama")
+}
+
+#[test]
+fn headers() {
+    let sound = base().f32("a", &[4]);
+    let counts = |keys, tensors| Gguf { key_count: keys, tensor_count: tensors, ..sound.clone() }.build();
+    for (case, bytes, code) in [
+        ("the magic alone", b"GGUF".to_vec(), "gguf-header"),
+        ("half a version", b"GGUF\x03\0".to_vec(), "gguf-header"),
+        ("no counts", sound.build()[..8].to_vec(), "gguf-header"),
+        ("version 0", Gguf { version: 0, ..sound.clone() }.build(), "gguf-version"),
+        ("version 4", Gguf { version: 4, ..sound.clone() }.build(), "gguf-version"),
+        ("version 65536", Gguf { version: 65536, ..sound.clone() }.build(), "gguf-version"),
+        ("2^63 keys", counts(Some(1 << 63), None), "gguf-count"),
+        ("2^64 - 1 keys", counts(Some(u64::MAX), None), "gguf-count"),
+        ("10^9 keys", counts(Some(1_000_000_000), None), "gguf-count"),
+        ("2^36 tensors", counts(None, Some(1 << 36)), "gguf-count"),
+        ("tensors whose size wraps", counts(None, Some(u64::MAX / 24 + 2)), "gguf-count"),
+        ("a key too many", Gguf { key_count: Some(2), ..base() }.build(), "gguf-key"),
+        ("a key too few", counts(Some(0), None), "gguf-dims"),
+        ("a tensor too many", counts(None, Some(2)), "gguf-overlap"),
+    ] {
+        expect(case, &bytes, code);
+    }
+}
+
+#[test]
+fn keys() {
+    let raw = |key: &[u8]| Gguf { keys: vec![(key.to_vec(), 4, vec![1, 0, 0, 0])], ..Gguf::default() }.build();
+    let value = |value_type: u32, bytes: Vec<u8>| base().key("x", value_type, bytes).f32("a", &[4]).build();
+    let text = |len: u64| value(8, [&len.to_le_bytes()[..], b"abc"].concat());
+    let array = |elem: u32, len: u64| value(9, base().array(elem, len, &[0; 8]));
+    let nested = |depth: usize| {
+        let mut bytes = base().array(4, 1, &[7, 0, 0, 0]);
+        for _ in 1..depth {
+            bytes = base().array(9, 1, &bytes);
+        }
+        value(9, bytes)
+    };
+    let sized = |len: u64| {
+        let mut bytes = base().build();
+        bytes[24..32].copy_from_slice(&len.to_le_bytes());
+        bytes
+    };
+    for (case, bytes, code) in [
+        ("an empty key", raw(b""), "gguf-key"),
+        ("a key of 65,536 bytes", raw(&[b'k'; 65_536]), "gguf-key"),
+        ("a key that is not UTF-8", raw(b"\xff"), "gguf-key"),
+        ("a key whose length wraps", sized(u64::MAX), "gguf-key"),
+        ("a key past the end", sized(1000), "gguf-key"),
+        ("a key twice", base().key_u32("general.alignment", 32).key_u32("general.alignment", 64).build(), "gguf-key-duplicate"),
+        ("value type 13", value(13, vec![0]), "gguf-value"),
+        ("value type 2^32 - 1", value(u32::MAX, vec![0]), "gguf-value"),
+        ("text past the end", text(1000), "gguf-value"),
+        ("text whose end wraps", text(u64::MAX - 15), "gguf-value"),
+        ("text of 2^32 + 1 bytes", text((1 << 32) + 1), "gguf-value"),
+        ("text that is not UTF-8", value(8, base().text(b"\xff\xfe")), "gguf-utf8"),
+        ("an array of type 13", array(13, 1), "gguf-value"),
+        ("an empty array of type 77", array(77, 0), "gguf-value"),
+        ("an array of 2^64 - 1 bytes", array(0, u64::MAX), "gguf-value"),
+        ("an array whose size wraps", array(10, 1 << 61), "gguf-value"),
+        ("an array of strings whose size wraps", array(8, 1 << 60), "gguf-value"),
+        ("an array of 2^40 arrays", array(9, 1 << 40), "gguf-value"),
+        ("arrays 5 deep", nested(5), "gguf-value"),
+        ("arrays 20,000 deep", nested(20_000), "gguf-value"),
+        ("an array of strings, one too long", value(9, base().array(8, 1, &u64::MAX.to_le_bytes())), "gguf-value"),
+    ] {
+        expect(case, &bytes, code);
+    }
+    assert!(judge("m.gguf", &nested(4)).1.is_none());
+}
+
+#[test]
+fn alignments() {
+    let with = |value_type: u32, value: &[u8]| base().key("general.alignment", value_type, value.to_vec()).f32("a", &[4]).build();
+    for (case, bytes) in [
+        ("0", with(4, &[0; 4])),
+        ("3", with(4, &3u32.to_le_bytes())),
+        ("48", with(4, &48u32.to_le_bytes())),
+        ("2^32 - 1", with(4, &[0xff; 4])),
+        ("a string", with(8, &base().text(b"32"))),
+        ("a u64", with(10, &32u64.to_le_bytes())),
+        ("an i32", with(5, &(-32i32).to_le_bytes())),
+        ("a float", with(6, &32f32.to_le_bytes())),
+        ("an array", with(9, &base().array(4, 1, &32u32.to_le_bytes()))),
+    ] {
+        expect(case, &bytes, "gguf-alignment");
+    }
+    expect("2^31", &with(4, &(1u32 << 31).to_le_bytes()), "gguf-truncated");
+    let mismatch = base().key_u32("general.alignment", 64).f32("a", &[4]).f32("b", &[4]).build();
+    expect("64, placed for 32", &mismatch, "gguf-offset");
+}
+
+#[test]
+fn tensors() {
+    let shaped = |tag: u32, dims: &[u64], bytes: usize| base().tensor("a", tag, dims, vec![0; bytes]).build();
+    let two = |offset: u64| {
+        let mut gguf = base().f32("a", &[16]).f32("b", &[16]);
+        gguf.tensors[1].offset = Some(offset);
+        gguf.build()
+    };
+    let named = |name: &[u8]| {
+        let tensor = GgufTensor { name: name.to_vec(), dims: vec![4], tag: 0, offset: None, data: vec![0; 16] };
+        Gguf { tensors: vec![tensor], ..base() }.build()
+    };
+    let cut = |bytes: Vec<u8>, by: usize| bytes[..bytes.len() - by].to_vec();
+    for (case, bytes, code) in [
+        ("a name twice", base().f32("a", &[4]).f32("a", &[4]).build(), "gguf-duplicate"),
+        ("a name that is not UTF-8", named(b"\xff"), "gguf-tensor-name"),
+        ("5 dimensions", shaped(0, &[1, 1, 1, 1, 1], 4), "gguf-dims"),
+        ("a dimension of 2^63", shaped(0, &[1 << 63], 4), "gguf-size"),
+        ("two negative dimensions", shaped(0, &[u64::MAX, 0u64.wrapping_sub(16)], 64), "gguf-size"),
+        ("a product that wraps to nothing", shaped(0, &[1 << 32, 1 << 32], 0), "gguf-size"),
+        ("bytes that wrap", shaped(0, &[1 << 62], 0), "gguf-size"),
+        ("a petabyte", shaped(0, &[1 << 48], 64), "gguf-truncated"),
+        ("padding that wraps", shaped(24, &[u64::MAX / 8 - 3], 0), "gguf-truncated"),
+        ("type 2^32 - 1", shaped(u32::MAX, &[4], 16), "gguf-size"),
+        ("a row that is no whole block", shaped(2, &[33], 36), "gguf-size"),
+        ("rows of half blocks", shaped(8, &[16, 2], 34), "gguf-size"),
+        ("a block type as a scalar", shaped(2, &[], 18), "gguf-size"),
+        ("an offset between two alignments", two(65), "gguf-offset"),
+        ("an offset past the end", two(1 << 40), "gguf-truncated"),
+        ("an offset that wraps", two(0u64.wrapping_sub(32)), "gguf-truncated"),
+        ("overlap", two(32), "gguf-overlap"),
+        ("the same place", two(0), "gguf-overlap"),
+        ("a byte missing", cut(base().f32("a", &[8]).build(), 1), "gguf-truncated"),
+        ("no data", base().f32("a", &[8]).header(), "gguf-truncated"),
+    ] {
+        expect(case, &bytes, code);
+    }
+}
+
+#[test]
+fn verify_warns_of_what_opening_takes() {
+    let tokens = base().array(8, 2, &[base().text(b"a"), base().text(b"b")].concat());
+    let scores = base().array(6, 1, &[0; 4]);
+    let bad_text = base().array(8, 2, &[base().text(b"a"), base().text(b"\xff")].concat());
+    let offsets = |first: u64, second: u64| {
+        let mut gguf = base().f32("a", &[8]).f32("b", &[8]);
+        (gguf.tensors[0].offset, gguf.tensors[1].offset) = (Some(first), Some(second));
+        let mut bytes = gguf.build();
+        bytes.resize(bytes.len() + 64, 0);
+        bytes
+    };
+    for (case, bytes, code) in [
+        ("another order", offsets(32, 0), "gguf-order"),
+        ("a hole", offsets(0, 64), "gguf-hole"),
+        ("a hole at the start", offsets(32, 64), "gguf-hole"),
+        ("bytes after the data", offsets(0, 32), "gguf-trailing"),
+        (
+            "no padding at the end",
+            {
+                let bytes = base().f32("a", &[1]).build();
+                bytes[..bytes.len() - 28].to_vec()
+            },
+            "gguf-padding",
+        ),
+        ("a long name", base().f32(&"x".repeat(64), &[8]).build(), "gguf-tensor-name-long"),
+        ("an unknown type", base().tensor("a", 99, &[8], vec![0; 32]).build(), "gguf-type"),
+        ("alignment 1", Gguf { alignment: 1, ..base() }.key_u32("general.alignment", 1).f32("a", &[8]).build(), "gguf-alignment-small"),
+        ("an architecture that is a number", Gguf::default().key_u32("general.architecture", 1).build(), "gguf-key-type"),
+        (
+            "scores for half of the tokens",
+            base().key("tokenizer.ggml.tokens", 9, tokens).key("tokenizer.ggml.scores", 9, scores).build(),
+            "gguf-tokens",
+        ),
+        ("a key that is not ASCII", base().key_u32("ä", 1).build(), "gguf-key-name"),
+        ("a token that is not UTF-8", base().key("tokenizer.ggml.tokens", 9, bad_text).build(), "gguf-utf8"),
+    ] {
+        let (findings, error) = judge("m.gguf", &bytes);
+        assert!(error.is_none(), "{case}: {error:?}");
+        assert!(findings.iter().any(|finding| finding.code == code), "{case}: {findings:?}");
+    }
+}
+
+#[test]
+fn every_version_and_byte_order_opens() {
+    for (version, endian) in [(1, Endian::Little), (2, Endian::Little), (3, Endian::Little), (2, Endian::Big), (3, Endian::Big)] {
+        let empty = Gguf { version, endian, ..Gguf::default() };
+        let floats = [empty.u32(1.5f32.to_bits()), empty.u32(f32::NAN.to_bits())].concat();
+        let gguf = empty.clone().key_str("general.architecture", "llama").key_u32("n", 7).key("f", 9, empty.array(6, 2, &floats));
+        let gguf = gguf.key("none", 9, empty.array(8, 0, &[])).tensor("a", 0, &[2, 1], floats).tensor("half", 1, &[1], empty.u16(0x3c00));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a name that says nothing");
+        std::fs::write(&path, gguf.build()).unwrap();
+        let reader = weigh::open(&path).unwrap();
+        let model = reader.model();
+        assert_eq!(model.metadata.get_u64("n"), Some(7));
+        let array = model.metadata.get("f").unwrap().as_array().unwrap();
+        assert_eq!(array.values().unwrap()[0].as_f64(), Some(1.5));
+        assert_eq!(model.metadata.get("none").unwrap().as_array().unwrap().elem(), weigh::model::ValueType::String);
+        assert_eq!(model.tensors[0].shape, [1, 2]);
+        assert_eq!(reader.bytes(&model.tensors[0]).unwrap()[..4], 1.5f32.to_le_bytes());
+        assert_eq!(*reader.bytes(&model.tensors[1]).unwrap(), [0, 0x3c]);
+    }
+}
+
+#[test]
+fn another_format_says_what_it_is() {
+    for (bytes, what) in [
+        (&b""[..], "an empty file"),
+        (b"PK\x03\x04", "a zip archive, as PyTorch saves"),
+        (b"\x80\x02}q\0.", "a pickle"),
+        (b"\x08\x07\x12\x07pytorch", "an ONNX model"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"lmgg\x01\0\0\0", "a GGML file from before GGUF"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"\n <!DOCTYPE HTML><html>", "a web page"),
+        (b"\x1f\x8b\x08", "a gzip file"),
+        (&[0; 64], "found zeros"),
+    ] {
+        for name in ["m.gguf", "m.safetensors", "m.bin"] {
+            let error = judge(name, bytes).1.unwrap();
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(error.hint_text().is_some());
+        }
+    }
+}

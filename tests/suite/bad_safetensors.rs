@@ -1,0 +1,155 @@
+//! One named case a corruption of a safetensors file: opening refuses it, and `verify` gives the code of the broken rule.
+
+use weigh::base::finding::Severity;
+
+use crate::build::{judge, safetensors, safetensors_bytes};
+
+/// Two tensors of 4 and 2 bytes.
+const SOUND: &str = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}"#;
+
+fn one(dtype: &str, shape: &str, offsets: &str) -> String {
+    format!(r#"{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}"#)
+}
+
+fn expect(case: &str, bytes: &[u8], code: &str) {
+    let (findings, error) = judge("m.safetensors", bytes);
+    let error = error.unwrap_or_else(|| panic!("{case}: opened"));
+    assert!(!error.to_string().contains('\n'), "{case}: {error}");
+    assert!(
+        findings.iter().any(|finding| finding.code == code && finding.severity == Severity::Error),
+        "{case}: expected {code}, found {error} and {findings:?}"
+    );
+    assert!(weigh::format::codes::CODES.iter().any(|(known, ..)| *known == code));
+}
+
+#[test]
+fn lengths() {
+    let sound = safetensors(SOUND, &[0; 6]);
+    let with_length = |length: u64| [&length.to_le_bytes(), &sound[8..]].concat();
+    for (case, bytes, code) in [
+        ("too short for a length", sound[..7].to_vec(), "st-header-length"),
+        ("the length alone", sound[..8].to_vec(), "st-header-length"),
+        ("a length past the end", with_length(1 << 20), "st-header-length"),
+        ("a length that wraps", with_length(u64::MAX), "st-header-length"),
+        ("a length that wraps to nothing", with_length(u64::MAX - 7), "st-header-length"),
+        ("a length past the limit", with_length(100_000_001), "st-header-length"),
+        ("a length at the limit in a small file", with_length(100_000_000), "st-header-length"),
+        ("a length that cuts the JSON short", with_length(SOUND.len() as u64 - 1), "st-json"),
+        ("a length of the other byte order", with_length((SOUND.len() as u64).swap_bytes()), "st-header-length"),
+        ("an empty header", safetensors("", &[]), "st-start"),
+    ] {
+        expect(case, &bytes, code);
+    }
+}
+
+#[test]
+fn json() {
+    let deep = "[".repeat(100_000);
+    for (case, header, code) in [
+        ("an array", "[]".to_owned(), "st-start"),
+        ("only spaces", "        ".to_owned(), "st-start"),
+        ("a space before it", format!(" {SOUND}"), "st-start"),
+        ("a mark before it", format!("\u{feff}{SOUND}"), "st-start"),
+        ("something after it", format!("{SOUND}x"), "st-json"),
+        ("two objects", format!("{SOUND}{SOUND}"), "st-json"),
+        ("NULs after it", format!("{SOUND}\0\0"), "st-json"),
+        ("a comment", format!("{{/* */{}", &SOUND[1..]), "st-json"),
+        ("a raw newline in a name", SOUND.replace("\"a\"", "\"a\n\""), "st-json"),
+        ("a lone surrogate in a name", SOUND.replace("\"a\"", "\"\\ud800\""), "st-json"),
+        ("a tensor that is null", r#"{"a":null}"#.to_owned(), "st-json"),
+        ("a tensor that is text", r#"{"a":"b"}"#.to_owned(), "st-json"),
+        ("no dtype", r#"{"a":{"shape":[],"data_offsets":[0,0]}}"#.to_owned(), "st-json"),
+        ("no shape", r#"{"a":{"dtype":"U8","data_offsets":[0,1]}}"#.to_owned(), "st-json"),
+        ("no offsets", r#"{"a":{"dtype":"U8","shape":[]}}"#.to_owned(), "st-json"),
+        ("a field twice", SOUND.replace(r#""dtype":"F32""#, r#""dtype":"F32","dtype":"F32""#), "st-json"),
+        ("an unknown type", one(r#""F128""#, "[1]", "[0,16]"), "st-json"),
+        ("a type in lower case", one(r#""f32""#, "[1]", "[0,4]"), "st-json"),
+        ("a type that is a number", one("3", "[1]", "[0,4]"), "st-json"),
+        ("a negative dimension", one(r#""U8""#, "[-1,-6]", "[0,6]"), "st-json"),
+        ("a fraction", one(r#""U8""#, "[1.5]", "[0,1]"), "st-json"),
+        ("an exponent", one(r#""U8""#, "[6e0]", "[0,6]"), "st-json"),
+        ("a dimension of 2^64", one(r#""U8""#, "[18446744073709551616]", "[0,0]"), "st-json"),
+        ("a dimension of many digits", one(r#""U8""#, &format!("[{}]", "1".repeat(100_000)), "[0,0]"), "st-json"),
+        ("a shape that is null", one(r#""U8""#, "null", "[0,6]"), "st-json"),
+        ("one offset", one(r#""U8""#, "[6]", "[6]"), "st-json"),
+        ("three offsets", one(r#""U8""#, "[6]", "[0,6,6]"), "st-json"),
+        ("a negative offset", one(r#""U8""#, "[6]", "[-6,0]"), "st-json"),
+        ("deep nesting", format!("{{\"a\":{deep}"), "st-json"),
+        ("deep nesting in a shape", one(r#""U8""#, &deep, "[0,6]"), "st-json"),
+        ("deep nesting in a field of no meaning", format!("{{\"a\":{{\"x\":{}{}}}}}", deep, "]".repeat(100_000)), "st-json"),
+        ("metadata twice", format!("{{\"__metadata__\":{{}},\"__metadata__\":{{}},{}", &SOUND[1..]), "st-json"),
+        ("metadata that is a list", r#"{"__metadata__":[]}"#.to_owned(), "st-metadata"),
+        ("metadata that is null", r#"{"__metadata__":null}"#.to_owned(), "st-metadata"),
+        ("a metadata value that is a number", r#"{"__metadata__":{"a":1}}"#.to_owned(), "st-metadata"),
+        ("a metadata key twice", r#"{"__metadata__":{"a":"1","\u0061":"2"}}"#.to_owned(), "st-metadata"),
+        ("a name twice", format!("{},{}", &SOUND[..SOUND.len() - 1], &SOUND[1..]), "st-duplicate"),
+        ("a name twice, once escaped", SOUND.replace("\"b\"", "\"\\u0061\""), "st-duplicate"),
+    ] {
+        expect(case, &safetensors(&header, &[0; 6]), code);
+    }
+    for (case, header, code) in [
+        ("not UTF-8", &b"{\"\xff\":{}}"[..], "st-utf8"),
+        ("an overlong NUL", b"{\"\xc0\x80\":{}}", "st-utf8"),
+        ("UTF-16", b"{\0\"\0a\0\"\0", "st-json"),
+    ] {
+        expect(case, &safetensors_bytes(header, &[0; 6]), code);
+    }
+}
+
+#[test]
+fn places() {
+    for (case, header, data, code) in [
+        ("a product that wraps to nothing", one(r#""U8""#, "[4294967296,4294967296]", "[0,0]"), 0, "st-size"),
+        ("a product that wraps to what is there", one(r#""U8""#, "[6148914691236517206,3]", "[0,2]"), 2, "st-size"),
+        ("bytes that wrap", one(r#""F64""#, "[2305843009213693952]", "[0,0]"), 0, "st-size"),
+        ("bits that wrap", one(r#""U8""#, "[2305843009213693953]", "[0,1]"), 1, "st-size"),
+        ("half a byte", one(r#""F4""#, "[3]", "[0,1]"), 1, "st-size"),
+        ("too few bytes", one(r#""F32""#, "[2]", "[0,6]"), 6, "st-size"),
+        ("too many bytes", one(r#""F32""#, "[1]", "[0,6]"), 6, "st-size"),
+        ("the wrong way round", one(r#""U8""#, "[6]", "[6,0]"), 6, "st-offsets"),
+        ("the last byte missing", SOUND.to_owned(), 5, "st-truncated"),
+        ("all bytes missing", SOUND.to_owned(), 0, "st-truncated"),
+        ("a byte too many", SOUND.to_owned(), 7, "st-trailing"),
+        ("data of no tensor", "{}".to_owned(), 1, "st-trailing"),
+        ("a hole at the start", one(r#""U8""#, "[5]", "[1,6]"), 6, "st-hole"),
+        ("a hole in the middle", SOUND.replace("[4,6]", "[5,7]"), 7, "st-hole"),
+        ("overlap in part", SOUND.replace("[4,6]", "[3,5]"), 5, "st-overlap"),
+        (
+            "the same range",
+            one(r#""U8""#, "[2]", "[0,2]").replace("}}", "},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}"),
+            2,
+            "st-overlap",
+        ),
+        ("the end of all numbers", one(r#""U8""#, "[1]", "[18446744073709551614,18446744073709551615]"), 6, "st-hole"),
+    ] {
+        expect(case, &safetensors(&header, &vec![0; data]), code);
+    }
+}
+
+#[test]
+fn verify_goes_on_past_the_first() {
+    let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]},"c":{"dtype":"U8","shape":[1],"data_offsets":[7,8],"x":1}}"#;
+    let (findings, _) = judge("m.safetensors", &safetensors(header, &[0; 9]));
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code).filter(|code| *code != "st-padding").collect();
+    assert_eq!(codes, ["st-size", "st-hole", "st-field", "st-trailing"]);
+    assert_eq!(findings.iter().find(|finding| finding.code == "st-hole").unwrap().tensor.as_deref(), Some("b"));
+}
+
+#[test]
+fn unusual_but_sound() {
+    for (case, header, data) in [
+        ("nothing at all", "{}".to_owned(), 0),
+        ("empty metadata", r#"{"__metadata__":{}}"#.to_owned(), 0),
+        ("spaces after it", format!("{SOUND}   \n\t"), 6),
+        ("the empty name", SOUND.replace("\"a\"", "\"\""), 6),
+        ("tensors without elements", one(r#""F32""#, "[0,5]", "[0,0]"), 0),
+        ("a scalar", one(r#""F32""#, "[]", "[0,4]"), 4),
+        ("thousands of dimensions", one(r#""U8""#, &format!("[1{}]", ",1".repeat(3000)), "[0,1]"), 1),
+        ("packed floats", one(r#""F6_E2M3""#, "[2,2]", "[0,3]"), 3),
+        ("a field of no meaning", SOUND.replacen("\"dtype\"", "\"x\":{\"y\":[1]},\"dtype\"", 1), 6),
+    ] {
+        let (findings, error) = judge("m.safetensors", &safetensors(&header, &vec![0; data]));
+        assert!(error.is_none(), "{case}: {error:?}");
+        assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{case}: {findings:?}");
+    }
+}

@@ -1,0 +1,212 @@
+//! Small files built byte by byte, sound or broken as a test asks; and whole models written as the product writes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weigh::DType;
+use weigh::base::bytes::Endian;
+use weigh::base::finding::{Finding, Findings};
+use weigh::base::output::{Output, Target};
+use weigh::format::shards::{self, Content};
+use weigh::format::{FORMATS, Format, OutTensor};
+use weigh::model::Metadata;
+
+/// A safetensors file: the header's length, the header, the data.
+pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    safetensors_bytes(header.as_bytes(), data)
+}
+
+/// As [`safetensors`], for a header that is no text.
+pub(crate) fn safetensors_bytes(header: &[u8], data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header, data].concat()
+}
+
+/// A GGUF file. What is not set is sound.
+#[derive(Clone)]
+pub(crate) struct Gguf {
+    pub(crate) version: u32,
+    pub(crate) endian: Endian,
+    pub(crate) alignment: u64,
+    /// Keys with the number of their value's type and the value's bytes.
+    pub(crate) keys: Vec<(Vec<u8>, u32, Vec<u8>)>,
+    pub(crate) tensors: Vec<GgufTensor>,
+    pub(crate) key_count: Option<u64>,
+    pub(crate) tensor_count: Option<u64>,
+}
+
+#[derive(Clone)]
+pub(crate) struct GgufTensor {
+    pub(crate) name: Vec<u8>,
+    /// Innermost first.
+    pub(crate) dims: Vec<u64>,
+    pub(crate) tag: u32,
+    /// Counted from the start of the data; behind the tensor before it when not set.
+    pub(crate) offset: Option<u64>,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Default for Gguf {
+    fn default() -> Self {
+        Self { version: 3, endian: Endian::Little, alignment: 32, keys: vec![], tensors: vec![], key_count: None, tensor_count: None }
+    }
+}
+
+impl Gguf {
+    pub(crate) fn u16(&self, v: u16) -> Vec<u8> {
+        if self.endian == Endian::Little { v.to_le_bytes().to_vec() } else { v.to_be_bytes().to_vec() }
+    }
+
+    pub(crate) fn u32(&self, v: u32) -> Vec<u8> {
+        if self.endian == Endian::Little { v.to_le_bytes().to_vec() } else { v.to_be_bytes().to_vec() }
+    }
+
+    pub(crate) fn u64(&self, v: u64) -> Vec<u8> {
+        if self.endian == Endian::Little { v.to_le_bytes().to_vec() } else { v.to_be_bytes().to_vec() }
+    }
+
+    /// A length: 32 bits in version 1.
+    pub(crate) fn len(&self, v: u64) -> Vec<u8> {
+        if self.version == 1 { self.u32(v as u32) } else { self.u64(v) }
+    }
+
+    pub(crate) fn text(&self, v: &[u8]) -> Vec<u8> {
+        [self.len(v.len() as u64), v.to_vec()].concat()
+    }
+
+    /// An array: element type, length, elements.
+    pub(crate) fn array(&self, elem: u32, len: u64, elements: &[u8]) -> Vec<u8> {
+        [self.u32(elem), self.len(len), elements.to_vec()].concat()
+    }
+
+    pub(crate) fn key(mut self, key: &str, value_type: u32, value: Vec<u8>) -> Self {
+        self.keys.push((key.into(), value_type, value));
+        self
+    }
+
+    pub(crate) fn key_u16(self, key: &str, value: u16) -> Self {
+        let value = self.u16(value);
+        self.key(key, 2, value)
+    }
+
+    pub(crate) fn key_u32(self, key: &str, value: u32) -> Self {
+        let value = self.u32(value);
+        self.key(key, 4, value)
+    }
+
+    pub(crate) fn key_str(self, key: &str, value: &str) -> Self {
+        let value = self.text(value.as_bytes());
+        self.key(key, 8, value)
+    }
+
+    /// A tensor of any type; dimensions innermost first.
+    pub(crate) fn tensor(mut self, name: &str, tag: u32, dims: &[u64], data: Vec<u8>) -> Self {
+        self.tensors.push(GgufTensor { name: name.into(), dims: dims.into(), tag, offset: None, data });
+        self
+    }
+
+    /// A tensor of F32 that is all zeros.
+    pub(crate) fn f32(self, name: &str, dims: &[u64]) -> Self {
+        let bytes = dims.iter().product::<u64>() * 4;
+        self.tensor(name, 0, dims, vec![0; bytes as usize])
+    }
+
+    /// Everything before the data, without padding.
+    pub(crate) fn header(&self) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(self.u32(self.version));
+        out.extend(self.len(self.tensor_count.unwrap_or(self.tensors.len() as u64)));
+        out.extend(self.len(self.key_count.unwrap_or(self.keys.len() as u64)));
+        for (key, value_type, value) in &self.keys {
+            out.extend(self.text(key));
+            out.extend(self.u32(*value_type));
+            out.extend(value);
+        }
+        let mut next = 0u64;
+        for tensor in &self.tensors {
+            out.extend(self.text(&tensor.name));
+            out.extend(self.u32(tensor.dims.len() as u32));
+            for &dim in &tensor.dims {
+                out.extend(self.len(dim));
+            }
+            out.extend(self.u32(tensor.tag));
+            out.extend(self.u64(tensor.offset.unwrap_or(next)));
+            next = (next + tensor.data.len() as u64).next_multiple_of(self.alignment);
+        }
+        out
+    }
+
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let pad = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(self.alignment as usize), 0);
+        let mut out = self.header();
+        pad(&mut out);
+        for tensor in &self.tensors {
+            out.extend(&tensor.data);
+            pad(&mut out);
+        }
+        out
+    }
+}
+
+/// What `verify` finds in a file of these bytes, and the error of opening it.
+pub(crate) fn judge(name: &str, bytes: &[u8]) -> (Vec<Finding>, Option<weigh::Error>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    judge_path(&path)
+}
+
+/// As [`judge`], for what is on the disk already.
+pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
+    let mut findings = Findings::collect();
+    let examined = weigh::format::examine(path, &mut findings);
+    if let Ok(Some(reader)) = &examined {
+        // Whatever verify still lists must be readable.
+        for tensor in reader.model().tensors.iter().filter(|tensor| tensor.len_bytes.is_some()) {
+            reader.bytes(tensor).unwrap();
+        }
+    }
+    let opened = weigh::open(path);
+    (findings.into_list(), opened.err().or(examined.err()))
+}
+
+/// The format of this id.
+pub(crate) fn format(id: &str) -> &'static Format {
+    FORMATS.iter().find(|format| format.id == id).unwrap()
+}
+
+/// A tensor to write, and its bytes.
+pub(crate) fn tensor(name: &str, dtype: DType, shape: &[u64], bytes: Vec<u8>) -> (OutTensor, Vec<u8>) {
+    let elem = weigh::ElemType::Known(dtype);
+    (OutTensor { name: name.into(), elem, shape: shape.into(), len_bytes: bytes.len() as u64 }, bytes)
+}
+
+/// Writes a model as the product does; gives the paths of its files.
+pub(crate) fn write(
+    id: &str,
+    path: &Path,
+    tensors: &[(OutTensor, Vec<u8>)],
+    metadata: &Metadata,
+    shard_bytes: Option<u64>,
+) -> Vec<PathBuf> {
+    let out: Vec<OutTensor> = tensors.iter().map(|(tensor, _)| tensor.clone()).collect();
+    let files = shards::layout(format(id), path, &out, metadata, shard_bytes).unwrap();
+    let targets = files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }).collect();
+    let mut output = Output::begin(targets, false, &[]).unwrap();
+    for (i, file) in files.iter().enumerate() {
+        match &file.content {
+            Content::Bytes(bytes) => output.write(i, bytes).unwrap(),
+            Content::Tensors(range, layout) => {
+                let mut writer = output.create(i).unwrap();
+                writer.put(&layout.header).unwrap();
+                for ((_, bytes), &offset) in tensors[range.clone()].iter().zip(&layout.offsets) {
+                    writer.pad_to(offset).unwrap();
+                    writer.put(bytes).unwrap();
+                }
+                writer.pad_to(layout.total).unwrap();
+                output.seal(writer).unwrap();
+            }
+        }
+    }
+    output.commit().unwrap();
+    files.into_iter().map(|file| file.path).collect()
+}

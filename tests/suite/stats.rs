@@ -1,0 +1,176 @@
+//! Statistics: equal to NumPy's, the same digits on any number of threads, and what is flagged.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use weigh::ops::stats::{Options, PERCENTILES, Stats, stats};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn of(path: &Path, options: &Options<'_>) -> Stats {
+    let reader = weigh::open(path).unwrap();
+    let tensors: Vec<_> = reader.model().tensors.iter().collect();
+    stats(&reader, &tensors, options).unwrap()
+}
+
+/// A safetensors file of these tensors: name, type, shape, bytes.
+fn file(tensors: &[(&str, safetensors::Dtype, &[usize], Vec<u8>)]) -> tempfile::NamedTempFile {
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (*name, safetensors::tensor::TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+    let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    std::fs::write(file.path(), safetensors::serialize(views, None).unwrap()).unwrap();
+    file
+}
+
+fn f32s(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
+    values.into_iter().flat_map(f32::to_le_bytes).collect()
+}
+
+/// Numbers that look random, of both signs and many magnitudes.
+fn noise(count: usize) -> Vec<f32> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next() * next().exp2()).collect()
+}
+
+#[test]
+fn as_numpy_says() {
+    let golden: Value = serde_json::from_slice(&std::fs::read(fixture("stats-numpy.json")).unwrap()).unwrap();
+    let mut checked = 0;
+    for path in ["packed-expected.safetensors", "packed/model.safetensors"] {
+        for tensor in of(&fixture(path), &Options::default()).tensors.unwrap() {
+            let Some(expected) = golden.get(format!("{path}:{}", tensor.name)) else { continue };
+            let found = serde_json::to_value(&tensor.summary).unwrap();
+            for key in ["min", "max", "zeros", "negatives"] {
+                assert_eq!(found[key].as_f64(), expected[key].as_f64(), "{} {key}", tensor.name);
+            }
+            for key in ["mean", "std", "abs_mean", "l2"] {
+                let (a, b) = (found[key].as_f64().unwrap(), expected[key].as_f64().unwrap());
+                assert!((a - b).abs() <= 1e-12 * tensor.summary.abs_mean.max(b.abs()), "{} {key}: {a} {b}", tensor.name);
+            }
+            let percentiles = &tensor.summary.percentiles;
+            for (i, (a, b)) in percentiles.values.iter().zip(expected["percentiles"].as_array().unwrap()).enumerate() {
+                let b = b.as_f64().unwrap();
+                let allowed = (percentiles.relative_error * b.abs()).max(1e-12 * tensor.summary.abs_max);
+                assert!((a - b).abs() <= allowed, "{} {}: {a} {b}", tensor.name, PERCENTILES[i]);
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn the_same_digits_on_any_number_of_threads() {
+    // Several spans of one tensor, and many tensors.
+    let values = noise(5_000_000);
+    let file = file(&[
+        ("a", safetensors::Dtype::F32, &[5_000_000], f32s(values.iter().copied())),
+        ("b", safetensors::Dtype::F32, &[100, 100], f32s(values[..10_000].iter().copied())),
+        ("c", safetensors::Dtype::BF16, &[1000, 1000], values[..500_000].iter().flat_map(|value| value.to_le_bytes()).collect()),
+    ]);
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| serde_json::to_string(&of(file.path(), &Options::default())).unwrap())
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn groups_and_the_total_are_the_sum_of_their_tensors() {
+    let values = noise(3000);
+    let file = file(&[
+        ("blk.0.x", safetensors::Dtype::F32, &[1000], f32s(values[..1000].iter().copied())),
+        ("blk.1.x", safetensors::Dtype::F32, &[1000], f32s(values[1000..2000].iter().copied())),
+        ("blk.1.y", safetensors::Dtype::F32, &[1000], f32s(values[2000..].iter().copied())),
+        ("i", safetensors::Dtype::I8, &[4], vec![1, 2, 3, 255]),
+    ]);
+    let group = |tensor: &weigh::TensorInfo| tensor.name[..tensor.name.len().min(5)].to_owned();
+    let found = of(file.path(), &Options { group: Some(&group), by: "layer", ..Options::default() });
+    let groups = found.groups.unwrap();
+    assert_eq!(groups.iter().map(|group| (group.name.as_str(), group.tensors)).collect::<Vec<_>>(), [("blk.0", 1), ("blk.1", 2), ("i", 1)]);
+    assert!(found.tensors.is_none());
+    let one = &groups[1].summary;
+    let mean = values[1000..].iter().map(|&value| f64::from(value)).sum::<f64>() / 2000.0;
+    let variance = values[1000..].iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / 2000.0;
+    assert!((one.mean - mean).abs() < 1e-15 && (one.std - variance.sqrt()).abs() < 1e-15);
+    assert_eq!(groups[2].summary.percentiles.relative_error, 0.0, "one type of few bits");
+    assert_eq!((found.total.elements, found.total.max), (3004, 3.0));
+    assert!(found.total.percentiles.relative_error > 0.0);
+}
+
+#[test]
+fn what_looks_wrong_is_flagged() {
+    let half = |value: f32| half::f16::from_f32(value).to_le_bytes();
+    let mut rows = noise(40 * 50);
+    rows[..50].fill(0.0);
+    rows[100..150].iter_mut().for_each(|value| *value *= 500.0);
+    let file = file(&[
+        ("nan", safetensors::Dtype::F32, &[3], f32s([1.0, f32::NAN, f32::INFINITY])),
+        ("zero", safetensors::Dtype::F32, &[2, 2], f32s([0.0; 4])),
+        ("same", safetensors::Dtype::F32, &[3], f32s([2.0; 3])),
+        ("limit", safetensors::Dtype::F16, &[3], [half(65504.0), half(1.0), half(-65504.0)].concat()),
+        ("rows", safetensors::Dtype::F32, &[40, 50], f32s(rows)),
+    ]);
+    let found = of(file.path(), &Options::default()).findings;
+    let mut found: Vec<_> = found.iter().map(|finding| (finding.tensor.as_deref().unwrap(), finding.code)).collect();
+    found.sort_unstable();
+    let expected = [
+        ("limit", "stats-limit"),
+        ("nan", "stats-inf"),
+        ("nan", "stats-nan"),
+        ("rows", "stats-dead-rows"),
+        ("rows", "stats-outlier-rows"),
+        ("same", "stats-constant"),
+        ("zero", "stats-zero"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_layer_off_its_neighbours_is_flagged() {
+    let names: Vec<String> = (0..8).map(|layer| format!("model.layers.{layer}.w")).collect();
+    let tensors: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let scale = if i == 5 { 9.0 } else { 1.0 };
+            (name.as_str(), safetensors::Dtype::F32, &[100][..], f32s(noise(100).into_iter().map(|value| value * scale)))
+        })
+        .collect();
+    let found = of(file(&tensors).path(), &Options::default()).findings;
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].code, found[0].tensor.as_deref()), ("stats-scale", Some("model.layers.5.w")));
+}
+
+#[test]
+fn a_sample_says_so_and_looks_at_less() {
+    let file = file(&[("a", safetensors::Dtype::F32, &[300_000], f32s(noise(300_000)))]);
+    let found = of(file.path(), &Options { sample: Some(70_000), ..Options::default() });
+    assert_eq!(found.sample, Some(70_000));
+    let histogram = &found.tensors.unwrap()[0].summary.histogram;
+    assert_eq!(histogram.linear.counts.iter().sum::<u64>(), 2 << 16);
+}
+
+#[test]
+fn the_keys_of_the_json() {
+    let file = file(&[("a", safetensors::Dtype::F32, &[2], f32s([1.0, f32::NAN]))]);
+    let mut out = Vec::new();
+    let _ = weigh::cli::run(["weigh".as_ref(), "stats".as_ref(), "--json".as_ref(), file.path().as_os_str()], &mut out, &mut Vec::new());
+    let found: Value = serde_json::from_slice(&out).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(keys(&found), "schema threshold tensors total findings");
+    assert_eq!(found["schema"], "weigh.stats.v1");
+    let values = "elements min max mean std abs_mean abs_max l2 zeros negatives nan inf kurtosis sparsity percentiles histogram";
+    assert_eq!(keys(&found["tensors"][0]), format!("name dtype shape {values}"));
+    assert_eq!(keys(&found["total"]), values);
+    assert_eq!(keys(&found["total"]["percentiles"]), "0.1 1 5 25 50 75 95 99 99.9 relative_error");
+    assert_eq!(found["total"]["histogram"]["log"], json!({"lowest_exponent": 0, "negative": [0], "zeros": 0, "positive": [1]}));
+    assert_eq!(found["total"]["kurtosis"], Value::Null, "NaN has no place in JSON");
+}
