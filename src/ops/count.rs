@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::Reader;
 use crate::arch::components::{Component, Place, place};
 use crate::arch::facts;
+use crate::arch::packed::{Packing, Role};
 use crate::base::{Result, num, units};
 use crate::model::{Model, TensorInfo};
 
@@ -95,12 +96,16 @@ pub struct Counted<'m> {
 ///
 /// # Errors
 /// A tensor has more than 2^64 elements, which readers do not let pass.
-pub fn counted(model: &Model) -> Result<Vec<Counted<'_>>> {
+pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
+    let model = reader.model();
+    let packing = Packing::of(reader);
     let tied = tied_output(model);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
-    let count = |tensor: &'_ TensorInfo| {
+    let count = |index: usize, tensor: &'_ TensorInfo| {
         let place = place(&tensor.name);
-        let left_out = if place.computed {
+        let left_out = if packing.role(index) == Role::Bookkeeping {
+            Some("a quantisation's scales and zero points")
+        } else if place.computed {
             Some("computed tables")
         } else if tied == Some(tensor.name.as_str()) {
             Some("tied to the embedding")
@@ -110,11 +115,14 @@ pub fn counted(model: &Model) -> Result<Vec<Counted<'_>>> {
         } else {
             None
         };
-        let parameters = if left_out.is_some() { 0 } else { tensor.elements()? };
+        let parameters = if left_out.is_some() { 0 } else { packing.parameters(model, index) };
         Ok((place, parameters, left_out))
     };
-    let with = |tensor| count(tensor).map(|(place, parameters, left_out)| Counted { tensor, place, parameters, left_out });
-    model.tensors.iter().map(with).collect()
+    let with = |(index, tensor)| {
+        let (place, parameters, left_out) = count(index, tensor)?;
+        Ok(Counted { tensor, place, parameters, left_out })
+    };
+    model.tensors.iter().enumerate().map(with).collect()
 }
 
 /// The output matrix that is stored although the config says that it is the embedding's.
@@ -145,7 +153,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
     let mut by_component: BTreeMap<Component, [u64; 3]> = BTreeMap::new();
     let mut by_layer: BTreeMap<(bool, Option<u64>), [u64; 3]> = BTreeMap::new();
     let mut left_out: Vec<(&'static str, u64)> = Vec::new();
-    for counted in counted(model)? {
+    for counted in counted(reader)? {
         let Counted { tensor, place, parameters, .. } = counted;
         let (elements, bytes) = (tensor.elements()?, tensor.len_bytes.unwrap_or(0));
         for (sum, term) in total.iter_mut().zip([parameters, elements, bytes]) {
