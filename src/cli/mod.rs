@@ -14,8 +14,8 @@ use context::{Context, Failure, Outcome, Status};
 
 mod completions;
 mod context;
-mod count;
 mod convert;
+mod count;
 mod formats;
 mod hash;
 mod info;
