@@ -47,6 +47,17 @@ pub fn shorten_to(text: &str, chars: usize) -> Cow<'_, str> {
     }
 }
 
+/// The candidate most like `wanted`, if one is like it at all: what may have been meant by a mistyped name.
+pub fn closest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// From 0 (nothing in common) to 1 (the same); names in models share long beginnings.
+    const LEAST_LIKENESS: f64 = 0.85;
+    /// Longer texts are not names, and dear to compare.
+    const MOST_BYTES: usize = 256;
+    let sane = |text: &&str| text.len() <= MOST_BYTES && wanted.len() <= MOST_BYTES;
+    let scored = candidates.into_iter().filter(sane).map(|name| (strsim::jaro_winkler(wanted, name), name));
+    scored.filter(|(likeness, _)| *likeness >= LEAST_LIKENESS).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +76,12 @@ mod tests {
     fn long_text_is_cut_at_a_character() {
         assert_eq!(shorten_to("äöüß", 3), "äö…");
         assert_eq!(shorten_to("äöü", 3), "äöü");
+    }
+
+    #[test]
+    fn a_mistyped_name_finds_the_right_one() {
+        let names = ["blk.0.attn_q.weight", "blk.0.attn_k.weight", "output.weight"];
+        assert_eq!(closest("blk.0.atn_q.weight", names), Some("blk.0.attn_q.weight"));
+        assert_eq!(closest("zzz", names), None);
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text};
-use crate::render::{Renderer, Report};
+use crate::render::{Output, Renderer, Report};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,11 @@ impl<'a> Context<'a> {
         if let Some(hint) = error.hint_text() {
             let _ = writeln!(self.err, "hint: {hint}");
         }
+    }
+
+    /// How results are written.
+    pub(super) fn output(&self) -> Output {
+        self.renderer.output()
     }
 
     /// Where results go that have one form only, such as a script of completions.

@@ -21,8 +21,10 @@ mod hash;
 mod info;
 mod ls;
 mod man;
+mod meta;
 mod options;
 mod progress;
+mod show;
 mod stats;
 mod types;
 mod verify;
@@ -47,6 +49,8 @@ enum Command {
     Ls(ls::Args),
     Count(count::Args),
     Stats(stats::Args),
+    Show(show::Args),
+    Meta(meta::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Convert(convert::Args),
@@ -62,6 +66,8 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Ls(args) => ls::run(&args, context),
         Command::Count(args) => count::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
+        Command::Show(args) => show::run(&args, context),
+        Command::Meta(args) => meta::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Convert(args) => convert::run(&args, context),

@@ -23,6 +23,8 @@ pub enum Content {
     Shape(Vec<u64>),
     /// True or false: yes or no for people.
     Flag(bool),
+    /// A number that is written already, exactly.
+    Number(String),
 }
 
 /// What a cell means, for its colour.
@@ -93,6 +95,11 @@ impl Cell {
         Content::Flag(flag).into()
     }
 
+    /// A number in the text that stands for it exactly.
+    pub fn number(text: String) -> Self {
+        Content::Number(text).into()
+    }
+
     /// What `make` makes of the value, or an empty cell.
     pub fn maybe<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
         value.map_or_else(Self::empty, make)
@@ -117,6 +124,7 @@ impl Cell {
             Content::Shape(shape) if shape.is_empty() => "scalar".into(),
             Content::Shape(shape) => join(shape, " x "),
             Content::Flag(flag) => if *flag { "yes" } else { "no" }.into(),
+            Content::Number(text) => text.clone(),
         }
     }
 
@@ -130,6 +138,7 @@ impl Cell {
             Content::Float(..) | Content::Share(_) => String::new(), // as null in JSON
             Content::Shape(shape) => join(shape, "x"),
             Content::Flag(flag) => flag.to_string(),
+            Content::Number(text) => text.clone(),
         }
     }
 }

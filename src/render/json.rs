@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
-use serde_json::ser::{Formatter, Serializer};
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use crate::render::Report;
 
-/// How deep the document is broken into lines: the keys of the report and the items of its lists, each on a line of its own.
+/// How deep the document is broken into lines: the keys of the report, and the items of its lists that are objects or lists.
 const BROKEN_LEVELS: usize = 2;
 
 /// Writes the report as one document.
@@ -37,39 +37,52 @@ pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&st
 #[derive(Default)]
 struct Lines {
     level: usize,
-    has_value: bool,
+    /// Whether the innermost list or object was broken into lines, so that its end goes on a line of its own.
+    broken: bool,
+    /// The next item of a list has begun, and is the first or not: whether it goes on a line of its own is known when its kind is.
+    item: Option<bool>,
+}
+
+/// Writes a value that is no list or object, on the line where the list is.
+macro_rules! scalars {
+    ($($method:ident($($value:ident: $type:ty)?);)*) => {
+        $(fn $method<W: ?Sized + Write>(&mut self, writer: &mut W $(, $value: $type)?) -> io::Result<()> {
+            self.place(writer, false)?;
+            CompactFormatter.$method(writer $(, $value)?)
+        })*
+    };
 }
 
 impl Lines {
     fn open<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.place(writer, true)?;
         self.level += 1;
-        self.has_value = false;
+        self.broken = false;
         writer.write_all(bracket)
     }
 
     fn close<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
         self.level -= 1;
-        if self.has_value && self.level < BROKEN_LEVELS {
-            self.line(writer, self.level)?;
+        if self.broken {
+            self.line(writer)?;
         }
-        self.has_value = true;
+        // Whatever is outside holds this one, which was on a line of its own if it was at an outer level.
+        self.broken = self.level > 0 && self.level <= BROKEN_LEVELS;
         writer.write_all(bracket)
     }
 
-    fn item<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if !first {
-            writer.write_all(b",")?;
-        }
-        match self.level <= BROKEN_LEVELS {
-            true => self.line(writer, self.level),
-            false if first => Ok(()),
-            false => writer.write_all(b" "),
+    /// Puts the next item of a list in its place.
+    fn place<W: ?Sized + Write>(&mut self, writer: &mut W, nests: bool) -> io::Result<()> {
+        match self.item.take() {
+            Some(_) if nests && self.level <= BROKEN_LEVELS => self.line(writer),
+            Some(false) => writer.write_all(b" "),
+            _ => Ok(()),
         }
     }
 
-    fn line<W: ?Sized + Write>(&self, writer: &mut W, level: usize) -> io::Result<()> {
+    fn line<W: ?Sized + Write>(&self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b"\n")?;
-        (0..level).try_for_each(|_| writer.write_all(b"  "))
+        (0..self.level).try_for_each(|_| writer.write_all(b"  "))
     }
 }
 
@@ -83,12 +96,8 @@ impl Formatter for Lines {
     }
 
     fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.has_value = true;
-        Ok(())
+        self.item = Some(first);
+        if first { Ok(()) } else { writer.write_all(b",") }
     }
 
     fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -100,16 +109,37 @@ impl Formatter for Lines {
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.item(writer, first)
+        if !first {
+            writer.write_all(b",")?;
+        }
+        if self.level <= BROKEN_LEVELS {
+            self.broken = true;
+            return self.line(writer);
+        }
+        if first { Ok(()) } else { writer.write_all(b" ") }
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b": ")
     }
 
-    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.has_value = true;
-        Ok(())
+    scalars! {
+        write_null();
+        write_bool(value: bool);
+        write_i8(value: i8);
+        write_i16(value: i16);
+        write_i32(value: i32);
+        write_i64(value: i64);
+        write_i128(value: i128);
+        write_u8(value: u8);
+        write_u16(value: u16);
+        write_u32(value: u32);
+        write_u64(value: u64);
+        write_u128(value: u128);
+        write_f32(value: f32);
+        write_f64(value: f64);
+        write_number_str(value: &str);
+        begin_string();
     }
 }
 
@@ -124,7 +154,7 @@ mod tests {
     struct Sample {
         schema: &'static str,
         rows: Vec<Value>,
-        none: [u8; 0],
+        none: [u8; 2],
         mean: f64,
     }
 
@@ -139,7 +169,7 @@ mod tests {
         Sample {
             schema: "weigh.sample.v1",
             rows: vec![serde_json::json!({"name": "a\u{1b}", "shape": [2, 3]}), serde_json::json!({})],
-            none: [],
+            none: [1, 2],
             mean: f64::NAN,
         }
     }
@@ -148,7 +178,7 @@ mod tests {
     fn a_row_is_a_line_and_nan_is_null() {
         let mut out = Vec::new();
         document(&mut out, &sample()).unwrap();
-        let expected = "{\n  \"schema\": \"weigh.sample.v1\",\n  \"rows\": [\n    {\"name\": \"a\\u001b\", \"shape\": [2, 3]},\n    {}\n  ],\n  \"none\": [],\n  \"mean\": null\n}\n";
+        let expected = "{\n  \"schema\": \"weigh.sample.v1\",\n  \"rows\": [\n    {\"name\": \"a\\u001b\", \"shape\": [2, 3]},\n    {}\n  ],\n  \"none\": [1, 2],\n  \"mean\": null\n}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+mod array;
 mod cell;
 mod csv;
 mod json;
@@ -15,6 +16,7 @@ mod section;
 mod spark;
 mod table;
 
+pub use array::array;
 pub use cell::{Cell, Content, Tone};
 pub use section::{Audience, Body, Column, Cut, Fact, Section};
 pub use spark::sparkline;

@@ -1,0 +1,111 @@
+//! `meta`: the metadata of a model.
+
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Serialize, ser};
+
+use crate::Reader;
+use crate::base::{Error, Result, text};
+use crate::model::{Array, Metadata, Value, ValueType};
+
+/// How many values of an array are shown, unless all are asked for.
+pub const SHOWN_VALUES: u64 = 8;
+
+/// Metadata, in the order of the file or in that of the keys asked for.
+#[derive(Debug, Serialize)]
+pub struct MetaList<'m> {
+    schema: &'static str,
+    /// The entries.
+    pub metadata: Vec<Entry<'m>>,
+}
+
+/// A key with its value.
+#[derive(Debug, Serialize)]
+pub struct Entry<'m> {
+    /// The key, exactly.
+    pub key: &'m str,
+    /// The type of the value.
+    #[serde(rename = "type", serialize_with = "type_name")]
+    pub value_type: ValueType,
+    /// The value; an array as `{type, len, values}`.
+    pub value: Shown<'m>,
+}
+
+fn type_name<S: Serializer>(value_type: &ValueType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(value_type.name())
+}
+
+/// A value, and whether arrays in it are shown in full.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'m> {
+    /// The value.
+    pub value: &'m Value,
+    /// Whether all of it is shown.
+    pub full: bool,
+}
+
+impl Shown<'_> {
+    /// How many values of an array are shown.
+    pub fn limit(&self, array: &Array) -> u64 {
+        if self.full { array.len() } else { array.len().min(SHOWN_VALUES) }
+    }
+
+    /// The values of an array that are shown.
+    ///
+    /// # Errors
+    /// A string in it is not UTF-8, which readers do not let pass.
+    pub fn values(&self, array: &Array) -> Result<Vec<Value>> {
+        array.iter().take(usize::try_from(self.limit(array)).unwrap_or(usize::MAX)).collect()
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::U8(v) => v.serialize(serializer),
+            Value::I8(v) => v.serialize(serializer),
+            Value::U16(v) => v.serialize(serializer),
+            Value::I16(v) => v.serialize(serializer),
+            Value::U32(v) => v.serialize(serializer),
+            Value::I32(v) => v.serialize(serializer),
+            Value::F32(v) => v.serialize(serializer),
+            Value::Bool(v) => v.serialize(serializer),
+            Value::String(v) => v.serialize(serializer),
+            Value::U64(v) => v.serialize(serializer),
+            Value::I64(v) => v.serialize(serializer),
+            Value::F64(v) => v.serialize(serializer),
+            Value::Array(array) => {
+                let values = self.values(array).map_err(ser::Error::custom)?;
+                let shown: Vec<Shown<'_>> = values.iter().map(|value| Shown { value, full: self.full }).collect();
+                let mut map = serializer.serialize_map(Some(3))?;
+                map.serialize_entry("type", array.elem().name())?;
+                map.serialize_entry("len", &array.len())?;
+                map.serialize_entry("values", &shown)?;
+                map.end()
+            }
+        }
+    }
+}
+
+/// All metadata of the model, or that of `keys` in their order.
+///
+/// # Errors
+/// A key is not there.
+pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaList<'m>> {
+    let metadata = &reader.model().metadata;
+    let entry = |(key, value): (&'m str, &'m Value)| Entry { key, value_type: value.value_type(), value: Shown { value, full } };
+    let entries = if keys.is_empty() {
+        metadata.iter().map(entry).collect()
+    } else {
+        let find = |key: &String| metadata.iter().find(|(name, _)| name == key).map(entry).ok_or_else(|| missing(metadata, key));
+        keys.iter().map(find).collect::<Result<_>>().map_err(|error| error.in_file(&reader.model().path))?
+    };
+    Ok(MetaList { schema: "weigh.meta.v1", metadata: entries })
+}
+
+fn missing(metadata: &Metadata, key: &str) -> Error {
+    let error = Error::argument(format!("expected a metadata key of the model, found {}", text::shorten(key)));
+    match text::closest(key, metadata.iter().map(|(name, _)| name)) {
+        Some(close) => error.hint(format!("did you mean {close}?")),
+        None => error.hint("`weigh meta PATH` lists the keys"),
+    }
+}
