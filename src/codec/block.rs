@@ -1,7 +1,5 @@
 //! What codecs of blocks share: compiling them for each instruction set, half-precision scales, blocks side by side in lanes.
 
-use half::f16;
-
 use super::Codec;
 use super::simd::{self, Kernel, Lanes};
 use crate::model::DType;
@@ -65,16 +63,52 @@ pub(super) fn half(bytes: [u8; 2]) -> f32 {
     f32::from_bits(value | (bits & 0x8000) << 16)
 }
 
-/// The nearest half-precision number, ties to even, as little-endian bytes.
+/// The nearest half-precision number, ties to even, as little-endian bytes; infinite beyond the largest. A NaN keeps its sign and upper
+/// payload and becomes quiet.
 #[inline(always)]
 pub(super) fn to_half(value: f32) -> [u8; 2] {
-    f16::from_f32(value).to_le_bytes()
+    /// Numbers from here on are infinite, or NaN: 2^16. What lies between the largest half and this rounds up to infinity.
+    const LARGE: u32 = (127 + 16) << 23;
+    /// The least normal half: 2^-14.
+    const NORMAL: u32 = (127 - 14) << 23;
+    /// Adding this to a subnormal half leaves its mantissa, rounded, in the low bits: its last place is that of a half.
+    const SHIFT: u32 = (127 - 14 + 13) << 23;
+    let bits = value.to_bits();
+    let size = bits & 0x7fff_ffff;
+    let rounded = if size >= LARGE {
+        if value.is_nan() { 0x7e00 | (size >> 13 & 0x3ff) } else { 0x7c00 }
+    } else if size < NORMAL {
+        (f32::from_bits(size) + f32::from_bits(SHIFT)).to_bits() - SHIFT
+    } else {
+        (size - ((127 - 15) << 23) + 0xfff + (size >> 13 & 1)) >> 13
+    };
+    (rounded as u16 | (bits >> 16) as u16 & 0x8000).to_le_bytes()
 }
 
 /// The low byte of a whole number of a size under 2^22. Infinity gives zero, as the conversion of the reference does on x86.
 #[inline(always)]
 pub(super) fn low_byte(whole: f32) -> u8 {
     (whole + simd::ROUND).to_bits() as u8
+}
+
+/// Writes `code * scale` for signed codes, a multiple of sixteen of them.
+#[inline(always)]
+pub(super) fn scale_signed<V: Lanes>(codes: &[u8], scale: f32, values: &mut [f32]) {
+    debug_assert!(codes.len().is_multiple_of(V::COUNT));
+    let scale = V::splat(scale);
+    for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
+        (V::from_signed_bytes(codes) * scale).store(values);
+    }
+}
+
+/// Writes `code * scale + least`, for a multiple of sixteen codes.
+#[inline(always)]
+pub(super) fn scale_offset<V: Lanes>(codes: &[u8], scale: f32, least: f32, values: &mut [f32]) {
+    debug_assert!(codes.len().is_multiple_of(V::COUNT));
+    let (scale, least) = (V::splat(scale), V::splat(least));
+    for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
+        (V::from_bytes(codes) * scale + least).store(values);
+    }
 }
 
 /// How many numbers [`across`] takes at most: sixteen lanes of blocks of 32.
@@ -101,6 +135,21 @@ pub(super) fn across<V: Lanes, const N: usize>(values: &[f32]) -> [V; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
+
+    #[test]
+    fn halves_are_rounded_to_nearest() {
+        // Every half, what lies between two, and either side of that; and bits of all kinds.
+        let halves = (0..=0x7c00u16).flat_map(|bits| {
+            let value = f16::from_bits(bits).to_f32_const();
+            let middle = if bits < 0x7bff { (value + f16::from_bits(bits + 1).to_f32_const()) / 2.0 } else { 65520.0 };
+            [value, middle, f32::from_bits(middle.to_bits() + 1), f32::from_bits(middle.to_bits() - 1)]
+        });
+        let others = (0..100_000u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761)));
+        for value in halves.chain(others).flat_map(|value| [value, -value]) {
+            assert_eq!(u16::from_le_bytes(to_half(value)), f16::from_f32_const(value).to_bits(), "{value:e}");
+        }
+    }
 
     #[test]
     fn halves_are_exact() {

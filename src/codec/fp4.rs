@@ -3,7 +3,7 @@
 //! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
 
 use super::Codec;
-use super::block::Coding;
+use super::block::{Coding, scale_signed};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -14,17 +14,17 @@ pub(super) const NVFP4: Codec = Codec::blocks::<Nv>(DType::NVFP4);
 const TWICE: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 
 /// Twice the value of each code.
-const VALUES: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-/// Decodes codes, two a byte, the first half of them in low nibbles.
+/// Decodes `N` codes, two a byte, the first half of them in low nibbles.
 #[inline(always)]
-fn decode<const HALF: usize>(packed: &[u8; HALF], scale: f32, values: &mut [f32]) {
-    let table = VALUES.map(|value| value * scale);
-    let (low, high) = values.split_at_mut(HALF);
-    for i in 0..HALF {
-        low[i] = table[usize::from(packed[i] & 15)];
-        high[i] = table[usize::from(packed[i] >> 4)];
+fn decode<V: Lanes, const N: usize>(packed: &[u8], scale: f32, values: &mut [f32]) {
+    let mut codes = [0; N];
+    for (i, packed) in packed.iter().enumerate().take(N / 2) {
+        codes[i] = VALUES[usize::from(packed & 15)] as u8;
+        codes[i + N / 2] = VALUES[usize::from(packed >> 4)] as u8;
     }
+    scale_signed::<V>(&codes, scale, values);
 }
 
 /// The codes nearest to the values, the first of them where two are as near.
@@ -78,9 +78,7 @@ impl Coding for Mx {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            if let Some(packed) = block.last_chunk::<16>() {
-                decode(packed, half_power(block[0]), values);
-            }
+            decode::<V, 32>(&block[1..], half_power(block[0]), values);
         }
     }
 
@@ -143,7 +141,7 @@ impl Coding for Nv {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {
             let (scales, packed) = block.split_at(4);
             for ((scale, packed), values) in scales.iter().zip(packed.as_chunks::<8>().0).zip(values.as_chunks_mut::<16>().0) {
-                decode(packed, SCALES[usize::from(*scale)], values);
+                decode::<V, 16>(packed, SCALES[usize::from(*scale)], values);
             }
         }
     }

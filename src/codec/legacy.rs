@@ -2,7 +2,7 @@
 //! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
-use super::block::{Coding, across, half, low_byte, to_half};
+use super::block::{Coding, across, half, low_byte, scale_offset, scale_signed, to_half};
 use super::search::{self, Steps};
 use super::simd::Lanes;
 use crate::model::DType;
@@ -25,25 +25,53 @@ fn largest_size(block: &[f32]) -> f32 {
 
 /// The first number of the largest size; zero for a block of zeros.
 #[inline(always)]
-fn largest(block: &[f32; 32]) -> f32 {
+fn largest<V: Lanes>(block: &[f32; 32]) -> f32 {
     let size = largest_size(block);
-    block.iter().copied().find(|x| x.abs() == size && size > 0.0).unwrap_or(0.0)
+    if size == 0.0 {
+        return 0.0;
+    }
+    let (mut above, mut below) = (false, false);
+    for x in block.chunks_exact(V::COUNT).map(V::load) {
+        above |= V::any(x.eq(V::splat(size)));
+        below |= V::any(x.eq(V::splat(-size)));
+    }
+    match (above, below) {
+        (true, false) => size,
+        (false, true) => -size,
+        _ => block.iter().copied().find(|x| x.abs() == size).unwrap_or(0.0),
+    }
 }
 
 /// The least and the largest number. Of zeros of both signs the first counts.
 #[inline(always)]
-fn ends(block: &[f32; 32]) -> (f32, f32) {
-    let (mut least, mut largest) = ([f32::MAX; 8], [-f32::MAX; 8]);
-    for chunk in block.as_chunks::<8>().0 {
-        for i in 0..8 {
-            least[i] = if chunk[i] < least[i] { chunk[i] } else { least[i] };
-            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+fn ends<V: Lanes>(block: &[f32; 32]) -> (f32, f32) {
+    let (mut least, mut largest) = (V::splat(f32::MAX), V::splat(-f32::MAX));
+    for x in block.chunks_exact(V::COUNT).map(V::load) {
+        least = x.min(least);
+        largest = x.max(largest);
+    }
+    let (mut lows, mut highs) = ([f32::MAX; 16], [-f32::MAX; 16]);
+    least.store(&mut lows);
+    largest.store(&mut highs);
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lows[i] = if lows[i + half] < lows[i] { lows[i + half] } else { lows[i] };
+            highs[i] = if highs[i + half] > highs[i] { highs[i + half] } else { highs[i] };
         }
     }
-    let least = least.iter().fold(f32::MAX, |least, x| if *x < least { *x } else { least });
-    let largest = largest.iter().fold(-f32::MAX, |largest, x| if *x > largest { *x } else { largest });
-    let sign = |end: f32| if end == 0.0 { block.iter().copied().find(|x| *x == 0.0).unwrap_or(end) } else { end };
-    (sign(least), sign(largest))
+    let signed = |end: f32| if end == 0.0 { block.iter().copied().find(|x| *x == 0.0).unwrap_or(end) } else { end };
+    (signed(lows[0]), signed(highs[0]))
+}
+
+/// The codes of a block: the whole part of `(x - least) * inverse + half`, as a signed byte of at most `most`.
+#[inline(always)]
+fn whole_parts<V: Lanes>(block: &[f32; 32], least: f32, inverse: f32, half: f32, most: i8) -> [u8; 32] {
+    let (least, inverse, half) = (V::splat(least), V::splat(inverse), V::splat(half));
+    let mut codes = [0; 32];
+    for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
+        ((V::load(x) - least) * inverse + half).trunc().store_bytes(codes);
+    }
+    codes.map(|code| (code as i8).min(most) as u8)
 }
 
 /// One over a scale, or zero.
@@ -90,6 +118,15 @@ fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
     let fifth = u32::from_le_bytes(fifth);
     for (i, code) in codes.iter_mut().enumerate() {
         *code |= (fifth >> i & 1) as u8 * 16;
+    }
+    codes
+}
+
+/// Codes counted from `zero` as signed bytes.
+#[inline(always)]
+fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
+    for code in &mut codes {
+        *code = code.wrapping_sub(zero);
     }
     codes
 }
@@ -206,9 +243,7 @@ impl Coding for Symmetric4 {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = half([block[0], block[1]]);
-            for (value, code) in values.iter_mut().zip(nibbles(&block[2..])) {
-                *value = (i32::from(code) - 8) as f32 * scale;
-            }
+            scale_signed::<V>(&below_zero(nibbles(&block[2..]), 8), scale, values);
         }
     }
 
@@ -224,10 +259,10 @@ impl Coding for Symmetric4 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let scale = largest(values) / -8.0;
+            let scale = largest::<V>(values) / -8.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&to_half(scale));
-            let codes = values.map(|x| (low_byte((x * inverse + 8.5).trunc()) as i8).min(15) as u8);
+            let codes = whole_parts::<V>(values, 0.0, inverse, 8.5, 15);
             pack_nibbles(&codes, &mut block[2..]);
         }
     }
@@ -241,9 +276,7 @@ impl Coding for Offset4 {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            for (value, code) in values.iter_mut().zip(nibbles(&block[4..])) {
-                *value = f32::from(code) * scale + least;
-            }
+            scale_offset::<V>(&nibbles(&block[4..]), scale, least, values);
         }
     }
 
@@ -260,12 +293,12 @@ impl Coding for Offset4 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends(values);
+            let (least, largest) = ends::<V>(values);
             let scale = (largest - least) / 15.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&to_half(scale));
             block[2..4].copy_from_slice(&to_half(least));
-            let codes = values.map(|x| (low_byte(((x - least) * inverse + 0.5).trunc()) as i8).min(15) as u8);
+            let codes = whole_parts::<V>(values, least, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
         }
     }
@@ -279,9 +312,8 @@ impl Coding for Symmetric5 {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = half([block[0], block[1]]);
-            for (value, code) in values.iter_mut().zip(five_bits(&block[6..], [block[2], block[3], block[4], block[5]])) {
-                *value = (i32::from(code) - 16) as f32 * scale;
-            }
+            let codes = five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
+            scale_signed::<V>(&below_zero(codes, 16), scale, values);
         }
     }
 
@@ -301,9 +333,9 @@ impl Coding for Symmetric5 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let scale = largest(values) / -16.0;
+            let scale = largest::<V>(values) / -16.0;
             let inverse = inverse(scale);
-            let codes = values.map(|x| (low_byte((x * inverse + 16.5).trunc()) as i8).min(31) as u8);
+            let codes = whole_parts::<V>(values, 0.0, inverse, 16.5, 31);
             write(block, scale, &codes);
         }
     }
@@ -317,9 +349,8 @@ impl Coding for Offset5 {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            for (value, code) in values.iter_mut().zip(five_bits(&block[8..], [block[4], block[5], block[6], block[7]])) {
-                *value = f32::from(code) * scale + least;
-            }
+            let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
+            scale_offset::<V>(&codes, scale, least, values);
         }
     }
 
@@ -340,10 +371,10 @@ impl Coding for Offset5 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends(values);
+            let (least, largest) = ends::<V>(values);
             let scale = (largest - least) / 31.0;
             let inverse = inverse(scale);
-            let codes = values.map(|x| low_byte(((x - least) * inverse + 0.5).trunc()));
+            let codes = whole_parts::<V>(values, least, inverse, 0.5, i8::MAX);
             write(block, scale, least, &codes);
         }
     }
@@ -351,10 +382,14 @@ impl Coding for Offset5 {
 
 /// The scale of a block of bytes, and its codes.
 #[inline(always)]
-fn to_bytes(block: &[f32; 32]) -> (f32, [u8; 32]) {
+fn to_bytes<V: Lanes>(block: &[f32; 32]) -> (f32, [u8; 32]) {
     let scale = largest_size(block) / 127.0;
-    let inverse = inverse(scale);
-    (scale, block.map(|x| low_byte((x * inverse).round())))
+    let inverse = V::splat(inverse(scale));
+    let mut codes = [0; 32];
+    for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
+        (V::load(x) * inverse).round().store_bytes(codes);
+    }
+    (scale, codes)
 }
 
 /// Q8_0: signed bytes times the scale.
@@ -365,16 +400,14 @@ impl Coding for Bytes {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<34>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = half([block[0], block[1]]);
-            for (value, code) in values.iter_mut().zip(&block[2..]) {
-                *value = f32::from(*code as i8) * scale;
-            }
+            scale_signed::<V>(&block[2..], scale, values);
         }
     }
 
     #[inline(always)]
     fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<34>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes(values);
+            let (scale, codes) = to_bytes::<V>(values);
             block[..2].copy_from_slice(&to_half(scale));
             block[2..].copy_from_slice(&codes);
         }
@@ -389,16 +422,14 @@ impl Coding for BytesAndSum {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = half([block[0], block[1]]);
-            for (value, code) in values.iter_mut().zip(&block[4..]) {
-                *value = f32::from(*code as i8) * scale;
-            }
+            scale_signed::<V>(&block[4..], scale, values);
         }
     }
 
     #[inline(always)]
     fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes(values);
+            let (scale, codes) = to_bytes::<V>(values);
             let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
             block[..2].copy_from_slice(&to_half(scale));
             block[2..4].copy_from_slice(&to_half(sum as f32 * scale));

@@ -1,7 +1,7 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a half-precision scale, 256 to a block (`block_tq1_0`, `block_tq2_0` in ggml-common.h).
 
 use super::Codec;
-use super::block::{Coding, half, low_byte, to_half};
+use super::block::{Coding, half, low_byte, scale_signed, to_half};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -28,18 +28,19 @@ impl Coding for Fifths {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
             let scale = half([block[52], block[53]]);
-            for (byte, count, codes, value) in RUNS {
+            let mut codes = [0; 256];
+            for (byte, count, digits, first) in RUNS {
                 let mut power = 1u8;
-                for code in 0..codes {
+                for digit in 0..digits {
                     for i in 0..count {
-                        // The digits before this one overflow, and the next is the whole part of three times the rest.
+                        // The digits before this one overflow, and this one is the whole part of three times the rest.
                         let rest = block[byte + i].wrapping_mul(power);
-                        let digit = (u16::from(rest) * 3) >> 8;
-                        values[value + code * count + i] = (i32::from(digit) - 1) as f32 * scale;
+                        codes[first + digit * count + i] = ((u16::from(rest) * 3) >> 8).wrapping_sub(1) as u8;
                     }
                     power = power.wrapping_mul(3);
                 }
             }
+            scale_signed::<V>(&codes, scale, values);
         }
     }
 
@@ -70,9 +71,11 @@ impl Coding for Quarters {
             let scale = half([block[64], block[65]]);
             for (packed, values) in block.as_chunks::<32>().0.iter().zip(values.as_chunks_mut::<128>().0) {
                 for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                    for (value, packed) in values.iter_mut().zip(packed) {
-                        *value = (i32::from(packed >> (2 * i) & 3) - 1) as f32 * scale;
+                    let mut codes = *packed;
+                    for code in &mut codes {
+                        *code = (*code >> (2 * i) & 3).wrapping_sub(1);
                     }
+                    scale_signed::<V>(&codes, scale, values);
                 }
             }
         }

@@ -8,7 +8,7 @@ mod offset;
 mod symmetric;
 
 use super::Codec;
-use super::block::Coding;
+use super::block::{Coding, scale_signed};
 use super::search::nearest;
 use super::simd::Lanes;
 use crate::model::DType;
@@ -73,9 +73,7 @@ impl Coding for Bytes {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<292>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-            for (value, code) in values.iter_mut().zip(&block[4..]) {
-                *value = scale * f32::from(*code as i8);
-            }
+            scale_signed::<V>(&block[4..], scale, values);
         }
     }
 

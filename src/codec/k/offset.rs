@@ -1,6 +1,6 @@
 //! Q2_K, Q4_K and Q5_K: `scale * code - least`, both from the codes of a sub-block under the two numbers of the block.
 
-use super::super::block::{Coding, across, half, to_half};
+use super::super::block::{Coding, across, half, scale_offset, to_half};
 use super::super::search::{self, Steps, nearest};
 use super::super::simd::Lanes;
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -165,12 +165,13 @@ impl Coding for Two {
             for (half, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
                 let packed = &block[16 + 32 * half..][..32];
                 for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-                    for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                    let mut codes = [0; 32];
+                    for (code, packed) in codes.iter_mut().zip(packed) {
+                        *code = packed >> (2 * i) & 3;
+                    }
+                    for (j, (codes, values)) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0).enumerate() {
                         let code = block[8 * half + 2 * i + j];
-                        let (scale, least) = (scale * f32::from(code & 15), least * f32::from(code >> 4));
-                        for (value, packed) in values.iter_mut().zip(&packed[16 * j..]) {
-                            *value = scale * f32::from(packed >> (2 * i) & 3) - least;
-                        }
+                        scale_offset::<V>(codes, scale * f32::from(code & 15), -(least * f32::from(code >> 4)), values);
                     }
                 }
             }
@@ -202,13 +203,14 @@ impl Coding for Four {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
             let (scales, leasts) = six_bits(&block[4..16]);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
-                let scales = [0, 1].map(|j| scale * f32::from(scales[2 * i + j]));
-                let leasts = [0, 1].map(|j| least * f32::from(leasts[2 * i + j]));
+                let (mut low, mut high) = ([0; 32], [0; 32]);
                 for j in 0..32 {
-                    values[j] = scales[0] * f32::from(packed[j] & 15) - leasts[0];
+                    low[j] = packed[j] & 15;
+                    high[j] = packed[j] >> 4;
                 }
-                for j in 0..32 {
-                    values[j + 32] = scales[1] * f32::from(packed[j] >> 4) - leasts[1];
+                for (j, (codes, values)) in [low, high].iter().zip(values.as_chunks_mut::<32>().0).enumerate() {
+                    let (scale, least) = (scale * f32::from(scales[2 * i + j]), least * f32::from(leasts[2 * i + j]));
+                    scale_offset::<V>(codes, scale, -least, values);
                 }
             }
         }
@@ -242,15 +244,14 @@ impl Coding for Five {
             let (scales, leasts) = six_bits(&block[4..16]);
             let (fifth, packed) = block[16..].split_at(32);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(packed.as_chunks::<32>().0).enumerate() {
-                let scales = [0, 1].map(|j| scale * f32::from(scales[2 * i + j]));
-                let leasts = [0, 1].map(|j| least * f32::from(leasts[2 * i + j]));
+                let (mut low, mut high) = ([0; 32], [0; 32]);
                 for j in 0..32 {
-                    let code = (packed[j] & 15) | (fifth[j] >> (2 * i) & 1) << 4;
-                    values[j] = scales[0] * f32::from(code) - leasts[0];
+                    low[j] = (packed[j] & 15) | (fifth[j] >> (2 * i) & 1) << 4;
+                    high[j] = packed[j] >> 4 | (fifth[j] >> (2 * i + 1) & 1) << 4;
                 }
-                for j in 0..32 {
-                    let code = packed[j] >> 4 | (fifth[j] >> (2 * i + 1) & 1) << 4;
-                    values[j + 32] = scales[1] * f32::from(code) - leasts[1];
+                for (j, (codes, values)) in [low, high].iter().zip(values.as_chunks_mut::<32>().0).enumerate() {
+                    let (scale, least) = (scale * f32::from(scales[2 * i + j]), least * f32::from(leasts[2 * i + j]));
+                    scale_offset::<V>(codes, scale, -least, values);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
 
-use super::super::block::{Coding, across, half, to_half};
+use super::super::block::{Coding, across, half, scale_signed, to_half};
 use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -95,13 +95,12 @@ impl Coding for Three {
             let scales = six_bits(rest).map(|code| scale * (i32::from(code) - 32) as f32);
             for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let packed = &packed[32 * (i / 4)..][..32];
-                for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                    let scale = scales[2 * i + j];
-                    for k in 0..16 {
-                        let code = (packed[16 * j + k] >> (2 * (i % 4)) & 3) | (third[16 * j + k] >> i & 1) << 2;
-                        values[k] = scale * (i32::from(code) - 4) as f32;
-                    }
+                let mut codes = [0; 32];
+                for (j, code) in codes.iter_mut().enumerate() {
+                    *code = ((packed[j] >> (2 * (i % 4)) & 3) | (third[j] >> i & 1) << 2).wrapping_sub(4);
                 }
+                scale_signed::<V>(&codes[..16], scales[2 * i], &mut values[..16]);
+                scale_signed::<V>(&codes[16..], scales[2 * i + 1], &mut values[16..]);
             }
         }
     }
@@ -186,12 +185,14 @@ impl Coding for Six {
             let scale = half([block[208], block[209]]);
             for (i, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
                 let (low, high) = (&block[64 * i..][..64], &block[128 + 32 * i..][..32]);
-                for (j, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                    let scale = scale * f32::from(block[192 + 8 * i + j] as i8);
-                    let (low, high) = (&low[16 * (j % 4)..][..16], &high[16 * (j % 2)..][..16]);
-                    for k in 0..16 {
-                        let code = (low[k] >> (4 * (j / 4)) & 15) | (high[k] >> (2 * (j / 2)) & 3) << 4;
-                        values[k] = scale * (i32::from(code) - 32) as f32;
+                for (j, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                    let low = &low[32 * (j % 2)..][..32];
+                    let mut codes = [0; 32];
+                    for (k, code) in codes.iter_mut().enumerate() {
+                        *code = ((low[k] >> (4 * (j / 2)) & 15) | (high[k] >> (2 * j) & 3) << 4).wrapping_sub(32);
+                    }
+                    for (k, (codes, values)) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0).enumerate() {
+                        scale_signed::<V>(codes, scale * f32::from(block[192 + 8 * i + 2 * j + k] as i8), values);
                     }
                 }
             }

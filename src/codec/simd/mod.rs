@@ -26,6 +26,16 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     fn load(values: &[f32]) -> Self;
     /// Writes the lanes to the start of a slice.
     fn store(self, values: &mut [f32]);
+    /// The first bytes of a slice, as numbers.
+    fn from_bytes(bytes: &[u8]) -> Self;
+    /// The first bytes of a slice, as numbers from -128 to 127.
+    fn from_signed_bytes(bytes: &[u8]) -> Self;
+    /// Writes the low byte of each whole number of a size under 2^22 to the start of a slice; zero for infinity.
+    fn store_bytes(self, bytes: &mut [u8]);
+    /// The whole part of each number.
+    fn trunc(self) -> Self;
+    /// The nearest whole number, ties away from zero.
+    fn round(self) -> Self;
     /// The size of each number.
     fn abs(self) -> Self;
     /// The square root of each number.
@@ -110,6 +120,47 @@ impl<const N: usize> Lanes for Plain<N> {
     #[inline(always)]
     fn store(self, values: &mut [f32]) {
         values[..N].copy_from_slice(&self.0);
+    }
+
+    #[inline(always)]
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let mut lanes = [0.0; N];
+        for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
+            *lane = f32::from(*byte);
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    fn from_signed_bytes(bytes: &[u8]) -> Self {
+        let mut lanes = [0.0; N];
+        for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
+            *lane = f32::from(*byte as i8);
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: &mut [u8]) {
+        for (byte, lane) in bytes[..N].iter_mut().zip(self.0) {
+            *byte = (lane + ROUND).to_bits() as u8;
+        }
+    }
+
+    #[inline(always)]
+    fn trunc(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.trunc();
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn round(mut self) -> Self {
+        for lane in &mut self.0 {
+            *lane = lane.round();
+        }
+        self
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::Lanes;
+use super::{Lanes, ROUND};
 
 macro_rules! operators {
     ($lanes:ident, $($op:ident $method:ident $instruction:ident),*) => {$(
@@ -58,6 +58,12 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn round(self) -> Self {
+            // Half of the number before one, so that the sum rounds up just where the number lies at a half or above.
+            (self + Self::with_sign(0.5 - f32::EPSILON / 4.0, self)).trunc()
+        }
+
+        #[inline(always)]
         fn sqrt(self) -> Self {
             // SAFETY: the machine has the instruction.
             Self(unsafe { $sqrt(self.0) })
@@ -91,6 +97,15 @@ macro_rules! common {
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(__m256);
 
+impl Avx2 {
+    /// A size with the sign of each number.
+    #[inline(always)]
+    fn with_sign(size: f32, signs: Self) -> Self {
+        // SAFETY: the machine has the instructions.
+        Self(unsafe { _mm256_or_ps(_mm256_and_ps(signs.0, _mm256_set1_ps(-0.0)), _mm256_set1_ps(size)) })
+    }
+}
+
 operators!(Avx2, Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
 
 impl Lanes for Avx2 {
@@ -98,6 +113,38 @@ impl Lanes for Avx2 {
 
     /// All bits of a lane, or none.
     type Mask = __m256;
+
+    #[inline(always)]
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..8];
+        // SAFETY: the machine has the instructions, and the slice has the eight bytes that are read, from any address.
+        Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn from_signed_bytes(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..8];
+        // SAFETY: as above.
+        Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8] = &mut bytes[..8];
+        let whole = (self + Self::splat(ROUND)).0;
+        // SAFETY: the machine has the instructions, and the slice has the eight bytes that are written, to any address.
+        unsafe {
+            let low = _mm256_and_si256(_mm256_castps_si256(whole), _mm256_set1_epi32(0xff));
+            let pairs = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(bytes.as_mut_ptr().cast(), _mm_packus_epi16(pairs, pairs));
+        }
+    }
+
+    #[inline(always)]
+    fn trunc(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0) })
+    }
 
     #[inline(always)]
     fn abs(self) -> Self {
@@ -146,6 +193,15 @@ impl Lanes for Avx2 {
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(__m512);
 
+impl Avx512 {
+    /// A size with the sign of each number.
+    #[inline(always)]
+    fn with_sign(size: f32, signs: Self) -> Self {
+        // SAFETY: the machine has the instructions.
+        Self(unsafe { _mm512_or_ps(_mm512_and_ps(signs.0, _mm512_set1_ps(-0.0)), _mm512_set1_ps(size)) })
+    }
+}
+
 operators!(Avx512, Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
 
 impl Lanes for Avx512 {
@@ -153,6 +209,34 @@ impl Lanes for Avx512 {
 
     /// A bit a lane.
     type Mask = __mmask16;
+
+    #[inline(always)]
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..16];
+        // SAFETY: the machine has the instructions, and the slice has the sixteen bytes that are read, from any address.
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn from_signed_bytes(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..16];
+        // SAFETY: as above.
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) })
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8] = &mut bytes[..16];
+        let whole = (self + Self::splat(ROUND)).0;
+        // SAFETY: the machine has the instructions, and the slice has the sixteen bytes that are written, to any address.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(whole))) }
+    }
+
+    #[inline(always)]
+    fn trunc(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0) })
+    }
 
     #[inline(always)]
     fn abs(self) -> Self {
