@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, undo};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ impl Map {
     /// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path)?;
+        undo::restore(path, &file)?;
         let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
         let mmap = if len == 0 {
             None // an empty mapping is an error on Linux

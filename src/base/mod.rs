@@ -9,6 +9,7 @@ pub mod num;
 pub mod output;
 pub mod signals;
 pub mod text;
+pub mod undo;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

@@ -52,6 +52,7 @@ codes! {
     GGUF_KEY_TYPE "gguf-key-type" Warning "A well-known key has the type that the specification gives it.";
     GGUF_KEY_NAME "gguf-key-name" Note "Keys are ASCII.";
     GGUF_TOKENS "gguf-tokens" Warning "The lists of a vocabulary have one entry for each token.";
+    GGUF_TOKEN_ID "gguf-token-id" Warning "The ids of special tokens are in the vocabulary.";
     GGUF_ALIGNMENT "gguf-alignment" Error "`general.alignment` is a u32 and a power of two.";
     GGUF_ALIGNMENT_SMALL "gguf-alignment-small" Warning "`general.alignment` is a multiple of 8.";
     GGUF_TENSOR "gguf-tensor" Error "A tensor's entry lies inside the file.";

@@ -39,12 +39,26 @@ pub struct Format {
     pub open: fn(path: &Path, findings: &mut Findings) -> Result<Reader>,
     /// Lays out one file of this format, if it can be written.
     pub layout: Option<LayOut>,
+    /// Gives a file of this format other metadata, if that can be done without touching its tensors.
+    pub edit: Option<Edit>,
     /// Whether the format can hold tensors of a type.
     pub stores: fn(DType) -> bool,
 }
 
 /// Lays a whole file out before its first byte is written: header, offsets, padding.
 pub type LayOut = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout>;
+
+/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused.
+pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata) -> Result<Start>;
+
+/// A new start of a file: everything before the bytes of the tensors, which follow unchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The new bytes.
+    pub bytes: Vec<u8>,
+    /// How many bytes of the file they stand for.
+    pub old_bytes: u64,
+}
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The common model: what is in a weight file, whatever its format.
 
+pub mod assignment;
 pub mod dtype;
 pub mod metadata;
 #[allow(clippy::module_inception)]

@@ -141,6 +141,14 @@ pub(crate) fn keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
             }
         }
     }
+    if let Some(tokens) = lens[0] {
+        for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id")) {
+            if let Some(id) = value.as_u64().filter(|id| *id >= tokens) {
+                let error = Error::malformed(format!("expected {key} to be one of {tokens} tokens, found {id}"));
+                findings.remark(Severity::Warning, codes::GGUF_TOKEN_ID, error.in_file(path));
+            }
+        }
+    }
     for (key, value) in metadata.iter() {
         if !key.is_ascii() {
             let error = Error::malformed(format!("expected an ASCII key, found {}", text::shorten(key)));

@@ -8,6 +8,7 @@ use crate::format::set::join;
 use crate::format::{Format, Reader, codes};
 
 mod check;
+mod edit;
 mod read;
 pub mod spec;
 mod split;
@@ -16,8 +17,15 @@ mod values;
 pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
-pub(crate) const FORMAT: Format =
-    Format { id: "gguf", extensions: &["gguf"], probe, open, layout: Some(write::layout), stores: |dtype| dtype.info().ggml_id.is_some() };
+pub(crate) const FORMAT: Format = Format {
+    id: "gguf",
+    extensions: &["gguf"],
+    probe,
+    open,
+    layout: Some(write::layout),
+    edit: Some(edit::edit),
+    stores: |dtype| dtype.info().ggml_id.is_some(),
+};
 
 fn probe(start: &[u8], _len: u64) -> u8 {
     if start.starts_with(spec::MAGIC) { 100 } else { 0 }

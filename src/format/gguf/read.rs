@@ -230,7 +230,7 @@ struct RawEntry {
 }
 
 /// Reads magic and version, and sets the byte order of the cursor.
-fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, (&'static str, Error)> {
+pub(crate) fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, (&'static str, Error)> {
     let header = |error| (codes::GGUF_HEADER, error);
     let magic = cursor.take(4, "the magic").map_err(header)?;
     if magic != MAGIC {

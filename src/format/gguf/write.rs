@@ -18,15 +18,7 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     header.extend(VERSION.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
     header.extend((metadata.len() as u64).to_le_bytes());
-    for (key, value) in metadata.iter() {
-        if key.is_empty() || key.len() as u64 > limits::GGUF_KEY_BYTES {
-            let message = format!("expected a key of 1 to {} bytes, found one of {}", limits::GGUF_KEY_BYTES, key.len());
-            return Err(Error::argument(message));
-        }
-        put_str(&mut header, key);
-        header.extend((value.value_type() as u32).to_le_bytes());
-        put_value(&mut header, value)?;
-    }
+    put_keys(&mut header, metadata)?;
     let mut starts = Vec::with_capacity(tensors.len());
     let mut names = HashSet::with_capacity(tensors.len());
     let mut start = 0u64;
@@ -42,6 +34,20 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     header.resize(num::to_usize(data_start, "a header")?, 0);
     let total = num::add(data_start, start, "the size of the file")?;
     Ok(Layout { header, offsets: starts.into_iter().map(|start| data_start + start).collect(), total })
+}
+
+/// The keys and their values, one after the other.
+pub(crate) fn put_keys(out: &mut Vec<u8>, metadata: &Metadata) -> Result<()> {
+    for (key, value) in metadata.iter() {
+        if key.is_empty() || key.len() as u64 > limits::GGUF_KEY_BYTES {
+            let message = format!("expected a key of 1 to {} bytes, found one of {}", limits::GGUF_KEY_BYTES, key.len());
+            return Err(Error::argument(message));
+        }
+        put_str(out, key);
+        out.extend((value.value_type() as u32).to_le_bytes());
+        put_value(out, value)?;
+    }
+    Ok(())
 }
 
 fn put_entry(out: &mut Vec<u8>, tensor: &OutTensor, start: u64) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::model::{Array, DType, ElemType, Metadata, Model, Shard, TensorInfo, V
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format =
-    Format { id: "imatrix", extensions: &["dat", "imatrix"], probe, open, layout: None, stores: |dtype| dtype == DType::F32 };
+    Format { id: "imatrix", extensions: &["dat", "imatrix"], probe, open, layout: None, edit: None, stores: |dtype| dtype == DType::F32 };
 
 /// The metadata key of the calls of each entry, in the order of the tensors.
 pub const CALLS: &str = "imatrix.calls";

@@ -9,6 +9,7 @@ use crate::base::{Error, Result};
 use crate::format::set::{Conflict, Part, PartName, join};
 use crate::format::{Format, Reader, codes, folder};
 
+mod edit;
 mod index;
 mod read;
 pub mod spec;
@@ -21,6 +22,7 @@ pub(crate) const FORMAT: Format = Format {
     probe,
     open,
     layout: Some(write::layout),
+    edit: Some(edit::edit),
     stores: |dtype| dtype.info().safetensors.is_some(),
 };
 

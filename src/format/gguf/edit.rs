@@ -1,0 +1,100 @@
+//! Another set of keys for a GGUF file whose tensors stay as they are, down to the byte.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::bytes::{Cursor, Endian};
+use crate::base::finding::{Findings, Severity};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, num};
+use crate::format::Start;
+use crate::format::gguf::read::read_version;
+use crate::format::gguf::{check, spec, values, write};
+use crate::model::metadata::{read_len, read_str};
+use crate::model::{Metadata, Value, ValueType};
+
+/// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
+///
+/// # Errors
+/// The file is big-endian or of version 1; the alignment is none, or one that the tensors do not have; a key of a split would change;
+/// a rule over keys is broken that was not broken before.
+pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Result<Start> {
+    check_change(old, metadata)?;
+    let mut cursor = Cursor::new(map.bytes(), Endian::Little);
+    let version = read_version(&mut cursor).map_err(|(_, error)| error)?;
+    if version < 2 || cursor.endian() == Endian::Big {
+        return Err(Error::unsupported("expected a little-endian file of version 2 or 3 to edit, found an older or big-endian one")
+            .hint("`weigh convert` makes one of it"));
+    }
+    let tensors = read_len(&mut cursor, true, "the tensor count")?;
+    let keys = read_len(&mut cursor, true, "the key count")?;
+    let mut old_alignment = spec::DEFAULT_ALIGNMENT;
+    for _ in 0..keys {
+        let key = read_str(&mut cursor, true, "a metadata key")?;
+        let value = step(&mut cursor, map)?;
+        if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key, value.and_then(|value| value.as_u64())) {
+            old_alignment = alignment;
+        }
+    }
+    let alignment = spec::alignment(metadata)?;
+    let table = table(&mut cursor, tensors, alignment)?;
+    let old_bytes = num::align(cursor.position(), old_alignment, "the start of the data")?;
+
+    let mut bytes = spec::MAGIC.to_vec();
+    bytes.extend(version.to_le_bytes());
+    bytes.extend(tensors.to_le_bytes());
+    bytes.extend((metadata.len() as u64).to_le_bytes());
+    write::put_keys(&mut bytes, metadata)?;
+    bytes.extend_from_slice(map.bytes().get(table).unwrap_or_default());
+    let start = num::align(bytes.len() as u64, alignment, "the start of the data")?;
+    bytes.resize(num::to_usize(start, "a header")?, 0);
+    // A file without tensors may end right after its header.
+    Ok(Start { bytes, old_bytes: old_bytes.min(map.len()) })
+}
+
+/// What `verify` says of the new keys and did not say of the old ones is refused; so is a file's place in a split, which its name gives.
+fn check_change(old: &Metadata, new: &Metadata) -> Result<()> {
+    if let Some(key) = [spec::SPLIT_NO, spec::SPLIT_COUNT, spec::SPLIT_TENSORS].into_iter().find(|key| old.get(key) != new.get(key)) {
+        return Err(Error::argument(format!("expected {key} to stay as it is, found a change: it says how the model is split")));
+    }
+    let remarks = |metadata: &Metadata| {
+        let mut findings = Findings::collect();
+        check::keys(metadata, Path::new(""), &mut findings);
+        findings.into_list()
+    };
+    let before = remarks(old);
+    match remarks(new).into_iter().find(|remark| remark.severity > Severity::Note && !before.contains(remark)) {
+        Some(remark) => Err(Error::argument(remark.message)),
+        None => Ok(()),
+    }
+}
+
+/// Steps over a value; gives it, unless it is an array.
+fn step(cursor: &mut Cursor<'_>, map: &Arc<Map>) -> Result<Option<Value>> {
+    let at = cursor.position();
+    let tag = cursor.u32("a value's type")?;
+    match values::value_type(tag) {
+        Some(ValueType::Array) => values::array(cursor, map, true).map(|_| None),
+        Some(kind) => Value::read(cursor, kind, true).map(Some),
+        None => Err(Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at)),
+    }
+}
+
+/// Where the tensor table is; its offsets must fit the alignment.
+fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<usize>> {
+    let start = cursor.position() as usize;
+    for _ in 0..tensors {
+        let name = read_str(cursor, true, "a tensor's name")?;
+        let dims = cursor.u32("a count of dimensions")?;
+        cursor.take(u64::from(dims) * 8 + 4, "a tensor's dimensions and type")?;
+        let offset = cursor.u64("a tensor's offset")?;
+        if !offset.is_multiple_of(alignment) {
+            return Err(Error::argument(format!(
+                "expected an alignment that the tensor's offset {offset} is a multiple of, found {alignment}"
+            ))
+            .in_tensor(name));
+        }
+    }
+    Ok(start..cursor.position() as usize)
+}

@@ -1,0 +1,46 @@
+//! Another `__metadata__` for a safetensors file whose tensors stay as they are.
+
+use std::sync::Arc;
+
+use serde_json::{Map as Object, Value as Json};
+
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits, num};
+use crate::format::Start;
+use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
+use crate::model::{Metadata, Value};
+
+/// Length and header, with `metadata` in place of what is there. The header keeps its length where the new one fits it.
+///
+/// # Errors
+/// A value is no string; the header would be larger than readers take.
+pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata) -> Result<Start> {
+    let malformed = || Error::malformed("expected a header that was read before, found another");
+    let length = map.bytes().first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(malformed)?;
+    let old_bytes = num::add(LENGTH_BYTES, length, "the end of the header")?;
+    let json = map.bytes().get(LENGTH_BYTES as usize..num::to_usize(old_bytes, "a header")?).ok_or_else(malformed)?;
+    let mut header: Object<String, Json> = serde_json::from_slice(json).map_err(|_| malformed())?;
+    let had_some = header.contains_key(METADATA);
+    if metadata.is_empty() {
+        header.shift_remove(METADATA);
+    } else {
+        let strings = metadata.iter().map(|(key, value)| match value {
+            Value::String(text) => Ok((key.to_owned(), Json::from(text.as_str()))),
+            value => Err(Error::argument(format!("expected a string for {key} in safetensors, found a value of {}", value.value_type()))),
+        });
+        let strings = Json::Object(strings.collect::<Result<_>>()?);
+        if had_some {
+            header.insert(METADATA.to_owned(), strings); // in its old place
+        } else {
+            header.shift_insert(0, METADATA.to_owned(), strings);
+        }
+    }
+    let mut json = serde_json::to_vec(&header).map_err(|_| malformed())?;
+    let padded = (json.len() as u64).next_multiple_of(ALIGNMENT).max(length);
+    if padded > limits::SAFETENSORS_HEADER_BYTES {
+        let message = format!("expected a header of at most {} bytes, found {padded}", limits::SAFETENSORS_HEADER_BYTES);
+        return Err(Error::limit(message));
+    }
+    json.resize(num::to_usize(padded, "a header")?, b' ');
+    Ok(Start { bytes: [&padded.to_le_bytes(), &json[..]].concat(), old_bytes })
+}
