@@ -8,7 +8,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
     #[cfg(unix)]
-    weigh::base::mmap::exit_on_truncation();
+    {
+        weigh::base::mmap::exit_on_truncation();
+        // Where the system refuses, an interrupted run leaves a temporary file behind: no reason not to run.
+        let _ = weigh::base::signals::clean_up_on_signals();
+    }
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     weigh::cli::run(std::env::args_os(), &mut out, &mut io::stderr())
 }

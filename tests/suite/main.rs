@@ -9,3 +9,4 @@ mod packed;
 mod round_trips;
 mod sets;
 mod stats;
+mod writing;

@@ -1,0 +1,120 @@
+//! Runs that are broken off: by a signal, by a limit, by a full disk. Nothing half-written stays, and what was there is untouched.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use weigh::base::output::{Output, Target};
+use weigh::base::signals;
+
+/// Set for the process that [`broken_off`] starts: the folder to write in.
+const FOLDER: &str = "WEIGH_TEST_FOLDER";
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Not a test of its own: begins two files, one of them to replace an old one, and waits to be ended.
+#[test]
+fn child() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    signals::clean_up_on_signals().unwrap();
+    let target = |name: &str| Target { path: folder.join(name), bytes: 1 << 20 };
+    let mut output = Output::begin(vec![target("old"), target("new")], true, &[]).unwrap();
+    let mut files = [output.create(0).unwrap(), output.create(1).unwrap()];
+    for file in &mut files {
+        file.put(&[7; 1 << 20]).unwrap();
+    }
+    assert_eq!(names(&folder).len(), 3);
+    println!("\nready");
+    std::thread::sleep(std::time::Duration::from_secs(20));
+}
+
+fn start(folder: &Path, wrapper: &[&str]) -> std::process::Child {
+    let own = std::env::current_exe().unwrap();
+    let mut words: Vec<&std::ffi::OsStr> = wrapper.iter().map(|word| word.as_ref()).collect();
+    words.push(own.as_os_str());
+    words.extend(["writing::child", "--exact", "--nocapture"].map(std::ffi::OsStr::new));
+    Command::new(words[0]).args(&words[1..]).env(FOLDER, folder).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_until_ready(child: &mut std::process::Child) {
+    let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "ready"));
+}
+
+fn kill(child: &std::process::Child, signal: &str) {
+    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_leaves_only_what_was_there() {
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("old"), "untouched").unwrap();
+        let mut child = start(folder.path(), &["env", "--default-signal"]);
+        wait_until_ready(&mut child);
+        kill(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{signal}");
+        assert_eq!(names(folder.path()), ["old"], "{signal}");
+        assert_eq!(fs::read(folder.path().join("old")).unwrap(), b"untouched");
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("old"), "untouched").unwrap();
+    let mut child = start(folder.path(), &["env", "--default-signal", "--ignore-signal=HUP"]);
+    wait_until_ready(&mut child);
+    kill(&child, "HUP");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(child.try_wait().unwrap().is_none(), "a run under nohup goes on");
+    kill(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(names(folder.path()), ["old"]);
+}
+
+/// A model of 1 MB, and `weigh convert` of it under a shell's limit.
+fn convert_under(limit: &str, folder: &Path) -> std::process::Output {
+    let header = r#"{"w":{"dtype":"F32","shape":[262144],"data_offsets":[0,1048576]}}"#;
+    fs::write(folder.join("in.safetensors"), crate::build::safetensors(header, &vec![0; 1 << 20])).unwrap();
+    let script = format!("{limit}; exec \"$0\" convert in.safetensors out.gguf --keep-names --force");
+    Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_weigh")]).current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("out.gguf"), "untouched").unwrap();
+    let out = convert_under("ulimit -f 100", folder.path());
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write"), "{said}");
+    assert_eq!(names(folder.path()), ["in.safetensors", "out.gguf"]);
+    assert_eq!(fs::read(folder.path().join("out.gguf")).unwrap(), b"untouched");
+}
+
+#[test]
+fn an_input_is_not_overwritten_even_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    convert_under("true", at);
+    assert!(fs::metadata(at.join("out.gguf")).unwrap().len() > 1 << 20);
+    let before = fs::read(at.join("in.safetensors")).unwrap();
+    fs::hard_link(at.join("in.safetensors"), at.join("hard.gguf")).unwrap();
+    std::os::unix::fs::symlink("in.safetensors", at.join("soft.gguf")).unwrap();
+    for out in ["in.safetensors", "hard.gguf", "soft.gguf", "./in.safetensors"] {
+        let run = Command::new(env!("CARGO_BIN_EXE_weigh"))
+            .args(["convert", "in.safetensors", out, "--keep-names", "--force"])
+            .current_dir(at)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code() == Some(2) && said.contains("no input"), "{out}: {said}");
+    }
+    assert_eq!(fs::read(at.join("in.safetensors")).unwrap(), before);
+}
