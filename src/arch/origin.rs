@@ -337,6 +337,14 @@ impl Origin {
     }
 }
 
+/// All values of a small tensor, in single precision.
+///
+/// # Errors
+/// The type of the stored tensor cannot be decoded.
+pub fn values(reader: &Reader, origin: &Origin) -> Result<Vec<f32>> {
+    to_values(origin.dtype(), &origin.gather(reader, 0..origin.rows())?)
+}
+
 /// Collects runs of bytes; a single one stays borrowed.
 struct Runs<'a> {
     first: Option<Cow<'a, [u8]>>,

@@ -27,23 +27,44 @@ pub struct Options {
 /// The architecture is unknown; a tensor is missing, extra or of another shape than the config says; a hyperparameter or the tokenizer
 /// is missing.
 pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<Draft> {
+    let (json, table, config) = read_config(model, tables)?;
+    let mut draft = Draft::default();
+    let computed = tensors(model, &table, &config, &mut draft)?;
+    metadata(&table, json, &config, model.folder.as_deref(), options, computed, &mut draft)?;
+    Ok(draft)
+}
+
+/// The tensors of a Hugging Face model as GGUF would have them, without what only a file needs.
+///
+/// # Errors
+/// As for [`draft`], but for the tokenizer.
+pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
+    let (_, table, config) = read_config(model, tables)?;
+    let mut draft = Draft::default();
+    tensors(model, &table, &config, &mut draft)?;
+    Ok(draft.steps)
+}
+
+fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
     let json = model.config.as_ref().ok_or_else(|| {
         Error::unsupported("expected a folder with config.json beside the weights, found none")
             .in_file(&model.path)
             .hint("--keep-names moves tensors as they are")
     })?;
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
-    let config = Config::new(&table, json)?;
-    let mapping = Mapping::new(&table, &config)?;
-    let mut draft = Draft::default();
+    let config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
+    Ok((json, table, config))
+}
+
+/// Adds the tensors to a draft; gives the keys that go with those that are computed.
+fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut Draft) -> Result<Metadata> {
+    let mapping = Mapping::new(table, config).map_err(|error| error.in_file(&model.path))?;
     let mut computed = Metadata::new();
     for name in &table.computed {
-        compute(name, &table, &config, &mut draft.steps, &mut computed)?;
+        compute(name, table, config, &mut draft.steps, &mut computed)?;
     }
-    steps(model, &mapping, &config, &mut draft)?;
-    let folder = model.folder.as_deref();
-    metadata(&table, json, &config, folder, options, computed, &mut draft)?;
-    Ok(draft)
+    steps(model, &mapping, config, draft)?;
+    Ok(computed)
 }
 
 /// Tensors that are computed from hyperparameters, and the keys that go with them.

@@ -1,0 +1,186 @@
+//! Every table there and back: names, shapes and bytes, over models that are made up from the table itself.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use crate::arch::config::Config;
+use crate::arch::draft::{Content, Source, Step};
+use crate::arch::mapping::Mapping;
+use crate::arch::origin::Origin;
+use crate::arch::pattern::{self, Places};
+use crate::arch::table::{Table, Tables};
+use crate::arch::{canonical, keys, to_gguf, to_hf};
+use crate::base::bytes::Endian;
+use crate::base::mmap::Map;
+use crate::format::Reader;
+use crate::model::{DType, ElemType, Metadata, Model, Shard, TensorInfo, Value};
+
+/// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
+fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut infos = Vec::new();
+    let mut all = Vec::new();
+    for (name, shape, dtype, bytes) in tensors {
+        let (offset_bytes, len_bytes) = (all.len() as u64, Some(bytes.len() as u64));
+        infos.push(TensorInfo { name, elem: ElemType::Known(dtype), shape, shard: 0, offset_bytes, len_bytes });
+        all.extend(bytes);
+    }
+    std::fs::write(file.path(), &all).unwrap();
+    let map = Map::open(file.path()).unwrap();
+    let shards = vec![Shard { path: file.path().to_path_buf(), bytes: all.len() as u64 }];
+    Reader::new(Model { tensors: infos, shards, metadata, config, ..Model::default() }, vec![Arc::new(map)], Endian::Little)
+}
+
+/// Hyperparameters that no two of are equal by chance, for every family at once.
+fn config(table: &Table) -> Json {
+    if !table.params.is_empty() {
+        return json!({ "dim": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "hidden_dim": 20, "vocab_size": 7, "norm_eps": 1e-5 });
+    }
+    let mut config = json!({
+        "architectures": [table.classes[0]], "model_type": table.model_types[0],
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 20,
+        "vocab_size": 7, "max_position_embeddings": 11, "type_vocab_size": 2, "num_local_experts": 3, "num_experts": 3, "n_routed_experts": 3,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 5, "shared_expert_intermediate_size": 9, "n_shared_experts": 1, "num_kv_heads": 2,
+        "first_k_dense_replace": 1, "q_lora_rank": 10, "kv_lora_rank": 6, "qk_nope_head_dim": 3, "qk_rope_head_dim": 2, "v_head_dim": 5,
+        "routed_scaling_factor": 1.0, "new_decoder_architecture": true, "logit_scale": 0.5, "rms_norm_eps": 1e-6, "layer_norm_eps": 1e-6,
+        "rope_theta": 1e4, "sliding_window": 5, "tie_word_embeddings": false,
+    });
+    if let Some(keys) = config.as_object_mut()
+        && !table.tensors.iter().any(|row| row.gguf.all().iter().any(|name| name.contains("_exps")))
+    {
+        keys.retain(|key, _| !key.contains("expert"));
+    }
+    config
+}
+
+/// A model as the table says it must be: every tensor that is not optional, with values that BF16 holds.
+fn made_up(table: &Table) -> Reader {
+    let json = config(table);
+    let config = Config::new(table, &json).unwrap();
+    let mapping = Mapping::new(table, &config).unwrap();
+    let mut tensors = Vec::new();
+    let mut seed = 1u32;
+    for row in mapping.rows.iter().filter(|row| !row.optional) {
+        let experts = if row.is_stacked() { config.count("experts").unwrap() } else { 1 };
+        for places in row.places() {
+            for expert in 0..experts {
+                let eid = row.is_stacked().then_some(expert);
+                let shape = row.shape.clone().unwrap_or_else(|| panic!("{}: {} has no shape", table.name, row.hf));
+                let bytes = (0..shape.iter().product::<u64>())
+                    .flat_map(|_| {
+                        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        // A quarter to a half, of either sign: one more or less loses no bit.
+                        (((seed >> 9) & 0x807f) as u16 | 0x3e80).to_le_bytes()
+                    })
+                    .collect();
+                tensors.push((pattern::fill(&row.hf, Places { eid, ..places }), shape, DType::BF16, bytes));
+            }
+        }
+    }
+    reader(tensors, Metadata::new(), Some(json))
+}
+
+/// The bytes of a step, in its type: what a conversion would write.
+fn body(reader: &Reader, step: &Step) -> Vec<u8> {
+    let origin = match &step.source {
+        Source::Stored(index) => Origin::stored(reader.model(), *index).unwrap(),
+        Source::Made(origin) => origin.clone(),
+    };
+    let dtype = step.elem.known().unwrap();
+    if dtype == origin.dtype() {
+        return origin.gather(reader, 0..origin.rows()).unwrap().into_owned();
+    }
+    let values = crate::arch::origin::values(reader, &origin).unwrap();
+    let mut bytes = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
+    crate::codec::codec(dtype).unwrap().encode.unwrap()(&values, None, &mut bytes);
+    bytes
+}
+
+fn written(reader: &Reader, steps: &[Step]) -> Vec<(String, Vec<u64>, DType, Vec<u8>)> {
+    steps.iter().map(|step| (step.name.clone(), step.shape.clone(), step.elem.known().unwrap(), body(reader, step))).collect()
+}
+
+#[test]
+fn every_table_leads_there_and_back_byte_for_byte() {
+    let tables = Tables::default();
+    for table in tables.all().unwrap().into_iter().filter(|table| table.params.is_empty()) {
+        let hf = made_up(&table);
+        let steps = to_gguf::canonical(hf.model(), &tables).unwrap_or_else(|error| panic!("{}: {error}", table.name));
+        for step in &steps {
+            let is_norm = step.name.ends_with("_norm.weight");
+            assert!(!is_norm || (step.fixed && step.elem.known() == Some(DType::F32)), "{}: {} stays F32", table.name, step.name);
+        }
+        let config = Config::new(&table, hf.model().config.as_ref().unwrap()).unwrap();
+        let mut metadata = Metadata::new();
+        keys::put(&mut metadata, "general.architecture", Value::String(table.gguf.clone()));
+        keys::to_gguf(&table, &config, None, 32, &mut metadata).unwrap();
+        keys::put(&mut metadata, "tokenizer.ggml.token_type_count", Value::U32(2));
+        let gguf = reader(written(&hf, &steps), metadata, None);
+        let back = to_hf::draft(&gguf, &tables, None).unwrap_or_else(|error| panic!("{}: {error}", table.name));
+        let mut made = written(&gguf, &back.steps);
+        made.sort();
+        let mut original = written(&hf, &(0..hf.model().tensors.len()).map(|i| Step::keep(hf.model(), i).unwrap()).collect::<Vec<_>>());
+        original.sort();
+        assert_eq!(
+            made.iter().map(|t| (&t.0, &t.1, t.2)).collect::<Vec<_>>(),
+            original.iter().map(|t| (&t.0, &t.1, t.2)).collect::<Vec<_>>()
+        );
+        assert!(made == original, "{}: bytes", table.name);
+        let Some(Content::Bytes(text)) = back.files.iter().find(|file| file.name == "config.json").map(|file| &file.content) else {
+            panic!("no config.json")
+        };
+        let again: Json = serde_json::from_slice(text).unwrap();
+        assert_eq!(tables.for_config(&again).unwrap().gguf, table.gguf);
+        let (before, after) = (hf.model().config.as_ref().unwrap(), Config::new(&table, &again).unwrap());
+        for row in &table.keys {
+            let Some(key) = row.hf.first().filter(|key| before.get(key).is_some()) else { continue };
+            assert_eq!(after.number(key), before[key].as_f64(), "{}: {key}", table.name);
+        }
+    }
+}
+
+#[test]
+fn a_makers_own_format_gives_the_same_gguf_names() {
+    let tables = Tables::default();
+    let table = tables.all().unwrap().into_iter().find(|table| table.name == "llama-native").unwrap();
+    let hf = made_up(&table);
+    let names: Vec<String> = to_gguf::canonical(hf.model(), &tables).unwrap().into_iter().map(|step| step.name).collect();
+    assert!(names.contains(&"blk.1.ffn_down.weight".to_owned()), "{names:?}");
+}
+
+#[test]
+fn what_is_missing_extra_or_of_another_shape_has_its_own_error() {
+    let tables = Tables::default();
+    let table = tables.for_gguf("llama", |_| false).unwrap();
+    let whole = made_up(&table).model().clone();
+    let error = |change: &dyn Fn(&mut Model)| {
+        let mut model = whole.clone();
+        change(&mut model);
+        to_gguf::canonical(&model, &tables).unwrap_err().to_string()
+    };
+    let missing = error(&|model| model.tensors.retain(|tensor| tensor.name != "model.layers.1.mlp.up_proj.weight"));
+    assert!(missing.contains("model.layers.1.mlp.up_proj.weight") && missing.contains("none of its name"), "{missing}");
+    let extra = error(&|model| model.tensors[0].name = "model.surprise.weight".to_owned());
+    assert!(extra.contains("model.surprise.weight") && extra.contains("does not name"), "{extra}");
+    let layer = error(&|model| model.tensors[1].name = "model.layers.2.input_layernorm.weight".to_owned());
+    assert!(layer.contains("model.layers.2.input_layernorm.weight"), "{layer}");
+    let shape = error(&|model| model.tensors[0].shape = vec![3, 5]);
+    assert!(shape.contains("[7, 24]") && shape.contains("[3, 5]"), "{shape}");
+    let unknown = error(&|model| model.config = Some(json!({ "architectures": ["NobodysModel"] })));
+    assert!(unknown.contains("NobodysModel"), "{unknown}");
+    let none = error(&|model| model.config = None);
+    assert!(none.contains("config.json"), "{none}");
+    let hyper = error(&|model| model.config = Some(json!({ "architectures": ["LlamaForCausalLM"] })));
+    assert!(hyper.contains("layers"), "{hyper}");
+}
+
+#[test]
+fn a_model_of_no_known_architecture_has_its_tensors_as_they_are() {
+    let tables = Tables::default();
+    let table = tables.for_gguf("llama", |_| false).unwrap();
+    let mut model = made_up(&table).model().clone();
+    assert!(canonical(&model, &tables).unwrap().iter().any(|step| step.name == "token_embd.weight"));
+    model.config = Some(json!({}));
+    assert_eq!(canonical(&model, &tables).unwrap()[0].name, model.tensors[0].name);
+}
