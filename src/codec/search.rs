@@ -30,7 +30,7 @@ pub(super) struct Symmetric<V: Lanes> {
 
 /// [`nearest`] within limits, for quotients that may be of any size.
 #[inline(always)]
-fn nearest_within<V: Lanes>(value: V, least: V, most: V) -> V {
+pub(super) fn nearest_within<V: Lanes>(value: V, least: V, most: V) -> V {
     let rounded = value.round_within(least, most);
     let in_range = value.abs().lt(V::splat(IN_RANGE));
     if V::all(in_range) {

@@ -3,8 +3,7 @@
 //! A decoder takes whole blocks; a tail that is no whole block is left alone on both sides. Every bit pattern decodes to something:
 //! all indexes are masked to the size of their grid.
 
-use half::f16;
-
+use super::super::block::half;
 use super::{IQ1_DELTA, IQ4_VALUES, even_signs, grid};
 
 /// Eight values: grid coordinates times the scale, with a sign bit each, the first in the lowest bit.
@@ -53,23 +52,28 @@ fn blocks<const BYTES: usize>(bytes: &[u8], values: &mut [f32], decode: impl Fn(
     }
 }
 
-fn half(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+/// The F16 that most blocks begin with.
+#[inline(always)]
+fn head(block: &[u8]) -> f32 {
+    half([block[0], block[1]])
 }
 
+#[inline(always)]
 fn u16_at(bytes: &[u8], index: usize) -> u16 {
     u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])
 }
 
+#[inline(always)]
 fn u32_at(bytes: &[u8], index: usize) -> u32 {
     let at = 4 * index;
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// IQ2_XXS: per 32 elements four grid numbers of 8 bits, then 4 x 7 bits of signs and 4 bits of scale.
+#[inline(always)]
 pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
     blocks::<66>(bytes, values, |block, out| {
-        let (d, qs) = (half(block), &block[2..]);
+        let (d, qs) = (head(block), &block[2..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(qs, 2 * ib + 1);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.25;
@@ -82,9 +86,10 @@ pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
 }
 
 /// IQ2_XS: per 8 elements 9 bits of grid number and 7 of signs; a nibble of scale per 16.
+#[inline(always)]
 pub(super) fn iq2_xs(bytes: &[u8], values: &mut [f32]) {
     blocks::<74>(bytes, values, |block, out| {
-        let (d, qs, scales) = (half(block), &block[2..66], &block[66..]);
+        let (d, qs, scales) = (head(block), &block[2..66], &block[66..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let q = u16_at(qs, k);
@@ -100,9 +105,10 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
 }
 
 /// IQ2_S: per 8 elements 8 + 2 bits of grid number and 8 of signs; a nibble of scale per 16.
+#[inline(always)]
 pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
     blocks::<82>(bytes, values, |block, out| {
-        let (d, qs, signs, qh, scales) = (half(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
+        let (d, qs, signs, qh, scales) = (head(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let high = usize::from(qh[k / 4] >> (2 * (k % 4)) & 3);
@@ -112,9 +118,10 @@ pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
 }
 
 /// IQ3_XXS: per 4 elements a grid number of 8 bits; per 32 elements 4 x 7 bits of signs and 4 bits of scale.
+#[inline(always)]
 pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
     blocks::<98>(bytes, values, |block, out| {
-        let (d, qs, rest) = (half(block), &block[2..66], &block[66..]);
+        let (d, qs, rest) = (head(block), &block[2..66], &block[66..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(rest, ib);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.5;
@@ -128,9 +135,10 @@ pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
 }
 
 /// IQ3_S: per 4 elements 8 + 1 bits of grid number, per 8 elements 8 of signs; a nibble of scale per 32.
+#[inline(always)]
 pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
     blocks::<110>(bytes, values, |block, out| {
-        let (d, qs, qh, signs, scales) = (half(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
+        let (d, qs, qh, signs, scales) = (head(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(1 + 2 * nibble(scales, k / 4));
             let index = |i: usize| usize::from(qs[i]) | usize::from(qh[i / 8] >> (i % 8) & 1) << 8;
@@ -140,9 +148,10 @@ pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
 }
 
 /// IQ1_S: per 8 elements 8 + 3 bits of grid number; per 32 elements 3 bits of scale and one for the direction of the shift.
+#[inline(always)]
 pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
     blocks::<50>(bytes, values, |block, out| {
-        let (d, qs, qh) = (half(block), &block[2..34], &block[34..]);
+        let (d, qs, qh) = (head(block), &block[2..34], &block[34..]);
         for (k, out) in out.iter_mut().enumerate() {
             let high = u16_at(qh, k / 4);
             let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
@@ -156,11 +165,12 @@ pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
 /// IQ1_M: per 8 elements 8 + 3 bits of grid number and one for the direction of the shift; per 16 elements 3 bits of scale.
 ///
 /// The block's own scale is an F16 in the four bits that are left at the top of each 16-bit word of scales.
+#[inline(always)]
 pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
     blocks::<56>(bytes, values, |block, out| {
         let (qs, qh, scales) = (&block[..32], &block[32..48], &block[48..]);
         let bits = (0..4).fold(0, |bits, i| bits | (u16_at(scales, i) >> 12) << (4 * i));
-        let d = f16::from_bits(bits).to_f32();
+        let d = half(bits.to_le_bytes());
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(2 * (u16_at(scales, k / 8) >> (3 * (k / 2 % 4)) & 7) + 1);
             let high = nibble(qh, k);
@@ -171,21 +181,23 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
 }
 
 /// IQ4_NL: 32 codes of 4 bits under one scale.
+#[inline(always)]
 pub(super) fn iq4_nl(bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven(out, half(&[*d0, *d1]), codes);
+        uneven(out, half([*d0, *d1]), codes);
     }
 }
 
 /// IQ4_XS: 256 codes of 4 bits; a scale of 6 bits per 32 of them, four bits in one place and two in another.
+#[inline(always)]
 pub(super) fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<136>();
     let (groups, _) = values.as_chunks_mut::<32>();
     let (outs, _) = groups.as_chunks_mut::<8>();
     for (block, out) in blocks.iter().zip(outs) {
-        let (d, high, low, codes) = (half(block), u16_at(block, 1), &block[4..8], &block[8..]);
+        let (d, high, low, codes) = (head(block), u16_at(block, 1), &block[4..8], &block[8..]);
         for (ib, (out, codes)) in out.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
             let scale = i16::from(nibble(low, ib)) | ((high >> (2 * ib) & 3) << 4) as i16;
             uneven(out, d * f32::from(scale - 32), codes);

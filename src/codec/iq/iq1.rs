@@ -11,9 +11,11 @@
 //! reads past its arrays; here the first neighbour is taken. Equal values are sorted by `qsort`, which need not keep their order; here
 //! they keep it, as in glibc.
 
+use super::super::block::to_half;
+use super::super::simd::Eight;
 use super::lattice::{self, Lattice, Place, level};
-use super::search::{Terms, best_neighbour, largest_scale, rows, scale_number};
-use super::{IQ1_DELTA, half_bytes, squares, weights};
+use super::search::{best_neighbour, largest_scale, rows, scale_number};
+use super::{IQ1_DELTA, squares, weights};
 
 /// What the levels stand for when they are shifted up.
 const UP: [f32; 3] = [-1.0 + IQ1_DELTA, IQ1_DELTA, 1.0 + IQ1_DELTA];
@@ -34,6 +36,7 @@ impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
     const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], down: [false; SHIFTS] };
 
     /// What the levels of a group stand for.
+    #[inline(always)]
     fn steps(&self, group: usize) -> &'static [f32; 3] {
         if self.down[group * SHIFTS / GROUPS] { &DOWN } else { &UP }
     }
@@ -56,6 +59,7 @@ struct Best<const SHIFTS: usize> {
 impl<const SHIFTS: usize> Best<SHIFTS> {
     const NONE: Self = Self { score: -f32::MAX, split: None };
 
+    #[inline(always)]
     fn see(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
         if q2 > 0.0 && qx * qx > self.score * q2 {
             let scale = qx / q2;
@@ -66,6 +70,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
 }
 
 /// The order of the values from small to large; equal ones, and both zeros, keep theirs.
+#[inline(always)]
 fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
     let mut order = std::array::from_fn(|i| i);
     order.sort_by(|&a, &b| (x[a] + 0.0).total_cmp(&(x[b] + 0.0)));
@@ -73,6 +78,7 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
 }
 
 /// IQ1_S: all splits of 32 values, with one shift for all of them.
+#[inline(always)]
 fn split_together(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
     let (mut sx, mut sw) = ([0.0; 33], [0.0; 33]);
     for (j, &i) in order.iter().enumerate() {
@@ -97,6 +103,7 @@ fn split_together(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<S
 /// IQ1_M: all splits of 16 values, with a shift for each half of the block.
 ///
 /// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
+#[inline(always)]
 fn split_halves(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
     let (mut sx, mut sw) = ([[0.0; 17]; 2], [[0.0; 17]; 2]);
     for (j, &i) in order.iter().enumerate() {
@@ -130,7 +137,8 @@ fn split_halves(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Spl
 }
 
 /// Moves a split to grid points: each group of eight to its own, or to the best neighbour.
-fn to_grid<const N: usize, const GROUPS: usize, const SHIFTS: usize>(
+#[inline(always)]
+fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     lattice: &Lattice<8>,
     x: &[f32; N],
     w: &[f32; N],
@@ -154,7 +162,9 @@ fn to_grid<const N: usize, const GROUPS: usize, const SHIFTS: usize>(
         *code = (0..8).fold(0, |code, j| code | levels[k][j] << (2 * j));
         if let Place::Near(neighbours) = lattice.place(*code) {
             all_on_grid = false;
-            *code = best_neighbour(neighbours, &Terms::new(&x[k], &w[k], found.scale, found.steps(k)));
+            let &[a, b, c] = found.steps(k);
+            let steps = E::splat(found.scale) * E::load(&[a, b, c, 0.0, a, b, c, 0.0]);
+            *code = best_neighbour(neighbours, &x[k], &w[k], steps);
         }
         found.numbers[k] = lattice.number(*code);
     }
@@ -171,6 +181,7 @@ fn to_grid<const N: usize, const GROUPS: usize, const SHIFTS: usize>(
 }
 
 /// Adds the sums of weight x step x value and of weight x step x step of eight values.
+#[inline(always)]
 fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
     for j in 0..8 {
         let q = step(j);
@@ -180,11 +191,13 @@ fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usiz
 }
 
 /// Whether all sizes are below `tiny`.
+#[inline(always)]
 fn below(x: &[f32], tiny: f32) -> bool {
     x[1..].iter().fold(x[0].abs(), |max, x| if max > x.abs() { max } else { x.abs() }) < tiny
 }
 
-pub(super) fn iq1_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq1();
     for (values, importance, out) in rows::<50>(values, importance, bytes) {
         out.fill(0);
@@ -198,7 +211,7 @@ pub(super) fn iq1_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
             let order = sorted(x);
             if let Some(split) = split_together(x, &w, &order) {
-                *found = to_grid(lattice, x, &w, &order, &split);
+                *found = to_grid::<E, _, _, _>(lattice, x, &w, &order, &split);
             }
         }
         let (head, rest) = out.split_at_mut(2);
@@ -206,7 +219,7 @@ pub(super) fn iq1_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
         let largest = largest_scale(found.iter().map(|found| found.scale));
         let d = largest / 15.0;
         if largest != 0.0 {
-            head.copy_from_slice(&half_bytes(d * 1.125));
+            head.copy_from_slice(&to_half(d * 1.125));
         }
         for ((found, low), high) in found.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(2)) {
             let mut word = 0;
@@ -222,7 +235,8 @@ pub(super) fn iq1_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
     }
 }
 
-pub(super) fn iq1_m(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq1();
     for (values, importance, out) in rows::<56>(values, importance, bytes) {
         out.fill(0);
@@ -237,7 +251,7 @@ pub(super) fn iq1_m(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
             }
             let order = sorted(x);
             if let Some(split) = split_halves(x, w, &order) {
-                *found = to_grid(lattice, x, w, &order, &split);
+                *found = to_grid::<E, _, _, _>(lattice, x, w, &order, &split);
             }
         }
         let (low, rest) = out.split_at_mut(32);
@@ -269,7 +283,7 @@ pub(super) fn iq1_m(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
         if sums.1 > 0.0 {
             d = sums.0 / sums.1;
         }
-        let d = u16::from_le_bytes(half_bytes(d * 1.1125));
+        let d = u16::from_le_bytes(to_half(d * 1.1125));
         for (i, (word, out)) in words.into_iter().zip(scales.chunks_exact_mut(2)).enumerate() {
             out.copy_from_slice(&(word | (d >> (4 * i) & 15) << 12).to_le_bytes());
         }

@@ -1,7 +1,9 @@
 //! Encoders of IQ2_XXS, IQ2_XS and IQ2_S (ggml-quants.c: `quantize_row_iq2_{xxs,xs,s}_impl`).
 
-use super::search::{Again, Found, Rule, largest_scale, rows, scale_number, seven_signs};
-use super::{half_bytes, lattice};
+use super::super::block::to_half;
+use super::super::simd::Eight;
+use super::lattice;
+use super::search::{Again, Rule, largest_scale, rows, scale_number, seven_signs};
 
 const IQ2_XS: Rule = Rule {
     even: true,
@@ -19,18 +21,19 @@ const IQ2_XXS: Rule = Rule { fitted: true, tries: 6, again: Again::Always, ..IQ2
 
 const IQ2_S: Rule = Rule { even: false, spread: 2.0, plain_weight: |mean, x| 0.25 * mean + x * x, tiny: 1e-8, ..IQ2_XS };
 
-pub(super) fn iq2_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xxs();
     for (values, importance, out) in rows::<66>(values, importance, bytes) {
         out.fill(0);
-        let blocks: [Found<4>; 8] = IQ2_XXS.encode_all(lattice, values, importance);
+        let blocks = IQ2_XXS.encode_all::<E, 8, 4, 8, 2>(lattice, values, importance);
         let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
         }
         let d = largest / 31.0;
         let (head, rest) = out.split_at_mut(2);
-        head.copy_from_slice(&half_bytes(d));
+        head.copy_from_slice(&to_half(d));
         for (block, out) in blocks.iter().zip(rest.chunks_exact_mut(8)) {
             let (points, signs) = out.split_at_mut(4);
             for (out, number) in points.iter_mut().zip(block.numbers) {
@@ -41,11 +44,12 @@ pub(super) fn iq2_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u
     }
 }
 
-pub(super) fn iq2_xs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xs();
     for (values, importance, out) in rows::<74>(values, importance, bytes) {
         out.fill(0);
-        let blocks: [Found<2>; 16] = IQ2_XS.encode_all(lattice, values, importance);
+        let blocks = IQ2_XS.encode_all::<E, 8, 2, 16, 3>(lattice, values, importance);
         let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
@@ -53,7 +57,7 @@ pub(super) fn iq2_xs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
         let d = largest / 31.0;
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
-        head.copy_from_slice(&half_bytes(d));
+        head.copy_from_slice(&to_half(d));
         for (ib, (block, out)) in blocks.iter().zip(points.chunks_exact_mut(4)).enumerate() {
             for (k, (number, out)) in block.numbers.into_iter().zip(out.chunks_exact_mut(2)).enumerate() {
                 let signs = (block.signs >> (8 * k) & 127) as u16;
@@ -64,11 +68,12 @@ pub(super) fn iq2_xs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
     }
 }
 
-pub(super) fn iq2_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq2_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_s();
     for (values, importance, out) in rows::<82>(values, importance, bytes) {
         out.fill(0);
-        let blocks: [Found<2>; 16] = IQ2_S.encode_all(lattice, values, importance);
+        let blocks = IQ2_S.encode_all::<E, 8, 2, 16, 3>(lattice, values, importance);
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(32);
         let (signs, rest) = rest.split_at_mut(32);
@@ -85,7 +90,7 @@ pub(super) fn iq2_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
             continue;
         }
         let d = largest / 31.0;
-        head.copy_from_slice(&half_bytes(d * 0.9875));
+        head.copy_from_slice(&to_half(d * 0.9875));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }

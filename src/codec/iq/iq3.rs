@@ -1,18 +1,21 @@
 //! Encoders of IQ3_XXS and IQ3_S (ggml-quants.c: `quantize_row_iq3_xxs_impl`, `quantize_row_iq3_s_impl`).
 
-use super::search::{Again, Found, Rule, largest_scale, rows, scale_number, seven_signs};
-use super::{half_bytes, lattice};
+use super::super::block::to_half;
+use super::super::simd::Eight;
+use super::lattice;
+use super::search::{Again, Rule, largest_scale, rows, scale_number, seven_signs};
 
 const IQ3_XXS: Rule =
     Rule { even: true, spread: 2.0, plain_weight: |_, x| x * x, tiny: 1e-8, fitted: false, tries: 15, step: 0.2, again: Again::ThoseOff };
 
 const IQ3_S: Rule = Rule { even: false, tiny: f32::from_bits(1), tries: 9, again: Again::IfOneIsOff, ..IQ3_XXS };
 
-pub(super) fn iq3_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_xxs();
     for (values, importance, out) in rows::<98>(values, importance, bytes) {
         out.fill(0);
-        let blocks: [Found<8>; 8] = IQ3_XXS.encode_all(lattice, values, importance);
+        let blocks = IQ3_XXS.encode_all::<E, 4, 8, 8, 4>(lattice, values, importance);
         let largest = largest_scale(blocks.iter().map(|block| block.scale));
         if largest == 0.0 {
             continue;
@@ -21,7 +24,7 @@ pub(super) fn iq3_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
         // The reference found a slightly larger scale to be better.
-        head.copy_from_slice(&half_bytes(d * 1.0125));
+        head.copy_from_slice(&to_half(d * 1.0125));
         for ((block, points), out) in blocks.iter().zip(points.chunks_exact_mut(8)).zip(scales.chunks_exact_mut(4)) {
             for (out, number) in points.iter_mut().zip(block.numbers) {
                 *out = number as u8;
@@ -32,11 +35,12 @@ pub(super) fn iq3_xxs(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u
     }
 }
 
-pub(super) fn iq3_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+#[inline(always)]
+pub(super) fn iq3_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_s();
     for (values, importance, out) in rows::<110>(values, importance, bytes) {
         out.fill(0);
-        let blocks: [Found<8>; 8] = IQ3_S.encode_all(lattice, values, importance);
+        let blocks = IQ3_S.encode_all::<E, 4, 8, 8, 3>(lattice, values, importance);
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(64);
         let (high, rest) = rest.split_at_mut(8);
@@ -57,7 +61,7 @@ pub(super) fn iq3_s(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]
             continue;
         }
         let d = largest / 31.0;
-        head.copy_from_slice(&half_bytes(d * 1.033));
+        head.copy_from_slice(&to_half(d * 1.033));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }

@@ -7,7 +7,6 @@
 //! and sum rounded by itself.
 
 mod decode;
-mod fit;
 mod grid;
 mod iq1;
 mod iq2;
@@ -16,20 +15,44 @@ mod iq4;
 mod lattice;
 mod search;
 
-use half::f16;
-
 use super::Codec;
+use super::block::Coding;
+use super::simd::Lanes;
 use crate::model::DType;
 
-pub(super) const IQ1_S: Codec = Codec::reads(DType::IQ1_S, decode::iq1_s).writes(iq1::iq1_s);
-pub(super) const IQ1_M: Codec = Codec::reads(DType::IQ1_M, decode::iq1_m).writes(iq1::iq1_m);
-pub(super) const IQ2_XXS: Codec = Codec::reads(DType::IQ2_XXS, decode::iq2_xxs).writes(iq2::iq2_xxs);
-pub(super) const IQ2_XS: Codec = Codec::reads(DType::IQ2_XS, decode::iq2_xs).writes(iq2::iq2_xs);
-pub(super) const IQ2_S: Codec = Codec::reads(DType::IQ2_S, decode::iq2_s).writes(iq2::iq2_s);
-pub(super) const IQ3_XXS: Codec = Codec::reads(DType::IQ3_XXS, decode::iq3_xxs).writes(iq3::iq3_xxs);
-pub(super) const IQ3_S: Codec = Codec::reads(DType::IQ3_S, decode::iq3_s).writes(iq3::iq3_s);
-pub(super) const IQ4_NL: Codec = Codec::reads(DType::IQ4_NL, decode::iq4_nl).writes(iq4::iq4_nl);
-pub(super) const IQ4_XS: Codec = Codec::reads(DType::IQ4_XS, decode::iq4_xs).writes(iq4::iq4_xs);
+macro_rules! types {
+    ($($name:ident: $module:ident::$function:ident;)*) => {$(
+        pub(super) const $name: Codec = {
+            struct Blocks;
+
+            impl Coding for Blocks {
+                #[inline(always)]
+                fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+                    decode::$function(bytes, values);
+                }
+
+                #[inline(always)]
+                fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+                    $module::$function::<V::Eight>(values, importance, bytes);
+                }
+            }
+
+            Codec::blocks::<Blocks>(DType::$name)
+        };
+    )*};
+}
+
+types! {
+    IQ1_S: iq1::iq1_s;
+    IQ1_M: iq1::iq1_m;
+    IQ2_XXS: iq2::iq2_xxs;
+    IQ2_XS: iq2::iq2_xs;
+    IQ2_S: iq2::iq2_s;
+    IQ3_XXS: iq3::iq3_xxs;
+    IQ3_S: iq3::iq3_s;
+    IQ4_NL: iq4::iq4_nl;
+    IQ4_XS: iq4::iq4_xs;
+}
 
 /// The values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).
 const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -38,17 +61,20 @@ const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 2
 const IQ1_DELTA: f32 = 0.125;
 
 /// The signs of eight values, of which seven are stored: the number of negative ones is even.
+#[inline(always)]
 const fn even_signs(seven: u8) -> u8 {
     let seven = seven & 127;
     seven | ((seven.count_ones() as u8 & 1) << 7)
 }
 
 /// The sum of the squares, in order.
+#[inline(always)]
 fn squares(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, x| sum + x * x)
 }
 
 /// The weights of the `i`-th group of `N` values in a row: from the importance where there is one, and from the values alone where not.
+#[inline(always)]
 fn weights<const N: usize>(
     x: &[f32; N],
     importance: Option<&[f32]>,
@@ -60,15 +86,4 @@ fn weights<const N: usize>(
         Some(importance) => std::array::from_fn(|j| weighted(importance[j], x[j])),
         None => x.map(plain),
     }
-}
-
-/// Rounds to the nearest whole number, ties to even, for magnitudes below 2^22; wraps beyond, as the reference does (`nearest_int`).
-fn nearest(x: f32) -> i32 {
-    ((x + 12_582_912.0).to_bits() & 0x7f_ffff) as i32 - 0x40_0000
-}
-
-/// An F16 as blocks store it, rounded to nearest, ties to even; NaN becomes the plain one (`ggml_compute_fp32_to_fp16`).
-fn half_bytes(x: f32) -> [u8; 2] {
-    let half = if x.is_nan() { f16::from_bits(0x7e00 | u16::from(x.is_sign_negative()) << 15) } else { f16::from_f32(x) };
-    half.to_le_bytes()
 }

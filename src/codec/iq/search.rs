@@ -2,9 +2,10 @@
 //!
 //! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl`, `quantize_row_iq3_{xxs,s}_impl`, and `iq{2,3}_find_best_neighbour`.
 
-use super::fit::positive_scale;
+use super::super::search::{nearest, nearest_within, positive};
+use super::super::simd::{Eight, ROUND};
 use super::lattice::{Lattice, Place, level, level_bits, top_level};
-use super::{nearest, squares};
+use super::squares;
 
 /// What tells the types apart.
 #[derive(Debug)]
@@ -26,9 +27,6 @@ pub(super) struct Rule {
     /// Which groups are searched again under the scale that was found.
     pub(super) again: Again,
 }
-
-/// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
-const STEPS: [f32; 8] = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0];
 
 /// Which groups are searched again under the best scale.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,11 +68,13 @@ impl<const GROUPS: usize> Found<GROUPS> {
 }
 
 /// Four times seven signs, and a scale of four bits.
+#[inline(always)]
 pub(super) fn seven_signs(signs: u32, scale: u8) -> u32 {
     (0..4).fold(u32::from(scale) << 28, |packed, i| packed | (signs >> (8 * i) & 127) << (7 * i))
 }
 
 /// The blocks of a row of 256-element blocks, each with its importance and its place in the output.
+#[inline(always)]
 pub(super) fn rows<'a, const BYTES: usize>(
     values: &'a [f32],
     importance: Option<&'a [f32]>,
@@ -86,6 +86,7 @@ pub(super) fn rows<'a, const BYTES: usize>(
 }
 
 /// Splits eight values into magnitudes and signs. Where signs are even, the value that matters least may keep a minus.
+#[inline(always)]
 fn split_signs(x: &[f32; 8], weights: &[f32; 8], even: bool) -> ([f32; 8], u8) {
     let positive = x.map(|x| x >= 0.0);
     let mut magnitudes = std::array::from_fn(|i| if positive[i] { x[i] } else { -x[i] });
@@ -100,21 +101,25 @@ fn split_signs(x: &[f32; 8], weights: &[f32; 8], even: bool) -> ([f32; 8], u8) {
 }
 
 /// The larger one, as the reference's macro has it: the second if they do not compare.
+#[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
 /// The largest of the scales.
+#[inline(always)]
 pub(super) fn largest_scale(scales: impl Iterator<Item = f32>) -> f32 {
     scales.fold(0.0, max)
 }
 
 /// The number that stands for a block's scale: an odd multiple of the row's, which is `1 / inverse`.
+#[inline(always)]
 pub(super) fn scale_number(scale: f32, inverse: f32, top: i32) -> u8 {
     nearest(0.5 * (inverse * scale - 1.0)).clamp(0, top) as u8
 }
 
 /// The code of the levels that lie nearest to `x` over the scale.
+#[inline(always)]
 fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     x.iter().enumerate().fold(0, |code, (j, x)| {
         let level = nearest(0.5 * (inverse * x - 1.0)).clamp(0, top_level(DIM));
@@ -122,51 +127,76 @@ fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     })
 }
 
-/// The weighted squared distance of each coordinate of a vector to each level. The reference sums one of them for each coordinate of each
-/// neighbour; they depend on nothing but the level, and so they are few.
-pub(super) struct Terms<const DIM: usize>([[f32; 8]; DIM]);
-
-impl<const DIM: usize> Terms<DIM> {
-    /// `steps` are what the levels stand for, in units of the scale.
-    pub(super) fn new(x: &[f32; DIM], weights: &[f32; DIM], scale: f32, steps: &[f32]) -> Self {
-        let mut terms = [[0.0; 8]; DIM];
-        for (j, terms) in terms.iter_mut().enumerate() {
-            for (step, term) in steps.iter().zip(terms) {
-                let difference = scale * step - x[j];
-                *term = weights[j] * difference * difference;
-            }
-        }
-        Self(terms)
+/// Of these points the one at the least weighted distance to a vector; the first of them if there are more, and the first of all if no
+/// distance is a number. `steps` are what the levels stand for; from the fifth on they are those of the first again if there are but three.
+///
+/// The reference sums a term for each coordinate of each point. Terms depend on nothing but the level, and so they are few: they are
+/// computed once for all points, and looked up for eight points at a time.
+#[inline(always)]
+pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x: &[f32; DIM], weights: &[f32; DIM], steps: E) -> u16 {
+    let mut terms = [E::splat(0.0); DIM];
+    for ((term, &x), &weight) in terms.iter_mut().zip(x).zip(weights) {
+        let difference = steps - E::splat(x);
+        *term = E::splat(weight) * difference * difference;
     }
+    let mut best = distances(&points[0], &terms);
+    if points.len() == 1 {
+        return points[0][E::first(best.eq(E::splat(best.least())))];
+    }
+    let mut place = E::splat(0.0);
+    for (i, points) in points.iter().enumerate().skip(1) {
+        let these = distances(points, &terms);
+        let better = these.lt(best);
+        best = E::select(better, these, best);
+        place = E::select(better, E::splat(8.0 * i as f32), place);
+    }
+    let least = best.eq(E::splat(best.least()));
+    let place = E::select(least, place + E::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(f32::MAX)).least();
+    points.as_flattened()[place as usize]
 }
 
-/// Of these points the one at the least distance: the first of them if there are more, and the first of all if no distance is a number.
-pub(super) fn best_neighbour<const DIM: usize>(neighbours: &[u16], terms: &Terms<DIM>) -> u16 {
-    let mut best = (f32::MAX, neighbours[0]);
-    for &neighbour in neighbours {
-        let distance = (0..DIM).fold(0.0, |sum, j| sum + terms.0[j][level::<DIM>(neighbour, j)]);
-        if distance < best.0 {
-            best = (distance, neighbour);
-        }
+/// The distance of each point: the sum of its coordinates' terms. One that is no number becomes the largest there is.
+#[inline(always)]
+fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) -> E {
+    let codes = E::codes(points);
+    let mut sum = E::splat(0.0);
+    for (j, term) in terms.iter().enumerate() {
+        sum = sum + term.lookup(codes, level_bits(DIM) * j);
     }
-    best.1
+    sum.min(E::splat(f32::MAX))
+}
+
+/// The lanes one after the other.
+#[inline(always)]
+fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
+    let mut numbers = [[0.0; 8]; EIGHTS];
+    for (lanes, numbers) in lanes.into_iter().zip(&mut numbers) {
+        lanes.store(numbers);
+    }
+    numbers
+}
+
+/// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
+#[inline(always)]
+fn steps<E: Eight, const DIM: usize>() -> E {
+    E::load(if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
 }
 
 impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
-    /// The code of the grid point for a group under a scale, and whether it was on the grid at once.
-    fn point(&self, lattice: &Lattice<DIM>, group: usize, inverse: f32, scale: f32) -> (u16, bool) {
-        let x = &self.x[group];
-        let code = code(x, inverse);
+    /// The code of the grid point for a group whose own code this is, and whether that was on the grid at once.
+    #[inline(always)]
+    fn point<E: Eight>(&self, lattice: &Lattice<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
         match lattice.place(code) {
             Place::On(_) => (code, true),
             Place::Near(neighbours) => {
-                let steps = &STEPS[..=top_level(DIM) as usize];
-                (best_neighbour(neighbours, &Terms::new(x, &self.roots[group], scale, steps)), false)
+                let steps = E::splat(scale) * steps::<E, DIM>();
+                (best_neighbour(neighbours, &self.x[group], &self.roots[group], steps), false)
             }
         }
     }
 
     /// The sums of weight x value x step, and of weight x step x step.
+    #[inline(always)]
     fn sums(&self, codes: &[u16; GROUPS]) -> (f32, f32) {
         let (mut qx, mut q2) = (0.0, 0.0);
         for ((x, weights), &code) in self.x.iter().zip(&self.weights).zip(codes) {
@@ -179,44 +209,107 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         (qx, q2)
     }
 
+    /// The codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
+    #[inline(always)]
+    fn codes<E: Eight, const EIGHTS: usize>(&self, inverses: &[E; EIGHTS], largest: f32) -> [[[u16; 8]; EIGHTS]; GROUPS] {
+        // Quotients of any size need care; they are hardly ever that large.
+        let tame = self.x.as_flattened().iter().fold(true, |tame, x| tame & (x.abs() * largest < 4e6));
+        let (zero, half, one, top) = (E::splat(0.0), E::splat(0.5), E::splat(1.0), E::splat(top_level(DIM) as f32));
+        let mut codes = [[[0; 8]; EIGHTS]; GROUPS];
+        for (x, codes) in self.x.iter().zip(&mut codes) {
+            for (inverse, codes) in inverses.iter().zip(codes) {
+                // Sums of levels times powers of two: whole numbers below 2^16.
+                let mut sum = zero;
+                for (j, &x) in x.iter().enumerate() {
+                    let level = half * (*inverse * E::splat(x) - one);
+                    let level = if tame { level.round_within(zero, top) } else { nearest_within(level, zero, top) };
+                    sum = sum + level * E::splat((1u32 << (level_bits(DIM) * j)) as f32);
+                }
+                let mut sums = [0.0; 8];
+                sum.store(&mut sums);
+                *codes = sums.map(|sum| (sum + ROUND).to_bits() as u16);
+            }
+        }
+        codes
+    }
+
+    /// [`Self::sums`] for the codes of many scales.
+    #[inline(always)]
+    fn all_sums<E: Eight, const EIGHTS: usize>(&self, codes: &[[[u16; 8]; EIGHTS]; GROUPS]) -> ([[f32; 8]; EIGHTS], [[f32; 8]; EIGHTS]) {
+        let steps = steps::<E, DIM>();
+        let (mut qx, mut q2) = ([E::splat(0.0); EIGHTS], [E::splat(0.0); EIGHTS]);
+        for ((x, weights), codes) in self.x.iter().zip(&self.weights).zip(codes) {
+            let mut lanes = [E::codes(&codes[0]); EIGHTS];
+            for (lanes, codes) in lanes.iter_mut().zip(codes) {
+                *lanes = E::codes(codes);
+            }
+            for (j, (x, w)) in x.iter().zip(weights).enumerate() {
+                let (wx, w) = (E::splat(w * x), E::splat(*w));
+                for i in 0..EIGHTS {
+                    let q = steps.lookup(lanes[i], level_bits(DIM) * j);
+                    qx[i] = qx[i] + wx * q;
+                    q2[i] = q2[i] + w * q * q;
+                }
+            }
+        }
+        (unpack(qx), unpack(q2))
+    }
+
     /// Searches about the scale that takes `max` to the highest level; `scale` is the answer if no try is any good.
-    /// The scale may come out negative.
-    fn search(&self, lattice: &Lattice<DIM>, rule: &Rule, max: f32, mut scale: f32) -> (f32, [u16; GROUPS]) {
+    /// The scale may come out negative. One lane is one try; there is room for all of them in `EIGHTS` x 8.
+    #[inline(always)]
+    fn search<E: Eight, const EIGHTS: usize>(&self, lattice: &Lattice<DIM>, rule: &Rule, max: f32, mut scale: f32) -> (f32, [u16; GROUPS]) {
         let top = (2 * top_level(DIM) + 1) as f32;
-        let mut codes = [0; GROUPS];
-        let mut on_grid = [rule.again == Again::ThoseOff; GROUPS];
-        let mut best = 0.0;
-        for offset in -rule.tries..=rule.tries {
-            let inverse = (top + f32::from(offset) * rule.step) / max;
-            let points: [_; GROUPS] = std::array::from_fn(|group| self.point(lattice, group, inverse, 1.0 / inverse));
-            let these = points.map(|point| point.0);
-            let (qx, q2) = self.sums(&these);
+        let tries = 2 * rule.tries as usize + 1;
+        let mut inverses = [E::splat(0.0); EIGHTS];
+        let mut scales = [[0.0; 8]; EIGHTS];
+        for (i, (inverse, scales)) in inverses.iter_mut().zip(&mut scales).enumerate() {
+            let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - rule.tries) * rule.step);
+            *inverse = (E::splat(top) + E::load(&offsets)) / E::splat(max);
+            (E::splat(1.0) / *inverse).store(scales);
+        }
+        let mut codes = self.codes(&inverses, (top + f32::from(rule.tries + 8) * rule.step) / max);
+        let mut on_grid = [0u32; GROUPS];
+        for (group, (codes, on_grid)) in codes.iter_mut().zip(&mut on_grid).enumerate() {
+            for (i, (code, &scale)) in codes.as_flattened_mut().iter_mut().zip(scales.as_flattened()).take(tries).enumerate() {
+                let (point, on) = self.point::<E>(lattice, group, *code, scale);
+                *code = point;
+                *on_grid |= u32::from(on) << i;
+            }
+        }
+        let (qx, q2) = self.all_sums::<E, EIGHTS>(&codes);
+        let (mut best, mut best_try) = (0.0, None);
+        for (i, (&qx, &q2)) in qx.as_flattened().iter().zip(q2.as_flattened()).take(tries).enumerate() {
             if q2 > 0.0 && qx * qx > best * q2 {
                 scale = qx / q2;
                 best = scale * qx;
-                codes = these;
-                on_grid = points.map(|point| point.1);
+                best_try = Some(i);
             }
         }
+        let (mut found, on_grid) = match best_try {
+            Some(i) => (codes.map(|codes| codes.as_flattened()[i]), on_grid.map(|on_grid| on_grid >> i & 1 == 1)),
+            None => ([0; GROUPS], [rule.again == Again::ThoseOff; GROUPS]),
+        };
         if scale > 0.0 && (rule.again == Again::Always || on_grid.contains(&false)) {
             let inverse = 1.0 / scale;
             for (group, on_grid) in on_grid.into_iter().enumerate() {
                 if !(on_grid && rule.again == Again::ThoseOff) {
-                    codes[group] = self.point(lattice, group, inverse, scale).0;
+                    found[group] = self.point::<E>(lattice, group, code(&self.x[group], inverse), scale).0;
                 }
             }
-            let (qx, q2) = self.sums(&codes);
+            let (qx, q2) = self.sums(&found);
             if q2 > 0.0 {
                 scale = qx / q2;
             }
         }
-        (scale, codes)
+        (scale, found)
     }
 }
 
 impl Rule {
     /// Encodes a block. `weights` are those of its values.
-    fn encode<const DIM: usize, const GROUPS: usize>(
+    #[inline(always)]
+    fn encode<E: Eight, const DIM: usize, const GROUPS: usize, const EIGHTS: usize>(
         &self,
         lattice: &Lattice<DIM>,
         values: &[[f32; DIM]; GROUPS],
@@ -238,20 +331,21 @@ impl Rule {
         let top = (2 * top_level(DIM) + 1) as f32;
         let mut start = largest / top;
         if self.fitted {
-            start = positive_scale(flat, weights.as_flattened(), top_level(DIM) + 2);
+            start = positive(flat, weights.as_flattened(), top_level(DIM) + 2, &mut [0; 32][..flat.len()]);
             largest = start * (top_level(DIM) + 1) as f32;
             if largest <= 0.0 {
                 return Found::EMPTY;
             }
         }
-        let (scale, codes) = block.search(lattice, self, largest, start);
+        let (scale, codes) = block.search::<E, EIGHTS>(lattice, self, largest, start);
         // Scales are stored without a sign; the values' signs turn instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
         Found { scale, numbers: codes.map(|code| lattice.number(code)), signs, empty: false }
     }
 
     /// Encodes the blocks of 256 values.
-    pub(super) fn encode_all<const DIM: usize, const GROUPS: usize, const BLOCKS: usize>(
+    #[inline(always)]
+    pub(super) fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
         &self,
         lattice: &Lattice<DIM>,
         values: &[f32; 256],
@@ -266,7 +360,7 @@ impl Rule {
         let values = values.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         let weights = weights.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         for ((values, weights), found) in values.iter().zip(weights).zip(&mut found) {
-            *found = self.encode(lattice, values, weights);
+            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(lattice, values, weights);
         }
         found
     }

@@ -8,8 +8,11 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+mod eight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(crate) use eight::{Eight, Steps};
 
 /// Single-precision numbers that are worked on side by side. Lanes do not see each other.
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
@@ -17,6 +20,8 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     const COUNT: usize;
     /// A truth value for each lane.
     type Mask: Copy;
+    /// Eight lanes in vectors of this instruction set.
+    type Eight: Eight;
 
     /// The same number in every lane.
     fn splat(value: f32) -> Self;
@@ -95,6 +100,7 @@ lane_by_lane!(Add add +=, Sub sub -=, Mul mul *=, Div div /=);
 impl<const N: usize> Lanes for Plain<N> {
     const COUNT: usize = N;
     type Mask = [bool; N];
+    type Eight = Plain<8>;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -248,7 +254,8 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 }
 
-/// Work that is compiled for each instruction set. `run` and what it calls must be inlined (`#[inline(always)]`).
+/// Work that is compiled for each instruction set. `run` and what it calls must be inlined (`#[inline(always)]`), and so no closure
+/// may work on lanes.
 pub(crate) trait Kernel {
     /// What comes out.
     type Output;

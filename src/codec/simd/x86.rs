@@ -26,6 +26,7 @@ macro_rules! operators {
 macro_rules! common {
     ($count:literal, $splat:ident, $load:ident, $store:ident, $sqrt:ident, $max:ident, $min:ident) => {
         const COUNT: usize = $count;
+        type Eight = Avx2;
 
         #[inline(always)]
         fn splat(value: f32) -> Self {
@@ -95,7 +96,7 @@ macro_rules! common {
 
 /// Eight lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256);
+pub(super) struct Avx2(pub(super) __m256);
 
 impl Avx2 {
     /// A size with the sign of each number.
