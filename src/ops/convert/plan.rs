@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
-use crate::arch::{CompanionFile, Draft, Note, Step};
+use crate::arch::recipe::Target;
+use crate::arch::table::{Table, Tables};
+use crate::arch::{CompanionFile, Draft, Note, Step, to_gguf, to_hf};
 use crate::base::{Error, Result, num};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
@@ -117,10 +119,19 @@ impl Plan {
     }
 }
 
-/// What becomes of the model before types are decided.
+/// What becomes of the model before types are decided. Between the two worlds names and layouts are translated; a table that the user
+/// names is one more that is known.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
-    let _ = options;
-    keep::draft(reader, place.format, place.folder)
+    let model = reader.model();
+    if options.keep_names || model.format == place.format.id {
+        return keep::draft(reader, place.format, place.folder);
+    }
+    let own = options.arch_table.as_deref().map(Table::read).transpose()?;
+    let tables = Tables::with(own.into_iter().collect());
+    if place.format.id == "gguf" {
+        return to_gguf::draft(model, &tables, &to_gguf::Options { pre: options.pre.clone() });
+    }
+    to_hf::draft(reader, &tables, options.target.map(Target::base))
 }
 
 /// A tensor of the output, for its layout.

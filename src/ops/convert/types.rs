@@ -43,7 +43,7 @@ pub(super) fn decide(
     options: &Options,
 ) -> Result<Decided> {
     check_asked(format, options)?;
-    let choices = choices(format, steps, metadata, options);
+    let choices = choices(reader, format, steps, metadata, options);
     let mut decided = Decided::default();
     for (step, choice) in steps.iter_mut().zip(choices) {
         let stored = Body::new(reader, step)?.elem();
@@ -79,7 +79,8 @@ fn check_asked(format: &Format, options: &Options) -> Result<()> {
 }
 
 /// What is asked for each tensor.
-fn choices(format: &Format, steps: &[Step], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+    let translated = !options.keep_names && reader.model().format != format.id;
     let recipe = Recipe {
         target: options.target,
         pure: options.pure,
@@ -89,11 +90,12 @@ fn choices(format: &Format, steps: &[Step], metadata: &Metadata, options: &Optio
         leave_output: options.leave_output_tensor,
         imatrix: options.imatrix.is_some(),
     };
-    if format.id == "gguf" {
+    // A converter makes all weights the asked-for float; only a quantiser leaves some of them as they are.
+    let quantises = !translated || options.target.is_none_or(|target| target.base().is_quantised());
+    if format.id == "gguf" && quantises {
         let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
         return recipe::choose(&recipe, &Facts::from_metadata(metadata), &tensors);
     }
-    // Elsewhere a type is for all tensors alike.
     steps.iter().map(|step| recipe.uniform(&step.name)).collect()
 }
 
