@@ -2,7 +2,6 @@
 //!
 //! The keys, their types and their values are those that llama.cpp's converter writes (conversion/*.py and gguf-py/gguf/vocab.py),
 //! but for `tokenizer.ggml.pre`, which is told from how the tokenizer splits text (see the `pre` module).
-#![allow(dead_code)]
 
 use std::path::Path;
 
@@ -25,6 +24,7 @@ mod spm;
 mod templates;
 mod unigram;
 mod vocabulary;
+mod write;
 
 use fast::Parts;
 use folder::Folder;
@@ -33,6 +33,8 @@ use keys::Role;
 use special::{Sources, Special};
 use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
+
+pub use write::{Files, write};
 
 /// The file of the tokenizers library.
 const JSON: &str = "tokenizer.json";

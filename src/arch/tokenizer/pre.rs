@@ -4,18 +4,20 @@
 //! has not seen. Here it is told from what decides it: the steps that split text before the model sees it.
 //! Names and patterns: `llm_tokenizer_bpe` and `llama_vocab::impl::load` in src/llama-vocab.cpp.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::base::text::shorten_to;
 use crate::base::{Error, Result};
 
 /// A row of the table: the steps, and the name of the pre-tokenizer that does the same.
 struct Row {
-    /// What [`steps`] makes of a `tokenizer.json`; a step that ends in `…` stands for all that start like it.
+    /// What [`steps`] makes of a `tokenizer.json`.
     steps: &'static [&'static str],
     name: &'static str,
     /// Models (`model_type` in config.json) that have a name of their own for the same steps.
     models: &'static [(&'static str, &'static str)],
+    /// Further names of the same steps, that only a GGUF gives.
+    aliases: &'static [&'static str],
 }
 
 /// A step that some rows ask for: a word that is a token is taken whole, whatever the merges make of it.
@@ -31,7 +33,13 @@ const GPT4O: &str = r"split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\
 const DEEPSEEK3: &str = r##"split [!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 const CJK: &str = "split [一-龥\u{3040}-ゟ゠-ヿ]+";
 const CJK_HANGUL: &str = "split [一-龥ࠀ-一가-\u{d7ff}]+";
+const DEEPSEEK_LETTERS: &str = r"split \s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+const DEEPSEEK_MARKS: &str = r"split \s?[!-/:-~！-／：-～‘-‟　-。]+";
+const GPT2: &str = r"split 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 const BLOOM: &str = r"split  ?[^(\s|[.,!?…。，、।۔،])]+";
+
+/// What llama.cpp does where a GGUF names no pre-tokenizer.
+pub(super) const DEFAULT: &str = "default";
 
 /// What all of BERT's WordPiece tokenizers are called: llama.cpp splits them by rules of their own, whatever the name.
 pub(super) const WORDPIECE: &str = "jina-v2-en";
@@ -49,30 +57,45 @@ static TABLE: &[Row] = &[
             ("pixtral", "pixtral"),
             ("falcon_h1", "falcon-h1"),
         ],
+        aliases: &["llama3", "llama-v3", "falcon3", "midm-2.0", "jina-v5-nano"],
     },
     Row {
         steps: &[LLAMA3, "bytes"],
         name: "dbrx",
         models: &[("glm", "glm4"), ("glm4", "glm4"), ("glm4_moe", "glm4"), ("chatglm", "chatglm-bpe")],
+        aliases: &["smaug-bpe"],
     },
     Row {
         steps: &[QWEN2, "bytes"],
         name: "qwen2",
         models: &[("stablelm", "stablelm2"), ("hunyuan_v1_moe", "hunyuan"), ("megrez_moe", "megrez")],
+        aliases: &["deepseek-r1-qwen", "kormo", "f2llmv2", "grok-2", "solar-open"],
     },
-    Row { steps: &[QWEN35, "bytes"], name: "qwen35", models: &[] },
-    Row { steps: &[TEKKEN, "bytes"], name: "tekken", models: &[] },
-    Row { steps: &[GPT4O, "bytes"], name: "gpt-4o", models: &[("llama4", "llama4"), ("minimax_m2", "minimax-m2")] },
-    Row { steps: &[r"split \p{N}{1,3}", CJK, DEEPSEEK3, "bytes"], name: "deepseek-v3", models: &[("hunyuan_v1_dense", "hunyuan-dense")] },
+    Row { steps: &[QWEN35, "bytes"], name: "qwen35", models: &[], aliases: &[] },
+    Row { steps: &[TEKKEN, "bytes"], name: "tekken", models: &[], aliases: &[] },
     Row {
-        steps: &["split [\r\n]", r"split \s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ…", r"split \s?[!-/:-~…", r"split \s+$", CJK_HANGUL, "each digit", "bytes"],
+        steps: &[GPT4O, "bytes"],
+        name: "gpt-4o",
+        models: &[("llama4", "llama4"), ("minimax_m2", "minimax-m2")],
+        aliases: &["kanana2", "talkie"],
+    },
+    Row {
+        steps: &[r"split \p{N}{1,3}", CJK, DEEPSEEK3, "bytes"],
+        name: "deepseek-v3",
+        models: &[("hunyuan_v1_dense", "hunyuan-dense")],
+        aliases: &["joyai-llm"],
+    },
+    Row {
+        steps: &["split [\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_MARKS, r"split \s+$", CJK_HANGUL, "each digit", "bytes"],
         name: "deepseek-llm",
         models: &[],
+        aliases: &[],
     },
     Row {
         steps: &["split [\r\n]", r"split \s?\p{L}+", r"split \s?\p{P}+", CJK_HANGUL, "each digit", "bytes"],
         name: "deepseek-coder",
         models: &[],
+        aliases: &[],
     },
     Row {
         steps: &["each digit", "bytes and words"],
@@ -88,6 +111,7 @@ static TABLE: &[Row] = &[
             ("exaone", "exaone"),
             ("codeshell", "codeshell"),
         ],
+        aliases: &["minerva-7b", "mellum2"],
     },
     Row {
         steps: &["bytes and words"],
@@ -101,12 +125,36 @@ static TABLE: &[Row] = &[
             ("jais", "jais"),
             ("exaone4", "exaone4"),
         ],
+        aliases: &[
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v1-en",
+            "jina-v2-code",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "trillion",
+            "granite-docling",
+        ],
     },
-    Row { steps: &["punctuation Contiguous", "bytes and words", "digits", "split [0-9][0-9][0-9]"], name: "falcon", models: &[] },
-    Row { steps: &[BLOOM, "bytes"], name: "bloom", models: &[] },
-    Row { steps: &[BLOOM, "each digit", "bytes"], name: "viking", models: &[] },
-    Row { steps: &["BertPreTokenizer"], name: WORDPIECE, models: &[] },
-    Row { steps: &["Whitespace"], name: "whitespace", models: &[] },
+    Row {
+        steps: &["punctuation Contiguous", "bytes and words", "digits", "split [0-9][0-9][0-9]"],
+        name: "falcon",
+        models: &[],
+        aliases: &[],
+    },
+    Row {
+        steps: &[r"split [\p{P}\$\+<=>\^~\|]+", GPT2, r"split \p{N}+", "split [0-9][0-9][0-9]", "bytes"],
+        name: DEFAULT,
+        models: &[],
+        aliases: &[],
+    },
+    Row { steps: &[BLOOM, "bytes"], name: "bloom", models: &[], aliases: &["poro-chat", "gpt3-finnish"] },
+    Row { steps: &[BLOOM, "each digit", "bytes"], name: "viking", models: &[], aliases: &[] },
+    Row { steps: &["BertPreTokenizer"], name: WORDPIECE, models: &[], aliases: &["bert-bge", "bert-bge-large"] },
+    Row { steps: &["Whitespace"], name: "whitespace", models: &[], aliases: &[] },
 ];
 
 impl Row {
@@ -115,11 +163,11 @@ impl Row {
             [WHOLE_WORDS, steps @ ..] if ignore_merges => steps,
             steps => steps,
         };
-        steps.len() == found.len()
-            && steps.iter().zip(found).all(|(step, found)| match step.strip_suffix('…') {
-                Some(start) => found.starts_with(start),
-                None => found == step,
-            })
+        steps.iter().eq(found)
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.contains(&name) || self.models.iter().any(|(_, other)| *other == name)
     }
 }
 
@@ -181,10 +229,48 @@ pub(super) fn name(pre_tokenizer: &Value, ignore_merges: bool, model_type: Optio
         .hint("name one that splits text the same way with --pre NAME"))
 }
 
+/// How a `tokenizer.json` spells a pre-tokenizer.
+#[derive(Debug)]
+pub(super) struct Spelt {
+    pub(super) normalizer: Value,
+    pub(super) pre_tokenizer: Value,
+    /// A word that is a token is taken whole, whatever the merges make of it.
+    pub(super) ignore_merges: bool,
+}
+
+/// Those whose `tokenizer.json` has Unicode's composed forms; llama.cpp leaves text as it is.
+const COMPOSED: &[&str] = &["qwen2", "qwen35", "stablelm2", "command-r", "deepseek-r1-qwen"];
+
+/// Those of llama.cpp's that take words whole, beside the rows that ask for it.
+const TAKES_WORDS_WHOLE: &[&str] = &["tekken"];
+
+/// The steps of the pre-tokenizer of this name, as a `tokenizer.json` spells them.
+pub(super) fn by_name(name: &str) -> Option<Spelt> {
+    let row = TABLE.iter().find(|row| row.is_called(name))?;
+    let (whole, steps) = match row.steps {
+        [WHOLE_WORDS, steps @ ..] => (true, steps),
+        steps => (TAKES_WORDS_WHOLE.contains(&name), steps),
+    };
+    let bytes = |words: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": words});
+    let step = |step: &&str| match *step {
+        "bytes" => bytes(false),
+        "bytes and words" => bytes(true),
+        "digits" => json!({"type": "Digits", "individual_digits": false}),
+        "each digit" => json!({"type": "Digits", "individual_digits": true}),
+        "punctuation Contiguous" => json!({"type": "Punctuation", "behavior": "Contiguous"}),
+        other => match other.strip_prefix("split ") {
+            Some(pattern) => json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
+            None => json!({"type": other}),
+        },
+    };
+    let mut steps: Vec<Value> = steps.iter().map(step).collect();
+    let pre_tokenizer = if steps.len() == 1 { steps.remove(0) } else { json!({"type": "Sequence", "pretokenizers": steps}) };
+    let normalizer = if COMPOSED.contains(&name) { json!({"type": "NFC"}) } else { Value::Null };
+    Some(Spelt { normalizer, pre_tokenizer, ignore_merges: whole })
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn split(pattern: &str) -> Value {
@@ -203,6 +289,20 @@ mod tests {
             let first = TABLE.iter().find(|other| other.fits(&found, whole)).unwrap();
             assert_eq!(first.name, row.name);
         }
+    }
+
+    #[test]
+    fn every_name_is_spelt_as_what_is_told_from_it() {
+        for row in TABLE {
+            for (model, name) in row.models.iter().map(|(model, name)| (Some(*model), *name)).chain([(None, row.name)]) {
+                let spelt = by_name(name).unwrap();
+                assert_eq!(super::name(&spelt.pre_tokenizer, spelt.ignore_merges, model).unwrap(), name);
+            }
+            for alias in row.aliases {
+                assert!(by_name(alias).is_some());
+            }
+        }
+        assert!(by_name("no such").is_none());
     }
 
     #[test]
