@@ -85,6 +85,16 @@ pub(super) fn to_half(value: f32) -> [u8; 2] {
     (rounded as u16 | (bits >> 16) as u16 & 0x8000).to_le_bytes()
 }
 
+/// What a function gives for each number. (The `map` of arrays would not be compiled for the instruction set.)
+#[inline(always)]
+pub(super) fn each<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T; N], function: impl Fn(T) -> U) -> [U; N] {
+    let mut results = [U::default(); N];
+    for (result, number) in results.iter_mut().zip(numbers) {
+        *result = function(*number);
+    }
+    results
+}
+
 /// The low byte of a whole number of a size under 2^22. Infinity gives zero, as the conversion of the reference does on x86.
 #[inline(always)]
 pub(super) fn low_byte(whole: f32) -> u8 {

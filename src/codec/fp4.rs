@@ -3,7 +3,7 @@
 //! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
 
 use super::Codec;
-use super::block::{Coding, scale_signed};
+use super::block::{Coding, each, scale_signed};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -30,7 +30,7 @@ fn decode<V: Lanes, const N: usize>(packed: &[u8], scale: f32, values: &mut [f32
 /// The codes nearest to the values, the first of them where two are as near.
 #[inline(always)]
 fn encode<const N: usize>(values: &[f32; N], scale: f32, packed: &mut [u8]) {
-    let steps = TWICE.map(|value| value * scale);
+    let steps = each(&TWICE, |value| value * scale);
     let mut codes = [0u32; N];
     // A negative code is nearest to a number just when the positive one is to its size, but for zero, which comes first.
     for (code, x) in codes.iter_mut().zip(values) {
@@ -51,7 +51,10 @@ fn encode<const N: usize>(values: &[f32; N], scale: f32, packed: &mut [u8]) {
 /// The largest size of numbers.
 #[inline(always)]
 fn largest_size(values: &[f32]) -> f32 {
-    f32::from_bits(values.iter().map(|x| x.to_bits() & 0x7fff_ffff).filter(|size| *size <= 0x7f80_0000).max().unwrap_or(0))
+    f32::from_bits(values.iter().fold(0, |largest, x| {
+        let size = x.to_bits() & 0x7fff_ffff;
+        if size <= 0x7f80_0000 { size.max(largest) } else { largest }
+    }))
 }
 
 /// `floor(log2f(x))` for a positive number: its exponent, or the next where the logarithm rounds up to it in single precision.

@@ -2,7 +2,7 @@
 //! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
-use super::block::{Coding, across, half, low_byte, scale_offset, scale_signed, to_half};
+use super::block::{Coding, across, each, half, low_byte, scale_offset, scale_signed, to_half};
 use super::search::{self, Steps};
 use super::simd::Lanes;
 use crate::model::DType;
@@ -71,7 +71,7 @@ fn whole_parts<V: Lanes>(block: &[f32; 32], least: f32, inverse: f32, half: f32,
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
         ((V::load(x) - least) * inverse + half).trunc().store_bytes(codes);
     }
-    codes.map(|code| (code as i8).min(most) as u8)
+    each(&codes, |code| (code as i8).min(most) as u8)
 }
 
 /// One over a scale, or zero.
@@ -146,7 +146,7 @@ fn weighted_symmetric<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut 
         found.scale.store(&mut scales);
         found.inverse.store(&mut inverses);
         for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
-            let codes = block.map(|x| search::symmetric_code(x, inverses[i], most));
+            let codes = each(block, |x| search::symmetric_code(x, inverses[i], most));
             write(group * V::COUNT + i, scales[i], &codes);
         }
     }
@@ -165,7 +165,7 @@ fn weighted_offset<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut wri
         }
         let found = search::offset::<V, 32, false>(&x, &weights, most, STEPS).unpack();
         for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
-            let codes = block.map(|x| search::offset_code(x, found.inverse[i], found.base[i], most));
+            let codes = each(block, |x| search::offset_code(x, found.inverse[i], found.base[i], most));
             write(group * V::COUNT + i, found.scale[i], found.least[i], &codes);
         }
     }

@@ -67,7 +67,8 @@ pub(super) fn bf16_to_f32(bits: u16) -> f32 {
 /// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and upper payload and becomes quiet (`ggml_compute_fp32_to_bf16`).
 pub(super) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
-    if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16 }
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    (if value.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
 /// How many half-precision numbers are converted at a time; `half` uses the machine's instructions on slices.

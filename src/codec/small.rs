@@ -79,28 +79,34 @@ impl Small {
     }
 
     /// The nearest code, ties to even.
-    fn code(&self, value: f32) -> u8 {
-        let sign = if value.is_sign_negative() { self.sign_bit() } else { 0 };
-        let size = value.abs();
-        let least = 1 - self.bias; // the exponent of the smallest normal number, and of all subnormal ones
-        let exponent = (size.to_bits() >> 23) as i32 - 127;
-        let step = exponent.max(least) - self.mantissa_bits as i32;
-        // Scaling by a power of two is exact, so that this rounds once. The carry of a mantissa that rounds up reaches the exponent.
-        let magnitude = if size.is_finite() {
-            let whole = (size * power_of_two(-step)).round_ties_even() as i32;
-            whole + if exponent < least { 0 } else { (exponent - least) << self.mantissa_bits }
+    #[inline(always)]
+    const fn code(&self, value: f32) -> u8 {
+        let dropped = 23 - self.mantissa_bits;
+        // The smallest normal number, and a number whose last place is that of the subnormal ones: added to one of them, it leaves the
+        // rounded mantissa in the low bits.
+        let normal = ((128 - self.bias) as u32) << 23;
+        let shift = ((128 - self.bias + dropped as i32) as u32) << 23;
+        let bits = value.to_bits();
+        let size = bits & 0x7fff_ffff;
+        let odd = size >> dropped & 1;
+        let magnitude = if size < normal {
+            (f32::from_bits(size) + f32::from_bits(shift)).to_bits() - shift
         } else {
-            i32::MAX
+            // The carry of a mantissa that rounds up reaches the exponent.
+            (size - (normal - (1 << 23)) + (1 << (dropped - 1)) - 1 + odd) >> dropped
         };
-        if magnitude > i32::from(self.largest()) {
-            return match self.special {
-                Special::Ieee if !value.is_nan() => sign | (self.largest() + 1),
-                Special::Ieee | Special::Fn => sign | (self.sign_bit() - 1),
-                Special::Fnuz => self.sign_bit(),
-                Special::Finite => sign | self.largest(),
-            };
+        let sign = (bits >> 31) as u8 * self.sign_bit();
+        let nan = size > 0x7f80_0000;
+        let (largest, ends) = (self.largest(), magnitude > self.largest() as u32);
+        match self.special {
+            Special::Ieee if nan => sign | (self.sign_bit() - 1),
+            Special::Ieee if ends => sign | (largest + 1),
+            Special::Fn if ends => sign | (self.sign_bit() - 1),
+            Special::Fnuz if ends => self.sign_bit(),
+            Special::Fnuz if magnitude == 0 => 0,
+            Special::Finite if ends => sign | largest,
+            _ => sign | magnitude as u8,
         }
-        if magnitude == 0 && self.special == Special::Fnuz { 0 } else { sign | magnitude as u8 }
     }
 }
 

@@ -1,7 +1,7 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a half-precision scale, 256 to a block (`block_tq1_0`, `block_tq2_0` in ggml-common.h).
 
 use super::Codec;
-use super::block::{Coding, half, low_byte, scale_signed, to_half};
+use super::block::{Coding, half, scale_signed, to_half};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -10,11 +10,19 @@ pub(super) const TQ2_0: Codec = Codec::blocks::<Quarters>(DType::TQ2_0);
 
 /// The scale of a block, its largest size, and its codes from zero to two.
 #[inline(always)]
-fn quantise(block: &[f32; 256]) -> (f32, [u8; 256]) {
+fn quantise<V: Lanes>(block: &[f32; 256]) -> (f32, [u8; 256]) {
     let scale = f32::from_bits(block.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)));
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let inverse = V::splat(inverse);
+    let mut codes = [0; 256];
     // One over a subnormal scale is infinite, and so are the products: their low byte is zero, as in the reference.
-    (scale, block.map(|x| low_byte((x * inverse).round()).wrapping_add(1)))
+    for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
+        (V::load(x) * inverse).round().store_bytes(codes);
+    }
+    for code in &mut codes {
+        *code = code.wrapping_add(1);
+    }
+    (scale, codes)
 }
 
 /// TQ1_0: five codes a byte, as a fraction of 256 whose digits to base three they are; the last sixteen codes, four a byte.
@@ -29,15 +37,17 @@ impl Coding for Fifths {
         for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
             let scale = half([block[52], block[53]]);
             let mut codes = [0; 256];
-            for (byte, count, digits, first) in RUNS {
-                let mut power = 1u8;
-                for digit in 0..digits {
-                    for i in 0..count {
-                        // The digits before this one overflow, and this one is the whole part of three times the rest.
-                        let rest = block[byte + i].wrapping_mul(power);
-                        codes[first + digit * count + i] = ((u16::from(rest) * 3) >> 8).wrapping_sub(1) as u8;
-                    }
-                    power = power.wrapping_mul(3);
+            let mut rest = [0u8; 64];
+            rest[..52].copy_from_slice(&block[..52]);
+            for digit in 0..5 {
+                // A digit is the whole part of three times the fraction, and the next is in what is left of that.
+                let mut digits = [0; 64];
+                for i in 0..64 {
+                    digits[i] = (u8::from(rest[i] > 85) + u8::from(rest[i] > 170)).wrapping_sub(1);
+                    rest[i] = rest[i].wrapping_mul(3);
+                }
+                for (byte, count, _, first) in RUNS.into_iter().filter(|(_, _, most, _)| digit < *most) {
+                    codes[first + digit * count..][..count].copy_from_slice(&digits[byte..byte + count]);
                 }
             }
             scale_signed::<V>(&codes, scale, values);
@@ -47,7 +57,7 @@ impl Coding for Fifths {
     #[inline(always)]
     fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<54>().0.iter_mut().zip(values.as_chunks::<256>().0) {
-            let (scale, codes) = quantise(values);
+            let (scale, codes) = quantise::<V>(values);
             for (byte, count, digits, first) in RUNS {
                 for i in 0..count {
                     let number = |digit| if digit < digits { codes[first + digit * count + i] } else { 0 };
@@ -84,7 +94,7 @@ impl Coding for Quarters {
     #[inline(always)]
     fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<66>().0.iter_mut().zip(values.as_chunks::<256>().0) {
-            let (scale, codes) = quantise(values);
+            let (scale, codes) = quantise::<V>(values);
             for (packed, codes) in block.as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<128>().0) {
                 for i in 0..32 {
                     packed[i] = (codes[i] & 3) | (codes[i + 32] & 3) << 2 | (codes[i + 64] & 3) << 4 | (codes[i + 96] & 3) << 6;

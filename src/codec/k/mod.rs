@@ -8,7 +8,7 @@ mod offset;
 mod symmetric;
 
 use super::Codec;
-use super::block::{Coding, scale_signed};
+use super::block::{Coding, each, scale_signed};
 use super::search::nearest;
 use super::simd::Lanes;
 use crate::model::DType;
@@ -91,7 +91,7 @@ impl Coding for Bytes {
                 continue;
             }
             let inverse = -127.0 / largest;
-            let codes = values.map(|x| nearest(inverse * x).min(127) as i8);
+            let codes = each(values, |x| nearest(inverse * x).min(127) as i8);
             block[..4].copy_from_slice(&(1.0 / inverse).to_le_bytes());
             for (byte, code) in block[4..].iter_mut().zip(codes) {
                 *byte = code as u8;

@@ -54,10 +54,18 @@ fn search<V: Lanes, const N: usize>(shape: &Shape, values: &[f32], importance: O
             sum.store(&mut found.weight[first..]);
             search::offset::<V, N, false>(&x, &weights, shape.most, WEIGHTED_STEPS)
         } else if N == 16 {
-            search::offset::<V, N, true>(&x, &x.map(V::abs), shape.most, shape.steps)
+            let mut weights = x;
+            for weight in &mut weights {
+                *weight = weight.abs();
+            }
+            search::offset::<V, N, true>(&x, &weights, shape.most, shape.steps)
         } else {
             let mean = (x.iter().fold(V::splat(0.0), |sum, x| sum + *x * *x) / V::splat(N as f32)).sqrt();
-            search::offset::<V, N, false>(&x, &x.map(|x| mean + x.abs()), shape.most, shape.steps)
+            let mut weights = x;
+            for weight in &mut weights {
+                *weight = mean + weight.abs();
+            }
+            search::offset::<V, N, false>(&x, &weights, shape.most, shape.steps)
         };
         result.scale.store(&mut found.scale[first..]);
         result.least.store(&mut found.least[first..]);

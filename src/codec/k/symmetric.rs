@@ -1,6 +1,6 @@
 //! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
 
-use super::super::block::{Coding, across, half, scale_signed, to_half};
+use super::super::block::{Coding, across, each, half, scale_signed, to_half};
 use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -67,7 +67,7 @@ impl Three {
             found.scale.store(&mut numbers[first..]);
             found.inverse.store(&mut inverses);
             for (i, scales) in scales[own].as_chunks::<SUBS>().0.iter().enumerate() {
-                codes[first + i] = scales.map(|scale| search::symmetric_code(scale, inverses[i], 32));
+                codes[first + i] = each(scales, |scale| search::symmetric_code(scale, inverses[i], 32));
             }
         }
         (numbers, codes)
@@ -81,7 +81,7 @@ impl Three {
             return (0.0, [0; SUBS]);
         }
         let inverse = -32.0 / largest;
-        (1.0 / inverse, scales.map(|scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
+        (1.0 / inverse, each(scales, |scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
     }
 }
 
@@ -92,7 +92,7 @@ impl Coding for Three {
             let (third, rest) = block.split_at(32);
             let (packed, rest) = rest.split_at(64);
             let scale = half([rest[12], rest[13]]);
-            let scales = six_bits(rest).map(|code| scale * (i32::from(code) - 32) as f32);
+            let scales = each(&six_bits(rest), |code| scale * (i32::from(code) - 32) as f32);
             for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let packed = &packed[32 * (i / 4)..][..32];
                 let mut codes = [0; 32];
@@ -153,7 +153,7 @@ impl Coding for Three {
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-4, 3), codes);
                     } else if weighted.is_some() {
-                        *codes = x.map(|x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
+                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
                     } else {
                         let alone = across::<Plain<1>, 16>(x);
                         for (code, found) in codes.iter_mut().zip(search::symmetric_by_codes(&alone, 4).1) {
@@ -208,7 +208,13 @@ impl Coding for Six {
                     let rest = &importance[chunk * CHUNK * SIZE + first * 16..];
                     across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)])
                 }
-                None => x.map(|x| x * x),
+                None => {
+                    let mut weights = *x;
+                    for weight in &mut weights {
+                        *weight = *weight * *weight;
+                    }
+                    weights
+                }
             });
             for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
                 let own = &scales.as_chunks::<SUBS>().0[i];
@@ -219,19 +225,19 @@ impl Coding for Six {
                 }
                 let inverse = -128.0 / largest;
                 let number = to_half(1.0 / inverse);
-                let sub_codes = own.map(|scale| nearest(inverse * scale).min(127) as i8);
+                let sub_codes = each(own, |scale| nearest(inverse * scale).min(127) as i8);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
                     let scale = half(number) * f32::from(sub_codes[j]);
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-32, 31), codes);
                     } else {
-                        *codes = x.map(|x| search::symmetric_code(x, inverses[i * SUBS + j], 32));
+                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 32));
                     }
                 }
                 for (i, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
                     for j in 0..32 {
-                        let four = [0, 1, 2, 3].map(|k| codes[j + 32 * k]);
+                        let four = [codes[j], codes[j + 32], codes[j + 64], codes[j + 96]];
                         block[64 * i + j] = (four[0] & 15) | four[2] << 4;
                         block[64 * i + j + 32] = (four[1] & 15) | four[3] << 4;
                         block[128 + 32 * i + j] = four[0] >> 4 | four[1] >> 4 << 2 | four[2] >> 4 << 4 | four[3] >> 4 << 6;
