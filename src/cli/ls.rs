@@ -32,7 +32,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         let reader = crate::open(path)?;
         let list = list::list(&reader, &selection)?;
         if list.tensors.is_empty() && list.of > 0 {
-            context.warn(&format!("{}: none of {} tensors is meant", path.display(), units::grouped(list.of as u64)));
+            context.warn(&format!(
+                "{}: expected tensors of these names, found none among {}",
+                path.display(),
+                units::grouped(list.of as u64)
+            ));
         }
         if args.tree { context.emit(&Tree(list), path) } else { context.emit(&list, path) }
     })
@@ -94,7 +98,8 @@ impl Report for Tree<'_> {
 
     fn sections(&self) -> Vec<Section> {
         let columns = vec![
-            Column::name("name"),
+            Column::name("name").only(Audience::People),
+            Column::text("name").only(Audience::Scripts),
             Column::number("tensors"),
             Column::value("dtype"),
             Column::text("shape"),
@@ -102,15 +107,17 @@ impl Report for Tree<'_> {
             Column::number("bytes").titled("size"),
         ];
         let mut rows = Vec::new();
-        branch(&tree(&self.0.tensors), "", &mut rows);
+        branch(&tree(&self.0.tensors), "", "", &mut rows);
         vec![Section::table("tree", columns).rows(rows).footer(self.0.footer())]
     }
 }
 
-fn branch(node: &Node, indent: &str, rows: &mut Vec<Vec<Cell>>) {
+/// A row for everything under `node`, whose own name is `name`.
+fn branch(node: &Node, indent: &str, name: &str, rows: &mut Vec<Vec<Cell>>) {
     for (i, child) in node.children.iter().enumerate() {
         let last = i + 1 == node.children.len();
         let (stem, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let full = if name.is_empty() { child.label.clone() } else { format!("{name}.{}", child.label) };
         let leaf = child.children.is_empty();
         let dtypes = match child.dtypes.len() {
             1 => child.dtypes.keys().cloned().collect(),
@@ -118,12 +125,13 @@ fn branch(node: &Node, indent: &str, rows: &mut Vec<Vec<Cell>>) {
         };
         rows.push(vec![
             Cell::text(format!("{indent}{stem}{}", text::escape(&child.label))),
+            Cell::text(full.clone()),
             Cell::count(child.tensors),
             Cell::text(dtypes),
             Cell::maybe(child.shape.as_deref().filter(|_| leaf), Cell::shape),
             Cell::count(child.elements),
             Cell::bytes(child.bytes),
         ]);
-        branch(child, &format!("{indent}{below}"), rows);
+        branch(child, &format!("{indent}{below}"), &full, rows);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use serde_json::value::RawValue;
 
 use crate::render::Report;
 
@@ -18,19 +18,29 @@ pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R) -> io::Result
 
 /// Writes the rows of the report, or the report, as one object a line. `path`: the model, where several follow each other.
 pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
-    let mut value = serde_json::to_value(report)?;
-    let rows = match R::ROWS.and_then(|key| value.get_mut(key)).map(Value::take) {
-        Some(Value::Array(rows)) => rows,
-        _ => vec![value],
-    };
-    for mut row in rows {
-        if let (Some(path), Value::Object(object)) = (path, &mut row) {
-            object.entry("path").or_insert_with(|| path.into());
+    // As text, so that every number stays as it was written.
+    let text = serde_json::to_string(report)?;
+    let mut whole: Object<'_> = serde_json::from_str(&text)?;
+    match R::ROWS.and_then(|key| whole.remove(key)) {
+        Some(rows) => {
+            let rows: Vec<&RawValue> = serde_json::from_str(rows.get())?;
+            rows.into_iter().try_for_each(|row| line(out, row.get(), path))
         }
-        serde_json::to_writer(&mut *out, &row)?;
-        writeln!(out)?;
+        None => line(out, &text, path.filter(|_| !whole.contains_key("path"))),
     }
-    Ok(())
+}
+
+type Object<'a> = std::collections::HashMap<String, &'a RawValue>;
+
+/// Writes an object, with the model's path as its first key if there is one to add.
+fn line(out: &mut dyn Write, object: &str, path: Option<&str>) -> io::Result<()> {
+    match (path, object.strip_prefix('{')) {
+        (Some(path), Some(rest)) => {
+            let more = if rest == "}" { "" } else { "," };
+            writeln!(out, "{{\"path\":{}{more}{rest}", serde_json::to_string(path)?)
+        }
+        _ => writeln!(out, "{object}"),
+    }
 }
 
 /// Breaks lines at the outer levels and nowhere else: a tensor is a line, which can be searched and compared.
@@ -153,7 +163,7 @@ mod tests {
     #[derive(Serialize)]
     struct Sample {
         schema: &'static str,
-        rows: Vec<Value>,
+        rows: Vec<serde_json::Value>,
         none: [u8; 2],
         mean: f64,
     }
@@ -186,7 +196,7 @@ mod tests {
     fn ndjson_is_one_object_a_row() {
         let mut out = Vec::new();
         lines(&mut out, &sample(), Some("m.gguf")).unwrap();
-        let expected = "{\"name\":\"a\\u001b\",\"shape\":[2,3],\"path\":\"m.gguf\"}\n{\"path\":\"m.gguf\"}\n";
+        let expected = "{\"path\":\"m.gguf\",\"name\":\"a\\u001b\",\"shape\":[2,3]}\n{\"path\":\"m.gguf\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -1,0 +1,131 @@
+//! The JSON of the commands, key by key: an unknown key fails, a missing one as well.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn json<T: DeserializeOwned>(args: &[&str]) -> T {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.trim_start().starts_with(&format!("{{\n  \"schema\": \"weigh.{}.v1\"", args[0])), "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
+}
+
+macro_rules! shapes {
+    ($($name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(#[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct $name { $($field: $type),* })*
+    };
+}
+
+shapes! {
+    Ls { schema: String, format: String, tensors: Vec<Tensor> }
+    Tensor { name: String, dtype: String, shape: Vec<u64>, elements: u64, bytes: u64, file: String, offset: u64 }
+    Info {
+        schema: String, path: String, format: String, architecture: String, name: String, parameters: u64, active_parameters: u64,
+        label: String, bytes: u64, bits_per_weight: f64, files: Vec<File>, dtypes: Vec<DType>, hyperparameters: BTreeMap<String, Value>,
+        tokenizer: Tokenizer, license: Option<String>,
+    }
+    File { path: String, bytes: u64, tensors: u64 }
+    DType { dtype: String, tensors: u64, elements: u64, bytes: u64 }
+    Tokenizer {
+        model: String, pre: Option<String>, tokens: u64, bos: Option<u64>, eos: Option<u64>, unk: Option<u64>, pad: Option<u64>,
+        chat_template: bool,
+    }
+    Count {
+        schema: String, parameters: u64, stored_elements: u64, active_parameters: u64, embedding_parameters: u64, bytes: u64,
+        bits_per_weight: f64, label: String, by_dtype: Vec<DType>, by_component: Vec<Component>, by_layer: Vec<Layer>,
+    }
+    Component { component: String, tensors: u64, parameters: u64, bytes: u64 }
+    Layer { layer: Option<u64>, tensors: u64, parameters: u64, bytes: u64 }
+    Show { schema: String, name: String, dtype: String, shape: Vec<u64>, slice: String, values: Vec<Vec<f64>> }
+    Meta { schema: String, metadata: Vec<Entry> }
+    List { len: u64, values: Vec<Value> }
+    Verify { schema: String, ok: bool, findings: Vec<Finding> }
+    Finding {
+        severity: String, code: String, file: Option<String>, offset: Option<u64>, tensor: Option<String>, message: String,
+    }
+    Types { schema: String, types: Vec<Type> }
+    Type {
+        name: String, class: String, block_elements: u64, block_bytes: u64, bits_per_weight: f64, ggml_id: Option<u32>,
+        safetensors: Option<String>, read: bool, written: bool,
+    }
+    Formats { schema: String, formats: Vec<Format> }
+    Format { id: String, extensions: Vec<String>, written: bool, dtypes: Vec<String> }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    key: String,
+    r#type: String,
+    value: Value,
+}
+
+const FOLDER: &str = "fixtures/llama-tiny";
+const GGUF: &str = "fixtures/llama-tiny-q8_0.gguf";
+
+#[test]
+fn ls_gives_absolute_places_in_the_file() {
+    for path in [FOLDER, GGUF] {
+        let list: Ls = json(&["ls", path]);
+        let tensor = list.tensors.iter().find(|tensor| tensor.name.ends_with("norm.weight") && tensor.shape == [64]).unwrap();
+        let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&tensor.file)).unwrap();
+        assert!(tensor.offset + tensor.bytes <= file.len() as u64);
+        assert_eq!(list.tensors.iter().map(|tensor| tensor.elements).sum::<u64>(), json::<Count>(&["count", path]).stored_elements);
+    }
+}
+
+#[test]
+fn a_folder_and_its_gguf_count_and_say_the_same() {
+    let (a, b): (Count, Count) = (json(&["count", FOLDER]), json(&["count", GGUF]));
+    assert_eq!((a.parameters, a.active_parameters, a.embedding_parameters), (94_848, 94_848, 20_800));
+    assert_eq!((a.parameters, a.active_parameters, a.embedding_parameters), (b.parameters, b.active_parameters, b.embedding_parameters));
+    assert_eq!((a.label.as_str(), a.stored_elements, b.stored_elements), ("94.8K", 94_848, 94_856));
+    let components = |count: &Count| {
+        let some = count.by_component.iter().filter(|row| row.parameters > 0);
+        some.map(|row| (row.component.clone(), row.parameters)).collect::<Vec<_>>()
+    };
+    assert_eq!(components(&a), components(&b));
+    let layers = |count: &Count| count.by_layer.iter().map(|row| (row.layer, row.parameters)).collect::<Vec<_>>();
+    assert_eq!(layers(&a), layers(&b));
+
+    let (a, b): (Info, Info) = (json(&["info", FOLDER]), json(&["info", GGUF]));
+    assert_eq!((a.architecture.as_str(), a.license.as_deref()), (b.architecture.as_str(), Some("mit")));
+    for (name, value) in &b.hyperparameters {
+        assert_eq!(a.hyperparameters.get(name), Some(value), "{name}");
+    }
+    assert_eq!((a.tokenizer.tokens, b.tokenizer.tokens, b.tokenizer.chat_template), (325, 325, true));
+}
+
+#[test]
+fn arrays_are_cut_unless_they_are_asked_for_in_full() {
+    for (full, shown) in [(false, 8), (true, 325)] {
+        let mut args = vec!["meta", GGUF, "get", "tokenizer.ggml.tokens"];
+        args.extend(full.then_some("--full"));
+        let meta: Meta = json(&args);
+        let entry = &meta.metadata[0];
+        assert_eq!((entry.key.as_str(), entry.r#type.as_str()), ("tokenizer.ggml.tokens", "array"));
+        let mut value = entry.value.clone();
+        assert_eq!(value.as_object_mut().unwrap().remove("type").unwrap(), "string");
+        let list: List = serde_json::from_value(value).unwrap();
+        assert_eq!((list.len, list.values.len()), (325, shown));
+    }
+}
+
+#[test]
+fn the_others_have_their_keys() {
+    let shown: Show = json(&["show", GGUF, "token_embd.weight", "--slice=:2,:3"]);
+    assert_eq!((shown.values.len(), shown.values[0].len(), shown.slice.as_str()), (2, 3, "0:2,0:3"));
+    let verdict: Verify = json(&["verify", GGUF]);
+    assert!(verdict.ok);
+    assert!(json::<Types>(&["types"]).types.len() > 40);
+    assert!(json::<Formats>(&["formats"]).formats.len() >= 2);
+}
