@@ -41,15 +41,13 @@ fn uneven(out: &mut [f32; 32], scale: f32, codes: &[u8; 16]) {
     }
 }
 
-/// Hands each block, and the groups of eight values that it stands for, to `decode`.
+/// The blocks, each with its place for 32 groups of eight values.
 #[inline(always)]
-fn blocks<const BYTES: usize>(bytes: &[u8], values: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [[f32; 8]; 32])) {
-    let (blocks, _) = bytes.as_chunks::<BYTES>();
-    let (groups, _) = values.as_chunks_mut::<8>();
-    let (outs, _) = groups.as_chunks_mut::<32>();
-    for (block, out) in blocks.iter().zip(outs) {
-        decode(block, out);
-    }
+fn blocks<'a, const BYTES: usize>(
+    bytes: &'a [u8],
+    values: &'a mut [f32],
+) -> impl Iterator<Item = (&'a [u8; BYTES], &'a mut [[f32; 8]; 32])> {
+    bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0.as_chunks_mut().0)
 }
 
 /// The F16 that most blocks begin with.
@@ -72,7 +70,7 @@ fn u32_at(bytes: &[u8], index: usize) -> u32 {
 /// IQ2_XXS: per 32 elements four grid numbers of 8 bits, then 4 x 7 bits of signs and 4 bits of scale.
 #[inline(always)]
 pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
-    blocks::<66>(bytes, values, |block, out| {
+    for (block, out) in blocks::<66>(bytes, values) {
         let (d, qs) = (head(block), &block[2..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(qs, 2 * ib + 1);
@@ -82,20 +80,20 @@ pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
                 signed(out, scale, point, even_signs((aux >> (7 * l)) as u8));
             }
         }
-    });
+    }
 }
 
 /// IQ2_XS: per 8 elements 9 bits of grid number and 7 of signs; a nibble of scale per 16.
 #[inline(always)]
 pub(super) fn iq2_xs(bytes: &[u8], values: &mut [f32]) {
-    blocks::<74>(bytes, values, |block, out| {
+    for (block, out) in blocks::<74>(bytes, values) {
         let (d, qs, scales) = (head(block), &block[2..66], &block[66..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let q = u16_at(qs, k);
             signed(out, scale, grid::IQ2_XS[usize::from(q & 511)], even_signs((q >> 9) as u8));
         }
-    });
+    }
 }
 
 /// The nibble at this index, low halves first.
@@ -107,20 +105,20 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
 /// IQ2_S: per 8 elements 8 + 2 bits of grid number and 8 of signs; a nibble of scale per 16.
 #[inline(always)]
 pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
-    blocks::<82>(bytes, values, |block, out| {
+    for (block, out) in blocks::<82>(bytes, values) {
         let (d, qs, signs, qh, scales) = (head(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let high = usize::from(qh[k / 4] >> (2 * (k % 4)) & 3);
             signed(out, scale, grid::IQ2_S[usize::from(qs[k]) | high << 8], signs[k]);
         }
-    });
+    }
 }
 
 /// IQ3_XXS: per 4 elements a grid number of 8 bits; per 32 elements 4 x 7 bits of signs and 4 bits of scale.
 #[inline(always)]
 pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
-    blocks::<98>(bytes, values, |block, out| {
+    for (block, out) in blocks::<98>(bytes, values) {
         let (d, qs, rest) = (head(block), &block[2..66], &block[66..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(rest, ib);
@@ -131,26 +129,26 @@ pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
                 signed(out, scale, point, even_signs((aux >> (7 * l)) as u8));
             }
         }
-    });
+    }
 }
 
 /// IQ3_S: per 4 elements 8 + 1 bits of grid number, per 8 elements 8 of signs; a nibble of scale per 32.
 #[inline(always)]
 pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
-    blocks::<110>(bytes, values, |block, out| {
+    for (block, out) in blocks::<110>(bytes, values) {
         let (d, qs, qh, signs, scales) = (head(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(1 + 2 * nibble(scales, k / 4));
             let index = |i: usize| usize::from(qs[i]) | usize::from(qh[i / 8] >> (i % 8) & 1) << 8;
             signed(out, scale, pair(grid::IQ3_S[index(2 * k)], grid::IQ3_S[index(2 * k + 1)]), signs[k]);
         }
-    });
+    }
 }
 
 /// IQ1_S: per 8 elements 8 + 3 bits of grid number; per 32 elements 3 bits of scale and one for the direction of the shift.
 #[inline(always)]
 pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
-    blocks::<50>(bytes, values, |block, out| {
+    for (block, out) in blocks::<50>(bytes, values) {
         let (d, qs, qh) = (head(block), &block[2..34], &block[34..]);
         for (k, out) in out.iter_mut().enumerate() {
             let high = u16_at(qh, k / 4);
@@ -159,7 +157,7 @@ pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
             let index = usize::from(qs[k]) | usize::from(high >> (3 * (k % 4)) & 7) << 8;
             shifted(out, scale, grid::IQ1[index], delta);
         }
-    });
+    }
 }
 
 /// IQ1_M: per 8 elements 8 + 3 bits of grid number and one for the direction of the shift; per 16 elements 3 bits of scale.
@@ -167,7 +165,7 @@ pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
 /// The block's own scale is an F16 in the four bits that are left at the top of each 16-bit word of scales.
 #[inline(always)]
 pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
-    blocks::<56>(bytes, values, |block, out| {
+    for (block, out) in blocks::<56>(bytes, values) {
         let (qs, qh, scales) = (&block[..32], &block[32..48], &block[48..]);
         let bits = (0..4).fold(0, |bits, i| bits | (u16_at(scales, i) >> 12) << (4 * i));
         let d = half(bits.to_le_bytes());
@@ -177,7 +175,7 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
             let delta = if high & 8 != 0 { -IQ1_DELTA } else { IQ1_DELTA };
             shifted(out, scale, grid::IQ1[usize::from(qs[k]) | usize::from(high & 7) << 8], delta);
         }
-    });
+    }
 }
 
 /// IQ4_NL: 32 codes of 4 bits under one scale.
