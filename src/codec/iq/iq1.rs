@@ -14,7 +14,7 @@
 use super::super::block::to_half;
 use super::super::simd::Eight;
 use super::lattice::{self, Lattice, Place, level};
-use super::search::{best_neighbour, largest_scale, rows, scale_number};
+use super::search::{best_neighbour, largest_scale, rows, scale_number, unpack};
 use super::{IQ1_DELTA, squares, weights};
 
 /// What the levels stand for when they are shifted up.
@@ -59,12 +59,39 @@ struct Best<const SHIFTS: usize> {
 impl<const SHIFTS: usize> Best<SHIFTS> {
     const NONE: Self = Self { score: -f32::MAX, split: None };
 
+    /// Sees a split by its sums of weight x step x value and of weight x step x step.
     #[inline(always)]
     fn see(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
         if q2 > 0.0 && qx * qx > self.score * q2 {
             let scale = qx / q2;
             self.score = scale * qx;
             self.split = Some(Split { first, second, scale, down });
+        }
+    }
+
+    /// Sees eight splits with each choice of shifts: those of `second` and the seven next to it, one a lane.
+    #[inline(always)]
+    fn see_eight<E: Eight, const CHOICES: usize>(
+        &mut self,
+        first: usize,
+        second: usize,
+        downs: &[[bool; SHIFTS]; CHOICES],
+        qx: [E; CHOICES],
+        q2: [E; CHOICES],
+    ) {
+        let score = E::splat(self.score);
+        let mut better = false;
+        for i in 0..CHOICES {
+            better |= E::any(E::and(E::splat(0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
+        }
+        // The score only grows: what does not reach it now never does.
+        if better {
+            let (qx, q2) = (unpack(qx), unpack(q2));
+            for lane in 0..8 {
+                for (i, &down) in downs.iter().enumerate() {
+                    self.see(first, second + lane, down, qx[i][lane], q2[i][lane]);
+                }
+            }
         }
     }
 }
@@ -79,22 +106,27 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
 
 /// IQ1_S: all splits of 32 values, with one shift for all of them.
 #[inline(always)]
-fn split_together(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
-    let (mut sx, mut sw) = ([0.0; 33], [0.0; 33]);
+fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
+    // The sums beyond the last are no numbers, and so are those of splits beyond the last.
+    let (mut sx, mut sw) = ([f32::NAN; 40], [f32::NAN; 40]);
+    (sx[0], sw[0]) = (0.0, 0.0);
     for (j, &i) in order.iter().enumerate() {
         sx[j + 1] = sx[j] + w[i] * x[i];
         sw[j + 1] = sw[j] + w[i];
     }
     let mut best = Best::NONE;
     for first in 0..=32 {
-        for second in first..=32 {
-            let parts = |s: &[f32; 33]| [s[first] - s[0], s[second] - s[first], s[32] - s[second]];
-            let (px, pw) = (parts(&sx), parts(&sw));
-            for (steps, down) in [(&UP, false), (&DOWN, true)] {
-                let qx = px[0] * steps[0] + px[1] * steps[1] + px[2] * steps[2];
-                let q2 = pw[0] * steps[0] * steps[0] + pw[1] * steps[1] * steps[1] + pw[2] * steps[2] * steps[2];
-                best.see(first, second, [down], qx, q2);
+        for second in (first..=32).step_by(8) {
+            let (to_x, to_w) = (E::load(&sx[second..]), E::load(&sw[second..]));
+            let px = [E::splat(sx[first] - sx[0]), to_x - E::splat(sx[first]), E::splat(sx[32]) - to_x];
+            let pw = [E::splat(sw[first] - sw[0]), to_w - E::splat(sw[first]), E::splat(sw[32]) - to_w];
+            let (mut qx, mut q2) = ([E::splat(0.0); 2], [E::splat(0.0); 2]);
+            for (shift, [a, b, c]) in [UP, DOWN].into_iter().enumerate() {
+                let (a, b, c) = (E::splat(a), E::splat(b), E::splat(c));
+                qx[shift] = px[0] * a + px[1] * b + px[2] * c;
+                q2[shift] = pw[0] * a * a + pw[1] * b * b + pw[2] * c * c;
             }
+            best.see_eight(first, second, &[[false], [true]], qx, q2);
         }
     }
     best.split
@@ -104,8 +136,11 @@ fn split_together(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<S
 ///
 /// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
 #[inline(always)]
-fn split_halves(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
-    let (mut sx, mut sw) = ([[0.0; 17]; 2], [[0.0; 17]; 2]);
+fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
+    let (mut sx, mut sw) = ([[f32::NAN; 24]; 2], [[f32::NAN; 24]; 2]);
+    for half in 0..2 {
+        (sx[half][0], sw[half][0]) = (0.0, 0.0);
+    }
     for (j, &i) in order.iter().enumerate() {
         let (this, other) = (i / 8, 1 - i / 8);
         sx[this][j + 1] = sx[this][j] + w[i] * x[i];
@@ -113,24 +148,31 @@ fn split_halves(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Spl
         sx[other][j + 1] = sx[other][j];
         sw[other][j + 1] = sw[other][j];
     }
+    const DOWNS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+    let zero = E::splat(0.0);
     let mut best = Best::NONE;
     for first in 0..=16 {
-        for second in first..=16 {
-            let sums = [&UP, &DOWN].map(|steps| {
-                let last = steps[2];
-                let a = steps[0] * steps[0] - steps[1] * steps[1];
-                let b = steps[1] * steps[1] - last * last;
-                [0, 1].map(|half| {
-                    let (sx, sw) = (&sx[half], &sw[half]);
-                    let qx = sx[16] * last - (sx[first] + sx[second]);
-                    let q2 = sw[16] * last * last + sw[first] * a + sw[second] * b;
-                    (qx, q2)
-                })
-            });
-            for down in [[false, false], [false, true], [true, false], [true, true]] {
-                let (a, b) = (sums[usize::from(down[0])][0], sums[usize::from(down[1])][1]);
-                best.see(first, second, down, a.0 + b.0, a.1 + b.1);
+        for second in (first..=16).step_by(8) {
+            // The sums of each half under each shift.
+            let (mut px, mut p2) = ([[zero; 2]; 2], [[zero; 2]; 2]);
+            for half in 0..2 {
+                let (sx, sw) = (&sx[half], &sw[half]);
+                let before = E::splat(sx[first]) + E::load(&sx[second..]);
+                for (shift, steps) in [UP, DOWN].into_iter().enumerate() {
+                    let last = steps[2];
+                    let a = steps[0] * steps[0] - steps[1] * steps[1];
+                    let b = steps[1] * steps[1] - last * last;
+                    px[half][shift] = E::splat(sx[16] * last) - before;
+                    p2[half][shift] = E::splat(sw[16] * last * last + sw[first] * a) + E::load(&sw[second..]) * E::splat(b);
+                }
             }
+            let (mut qx, mut q2) = ([zero; 4], [zero; 4]);
+            for (i, down) in DOWNS.iter().enumerate() {
+                let (a, b) = (usize::from(down[0]), usize::from(down[1]));
+                qx[i] = px[0][a] + px[1][b];
+                q2[i] = p2[0][a] + p2[1][b];
+            }
+            best.see_eight(first, second, &DOWNS, qx, q2);
         }
     }
     best.split
@@ -210,7 +252,7 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
             // The reference refuses to encode without importance. This is what it does if all values are as important.
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
             let order = sorted(x);
-            if let Some(split) = split_together(x, &w, &order) {
+            if let Some(split) = split_together::<E>(x, &w, &order) {
                 *found = to_grid::<E, _, _, _>(lattice, x, &w, &order, &split);
             }
         }
@@ -250,7 +292,7 @@ pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
                 continue;
             }
             let order = sorted(x);
-            if let Some(split) = split_halves(x, w, &order) {
+            if let Some(split) = split_halves::<E>(x, w, &order) {
                 *found = to_grid::<E, _, _, _>(lattice, x, w, &order, &split);
             }
         }

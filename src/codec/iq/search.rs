@@ -152,7 +152,7 @@ pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x:
     }
     let least = best.eq(E::splat(best.least()));
     let place = E::select(least, place + E::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(f32::MAX)).least();
-    points.as_flattened()[place as usize]
+    points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
 }
 
 /// The distance of each point: the sum of its coordinates' terms. One that is no number becomes the largest there is.
@@ -168,7 +168,7 @@ fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) ->
 
 /// The lanes one after the other.
 #[inline(always)]
-fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
+pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
     let mut numbers = [[0.0; 8]; EIGHTS];
     for (lanes, numbers) in lanes.into_iter().zip(&mut numbers) {
         lanes.store(numbers);
