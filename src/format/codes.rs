@@ -15,6 +15,7 @@ codes! {
     // Any file
     FILE_UNREADABLE "file-unreadable" Error "A file of the model is there and can be read.";
     FILE_FOREIGN "file-foreign" Error "A file is of a format that this build reads.";
+    TEMPLATE "template" Warning "A chat template stays clear of Python's internals.";
     // Safetensors, one file
     ST_HEADER_LENGTH "st-header-length" Error "The header's length is at most 100,000,000 bytes and inside the file.";
     ST_UTF8 "st-utf8" Error "The header is UTF-8.";

@@ -22,6 +22,7 @@ mod ollama;
 pub mod safetensors;
 mod set;
 pub mod shards;
+mod template;
 
 /// How many bytes of a file's start tell its format.
 pub(crate) const START_BYTES: usize = 4096;
@@ -132,6 +133,9 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     })?;
     let mut reader = (format.open)(&file, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
+    if findings.collects() {
+        check_templates(&file, &reader, findings);
+    }
     if format.id == safetensors::FORMAT.id
         && let Some((folder, config)) = folder::config(&file, findings)
     {
@@ -139,6 +143,15 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         reader.model.config = Some(config);
     }
     Ok(reader)
+}
+
+/// Looks at the chat templates of a model, wherever its format has them.
+fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
+    if reader.model.format == gguf::FORMAT.id {
+        template::check_metadata(&reader.model.metadata, file, findings);
+    } else {
+        template::check_folder(folder::parent(file), findings);
+    }
 }
 
 /// The file that a path stands for.

@@ -184,6 +184,8 @@ fn verify_warns_of_what_opening_takes() {
             base().key("tokenizer.ggml.tokens", 9, tokens).key("tokenizer.ggml.scores", 9, scores).build(),
             "gguf-tokens",
         ),
+        ("a truth value of 2", base().key("x", 7, vec![2]).build(), "gguf-bool"),
+        ("a template that breaks out", base().key_str("tokenizer.chat_template", "{{ ''.__class__ }}").build(), "template"),
         ("a key that is not ASCII", base().key_u32("ä", 1).build(), "gguf-key-name"),
         ("a token that is not UTF-8", base().key("tokenizer.ggml.tokens", 9, bad_text).build(), "gguf-utf8"),
     ] {

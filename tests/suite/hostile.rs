@@ -66,11 +66,11 @@ fn a_safetensors_file_cut_anywhere_is_refused() {
     }
 }
 
-/// Every byte of `header` set to a few values: whatever the verdict is, opening and verifying agree on it.
-fn change_every_byte(name: &str, bytes: &[u8], header: usize) {
+/// Every byte of `header` set to other values: whatever the verdict is, opening and verifying agree on it.
+fn change_every_byte(name: &str, bytes: &[u8], header: usize, values: impl Fn(u8) -> Vec<u8>) {
     let bench = Bench::new();
     for at in 0..header {
-        for value in [0, 1, b'"', 0x7f, 0xff, bytes[at].wrapping_add(1), bytes[at] ^ 0x80] {
+        for value in values(bytes[at]) {
             let mut changed = bytes.to_vec();
             changed[at] = value;
             let (findings, error) = bench.judge(name, &changed);
@@ -86,14 +86,19 @@ fn change_every_byte(name: &str, bytes: &[u8], header: usize) {
 fn a_gguf_changed_anywhere_gets_one_verdict() {
     for (version, endian) in [(1, Endian::Little), (3, Endian::Little), (3, Endian::Big)] {
         let gguf = gguf(version, endian);
-        change_every_byte("m.gguf", &gguf.build(), gguf.header().len());
+        let few = |old: u8| vec![0, 1, b'"', 0x7f, 0xff, old.wrapping_add(1), old ^ 0x80];
+        change_every_byte("m.gguf", &gguf.build(), gguf.header().len(), few);
     }
+    let small = Gguf::default().key_u32("k", 7).f32("a", &[3]);
+    change_every_byte("m.gguf", &small.build(), small.header().len(), |_| (0..=255).collect());
 }
 
 #[test]
 fn a_safetensors_file_changed_anywhere_gets_one_verdict() {
     let header = r#"{"__metadata__":{"a":"b"},"x":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[],"data_offsets":[4,5]}}"#;
-    change_every_byte("m.safetensors", &safetensors(header, &[0; 5]), 8 + header.len());
+    change_every_byte("m.safetensors", &safetensors(header, &[0; 5]), 8 + header.len(), |old| vec![b'"', b'}', b' ', 0xff, old ^ 1]);
+    let small = r#"{"x":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}"#;
+    change_every_byte("m.safetensors", &safetensors(small, &[0; 1]), 8 + small.len(), |_| (0..=255).collect());
 }
 
 #[test]

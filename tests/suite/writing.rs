@@ -118,3 +118,33 @@ fn an_input_is_not_overwritten_even_by_force() {
     }
     assert_eq!(fs::read(at.join("in.safetensors")).unwrap(), before);
 }
+
+/// Not a test of its own: maps a file, waits to be told to go on, and reads it.
+#[test]
+fn reading_child() {
+    let Some(path) = std::env::var_os("WEIGH_TEST_FILE").map(PathBuf::from) else { return };
+    weigh::base::mmap::exit_on_truncation();
+    let reader = weigh::open(&path).unwrap();
+    let bytes = reader.bytes(&reader.model().tensors[0]).unwrap();
+    println!("\nready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    assert_eq!(bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_read_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let header = r#"{"w":{"dtype":"U8","shape":[1048576],"data_offsets":[0,1048576]}}"#;
+    fs::write(&path, crate::build::safetensors(header, &vec![0; 1 << 20])).unwrap();
+    let own = std::env::current_exe().unwrap();
+    let mut command = Command::new(own);
+    command.args(["writing::reading_child", "--exact", "--nocapture"]).env("WEIGH_TEST_FILE", &path);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until_ready(&mut child);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8(out.stderr).unwrap().contains("became shorter"));
+}

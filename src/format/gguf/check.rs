@@ -158,9 +158,17 @@ pub(crate) fn keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
             && let Some(error) = first_bad_value(array)
         {
             let error = Error::malformed(format!("{}: {}", text::shorten(key), error.message()));
-            // A string that is not text loses bytes wherever it is shown or converted.
+            // Once collected, it does not end the walk. A string that is not text loses bytes wherever it is shown or converted.
             let _ = findings.error(codes::GGUF_UTF8, error.in_file(path));
         }
+    }
+}
+
+/// A truth value is read as false or true; what else its byte may hold would be lost in a rewrite.
+pub(crate) fn truth(byte: u8, key: &str, at: u64, path: &Path, findings: &mut Findings) {
+    if byte > 1 {
+        let error = Error::malformed(format!("expected {} to be 0 or 1, found {byte}", text::shorten(key))).at(at);
+        findings.remark(Severity::Warning, codes::GGUF_BOOL, error.in_file(path));
     }
 }
 

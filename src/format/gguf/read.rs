@@ -116,6 +116,11 @@ impl<'a> Parser<'a> {
                 let error = Error::new(error.kind(), message).at(place.unwrap_or(at));
                 self.findings.fatal(code, error.in_file(self.map.path()))
             })?;
+            if let Value::Bool(_) = value {
+                let last = self.cursor.position() - 1;
+                let byte = self.map.bytes().get(last as usize).copied().unwrap_or(0);
+                check::truth(byte, &key, last, self.path(), self.findings);
+            }
             if metadata.get(&key).is_some() {
                 let message = format!("expected each key once, found {} twice", text::shorten(&key));
                 self.error(codes::GGUF_KEY_DUPLICATE, Error::malformed(message).at(at))?;
@@ -191,6 +196,7 @@ impl<'a> Parser<'a> {
                 Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(name).at(at);
             let path = self.path();
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
+            enough(self.findings, path)?;
         }
         match size {
             Ok(len_bytes) => {

@@ -1,6 +1,5 @@
 //! One safetensors file: the header, checked by rules 1 to 7 of the specification and of the safetensors crate.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
@@ -193,15 +192,15 @@ impl<'de> Visitor<'de> for InfoVisitor {
             }
         }
         let (mut dtype, mut shape, mut offsets, mut foreign) = (None, None, None, None);
-        while let Some(field) = map.next_key::<Cow<'de, str>>()? {
-            match &*field {
-                "dtype" => once(&mut dtype, map.next_value()?, "dtype")?,
-                "shape" => once(&mut shape, map.next_value()?, "shape")?,
-                "data_offsets" => once(&mut offsets, map.next_value::<(u64, u64)>()?, "data_offsets")?,
-                _ => {
+        while let Some(field) = map.next_key::<Field>()? {
+            match field {
+                Field::Dtype => once(&mut dtype, map.next_value()?, "dtype")?,
+                Field::Shape => once(&mut shape, map.next_value()?, "shape")?,
+                Field::Offsets => once(&mut offsets, map.next_value::<(u64, u64)>()?, "data_offsets")?,
+                Field::Foreign(name) => {
                     // Built, not skipped: so its nesting is bounded.
                     map.next_value::<serde_json::Value>()?;
-                    foreign = Some(field.into_owned());
+                    foreign = Some(name);
                 }
             }
         }
@@ -209,6 +208,37 @@ impl<'de> Visitor<'de> for InfoVisitor {
         let (begin, end) = offsets.ok_or_else(|| missing("data_offsets"))?;
         let (dtype, shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
         Ok(Info { dtype, shape, begin, end, foreign })
+    }
+}
+
+/// The name of a field; a known one takes no allocation, as there are three to a tensor.
+enum Field {
+    Dtype,
+    Shape,
+    Offsets,
+    Foreign(String),
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldVisitor;
+        impl Visitor<'_> for FieldVisitor {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
+                Ok(match name {
+                    "dtype" => Field::Dtype,
+                    "shape" => Field::Shape,
+                    "data_offsets" => Field::Offsets,
+                    _ => Field::Foreign(name.to_owned()),
+                })
+            }
+        }
+        deserializer.deserialize_identifier(FieldVisitor)
     }
 }
 

@@ -1,0 +1,92 @@
+//! Chat templates: text that other programs run. This one never does; `verify` points out what reaches for Python's internals.
+
+use std::path::Path;
+
+use crate::base::finding::{Findings, Severity};
+use crate::base::{Error, text};
+use crate::format::{codes, folder};
+use crate::model::{Metadata, Value};
+
+/// Words that no template for chats needs, and that known attacks use.
+const WORDS: &[&str] = &["import", "eval", "exec", "popen", "subprocess", "getattr", "attr", "lipsum", "cycler", "joiner"];
+
+/// The first word in a template that reaches for Python's internals: one of [`WORDS`], or a name between double underscores.
+///
+/// Only what is inside `{{ }}` and `{% %}` is run, so only that is looked at.
+pub(crate) fn suspicious_word(template: &str) -> Option<&str> {
+    let mut rest = template;
+    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        let inside = &rest[start + 2..];
+        let closing = if rest[start..].starts_with("{{") { "}}" } else { "%}" };
+        let end = inside.find(closing).unwrap_or(inside.len());
+        let words = inside[..end].split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let is_internal = |word: &&str| WORDS.contains(word) || word.len() > 4 && word.starts_with("__") && word.ends_with("__");
+        if let Some(word) = words.into_iter().find(is_internal) {
+            return Some(word);
+        }
+        rest = &inside[end..];
+    }
+    None
+}
+
+/// Looks at the templates of a GGUF: `tokenizer.chat_template`, and those with a name behind it.
+pub(crate) fn check_metadata(metadata: &Metadata, path: &Path, findings: &mut Findings) {
+    for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.chat_template")) {
+        if let Value::String(template) = value {
+            check(template, key, path, findings);
+        }
+    }
+}
+
+/// Looks at the templates of a Hugging Face folder.
+pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
+    let jinja = folder.join("chat_template.jinja");
+    if let Ok(template) = folder::read_text(&jinja) {
+        check(&template, "the template", &jinja, findings);
+    }
+    for name in ["tokenizer_config.json", "chat_template.json"] {
+        let path = folder.join(name);
+        let Some(config) = folder::read_text(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()) else {
+            continue;
+        };
+        match config.get("chat_template") {
+            Some(serde_json::Value::String(template)) => check(template, "chat_template", &path, findings),
+            // Several, each with a name.
+            Some(serde_json::Value::Array(templates)) => {
+                for template in templates.iter().filter_map(|template| template.get("template")?.as_str()) {
+                    check(template, "chat_template", &path, findings);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check(template: &str, what: &str, path: &Path, findings: &mut Findings) {
+    if let Some(word) = suspicious_word(template) {
+        let (what, word) = (text::shorten(what), text::shorten(word));
+        let message = format!("expected {what} to stay clear of Python's internals, found {word}: do not run it where it is not sandboxed");
+        findings.remark(Severity::Warning, codes::TEMPLATE, Error::malformed(message).in_file(path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attacks_are_told_from_templates() {
+        for (template, word) in [
+            ("{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% endfor %}", None),
+            ("__class__ import eval outside of what is run", None),
+            ("{{ raise_exception('roles must alternate') }}{%- set x = namespace(a=1) -%}", None),
+            ("{{ ''.__class__.__mro__ }}", Some("__class__")),
+            ("{% import 'x' as y %}", Some("import")),
+            ("{{ x|attr('a') }}", Some("attr")),
+            ("{{ ok }} {% set f = a['__globals__'] %}", Some("__globals__")),
+            ("{{ never closed __init__", Some("__init__")),
+        ] {
+            assert_eq!(suspicious_word(template), word, "{template}");
+        }
+    }
+}
