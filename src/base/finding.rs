@@ -99,6 +99,11 @@ impl Findings {
         }
     }
 
+    /// How many broken rules were found so far.
+    pub fn errors(&self) -> usize {
+        self.list.iter().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
     /// What was found, in the order of finding.
     pub fn into_list(self) -> Vec<Finding> {
         self.list

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
-use crate::base::finding::{Findings, Severity};
+use crate::base::finding::Findings;
 use crate::base::mmap::Map;
 use crate::base::{Error, ErrorKind, Result, num};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
@@ -119,7 +119,7 @@ pub fn open(path: &Path) -> Result<Reader> {
 pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
     match open_with(path, findings) {
         Ok(reader) => Ok(Some(reader)),
-        Err(_) if findings.list().iter().any(|finding| finding.severity == Severity::Error) => Ok(None),
+        Err(_) if findings.errors() > 0 => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -66,9 +66,8 @@ fn absolute(tensor: &TensorInfo, data_start: u64, alignment: u64, file_len: u64)
             Ok(start)
         }
         _ => {
-            let message = format!(
-                "expected its {len} bytes of data, {offset} bytes after the start of the data, inside the file of {file_len} bytes, found fewer"
-            );
+            let place = start.map_or_else(|| format!("{offset} bytes after byte {data_start}"), |start| format!("byte {start}"));
+            let message = format!("expected {len} bytes of data from {place} on, found the end of the file at byte {file_len}");
             Err((codes::GGUF_TRUNCATED, Error::malformed(message).hint("the file is cut short: was the download complete?")))
         }
     }

@@ -38,9 +38,13 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     let mut parts = Vec::new();
     let mut of_file = HashMap::new();
     for file in files {
-        match read_shard(folder, file, findings) {
+        let errors_before = findings.errors();
+        match read_shard(path, folder, file, findings) {
             Ok(part) => {
-                of_file.insert(file, parts.len());
+                // A shard with faults lacks tensors for them, which need not be said again.
+                if findings.errors() == errors_before {
+                    of_file.insert(file, parts.len());
+                }
                 parts.push(part);
             }
             // Already among the findings; the other shards can still be looked at.
@@ -49,7 +53,9 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
         }
     }
     check_places(&index, &parts, &of_file, path, findings)?;
-    check_total(&index, &parts, path, findings);
+    if findings.errors() == 0 {
+        check_total(&index, &parts, path, findings);
+    }
     Ok(parts)
 }
 
@@ -71,8 +77,8 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     })
 }
 
-fn read_shard(folder: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
-    let path = shard_path(folder, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(&folder.join(file))))?;
+fn read_shard(index: &Path, folder: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
+    let path = shard_path(folder, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
     let map = Map::open(&path).map_err(|error| {
         let error = error.hint("a shard that the index names is not there: was the download complete?");
         findings.fatal(codes::FILE_UNREADABLE, error)
@@ -101,7 +107,8 @@ fn shard_path(folder: &Path, file: &str) -> Result<PathBuf> {
     if real.starts_with(&home) || folder::blobs_of(&home).is_some_and(|blobs| real.starts_with(blobs)) {
         return Ok(path);
     }
-    Err(Error::malformed("expected a file inside the index's folder, found a link that leads out of it"))
+    let file = crate::base::text::shorten(file);
+    Err(Error::malformed(format!("expected a file inside the index's folder, found {file}, a link that leads out of it")))
 }
 
 /// Every tensor of the map has one file.
@@ -158,7 +165,7 @@ fn check_total(index: &Index, parts: &[Part], path: &Path, findings: &mut Findin
 fn parse(text: &str) -> Result<Index> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(IndexVisitor).and_then(|index| deserializer.end().map(|()| index));
-    let index = parsed.map_err(|error| json_error(text, &error).at_base(0))?;
+    let index = parsed.map_err(|error| json_error(text, &error, "an index").at_base(0))?;
     index.ok_or_else(|| Error::malformed(format!("expected an index with a {WEIGHT_MAP}, found none")))
 }
 

@@ -1,6 +1,6 @@
 //! One safetensors file: the header, checked by rules 1 to 7 of the specification and of the safetensors crate.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
@@ -93,13 +93,17 @@ struct Header {
 }
 
 fn parse(json: &str) -> Result<Header, (&'static str, Error)> {
-    let in_metadata = Cell::new(false);
+    let broken = RefCell::default();
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let visitor = HeaderVisitor { in_metadata: &in_metadata };
-    let parsed = deserializer.deserialize_map(visitor).and_then(|header| deserializer.end().map(|()| header));
+    let parsed = deserializer.deserialize_map(HeaderVisitor { broken: &broken });
+    let parsed = parsed.and_then(|header| deserializer.end().map(|()| header));
     parsed.map_err(|error| {
-        let code = if in_metadata.get() { codes::ST_METADATA } else { codes::ST_JSON };
-        (code, json_error(json, &error).at_base(LENGTH_BYTES))
+        let error = |what| json_error(json, &error, what).at_base(LENGTH_BYTES);
+        match broken.into_inner() {
+            Some(name) if name == METADATA => (codes::ST_METADATA, error("metadata that maps strings to strings")),
+            Some(name) => (codes::ST_JSON, error("dtype, shape and data_offsets").in_tensor(&name)),
+            None => (codes::ST_JSON, error("an object of tensors")),
+        }
     })
 }
 
@@ -116,18 +120,26 @@ impl JsonError {
     }
 }
 
-/// Says where in `json` it went wrong, as an offset instead of line and column.
-pub(crate) fn json_error(json: &str, error: &serde_json::Error) -> JsonError {
+/// Says where in `json` it went wrong, as an offset instead of line and column; `what` is what the text should have been.
+pub(crate) fn json_error(json: &str, error: &serde_json::Error, what: &str) -> JsonError {
     let line_start: usize = json.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let offset = (line_start + error.column().saturating_sub(1)).min(json.len()) as u64;
     let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
-    JsonError { message: format!("expected sound JSON, found: {what}"), offset }
+    let found = text.split(" at line ").next().unwrap_or_default();
+    let wanted = if error.is_data() { what } else { "sound JSON" };
+    JsonError { message: format!("expected {wanted}, found: {found}"), offset }
 }
 
 struct HeaderVisitor<'a> {
-    /// Set while the metadata is read, so that an error can be told from one in the tensors.
-    in_metadata: &'a Cell<bool>,
+    /// Takes the name whose value is broken.
+    broken: &'a RefCell<Option<String>>,
+}
+
+impl HeaderVisitor<'_> {
+    fn fail<T, E>(&self, name: String, error: E) -> Result<T, E> {
+        self.broken.replace(Some(name));
+        Err(error)
+    }
 }
 
 impl<'de> Visitor<'de> for HeaderVisitor<'_> {
@@ -146,12 +158,15 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                     return Err(serde::de::Error::custom("__metadata__ comes twice"));
                 }
                 seen_metadata = true;
-                self.in_metadata.set(true);
-                (header.metadata, header.metadata_twice) = to_metadata(map.next_value::<Pairs>()?);
-                self.in_metadata.set(false);
+                match map.next_value::<Pairs>() {
+                    Ok(pairs) => (header.metadata, header.metadata_twice) = to_metadata(pairs),
+                    Err(error) => return self.fail(name, error),
+                }
             } else {
-                let info = map.next_value::<Info>()?;
-                header.entries.push((name, info));
+                match map.next_value::<Info>() {
+                    Ok(info) => header.entries.push((name, info)),
+                    Err(error) => return self.fail(name, error),
+                }
             }
         }
         Ok(header)
@@ -300,7 +315,8 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
                 len_bytes: Some(end - begin),
             }),
             Some((code, error)) => {
-                let error = error.in_tensor(&name).at(data_start.saturating_add(begin)).in_file(path);
+                let error = data_start.checked_add(begin).into_iter().fold(error, Error::at);
+                let error = error.in_tensor(&name).in_file(path);
                 findings.error(code, error)?;
                 enough(findings, path)?;
             }
