@@ -45,6 +45,9 @@ pub fn put(metadata: &mut Metadata, key: &str, value: Value) {
 }
 
 fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
+    if let Some(text) = &row.text {
+        return Ok(Some(Value::String(text.clone())));
+    }
     let names = row.hf.all();
     let found = match config.first(names) {
         Some(value) => Some(value.clone()),

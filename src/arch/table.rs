@@ -26,6 +26,15 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gemma3", include_str!("tables/gemma3.toml")),
     ("phi3", include_str!("tables/phi3.toml")),
     ("bert", include_str!("tables/bert.toml")),
+    ("starcoder2", include_str!("tables/starcoder2.toml")),
+    ("falcon", include_str!("tables/falcon.toml")),
+    ("falcon-new", include_str!("tables/falcon-new.toml")),
+    ("olmo2", include_str!("tables/olmo2.toml")),
+    ("granite", include_str!("tables/granite.toml")),
+    ("smollm3", include_str!("tables/smollm3.toml")),
+    ("command-r", include_str!("tables/command-r.toml")),
+    ("deepseek2", include_str!("tables/deepseek2.toml")),
+    ("deepseek3", include_str!("tables/deepseek3.toml")),
 ];
 
 /// What one family of models calls things.
@@ -85,6 +94,8 @@ pub struct KeyRow {
     /// The type in GGUF.
     #[serde(rename = "type")]
     pub value_type: KeyType,
+    /// Text that it always is.
+    pub text: Option<String>,
     /// What it is, or is taken for where `hf` is absent: an expression.
     pub value: Option<String>,
     /// Whether it is left out where it is absent or null.
@@ -391,10 +402,10 @@ mod tests {
         let tables = Tables::default();
         for table in tables.all().unwrap() {
             for class in &table.classes {
-                assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().name, table.name);
+                assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().gguf, table.gguf);
             }
             for model_type in &table.model_types {
-                assert_eq!(tables.for_config(&json!({ "model_type": model_type })).unwrap().name, table.name);
+                assert_eq!(tables.for_config(&json!({ "model_type": model_type })).unwrap().gguf, table.gguf);
             }
             if !table.params.is_empty() {
                 let params: serde_json::Map<_, _> = table.params.iter().map(|key| (key.clone(), json!(1))).collect();

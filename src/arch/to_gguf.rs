@@ -45,6 +45,12 @@ pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
     Ok(draft.steps)
 }
 
+/// Whether a config names the architecture of a model, in whatever spelling.
+pub fn says_what_it_is(model: &Model) -> bool {
+    let keys = ["architectures", "model_type", "text_config", "dim"];
+    model.config.as_ref().is_some_and(|config| keys.iter().any(|key| config.get(key).is_some_and(|value| !value.is_null())))
+}
+
 fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
     let json = model.config.as_ref().ok_or_else(|| {
         Error::unsupported("expected a folder with config.json beside the weights, found none")

@@ -12,17 +12,45 @@ use crate::arch::origin::{self, Origin};
 use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Table, Tables};
 use crate::arch::transform::Shaped;
-use crate::arch::{folder, keys, pooling, rope};
+use crate::arch::{folder, keys, pooling, rope, tokenizer};
 use crate::base::{Error, Result};
 use crate::codec;
 use crate::format::Reader;
 use crate::model::{DType, ElemType, Metadata, Model, Value};
 
-/// Drafts the Hugging Face folder of a GGUF. `dtype`: the type that is asked for, where one is.
+const GENERATION: &str = "generation_config.json";
+
+/// What a caller may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The type of the weights, where they do not keep theirs.
+    pub dtype: Option<DType>,
+    /// The name of the pre-tokenizer, where it is not to be taken from the GGUF.
+    pub pre: Option<String>,
+}
+
+/// Whether a GGUF names the architecture of a model.
+pub fn says_what_it_is(model: &Model) -> bool {
+    let kind = model.metadata.get_str("general.type");
+    model.metadata.get_str("general.architecture").is_some() && kind.is_none_or(|kind| kind == "model")
+}
+
+/// Drafts the Hugging Face folder of a GGUF.
 ///
 /// # Errors
-/// The architecture is unknown; a tensor is missing, extra or of another shape than the hyperparameters say.
-pub fn draft(reader: &Reader, tables: &Tables, dtype: Option<DType>) -> Result<Draft> {
+/// The architecture is unknown; a tensor is missing, extra or of another shape than the hyperparameters say; the
+/// tokenizer is missing.
+pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
+    let mut draft = weights(reader, tables, options)?;
+    let model = reader.model();
+    let tokenizer = tokenizer::write(&model.metadata, options.pre.as_deref()).map_err(|error| error.in_file(&model.path))?;
+    // The generation config is made here, with the advice on sampling.
+    draft.files.extend(tokenizer.files.into_iter().filter(|file| file.name != GENERATION));
+    Ok(draft)
+}
+
+/// The draft but for the tokenizer.
+pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
     let model = reader.model();
     let metadata = &model.metadata;
     let architecture = metadata.get_str("general.architecture").ok_or_else(|| {
@@ -30,15 +58,19 @@ pub fn draft(reader: &Reader, tables: &Tables, dtype: Option<DType>) -> Result<D
             .in_file(&model.path)
             .hint("--keep-names moves tensors as they are")
     })?;
-    let table = tables.for_gguf(architecture, |key| metadata.get(key).is_some()).map_err(|error| error.in_file(&model.path))?;
+    let table = tables
+        .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
+        .map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
     hyperparameters(&table, model, &mut config)?;
     let mut draft = Draft::default();
     let computed = computed(&table, reader, &mut config)?;
     let mapping = Mapping::new(&table, &config)?;
     steps(reader, &mapping, &computed, &mut draft)?;
-    let main = dtype.unwrap_or_else(|| main_type(model));
+    let main = options.dtype.unwrap_or_else(|| main_type(model));
     draft.files = files(&table, metadata, config, main);
+    // What transformers looks for in a file of safetensors.
+    keys::put(&mut draft.metadata, "format", Value::String("pt".to_owned()));
     Ok(draft)
 }
 
@@ -215,7 +247,7 @@ fn files(table: &Table, metadata: &Metadata, config: Config, main: DType) -> Vec
     let mut files = vec![file("config.json", &Json::Object(keys))];
     let generates = table.classes.first().is_some_and(|class| class.ends_with("ForCausalLM"));
     if generates {
-        files.push(file("generation_config.json", &generation(metadata, &ids)));
+        files.push(file(GENERATION, &generation(metadata, &ids)));
     }
     files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref()));
     files

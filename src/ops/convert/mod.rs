@@ -9,6 +9,8 @@ pub mod plan;
 pub mod quality;
 pub mod report;
 pub mod run;
+
+mod translate;
 mod types;
 
 pub use options::Options;

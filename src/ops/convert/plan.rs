@@ -5,9 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
-use crate::arch::recipe::Target;
-use crate::arch::table::{Table, Tables};
-use crate::arch::{CompanionFile, Draft, Note, Step, to_gguf, to_hf};
+use crate::arch::{CompanionFile, Draft, Note, Step};
 use crate::base::{Error, Result, num};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
@@ -16,7 +14,7 @@ use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::report::Lossy;
-use crate::ops::convert::types;
+use crate::ops::convert::{translate, types};
 
 /// A conversion, decided down to the place of every tensor in every file.
 #[derive(Debug)]
@@ -119,19 +117,14 @@ impl Plan {
     }
 }
 
-/// What becomes of the model before types are decided. Between the two worlds names and layouts are translated; a table that the user
-/// names is one more that is known.
+/// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
-    let model = reader.model();
-    if options.keep_names || model.format == place.format.id {
-        return keep::draft(reader, place.format, place.folder);
+    if !options.keep_names
+        && let Some(draft) = translate::draft(reader, place.format, options)?
+    {
+        return Ok(draft);
     }
-    let own = options.arch_table.as_deref().map(Table::read).transpose()?;
-    let tables = Tables::with(own.into_iter().collect());
-    if place.format.id == "gguf" {
-        return to_gguf::draft(model, &tables, &to_gguf::Options { pre: options.pre.clone() });
-    }
-    to_hf::draft(reader, &tables, options.target.map(Target::base))
+    keep::draft(reader, place.format, place.folder)
 }
 
 /// A tensor of the output, for its layout.

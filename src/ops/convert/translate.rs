@@ -1,0 +1,30 @@
+//! Names and layouts between Hugging Face and GGUF, where the architecture is known.
+
+use crate::arch::table::{Table, Tables};
+use crate::arch::{Draft, to_gguf, to_hf};
+use crate::base::Result;
+use crate::format::{Format, Reader};
+use crate::ops::convert::options::Options;
+
+/// The draft of a conversion from a Hugging Face folder to GGUF, or the other way; `None` where nothing says what the tensors are
+/// (no config, no `general.architecture`).
+///
+/// # Errors
+/// The architecture is unknown, or the tensors are not those of its table.
+pub(super) fn draft(reader: &Reader, format: &Format, options: &Options) -> Result<Option<Draft>> {
+    let model = reader.model();
+    let tables = || -> Result<Tables> {
+        let own = options.arch_table.as_deref().map(Table::read).transpose()?;
+        Ok(Tables::with(own.into_iter().collect()))
+    };
+    match (model.format, format.id) {
+        ("safetensors", "gguf") if to_gguf::says_what_it_is(model) => {
+            to_gguf::draft(model, &tables()?, &to_gguf::Options { pre: options.pre.clone() }).map(Some)
+        }
+        ("gguf", "safetensors") if to_hf::says_what_it_is(model) => {
+            let asked = options.target.map(|target| target.base());
+            to_hf::draft(reader, &tables()?, &to_hf::Options { dtype: asked, pre: options.pre.clone() }).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
