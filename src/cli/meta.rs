@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::base::{text, units};
+use crate::base::{Error, Result, text, units};
 use crate::cli::context::{Context, Outcome};
-use crate::model::{Array, Value};
+use crate::model::{Array, Value, assignment};
+use crate::ops::edit::{self, Change, Destination, EditReport};
 use crate::ops::meta::{self, MetaList, Shown};
 use crate::render::{Cell, Column, Report, Section};
 
@@ -16,11 +17,14 @@ use crate::render::{Cell, Column, Report, Section};
     after_help = "Examples:
   weigh meta model.gguf
   weigh meta model.gguf get general.name
+  weigh meta get general.name model.gguf
+  weigh meta model.gguf set general.name='string:My model' tokenizer.chat_template=@template.jinja -o new.gguf
+  weigh meta model.gguf rm general.tags --in-place
   weigh meta model.gguf --json --full get tokenizer.ggml.tokens"
 )]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set
-    path: PathBuf,
+    /// Model: a file, a folder or one part of a set; may also come last, behind the keys
+    path: Option<PathBuf>,
     /// Show arrays and texts in full
     #[arg(long, global = true)]
     full: bool,
@@ -36,16 +40,111 @@ enum Action {
         #[arg(required = true)]
         key: Vec<String>,
     },
+    /// Give keys a value: KEY=TYPE:VALUE, KEY=VALUE where the key is there, KEY=@FILE for a text in a file
+    Set {
+        /// The keys and values; TYPE is u8 ... f64, bool or string, or [TYPE] for an array in JSON
+        #[arg(required = true, value_name = "KEY=TYPE:VALUE")]
+        key: Vec<String>,
+        #[command(flatten)]
+        destination: DestinationArgs,
+    },
+    /// Take keys out
+    Rm {
+        /// The keys
+        #[arg(required = true)]
+        key: Vec<String>,
+        #[command(flatten)]
+        destination: DestinationArgs,
+    },
+    /// Give keys other names, in their old places
+    Rename {
+        /// The old and the new names
+        #[arg(required = true, value_name = "OLD=NEW")]
+        key: Vec<String>,
+        #[command(flatten)]
+        destination: DestinationArgs,
+    },
 }
 
-pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let reader = crate::open(&args.path)?;
-    match &args.action {
-        None => context.emit(&meta::meta(&reader, &[], args.full)?, &args.path),
-        Some(Action::Get { key }) => {
-            let list = meta::meta(&reader, key, args.full)?;
-            if key.len() == 1 { context.emit(&Single(list), &args.path) } else { context.emit(&list, &args.path) }
+impl Action {
+    fn keys(&mut self) -> &mut Vec<String> {
+        match self {
+            Self::Get { key } | Self::Set { key, .. } | Self::Rm { key, .. } | Self::Rename { key, .. } => key,
         }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct DestinationArgs {
+    /// Write the changed model into a new file
+    #[arg(long, short, value_name = "OUT", conflicts_with = "in_place")]
+    output: Option<PathBuf>,
+    /// Change the file itself: only its header where the new one fits, else by a new file that takes its name
+    #[arg(long)]
+    in_place: bool,
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace OUT if it is there
+    #[arg(long, requires = "output")]
+    force: bool,
+}
+
+impl DestinationArgs {
+    fn resolve(self) -> Result<Destination> {
+        match self.output {
+            _ if self.dry_run => Ok(Destination::DryRun),
+            Some(path) => Ok(Destination::New { path, force: self.force }),
+            None if self.in_place => Ok(Destination::InPlace),
+            None => Err(Error::argument("expected -o OUT, --in-place or --dry-run, found none of them")),
+        }
+    }
+}
+
+pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
+    // `meta get KEY PATH` is as good as `meta PATH get KEY`.
+    let last = args.action.as_mut().filter(|_| args.path.is_none()).map(Action::keys).filter(|keys| keys.len() > 1).and_then(Vec::pop);
+    let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("expected the PATH of a model, found none"))?;
+    let (changes, destination) = match args.action {
+        None => {
+            let reader = crate::open(&path)?;
+            return context.emit(&meta::meta(&reader, &[], args.full)?, &path);
+        }
+        Some(Action::Get { key }) => {
+            let reader = crate::open(&path)?;
+            let list = meta::meta(&reader, &key, args.full)?;
+            return if key.len() == 1 { context.emit(&Single(list), &path) } else { context.emit(&list, &path) };
+        }
+        Some(Action::Set { key, destination }) => (key.into_iter().map(Change::Set).collect(), destination),
+        Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
+        Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
+    };
+    context.emit(&edit::edit(&path, &changes, &destination.resolve()?)?, &path)
+}
+
+fn renames(given: &[String]) -> Result<Vec<Change>> {
+    let rename = |given: &String| {
+        let (old, new) = assignment::split(given)?;
+        Ok(Change::Rename(old.to_owned(), new.to_owned()))
+    };
+    given.iter().map(rename).collect()
+}
+
+impl Report for EditReport {
+    const ROWS: Option<&'static str> = Some("changes");
+
+    fn sections(&self) -> Vec<Section> {
+        let columns = vec![Column::name("key"), Column::value("old"), Column::value("new")];
+        let cell = |value: &Option<Value>| Cell::maybe(value.as_ref(), |value| Cell::text(line(Shown { value, full: false })));
+        let rows = self.changes.iter().map(|change| vec![Cell::text(change.key.clone()), cell(&change.old), cell(&change.new)]);
+        let how = if self.fits { "the header alone, in its old place" } else { "the whole file" };
+        let size = units::bytes(self.bytes_written);
+        let footer = match &self.output {
+            Some(output) => format!("{size} written to {}", text::escape(&output.to_string_lossy())),
+            None if self.changes.is_empty() => "nothing changes".to_owned(),
+            None => format!("dry run: {size} would be written; in place, {how}"),
+        };
+        vec![Section::table("changes", columns).rows(rows).footer(footer)]
     }
 }
 

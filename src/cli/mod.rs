@@ -67,7 +67,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Count(args) => count::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Show(args) => show::run(&args, context),
-        Command::Meta(args) => meta::run(&args, context),
+        Command::Meta(args) => meta::run(args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Convert(args) => convert::run(&args, context),

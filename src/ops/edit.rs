@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::base::mmap::Map;
 use crate::base::output::{Output, Target};
-use crate::base::{Error, Result, limits, mmap, text, undo};
+use crate::base::{Error, Result, limits, text, undo};
 use crate::format::{self, Reader, Start};
 use crate::model::{Metadata, Value, assignment};
 use crate::ops::meta::Shown;
@@ -81,11 +81,10 @@ fn shown<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S
 pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
     let reader = format::open(path)?;
     let (file, map) = single_file(&reader)?;
-    let edit = format::FORMATS
-        .iter()
-        .find(|format| format.id == reader.model().format)
-        .and_then(|format| format.edit)
-        .ok_or_else(|| Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file))?;
+    let edit =
+        format::FORMATS.iter().find(|format| format.id == reader.model().format).and_then(|format| format.edit).ok_or_else(|| {
+            Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
+        })?;
     let old = &reader.model().metadata;
     let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
     let changes = differences(old, &new);
@@ -121,7 +120,8 @@ fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
     match (&reader.model().shards[..], reader.maps()) {
         ([shard], [map]) => Ok((shard.path.clone(), map.clone())),
         (shards, _) => {
-            let error = Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);
+            let error =
+                Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);
             Err(error.hint("`weigh convert` with --metadata writes the whole set anew"))
         }
     }
@@ -171,7 +171,9 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
 fn read_text(path: &Path) -> Result<String> {
     let map = Map::open(path)?;
     if map.len() > limits::JSON_FILE_BYTES {
-        return Err(Error::limit(format!("expected a text of at most {} bytes, found {}", limits::JSON_FILE_BYTES, map.len())).in_file(path));
+        return Err(
+            Error::limit(format!("expected a text of at most {} bytes, found {}", limits::JSON_FILE_BYTES, map.len())).in_file(path)
+        );
     }
     String::from_utf8(map.bytes().to_vec()).map_err(|_| Error::argument("expected text in UTF-8, found other bytes").in_file(path))
 }

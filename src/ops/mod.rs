@@ -3,6 +3,7 @@
 pub mod assignment;
 pub mod convert;
 pub mod count;
+pub mod edit;
 pub mod hash;
 pub mod info;
 pub mod known;

@@ -4,6 +4,7 @@ mod bad_gguf;
 mod bad_safetensors;
 mod build;
 mod codecs;
+mod edit;
 mod golden;
 mod hostile;
 mod json_shapes;
