@@ -16,6 +16,7 @@ mod completions;
 mod context;
 mod convert;
 mod count;
+mod diff;
 mod formats;
 mod hash;
 mod info;
@@ -51,6 +52,7 @@ enum Command {
     Stats(stats::Args),
     Show(show::Args),
     Meta(meta::Args),
+    Diff(diff::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Convert(convert::Args),
@@ -65,6 +67,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Info(args) => info::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Count(args) => count::run(&args, context),
+        Command::Diff(args) => diff::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Show(args) => show::run(&args, context),
         Command::Meta(args) => meta::run(args, context),

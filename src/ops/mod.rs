@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod convert;
 pub mod count;
 pub mod edit;
+pub mod diff;
 pub mod hash;
 pub mod info;
 pub mod known;

@@ -13,7 +13,7 @@ use crate::model::{DType, ElemType, TensorInfo};
 
 /// What a [`Step`] is made of, ready to be asked for ranges.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Body<'a> {
+pub(in crate::ops) struct Body<'a> {
     reader: &'a Reader,
     source: Stored<'a>,
 }
@@ -29,7 +29,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// There is no such tensor, or its elements are not as many as those of the step.
-    pub(super) fn new(reader: &'a Reader, step: &'a Step) -> Result<Self> {
+    pub(in crate::ops) fn new(reader: &'a Reader, step: &'a Step) -> Result<Self> {
         let (source, elements) = match &step.source {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
@@ -46,7 +46,7 @@ impl<'a> Body<'a> {
     }
 
     /// The type in which the elements are at hand.
-    pub(super) fn elem(&self) -> ElemType {
+    pub(in crate::ops) fn elem(&self) -> ElemType {
         match self.source {
             Stored::Whole(tensor) => tensor.elem,
             Stored::Made(origin) => ElemType::Known(origin.dtype()),
@@ -54,7 +54,7 @@ impl<'a> Body<'a> {
     }
 
     /// The stored tensor, if the elements are those of one in their order.
-    pub(super) fn whole(&self) -> Option<&'a TensorInfo> {
+    pub(in crate::ops) fn whole(&self) -> Option<&'a TensorInfo> {
         match self.source {
             Stored::Whole(tensor) => Some(tensor),
             Stored::Made(_) => None,
@@ -65,7 +65,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// The range lies outside or cuts a block, or cannot be read.
-    pub(super) fn bytes(&self, start: u64, elements: u64) -> Result<Cow<'a, [u8]>> {
+    pub(in crate::ops) fn bytes(&self, start: u64, elements: u64) -> Result<Cow<'a, [u8]>> {
         let dtype = self.dtype()?;
         let at = |element: u64| dtype.bytes_for(element);
         let end = num::add(start, elements, "the end of a range")?;
@@ -91,7 +91,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// The values of the type cannot be read; or the range lies outside.
-    pub(super) fn values(&self, start: u64, out: &mut [f32]) -> Result<()> {
+    pub(in crate::ops) fn values(&self, start: u64, out: &mut [f32]) -> Result<()> {
         let dtype = self.dtype()?;
         let codec = codec(dtype).ok_or_else(|| unreadable(ElemType::Known(dtype)))?;
         let block = dtype.info().block_elems;
@@ -107,6 +107,17 @@ impl<'a> Body<'a> {
             out.copy_from_slice(&blocks[skip..skip + out.len()]);
         }
         Ok(())
+    }
+
+    /// All stored bytes, of whatever type, in the byte order of the file.
+    ///
+    /// # Errors
+    /// The tensor is not stored as it is, or the size of its type is not known.
+    pub(in crate::ops) fn stored(&self) -> Result<&'a [u8]> {
+        match self.source {
+            Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..tensor.len_bytes.unwrap_or(0)),
+            Stored::Made(_) => Err(Error::argument("expected a stored tensor")),
+        }
     }
 
     fn dtype(&self) -> Result<DType> {

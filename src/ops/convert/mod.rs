@@ -1,6 +1,6 @@
 //! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
 
-mod body;
+pub(in crate::ops) mod body;
 mod keep;
 mod loss;
 pub mod metadata;

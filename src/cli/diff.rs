@@ -1,0 +1,178 @@
+//! `weigh diff`
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use crate::arch::packed;
+use crate::base::{text, units};
+use crate::cli::context::{Context, Outcome, Status};
+use crate::cli::options::SelectionArgs;
+use crate::cli::progress::Progress;
+use crate::ops::diff::{self, Diff, Kind, Options, TensorRow};
+use crate::render::{Audience, Cell, Column, Report, Section, Tone};
+
+/// Compare two models: names, shapes, types, metadata, values
+///
+/// Tensors are matched by canonical name, across formats, types and shards: a Hugging Face folder and its GGUF meet tensor for tensor.
+/// Exit status 1 when they differ.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh diff model-f16.gguf model-q4_k_m.gguf
+  weigh diff base-folder tuned-folder --filter '*.mlp.*'
+  weigh diff folder model.gguf --tolerance 0.01
+  weigh diff a.safetensors b.safetensors --quick")]
+pub(super) struct Args {
+    /// The one model
+    a: PathBuf,
+    /// The other model
+    b: PathBuf,
+    /// Names, shapes, types, metadata, and bytes of equal types only
+    #[arg(long)]
+    quick: bool,
+    /// Values may differ by this relative root mean square; types and metadata then do not count
+    #[arg(long, value_name = "X", conflicts_with = "quick")]
+    tolerance: Option<f64>,
+    /// Tensors that are equal as well
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let selection = args.selection.resolve()?;
+    let a = packed::unpacked(crate::open(&args.a)?)?;
+    let b = packed::unpacked(crate::open(&args.b)?)?;
+    let progress = Progress::new(diff::work(&a, &b), context.quiet());
+    let wanted = |name: &str| selection.matches(name);
+    let options =
+        Options { quick: args.quick, tolerance: args.tolerance, wanted: Some(&wanted), progress: Some(&|bytes| progress.add(bytes)) };
+    let report = diff::diff(&a, &b, &options);
+    progress.finish();
+    let report = Seen { diff: report?, all: args.all };
+    context.emit(&report, &args.a)?;
+    Ok(if report.diff.differ { Status::Found } else { Status::Done })
+}
+
+/// The report, and whether people see equal tensors.
+struct Seen {
+    diff: Diff,
+    all: bool,
+}
+
+impl serde::Serialize for Seen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.diff.serialize(serializer)
+    }
+}
+
+/// How many rows of a list of names people see.
+const SHOWN: usize = 20;
+
+fn figure(value: Option<f64>, digits: usize) -> Cell {
+    Cell::maybe(value, |value| Cell::float(value, digits))
+}
+
+fn cells(row: &TensorRow) -> Vec<Cell> {
+    let equal = match row.equal {
+        None => Cell::empty(),
+        Some(true) => Cell::flag(true).tone(Tone::Good),
+        Some(false) => Cell::flag(false).tone(Tone::Caution),
+    };
+    vec![
+        Cell::text(row.name.clone()),
+        Cell::text(row.dtype_a.to_string()),
+        Cell::text(row.dtype_b.to_string()),
+        equal,
+        Cell::maybe(row.changed, Cell::share),
+        figure(row.max_abs, 4),
+        figure(row.rmse, 4),
+        figure(row.relative_rmse, 4),
+        figure(row.cosine, 6),
+        figure(row.snr_db, 4),
+    ]
+}
+
+fn value(value: &Json) -> Cell {
+    let text_of = |value: &Json| match value {
+        Json::String(value) => text::shorten_to(value, 200).into_owned(),
+        other => other.to_string(),
+    };
+    match value {
+        Json::Null => Cell::empty(),
+        Json::Object(array) => {
+            let values =
+                array.get("values").and_then(Json::as_array).map(|values| values.iter().map(text_of).collect::<Vec<_>>().join(", "));
+            let from = array.get("from").and_then(Json::as_u64).map(|from| format!(" from {from}")).unwrap_or_default();
+            let of = array.get("type").and_then(Json::as_str).unwrap_or_default();
+            let len = array.get("len").and_then(Json::as_u64).unwrap_or_default();
+            Cell::text(format!("{} {of}{from}: {}", units::grouped(len), values.unwrap_or_default()))
+        }
+        other => Cell::text(text_of(other)),
+    }
+}
+
+fn names(key: &'static str, title: &str, names: &[String]) -> Option<Section> {
+    let more = names.len().saturating_sub(SHOWN);
+    let rows = names.iter().take(SHOWN).map(|name| vec![Cell::text(name.clone())]);
+    let table = Section::table(key, vec![Column::name("name")]).titled(title).rows(rows).only(Audience::People);
+    (!names.is_empty()).then(|| if more > 0 { table.footer(format!("and {more} more")) } else { table })
+}
+
+impl Report for Seen {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    fn sections(&self) -> Vec<Section> {
+        let diff = &self.diff;
+        let mut sections = Vec::new();
+        let columns = vec![
+            Column::name("name"),
+            Column::text("dtype_a").titled("a"),
+            Column::text("dtype_b").titled("b"),
+            Column::text("equal").optional(),
+            Column::number("changed").optional(),
+            Column::number("max_abs"),
+            Column::number("rmse"),
+            Column::number("relative_rmse").titled("rel. rmse"),
+            Column::number("cosine"),
+            Column::number("snr_db").titled("snr dB"),
+        ];
+        // Scripts get every tensor; people those that are not equal.
+        let seen = |row: &&TensorRow| self.all || row.equal != Some(true);
+        let table = Section::table("tensors", columns.clone()).rows(diff.tensors.iter().map(cells)).only(Audience::Scripts);
+        sections.push(table);
+        let rows: Vec<Vec<Cell>> = diff.tensors.iter().filter(seen).map(cells).collect();
+        let equal = diff.tensors.len() - rows.len();
+        if !rows.is_empty() {
+            let table = Section::table("tensors", columns).rows(rows).only(Audience::People);
+            sections.push(if equal > 0 { table.footer(format!("and {equal} tensors of equal values; --all shows them")) } else { table });
+        }
+        sections.extend(names("only_a", "Only in the first", &diff.only_a));
+        sections.extend(names("only_b", "Only in the second", &diff.only_b));
+        if !diff.shapes.is_empty() {
+            let rows =
+                diff.shapes.iter().map(|row| vec![Cell::text(row.name.clone()), Cell::shape(&row.shape_a), Cell::shape(&row.shape_b)]);
+            let columns = vec![Column::name("name"), Column::text("a"), Column::text("b")];
+            sections.push(Section::table("shapes", columns).titled("Of other shapes").rows(rows).only(Audience::People));
+        }
+        if !diff.metadata.is_empty() {
+            let rows = diff.metadata.iter().map(|row| vec![Cell::text(row.key.clone()), value(&row.a), value(&row.b)]);
+            let columns = vec![Column::name("key"), Column::value("a"), Column::value("b")];
+            sections.push(Section::table("metadata", columns).titled("Metadata").rows(rows).only(Audience::People));
+        }
+        let changed: Vec<_> = diff.verdict.components.iter().filter(|change| change.changed > 0).collect();
+        if !changed.is_empty() {
+            let rows = changed.iter().map(|change| {
+                let of = format!("{} of {}", change.changed, change.tensors);
+                vec![Cell::text(change.component.name()), Cell::text(of), figure(change.relative_rmse, 4)]
+            });
+            let columns = vec![Column::text("component"), Column::number("changed"), Column::number("relative_rmse").titled("rel. rmse")];
+            sections.push(Section::table("components", columns).titled("By component").rows(rows).only(Audience::People));
+        }
+        sections.extend(diff.notes.iter().map(|note| Section::text(text::escape(note).into_owned())));
+        let mark = if diff.verdict.kind == Kind::Identical { "=" } else { "≠" };
+        sections.push(Section::text(format!("{mark} {}", diff.verdict.text)));
+        sections
+    }
+}

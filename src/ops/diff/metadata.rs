@@ -1,0 +1,103 @@
+//! Metadata of two models compared, key by key.
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use crate::model::{Array, Metadata, Value};
+
+/// How many elements of an array are shown.
+const SHOWN: u64 = 8;
+
+/// A key whose value differs, or that one side lacks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MetadataRow {
+    /// The key.
+    pub key: String,
+    /// The first model's value; null where it has none. Arrays are `{type, len, values}`, from the first element that differs.
+    pub a: Json,
+    /// The second model's value.
+    pub b: Json,
+}
+
+/// The keys that differ, in the order of the first and then of the second.
+pub(super) fn compare(a: &Metadata, b: &Metadata) -> Vec<MetadataRow> {
+    let mut rows = Vec::new();
+    for (key, value) in a.iter() {
+        match b.get(key) {
+            Some(other) if other == value || both_nan(value, other) => {}
+            other => {
+                let from = other.map_or(0, |other| first_difference(value, other));
+                rows.push(MetadataRow {
+                    key: key.to_owned(),
+                    a: json(value, from),
+                    b: other.map_or(Json::Null, |other| json(other, from)),
+                });
+            }
+        }
+    }
+    let only_b = b.iter().filter(|(key, _)| a.get(key).is_none());
+    rows.extend(only_b.map(|(key, value)| MetadataRow { key: key.to_owned(), a: Json::Null, b: json(value, 0) }));
+    rows
+}
+
+fn both_nan(a: &Value, b: &Value) -> bool {
+    a.value_type() == b.value_type() && a.as_f64().is_some_and(f64::is_nan) && b.as_f64().is_some_and(f64::is_nan)
+}
+
+/// The index of the first element in which two arrays differ.
+fn first_difference(a: &Value, b: &Value) -> u64 {
+    let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return 0 };
+    let same = a.iter().zip(b.iter()).take_while(|(a, b)| matches!((a, b), (Ok(a), Ok(b)) if a == b)).count() as u64;
+    if same < a.len().min(b.len()) { same } else { 0 }
+}
+
+fn json(value: &Value, from: u64) -> Json {
+    match value {
+        Value::String(text) => json!(text),
+        Value::Bool(value) => json!(value),
+        Value::Array(array) => elements(array, from),
+        Value::F32(value) => json!(value),
+        Value::F64(value) => json!(value),
+        Value::I64(value) => json!(value),
+        Value::I8(value) => json!(value),
+        Value::I16(value) => json!(value),
+        Value::I32(value) => json!(value),
+        other => json!(other.as_u64()),
+    }
+}
+
+fn elements(array: &Array, from: u64) -> Json {
+    let shown: Vec<Json> =
+        array.iter().skip(from as usize).take(SHOWN as usize).map_while(|value| value.ok()).map(|value| json(&value, 0)).collect();
+    let mut found = json!({"type": array.elem().name(), "len": array.len(), "values": shown});
+    if from > 0 {
+        found["from"] = json!(from);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let array =
+            |values: &[u32]| Value::Array(Array::new(crate::model::ValueType::U32, values.iter().map(|&v| Value::U32(v)).collect()));
+        let (mut a, mut b) = (Metadata::new(), Metadata::new());
+        for (key, left, right) in [
+            ("same", Some(Value::F32(f32::NAN)), Some(Value::F32(f32::NAN))),
+            ("type", Some(Value::U32(1)), Some(Value::I32(1))),
+            ("array", Some(array(&[1, 2, 3])), Some(array(&[1, 9, 3]))),
+            ("a", Some(Value::Bool(true)), None),
+            ("b", None, Some(Value::String("x".into()))),
+        ] {
+            left.into_iter().for_each(|value| a.insert(key, value).unwrap());
+            right.into_iter().for_each(|value| b.insert(key, value).unwrap());
+        }
+        let rows = compare(&a, &b);
+        assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["type", "array", "a", "b"]);
+        assert_eq!(rows[1].b, json!({"type": "u32", "len": 3, "values": [9, 3], "from": 1}));
+        assert_eq!((&rows[2].b, &rows[3].b), (&Json::Null, &json!("x")));
+    }
+}

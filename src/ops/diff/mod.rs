@@ -1,0 +1,372 @@
+//! Two models compared: names, shapes, types, metadata, values.
+//!
+//! Tensors are matched by canonical name. Where one side is a Hugging Face folder and the other a GGUF, the folder is seen as the GGUF
+//! that it would become, so that names, layouts and keys meet. Both sides are streamed: equal bytes are told without decoding; what
+//! differs is decoded in fixed chunks, whose sums are joined in order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::arch::components::{self, Component};
+use crate::arch::{Step, to_gguf};
+use crate::base::Result;
+use crate::format::Reader;
+use crate::model::{ElemType, Metadata};
+use crate::ops::convert::body::Body;
+use crate::ops::convert::quality::Sums;
+
+mod metadata;
+mod verdict;
+
+pub use metadata::MetadataRow;
+pub use verdict::{ComponentChange, Kind, Verdict};
+
+/// How many elements are decoded at a time: a multiple of every block.
+const CHUNK: u64 = 1 << 16;
+
+/// How many elements one thread takes at a time.
+const SPAN: u64 = 1 << 21;
+
+/// What is asked of [`diff`].
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Compares names, shapes, types, metadata, and bytes where both sides have the same type; decodes nothing.
+    pub quick: bool,
+    /// Values may differ by this relative root mean square, and types and metadata in any way, and the models still count as equal.
+    pub tolerance: Option<f64>,
+    /// Which tensors are compared, by canonical name.
+    pub wanted: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
+    /// Told how many bytes have been compared since it was last called.
+    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+}
+
+/// What [`diff`] found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Diff {
+    /// `weigh.diff.v1`.
+    pub schema: &'static str,
+    /// Whether nothing differs at all.
+    pub identical: bool,
+    /// What the pair looks like.
+    pub verdict: Verdict,
+    /// Tensors that only the first model has.
+    pub only_a: Vec<String>,
+    /// Tensors that only the second model has.
+    pub only_b: Vec<String>,
+    /// Tensors that both have in different shapes: their values are not compared.
+    pub shapes: Vec<ShapeRow>,
+    /// Metadata that differs, where both sides have the same sort.
+    pub metadata: Vec<MetadataRow>,
+    /// Tensors that both have, in the order of the first.
+    pub tensors: Vec<TensorRow>,
+    /// What to know about how they were compared.
+    pub notes: Vec<String>,
+    /// Whether the two count as different: by anything, or by more than the tolerance.
+    #[serde(skip)]
+    pub differ: bool,
+}
+
+/// A tensor of two shapes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShapeRow {
+    /// Its canonical name.
+    pub name: String,
+    /// Its dimensions in the first model, outermost first.
+    pub shape_a: Vec<u64>,
+    /// Its dimensions in the second model, outermost first.
+    pub shape_b: Vec<u64>,
+}
+
+/// A tensor that both have. A figure that is no number, or was not asked for, is null.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TensorRow {
+    /// Its canonical name.
+    pub name: String,
+    /// Its type in the first model.
+    pub dtype_a: ElemType,
+    /// Its type in the second model.
+    pub dtype_b: ElemType,
+    /// Whether every value is the same; null where that was not looked at.
+    pub equal: Option<bool>,
+    /// The largest difference, as an absolute value.
+    pub max_abs: Option<f64>,
+    /// The root of the mean square of the differences.
+    pub rmse: Option<f64>,
+    /// The same over the root of the mean square of the first model's values.
+    pub relative_rmse: Option<f64>,
+    /// The cosine of the angle between both, as vectors.
+    pub cosine: Option<f64>,
+    /// `10 log10(sum of squares of the first / sum of squared differences)`, in decibels.
+    pub snr_db: Option<f64>,
+    /// The share of the elements that differ.
+    pub changed: Option<f64>,
+    /// Where it belongs, told from its name.
+    #[serde(skip)]
+    pub component: Component,
+    /// The number of its layer.
+    #[serde(skip)]
+    pub layer: Option<u64>,
+    /// How many elements it has.
+    #[serde(skip)]
+    pub elements: u64,
+    /// How many dimensions it has.
+    #[serde(skip)]
+    pub dimensions: usize,
+}
+
+/// One model, as it is compared.
+struct Side<'r> {
+    reader: &'r Reader,
+    steps: Vec<Step>,
+    metadata: Metadata,
+}
+
+impl<'r> Side<'r> {
+    /// Tensors under their own names.
+    fn plain(reader: &'r Reader) -> Result<Self> {
+        let model = reader.model();
+        let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<_>>()?;
+        Ok(Self { reader, steps, metadata: model.metadata.clone() })
+    }
+
+    /// A Hugging Face folder as the GGUF that it would become.
+    fn as_gguf(reader: &'r Reader) -> Result<Self> {
+        let draft = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
+        Ok(Self { reader, steps: draft.steps, metadata: draft.metadata })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
+    }
+}
+
+/// Both models under names that meet, and whether their metadata can be compared.
+fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
+    let (mut left, mut right) = (Side::plain(a)?, Side::plain(b)?);
+    let is_gguf = |reader: &Reader| reader.model().format == "gguf";
+    if is_gguf(a) == is_gguf(b) {
+        return Ok((left, right, true));
+    }
+    let names: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
+    if right.steps.iter().any(|step| names.contains(step.name.as_str())) {
+        return Ok((left, right, false)); // moved under their own names
+    }
+    let (folder, side) = if is_gguf(a) { (b, &mut right) } else { (a, &mut left) };
+    match Side::as_gguf(folder) {
+        Ok(translated) => *side = translated,
+        Err(error) => {
+            notes.push(format!("names are compared as they are: {error}"));
+            return Ok((left, right, false));
+        }
+    }
+    notes.push("the Hugging Face folder is compared as the GGUF that it would become".to_owned());
+    Ok((left, right, true))
+}
+
+/// A tensor that both have.
+struct Pair<'s> {
+    name: &'s str,
+    a: Body<'s>,
+    b: Body<'s>,
+    elements: u64,
+    dimensions: usize,
+}
+
+/// What was found of one pair.
+#[derive(Clone, Default)]
+struct Found {
+    sums: Sums,
+    changed: u64,
+}
+
+/// Compares two open models.
+///
+/// # Errors
+/// Values of either cannot be read.
+pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
+    let mut notes = Vec::new();
+    let (left, right, comparable) = meet(a, b, &mut notes)?;
+    let wanted = |step: &&Step| options.wanted.is_none_or(|wanted| wanted(&step.name));
+    let in_b: HashMap<&str, &Step> = right.steps.iter().filter(wanted).map(|step| (step.name.as_str(), step)).collect();
+    let in_a: HashSet<&str> = left.steps.iter().filter(wanted).map(|step| step.name.as_str()).collect();
+    let (mut only_a, mut shapes, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    for step in left.steps.iter().filter(wanted) {
+        let Some(other) = in_b.get(step.name.as_str()) else {
+            only_a.push(step.name.clone());
+            continue;
+        };
+        if squeezed(&step.shape) != squeezed(&other.shape) {
+            shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone() });
+            continue;
+        }
+        pairs.push(Pair {
+            name: &step.name,
+            a: Body::new(left.reader, step)?,
+            b: Body::new(right.reader, other)?,
+            elements: step.elements()?,
+            dimensions: step.shape.len(),
+        });
+    }
+    let only_b: Vec<String> =
+        right.steps.iter().filter(wanted).filter(|step| !in_a.contains(step.name.as_str())).map(|step| step.name.clone()).collect();
+
+    let same = same_bytes(&pairs, options)?;
+    let measured = if options.quick { vec![None; pairs.len()] } else { measure(&pairs, &same, options)? };
+    let tensors: Vec<TensorRow> =
+        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
+
+    let metadata = if comparable { metadata::compare(&left.metadata, &right.metadata) } else { Vec::new() };
+    let verdict = verdict::verdict(&verdict::Evidence {
+        tensors: &tensors,
+        sums: &measured.iter().map(|found| found.as_ref().map(|found| found.sums)).collect::<Vec<_>>(),
+        only: (&only_a, &only_b),
+        shapes: shapes.len(),
+        metadata: metadata.len(),
+        formats: [a.model().format, b.model().format],
+        bytes: [left.bytes(), right.bytes()],
+    });
+    let alike = only_a.is_empty() && only_b.is_empty() && shapes.is_empty();
+    let identical = verdict.kind == Kind::Identical;
+    let differ = match options.tolerance {
+        None => !identical,
+        Some(tolerance) => !(alike && tensors.iter().all(|row| within(row, tolerance))),
+    };
+    Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, notes, differ })
+}
+
+fn within(row: &TensorRow, tolerance: f64) -> bool {
+    row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
+}
+
+/// The dimensions that are not 1: formats differ in whether they keep those.
+fn squeezed(shape: &[u64]) -> Vec<u64> {
+    shape.iter().copied().filter(|&dim| dim != 1).collect()
+}
+
+/// The pieces of every pair that is wanted, in order.
+fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)> {
+    let starts = |elements: u64| (0..elements.max(1)).step_by(SPAN as usize);
+    (0..pairs.len()).filter(|&pair| wanted(pair)).flat_map(|pair| starts(pairs[pair].elements).map(move |start| (pair, start))).collect()
+}
+
+/// Whether the bytes of each pair are the same; `None` where the types differ.
+fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
+    let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
+    let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
+    spans(pairs, alike).into_par_iter().try_for_each(|(number, start)| -> Result<()> {
+        let pair = &pairs[number];
+        if differ[number].load(Ordering::Relaxed) {
+            return Ok(()); // one difference is enough
+        }
+        let elements = SPAN.min(pair.elements - start);
+        let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
+            (ElemType::Unknown { .. }, Some(a), Some(b)) => a.len_bytes == b.len_bytes && pair.a.stored()? == pair.b.stored()?,
+            _ => {
+                let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
+                if let Some(progress) = options.progress {
+                    progress(a.len() as u64);
+                }
+                a == b
+            }
+        };
+        if !same {
+            differ[number].store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    })?;
+    Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
+}
+
+/// The figures of the pairs whose bytes are not the same.
+fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
+    let known = |pair: &Pair<'_>| pair.a.elem().known().is_some() && pair.b.elem().known().is_some();
+    let spans = spans(pairs, |pair| same[pair] != Some(true) && known(&pairs[pair]));
+    let parts: Vec<Found> = spans
+        .par_iter()
+        .map(|&(number, start)| {
+            let pair = &pairs[number];
+            let (mut a, mut b) = (vec![0.0; CHUNK as usize], vec![0.0; CHUNK as usize]);
+            let end = pair.elements.min(start + SPAN);
+            let mut found = Found::default();
+            for first in (start..end).step_by(CHUNK as usize) {
+                let len = CHUNK.min(end - first) as usize;
+                let (a, b) = (&mut a[..len], &mut b[..len]);
+                pair.a.values(first, a).and_then(|()| pair.b.values(first, b)).map_err(|error| error.in_tensor(pair.name))?;
+                found.changed += differing(a, b);
+                found.sums.join(&Sums::of(a, b));
+            }
+            if let (Some(progress), Some(dtype)) = (options.progress, pair.a.elem().known()) {
+                progress(((end - start) as f64 * dtype.bits_per_weight() / 8.0) as u64);
+            }
+            Ok(found)
+        })
+        .collect::<Result<_>>()?;
+    let mut all: Vec<Option<Found>> = vec![None; pairs.len()];
+    for ((pair, _), part) in spans.iter().zip(parts) {
+        let found = all[*pair].get_or_insert_default();
+        found.changed += part.changed;
+        found.sums.join(&part.sums);
+    }
+    Ok(all)
+}
+
+/// How many values differ. What is not finite and the same on both sides is taken out, so that it does not spoil the sums.
+fn differing(a: &mut [f32], b: &mut [f32]) -> u64 {
+    let mut changed = 0;
+    let mut odd = false;
+    for (a, b) in a.iter().zip(b.iter()) {
+        changed += u64::from(a != b);
+        odd |= !(a - b).is_finite();
+    }
+    if odd {
+        for (a, b) in a.iter_mut().zip(b.iter_mut()) {
+            let both_nan = a.is_nan() && b.is_nan();
+            changed -= u64::from(both_nan);
+            if both_nan || (a.is_infinite() && a == b) {
+                (*a, *b) = (0.0, 0.0);
+            }
+        }
+    }
+    changed
+}
+
+fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
+    let place = components::place(pair.name);
+    let mut row = TensorRow {
+        name: pair.name.to_owned(),
+        dtype_a: pair.a.elem(),
+        dtype_b: pair.b.elem(),
+        equal: same,
+        max_abs: None,
+        rmse: None,
+        relative_rmse: None,
+        cosine: None,
+        snr_db: None,
+        changed: None,
+        component: place.component,
+        layer: place.layer,
+        elements: pair.elements,
+        dimensions: pair.dimensions,
+    };
+    if same == Some(true) {
+        (row.max_abs, row.rmse, row.relative_rmse, row.cosine, row.changed) = (Some(0.0), Some(0.0), Some(0.0), Some(1.0), Some(0.0));
+    } else if let Some(found) = found {
+        // Same values in other bytes (another type, a zero of the other sign) are equal.
+        row.equal = Some(found.changed == 0);
+        row.changed = Some(found.changed as f64 / pair.elements.max(1) as f64);
+        if let Some(quality) = found.sums.quality() {
+            (row.max_abs, row.rmse, row.relative_rmse) = (quality.max_abs, quality.rmse, quality.relative_rmse);
+            (row.cosine, row.snr_db) = (quality.cosine, quality.snr_db);
+        }
+    }
+    row
+}
+
+/// The sum of both models' bytes: how much [`diff`] will tell of at least.
+pub fn work(a: &Reader, b: &Reader) -> u64 {
+    let bytes = |reader: &Reader| reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).sum::<u64>();
+    bytes(a).max(bytes(b))
+}
