@@ -6,6 +6,7 @@ mod build;
 mod codecs;
 mod edit;
 mod golden;
+mod diff;
 mod hostile;
 mod json_shapes;
 mod packed;
