@@ -10,6 +10,7 @@ pub mod folder;
 pub mod general;
 pub mod imatrix;
 pub mod keys;
+pub mod lora;
 pub mod mapping;
 pub mod model_id;
 pub mod origin;

@@ -19,12 +19,14 @@ mod count;
 mod diff;
 mod formats;
 mod hash;
+mod hist;
 mod info;
 mod ls;
 mod man;
 mod meta;
 mod options;
 mod progress;
+mod report;
 mod show;
 mod stats;
 mod types;
@@ -52,7 +54,9 @@ enum Command {
     Stats(stats::Args),
     Show(show::Args),
     Meta(meta::Args),
+    Hist(hist::Args),
     Diff(diff::Args),
+    Report(report::Args),
     Verify(verify::Args),
     Hash(hash::Args),
     Convert(convert::Args),
@@ -67,6 +71,8 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Info(args) => info::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Count(args) => count::run(&args, context),
+        Command::Hist(args) => hist::run(&args, context),
+        Command::Report(args) => report::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Show(args) => show::run(&args, context),

@@ -1,0 +1,84 @@
+//! `weigh report`
+
+use std::path::{Path, PathBuf};
+
+use crate::arch::packed;
+use crate::base::Result;
+use crate::base::output::{Output, Target};
+use crate::cli::context::{Context, Outcome, Status};
+use crate::cli::progress::Progress;
+use crate::format::Reader;
+use crate::ops::{count, diff, info, stats};
+use crate::render::html;
+
+/// One self-contained HTML page with pictures, of one model or of two
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh report model.gguf -o model.html
+  weigh report model-f16.gguf model-q4_k_m.gguf -o cost.html")]
+pub(super) struct Args {
+    /// Model: a file, a folder or one part of a set
+    a: PathBuf,
+    /// Another model, to be compared with it
+    b: Option<PathBuf>,
+    /// The page; standard output if not given
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a page that is there already
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// A quick look: about a million elements of each tensor
+    #[arg(long, conflicts_with = "b")]
+    sample: bool,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let (page, inputs) = match &args.b {
+        None => one(args, context)?,
+        Some(b) => two(&args.a, b, context)?,
+    };
+    match &args.output {
+        None => context.out().write_all(page.as_bytes())?,
+        Some(path) => {
+            let mut output = Output::begin(vec![Target { path: path.clone(), bytes: page.len() as u64 }], args.force, &inputs)?;
+            output.write(0, page.as_bytes())?;
+            output.commit()?;
+        }
+    }
+    Ok(Status::Done)
+}
+
+/// The files of a model.
+fn files(reader: &Reader) -> impl Iterator<Item = PathBuf> + '_ {
+    reader.model().shards.iter().map(|shard| shard.path.clone())
+}
+
+fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+    let stored = crate::open(&args.a)?;
+    let (info, count) = (info::info(&stored)?, count::count(&stored)?);
+    let reader = packed::unpacked(stored)?;
+    let tensors: Vec<_> = reader.model().tensors.iter().collect();
+    let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
+    let options = stats::Options {
+        sample: args.sample.then_some(stats::SAMPLE),
+        progress: Some(&|bytes| progress.add(bytes)),
+        ..stats::Options::default()
+    };
+    let stats = stats::stats(&reader, &tensors, &options);
+    progress.finish();
+    let page = html::model(&html::ModelPage { info: &info, count: &count, stats: &stats? });
+    Ok((page, files(&reader).collect()))
+}
+
+fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+    let (a, b) = (crate::open(a)?, crate::open(b)?);
+    let infos = [info::info(&a)?, info::info(&b)?];
+    let counts = [count::count(&a)?, count::count(&b)?];
+    let (a, b) = (packed::unpacked(a)?, packed::unpacked(b)?);
+    let progress = Progress::new(diff::work(&a, &b), context.quiet());
+    let options = diff::Options { progress: Some(&|bytes| progress.add(bytes)), ..diff::Options::default() };
+    let diff = diff::diff(&a, &b, &options);
+    progress.finish();
+    let page = html::pair(&html::PairPage { infos: [&infos[0], &infos[1]], counts: [&counts[0], &counts[1]], diff: &diff? });
+    Ok((page, files(&a).chain(files(&b)).collect()))
+}

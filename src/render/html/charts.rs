@@ -1,0 +1,196 @@
+//! Charts as SVG. Numbers are written beside the shapes, so that nothing needs a pointer.
+
+use std::fmt::Write;
+
+use super::escape;
+
+/// How many colours there are.
+const COLOURS: usize = 8;
+
+/// Parts of a whole, in rows of stacked bars.
+pub(super) struct Stacks<'a> {
+    /// What the chart shows, for those who do not see it.
+    pub title: &'a str,
+    /// The names of the parts, in the order of their colours.
+    pub parts: Vec<String>,
+    /// The rows: a label, the size of each part, and what is written at the end.
+    pub rows: Vec<(String, Vec<f64>, String)>,
+}
+
+const BAR: f64 = 18.0;
+const LABEL: f64 = 70.0;
+const WIDTH: f64 = 900.0;
+const TAIL: f64 = 110.0;
+
+/// Stacked bars, the longest row as wide as the chart, with a legend.
+pub(super) fn stacks(chart: &Stacks<'_>) -> String {
+    let longest = chart.rows.iter().map(|(_, sizes, _)| sizes.iter().sum::<f64>()).fold(0.0, f64::max);
+    let height = chart.rows.len() as f64 * BAR + 4.0;
+    let mut out = legend(&chart.parts);
+    let _ = write!(out, r#"<div class="wide"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">"#, escape(chart.title));
+    for (i, (label, sizes, tail)) in chart.rows.iter().enumerate() {
+        let y = i as f64 * BAR;
+        let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, LABEL - 6.0, y + 13.0, escape(label));
+        let mut x = LABEL;
+        for (part, size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0.0) {
+            let width = if longest > 0.0 { size / longest * (WIDTH - LABEL - TAIL) } else { 0.0 };
+            let _ = write!(
+                out,
+                r#"<rect class="k{}" x="{x:.1}" y="{:.1}" width="{:.1}" height="{}"><title>{}</title></rect>"#,
+                part % COLOURS,
+                y + 2.0,
+                width.max(0.5),
+                BAR - 4.0,
+                escape(chart.parts.get(part).map_or("", String::as_str))
+            );
+            x += width;
+        }
+        let _ = write!(out, r#"<text class="soft" x="{:.1}" y="{:.0}">{}</text>"#, x + 6.0, y + 13.0, escape(tail));
+    }
+    out.push_str("</svg></div>");
+    out
+}
+
+fn legend(parts: &[String]) -> String {
+    let mut out = String::from(r#"<ul class="legend">"#);
+    for (i, part) in parts.iter().enumerate() {
+        let class = i % COLOURS;
+        let _ = write!(
+            out,
+            r#"<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect class="k{class}" width="10" height="10"/></svg> {}</li>"#,
+            escape(part)
+        );
+    }
+    out.push_str("</ul>");
+    out
+}
+
+/// Numbers in a grid, each a colour: rows are kinds of tensors, columns are layers.
+pub(super) struct Heat<'a> {
+    /// What the chart shows, for those who do not see it.
+    pub title: &'a str,
+    /// The labels of the columns.
+    pub columns: Vec<String>,
+    /// The rows: a label and a number for each column, where there is one.
+    pub rows: Vec<(String, Vec<Option<f64>>)>,
+    /// How a number is written.
+    pub write: fn(f64) -> String,
+    /// Whether colours go by the logarithm.
+    pub log: bool,
+}
+
+/// A heat map. With few columns every cell has its number; with many, the ends of the scale do.
+pub(super) fn heat(chart: &Heat<'_>) -> String {
+    const ROW: f64 = 20.0;
+    const SIDE: f64 = 190.0;
+    let scale = |value: f64| if chart.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
+    let all = || chart.rows.iter().flat_map(|(_, cells)| cells.iter().flatten().copied()).filter(|value| value.is_finite());
+    let positive = || all().filter(|value| !chart.log || *value > 0.0).map(scale);
+    let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(f64::NEG_INFINITY, f64::max));
+    let columns = chart.columns.len().max(1);
+    let numbered = columns <= 24;
+    let cell =
+        if numbered { ((WIDTH * 1.2 - SIDE) / columns as f64).clamp(38.0, 90.0) } else { ((WIDTH - SIDE) / columns as f64).max(6.0) };
+    let width = SIDE + cell * columns as f64;
+    let height = (chart.rows.len() + 1) as f64 * ROW + 4.0;
+    let mut out = String::from(r#"<div class="wide">"#);
+    let _ = write!(
+        out,
+        r#"<svg viewBox="0 0 {width:.0} {height:.0}" style="width:{width:.0}px" role="img" aria-label="{}">"#,
+        escape(chart.title)
+    );
+    let every = (columns as f64 * 24.0 / (width - SIDE)).ceil().max(1.0) as usize;
+    for (i, label) in chart.columns.iter().enumerate().filter(|(i, _)| i % every == 0) {
+        let x = SIDE + (i as f64 + 0.5) * cell;
+        let _ = write!(out, r#"<text class="soft" x="{x:.1}" y="13" text-anchor="middle">{}</text>"#, escape(label));
+    }
+    for (row, (label, cells)) in chart.rows.iter().enumerate() {
+        let y = (row + 1) as f64 * ROW;
+        let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, SIDE - 6.0, y + 14.0, escape(label));
+        for (column, value) in cells.iter().enumerate() {
+            let Some(value) = value else { continue };
+            let share = if high > low { ((scale(*value) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
+            let share = if share.is_finite() { share } else { 1.0 };
+            let x = SIDE + column as f64 * cell;
+            let written = (chart.write)(*value);
+            let _ = write!(
+                out,
+                r#"<rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="hsl({:.0} 70% {:.0}%)"><title>{} {}: {written}</title></rect>"#,
+                (cell - 1.0).max(1.0),
+                ROW - 1.0,
+                220.0 - share * 190.0,
+                86.0 - share * 36.0,
+                escape(label),
+                escape(chart.columns.get(column).map_or("", String::as_str)),
+            );
+            if numbered {
+                let _ = write!(
+                    out,
+                    r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" style="fill:#111;font-size:10px">{written}</text>"#,
+                    x + cell / 2.0,
+                    y + 13.5
+                );
+            }
+        }
+    }
+    out.push_str("</svg></div>");
+    let ends = [low, high].map(|end| (chart.write)(if chart.log { 10f64.powf(end) } else { end }));
+    if low.is_finite() {
+        let _ = write!(out, r#"<p class="soft">from {} (blue) to {} (red)</p>"#, ends[0], ends[1]);
+    }
+    out
+}
+
+/// A histogram, bare: for a cell of a table.
+pub(super) fn spark(counts: &[u64]) -> String {
+    format!(
+        r#"<svg class="spark" viewBox="0 0 {} 20" preserveAspectRatio="none" aria-hidden="true">{}</svg>"#,
+        counts.len() * 4,
+        bars(counts, 4.0, 20.0)
+    )
+}
+
+/// A histogram with its ends and its tallest bin written out. Bars are as high as the square root of the count, so that tails are seen.
+pub(super) fn histogram(counts: &[u64], low: &str, high: &str, label: &str) -> String {
+    let width = 480.0;
+    let step = width / counts.len().max(1) as f64;
+    let most = counts.iter().max().copied().unwrap_or(0);
+    format!(
+        r#"<svg viewBox="0 0 {width} 150" style="width:{width}px" role="img" aria-label="{}"><g transform="translate(0 14)">{}</g><text class="soft" x="0" y="146">{}</text><text class="soft" x="{width}" y="146" text-anchor="end">{}</text><text class="soft" x="0" y="10">largest bin {most}; heights by square root</text></svg>"#,
+        escape(label),
+        bars(counts, step, 116.0),
+        escape(low),
+        escape(high)
+    )
+}
+
+fn bars(counts: &[u64], step: f64, height: f64) -> String {
+    let most = (counts.iter().max().copied().unwrap_or(0).max(1) as f64).sqrt();
+    let mut path = String::new();
+    for (i, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let tall = ((count as f64).sqrt() / most * height).max(1.0);
+        let _ = write!(path, "M{:.1} {height}v-{tall:.1}h{:.1}v{tall:.1}z", i as f64 * step, step * 0.92);
+    }
+    format!(r#"<path class="bar" d="{path}"/>"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped_and_shapes_are_there() {
+        let chart = Stacks { title: "a\"<b", parts: vec!["<p>".into()], rows: vec![("0".into(), vec![2.0], "2".into())] };
+        let svg = stacks(&chart);
+        assert!(svg.contains("a&quot;&lt;b") && svg.contains("&lt;p&gt;") && !svg.contains("<p>"), "{svg}");
+        let heat = heat(&Heat {
+            title: "h",
+            columns: vec!["0".into()],
+            rows: vec![("x".into(), vec![Some(0.0)])],
+            write: |v| v.to_string(),
+            log: true,
+        });
+        assert!(heat.contains("<rect"), "{heat}");
+        assert_eq!(bars(&[0, 4, 1], 10.0, 20.0).matches('M').count(), 2);
+    }
+}

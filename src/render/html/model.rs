@@ -1,0 +1,249 @@
+//! The page of one model.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::charts::{self, Heat, Stacks};
+use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
+use crate::arch::components::{Component, place};
+use crate::base::finding::Severity;
+use crate::base::units;
+use crate::ops::count::Count;
+use crate::ops::info::Info;
+use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
+
+/// What the page is made of.
+pub struct ModelPage<'a> {
+    /// What the model is.
+    pub info: &'a Info,
+    /// How many parameters it has.
+    pub count: &'a Count,
+    /// Its values, tensor by tensor.
+    pub stats: &'a Stats,
+}
+
+/// The page of one model, as HTML.
+pub fn model(data: &ModelPage<'_>) -> String {
+    let tensors = data.stats.tensors.as_deref().unwrap_or_default();
+    let mut body = head(data.info, data.count);
+    body.push_str(&parameters(data.count, tensors));
+    body.push_str(&types(tensors));
+    body.push_str(&scales(tensors));
+    body.push_str(&findings(data.stats));
+    body.push_str(&values(tensors));
+    page(&format!("{} - weigh", title(data.info)), &body)
+}
+
+pub(super) fn title(info: &Info) -> &str {
+    info.name.as_deref().or(info.architecture.as_deref()).unwrap_or(&info.path)
+}
+
+fn head(info: &Info, count: &Count) -> String {
+    let mut out = format!(
+        "<h1>{}</h1><p class=\"lead\">{} parameters, {}, {}</p>",
+        escape(title(info)),
+        escape(&info.label),
+        escape(&units::bytes(info.bytes)),
+        escape(&info.dtypes.iter().take(4).map(|row| row.dtype.clone()).collect::<Vec<_>>().join(", "))
+    );
+    out.push_str(&facts(&info_facts(info, count)));
+    out
+}
+
+/// What `info` says, as names and values.
+pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
+    let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
+    let mut rows = vec![
+        ("format", info.format.to_owned()),
+        ("architecture", info.architecture.clone().unwrap_or_default()),
+        ("parameters", units::grouped(info.parameters)),
+        ("active parameters", number(info.active_parameters.filter(|active| *active != info.parameters))),
+        ("in embeddings", units::grouped(count.embedding_parameters)),
+        ("size of the files", units::bytes(info.bytes)),
+        ("bits per weight", info.bits_per_weight.map(|bits| units::general(bits, 4)).unwrap_or_default()),
+        ("files", info.files.len().to_string()),
+        ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
+        ("licence", info.license.clone().unwrap_or_default()),
+    ];
+    if let Some(tokenizer) = &info.tokenizer {
+        let tokens = tokenizer.tokens.map(|tokens| format!(", {} tokens", units::grouped(tokens))).unwrap_or_default();
+        rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
+    }
+    let known: Vec<String> = info.hyperparameters.iter().map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+    rows.push(("hyperparameters", known.join(", ")));
+    rows
+}
+
+/// Tensors in layers, and what is outside them.
+fn layer_name(layer: Option<u64>) -> String {
+    layer.map_or_else(|| "outside".to_owned(), |layer| layer.to_string())
+}
+
+/// Rows of layers, and in each the sum over its tensors of each part.
+fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&TensorStats) -> (P, f64)) -> Vec<(Option<u64>, Vec<f64>)> {
+    let mut layers: BTreeMap<(bool, Option<u64>), Vec<f64>> = BTreeMap::new();
+    for tensor in tensors {
+        let layer = place(&tensor.name).layer;
+        let row = layers.entry((layer.is_none(), layer)).or_insert_with(|| vec![0.0; parts.len()]);
+        let (part, size) = of(tensor);
+        if let Some(at) = parts.iter().position(|other| *other == part) {
+            row[at] += size;
+        }
+    }
+    layers.into_iter().map(|((_, layer), sizes)| (layer, sizes)).collect()
+}
+
+fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
+    let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
+    let total = count.parameters.max(1) as f64;
+    let names = count.by_component.iter().map(|row| {
+        let share = units::general(row.parameters as f64 / total * 100.0, 3);
+        format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
+    });
+    let rows = by_layer(tensors, &parts, |tensor| (place(&tensor.name).component, tensor.summary.elements as f64));
+    let rows = rows.into_iter().map(|(layer, sizes)| {
+        let sum = sizes.iter().sum::<f64>();
+        (layer_name(layer), sizes, units::label(sum as u64))
+    });
+    let chart = Stacks { title: "Parameters of each layer by component", parts: names.collect(), rows: rows.collect() };
+    format!(
+        "<h2>Where the parameters are</h2><p class=\"soft\">By layer; embeddings and output are outside the layers.</p>{}",
+        charts::stacks(&chart)
+    )
+}
+
+fn types(tensors: &[TensorStats]) -> String {
+    let mut sums: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    let bytes =
+        |tensor: &TensorStats| tensor.dtype.known().map_or(0.0, |dtype| tensor.summary.elements as f64 * dtype.bits_per_weight() / 8.0);
+    for tensor in tensors {
+        let sum = sums.entry(tensor.dtype.to_string()).or_default();
+        (sum.0, sum.1) = (sum.0 + 1, sum.1 + bytes(tensor));
+    }
+    let mut sums: Vec<(String, (u64, f64))> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    let parts: Vec<usize> = (0..sums.len()).collect();
+    let part_of = |tensor: &TensorStats| sums.iter().position(|(name, _)| *name == tensor.dtype.to_string()).unwrap_or(0);
+    let rows = by_layer(tensors, &parts, |tensor| (part_of(tensor), bytes(tensor))).into_iter().map(|(layer, sizes)| {
+        let sum = sizes.iter().sum::<f64>();
+        (layer_name(layer), sizes, units::bytes(sum as u64))
+    });
+    let rows = rows.collect();
+    let names = sums.iter().map(|(name, (tensors, bytes))| format!("{name}: {tensors} tensors, {}", units::bytes(*bytes as u64))).collect();
+    let chart = Stacks { title: "Bytes of each layer by type", parts: names, rows };
+    format!("<h2>Types</h2><p class=\"soft\">Bytes by layer.</p>{}", charts::stacks(&chart))
+}
+
+fn scales(tensors: &[TensorStats]) -> String {
+    let rms = |tensor: &TensorStats| Some(tensor.summary.l2 / (tensor.summary.elements.max(1) as f64).sqrt());
+    let outlier = |tensor: &TensorStats| Some(tensor.summary.abs_max / rms(tensor)?);
+    let mut out = String::new();
+    type Measure<'m> = &'m dyn Fn(&TensorStats) -> Option<f64>;
+    let charts: [(&str, &str, Measure<'_>); 2] = [
+        ("Scale", "Root mean square of the values, by kind of tensor and layer.", &rms),
+        ("Outliers", "Largest magnitude over the root mean square, by kind of tensor and layer.", &outlier),
+    ];
+    for (heading, what, measure) in charts {
+        let (columns, rows) = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
+        if rows.is_empty() {
+            continue;
+        }
+        let chart = Heat { title: what, columns, rows, write: |value| units::general(value, 2), log: true };
+        let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart));
+    }
+    out
+}
+
+fn findings(stats: &Stats) -> String {
+    if stats.findings.is_empty() {
+        return "<h2>Worth a look</h2><p>Nothing stands out.</p>".to_owned();
+    }
+    let mut out = String::from("<h2>Worth a look</h2><ul>");
+    for finding in stats.findings.iter().take(ROWS) {
+        let word = match finding.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let tensor = finding.tensor.as_deref().unwrap_or_default();
+        let _ = write!(
+            out,
+            "<li><span class=\"{word}\">{word}</span> <code>{}</code> {}: {}</li>",
+            escape(finding.code),
+            escape(tensor),
+            escape(&finding.message)
+        );
+    }
+    out.push_str("</ul>");
+    out
+}
+
+/// The name; with it, on demand, the histogram and the percentiles.
+fn details(tensor: &TensorStats) -> String {
+    let summary = &tensor.summary;
+    let linear = &summary.histogram.linear;
+    if summary.min.is_nan() {
+        return escape(&tensor.name);
+    }
+    let percentiles =
+        PERCENTILES.iter().zip(&summary.percentiles.values).map(|(percent, value)| format!("{percent}%: {}", general(*value)));
+    let percentiles = percentiles.collect::<Vec<_>>().join(", ");
+    let error = match summary.percentiles.relative_error {
+        0.0 => String::new(),
+        error => format!(" (each within {}%)", units::general(error * 100.0, 2)),
+    };
+    let chart = charts::histogram(&linear.counts, &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
+    format!(
+        "<details><summary>{}</summary>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></details>",
+        escape(&tensor.name),
+        escape(&percentiles),
+        general(summary.kurtosis),
+        summary.zeros.map(units::grouped).unwrap_or_default()
+    )
+}
+
+fn values(tensors: &[TensorStats]) -> String {
+    let mut largest: Vec<usize> = (0..tensors.len()).collect();
+    if tensors.len() > ROWS {
+        largest.sort_by_key(|&i| std::cmp::Reverse(tensors[i].summary.elements));
+        largest.truncate(ROWS);
+        largest.sort_unstable();
+    }
+    let heads = [
+        ("name", false),
+        ("type", false),
+        ("shape", false),
+        ("elements", true),
+        ("histogram", false),
+        ("min", true),
+        ("max", true),
+        ("mean", true),
+        ("std", true),
+        ("zeros %", true),
+        ("NaN, inf", true),
+    ];
+    let rows = largest.iter().map(|&i| {
+        let (tensor, summary) = (&tensors[i], &tensors[i].summary);
+        let elements = summary.elements as f64;
+        let odd = summary.nan.zip(summary.inf).map(|(nan, inf)| (nan + inf) as f64);
+        vec![
+            Cell::html(details(tensor)),
+            Cell::text(&tensor.dtype.to_string()),
+            Cell::text(&tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")),
+            Cell::number(Some(elements), |_| units::grouped(summary.elements)),
+            Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape) }),
+            Cell::number(Some(summary.min), general),
+            Cell::number(Some(summary.max), general),
+            Cell::number(Some(summary.mean), general),
+            Cell::number(Some(summary.std), general),
+            Cell::number(summary.zeros.map(|zeros| zeros as f64 / elements.max(1.0) * 100.0), |share| units::general(share, 3)),
+            Cell::number(odd, |odd| units::general(odd, 6)),
+        ]
+    });
+    let caption = if tensors.len() > ROWS {
+        format!("The {ROWS} largest of {} tensors. A name opens its histogram.", units::grouped(tensors.len() as u64))
+    } else {
+        "Every tensor. A name opens its histogram; small pictures go from percentile 0.1 to 99.9.".to_owned()
+    };
+    format!("<h2>Tensors</h2>{}", table("tensors", &caption, &heads, rows))
+}

@@ -1,0 +1,154 @@
+//! The page of two models beside each other.
+
+use std::fmt::Write;
+
+use super::charts::{self, Heat};
+use super::model::{info_facts, title};
+use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
+use crate::base::units;
+use crate::ops::count::Count;
+use crate::ops::diff::{Diff, TensorRow};
+use crate::ops::info::Info;
+
+/// What the page is made of.
+pub struct PairPage<'a> {
+    /// What both models are.
+    pub infos: [&'a Info; 2],
+    /// How many parameters they have.
+    pub counts: [&'a Count; 2],
+    /// How they differ.
+    pub diff: &'a Diff,
+}
+
+/// The page of two models, as HTML.
+pub fn pair(data: &PairPage<'_>) -> String {
+    let [a, b] = data.infos;
+    let mut body = format!(
+        "<h1>{} and {}</h1><p class=\"lead\">{}</p>",
+        escape(title(a)),
+        escape(title(b)),
+        escape(&sentence(&data.diff.verdict.text))
+    );
+    for note in &data.diff.notes {
+        let _ = write!(body, "<p class=\"soft\">{}</p>", escape(note));
+    }
+    for (heading, (info, count)) in ["The first", "The second"].into_iter().zip(data.infos.into_iter().zip(data.counts)) {
+        let _ = write!(
+            body,
+            "<h2>{heading}: {}</h2><p class=\"soft\">{}</p>{}",
+            escape(title(info)),
+            escape(&info.path),
+            facts(&info_facts(info, count))
+        );
+    }
+    body.push_str(&components(data.diff));
+    body.push_str(&heat(&data.diff.tensors));
+    body.push_str(&rest(data.diff));
+    body.push_str(&tensors(&data.diff.tensors));
+    page(&format!("{} and {} - weigh", title(a), title(b)), &body)
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).chain(['.']).collect()).unwrap_or_default()
+}
+
+fn percent(value: f64) -> String {
+    format!("{}%", units::general(value * 100.0, 3))
+}
+
+fn components(diff: &Diff) -> String {
+    let mut out = String::from(
+        "<h2>Change by component</h2><div class=\"scroll\"><table><thead><tr><th scope=\"col\">component</th>\
+         <th scope=\"col\" class=\"n\">tensors</th><th scope=\"col\" class=\"n\">differ</th><th scope=\"col\" class=\"n\">relative error</th></tr></thead><tbody>",
+    );
+    for change in &diff.verdict.components {
+        let error = change.relative_rmse.map(percent).unwrap_or_default();
+        let name = change.component.name().replace('_', " ");
+        let _ = write!(
+            out,
+            "<tr><th scope=\"row\">{name}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{error}</td></tr>",
+            change.tensors, change.changed
+        );
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+fn heat(tensors: &[TensorRow]) -> String {
+    let (columns, rows) = by_kind(tensors.iter().map(|row| (row.name.as_str(), row.layer, row.relative_rmse)));
+    if rows.is_empty() {
+        return String::new();
+    }
+    let what = "Relative root mean square of the difference, in percent, by kind of tensor and layer.";
+    let chart = Heat { title: what, columns, rows, write: |value| units::general(value * 100.0, 2), log: true };
+    format!("<h2>Change by layer</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart))
+}
+
+/// What is on one side only, or of another shape, and metadata.
+fn rest(diff: &Diff) -> String {
+    let mut out = String::new();
+    for (heading, names) in [("Only in the first", &diff.only_a), ("Only in the second", &diff.only_b)] {
+        if !names.is_empty() {
+            let _ = write!(out, "<h2>{heading}</h2><ul>");
+            for name in names.iter().take(ROWS) {
+                let _ = write!(out, "<li>{}</li>", escape(name));
+            }
+            out.push_str("</ul>");
+        }
+    }
+    if !diff.shapes.is_empty() {
+        out.push_str("<h2>Of other shapes</h2><ul>");
+        for row in diff.shapes.iter().take(ROWS) {
+            let _ = write!(out, "<li>{}: {:?} and {:?}</li>", escape(&row.name), row.shape_a, row.shape_b);
+        }
+        out.push_str("</ul>");
+    }
+    if !diff.metadata.is_empty() {
+        let heads = [("key", false), ("first", false), ("second", false)];
+        let shown = |value: &serde_json::Value| match value {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => text.chars().take(400).collect(),
+            other => other.to_string().chars().take(400).collect(),
+        };
+        let rows = diff.metadata.iter().map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
+        let _ = write!(out, "<h2>Metadata</h2>{}", table("metadata", "Keys that differ.", &heads, rows));
+    }
+    out
+}
+
+fn tensors(tensors: &[TensorRow]) -> String {
+    let heads = [
+        ("name", false),
+        ("first", false),
+        ("second", false),
+        ("equal", false),
+        ("elements", true),
+        ("changed", true),
+        ("largest", true),
+        ("rmse", true),
+        ("relative", true),
+        ("cosine", true),
+        ("SNR dB", true),
+    ];
+    let rows = tensors.iter().take(ROWS).map(|row| {
+        vec![
+            Cell::text(&row.name),
+            Cell::text(&row.dtype_a.to_string()),
+            Cell::text(&row.dtype_b.to_string()),
+            Cell::text(match row.equal {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "",
+            }),
+            Cell::number(Some(row.elements as f64), |_| units::grouped(row.elements)),
+            Cell::number(row.changed, percent),
+            Cell::number(row.max_abs, general),
+            Cell::number(row.rmse, general),
+            Cell::number(row.relative_rmse, percent),
+            Cell::number(row.cosine, |value| units::general(value, 6)),
+            Cell::number(row.snr_db, general),
+        ]
+    });
+    format!("<h2>Tensors</h2>{}", table("tensors", "Tensors that both have.", &heads, rows))
+}
