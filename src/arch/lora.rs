@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::format::{Computed, Reader};
-use crate::model::{Class, DType, ElemType, TensorInfo};
+use crate::model::{Class, DType, TensorInfo};
 
 /// What names in an adapter start with.
 const PREFIX: &str = "base_model.model.";
@@ -221,7 +221,8 @@ impl Update {
 /// A matrix of the base with its updates.
 #[derive(Debug)]
 struct Merged {
-    base: Arc<Reader>,
+    /// The model that the matrix is in: the base, or an adapter that has it whole.
+    source: Arc<Reader>,
     tensor: TensorInfo,
     dtype: DType,
     updates: Vec<(Arc<Reader>, Update)>,
@@ -233,7 +234,7 @@ impl Computed for Merged {
         let width = self.tensor.row_elements().max(1);
         let rows = range.start / size / width..range.end.div_ceil(size).div_ceil(width);
         let named = |error: Error| error.in_tensor(&self.tensor.name);
-        let mut values = floats(&self.base, &self.tensor, rows.start * width..rows.end * width)?;
+        let mut values = floats(&self.source, &self.tensor, rows.start * width..rows.end * width)?;
         for (adapter, update) in &self.updates {
             let update = update.rows(adapter, rows.clone()).map_err(named)?;
             values.iter_mut().zip(update).for_each(|(value, change)| *value += change);
@@ -270,7 +271,7 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
     let mut model = base.model().clone();
     let mut updates: HashMap<usize, Vec<(Arc<Reader>, Update)>> = HashMap::new();
-    let mut computed: HashMap<String, Arc<dyn Computed>> = HashMap::new();
+    let mut replaced: HashMap<usize, (Arc<Reader>, TensorInfo)> = HashMap::new();
     for reader in adapters {
         let adapter = Adapter::of(&reader)?;
         let reader = Arc::new(reader);
@@ -293,18 +294,21 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
                 return Err(Error::malformed(message).in_tensor(&name));
             }
             (old.elem, old.len_bytes) = (tensor.elem, tensor.len_bytes);
-            computed.insert(old.name.clone(), Arc::new(Replaced { adapter: Arc::clone(&reader), tensor }));
+            replaced.insert(place, (Arc::clone(&reader), tensor));
         }
     }
+    let mut computed: HashMap<String, Arc<dyn Computed>> = HashMap::new();
     for (place, updates) in updates {
-        let tensor = base.model().tensors[place].clone();
+        let (source, tensor) = replaced.remove(&place).unwrap_or_else(|| (Arc::clone(&base), base.model().tensors[place].clone()));
         let dtype = tensor.elem.known().filter(|dtype| dtype.info().class == Class::Float && dtype.info().block_elems == 1);
         let dtype = dtype.ok_or_else(|| {
             let message = format!("expected a base of plain floats to merge into, found {}", tensor.elem);
             Error::unsupported(message).in_tensor(&tensor.name).hint("convert the base to F16, BF16 or F32 first")
         })?;
-        model.tensors[place].elem = ElemType::Known(dtype);
-        computed.insert(tensor.name.clone(), Arc::new(Merged { base: Arc::clone(&base), tensor, dtype, updates }));
+        computed.insert(model.tensors[place].name.clone(), Arc::new(Merged { source, tensor, dtype, updates }));
+    }
+    for (place, (adapter, tensor)) in replaced {
+        computed.insert(model.tensors[place].name.clone(), Arc::new(Replaced { adapter, tensor }));
     }
     Ok(Reader::computed(&base, model, computed))
 }

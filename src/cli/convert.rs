@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::arch::recipe::{Target, TensorType};
+use crate::arch::{lora, packed};
 use crate::base::{Error, Result, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
@@ -24,15 +25,13 @@ Examples:
   weigh convert model.safetensors model.gguf
   weigh convert model-f16.gguf model-q4_k_m.gguf --type Q4_K_M
   weigh convert model.gguf folder/ --type BF16 --shard-size 5GB
+  weigh convert base-folder adapter-folder merged.gguf --type Q8_0
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set
-    #[arg(value_name = "IN")]
-    input: PathBuf,
-    /// The file or folder to write
-    #[arg(value_name = "OUT")]
-    output: PathBuf,
+    /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
+    #[arg(value_names = ["IN", "[ADAPTER ...] OUT"], num_args = 2.., required = true)]
+    paths: Vec<PathBuf>,
     /// The format, whatever OUT is called: gguf or safetensors
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
@@ -151,8 +150,14 @@ fn size(text: &str) -> Result<u64> {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
-    let reader = crate::open(&args.input)?;
-    let plan = Plan::new(&reader, &args.output, &options)?;
+    let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
+        return Err(Error::argument("expected a model and a file or folder to write").into());
+    };
+    let mut reader = packed::unpacked(crate::open(input)?)?;
+    if !adapters.is_empty() {
+        reader = lora::merged(reader, adapters.iter().map(|path| crate::open(path)).collect::<Result<_>>()?)?;
+    }
+    let plan = Plan::new(&reader, output, &options)?;
     let report = if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
@@ -164,7 +169,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         progress.finish();
         done?
     };
-    context.emit(&report, &args.output)
+    context.emit(&report, output)
 }
 
 impl Report for ConvertReport {

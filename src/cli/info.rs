@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::count::people;
-use crate::ops::info::{self, Info};
+use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
 /// Show on one screen what model this is
@@ -51,14 +51,26 @@ impl Report for Info {
         // One file is the path that was given; many would push the rest off the screen.
         let few = (2..=MOST_FILES).contains(&files.len());
         let files_for = if few { Audience::All } else { Audience::Scripts };
-        vec![
+        let mut sections = vec![
             Section::facts("info", self.for_people()).only(Audience::People),
             Section::facts("info", self.for_scripts()).only(Audience::Scripts),
             Section::facts("hyperparameters", hyperparameters).only(Audience::Scripts),
             Section::table("dtypes", columns).rows(dtypes),
             Section::table("files", file).rows(files).only(files_for),
-        ]
+        ];
+        sections.extend(self.adapter.as_ref().map(updates));
+        sections
     }
+}
+
+/// The updates of an adapter.
+fn updates(adapter: &AdapterFacts) -> Section {
+    let columns = vec![Column::name("module"), Column::number("rank"), Column::number("scale"), Column::number("norm")];
+    let rows = adapter.updates.iter().map(|update| {
+        let scale = Cell::float(f64::from(update.scale), 4);
+        vec![Cell::text(update.module.clone()), Cell::count(update.rank), scale, Cell::float(update.norm, 4)]
+    });
+    Section::table("updates", columns).titled("What it adds: scale x B A").rows(rows)
 }
 
 /// How many files are listed.
@@ -114,6 +126,12 @@ impl Info {
         );
         add("vocabulary", self.words(&[("vocabulary", "{}")]));
         add("tokenizer", self.tokenizer());
+        if let Some(adapter) = &self.adapter {
+            let alpha = adapter.alpha.map(|alpha| format!(", alpha {}", general(alpha, 4))).unwrap_or_default();
+            add("LoRA", adapter.rank.map(|rank| Cell::text(format!("rank {rank}{alpha}"))));
+            add("updates", Some(Cell::text(adapter.target_modules.join(", "))));
+            add("made for", adapter.base_model.clone().map(Cell::text));
+        }
         add("licence", self.license.clone().map(Cell::text));
         facts
     }

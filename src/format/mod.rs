@@ -202,6 +202,11 @@ pub trait Computed: fmt::Debug + Send + Sync {
     /// # Errors
     /// What it is computed from cannot be read.
     fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>>;
+
+    /// The type to store the tensor in when nothing else is asked for, if that is not the one that it is computed in.
+    fn suggested(&self) -> Option<DType> {
+        None
+    }
 }
 
 impl Reader {
@@ -218,6 +223,11 @@ impl Reader {
     /// Whether a tensor is computed: its bytes are in no file.
     pub fn is_computed(&self, tensor: &TensorInfo) -> bool {
         self.computed.contains_key(&tensor.name)
+    }
+
+    /// The type to store a computed tensor in when nothing else is asked for, if that is not its own.
+    pub fn suggested(&self, tensor: &TensorInfo) -> Option<DType> {
+        self.computed.get(&tensor.name)?.suggested()
     }
 
     /// What is in the model.

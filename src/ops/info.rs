@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::Reader;
 use crate::arch::facts;
+use crate::arch::lora::{self, Adapter, Update};
 use crate::base::mmap::Map as FileMap;
 use crate::base::{Result, limits};
 use crate::model::{Model, Value};
@@ -44,6 +46,37 @@ pub struct Info {
     pub tokenizer: Option<Tokenizer>,
     /// The licence, as the model names it.
     pub license: Option<String>,
+    /// What is said of a LoRA adapter, if the model is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterFacts>,
+}
+
+/// A LoRA adapter.
+#[derive(Debug, Serialize)]
+pub struct AdapterFacts {
+    /// The rank of its config.
+    pub rank: Option<u64>,
+    /// `lora_alpha` of its config.
+    pub alpha: Option<f64>,
+    /// The modules that it updates, by the ends of their names.
+    pub target_modules: Vec<String>,
+    /// The model that it was made for.
+    pub base_model: Option<String>,
+    /// The updates, in the order of the file.
+    pub updates: Vec<UpdateRow>,
+}
+
+/// The update of one matrix.
+#[derive(Debug, Serialize)]
+pub struct UpdateRow {
+    /// The module whose matrix it is.
+    pub module: String,
+    /// Its rank.
+    pub rank: u64,
+    /// What the product of its factors is multiplied by.
+    pub scale: f32,
+    /// The square root of the sum of squares of what is added.
+    pub norm: f64,
 }
 
 /// One file.
@@ -111,6 +144,24 @@ pub fn info(reader: &Reader) -> Result<Info> {
         hyperparameters: facts::hyperparameters(model),
         tokenizer: tokenizer(model),
         license: license(model),
+        adapter: if lora::is_adapter(reader) {
+            Adapter::of(reader).ok().map(|adapter| adapter_facts(reader, adapter)).transpose()?
+        } else {
+            None
+        },
+    })
+}
+
+fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
+    let row = |update: &Update| {
+        Ok(UpdateRow { module: update.module.clone(), rank: update.rank, scale: update.scale, norm: update.norm(reader)? })
+    };
+    Ok(AdapterFacts {
+        rank: adapter.rank,
+        alpha: adapter.alpha,
+        target_modules: adapter.targets,
+        base_model: adapter.base,
+        updates: adapter.updates.par_iter().map(row).collect::<Result<_>>()?,
     })
 }
 

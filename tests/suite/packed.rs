@@ -62,3 +62,21 @@ fn weights_count_and_bookkeeping_does_not() {
     assert_eq!(plain, ["norm.weight"]);
     assert_eq!(packing.schemes().len(), 9, "{:?}", packing.schemes());
 }
+
+#[test]
+fn packed_weights_convert_like_any_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, packed) = (folder.path().join("out/"), Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packed"));
+    let mut err = Vec::new();
+    let arguments = ["weigh", "convert", packed.to_str().unwrap(), &format!("{}/", out.display())];
+    let _ = weigh::cli::run(arguments, &mut Vec::new(), &mut err);
+    assert_eq!(String::from_utf8(err).unwrap(), "");
+    let (found, expected) = (format::open(&out).unwrap(), fixture("packed-expected.safetensors"));
+    assert!(found.model().config.as_ref().unwrap().get("quantization_config").is_none(), "it is no longer quantised");
+    for tensor in &expected.model().tensors {
+        assert_eq!(found.model().tensor(&tensor.name).unwrap().shape, tensor.shape);
+        for (a, b) in values(&found, &tensor.name).into_iter().zip(values(&expected, &tensor.name)) {
+            assert_eq!(a, half::f16::from_f32(b).to_f32(), "{}", tensor.name);
+        }
+    }
+}

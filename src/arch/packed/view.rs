@@ -25,6 +25,10 @@ impl Computed for Unpacked {
         bytes.truncate((range.end - range.start) as usize);
         Ok(bytes)
     }
+
+    fn suggested(&self) -> Option<DType> {
+        Some(DType::F16)
+    }
 }
 
 /// The model with its packed weights as F32 under the names that they have unquantised, and without the bookkeeping. A model
@@ -59,5 +63,9 @@ pub fn unpacked(reader: Reader) -> Result<Reader> {
         }
     }
     model.tensors = tensors;
+    // What is seen is no longer quantised: a config that says so would mislead whoever loads the output.
+    if let Some(config) = model.config.as_mut().and_then(serde_json::Value::as_object_mut) {
+        config.retain(|key, _| key != "quantization_config" && key != "quantization");
+    }
     Ok(Reader::computed(&stored, model, computed))
 }

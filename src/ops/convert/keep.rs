@@ -21,10 +21,21 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool) -> Result
     let model = reader.model();
     let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
     let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
+    let beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
     let stays = !to_folder || format.id != model.format;
     let notes =
         beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
     Ok(Draft { metadata: carried(reader, format)?, steps, files: if stays { Vec::new() } else { beside }, notes })
+}
+
+/// The config as the reader tells it, where it computes tensors; other files as they are.
+fn told(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
+    let model = reader.model();
+    let config =
+        model.config.as_ref().filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.is_computed(tensor)));
+    let Some(config) = config else { return Ok(file) };
+    let bytes = serde_json::to_vec_pretty(config).map_err(|error| Error::argument(format!("cannot write config.json: {error}")))?;
+    Ok(CompanionFile { content: Content::Bytes(bytes), ..file })
 }
 
 /// The files beside the weights, by name.

@@ -47,7 +47,7 @@ pub(super) fn decide(
     let mut decided = Decided::default();
     for (step, choice) in steps.iter_mut().zip(choices) {
         let stored = Body::new(reader, step)?.elem();
-        decide_one(format, step, stored, choice, imatrix, options, &mut decided).map_err(|error| error.in_tensor(&step.name))?;
+        decide_one(reader, format, step, stored, choice, imatrix, options, &mut decided).map_err(|error| error.in_tensor(&step.name))?;
     }
     Ok(decided)
 }
@@ -99,7 +99,18 @@ fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata
     steps.iter().map(|step| recipe.uniform(&step.name)).collect()
 }
 
+/// The type that a step has if nothing is asked for: what another library packed is computed in F32, which is more than it ever held.
+fn natural(reader: &Reader, step: &Step) -> ElemType {
+    let suggested = |index: &usize| reader.model().tensors.get(*index).and_then(|tensor| reader.suggested(tensor));
+    match step.tensors().iter().find_map(suggested) {
+        Some(dtype) if !step.fixed => dtype.into(),
+        _ => step.elem,
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
 fn decide_one(
+    reader: &Reader,
     format: &Format,
     step: &mut Step,
     stored: ElemType,
@@ -108,7 +119,7 @@ fn decide_one(
     options: &Options,
     decided: &mut Decided,
 ) -> Result<()> {
-    let natural = step.elem;
+    let natural = natural(reader, step);
     // Whole numbers, truth values and unknown types are not weights: they stay.
     let is_weights = stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block));
     let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);

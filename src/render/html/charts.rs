@@ -12,7 +12,7 @@ pub(super) struct Stacks<'a> {
     /// What the chart shows, for those who do not see it.
     pub title: &'a str,
     /// The names of the parts, in the order of their colours.
-    pub parts: Vec<String>,
+    pub parts: &'a [String],
     /// The rows: a label, the size of each part, and what is written at the end.
     pub rows: Vec<(String, Vec<f64>, String)>,
 }
@@ -22,11 +22,11 @@ const LABEL: f64 = 70.0;
 const WIDTH: f64 = 900.0;
 const TAIL: f64 = 110.0;
 
-/// Stacked bars, the longest row as wide as the chart, with a legend.
+/// Stacked bars, the longest row as wide as the chart.
 pub(super) fn stacks(chart: &Stacks<'_>) -> String {
     let longest = chart.rows.iter().map(|(_, sizes, _)| sizes.iter().sum::<f64>()).fold(0.0, f64::max);
     let height = chart.rows.len() as f64 * BAR + 4.0;
-    let mut out = legend(&chart.parts);
+    let mut out = String::new();
     let _ = write!(out, r#"<div class="wide"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">"#, escape(chart.title));
     for (i, (label, sizes, tail)) in chart.rows.iter().enumerate() {
         let y = i as f64 * BAR;
@@ -51,7 +51,8 @@ pub(super) fn stacks(chart: &Stacks<'_>) -> String {
     out
 }
 
-fn legend(parts: &[String]) -> String {
+/// Which colour is which part.
+pub(super) fn legend(parts: &[String]) -> String {
     let mut out = String::from(r#"<ul class="legend">"#);
     for (i, part) in parts.iter().enumerate() {
         let class = i % COLOURS;
@@ -82,7 +83,8 @@ pub(super) struct Heat<'a> {
 /// A heat map. With few columns every cell has its number; with many, the ends of the scale do.
 pub(super) fn heat(chart: &Heat<'_>) -> String {
     const ROW: f64 = 20.0;
-    const SIDE: f64 = 190.0;
+    let longest = chart.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    let side = (longest as f64 * 6.8 + 12.0).clamp(60.0, 330.0);
     let scale = |value: f64| if chart.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
     let all = || chart.rows.iter().flat_map(|(_, cells)| cells.iter().flatten().copied()).filter(|value| value.is_finite());
     let positive = || all().filter(|value| !chart.log || *value > 0.0).map(scale);
@@ -90,8 +92,8 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
     let columns = chart.columns.len().max(1);
     let numbered = columns <= 24;
     let cell =
-        if numbered { ((WIDTH * 1.2 - SIDE) / columns as f64).clamp(38.0, 90.0) } else { ((WIDTH - SIDE) / columns as f64).max(6.0) };
-    let width = SIDE + cell * columns as f64;
+        if numbered { ((WIDTH * 1.2 - side) / columns as f64).clamp(38.0, 90.0) } else { ((WIDTH - side) / columns as f64).max(6.0) };
+    let width = side + cell * columns as f64;
     let height = (chart.rows.len() + 1) as f64 * ROW + 4.0;
     let mut out = String::from(r#"<div class="wide">"#);
     let _ = write!(
@@ -99,19 +101,19 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
         r#"<svg viewBox="0 0 {width:.0} {height:.0}" style="width:{width:.0}px" role="img" aria-label="{}">"#,
         escape(chart.title)
     );
-    let every = (columns as f64 * 24.0 / (width - SIDE)).ceil().max(1.0) as usize;
+    let every = (columns as f64 * 24.0 / (width - side)).ceil().max(1.0) as usize;
     for (i, label) in chart.columns.iter().enumerate().filter(|(i, _)| i % every == 0) {
-        let x = SIDE + (i as f64 + 0.5) * cell;
+        let x = side + (i as f64 + 0.5) * cell;
         let _ = write!(out, r#"<text class="soft" x="{x:.1}" y="13" text-anchor="middle">{}</text>"#, escape(label));
     }
     for (row, (label, cells)) in chart.rows.iter().enumerate() {
         let y = (row + 1) as f64 * ROW;
-        let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, SIDE - 6.0, y + 14.0, escape(label));
+        let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, side - 6.0, y + 14.0, escape(label));
         for (column, value) in cells.iter().enumerate() {
             let Some(value) = value else { continue };
             let share = if high > low { ((scale(*value) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
             let share = if share.is_finite() { share } else { 1.0 };
-            let x = SIDE + column as f64 * cell;
+            let x = side + column as f64 * cell;
             let written = (chart.write)(*value);
             let _ = write!(
                 out,
@@ -126,7 +128,7 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
             if numbered {
                 let _ = write!(
                     out,
-                    r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" style="fill:#111;font-size:10px">{written}</text>"#,
+                    r#"<text x="{:.1}" y="{:.1}" text-anchor="middle" class="cell">{written}</text>"#,
                     x + cell / 2.0,
                     y + 13.5
                 );
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped_and_shapes_are_there() {
-        let chart = Stacks { title: "a\"<b", parts: vec!["<p>".into()], rows: vec![("0".into(), vec![2.0], "2".into())] };
+        let chart = Stacks { title: "a\"<b", parts: &["<p>".to_owned()], rows: vec![("0".into(), vec![2.0], "2".into())] };
         let svg = stacks(&chart);
         assert!(svg.contains("a&quot;&lt;b") && svg.contains("&lt;p&gt;") && !svg.contains("<p>"), "{svg}");
         let heat = heat(&Heat {

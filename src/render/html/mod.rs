@@ -41,7 +41,7 @@ fn page(title: &str, body: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';style-src 'unsafe-inline';script-src 'unsafe-inline'\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';img-src data:;style-src 'unsafe-inline';script-src 'unsafe-inline'\">\
          <link rel=\"icon\" href=\"data:,\"><title>{title}</title><style>{STYLE}</style></head>\n<body><main>{body}</main>\
          <footer>weigh {version}</footer><script>{SCRIPT}</script></body></html>\n"
     )
@@ -51,7 +51,8 @@ fn page(title: &str, body: &str) -> String {
 fn facts(rows: &[(&str, String)]) -> String {
     let mut out = String::from(r#"<dl class="facts">"#);
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
+        let class = if value.len() > 60 { " class=\"wide\"" } else { "" };
+        let _ = write!(out, "<div{class}><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
     }
     out.push_str("</dl>");
     out
@@ -129,8 +130,11 @@ fn kind_of(name: &str, layer: Option<u64>) -> String {
     at.map_or_else(|| name.to_owned(), |at| parts[at + 1..].join("."))
 }
 
+/// A row of a heat map: a label, and a number for each column, where there is one.
+type HeatRow = (String, Vec<Option<f64>>);
+
 /// Rows of a heat map: a number for each kind of tensor in each layer; the largest of several (experts, say).
-fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> (Vec<String>, Vec<(String, Vec<Option<f64>>)>) {
+fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> (Vec<String>, Vec<HeatRow>) {
     let mut rows: Vec<(String, Vec<(u64, f64)>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     let mut layers = std::collections::BTreeSet::new();

@@ -74,9 +74,25 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
     rows
 }
 
-/// Tensors in layers, and what is outside them.
-fn layer_name(layer: Option<u64>) -> String {
-    layer.map_or_else(|| "outside".to_owned(), |layer| layer.to_string())
+/// One bar for the whole model, then one for each layer, on a scale of their own: embeddings would dwarf them.
+fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec<f64>)>, write: fn(f64) -> String) -> String {
+    let mut all = vec![0.0; parts.len()];
+    for (_, sizes) in &rows {
+        all.iter_mut().zip(sizes).for_each(|(sum, size)| *sum += size);
+    }
+    let total = write(all.iter().sum());
+    let mut out = charts::legend(parts);
+    out.push_str(&charts::stacks(&Stacks { title: what[0], parts, rows: vec![("all".to_owned(), all, total)] }));
+    let layers = rows.into_iter().filter_map(|(layer, sizes)| {
+        let sum = write(sizes.iter().sum());
+        Some((layer?.to_string(), sizes, sum))
+    });
+    let layers: Vec<_> = layers.collect();
+    if !layers.is_empty() {
+        let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers });
+        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}");
+    }
+    out
 }
 
 /// Rows of layers, and in each the sum over its tensors of each part.
@@ -96,20 +112,17 @@ fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&Te
 fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
     let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
     let total = count.parameters.max(1) as f64;
-    let names = count.by_component.iter().map(|row| {
-        let share = units::general(row.parameters as f64 / total * 100.0, 3);
-        format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
-    });
+    let names: Vec<String> = count
+        .by_component
+        .iter()
+        .map(|row| {
+            let share = units::general(row.parameters as f64 / total * 100.0, 3);
+            format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
+        })
+        .collect();
     let rows = by_layer(tensors, &parts, |tensor| (place(&tensor.name).component, tensor.summary.elements as f64));
-    let rows = rows.into_iter().map(|(layer, sizes)| {
-        let sum = sizes.iter().sum::<f64>();
-        (layer_name(layer), sizes, units::label(sum as u64))
-    });
-    let chart = Stacks { title: "Parameters of each layer by component", parts: names.collect(), rows: rows.collect() };
-    format!(
-        "<h2>Where the parameters are</h2><p class=\"soft\">By layer; embeddings and output are outside the layers.</p>{}",
-        charts::stacks(&chart)
-    )
+    let what = ["Parameters by component", "Parameters of each layer by component"];
+    format!("<h2>Where the parameters are</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
 }
 
 fn types(tensors: &[TensorStats]) -> String {
@@ -124,14 +137,11 @@ fn types(tensors: &[TensorStats]) -> String {
     sums.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
     let parts: Vec<usize> = (0..sums.len()).collect();
     let part_of = |tensor: &TensorStats| sums.iter().position(|(name, _)| *name == tensor.dtype.to_string()).unwrap_or(0);
-    let rows = by_layer(tensors, &parts, |tensor| (part_of(tensor), bytes(tensor))).into_iter().map(|(layer, sizes)| {
-        let sum = sizes.iter().sum::<f64>();
-        (layer_name(layer), sizes, units::bytes(sum as u64))
-    });
-    let rows = rows.collect();
-    let names = sums.iter().map(|(name, (tensors, bytes))| format!("{name}: {tensors} tensors, {}", units::bytes(*bytes as u64))).collect();
-    let chart = Stacks { title: "Bytes of each layer by type", parts: names, rows };
-    format!("<h2>Types</h2><p class=\"soft\">Bytes by layer.</p>{}", charts::stacks(&chart))
+    let rows = by_layer(tensors, &parts, |tensor| (part_of(tensor), bytes(tensor)));
+    let name = |(name, (tensors, bytes)): &(String, (u64, f64))| format!("{name}: {tensors} tensors, {}", units::bytes(*bytes as u64));
+    let names: Vec<String> = sums.iter().map(name).collect();
+    let what = ["Bytes by type", "Bytes of each layer by type"];
+    format!("<h2>Types</h2>{}", all_and_layers(what, &names, rows, |size| units::bytes(size as u64)))
 }
 
 fn scales(tensors: &[TensorStats]) -> String {
@@ -148,7 +158,7 @@ fn scales(tensors: &[TensorStats]) -> String {
         if rows.is_empty() {
             continue;
         }
-        let chart = Heat { title: what, columns, rows, write: |value| units::general(value, 2), log: true };
+        let chart = Heat { title: what, columns, rows, write: |value| units::general(value, 3), log: true };
         let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart));
     }
     out

@@ -1,0 +1,83 @@
+//! The page: self-contained, whole, and safe from what files say.
+
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn run(arguments: &[&str]) -> (String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let _ = weigh::cli::run(["weigh"].iter().chain(arguments), &mut out, &mut err);
+    (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// What must hold of every page.
+fn check(page: &str) {
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for outside in ["http://", "https://", "src=\"", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for (open, close) in [("<table", "</table>"), ("<svg", "</svg>"), ("<details", "</details>"), ("<div", "</div>"), ("<tr>", "</tr>")] {
+        assert_eq!(page.matches(open).count(), page.matches(close).count(), "{open}");
+    }
+    assert!(page.contains("prefers-color-scheme:dark") && page.contains("@media print"));
+}
+
+#[test]
+fn the_page_of_a_model_has_every_tensor() {
+    let (page, err) = run(&["report", fixture("lora/base").to_str().unwrap()]);
+    assert_eq!(err, "");
+    check(&page);
+    let reader = weigh::open(&fixture("lora/base")).unwrap();
+    for tensor in &reader.model().tensors {
+        assert!(page.contains(&tensor.name), "{}", tensor.name);
+    }
+    for heading in ["Where the parameters are", "Types", "Scale", "Outliers", "Worth a look", "Tensors"] {
+        assert!(page.contains(&format!("<h2>{heading}</h2>")), "{heading}");
+    }
+}
+
+#[test]
+fn the_page_of_two_models_says_what_changed() {
+    let (page, err) = run(&["report", fixture("lora/base").to_str().unwrap(), fixture("lora/merged.safetensors").to_str().unwrap()]);
+    assert_eq!(err, "");
+    check(&page);
+    assert!(page.contains("Change by layer") && page.contains("self_attn.q_proj"));
+}
+
+#[test]
+fn hostile_names_are_no_markup() {
+    let bytes = 1f32.to_le_bytes();
+    let name = "</td><script>alert(1)</script>\"'\u{202e}\u{1b}[2J&";
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    std::fs::write(&path, safetensors::serialize([(name, view)], None).unwrap()).unwrap();
+    let (page, _) = run(&["report", path.to_str().unwrap()]);
+    check(&page);
+    assert_eq!(page.matches("<script>").count(), 1, "our own");
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !page.contains('\u{1b}') && !page.contains('\u{202e}'));
+}
+
+#[test]
+fn pages_and_pictures_are_written_whole_and_not_over_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("lora/base");
+    let model = model.to_str().unwrap();
+    for (name, arguments) in [
+        ("m.html", vec!["report", model]),
+        ("h.svg", vec!["hist", model, "lm_head.weight"]),
+        ("h.png", vec!["hist", model, "lm_head.weight", "--log"]),
+    ] {
+        let path = folder.path().join(name);
+        let with = |more: &[&str]| run(&[&arguments[..], &["-o", path.to_str().unwrap()], more].concat()).1;
+        assert_eq!(with(&[]), "", "{name}");
+        assert!(with(&[]).contains("there already"), "{name}");
+        assert_eq!(with(&["--force"]), "", "{name}");
+        assert!(std::fs::metadata(&path).unwrap().len() > 300, "{name}");
+    }
+    let (table, _) = run(&["hist", model, "lm_head.weight"]);
+    assert!(table.contains('█') && table.contains("percentiles"));
+    assert!(run(&["hist", model, "nothing"]).1.contains("found no nothing"));
+}
