@@ -3,8 +3,8 @@
 pub mod assignment;
 pub mod convert;
 pub mod count;
-pub mod edit;
 pub mod diff;
+pub mod edit;
 pub mod hash;
 pub mod info;
 pub mod known;
