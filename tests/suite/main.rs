@@ -15,4 +15,5 @@ mod report;
 mod round_trips;
 mod sets;
 mod stats;
+mod tokenizer;
 mod writing;

@@ -87,13 +87,13 @@ static TABLE: &[Row] = &[
         aliases: &["joyai-llm"],
     },
     Row {
-        steps: &["split [\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_MARKS, r"split \s+$", CJK_HANGUL, "each digit", "bytes"],
+        steps: &[r"split [\r\n]", DEEPSEEK_LETTERS, DEEPSEEK_MARKS, r"split \s+$", CJK_HANGUL, "each digit", "bytes"],
         name: "deepseek-llm",
         models: &[],
         aliases: &[],
     },
     Row {
-        steps: &["split [\r\n]", r"split \s?\p{L}+", r"split \s?\p{P}+", CJK_HANGUL, "each digit", "bytes"],
+        steps: &[r"split [\r\n]", r"split \s?\p{L}+", r"split \s?\p{P}+", CJK_HANGUL, "each digit", "bytes"],
         name: "deepseek-coder",
         models: &[],
         aliases: &[],
@@ -208,6 +208,8 @@ fn one_spelling(pattern: &str) -> String {
     pattern
         .replace(r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)")
         .replace(r"\p{N}{1}", r"\p{N}")
+        .replace('\r', r"\r")
+        .replace('\n', r"\n")
         .replace("]?+", "]?")
         .replace("]++", "]+")
 }

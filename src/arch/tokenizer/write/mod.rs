@@ -66,9 +66,6 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Files> {
     files.push(json_file("tokenizer_config.json", &config.0)?);
     files.push(json_file("special_tokens_map.json", &config.special_tokens_map())?);
     let ids = ids(&held);
-    if held.model != "bert" {
-        files.push(json_file("generation_config.json", &generation_config(&held))?);
-    }
     Ok(Files { files, ids })
 }
 
@@ -85,20 +82,6 @@ fn json_file(name: &str, value: &impl serde::Serialize) -> Result<CompanionFile>
 /// The ids by their names in `config.json`.
 fn ids(held: &Held) -> Map<String, Value> {
     held.ids.iter().map(|(role, id)| (format!("{}_token_id", role.name()), Value::from(*id))).collect()
-}
-
-/// The ids that generation starts and stops at.
-fn generation_config(held: &Held) -> Map<String, Value> {
-    let mut config = Map::new();
-    config.insert("_from_model_config".to_owned(), Value::Bool(true));
-    for role in [Role::Bos, Role::Eos, Role::Pad] {
-        let Some(id) = held.id(role) else { continue };
-        // The end of a turn stops generation as well.
-        let turn = held.id(Role::Eot).filter(|turn| role == Role::Eos && *turn != id);
-        let value = turn.map_or_else(|| Value::from(id), |turn| json!([id, turn]));
-        config.insert(format!("{}_token_id", role.name()), value);
-    }
-    config
 }
 
 /// `tokenizer_config.json` under construction.

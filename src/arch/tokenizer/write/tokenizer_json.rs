@@ -193,21 +193,28 @@ pub(super) fn sentencepiece_style(held: &Held, config: &mut Config) -> Result<To
     })
 }
 
-/// The merges that lead to the tokens, in the order of the tokens: every way to make one of two others.
+/// The merges that lead to the tokens, as transformers' converter from SentencePiece orders them: by token, and for each every way to
+/// make it of two others, by their ids.
+///
+/// Runs of spaces have the lowest scores, so that they come last; a first token with the score 0 is taken for one without a score.
 fn merges_of(held: &Held, vocab: &Ids) -> Vec<(String, String)> {
     let normal = |id: u32| held.tokens.get(id as usize).is_some_and(|token| token.token_type == TokenType::Normal);
     let known: HashMap<&str, u32> = vocab.0.iter().filter(|(_, id)| normal(*id)).map(|(text, id)| (text.as_str(), *id)).collect();
+    let made = vocab.0.iter().filter(|(text, id)| normal(*id) && text.chars().nth(1).is_some()).map(|(text, _)| text.as_str());
+    let (spaces, others): (Vec<&str>, Vec<&str>) = made.partition(|text| text.chars().all(|c| c == '\u{2581}'));
+    let first_is_scoreless = match (others.first(), spaces.first()) {
+        (Some(other), Some(space)) => known.get(other) < known.get(space),
+        _ => true,
+    };
     let mut merges = Vec::new();
-    for (text, id) in &vocab.0 {
-        if !normal(*id) || text.len() > MERGED_BYTES {
+    for text in others.into_iter().skip(first_is_scoreless.into()).chain(spaces) {
+        if text.len() > MERGED_BYTES {
             continue;
         }
-        for (at, _) in text.char_indices().skip(1) {
-            let (left, right) = text.split_at(at);
-            if known.contains_key(left) && known.contains_key(right) {
-                merges.push((left.to_owned(), right.to_owned()));
-            }
-        }
+        let ways = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+        let mut ways: Vec<_> = ways.filter_map(|(left, right)| Some((known.get(left)?, known.get(right)?, left, right))).collect();
+        ways.sort_unstable();
+        merges.extend(ways.into_iter().map(|(_, _, left, right)| (left.to_owned(), right.to_owned())));
     }
     merges
 }

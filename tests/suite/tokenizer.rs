@@ -1,0 +1,329 @@
+//! Tokenizers: folders to GGUF keys and back, against what llama.cpp's converter made of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+use weigh::ErrorKind;
+use weigh::arch::Content;
+use weigh::arch::tokenizer::{self, Kind};
+use weigh::format;
+use weigh::model::{Array, Metadata, Value};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers").join(name)
+}
+
+fn config(folder: &Path) -> Json {
+    serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap()
+}
+
+/// The keys of a tokenizer, in order.
+fn keys(metadata: &Metadata) -> Vec<(String, Value)> {
+    let own = metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
+    own.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+}
+
+fn sorted(mut keys: Vec<(String, Value)>) -> Vec<(String, Value)> {
+    keys.sort_by(|a, b| a.0.cmp(&b.0));
+    keys
+}
+
+const FAMILIES: [(&str, Kind); 7] = [
+    ("bert", Kind::Bert),
+    ("gemma2", Kind::Gemma2),
+    ("llama-fast", Kind::Llama),
+    ("llama-spm", Kind::Llama),
+    ("llama3", Kind::Llama),
+    ("phi3", Kind::Phi3),
+    ("qwen2", Kind::SentencepieceOrBpe),
+];
+
+#[test]
+fn keys_types_values_and_order_are_those_of_the_reference_converter() {
+    for (name, kind) in FAMILIES {
+        let folder = fixture(name);
+        let reference = format::open(&folder.join("reference.gguf")).unwrap();
+        let read = tokenizer::read(&folder, &config(&folder), kind, None).unwrap();
+        assert_eq!(keys(read.keys()), keys(&reference.model().metadata), "{name}");
+        assert!(read.notes().is_empty(), "{name}: {:?}", read.notes());
+    }
+}
+
+#[test]
+fn a_folder_made_from_a_gguf_gives_the_same_keys() {
+    for (name, kind) in FAMILIES {
+        let folder = fixture(name);
+        let reference = format::open(&folder.join("reference.gguf")).unwrap();
+        let metadata = &reference.model().metadata;
+        let written = tokenizer::write(metadata, None).unwrap();
+        let back = tempfile::tempdir().unwrap();
+        for file in &written.files {
+            let Content::Bytes(bytes) = &file.content else { panic!("{name}: {} is a copy", file.name) };
+            fs::write(back.path().join(&file.name), bytes).unwrap();
+        }
+        let mut config = config(&folder);
+        let object = config.as_object_mut().unwrap();
+        object.retain(|key, _| !key.ends_with("_token_id"));
+        object.extend(written.ids);
+        let again = tokenizer::read(back.path(), &config, kind, None).unwrap();
+        assert_eq!(sorted(keys(again.keys())), sorted(keys(metadata)), "{name}");
+    }
+}
+
+#[test]
+fn the_reference_has_no_name_for_a_changed_vocabulary_and_this_has() {
+    let back = tempfile::tempdir().unwrap();
+    let mut json: Json = serde_json::from_slice(&fs::read(fixture("qwen2").join("tokenizer.json")).unwrap()).unwrap();
+    json["model"]["vocab"].as_object_mut().unwrap().insert("\u{120}newword".to_owned(), json!(323));
+    fs::write(back.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let read = tokenizer::read(back.path(), &json!({"vocab_size": 330}), Kind::Bpe, None).unwrap();
+    assert_eq!(read.keys().get_str("tokenizer.ggml.pre"), Some("qwen2"));
+    assert_eq!(read.len(), 330);
+
+    json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "[a-z]\u{1b}+"}, "behavior": "Isolated"});
+    fs::write(back.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let error = tokenizer::read(back.path(), &json!({}), Kind::Bpe, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("tokenizer.json") && error.to_string().contains("[a-z]\\u{1b}+"), "{error}");
+    assert!(error.hint_text().unwrap().contains("--pre"));
+    let told = tokenizer::read(back.path(), &json!({}), Kind::Bpe, Some("llama-bpe")).unwrap();
+    assert_eq!(told.keys().get_str("tokenizer.ggml.pre"), Some("llama-bpe"));
+}
+
+/// A folder with these files.
+fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+/// A small byte-level tokenizer: tokens a, b, ab, <s>.
+fn small(post_processor: Json) -> Json {
+    json!({
+        "added_tokens": [{"id": 3, "content": "<s>", "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel"},
+        "post_processor": post_processor,
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
+    })
+}
+
+fn read(files: &[(&str, Json)], config: Json, kind: Kind) -> weigh::Result<Metadata> {
+    let folder = folder(files);
+    tokenizer::read(folder.path(), &config, kind, None).map(|tokenizer| tokenizer.keys().clone())
+}
+
+fn texts(metadata: &Metadata, key: &str) -> Vec<String> {
+    let values = metadata.get(key).and_then(Value::as_array).unwrap().values().unwrap();
+    values.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
+}
+
+fn numbers(metadata: &Metadata, key: &str) -> Vec<f64> {
+    let values = metadata.get(key).and_then(Value::as_array).unwrap().values().unwrap();
+    values.iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn added_tokens_get_the_ids_and_types_that_transformers_gives_them() {
+    let config = json!({
+        "added_tokens_decoder": {
+            "4": {"content": "<|user|>", "special": false},
+            "5": {"content": "\u{2581}\u{2581}", "special": false},
+        },
+        "pad_token": "<pad>",
+        "bos_token": {"content": "<s>"},
+        "unk_token": "b",
+    });
+    let files = [("tokenizer.json", small(Json::Null)), ("tokenizer_config.json", config)];
+    let metadata = read(&files, json!({"vocab_size": 8}), Kind::Bpe).unwrap();
+    let tokens = texts(&metadata, "tokenizer.ggml.tokens");
+    assert_eq!(tokens, ["a", "b", "ab", "<s>", "<|user|>", "  ", "<pad>", "[PAD7]"]);
+    // An unmarked token that looks special is a control token; a token that has a role is one, too.
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type"), [1.0, 3.0, 1.0, 3.0, 3.0, 4.0, 3.0, 5.0]);
+    assert_eq!(metadata.get("tokenizer.ggml.bos_token_id"), Some(&Value::U32(3)));
+    assert_eq!(texts(&metadata, "tokenizer.ggml.merges"), ["a b"]);
+}
+
+#[test]
+fn the_post_processor_says_what_is_added_and_the_config_only_what_is_left() {
+    let special = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [special("<s>"), sequence("A")],
+        "pair": [special("<s>"), sequence("A"), special("<s>"), sequence("B")],
+    });
+    let config = json!({"bos_token": "<s>", "add_bos_token": false, "add_eos_token": true});
+    let files = [("tokenizer.json", small(template)), ("tokenizer_config.json", config.clone())];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    let flag = |metadata: &Metadata, name: &str| metadata.get(&format!("tokenizer.ggml.add_{name}_token")).and_then(Value::as_bool);
+    assert_eq!(["bos", "eos", "sep"].map(|name| flag(&metadata, name)), [Some(true), Some(true), Some(false)]);
+
+    let files = [("tokenizer.json", small(json!({"type": "ByteLevel"}))), ("tokenizer_config.json", config)];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(["bos", "eos", "sep"].map(|name| flag(&metadata, name)), [Some(false), Some(false), None]);
+
+    let roberta = json!({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 3]});
+    let files = [("tokenizer.json", small(roberta)), ("tokenizer_config.json", json!({"model_max_length": 1}))];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(["bos", "eos", "sep"].map(|name| flag(&metadata, name)), [Some(true); 3]);
+}
+
+#[test]
+fn a_text_that_ends_with_another_token_than_the_config_names_has_an_end_of_turn() {
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<s>"}}],
+        "pair": [],
+    });
+    let mut json = small(template);
+    json["added_tokens"].as_array_mut().unwrap().push(json!({"id": 4, "content": "<turn>", "special": true}));
+    let files = [("tokenizer.json", json), ("tokenizer_config.json", json!({"eos_token": "<turn>"}))];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(metadata.get_u64("tokenizer.ggml.eos_token_id"), Some(3));
+    assert_eq!(metadata.get_u64("tokenizer.ggml.eot_token_id"), Some(4));
+}
+
+#[test]
+fn several_chat_templates_have_keys_by_name() {
+    let files = [
+        ("tokenizer.json", small(Json::Null)),
+        ("tokenizer_config.json", json!({"bos_token": "<s>"})),
+        ("chat_template.jinja", json!("plain")),
+        ("additional_chat_templates/tool-use.jinja", json!("tools")),
+        ("additional_chat_templates/rag.jinja", json!("rag")),
+    ];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(metadata.get_str("tokenizer.chat_template"), Some("plain"));
+    assert_eq!(metadata.get_str("tokenizer.chat_template.tool_use"), Some("tools"));
+    assert_eq!(texts(&metadata, "tokenizer.chat_templates"), ["rag", "tool_use"]);
+    let mut gguf = metadata.clone();
+    gguf.set("tokenizer.ggml.pre", Value::String("gpt-2".to_owned()));
+    let written = tokenizer::write(&gguf, None).unwrap();
+    let config = written.files.iter().find(|file| file.name == "tokenizer_config.json").unwrap();
+    let Content::Bytes(bytes) = &config.content else { panic!() };
+    let config: Json = serde_json::from_slice(bytes).unwrap();
+    assert_eq!(config["chat_template"][0], json!({"name": "default", "template": "plain"}));
+    assert_eq!(config["chat_template"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn old_folders_have_their_vocabulary_and_merges_in_files_of_their_own() {
+    let files = [
+        ("vocab.json", json!({"a": 0, "b": 1, "ab": 2})),
+        ("merges.txt", json!("#version: 0.2\na b\n\n")),
+        ("added_tokens.json", json!({"<x>": 3})),
+    ];
+    let metadata = read(&files, json!({"bos_token_id": 3, "eos_token_id": [1, 2]}), Kind::Bpe).unwrap();
+    assert_eq!(texts(&metadata, "tokenizer.ggml.tokens"), ["a", "b", "ab", "<x>"]);
+    assert_eq!(texts(&metadata, "tokenizer.ggml.merges"), ["a b"]);
+    assert_eq!(metadata.get_str("tokenizer.ggml.pre"), Some("gpt-2"));
+    assert_eq!((metadata.get_u64("tokenizer.ggml.bos_token_id"), metadata.get_u64("tokenizer.ggml.eos_token_id")), (Some(3), None));
+
+    let files = [("vocab.txt", json!("[PAD]\n[UNK]\nthe\n##re\n"))];
+    let metadata = read(&files, json!({"vocab_size": 5, "model_type": "bert"}), Kind::Bert).unwrap();
+    assert_eq!(texts(&metadata, "tokenizer.ggml.tokens"), ["[PAD]", "[UNK]", "\u{2581}the", "re", "\u{2581}[PAD4]"]);
+}
+
+#[test]
+fn families_fix_ids_and_flags() {
+    let code_llama = read(&[("tokenizer.json", small(Json::Null))], json!({"vocab_size": 32016}), Kind::Llama).unwrap();
+    assert_eq!(code_llama.get_u64("tokenizer.ggml.eot_token_id"), Some(32010));
+    let smollm = read(&[("tokenizer.json", small(Json::Null))], json!({"vocab_size": 49152}), Kind::Llama).unwrap();
+    assert_eq!(smollm.get("tokenizer.ggml.add_bos_token"), Some(&Value::Bool(false)));
+    let prefix = [("tokenizer.json", small(Json::Null)), ("tokenizer_config.json", json!({"add_prefix_space": false}))];
+    let prefix = read(&prefix, json!({}), Kind::Llama).unwrap();
+    assert_eq!(prefix.iter().next(), Some(("tokenizer.ggml.add_space_prefix", &Value::Bool(false))));
+}
+
+#[test]
+fn unigram_vocabularies_keep_their_scores_and_character_map() {
+    let json = json!({
+        "added_tokens": [{"id": 0, "content": "<s>", "special": true}, {"id": 2, "content": "</s>", "special": true}],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAEC"},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": [["<s>", 0.0], ["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["\u{2581}a", -1.5]]},
+    });
+    let class = json!({"tokenizer_class": "XLMRobertaTokenizer", "bos_token": "<s>", "eos_token": "</s>"});
+    let files = [("tokenizer.json", json), ("tokenizer_config.json", class)];
+    let config = json!({"vocab_size": 6, "type_vocab_size": 1});
+    let metadata = read(&files, config.clone(), Kind::XlmRoberta).unwrap();
+    assert_eq!(metadata.get_str("tokenizer.ggml.model"), Some("t5"));
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.scores"), [0.0, 0.0, 0.0, 0.0, -1.5, -10000.0]);
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type"), [3.0, 3.0, 3.0, 2.0, 1.0, 5.0]);
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.precompiled_charsmap"), [0.0, 1.0, 2.0]);
+
+    let written = tokenizer::write(&metadata, None).unwrap();
+    let back = tempfile::tempdir().unwrap();
+    for file in &written.files {
+        let Content::Bytes(bytes) = &file.content else { panic!() };
+        fs::write(back.path().join(&file.name), bytes).unwrap();
+    }
+    let again = tokenizer::read(back.path(), &config, Kind::XlmRoberta, None).unwrap();
+    assert_eq!(keys(again.keys()), keys(&metadata));
+}
+
+#[test]
+fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
+    let bad_model = [("tokenizer.model", json!("\u{1}not protobuf"))];
+    let past = [("tokenizer.json", small(Json::Null))];
+    let decoder = [("tokenizer.json", small(Json::Null)), ("tokenizer_config.json", json!({"added_tokens_decoder": {"x": {}}}))];
+    let merges = [("tokenizer.json", json!({"model": {"vocab": {"a": 0}, "merges": [["a"]]}}))];
+    let hole = json!({
+        "decoder": {"type": "Sequence", "decoders": []},
+        "model": {"type": "BPE", "byte_fallback": true, "vocab": {"a": 0, "b": 4_000_000_000u32}, "merges": []},
+    });
+    let cases: [(&[(&str, Json)], Json, Kind, &str); 12] = [
+        (&[], json!({}), Kind::Llama, "expected a tokenizer in tokenizer.json or vocab.json"),
+        (&[], json!({}), Kind::Gemma2, "expected a tokenizer in tokenizer.model"),
+        (&[], json!({}), Kind::Bert, "expected a tokenizer in tokenizer.json or vocab.txt"),
+        (&bad_model, json!({}), Kind::Llama, "tokenizer.model: byte 9: expected a protobuf field"),
+        (&past, json!({"vocab_size": 3}), Kind::Bpe, "expected token ids below the vocabulary size of 3"),
+        (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 16777216 tokens"),
+        (&past, json!({"bos_token_id": -1}), Kind::Bpe, "config.json: expected bos_token_id of 0"),
+        (&decoder, json!({}), Kind::Bpe, "tokenizer_config.json: expected added_tokens_decoder"),
+        (&merges, json!({}), Kind::Bpe, "a merge of fewer than two parts"),
+        (&[("tokenizer.json", json!("{"))], json!({}), Kind::Bpe, "tokenizer.json: expected JSON"),
+        (&[("tokenizer_config.json", json!([1]))], json!({}), Kind::Bpe, "tokenizer_config.json: expected one JSON object"),
+        (&[("tokenizer.json", hole)], json!({}), Kind::Llama, "expected at most 16777216 tokens"),
+    ];
+    for (files, config, kind, expected) in cases {
+        let error = read(files, config, kind).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} has no {expected:?}");
+    }
+}
+
+#[test]
+fn contradictions_in_a_gguf_are_errors() {
+    let tokens = || Value::Array(Array::strings(["<unk>", "a"]));
+    let base = |model: &str| {
+        let mut metadata = Metadata::new();
+        metadata.set("tokenizer.ggml.model", Value::String(model.to_owned()));
+        metadata.set("tokenizer.ggml.tokens", tokens());
+        metadata
+    };
+    assert!(tokenizer::write(&Metadata::new(), None).unwrap_err().to_string().contains("no tokenizer.ggml.model"));
+    for (key, value, expected) in [
+        ("tokenizer.ggml.tokens", Value::U32(1), "to be an array"),
+        ("tokenizer.ggml.tokens", Value::Array(Array::i32s([1])), "an array of strings"),
+        ("tokenizer.ggml.token_type", Value::Array(Array::i32s([1])), "expected 2 values"),
+        ("tokenizer.ggml.scores", Value::Array(Array::strings(["x", "y"])), "an array of numbers"),
+        ("tokenizer.ggml.pre", Value::Bool(true), "to be a string"),
+        ("tokenizer.ggml.pre", Value::String("from-the-future".to_owned()), "found from-the-future"),
+        ("tokenizer.ggml.model", Value::String("rwkv".to_owned()), "found rwkv"),
+    ] {
+        let mut metadata = base("gpt2");
+        metadata.set(key, value);
+        let error = tokenizer::write(&metadata, None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} has no {expected:?}");
+    }
+    // Ids past the vocabulary and unknown types are no reason to fail.
+    let mut metadata = base("llama");
+    metadata.set("tokenizer.ggml.bos_token_id", Value::U32(7));
+    metadata.set("tokenizer.ggml.token_type", Value::Array(Array::i32s([2, 99])));
+    tokenizer::write(&metadata, None).unwrap();
+}
