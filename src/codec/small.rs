@@ -19,7 +19,7 @@ struct Small {
 enum Special {
     /// As in IEEE: the largest exponent is infinity and NaN; too large a number becomes infinite.
     Ieee,
-    /// The largest code is NaN, there is no infinity; too large a number becomes NaN.
+    /// The largest code is NaN, there is no infinity; too large a number becomes the largest finite one, as in torch 2.15.
     Fn,
     /// The code of minus zero is NaN, there is no infinity and no minus zero; too large a number becomes NaN.
     Fnuz,
@@ -101,7 +101,8 @@ impl Small {
         match self.special {
             Special::Ieee if nan => sign | (self.sign_bit() - 1),
             Special::Ieee if ends => sign | (largest + 1),
-            Special::Fn if ends => sign | (self.sign_bit() - 1),
+            Special::Fn if nan => sign | (self.sign_bit() - 1),
+            Special::Fn if ends => sign | largest,
             Special::Fnuz if ends => self.sign_bit(),
             Special::Fnuz if magnitude == 0 => 0,
             Special::Finite if ends => sign | largest,
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn too_large_a_number_becomes_what_the_type_has_for_it() {
-        assert_eq!((E4M3.code(463.9), E4M3.code(465.0), E4M3.code(f32::INFINITY), E4M3.code(-1e9)), (0x7e, 0x7f, 0x7f, 0xff));
+        assert_eq!((E4M3.code(463.9), E4M3.code(465.0), E4M3.code(f32::INFINITY), E4M3.code(-1e9)), (0x7e, 0x7e, 0x7e, 0xfe));
         assert_eq!((E5M2.code(61439.0), E5M2.code(61440.0), E5M2.code(f32::NEG_INFINITY), E5M2.code(f32::NAN)), (0x7b, 0x7c, 0xfc, 0x7f));
         assert_eq!((E4M3FNUZ.code(1e9), E4M3FNUZ.code(-1e9), E4M3FNUZ.code(-0.0), E4M3FNUZ.code(-1e-30)), (0x80, 0x80, 0, 0));
         assert_eq!((E2M1.code(1e30), E2M1.code(f32::NEG_INFINITY), E2M1.code(-0.0), E2M1.code(5.0)), (7, 15, 8, 6));
