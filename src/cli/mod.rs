@@ -1,7 +1,7 @@
 //! The commands: arguments -> operation -> render. Only this floor knows clap and progress bars.
 //!
 //! A command is a file: its `Args` as clap reads them, `run(args, &mut Context) -> Outcome`, and the [`crate::render::Report`] view of what its
-//! operation found. It is entered in [`Command`] and in `dispatch`.
+//! operation found. It is entered in `Command` and in `dispatch`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -44,7 +44,7 @@ pub struct Values<'m> {
 pub struct Block {
     /// How long it is in each dimension.
     pub lengths: Vec<usize>,
-    /// In each dimension, whether the middle is left out, between the first and the last [`EDGE`] values.
+    /// In each dimension, whether the middle is left out, between the first and the last few values.
     pub cut: Vec<bool>,
     /// The numbers of each element, in order: one, or two for complex types.
     pub numbers: Vec<Number>,

@@ -277,7 +277,8 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
         "decoder": {"type": "Sequence", "decoders": []},
         "model": {"type": "BPE", "byte_fallback": true, "vocab": {"a": 0, "b": 4_000_000_000u32}, "merges": []},
     });
-    let cases: [(&[(&str, Json)], Json, Kind, &str); 12] = [
+    type Case<'a> = (&'a [(&'a str, Json)], Json, Kind, &'a str);
+    let cases: [Case<'_>; 12] = [
         (&[], json!({}), Kind::Llama, "expected a tokenizer in tokenizer.json or vocab.json"),
         (&[], json!({}), Kind::Gemma2, "expected a tokenizer in tokenizer.model"),
         (&[], json!({}), Kind::Bert, "expected a tokenizer in tokenizer.json or vocab.txt"),

@@ -21,7 +21,7 @@ const fn row(name: &'static str, number: u32, base: DType) -> FileType {
     FileType { name, number, base }
 }
 
-/// Every file type that llama-quantize writes. The mixes are in [`super::mixes`].
+/// Every file type that llama-quantize writes. The mixes are in `mixes`, beside this.
 pub static FILE_TYPES: &[FileType] = &[
     row("F32", 0, F32),
     row("F16", 1, F16),
