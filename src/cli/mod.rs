@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::base::Error;
 use context::{Context, Failure, Outcome, Status};
 
+mod archs;
 mod completions;
 mod context;
 mod convert;
@@ -62,6 +63,7 @@ enum Command {
     Convert(convert::Args),
     Types(types::Args),
     Formats(formats::Args),
+    Archs(archs::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -82,6 +84,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Convert(args) => convert::run(&args, context),
         Command::Types(args) => types::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
+        Command::Archs(args) => archs::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
     }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::arch::table::Tables;
+use crate::base::Result;
 use crate::codec::codec;
 use crate::format::FORMATS;
 use crate::model::{Class, DType};
@@ -92,4 +94,42 @@ pub fn formats() -> Formats {
         dtypes: DType::ALL.iter().filter(|dtype| (format.stores)(**dtype)).map(|dtype| dtype.name()).collect(),
     };
     Formats { schema: "weigh.formats.v1", formats: FORMATS.iter().map(row).collect() }
+}
+
+/// The architectures.
+#[derive(Debug, Serialize)]
+pub struct Archs {
+    schema: &'static str,
+    /// One row each.
+    pub archs: Vec<ArchRow>,
+}
+
+/// A family of models, as its table has it.
+#[derive(Debug, Serialize)]
+pub struct ArchRow {
+    /// The name of the table.
+    pub name: String,
+    /// `general.architecture` in GGUF.
+    pub gguf: String,
+    /// `architectures` in config.json; none for a maker's own format.
+    pub classes: Vec<String>,
+    /// `model_type` in config.json.
+    pub model_types: Vec<String>,
+    /// How many kinds of tensors it has.
+    pub tensors: usize,
+}
+
+/// The architectures that are translated between Hugging Face and GGUF.
+///
+/// # Errors
+/// A table is none.
+pub fn archs(tables: &Tables) -> Result<Archs> {
+    let row = |table: crate::arch::table::Table| ArchRow {
+        tensors: table.tensors.len(),
+        name: table.name,
+        gguf: table.gguf,
+        classes: table.classes,
+        model_types: table.model_types,
+    };
+    Ok(Archs { schema: "weigh.archs.v1", archs: tables.all()?.into_iter().map(row).collect() })
 }

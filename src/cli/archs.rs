@@ -1,0 +1,38 @@
+//! `weigh archs`
+
+use std::path::PathBuf;
+
+use crate::arch::table::{Table, Tables};
+use crate::cli::context::{Context, Outcome};
+use crate::ops::known::{self, Archs};
+use crate::render::{Cell, Column, Report, Section};
+
+/// List the architectures that this build translates between Hugging Face and GGUF
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A table of one more architecture
+    #[arg(long, value_name = "FILE")]
+    arch_table: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    let own = args.arch_table.as_deref().map(Table::read).transpose()?;
+    context.emit_table(&known::archs(&Tables::with(own.into_iter().collect()))?)
+}
+
+impl Report for Archs {
+    const ROWS: Option<&'static str> = Some("archs");
+
+    fn sections(&self) -> Vec<Section> {
+        let columns = vec![Column::text("name"), Column::text("gguf"), Column::text("classes"), Column::text("model_types")];
+        let rows = self.archs.iter().map(|row| {
+            vec![
+                Cell::text(row.name.clone()),
+                Cell::text(row.gguf.clone()),
+                Cell::text(row.classes.join(" ")),
+                Cell::text(row.model_types.join(" ")),
+            ]
+        });
+        vec![Section::table("archs", columns).rows(rows)]
+    }
+}
