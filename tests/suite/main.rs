@@ -4,6 +4,8 @@ mod bad_gguf;
 mod bad_safetensors;
 mod build;
 mod codecs;
+mod convert;
+mod convert_golden;
 mod diff;
 mod edit;
 mod golden;
