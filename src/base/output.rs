@@ -288,6 +288,29 @@ impl OutFile {
         write_all_at(self.file.get_ref(), bytes, at).map_err(|error| write_error(&self.target, error))
     }
 
+    /// Copies `len` bytes from a place of another file to a place of a file that is [`reserved`](OutFile::reserve), inside the kernel
+    /// where that can be done; `bytes` are the same bytes, for where it cannot.
+    ///
+    /// # Errors
+    /// As for [`OutFile::write_at`].
+    pub fn copy_at(&self, at: u64, source: &File, from: u64, bytes: &[u8]) -> Result<()> {
+        let copied = if at.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.position) {
+            copy_in_kernel(source, from, self.file.get_ref(), at, bytes.len())
+        } else {
+            0
+        };
+        self.write_at(at.saturating_add(copied as u64), bytes.get(copied..).unwrap_or_default())
+    }
+
+    /// Brings what was written so far onto the disk. While other threads go on writing, this keeps the disk busy, so that little is left
+    /// to wait for at the end.
+    ///
+    /// # Errors
+    /// The system could not write it; it says so only once, so the file must be given up then.
+    pub fn sync_so_far(&self) -> Result<()> {
+        self.file.get_ref().sync_data().map_err(|error| Error::io("cannot sync", &self.target, error))
+    }
+
     /// Writes zeros up to `position`.
     ///
     /// # Errors
@@ -305,6 +328,24 @@ impl OutFile {
         }
         Ok(())
     }
+}
+
+/// How many of `len` bytes the kernel copied. What it refuses (another disk, an old kernel) is for the caller to write.
+#[cfg(target_os = "linux")]
+fn copy_in_kernel(source: &File, mut from: u64, target: &File, mut at: u64, len: usize) -> usize {
+    let mut copied = 0;
+    while copied < len {
+        match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut at), len - copied) {
+            Ok(0) | Err(_) => break,
+            Ok(more) => copied += more,
+        }
+    }
+    copied
+}
+
+#[cfg(not(target_os = "linux"))]
+fn copy_in_kernel(_: &File, _: u64, _: &File, _: u64, _: usize) -> usize {
+    0
 }
 
 #[cfg(unix)]
@@ -410,9 +451,14 @@ mod tests {
         file.write_at(4, b"yz").unwrap();
         file.write_at(2, b"x").unwrap();
         assert!(file.write_at(5, b"12").is_err(), "past the end");
+        fs::write(folder.path().join("b"), "..12").unwrap();
+        let other = File::open(folder.path().join("b")).unwrap();
+        file.copy_at(3, &other, 2, b"1").unwrap();
+        assert!(file.copy_at(5, &other, 2, b"12").is_err(), "past the end");
+        file.sync_so_far().unwrap();
         output.seal(file).unwrap();
         output.commit().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"h\0x\0yz");
+        assert_eq!(fs::read(&path).unwrap(), b"h\0x1yz");
     }
 
     #[test]

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::arch::{Content as CompanionContent, Step};
+use crate::base::bytes::Endian;
 use crate::base::mmap::Map;
 use crate::base::output::{OutFile, Output, Target};
 use crate::base::{Error, Result, num};
@@ -27,7 +28,10 @@ use crate::ops::convert::types;
 const CHUNK_ELEMENTS: u64 = 1 << 16;
 
 /// How many bytes are copied at a time by a thread, when they stay as they are.
-const COPY_BYTES: u64 = 4 << 20;
+const COPY_BYTES: u64 = 16 << 20;
+
+/// After how many bytes written the disk is set to work on them, so that the end need not wait for all of it.
+const SYNC_BYTES: u64 = 128 << 20;
 
 /// Told how many more bytes of tensors have been written.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
@@ -234,34 +238,99 @@ fn write_tensors(
     let jobs = steps.iter().zip(&layout.offsets).map(|(step, offset)| Job::new(reader, step, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let queue = Queue { jobs: &jobs, next: Mutex::new((0, 0)) };
-    let failed = AtomicBool::new(false);
-    let failure: Mutex<Option<((usize, u64), Error)>> = Mutex::new(None);
-    rayon::broadcast(|_| {
-        let mut buffers = Buffers::default();
-        while !failed.load(Ordering::Relaxed)
-            && let Some(piece) = queue.take()
-        {
-            let Some(job) = jobs.get(piece.job) else { break };
-            match job.write(plan, reader, piece, &mut buffers, out) {
-                Ok((outcome, bytes)) => {
-                    lock(&job.tally).add(piece.number, outcome);
-                    job.done();
-                    progress(bytes);
-                }
-                Err(error) => {
-                    failed.store(true, Ordering::Relaxed);
-                    // The first in the file is the one that is told, whichever thread was faster.
-                    let (mut failure, at) = (lock(&failure), (piece.job, piece.number));
-                    if failure.as_ref().is_none_or(|(other, _)| at < *other) {
-                        *failure = Some((at, error.in_tensor(&job.step.name)));
+    let failure = Failure::default();
+    let flusher = Flusher::default();
+    let bytes: u64 = jobs.iter().map(|job| job.units).sum();
+    std::thread::scope(|scope| {
+        if bytes > SYNC_BYTES {
+            scope.spawn(|| flusher.run(out, &failure));
+        }
+        let _end = EndOf(&flusher);
+        rayon::broadcast(|_| {
+            let mut buffers = Buffers::default();
+            while !failure.happened.load(Ordering::Relaxed)
+                && let Some(piece) = queue.take()
+            {
+                let Some(job) = jobs.get(piece.job) else { break };
+                match job.write(plan, reader, piece, &mut buffers, out) {
+                    Ok((outcome, bytes)) => {
+                        lock(&job.tally).add(piece.number, outcome);
+                        job.done();
+                        flusher.wrote(bytes);
+                        progress(bytes);
                     }
+                    Err(error) => failure.add((piece.job, piece.number), error.in_tensor(&job.step.name)),
                 }
             }
-        }
+        });
     });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
         None => Ok(jobs.iter().map(|job| Outcome { to: job.step.elem.known(), ..lock(&job.tally).total }).collect()),
+    }
+}
+
+/// What went wrong first.
+#[derive(Default)]
+struct Failure {
+    happened: AtomicBool,
+    /// The number of the job and the piece, and the error. The first in the file is the one that is told, whichever thread was faster.
+    first: Mutex<Option<((usize, u64), Error)>>,
+}
+
+impl Failure {
+    fn add(&self, at: (usize, u64), error: Error) {
+        self.happened.store(true, Ordering::Relaxed);
+        let mut first = lock(&self.first);
+        if first.as_ref().is_none_or(|(other, _)| at < *other) {
+            *first = Some((at, error));
+        }
+    }
+}
+
+/// Ends the flusher, whatever else happens.
+struct EndOf<'a>(&'a Flusher);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).1 = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// Keeps the disk busy while the rest is computed.
+#[derive(Default)]
+struct Flusher {
+    /// Bytes written since the last time, and whether that was all.
+    state: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+impl Flusher {
+    fn wrote(&self, bytes: u64) {
+        let mut state = lock(&self.state);
+        state.0 += bytes;
+        if state.0 >= SYNC_BYTES {
+            self.changed.notify_one();
+        }
+    }
+
+    fn run(&self, out: &OutFile, failure: &Failure) {
+        loop {
+            let mut state = lock(&self.state);
+            while state.0 < SYNC_BYTES && !state.1 {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.1 {
+                return; // the end of the file is synced with the whole
+            }
+            state.0 = 0;
+            drop(state);
+            if let Err(error) = out.sync_so_far() {
+                failure.add((usize::MAX, 0), error);
+                return;
+            }
+        }
     }
 }
 
@@ -295,11 +364,16 @@ impl<'a> Job<'a> {
         let Piece { start, len, .. } = piece;
         match self.how {
             How::Copy(tensor) => {
-                let bytes = match tensor.elem.known() {
-                    Some(_) => reader.bytes_at(tensor, start..start + len)?,
-                    None => reader.stored_bytes(tensor, start..start + len)?.into(),
-                };
-                out.write_at(self.offset + start, &bytes)?;
+                let at = self.offset + start;
+                if reader.endian() == Endian::Big && tensor.elem.known().is_some() {
+                    out.write_at(at, &reader.bytes_at(tensor, start..start + len)?)?;
+                } else {
+                    let bytes = reader.stored_bytes(tensor, start..start + len)?;
+                    match reader.maps().get(tensor.shard) {
+                        Some(map) => out.copy_at(at, map.file(), tensor.offset_bytes + start, bytes)?,
+                        None => out.write_at(at, bytes)?,
+                    }
+                }
                 Ok((Outcome::default(), len))
             }
             How::Gather(dtype) => {
