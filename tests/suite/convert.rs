@@ -92,7 +92,9 @@ fn there_and_back_is_the_same_from_either_side() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let first = plain("safetensors", &at("a.safetensors"));
-    convert(&first, &at("b.gguf"), &keep()).unwrap();
+    // Nothing tells an architecture here, so names are kept unasked.
+    let report = convert(&first, &at("b.gguf"), &Options::default()).unwrap();
+    assert_eq!(report.remarks[0].name, "config.json");
     convert(&at("b.gguf"), &at("c.safetensors"), &keep()).unwrap();
     assert_eq!(contents(&first), contents(&at("b.gguf")));
     assert_eq!(fs::read(&first).unwrap(), fs::read(at("c.safetensors")).unwrap());
@@ -231,11 +233,15 @@ fn companions_come_along_into_a_folder() {
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("in")).unwrap();
     plain("safetensors", &at("in/model.safetensors"));
-    fs::write(at("in/config.json"), r#"{"model_type":"x"}"#).unwrap();
+    fs::write(at("in/config.json"), r#"{"model_type":"x","torch_dtype":"float32"}"#).unwrap();
     fs::write(at("in/notes.bin"), "no").unwrap();
     convert(&at("in"), &at("out/"), &keep()).unwrap();
     assert_eq!(fs::read(at("out/config.json")).unwrap(), fs::read(at("in/config.json")).unwrap());
     assert!(!at("out/notes.bin").exists());
+    convert(&at("in"), &at("half/"), &typed("F16")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(at("half/config.json")).unwrap()).unwrap();
+    assert_eq!(config, serde_json::json!({"model_type": "x", "torch_dtype": "float16"}));
+    assert!(refused(&at("in"), &at("in"), &Options { force: true, ..keep() }).contains("a folder other than the input's"));
     let report = convert(&at("in"), &at("x.gguf"), &keep()).unwrap();
     assert_eq!(report.dropped[0].name, "config.json");
 }

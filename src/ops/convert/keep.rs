@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value as Json;
+
+use crate::arch::recipe::Target;
 use crate::arch::{CompanionFile, Content, Draft, Note, Step};
 use crate::base::{Error, Result};
 use crate::format::{Format, Reader};
-use crate::model::{Metadata, Value};
+use crate::model::{DType, Metadata, Value};
 use crate::ops::convert::metadata;
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
@@ -17,11 +20,14 @@ const COMPANION_NAMES: &[&str] = &["LICENSE", "NOTICE"];
 const INDEX_ENDING: &str = ".index.json";
 
 /// The draft of a conversion that changes nothing but the format.
-pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool) -> Result<Draft> {
+pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<Draft> {
     let model = reader.model();
     let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
     let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
-    let beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
+    let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
+    if let (Some(config), Some(target)) = (&model.config, target) {
+        retype(&mut beside, config, target.base())?;
+    }
     let stays = !to_folder || format.id != model.format;
     let notes =
         beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
@@ -52,6 +58,26 @@ fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+/// A config that names the type of the weights must name the new one: loaders go by it.
+fn retype(files: &mut [CompanionFile], config: &Json, dtype: DType) -> Result<()> {
+    const NAMES: &[(DType, &str)] = &[(DType::F32, "float32"), (DType::F16, "float16"), (DType::BF16, "bfloat16"), (DType::F64, "float64")];
+    let file = files.iter_mut().find(|file| file.name == "config.json");
+    let (Some(file), Some((_, name))) = (file, NAMES.iter().find(|(known, _)| *known == dtype)) else { return Ok(()) };
+    let mut config = config.clone();
+    let mut changed = false;
+    for key in ["torch_dtype", "dtype"] {
+        if let Some(value) = config.get_mut(key).filter(|value| value.is_string() && value.as_str() != Some(name)) {
+            *value = Json::from(*name);
+            changed = true;
+        }
+    }
+    if changed {
+        let text = serde_json::to_string_pretty(&config).map_err(|error| Error::malformed(format!("cannot write config.json: {error}")))?;
+        file.content = Content::Bytes((text + "\n").into_bytes());
+    }
+    Ok(())
 }
 
 /// A typed value as the format holds it.

@@ -53,10 +53,13 @@ impl Plan {
     /// What is asked for cannot be done, or is forbidden by the options: nothing has been written.
     pub fn new(reader: &Reader, out: &Path, options: &Options) -> Result<Self> {
         let place = Place::of(out, options.to.as_deref())?;
-        place.check(options.force)?;
+        place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: companions, mut notes } = draft;
+        let Draft { mut metadata, mut steps, files: mut companions, mut notes } = draft;
+        if !place.folder {
+            notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
+        }
         let decided = types::decide(reader, place.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
         notes.extend(decided.notes);
         types::record(place.format, &mut metadata, imatrix.as_ref(), options)?;
@@ -75,7 +78,7 @@ impl Plan {
             out: out.to_path_buf(),
             steps,
             files,
-            companions: if place.folder { companions } else { Vec::new() },
+            companions,
             lossy: decided.lossy,
             notes,
             imatrix,
@@ -124,7 +127,12 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     {
         return Ok(draft);
     }
-    keep::draft(reader, place.format, place.folder)
+    let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
+    if !options.keep_names && reader.model().format != place.format.id {
+        let missing = if place.format.id == "gguf" { "config.json" } else { "general.architecture" };
+        draft.notes.push(Note::remark(missing, "is not there, so nothing tells the architecture: tensors are moved as they are"));
+    }
+    Ok(draft)
 }
 
 /// A tensor of the output, for its layout.
@@ -183,9 +191,19 @@ impl Place {
         Ok(Self { format, weights, folder, out: out.to_path_buf() })
     }
 
-    /// An output that is there already is refused.
-    fn check(&self, force: bool) -> Result<()> {
+    /// An output that is there already is refused; and a folder that the input is in always, since its weights are replaced whole.
+    fn check(&self, reader: &Reader, force: bool) -> Result<()> {
         let found = fs::symlink_metadata(&self.out);
+        if self.folder
+            && let Ok(own) = self.out.canonicalize()
+            && reader
+                .model()
+                .shards
+                .iter()
+                .any(|shard| shard.path.parent().and_then(|folder| folder.canonicalize().ok()).as_ref() == Some(&own))
+        {
+            return Err(Error::argument("expected a folder other than the input's, found the same").in_file(&self.out));
+        }
         match found {
             Ok(found) if self.folder && !found.is_dir() && !self.out.is_dir() => {
                 Err(Error::argument("expected a folder to write to, found a file").in_file(&self.out))

@@ -3,6 +3,7 @@
 //! The layout says beforehand where every byte goes, so the work is cut into pieces of rows that any thread can take and write to
 //! their place; pieces are handed out in the order of the file, and no tensor is ever held. Sums are joined in the order of the pieces.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,9 @@ const CHUNK_ELEMENTS: u64 = 1 << 16;
 
 /// How many bytes are copied at a time by a thread, when they stay as they are.
 const COPY_BYTES: u64 = 16 << 20;
+
+/// And when they are in no file as they stay: other byte order, computed.
+const MAKE_BYTES: u64 = 1 << 20;
 
 /// After how many bytes written the disk is set to work on them, so that the end need not wait for all of it.
 const SYNC_BYTES: u64 = 128 << 20;
@@ -349,7 +353,9 @@ impl<'a> Job<'a> {
         let (units, piece) = match how {
             How::Copy(tensor) => {
                 let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
-                (tensor.len_bytes.unwrap_or(0), (COPY_BYTES / block * block).max(block))
+                let in_file = reader.endian() == Endian::Little && !reader.is_computed(tensor);
+                let bytes = if in_file { COPY_BYTES } else { MAKE_BYTES };
+                (tensor.len_bytes.unwrap_or(0), (bytes / block * block).max(block))
             }
             How::Gather(dtype) => (step.elements()?, whole_rows(step, dtype)),
             How::Encode { to, .. } => (step.elements()?, whole_rows(step, to)),
@@ -365,14 +371,10 @@ impl<'a> Job<'a> {
         match self.how {
             How::Copy(tensor) => {
                 let at = self.offset + start;
-                if reader.endian() == Endian::Big && tensor.elem.known().is_some() {
-                    out.write_at(at, &reader.bytes_at(tensor, start..start + len)?)?;
-                } else {
-                    let bytes = reader.stored_bytes(tensor, start..start + len)?;
-                    match reader.maps().get(tensor.shard) {
-                        Some(map) => out.copy_at(at, map.file(), tensor.offset_bytes + start, bytes)?,
-                        None => out.write_at(at, bytes)?,
-                    }
+                let bytes = reader.bytes_at(tensor, start..start + len)?;
+                match (&bytes, reader.maps().get(tensor.shard)) {
+                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map.file(), tensor.offset_bytes + start, bytes)?,
+                    _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))
             }
