@@ -115,3 +115,48 @@ fn claims_that_a_sparse_file_backs_fail_fast() {
         assert!(start.elapsed().as_secs() < 2, "{case}: {:?}", start.elapsed());
     }
 }
+
+/// Files that would fill the memory of a reader that believes them.
+fn bombs() -> Vec<(&'static str, Vec<u8>)> {
+    let base = Gguf::default();
+    let claims = |keys, tensors| {
+        let mut bytes = Gguf { key_count: Some(keys), tensor_count: Some(tensors), ..Gguf::default() }.header();
+        bytes.resize(4 << 20, 0);
+        bytes
+    };
+    let key = |value: Vec<u8>| base.clone().key("k", 9, value).build();
+    let header = |inside: String| safetensors(&inside, &[]);
+    vec![
+        ("keys.gguf", claims(300_000, 0)),
+        ("tensors.gguf", claims(0, 170_000)),
+        ("bytes.gguf", key(base.array(0, 1 << 22, &vec![0; 1 << 22]))),
+        ("strings.gguf", key(base.array(8, 1 << 19, &vec![0; 1 << 22]))),
+        ("arrays.gguf", key(base.array(9, 1 << 18, &vec![0; 3 << 20]))),
+        ("deep.safetensors", header(format!("{{\"a\":{}", "[".repeat(4 << 20)))),
+        ("digits.safetensors", header(format!("{{\"a\":{{\"dtype\":\"U8\",\"shape\":[{}", "1".repeat(4 << 20)))),
+        ("dims.safetensors", header(format!("{{\"a\":{{\"dtype\":\"U8\",\"shape\":[1{}]}}}}", ",1".repeat(2 << 20)))),
+        ("metadata.safetensors", header(format!("{{\"__metadata__\":{{\"a\":\"\"{}}}}}", ",\"a\":\"\"".repeat(1 << 19)))),
+        (
+            "names.safetensors",
+            header(format!("{{{}}}", vec!["\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}"; 80_000].join(","))),
+        ),
+        ("spaces.safetensors", header(format!("{{{}", " ".repeat(4 << 20)))),
+    ]
+}
+
+#[test]
+fn memory_is_bounded_by_the_size_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in bombs() {
+        fs::write(folder.path().join(name), &bytes).unwrap();
+        for command in ["ls", "verify"] {
+            // 256 MB of addresses, for files of 4 MB.
+            let script = format!("ulimit -v 262144; exec \"$0\" {command} --json {name}");
+            let mut run = std::process::Command::new("sh");
+            let out = run.args(["-c", &script, env!("CARGO_BIN_EXE_weigh")]).current_dir(folder.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(matches!(out.status.code(), Some(0..=2)), "{command} {name}: {:?} {said}", out.status);
+            assert!(!said.contains("panicked") && !said.contains("emory allocation"), "{command} {name}: {said}");
+        }
+    }
+}
