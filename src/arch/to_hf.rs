@@ -18,8 +18,6 @@ use crate::codec;
 use crate::format::Reader;
 use crate::model::{DType, ElemType, Metadata, Model, Value};
 
-const GENERATION: &str = "generation_config.json";
-
 /// What a caller may ask for.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -44,8 +42,7 @@ pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draf
     let mut draft = weights(reader, tables, options)?;
     let model = reader.model();
     let tokenizer = tokenizer::write(&model.metadata, options.pre.as_deref()).map_err(|error| error.in_file(&model.path))?;
-    // The generation config is made here, with the advice on sampling.
-    draft.files.extend(tokenizer.files.into_iter().filter(|file| file.name != GENERATION));
+    draft.files.extend(tokenizer);
     Ok(draft)
 }
 
@@ -228,16 +225,14 @@ fn main_type(model: &Model) -> DType {
 }
 
 fn files(table: &Table, metadata: &Metadata, config: Config, main: DType) -> Vec<CompanionFile> {
-    let ids = token_ids(metadata);
+    let ids = tokenizer::ids(metadata);
     let embedding = config.get("hidden_size").cloned();
     let mut keys = Map::new();
     if let (Some(class), Some(model_type)) = (table.classes.first(), table.model_types.first()) {
         keys.insert("architectures".to_owned(), json!([class]));
         keys.insert("model_type".to_owned(), json!(model_type));
     }
-    for (key, id) in &ids {
-        keys.insert((*key).to_owned(), json!(id));
-    }
+    keys.extend(ids.clone());
     let torch = [(DType::F32, "float32"), (DType::F16, "float16"), (DType::BF16, "bfloat16")];
     if let Some((_, name)) = torch.iter().find(|(dtype, _)| *dtype == main) {
         keys.insert("torch_dtype".to_owned(), json!(name));
@@ -247,32 +242,26 @@ fn files(table: &Table, metadata: &Metadata, config: Config, main: DType) -> Vec
     let mut files = vec![file("config.json", &Json::Object(keys))];
     let generates = table.classes.first().is_some_and(|class| class.ends_with("ForCausalLM"));
     if generates {
-        files.push(file(GENERATION, &generation(metadata, &ids)));
+        files.push(file("generation_config.json", &generation(metadata, &ids)));
     }
     files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref()));
     files
 }
 
-fn token_ids(metadata: &Metadata) -> Vec<(&'static str, u64)> {
-    [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")]
-        .into_iter()
-        .filter_map(|(key, name)| Some((key, metadata.get_u64(&format!("tokenizer.ggml.{name}_token_id"))?)))
-        .collect()
-}
-
-fn generation(metadata: &Metadata, ids: &[(&'static str, u64)]) -> Json {
+fn generation(metadata: &Metadata, ids: &Map<String, Json>) -> Json {
     const SAMPLING: [(&str, &str); 5] =
         [("top_k", "top_k"), ("top_p", "top_p"), ("min_p", "min_p"), ("temp", "temperature"), ("penalty_repeat", "repetition_penalty")];
     let mut keys = Map::new();
-    for (key, id) in ids {
-        keys.insert((*key).to_owned(), json!(id));
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        if let Some(id) = ids.get(key) {
+            keys.insert(key.to_owned(), id.clone());
+        }
     }
     // The end of a turn ends a text as well.
-    let end = metadata.get_u64("tokenizer.ggml.eot_token_id");
-    if let (Some(eos), Some(eot)) = (ids.iter().find(|(key, _)| *key == "eos_token_id"), end)
-        && eos.1 != eot
+    if let (Some(eos), Some(eot)) = (ids.get("eos_token_id"), ids.get("eot_token_id"))
+        && eos != eot
     {
-        keys.insert("eos_token_id".to_owned(), json!([eos.1, eot]));
+        keys.insert("eos_token_id".to_owned(), json!([eos, eot]));
     }
     for (gguf, name) in SAMPLING {
         match metadata.get(&format!("general.sampling.{gguf}")) {

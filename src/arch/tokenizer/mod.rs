@@ -34,7 +34,7 @@ use special::{Sources, Special};
 use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
-pub use write::{Files, write};
+pub use write::{ids, write};
 
 /// The file of the tokenizers library.
 const JSON: &str = "tokenizer.json";

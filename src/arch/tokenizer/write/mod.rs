@@ -22,22 +22,13 @@ mod tokenizer_json;
 
 use held::Held;
 
-/// The files of a tokenizer for transformers, from the metadata of a GGUF.
-#[derive(Debug)]
-pub struct Files {
-    /// The files, with their names in the folder.
-    pub files: Vec<CompanionFile>,
-    /// `bos_token_id` and its like, for `config.json`.
-    pub ids: Map<String, Value>,
-}
-
-/// Writes the files of the tokenizer that `metadata` holds.
+/// The files of the tokenizer that `metadata` holds, for transformers, with their names in the folder.
 ///
 /// `pre`: the name of the pre-tokenizer (`--pre`), which the GGUF gives without it.
 ///
 /// # Errors
 /// There is no tokenizer, or its keys contradict each other; its model or its pre-tokenizer is none that this build knows.
-pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Files> {
+pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile>> {
     let mut held = Held::read(metadata)?;
     if let Some(pre) = pre {
         held.pre = Some(pre.to_owned());
@@ -65,8 +56,7 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Files> {
     config.templates(&held.templates);
     files.push(json_file("tokenizer_config.json", &config.0)?);
     files.push(json_file("special_tokens_map.json", &config.special_tokens_map())?);
-    let ids = ids(&held);
-    Ok(Files { files, ids })
+    Ok(files)
 }
 
 fn file(name: &str, content: impl Into<Vec<u8>>) -> CompanionFile {
@@ -79,9 +69,10 @@ fn json_file(name: &str, value: &impl serde::Serialize) -> Result<CompanionFile>
     Ok(file(name, bytes))
 }
 
-/// The ids by their names in `config.json`.
-fn ids(held: &Held) -> Map<String, Value> {
-    held.ids.iter().map(|(role, id)| (format!("{}_token_id", role.name()), Value::from(*id))).collect()
+/// The ids of the special tokens, by their names in `config.json`: `bos_token_id` and its like.
+pub fn ids(metadata: &Metadata) -> Map<String, Value> {
+    let id = |role: &Role| Some((format!("{}_token_id", role.name()), Value::from(metadata.get_u64(role.id_key()?)?)));
+    Role::ALL.iter().filter_map(id).collect()
 }
 
 /// `tokenizer_config.json` under construction.
