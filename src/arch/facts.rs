@@ -58,8 +58,9 @@ pub fn hyperparameters(model: &Model) -> Map<String, Json> {
             (None, Some(architecture)) => model.metadata.get(&format!("{architecture}.{}", row.gguf)).and_then(from_metadata),
             (None, None) => None,
         };
-        // "default" and "none" say that there is none.
-        if let Some(value) = value.filter(|value| !matches!(value.as_str(), Some("default" | "none" | ""))) {
+        // Some say that there is none: "default" and "none" of scalings, 0 of windows and experts.
+        let none = |value: &Json| matches!(value.as_str(), Some("default" | "none" | "")) || value.as_u64() == Some(0);
+        if let Some(value) = value.filter(|value| !none(value)) {
             found.insert(row.name.to_owned(), value);
         } else if let Some(value) = implied(model, row.name, &found) {
             found.insert(row.name.to_owned(), value);

@@ -11,6 +11,9 @@ use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 ///
 /// Tied weights count once; tables that follow from the hyperparameters (rope_freqs, position_ids, masks) do not count.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh count model.gguf
+  weigh count folder --json")]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]

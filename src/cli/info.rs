@@ -12,6 +12,10 @@ use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
 /// Show on one screen what model this is
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh info model.gguf
+  weigh info folder --json
+  weigh info *.gguf --format csv")]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]
@@ -104,6 +108,7 @@ impl Info {
         let bits = self.bits_per_weight.map_or_else(String::new, |bits| format!(", {} bits per weight", general(bits, 4)));
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
+        add("packed", (!self.packed.is_empty()).then(|| Cell::text(format!("by {}", self.packed.join(", ")))));
         add("layers", self.words(&[("layers", "{}"), ("width", "width {}"), ("feed_forward", "feed-forward {}")]));
         add("attention", self.attention());
         add(

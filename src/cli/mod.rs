@@ -123,8 +123,8 @@ fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The whole command line, for completions and man pages.
-fn command() -> clap::Command {
+/// The whole command line, for completions, man pages and the README.
+pub fn command() -> clap::Command {
     Cli::command()
 }
 

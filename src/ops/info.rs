@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 use crate::Reader;
 use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Update};
+use crate::arch::packed::Packing;
 use crate::base::mmap::Map as FileMap;
 use crate::base::{Result, limits};
 use crate::model::{Model, Value};
@@ -46,6 +47,9 @@ pub struct Info {
     pub tokenizer: Option<Tokenizer>,
     /// The licence, as the model names it.
     pub license: Option<String>,
+    /// How other libraries packed the weights into integers: `GPTQ`, `AWQ` ...
+    #[serde(skip)]
+    pub packed: Vec<&'static str>,
     /// What is said of a LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
@@ -144,6 +148,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         hyperparameters: facts::hyperparameters(model),
         tokenizer: tokenizer(model),
         license: license(model),
+        packed: Packing::of(reader).schemes(),
         adapter: if lora::is_adapter(reader) {
             Adapter::of(reader).ok().map(|adapter| adapter_facts(reader, adapter)).transpose()?
         } else {
@@ -175,11 +180,11 @@ fn name(model: &Model) -> Option<String> {
         return Some(name);
     }
     let folder = model.folder.as_deref()?;
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-    let repository = folder.ancestors().filter_map(|part| part.file_name()?.to_str()?.strip_prefix("models--")).next();
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    let repository = whole.ancestors().filter_map(|part| part.file_name()?.to_str()?.strip_prefix("models--")).next();
     match repository {
         Some(repository) => Some(repository.replacen("--", "/", 1)),
-        None => folder.file_name().map(|name| name.to_string_lossy().into_owned()),
+        None => folder.file_name().or_else(|| whole.file_name()).map(|name| name.to_string_lossy().into_owned()),
     }
 }
 
@@ -223,8 +228,9 @@ fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
         let past_added = scan.added_tokens.iter().map(|token| token.id.saturating_add(1)).max();
         found.model = scan.model.kind;
         found.tokens = scan.model.vocab.map(|Entries(entries)| entries).max(past_added);
-    } else if folder.join("tokenizer.model").is_file() {
+    } else if let Some(pieces) = read(folder, "tokenizer.model") {
         found.model = Some("SentencePiece".to_owned());
+        found.tokens = sentencepiece_tokens(pieces.bytes());
     } else if folder.join("vocab.txt").is_file() {
         found.model = Some("WordPiece".to_owned());
     } else {
@@ -242,6 +248,36 @@ fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
             .and_then(|json| serde_json::from_slice::<TokenizerConfig>(json.bytes()).ok())
             .is_some_and(|config| config.chat_template.is_some());
     Some(found)
+}
+
+/// How many pieces a SentencePiece model has: fields number 1 of its protobuf message (sentencepiece_model.proto, `ModelProto`).
+fn sentencepiece_tokens(mut message: &[u8]) -> Option<u64> {
+    fn varint(message: &mut &[u8]) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = message.split_first()?;
+            *message = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+    let mut pieces = 0;
+    while !message.is_empty() {
+        let tag = varint(&mut message)?;
+        let length = match tag & 7 {
+            0 => varint(&mut message).map(|_| 0)?,
+            1 => 8,
+            2 => usize::try_from(varint(&mut message)?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        pieces += u64::from(tag == (1 << 3 | 2));
+        message = message.get(length..)?;
+    }
+    Some(pieces)
 }
 
 /// A file beside the weights, if it is there and of a sane size.
@@ -302,5 +338,19 @@ impl<'de> Deserialize<'de> for Entries {
             }
         }
         deserializer.deserialize_any(Counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_sentencepiece_model_are_counted() {
+        // Two pieces, a trainer_spec (field 2), a varint (field 9), and a piece that is cut short.
+        let whole = [0x0a, 1, 0, 0x0a, 0, 0x12, 2, 1, 2, 0x48, 0x80, 1];
+        assert_eq!(sentencepiece_tokens(&whole), Some(2));
+        assert_eq!(sentencepiece_tokens(&[0x0a, 5, 1]), None);
+        assert_eq!(sentencepiece_tokens(&[0xff; 20]), None);
     }
 }

@@ -18,6 +18,9 @@ const GAP: usize = 2;
 /// The fewest columns that a shortened value keeps.
 const LEAST_WIDTH: usize = 12;
 
+/// The fewest that a name keeps as long as there is something less important to leave out.
+const NAME_WIDTH: usize = 30;
+
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
@@ -86,16 +89,20 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
         let total = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
         let mut over = total.saturating_sub(width);
         let mut narrowed = widths.clone();
+        let last = columns.iter().rposition(|(_, column)| column.optional);
+        let least = |column: &Column| match column.cut {
+            Cut::Never => usize::MAX,
+            Cut::Middle if last.is_some() => NAME_WIDTH,
+            Cut::Middle | Cut::End => LEAST_WIDTH,
+        };
         while over > 0 {
-            let longest = (0..columns.len()).filter(|&i| columns[i].1.cut != Cut::Never).max_by_key(|&i| narrowed[i]);
-            match longest.filter(|&i| narrowed[i] > LEAST_WIDTH) {
-                Some(i) => narrowed[i] -= 1,
-                None => break,
-            }
+            let longest = (0..columns.len()).filter(|&i| narrowed[i] > least(columns[i].1)).max_by_key(|&i| narrowed[i]);
+            let Some(i) = longest else { break };
+            narrowed[i] -= 1;
             over -= 1;
         }
         if over > 0
-            && let Some(last) = columns.iter().rposition(|(_, column)| column.optional)
+            && let Some(last) = last
         {
             columns.remove(last);
             for row in cells.iter_mut().filter(|row| row.len() > last) {
@@ -221,11 +228,13 @@ model.layers.10.self_attn.q_proj.weight  F32    1,048,576      12
 
     #[test]
     fn names_lose_their_middle_then_columns_go() {
-        let narrow = shown(Some(50), false);
-        assert!(narrow.contains("model.layer…_proj.weight"), "{narrow}");
+        let narrow = shown(Some(60), false);
+        assert!(narrow.contains("model.layers.10.s…ttn.q_proj.weight") && narrow.contains("offset"), "{narrow}");
+        let narrower = shown(Some(50), false);
+        assert!(narrower.contains("model.layers.10…tn.q_proj.weight") && !narrower.contains("offset"), "{narrower}");
         let narrowest = shown(Some(32), false);
-        assert!(!narrowest.contains("offset"), "{narrowest}");
-        for (text, width) in [(narrow, 50), (narrowest, 32)] {
+        assert!(narrowest.contains("model….weight"), "{narrowest}");
+        for (text, width) in [(narrow, 60), (narrower, 50), (narrowest, 32)] {
             assert!(text.lines().all(|line| line.width() <= width), "{text}");
         }
     }

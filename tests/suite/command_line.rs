@@ -1,0 +1,132 @@
+//! The command line as a whole: hostile text on every output, pipes that close, several models, mixtures of experts, scripts for shells.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+fn weigh(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("COLUMNS").args(args);
+    command.output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = weigh(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A safetensors file of zeros: names with shapes.
+fn file(path: &Path, tensors: &[(&str, &[u64])], metadata: Option<(&str, &str)>) {
+    let mut header = serde_json::Map::new();
+    if let Some((key, value)) = metadata {
+        header.insert("__metadata__".into(), json!({key: value}));
+    }
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let start = end;
+        end += shape.iter().product::<u64>();
+        header.insert((*name).into(), json!({"dtype": "U8", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = Value::Object(header).to_string();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + end as usize, 0);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn hostile_text_reaches_people_escaped_and_scripts_exact() {
+    const NAME: &str = "=1+1\u{1b}[2J\u{202e}|<img src=x>`\r\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    file(&path, &[(NAME, &[2, 2])], Some((NAME, NAME)));
+    let path = path.to_str().unwrap();
+    for command in
+        [&["ls", path][..], &["ls", path, "--tree"], &["meta", path], &["meta", path, "get", NAME], &["show", path, NAME], &["count", path]]
+    {
+        for format in ["table", "csv", "markdown"] {
+            let text = stdout(&[command, &["--format", format]].concat());
+            let raw = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!text.contains(raw), "{command:?} {format}: {text:?}");
+            assert!(format != "markdown" || !text.contains("<img") || text.contains("\\<img") || text.starts_with("```"), "{text}");
+            assert!(format != "csv" || !text.lines().any(|line| line.starts_with('=')), "{text}");
+        }
+    }
+    let list: Value = serde_json::from_str(&stdout(&["ls", path, "--json"])).unwrap();
+    assert_eq!(list["tensors"][0]["name"], NAME);
+    let row: Value = serde_json::from_str(&stdout(&["meta", path, "--format", "ndjson"])).unwrap();
+    assert_eq!((&row["key"], &row["value"]), (&json!(NAME), &json!(NAME)));
+    // An error says the name, on one line.
+    let error = String::from_utf8(weigh(&["show", path, "\u{1b}x\n"]).stderr).unwrap();
+    assert_eq!((error.lines().count(), error.contains('\u{1b}')), (2, false), "{error:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["ls", "fixtures/llama-tiny"]);
+    let output = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["ls", "fixtures/llama-tiny"]);
+    let output = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("weigh: cannot write the output: "));
+}
+
+#[test]
+fn several_models_are_told_apart_and_one_failure_does_not_stop_the_rest() {
+    let output = weigh(&["ls", "fixtures/nothing", "fixtures/llama-tiny", "--format", "ndjson", "--limit", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(row["path"], "fixtures/llama-tiny");
+    assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn of_experts_as_many_count_as_active_as_a_token_is_sent_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors: Vec<(String, Vec<u64>)> = vec![
+        ("model.embed_tokens.weight".into(), vec![32, 4]),
+        ("lm_head.weight".into(), vec![32, 4]),
+        ("model.norm.weight".into(), vec![4]),
+        ("model.layers.0.self_attn.q_proj.weight".into(), vec![4, 4]),
+        ("model.layers.0.block_sparse_moe.gate.weight".into(), vec![8, 4]),
+    ];
+    for expert in 0..8 {
+        for part in ["w1", "w2", "w3"] {
+            tensors.push((format!("model.layers.0.block_sparse_moe.experts.{expert}.{part}.weight"), vec![14, 4]));
+        }
+    }
+    let tensors: Vec<(&str, &[u64])> = tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    file(&folder.path().join("model.safetensors"), &tensors, None);
+    let path = folder.path().to_str().unwrap();
+    let count = |config: Value| -> Value {
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        serde_json::from_str(&stdout(&["count", path, "--json"])).unwrap()
+    };
+    let (shared, expert) = (128 + 128 + 4 + 16 + 32, 3 * 14 * 4);
+    let found = count(json!({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}));
+    assert_eq!((&found["parameters"], &found["active_parameters"]), (&json!(shared + 8 * expert), &json!(shared + 2 * expert)));
+    // Tied: the output matrix counts once; how many experts are used is not said.
+    let found = count(json!({"model_type": "mixtral", "tie_word_embeddings": true}));
+    assert_eq!((&found["parameters"], &found["active_parameters"]), (&json!(shared - 128 + 8 * expert), &Value::Null));
+}
+
+#[test]
+fn packagers_get_completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(stdout(&["completions", shell]).contains("--filter"), "{shell}");
+    }
+    assert!(stdout(&["man"]).contains(".TH weigh 1"));
+    assert!(stdout(&["man", "ls"]).contains("tree"));
+}
