@@ -46,8 +46,11 @@ impl Coding for Fifths {
                     digits[i] = (u8::from(rest[i] > 85) + u8::from(rest[i] > 170)).wrapping_sub(1);
                     rest[i] = rest[i].wrapping_mul(3);
                 }
-                for (byte, count, _, first) in RUNS.into_iter().filter(|(_, _, most, _)| digit < *most) {
-                    codes[first + digit * count..][..count].copy_from_slice(&digits[byte..byte + count]);
+                // The runs of `RUNS`, as copies of known length.
+                codes[32 * digit..][..32].copy_from_slice(&digits[..32]);
+                codes[160 + 16 * digit..][..16].copy_from_slice(&digits[32..48]);
+                if digit < 4 {
+                    codes[240 + 4 * digit..][..4].copy_from_slice(&digits[48..52]);
                 }
             }
             scale_signed::<V>(&codes, scale, values);
