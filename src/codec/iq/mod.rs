@@ -87,3 +87,32 @@ fn weights<const N: usize>(
         None => x.map(plain),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::tests::on_each_level;
+    use super::*;
+
+    /// The reference stops at such values, or reads where it should not.
+    #[test]
+    fn values_that_are_no_numbers_or_too_large_encode_to_something() {
+        let wild =
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -3e38, 1e20, -1e19, f32::from_bits(1), -1e-40, 0.0, -0.0, 1.0, -1e-8];
+        let all = [IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS];
+        on_each_level(|_| {
+            for every in [1, 3, 50] {
+                let row: Vec<f32> =
+                    (0..512).map(|i| if i % every == 0 { wild[i * i / every % wild.len()] } else { (i as f32).sin() }).collect();
+                let importance: Vec<f32> = row.iter().rev().copied().collect();
+                for codec in &all {
+                    let mut bytes = vec![0; codec.dtype.bytes_for(512).unwrap() as usize];
+                    let encode = codec.encode.unwrap();
+                    for importance in [None, Some(&importance[..]), Some(&[0.0; 512])] {
+                        encode(&row, importance, &mut bytes);
+                    }
+                    (codec.decode)(&bytes, &mut [0.0; 512]);
+                }
+            }
+        });
+    }
+}
