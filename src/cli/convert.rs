@@ -172,6 +172,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.emit(&report, output)
 }
 
+/// How many of the things that were not as asked for people see.
+const LOSSES_SHOWN: usize = 20;
+
 impl Report for ConvertReport {
     const ROWS: Option<&'static str> = Some("tensors");
 
@@ -251,7 +254,7 @@ impl ConvertReport {
             Column::number("bits_per_weight").titled("bits/weight"),
             Column::value("message"),
         ];
-        let rows = self.lossy.iter().map(|lossy| {
+        let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
                 LossKind::Fallback => "fallback",
                 LossKind::Unheld => "unheld",
@@ -267,7 +270,10 @@ impl ConvertReport {
                 Cell::text(lossy.message.clone()),
             ]
         });
-        let table = Section::table("lossy", columns).rows(rows).titled("Other than asked for").only(Audience::People);
+        let mut table = Section::table("lossy", columns).rows(rows).titled("Other than asked for").only(Audience::People);
+        if let Some(more) = self.lossy.len().checked_sub(LOSSES_SHOWN).filter(|more| *more > 0) {
+            table = table.footer(format!("and {more} more; --json has them all"));
+        }
         (!self.lossy.is_empty()).then_some(table)
     }
 
