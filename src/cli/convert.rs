@@ -8,7 +8,7 @@ use crate::base::{Error, Result, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
 use crate::model::DType;
-use crate::ops::assignment;
+use crate::model::assignment;
 use crate::ops::convert::report::{LossKind, NoteRow};
 use crate::ops::convert::{self, ConvertReport, Options, Plan};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};

@@ -42,7 +42,7 @@ enum Action {
     },
     /// Give keys a value: KEY=TYPE:VALUE, KEY=VALUE where the key is there, KEY=@FILE for a text in a file
     Set {
-        /// The keys and values; TYPE is u8 ... f64, bool or string, or [TYPE] for an array in JSON
+        /// The keys and values; TYPE is u8 ... f64, bool or string, or TYPE[] for an array in JSON
         #[arg(required = true, value_name = "KEY=TYPE:VALUE")]
         key: Vec<String>,
         #[command(flatten)]

@@ -19,9 +19,18 @@ pub fn split(assignment: &str) -> Result<(&str, &str)> {
     }
 }
 
+/// `KEY=TYPE:VALUE` for a key that is not there yet.
+///
+/// # Errors
+/// As for [`split`] and [`value`].
+pub fn parse(assignment: &str) -> Result<(String, Value)> {
+    let (key, given) = split(assignment)?;
+    Ok((key.to_owned(), value(given, None)?))
+}
+
 /// The value that `TYPE:VALUE` names; a value without a type gets that of `old`, the key's value so far.
 ///
-/// Arrays are JSON behind their element type: `[i32]:[1, 2]`, `[string]:["a"]`.
+/// Arrays are JSON behind their element type and `[]`: `i32[]:[1, 2]`, `string[]:["a"]`.
 ///
 /// # Errors
 /// No type is given and there is no old value; or the text is no value of the type.
@@ -30,7 +39,7 @@ pub fn value(given: &str, old: Option<&Value>) -> Result<Value> {
         if let Some(kind) = scalar_type(name) {
             return scalar(kind, text);
         }
-        if let Some(elem) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).and_then(scalar_type) {
+        if let Some(elem) = name.strip_suffix("[]").and_then(scalar_type) {
             return array(elem, text);
         }
     }
@@ -40,13 +49,14 @@ pub fn value(given: &str, old: Option<&Value>) -> Result<Value> {
         None => {
             let names: Vec<_> = ValueType::ALL.iter().filter(|kind| **kind != ValueType::Array).map(|kind| kind.name()).collect();
             Err(Error::argument(format!("expected TYPE:VALUE for a new key, found {}", text::shorten(given)))
-                .hint(format!("types are {}, and [TYPE] for an array of them in JSON", names.join(" "))))
+                .hint(format!("types are {}, and TYPE[] for an array of them in JSON", names.join(" "))))
         }
     }
 }
 
 fn scalar_type(name: &str) -> Option<ValueType> {
-    ValueType::ALL.iter().copied().find(|kind| *kind != ValueType::Array && kind.name() == name)
+    let name = if name.eq_ignore_ascii_case("str") { "string" } else { name };
+    ValueType::ALL.iter().copied().find(|kind| *kind != ValueType::Array && kind.name().eq_ignore_ascii_case(name))
 }
 
 fn scalar(kind: ValueType, text: &str) -> Result<Value> {
@@ -92,15 +102,15 @@ mod tests {
         assert_eq!(value("string:u32:7", None).unwrap(), Value::String("u32:7".into()));
         assert_eq!(value("My: model", Some(&Value::String(String::new()))).unwrap(), Value::String("My: model".into()));
         assert_eq!(value("f32:-inf", None).unwrap(), Value::F32(f32::NEG_INFINITY));
-        let list = value("[i32]:[1, -2]", None).unwrap();
+        let list = value("i32[]:[1, -2]", None).unwrap();
         assert_eq!(list, Value::Array(Array::i32s([1, -2])));
         assert_eq!(value("[]", Some(&list)).unwrap(), Value::Array(Array::i32s([])));
-        assert_eq!(value("[string]:[\"a\"]", None).unwrap(), Value::Array(Array::strings(["a"])));
+        assert_eq!(value("STR[]:[\"a\"]", None).unwrap(), Value::Array(Array::strings(["a"])));
     }
 
     #[test]
     fn what_is_no_value_is_an_error() {
-        for given in ["u8:256", "bool:yes", "f32:", "[u8]:[1.5]", "[u8]:[\"1\"]", "[string]:[1]", "[u8]:7"] {
+        for given in ["u8:256", "bool:yes", "f32:", "u8[]:[1.5]", "u8[]:[\"1\"]", "string[]:[1]", "u8[]:7", "array:[]"] {
             assert!(value(given, None).is_err(), "{given}");
         }
         assert!(value("7", None).unwrap_err().hint_text().is_some());

@@ -1,6 +1,5 @@
 //! The operations: a model in, a report out. They never print.
 
-pub mod assignment;
 pub mod convert;
 pub mod count;
 pub mod diff;

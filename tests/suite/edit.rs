@@ -120,7 +120,7 @@ fn a_dry_run_says_what_would_change_and_writes_nothing() {
     let path = folder.path().join("m.gguf");
     fs::write(&path, gguf(3)).unwrap();
     let before = fs::read(&path).unwrap();
-    let report = set(&path, "general.tags=[string]:[\"a\",\"b\"]", &Destination::DryRun).unwrap();
+    let report = set(&path, "general.tags=string[]:[\"a\",\"b\"]", &Destination::DryRun).unwrap();
     assert_eq!(report.changes[0].new, Some(Value::Array(Array::strings(["a", "b"]))));
     assert_eq!(report.output, None);
     assert_eq!(fs::read(&path).unwrap(), before);
@@ -150,7 +150,7 @@ fn what_would_make_the_file_unsound_is_refused_and_nothing_is_written() {
         "general.alignment=u32:64",
         "general.architecture=u32:1",
         "tokenizer.ggml.eos_token_id=u32:2",
-        "tokenizer.ggml.scores=[f32]:[1.0]",
+        "tokenizer.ggml.scores=f32[]:[1.0]",
         "split.no=u16:1",
         "general.new=untyped",
         "=u32:1",
