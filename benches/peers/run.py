@@ -102,16 +102,16 @@ sys.exit(f"{len(bad)} tensors differ: {bad[:3]}" if bad else 0)
 def run(job: Job, peers: Peers, rounds: int | None) -> dict:
     commands = [("weigh", job.ours), *job.peers]
     times = {label: [] for label, _ in commands}
+    remove(job.clean)
     for label, command in commands:  # warm the page cache, and let every command show that it works
-        remove(job.clean)
         sh(shlex.split(command) if label == "weigh" else command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     same = ""
     if job.outputs:
         found = subprocess.run([str(peers.python), "-c", COMPARE, *job.outputs], capture_output=True, text=True)
         same = "equal" if found.returncode == 0 else found.stderr.strip() or "compare failed"
     for _ in range(rounds or job.rounds):
+        remove(job.clean)
         for label, command in commands:
-            remove(job.clean)
             times[label].append(timed(command))
     remove(job.clean)
     memory = peak_anonymous(job.ours)
