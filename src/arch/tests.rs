@@ -184,3 +184,66 @@ fn a_model_of_no_known_architecture_has_its_tensors_as_they_are() {
     model.config = Some(json!({}));
     assert_eq!(canonical(&model, &tables).unwrap()[0].name, model.tensors[0].name);
 }
+
+fn fnv32(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn fnv64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The weights that the converter was given: they follow from the tensor's name.
+fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
+    let mut seed = fnv32(name);
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let bits = ((seed >> 9) & 0x807f) as u16 | 0x3e80;
+        match dtype {
+            DType::BF16 => bytes.extend(bits.to_le_bytes()),
+            _ => bytes.extend((u32::from(bits) << 16).to_le_bytes()),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn keys_and_tensors_are_those_of_llama_cpps_converter() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let golden: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let tensors = golden["tensors"].as_array().unwrap().iter().map(|row| {
+            let (name, dtype) = (row[0].as_str().unwrap(), DType::from_safetensors(row[1].as_str().unwrap()).unwrap());
+            let shape: Vec<u64> = row[2].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap()).collect();
+            let bytes = weights(name, shape.iter().product(), dtype);
+            (name.to_owned(), shape, dtype, bytes)
+        });
+        let hf = reader(tensors.collect(), Metadata::new(), Some(golden["config"].clone()));
+        let draft = to_gguf::without_tokenizer(hf.model(), &Tables::default()).unwrap();
+        let mut made: Vec<Json> = written(&hf, &draft.steps)
+            .iter()
+            .map(|(name, shape, dtype, bytes)| json!([name, dtype.name(), shape, format!("{:016x}", fnv64(bytes))]))
+            .collect();
+        let mut wanted = golden["gguf"].as_array().unwrap().clone();
+        // The converter takes tensors in the order of their names, weigh in that of the file.
+        made.sort_by_key(Json::to_string);
+        wanted.sort_by_key(Json::to_string);
+        assert_eq!(made, wanted, "{}", path.display());
+        for row in golden["keys"].as_array().unwrap() {
+            let (key, wanted) = (row[0].as_str().unwrap(), &row[2]);
+            let found = draft.metadata.get(key).unwrap_or_else(|| panic!("{}: no {key}", path.display()));
+            let same = match found {
+                Value::String(text) => wanted.as_str() == Some(text),
+                Value::Bool(value) => wanted.as_bool() == Some(*value),
+                number => number.as_f64().map(|number| number as f32) == wanted.as_f64().map(|wanted| wanted as f32),
+            };
+            assert!(same, "{}: {key} is {found:?}, and {wanted} in the reference", path.display());
+        }
+        assert_eq!(draft.metadata.len(), golden["keys"].as_array().unwrap().len() + 1, "{}: general.name and nothing else", path.display());
+        count += 1;
+    }
+    assert!(count > 5);
+}

@@ -34,6 +34,17 @@ pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<Draft>
     Ok(draft)
 }
 
+/// The draft but for the tokenizer.
+#[cfg(test)]
+pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<Draft> {
+    let (json, mut table, config) = read_config(model, tables)?;
+    table.tokenizer = None;
+    let mut draft = Draft::default();
+    let computed = tensors(model, &table, &config, &mut draft)?;
+    metadata(&table, json, &config, None, &Options::default(), computed, &mut draft)?;
+    Ok(draft)
+}
+
 /// The tensors of a Hugging Face model as GGUF would have them, without what only a file needs.
 ///
 /// # Errors
@@ -218,11 +229,11 @@ fn metadata(
 ) -> Result<()> {
     let mut metadata = Metadata::new();
     keys::put(&mut metadata, "general.architecture", Value::String(table.gguf.clone()));
-    general::to_gguf(folder, json, &draft.steps, &mut metadata)?;
-    keys::to_gguf(table, config, folder, file_type(&draft.steps), &mut metadata)?;
     for (key, value) in computed.iter() {
         keys::put(&mut metadata, key, value.clone());
     }
+    general::to_gguf(folder, json, &draft.steps, &mut metadata)?;
+    keys::to_gguf(table, config, folder, file_type(&draft.steps), &mut metadata)?;
     keys::put(&mut metadata, "general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
         let Some(folder) = folder else {
