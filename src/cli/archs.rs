@@ -24,7 +24,7 @@ impl Report for Archs {
     const ROWS: Option<&'static str> = Some("archs");
 
     fn sections(&self) -> Vec<Section> {
-        let columns = vec![Column::text("name"), Column::text("gguf"), Column::text("classes"), Column::text("model_types")];
+        let columns = vec![Column::text("name"), Column::text("gguf"), Column::value("classes"), Column::value("model_types").optional()];
         let rows = self.archs.iter().map(|row| {
             vec![
                 Cell::text(row.name.clone()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::arch::recipe::{Target, TensorType};
 use crate::arch::{lora, packed};
-use crate::base::{Error, Result, units};
+use crate::base::{Error, Result, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
 use crate::model::DType;
@@ -195,12 +195,20 @@ impl Report for ConvertReport {
     }
 }
 
-/// The figures of a quality, in the order of the columns.
-const FIGURES: [&str; 5] = ["rmse", "relative_rmse", "snr_db", "cosine", "max_abs"];
+/// The columns of a quality's figures, the same as those of `diff`.
+fn figure_columns() -> [Column; 5] {
+    [
+        Column::number("max_abs"),
+        Column::number("rmse").optional(),
+        Column::number("relative_rmse").titled("rel. rmse"),
+        Column::number("cosine").optional(),
+        Column::number("snr_db").titled("snr dB"),
+    ]
+}
 
 fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell> {
-    let values = quality.map(|q| [q.rmse, q.relative_rmse, q.snr_db, q.cosine, q.max_abs]).unwrap_or_default();
-    values.into_iter().zip([4, 4, 4, 7, 4]).map(|(value, digits)| Cell::maybe(value, |value| Cell::float(value, digits))).collect()
+    let values = quality.map(|q| [q.max_abs, q.rmse, q.relative_rmse, q.cosine, q.snr_db]).unwrap_or_default();
+    values.into_iter().zip([4, 4, 4, 6, 4]).map(|(value, digits)| Cell::maybe(value, |value| Cell::float(value, digits))).collect()
 }
 
 impl ConvertReport {
@@ -211,7 +219,7 @@ impl ConvertReport {
         if transforms {
             columns.push(Column::value("transforms").optional());
         }
-        columns.extend(FIGURES.map(|key| Column::number(key).only(Audience::Scripts)));
+        columns.extend(figure_columns().map(|column| column.only(Audience::Scripts)));
         let rows = self.tensors.iter().map(|row| {
             let mut cells =
                 vec![Cell::text(row.name.clone()), Cell::text(row.from.clone()), Cell::text(row.to.clone()), Cell::shape(&row.shape)];
@@ -232,7 +240,7 @@ impl ConvertReport {
             figure(b).total_cmp(&figure(a))
         });
         let mut columns = vec![Column::name("name"), Column::text("to")];
-        columns.extend(FIGURES.map(Column::number));
+        columns.extend(figure_columns());
         let rows = worst.iter().take(WORST).map(|(row, quality)| {
             let mut cells = vec![Cell::text(row.name.clone()), Cell::text(row.to.clone())];
             cells.extend(figures(Some(quality)));
@@ -251,7 +259,7 @@ impl ConvertReport {
             Column::text("kind"),
             Column::text("from"),
             Column::text("to"),
-            Column::number("bits_per_weight").titled("bits/weight"),
+            Column::number("bits_per_weight").titled("bits/weight").optional(),
             Column::value("message"),
         ];
         let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
@@ -279,8 +287,8 @@ impl ConvertReport {
 
     fn summary(&self) -> String {
         let files = match self.output.as_slice() {
-            [file] => file.display().to_string(),
-            [first, rest @ ..] => format!("{} and {} more files", first.display(), rest.len()),
+            [file] => text::escape(&file.to_string_lossy()).into_owned(),
+            [first, rest @ ..] => format!("{} and {} more files", text::escape(&first.to_string_lossy()), rest.len()),
             [] => "nothing".to_owned(),
         };
         let verb = if self.dry_run { "would write" } else { "wrote" };

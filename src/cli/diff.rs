@@ -45,9 +45,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let a = packed::unpacked(crate::open(&args.a)?)?;
     let b = packed::unpacked(crate::open(&args.b)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
-    let wanted = |name: &str| selection.matches(name);
     let options =
-        Options { quick: args.quick, tolerance: args.tolerance, wanted: Some(&wanted), progress: Some(&|bytes| progress.add(bytes)) };
+        Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };
     let report = diff::diff(&a, &b, &options);
     progress.finish();
     let report = Seen { diff: report?, all: args.all };
@@ -131,11 +130,11 @@ impl Report for Seen {
             Column::text("dtype_a").titled("a"),
             Column::text("dtype_b").titled("b"),
             Column::text("equal").optional(),
-            Column::number("changed").optional(),
+            Column::number("changed").optional_after(1),
             Column::number("max_abs"),
-            Column::number("rmse"),
+            Column::number("rmse").optional(),
             Column::number("relative_rmse").titled("rel. rmse"),
-            Column::number("cosine"),
+            Column::number("cosine").optional(),
             Column::number("snr_db").titled("snr dB"),
         ];
         // Scripts get every tensor; people those that are not equal.

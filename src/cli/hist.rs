@@ -10,7 +10,7 @@ use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::model::ElemType;
 use crate::ops::stats::{self, Histogram, Options, Percentiles};
-use crate::render::{Cell, Column, Report, Section, picture};
+use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
 
 /// Draw the histogram of one tensor
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     };
     let Some(path) = &args.output else { return context.emit(&hist, &args.path) };
     let bars: Vec<u64> = hist.bins().into_iter().map(|(_, _, count)| count).collect();
-    let ends = [hist.bins().first().map(|bin| bin.0.clone()), hist.bins().last().map(|bin| bin.1.clone())].map(Option::unwrap_or_default);
+    let ends = [hist.bins().first().map(|bin| bin.0), hist.bins().last().map(|bin| bin.1)];
+    let ends = ends.map(|end| end.map(|value| units::general(value, 4)).unwrap_or_default());
     let title = format!("{} ({})", text::escape(&hist.name), hist.dtype);
     let bytes = match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => picture::svg(&title, &bars, &ends).into_bytes(),
@@ -84,39 +85,39 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 
 impl Hist {
     /// Where each bin begins and ends, and how many values it holds.
-    fn bins(&self) -> Vec<(String, String, u64)> {
-        let shown = |value: f64| units::general(value, 4);
+    fn bins(&self) -> Vec<(f64, f64, u64)> {
         if self.log {
             let log = &self.histogram.log;
             let power = |i: usize| 2f64.powi(log.lowest_exponent.saturating_add(i32::try_from(i).unwrap_or(i32::MAX)));
-            let negative = log.negative.iter().enumerate().rev().map(|(i, &count)| (shown(-power(i + 1)), shown(-power(i)), count));
-            let positive = log.positive.iter().enumerate().map(|(i, &count)| (shown(power(i)), shown(power(i + 1)), count));
-            return negative.chain([("0".to_owned(), "0".to_owned(), log.zeros)]).chain(positive).collect();
+            let negative = log.negative.iter().enumerate().rev().map(|(i, &count)| (-power(i + 1), -power(i), count));
+            let positive = log.positive.iter().enumerate().map(|(i, &count)| (power(i), power(i + 1), count));
+            return negative.chain([(0.0, 0.0, log.zeros)]).chain(positive).collect();
         }
         let linear = &self.histogram.linear;
         let bins = linear.counts.len().max(1) as f64;
         let edge = |i: usize| linear.low + (linear.high - linear.low) * i as f64 / bins;
-        linear.counts.iter().enumerate().map(|(i, &count)| (shown(edge(i)), shown(edge(i + 1)), count)).collect()
+        linear.counts.iter().enumerate().map(|(i, &count)| (edge(i), edge(i + 1), count)).collect()
     }
 }
 
-/// How many characters the longest bar has.
+/// How many characters the longest bar has where there is room.
 const BAR: u64 = 50;
 
 impl Report for Hist {
     fn sections(&self) -> Vec<Section> {
-        let columns =
-            vec![Column::number("from"), Column::number("to"), Column::number("count"), Column::text("bar").titled("").optional()];
+        let columns = vec![Column::number("from"), Column::number("to"), Column::number("count"), Column::bars("bar").titled("")];
         let bins = self.bins();
         let most = bins.iter().map(|bin| bin.2).max().unwrap_or(0).max(1);
         let rows = bins.into_iter().map(|(from, to, count)| {
             let eighths = (u128::from(count) * u128::from(BAR) * 8).div_ceil(u128::from(most)) as usize;
-            let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
-            vec![Cell::text(from), Cell::text(to), Cell::count(count), Cell::text(format!("{}{rest}", "█".repeat(eighths / 8)))]
+            vec![Cell::float(from, 4), Cell::float(to, 4), Cell::count(count), Cell::text(bar(eighths))]
         });
         let percentiles = stats::PERCENTILES.iter().zip(self.percentiles.values);
-        let percentiles = percentiles.map(|(percent, value)| format!("{percent}%: {}", units::general(value, 4))).collect::<Vec<_>>();
-        let title = format!("{} ({}, {:?})", text::escape(&self.name), self.dtype, self.shape);
-        vec![Section::table("histogram", columns).titled(title).rows(rows).footer(format!("percentiles {}", percentiles.join(", ")))]
+        let percentiles = percentiles.map(|(percent, value)| Fact::named(format!("{percent}%"), Cell::float(value, 4))).collect();
+        let shape = self.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
+        vec![
+            Section::table("histogram", columns).titled(format!("{}  {}  {shape}", self.name, self.dtype)).rows(rows),
+            Section::facts("percentiles", percentiles).titled("Percentiles").only(Audience::People),
+        ]
     }
 }

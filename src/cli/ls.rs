@@ -102,7 +102,7 @@ impl Report for Tree<'_> {
             Column::text("name").only(Audience::Scripts),
             Column::number("tensors"),
             Column::value("dtype"),
-            Column::text("shape"),
+            Column::text("shape").optional_after(1),
             Column::number("elements").optional(),
             Column::number("bytes").titled("size"),
         ];

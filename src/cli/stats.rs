@@ -119,7 +119,7 @@ fn columns() -> Vec<Column> {
     let mut columns = vec![
         Column::number("min"),
         Column::number("max"),
-        Column::number("mean"),
+        Column::number("mean").optional_after(1),
         Column::number("std"),
         Column::number("abs_mean").only(Audience::Scripts),
         Column::number("abs_max").only(Audience::Scripts),
@@ -134,7 +134,7 @@ fn columns() -> Vec<Column> {
     ];
     const KEYS: [&str; PERCENTILES.len()] = ["p0.1", "p1", "p5", "p25", "p50", "p75", "p95", "p99", "p99.9"];
     columns.extend(KEYS.map(|key| Column::number(key).only(Audience::Scripts)));
-    columns.push(Column::text("histogram").only(Audience::People).optional());
+    columns.push(Column::text("histogram").only(Audience::People).optional_after(2));
     columns
 }
 

@@ -18,12 +18,12 @@ impl Report for Types {
     fn sections(&self) -> Vec<Section> {
         let columns = vec![
             Column::text("name"),
-            Column::text("class"),
+            Column::text("class").optional(),
             Column::number("block_elements").titled("block"),
             Column::number("block_bytes").titled("bytes"),
             Column::number("bits_per_weight").titled("bits/weight"),
             Column::number("ggml_id").titled("ggml"),
-            Column::text("safetensors"),
+            Column::text("safetensors").optional(),
             Column::text("read"),
             Column::text("written"),
         ];

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::base::{Error, Result};
-use crate::model::{Model, TensorInfo};
+use crate::model::{ElemType, Model, TensorInfo};
 
 /// What tensors are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,19 +49,25 @@ impl Selection {
 
     /// The tensors that are meant, in order.
     pub fn pick<'m>(&self, model: &'m Model) -> Vec<&'m TensorInfo> {
-        let mut picked: Vec<&TensorInfo> = model.tensors.iter().filter(|tensor| self.matches(&tensor.name)).collect();
+        let traits = |tensor: &TensorInfo| (tensor.len_bytes, tensor.elements().unwrap_or(u64::MAX), tensor.elem);
+        self.arrange(model.tensors.iter().collect(), |tensor| &tensor.name, |tensor| traits(tensor))
+    }
+
+    /// Those of `items` that are meant, in order: each is known by a name, and by its bytes, elements and type.
+    pub fn arrange<T>(&self, mut items: Vec<T>, name: impl Fn(&T) -> &str, traits: impl Fn(&T) -> (Option<u64>, u64, ElemType)) -> Vec<T> {
+        items.retain(|item| self.matches(name(item)));
         match self.sort {
             SortBy::File => {}
-            SortBy::Name => picked.sort_by(|a, b| natural(&a.name, &b.name)),
-            SortBy::Size => picked.sort_by_key(|tensor| std::cmp::Reverse(tensor.len_bytes)),
-            SortBy::Elements => picked.sort_by_key(|tensor| std::cmp::Reverse(tensor.elements().unwrap_or(u64::MAX))),
-            SortBy::DType => picked.sort_by_key(|tensor| tensor.elem.to_string()),
+            SortBy::Name => items.sort_by(|a, b| natural(name(a), name(b))),
+            SortBy::Size => items.sort_by_key(|item| std::cmp::Reverse(traits(item).0)),
+            SortBy::Elements => items.sort_by_key(|item| std::cmp::Reverse(traits(item).1)),
+            SortBy::DType => items.sort_by_key(|item| traits(item).2.to_string()),
         }
         if self.reverse {
-            picked.reverse();
+            items.reverse();
         }
-        picked.truncate(self.limit.unwrap_or(usize::MAX));
-        picked
+        items.truncate(self.limit.unwrap_or(usize::MAX));
+        items
     }
 }
 
@@ -104,7 +110,7 @@ pub fn natural(a: &str, b: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DType, ElemType};
+    use crate::model::DType;
 
     fn model() -> Model {
         let tensor = |name: &str, rows: u64| TensorInfo {

@@ -25,6 +25,8 @@ pub enum Cut {
     Middle,
     /// The end goes: for values.
     End,
+    /// All get shorter by the same factor: for bars.
+    Scale,
 }
 
 /// A column of a table.
@@ -38,8 +40,9 @@ pub struct Column {
     pub right: bool,
     /// What happens to long values on a narrow terminal.
     pub cut: Cut,
-    /// Whether the whole column may go when the terminal is too narrow even then.
-    pub optional: bool,
+    /// Whether the whole column may go when the terminal is too narrow even then, and in which order: the lowest number goes first,
+    /// of equals the last.
+    pub optional: Option<u8>,
     /// Who sees it.
     pub audience: Audience,
 }
@@ -47,7 +50,7 @@ pub struct Column {
 impl Column {
     /// A column of short words, headed by its key.
     pub fn text(key: &'static str) -> Self {
-        Self { key, title: Cow::Borrowed(key), right: false, cut: Cut::Never, optional: false, audience: Audience::All }
+        Self { key, title: Cow::Borrowed(key), right: false, cut: Cut::Never, optional: None, audience: Audience::All }
     }
 
     /// A column of names: long ones lose their middle on a narrow terminal.
@@ -72,10 +75,21 @@ impl Column {
         self
     }
 
+    /// A column of bars, as [`bar`](crate::render::bar) draws them: all get shorter on a narrow terminal.
+    pub fn bars(key: &'static str) -> Self {
+        Self { cut: Cut::Scale, audience: Audience::People, ..Self::text(key) }
+    }
+
     /// The column goes when the terminal is too narrow; the last such column goes first.
     #[must_use]
-    pub fn optional(mut self) -> Self {
-        self.optional = true;
+    pub fn optional(self) -> Self {
+        self.optional_after(0)
+    }
+
+    /// The column goes when the terminal is too narrow, after those of lower rank.
+    #[must_use]
+    pub fn optional_after(mut self, rank: u8) -> Self {
+        self.optional = Some(rank);
         self
     }
 

@@ -10,9 +10,31 @@ pub fn sparkline(counts: &[u64]) -> String {
     counts.iter().map(|&count| BARS[bar(count).min(8)]).collect()
 }
 
+/// A bar that lies, from left to right, in eighths of a character.
+pub fn bar(eighths: usize) -> String {
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    "█".repeat(eighths / 8) + rest
+}
+
+/// A bar drawn again at `to / from` of its length. What is there at all is seen.
+pub(super) fn scale(text: &str, to: usize, from: usize) -> String {
+    // The blocks stand in Unicode from a whole one to an eighth.
+    let eighths: usize =
+        text.chars().filter_map(|c| u32::from(c).checked_sub(0x2588).filter(|&less| less < 8)).map(|less| 8 - less as usize).sum();
+    bar((eighths * to).div_ceil(from.max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lying_bars_keep_their_proportions() {
+        assert_eq!((bar(0), bar(7), bar(20)), (String::new(), "▉".to_owned(), "██▌".to_owned()));
+        assert_eq!(scale("████", 2, 4), "██");
+        assert_eq!(scale("█▌", 2, 4), "▊");
+        assert_eq!((scale("▏", 1, 9), scale("", 1, 9)), ("▏".to_owned(), String::new()));
+    }
 
     #[test]
     fn bars_are_eighths_of_the_tallest() {

@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
 use crate::render::section::{Audience, Body, Column, Cut, Fact, Section, seen};
-use crate::render::{Cell, Tone};
+use crate::render::{Cell, Tone, spark};
 
 /// Columns between two values.
 const GAP: usize = 2;
@@ -19,7 +19,7 @@ const GAP: usize = 2;
 const LEAST_WIDTH: usize = 12;
 
 /// The fewest that a name keeps as long as there is something less important to leave out.
-const NAME_WIDTH: usize = 30;
+const NAME_WIDTH: usize = 28;
 
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,11 +89,11 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
         let total = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
         let mut over = total.saturating_sub(width);
         let mut narrowed = widths.clone();
-        let last = columns.iter().rposition(|(_, column)| column.optional);
+        let last = (0..columns.len()).rev().filter(|&i| columns[i].1.optional.is_some()).min_by_key(|&i| columns[i].1.optional);
         let least = |column: &Column| match column.cut {
             Cut::Never => usize::MAX,
             Cut::Middle if last.is_some() => NAME_WIDTH,
-            Cut::Middle | Cut::End => LEAST_WIDTH,
+            Cut::Middle | Cut::End | Cut::Scale => LEAST_WIDTH,
         };
         while over > 0 {
             let longest = (0..columns.len()).filter(|&i| narrowed[i] > least(columns[i].1)).max_by_key(|&i| narrowed[i]);
@@ -112,8 +112,13 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
         }
         for row in cells {
             for (i, text) in row.iter_mut().enumerate() {
-                if narrowed[i] < widths[i] && text.width() > narrowed[i] {
-                    *text = if columns[i].1.cut == Cut::Middle { cut_middle(text, narrowed[i]) } else { cut_end(text, narrowed[i]) };
+                if columns[i].1.cut == Cut::Scale {
+                    *text = spark::scale(text, narrowed[i], widths[i]);
+                } else if narrowed[i] < widths[i] && text.width() > narrowed[i] {
+                    *text = match columns[i].1.cut {
+                        Cut::Middle => cut_middle(text, narrowed[i]),
+                        _ => cut_end(text, narrowed[i]),
+                    };
                 }
             }
         }

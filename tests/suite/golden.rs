@@ -1,6 +1,7 @@
 //! What the commands print. Each file in tests/golden lists commands with their output; `WEIGH_UPDATE=1 cargo test golden` rewrites them.
 //!
-//! `$ weigh ...` is a command, run in the root of the project, `! ` a line on standard error, `? N` an exit status other than 0.
+//! `$ weigh ...` is a command, `! ` a line on standard error, `? N` an exit status other than 0. Commands of one file run one after the
+//! other in a folder of its own, where `fixtures` is the project's: what one writes, the next can read.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,9 +22,9 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn run(line: &str) -> String {
+fn run(line: &str, folder: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("COLUMNS").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+    command.current_dir(folder).env_remove("COLUMNS").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
     let mut words = words(line).into_iter();
     for word in words.by_ref() {
         match word.split_once('=') {
@@ -48,16 +49,19 @@ fn run(line: &str) -> String {
 
 #[test]
 fn commands_print_what_they_printed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let update = std::env::var_os("WEIGH_UPDATE").is_some();
     let mut different = Vec::new();
-    let mut files: Vec<_> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")).unwrap().collect();
+    let mut files: Vec<_> = fs::read_dir(root.join("tests/golden")).unwrap().collect();
     files.sort_by_key(|file| file.as_ref().unwrap().path());
     for file in files {
         let path = file.unwrap().path();
         let expected = fs::read_to_string(&path).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(root.join("fixtures"), folder.path().join("fixtures")).unwrap();
         let mut found = String::new();
         for line in expected.lines().filter_map(|line| line.strip_prefix("$ ")) {
-            write!(found, "{}$ {line}\n{}", if found.is_empty() { "" } else { "\n" }, run(line)).unwrap();
+            write!(found, "{}$ {line}\n{}", if found.is_empty() { "" } else { "\n" }, run(line, folder.path())).unwrap();
         }
         if update {
             fs::write(&path, found).unwrap();

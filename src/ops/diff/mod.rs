@@ -17,6 +17,7 @@ use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::quality::Sums;
+use crate::ops::select::Selection;
 
 mod metadata;
 mod verdict;
@@ -37,8 +38,8 @@ pub struct Options<'a> {
     pub quick: bool,
     /// Values may differ by this relative root mean square, and types and metadata in any way, and the models still count as equal.
     pub tolerance: Option<f64>,
-    /// Which tensors are compared, by canonical name.
-    pub wanted: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
+    /// Which tensors are compared, by canonical name, and in which order: that of the first model's. All of them if not given.
+    pub selection: Option<&'a Selection>,
     /// Told how many bytes have been compared since it was last called.
     pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
 }
@@ -189,11 +190,12 @@ struct Found {
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
     let (left, right, comparable) = meet(a, b, &mut notes)?;
-    let wanted = |step: &&Step| options.wanted.is_none_or(|wanted| wanted(&step.name));
-    let in_b: HashMap<&str, &Step> = right.steps.iter().filter(wanted).map(|step| (step.name.as_str(), step)).collect();
-    let in_a: HashSet<&str> = left.steps.iter().filter(wanted).map(|step| step.name.as_str()).collect();
+    let all = Selection::default();
+    let selection = options.selection.unwrap_or(&all);
+    let in_b: HashMap<&str, &Step> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
+    let in_a: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
     let (mut only_a, mut shapes, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
-    for step in left.steps.iter().filter(wanted) {
+    for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| traits(step)) {
         let Some(other) = in_b.get(step.name.as_str()) else {
             only_a.push(step.name.clone());
             continue;
@@ -210,8 +212,8 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             dimensions: step.shape.len(),
         });
     }
-    let only_b: Vec<String> =
-        right.steps.iter().filter(wanted).filter(|step| !in_a.contains(step.name.as_str())).map(|step| step.name.clone()).collect();
+    let only_b = right.steps.iter().map(|step| &step.name).filter(|name| selection.matches(name) && !in_a.contains(name.as_str()));
+    let only_b: Vec<String> = only_b.cloned().collect();
 
     let same = same_bytes(&pairs, options)?;
     let measured = if options.quick { vec![None; pairs.len()] } else { measure(&pairs, &same, options)? };
@@ -235,6 +237,12 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         Some(tolerance) => !(alike && tensors.iter().all(|row| within(row, tolerance))),
     };
     Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, notes, differ })
+}
+
+/// What tensors are ordered by: stored bytes, elements, type.
+fn traits(step: &Step) -> (Option<u64>, u64, ElemType) {
+    let elements = step.elements().unwrap_or(u64::MAX);
+    (step.elem.known().and_then(|dtype| dtype.bytes_for(elements).ok()), elements, step.elem)
 }
 
 fn within(row: &TensorRow, tolerance: f64) -> bool {
