@@ -78,6 +78,6 @@ fn pages_and_pictures_are_written_whole_and_not_over_others() {
         assert!(std::fs::metadata(&path).unwrap().len() > 300, "{name}");
     }
     let (table, _) = run(&["hist", model, "lm_head.weight"]);
-    assert!(table.contains('█') && table.contains("percentiles"));
+    assert!(table.contains('█') && table.contains("Percentiles"));
     assert!(run(&["hist", model, "nothing"]).1.contains("found no nothing"));
 }
