@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use weigh::DType;
 use weigh::base::bytes::Endian;
-use weigh::base::finding::{Finding, Findings};
+use weigh::base::finding::{Finding, Findings, Severity};
 use weigh::base::output::{Output, Target};
 use weigh::format::shards::{self, Content};
 use weigh::format::{FORMATS, Format, OutTensor};
@@ -209,4 +209,16 @@ pub(crate) fn write(
     }
     output.commit().unwrap();
     files.into_iter().map(|file| file.path).collect()
+}
+
+/// Opening these bytes is refused in one line, and `verify` gives an error of this code.
+pub(crate) fn refused(name: &str, case: &str, bytes: &[u8], code: &str) {
+    let (findings, error) = judge(name, bytes);
+    let error = error.unwrap_or_else(|| panic!("{case}: opened"));
+    assert!(!error.to_string().contains('\n'), "{case}: {error}");
+    assert!(
+        findings.iter().any(|finding| finding.code == code && finding.severity == Severity::Error),
+        "{case}: expected {code}, found {error} and {findings:?}"
+    );
+    assert!(weigh::format::codes::CODES.iter().any(|(known, ..)| *known == code));
 }

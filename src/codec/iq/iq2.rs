@@ -3,7 +3,7 @@
 use super::super::block::to_half;
 use super::super::simd::Eight;
 use super::lattice;
-use super::search::{Again, Rule, largest_scale, rows, scale_number, seven_signs};
+use super::search::{Again, Rule, scale_number, seven_signs};
 
 const IQ2_XS: Rule = Rule {
     even: true,
@@ -24,14 +24,8 @@ const IQ2_S: Rule = Rule { even: false, spread: 2.0, plain_weight: |mean, x| 0.2
 #[inline(always)]
 pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xxs();
-    for (values, importance, out) in rows::<66>(values, importance, bytes) {
-        out.fill(0);
-        let blocks = IQ2_XXS.encode_all::<E, 8, 4, 8, 2>(lattice, values, importance);
-        let largest = largest_scale(blocks.iter().map(|block| block.scale));
-        if largest == 0.0 {
-            continue;
-        }
-        let d = largest / 31.0;
+    IQ2_XXS.encode_row::<E, 8, 4, 8, 2, 66>(lattice, (values, importance, bytes), |blocks, unit, out| {
+        let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         head.copy_from_slice(&to_half(d));
         for (block, out) in blocks.iter().zip(rest.chunks_exact_mut(8)) {
@@ -41,20 +35,14 @@ pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
             }
             signs.copy_from_slice(&seven_signs(block.signs, scale_number(block.scale, 1.0 / d, 15)).to_le_bytes());
         }
-    }
+    });
 }
 
 #[inline(always)]
 pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xs();
-    for (values, importance, out) in rows::<74>(values, importance, bytes) {
-        out.fill(0);
-        let blocks = IQ2_XS.encode_all::<E, 8, 2, 16, 3>(lattice, values, importance);
-        let largest = largest_scale(blocks.iter().map(|block| block.scale));
-        if largest == 0.0 {
-            continue;
-        }
-        let d = largest / 31.0;
+    IQ2_XS.encode_row::<E, 8, 2, 16, 3, 74>(lattice, (values, importance, bytes), |blocks, unit, out| {
+        let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
         head.copy_from_slice(&to_half(d));
@@ -65,15 +53,13 @@ pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
             }
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }
-    }
+    });
 }
 
 #[inline(always)]
 pub(super) fn iq2_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_s();
-    for (values, importance, out) in rows::<82>(values, importance, bytes) {
-        out.fill(0);
-        let blocks = IQ2_S.encode_all::<E, 8, 2, 16, 3>(lattice, values, importance);
+    IQ2_S.encode_row::<E, 8, 2, 16, 3, 82>(lattice, (values, importance, bytes), |blocks, unit, out| {
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(32);
         let (signs, rest) = rest.split_at_mut(32);
@@ -85,14 +71,10 @@ pub(super) fn iq2_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
                 signs[2 * ib + k] = (block.signs >> (8 * k)) as u8;
             }
         }
-        let largest = largest_scale(blocks.iter().map(|block| block.scale));
-        if largest == 0.0 {
-            continue;
-        }
-        let d = largest / 31.0;
+        let Some(d) = unit else { return };
         head.copy_from_slice(&to_half(d * 0.9875));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }
-    }
+    });
 }

@@ -3,7 +3,7 @@
 use super::super::block::to_half;
 use super::super::simd::Eight;
 use super::lattice;
-use super::search::{Again, Rule, largest_scale, rows, scale_number, seven_signs};
+use super::search::{Again, Rule, scale_number, seven_signs};
 
 const IQ3_XXS: Rule =
     Rule { even: true, spread: 2.0, plain_weight: |_, x| x * x, tiny: 1e-8, fitted: false, tries: 15, step: 0.2, again: Again::ThoseOff };
@@ -13,14 +13,8 @@ const IQ3_S: Rule = Rule { even: false, tiny: f32::from_bits(1), tries: 9, again
 #[inline(always)]
 pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_xxs();
-    for (values, importance, out) in rows::<98>(values, importance, bytes) {
-        out.fill(0);
-        let blocks = IQ3_XXS.encode_all::<E, 4, 8, 8, 4>(lattice, values, importance);
-        let largest = largest_scale(blocks.iter().map(|block| block.scale));
-        if largest == 0.0 {
-            continue;
-        }
-        let d = largest / 31.0;
+    IQ3_XXS.encode_row::<E, 4, 8, 8, 4, 98>(lattice, (values, importance, bytes), |blocks, unit, out| {
+        let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
         // The reference found a slightly larger scale to be better.
@@ -32,15 +26,13 @@ pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
             let scale = scale_number(block.scale, 1.0 / d, 15);
             out.copy_from_slice(&seven_signs(block.signs, scale).to_le_bytes());
         }
-    }
+    });
 }
 
 #[inline(always)]
 pub(super) fn iq3_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_s();
-    for (values, importance, out) in rows::<110>(values, importance, bytes) {
-        out.fill(0);
-        let blocks = IQ3_S.encode_all::<E, 4, 8, 8, 3>(lattice, values, importance);
+    IQ3_S.encode_row::<E, 4, 8, 8, 3, 110>(lattice, (values, importance, bytes), |blocks, unit, out| {
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(64);
         let (high, rest) = rest.split_at_mut(8);
@@ -56,14 +48,10 @@ pub(super) fn iq3_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
             }
             signs.copy_from_slice(&block.signs.to_le_bytes());
         }
-        let largest = largest_scale(blocks.iter().map(|block| block.scale));
-        if largest == 0.0 {
-            continue;
-        }
-        let d = largest / 31.0;
+        let Some(d) = unit else { return };
         head.copy_from_slice(&to_half(d * 1.033));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }
-    }
+    });
 }

@@ -343,9 +343,33 @@ impl Rule {
         Found { scale, numbers: codes.map(|code| lattice.number(code)), signs, empty: false }
     }
 
+    /// Encodes a row. `store` lays out the blocks of each 256 values in their bytes, which are zero before, and is told a thirty-first of
+    /// the largest of their scales, the unit that theirs are stored in; nothing if all are zero.
+    #[inline(always)]
+    pub(super) fn encode_row<
+        E: Eight,
+        const DIM: usize,
+        const GROUPS: usize,
+        const BLOCKS: usize,
+        const EIGHTS: usize,
+        const BYTES: usize,
+    >(
+        &self,
+        lattice: &Lattice<DIM>,
+        (values, importance, bytes): (&[f32], Option<&[f32]>, &mut [u8]),
+        store: impl Fn(&[Found<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
+    ) {
+        for (values, importance, out) in rows::<BYTES>(values, importance, bytes) {
+            out.fill(0);
+            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(lattice, values, importance);
+            let largest = largest_scale(blocks.iter().map(|block| block.scale));
+            store(&blocks, (largest != 0.0).then_some(largest / 31.0), out);
+        }
+    }
+
     /// Encodes the blocks of 256 values.
     #[inline(always)]
-    pub(super) fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
+    fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
         &self,
         lattice: &Lattice<DIM>,
         values: &[f32; 256],
