@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::arch::components::Component::*;
+use crate::arch::components::Pattern::*;
 
 /// The parts that weights are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -63,61 +64,73 @@ const COMPUTED: &[&str] = &[
     "attention.masked_bias",
 ];
 
-/// Consecutive parts of a name between dots; `*` stands for any start or end of a part. The first row that matches counts.
-const PATTERNS: &[(&str, Component)] = &[
-    ("*norm*", Norm), // GGUF *_norm; HF input_layernorm, q_norm, norm1, final_layernorm
-    ("*LayerNorm*", Norm),
-    ("ln_*", Norm), // GPT-2 ln_1, ln_f; Falcon ln_attn, ln_mlp
-    ("ffn_gate_inp*", Router),
-    ("exp_probs_b", Router),
-    ("block_sparse_moe.gate", Router),
-    ("mlp.gate", Router),
-    ("feed_forward.gate", Router),
-    ("feed_forward.router", Router),
-    ("mlp.router", Router),
-    ("shared_expert_gate", Router),
-    ("router", Router),
-    ("*_exps", Experts),
-    ("experts", Experts),
-    ("self_attn", Attention),
-    ("self_attention", Attention),
-    ("attention", Attention),
-    ("attn", Attention),
-    ("attn_*", Attention),
-    ("crossattention", Attention),
-    ("cross_attn*", Attention),
-    ("SelfAttention", Attention),
-    ("EncDecAttention", Attention),
-    ("mlp", FeedForward),
-    ("feed_forward", FeedForward),
-    ("ffn", FeedForward),
-    ("ffn_*", FeedForward),
-    ("block_sparse_moe", FeedForward),
-    ("intermediate.dense", FeedForward), // BERT
-    ("output.dense", FeedForward),       // BERT; its attention.output.dense is above
-    ("DenseReluDense", FeedForward),     // T5
-    ("fc1", FeedForward),
-    ("fc2", FeedForward),
-    ("embed_tokens*", Embedding),
-    ("embed_positions", Embedding),
-    ("embed_in", Embedding),
-    ("wte", Embedding),
-    ("wpe", Embedding),
-    ("tok_embeddings", Embedding),
-    ("word_embeddings", Embedding),
-    ("embeddings", Embedding),
-    ("shared", Embedding), // T5
-    ("token_embd", Embedding),
-    ("position_embd", Embedding),
-    ("token_types", Embedding),
-    ("per_layer_token_embd", Embedding),
-    ("lm_head", Output),
-    ("output", Output),
-    ("embed_out", Output),
-    ("pooler", Output),
-    ("classifier", Output),
-    ("score", Output),
-    ("cls*", Output),
+/// What a name is searched for. Only `Whole` may have dots in it.
+enum Pattern {
+    /// These consecutive parts between dots.
+    Whole(&'static str),
+    /// A part that starts so.
+    Start(&'static str),
+    /// A part that ends so.
+    End(&'static str),
+    /// A part that has this in it.
+    Within(&'static str),
+}
+
+/// The first row that matches counts.
+const PATTERNS: &[(Pattern, Component)] = &[
+    (Within("norm"), Norm), // GGUF *_norm; HF input_layernorm, q_norm, norm1, final_layernorm
+    (Within("LayerNorm"), Norm),
+    (Start("ln_"), Norm), // GPT-2 ln_1, ln_f; Falcon ln_attn, ln_mlp
+    (Start("ffn_gate_inp"), Router),
+    (Whole("exp_probs_b"), Router),
+    (Whole("block_sparse_moe.gate"), Router),
+    (Whole("mlp.gate"), Router),
+    (Whole("feed_forward.gate"), Router),
+    (Whole("feed_forward.router"), Router),
+    (Whole("mlp.router"), Router),
+    (Whole("shared_expert_gate"), Router),
+    (Whole("router"), Router),
+    (End("_exps"), Experts),
+    (Whole("experts"), Experts),
+    (Whole("self_attn"), Attention),
+    (Whole("self_attention"), Attention),
+    (Whole("attention"), Attention),
+    (Whole("attn"), Attention),
+    (Start("attn_"), Attention),
+    (Whole("crossattention"), Attention),
+    (Start("cross_attn"), Attention),
+    (Whole("SelfAttention"), Attention),
+    (Whole("EncDecAttention"), Attention),
+    (Whole("mlp"), FeedForward),
+    (Whole("feed_forward"), FeedForward),
+    (Whole("ffn"), FeedForward),
+    (Start("ffn_"), FeedForward),
+    (Whole("block_sparse_moe"), FeedForward),
+    (Whole("intermediate.dense"), FeedForward), // BERT
+    (Whole("output.dense"), FeedForward),       // BERT; its attention.output.dense is above
+    (Whole("DenseReluDense"), FeedForward),     // T5
+    (Whole("fc1"), FeedForward),
+    (Whole("fc2"), FeedForward),
+    (Start("embed_tokens"), Embedding),
+    (Whole("embed_positions"), Embedding),
+    (Whole("embed_in"), Embedding),
+    (Whole("wte"), Embedding),
+    (Whole("wpe"), Embedding),
+    (Whole("tok_embeddings"), Embedding),
+    (Whole("word_embeddings"), Embedding),
+    (Whole("embeddings"), Embedding),
+    (Whole("shared"), Embedding), // T5
+    (Whole("token_embd"), Embedding),
+    (Whole("position_embd"), Embedding),
+    (Whole("token_types"), Embedding),
+    (Whole("per_layer_token_embd"), Embedding),
+    (Whole("lm_head"), Output),
+    (Whole("output"), Output),
+    (Whole("embed_out"), Output),
+    (Whole("pooler"), Output),
+    (Whole("classifier"), Output),
+    (Whole("score"), Output),
+    (Start("cls"), Output),
 ];
 
 /// The parts of a name that a layer's number follows.
@@ -126,25 +139,22 @@ const LAYER_LISTS: &[&str] = &["blk", "layers", "layer", "h", "block", "blocks"]
 /// Where the tensor of this name belongs.
 pub fn place(name: &str) -> Place {
     let parts: Vec<&str> = name.split('.').collect();
+    // The name from each part on.
+    let rests: Vec<&str> = std::iter::successors(Some(name), |rest| Some(rest.split_once('.')?.1)).collect();
+    let whole = |text: &str| {
+        let ends = |after: &str| after.is_empty() || after.starts_with('.');
+        rests.iter().any(|rest| rest.strip_prefix(text).is_some_and(ends))
+    };
+    let matches = |pattern: &Pattern| match pattern {
+        Whole(text) => whole(text),
+        Start(text) => rests.iter().any(|rest| rest.starts_with(text)),
+        End(text) => parts.iter().any(|part| part.ends_with(text)),
+        Within(text) => name.contains(text),
+    };
     let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
-    let component = PATTERNS.iter().find(|(pattern, _)| contains(&parts, pattern)).map_or(Other, |(_, component)| *component);
-    let computed = COMPUTED.iter().any(|pattern| contains(&parts, pattern));
-    Place { component: if computed { Other } else { component }, layer, computed }
-}
-
-/// Whether a pattern matches consecutive parts of a name.
-fn contains(parts: &[&str], pattern: &str) -> bool {
-    let length = pattern.split('.').count();
-    parts.windows(length).any(|window| window.iter().zip(pattern.split('.')).all(|(part, pattern)| matches(part, pattern)))
-}
-
-fn matches(part: &str, pattern: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(_), Some(_)) => part.contains(pattern.trim_matches('*')),
-        (Some(end), None) => part.ends_with(end),
-        (None, Some(start)) => part.starts_with(start),
-        (None, None) => part == pattern,
-    }
+    let computed = COMPUTED.iter().any(|text| whole(text));
+    let known = PATTERNS.iter().find(|(pattern, _)| !computed && matches(pattern));
+    Place { component: known.map_or(Other, |(_, component)| *component), layer, computed }
 }
 
 #[cfg(test)]
