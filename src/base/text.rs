@@ -20,7 +20,8 @@ fn is_hostile(c: char) -> bool {
 ///
 /// A backslash stays as it is: the result is for people, not for a parser.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_hostile) {
+    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if plain || !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -1,7 +1,6 @@
 //! `ls`: the tensors of a model.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -50,6 +49,7 @@ pub struct TensorRow<'m> {
 /// A tensor has more than 2^64 elements, which readers do not let pass.
 pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<TensorList<'m>> {
     let model = reader.model();
+    let files: Vec<Cow<'m, str>> = model.shards.iter().map(|shard| shard.path.to_string_lossy()).collect();
     let row = |tensor: &'m crate::TensorInfo| {
         Ok(TensorRow {
             name: &tensor.name,
@@ -57,7 +57,7 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
             shape: &tensor.shape,
             elements: tensor.elements()?,
             bytes: tensor.len_bytes,
-            file: model.shards.get(tensor.shard).map_or(Path::new(""), |shard| &shard.path).to_string_lossy(),
+            file: files.get(tensor.shard).cloned().unwrap_or_default(),
             offset: tensor.offset_bytes,
         })
     };

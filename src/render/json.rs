@@ -1,6 +1,6 @@
 //! JSON: a document a report, or a line a row. Text is exact; a number that JSON cannot hold is null.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use serde_json::value::RawValue;
@@ -12,8 +12,11 @@ const BROKEN_LEVELS: usize = 2;
 
 /// Writes the report as one document.
 pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R) -> io::Result<()> {
-    report.serialize(&mut Serializer::with_formatter(&mut *out, Lines::default()))?;
-    writeln!(out)
+    // The serializer writes a few bytes at a time: into a buffer whose type it knows, so that most writes are a copy in place.
+    let mut out = BufWriter::new(out);
+    report.serialize(&mut Serializer::with_formatter(&mut out, Lines::default()))?;
+    writeln!(out)?;
+    out.flush()
 }
 
 /// Writes the rows of the report, or the report, as one object a line. `path`: the model, where several follow each other.

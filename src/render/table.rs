@@ -1,11 +1,8 @@
-//! Tables for people, fitted to the terminal. The only user of the crate tabled.
+//! Tables for people, fitted to the terminal.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
-use tabled::builder::Builder;
-use tabled::settings::object::{Cell as At, Columns, Rows};
-use tabled::settings::style::{HorizontalLine, Style};
-use tabled::settings::{Alignment, Color, Modify, Padding};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
@@ -65,10 +62,10 @@ fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Loo
     cells.extend(rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, Cell::human)).collect()));
     fit(&mut shown, &mut cells, look.width);
 
-    let tones = rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or(Tone::Plain, |cell| cell.tone)).collect::<Vec<_>>());
-    let tones: Vec<Vec<Tone>> = if look.color { tones.collect() } else { Vec::new() };
+    let tones = rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or(Tone::Plain, |cell| cell.tone)).collect());
+    let tones: Vec<Vec<Tone>> = std::iter::once(vec![Tone::Strong; shown.len()]).chain(tones).collect();
     let right: Vec<bool> = shown.iter().map(|(_, column)| column.right).collect();
-    grid(out, cells, &right, true, &tones)
+    grid(out, &cells, &tones, &right, true, look)
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
@@ -76,8 +73,8 @@ fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     let mut shown = seen(&columns, Audience::People);
     let mut cells: Vec<Vec<String>> = facts.iter().map(|fact| vec![fact.title.to_string(), fact.value.human()]).collect();
     fit(&mut shown, &mut cells, look.width);
-    let tones: Vec<Vec<Tone>> = if look.color { facts.iter().map(|fact| vec![Tone::Faint, fact.value.tone]).collect() } else { Vec::new() };
-    grid(out, cells, &[false, false], false, &tones)
+    let tones: Vec<Vec<Tone>> = facts.iter().map(|fact| vec![Tone::Faint, fact.value.tone]).collect();
+    grid(out, &cells, &tones, &[false, false], false, look)
 }
 
 /// Makes rows fit `width`: shortens what may be shortened, the longest first; when that is not enough, the last optional column goes.
@@ -85,7 +82,7 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
     let Some(width) = width else { return };
     loop {
         let widths: Vec<usize> =
-            (0..columns.len()).map(|i| cells.iter().filter_map(|row| row.get(i)).map(|text| text.width()).max().unwrap_or(0)).collect();
+            (0..columns.len()).map(|i| cells.iter().filter_map(|row| row.get(i)).map(|text| width_of(text)).max().unwrap_or(0)).collect();
         let total = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
         let mut over = total.saturating_sub(width);
         let mut narrowed = widths.clone();
@@ -114,7 +111,7 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
             for (i, text) in row.iter_mut().enumerate() {
                 if columns[i].1.cut == Cut::Scale {
                     *text = spark::scale(text, narrowed[i], widths[i]);
-                } else if narrowed[i] < widths[i] && text.width() > narrowed[i] {
+                } else if narrowed[i] < widths[i] && width_of(text) > narrowed[i] {
                     *text = match columns[i].1.cut {
                         Cut::Middle => cut_middle(text, narrowed[i]),
                         _ => cut_end(text, narrowed[i]),
@@ -150,56 +147,53 @@ fn take_width(chars: impl Iterator<Item = char>, width: usize) -> String {
         .collect()
 }
 
-fn grid(out: &mut dyn Write, cells: Vec<Vec<String>>, right: &[bool], header: bool, tones: &[Vec<Tone>]) -> io::Result<()> {
-    if cells.is_empty() || right.is_empty() {
-        return Ok(());
-    }
-    let mut builder = Builder::with_capacity(cells.len(), right.len());
+/// How many columns a text takes, which has no control characters.
+fn width_of(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// Writes rows below each other, a line each without spaces at its end, and a rule below the header.
+fn grid(out: &mut dyn Write, cells: &[Vec<String>], tones: &[Vec<Tone>], right: &[bool], header: bool, look: &Look) -> io::Result<()> {
+    let mut widths = vec![0; right.len()];
     for row in cells {
-        builder.push_record(row);
-    }
-    let mut table = builder.build();
-    table.with(Style::empty());
-    if header {
-        table.with(Style::empty().horizontals([(1, HorizontalLine::empty().horizontal('─'))]));
-    }
-    table.with(Padding::new(0, GAP, 0, 0));
-    table.with(Modify::new(Columns::last()).with(Padding::zero()));
-    for (i, _) in right.iter().enumerate().filter(|(_, right)| **right) {
-        table.with(Modify::new(Columns::new(i..=i)).with(Alignment::right()));
-    }
-    if !tones.is_empty() && header {
-        table.with(Modify::new(Rows::first()).with(Color::BOLD));
-    }
-    for (row, tones) in tones.iter().enumerate() {
-        for (column, tone) in tones.iter().enumerate() {
-            if let Some(color) = color_of(*tone) {
-                table.with(Modify::new(At::new(row + usize::from(header), column)).with(color));
-            }
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = width_of(text).max(*width);
         }
     }
-    for line in table.to_string().lines() {
-        writeln!(out, "{}", line.trim_end_matches(' '))?;
+    let mut line = String::new();
+    for (i, (row, tones)) in cells.iter().zip(tones).enumerate() {
+        line.clear();
+        let mut spaces = 0; // before the next text, if there is one
+        for (((text, tone), right), width) in row.iter().zip(tones).zip(right).zip(&widths) {
+            let room = width - width_of(text);
+            let (before, after) = if *right { (room, 0) } else { (0, room) };
+            spaces += before;
+            if !text.is_empty() {
+                line.extend(std::iter::repeat_n(' ', std::mem::take(&mut spaces)));
+                line.push_str(&paint(text, *tone, look));
+            }
+            spaces += after + GAP;
+        }
+        writeln!(out, "{line}")?;
+        if header && i == 0 {
+            writeln!(out, "{}", "─".repeat(widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)))?;
+        }
     }
     Ok(())
 }
 
-fn color_of(tone: Tone) -> Option<Color> {
-    match tone {
-        Tone::Plain => None,
-        Tone::Faint => Some(Color::DIMMED),
-        Tone::Strong => Some(Color::BOLD),
-        Tone::Good => Some(Color::FG_GREEN),
-        Tone::Caution => Some(Color::FG_YELLOW),
-        Tone::Bad => Some(Color::FG_RED),
-    }
-}
-
-fn paint(text: &str, tone: Tone, look: &Look) -> String {
-    match color_of(tone).filter(|_| look.color) {
-        Some(color) => color.colorize(text),
-        None => text.to_owned(),
-    }
+/// The text in the colour of a tone, by the codes of ECMA-48 for attributes and colours.
+fn paint<'a>(text: &'a str, tone: Tone, look: &Look) -> Cow<'a, str> {
+    let code = match tone {
+        _ if !look.color => return text.into(),
+        Tone::Plain => return text.into(),
+        Tone::Faint => 2,
+        Tone::Strong => 1,
+        Tone::Good => 32,
+        Tone::Caution => 33,
+        Tone::Bad => 31,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m").into()
 }
 
 #[cfg(test)]
