@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     #[cfg(unix)]
     {
         weigh::base::mmap::exit_on_truncation();
-        // Where the system refuses, an interrupted run leaves a temporary file behind: no reason not to run.
+        // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
         let _ = weigh::base::signals::clean_up_on_signals();
     }
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());

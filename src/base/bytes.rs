@@ -25,6 +25,7 @@ pub struct Cursor<'a> {
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident -> $type:ty, $bytes:literal, $read:ident);* $(;)?) => {$(
         $(#[$doc])*
+        #[inline(always)]
         pub fn $name(&mut self, what: &str) -> Result<$type> {
             let bytes = self.take($bytes, what)?;
             Ok(match self.endian {
@@ -47,6 +48,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// How many bytes are left.
+    #[inline(always)]
     pub fn remaining(&self) -> u64 {
         (self.data.len() - self.pos) as u64
     }
@@ -62,14 +64,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next `len` bytes; `what` names them in the error.
+    #[inline(always)] // a few instructions, many times
     pub fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8]> {
-        let found = self.remaining();
-        if len > found {
-            return Err(Error::malformed(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position()));
+        if len > self.remaining() {
+            return Err(self.too_short(len, what));
         }
         let start = self.pos;
         self.pos += len as usize; // at most remaining(), which is a usize
         Ok(&self.data[start..self.pos])
+    }
+
+    #[cold]
+    fn too_short(&self, len: u64, what: &str) -> Error {
+        let found = self.remaining();
+        Error::malformed(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
     }
 
     /// The next byte.

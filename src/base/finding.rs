@@ -67,6 +67,16 @@ impl Findings {
         Self { collect: true, list: Vec::new() }
     }
 
+    /// An empty sink of the same kind, for a part of the work that is done beside others.
+    pub fn another(&self) -> Self {
+        Self { collect: self.collect, list: Vec::new() }
+    }
+
+    /// Takes over what was found in a part of the work.
+    pub fn append(&mut self, part: Self) {
+        self.list.extend(part.list);
+    }
+
     /// Whether findings are kept, so that checks too dear for opening are worth their time.
     pub fn collects(&self) -> bool {
         self.collect

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::base::{Error, ErrorKind, Result};
 
 /// The files to remove when the process is told to end.
 static TEMPORARIES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Whether the process is weigh's own, so that it may handle signals.
+static OURS: AtomicBool = AtomicBool::new(false);
 
 fn temporaries() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
@@ -25,6 +29,7 @@ pub(crate) struct Guard(PathBuf);
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
     pub(crate) fn create<T>(make: impl FnOnce() -> Result<(T, PathBuf)>) -> Result<(T, Self)> {
+        watch();
         let mut list = temporaries();
         let (made, path) = make()?;
         list.insert(path.clone());
@@ -42,17 +47,37 @@ impl Drop for Guard {
 /// 128 + n, unless the process was started with the signal ignored (as `nohup` does). A write past RLIMIT_FSIZE becomes an error
 /// instead of a crash. For the command line: a library must not change its host's signals.
 ///
+/// The thread that waits for signals is started with the first temporary file: most commands make none. Where the system refuses it,
+/// an interrupted run leaves a temporary file behind, which is no reason not to run.
+///
 /// # Errors
-/// The system refuses the handlers or the thread that waits for them.
+/// The system refuses a handler.
 #[cfg(unix)]
 pub fn clean_up_on_signals() -> Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    let failed = |error| Error::new(ErrorKind::Io, format!("cannot handle signals: {error}"));
     // With any handler in place the write fails with EFBIG, which is all that is wanted.
-    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default()).map_err(failed)?;
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())
+        .map_err(|error| Error::new(ErrorKind::Io, format!("cannot handle signals: {error}")))?;
+    OURS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Starts to wait for signals, once, in a process that is weigh's own.
+fn watch() {
+    #[cfg(unix)]
+    if OURS.load(Ordering::Relaxed) {
+        static STARTED: Once = Once::new();
+        STARTED.call_once(|| {
+            let _ = wait_for_signals();
+        });
+    }
+}
+
+#[cfg(unix)]
+fn wait_for_signals() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let ignored = ignored_signals();
     let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| ignored >> (signal - 1) & 1 == 0).collect();
-    let mut signals = signal_hook::iterator::Signals::new(&wanted).map_err(failed)?;
+    let mut signals = signal_hook::iterator::Signals::new(&wanted)?;
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
             let list = temporaries(); // kept locked: nothing new is made from here on
@@ -62,8 +87,7 @@ pub fn clean_up_on_signals() -> Result<()> {
             std::process::exit(128 + signal);
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(failed)?;
-    Ok(())
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
 /// The signals that this process was started with ignored, as a bit mask (bit n - 1 for signal n); none where that cannot be told.

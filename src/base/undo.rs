@@ -122,7 +122,7 @@ fn unpack(packed: &[u8], file_bytes: u64) -> Result<&[u8]> {
 fn copy_path(path: &Path, found: &fs::Metadata) -> PathBuf {
     use std::os::unix::fs::MetadataExt;
     // Links into another folder (a cache's snapshots) lead to the folder of the file itself.
-    let real = fs::canonicalize(path);
+    let real = if path.is_symlink() { fs::canonicalize(path).ok() } else { None };
     real.as_deref().unwrap_or(path).with_file_name(format!(".weigh-undo-{:x}", found.ino()))
 }
 

@@ -37,7 +37,7 @@ pub struct Format {
     /// Whether the start of a file looks like this format: 0 no, up to 100 certain.
     pub probe: fn(start: &[u8], len: u64) -> u8,
     /// Opens a model from any one of its files. What breaks a rule goes to `findings`, which stops or goes on.
-    pub open: fn(path: &Path, findings: &mut Findings) -> Result<Reader>,
+    pub open: fn(file: Arc<Map>, findings: &mut Findings) -> Result<Reader>,
     /// Lays out one file of this format, if it can be written.
     pub layout: Option<LayOut>,
     /// Gives a file of this format other metadata, if that can be done without touching its tensors.
@@ -126,12 +126,13 @@ pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
 
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
-    let format = find_format(&file).map_err(|error| match error.kind() {
+    let map = Arc::new(Map::open(&file)?);
+    let format = find_format(&map).map_err(|error| match error.kind() {
         // Not another format, but weights that never arrived.
         ErrorKind::Malformed => findings.fatal(codes::FILE_FOREIGN, error),
         _ => error,
     })?;
-    let mut reader = (format.open)(&file, findings).map_err(|error| error.in_file(&file))?;
+    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
     if findings.collects() {
         check_templates(&file, &reader, findings);
@@ -167,20 +168,19 @@ fn resolve(path: &Path) -> Result<PathBuf> {
 }
 
 /// The format of a file by its content; by its name only where the content is that of no format.
-fn find_format(path: &Path) -> Result<&'static Format> {
-    let map = Map::open(path)?;
+fn find_format(map: &Map) -> Result<&'static Format> {
     let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
     let best = FORMATS.iter().map(|format| ((format.probe)(start, map.len()), format)).max_by_key(|(score, _)| *score);
     if let Some((_, format)) = best.filter(|(score, _)| *score > 0) {
         return Ok(format);
     }
-    folder::refuse_foreign(&map)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    folder::refuse_foreign(map)?;
+    let name = map.path().file_name().unwrap_or_default().to_string_lossy();
     let by_name = FORMATS.iter().find(|format| format.extensions.iter().any(|extension| name.ends_with(&format!(".{extension}"))));
     by_name.ok_or_else(|| {
         let names: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
         let hint = if name.ends_with(".json") { "name the folder or the weights" } else { "`weigh formats` lists what can be read" };
-        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(path).hint(hint)
+        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(map.path()).hint(hint)
     })
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
@@ -49,6 +51,19 @@ pub(crate) fn join(format: &'static str, path: &Path, parts: Vec<Part>, conflict
         drop_duplicates(&mut model, findings)?;
     }
     Ok(Reader::new(model, maps, endian))
+}
+
+/// Reads files side by side; gives for each what was read and what was found, in their order.
+pub(crate) fn read_beside<T: Sync>(
+    files: &[T],
+    findings: &Findings,
+    read: impl Fn(&T, &mut Findings) -> Result<Part> + Sync,
+) -> Vec<(Result<Part>, Findings)> {
+    let one = |file| {
+        let mut found = findings.another();
+        (read(file, &mut found), found)
+    };
+    files.par_iter().map(one).collect()
 }
 
 fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, findings: &mut Findings) -> Result<()> {

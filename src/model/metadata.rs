@@ -194,6 +194,7 @@ impl Value {
 }
 
 /// Reads a length: 64 bits, or 32 in GGUF v1.
+#[inline(always)] // a vocabulary has hundreds of thousands
 pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> {
     if wide { cursor.u64(what) } else { cursor.u32(what).map(u64::from) }
 }

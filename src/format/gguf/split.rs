@@ -16,9 +16,10 @@ use crate::model::Metadata;
 pub(crate) const CONFLICT: Conflict =
     Conflict { code: codes::SPLIT_CONFLICT, severity: Severity::Error, except: |key| is_split_key(key) || key == ALIGNMENT_KEY };
 
-/// Reads the file at `path` and, if it is a part of a split model, all other parts.
-pub(crate) fn read_all(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
-    let named = read(&Arc::new(Map::open(path)?), findings)?;
+/// Reads the file and, if it is a part of a split model, all other parts.
+pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = file.path();
+    let named = read(file, findings)?;
     let name = PartName::of(path).filter(|name| name.ending == ".gguf");
     let keys = match Keys::of(&named.metadata) {
         Ok(Some(keys)) if keys.count > 1 => keys,

@@ -5,7 +5,6 @@
 //! the length of the dataset's name, the name. Numbers are 32 bits, little-endian; values are single precision.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
@@ -47,8 +46,8 @@ fn probe(start: &[u8], len: u64) -> u8 {
     if first().unwrap_or(false) { 20 } else { 0 }
 }
 
-fn open(path: &Path, findings: &mut Findings) -> Result<Reader> {
-    let map = Arc::new(Map::open(path)?);
+fn open(map: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
+    let path = map.path();
     let read = read(&map).map_err(|error| error.in_file(path));
     let (tensors, metadata) = read.map_err(|error| findings.fatal(codes::IMATRIX_ENTRY, error))?;
     let shards = vec![Shard { path: path.to_path_buf(), bytes: map.len() }];
@@ -127,7 +126,8 @@ mod tests {
     fn opened(bytes: &[u8]) -> Result<Reader> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        open(file.path(), &mut Findings::stop_at_first())
+        let map = Arc::new(Map::open(file.path()).unwrap());
+        open(map, &mut Findings::stop_at_first())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Sharded safetensors: the index that maps tensor names to files, and sets of files without one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -12,14 +13,14 @@ use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 use crate::format::safetensors::read::{json_error, read};
 use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, enough};
+use crate::format::set::{Part, enough, read_beside};
 use crate::format::{codes, folder};
 
 /// What an index says.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub(crate) struct Index<'a> {
     /// Tensor names and the files that hold them, in the order of the index.
-    weight_map: Vec<(String, String)>,
+    weight_map: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// `metadata.total_size`, when that is there.
     total_size: Option<serde_json::Value>,
 }
@@ -31,18 +32,24 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     check_map(&index, path, findings)?;
     let folder = folder::parent(path);
     // Shards in the order of their names, which is that of their numbers.
-    let files: BTreeSet<&str> = index.weight_map.iter().map(|(_, file)| file.as_str()).collect();
+    let mut files: Vec<&str> = index.weight_map.iter().map(|(_, file)| file.as_ref()).collect();
+    files.dedup(); // most follow their like
+    files.sort_unstable();
+    files.dedup();
     if files.len() > limits::SHARDS {
         return Err(Error::limit(format!("expected at most {} shards, found {}", limits::SHARDS, files.len())).in_file(path));
     }
+    let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
+    let read = read_beside(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
     let mut parts = Vec::new();
     let mut of_file = HashMap::new();
-    for file in files {
-        let errors_before = findings.errors();
-        match read_shard(path, folder, file, findings) {
+    for (file, (part, found)) in files.into_iter().zip(read) {
+        let sound = found.errors() == 0;
+        findings.append(found);
+        match part {
             Ok(part) => {
                 // A shard with faults lacks tensors for them, which need not be said again.
-                if findings.errors() == errors_before {
+                if sound {
                     of_file.insert(file, parts.len());
                 }
                 parts.push(part);
@@ -51,6 +58,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
             Err(error) if !findings.collects() => return Err(error),
             Err(error) => enough(findings, path).map_err(|_| error)?,
         }
+        enough(findings, path)?;
     }
     check_places(&index, &parts, &of_file, path, findings)?;
     if findings.errors() == 0 {
@@ -71,14 +79,14 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     indexes.sort();
     // A broken index must not keep a single shard from being opened by itself.
     indexes.into_iter().find(|index| {
-        folder::read_text(index)
-            .and_then(|text| parse(&text))
-            .is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(file) == Path::new(name)))
+        folder::read_text(index).is_ok_and(|text| {
+            parse(&text).is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(&**file) == Path::new(name)))
+        })
     })
 }
 
-fn read_shard(index: &Path, folder: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
-    let path = shard_path(folder, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
+fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
+    let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
     let map = Map::open(&path).map_err(|error| {
         let error = error.hint("a shard that the index names is not there: was the download complete?");
         findings.fatal(codes::FILE_UNREADABLE, error)
@@ -87,10 +95,10 @@ fn read_shard(index: &Path, folder: &Path, file: &str, findings: &mut Findings) 
     read(&std::sync::Arc::new(map), findings)
 }
 
-/// Where a shard is: `file` must be a relative path that stays inside `folder`, links included.
+/// Where a shard is: `file` must be a relative path that stays inside `folder`, links included. `home` is the folder without links.
 ///
 /// In a Hugging Face cache the files of `snapshots/` are links into `blobs/` beside it; those are followed.
-fn shard_path(folder: &Path, file: &str) -> Result<PathBuf> {
+fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
     let relative = Path::new(file);
     let plain = !file.is_empty()
         && !file.contains(['\0', '\\'])
@@ -103,8 +111,7 @@ fn shard_path(folder: &Path, file: &str) -> Result<PathBuf> {
     let Ok(real) = path.canonicalize() else {
         return Ok(path); // not there: opening it says so
     };
-    let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
-    if real.starts_with(&home) || folder::blobs_of(&home).is_some_and(|blobs| real.starts_with(blobs)) {
+    if real.starts_with(home) || folder::blobs_of(home).is_some_and(|blobs| real.starts_with(blobs)) {
         return Ok(path);
     }
     let file = crate::base::text::shorten(file);
@@ -112,10 +119,10 @@ fn shard_path(folder: &Path, file: &str) -> Result<PathBuf> {
 }
 
 /// Every tensor of the map has one file.
-fn check_map(index: &Index, path: &Path, findings: &mut Findings) -> Result<()> {
-    let mut seen: HashMap<&str, &str> = HashMap::with_capacity(index.weight_map.len());
-    for (name, file) in &index.weight_map {
-        if seen.insert(name, file).is_some() {
+fn check_map(index: &Index<'_>, path: &Path, findings: &mut Findings) -> Result<()> {
+    let mut seen: HashSet<&str> = HashSet::with_capacity(index.weight_map.len());
+    for (name, _) in &index.weight_map {
+        if !seen.insert(name) {
             let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(name).in_file(path);
             findings.error(codes::INDEX_JSON, error)?;
             enough(findings, path)?;
@@ -125,24 +132,22 @@ fn check_map(index: &Index, path: &Path, findings: &mut Findings) -> Result<()> 
 }
 
 /// Every tensor of the map is in its file, and every tensor of the files is in the map.
-fn check_places(index: &Index, parts: &[Part], of_file: &HashMap<&str, usize>, path: &Path, findings: &mut Findings) -> Result<()> {
-    let mut place: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+fn check_places(index: &Index<'_>, parts: &[Part], of_file: &HashMap<&str, usize>, path: &Path, findings: &mut Findings) -> Result<()> {
+    let mut places: HashSet<(&str, usize)> = HashSet::with_capacity(index.weight_map.len());
     for (shard, part) in parts.iter().enumerate() {
-        for tensor in &part.tensors {
-            place.entry(&tensor.name).or_default().insert(shard);
-        }
+        places.extend(part.tensors.iter().map(|tensor| (tensor.name.as_str(), shard)));
     }
     for (name, file) in &index.weight_map {
-        let Some(shard) = of_file.get(file.as_str()) else { continue };
-        if !place.get(name.as_str()).is_some_and(|shards| shards.contains(shard)) {
+        let Some(&shard) = of_file.get(file.as_ref()) else { continue };
+        if !places.contains(&(name, shard)) {
             let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
             findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;
             enough(findings, path)?;
         }
     }
     if findings.collects() {
-        let listed: BTreeMap<&str, &str> = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
-        for tensor in parts.iter().flat_map(|part| &part.tensors).filter(|tensor| !listed.contains_key(tensor.name.as_str())) {
+        let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
+        for tensor in parts.iter().flat_map(|part| &part.tensors).filter(|tensor| !listed.contains(tensor.name.as_str())) {
             let error = Error::malformed("expected every tensor of the shards in the index, found one that it lacks");
             findings.remark(Severity::Warning, codes::INDEX_UNLISTED, error.in_tensor(&tensor.name).in_file(path));
             enough(findings, path)?;
@@ -151,7 +156,7 @@ fn check_places(index: &Index, parts: &[Part], of_file: &HashMap<&str, usize>, p
     Ok(())
 }
 
-fn check_total(index: &Index, parts: &[Part], path: &Path, findings: &mut Findings) {
+fn check_total(index: &Index<'_>, parts: &[Part], path: &Path, findings: &mut Findings) {
     let Some(claimed) = &index.total_size else { return };
     let total: u64 = parts.iter().flat_map(|part| &part.tensors).filter_map(|tensor| tensor.len_bytes).sum();
     if claimed.as_f64() != Some(total as f64) {
@@ -162,7 +167,7 @@ fn check_total(index: &Index, parts: &[Part], path: &Path, findings: &mut Findin
 }
 
 /// Parses an index; a name may still come twice in its map.
-fn parse(text: &str) -> Result<Index> {
+fn parse(text: &str) -> Result<Index<'_>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(IndexVisitor).and_then(|index| deserializer.end().map(|()| index));
     let index = parsed.map_err(|error| json_error(text, &error, "an index").at_base(0))?;
@@ -172,7 +177,7 @@ fn parse(text: &str) -> Result<Index> {
 struct IndexVisitor;
 
 impl<'de> Visitor<'de> for IndexVisitor {
-    type Value = Option<Index>;
+    type Value = Option<Index<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with a weight_map")
@@ -185,7 +190,7 @@ impl<'de> Visitor<'de> for IndexVisitor {
             match key.as_str() {
                 WEIGHT_MAP if seen => return Err(serde::de::Error::custom("weight_map comes twice")),
                 WEIGHT_MAP => {
-                    index.weight_map = map.next_value::<Pairs>()?.0;
+                    index.weight_map = map.next_value::<Pairs<'_>>()?.0;
                     seen = true;
                 }
                 "metadata" => {
@@ -202,22 +207,26 @@ impl<'de> Visitor<'de> for IndexVisitor {
 }
 
 /// The pairs of an object of strings, in order, duplicates and all.
-pub(crate) struct Pairs(pub(crate) Vec<(String, String)>);
+pub(crate) struct Pairs<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'de> serde::Deserialize<'de> for Pairs {
+/// A text as it stands in the JSON, or a copy where something in it is escaped.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Pairs<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct PairsVisitor;
         impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs;
+            type Value = Pairs<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of strings")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
                 let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                while let Some((Text(key), Text(value))) = map.next_entry()? {
+                    pairs.push((key, value));
                 }
                 Ok(Pairs(pairs))
             }

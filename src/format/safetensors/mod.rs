@@ -1,12 +1,11 @@
 //! Safetensors: the format of the Hugging Face hub.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
-use crate::format::set::{Conflict, Part, PartName, join};
+use crate::format::set::{Conflict, Part, PartName, join, read_beside};
 use crate::format::{Format, Reader, codes, folder};
 
 mod edit;
@@ -42,16 +41,16 @@ fn is_json(start: &[u8]) -> bool {
 
 const CONFLICT: Conflict = Conflict { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };
 
-fn open(path: &Path, findings: &mut Findings) -> Result<Reader> {
-    join(FORMAT.id, path, read_all(path, findings)?, CONFLICT, findings)
+fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
+    join(FORMAT.id, file.path(), read_all(&file, findings)?, CONFLICT, findings)
 }
 
-fn read_all(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
+fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = file.path();
     if path.to_string_lossy().ends_with(spec::INDEX_ENDING) {
         return index::read_set(path, findings);
     }
-    let map = Map::open(path)?;
-    let bytes = map.bytes();
+    let bytes = file.bytes();
     if is_json(bytes.get(..super::START_BYTES).unwrap_or(bytes)) {
         return index::read_set(path, findings);
     }
@@ -59,25 +58,29 @@ fn read_all(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
         return index::read_set(&index, findings);
     }
     match PartName::of(path) {
-        Some(name) if name.count > 1 => read_numbered(path, &name, findings),
-        _ => Ok(vec![read::read(&Arc::new(map), findings)?]),
+        Some(name) if name.count > 1 => read_numbered(file, &name, findings),
+        _ => Ok(vec![read::read(file, findings)?]),
     }
 }
 
 /// Reads all files of a numbered set without an index; if one is missing, the one that was named by itself.
-fn read_numbered(path: &Path, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
+fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = named.path();
     let folder = folder::parent(path);
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
     let missing = files.iter().filter(|file| !file.is_file()).count();
     if missing > 0 {
         let message = format!("expected {} files, as the name of this one says, found {missing} of them missing", name.count);
         findings.remark(Severity::Warning, codes::SET_INCOMPLETE, Error::malformed(message).in_file(path));
-        return Ok(vec![read::read(&Arc::new(Map::open(path)?), findings)?]);
+        return Ok(vec![read::read(named, findings)?]);
     }
-    let mut parts = Vec::new();
-    for file in &files {
+    let read = read_beside(&files, findings, |file, findings| {
         let map = Map::open(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-        parts.push(read::read(&Arc::new(map), findings)?);
-    }
-    Ok(parts)
+        read::read(&Arc::new(map), findings)
+    });
+    let part = |(part, found)| {
+        findings.append(found);
+        part
+    };
+    read.into_iter().map(part).collect()
 }

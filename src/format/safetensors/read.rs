@@ -158,7 +158,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                     return Err(serde::de::Error::custom("__metadata__ comes twice"));
                 }
                 seen_metadata = true;
-                match map.next_value::<Pairs>() {
+                match map.next_value::<Pairs<'_>>() {
                     Ok(pairs) => (header.metadata, header.metadata_twice) = to_metadata(pairs),
                     Err(error) => return self.fail(name, error),
                 }
@@ -258,14 +258,14 @@ impl<'de> Deserialize<'de> for Field {
 }
 
 /// The metadata of its pairs, and a key that comes twice.
-fn to_metadata(pairs: Pairs) -> (Metadata, Option<String>) {
+fn to_metadata(pairs: Pairs<'_>) -> (Metadata, Option<String>) {
     let mut metadata = Metadata::new();
     let mut twice = None;
     for (key, value) in pairs.0 {
         if metadata.get(&key).is_some() {
-            twice.get_or_insert(key);
+            twice.get_or_insert(key.into_owned());
         } else {
-            metadata.set(key, Value::String(value));
+            metadata.set(key, Value::String(value.into_owned()));
         }
     }
     (metadata, twice)
