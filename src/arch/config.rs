@@ -169,6 +169,11 @@ impl Config {
     }
 }
 
+/// A number in single precision, in the shortest decimals that give it again.
+pub fn f32_json(number: f32) -> Json {
+    number.to_string().parse::<f64>().map_or(Json::Null, Json::from)
+}
+
 /// A number as JSON: a whole one without a point.
 pub fn number_json(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 9e15 { Json::from(value as i64) } else { Json::from(value) }

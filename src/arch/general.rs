@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 use crate::arch::card::{self, Card};
 use crate::arch::draft::Step;
 use crate::arch::folder;
-use crate::arch::keys::put;
 use crate::arch::model_id::{self, ModelId};
 use crate::base::Result;
 use crate::model::{Array, Metadata, Value};
@@ -34,7 +33,7 @@ const SAMPLING: [(&[&str], &str, bool); 11] = [
 /// # Errors
 /// A file of the folder cannot be read.
 pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &mut Metadata) -> Result<()> {
-    let mut set = |key: &str, value: Value| put(metadata, &format!("general.{key}"), value);
+    let mut set = |key: &str, value: Value| drop(metadata.set(format!("general.{key}"), value));
     set("type", text("model"));
     let size = Size::of(steps);
     let card = match folder {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::arch::config::{Config, from_toml, number_json};
+use crate::arch::config::{Config, f32_json, from_toml, number_json};
 use crate::arch::table::{KeyRow, KeyType, Table};
 use crate::arch::{pooling, rope};
 use crate::base::{Error, Result};
@@ -27,21 +27,18 @@ pub fn to_gguf(table: &Table, config: &Config, folder: Option<&Path>, file_type:
         match row.rule.as_deref() {
             Some("rope") => rope::to_gguf(&table.gguf, config, metadata)?,
             Some("pooling") => pooling::to_gguf(&table.gguf, folder, metadata)?,
-            Some("file_type") => put(metadata, "general.file_type", Value::U32(file_type)),
+            Some("file_type") => {
+                metadata.set("general.file_type", Value::U32(file_type));
+            }
             Some(other) => return Err(Error::argument(format!("expected the name of a rule, found {other}"))),
             None => {
                 if let Some(value) = row_value(row, config)? {
-                    put(metadata, &full_key(&table.gguf, &row.gguf), value);
+                    metadata.set(full_key(&table.gguf, &row.gguf), value);
                 }
             }
         }
     }
     Ok(())
-}
-
-/// Sets a key; one that is there keeps its place.
-pub fn put(metadata: &mut Metadata, key: &str, value: Value) {
-    metadata.set(key, value);
 }
 
 fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
@@ -134,9 +131,4 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
 fn named(row: &KeyRow, number: u64) -> Option<Json> {
     let (name, _) = row.map.iter().find(|(_, value)| value.as_integer() == i64::try_from(number).ok())?;
     Some(Json::from(name.as_str()))
-}
-
-/// A number in single precision, in the shortest decimals that give it again.
-pub fn f32_json(number: f32) -> Json {
-    number.to_string().parse::<f64>().map_or(Json::Null, Json::from)
 }

@@ -6,7 +6,6 @@ use serde_json::{Value as Json, json};
 
 use crate::arch::draft::{CompanionFile, Content};
 use crate::arch::folder;
-use crate::arch::keys::put;
 use crate::base::{Error, Result};
 use crate::model::{Metadata, Value};
 
@@ -37,7 +36,7 @@ pub fn to_gguf(architecture: &str, folder: Option<&Path>, metadata: &mut Metadat
     let Some((_, _, number)) = number else {
         return Err(Error::unsupported("expected mean, cls or last-token pooling, found another sort").in_file(&file));
     };
-    put(metadata, &format!("{architecture}.pooling_type"), Value::U32(*number));
+    metadata.set(format!("{architecture}.pooling_type"), Value::U32(*number));
     Ok(())
 }
 

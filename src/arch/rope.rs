@@ -2,8 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::arch::config::{Config, number_json};
-use crate::arch::keys::{f32_json, put};
+use crate::arch::config::{Config, f32_json, number_json};
 use crate::base::{Error, Result};
 use crate::model::{Metadata, Value};
 
@@ -28,30 +27,32 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
     let kind = get("rope_type").and_then(Json::as_str).unwrap_or("default");
     match (kind, number("factor")) {
         ("linear" | "yarn", Some(factor)) => {
-            put(metadata, &key("scaling.type"), Value::String(kind.to_owned()));
-            put(metadata, &key("scaling.factor"), Value::F32(factor as f32));
+            metadata.set(key("scaling.type"), Value::String(kind.to_owned()));
+            metadata.set(key("scaling.factor"), Value::F32(factor as f32));
             if kind == "yarn" {
                 let length = number("original_max_position_embeddings").ok_or_else(|| {
                     Error::unsupported("expected original_max_position_embeddings beside yarn scaling, found no such key")
                 })?;
-                put(metadata, &key("scaling.original_context_length"), Value::U32(length as u32));
+                metadata.set(key("scaling.original_context_length"), Value::U32(length as u32));
                 for (names, gguf) in YARN {
                     if let Some(value) = names.iter().find_map(|name| number(name)) {
-                        put(metadata, &key(&format!("scaling.{gguf}")), Value::F32(value as f32));
+                        metadata.set(key(&format!("scaling.{gguf}")), Value::F32(value as f32));
                     }
                 }
             }
         }
-        ("su" | "longrope", _) => put(metadata, &key("scaling.type"), Value::String("longrope".to_owned())),
+        ("su" | "longrope", _) => {
+            metadata.set(key("scaling.type"), Value::String("longrope".to_owned()));
+        }
         // llama3 becomes a tensor of factors, and dynamic scaling is the runtime's affair.
         ("default" | "llama3" | "dynamic" | "linear" | "yarn", _) => {}
         (other, _) => return Err(Error::unsupported(format!("expected a known sort of rope scaling, found {other}"))),
     }
     if let Some(theta) = number("rope_theta") {
-        put(metadata, &key("freq_base"), Value::F32(theta as f32));
+        metadata.set(key("freq_base"), Value::F32(theta as f32));
     }
     if let Some(theta) = config.get("rope.sliding_attention.rope_theta").and_then(Json::as_f64) {
-        put(metadata, &key("freq_base_swa"), Value::F32(theta as f32));
+        metadata.set(key("freq_base_swa"), Value::F32(theta as f32));
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, me
         }
         "rope_factors" => {
             if let Some((long, short, attention)) = rope::long_factors(config, config.count("rope_dims")?)? {
-                keys::put(metadata, &keys::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
+                metadata.set(keys::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
                 add("rope_factors_long", long);
                 add("rope_factors_short", short);
             }
@@ -228,13 +228,13 @@ fn metadata(
     draft: &mut Draft,
 ) -> Result<()> {
     let mut metadata = Metadata::new();
-    keys::put(&mut metadata, "general.architecture", Value::String(table.gguf.clone()));
+    metadata.set("general.architecture", Value::String(table.gguf.clone()));
     for (key, value) in computed.iter() {
-        keys::put(&mut metadata, key, value.clone());
+        metadata.set(key, value.clone());
     }
     general::to_gguf(folder, json, &draft.steps, &mut metadata)?;
     keys::to_gguf(table, config, folder, file_type(&draft.steps), &mut metadata)?;
-    keys::put(&mut metadata, "general.quantization_version", Value::U32(2));
+    metadata.set("general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
         let Some(folder) = folder else {
             return Err(Error::unsupported("expected the tokenizer in a folder beside the weights, found no folder"));

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::arch::config::Config;
+use crate::arch::config::{Config, f32_json};
 use crate::arch::draft::{CompanionFile, Content, Draft, Note, Step};
-use crate::arch::keys::f32_json;
 use crate::arch::mapping::{Mapping, Row};
 use crate::arch::origin::{self, Origin};
 use crate::arch::pattern::{self, Places};
@@ -67,7 +66,7 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     draft.files = files(&table, metadata, config, main);
     // What transformers looks for in a file of safetensors.
-    keys::put(&mut draft.metadata, "format", Value::String("pt".to_owned()));
+    draft.metadata.set("format", Value::String("pt".to_owned()));
     Ok(draft)
 }
 

@@ -1,9 +1,10 @@
 //! Files mapped into memory, read-only. The only unsafe code outside `codec/simd/`.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::base::file::open_regular;
 use crate::base::{Error, Result, undo};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched.
@@ -66,27 +67,6 @@ impl Map {
             let _ = mmap.advise(memmap2::Advice::Sequential);
         }
     }
-}
-
-/// Opens a file for reading, without waiting for a writer at the other end of a FIFO.
-///
-/// # Errors
-/// It is not a regular file, or the system refuses.
-pub fn open_regular(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NONBLOCK);
-    }
-    let file = options.open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let kind = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.file_type();
-    if !kind.is_file() {
-        let found = if kind.is_dir() { "a folder" } else { "a device, pipe or socket" };
-        return Err(Error::argument(format!("expected a regular file, found {found}")).in_file(path));
-    }
-    Ok(file)
 }
 
 /// From here on, a file that shrinks while it is mapped ends the process with one line on standard error and status 2,

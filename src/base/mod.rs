@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod error;
+pub mod file;
 pub mod finding;
 pub mod limits;
 pub mod mmap;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::output::{Output, Target};
-use crate::base::{Error, Result, mmap};
+use crate::base::{Error, Result, file};
 
 /// The first bytes of a copy; the digit is its version.
 const MAGIC: &[u8; 8] = b"weigh-u1";
@@ -56,7 +56,7 @@ pub fn restore(path: &Path, file: &File) -> Result<()> {
 }
 
 fn restore_locked(path: &Path, file_bytes: u64, copy: &Path) -> Result<()> {
-    let packed = match mmap::open_regular(copy) {
+    let packed = match file::open_regular(copy) {
         Ok(file) => read_copy(file, file_bytes).map_err(|error| error.in_file(copy))?,
         // Whoever held the lock has finished the change.
         Err(error) if error.io_source().is_some_and(|source| source.kind() == io::ErrorKind::NotFound) => return Ok(()),

@@ -9,7 +9,8 @@ use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
 use crate::model::DType;
 use crate::model::assignment;
-use crate::ops::convert::report::{LossKind, NoteRow};
+use crate::ops::convert::loss::LossKind;
+use crate::ops::convert::report::NoteRow;
 use crate::ops::convert::{self, ConvertReport, Options, Plan};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::file::{entries, read_text};
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::{Map, open_regular};
-use crate::base::{Error, Result, limits};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::PartName;
 use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
@@ -15,34 +16,6 @@ pub(crate) fn parent(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
-}
-
-/// The entries of a folder, sorted.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))?;
-    let mut found = Vec::new();
-    for entry in read {
-        found.push(entry.map_err(|error| Error::io("cannot list", folder, error))?.path());
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The text of a small file beside the weights.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    use std::io::Read as _;
-    let file = open_regular(path)?;
-    let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
-    if len > limits::JSON_FILE_BYTES {
-        let message = format!("expected at most {} bytes of text, found {len}", limits::JSON_FILE_BYTES);
-        return Err(Error::limit(message).in_file(path));
-    }
-    let mut bytes = Vec::new();
-    file.take(limits::JSON_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", path, error))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to() as u64;
-        Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
-    })
 }
 
 /// Says what a file is when it is something else than weights.

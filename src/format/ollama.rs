@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::file::{entries, read_text};
 use crate::base::{Error, Result, text};
-use crate::format::folder::{entries, read_text};
 
 /// The media type of the layer that holds the weights.
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";

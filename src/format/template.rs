@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, text};
-use crate::format::{codes, folder};
+use crate::format::codes;
 use crate::model::{Metadata, Value};
 
 /// Words that no template for chats needs, and that known attacks use.
@@ -41,12 +42,12 @@ pub(crate) fn check_metadata(metadata: &Metadata, path: &Path, findings: &mut Fi
 /// Looks at the templates of a Hugging Face folder.
 pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
     let jinja = folder.join("chat_template.jinja");
-    if let Ok(template) = folder::read_text(&jinja) {
+    if let Ok(template) = file::read_text(&jinja) {
         check(&template, "the template", &jinja, findings);
     }
     for name in ["tokenizer_config.json", "chat_template.json"] {
         let path = folder.join(name);
-        let Some(config) = folder::read_text(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()) else {
+        let Some(config) = file::read_text(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()) else {
             continue;
         };
         match config.get("chat_template") {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use weigh::DType;
 use weigh::arch::recipe::TensorType;
 use weigh::model::{Array, Metadata, Value, ValueType};
-use weigh::ops::convert::report::LossKind;
+use weigh::ops::convert::loss::LossKind;
 use weigh::ops::convert::{self, ConvertReport, Options, Plan};
 
 use crate::build::{Gguf, format, tensor, write};

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
+use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
@@ -27,7 +28,7 @@ pub(crate) struct Index<'a> {
 
 /// Reads all shards of an index.
 pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
-    let text = folder::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
+    let text = file::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
     let folder = folder::parent(path);
@@ -71,7 +72,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
 pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let folder = folder::parent(path);
-    let mut indexes: Vec<PathBuf> = folder::entries(folder)
+    let mut indexes: Vec<PathBuf> = file::entries(folder)
         .ok()?
         .into_iter()
         .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_ENDING)))
@@ -79,7 +80,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     indexes.sort();
     // A broken index must not keep a single shard from being opened by itself.
     indexes.into_iter().find(|index| {
-        folder::read_text(index).is_ok_and(|text| {
+        file::read_text(index).is_ok_and(|text| {
             parse(&text).is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(&**file) == Path::new(name)))
         })
     })

@@ -1,7 +1,46 @@
-//! Values that a narrower type cannot hold: counted while they are written.
+//! What a conversion loses beyond the asked-for type; values that a narrower type cannot hold are counted while they are written.
+
+use serde::Serialize;
 
 use crate::codec::codec;
 use crate::model::{Class, DType};
+
+/// A loss that was not asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lossy {
+    /// The tensor.
+    pub tensor: String,
+    /// What sort of loss.
+    pub kind: LossKind,
+    /// The type that it would have: the stored one, or the one that the recipe gives it.
+    pub from: String,
+    /// The type that it gets.
+    pub to: String,
+    /// Whether the values stay the same all the same.
+    pub exact: bool,
+    /// How many values are concerned, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<u64>,
+    /// How many bits a weight more (or less) that takes, for a fallback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
+    /// What and why.
+    pub message: String,
+}
+
+/// What sort of loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// The rows are no whole number of the wanted type's blocks.
+    Fallback,
+    /// The format does not hold the stored type.
+    Unheld,
+    /// Finite values became infinite.
+    Overflow,
+    /// Values other than zero became zero.
+    Flush,
+}
 
 /// How many values were lost on the way into a narrower type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

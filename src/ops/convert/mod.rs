@@ -2,7 +2,7 @@
 
 pub(in crate::ops) mod body;
 mod keep;
-mod loss;
+pub mod loss;
 pub mod metadata;
 pub mod options;
 pub mod plan;

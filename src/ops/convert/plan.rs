@@ -12,8 +12,8 @@ use crate::format::{self, Format, OutTensor, Reader};
 use crate::model::ElemType;
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
+use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::report::Lossy;
 use crate::ops::convert::{translate, types};
 
 /// A conversion, decided down to the place of every tensor in every file.

@@ -19,10 +19,10 @@ use crate::format::shards::Content;
 use crate::format::{Layout, Reader};
 use crate::model::{DType, TensorInfo};
 use crate::ops::convert::body::Body;
-use crate::ops::convert::loss::{self, Lost};
+use crate::ops::convert::loss::{self, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
-use crate::ops::convert::report::{ConvertReport, Lossy};
+use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
 
 /// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.

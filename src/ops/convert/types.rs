@@ -9,8 +9,8 @@ use crate::format::{Format, Reader};
 use crate::model::{Class, DType, ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::loss;
+use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::report::Lossy;
 
 /// What takes the place of a type that the format cannot hold.
 const SUBSTITUTE: DType = DType::F16;
