@@ -12,7 +12,8 @@ use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
-use crate::format::safetensors::read::{json_error, read};
+use crate::format::safetensors::json::{Pairs, json_error};
+use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
 use crate::format::set::{Part, enough, read_beside};
 use crate::format::{codes, folder};
@@ -204,34 +205,5 @@ impl<'de> Visitor<'de> for IndexVisitor {
             }
         }
         Ok(seen.then_some(index))
-    }
-}
-
-/// The pairs of an object of strings, in order, duplicates and all.
-pub(crate) struct Pairs<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-/// A text as it stands in the JSON, or a copy where something in it is escaped.
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> serde::Deserialize<'de> for Pairs<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some((Text(key), Text(value))) = map.next_entry()? {
-                    pairs.push((key, value));
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
     }
 }

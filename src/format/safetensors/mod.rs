@@ -10,6 +10,7 @@ use crate::format::{Format, Reader, codes, folder};
 
 mod edit;
 mod index;
+mod json;
 mod read;
 pub mod spec;
 pub mod write;

@@ -16,7 +16,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
-use crate::format::safetensors::index::Pairs;
+use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::set::{Part, enough};
 use crate::model::{DType, ElemType, Metadata, TensorInfo, Value};
@@ -105,29 +105,6 @@ fn parse(json: &str) -> Result<Header, (&'static str, Error)> {
             None => (codes::ST_JSON, error("an object of tensors")),
         }
     })
-}
-
-/// A JSON error with its place counted from the start of the text.
-pub(crate) struct JsonError {
-    message: String,
-    offset: u64,
-}
-
-impl JsonError {
-    /// As an error of a file in which the text starts at `base`.
-    pub(crate) fn at_base(self, base: u64) -> Error {
-        Error::malformed(self.message).at(base + self.offset)
-    }
-}
-
-/// Says where in `json` it went wrong, as an offset instead of line and column; `what` is what the text should have been.
-pub(crate) fn json_error(json: &str, error: &serde_json::Error, what: &str) -> JsonError {
-    let line_start: usize = json.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let offset = (line_start + error.column().saturating_sub(1)).min(json.len()) as u64;
-    let text = error.to_string();
-    let found = text.split(" at line ").next().unwrap_or_default();
-    let wanted = if error.is_data() { what } else { "sound JSON" };
-    JsonError { message: format!("expected {wanted}, found: {found}"), offset }
 }
 
 struct HeaderVisitor<'a> {
