@@ -9,6 +9,8 @@
 use std::ops::{Add, Div, Mul, Sub};
 
 mod eight;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -271,8 +273,11 @@ pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
 /// An instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// What every machine of the target has.
+    /// Plain Rust.
     Base,
+    /// What every machine of the target has.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -284,6 +289,8 @@ impl Level {
     fn found() -> impl Iterator<Item = Self> {
         [
             Some(Self::Base),
+            #[cfg(target_arch = "aarch64")]
+            Some(Self::Neon),
             #[cfg(target_arch = "x86_64")]
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")).then_some(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -313,6 +320,8 @@ impl Level {
 
         match self {
             Self::Base => kernel.run::<Plain<4>>(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => kernel.run::<neon::Neon>(),
             // SAFETY: a level is only made by `found`, which has seen that the machine has these instructions.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2(kernel) },
