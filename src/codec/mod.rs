@@ -12,7 +12,7 @@ mod legacy;
 mod number;
 mod plain;
 mod search;
-mod simd;
+pub(crate) mod simd;
 mod small;
 mod ternary;
 
@@ -35,6 +35,24 @@ pub struct Codec {
 
 /// Decodes whole blocks to numbers.
 pub type Decode<T> = fn(bytes: &[u8], values: &mut [T]);
+
+/// A number that blocks are decoded to.
+pub trait Decoded: Copy + Default {
+    /// Decodes whole blocks of a codec's type.
+    fn decode(codec: &Codec, bytes: &[u8], values: &mut [Self]);
+}
+
+impl Decoded for f32 {
+    fn decode(codec: &Codec, bytes: &[u8], values: &mut [Self]) {
+        (codec.decode)(bytes, values);
+    }
+}
+
+impl Decoded for f64 {
+    fn decode(codec: &Codec, bytes: &[u8], values: &mut [Self]) {
+        codec.decode_f64(bytes, values);
+    }
+}
 
 /// Encodes one row of values into whole blocks; the importance weights, if any, are as many as the values.
 pub type Encode = fn(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);

@@ -8,12 +8,14 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+mod doubles;
 mod eight;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use doubles::{Doubles, EIGHT, PlainDoubles, Widen};
 pub(crate) use eight::{Eight, Steps};
 
 /// Single-precision numbers that are worked on side by side. Lanes do not see each other.
@@ -24,6 +26,8 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     type Mask: Copy;
     /// Eight lanes in vectors of this instruction set.
     type Eight: Eight;
+    /// Eight doubles in vectors of this instruction set.
+    type Doubles: Doubles;
 
     /// The same number in every lane.
     fn splat(value: f32) -> Self;
@@ -103,6 +107,7 @@ impl<const N: usize> Lanes for Plain<N> {
     const COUNT: usize = N;
     type Mask = [bool; N];
     type Eight = Plain<8>;
+    type Doubles = PlainDoubles;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -6,6 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::doubles::x86::{Avx2Doubles, Avx512Doubles};
 use super::{Lanes, ROUND};
 
 macro_rules! operators {
@@ -24,9 +25,10 @@ macro_rules! operators {
 
 /// What both sets write alike.
 macro_rules! common {
-    ($count:literal, $splat:ident, $load:ident, $store:ident, $sqrt:ident, $max:ident, $min:ident) => {
+    ($count:literal, $doubles:ident, $splat:ident, $load:ident, $store:ident, $sqrt:ident, $max:ident, $min:ident) => {
         const COUNT: usize = $count;
         type Eight = Avx2;
+        type Doubles = $doubles;
 
         #[inline(always)]
         fn splat(value: f32) -> Self {
@@ -110,7 +112,7 @@ impl Avx2 {
 operators!(Avx2, Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
 
 impl Lanes for Avx2 {
-    common!(8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_sqrt_ps, _mm256_max_ps, _mm256_min_ps);
+    common!(8, Avx2Doubles, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_sqrt_ps, _mm256_max_ps, _mm256_min_ps);
 
     /// All bits of a lane, or none.
     type Mask = __m256;
@@ -206,7 +208,7 @@ impl Avx512 {
 operators!(Avx512, Add add _mm512_add_ps, Sub sub _mm512_sub_ps, Mul mul _mm512_mul_ps, Div div _mm512_div_ps);
 
 impl Lanes for Avx512 {
-    common!(16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_sqrt_ps, _mm512_max_ps, _mm512_min_ps);
+    common!(16, Avx512Doubles, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_sqrt_ps, _mm512_max_ps, _mm512_min_ps);
 
     /// A bit a lane.
     type Mask = __mmask16;

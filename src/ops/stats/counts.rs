@@ -3,6 +3,9 @@
 //! For types of 16 bits and fewer the pattern is the value, and everything follows exactly from the counts. For other types it is
 //! the upper half of the value in single precision: a sketch with 128 steps between powers of two.
 
+use std::collections::BTreeMap;
+
+use super::moments::{Sample, Tally};
 use crate::codec;
 use crate::model::{Class, DType};
 
@@ -12,8 +15,8 @@ pub(crate) const SKETCH_ERROR: f64 = 1.0 / 256.0;
 /// How many patterns there are.
 const CODES: usize = 1 << 16;
 
-/// Below this many values, sorting them costs less than clearing and reading a table.
-const FEW: usize = 8192;
+/// How many of them have the same upper byte.
+const PAGE: usize = 1 << 8;
 
 /// How a type's values are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,109 +49,100 @@ impl Counting {
     }
 }
 
-/// Counts of patterns while they are being counted: two tables in turn, so that a run of one pattern does not wait for itself.
-pub(crate) struct Counter {
-    even: Box<[u32]>,
-    odd: Box<[u32]>,
-}
+/// Counts of patterns while they are being counted.
+///
+/// One table, and one pattern after the other: so the processor counts one a cycle, and the patterns of weights (a few exponents)
+/// stay in its nearest cache.
+pub(crate) struct Counter(Box<[u32; CODES]>);
 
 impl Counter {
     pub(crate) fn new() -> Self {
-        Self { even: vec![0; CODES].into_boxed_slice(), odd: vec![0; CODES].into_boxed_slice() }
-    }
-
-    /// Both tables, of a length that the compiler knows: indexing by a pattern then needs no check.
-    fn tables(&mut self) -> Option<(&mut [u32; CODES], &mut [u32; CODES])> {
-        Some(((&mut *self.even).try_into().ok()?, (&mut *self.odd).try_into().ok()?))
+        Self(Box::new([0; CODES]))
     }
 
     /// Counts little-endian pairs of bytes.
     pub(crate) fn pairs(&mut self, bytes: &[u8]) {
-        let Some((even, odd)) = self.tables() else { return };
-        let (whole, rest) = bytes.as_chunks::<8>();
-        for chunk in whole {
-            let word = u64::from_le_bytes(*chunk);
-            even[(word & 0xffff) as usize] += 1;
-            odd[(word >> 16 & 0xffff) as usize] += 1;
-            even[(word >> 32 & 0xffff) as usize] += 1;
-            odd[(word >> 48) as usize] += 1;
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            let word = u64::from_le_bytes(*word);
+            for shift in [0, 16, 32, 48] {
+                self.0[usize::from((word >> shift) as u16)] += 1;
+            }
         }
         for pair in rest.as_chunks::<2>().0 {
-            even[u16::from_le_bytes(*pair) as usize] += 1;
+            self.0[usize::from(u16::from_le_bytes(*pair))] += 1;
         }
     }
 
-    /// Counts patterns that are given one by one.
-    pub(crate) fn codes(&mut self, codes: impl Iterator<Item = u16>) {
-        let Some((even, odd)) = self.tables() else { return };
-        for (i, code) in codes.enumerate() {
-            let table = if i % 2 == 0 { &mut *even } else { &mut *odd };
-            table[code as usize] += 1;
+    /// Counts bytes: in four tables in turn, for there are so few patterns that each would wait for the one before.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let mut tables = [[0u32; 256]; 4];
+        let (fours, rest) = bytes.as_chunks::<4>();
+        for four in fours {
+            for (table, byte) in tables.iter_mut().zip(four) {
+                table[usize::from(*byte)] += 1;
+            }
+        }
+        for byte in rest {
+            tables[0][usize::from(*byte)] += 1;
+        }
+        for table in &tables {
+            for (sum, count) in self.0.iter_mut().zip(table) {
+                *sum += count;
+            }
         }
     }
 
     /// Hands out what was counted and starts anew.
     pub(crate) fn drain(&mut self, into: &mut Counts) {
-        let dense = into.dense();
-        for ((sum, even), odd) in dense.iter_mut().zip(&mut self.even).zip(&mut self.odd) {
-            *sum += u64::from(*even) + u64::from(*odd);
-            (*even, *odd) = (0, 0);
+        for (high, page) in (0..=u8::MAX).zip(self.0.as_chunks_mut::<PAGE>().0) {
+            if page.iter().fold(0, |any, count| any | count) != 0 {
+                for (sum, count) in into.page(high).iter_mut().zip(page) {
+                    *sum += u64::from(std::mem::take(count));
+                }
+            }
         }
     }
 }
 
-/// How often each pattern occurs.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// All patterns, once there are many values.
-    dense: Option<Box<[u64]>>,
-    /// Patterns and how often, rising, while there are few.
-    runs: Vec<(u16, u64)>,
+impl Tally for Counter {
+    /// Counts the places of values in the sketch.
+    #[inline(always)]
+    fn take<T: Sample>(&mut self, values: &[T]) {
+        for value in values {
+            self.0[usize::from(value.sketch_code())] += 1;
+        }
+    }
 }
+
+/// How often each pattern occurs: by its upper byte, of those that occur, and then by its lower.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(BTreeMap<u8, Box<[u64; PAGE]>>);
 
 impl Counts {
-    /// Whether so few values are better sorted than counted in a table.
-    pub(crate) fn few(values: u64) -> bool {
-        values <= FEW as u64
+    fn page(&mut self, high: u8) -> &mut [u64; PAGE] {
+        self.0.entry(high).or_insert_with(|| Box::new([0; PAGE]))
     }
 
-    /// Counts of few values.
-    pub(crate) fn sorted(mut codes: Vec<u16>) -> Self {
-        codes.sort_unstable();
-        let runs = codes.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() as u64)).collect();
-        Self { dense: None, runs }
-    }
-
-    fn dense(&mut self) -> &mut [u64] {
-        let runs = std::mem::take(&mut self.runs);
-        let dense = self.dense.get_or_insert_with(|| vec![0; CODES].into_boxed_slice());
-        for (code, count) in runs {
-            dense[code as usize] += count;
-        }
-        dense
-    }
-
-    /// Adds the counts of `other`; as they are, if there are none yet.
-    pub(crate) fn join(&mut self, other: Self) {
-        if self.dense.is_none() && self.runs.is_empty() {
-            *self = other;
-        } else {
-            self.add(&other);
-        }
+    /// Counts a pattern so often.
+    fn raise(&mut self, code: u16, count: u64) {
+        let [high, low] = code.to_be_bytes();
+        self.page(high)[usize::from(low)] += count;
     }
 
     /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
-        let dense = self.dense();
-        for (code, count) in other.iter() {
-            dense[code as usize] += count;
+        for (&high, counts) in &other.0 {
+            for (sum, count) in self.page(high).iter_mut().zip(counts.iter()) {
+                *sum += count;
+            }
         }
     }
 
     /// The patterns that occur, rising, and how often.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        let dense = self.dense.iter().flat_map(|dense| dense.iter().enumerate().map(|(code, &count)| (code as u16, count)));
-        dense.filter(|&(_, count)| count > 0).chain(self.runs.iter().copied())
+        let all = self.0.iter().flat_map(|(&high, page)| (0..=u8::MAX).map(move |low| u16::from_be_bytes([high, low])).zip(page.iter()));
+        all.map(|(code, &count)| (code, count)).filter(|&(_, count)| count > 0)
     }
 }
 
@@ -195,9 +189,8 @@ impl ValueTable {
     /// The same counts by the places of the values in the sketch.
     pub(crate) fn to_sketch(&self, counts: &Counts) -> Counts {
         let mut sketch = Counts::default();
-        let dense = sketch.dense();
         for (code, count) in counts.iter() {
-            dense[(self.0[code as usize].to_bits() >> 16) as usize] += count;
+            sketch.raise(self.0[usize::from(code)].sketch_code(), count);
         }
         sketch
     }
@@ -217,7 +210,8 @@ impl Distribution {
                 all.values.push((value + 0.0, count));
             }
         }
-        all.values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        // Patterns of floats are two runs, one of them falling: a sort that keeps runs has little to do.
+        all.values.sort_by(|a, b| a.0.total_cmp(&b.0));
         all.values.dedup_by(|next, kept| {
             let same = next.0 == kept.0;
             if same {
@@ -248,26 +242,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_of_counting_agree() {
-        let codes: Vec<u16> = (0..10_001u32).map(|i| (i * i % 4096) as u16).collect();
+    fn every_way_of_counting_agrees() {
+        let codes: Vec<u16> = (0..10_003u32).map(|i| (i * i % 4096) as u16).collect();
         let bytes: Vec<u8> = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
+        let mut expected = Counts::default();
+        codes.iter().for_each(|&code| expected.raise(code, 1));
         let mut counter = Counter::new();
-        let (mut a, mut b) = (Counts::default(), Counts::default());
+        let (mut pairs, mut sketch) = (Counts::default(), Counts::default());
         counter.pairs(&bytes);
-        counter.drain(&mut a);
-        counter.codes(codes.iter().copied());
-        counter.drain(&mut b);
-        let sorted = Counts::sorted(codes.clone());
-        assert!(a.iter().eq(sorted.iter()) && b.iter().eq(sorted.iter()));
-        assert_eq!(a.iter().map(|(_, count)| count).sum::<u64>(), 10_001);
-        a.add(&sorted);
-        assert!(a.iter().zip(sorted.iter()).all(|(two, one)| two.0 == one.0 && two.1 == 2 * one.1));
+        counter.drain(&mut pairs);
+        counter.take(&codes.iter().map(|&code| f32::from_bits(u32::from(code) << 16 | 77)).collect::<Vec<_>>());
+        counter.drain(&mut sketch);
+        assert!(pairs.iter().eq(expected.iter()) && sketch.iter().eq(expected.iter()));
+        pairs.add(&expected);
+        assert!(pairs.iter().eq(expected.iter().map(|(code, count)| (code, 2 * count))));
+
+        let (mut bytewise, mut expected) = (Counts::default(), Counts::default());
+        counter.bytes(&bytes);
+        counter.drain(&mut bytewise);
+        bytes.iter().for_each(|&byte| expected.raise(u16::from(byte), 1));
+        assert!(bytewise.iter().eq(expected.iter()));
+        assert_eq!(bytewise.iter().map(|(_, count)| count).sum::<u64>(), 20_006);
     }
 
     #[test]
     fn steps_of_the_sketch_are_within_the_stated_error() {
         for value in [1.0f32, -1.999, 3.0e-30, 6.5e4, 1.0078124, -f32::MAX] {
-            let counts = Counts::sorted(vec![(value.to_bits() >> 16) as u16]);
+            let mut counts = Counts::default();
+            counts.raise(value.sketch_code(), 1);
             let told = Distribution::of_sketch(&counts, f64::from(f32::MIN), f64::from(f32::MAX)).values[0].0;
             let error = (told / f64::from(value) - 1.0).abs();
             assert!(error <= SKETCH_ERROR, "{value}: {told}, off by {error}");

@@ -216,9 +216,9 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
                 settle(tensor, &counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
                 return Ok(Some(done));
             };
-            let examined = span.ranges.iter().map(|range| range.end - range.start).sum();
-            let part = scan::scan(reader, tensor, lens, &span.ranges, examined, options.threshold)?;
+            let part = scan::scan(reader, tensor, lens, &span.ranges, options.threshold)?;
             if let Some(progress) = options.progress {
+                let examined: u64 = span.ranges.iter().map(|range| range.end - range.start).sum();
                 progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
             }
             let Some(whole) = put(&progress[span.tensor], span.number, part) else { return Ok(None) };
@@ -241,7 +241,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
 /// Puts a part of a tensor in its place. The last one gets the whole.
 fn put(progress: &Mutex<Progress>, number: usize, part: Part) -> Option<Progress> {
     let mut progress = lock(progress);
-    progress.counts.join(part.counts);
+    progress.counts.add(&part.counts);
     progress.moments[number] = part.moments;
     let first = part.first_row as usize;
     let rows = first + part.row_max.len();
@@ -333,7 +333,7 @@ fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens
     let mut sketch = Counts::default();
     for (dtype, counts) in counts {
         match table(dtype) {
-            Some(table) => sketch.join(table.to_sketch(counts)),
+            Some(table) => sketch.add(&table.to_sketch(counts)),
             None => sketch.add(counts),
         }
     }

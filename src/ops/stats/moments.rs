@@ -1,13 +1,12 @@
 //! Sums that can be joined: what a part of a tensor contributes to the whole.
 //!
-//! Values are taken in blocks of [`BLOCK`]; a block is summed in [`LANES`] fixed lanes of double precision, and blocks are joined in
+//! Values are taken in blocks of [`BLOCK`]; a block is summed in eight fixed lanes of double precision, and blocks are joined in
 //! order. The digits depend on that order alone: not on the number of threads, and not on the instruction set.
+
+use crate::codec::simd::{self, Doubles, EIGHT, Kernel, Lanes, Widen};
 
 /// How many values are summed together before they join the rest.
 pub(crate) const BLOCK: usize = 4096;
-
-/// How many running sums a block is spread over: one vector register of AVX-512.
-const LANES: usize = 8;
 
 /// Count, extremes and central moments of some values.
 ///
@@ -153,31 +152,124 @@ impl Sum {
     }
 }
 
+/// What counts values while they are summed.
+pub(crate) trait Tally {
+    /// Counts these values.
+    fn take<T: Sample>(&mut self, values: &[T]);
+}
+
+/// Nothing is counted.
+impl Tally for () {
+    #[inline(always)]
+    fn take<T: Sample>(&mut self, _: &[T]) {}
+}
+
 /// A number that is summed in double precision.
-pub(crate) trait Sample: Copy {
-    fn wide(self) -> f64;
+pub(crate) trait Sample: Widen {
+    /// The nearest single.
+    fn narrow(self) -> f32;
     /// The upper half of the bits of the number in single precision, rounded toward zero: its place in the sketch.
     fn sketch_code(self) -> u16;
+    /// What the bits of some numbers tell.
+    fn look(values: &[Self], threshold: f64) -> Look;
+}
+
+/// What the bits of some numbers tell: of all but their sums.
+pub(crate) struct Look {
+    zeros: u64,
+    negatives: u64,
+    below: u64,
+    min: f64,
+    max: f64,
+    finite: bool,
+}
+
+impl Look {
+    /// Of no numbers.
+    const NONE: Self = Self { zeros: 0, negatives: 0, below: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, finite: true };
+
+    #[inline(always)]
+    fn join(&mut self, next: &Self) {
+        self.zeros += next.zeros;
+        self.negatives += next.negatives;
+        self.below += next.below;
+        self.min = self.min.min(next.min);
+        self.max = self.max.max(next.max);
+        self.finite &= next.finite;
+    }
+}
+
+macro_rules! look {
+    ($float:ident, $bits:ident, $value:ident => $to_bits:expr) => {
+        #[inline(always)]
+        fn look(values: &[Self], threshold: f64) -> Look {
+            const INFINITE: $bits = $float::INFINITY.to_bits() as $bits;
+            // Numbers are below the threshold just when they are below the least number of this type that is not.
+            let near = threshold as $float;
+            let least = if f64::from(near) < threshold { near.next_up() } else { near };
+            let least = if least > 0.0 { least.to_bits() as $bits } else { 0 };
+            let (mut zeros, mut negatives, mut below) = (0, 0, 0);
+            let (mut min, mut max, mut largest) = ($bits::MAX, $bits::MIN, 0);
+            for &$value in values {
+                let bits = $to_bits as $bits;
+                let magnitude = bits & $bits::MAX;
+                // In the order of the numbers, with minus zero (which is -1) before zero.
+                let place = bits ^ ((bits >> ($bits::BITS - 1)) & $bits::MAX);
+                zeros += $bits::from(magnitude == 0);
+                negatives += $bits::from(place < -1);
+                below += $bits::from(magnitude < least);
+                min = if place < min { place } else { min };
+                max = if place > max { place } else { max };
+                largest = if magnitude > largest { magnitude } else { largest };
+            }
+            let number = |place: $bits| f64::from($float::from_bits((place ^ ((place >> ($bits::BITS - 1)) & $bits::MAX)) as _)) + 0.0;
+            Look {
+                zeros: zeros as u64,
+                negatives: negatives as u64,
+                below: below as u64,
+                min: number(min),
+                max: number(max),
+                finite: largest < INFINITE,
+            }
+        }
+    };
 }
 
 impl Sample for f32 {
     #[inline(always)]
-    fn wide(self) -> f64 {
-        f64::from(self)
+    fn narrow(self) -> f32 {
+        self
     }
 
     #[inline(always)]
     fn sketch_code(self) -> u16 {
         (self.to_bits() >> 16) as u16
     }
+
+    look!(f32, i32, value => value.to_bits());
+}
+
+impl Sample for [u8; 4] {
+    #[inline(always)]
+    fn narrow(self) -> f32 {
+        f32::from_le_bytes(self)
+    }
+
+    #[inline(always)]
+    fn sketch_code(self) -> u16 {
+        u16::from_le_bytes([self[2], self[3]])
+    }
+
+    look!(f32, i32, value => u32::from_le_bytes(value));
 }
 
 impl Sample for f64 {
     #[inline(always)]
-    fn wide(self) -> f64 {
-        self
+    fn narrow(self) -> f32 {
+        self as f32
     }
 
+    #[inline(always)]
     fn sketch_code(self) -> u16 {
         let near = self as f32;
         let bits = if near.is_infinite() && self.is_finite() {
@@ -189,19 +281,18 @@ impl Sample for f64 {
         };
         (bits >> 16) as u16
     }
+
+    look!(f64, i64, value => value.to_bits());
 }
 
-/// The moments of at most [`BLOCK`] values. `scratch` is used when some of them are not finite.
-pub(crate) fn of_block<T: Sample>(values: &[T], threshold: f64, scratch: &mut Vec<T>) -> Moments {
+/// The moments of at most [`BLOCK`] values, each of which is counted.
+pub(crate) fn of_block<T: Sample>(values: &[T], threshold: f64, tally: &mut impl Tally) -> Moments {
     debug_assert!(values.len() <= BLOCK);
-    // A sum of magnitudes is finite exactly when every value is: at most 4096 singles cannot overflow a double; doubles
-    // that do take the slow path, which looks at each.
-    let first = sums(values, threshold);
-    if first.abs_sum.is_finite() {
-        return with_central(first, values);
+    if let Some(moments) = simd::run(Summing { values, threshold, tally }) {
+        return moments;
     }
-    scratch.clear();
     let (mut nan, mut inf, mut minus_inf) = (0, 0, 0);
+    let mut finite = Vec::new();
     for &value in values {
         let wide = value.wide();
         if wide.is_nan() {
@@ -210,94 +301,107 @@ pub(crate) fn of_block<T: Sample>(values: &[T], threshold: f64, scratch: &mut Ve
             inf += 1;
             minus_inf += u64::from(wide < 0.0);
         } else {
-            scratch.push(value);
+            finite.push(value);
         }
     }
-    let mut all = with_central(sums(scratch, threshold), scratch);
-    (all.nan, all.inf, all.minus_inf) = (nan, inf, minus_inf);
-    all
+    let finite = simd::run(Summing { values: &finite, threshold, tally: &mut () }).unwrap_or_default();
+    Moments { nan, inf, minus_inf, ..finite }
 }
 
-/// Everything but the central moments, of values taken to be finite.
+/// Sums values and counts them. There are no sums if not all are finite.
+struct Summing<'a, T, C> {
+    values: &'a [T],
+    threshold: f64,
+    tally: &'a mut C,
+}
+
+/// How many values are looked at before they are summed: few, so that memory is read evenly.
+const PIECE: usize = 512;
+
+/// How many values are summed before they are counted: so few that the processor does both at once.
+const GROUP: usize = 64;
+
+impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
+    type Output = Option<Moments>;
+
+    /// Powers are summed of the distance from a value near the mean, so that little is lost when they are moved to the mean itself.
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> Option<Moments> {
+        let near = near_mean::<T, V>(self.values)?;
+        let center = V::Doubles::splat(near);
+        let zero = V::Doubles::splat(0.0);
+        let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
+        let mut look = Look::NONE;
+        let mut rest: &[T] = &[];
+        for piece in self.values.chunks(PIECE) {
+            look.join(&T::look(piece, self.threshold));
+            let groups;
+            (groups, rest) = piece.as_chunks::<GROUP>();
+            for group in groups {
+                for i in (0..GROUP).step_by(EIGHT) {
+                    let x = T::eight::<V::Doubles>(&group[i..]);
+                    let distance = x - center;
+                    let square = distance * distance;
+                    abs = abs + x.abs();
+                    one = one + distance;
+                    two = two + square;
+                    three = three + square * distance;
+                    four = four + square * square;
+                }
+                self.tally.take(group);
+            }
+        }
+        let (mut abs, mut one, mut two, mut three, mut four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
+        for value in rest {
+            let distance = value.wide() - near;
+            let square = distance * distance;
+            abs += value.wide().abs();
+            one += distance;
+            two += square;
+            three += square * distance;
+            four += square * square;
+        }
+        self.tally.take(rest);
+
+        let n = self.values.len() as f64;
+        let off = one / n;
+        let square_sum = two + near * (2.0 * one + n * near);
+        look.finite.then_some(Moments {
+            finite: self.values.len() as u64,
+            nan: 0,
+            inf: 0,
+            minus_inf: 0,
+            zeros: look.zeros,
+            negatives: look.negatives,
+            below: look.below,
+            min: look.min,
+            max: look.max,
+            sum: one + n * near,
+            abs_sum: abs,
+            // Squares of doubles may go beyond doubles, on both sides of zero.
+            square_sum: if square_sum.is_nan() { f64::INFINITY } else { square_sum },
+            m2: two - off * one,
+            m3: three - off * (3.0 * two - 2.0 * off * one),
+            m4: four - off * (4.0 * three - off * (6.0 * two - 3.0 * off * one)),
+        })
+    }
+}
+
+/// The mean of the first group, or the first value if there are fewer; `None` without values.
 #[inline(always)]
-fn sums<T: Sample>(values: &[T], threshold: f64) -> Moments {
-    let mut sum = [0.0; LANES];
-    let mut abs_sum = [0.0; LANES];
-    let mut square_sum = [0.0; LANES];
-    let mut min = [f64::INFINITY; LANES];
-    let mut max = [f64::NEG_INFINITY; LANES];
-    let mut zeros = [0u64; LANES];
-    let mut negatives = [0u64; LANES];
-    let mut below = [0u64; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    let mut take = |lane: usize, value: T| {
-        let x = value.wide();
-        sum[lane] += x;
-        abs_sum[lane] += x.abs();
-        square_sum[lane] += x * x;
-        min[lane] = if x < min[lane] { x } else { min[lane] };
-        max[lane] = if x > max[lane] { x } else { max[lane] };
-        zeros[lane] += u64::from(x == 0.0);
-        negatives[lane] += u64::from(x < 0.0);
-        below[lane] += u64::from(x.abs() < threshold);
-    };
-    for chunk in whole {
-        for (lane, &value) in chunk.iter().enumerate() {
-            take(lane, value);
-        }
+fn near_mean<T: Sample, V: Lanes>(values: &[T]) -> Option<f64> {
+    let Some(group) = values.first_chunk::<GROUP>() else { return Some(values.first()?.wide()) };
+    let mut sum = T::eight::<V::Doubles>(group);
+    for i in (EIGHT..GROUP).step_by(EIGHT) {
+        sum = sum + T::eight(&group[i..]);
     }
-    for (lane, &value) in rest.iter().enumerate() {
-        take(lane, value);
-    }
-    Moments {
-        finite: values.len() as u64,
-        zeros: zeros.iter().sum(),
-        negatives: negatives.iter().sum(),
-        below: below.iter().sum(),
-        min: min.into_iter().fold(f64::INFINITY, f64::min),
-        max: max.into_iter().fold(f64::NEG_INFINITY, f64::max),
-        sum: fold(sum),
-        abs_sum: fold(abs_sum),
-        square_sum: fold(square_sum),
-        ..Moments::default()
-    }
-}
-
-#[inline(always)]
-fn with_central<T: Sample>(mut all: Moments, values: &[T]) -> Moments {
-    if values.is_empty() {
-        return all;
-    }
-    let mean = all.mean();
-    let (mut m2, mut m3, mut m4) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    let (whole, rest) = values.as_chunks::<LANES>();
-    let mut take = |lane: usize, value: T| {
-        let distance = value.wide() - mean;
-        let square = distance * distance;
-        m2[lane] += square;
-        m3[lane] += square * distance;
-        m4[lane] += square * square;
-    };
-    for chunk in whole {
-        for (lane, &value) in chunk.iter().enumerate() {
-            take(lane, value);
-        }
-    }
-    for (lane, &value) in rest.iter().enumerate() {
-        take(lane, value);
-    }
-    (all.m2, all.m3, all.m4) = (fold(m2), fold(m3), fold(m4));
-    all
-}
-
-/// The sum of the lanes, in halves.
-fn fold(lanes: [f64; LANES]) -> f64 {
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    Some(sum.total() / GROUP as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::stats::counts::{Counter, Counts};
 
     fn naive(values: &[f64]) -> (f64, f64, f64) {
         let n = values.len() as f64;
@@ -316,7 +420,7 @@ mod tests {
         let values: Vec<f64> = (0..10_000).map(|i| 1e4 + f64::from((i * 7919) % 1000) / 1000.0 + f64::from(i) / 3e4).collect();
         let mut all = Moments::default();
         for block in values.chunks(BLOCK) {
-            all.join(&of_block(block, 1.0, &mut Vec::new()));
+            all.join(&of_block(block, 1.0, &mut ()));
         }
         let (m2, m3, m4) = naive(&values);
         // The means that blocks are joined by are doubles near 10,000 themselves: that much is lost, and no more.
@@ -329,19 +433,41 @@ mod tests {
     fn counted_values_give_what_the_values_give() {
         let counted = [(-2.0, 3), (0.0, 5), (0.5, 2)];
         let values: Vec<f64> = counted.iter().flat_map(|&(v, n)| std::iter::repeat_n(v, n as usize)).collect();
-        let (a, b) = (Moments::of_counted(&counted, 1.0), of_block(&values, 1.0, &mut Vec::new()));
+        let (a, b) = (Moments::of_counted(&counted, 1.0), of_block(&values, 1.0, &mut ()));
         assert!(close(a.m2, b.m2) && close(a.m4, b.m4) && close(a.sum, b.sum) && close(a.square_sum, b.square_sum));
         assert_eq!((a.zeros, a.negatives, a.below, a.min, a.max), (5, 3, 7, -2.0, 0.5));
         assert_eq!((a.zeros, a.negatives, a.below, a.min, a.max), (b.zeros, b.negatives, b.below, b.min, b.max));
     }
 
     #[test]
+    fn every_instruction_set_gives_the_same_moments_and_counts() {
+        let values: Vec<f32> = (0..BLOCK as u32 - 5).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761) % 0x7f80_0000 | i << 31)).collect();
+        let mut first = None;
+        simd::tests::on_each_level(|level| {
+            let mut counter = Counter::new();
+            let mut found = Vec::new();
+            for len in [0, 1, 7, 8, 63, 64, 65, 511, 512, 513, values.len()] {
+                let bytes: Vec<[u8; 4]> = values[..len].iter().map(|value| value.to_le_bytes()).collect();
+                let wide: Vec<f64> = values[..len].iter().map(|&value| value.into()).collect();
+                let single = of_block(&values[..len], 1e-6, &mut counter);
+                assert_eq!(format!("{single:?}"), format!("{:?}", of_block(&bytes, 1e-6, &mut counter)));
+                assert_eq!(format!("{single:?}"), format!("{:?}", of_block(&wide, 1e-6, &mut counter)));
+                found.push(format!("{single:?}"));
+            }
+            let mut counts = Counts::default();
+            counter.drain(&mut counts);
+            found.push(format!("{counts:?}"));
+            assert_eq!(*first.get_or_insert_with(|| found.clone()), found, "{level:?}");
+        });
+    }
+
+    #[test]
     fn what_is_not_finite_is_counted_and_left_out() {
-        let block = of_block(&[1.0f32, f32::NAN, f32::INFINITY, -0.0, f32::NEG_INFINITY, -3.0], 0.0, &mut Vec::new());
+        let block = of_block(&[1.0f32, f32::NAN, f32::INFINITY, -0.0, f32::NEG_INFINITY, -3.0], 0.0, &mut ());
         assert_eq!((block.finite, block.nan, block.inf, block.minus_inf), (3, 1, 2, 1));
         assert_eq!((block.min, block.max, block.sum, block.zeros, block.negatives), (-3.0, 1.0, -2.0, 1, 1));
         // Doubles whose sum of magnitudes overflows are finite all the same.
-        let large = of_block(&[f64::MAX, f64::MAX, -f64::MAX], 0.0, &mut Vec::new());
+        let large = of_block(&[f64::MAX, f64::MAX, -f64::MAX], 0.0, &mut ());
         assert_eq!((large.finite, large.inf, large.max), (3, 0, f64::MAX));
     }
 

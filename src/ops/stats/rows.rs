@@ -63,7 +63,7 @@ pub fn rows(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
             let bytes = reader.bytes_at(tensor, byte_range(dtype, row * width + first, row * width + last))?;
             let values = &mut values[..(last - first) as usize * codec::values_per_element(dtype)];
             codec.decode_f64(&bytes, values);
-            all.join(&moments::of_block(values, 0.0, &mut Vec::new()));
+            all.join(&moments::of_block(values, 0.0, &mut ()));
         }
         let (n, some) = (all.finite as f64, all.finite > 0);
         let or_nan = |value: f64| if some { value } else { f64::NAN };

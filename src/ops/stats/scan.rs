@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use super::counts::{Counter, Counting, Counts, ValueTable};
-use super::moments::{self, BLOCK, Moments, Sample};
+use super::moments::{self, BLOCK, Moments, Sample, Tally};
 use crate::base::Result;
+use crate::codec::simd::{self, Kernel, Lanes};
 use crate::codec::{self, Codec};
 use crate::format::Reader;
 use crate::model::{Class, DType, TensorInfo};
@@ -58,8 +59,6 @@ struct Scratch {
     counter: Counter,
     narrow: Vec<f32>,
     wide: Vec<f64>,
-    finite_narrow: Vec<f32>,
-    finite_wide: Vec<f64>,
 }
 
 thread_local! {
@@ -67,8 +66,6 @@ thread_local! {
         counter: Counter::new(),
         narrow: Vec::new(),
         wide: Vec::new(),
-        finite_narrow: Vec::new(),
-        finite_wide: Vec::new(),
     });
 }
 
@@ -83,7 +80,6 @@ pub(crate) fn scan(
     tensor: &TensorInfo,
     lens: &Lens,
     ranges: &[std::ops::Range<u64>],
-    elements: u64,
     threshold: f64,
 ) -> Result<Part> {
     let row = tensor.row_elements().max(1);
@@ -93,21 +89,15 @@ pub(crate) fn scan(
     let rows = if has_rows(tensor, lens.dtype()) && end > start { (end - 1) / row - first_row + 1 } else { 0 };
     let mut part = Part { counts: Counts::default(), moments: Moments::default(), first_row, row_max: vec![0.0; rows as usize] };
     SCRATCH.with_borrow_mut(|scratch| {
-        let few = Counts::few(elements);
-        let mut codes = Vec::new();
         for range in ranges {
             for first in (range.start..range.end).step_by(CHUNK as usize) {
                 let last = range.end.min(first + CHUNK);
                 let bytes = reader.bytes_at(tensor, byte_range(lens.dtype(), first, last))?;
                 let place = Place { row, first: first - first_row * row };
-                scratch.chunk(lens, &bytes, (last - first) as usize, threshold, few.then_some(&mut codes), place, &mut part);
+                scratch.chunk(lens, &bytes, (last - first) as usize, threshold, place, &mut part);
             }
         }
-        if few {
-            part.counts = Counts::sorted(codes);
-        } else {
-            scratch.counter.drain(&mut part.counts);
-        }
+        scratch.counter.drain(&mut part.counts);
         Ok(part)
     })
 }
@@ -128,6 +118,16 @@ struct Place {
 }
 
 impl Place {
+    /// The blocks of a chunk, each with its place, its bytes and how many numbers it decodes to.
+    fn blocks(self, dtype: DType, bytes: &[u8], elements: usize) -> impl Iterator<Item = (Self, &[u8], usize)> {
+        let numbers = codec::values_per_element(dtype);
+        let step = BLOCK / numbers;
+        let pieces = bytes.chunks(byte_range(dtype, 0, step as u64).end as usize);
+        pieces.zip((0..elements).step_by(step)).map(move |(bytes, first)| {
+            (Self { first: self.first + first as u64, ..self }, bytes, step.min(elements - first) * numbers)
+        })
+    }
+
     /// Calls `f` with each row's piece of `items` and the row's number in the part.
     fn rows<T>(self, items: &[T], mut f: impl FnMut(usize, &[T])) {
         let (mut at, mut rest) = (self.first, items);
@@ -142,94 +142,138 @@ impl Place {
 }
 
 impl Scratch {
-    #[allow(clippy::too_many_arguments)]
-    fn chunk(
-        &mut self,
-        lens: &Lens,
-        bytes: &[u8],
-        elements: usize,
-        threshold: f64,
-        few: Option<&mut Vec<u16>>,
-        place: Place,
-        part: &mut Part,
-    ) {
-        let values = elements * codec::values_per_element(lens.dtype());
+    fn chunk(&mut self, lens: &Lens, bytes: &[u8], elements: usize, threshold: f64, place: Place, part: &mut Part) {
         match lens.counting {
             Counting::Pair => {
-                match few {
-                    Some(codes) => codes.extend(bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair))),
-                    None => self.counter.pairs(bytes),
-                }
-                if let (Some(table), false) = (&lens.table, part.row_max.is_empty()) {
-                    place.rows(bytes.as_chunks().0, |row, pairs| raise(&mut part.row_max, row, largest_pair(pairs, table)));
-                }
+                part.raise(place, bytes.as_chunks::<2>().0, |pairs| lens.largest(pairs));
+                self.counter.pairs(bytes);
             }
             Counting::Byte => {
-                count(&mut self.counter, few, bytes.iter().map(|&byte| u16::from(byte)));
-                if let (Some(table), false) = (&lens.table, part.row_max.is_empty()) {
-                    let value = |&byte: &u8| table.values().get(usize::from(byte)).copied().unwrap_or(0.0);
-                    place.rows(bytes, |row, bytes| raise(&mut part.row_max, row, largest(bytes.iter().map(value))));
+                part.raise(place, bytes, |bytes| lens.largest(bytes));
+                self.counter.bytes(bytes);
+            }
+            Counting::Sketch if lens.dtype() == DType::F32 => {
+                let values = bytes.as_chunks::<4>().0;
+                for block in values.chunks(BLOCK) {
+                    part.moments.join(&moments::of_block(block, threshold, &mut self.counter));
                 }
+                part.raise(place, values, largest);
             }
             Counting::Sketch if lens.codec.decode_wide.is_some() => {
-                self.wide.resize(values, 0.0);
-                lens.codec.decode_f64(bytes, &mut self.wide);
-                count(&mut self.counter, few, self.wide.iter().map(|value| value.sketch_code()));
-                for block in self.wide.chunks(BLOCK) {
-                    part.moments.join(&moments::of_block(block, threshold, &mut self.finite_wide));
-                }
-                if !part.row_max.is_empty() {
-                    place.rows(&self.wide, |row, values| {
-                        raise(&mut part.row_max, row, largest(values.iter().map(|&value| value as f32)));
-                    });
+                for (place, bytes, values) in place.blocks(lens.dtype(), bytes, elements) {
+                    self.wide.resize(values, 0.0);
+                    lens.codec.decode_f64(bytes, &mut self.wide);
+                    part.moments.join(&moments::of_block(&self.wide, threshold, &mut self.counter));
+                    part.raise(place, &self.wide, largest);
                 }
             }
             Counting::Sketch | Counting::Upper => {
-                self.narrow.resize(values, 0.0);
-                (lens.codec.decode)(bytes, &mut self.narrow);
-                count(&mut self.counter, few, self.narrow.iter().map(|value| value.sketch_code()));
-                if lens.counting == Counting::Sketch {
-                    for block in self.narrow.chunks(BLOCK) {
-                        part.moments.join(&moments::of_block(block, threshold, &mut self.finite_narrow));
+                for (place, bytes, values) in place.blocks(lens.dtype(), bytes, elements) {
+                    self.narrow.resize(values, 0.0);
+                    (lens.codec.decode)(bytes, &mut self.narrow);
+                    if lens.counting == Counting::Sketch {
+                        part.moments.join(&moments::of_block(&self.narrow, threshold, &mut self.counter));
+                    } else {
+                        self.counter.take(&self.narrow);
                     }
-                }
-                if !part.row_max.is_empty() {
-                    place.rows(&self.narrow, |row, values| raise(&mut part.row_max, row, largest(values.iter().copied())));
+                    part.raise(place, &self.narrow, largest);
                 }
             }
         }
     }
 }
 
-fn count(counter: &mut Counter, few: Option<&mut Vec<u16>>, codes: impl Iterator<Item = u16>) {
-    match few {
-        Some(list) => list.extend(codes),
-        None => counter.codes(codes),
+impl Part {
+    /// Takes the largest magnitude of each row's piece of `items` into account, if rows are looked at.
+    fn raise<T>(&mut self, place: Place, items: &[T], largest: impl Fn(&[T]) -> f32) {
+        if !self.row_max.is_empty() {
+            place.rows(items, |row, piece| {
+                if let Some(max) = self.row_max.get_mut(row) {
+                    *max = max.max(largest(piece));
+                }
+            });
+        }
     }
 }
 
-fn raise(row_max: &mut [f32], row: usize, value: f32) {
-    if let Some(max) = row_max.get_mut(row) {
-        *max = max.max(value);
+/// The largest finite magnitude.
+fn largest<T: Sample>(values: &[T]) -> f32 {
+    struct Largest<'a, T>(&'a [T]);
+
+    impl<T: Sample> Kernel for Largest<'_, T> {
+        type Output = i32;
+
+        /// Patterns of floats of one sign are ordered as their magnitudes are.
+        #[inline(always)]
+        fn run<V: Lanes>(self) -> i32 {
+            const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
+            let mut largest = 0;
+            for value in self.0 {
+                let magnitude = (value.narrow().to_bits() & 0x7fff_ffff) as i32;
+                let finite = if magnitude < INFINITE { magnitude } else { 0 };
+                largest = if finite > largest { finite } else { largest };
+            }
+            largest
+        }
+    }
+
+    f32::from_bits(simd::run(Largest(values)) as u32)
+}
+
+/// Patterns of one byte or two.
+trait Pattern: Copy {
+    fn code(self) -> u16;
+}
+
+impl Pattern for u8 {
+    #[inline(always)]
+    fn code(self) -> u16 {
+        u16::from(self)
     }
 }
 
-/// The largest finite magnitude. Patterns of floats of one sign are ordered as their magnitudes are.
-fn largest(values: impl Iterator<Item = f32>) -> f32 {
-    const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
-    let finite = |bits: i32| if bits < INFINITE { bits } else { 0 };
-    f32::from_bits(values.map(|value| finite((value.to_bits() & 0x7fff_ffff) as i32)).fold(0, i32::max) as u32)
+impl Pattern for [u8; 2] {
+    #[inline(always)]
+    fn code(self) -> u16 {
+        u16::from_le_bytes(self)
+    }
 }
 
-/// The same for pairs of bytes that are F16 or BF16.
-fn largest_pair(pairs: &[[u8; 2]], table: &ValueTable) -> f32 {
-    let magnitudes = |pair: &[u8; 2]| i16::from_le_bytes(*pair) & 0x7fff;
-    let value = |code: i16| table.values().get(code as usize).copied().unwrap_or(0.0);
-    let max = value(pairs.iter().map(magnitudes).fold(0, i16::max));
-    if max.is_finite() {
-        max
-    } else {
-        pairs.iter().map(|pair| value(magnitudes(pair))).filter(|value| value.is_finite()).fold(0.0, f32::max)
+/// The largest pattern once the bit of the sign is out.
+struct LargestPattern<'a, T> {
+    patterns: &'a [T],
+    unsigned: u16,
+}
+
+impl<T: Pattern> Kernel for LargestPattern<'_, T> {
+    type Output = u16;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> u16 {
+        let mut largest = 0;
+        for pattern in self.patterns {
+            let magnitude = pattern.code() & self.unsigned;
+            largest = if magnitude > largest { magnitude } else { largest };
+        }
+        largest
+    }
+}
+
+impl Lens {
+    /// The largest finite magnitude of some patterns: in all types of floats, patterns of one sign are ordered as their magnitudes are.
+    fn largest<T: Pattern>(&self, patterns: &[T]) -> f32 {
+        let unsigned = match (self.dtype(), size_of::<T>()) {
+            (DType::F8_E8M0, _) => 0xff, // has no sign
+            (_, 1) => 0x7f,
+            _ => 0x7fff,
+        };
+        let value = |code: u16| self.table.as_ref().and_then(|table| table.values().get(usize::from(code))).copied().unwrap_or(0.0);
+        let max = value(simd::run(LargestPattern { patterns, unsigned }));
+        if max.is_finite() {
+            max
+        } else {
+            patterns.iter().map(|pattern| value(pattern.code() & unsigned)).filter(|value| value.is_finite()).fold(0.0, f32::max)
+        }
     }
 }
 
@@ -246,10 +290,10 @@ mod tests {
 
     #[test]
     fn the_largest_magnitude_is_finite() {
-        assert_eq!(largest([1.0, -3.0, f32::NAN, f32::NEG_INFINITY].into_iter()), 3.0);
+        assert_eq!(largest(&[1.0f32, -3.0, f32::NAN, f32::NEG_INFINITY]), 3.0);
         let lens = Lens::new(DType::F16).unwrap();
-        let table = lens.table.as_ref().unwrap();
-        assert_eq!(largest_pair(&[0x3c00u16, 0xc200, 0x7c00].map(u16::to_le_bytes), table), 3.0);
+        assert_eq!(lens.largest(&[0x3c00u16, 0xc200, 0x7c00].map(u16::to_le_bytes)), 3.0);
+        assert_eq!(lens.largest(&[0x3c00u16, 0xc200].map(u16::to_le_bytes)), 3.0);
         assert_eq!(lens.limit, Some(65504.0));
     }
 }
