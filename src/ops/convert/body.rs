@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use crate::arch::origin::Origin;
 use crate::arch::{Source, Step};
 use crate::base::{Error, Result, num};
-use crate::codec::codec;
+use crate::codec::{self, Decoded, codec};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo};
 
@@ -87,22 +87,22 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Fills `out` with the numbers from element `start` on.
+    /// Fills `out` with the numbers from element `start` on; an element of a complex type is two.
     ///
     /// # Errors
     /// The values of the type cannot be read; or the range lies outside.
-    pub(in crate::ops) fn values(&self, start: u64, out: &mut [f32]) -> Result<()> {
+    pub(in crate::ops) fn values<T: Decoded>(&self, start: u64, out: &mut [T]) -> Result<()> {
         let dtype = self.dtype()?;
         let codec = codec(dtype).ok_or_else(|| unreadable(ElemType::Known(dtype)))?;
-        let block = dtype.info().block_elems;
-        let end = num::add(start, out.len() as u64, "the end of a range")?;
+        let (block, numbers) = (dtype.info().block_elems, codec::values_per_element(dtype));
+        let end = num::add(start, (out.len() / numbers) as u64, "the end of a range")?;
         let (first, last) = (start / block * block, end.div_ceil(block) * block);
         let bytes = self.bytes(first, last - first)?;
         if (first, last) == (start, end) {
-            (codec.decode)(&bytes, out);
+            T::decode(codec, &bytes, out);
         } else {
-            let mut blocks = vec![0.0; (last - first) as usize];
-            (codec.decode)(&bytes, &mut blocks);
+            let mut blocks = vec![T::default(); (last - first) as usize];
+            T::decode(codec, &bytes, &mut blocks);
             let skip = (start - first) as usize;
             out.copy_from_slice(&blocks[skip..skip + out.len()]);
         }

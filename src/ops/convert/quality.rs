@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::codec::simd::{self, Doubles, EIGHT, Kernel, Lanes, Widen};
+
 /// Sums over pairs of old and new values.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sums {
@@ -17,42 +19,34 @@ pub struct Sums {
     largest: f64,
 }
 
-/// Independent sums side by side, so that the processor need not wait for each addition. Joined in order, so the figures are fixed.
-const LANES: usize = 8;
-
 impl Sums {
     /// Sums of one chunk.
-    pub fn of(old: &[f32], new: &[f32]) -> Self {
-        let mut lanes = [[0f64; LANES]; 4];
-        let mut largest = [0f64; LANES];
-        let mut pair = |lane: usize, x: f32, y: f32| {
-            let (x, y) = (f64::from(x), f64::from(y));
-            let error = y - x;
-            lanes[0][lane] += x * x;
-            lanes[1][lane] += y * y;
-            lanes[2][lane] += x * y;
-            lanes[3][lane] += error * error;
-            largest[lane] = if error.abs() > largest[lane] { error.abs() } else { largest[lane] };
-        };
-        let (old_chunks, old_rest) = old.as_chunks::<LANES>();
-        let (new_chunks, new_rest) = new.as_chunks::<LANES>();
-        for (old, new) in old_chunks.iter().zip(new_chunks) {
-            for lane in 0..LANES {
-                pair(lane, old[lane], new[lane]);
-            }
+    pub(in crate::ops) fn of<T: Widen>(old: &[T], new: &[T]) -> Self {
+        simd::run(Summing { old, new })
+    }
+
+    /// Sums of whole numbers that doubles may not hold; their differences are exact.
+    pub(in crate::ops) fn of_whole(old: &[i128], new: &[i128]) -> Self {
+        let mut all = Self { count: old.len() as u64, ..Self::default() };
+        for (&x, &y) in old.iter().zip(new) {
+            let (error, x, y) = ((y - x) as f64, x as f64, y as f64);
+            all.old += x * x;
+            all.new += y * y;
+            all.both += x * y;
+            all.error += error * error;
+            all.largest = all.largest.max(error.abs());
         }
-        for (lane, (x, y)) in old_rest.iter().zip(new_rest).enumerate() {
-            pair(lane, *x, *y);
-        }
-        let sum = |lanes: &[f64; LANES]| lanes.iter().sum::<f64>();
-        Self {
-            count: old.len() as u64,
-            old: sum(&lanes[0]),
-            new: sum(&lanes[1]),
-            both: sum(&lanes[2]),
-            error: sum(&lanes[3]),
-            largest: largest.into_iter().fold(0.0, f64::max),
-        }
+        all
+    }
+
+    /// Whether every difference is a finite number.
+    pub(in crate::ops) fn is_finite(&self) -> bool {
+        self.error.is_finite()
+    }
+
+    /// The lengths of the old values and of the new ones, as vectors.
+    pub(in crate::ops) fn norms(&self) -> [f64; 2] {
+        [self.old.sqrt(), self.new.sqrt()]
     }
 
     /// Adds the sums of what follows.
@@ -82,6 +76,50 @@ impl Sums {
     }
 }
 
+struct Summing<'a, T> {
+    old: &'a [T],
+    new: &'a [T],
+}
+
+impl<T: Widen> Kernel for Summing<'_, T> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> Sums {
+        let zero = V::Doubles::splat(0.0);
+        let (mut squares, mut new_squares, mut products, mut errors, mut largest) = (zero, zero, zero, zero, zero);
+        let (old, old_rest) = self.old.as_chunks::<EIGHT>();
+        let (new, new_rest) = self.new.as_chunks::<EIGHT>();
+        for (x, y) in old.iter().zip(new) {
+            let (x, y) = (T::eight::<V::Doubles>(x), T::eight::<V::Doubles>(y));
+            let error = y - x;
+            squares = squares + x * x;
+            new_squares = new_squares + y * y;
+            products = products + x * y;
+            errors = errors + error * error;
+            largest = error.abs().max(largest);
+        }
+        let mut all = Sums {
+            count: self.old.len() as u64,
+            old: squares.total(),
+            new: new_squares.total(),
+            both: products.total(),
+            error: errors.total(),
+            largest: largest.lanes().into_iter().fold(0.0, f64::max),
+        };
+        for (x, y) in old_rest.iter().zip(new_rest) {
+            let (x, y) = (x.wide(), y.wide());
+            let error = y - x;
+            all.old += x * x;
+            all.new += y * y;
+            all.both += x * y;
+            all.error += error * error;
+            all.largest = all.largest.max(error.abs());
+        }
+        all
+    }
+}
+
 /// How far the new values are from the old ones. A figure that is no number (nothing but zeros, no error at all, NaN in the
 /// values) is `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -104,7 +142,7 @@ mod tests {
 
     #[test]
     fn figures_of_a_small_case() {
-        let quality = Sums::of(&[3.0, 4.0, 0.0], &[3.0, 5.0, 0.0]).quality().unwrap();
+        let quality = Sums::of(&[3.0f32, 4.0, 0.0], &[3.0, 5.0, 0.0]).quality().unwrap();
         assert_eq!(quality.rmse, Some((1f64 / 3.0).sqrt()));
         assert_eq!(quality.relative_rmse, Some(0.2));
         assert!((quality.snr_db.unwrap() - 10.0 * 25f64.log10()).abs() < 1e-12);
@@ -113,9 +151,27 @@ mod tests {
     }
 
     #[test]
+    fn large_whole_numbers_are_exact() {
+        let large = 1i128 << 62;
+        let quality = Sums::of_whole(&[large, -large], &[large + 1, -large]).quality().unwrap();
+        assert_eq!((quality.max_abs, quality.rmse), (Some(1.0), Some(0.5f64.sqrt())));
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_sums() {
+        let old: Vec<f32> = (0..1001).map(|i| ((i * 7919) % 1000) as f32 / 7.0 - 60.0).collect();
+        let new: Vec<f32> = old.iter().map(|x| x * 1.01 + 1e-3).collect();
+        let mut first = None;
+        simd::tests::on_each_level(|level| {
+            let sums = Sums::of(&old, &new);
+            assert_eq!(*first.get_or_insert(sums), sums, "{level:?}");
+        });
+    }
+
+    #[test]
     fn what_is_no_number_is_none() {
         assert_eq!(Sums::default().quality(), None);
-        let exact = Sums::of(&[1.0], &[1.0]).quality().unwrap();
+        let exact = Sums::of(&[1.0f64], &[1.0]).quality().unwrap();
         assert_eq!((exact.rmse, exact.snr_db, exact.max_abs), (Some(0.0), None, Some(0.0)));
         let nan = Sums::of(&[f32::NAN, 1.0], &[0.0, 1.0]).quality().unwrap();
         assert_eq!((nan.rmse, nan.cosine, nan.max_abs), (None, None, None));

@@ -16,17 +16,16 @@ use crate::base::Result;
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
 use crate::ops::convert::body::Body;
-use crate::ops::convert::quality::Sums;
 use crate::ops::select::Selection;
 
+mod measure;
 mod metadata;
 mod verdict;
 
 pub use metadata::MetadataRow;
 pub use verdict::{ComponentChange, Kind, Verdict};
 
-/// How many elements are decoded at a time: a multiple of every block.
-const CHUNK: u64 = 1 << 16;
+use measure::Found;
 
 /// How many elements one thread takes at a time.
 const SPAN: u64 = 1 << 21;
@@ -176,13 +175,6 @@ struct Pair<'s> {
     dimensions: usize,
 }
 
-/// What was found of one pair.
-#[derive(Clone, Default)]
-struct Found {
-    sums: Sums,
-    changed: u64,
-}
-
 /// Compares two open models.
 ///
 /// # Errors
@@ -216,7 +208,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let only_b: Vec<String> = only_b.cloned().collect();
 
     let same = same_bytes(&pairs, options)?;
-    let measured = if options.quick { vec![None; pairs.len()] } else { measure(&pairs, &same, options)? };
+    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
     let tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
 
@@ -286,59 +278,6 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
         Ok(())
     })?;
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
-}
-
-/// The figures of the pairs whose bytes are not the same.
-fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
-    let known = |pair: &Pair<'_>| pair.a.elem().known().is_some() && pair.b.elem().known().is_some();
-    let spans = spans(pairs, |pair| same[pair] != Some(true) && known(&pairs[pair]));
-    let parts: Vec<Found> = spans
-        .par_iter()
-        .map(|&(number, start)| {
-            let pair = &pairs[number];
-            let (mut a, mut b) = (vec![0.0; CHUNK as usize], vec![0.0; CHUNK as usize]);
-            let end = pair.elements.min(start + SPAN);
-            let mut found = Found::default();
-            for first in (start..end).step_by(CHUNK as usize) {
-                let len = CHUNK.min(end - first) as usize;
-                let (a, b) = (&mut a[..len], &mut b[..len]);
-                pair.a.values(first, a).and_then(|()| pair.b.values(first, b)).map_err(|error| error.in_tensor(pair.name))?;
-                found.changed += differing(a, b);
-                found.sums.join(&Sums::of(a, b));
-            }
-            if let (Some(progress), Some(dtype)) = (options.progress, pair.a.elem().known()) {
-                progress(((end - start) as f64 * dtype.bits_per_weight() / 8.0) as u64);
-            }
-            Ok(found)
-        })
-        .collect::<Result<_>>()?;
-    let mut all: Vec<Option<Found>> = vec![None; pairs.len()];
-    for ((pair, _), part) in spans.iter().zip(parts) {
-        let found = all[*pair].get_or_insert_default();
-        found.changed += part.changed;
-        found.sums.join(&part.sums);
-    }
-    Ok(all)
-}
-
-/// How many values differ. What is not finite and the same on both sides is taken out, so that it does not spoil the sums.
-fn differing(a: &mut [f32], b: &mut [f32]) -> u64 {
-    let mut changed = 0;
-    let mut odd = false;
-    for (a, b) in a.iter().zip(b.iter()) {
-        changed += u64::from(a != b);
-        odd |= !(a - b).is_finite();
-    }
-    if odd {
-        for (a, b) in a.iter_mut().zip(b.iter_mut()) {
-            let both_nan = a.is_nan() && b.is_nan();
-            changed -= u64::from(both_nan);
-            if both_nan || (a.is_infinite() && a == b) {
-                (*a, *b) = (0.0, 0.0);
-            }
-        }
-    }
-    changed
 }
 
 fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {

@@ -1,0 +1,153 @@
+//! The values of pairs of tensors, side by side.
+
+use rayon::prelude::*;
+
+use super::{Options, Pair, SPAN, spans};
+use crate::base::Result;
+use crate::codec::simd::{self, Kernel, Lanes, Widen};
+use crate::codec::{self, Codec, Decoded, Number, codec};
+use crate::model::{Class, DType};
+use crate::ops::convert::quality::Sums;
+
+/// How many elements are decoded at a time: a multiple of every block.
+const CHUNK: u64 = 1 << 14;
+
+/// How many values are compared before their sums join the rest: few enough to stay in a core's nearest cache.
+const BLOCK: usize = 2048;
+
+/// What was found of one pair.
+#[derive(Clone, Default)]
+pub(super) struct Found {
+    pub sums: Sums,
+    /// How many values differ.
+    pub changed: u64,
+}
+
+impl Found {
+    fn join(&mut self, next: &Self) {
+        self.sums.join(&next.sums);
+        self.changed += next.changed;
+    }
+}
+
+/// The figures of the pairs whose bytes are not the same, and whose values can be read.
+pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
+    let spans = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
+    let parts: Vec<Found> = spans
+        .par_iter()
+        .map(|&(number, start)| {
+            let pair = &pairs[number];
+            let Some([a, b]) = codecs(pair) else { return Ok(Found::default()) };
+            let range = start..pair.elements.min(start + SPAN);
+            let len = range.end - range.start;
+            let found = if [a, b].iter().all(|codec| codec.dtype.info().class == Class::Integer) {
+                whole_numbers(pair, [a, b], range)
+            } else if a.decode_wide.or(b.decode_wide).is_some() {
+                numbers::<f64>(pair, a, range)
+            } else {
+                numbers::<f32>(pair, a, range)
+            };
+            if let Some(progress) = options.progress {
+                progress((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
+            }
+            found.map_err(|error| error.in_tensor(pair.name))
+        })
+        .collect::<Result<_>>()?;
+    let mut all: Vec<Option<Found>> = vec![None; pairs.len()];
+    for ((pair, _), part) in spans.iter().zip(parts) {
+        all[*pair].get_or_insert_default().join(&part);
+    }
+    Ok(all)
+}
+
+/// The codecs of both sides, if there are any and elements of both are as many numbers.
+fn codecs(pair: &Pair<'_>) -> Option<[&'static Codec; 2]> {
+    let (a, b): (DType, DType) = (pair.a.elem().known()?, pair.b.elem().known()?);
+    (codec::values_per_element(a) == codec::values_per_element(b)).then_some([codec(a)?, codec(b)?])
+}
+
+/// The chunks of a range.
+fn chunks(range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    range.clone().step_by(CHUNK as usize).map(move |first| (first, CHUNK.min(range.end - first)))
+}
+
+/// Compares floating-point numbers.
+fn numbers<T: Decoded + Widen>(pair: &Pair<'_>, codec: &Codec, range: std::ops::Range<u64>) -> Result<Found> {
+    let per_element = codec::values_per_element(codec.dtype);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut found = Found::default();
+    for (first, elements) in chunks(range) {
+        let len = elements as usize * per_element;
+        a.resize(len, T::default());
+        b.resize(len, T::default());
+        pair.a.values(first, &mut a)?;
+        pair.b.values(first, &mut b)?;
+        for (a, b) in a.chunks_mut(BLOCK).zip(b.chunks_mut(BLOCK)) {
+            found.join(&compare(a, b));
+        }
+    }
+    Ok(found)
+}
+
+/// Compares some numbers. What is not finite and the same on both sides is set to zero, so that it does not spoil the sums.
+fn compare<T: Decoded + Widen>(a: &mut [T], b: &mut [T]) -> Found {
+    let mut changed = simd::run(Differing(a, b));
+    let mut sums = Sums::of(a, b);
+    if !sums.is_finite() {
+        for (a, b) in a.iter_mut().zip(b.iter_mut()) {
+            let (x, y) = (a.wide(), b.wide());
+            let both_nan = x.is_nan() && y.is_nan();
+            changed -= u64::from(both_nan);
+            if both_nan || (x.is_infinite() && x == y) {
+                (*a, *b) = (T::default(), T::default());
+            }
+        }
+        sums = Sums::of(a, b);
+    }
+    Found { sums, changed }
+}
+
+/// Counts the numbers that differ; at most [`BLOCK`].
+struct Differing<'a, T>(&'a [T], &'a [T]);
+
+impl<T: Widen> Kernel for Differing<'_, T> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> u64 {
+        u64::from(self.0.iter().zip(self.1).map(|(a, b)| u32::from(a != b)).sum::<u32>())
+    }
+}
+
+/// Compares whole numbers, which doubles may not hold.
+fn whole_numbers(pair: &Pair<'_>, codecs: [&Codec; 2], range: std::ops::Range<u64>) -> Result<Found> {
+    let whole = |number: Number| match number {
+        Number::Signed(value) => i128::from(value),
+        Number::Unsigned(value) => i128::from(value),
+        other => other.as_f64() as i128,
+    };
+    let mut found = Found::default();
+    for (first, elements) in chunks(range) {
+        let [a, b] = [(&pair.a, codecs[0]), (&pair.b, codecs[1])].map(|(body, codec)| {
+            body.bytes(first, elements).map(|bytes| codec.numbers(&bytes).into_iter().map(whole).collect::<Vec<i128>>())
+        });
+        let (a, b) = (a?, b?);
+        let changed = a.iter().zip(&b).filter(|(a, b)| a != b).count() as u64;
+        found.join(&Found { sums: Sums::of_whole(&a, &b), changed });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_and_no_number_does_not_count() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let found = compare(&mut [1.0, nan, inf, -inf, 2.0], &mut [1.0, nan, inf, -inf, 3.0]);
+        assert_eq!((found.changed, found.sums.quality().unwrap().max_abs), (1, Some(1.0)));
+        let found = compare(&mut [1.0f64, nan.into()], &mut [1.0, 2.0]);
+        assert_eq!((found.changed, found.sums.quality().unwrap().max_abs), (1, None));
+    }
+}
