@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::format::{Computed, Reader};
-use crate::model::{Class, DType, TensorInfo};
+use crate::model::{Array, Class, DType, ElemType, TensorInfo, Value, ValueType};
 
 /// What names in an adapter start with.
 const PREFIX: &str = "base_model.model.";
@@ -261,6 +261,62 @@ impl Computed for Replaced {
     fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
         self.adapter.bytes_at(&self.tensor, range).map(std::borrow::Cow::into_owned)
     }
+}
+
+/// An update as a matrix by itself, in single precision.
+#[derive(Debug)]
+struct Product {
+    adapter: Arc<Reader>,
+    update: Update,
+    width: u64,
+}
+
+impl Computed for Product {
+    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let row = self.width.max(1) * 4;
+        let rows = range.start / row..range.end.div_ceil(row);
+        let skip = num::to_usize(range.start - rows.start * row, "bytes of a row")?;
+        let bytes = self.update.rows(&self.adapter, rows)?.into_iter().flat_map(f32::to_le_bytes);
+        Ok(bytes.skip(skip).take(num::to_usize(range.end - range.start, "bytes of rows")?).collect())
+    }
+}
+
+/// An adapter as the model of its updates: each product under the name of the matrix that it is added to, and what its config says
+/// of it as metadata.
+///
+/// # Errors
+/// It is no LoRA adapter, or its factors do not fit each other.
+pub fn updates(reader: Reader) -> Result<Reader> {
+    let adapter = Adapter::of(&reader)?;
+    let reader = Arc::new(reader);
+    let mut model = reader.model().clone();
+    let mut computed: HashMap<String, Arc<dyn Computed>> = HashMap::new();
+    model.tensors.clear();
+    for (name, place) in adapter.replaced {
+        model.tensors.push(TensorInfo { name, ..reader.model().tensors[place].clone() });
+    }
+    for update in adapter.updates {
+        let shape = update.shape(&reader)?;
+        let name = format!("{}.weight", update.module);
+        let len_bytes = num::mul(num::mul(shape[0], shape[1], "elements of an update")?, 4, "bytes of an update")?;
+        let first = reader.model().tensors[update.a].clone();
+        let elem = ElemType::Known(DType::F32);
+        model.tensors.push(TensorInfo { name: name.clone(), elem, shape: shape.to_vec(), len_bytes: Some(len_bytes), ..first });
+        computed.insert(name, Arc::new(Product { adapter: Arc::clone(&reader), update, width: shape[1] }));
+    }
+    let mut targets = adapter.targets;
+    targets.sort();
+    let targets = Value::Array(Array::new(ValueType::String, targets.into_iter().map(Value::String).collect()));
+    let facts = [
+        ("adapter.rank", adapter.rank.map(Value::U64)),
+        ("adapter.alpha", adapter.alpha.map(Value::F64)),
+        ("adapter.target_modules", Some(targets)),
+        ("adapter.base_model", adapter.base.map(Value::String)),
+    ];
+    for (key, value) in facts {
+        value.map_or(Ok(()), |value| model.metadata.insert(key, value))?;
+    }
+    Ok(Reader::computed(&reader, model, computed))
 }
 
 /// The base with its adapters merged into it: updates are added in single precision and rounded once to the base's type.

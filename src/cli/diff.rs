@@ -15,6 +15,7 @@ use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 /// Compare two models: names, shapes, types, metadata, values
 ///
 /// Tensors are matched by canonical name, across formats, types and shards: a Hugging Face folder and its GGUF meet tensor for tensor.
+/// Two LoRA adapters are compared by their updates, and one with a model as what it makes of it.
 /// Exit status 1 when they differ.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -42,14 +43,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
-    let a = packed::unpacked(crate::open(&args.a)?)?;
-    let b = packed::unpacked(crate::open(&args.b)?)?;
+    let (a, b, note) = diff::sides(packed::unpacked(crate::open(&args.a)?)?, packed::unpacked(crate::open(&args.b)?)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options =
         Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };
     let report = diff::diff(&a, &b, &options);
     progress.finish();
-    let report = Seen { diff: report?, all: args.all };
+    let mut diff = report?;
+    diff.notes.extend(note.map(str::to_owned));
+    let report = Seen { diff, all: args.all };
     context.emit(&report, &args.a)?;
     Ok(if report.diff.differ { Status::Found } else { Status::Done })
 }
@@ -90,6 +92,8 @@ fn cells(row: &TensorRow) -> Vec<Cell> {
         figure(row.relative_rmse, 4),
         figure(row.cosine, 6),
         figure(row.snr_db, 4),
+        figure(row.l2_a, 4),
+        figure(row.l2_b, 4),
     ]
 }
 
@@ -125,6 +129,11 @@ impl Report for Seen {
     fn sections(&self) -> Vec<Section> {
         let diff = &self.diff;
         let mut sections = Vec::new();
+        // How large updates are is what people ask of adapters first.
+        let norm = |key: &'static str, title: &'static str| {
+            let column = Column::number(key).titled(title);
+            if diff.adapters { column } else { column.only(Audience::Scripts) }
+        };
         let columns = vec![
             Column::name("name"),
             Column::text("dtype_a").titled("a"),
@@ -135,7 +144,9 @@ impl Report for Seen {
             Column::number("rmse").optional(),
             Column::number("relative_rmse").titled("rel. rmse"),
             Column::number("cosine").optional(),
-            Column::number("snr_db").titled("snr dB"),
+            Column::number("snr_db").titled("snr dB").optional_after(2),
+            norm("l2_a", "norm a"),
+            norm("l2_b", "norm b"),
         ];
         // Scripts get every tensor; people those that are not equal.
         let seen = |row: &&TensorRow| self.all || row.equal != Some(true);

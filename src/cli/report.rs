@@ -74,11 +74,14 @@ fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf
     let (a, b) = (crate::open(a)?, crate::open(b)?);
     let infos = [info::info(&a)?, info::info(&b)?];
     let counts = [count::count(&a)?, count::count(&b)?];
-    let (a, b) = (packed::unpacked(a)?, packed::unpacked(b)?);
+    let files = files(&a).chain(files(&b)).collect();
+    let (a, b, note) = diff::sides(packed::unpacked(a)?, packed::unpacked(b)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options = diff::Options { progress: Some(&|bytes| progress.add(bytes)), ..diff::Options::default() };
     let diff = diff::diff(&a, &b, &options);
     progress.finish();
-    let page = html::pair(&html::PairPage { infos: [&infos[0], &infos[1]], counts: [&counts[0], &counts[1]], diff: &diff? });
-    Ok((page, files(&a).chain(files(&b)).collect()))
+    let mut diff = diff?;
+    diff.notes.extend(note.map(str::to_owned));
+    let page = html::pair(&html::PairPage { infos: [&infos[0], &infos[1]], counts: [&counts[0], &counts[1]], diff: &diff });
+    Ok((page, files))
 }

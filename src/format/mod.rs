@@ -187,7 +187,7 @@ fn find_format(map: &Map) -> Result<&'static Format> {
 /// An open model: what is in it, and the bytes of its tensors.
 ///
 /// Files are mapped, not read: opening costs the headers, and a tensor's bytes come without a copy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     model: Model,
     maps: Vec<Arc<Map>>,

@@ -121,9 +121,59 @@ fn exit_statuses_and_keys() {
     let (_, json) = run(&["diff", a, b, "--json"]);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(keys(&json), "schema identical verdict only_a only_b shapes metadata tensors notes");
-    assert_eq!(keys(&json["tensors"][0]), "name dtype_a dtype_b equal max_abs rmse relative_rmse cosine snr_db changed");
+    assert_eq!(keys(&json["tensors"][0]), "name dtype_a dtype_b equal max_abs rmse relative_rmse cosine snr_db changed l2_a l2_b");
     assert_eq!((json["schema"].as_str(), json["verdict"]["kind"].as_str()), (Some("weigh.diff.v1"), Some("fine_tuned")));
     let (_, quick) = run(&["diff", a, b, "--quick", "--json"]);
     let row = quick["tensors"].as_array().unwrap().iter().find(|row| row["name"].as_str().unwrap().contains("q_proj")).unwrap();
     assert_eq!((&row["equal"], &row["rmse"]), (&Value::Bool(false), &Value::Null));
+}
+
+/// A safetensors file of one tensor.
+fn one(folder: &Path, name: &str, dtype: safetensors::Dtype, bytes: &[u8], elements: usize) -> PathBuf {
+    let view = safetensors::tensor::TensorView::new(dtype, vec![elements], bytes).unwrap();
+    let path = folder.join(name);
+    std::fs::write(&path, safetensors::serialize([("t", view)], None).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn what_singles_cannot_hold_is_compared_exactly() {
+    use safetensors::Dtype;
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |values: &[f64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let whole = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let a = one(folder.path(), "a.safetensors", Dtype::F64, &bytes(&[1.0, 2.0, f64::NAN, 1e300]), 4);
+    let b = one(folder.path(), "b.safetensors", Dtype::F64, &bytes(&[1.0 + 1e-12, 2.0, f64::NAN, 1e300]), 4);
+    let row = &compare(&a, &b).tensors[0];
+    assert_eq!((row.changed, row.max_abs), (Some(0.25), Some(1.0 + 1e-12 - 1.0)));
+
+    let large = 1i64 << 60;
+    let a = one(folder.path(), "c.safetensors", Dtype::I64, &whole(&[large, -large, 7]), 3);
+    let b = one(folder.path(), "d.safetensors", Dtype::I64, &whole(&[large + 1, -large, 7]), 3);
+    let row = &compare(&a, &b).tensors[0];
+    assert_eq!((row.changed, row.max_abs), (Some(1.0 / 3.0), Some(1.0)));
+    // The same whole numbers in another type are equal.
+    let c = one(folder.path(), "e.safetensors", Dtype::U64, &whole(&[large, 8, 7]), 3);
+    let d = one(folder.path(), "f.safetensors", Dtype::I64, &whole(&[large, 8, 7]), 3);
+    assert_eq!(compare(&c, &d).tensors[0].equal, Some(true));
+
+    // Both parts of complex numbers count.
+    let parts = |values: [f32; 4]| values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let a = one(folder.path(), "g.safetensors", Dtype::C64, &parts([1.0, 2.0, 3.0, 4.0]), 2);
+    let b = one(folder.path(), "h.safetensors", Dtype::C64, &parts([1.0, 2.0, 3.0, 5.0]), 2);
+    let row = &compare(&a, &b).tensors[0];
+    assert_eq!((row.changed, row.max_abs), (Some(0.25), Some(1.0)));
+}
+
+#[test]
+fn a_folder_whose_tokenizer_cannot_be_read_still_meets_its_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures.join("llama-tiny").join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let diff = compare(folder.path(), &fixtures.join("llama-tiny-q8_0.gguf"));
+    assert_eq!((diff.only_a.len(), diff.verdict.kind), (0, Kind::Quantised), "{:?}", diff.only_a);
+    assert!(diff.metadata.is_empty() && diff.notes[0].starts_with("metadata is not compared: "), "{:?}", diff.notes);
 }

@@ -79,3 +79,52 @@ fn an_adapter_of_another_model_is_refused() {
     assert!(err.contains("expected a PEFT adapter"), "{err}");
     assert!(!out.exists());
 }
+
+/// The adapter with another alpha.
+fn adapter_with(folder: &Path, config: &str, new: &str) -> PathBuf {
+    let path = folder.join("other");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::copy(fixture("adapter/adapter_model.safetensors"), path.join("adapter_model.safetensors")).unwrap();
+    let text = std::fs::read_to_string(fixture("adapter/adapter_config.json")).unwrap();
+    assert!(text.contains(config));
+    std::fs::write(path.join("adapter_config.json"), text.replace(config, new)).unwrap();
+    path
+}
+
+#[test]
+fn two_adapters_are_compared_by_their_updates() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = adapter_with(folder.path(), "\"lora_alpha\": 6", "\"lora_alpha\": 12");
+    let (first, other) = (fixture("adapter"), other.to_str().unwrap().to_owned());
+    let (_, same) = run(&["diff", first.to_str().unwrap(), first.to_str().unwrap()]);
+    assert_eq!(same["verdict"]["kind"], "identical");
+
+    let (_, diff) = run(&["diff", first.to_str().unwrap(), &other]);
+    let row = |end: &str| diff["tensors"].as_array().unwrap().iter().find(|row| row["name"].as_str().unwrap().ends_with(end)).unwrap();
+    // The norm is the one that info tells, and twice the alpha is twice the update.
+    let (_, info) = run(&["info", first.to_str().unwrap()]);
+    let updates = info["adapter"]["updates"].as_array().unwrap();
+    let norm = updates.iter().find(|update| update["module"].as_str().unwrap().ends_with("q_proj")).unwrap()["norm"].as_f64().unwrap();
+    let query = row("q_proj.weight");
+    assert!((query["l2_a"].as_f64().unwrap() / norm - 1.0).abs() < 1e-9, "{query}");
+    assert!((query["l2_b"].as_f64().unwrap() / norm - 2.0).abs() < 1e-6, "{query}");
+    assert!((query["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-9 && (query["relative_rmse"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+    // v_proj has an alpha of its own, and the output is held whole by both.
+    assert_eq!((row("v_proj.weight")["equal"].as_bool(), row("lm_head.weight")["equal"].as_bool()), (Some(true), Some(true)));
+    let keys: Vec<_> = diff["metadata"].as_array().unwrap().iter().map(|row| (row["key"].as_str().unwrap(), &row["b"])).collect();
+    assert_eq!(keys, [("adapter.alpha", &Value::from(12.0))]);
+    assert!(diff["verdict"]["text"].as_str().unwrap().starts_with("adapters of related updates"), "{}", diff["verdict"]);
+}
+
+#[test]
+fn an_adapter_and_a_model_are_compared_as_what_the_one_makes_of_the_other() {
+    let (base, adapter) = (fixture("base"), fixture("adapter"));
+    let (_, diff) = run(&["diff", base.to_str().unwrap(), adapter.to_str().unwrap()]);
+    let changed = diff["tensors"].as_array().unwrap().iter().filter(|row| row["equal"] == false).count();
+    assert_eq!((changed, diff["verdict"]["kind"].as_str()), (5, Some("fine_tuned")));
+    let merged = fixture("merged.safetensors");
+    let (_, diff) = run(&["diff", adapter.to_str().unwrap(), base.to_str().unwrap(), "--quick"]);
+    assert_eq!(diff["notes"][0], "the first is compared as what the adapter makes of the second");
+    let (_, diff) = run(&["diff", base.to_str().unwrap(), merged.to_str().unwrap()]);
+    assert_eq!(diff["tensors"].as_array().unwrap().iter().filter(|row| row["equal"] == false).count(), 5);
+}

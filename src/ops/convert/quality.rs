@@ -44,6 +44,11 @@ impl Sums {
         self.error.is_finite()
     }
 
+    /// How many pairs.
+    pub(in crate::ops) fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The lengths of the old values and of the new ones, as vectors.
     pub(in crate::ops) fn norms(&self) -> [f64; 2] {
         [self.old.sqrt(), self.new.sqrt()]

@@ -1,7 +1,7 @@
 //! Two models compared: names, shapes, types, metadata, values.
 //!
 //! Tensors are matched by canonical name. Where one side is a Hugging Face folder and the other a GGUF, the folder is seen as the GGUF
-//! that it would become, so that names, layouts and keys meet. Both sides are streamed: equal bytes are told without decoding; what
+//! that it would become, so that names, layouts and keys meet. Adapters are seen as their updates, or as what they make of a model. Both sides are streamed: equal bytes are told without decoding; what
 //! differs is decoded in fixed chunks, whose sums are joined in order.
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::arch::components::{self, Component};
-use crate::arch::{Step, to_gguf};
+use crate::arch::table::Tables;
+use crate::arch::{self, Step, lora, to_gguf};
 use crate::base::Result;
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
@@ -64,6 +65,9 @@ pub struct Diff {
     pub tensors: Vec<TensorRow>,
     /// What to know about how they were compared.
     pub notes: Vec<String>,
+    /// Whether both are adapters, whose updates were compared.
+    #[serde(skip)]
+    pub adapters: bool,
     /// Whether the two count as different: by anything, or by more than the tolerance.
     #[serde(skip)]
     pub differ: bool,
@@ -103,6 +107,10 @@ pub struct TensorRow {
     pub snr_db: Option<f64>,
     /// The share of the elements that differ.
     pub changed: Option<f64>,
+    /// The square root of the sum of squares of the first model's values; null where they were not looked at.
+    pub l2_a: Option<f64>,
+    /// The same of the second model's values.
+    pub l2_b: Option<f64>,
     /// Where it belongs, told from its name.
     #[serde(skip)]
     pub component: Component,
@@ -132,6 +140,12 @@ impl<'r> Side<'r> {
         Ok(Self { reader, steps, metadata: model.metadata.clone() })
     }
 
+    /// Tensors under their canonical names, as far as the architecture is known.
+    fn canonical(reader: &'r Reader) -> Result<Self> {
+        let model = reader.model();
+        Ok(Self { reader, steps: arch::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
+    }
+
     /// A Hugging Face folder as the GGUF that it would become.
     fn as_gguf(reader: &'r Reader) -> Result<Self> {
         let draft = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
@@ -141,29 +155,64 @@ impl<'r> Side<'r> {
     fn bytes(&self) -> u64 {
         self.reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
     }
+
+    /// Whether half of the tensors of either have a name of the other.
+    fn meets(&self, other: &Self) -> bool {
+        let names: HashSet<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
+        let common = other.steps.iter().filter(|step| names.contains(step.name.as_str())).count();
+        2 * common >= self.steps.len().min(other.steps.len())
+    }
+}
+
+/// Two models, ready to be compared, and what to know about it: of adapters, two are seen as their updates, and one as what it makes of
+/// the other model.
+///
+/// # Errors
+/// An adapter is not one of LoRA, or does not fit the model.
+pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static str>)> {
+    Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
+        (false, false) => (a, b, None),
+        (true, true) => (lora::updates(a)?, lora::updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
+        (false, true) => {
+            let merged = lora::merged(a.clone(), vec![b])?;
+            (a, merged, Some("the second is compared as what the adapter makes of the first"))
+        }
+        (true, false) => {
+            let merged = lora::merged(b.clone(), vec![a])?;
+            (merged, b, Some("the first is compared as what the adapter makes of the second"))
+        }
+    })
 }
 
 /// Both models under names that meet, and whether their metadata can be compared.
 fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
     let (mut left, mut right) = (Side::plain(a)?, Side::plain(b)?);
     let is_gguf = |reader: &Reader| reader.model().format == "gguf";
-    if is_gguf(a) == is_gguf(b) {
-        return Ok((left, right, true));
+    let same_sort = is_gguf(a) == is_gguf(b);
+    if left.meets(&right) {
+        return Ok((left, right, same_sort)); // of one sort, or moved under their own names
     }
-    let names: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
-    if right.steps.iter().any(|step| names.contains(step.name.as_str())) {
-        return Ok((left, right, false)); // moved under their own names
+    let (left_canonical, right_canonical) = (Side::canonical(a)?, Side::canonical(b)?);
+    if !left_canonical.meets(&right_canonical) {
+        return Ok((left, right, same_sort));
     }
-    let (folder, side) = if is_gguf(a) { (b, &mut right) } else { (a, &mut left) };
+    if same_sort {
+        notes.push("tensors are compared by their names in GGUF".to_owned());
+        return Ok((left_canonical, right_canonical, true));
+    }
+    let (folder, side, canonical) = if is_gguf(a) { (b, &mut right, right_canonical) } else { (a, &mut left, left_canonical) };
     match Side::as_gguf(folder) {
-        Ok(translated) => *side = translated,
+        Ok(whole) => {
+            *side = whole;
+            notes.push("the Hugging Face folder is compared as the GGUF that it would become".to_owned());
+            Ok((left, right, true))
+        }
         Err(error) => {
-            notes.push(format!("names are compared as they are: {error}"));
-            return Ok((left, right, false));
+            *side = canonical;
+            notes.push(format!("metadata is not compared: {error}"));
+            Ok((left, right, false))
         }
     }
-    notes.push("the Hugging Face folder is compared as the GGUF that it would become".to_owned());
-    Ok((left, right, true))
 }
 
 /// A tensor that both have.
@@ -208,6 +257,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let only_b: Vec<String> = only_b.cloned().collect();
 
     let same = same_bytes(&pairs, options)?;
+    let adapters = lora::is_adapter(a) && lora::is_adapter(b);
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
     let tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
@@ -219,6 +269,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         only: (&only_a, &only_b),
         shapes: shapes.len(),
         metadata: metadata.len(),
+        adapters,
         formats: [a.model().format, b.model().format],
         bytes: [left.bytes(), right.bytes()],
     });
@@ -228,7 +279,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         None => !identical,
         Some(tolerance) => !(alike && tensors.iter().all(|row| within(row, tolerance))),
     };
-    Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, notes, differ })
+    Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, notes, adapters, differ })
 }
 
 /// What tensors are ordered by: stored bytes, elements, type.
@@ -293,17 +344,22 @@ fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow 
         cosine: None,
         snr_db: None,
         changed: None,
+        l2_a: None,
+        l2_b: None,
         component: place.component,
         layer: place.layer,
         elements: pair.elements,
         dimensions: pair.dimensions,
     };
+    if let Some([a, b]) = found.as_ref().map(|found| found.sums.norms()) {
+        (row.l2_a, row.l2_b) = (Some(a).filter(|norm| norm.is_finite()), Some(b).filter(|norm| norm.is_finite()));
+    }
     if same == Some(true) {
         (row.max_abs, row.rmse, row.relative_rmse, row.cosine, row.changed) = (Some(0.0), Some(0.0), Some(0.0), Some(1.0), Some(0.0));
     } else if let Some(found) = found {
         // Same values in other bytes (another type, a zero of the other sign) are equal.
         row.equal = Some(found.changed == 0);
-        row.changed = Some(found.changed as f64 / pair.elements.max(1) as f64);
+        row.changed = Some(found.changed as f64 / found.sums.count().max(1) as f64);
         if let Some(quality) = found.sums.quality() {
             (row.max_abs, row.rmse, row.relative_rmse) = (quality.max_abs, quality.rmse, quality.relative_rmse);
             (row.cosine, row.snr_db) = (quality.cosine, quality.snr_db);

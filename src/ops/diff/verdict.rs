@@ -19,6 +19,9 @@ const RELATED: f64 = 0.3;
 /// Rounding to a type of 8 bits of mantissa or more is within this relative error.
 const ROUNDING: f64 = 1.0 / 256.0;
 
+/// Sums of products of the factors of an adapter, in another order, are within this relative error.
+const SUMS: f64 = 1e-5;
+
 /// What a pair of models is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +76,8 @@ pub(super) struct Evidence<'a> {
     pub only: (&'a [String], &'a [String]),
     pub shapes: usize,
     pub metadata: usize,
+    /// Whether the tensors are the updates of two adapters.
+    pub adapters: bool,
     pub formats: [&'static str; 2],
     pub bytes: [u64; 2],
 }
@@ -158,7 +163,16 @@ fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, Stri
     let relative = quality.and_then(|quality| quality.relative_rmse).unwrap_or(f64::NAN);
     let error = format!("relative error {}%", units::general(relative * 100.0, 3));
     let alike = likeness(&changed);
-    let (kind, mut text) = if alike < RELATED {
+    let (kind, mut text) = if evidence.adapters {
+        let cosine = quality.and_then(|quality| quality.cosine).map(|cosine| format!(", cosine {cosine:.4}")).unwrap_or_default();
+        if relative <= SUMS {
+            (Kind::Rounded, format!("adapters of the same updates, but for rounding: {error}"))
+        } else if alike < RELATED {
+            (Kind::Unrelated, format!("adapters whose updates have little in common: {error}{cosine}"))
+        } else {
+            (Kind::FineTuned, format!("adapters of related updates: {error}{cosine}; {}", changes(components)))
+        }
+    } else if alike < RELATED {
         (Kind::Unrelated, format!("unrelated weights in the same shapes: cosine {alike:.2}"))
     } else if let Some(quantised) = quantisation(&changed, tensors, alike, evidence.bytes) {
         let snr = quality.and_then(|quality| quality.snr_db).map(|snr| format!(", signal to noise {snr:.1} dB")).unwrap_or_default();
