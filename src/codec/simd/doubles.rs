@@ -206,9 +206,7 @@ pub(super) mod x86 {
         fn widen(values: &[f32]) -> Self {
             let values: &[f32] = &values[..EIGHT];
             // SAFETY: as above.
-            unsafe {
-                Self(_mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(values[4..].as_ptr())))
-            }
+            unsafe { Self(_mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(values[4..].as_ptr()))) }
         }
 
         #[inline(always)]

@@ -5,7 +5,7 @@
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Eight, Lanes, ROUND, Steps};
+use super::{Eight, Lanes, PlainDoubles, ROUND, Steps};
 
 /// Instructions on vectors: none of them touches memory.
 macro_rules! neon {
@@ -39,6 +39,8 @@ impl Lanes for Neon {
     /// All bits of a lane, or none.
     type Mask = (uint32x4_t, uint32x4_t);
     type Eight = Self;
+    /// The compiler puts them into vectors: it may use all that there is.
+    type Doubles = PlainDoubles;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -441,7 +441,8 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_same_moments_and_counts() {
-        let values: Vec<f32> = (0..BLOCK as u32 - 5).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761) % 0x7f80_0000 | i << 31)).collect();
+        let values: Vec<f32> =
+            (0..BLOCK as u32 - 5).map(|i| f32::from_bits((i.wrapping_mul(2_654_435_761) % 0x7f80_0000) | (i << 31))).collect();
         let mut first = None;
         simd::tests::on_each_level(|level| {
             let mut counter = Counter::new();

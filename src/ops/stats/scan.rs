@@ -75,13 +75,7 @@ pub(crate) fn has_rows(tensor: &TensorInfo, dtype: DType) -> bool {
 }
 
 /// Looks at the elements of `ranges`, in order; each starts at a multiple of [`CHUNK`].
-pub(crate) fn scan(
-    reader: &Reader,
-    tensor: &TensorInfo,
-    lens: &Lens,
-    ranges: &[std::ops::Range<u64>],
-    threshold: f64,
-) -> Result<Part> {
+pub(crate) fn scan(reader: &Reader, tensor: &TensorInfo, lens: &Lens, ranges: &[std::ops::Range<u64>], threshold: f64) -> Result<Part> {
     let row = tensor.row_elements().max(1);
     let start = ranges.first().map_or(0, |range| range.start);
     let end = ranges.last().map_or(0, |range| range.end);
@@ -123,9 +117,9 @@ impl Place {
         let numbers = codec::values_per_element(dtype);
         let step = BLOCK / numbers;
         let pieces = bytes.chunks(byte_range(dtype, 0, step as u64).end as usize);
-        pieces.zip((0..elements).step_by(step)).map(move |(bytes, first)| {
-            (Self { first: self.first + first as u64, ..self }, bytes, step.min(elements - first) * numbers)
-        })
+        pieces
+            .zip((0..elements).step_by(step))
+            .map(move |(bytes, first)| (Self { first: self.first + first as u64, ..self }, bytes, step.min(elements - first) * numbers))
     }
 
     /// Calls `f` with each row's piece of `items` and the row's number in the part.
