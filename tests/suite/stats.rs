@@ -174,3 +174,16 @@ fn the_keys_of_the_json() {
     assert_eq!(found["total"]["histogram"]["log"], json!({"lowest_exponent": 0, "negative": [0], "zeros": 0, "positive": [1]}));
     assert_eq!(found["total"]["kurtosis"], Value::Null, "NaN has no place in JSON");
 }
+
+#[test]
+fn percentiles_of_few_values_are_exact() {
+    // Between the first two lies the lowest percentile, which a rounding of either would put far off.
+    let values: Vec<f32> = std::iter::once(-0.7).chain((0..999).map(|i| 0.7017 + i as f32)).collect();
+    let file = file(&[("few", safetensors::Dtype::F32, &[1000], f32s(values.iter().copied()))]);
+    let found = of(file.path(), &Options::default());
+    let percentiles = &found.tensors.unwrap()[0].summary.percentiles;
+    // numpy.percentile(values, 0.1)
+    let expected = f64::from(values[0]) + 0.999 * (f64::from(values[1]) - f64::from(values[0]));
+    assert_eq!(percentiles.relative_error, 0.0);
+    assert!((percentiles.values[0] - expected).abs() < 1e-12, "{} {expected}", percentiles.values[0]);
+}

@@ -197,7 +197,8 @@ impl ValueTable {
 }
 
 impl Distribution {
-    fn from_values(values: impl Iterator<Item = (f64, u64)>) -> Self {
+    /// Values in any order, and how often each occurs.
+    pub(crate) fn from_values(values: impl Iterator<Item = (f64, u64)>) -> Self {
         let mut all = Self::default();
         for (value, count) in values {
             if value.is_nan() {

@@ -33,6 +33,10 @@ use scan::{CHUNK, Lens, Part, SPAN};
 /// How many elements of a tensor `--sample` looks at.
 pub const SAMPLE: u64 = 1 << 20;
 
+/// Up to this many elements, percentiles are told from the values themselves, whatever their type: where values are few, neighbours
+/// on both sides of zero lie far apart, and what is interpolated between them would be off by more than they are.
+const FEW: u64 = 8192;
+
 /// What is asked of [`stats`].
 pub struct Options<'a> {
     /// Tells the group of a tensor, if tensors are to be told of in groups.
@@ -222,7 +226,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
                 progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
             }
             let Some(whole) = put(&progress[span.tensor], span.number, part) else { return Ok(None) };
-            let done = finish(tensor, lens, &whole, options)?;
+            let done = finish(reader, tensor, lens, &whole, options)?;
             settle(tensor, &whole.counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
             Ok(Some(done))
         })
@@ -256,8 +260,9 @@ fn put(progress: &Mutex<Progress>, number: usize, part: Part) -> Option<Progress
 }
 
 /// What a tensor's parts amount to.
-fn finish(tensor: &TensorInfo, lens: &Lens, whole: &Progress, options: &Options<'_>) -> Result<Done> {
+fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, options: &Options<'_>) -> Result<Done> {
     let elements = tensor.elements()?;
+    let mut exact = lens.counting.is_exact();
     let (moments, distribution) = match &lens.table {
         Some(table) => {
             let distribution = table.distribution(&whole.counts);
@@ -270,10 +275,16 @@ fn finish(tensor: &TensorInfo, lens: &Lens, whole: &Progress, options: &Options<
         None => {
             let mut moments = Moments::default();
             whole.moments.iter().for_each(|part| moments.join(part));
-            (moments, Distribution::of_sketch(&whole.counts, moments.min, moments.max))
+            exact = elements <= FEW;
+            let distribution = if exact {
+                Distribution::from_values(scan::values(reader, tensor, lens)?.into_iter().map(|value| (value, 1)))
+            } else {
+                Distribution::of_sketch(&whole.counts, moments.min, moments.max)
+            };
+            (moments, distribution)
         }
     };
-    let summary = Summary::new(elements, &moments, &distribution, lens.counting.is_exact());
+    let summary = Summary::new(elements, &moments, &distribution, exact);
     let stats = TensorStats { name: tensor.name.clone(), dtype: tensor.elem, shape: tensor.shape.clone(), summary };
     let at_limit = lens.limit.map(|limit| {
         let ends = [distribution.values.first(), distribution.values.last()];

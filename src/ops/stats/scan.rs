@@ -96,6 +96,15 @@ pub(crate) fn scan(reader: &Reader, tensor: &TensorInfo, lens: &Lens, ranges: &[
     })
 }
 
+/// All values of a tensor of few.
+pub(crate) fn values(reader: &Reader, tensor: &TensorInfo, lens: &Lens) -> Result<Vec<f64>> {
+    let elements = tensor.elements()?;
+    let bytes = reader.bytes_at(tensor, byte_range(lens.dtype(), 0, elements))?;
+    let mut values = vec![0.0; elements as usize * codec::values_per_element(lens.dtype())];
+    lens.codec.decode_f64(&bytes, &mut values);
+    Ok(values)
+}
+
 /// Where the elements of a tensor lie in its bytes. Both ends are a multiple of the block, or the end of the tensor.
 pub(crate) fn byte_range(dtype: DType, first: u64, last: u64) -> std::ops::Range<u64> {
     let info = dtype.info();

@@ -62,7 +62,7 @@ pub struct Percentiles {
     /// One value for each of [`PERCENTILES`].
     pub values: [f64; PERCENTILES.len()],
     /// How far a value that a percentile is told from may be off, relative to it, for magnitudes of at least 2^-126:
-    /// 0 for types of at most 16 bits.
+    /// 0 for types of at most 16 bits, and for few values.
     pub relative_error: f64,
 }
 
