@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::arch::expr;
 use crate::arch::table::Table;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, limits};
 
 /// How deep short names may lead to short names.
 const ALIASES: usize = 16;
@@ -119,6 +119,17 @@ impl Config {
         expr::eval_u64(text, &|name| self.number(name))
     }
 
+    /// What an expression comes to, as the length of a list: of layers, experts, elements of a head.
+    ///
+    /// # Errors
+    /// As for [`Config::count`]; it is more than any model has.
+    pub fn length(&self, text: &str) -> Result<u64> {
+        match self.count(text)? {
+            length if length <= limits::PARTS => Ok(length),
+            length => Err(Error::limit(format!("expected at most {} for {text}, found {length}", limits::PARTS))),
+        }
+    }
+
     /// The rope parameters as newer configs have them, whichever spelling this one has.
     ///
     /// Older ones have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`; models with sliding windows have one set for
@@ -205,6 +216,14 @@ mod tests {
         )
         .unwrap();
         Config::new(&table, &json).unwrap()
+    }
+
+    #[test]
+    fn lists_are_made_of_no_more_parts_than_a_model_has() {
+        let config = config(json!({"num_hidden_layers": 1e9, "num_attention_heads": 65536}));
+        assert_eq!(config.length("num_attention_heads").unwrap(), 65536);
+        let error = config.length("num_hidden_layers").unwrap_err().to_string();
+        assert!(error.contains("expected at most 65536"), "{error}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Imatrix {
     /// Opens a file of either form.
     ///
     /// # Errors
-    /// It is no importance matrix, an entry lacks its sums or counts, or a value is not finite.
+    /// It is no importance matrix, an entry lacks its sums or counts, or a value is not finite, or negative.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = format::open(path)?;
         let entries = if reader.model().format == "imatrix" { legacy_entries(&reader) } else { gguf_entries(&reader) };
@@ -125,8 +125,9 @@ impl Imatrix {
                     return Err(Error::malformed(message).in_tensor(name));
                 }
             }
-            if let Some(value) = self.weights(name)?.unwrap_or_default().iter().find(|value| !value.is_finite()) {
-                return Err(Error::malformed(format!("expected finite importance weights, found {value}")).in_tensor(name));
+            if let Some(value) = self.weights(name)?.unwrap_or_default().iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
+                return Err(Error::malformed(format!("expected importance weights that are finite and not negative, found {value}"))
+                    .in_tensor(name));
             }
         }
         Ok(())

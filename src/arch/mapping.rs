@@ -80,7 +80,7 @@ impl Mapping {
     /// # Errors
     /// A hyperparameter that a transform or the layers need is missing, or the table is wrong.
     pub fn new(table: &Table, config: &Config) -> Result<Self> {
-        let layers = config.count("layers")?;
+        let layers = config.length("layers")?;
         let mut rows = Vec::new();
         for row in &table.tensors {
             for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {

@@ -92,12 +92,12 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, me
     };
     match name {
         "rope_freqs" => {
-            if let Some(factors) = rope::llama3_factors(config, config.count("hd")?) {
+            if let Some(factors) = rope::llama3_factors(config, config.length("hd")?) {
                 add("rope_freqs", factors);
             }
         }
         "rope_factors" => {
-            if let Some((long, short, attention)) = rope::long_factors(config, config.count("rope_dims")?)? {
+            if let Some((long, short, attention)) = rope::long_factors(config, config.length("rope_dims")?)? {
                 metadata.set(keys::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
                 add("rope_factors_long", long);
                 add("rope_factors_short", short);
@@ -117,7 +117,7 @@ struct Group {
 
 fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -> Result<()> {
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
-    let experts = || config.count("experts");
+    let experts = || config.length("experts");
     for (index, tensor) in model.tensors.iter().enumerate() {
         let (number, places) = match mapping.hf(&tensor.name) {
             Known::Row(number, places) => (number, places),

@@ -5,7 +5,7 @@
 
 use crate::arch::config::Config;
 use crate::arch::origin::{Origin, Step};
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, limits, num};
 
 /// A transform with its arguments worked out.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +139,9 @@ impl Transform {
         Ok(match self {
             Self::StackExperts => {
                 let (&experts, own) = shape.split_first().ok_or_else(|| misfit("experts", &shape))?;
+                if experts > limits::PARTS {
+                    return Err(misfit("experts", &shape)); // as many as that only where they have no elements
+                }
                 let rows = divided(origin.rows(), experts, &shape)?;
                 (0..experts)
                     .map(|expert| Ok(Shaped { origin: origin.clone().slice(expert * rows, rows)?, shape: own.to_vec() }))

@@ -27,5 +27,11 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// The most findings that are collected from one walk over a file.
 pub const FINDINGS: usize = 1_000;
 
-/// The most tokens of a vocabulary. The largest in use have about 262,000.
-pub const VOCABULARY: u64 = 1 << 24;
+/// The most tokens of a vocabulary. The largest in use have about 262,000; so many take 130 MB.
+pub const VOCABULARY: u64 = 1 << 21;
+
+/// The most layers, experts, and elements of a head that a config may have: lists are made of so many.
+pub const PARTS: u64 = 1 << 16;
+
+/// The most names that a mistyped one is compared with.
+pub const NAMES_COMPARED: usize = 100_000;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::base::limits;
+
 /// How many characters of a name an error message shows.
 const SHOWN_NAME_CHARS: usize = 120;
 
@@ -55,7 +57,7 @@ pub fn closest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) 
     /// Longer texts are not names, and dear to compare.
     const MOST_BYTES: usize = 256;
     let sane = |text: &&str| text.len() <= MOST_BYTES && wanted.len() <= MOST_BYTES;
-    let scored = candidates.into_iter().filter(sane).map(|name| (strsim::jaro_winkler(wanted, name), name));
+    let scored = candidates.into_iter().take(limits::NAMES_COMPARED).filter(sane).map(|name| (strsim::jaro_winkler(wanted, name), name));
     scored.filter(|(likeness, _)| *likeness >= LEAST_LIKENESS).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 

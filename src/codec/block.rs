@@ -44,6 +44,14 @@ fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
         }
     }
     debug_assert!(importance.is_none_or(|importance| importance.len() == values.len()));
+    // Which of two NaN comes of an operation is up to the processor, and low bits of it become codes: there may be but one.
+    let plain: Vec<f32>;
+    let values = if values.iter().fold(false, |any, value| any | value.is_nan()) {
+        plain = values.iter().map(|value| if value.is_nan() { f32::NAN } else { *value }).collect();
+        &plain
+    } else {
+        values
+    };
     simd::run(Encoding(values, importance, bytes, std::marker::PhantomData::<C>));
 }
 

@@ -1,9 +1,12 @@
 //! `ls --tree`: the tensors by the parts of their names, with layers that look the same folded into one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::ops::list::TensorRow;
 use crate::ops::select::natural;
+
+/// The deepest level of a tree. What is deeper in a hostile name stays one part.
+const DEPTH: usize = 32;
 
 /// A part of a name, with all that is under it.
 #[derive(Debug, Default)]
@@ -27,17 +30,21 @@ pub struct Node {
 /// The tree of these tensors. The root has no label.
 pub fn tree(tensors: &[TensorRow<'_>]) -> Node {
     let mut root = Node::default();
+    // The place of a part among the children of its parent, by the name up to its end.
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for tensor in tensors {
         let mut node = &mut root;
         node.count(tensor);
-        // A part that cannot be found again is at the end: readers list tensors in order, so it is mostly there already.
-        for part in tensor.name.split('.') {
-            let at = node.children.iter().rposition(|child| child.label == part).unwrap_or_else(|| {
+        let mut end = 0;
+        for part in tensor.name.splitn(DEPTH, '.') {
+            end += part.len();
+            let at = *places.entry(&tensor.name[..end]).or_insert_with(|| {
                 node.children.push(Node { label: part.to_owned(), ..Node::default() });
                 node.children.len() - 1
             });
             node = &mut node.children[at];
             node.count(tensor);
+            end += 1; // the dot
         }
     }
     root.settle();
@@ -57,7 +64,7 @@ impl Node {
         *self.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
     }
 
-    /// Folds neighbours that look the same, joins what has but one child, from the leaves up.
+    /// Folds neighbours that look the same, joins what is but its one child, from the leaves up.
     fn settle(&mut self) {
         self.children.iter_mut().for_each(Node::settle);
         self.children.sort_by(|a, b| natural(&a.label, &b.label));
@@ -69,8 +76,9 @@ impl Node {
             }
         }
         for child in &mut folded {
+            // A tensor may have the name that others go on from: then there is more to it.
             if child.children.len() == 1
-                && let Some(only) = child.children.pop()
+                && let Some(only) = child.children.pop_if(|only| only.tensors == child.tensors)
             {
                 *child = Node { label: format!("{}.{}", child.label, only.label), ..only };
             }
@@ -120,6 +128,30 @@ impl Node {
 mod tests {
     use super::*;
     use crate::model::{DType, ElemType};
+
+    fn row(name: &str) -> TensorRow<'_> {
+        TensorRow { name, dtype: ElemType::Known(DType::F32), shape: &[], elements: 1, bytes: Some(4), file: "".into(), offset: 0 }
+    }
+
+    #[test]
+    fn a_name_of_many_parts_is_cut_at_a_depth() {
+        let name = "a.".repeat(100_000);
+        let root = tree(&[row(&name), row("a")]);
+        let mut depth = 0;
+        let mut node = &root;
+        while let Some(child) = node.children.first() {
+            (node, depth) = (child, depth + 1);
+        }
+        assert!(depth <= DEPTH && node.label.len() > 2 * (100_000 - DEPTH), "{depth}");
+        assert_eq!(root.tensors, 2);
+    }
+
+    #[test]
+    fn parts_of_the_same_name_under_different_parents_are_told_apart() {
+        let root = tree(&[row("a.b"), row(".a.b"), row("a.b.c"), row("a"), row("")]);
+        let labels: Vec<(&str, u64)> = root.children.iter().map(|node| (node.label.as_str(), node.tensors)).collect();
+        assert_eq!(labels, [("", 2), ("a", 3)]);
+    }
 
     #[test]
     fn equal_layers_fold_and_types_are_counted() {

@@ -230,3 +230,33 @@ fn another_format_says_what_it_is() {
         }
     }
 }
+
+#[test]
+fn a_tensor_without_elements_behind_the_end_is_nothing() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let padded = base().f32("a", &[3]).f32("empty", &[0]).build();
+    let bytes = &padded[..padded.len() - 20]; // to the end of the three numbers: some writers leave the last padding out
+    std::fs::write(file.path(), bytes).unwrap();
+    let reader = weigh::open(file.path()).unwrap();
+    let empty = &reader.model().tensors[1];
+    assert!(empty.offset_bytes > bytes.len() as u64);
+    assert_eq!(reader.bytes(empty).unwrap().as_ref(), b"");
+}
+
+#[test]
+fn importance_is_finite_and_not_negative() {
+    let numbers = |numbers: [f32; 2]| numbers.map(f32::to_le_bytes).concat();
+    let matrix = |sums: [f32; 2]| {
+        let gguf = Gguf::default().key_str("general.type", "imatrix").tensor("a.in_sum2", 0, &[2, 1], numbers(sums));
+        gguf.tensor("a.counts", 0, &[1, 1], 2f32.to_le_bytes().to_vec()).build()
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (sums, sound) in [([1.0, 0.0], true), ([1.0, -1e-30], false), ([f32::NAN, 1.0], false), ([f32::INFINITY, 1.0], false)] {
+        std::fs::write(file.path(), matrix(sums)).unwrap();
+        let opened = weigh::arch::imatrix::Imatrix::open(file.path()).map(|matrix| matrix.weights("a").unwrap().unwrap());
+        match opened {
+            Ok(weights) => assert!(sound && weights == [0.5, 0.0], "{sums:?}"),
+            Err(error) => assert!(!sound && error.to_string().contains("not negative"), "{error}"),
+        }
+    }
+}

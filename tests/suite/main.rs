@@ -9,6 +9,7 @@ mod convert;
 mod convert_golden;
 mod diff;
 mod edit;
+mod fuzz;
 mod golden;
 mod hostile;
 mod json_shapes;

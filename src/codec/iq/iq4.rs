@@ -150,7 +150,7 @@ pub(super) fn iq4_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::simd::{Kernel, Lanes, run, tests::on_each_level};
+    use super::super::super::simd::{Kernel, Lanes, on_each_level, run};
     use super::*;
 
     /// The reference's own rule: between which two steps, then which of them is nearer.

@@ -90,7 +90,7 @@ fn weights<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::tests::on_each_level;
+    use super::super::simd::on_each_level;
     use super::*;
 
     /// The reference stops at such values, or reads where it should not.

@@ -123,7 +123,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kernel, Lanes, run, tests::on_each_level};
+    use super::super::{Kernel, Lanes, on_each_level, run};
     use super::{Eight, Steps};
 
     struct LookUp;

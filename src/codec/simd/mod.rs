@@ -339,29 +339,25 @@ impl Level {
 
 /// The best instruction set of this machine.
 fn level() -> Level {
-    #[cfg(test)]
-    if let Some(level) = tests::FORCED.get() {
+    #[cfg(any(test, fuzzing))]
+    if let Some(level) = FORCED.get() {
         return level;
     }
     static BEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
     *BEST.get_or_init(|| Level::found().last().unwrap_or(Level::Base))
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use std::cell::Cell;
+#[cfg(any(test, fuzzing))]
+thread_local! {
+    static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
 
-    thread_local! {
-        pub(super) static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+/// Does the same once on each instruction set of this machine.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn on_each_level(mut work: impl FnMut(Level)) {
+    for level in Level::found() {
+        FORCED.set(Some(level));
+        work(level);
     }
-
-    /// Does the same once on each instruction set of this machine.
-    pub(crate) fn on_each_level(mut work: impl FnMut(Level)) {
-        for level in Level::found() {
-            FORCED.set(Some(level));
-            work(level);
-        }
-        FORCED.set(None);
-    }
+    FORCED.set(None);
 }

@@ -251,15 +251,14 @@ fn to_metadata(pairs: Pairs<'_>) -> (Metadata, Option<String>) {
 /// Rule 7: no name twice. The first of each stays.
 fn refuse_duplicates(entries: &mut Vec<(String, Info)>, path: &Path, findings: &mut Findings) -> Result<()> {
     let mut seen: HashSet<&str> = HashSet::with_capacity(entries.len());
-    let twice: Vec<usize> = entries.iter().enumerate().filter(|(_, (name, _))| !seen.insert(name)).map(|(i, _)| i).collect();
-    for &i in twice.iter().rev() {
-        let (name, _) = entries.remove(i);
-        findings.error(
-            codes::ST_DUPLICATE,
-            Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).in_file(path),
-        )?;
+    let first: Vec<bool> = entries.iter().map(|(name, _)| seen.insert(name)).collect();
+    for ((name, _), _) in entries.iter().zip(&first).filter(|(_, first)| !**first) {
+        findings
+            .error(codes::ST_DUPLICATE, Error::malformed("expected each tensor name once, found it twice").in_tensor(name).in_file(path))?;
         enough(findings, path)?;
     }
+    let mut first = first.into_iter();
+    entries.retain(|_| first.next().unwrap_or(false));
     Ok(())
 }
 

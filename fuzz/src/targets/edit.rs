@@ -1,0 +1,82 @@
+//! Any changes to the metadata of any model: refused, or made; and then the file opens with them, its tensors as they were.
+
+use arbitrary::{Result, Unstructured};
+use weigh::ops::edit::{Change, Destination, edit};
+
+use super::round_trip::{made, seeds};
+use super::{Target, file, folder};
+
+/// The first byte picks the destination, the second is the length of the choices of changes, the rest is a model as `round_trip` has it.
+pub const EDIT: Target = Target { name: "edit", run, seeds: edit_seeds };
+
+const KEYS: [&str; 6] = ["k", "k4", "general.name", "general.alignment", "tokenizer.ggml.bos_token_id", "a"];
+const VALUES: [&str; 12] = [
+    "string:x",
+    "u32:64",
+    "u64:18446744073709551615",
+    "f32:nan",
+    "bool:true",
+    "string[]:a,b",
+    "u8[]:",
+    "i8:-1",
+    "plain",
+    "u32:0",
+    "string:a much longer text, so that the header grows over its padding and all tensors move",
+    "f64[]:1,2,x",
+];
+
+fn run(data: &[u8]) {
+    let [destination, length, rest @ ..] = data else { return };
+    let Some((choices, model)) = rest.split_at_checked(usize::from(*length)) else { return };
+    let (Some(bytes), Ok(changes)) = (made(model), changes(&mut Unstructured::new(choices))) else { return };
+    let path = file(&folder(), "edited", &bytes);
+    let Ok(before) = weigh::open(&path) else { return };
+    let new = folder().join("new");
+    let destination = match destination % 4 {
+        0 => Destination::DryRun,
+        1 => Destination::InPlace,
+        _ => Destination::New { path: new.clone(), force: true },
+    };
+    let bodies = |reader: &weigh::Reader| -> Vec<(String, Option<Vec<u8>>)> {
+        let body = |tensor| reader.bytes(tensor).ok().map(|bytes| bytes.into_owned());
+        reader.model().tensors.iter().map(|tensor| (tensor.name.clone(), body(tensor))).collect()
+    };
+    let old = bodies(&before);
+    let Ok(report) = edit(&path, &changes, &destination) else { return };
+    let after = weigh::open(report.output.as_ref().unwrap_or(&path)).expect("what is written opens");
+    assert!(bodies(&after) == old, "the tensors are as they were");
+    if report.output.is_some() {
+        for change in &report.changes {
+            let found = after.model().metadata.get(&change.key);
+            assert_eq!(found.map(|value| format!("{value:?}")), change.new.as_ref().map(|value| format!("{value:?}")), "{}", change.key);
+        }
+    }
+}
+
+fn changes(choices: &mut Unstructured<'_>) -> Result<Vec<Change>> {
+    let key = |choices: &mut Unstructured<'_>| -> Result<String> {
+        Ok(if choices.ratio(7, 8)? { (*choices.choose(&KEYS)?).to_owned() } else { choices.arbitrary()? })
+    };
+    let mut changes = Vec::new();
+    for _ in 0..choices.int_in_range(1..=3)? {
+        let name = key(choices)?;
+        changes.push(match choices.int_in_range(0..=3)? {
+            0 => Change::Remove(name),
+            1 => Change::Rename(name, key(choices)?),
+            _ => {
+                let value = if choices.ratio(7, 8)? { (*choices.choose(&VALUES)?).to_owned() } else { choices.arbitrary()? };
+                // A file that is named is no input of this target.
+                Change::Set(format!("{name}={}", value.replace('@', "")))
+            }
+        });
+    }
+    Ok(changes)
+}
+
+fn edit_seeds() -> Vec<Vec<u8>> {
+    let seed = |(i, model): (u8, Vec<u8>)| {
+        let choices = [2, 200, i, 1, 100, i.wrapping_mul(7), i, 200, 3, 9];
+        [vec![i, choices.len() as u8], choices.to_vec(), model].concat()
+    };
+    (0u8..).zip(seeds()).map(seed).collect()
+}
