@@ -113,7 +113,7 @@ fn built_gguf(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         gguf = gguf.clone().key_u32("general.alignment", gguf.alignment as u32);
     }
     for _ in 0..choices.int_in_range(0..=6)? {
-        let value_type = *choices.choose(&ValueType::ALL)?;
+        let value_type = *choices.choose(ValueType::ALL)?;
         let value = value(&gguf, value_type, 0, choices)?;
         gguf = gguf.key(&text(choices)?, value_type as u32, value);
     }
@@ -138,7 +138,7 @@ fn value(gguf: &Gguf, value_type: ValueType, depth: usize, choices: &mut Unstruc
         ValueType::Bool => vec![choices.arbitrary::<bool>()?.into()],
         ValueType::String => gguf.text(text(choices)?.as_bytes()),
         ValueType::Array => {
-            let elem = *choices.choose(&ValueType::ALL)?;
+            let elem = *choices.choose(ValueType::ALL)?;
             let elem = if elem == ValueType::Array && depth > 2 { ValueType::U8 } else { elem };
             let count = choices.int_in_range(0..=3)?;
             let mut elements = Vec::new();

@@ -167,7 +167,7 @@ mod tests {
         let old: Vec<f32> = (0..1001).map(|i| ((i * 7919) % 1000) as f32 / 7.0 - 60.0).collect();
         let new: Vec<f32> = old.iter().map(|x| x * 1.01 + 1e-3).collect();
         let mut first = None;
-        simd::tests::on_each_level(|level| {
+        simd::on_each_level(|level| {
             let sums = Sums::of(&old, &new);
             assert_eq!(*first.get_or_insert(sums), sums, "{level:?}");
         });

@@ -444,7 +444,7 @@ mod tests {
         let values: Vec<f32> =
             (0..BLOCK as u32 - 5).map(|i| f32::from_bits((i.wrapping_mul(2_654_435_761) % 0x7f80_0000) | (i << 31))).collect();
         let mut first = None;
-        simd::tests::on_each_level(|level| {
+        simd::on_each_level(|level| {
             let mut counter = Counter::new();
             let mut found = Vec::new();
             for len in [0, 1, 7, 8, 63, 64, 65, 511, 512, 513, values.len()] {
