@@ -55,7 +55,7 @@ fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
     simd::run(Encoding(values, importance, bytes, std::marker::PhantomData::<C>));
 }
 
-/// The value of a little-endian half-precision number. Exact; a NaN keeps its payload.
+/// The value of a little-endian half-precision number. Exact; a NaN keeps its payload and becomes quiet.
 #[inline(always)]
 pub(super) fn half(bytes: [u8; 2]) -> f32 {
     const EXPONENT: u32 = 0x7c00 << 13;
@@ -65,7 +65,7 @@ pub(super) fn half(bytes: [u8; 2]) -> f32 {
     let value = match size & EXPONENT {
         // Subnormal: the mantissa becomes that of a number in the lowest normal range, of which that range's start is taken away.
         0 => (f32::from_bits(size + REBIAS + (1 << 23)) - f32::from_bits(REBIAS + (1 << 23))).to_bits(),
-        EXPONENT => size + 2 * REBIAS,
+        EXPONENT => (size + 2 * REBIAS) | if size > EXPONENT { 1 << 22 } else { 0 },
         _ => size + REBIAS,
     };
     f32::from_bits(value | (bits & 0x8000) << 16)
@@ -116,6 +116,14 @@ pub(super) fn scale_signed<V: Lanes>(codes: &[u8], scale: f32, values: &mut [f32
     let scale = V::splat(scale);
     for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
         (V::from_signed_bytes(codes) * scale).store(values);
+    }
+}
+
+/// Writes `table[code] * scale` for codes under sixteen, a multiple of sixteen of them.
+#[inline(always)]
+pub(super) fn scale_entries<V: Lanes>(table: &[i8; 16], codes: &[u8], scale: f32, values: &mut [f32]) {
+    for (codes, values) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0) {
+        scale_signed::<V>(&V::entries(table, codes), scale, values);
     }
 }
 

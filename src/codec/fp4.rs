@@ -3,7 +3,7 @@
 //! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
 
 use super::Codec;
-use super::block::{Coding, each, scale_signed};
+use super::block::{Coding, each, scale_entries};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -21,10 +21,10 @@ const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -1
 fn decode<V: Lanes, const N: usize>(packed: &[u8], scale: f32, values: &mut [f32]) {
     let mut codes = [0; N];
     for (i, packed) in packed.iter().enumerate().take(N / 2) {
-        codes[i] = VALUES[usize::from(packed & 15)] as u8;
-        codes[i + N / 2] = VALUES[usize::from(packed >> 4)] as u8;
+        codes[i] = packed & 15;
+        codes[i + N / 2] = packed >> 4;
     }
-    scale_signed::<V>(&codes, scale, values);
+    scale_entries::<V>(&VALUES, &codes, scale, values);
 }
 
 /// The codes nearest to the values, the first of them where two are as near.

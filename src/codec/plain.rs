@@ -1,9 +1,8 @@
 //! Numbers that are each stored by itself: IEEE floats, BF16, integers, booleans, complex pairs.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 use super::Codec;
+use super::block::{Coding, half, to_half};
+use super::simd::Lanes;
 use crate::model::DType;
 
 /// Reads little-endian numbers of `$type`, through `$convert`, into `$out`s.
@@ -33,9 +32,8 @@ macro_rules! writer {
 }
 
 pub(super) const F32: Codec = Codec::reads(DType::F32, reader!(f32 => f32, |x| x)).writes(writer!(4, f32::to_le_bytes));
-pub(super) const F16: Codec = Codec::reads(DType::F16, decode_f16).writes(encode_f16);
-pub(super) const BF16: Codec =
-    Codec::reads(DType::BF16, reader!(u16 => f32, bf16_to_f32)).writes(writer!(2, |x: f32| f32_to_bf16(x).to_le_bytes()));
+pub(super) const F16: Codec = Codec::blocks::<Half>(DType::F16);
+pub(super) const BF16: Codec = Codec::blocks::<UpperHalf>(DType::BF16);
 pub(super) const F64: Codec = Codec::reads(DType::F64, reader!(f64 => f32, |x| x as f32))
     .wide(reader!(f64 => f64, |x| x))
     .writes(writer!(8, |x: f32| f64::from(x).to_le_bytes()));
@@ -60,41 +58,65 @@ wide_integer!(u32, U32);
 wide_integer!(u64, U64);
 
 /// The value of a BF16: the upper half of a single-precision number.
+#[inline(always)]
 pub(super) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and upper payload and becomes quiet (`ggml_compute_fp32_to_bf16`).
+#[inline(always)]
 pub(super) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     (if value.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
-/// How many half-precision numbers are converted at a time; `half` uses the machine's instructions on slices.
-const CHUNK: usize = 512;
+/// F16: rounds to nearest, ties to even; beyond the largest finite half it becomes infinite.
+struct Half;
 
-fn decode_f16(bytes: &[u8], values: &mut [f32]) {
-    let mut halves = [f16::ZERO; CHUNK];
-    let (numbers, _) = bytes.as_chunks::<2>();
-    for (numbers, values) in numbers.chunks(CHUNK).zip(values.chunks_mut(CHUNK)) {
-        let count = numbers.len().min(values.len());
-        for (half, number) in halves.iter_mut().zip(numbers) {
-            *half = f16::from_le_bytes(*number);
+impl Coding for Half {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
+            if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
+                V::from_halves(bytes).store(values);
+            } else {
+                for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
+                    *value = half(*bytes);
+                }
+            }
         }
-        halves[..count].convert_to_f32_slice(&mut values[..count]);
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (values, bytes) in values.chunks(V::COUNT).zip(bytes.chunks_mut(2 * V::COUNT)) {
+            if values.len() == V::COUNT && bytes.len() == 2 * V::COUNT {
+                V::load(values).store_halves(bytes);
+            } else {
+                for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+                    *bytes = to_half(*value);
+                }
+            }
+        }
     }
 }
 
-/// Rounds to nearest, ties to even; beyond the largest finite half it becomes infinite.
-fn encode_f16(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
-    let mut halves = [f16::ZERO; CHUNK];
-    let (numbers, _) = bytes.as_chunks_mut::<2>();
-    for (numbers, values) in numbers.chunks_mut(CHUNK).zip(values.chunks(CHUNK)) {
-        let count = numbers.len().min(values.len());
-        halves[..count].convert_from_f32_slice(&values[..count]);
-        for (number, half) in numbers.iter_mut().zip(&halves[..count]) {
-            *number = half.to_le_bytes();
+/// BF16.
+struct UpperHalf;
+
+impl Coding for UpperHalf {
+    #[inline(always)]
+    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+        for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
+            *value = bf16_to_f32(u16::from_le_bytes(*bytes));
+        }
+    }
+
+    #[inline(always)]
+    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+        for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+            *bytes = f32_to_bf16(*value).to_le_bytes();
         }
     }
 }
@@ -103,6 +125,7 @@ fn encode_f16(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
 mod tests {
     use super::*;
     use crate::codec::codec;
+    use half::f16;
 
     fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
         let mut bytes = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];

@@ -3,7 +3,8 @@
 //! A decoder takes whole blocks; a tail that is no whole block is left alone on both sides. Every bit pattern decodes to something:
 //! all indexes are masked to the size of their grid.
 
-use super::super::block::half;
+use super::super::block::{half, scale_entries};
+use super::super::simd::Lanes;
 use super::{IQ1_DELTA, IQ4_VALUES, even_signs, grid};
 
 /// Eight values: grid coordinates times the scale, with a sign bit each, the first in the lowest bit.
@@ -34,11 +35,13 @@ fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
 
 /// Thirty-two values from sixteen bytes of IQ4 codes: the low halves are the first sixteen values.
 #[inline(always)]
-fn uneven(out: &mut [f32; 32], scale: f32, codes: &[u8; 16]) {
-    for (j, &code) in codes.iter().enumerate() {
-        out[j] = scale * f32::from(IQ4_VALUES[usize::from(code & 15)]);
-        out[j + 16] = scale * f32::from(IQ4_VALUES[usize::from(code >> 4)]);
+fn uneven<V: Lanes>(out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
+    let mut codes = [0; 32];
+    for (i, packed) in packed.iter().enumerate() {
+        codes[i] = packed & 15;
+        codes[i + 16] = packed >> 4;
     }
+    scale_entries::<V>(&IQ4_VALUES, &codes, scale, out);
 }
 
 /// The blocks, each with its place for 32 groups of eight values.
@@ -180,17 +183,17 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
 
 /// IQ4_NL: 32 codes of 4 bits under one scale.
 #[inline(always)]
-pub(super) fn iq4_nl(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_nl<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven(out, half([*d0, *d1]), codes);
+        uneven::<V>(out, half([*d0, *d1]), codes);
     }
 }
 
 /// IQ4_XS: 256 codes of 4 bits; a scale of 6 bits per 32 of them, four bits in one place and two in another.
 #[inline(always)]
-pub(super) fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_xs<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<136>();
     let (groups, _) = values.as_chunks_mut::<32>();
     let (outs, _) = groups.as_chunks_mut::<8>();
@@ -198,7 +201,7 @@ pub(super) fn iq4_xs(bytes: &[u8], values: &mut [f32]) {
         let (d, high, low, codes) = (head(block), u16_at(block, 1), &block[4..8], &block[8..]);
         for (ib, (out, codes)) in out.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
             let scale = i16::from(nibble(low, ib)) | ((high >> (2 * ib) & 3) << 4) as i16;
-            uneven(out, d * f32::from(scale - 32), codes);
+            uneven::<V>(out, d * f32::from(scale - 32), codes);
         }
     }
 }

@@ -21,14 +21,14 @@ use super::simd::Lanes;
 use crate::model::DType;
 
 macro_rules! types {
-    ($($name:ident: $module:ident::$function:ident;)*) => {$(
+    ($($name:ident: $decode:expr, $module:ident::$function:ident;)*) => {$(
         pub(super) const $name: Codec = {
             struct Blocks;
 
             impl Coding for Blocks {
                 #[inline(always)]
                 fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
-                    decode::$function(bytes, values);
+                    $decode(bytes, values);
                 }
 
                 #[inline(always)]
@@ -43,15 +43,15 @@ macro_rules! types {
 }
 
 types! {
-    IQ1_S: iq1::iq1_s;
-    IQ1_M: iq1::iq1_m;
-    IQ2_XXS: iq2::iq2_xxs;
-    IQ2_XS: iq2::iq2_xs;
-    IQ2_S: iq2::iq2_s;
-    IQ3_XXS: iq3::iq3_xxs;
-    IQ3_S: iq3::iq3_s;
-    IQ4_NL: iq4::iq4_nl;
-    IQ4_XS: iq4::iq4_xs;
+    IQ1_S: decode::iq1_s, iq1::iq1_s;
+    IQ1_M: decode::iq1_m, iq1::iq1_m;
+    IQ2_XXS: decode::iq2_xxs, iq2::iq2_xxs;
+    IQ2_XS: decode::iq2_xs, iq2::iq2_xs;
+    IQ2_S: decode::iq2_s, iq2::iq2_s;
+    IQ3_XXS: decode::iq3_xxs, iq3::iq3_xxs;
+    IQ3_S: decode::iq3_s, iq3::iq3_s;
+    IQ4_NL: decode::iq4_nl::<V>, iq4::iq4_nl;
+    IQ4_XS: decode::iq4_xs::<V>, iq4::iq4_xs;
 }
 
 /// The values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).

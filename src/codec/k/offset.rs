@@ -1,6 +1,6 @@
 //! Q2_K, Q4_K and Q5_K: `scale * code - least`, both from the codes of a sub-block under the two numbers of the block.
 
-use super::super::block::{Coding, across, half, scale_offset, to_half};
+use super::super::block::{Coding, across, each, half, scale_offset, to_half};
 use super::super::search::{self, Steps, nearest};
 use super::super::simd::Lanes;
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -210,16 +210,16 @@ impl Coding for Four {
         for (block, values) in bytes.as_chunks::<144>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
             let (scales, leasts) = six_bits(&block[4..16]);
+            let (scales, leasts) = (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))));
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
                 let (mut low, mut high) = ([0; 32], [0; 32]);
                 for j in 0..32 {
                     low[j] = packed[j] & 15;
                     high[j] = packed[j] >> 4;
                 }
-                for (j, (codes, values)) in [low, high].iter().zip(values.as_chunks_mut::<32>().0).enumerate() {
-                    let (scale, least) = (scale * f32::from(scales[2 * i + j]), least * f32::from(leasts[2 * i + j]));
-                    scale_offset::<V>(codes, scale, -least, values);
-                }
+                let (first, second) = values.split_at_mut(32);
+                scale_offset::<V>(&low, scales[2 * i], leasts[2 * i], first);
+                scale_offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1], second);
             }
         }
     }
@@ -250,6 +250,7 @@ impl Coding for Five {
         for (block, values) in bytes.as_chunks::<176>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
             let (scales, leasts) = six_bits(&block[4..16]);
+            let (scales, leasts) = (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))));
             let (fifth, packed) = block[16..].split_at(32);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(packed.as_chunks::<32>().0).enumerate() {
                 let (mut low, mut high) = ([0; 32], [0; 32]);
@@ -257,10 +258,9 @@ impl Coding for Five {
                     low[j] = (packed[j] & 15) | (fifth[j] >> (2 * i) & 1) << 4;
                     high[j] = packed[j] >> 4 | (fifth[j] >> (2 * i + 1) & 1) << 4;
                 }
-                for (j, (codes, values)) in [low, high].iter().zip(values.as_chunks_mut::<32>().0).enumerate() {
-                    let (scale, least) = (scale * f32::from(scales[2 * i + j]), least * f32::from(leasts[2 * i + j]));
-                    scale_offset::<V>(codes, scale, -least, values);
-                }
+                let (first, second) = values.split_at_mut(32);
+                scale_offset::<V>(&low, scales[2 * i], leasts[2 * i], first);
+                scale_offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1], second);
             }
         }
     }

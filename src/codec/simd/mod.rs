@@ -8,6 +8,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use super::block::{half, to_half};
+
 mod doubles;
 mod eight;
 #[cfg(target_arch = "aarch64")]
@@ -41,6 +43,12 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     fn from_bytes(bytes: &[u8]) -> Self;
     /// The first bytes of a slice, as numbers from -128 to 127.
     fn from_signed_bytes(bytes: &[u8]) -> Self;
+    /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
+    fn from_halves(bytes: &[u8]) -> Self;
+    /// Writes the nearest half-precision numbers to the start of a slice, as `to_half` makes them.
+    fn store_halves(self, bytes: &mut [u8]);
+    /// For each code, which must be under sixteen, the entry of a table.
+    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
     /// Writes the low byte of each whole number of a size under 2^22 to the start of a slice; zero for infinity.
     fn store_bytes(self, bytes: &mut [u8]);
     /// The whole part of each number.
@@ -151,6 +159,31 @@ impl<const N: usize> Lanes for Plain<N> {
             *lane = f32::from(*byte as i8);
         }
         Self(lanes)
+    }
+
+    #[inline(always)]
+    fn from_halves(bytes: &[u8]) -> Self {
+        let mut lanes = [0.0; N];
+        for (lane, bytes) in lanes.iter_mut().zip(bytes[..2 * N].as_chunks().0) {
+            *lane = half(*bytes);
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    fn store_halves(self, bytes: &mut [u8]) {
+        for (bytes, lane) in bytes[..2 * N].as_chunks_mut().0.iter_mut().zip(self.0) {
+            *bytes = to_half(lane);
+        }
+    }
+
+    #[inline(always)]
+    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+        let mut entries = [0; 16];
+        for (entry, code) in entries.iter_mut().zip(codes) {
+            *entry = table[usize::from(code & 15)] as u8;
+        }
+        entries
     }
 
     #[inline(always)]
@@ -297,7 +330,8 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Some(Self::Neon),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")).then_some(Self::Avx2),
+            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("f16c"))
+                .then_some(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             (is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -312,7 +346,7 @@ impl Level {
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,bmi2")]
+        #[target_feature(enable = "avx2,bmi2,f16c")]
         fn avx2<K: Kernel>(kernel: K) -> K::Output {
             kernel.run::<x86::Avx2>()
         }

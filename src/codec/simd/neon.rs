@@ -6,6 +6,7 @@ use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
 use super::{Eight, Lanes, PlainDoubles, ROUND, Steps};
+use crate::codec::block::{half, to_half};
 
 /// Instructions on vectors: none of them touches memory.
 macro_rules! neon {
@@ -90,6 +91,32 @@ impl Lanes for Neon {
         let bytes = unsafe { vld1_u8(bytes.as_ptr()) };
         let words = neon!(vmovl_s8(vreinterpret_s8_u8(bytes)));
         neon!(Self(vcvtq_f32_s32(vmovl_s16(vget_low_s16(words))), vcvtq_f32_s32(vmovl_high_s16(words))))
+    }
+
+    #[inline(always)]
+    fn from_halves(bytes: &[u8]) -> Self {
+        let mut lanes = [0.0; 8];
+        for (lane, bytes) in lanes.iter_mut().zip(bytes[..16].as_chunks().0) {
+            *lane = half(*bytes);
+        }
+        Self::load(&lanes)
+    }
+
+    #[inline(always)]
+    fn store_halves(self, bytes: &mut [u8]) {
+        let mut lanes = [0.0; 8];
+        self.store(&mut lanes);
+        for (bytes, lane) in bytes[..16].as_chunks_mut().0.iter_mut().zip(lanes) {
+            *bytes = to_half(lane);
+        }
+    }
+
+    #[inline(always)]
+    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+        let mut entries = [0; 16];
+        // SAFETY: every AArch64 machine has NEON, and sixteen bytes are read, and written.
+        unsafe { vst1q_u8(entries.as_mut_ptr(), vqtbl1q_u8(vreinterpretq_u8_s8(vld1q_s8(table.as_ptr())), vld1q_u8(codes.as_ptr()))) };
+        entries
     }
 
     #[inline(always)]

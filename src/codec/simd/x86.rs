@@ -61,6 +61,18 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+            let mut entries = [0; 16];
+            // SAFETY: the machine has the instructions, and sixteen bytes are read, and written, from and to any address.
+            unsafe {
+                let table = _mm_loadu_si128(table.as_ptr().cast());
+                let found = _mm_shuffle_epi8(table, _mm_loadu_si128(codes.as_ptr().cast()));
+                _mm_storeu_si128(entries.as_mut_ptr().cast(), found);
+            }
+            entries
+        }
+
+        #[inline(always)]
         fn round(self) -> Self {
             // Half of the number before one, so that the sum rounds up just where the number lies at a half or above.
             (self + Self::with_sign(0.5 - f32::EPSILON / 4.0, self)).trunc()
@@ -141,6 +153,20 @@ impl Lanes for Avx2 {
             let pairs = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
             _mm_storel_epi64(bytes.as_mut_ptr().cast(), _mm_packus_epi16(pairs, pairs));
         }
+    }
+
+    #[inline(always)]
+    fn from_halves(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..16];
+        // SAFETY: the machine has the instructions, and the slice has the 16 bytes that are read, from any address.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn store_halves(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8] = &mut bytes[..16];
+        // SAFETY: the machine has the instructions, and the slice has the 16 bytes that are written, to any address.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
     }
 
     #[inline(always)]
@@ -233,6 +259,20 @@ impl Lanes for Avx512 {
         let whole = (self + Self::splat(ROUND)).0;
         // SAFETY: the machine has the instructions, and the slice has the sixteen bytes that are written, to any address.
         unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(whole))) }
+    }
+
+    #[inline(always)]
+    fn from_halves(bytes: &[u8]) -> Self {
+        let bytes: &[u8] = &bytes[..32];
+        // SAFETY: the machine has the instructions, and the slice has the 32 bytes that are read, from any address.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn store_halves(self, bytes: &mut [u8]) {
+        let bytes: &mut [u8] = &mut bytes[..32];
+        // SAFETY: the machine has the instructions, and the slice has the 32 bytes that are written, to any address.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
     }
 
     #[inline(always)]
