@@ -9,7 +9,7 @@ import numpy as np
 from libgguf import GGMLQuantizationType as Type
 
 ROWS, COLUMNS, ROUNDS = 16, 2048, 5
-TYPES = ["F16", "BF16", "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS",
+TYPES = ["Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS",
          "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"]
 
 
@@ -40,16 +40,12 @@ def compare(example, name, folder):
     row = {"type": name}
     bytes_a_row = libgguf.row_size(value, COLUMNS)
     theirs = np.zeros((ROWS, bytes_a_row), np.uint8)
-    plain = name in ("F16", "BF16")
     for key, given in (("encode", None), ("with importance", importance)):
-        if plain or given is None and libgguf.quantize_requires_imatrix(value):
+        if given is None and libgguf.quantize_requires_imatrix(value):
             continue
         command = [example, "encode", name, str(COLUMNS), inputs, out] + ([weights] if given is not None else [])
         ratio, ours = versus(lambda: libgguf.quantize_rows_into_raw(value, values, theirs, ROWS, COLUMNS, given), command, out)
         row[key] = f"{ratio:.1f}" + ("" if ours == theirs.tobytes() else " differ")
-    if plain:
-        theirs = np.frombuffer(values.astype(np.float16).tobytes(), np.uint8) if name == "F16" else values.view("<u2")[:, 1::2].copy().view(np.uint8)
-        theirs = theirs.reshape(ROWS, bytes_a_row)
     theirs.tofile(encoded)
     decoded = np.zeros((ROWS, COLUMNS), np.float32)
     ratio, ours = versus(lambda: libgguf.dequantize_rows_into_raw(value, theirs, decoded, ROWS, COLUMNS), [example, "decode", name, encoded, out], out)
