@@ -35,7 +35,11 @@ fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, 
 /// Hyperparameters that no two of are equal by chance, for every family at once.
 fn config(table: &Table) -> Json {
     if !table.params.is_empty() {
-        return json!({ "dim": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "hidden_dim": 20, "vocab_size": 7, "norm_eps": 1e-5 });
+        return json!({
+            "dim": 24, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "hidden_dim": 20, "vocab_size": 7, "norm_eps": 1e-5,
+            "yarn": { "factor": 4, "beta": 32, "alpha": 1, "apply_scale": false, "original_max_position_embeddings": 16 },
+            "llama_4_scaling": { "beta": 0.1 },
+        });
     }
     let mut config = json!({
         "architectures": [table.classes[0]], "model_type": table.model_types[0],

@@ -14,19 +14,12 @@ use crate::arch::{general, keys, rope, tokenizer};
 use crate::base::{Error, Result};
 use crate::model::{DType, Metadata, Model, Value};
 
-/// What a caller may ask for.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The name of the pre-tokenizer, where it is not to be told from the tokenizer.
-    pub pre: Option<String>,
-}
-
 /// Drafts the GGUF of a Hugging Face model.
 ///
 /// # Errors
 /// The architecture is unknown; a tensor is missing, extra or of another shape than the config says; a hyperparameter or the tokenizer
 /// is missing.
-pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<Draft> {
+pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Result<Draft> {
     let (json, table, config) = read_config(model, tables)?;
     let mut draft = Draft::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
@@ -41,7 +34,7 @@ pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<Draft>
     table.tokenizer = None;
     let mut draft = Draft::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
-    metadata(&table, json, &config, None, &Options::default(), computed, &mut draft)?;
+    metadata(&table, json, &config, None, &tokenizer::Options::default(), computed, &mut draft)?;
     Ok(draft)
 }
 
@@ -223,7 +216,7 @@ fn metadata(
     json: &serde_json::Value,
     config: &Config,
     folder: Option<&Path>,
-    options: &Options,
+    options: &tokenizer::Options,
     computed: Metadata,
     draft: &mut Draft,
 ) -> Result<()> {
@@ -239,8 +232,8 @@ fn metadata(
         let Some(folder) = folder else {
             return Err(Error::unsupported("expected the tokenizer in a folder beside the weights, found no folder"));
         };
-        let tokenizer = tokenizer::read(folder, json, kind, options.pre.as_deref())?;
-        tokenizer.to_gguf(&mut metadata);
+        let tokenizer = tokenizer::read(folder, json, kind, options)?;
+        tokenizer.to_gguf(&table.gguf, &mut metadata);
         draft.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
     }
     draft.metadata = metadata;

@@ -60,6 +60,9 @@ pub(super) struct Args {
     /// The name of the pre-tokenizer, where it cannot be told
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
+    /// Give tokens the scores that their merges in tokenizer.json stand for, where llama.cpp's converter gives all the same
+    #[arg(long)]
+    merge_scores: bool,
     /// A table of one more architecture
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
@@ -113,6 +116,7 @@ impl Args {
             shard_bytes: self.shard_size.as_deref().map(size).transpose()?,
             force: self.force,
             pre: self.pre.clone(),
+            merge_scores: self.merge_scores,
             arch_table: self.arch_table.clone(),
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
             strict: self.strict,

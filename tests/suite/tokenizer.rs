@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use weigh::ErrorKind;
 use weigh::arch::Content;
-use weigh::arch::tokenizer::{self, Kind};
+use weigh::arch::tokenizer::{self, Kind, Options};
 use weigh::format;
 use weigh::model::{Array, Metadata, Value};
 
@@ -44,9 +44,85 @@ fn keys_types_values_and_order_are_those_of_the_reference_converter() {
     for (name, kind) in FAMILIES {
         let folder = fixture(name);
         let reference = format::open(&folder.join("reference.gguf")).unwrap();
-        let read = tokenizer::read(&folder, &config(&folder), kind, None).unwrap();
+        let read = tokenizer::read(&folder, &config(&folder), kind, &Options::default()).unwrap();
         assert_eq!(keys(read.keys()), keys(&reference.model().metadata), "{name}");
-        assert!(read.notes().is_empty(), "{name}: {:?}", read.notes());
+        // Without their merges the tokens of SentencePiece-style BPE are of little use, and the plan says so.
+        let told = read.notes().iter().any(|note| note.contains("--merge-scores"));
+        assert_eq!((told, read.notes().len()), (name == "llama-fast", usize::from(name == "llama-fast")), "{name}: {:?}", read.notes());
+    }
+}
+
+#[test]
+fn tekken_gives_the_keys_of_the_reference_converter() {
+    let folder = fixture("tekken");
+    let reference = format::open(&folder.join("reference.gguf")).unwrap();
+    for kind in [Kind::Mistral, Kind::Llama] {
+        let read = tokenizer::read(&folder, &config(&folder), kind, &Options::default()).unwrap();
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", Value::String("llama".to_owned()));
+        read.to_gguf("llama", &mut metadata);
+        let all = |metadata: &Metadata| metadata.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect::<Vec<_>>();
+        assert_eq!(all(&metadata), all(&reference.model().metadata));
+    }
+}
+
+#[test]
+fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
+    let whole: Json = serde_json::from_slice(&fs::read(fixture("tekken").join("tekken.json")).unwrap()).unwrap();
+    let error = |change: &dyn Fn(&mut Json)| {
+        let mut json = whole.clone();
+        change(&mut json);
+        let folder = folder(&[("tekken.json", json)]);
+        tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap_err()
+    };
+    let cases: [(&dyn Fn(&mut Json), &str); 5] = [
+        (&|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
+        (&|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
+        (&|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),
+        (&|json| json["config"]["default_vocab_size"] = json!(u64::MAX), "at most"),
+        (&|json| json["config"]["pattern"] = json!("[a-z]+"), "found: split [a-z]+"),
+    ];
+    for (change, expected) in cases {
+        let error = error(change);
+        assert!(error.to_string().contains(expected) && error.to_string().contains("tekken.json"), "{error}");
+    }
+}
+
+#[test]
+fn the_latest_sentencepiece_model_of_mistrals_own_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("llama-spm").join("tokenizer.model");
+    fs::copy(&model, folder.path().join("tokenizer.model.v3")).unwrap();
+    fs::write(folder.path().join("tokenizer.model.v1"), "not a model").unwrap();
+    let read = tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap();
+    assert_eq!(read.keys().get_str("tokenizer.chat_template"), Some("mistral-v3"));
+    let first: Vec<&str> = read.keys().iter().map(|(key, _)| key).take(4).collect();
+    assert_eq!(
+        first,
+        ["tokenizer.ggml.model", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.unknown_token_id"]
+    );
+    assert_eq!(read.keys().get("vocab_size"), Some(&Value::U32(384)));
+
+    fs::remove_file(folder.path().join("tokenizer.model.v3")).unwrap();
+    fs::copy(&model, folder.path().join("tokenizer.model.v2")).unwrap();
+    let read = tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap();
+    assert!(read.keys().get("tokenizer.chat_template").is_none() && read.notes()[0].contains("version v2"), "{:?}", read.notes());
+}
+
+#[test]
+fn a_tokenizer_json_made_from_a_sentencepiece_model_gives_what_the_model_gives() {
+    // The two fixtures have one vocabulary.
+    let model = format::open(&fixture("llama-spm").join("reference.gguf")).unwrap();
+    let model = &model.model().metadata;
+    let json = fixture("llama-fast");
+    let ranked = Options { merge_scores: true, ..Options::default() };
+    for (kind, options, prefix) in [(Kind::Llama, &ranked, None), (Kind::Gemma3, &Options::default(), Some(&Value::Bool(false)))] {
+        let read = tokenizer::read(&json, &config(&json), kind, options).unwrap();
+        for key in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
+            assert_eq!(read.keys().get(key), model.get(key), "{kind:?}: {key}");
+        }
+        assert_eq!(read.keys().get("tokenizer.ggml.add_space_prefix"), prefix);
+        assert!(read.notes().is_empty(), "{:?}", read.notes());
     }
 }
 
@@ -66,7 +142,7 @@ fn a_folder_made_from_a_gguf_gives_the_same_keys() {
         let object = config.as_object_mut().unwrap();
         object.retain(|key, _| !key.ends_with("_token_id"));
         object.extend(tokenizer::ids(metadata));
-        let again = tokenizer::read(back.path(), &config, kind, None).unwrap();
+        let again = tokenizer::read(back.path(), &config, kind, &Options::default()).unwrap();
         assert_eq!(sorted(keys(again.keys())), sorted(keys(metadata)), "{name}");
     }
 }
@@ -77,17 +153,18 @@ fn the_reference_has_no_name_for_a_changed_vocabulary_and_this_has() {
     let mut json: Json = serde_json::from_slice(&fs::read(fixture("qwen2").join("tokenizer.json")).unwrap()).unwrap();
     json["model"]["vocab"].as_object_mut().unwrap().insert("\u{120}newword".to_owned(), json!(323));
     fs::write(back.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let read = tokenizer::read(back.path(), &json!({"vocab_size": 330}), Kind::Bpe, None).unwrap();
+    let read = tokenizer::read(back.path(), &json!({"vocab_size": 330}), Kind::Bpe, &Options::default()).unwrap();
     assert_eq!(read.keys().get_str("tokenizer.ggml.pre"), Some("qwen2"));
     assert_eq!(read.len(), 330);
 
     json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "[a-z]\u{1b}+"}, "behavior": "Isolated"});
     fs::write(back.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let error = tokenizer::read(back.path(), &json!({}), Kind::Bpe, None).unwrap_err();
+    let error = tokenizer::read(back.path(), &json!({}), Kind::Bpe, &Options::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("tokenizer.json") && error.to_string().contains("[a-z]\\u{1b}+"), "{error}");
     assert!(error.hint_text().unwrap().contains("--pre"));
-    let told = tokenizer::read(back.path(), &json!({}), Kind::Bpe, Some("llama-bpe")).unwrap();
+    let told =
+        tokenizer::read(back.path(), &json!({}), Kind::Bpe, &Options { pre: Some("llama-bpe".to_owned()), merge_scores: false }).unwrap();
     assert_eq!(told.keys().get_str("tokenizer.ggml.pre"), Some("llama-bpe"));
 }
 
@@ -115,7 +192,7 @@ fn small(post_processor: Json) -> Json {
 
 fn read(files: &[(&str, Json)], config: Json, kind: Kind) -> weigh::Result<Metadata> {
     let folder = folder(files);
-    tokenizer::read(folder.path(), &config, kind, None).map(|tokenizer| tokenizer.keys().clone())
+    tokenizer::read(folder.path(), &config, kind, &Options::default()).map(|tokenizer| tokenizer.keys().clone())
 }
 
 fn texts(metadata: &Metadata, key: &str) -> Vec<String> {
@@ -263,7 +340,7 @@ fn unigram_vocabularies_keep_their_scores_and_character_map() {
         let Content::Bytes(bytes) = &file.content else { panic!() };
         fs::write(back.path().join(&file.name), bytes).unwrap();
     }
-    let again = tokenizer::read(back.path(), &config, Kind::XlmRoberta, None).unwrap();
+    let again = tokenizer::read(back.path(), &config, Kind::XlmRoberta, &Options::default()).unwrap();
     assert_eq!(keys(again.keys()), keys(&metadata));
 }
 

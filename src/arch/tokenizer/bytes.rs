@@ -15,6 +15,18 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
+/// The token that stands for these bytes.
+pub(super) fn encode(bytes: &[u8]) -> String {
+    let char_of = |&byte: &u8| match byte {
+        _ if is_printable(byte) => char::from(byte),
+        _ => {
+            let place = (0..byte).filter(|byte| !is_printable(*byte)).count() as u32;
+            char::from_u32(0x100 + place).unwrap_or_default()
+        }
+    };
+    bytes.iter().map(char_of).collect()
+}
+
 /// The bytes that a token stands for, or `None` where one of its characters stands for none.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     text.chars().map(byte_of).collect()
@@ -30,6 +42,9 @@ mod tests {
         bytes.sort_unstable();
         assert_eq!(bytes, (0..=u8::MAX).collect::<Vec<_>>());
         assert_eq!(decode("Ġ!Ċ"), Some(b" !\n".to_vec()));
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        assert_eq!(decode(&encode(&all)), Some(all));
+        assert_eq!(encode(b" !\n"), "Ġ!Ċ");
         assert_eq!((decode(" "), decode("模")), (None, None));
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Model {
     pub(super) byte_fallback: Option<bool>,
     #[serde(default)]
     pub(super) unk_id: Option<u32>,
+    #[serde(default)]
+    pub(super) unk_token: Option<String>,
 }
 
 impl Model {

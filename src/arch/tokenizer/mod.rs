@@ -3,11 +3,13 @@
 //! The keys, their types and their values are those that llama.cpp's converter writes (conversion/*.py and gguf-py/gguf/vocab.py),
 //! but for `tokenizer.ggml.pre`, which is told from how the tokenizer splits text (see the `pre` module).
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use crate::arch::keys::full_key;
 use crate::base::{Error, Result, limits};
 use crate::model::{Array, Metadata, Value};
 
@@ -17,10 +19,13 @@ mod fast;
 mod folder;
 mod json;
 mod keys;
+mod mistral;
+mod pieces;
 mod pre;
 mod proto;
 mod special;
 mod spm;
+mod tekken;
 mod templates;
 mod unigram;
 mod vocabulary;
@@ -30,6 +35,7 @@ use fast::Parts;
 use folder::Folder;
 use json::{TokenizerJson, Vocab};
 use keys::Role;
+use pieces::is_sentencepiece_style;
 use special::{Sources, Special};
 use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
@@ -45,6 +51,8 @@ const JSON: &str = "tokenizer.json";
 pub enum Kind {
     /// Llama and its kin: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.
     Llama,
+    /// Mistral's own files: tekken.json, else a SentencePiece model whose name says its version.
+    Mistral,
     /// A SentencePiece model, else byte-level BPE (Qwen 2 and 3, DeepSeek).
     SentencepieceOrBpe,
     /// Byte-level BPE.
@@ -53,7 +61,7 @@ pub enum Kind {
     Gemma,
     /// Gemma 2: a SentencePiece model, no space before the text.
     Gemma2,
-    /// Gemma 3: as Gemma 2, else BPE.
+    /// Gemma 3: as Gemma 2, else byte-level BPE.
     Gemma3,
     /// Phi-3: a SentencePiece model with tokens added as they are; Phi-4: byte-level BPE.
     Phi3,
@@ -74,7 +82,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The keys, in the order in which llama.cpp's converter writes them.
+    /// The keys, in the order in which llama.cpp's converter writes them. Those without `tokenizer.` go under the architecture's name.
     pub fn keys(&self) -> &Metadata {
         &self.keys
     }
@@ -94,26 +102,35 @@ impl Tokenizer {
         &self.notes
     }
 
-    /// Writes the keys into a GGUF's metadata.
-    pub fn to_gguf(&self, metadata: &mut Metadata) {
+    /// Writes the keys into the metadata of a GGUF of this architecture.
+    pub fn to_gguf(&self, architecture: &str, metadata: &mut Metadata) {
         for (key, value) in self.keys.iter() {
-            metadata.set(key, value.clone());
+            metadata.set(full_key(architecture, key), value.clone());
         }
     }
 }
 
+/// What a caller may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The name of the pre-tokenizer (`--pre`), where it is not to be told from the files.
+    pub pre: Option<String>,
+    /// Whether tokens get the scores that their merges stand for (`--merge-scores`), where llama.cpp's converter gives all the same.
+    pub merge_scores: bool,
+}
+
 /// Reads the tokenizer of the Hugging Face folder at `path`.
 ///
-/// `config`: what is in its `config.json`. `pre`: the name of the pre-tokenizer (`--pre`), which is told from the files without it.
+/// `config`: what is in its `config.json`.
 ///
 /// # Errors
 /// The folder has no tokenizer of this kind; a file is too large or not what its name says; a token has an id past the vocabulary
 /// size of the config; the pre-tokenizer is none that llama.cpp knows.
-pub fn read(path: &Path, config: &Json, kind: Kind, pre: Option<&str>) -> Result<Tokenizer> {
+pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result<Tokenizer> {
     let folder = Folder::new(path);
     let tokenizer_config = folder.object("tokenizer_config.json")?;
     let json: Option<TokenizerJson> = folder.json(JSON)?;
-    Build { folder, config, tokenizer_config, json, pre, out: Metadata::new(), tokens: 0, notes: Vec::new() }.read(kind)
+    Build { folder, config, tokenizer_config, json, options, out: Metadata::new(), tokens: 0, notes: Vec::new() }.read(kind)
 }
 
 /// A number of the config; that of a model's text part counts for more.
@@ -136,7 +153,7 @@ struct Build<'a> {
     config: &'a Json,
     tokenizer_config: Option<Map<String, Json>>,
     json: Option<TokenizerJson>,
-    pre: Option<&'a str>,
+    options: &'a Options,
     out: Metadata,
     tokens: u64,
     notes: Vec<String>,
@@ -147,6 +164,7 @@ impl Build<'_> {
         let class = |this: &Self| this.tokenizer_setting("tokenizer_class").and_then(Json::as_str).map(str::to_owned);
         match kind {
             Kind::Llama => self.llama()?,
+            Kind::Mistral => self.mistral()?,
             Kind::SentencepieceOrBpe if self.folder.has(spm::FILE) => self.sentencepiece(AddedTokens::Interpreted)?,
             Kind::SentencepieceOrBpe | Kind::Bpe => self.bpe()?,
             Kind::Gemma => {
@@ -155,7 +173,7 @@ impl Build<'_> {
                 self.more_special(Role::Eot, 107)?;
                 self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
             }
-            Kind::Gemma3 if !self.folder.has(spm::FILE) => self.bpe()?,
+            Kind::Gemma3 if !self.folder.has(spm::FILE) && !self.json.as_ref().is_some_and(is_sentencepiece_style) => self.bpe()?,
             Kind::Gemma2 | Kind::Gemma3 => {
                 self.sentencepiece(AddedTokens::Interpreted)?;
                 self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
@@ -176,14 +194,28 @@ impl Build<'_> {
         self.tokenizer_config.as_ref()?.get(key)
     }
 
+    fn pre(&self) -> Option<&str> {
+        self.options.pre.as_deref()
+    }
+
     fn llama(&mut self) -> Result<()> {
+        if self.folder.has(tekken::FILE) && self.json.is_none() {
+            return self.tekken();
+        }
         if let Some(add) = self.tokenizer_setting("add_prefix_space").and_then(Json::as_bool) {
             self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(add));
         }
         if self.folder.has(spm::FILE) {
             self.sentencepiece(AddedTokens::Interpreted)?;
-        } else if self.json.as_ref().is_some_and(is_sentencepiece_style) {
-            self.sentencepiece_style()?;
+        } else if let Some(json) = self.json.as_ref().filter(|json| is_sentencepiece_style(json)) {
+            if self.options.merge_scores {
+                if self.out.get(keys::ADD_SPACE_PREFIX).is_none() && !pieces::adds_space_prefix(json) {
+                    self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
+                }
+                self.sentencepiece(AddedTokens::Interpreted)?;
+            } else {
+                self.scoreless()?;
+            }
         } else {
             self.bpe()?;
         }
@@ -238,20 +270,41 @@ impl Build<'_> {
         self.out.set(keys::TOKEN_TYPE_COUNT, Value::U32(count));
     }
 
+    /// The tokens of a SentencePiece model, or of the `tokenizer.json` that was made from one.
     fn sentencepiece(&mut self, added: AddedTokens) -> Result<()> {
-        let model = spm::read_model(self.folder)?.ok_or_else(|| self.missing(&[spm::FILE]))?;
+        let mut decoder = spm::decoder_tokens(self.folder, self.tokenizer_config.as_ref())?;
+        let pieces = match (spm::read_model(self.folder)?, &mut self.json) {
+            (Some(model), _) => model.pieces,
+            (None, Some(json)) if is_sentencepiece_style(json) => {
+                let vocab = std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new()));
+                if decoder.is_empty() {
+                    // Control tokens of the vocabulary are that already.
+                    let known: HashSet<&str> = vocab.ids().map(|(text, _)| text).collect();
+                    let further = json.added_tokens.iter().filter(|token| !token.special || !known.contains(token.content.as_str()));
+                    decoder = further.cloned().collect();
+                }
+                vocabulary_size(vocab.ids().map(|(_, id)| u64::from(id) + 1).max().unwrap_or(0), self.folder)?;
+                pieces::from_json(json, &vocab)
+            }
+            (None, _) => return Err(self.missing(&[spm::FILE, JSON])),
+        };
         let json_added = self.json.as_ref().map(|json| json.added_tokens.as_slice()).unwrap_or_default();
-        let tokenizer_config = self.tokenizer_config.as_ref();
-        let tokens = spm::tokens(self.folder, model, self.config, tokenizer_config, json_added, added, &mut self.notes)?;
-        self.head("llama", self.pre.unwrap_or("default"));
+        let tokens = spm::tokens(self.folder, pieces, self.config, decoder, json_added, added, &mut self.notes)?;
+        self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
         self.vocabulary(&tokens, true);
         self.special()
     }
 
-    fn sentencepiece_style(&mut self) -> Result<()> {
+    /// SentencePiece-style BPE as the reference converter writes it: without the order of the merges.
+    fn scoreless(&mut self) -> Result<()> {
         let vocab = self.vocab(&[JSON])?;
         let tokens = self.parts(&vocab).scoreless_tokens()?;
-        self.head("llama", self.pre.unwrap_or("default"));
+        self.notes.push(
+            "the order of merges is left out and all tokens have one score, as by llama.cpp's converter: llama.cpp will split many words \
+             otherwise than this tokenizer does; --merge-scores keeps the order"
+                .to_owned(),
+        );
+        self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
         self.vocabulary(&tokens, true);
         self.special()
     }
@@ -295,7 +348,7 @@ impl Build<'_> {
 
     /// How text is split: as told, or as `tokenizer.json` does; without that file, as the class does that goes with the other files.
     fn pre_name(&self) -> Result<String> {
-        if let Some(pre) = self.pre {
+        if let Some(pre) = self.pre() {
             return Ok(pre.to_owned());
         }
         let model_type = self.config.get("model_type").and_then(Json::as_str);
@@ -358,11 +411,4 @@ impl Build<'_> {
     fn missing(&self, files: &[&str]) -> Error {
         Error::malformed(format!("expected a tokenizer in {}, found no such file", files.join(" or "))).in_file(self.folder.path())
     }
-}
-
-/// BPE over characters with bytes as a way out, as converted from a SentencePiece model.
-fn is_sentencepiece_style(json: &TokenizerJson) -> bool {
-    json.model.kind() == "BPE"
-        && json.model.byte_fallback == Some(true)
-        && json.decoder.get("type").and_then(Json::as_str) == Some("Sequence")
 }

@@ -26,17 +26,19 @@ pub(super) fn read_model(folder: Folder<'_>) -> Result<Option<proto::Model>> {
     proto::Model::read(map.bytes()).map(Some).map_err(|error| error.in_file(map.path()))
 }
 
-/// The tokens of `model`, with the folder's added tokens, padded or cut to the vocabulary size of `config`.
+/// The pieces of a model with the folder's added tokens, padded or cut to the vocabulary size of `config`.
+///
+/// `decoder`: the added tokens of `tokenizer_config.json`; `json_added`: those of `tokenizer.json`.
 pub(super) fn tokens(
     folder: Folder<'_>,
-    model: proto::Model,
+    pieces: Vec<Token>,
     config: &Value,
-    tokenizer_config: Option<&Map<String, Value>>,
+    decoder: Vec<AddedToken>,
     json_added: &[AddedToken],
     added: AddedTokens,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Token>> {
-    let mut tokens = model.pieces;
+    let mut tokens = pieces;
     let size = ["vocab_size_per_layer_input", "vocab_size"].into_iter().find_map(|key| setting(config, key)).filter(|size| *size > 0);
     if let Some(size) = size {
         let size = super::vocabulary_size(size, folder)?;
@@ -65,7 +67,7 @@ pub(super) fn tokens(
             put(id, text, TokenType::UserDefined);
         }
     }
-    for token in decoder_tokens(folder, tokenizer_config)? {
+    for token in decoder {
         let special = token.special || (added == AddedTokens::Interpreted && looks_special(&token.content));
         if special {
             put(token.id.into(), token.content, TokenType::Control);

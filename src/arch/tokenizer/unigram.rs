@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use super::vocabulary::{Token, TokenType};
-use super::{Build, JSON, keys, proto, setting, vocabulary_size};
+use super::{Build, JSON, keys, pre, proto, setting, vocabulary_size};
 use crate::base::{Error, Result};
 use crate::model::{Array, Value};
 
@@ -27,7 +27,7 @@ impl Build<'_> {
                 (self.parts(&vocab).unigram_tokens()?, prefix, remove, charsmap)
             }
         };
-        self.head("t5", self.pre.unwrap_or("default"));
+        self.head("t5", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
         self.vocabulary(&tokens, true);
         self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(add_prefix));
         self.token_type_count();

@@ -32,6 +32,8 @@ pub struct Options {
     pub force: bool,
     /// The name of the pre-tokenizer, where it cannot be told.
     pub pre: Option<String>,
+    /// Tokens get the scores that their merges stand for, where llama.cpp's converter gives all the same.
+    pub merge_scores: bool,
     /// A table of one more architecture.
     pub arch_table: Option<PathBuf>,
     /// Metadata to set in the output.

@@ -1,7 +1,7 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
 use crate::arch::table::{Table, Tables};
-use crate::arch::{Draft, to_gguf, to_hf};
+use crate::arch::{Draft, to_gguf, to_hf, tokenizer};
 use crate::base::Result;
 use crate::format::{Format, Reader};
 use crate::ops::convert::options::Options;
@@ -19,7 +19,8 @@ pub(super) fn draft(reader: &Reader, format: &Format, options: &Options) -> Resu
     };
     match (model.format, format.id) {
         ("safetensors", "gguf") if to_gguf::says_what_it_is(model) => {
-            to_gguf::draft(model, &tables()?, &to_gguf::Options { pre: options.pre.clone() }).map(Some)
+            let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
+            to_gguf::draft(model, &tables()?, &asked).map(Some)
         }
         ("gguf", "safetensors") if to_hf::says_what_it_is(model) => {
             let asked = options.target.map(|target| target.base());
