@@ -69,18 +69,18 @@ fn tekken_gives_the_keys_of_the_reference_converter() {
 #[test]
 fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
     let whole: Json = serde_json::from_slice(&fs::read(fixture("tekken").join("tekken.json")).unwrap()).unwrap();
-    let error = |change: &dyn Fn(&mut Json)| {
+    let error = |change: fn(&mut Json)| {
         let mut json = whole.clone();
         change(&mut json);
         let folder = folder(&[("tekken.json", json)]);
         tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap_err()
     };
-    let cases: [(&dyn Fn(&mut Json), &str); 5] = [
-        (&|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
-        (&|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
-        (&|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),
-        (&|json| json["config"]["default_vocab_size"] = json!(u64::MAX), "at most"),
-        (&|json| json["config"]["pattern"] = json!("[a-z]+"), "found: split [a-z]+"),
+    let cases: [(fn(&mut Json), &str); 5] = [
+        (|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
+        (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
+        (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),
+        (|json| json["config"]["default_vocab_size"] = json!(u64::MAX), "at most"),
+        (|json| json["config"]["pattern"] = json!("[a-z]+"), "found: split [a-z]+"),
     ];
     for (change, expected) in cases {
         let error = error(change);
