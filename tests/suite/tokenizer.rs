@@ -68,14 +68,15 @@ fn tekken_gives_the_keys_of_the_reference_converter() {
 
 #[test]
 fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
+    type Change = fn(&mut Json);
     let whole: Json = serde_json::from_slice(&fs::read(fixture("tekken").join("tekken.json")).unwrap()).unwrap();
-    let error = |change: fn(&mut Json)| {
+    let error = |change: Change| {
         let mut json = whole.clone();
         change(&mut json);
         let folder = folder(&[("tekken.json", json)]);
         tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap_err()
     };
-    let cases: [(fn(&mut Json), &str); 5] = [
+    let cases: [(Change, &str); 5] = [
         (|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
         (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
         (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),
