@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use weigh::arch::tokenizer::{self, Kind};
+use weigh::arch::tokenizer::{self, Kind, Options};
 use weigh::ops::convert::{Options, Plan};
 
 use super::{Target, file, fixture, folder};
@@ -16,7 +16,7 @@ pub const TOKENIZER: Target = Target { name: "tokenizer", run: tokenizer, seeds:
 /// The first byte picks the file, the rest is what is in it; the folder is converted as far as a plan goes.
 pub const FOLDER: Target = Target { name: "folder", run: model, seeds: model_seeds };
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Llama,
     Kind::SentencepieceOrBpe,
     Kind::Bpe,
@@ -27,6 +27,7 @@ const KINDS: [Kind; 10] = [
     Kind::Bert,
     Kind::Roberta,
     Kind::XlmRoberta,
+    Kind::Mistral,
 ];
 
 /// Files that a tokenizer is read from, and those that stand beside each unless it is the one that is replaced.
@@ -47,6 +48,7 @@ const TOKENIZER_FILES: &[(&str, &[&str])] = &[
     ("generation_config.json", &["tokenizer.json"]),
     ("chat_template.jinja", &["tokenizer.json"]),
     ("chat_template.json", &["tokenizer.json"]),
+    ("tekken.json", &["chat_template.jinja"]),
 ];
 
 /// A sound file: small, but with all that such a file has.
@@ -80,6 +82,7 @@ fn sound(name: &str) -> Vec<u8> {
         "config.json" => json!({"vocab_size": 9, "type_vocab_size": 2, "bos_token_id": 1, "eos_token_id": 2, "model_type": "llama"}),
         "merges.txt" => return b"#version: 0.2\na b\n".to_vec(),
         "vocab.txt" => return b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n".to_vec(),
+        "tekken.json" => return fs::read(fixture("tokenizers").join("tekken").join(name)).expect("a fixture"),
         "chat_template.jinja" => return b"{{ ''.__class__ }}".to_vec(),
         _ => return sentencepiece(&pieces),
     };
@@ -112,14 +115,15 @@ fn beside(name: &str, others: &[&str]) -> PathBuf {
 
 fn tokenizer(data: &[u8]) {
     let [kind, pick, content @ ..] = data else { return };
+    let options = Options { pre: None, merge_scores: *kind >= 128 };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let (name, others) = TOKENIZER_FILES[usize::from(*pick) % TOKENIZER_FILES.len()];
     let folder = beside(name, others);
     file(&folder, name, content);
     let config = if name == "config.json" { serde_json::from_slice(content).unwrap_or(Value::Null) } else { json!({"vocab_size": 9}) };
-    let Ok(tokenizer) = tokenizer::read(&folder, &config, kind, None) else { return };
+    let Ok(tokenizer) = tokenizer::read(&folder, &config, kind, &options) else { return };
     let mut metadata = weigh::model::Metadata::new();
-    tokenizer.to_gguf(&mut metadata);
+    tokenizer.to_gguf("llama", &mut metadata);
     // What a GGUF holds becomes files again, or is refused.
     let _ = tokenizer::write(&metadata, None);
     tokenizer::ids(&metadata);
@@ -128,9 +132,9 @@ fn tokenizer(data: &[u8]) {
 fn tokenizer_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = (0u8..)
         .zip(TOKENIZER_FILES)
-        .flat_map(|(pick, (name, _))| [0u8, 2, 7, 9].map(|kind| [vec![kind, pick], sound(name)].concat()))
+        .flat_map(|(pick, (name, _))| [0u8, 2, 7, 9, 10].map(|kind| [vec![kind, pick], sound(name)].concat()))
         .collect();
-    for (kind, pick, name) in [(0, 0, "llama3"), (1, 0, "qwen2"), (7, 0, "bert"), (0, 0, "llama-fast")] {
+    for (kind, pick, name) in [(0, 0, "llama3"), (1, 0, "qwen2"), (7, 0, "bert"), (0, 0, "llama-fast"), (132, 0, "llama-fast")] {
         let content = fs::read(fixture("tokenizers").join(name).join("tokenizer.json")).expect("a fixture");
         seeds.push([vec![kind, pick], content].concat());
     }
