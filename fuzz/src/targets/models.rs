@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use weigh::arch::tokenizer::{self, Kind, Options};
+use weigh::arch::tokenizer::{self, Kind};
 use weigh::ops::convert::{Options, Plan};
 
 use super::{Target, file, fixture, folder};
@@ -115,7 +115,7 @@ fn beside(name: &str, others: &[&str]) -> PathBuf {
 
 fn tokenizer(data: &[u8]) {
     let [kind, pick, content @ ..] = data else { return };
-    let options = Options { pre: None, merge_scores: *kind >= 128 };
+    let options = tokenizer::Options { pre: None, merge_scores: *kind >= 128 };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let (name, others) = TOKENIZER_FILES[usize::from(*pick) % TOKENIZER_FILES.len()];
     let folder = beside(name, others);
