@@ -1,6 +1,7 @@
 //! What the tensors mean: families, names, hyperparameters, tokenizers, quantisation recipes.
 
 pub mod card;
+pub mod check;
 pub mod components;
 pub mod config;
 pub mod draft;

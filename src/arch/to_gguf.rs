@@ -55,7 +55,11 @@ pub fn says_what_it_is(model: &Model) -> bool {
     model.config.as_ref().is_some_and(|config| keys.iter().any(|key| config.get(key).is_some_and(|value| !value.is_null())))
 }
 
-fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
+/// What the config of a model says: the table of its architecture, and the hyperparameters as its class would complete them.
+///
+/// # Errors
+/// There is no config, or it is of no known architecture.
+pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
     let json = model.config.as_ref().ok_or_else(|| {
         Error::unsupported("expected a folder with config.json beside the weights, found none")
             .in_file(&model.path)

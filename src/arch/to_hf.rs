@@ -49,6 +49,24 @@ pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draf
 pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
     let model = reader.model();
     let metadata = &model.metadata;
+    let (table, mut config) = read_keys(model, tables)?;
+    let mut draft = Draft::default();
+    let computed = computed(&table, reader, &mut config)?;
+    let mapping = Mapping::new(&table, &config)?;
+    steps(reader, &mapping, &computed, &mut draft)?;
+    let main = options.dtype.unwrap_or_else(|| main_type(model));
+    draft.files = files(&table, metadata, config, main);
+    // What transformers looks for in a file of safetensors.
+    draft.metadata.set("format", Value::String("pt".to_owned()));
+    Ok(draft)
+}
+
+/// What the keys of a GGUF say: the table of its architecture, and the hyperparameters as config.json would have them.
+///
+/// # Errors
+/// It is of no known architecture.
+pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
+    let metadata = &model.metadata;
     let architecture = metadata.get_str("general.architecture").ok_or_else(|| {
         Error::unsupported("expected the key general.architecture, found none")
             .in_file(&model.path)
@@ -59,15 +77,7 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
         .map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
     hyperparameters(&table, model, &mut config)?;
-    let mut draft = Draft::default();
-    let computed = computed(&table, reader, &mut config)?;
-    let mapping = Mapping::new(&table, &config)?;
-    steps(reader, &mapping, &computed, &mut draft)?;
-    let main = options.dtype.unwrap_or_else(|| main_type(model));
-    draft.files = files(&table, metadata, config, main);
-    // What transformers looks for in a file of safetensors.
-    draft.metadata.set("format", Value::String("pt".to_owned()));
-    Ok(draft)
+    Ok((table, config))
 }
 
 /// The hyperparameters that are keys of the GGUF, and those that its tensors tell.
@@ -88,21 +98,25 @@ fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<
     Ok(())
 }
 
+/// What a table calls tensors that are computed from hyperparameters, and their names.
+const COMPUTED: [(&str, &[&str]); 2] =
+    [("rope_freqs", &["rope_freqs.weight"]), ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"])];
+
+/// The names of the tensors that a GGUF of this architecture may have beside those of its table's rows.
+pub(super) fn computed_names(table: &Table) -> Vec<&'static str> {
+    COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)).flat_map(|(_, names)| *names).copied().collect()
+}
+
 /// Takes in the tensors that are computed from hyperparameters, and gives their names.
 fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&'static str>> {
-    const NAMES: [(&str, &[&str]); 2] =
-        [("rope_freqs", &["rope_freqs.weight"]), ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"])];
     let model = reader.model();
     let values = |name: &str| -> Result<Option<Vec<f32>>> {
         let Some(index) = model.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
         origin::values(reader, &Origin::stored(model, index)?).map(Some)
     };
     let mut found = Vec::new();
-    for (kind, names) in NAMES {
-        if !table.computed.iter().any(|own| own == kind) {
-            continue;
-        }
-        found.extend(names);
+    for (_, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
+        found.extend(names.iter().copied());
         match names {
             [freqs] => {
                 let Some(factors) = values(freqs)? else { continue };

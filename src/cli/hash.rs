@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::arch::table::{Table, Tables};
 use crate::base::{Error, limits, mmap, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
-use crate::ops::hash::{self, Algorithm, HashReport, Manifest, Outcome, line_name};
+use crate::ops::hash::{self, Algorithm, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Report, Section};
 
 /// Hash the contents of each tensor and of the whole model, in llama-gguf-hash's lines
@@ -21,7 +22,8 @@ use crate::render::{Audience, Cell, Column, Report, Section};
 Examples:
   weigh hash model.gguf > model.gguf.manifest
   weigh hash model.gguf --check model.gguf.manifest
-  weigh hash model.safetensors --algorithm xxh64 --no-layer")]
+  weigh hash model.safetensors --algorithm xxh64 --no-layer
+  weigh hash Llama-3.2-1B/ llama-bf16.gguf --content --no-layer   # the same, if they are the same weights")]
 pub(super) struct Args {
     /// The models
     #[arg(required = true, value_name = "PATH")]
@@ -35,6 +37,12 @@ pub(super) struct Args {
     /// Only the hash of the whole, not of each tensor
     #[arg(long)]
     no_layer: bool,
+    /// Hash what the weights are, not how they are stored: the same in other shards, another order, Hugging Face or GGUF
+    #[arg(long)]
+    content: bool,
+    /// A table of one more architecture, for --content
+    #[arg(long, value_name = "FILE", requires = "content")]
+    arch_table: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -74,14 +82,22 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
             }
         },
     };
+    let content = args.content || manifest.as_ref().is_some_and(Manifest::is_of_content);
+    let tables = Tables::with(args.arch_table.as_deref().map(Table::read).transpose()?.into_iter().collect());
     let mut algorithms: Vec<Algorithm> = args.algorithm.iter().map(|algorithm| algorithm.resolve()).collect();
     if algorithms.is_empty() {
-        algorithms.push(manifest.as_ref().and_then(Manifest::strongest).unwrap_or(Algorithm::Sha256));
+        let strongest = manifest.as_ref().and_then(|manifest| manifest.algorithms(content).first().copied());
+        algorithms.push(strongest.unwrap_or(Algorithm::Sha256));
     }
     context.each(&args.paths, |context, path| {
         let reader = crate::open(path)?;
         let mut status = Status::Done;
-        for mut report in hash::hash(&reader, &algorithms, !args.no_layer)? {
+        let reports = if content {
+            hash::hash_content(&reader, &tables, &algorithms, !args.no_layer)?
+        } else {
+            hash::hash(&reader, &algorithms, !args.no_layer)?
+        };
+        for mut report in reports {
             if let Some(manifest) = &manifest {
                 status = match (status, manifest.judge(path, &mut report)) {
                     (status, Outcome::Success) => status,
@@ -131,16 +147,17 @@ impl Report for View<'_> {
     const ROWS: Option<&'static str> = Some("tensors");
 
     fn sections(&self) -> Vec<Section> {
-        let algorithm = self.report.algorithm;
+        let content = self.report.content;
+        let label = label(self.report.algorithm, content);
         let mut lines = String::new();
         // Writing to a String cannot fail.
         if let Some((path, manifest)) = self.check {
-            let known: Vec<_> = manifest.algorithms().iter().map(|algorithm| algorithm.name()).collect();
+            let known: Vec<_> = manifest.algorithms(content).iter().map(|algorithm| algorithm.name()).collect();
             let _ = writeln!(lines, "manifest  {}  {}", text::escape(&path.to_string_lossy()), known.join("  "));
         }
         for (hash, name, verdict) in self.lines() {
             let verdict = verdict.map_or(String::new(), |verdict| format!("  -  {verdict}"));
-            let _ = writeln!(lines, "{algorithm:<8}  {hash}  {name}{verdict}");
+            let _ = writeln!(lines, "{label:<8}  {hash}  {name}{verdict}");
         }
         if let Some(((path, _), outcome)) = self.check.zip(self.report.outcome) {
             let _ = writeln!(lines, "\nVerification results for {} - {outcome}", text::escape(&path.to_string_lossy()));
@@ -148,7 +165,7 @@ impl Report for View<'_> {
         let columns = vec![Column::text("algorithm"), Column::text("hash"), Column::text("name"), Column::text("verdict")];
         let rows = self.lines().map(|(hash, name, verdict)| {
             vec![
-                Cell::text(algorithm.name()),
+                Cell::text(label.clone()),
                 Cell::text(hash.to_owned()),
                 Cell::text(name),
                 Cell::maybe(verdict, |verdict| Cell::text(verdict.to_string())),

@@ -26,6 +26,11 @@ impl Progress {
 
     /// So many bytes more are done.
     pub(super) fn add(&self, bytes: u64) {
+        self.add_of(bytes, self.total);
+    }
+
+    /// So many bytes more are done of a number that was not known at the start.
+    pub(super) fn add_of(&self, bytes: u64, total: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.quiet || self.start.elapsed() < PATIENCE {
             return;
@@ -33,7 +38,7 @@ impl Progress {
         let bar = self.bar.get_or_init(|| {
             let template = "{bar:32} {percent:>3}% {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
             // Draws to standard error, and to a terminal only.
-            ProgressBar::new(self.total)
+            ProgressBar::new(total)
                 .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
                 .with_elapsed(self.start.elapsed())
         });

@@ -2,24 +2,51 @@
 
 use std::path::PathBuf;
 
+use crate::arch::table::{Table, Tables};
 use crate::base::finding::Severity;
 use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
-use crate::ops::verify::{self, Verdict};
+use crate::cli::progress::Progress;
+use crate::ops::verify::{self, Options, Verdict};
 use crate::render::{Cell, Column, Report, Section, Tone};
 
 /// Check whether the files are sound
+///
+/// The structure of every file, and whether the tensors are those of the architecture, are always checked; the rest needs all bytes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status 1 means that a finding is an error. The README lists the codes.")]
+#[command(after_help = "Exit status 1 means that a finding is an error. The README lists the codes.
+
+Examples:
+  weigh verify model.gguf --data
+  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS")]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]
     path: Vec<PathBuf>,
+    /// Read all values: NaN, infinities, broken scales, digests of the Hugging Face cache or of Ollama
+    #[arg(long)]
+    data: bool,
+    /// Compare with digests: lines of `weigh hash`, llama-gguf-hash, sha256sum, sha1sum or b3sum
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// A table of one more architecture
+    #[arg(long, value_name = "FILE")]
+    arch_table: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
-        let verdict = verify::verify(path)?;
+        let own = args.arch_table.as_deref().map(Table::read).transpose()?;
+        let progress = Progress::new(0, context.quiet());
+        let options = Options {
+            data: args.data,
+            manifest: args.manifest.as_deref(),
+            tables: Tables::with(own.into_iter().collect()),
+            progress: Some(&|bytes, total| progress.add_of(bytes, total)),
+        };
+        let verdict = verify::verify(path, &options);
+        progress.finish();
+        let verdict = verdict?;
         context.emit(&verdict, path)?;
         Ok(if verdict.ok { Status::Done } else { Status::Found })
     })

@@ -5,6 +5,7 @@
 use crate::model::{Class, DType};
 
 mod block;
+mod faults;
 mod fp4;
 mod iq;
 mod k;
@@ -16,6 +17,7 @@ pub(crate) mod simd;
 mod small;
 mod ternary;
 
+pub use faults::{Fault, Faults, faults, is_zero};
 pub use number::Number;
 
 /// How the values of a type are read and written. A function takes whole blocks, and an encoder whole rows.

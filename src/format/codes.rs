@@ -70,6 +70,25 @@ codes! {
     GGUF_ORDER "gguf-order" Warning "Tensors are listed in the order of their data.";
     GGUF_TRAILING "gguf-trailing" Warning "The file ends with the last tensor and its padding.";
     GGUF_PADDING "gguf-padding" Note "The last tensor is padded to the alignment.";
+    // What the architecture's table asks for
+    ARCH_UNKNOWN "arch-unknown" Note "The architecture is one that this build has a table of; else its tensors are not checked against it.";
+    ARCH_CONFIG "arch-config" Warning "The hyperparameters that tell the number and shapes of the tensors are there.";
+    ARCH_MISSING "arch-missing" Error "Every tensor that the architecture needs is there: an output matrix too, where it is not tied to the embeddings.";
+    ARCH_SHAPE "arch-shape" Error "A tensor has the shape that the hyperparameters give.";
+    ARCH_EXTRA "arch-extra" Warning "Every tensor is one that the architecture has.";
+    ARCH_ROWS "arch-rows" Error "The token embeddings of a GGUF have a row for each token, and no more.";
+    ARCH_TOKENS "arch-tokens" Warning "Every token of a folder's tokenizer has a row in the embeddings.";
+    ARCH_TIED "arch-tied" Warning "An output matrix that is stored beside embeddings that it is tied to has their values (`--data`).";
+    // The values, with --data
+    DATA_NAN "data-nan" Error "No value is NaN.";
+    DATA_INFINITE "data-infinite" Error "No value is infinite, but in attention masks.";
+    DATA_SCALE "data-scale" Error "No scale of a block is NaN or infinite.";
+    DATA_RANGE "data-range" Error "Every code is one of its type: truth values 0 and 1, TQ2_0 up to 2, scales of NVFP4 without a sign.";
+    DATA_ZERO "data-zero" Warning "A matrix holds more than zeros, which is what parts of a file that never arrived hold.";
+    BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
+    // With --manifest
+    MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";
+    MANIFEST_ENTRY "manifest-entry" Warning "What is in the model is in the manifest, and what is in the manifest is in the model.";
     // Importance matrices of the older form
     IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a name of its own and lies inside the file.";
     // GGUF, several files

@@ -23,6 +23,7 @@ mod mistral;
 mod pieces;
 mod pre;
 mod proto;
+mod size;
 mod special;
 mod spm;
 mod tekken;
@@ -40,6 +41,7 @@ use special::{Sources, Special};
 use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
+pub use size::largest_id;
 pub use write::{ids, write};
 
 /// The file of the tokenizers library.

@@ -2,17 +2,21 @@
 //!
 //! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::Digest;
 
-use crate::base::{Error, Result, limits, text};
+use crate::base::{Result, limits};
 use crate::format::Reader;
 use crate::model::TensorInfo;
+
+mod content;
+mod manifest;
+
+pub use content::hash_content;
+pub use manifest::{Manifest, Outcome, Verdict, label, line_name};
 
 /// How contents are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -123,6 +127,9 @@ pub struct HashReport {
     schema: &'static str,
     /// How they were made.
     pub algorithm: Algorithm,
+    /// Whether they are of what the tensors mean, not of how they are stored: see [`hash_content`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// One a tensor, in the order of the file; none for [`Algorithm::Uuid`].
     pub tensors: Vec<TensorHash>,
     /// Of the bytes of all tensors, one after the other.
@@ -163,6 +170,7 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         .map(|(&algorithm, model)| HashReport {
             schema: "weigh.hash.v1",
             algorithm,
+            content: false,
             tensors: of_tensors(algorithm)
                 .iter()
                 .zip(&mut hashes)
@@ -195,138 +203,6 @@ fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) 
     Ok(hasher.finish())
 }
 
-/// What a manifest says of a hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Verdict {
-    /// The same hash.
-    Ok,
-    /// Another hash.
-    Mismatch,
-    /// No line for it.
-    #[serde(rename = "Not Found")]
-    NotFound,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "Ok",
-            Self::Mismatch => "Mismatch",
-            Self::NotFound => "Not Found",
-        })
-    }
-}
-
-/// The outcome of checking a model against a manifest, as `llama-gguf-hash` judges and names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub enum Outcome {
-    Success,
-    Failure,
-    #[serde(rename = "Manifest Missing Entry")]
-    MissingEntry,
-}
-
-impl Outcome {
-    /// The exit status that `llama-gguf-hash` gives it.
-    pub fn status(self) -> u8 {
-        match self {
-            Self::Success => 0,
-            Self::Failure => 1,
-            Self::MissingEntry => 3,
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Success => "Success",
-            Self::Failure => "Failure",
-            Self::MissingEntry => "Manifest Missing Entry",
-        })
-    }
-}
-
-/// Lines of `ALGORITHM HASH NAME`, where a name is the model's path, for a tensor with `:` and its name behind it.
-#[derive(Debug, Clone, Default)]
-pub struct Manifest {
-    hashes: HashMap<(Algorithm, String), String>,
-}
-
-impl Manifest {
-    /// Reads the lines that are of a known algorithm, and passes over all others. The first line for a name counts.
-    ///
-    /// # Errors
-    /// No line is of a known algorithm.
-    pub fn parse(lines: &str) -> Result<Self> {
-        let mut manifest = Self::default();
-        for line in lines.lines() {
-            let mut words = line.trim_end().splitn(2, char::is_whitespace);
-            let Some(algorithm) = words.next().and_then(Algorithm::from_name) else { continue };
-            let Some((hash, name)) = words.next().and_then(|rest| rest.trim_start().split_once(char::is_whitespace)) else { continue };
-            manifest.hashes.entry((algorithm, file_name_only(name.trim_start()))).or_insert_with(|| hash.to_ascii_lowercase());
-        }
-        if manifest.hashes.is_empty() {
-            let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
-            return Err(Error::malformed(format!("expected lines that start with one of {}, found none", names.join(", "))));
-        }
-        Ok(manifest)
-    }
-
-    /// The strongest algorithm that the manifest has lines of.
-    pub fn strongest(&self) -> Option<Algorithm> {
-        self.algorithms().first().copied()
-    }
-
-    /// The algorithms that the manifest has lines of, the strongest first.
-    pub fn algorithms(&self) -> Vec<Algorithm> {
-        Algorithm::ALL.iter().copied().filter(|&algorithm| self.hashes.keys().any(|(have, _)| *have == algorithm)).collect()
-    }
-
-    /// What the manifest says of a hash of `name`: a line as [`line_name`] makes it. Folders are not compared: a model may have moved.
-    pub fn verdict(&self, algorithm: Algorithm, name: &str, hash: &str) -> Verdict {
-        match self.hashes.get(&(algorithm, file_name_only(name))) {
-            None => Verdict::NotFound,
-            Some(expected) if expected == hash => Verdict::Ok,
-            Some(_) => Verdict::Mismatch,
-        }
-    }
-
-    /// Enters what the manifest says of every hash in a report of the model at `path`, and what comes of it.
-    pub fn judge(&self, path: &Path, report: &mut HashReport) -> Outcome {
-        for tensor in &mut report.tensors {
-            tensor.verdict = Some(self.verdict(report.algorithm, &line_name(path, Some(&tensor.name)), &tensor.hash));
-        }
-        let model = self.verdict(report.algorithm, &line_name(path, None), &report.model);
-        report.model_verdict = Some(model);
-        let any = |verdict| model == verdict || report.tensors.iter().any(|tensor| tensor.verdict == Some(verdict));
-        let outcome = match (any(Verdict::Mismatch), any(Verdict::Ok)) {
-            (true, _) => Outcome::Failure,
-            (false, true) => Outcome::Success,
-            (false, false) => Outcome::MissingEntry,
-        };
-        report.outcome = Some(outcome);
-        outcome
-    }
-}
-
-/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped.
-pub fn line_name(path: &Path, tensor: Option<&str>) -> String {
-    let path = path.to_string_lossy();
-    match tensor {
-        None => text::escape(&path).into_owned(),
-        Some(tensor) => text::escape(&format!("{path}:{tensor}")).into_owned(),
-    }
-}
-
-/// A line's name without the folders of its path. A tensor's name may hold slashes too: those behind the first colon stay.
-fn file_name_only(name: &str) -> String {
-    let path_end = name.find(':').unwrap_or(name.len());
-    let start = name[..path_end].trim_end_matches('/').rfind('/').map_or(0, |slash| slash + 1);
-    name[start..].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,17 +226,5 @@ mod tests {
         let mut hasher = Hasher::new(Algorithm::Uuid);
         hasher.update(b"abc");
         assert_eq!(hasher.finish(), "9f2200fc-45e8-5a39-9535-c3ea5c0e0cef");
-    }
-
-    #[test]
-    fn a_manifest_is_found_by_file_name_and_the_first_line_counts() {
-        let manifest =
-            Manifest::parse("# made by hand\nxxh64     00ff  models/a.gguf:blk/0 x\nxxh64  11 a.gguf:blk/0 x\nsha1  ABCD  a.gguf\n")
-                .unwrap();
-        assert_eq!(manifest.strongest(), Some(Algorithm::Sha1));
-        assert_eq!(manifest.verdict(Algorithm::Xxh64, "/elsewhere/a.gguf:blk/0 x", "00ff"), Verdict::Ok);
-        assert_eq!(manifest.verdict(Algorithm::Xxh64, "b.gguf:blk/0 x", "00ff"), Verdict::NotFound);
-        assert_eq!(manifest.verdict(Algorithm::Sha1, "a.gguf", "abce"), Verdict::Mismatch);
-        assert!(Manifest::parse("md5 00 a.gguf").is_err());
     }
 }

@@ -1,0 +1,25 @@
+//! How many rows of embeddings a tokenizer asks for.
+
+use std::path::Path;
+
+use super::JSON;
+use super::folder::Folder;
+use super::json::TokenizerJson;
+use super::spm;
+use crate::base::Result;
+
+/// The largest id of a token of the folder's tokenizer; none when it has none of a known form.
+///
+/// # Errors
+/// A file of it is not what its name says.
+pub fn largest_id(path: &Path) -> Result<Option<u64>> {
+    let folder = Folder::new(path);
+    if let Some(json) = folder.json::<TokenizerJson>(JSON)? {
+        let added = json.added_tokens.iter().map(|token| token.id);
+        return Ok(json.model.vocab.ids().map(|(_, id)| id).chain(added).max().map(u64::from));
+    }
+    let Some(model) = spm::read_model(folder)? else { return Ok(None) };
+    let added = folder.object("added_tokens.json")?.unwrap_or_default();
+    let added = added.values().filter_map(serde_json::Value::as_u64);
+    Ok((0..model.pieces.len() as u64).chain(added).max())
+}

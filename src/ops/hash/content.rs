@@ -1,0 +1,88 @@
+//! Hashes of what tensors mean, however they are stored: the same in other shards, another order, another container.
+
+use rayon::prelude::*;
+
+use super::{Algorithm, HashReport, Hasher, TensorHash};
+use crate::arch::table::Tables;
+use crate::arch::{self, Step};
+use crate::base::{Error, Result};
+use crate::format::Reader;
+use crate::model::{DType, ElemType};
+use crate::ops::convert::body::Body;
+
+/// How many elements are hashed at a time: a multiple of every block.
+const CHUNK: u64 = 1 << 16;
+
+/// Hashes the canonical form of a model: the tensors of the GGUF that it is or would become, in the order of their names. Each is
+/// hashed as its name, type and dimensions (each as its length in bytes, 64-bit little-endian, and its bytes; dimensions as decimals
+/// joined by `x`, outermost first, without ones at the front), then its values as GGUF stores them. The hash of the model is that of
+/// the tensors' hashes, in hexadecimal digits, one after the other. Tensors that have no place in GGUF do not count. A model of no
+/// known architecture is hashed under its own names.
+///
+/// Tensors are hashed on all threads; `tensors` says whether their hashes are in the report.
+///
+/// # Errors
+/// The values of a tensor cannot be read; the algorithm is [`Algorithm::Uuid`], which is of stored bytes.
+pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
+    if algorithms.contains(&Algorithm::Uuid) {
+        let error = Error::argument("expected an algorithm for the content, found uuid");
+        return Err(error.hint("llama.cpp's identifier is of the stored bytes: sha256, blake3, sha1 or xxh64"));
+    }
+    let mut steps = arch::canonical(reader.model(), tables)?;
+    steps.sort_by(|a, b| a.name.cmp(&b.name));
+    let one = |&algorithm: &Algorithm| {
+        // One tensor at a time: large ones are few.
+        let hashes = steps
+            .par_iter()
+            .with_max_len(1)
+            .map(|step| hash_step(reader, algorithm, step).map_err(|error| error.in_tensor(&step.name)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut whole = Hasher::new(algorithm);
+        hashes.iter().for_each(|hash| whole.update(hash.as_bytes()));
+        let named = steps.iter().zip(hashes).map(|(step, hash)| TensorHash { name: step.name.clone(), hash, verdict: None });
+        Ok(HashReport {
+            schema: "weigh.hash.v1",
+            algorithm,
+            content: true,
+            tensors: if tensors { named.collect() } else { Vec::new() },
+            model: whole.finish(),
+            model_verdict: None,
+            outcome: None,
+        })
+    };
+    algorithms.iter().map(one).collect()
+}
+
+fn hash_step(reader: &Reader, algorithm: Algorithm, step: &Step) -> Result<String> {
+    let mut hasher = Hasher::new(algorithm);
+    let dims: Vec<String> = step.shape.iter().skip_while(|&&dim| dim == 1).map(u64::to_string).collect();
+    for text in [step.name.as_str(), &step.elem.to_string(), &dims.join("x")] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    let body = Body::new(reader, step)?;
+    if let ElemType::Unknown { .. } = body.elem() {
+        hasher.update(body.stored()?);
+        return Ok(hasher.finish());
+    }
+    let elements = step.elements()?;
+    let (mut values, mut bytes) = (Vec::new(), Vec::new());
+    let mut start = 0;
+    while start < elements {
+        let len = CHUNK.min(elements - start);
+        if body.elem() == step.elem {
+            hasher.update(&body.bytes(start, len)?);
+        } else if step.elem == ElemType::Known(DType::F32) {
+            // What GGUF keeps in single precision may be stored in half of it.
+            values.resize(len as usize, 0.0f32);
+            body.values(start, &mut values)?;
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            hasher.update(&bytes);
+        } else {
+            return Err(Error::unsupported(format!("expected {} or F32, found {}", body.elem(), step.elem)));
+        }
+        start += len;
+    }
+    Ok(hasher.finish())
+}

@@ -1,0 +1,204 @@
+//! Manifests: the lines of an earlier run, and what they say of a model.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Algorithm, HashReport};
+use crate::base::{Error, Result, text};
+
+/// What a manifest says of a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// The same hash.
+    Ok,
+    /// Another hash.
+    Mismatch,
+    /// No line for it.
+    #[serde(rename = "Not Found")]
+    NotFound,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "Ok",
+            Self::Mismatch => "Mismatch",
+            Self::NotFound => "Not Found",
+        })
+    }
+}
+
+/// The outcome of checking a model against a manifest, as `llama-gguf-hash` judges and names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub enum Outcome {
+    Success,
+    Failure,
+    #[serde(rename = "Manifest Missing Entry")]
+    MissingEntry,
+}
+
+impl Outcome {
+    /// The exit status that `llama-gguf-hash` gives it.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::MissingEntry => 3,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "Success",
+            Self::Failure => "Failure",
+            Self::MissingEntry => "Manifest Missing Entry",
+        })
+    }
+}
+
+/// What stands before the name of the algorithm in lines of [content](super::content) hashes.
+const CONTENT: &str = "content-";
+
+/// The first word of a line.
+pub fn label(algorithm: Algorithm, content: bool) -> String {
+    format!("{}{algorithm}", if content { CONTENT } else { "" })
+}
+
+/// Lines of `ALGORITHM HASH NAME`, where a name is the model's path, for a tensor with `:` and its name behind it.
+#[derive(Debug, Clone, Default)]
+pub struct Manifest {
+    hashes: HashMap<(Algorithm, bool, String), String>,
+    /// The models that there are content hashes of, by the names of their files.
+    content_of: HashSet<String>,
+}
+
+impl Manifest {
+    /// Reads the lines that are of a known algorithm, and passes over all others. The first line for a name counts.
+    ///
+    /// # Errors
+    /// No line is of a known algorithm.
+    pub fn parse(lines: &str) -> Result<Self> {
+        let mut manifest = Self::default();
+        for line in lines.lines() {
+            let mut words = line.trim_end().splitn(2, char::is_whitespace);
+            let Some(label) = words.next() else { continue };
+            let (content, name) = label.strip_prefix(CONTENT).map_or((false, label), |name| (true, name));
+            let Some(algorithm) = Algorithm::from_name(name) else { continue };
+            let Some((hash, name)) = words.next().and_then(|rest| rest.trim_start().split_once(char::is_whitespace)) else { continue };
+            let name = file_name_only(name.trim_start());
+            if content {
+                manifest.content_of.insert(split_name(&name).0.to_owned());
+            }
+            manifest.hashes.entry((algorithm, content, name)).or_insert_with(|| hash.to_ascii_lowercase());
+        }
+        if manifest.hashes.is_empty() {
+            let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+            return Err(Error::malformed(format!("expected lines that start with one of {}, found none", names.join(", "))));
+        }
+        Ok(manifest)
+    }
+
+    /// Whether all its lines are of content hashes.
+    pub fn is_of_content(&self) -> bool {
+        self.hashes.keys().all(|(_, content, _)| *content)
+    }
+
+    /// Whether there are lines of single tensors.
+    pub fn has_tensors(&self) -> bool {
+        self.hashes.keys().any(|(.., name)| name.contains(':'))
+    }
+
+    /// The algorithms that the manifest has lines of, content hashes or others, the strongest first.
+    pub fn algorithms(&self, content: bool) -> Vec<Algorithm> {
+        let has = |algorithm| self.hashes.keys().any(|(other, of_content, _)| *other == algorithm && *of_content == content);
+        Algorithm::ALL.iter().copied().filter(|&algorithm| has(algorithm)).collect()
+    }
+
+    /// What the manifest says of a hash of `name`: a line as [`line_name`] makes it. Folders are not compared: a model may have moved;
+    /// and for content hashes not even the file's name, where the manifest is of one model, which may have become another format.
+    pub fn verdict(&self, algorithm: Algorithm, content: bool, name: &str, hash: &str) -> Verdict {
+        let mut name = file_name_only(name);
+        if let (true, Some(only), 1) = (content, self.content_of.iter().next(), self.content_of.len()) {
+            name = format!("{only}{}", split_name(&name).1);
+        }
+        match self.hashes.get(&(algorithm, content, name)) {
+            None => Verdict::NotFound,
+            Some(expected) if expected == hash => Verdict::Ok,
+            Some(_) => Verdict::Mismatch,
+        }
+    }
+
+    /// Enters what the manifest says of every hash in a report of the model at `path`, and what comes of it.
+    pub fn judge(&self, path: &Path, report: &mut HashReport) -> Outcome {
+        for tensor in &mut report.tensors {
+            tensor.verdict = Some(self.verdict(report.algorithm, report.content, &line_name(path, Some(&tensor.name)), &tensor.hash));
+        }
+        let model = self.verdict(report.algorithm, report.content, &line_name(path, None), &report.model);
+        report.model_verdict = Some(model);
+        let any = |verdict| model == verdict || report.tensors.iter().any(|tensor| tensor.verdict == Some(verdict));
+        let outcome = match (any(Verdict::Mismatch), any(Verdict::Ok)) {
+            (true, _) => Outcome::Failure,
+            (false, true) => Outcome::Success,
+            (false, false) => Outcome::MissingEntry,
+        };
+        report.outcome = Some(outcome);
+        outcome
+    }
+}
+
+/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped.
+pub fn line_name(path: &Path, tensor: Option<&str>) -> String {
+    let path = path.to_string_lossy();
+    match tensor {
+        None => text::escape(&path).into_owned(),
+        Some(tensor) => text::escape(&format!("{path}:{tensor}")).into_owned(),
+    }
+}
+
+/// A line's name in two: that of the file, and the colon and what follows it.
+fn split_name(name: &str) -> (&str, &str) {
+    name.split_at(name.find(':').unwrap_or(name.len()))
+}
+
+/// A line's name without the folders of its path. A tensor's name may hold slashes too: those behind the first colon stay.
+fn file_name_only(name: &str) -> String {
+    let start = split_name(name).0.trim_end_matches('/').rfind('/').map_or(0, |slash| slash + 1);
+    name[start..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_found_by_file_name_and_the_first_line_counts() {
+        let manifest =
+            Manifest::parse("# made by hand\nxxh64     00ff  models/a.gguf:blk/0 x\nxxh64  11 a.gguf:blk/0 x\nsha1  ABCD  a.gguf\n")
+                .unwrap();
+        assert_eq!(manifest.algorithms(false), [Algorithm::Sha1, Algorithm::Xxh64]);
+        assert_eq!(manifest.verdict(Algorithm::Xxh64, false, "/elsewhere/a.gguf:blk/0 x", "00ff"), Verdict::Ok);
+        assert_eq!(manifest.verdict(Algorithm::Xxh64, false, "b.gguf:blk/0 x", "00ff"), Verdict::NotFound);
+        assert_eq!(manifest.verdict(Algorithm::Sha1, false, "a.gguf", "abce"), Verdict::Mismatch);
+        assert!(Manifest::parse("md5 00 a.gguf").is_err());
+    }
+
+    #[test]
+    fn content_hashes_of_one_model_are_those_of_any_file_that_holds_it() {
+        let lines = "content-sha256  aa  a/model:x\ncontent-sha256  bb  a/model\n";
+        let manifest = Manifest::parse(lines).unwrap();
+        assert!(manifest.is_of_content() && manifest.has_tensors());
+        assert_eq!(manifest.verdict(Algorithm::Sha256, true, "m.gguf:x", "aa"), Verdict::Ok);
+        assert_eq!(manifest.verdict(Algorithm::Sha256, true, "m.gguf", "bc"), Verdict::Mismatch);
+        assert_eq!(manifest.verdict(Algorithm::Sha256, false, "model:x", "aa"), Verdict::NotFound);
+        let two = Manifest::parse(&format!("{lines}content-sha256  cc  b\nsha256 dd b")).unwrap();
+        assert!(!two.is_of_content());
+        assert_eq!(two.verdict(Algorithm::Sha256, true, "m.gguf", "bb"), Verdict::NotFound);
+        assert_eq!(two.verdict(Algorithm::Sha256, true, "x/b", "cc"), Verdict::Ok);
+    }
+}

@@ -1,0 +1,120 @@
+//! `hash --content`: one hash for one model, in whatever files it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use weigh::DType;
+use weigh::arch::table::Tables;
+use weigh::model::Metadata;
+use weigh::ops::convert::{Options, Plan, run};
+use weigh::ops::hash::{Algorithm, HashReport, hash, hash_content};
+
+use crate::build::{tensor, write};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llama-tiny")
+}
+
+fn content(path: &Path) -> HashReport {
+    hash_content(&weigh::open(path).unwrap(), &Tables::default(), &[Algorithm::Sha256], true).unwrap().remove(0)
+}
+
+fn stored(path: &Path) -> String {
+    hash(&weigh::open(path).unwrap(), &[Algorithm::Sha256], false).unwrap().remove(0).model
+}
+
+fn convert(input: &Path, output: &Path, options: &Options) {
+    let reader = weigh::open(input).unwrap();
+    let plan = Plan::new(&reader, output, options).unwrap();
+    run(&reader, &plan, &|_| ()).unwrap();
+}
+
+#[test]
+fn a_folder_and_its_gguf_have_one_hash_and_the_way_back_too() {
+    let at = tempfile::tempdir().unwrap();
+    let (gguf, back) = (at.path().join("m.gguf"), at.path().join("back"));
+    convert(&folder(), &gguf, &Options::default());
+    convert(&gguf, &back, &Options::default());
+    let want = content(&folder());
+    assert!(want.tensors.iter().any(|tensor| tensor.name == "blk.1.attn_q.weight"));
+    assert_eq!(content(&gguf), want);
+    assert_eq!(content(&back), want);
+    assert_ne!(stored(&gguf), stored(&folder()));
+}
+
+#[test]
+fn shards_do_not_change_it() {
+    let at = tempfile::tempdir().unwrap();
+    let (gguf, shards) = (at.path().join("split.gguf"), at.path().join("shards"));
+    let small = Options { shard_bytes: Some(50_000), ..Options::default() };
+    convert(&folder(), &gguf, &small);
+    let first = at.path().join("split-00001-of-00005.gguf");
+    convert(&first, &shards, &small);
+    assert!(shards.join("model.safetensors.index.json").exists());
+    assert_eq!(content(&first), content(&folder()));
+    assert_eq!(content(&shards), content(&folder()));
+}
+
+#[test]
+fn the_order_of_the_file_does_not_change_it_and_anything_else_does() {
+    let at = tempfile::tempdir().unwrap();
+    let hash_of = |id: &str, tensors: &[(&str, DType, &[u64], &[u8])]| {
+        let path = at.path().join(format!("m.{id}"));
+        let tensors: Vec<_> = tensors.iter().map(|(name, dtype, shape, bytes)| tensor(name, *dtype, shape, bytes.to_vec())).collect();
+        write(id, &path, &tensors, &Metadata::new(), None);
+        let model = content(&path).model;
+        fs::remove_file(path).unwrap();
+        model
+    };
+    let a: (&str, DType, &[u64], &[u8]) = ("a", DType::F16, &[2, 1], &[1, 2, 3, 4]);
+    let b: (&str, DType, &[u64], &[u8]) = ("b", DType::I8, &[4], &[5, 6, 7, 8]);
+    let want = hash_of("gguf", &[a, b]);
+    for id in ["gguf", "safetensors"] {
+        assert_eq!(hash_of(id, &[a, b]), want);
+        assert_eq!(hash_of(id, &[b, a]), want);
+        let others: [(&str, DType, &[u64], &[u8]); 4] = [
+            ("c", DType::F16, &[2, 1], &[1, 2, 3, 4]),
+            ("a", DType::BF16, &[2, 1], &[1, 2, 3, 4]),
+            ("a", DType::F16, &[2], &[1, 2, 3, 4]),
+            ("a", DType::F16, &[2, 1], &[1, 2, 3, 5]),
+        ];
+        others.iter().for_each(|other| assert_ne!(hash_of(id, &[*other, b]), want, "{other:?}"));
+    }
+}
+
+#[test]
+fn one_bit_of_any_tensor_changes_it() {
+    let at = tempfile::tempdir().unwrap();
+    let path = at.path().join("m.gguf");
+    convert(&folder(), &path, &Options::default());
+    let (want, good) = (content(&path), fs::read(&path).unwrap());
+    let tensors = weigh::open(&path).unwrap().model().tensors.clone();
+    for tensor in &tensors {
+        let mut bytes = good.clone();
+        bytes[(tensor.offset_bytes + tensor.len_bytes.unwrap() - 1) as usize] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let found = content(&path);
+        assert_ne!(found.model, want.model);
+        let changed: Vec<_> = found.tensors.iter().zip(&want.tensors).filter(|(a, b)| a != b).map(|(a, _)| &a.name).collect();
+        assert_eq!(changed, [&tensor.name]);
+    }
+}
+
+#[test]
+fn lines_say_that_they_are_of_content_and_are_checked_across_formats() {
+    let at = tempfile::tempdir().unwrap();
+    convert(&folder(), &at.path().join("m.gguf"), &Options::default());
+    let weigh = |args: &[&str]| {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_weigh")).args(args).current_dir(at.path()).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    let folder = folder();
+    let (status, lines) = weigh(&["hash", "--content", folder.to_str().unwrap()]);
+    assert_eq!(status, Some(0));
+    assert!(lines.lines().all(|line| line.starts_with("content-sha256  ")), "{lines}");
+    fs::write(at.path().join("manifest"), lines).unwrap();
+    let (status, said) = weigh(&["hash", "m.gguf", "--content", "--check", "manifest"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(weigh(&["verify", "m.gguf", "--manifest", "manifest"]).0, Some(0));
+    assert_eq!(weigh(&["hash", "m.gguf", "--content", "--algorithm", "uuid"]).0, Some(2));
+}
