@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use crate::base::readback::Written;
 use crate::base::signals::{self, Guard};
-use crate::base::{Error, Result};
-
-/// How the name of a temporary file starts. Short: a target with the longest possible name must not fail.
-const TEMPORARY_PREFIX: &str = ".weigh-";
+use crate::base::{Error, Result, stale};
 
 /// Bytes that are collected before they go to the system. Larger writes go there directly.
 const BUFFER_BYTES: usize = 1 << 18;
@@ -37,6 +35,10 @@ pub struct Output {
     written: Vec<Option<Temporary>>,
     /// Folders that were made for the targets, outermost first; removed again if nothing is committed.
     folders: Vec<PathBuf>,
+    /// Whether files are read back before they get their names.
+    read_back: bool,
+    /// The locks on the targets' folders, by which others know that the temporary files there are in use.
+    locks: Vec<File>,
 }
 
 /// A file under its temporary name. Dropping it removes the file.
@@ -56,11 +58,14 @@ pub struct OutFile {
     target: PathBuf,
     position: u64,
     bytes: u64,
+    /// What was written, where it is to be read back.
+    written: Option<Written>,
 }
 
 impl Output {
     /// Checks everything that can be checked before the first byte: no target is there already (unless `force`), none is one of
-    /// the `inputs` (through links either), the folders are there or can be made, and the disk has room for all.
+    /// the `inputs` (through links either), the folders are there or can be made, and the disk has room for all. Temporary files that
+    /// a killed run left in the folders are removed.
     ///
     /// # Errors
     /// One of these is not so; nothing was written.
@@ -68,11 +73,18 @@ impl Output {
         for target in &targets {
             check_target(&target.path, force, inputs)?;
         }
-        let mut output = Self { force, targets, written: Vec::new(), folders: Vec::new() };
+        let mut output = Self { force, targets, written: Vec::new(), folders: Vec::new(), read_back: false, locks: Vec::new() };
         output.written.resize_with(output.targets.len(), || None);
         output.make_folders()?;
+        output.locks = folders(&output.targets).into_iter().filter_map(stale::claim).collect();
         output.check_space()?;
         Ok(output)
+    }
+
+    /// Whether files that are created from here on are read back from the disk before they get their names, and compared with what was
+    /// written.
+    pub fn read_back(&mut self, wanted: bool) {
+        self.read_back = wanted;
     }
 
     /// The files, in the order in which they will appear.
@@ -90,7 +102,7 @@ impl Output {
             _ => return Err(Error::argument(format!("expected one of {} output files, found number {index}", self.targets.len()))),
         };
         let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY_PREFIX).rand_bytes(8);
+        builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -110,20 +122,25 @@ impl Output {
             target: target.path.clone(),
             position: 0,
             bytes: target.bytes,
+            written: self.read_back.then(Written::default),
         })
     }
 
-    /// Ends a file: it has its whole length, and its data is on the disk.
+    /// Ends a file: it has its whole length, and its data is on the disk; where it is [read back](Output::read_back), it is what was
+    /// written.
     ///
     /// # Errors
-    /// Bytes are missing; or the system could not write them.
+    /// Bytes are missing, or others than were written; or the system could not write them.
     pub fn seal(&mut self, file: OutFile) -> Result<()> {
-        let OutFile { file, index, target, position, bytes } = file;
+        let OutFile { file, index, target, position, bytes, written } = file;
         if position != bytes {
             return Err(Error::argument(format!("expected {bytes} bytes to be written, found {position}")).in_file(&target));
         }
         let file = file.into_inner().map_err(|error| write_error(&target, error.into_error()))?;
         file.sync_all().map_err(|error| Error::io("cannot sync", &target, error))?;
+        if let Some(written) = written {
+            written.compare(&file, bytes, &target)?;
+        }
         if let Some(Some(temporary)) = self.written.get_mut(index) {
             temporary.sealed = true;
         }
@@ -177,7 +194,7 @@ impl Output {
         }
         drop(held);
         drop(guards);
-        let mut folders: Vec<&Path> = self.targets.iter().map(|target| parent(&target.path)).collect();
+        let mut folders = folders(&self.targets);
         folders.extend(self.folders.iter().map(|folder| parent(folder)));
         folders.sort_unstable();
         folders.dedup();
@@ -259,6 +276,7 @@ impl OutFile {
         if end > self.bytes {
             return Err(Error::argument(format!("expected {} bytes in all, found {end} or more", self.bytes)).in_file(&self.target));
         }
+        self.note(self.position, bytes);
         self.file.write_all(bytes).map_err(|error| write_error(&self.target, error))?;
         self.position = end;
         Ok(())
@@ -285,6 +303,7 @@ impl OutFile {
             let message = format!("expected a place in the {} bytes of the file, found {} bytes at {at}", self.position, bytes.len());
             return Err(Error::argument(message).in_file(&self.target));
         }
+        self.note(at, bytes);
         write_all_at(self.file.get_ref(), bytes, at).map_err(|error| write_error(&self.target, error))
     }
 
@@ -299,7 +318,14 @@ impl OutFile {
         } else {
             0
         };
+        self.note(at, bytes.get(..copied).unwrap_or_default());
         self.write_at(at.saturating_add(copied as u64), bytes.get(copied..).unwrap_or_default())
+    }
+
+    fn note(&self, at: u64, bytes: &[u8]) {
+        if let Some(written) = &self.written {
+            written.add(at, bytes);
+        }
     }
 
     /// Brings what was written so far onto the disk. While other threads go on writing, this keeps the disk busy, so that little is left
@@ -377,6 +403,14 @@ fn parent(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
+}
+
+/// The folders of the targets, each once.
+fn folders(targets: &[Target]) -> Vec<&Path> {
+    let mut folders: Vec<&Path> = targets.iter().map(|target| parent(&target.path)).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
 }
 
 fn check_target(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
@@ -459,6 +493,32 @@ mod tests {
         output.seal(file).unwrap();
         output.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"h\0x1yz");
+    }
+
+    #[test]
+    fn bytes_that_change_between_writing_and_naming_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for fault in [false, true] {
+            let mut output = Output::begin(vec![target(path.clone(), 9000)], true, &[]).unwrap();
+            output.read_back(true);
+            let mut file = output.create(0).unwrap();
+            file.put(b"header").unwrap();
+            file.reserve().unwrap();
+            file.write_at(8000, &[7; 1000]).unwrap();
+            file.copy_at(100, file.file.get_ref(), 0, b"header").unwrap();
+            if fault {
+                write_all_at(file.file.get_ref(), b"8", 8500).unwrap();
+                let error = output.seal(file).unwrap_err();
+                assert_eq!((error.offset(), error.kind()), (Some(8000), crate::base::ErrorKind::Malformed));
+                assert!(output.commit().is_err());
+                assert_eq!(fs::read(&path).unwrap()[8500], 7, "the old file stays");
+            } else {
+                output.seal(file).unwrap();
+                output.commit().unwrap();
+            }
+        }
+        assert_eq!(names(folder.path()), ["a"]);
     }
 
     #[test]

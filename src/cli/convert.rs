@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Replace an output that is there already
     #[arg(long)]
     force: bool,
+    /// Read back what was written, and compare it before it gets its name
+    #[arg(long)]
+    verify: bool,
     /// Split the output into files of at most so many bytes: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE")]
     shard_size: Option<String>,
@@ -115,6 +118,7 @@ impl Args {
             allow_requantize: quantise.allow_requantize,
             shard_bytes: self.shard_size.as_deref().map(size).transpose()?,
             force: self.force,
+            verify: self.verify,
             pre: self.pre.clone(),
             merge_scores: self.merge_scores,
             arch_table: self.arch_table.clone(),
@@ -298,7 +302,8 @@ impl ConvertReport {
         };
         let verb = if self.dry_run { "would write" } else { "wrote" };
         let tensors = units::grouped(self.tensors.len() as u64);
-        format!("{verb} {files}: {tensors} tensors, {} -> {}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
+        let verified = if self.verified { ", read back and compared" } else { "" };
+        format!("{verb} {files}: {tensors} tensors, {} -> {}{verified}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
     }
 }
 

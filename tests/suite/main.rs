@@ -14,6 +14,7 @@ mod fuzz;
 mod golden;
 mod hostile;
 mod json_shapes;
+mod kills;
 mod lora;
 mod packed;
 mod readme;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub lacks_imatrix: Option<String>,
     /// What is there may be replaced.
     pub force: bool,
+    /// What was written is read back and compared before it gets its name.
+    pub verify: bool,
     /// Values that overflow or vanish are an error.
     pub strict: bool,
     /// Figures on what quantising costs are wanted.
@@ -84,6 +86,7 @@ impl Plan {
             imatrix,
             lacks_imatrix: decided.lacks_imatrix,
             force: options.force,
+            verify: options.verify,
             strict: options.strict,
             quality: !options.no_quality,
         })

@@ -19,6 +19,8 @@ pub struct ConvertReport {
     pub schema: &'static str,
     /// Whether nothing was written.
     pub dry_run: bool,
+    /// Whether what was written was read back and compared.
+    pub verified: bool,
     /// The format of the output.
     pub format: &'static str,
     /// The files written, the index last.
@@ -149,6 +151,7 @@ impl ConvertReport {
         Ok(Self {
             schema: "weigh.convert.v1",
             dry_run: true,
+            verified: false,
             format: plan.format.id,
             output,
             tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,

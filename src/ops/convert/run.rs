@@ -67,6 +67,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         .collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
     let mut output = Output::begin(targets, plan.force, &inputs(reader, plan))?;
+    output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
         output.write(index, content.bytes())?;
     }
@@ -93,6 +94,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         return Err(lossy.strict());
     }
     output.commit()?;
+    report.verified = plan.verify;
     plan.remove_stale()?;
     report.quality = all.quality();
     Ok(report)
