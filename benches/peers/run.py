@@ -286,14 +286,16 @@ def main():
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be given several times")
     parser.add_argument("--only", help="jobs whose name contains this")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--weigh", type=pathlib.Path, help="measure this program instead of building one")
     parser.add_argument("--lock", help="a file that is locked while something is timed, where others measure on the same machine")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(HERE))
     import tables
-    sh("cargo build --release --examples --bins -q", cwd=ROOT)
-    weigh = str(ROOT / "target" / "release" / "weigh")
+    if arguments.weigh is None:
+        sh("cargo build --release --examples --bins -q", cwd=ROOT)
+    weigh = str((arguments.weigh or ROOT / "target" / "release" / "weigh").resolve())
     peers = Peers(work)
     record = tables.load()
     record["machine"] = machine(weigh, peers)
