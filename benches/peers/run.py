@@ -81,6 +81,8 @@ def peak_anonymous(command: str) -> float:
         except (FileNotFoundError, ProcessLookupError):
             break
         time.sleep(0.002)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
     return peak / 1024
 
 
