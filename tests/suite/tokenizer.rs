@@ -362,13 +362,13 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
         (&[], json!({}), Kind::Bert, "expected a tokenizer in tokenizer.json or vocab.txt"),
         (&bad_model, json!({}), Kind::Llama, "tokenizer.model: byte 9: expected a protobuf field"),
         (&past, json!({"vocab_size": 3}), Kind::Bpe, "expected token ids below the vocabulary size of 3"),
-        (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 16777216 tokens"),
+        (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 2097152 tokens"),
         (&past, json!({"bos_token_id": -1}), Kind::Bpe, "config.json: expected bos_token_id of 0"),
         (&decoder, json!({}), Kind::Bpe, "tokenizer_config.json: expected added_tokens_decoder"),
         (&merges, json!({}), Kind::Bpe, "a merge of fewer than two parts"),
         (&[("tokenizer.json", json!("{"))], json!({}), Kind::Bpe, "tokenizer.json: expected JSON"),
         (&[("tokenizer_config.json", json!([1]))], json!({}), Kind::Bpe, "tokenizer_config.json: expected one JSON object"),
-        (&[("tokenizer.json", hole)], json!({}), Kind::Llama, "expected at most 16777216 tokens"),
+        (&[("tokenizer.json", hole)], json!({}), Kind::Llama, "expected at most 2097152 tokens"),
     ];
     for (files, config, kind, expected) in cases {
         let error = read(files, config, kind).unwrap_err().to_string();
