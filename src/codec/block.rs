@@ -7,6 +7,8 @@ use crate::model::DType;
 /// How whole blocks of a type are read and written. Everything here and below it is inlined, so that it is compiled for the
 /// instruction set of the lanes.
 pub(super) trait Coding {
+    /// Whether each value is stored by itself, so that a NaN of it may be any.
+    const KEEPS_NAN: bool = false;
     /// Decodes whole blocks.
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]);
     /// Encodes one row. Importance weights, if any, are as many as the values.
@@ -46,7 +48,7 @@ fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
     debug_assert!(importance.is_none_or(|importance| importance.len() == values.len()));
     // Which of two NaN comes of an operation is up to the processor, and low bits of it become codes: there may be but one.
     let plain: Vec<f32>;
-    let values = if values.iter().fold(false, |any, value| any | value.is_nan()) {
+    let values = if !C::KEEPS_NAN && values.iter().fold(false, |any, value| any | value.is_nan()) {
         plain = values.iter().map(|value| if value.is_nan() { f32::NAN } else { *value }).collect();
         &plain
     } else {

@@ -75,6 +75,8 @@ pub(super) fn f32_to_bf16(value: f32) -> u16 {
 struct Half;
 
 impl Coding for Half {
+    const KEEPS_NAN: bool = true;
+
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
@@ -106,6 +108,8 @@ impl Coding for Half {
 struct UpperHalf;
 
 impl Coding for UpperHalf {
+    const KEEPS_NAN: bool = true;
+
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
