@@ -71,7 +71,8 @@ pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
         config.set("rope_local_base_freq", theta);
     }
     let Some(kind @ ("linear" | "yarn")) = get("scaling.type").and_then(Value::as_str) else { return };
-    let mut scaling = serde_json::Map::new();
+    // What the family's table says of it stays.
+    let mut scaling = config.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
     scaling.insert("rope_type".to_owned(), json!(kind));
     if let Some(factor) = number("scaling.factor") {
         scaling.insert("factor".to_owned(), factor);

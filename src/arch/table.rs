@@ -37,6 +37,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("smollm3", include_str!("tables/smollm3.toml")),
     ("command-r", include_str!("tables/command-r.toml")),
     ("deepseek2", include_str!("tables/deepseek2.toml")),
+    ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
 ];
 

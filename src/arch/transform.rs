@@ -26,6 +26,8 @@ pub enum Transform {
     GroupedQkv(u64, u64),
     /// `split_mla(nope, v)`: for each head the rows that make keys, transposed, and those that make values (DeepSeek's `kv_b_proj`).
     SplitMla(u64, u64),
+    /// `split_columns`: even and odd columns of each plane, transposed, become tensors of their own (the experts of gpt-oss).
+    SplitColumns,
     /// `transpose`: the last two dimensions change places.
     Transpose,
 }
@@ -63,6 +65,7 @@ impl Transform {
             ("split_alternate", []) => Self::SplitAlternate,
             ("grouped_qkv", [heads, kv_heads]) => Self::GroupedQkv(count(heads)?, count(kv_heads)?),
             ("split_mla", [nope, v]) => Self::SplitMla(count(nope)?, count(v)?),
+            ("split_columns", []) => Self::SplitColumns,
             ("transpose", []) => Self::Transpose,
             _ => return Err(Error::argument(format!("expected a known transform, found {text}"))),
         })
@@ -72,7 +75,7 @@ impl Transform {
     pub fn outputs(&self) -> usize {
         match self {
             Self::SplitRows(sizes) => sizes.len(),
-            Self::SplitAlternate | Self::SplitMla(..) => 2,
+            Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) => 2,
             _ => 1,
         }
     }
@@ -94,16 +97,10 @@ impl Transform {
             }
             Self::Add(number) => vec![Shaped { origin: origin.then(Step::Add(*number))?, shape }],
             Self::SplitRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
-            Self::SplitAlternate => {
-                let (origin, axis) = alternating(origin, &shape)?;
-                let half = halved(&shape, axis)?;
-                [0, 1]
-                    .into_iter()
-                    .map(|start| {
-                        let origin = origin.clone().then(Step::TakeRows { start, len: 1, of: 2 })?;
-                        Ok(Shaped { origin, shape: half.clone() })
-                    })
-                    .collect::<Result<_>>()?
+            Self::SplitAlternate => alternate(origin, &shape)?,
+            Self::SplitColumns => {
+                let turned = transposed(origin, shape)?;
+                alternate(turned.origin, &turned.shape)?
             }
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
@@ -132,6 +129,10 @@ impl Transform {
         match self {
             Self::SplitRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
             Self::SplitAlternate => return interleaved(sources).map(|joined| vec![joined]),
+            Self::SplitColumns => {
+                let Shaped { origin, shape } = interleaved(sources)?;
+                return transposed(origin, shape).map(|turned| vec![turned]);
+            }
             Self::SplitMla(nope, v) => return join_mla(sources, *nope, *v).map(|joined| vec![joined]),
             _ => {}
         }
@@ -262,6 +263,14 @@ fn alternating(origin: Origin, shape: &[u64]) -> Result<(Origin, usize)> {
         1 | 2 => Ok((origin.by_element()?, shape.len() - 1)),
         _ => Err(misfit("at most 3 dimensions", shape)),
     }
+}
+
+/// Even rows and odd rows.
+fn alternate(origin: Origin, shape: &[u64]) -> Result<Vec<Shaped>> {
+    let (origin, axis) = alternating(origin, shape)?;
+    let half = halved(shape, axis)?;
+    let take = |start| Ok(Shaped { origin: origin.clone().then(Step::TakeRows { start, len: 1, of: 2 })?, shape: half.clone() });
+    Ok(vec![take(0)?, take(1)?])
 }
 
 fn halved(shape: &[u64], axis: usize) -> Result<Vec<u64>> {
