@@ -99,6 +99,104 @@ fn a_limit_on_file_sizes_is_an_error() {
 }
 
 #[test]
+fn a_disk_that_is_too_small_is_an_error_before_the_first_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    // A disk of its own in a namespace of its own, where the system lets one be made; otherwise a path below a file, which no disk holds.
+    let limit =
+        "mkdir small && unshare -rm true 2>/dev/null || { rmdir small; touch small; exec \"$0\" convert in.safetensors small/out.gguf; }
+        exec unshare -rm sh -c 'mount -t tmpfs -o size=512k none small && \"$0\" convert in.safetensors small/out.gguf --keep-names; \
+            status=$?; ls -A small >&2; exit $status' \"$0\"";
+    let out = convert_under(limit, folder.path());
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("bytes of free space") || said.contains("small"), "{said}");
+    assert!(!said.contains("\nout.gguf") && !said.contains(".weigh-"), "{said}");
+}
+
+/// `weigh` as a user who is not root, for whom permissions count.
+fn as_nobody(folder: &Path, args: &[&str]) -> std::process::Output {
+    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    let mut command = if root {
+        // Nobody need not be able to reach the folder that the program was built in.
+        fs::copy(env!("CARGO_BIN_EXE_weigh"), folder.join("weigh")).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups"]).arg(folder.join("weigh"));
+        command
+    } else {
+        Command::new(env!("CARGO_BIN_EXE_weigh"))
+    };
+    command.args(args).current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn a_folder_that_must_not_be_written_is_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    convert_under("true", at);
+    fs::create_dir(at.join("locked")).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(at.join("locked"), fs::Permissions::from_mode(0o555)).unwrap();
+    for out in ["locked/out.gguf", "locked/new/out.gguf"] {
+        let run = as_nobody(at, &["convert", "in.safetensors", out, "--keep-names"]);
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code() == Some(2) && said.contains("Permission denied") && said.contains("locked"), "{said}");
+    }
+    assert!(names(&at.join("locked")).is_empty());
+}
+
+#[test]
+fn a_file_that_must_not_be_written_is_not_edited_in_its_place() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    convert_under("true", at);
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+    let edit = ["meta", "out.gguf", "set", "general.name=string:x", "--in-place"];
+    fs::set_permissions(at.join("out.gguf"), fs::Permissions::from_mode(0o444)).unwrap();
+    let before = fs::read(at.join("out.gguf")).unwrap();
+    let run = as_nobody(at, &edit);
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(2) && said.contains("Permission denied"), "{said}");
+    assert_eq!(fs::read(at.join("out.gguf")).unwrap(), before);
+    assert!(names(at).iter().all(|name| !name.starts_with(".weigh-")));
+}
+
+#[test]
+fn an_old_file_stays_without_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    convert_under("true", at);
+    fs::write(at.join("out.gguf"), "untouched").unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_weigh"))
+        .args(["convert", "in.safetensors", "out.gguf", "--keep-names"])
+        .current_dir(at)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.code() == Some(2) && said.contains("there already") && said.contains("--force"), "{said}");
+    assert_eq!(fs::read(at.join("out.gguf")).unwrap(), b"untouched");
+    assert_eq!(names(at), ["in.safetensors", "out.gguf"]);
+}
+
+#[test]
+fn what_was_written_is_read_back_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    convert_under("true", at);
+    for (input, args) in [("in.safetensors", &["--keep-names"][..]), ("in.safetensors", &["--keep-names", "--type", "F16"])] {
+        let run = Command::new(env!("CARGO_BIN_EXE_weigh"))
+            .args(["convert", input, "out.gguf", "--force", "--verify"])
+            .args(args)
+            .current_dir(at)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stdout).unwrap();
+        assert!(run.status.success() && said.contains("read back and compared"), "{said}");
+    }
+}
+
+#[test]
 fn an_input_is_not_overwritten_even_by_force() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
