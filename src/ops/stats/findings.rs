@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::TensorStats;
-use crate::base::Error;
 use crate::base::finding::{Finding, Severity};
+use crate::base::{Error, units};
 
 /// A row is an outlier when its largest magnitude is this many times the median row's.
 pub const OUTLIER_ROWS: f64 = 20.0;
@@ -118,7 +118,7 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
             let median = scales[scales.len() / 2];
             let ratio = scale / median;
             if median > 0.0 && *scale > 0.0 && !(1.0 / FAR_SCALE..=FAR_SCALE).contains(&ratio) {
-                let message = format!("root mean square {scale:.3e}, {ratio:.2} times that of the layers around");
+                let message = format!("root mean square {}, {ratio:.2} times that of the layers around", units::general(*scale, 4));
                 let error = Error::malformed(message).in_tensor(&stats.name);
                 found.push(Finding { severity: Severity::Note, ..Finding::from_error("stats-scale", &error) });
             }
