@@ -29,14 +29,19 @@ impl Sums {
     pub(in crate::ops) fn of_whole(old: &[i128], new: &[i128]) -> Self {
         let mut all = Self { count: old.len() as u64, ..Self::default() };
         for (&x, &y) in old.iter().zip(new) {
-            let (error, x, y) = ((y - x) as f64, x as f64, y as f64);
-            all.old += x * x;
-            all.new += y * y;
-            all.both += x * y;
-            all.error += error * error;
-            all.largest = all.largest.max(error.abs());
+            all.add(x as f64, y as f64, (y - x) as f64);
         }
         all
+    }
+
+    /// Adds one pair of values and the difference of both.
+    #[inline(always)]
+    fn add(&mut self, old: f64, new: f64, error: f64) {
+        self.old += old * old;
+        self.new += new * new;
+        self.both += old * new;
+        self.error += error * error;
+        self.largest = self.largest.max(error.abs());
     }
 
     /// Whether every difference is a finite number.
@@ -114,12 +119,7 @@ impl<T: Widen> Kernel for Summing<'_, T> {
         };
         for (x, y) in old_rest.iter().zip(new_rest) {
             let (x, y) = (x.wide(), y.wide());
-            let error = y - x;
-            all.old += x * x;
-            all.new += y * y;
-            all.both += x * y;
-            all.error += error * error;
-            all.largest = all.largest.max(error.abs());
+            all.add(x, y, y - x);
         }
         all
     }
