@@ -1,7 +1,7 @@
 //! Files and folders, opened and read within bounds.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, limits};
@@ -25,6 +25,14 @@ pub fn open_regular(path: &Path) -> Result<File> {
         return Err(Error::argument(format!("expected a regular file, found {found}")).in_file(path));
     }
     Ok(file)
+}
+
+/// The folder that holds `path`; never the empty path.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// The entries of a folder, sorted.
@@ -52,4 +60,39 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         let at = error.utf8_error().valid_up_to() as u64;
         Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
     })
+}
+
+/// Reads the bytes at a place of a file.
+#[cfg(unix)]
+pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// Writes bytes at a place of a file.
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(not(unix))]
+pub(super) fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let _held = seek(file, at)?;
+    file.read_exact(bytes)
+}
+
+#[cfg(not(unix))]
+pub(super) fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    use std::io::Write;
+    let _held = seek(file, at)?;
+    file.write_all(bytes)
+}
+
+/// Where the position belongs to the file, only one thread may use it at a time.
+#[cfg(not(unix))]
+fn seek(mut file: &File, at: u64) -> io::Result<std::sync::MutexGuard<'static, ()>> {
+    use std::io::Seek;
+    static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let held = POSITION.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    file.seek(io::SeekFrom::Start(at))?;
+    Ok(held)
 }

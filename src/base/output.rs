@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use crate::base::file::{parent, write_all_at};
 use crate::base::readback::Written;
 use crate::base::signals::{self, Guard};
 use crate::base::{Error, Result, stale};
@@ -374,35 +375,12 @@ fn copy_in_kernel(_: &File, _: u64, _: &File, _: u64, _: usize) -> usize {
     0
 }
 
-#[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-/// Where the position belongs to the file, only one thread may use it at a time.
-#[cfg(not(unix))]
-fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    use std::io::Seek;
-    static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _held = POSITION.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    file.seek(io::SeekFrom::Start(at))?;
-    file.write_all(bytes)
-}
-
 fn write_error(target: &Path, error: io::Error) -> Error {
     Error::io("cannot write", target, error)
 }
 
 fn exists(target: &Path) -> Error {
     Error::argument("expected a new file, found one that is there already").in_file(target).hint("--force replaces it")
-}
-
-/// The folder that holds `path`; never the empty path.
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// The folders of the targets, each once.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
+use crate::base::file::read_exact_at;
 use crate::base::{Error, Result, limits};
 
 /// The pieces that were written so far.
@@ -81,21 +82,6 @@ fn read(file: &File, mut at: u64, mut len: u64, mut each: impl FnMut(&[u8])) -> 
         (at, len) = (at + step as u64, len - step as u64);
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
-}
-
-/// Where the position belongs to the file, only one thread may use it at a time.
-#[cfg(not(unix))]
-fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
-    use std::io::{Read, Seek};
-    static POSITION: Mutex<()> = Mutex::new(());
-    let _held = POSITION.lock().unwrap_or_else(PoisonError::into_inner);
-    file.seek(io::SeekFrom::Start(at))?;
-    file.read_exact(bytes)
 }
 
 #[cfg(test)]

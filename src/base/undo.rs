@@ -29,7 +29,7 @@ pub fn overwrite_start(path: &Path, new: &[u8]) -> Result<()> {
     lock(path, &file)?;
     let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
     let mut old = vec![0; new.len()];
-    read_start(&file, &mut old).map_err(|error| Error::io("cannot read", path, error))?;
+    file::read_exact_at(&file, &mut old, 0).map_err(|error| Error::io("cannot read", path, error))?;
     let copy = copy_path(path, &found);
     let bytes = pack(found.len(), &old);
     let mut output = Output::begin(vec![Target { path: copy.clone(), bytes: bytes.len() as u64 }], false, &[])?;
@@ -133,29 +133,8 @@ fn copy_path(path: &Path, _: &fs::Metadata) -> PathBuf {
     path.with_file_name(name)
 }
 
-#[cfg(unix)]
-fn read_start(file: &File, bytes: &mut [u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, 0)
-}
-
-#[cfg(unix)]
 fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, 0)?;
-    file.sync_all()
-}
-
-#[cfg(not(unix))]
-fn read_start(mut file: &File, bytes: &mut [u8]) -> io::Result<()> {
-    use std::io::Seek;
-    file.rewind()?;
-    file.read_exact(bytes)
-}
-
-#[cfg(not(unix))]
-fn write_start(mut file: &File, bytes: &[u8]) -> io::Result<()> {
-    use std::io::{Seek, Write};
-    file.rewind()?;
-    file.write_all(bytes)?;
+    file::write_all_at(file, bytes, 0)?;
     file.sync_all()
 }
 

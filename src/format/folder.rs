@@ -2,21 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::file::{entries, read_text};
+use crate::base::file::{entries, parent, read_text};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::PartName;
 use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
-
-/// The folder that holds `path`; never the empty path.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
 
 /// Says what a file is when it is something else than weights.
 pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
+use crate::base::file;
 use crate::base::finding::Findings;
 use crate::base::mmap::Map;
 use crate::base::{Error, ErrorKind, Result, num};
@@ -151,7 +152,7 @@ fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
     if reader.model.format == gguf::FORMAT.id {
         template::check_metadata(&reader.model.metadata, file, findings);
     } else {
-        template::check_folder(folder::parent(file), findings);
+        template::check_folder(file::parent(file), findings);
     }
 }
 

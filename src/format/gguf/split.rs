@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
@@ -42,7 +43,7 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
     let mut parts = Vec::new();
     for no in 1..=keys.count {
         let part = if no == name.no { named.take().map(Ok) } else { None };
-        let part = part.unwrap_or_else(|| read_part(&folder::parent(path).join(name.file_of(no)), findings));
+        let part = part.unwrap_or_else(|| read_part(&file::parent(path).join(name.file_of(no)), findings));
         match part.and_then(|part| check_part(&part, no, &keys, findings).map(|()| part)) {
             Ok(part) => parts.push(part),
             // Already among the findings; the other parts can still be looked at.

@@ -32,7 +32,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     let text = file::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
-    let folder = folder::parent(path);
+    let folder = file::parent(path);
     // Shards in the order of their names, which is that of their numbers.
     let mut files: Vec<&str> = index.weight_map.iter().map(|(_, file)| file.as_ref()).collect();
     files.dedup(); // most follow their like
@@ -72,7 +72,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
 /// The files that the index beside `path` names, if it names `path` among them: the index's own path.
 pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
-    let folder = folder::parent(path);
+    let folder = file::parent(path);
     let mut indexes: Vec<PathBuf> = file::entries(folder)
         .ok()?
         .into_iter()

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
 use crate::format::set::{Conflict, Part, PartName, join, read_beside};
-use crate::format::{Format, Reader, codes, folder};
+use crate::format::{Format, Reader, codes};
 
 mod edit;
 mod index;
@@ -67,7 +68,7 @@ fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
 /// Reads all files of a numbered set without an index; if one is missing, the one that was named by itself.
 fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = named.path();
-    let folder = folder::parent(path);
+    let folder = file::parent(path);
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
     let missing = files.iter().filter(|file| !file.is_file()).count();
     if missing > 0 {
