@@ -228,9 +228,7 @@ impl Check<'_, '_> {
             Err(error) if error.kind() == ErrorKind::Unsupported => None,
             Err(error) => Some((first, error.message().to_owned())),
             Ok(made) => {
-                // Dimensions of one are written by some and left out by others.
-                let squeezed = |shape: &[u64]| shape.iter().copied().filter(|&dim| dim != 1).collect::<Vec<_>>();
-                let other = made.iter().find(|made| squeezed(&made.shape) != squeezed(wanted))?;
+                let other = made.iter().find(|made| num::squeezed(&made.shape) != num::squeezed(wanted))?;
                 Some((first, wrong_shape(wanted, &other.shape)))
             }
         }

@@ -42,6 +42,11 @@ pub fn to_usize(value: u64, what: &str) -> Result<usize> {
     usize::try_from(value).map_err(|_| Error::limit(format!("expected {what} that this machine can address, found {value}")))
 }
 
+/// The dimensions that are not 1: formats differ in whether they keep those.
+pub fn squeezed(shape: &[u64]) -> Vec<u64> {
+    shape.iter().copied().filter(|&dim| dim != 1).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

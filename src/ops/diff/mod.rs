@@ -1,8 +1,9 @@
 //! Two models compared: names, shapes, types, metadata, values.
 //!
 //! Tensors are matched by canonical name. Where one side is a Hugging Face folder and the other a GGUF, the folder is seen as the GGUF
-//! that it would become, so that names, layouts and keys meet. Adapters are seen as their updates, or as what they make of a model. Both sides are streamed: equal bytes are told without decoding; what
-//! differs is decoded in fixed chunks, whose sums are joined in order.
+//! that it would become, so that names, layouts and keys meet. Adapters are seen as their updates, or as what they make of a model.
+//! Both sides are streamed: equal bytes are told without decoding; what differs is decoded in fixed chunks, whose sums are joined in
+//! order.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::arch::components::{self, Component};
 use crate::arch::table::Tables;
 use crate::arch::{self, Step, lora, to_gguf};
-use crate::base::Result;
+use crate::base::{Result, num};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
 use crate::ops::convert::body::Body;
@@ -152,10 +153,6 @@ impl<'r> Side<'r> {
         Ok(Self { reader, steps: draft.steps, metadata: draft.metadata })
     }
 
-    fn bytes(&self) -> u64 {
-        self.reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
-    }
-
     /// Whether half of the tensors of either have a name of the other.
     fn meets(&self, other: &Self) -> bool {
         let names: HashSet<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
@@ -241,7 +238,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             only_a.push(step.name.clone());
             continue;
         };
-        if squeezed(&step.shape) != squeezed(&other.shape) {
+        if num::squeezed(&step.shape) != num::squeezed(&other.shape) {
             shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone() });
             continue;
         }
@@ -271,7 +268,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         metadata: metadata.len(),
         adapters,
         formats: [a.model().format, b.model().format],
-        bytes: [left.bytes(), right.bytes()],
+        bytes: [bytes(a), bytes(b)],
     });
     let alike = only_a.is_empty() && only_b.is_empty() && shapes.is_empty();
     let identical = verdict.kind == Kind::Identical;
@@ -290,11 +287,6 @@ fn traits(step: &Step) -> (Option<u64>, u64, ElemType) {
 
 fn within(row: &TensorRow, tolerance: f64) -> bool {
     row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
-}
-
-/// The dimensions that are not 1: formats differ in whether they keep those.
-fn squeezed(shape: &[u64]) -> Vec<u64> {
-    shape.iter().copied().filter(|&dim| dim != 1).collect()
 }
 
 /// The pieces of every pair that is wanted, in order.
@@ -368,8 +360,12 @@ fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow 
     row
 }
 
-/// The sum of both models' bytes: how much [`diff`] will tell of at least.
+/// How many bytes [`diff`] will tell of at least: those of the larger model.
 pub fn work(a: &Reader, b: &Reader) -> u64 {
-    let bytes = |reader: &Reader| reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).sum::<u64>();
     bytes(a).max(bytes(b))
+}
+
+/// How many bytes the tensors of a model take.
+fn bytes(reader: &Reader) -> u64 {
+    reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
 }
