@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::arch::table::{Table, Tables};
-use crate::base::{Error, limits, mmap, text};
+use crate::base::{Error, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
 use crate::ops::hash::{self, Algorithm, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Report, Section};
@@ -112,16 +112,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, (u8, Error)> {
-    let unreadable = |error: Error| (MANIFEST_UNREADABLE, error.in_file(path));
-    let map = mmap::Map::open(path).map_err(unreadable)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        return Err(unreadable(Error::limit(format!(
-            "expected a manifest of at most {} bytes, found {}",
-            limits::JSON_FILE_BYTES,
-            map.len()
-        ))));
-    }
-    Manifest::parse(&String::from_utf8_lossy(map.bytes())).map_err(|error| (UNKNOWN_HASH, error.in_file(path)))
+    let lines = hash::read_lines(path).map_err(|error| (MANIFEST_UNREADABLE, error))?;
+    Manifest::parse(&lines).map_err(|error| (UNKNOWN_HASH, error.in_file(path)))
 }
 
 #[derive(Serialize)]

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Algorithm, HashReport};
-use crate::base::{Error, Result, text};
+use crate::base::mmap::Map;
+use crate::base::{Error, Result, limits, text};
 
 /// What a manifest says of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -76,6 +77,19 @@ pub struct Manifest {
     hashes: HashMap<(Algorithm, bool, String), String>,
     /// The models that there are content hashes of, by the names of their files.
     content_of: HashSet<String>,
+}
+
+/// The lines of a manifest, of whatever program.
+///
+/// # Errors
+/// The file cannot be opened, or is longer than any manifest.
+pub fn read_lines(path: &Path) -> Result<String> {
+    let map = Map::open(path)?;
+    if map.len() > limits::JSON_FILE_BYTES {
+        let most = limits::JSON_FILE_BYTES;
+        return Err(Error::limit(format!("expected a manifest of at most {most} bytes, found {}", map.len())).in_file(path));
+    }
+    Ok(String::from_utf8_lossy(map.bytes()).into_owned())
 }
 
 impl Manifest {

@@ -16,7 +16,7 @@ mod content;
 mod manifest;
 
 pub use content::hash_content;
-pub use manifest::{Manifest, Outcome, Verdict, label, line_name};
+pub use manifest::{Manifest, Outcome, Verdict, label, line_name, read_lines};
 
 /// How contents are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -60,7 +60,8 @@ impl fmt::Display for Algorithm {
 /// The namespace of llama.cpp's identifiers: version 5 of the URL `en.wikipedia.org/wiki/Llama.cpp`.
 const UUID_NAMESPACE: [u8; 16] = [0xef, 0x00, 0x12, 0x06, 0xda, 0xdc, 0x5f, 0x6d, 0xa1, 0x5f, 0x33, 0x59, 0xe5, 0x77, 0xd4, 0xe5];
 
-enum Hasher {
+/// A hash that is being made.
+pub(in crate::ops) enum Hasher {
     Sha256(sha2::Sha256),
     Sha1(sha1::Sha1),
     Xxh64(Box<xxhash_rust::xxh64::Xxh64>),
@@ -69,7 +70,7 @@ enum Hasher {
 }
 
 impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
+    pub(in crate::ops) fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
             Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
@@ -79,7 +80,7 @@ impl Hasher {
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(in crate::ops) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha1(hasher) | Self::Uuid(hasher) => hasher.update(bytes),
@@ -88,7 +89,7 @@ impl Hasher {
         }
     }
 
-    fn finish(self) -> String {
+    pub(in crate::ops) fn finish(self) -> String {
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
             Self::Sha1(hasher) => hex(&hasher.finalize()),

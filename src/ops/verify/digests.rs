@@ -3,63 +3,54 @@
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 use crate::format::{Reader, codes};
-use crate::ops::hash::{self, Manifest};
+use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 
 /// The digest that a file should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
-    Sha256(String),
-    Sha1(String),
-    /// As git names its objects: of `blob LENGTH`, a zero byte, and the content.
-    Git(String),
-    Blake3(String),
+struct Wanted {
+    algorithm: Algorithm,
+    /// Whether it is of what git hashes for an object: `blob LENGTH`, a zero byte, and the content.
+    git: bool,
+    /// In lower-case hexadecimal digits.
+    hex: String,
 }
 
 impl Wanted {
+    fn new(algorithm: Algorithm, hex: String) -> Self {
+        Self { algorithm, git: false, hex }
+    }
+
     /// What a name in hexadecimal digits stands for, in a store that names files by content.
     fn by_length(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         match (name.bytes().all(|byte| byte.is_ascii_hexdigit()), name.len()) {
-            (true, 64) => Some(Self::Sha256(name)),
-            (true, 40) => Some(Self::Git(name)),
+            (true, 64) => Some(Self::new(Algorithm::Sha256, name)),
+            (true, 40) => Some(Self { git: true, ..Self::new(Algorithm::Sha1, name) }),
             _ => None,
-        }
-    }
-
-    fn hex(&self) -> &str {
-        match self {
-            Self::Sha256(hex) | Self::Sha1(hex) | Self::Git(hex) | Self::Blake3(hex) => hex,
         }
     }
 
     /// The digest that bytes have.
     fn of(&self, bytes: &[u8]) -> String {
-        match self {
-            Self::Sha256(_) => digest(Sha256::new(), bytes),
-            Self::Sha1(_) => digest(Sha1::new(), bytes),
-            Self::Git(_) => digest(Sha1::new_with_prefix(format!("blob {}\0", bytes.len())), bytes),
-            Self::Blake3(_) => digest(blake3::Hasher::new(), bytes),
+        let mut hasher = Hasher::new(self.algorithm);
+        if self.git {
+            hasher.update(format!("blob {}\0", bytes.len()).as_bytes());
         }
+        bytes.chunks(limits::CHUNK_BYTES).for_each(|chunk| hasher.update(chunk));
+        hasher.finish()
     }
-}
-
-fn digest(mut digest: impl Digest, bytes: &[u8]) -> String {
-    bytes.chunks(limits::CHUNK_BYTES).for_each(|chunk| digest.update(chunk));
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Compares files side by side; what differs is told under `code`.
 fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) {
     let found: Vec<String> = files.par_iter().with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
-    for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex() != found) {
-        let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex()));
+    for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
+        let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
         let _ = findings.error(code, error.in_file(path));
     }
@@ -92,12 +83,7 @@ fn recorded(path: &Path) -> Option<Wanted> {
 
 /// Compares a model with a manifest.
 pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<()> {
-    let map = Map::open(manifest)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        let most = limits::JSON_FILE_BYTES;
-        return Err(Error::limit(format!("expected a manifest of at most {most} bytes, found {}", map.len())).in_file(manifest));
-    }
-    let lines = String::from_utf8_lossy(map.bytes());
+    let lines = hash::read_lines(manifest)?;
     let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(file_line).collect();
     let known = if of_files.is_empty() {
         check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?
@@ -119,15 +105,16 @@ fn file_line(line: &str) -> Option<(Wanted, &str)> {
     if let Some((start, digest)) = line.rsplit_once(") = ") {
         let (kind, name) = start.split_once(" (")?;
         let wanted = match kind {
-            "SHA256" => Wanted::Sha256(hex(digest, 64)?),
-            "SHA1" => Wanted::Sha1(hex(digest, 40)?),
-            "BLAKE3" => Wanted::Blake3(hex(digest, 64)?),
+            "SHA256" => Wanted::new(Algorithm::Sha256, hex(digest, 64)?),
+            "SHA1" => Wanted::new(Algorithm::Sha1, hex(digest, 40)?),
+            "BLAKE3" => Wanted::new(Algorithm::Blake3, hex(digest, 64)?),
             _ => return None,
         };
         return Some((wanted, name));
     }
     let (digest, name) = line.split_once(' ')?;
-    let wanted = hex(digest, 64).map(Wanted::Sha256).or_else(|| hex(digest, 40).map(Wanted::Sha1))?;
+    let sized = |algorithm, len| Some(Wanted::new(algorithm, hex(digest, len)?));
+    let wanted = sized(Algorithm::Sha256, 64).or_else(|| sized(Algorithm::Sha1, 40))?;
     Some((wanted, name.strip_prefix([' ', '*']).unwrap_or(name)))
 }
 
@@ -206,11 +193,11 @@ mod tests {
     #[test]
     fn lines_of_the_usual_programs_are_read() {
         let (long, short) = ("aB".repeat(32), "12".repeat(20));
-        let sha256 = Wanted::Sha256("ab".repeat(32));
+        let sha256 = Wanted::new(Algorithm::Sha256, "ab".repeat(32));
         assert_eq!(file_line(&format!("{long}  a b.gguf")), Some((sha256.clone(), "a b.gguf")));
         assert_eq!(file_line(&format!("{long} *x.gguf\r")), Some((sha256.clone(), "x.gguf")));
         assert_eq!(file_line(&format!("SHA256 (x (1).gguf) = {long}")), Some((sha256, "x (1).gguf")));
-        assert_eq!(file_line(&format!("{short}  x")), Some((Wanted::Sha1(short.clone()), "x")));
+        assert_eq!(file_line(&format!("{short}  x")), Some((Wanted::new(Algorithm::Sha1, short.clone()), "x")));
         for other in [format!("sha256  {long}  m.gguf"), "".to_owned(), long.clone(), format!("MD5 (x) = {short}"), "zz  x".to_owned()] {
             assert_eq!(file_line(&other), None, "{other}");
         }
@@ -218,10 +205,11 @@ mod tests {
 
     #[test]
     fn digests_are_those_of_the_tools() {
-        let of = |wanted: fn(String) -> Wanted, bytes: &[u8]| wanted(String::new()).of(bytes);
-        assert_eq!(of(Wanted::Git, b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a"); // git hash-object
-        assert_eq!(of(Wanted::Sha1, b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
-        assert_eq!(of(Wanted::Sha256, b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(of(Wanted::Blake3, b""), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        let of = |algorithm, bytes: &[u8]| Wanted::new(algorithm, String::new()).of(bytes);
+        let git = Wanted { git: true, ..Wanted::new(Algorithm::Sha1, String::new()) };
+        assert_eq!(git.of(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a"); // git hash-object
+        assert_eq!(of(Algorithm::Sha1, b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(of(Algorithm::Sha256, b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(of(Algorithm::Blake3, b""), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
     }
 }
