@@ -3,7 +3,7 @@
 //! Blocks are not decoded: a value is finite when the scales of its block are, which are few. (The codes of all IQ types and of the
 //! floats of four and six bits are whole: each of them stands for something.)
 
-use super::{CODECS, Codec};
+use super::{Codec, codec};
 use crate::model::{Class, DType};
 
 /// What can be wrong with a value.
@@ -129,7 +129,7 @@ pub fn faults(dtype: DType, bytes: &[u8]) -> Faults {
     }
     // Small floats; and types whose scales are so wide that a finite one can still make an infinite value.
     let decoded = dtype.info().class == Class::Float && dtype.info().block_bytes == 1 || matches!(dtype, DType::Q8_K | DType::MXFP4);
-    if decoded && let Some(codec) = CODECS.iter().find(|codec| codec.dtype == dtype) {
+    if decoded && let Some(codec) = codec(dtype) {
         values(codec, bytes, &mut found);
     }
     found
@@ -245,6 +245,7 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CODECS;
     use super::*;
 
     /// Blocks of all sorts of codes, with scales that are small numbers.

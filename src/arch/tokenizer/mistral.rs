@@ -6,7 +6,7 @@ use super::tekken::{self, Tekken};
 use super::vocabulary::{Token, TokenType};
 use super::{Build, bytes, keys, pre, proto, spm};
 use crate::arch::tokenizer::keys::Role;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, file};
 use crate::model::{Array, Value};
 
 /// Chat templates that llama.cpp has built in, by name: those of SentencePiece versions and of tekken's.
@@ -41,17 +41,12 @@ impl Build<'_> {
 
     /// The SentencePiece model of the latest version, by name: `tokenizer.model`, `tokenizer.model.v3`, `x.model.v7m1`; and the version.
     fn versioned_model(&self) -> Result<Option<(String, String)>> {
-        let path = self.folder.path();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(|error| Error::io("cannot list", path, error))? {
-            let name = entry.map_err(|error| Error::io("cannot list", path, error))?.file_name();
-            if let Some(name) = name.to_str()
-                && let Some(version) = model_version(name)
-            {
-                found.push((name.to_owned(), version.to_owned()));
-            }
-        }
-        Ok(found.into_iter().max())
+        let entries = file::entries(self.folder.path())?;
+        let versioned = entries.iter().filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            Some((name.to_owned(), model_version(name)?.to_owned()))
+        });
+        Ok(versioned.max())
     }
 
     pub(super) fn tekken(&mut self) -> Result<()> {
