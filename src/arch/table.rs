@@ -3,6 +3,7 @@
 //! The language is described, with a worked example, in CONTRIBUTING.md. Tables are embedded, and parsed only when their family is met.
 
 use std::path::Path;
+use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
@@ -40,6 +41,9 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
 ];
+
+/// The embedded tables that were met so far, in the order of [`EMBEDDED`].
+static PARSED: LazyLock<Vec<OnceLock<Table>>> = LazyLock::new(|| EMBEDDED.iter().map(|_| OnceLock::new()).collect());
 
 /// What one family of models calls things.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -241,10 +245,11 @@ impl Table {
     pub fn parse(text: &str) -> Result<Self> {
         let own: Self = toml::from_str(text).map_err(|error| Error::argument(format!("expected an architecture table: {error}")))?;
         let Some(parent) = &own.extends else { return Ok(own) };
-        let (_, text) = EMBEDDED.iter().find(|(name, _)| name == parent).ok_or_else(|| {
-            Error::argument(format!("expected the name of a table after extends, found {parent}")).hint("`weigh archs` lists them")
+        let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
+            let message = format!("expected the name of a table after extends, found {parent}");
+            Err(Error::argument(message).hint("`weigh archs` lists them"))
         })?;
-        Ok(own.over(Self::parse(text)?))
+        Ok(own.over(parent.clone()))
     }
 
     /// This table over the one that it extends.
@@ -301,6 +306,18 @@ impl Table {
     }
 }
 
+/// The embedded tables whose names and texts are `wanted`. Each is parsed when it is first asked for.
+fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
+    let wanted = EMBEDDED.iter().zip(&*PARSED).filter(move |((name, text), _)| wanted(name, text));
+    wanted.map(|((name, text), parsed)| match parsed.get() {
+        Some(table) => Ok(table),
+        None => {
+            let table = Table::parse(text).map_err(|error| error.hint(format!("in the embedded table {name}")))?;
+            Ok(parsed.get_or_init(|| table))
+        }
+    })
+}
+
 /// The tables at hand: a user's own first, then the embedded ones.
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -319,10 +336,8 @@ impl Tables {
     /// An embedded table is no table; tests see to it that this does not happen.
     pub fn all(&self) -> Result<Vec<Table>> {
         let mut all = self.own.clone();
-        for (name, text) in EMBEDDED {
-            if !name.starts_with('_') {
-                all.push(Table::parse(text).map_err(|error| error.hint(format!("in the embedded table {name}")))?);
-            }
+        for table in embedded(|name, _| !name.starts_with('_')) {
+            all.push(table?.clone());
         }
         Ok(all)
     }
@@ -331,13 +346,8 @@ impl Tables {
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<Table>> {
         let mut found: Vec<Table> = self.own.iter().filter(|table| fits(table)).cloned().collect();
         let quoted = format!("\"{word}\"");
-        for (name, text) in EMBEDDED {
-            if !name.starts_with('_') && text.contains(&quoted) {
-                let table = Table::parse(text)?;
-                if fits(&table) {
-                    found.push(table);
-                }
-            }
+        for table in embedded(|name, text| !name.starts_with('_') && text.contains(&quoted)) {
+            found.extend(Some(table?).filter(|table| fits(table)).cloned());
         }
         Ok(found)
     }
@@ -365,8 +375,8 @@ impl Tables {
         if classes.iter().chain(&model_types).all(Option::is_none) {
             let fits = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
             let mut native: Vec<Table> = self.own.iter().filter(|table| fits(table)).cloned().collect();
-            for (_, text) in EMBEDDED.iter().filter(|(_, text)| text.contains("\nparams = ")) {
-                native.extend(Some(Table::parse(text)?).filter(fits));
+            for table in embedded(|_, text| text.contains("\nparams = ")) {
+                native.extend(Some(table?).filter(|table| fits(table)).cloned());
             }
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table);
