@@ -6,10 +6,18 @@
 mod build;
 pub mod targets;
 
-/// The entry of one target: writes its seeds into the folder that `WEIGH_SEEDS` names, if it names one, before libFuzzer reads it.
+/// Makes ready for a target: writes its seeds into the folder that `WEIGH_SEEDS` names, if it names one, before libFuzzer reads it.
+///
+/// This thread is the only one that works: handing each small input to another would cost more than the work.
+pub fn prepare(target: &targets::Target) {
+    target.write_seeds();
+    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global().expect("the first pool");
+}
+
+/// The entry of one target.
 #[macro_export]
 macro_rules! target {
     ($target:expr) => {
-        libfuzzer_sys::fuzz_target!(init: $target.write_seeds(), |data: &[u8]| ($target.run)(data));
+        libfuzzer_sys::fuzz_target!(init: $crate::prepare(&$target), |data: &[u8]| ($target.run)(data));
     };
 }

@@ -55,8 +55,12 @@ fn encode(data: &[u8]) {
         encode(&row, importance.as_deref(), &mut bytes);
         bytes
     };
-    let first = encoded();
-    on_each_level(|| assert!(encoded() == first, "{}: instruction sets differ", codec.dtype));
+    let mut first = Vec::new();
+    on_each_level(|| {
+        let bytes = encoded();
+        assert!(first.is_empty() || bytes == first, "{}: instruction sets differ", codec.dtype);
+        first = bytes;
+    });
     let mut values = vec![0f32; count * values_per_element(codec.dtype)];
     (codec.decode)(&first, &mut values);
 }
