@@ -1,12 +1,16 @@
 //! Files written so that they appear whole or not at all: under a temporary name in the target's folder, synced, renamed.
 //!
+//! One file takes the place of an old one at once. Several cannot: so the old ones leave their names first, the last of them before the
+//! others, and then the new ones get theirs, the last of them after the others. Whoever looks meanwhile, or after the run was killed, finds
+//! the old files, the new ones, or too few; never some of each.
+//!
 //! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::base::file::{parent, write_all_at};
 use crate::base::readback::Written;
@@ -34,6 +38,8 @@ pub struct Output {
     targets: Vec<Target>,
     /// In the order of `targets`.
     written: Vec<Option<Temporary>>,
+    /// Files that the targets take the place of, though they have other names.
+    superseded: Vec<PathBuf>,
     /// Folders that were made for the targets, outermost first; removed again if nothing is committed.
     folders: Vec<PathBuf>,
     /// Whether files are read back before they get their names.
@@ -74,7 +80,8 @@ impl Output {
         for target in &targets {
             check_target(&target.path, force, inputs)?;
         }
-        let mut output = Self { force, targets, written: Vec::new(), folders: Vec::new(), read_back: false, locks: Vec::new() };
+        let mut output =
+            Self { force, targets, written: Vec::new(), superseded: Vec::new(), folders: Vec::new(), read_back: false, locks: Vec::new() };
         output.written.resize_with(output.targets.len(), || None);
         output.make_folders()?;
         output.locks = folders(&output.targets).into_iter().filter_map(stale::claim).collect();
@@ -86,6 +93,11 @@ impl Output {
     /// written.
     pub fn read_back(&mut self, wanted: bool) {
         self.read_back = wanted;
+    }
+
+    /// Files that go when the targets appear, as if they had the names of targets: a reader would take them for a part of the same model.
+    pub fn supersede(&mut self, files: Vec<PathBuf>) {
+        self.superseded = files;
     }
 
     /// The files, in the order in which they will appear.
@@ -102,17 +114,8 @@ impl Output {
             (Some(target), Some(slot)) => (target, slot),
             _ => return Err(Error::argument(format!("expected one of {} output files, found number {index}", self.targets.len()))),
         };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(Permissions::from_mode(0o666)); // less the umask
-        }
         let ((file, path), guard) = Guard::create(|| {
-            let made =
-                builder.tempfile_in(parent(&target.path)).map_err(|error| Error::io("cannot create a file for", &target.path, error))?;
-            let (file, path) = made.into_parts();
+            let (file, path) = temporary(&target.path)?.into_parts();
             let name = path.to_path_buf();
             Ok(((file, path), name))
         })?;
@@ -161,27 +164,51 @@ impl Output {
     /// Gives the files their names, in the order of the targets (so an index goes last), and syncs the folders.
     ///
     /// # Errors
-    /// A file was not sealed; a target has appeared meanwhile; the system refuses. Files that were new are taken back then.
+    /// A file was not sealed; a target has appeared meanwhile; the system refuses. Then files that were new are taken back, and old ones
+    /// that had left their names for a set get them back.
     pub fn commit(mut self) -> Result<()> {
         if let Some(at) = self.written.iter().position(|temporary| !temporary.as_ref().is_some_and(|temporary| temporary.sealed)) {
             return Err(Error::argument("expected the file to be written in full, found it unfinished").in_file(&self.targets[at].path));
         }
-        let mut new = Vec::new();
-        let renamed = self.rename_all(&mut new);
+        let (paths, guards): (Vec<_>, Vec<_>) = self.written.drain(..).flatten().map(|file| (file.path, file.guard)).unzip();
+        let held = signals::hold(); // a signal comes before all names or after them
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        let renamed = self.put_aside(&mut old).and_then(|()| self.rename_all(paths, &mut new));
         if renamed.is_err() {
-            for path in new {
+            for path in new.into_iter().rev() {
                 let _ = fs::remove_file(path);
+            }
+            // Put aside from the last to the first: the last comes back last.
+            for (aside, path) in old.into_iter().rev() {
+                let _ = aside.persist(path);
             }
             return renamed;
         }
+        drop(old); // removes them
+        drop(held);
+        drop(guards);
+        self.sync_folders()?;
         self.folders.clear(); // they stay
         Ok(())
     }
 
-    /// Renames and syncs; `new` gets the files that were not there before.
-    fn rename_all(&mut self, new: &mut Vec<PathBuf>) -> Result<()> {
-        let (paths, guards): (Vec<_>, Vec<_>) = self.written.drain(..).flatten().map(|file| (file.path, file.guard)).unzip();
-        let held = signals::hold(); // a signal comes before all names or after them
+    /// Takes their names from the old files of a set, the last first; `old` gets where they are now, and their names.
+    fn put_aside(&self, old: &mut Vec<(TempPath, PathBuf)>) -> Result<()> {
+        if !self.force || self.targets.len() + self.superseded.len() < 2 {
+            return Ok(());
+        }
+        let all = self.superseded.iter().chain(self.targets.iter().map(|target| &target.path));
+        for path in all.rev().filter(|path| fs::symlink_metadata(path).is_ok()) {
+            let aside = temporary(path)?.into_temp_path();
+            fs::rename(path, &aside).map_err(|error| Error::io("cannot rename the old file", path, error))?;
+            old.push((aside, path.clone()));
+        }
+        // No new name gets onto the disk before the old ones are gone from it.
+        if old.is_empty() { Ok(()) } else { self.sync_folders() }
+    }
+
+    /// Gives the new files their names; `new` gets those that were not there before.
+    fn rename_all(&self, paths: Vec<TempPath>, new: &mut Vec<PathBuf>) -> Result<()> {
         for (target, path) in self.targets.iter().zip(paths) {
             let fresh = fs::symlink_metadata(&target.path).is_err();
             let renamed = if self.force { path.persist(&target.path) } else { path.persist_noclobber(&target.path) };
@@ -193,8 +220,10 @@ impl Output {
                 new.push(target.path.clone());
             }
         }
-        drop(held);
-        drop(guards);
+        Ok(())
+    }
+
+    fn sync_folders(&self) -> Result<()> {
         let mut folders = folders(&self.targets);
         folders.extend(self.folders.iter().map(|folder| parent(folder)));
         folders.sort_unstable();
@@ -355,6 +384,18 @@ impl OutFile {
         }
         Ok(())
     }
+}
+
+/// A new file under a temporary name, beside `target`.
+fn temporary(target: &Path) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(Permissions::from_mode(0o666)); // less the umask
+    }
+    builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
 /// How many of `len` bytes the kernel copied. What it refuses (another disk, an old kernel) is for the caller to write.
@@ -538,6 +579,30 @@ mod tests {
         assert!(output.commit().is_err());
         assert_eq!(fs::read(&second).unwrap(), b"mine");
         assert_eq!(names(folder.path()), ["b"]);
+    }
+
+    #[test]
+    fn a_set_that_cannot_be_named_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, other] = ["a", "b", "c"].map(|name| folder.path().join(name));
+        fs::write(&first, "old a").unwrap();
+        fs::write(&other, "old c").unwrap();
+        let begin = || {
+            let mut output = Output::begin(vec![target(first.clone(), 1), target(second.clone(), 1)], true, &[]).unwrap();
+            output.write(0, b"1").unwrap();
+            output.write(1, b"2").unwrap();
+            output.supersede(vec![other.clone()]);
+            output
+        };
+        let output = begin();
+        fs::create_dir_all(second.join("in the way")).unwrap();
+        assert!(output.commit().is_err());
+        assert_eq!((fs::read(&first).unwrap(), fs::read(&other).unwrap()), (b"old a".to_vec(), b"old c".to_vec()));
+        assert_eq!(names(folder.path()), ["a", "b", "c"]);
+        fs::remove_dir_all(&second).unwrap();
+        begin().commit().unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"1");
+        assert_eq!(names(folder.path()), ["a", "b"]);
     }
 
     #[test]

@@ -92,6 +92,16 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
     Err(several("models", &candidates).in_file(folder))
 }
 
+/// A folder is a whole model: of a numbered set without an index all files are in it.
+pub(crate) fn check_whole(first: &Path) -> Result<()> {
+    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING) else { return Ok(()) };
+    let missing = (1..=name.count).map(|no| name.file_of(no)).find(|file| !parent(first).join(file).is_file());
+    let Some(missing) = missing else { return Ok(()) };
+    let message = format!("expected {} files, as the name of this one says, found no {missing}", name.count);
+    let hint = "was it downloaded or written in full? a single file opens by its own name";
+    Err(Error::malformed(message).in_file(first).hint(hint))
+}
+
 fn several(what: &str, candidates: &[PathBuf]) -> Error {
     const SHOWN: usize = 5;
     let names: Vec<_> =

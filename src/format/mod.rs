@@ -127,6 +127,9 @@ pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
 
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
+    if file != path {
+        folder::check_whole(&file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+    }
     let map = Arc::new(Map::open(&file)?);
     let format = find_format(&map).map_err(|error| match error.kind() {
         // Not another format, but weights that never arrived.

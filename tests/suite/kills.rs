@@ -56,7 +56,7 @@ fn model(folder: &Path) {
         };
         (0..len).flat_map(|_| next().to_le_bytes()).collect()
     };
-    let tensors: Vec<_> = (0..4).map(|i| tensor(&format!("w{i}"), DType::F32, &[256, 1024], values(256 * 1024))).collect();
+    let tensors: Vec<_> = (0..4).map(|i| tensor(&format!("w{i}.weight"), DType::F32, &[256, 1024], values(256 * 1024))).collect();
     write("safetensors", &folder.join("in.safetensors"), &tensors, &Metadata::new(), None);
 }
 
@@ -151,6 +151,75 @@ fn a_set_of_files_ended_at_any_moment_has_no_index_unless_it_is_whole() {
 #[ignore = "takes a while"]
 fn a_hundred_sets_ended() {
     sets(MANY);
+}
+
+/// The model of a path as one number; none where it does not open.
+fn opened(path: &Path) -> Option<String> {
+    path.exists().then(|| weigh::open(path).ok()).flatten().map(|_| weigh_hash(path))
+}
+
+/// Kills conversions over an old set of as many files with the same names, at each renaming in turn: no path opens as a mixture.
+///
+/// Needs strace, which kills at a call of the system; without it the kill comes at some moment after the first old file has gone.
+#[test]
+fn a_set_killed_while_it_replaces_an_old_one_is_never_a_mixture() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    for (out, probe, gone) in
+        [("new/model.safetensors", "new", "new/model.safetensors.index.json"), ("m.gguf", "m-00001-of-00004.gguf", "m-00004-of-00004.gguf")]
+    {
+        let args = |types: &'static str| {
+            ["convert", "in.safetensors", out, "--type", types, "--shard-size", "500kB", "--keep-names", "--force", "--no-quality"]
+        };
+        // Types of equal size: each part of the one fits the other.
+        undisturbed(at, &args("BF16"));
+        let paths: Vec<_> = names(at.join(out).parent().unwrap()).into_iter().filter(|name| name.contains("-of-")).collect();
+        let paths: Vec<_> = paths.iter().map(|name| at.join(out).with_file_name(name)).chain([at.join(probe), at.join(gone)]).collect();
+        let old = opened(&at.join(probe)).unwrap();
+        undisturbed(at, &args("F16"));
+        let new = opened(&at.join(probe)).unwrap();
+        assert_ne!(old, new);
+        let (mut whole, mut refused) = (0, 0);
+        // Calls of each name are counted by themselves.
+        for call in ["rename", "renameat", "renameat2"] {
+            for when in 1.. {
+                undisturbed(at, &args("BF16"));
+                let done = if strace {
+                    let inject = format!("inject={call}:signal=KILL:when={when}");
+                    let mut command = Command::new("strace");
+                    command.args(["-f", "-o", "/dev/null", "-e", &inject, env!("CARGO_BIN_EXE_weigh")]).args(args("F16")).current_dir(at);
+                    command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+                } else {
+                    let mut child = weigh(at, &args("F16"));
+                    while at.join(gone).exists() && child.try_wait().unwrap().is_none() {}
+                    std::thread::sleep(Duration::from_micros(20) * when);
+                    kill(&child, "KILL");
+                    child.wait().unwrap().success() || when > 20
+                };
+                match opened(&at.join(probe)) {
+                    None => refused += 1,
+                    Some(found) => {
+                        assert!(found == old || found == new, "killed at {call} {when}: a mixture");
+                        whole += 1;
+                    }
+                }
+                // Files by themselves are each of one model, and so are all that are there together.
+                let of = |path: &Path| weigh::open(path).ok().map(|reader| reader.model().tensors[0].elem.to_string());
+                let mut types: Vec<_> = paths.iter().filter_map(|path| of(path)).collect();
+                types.dedup();
+                assert!(types.len() <= 1, "killed at {call} {when}: {types:?}");
+                if done {
+                    break;
+                }
+            }
+        }
+        undisturbed(at, &args("F16"));
+        println!("{out}: {whole} kills left a whole set, {refused} too few files");
+        assert!(!strace || (whole > 1 && refused > 1));
+        assert!(names(at).iter().all(|name| !name.starts_with(".weigh-")), "the next run clears what SIGKILL left");
+    }
 }
 
 /// Kills changes of a header in its place: whoever opens the file next finds the old value or the new one, and the same tensors.

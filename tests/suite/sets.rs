@@ -55,8 +55,13 @@ fn any_part_of_a_sharded_model_opens_all_of_it() {
     assert_eq!(names(at), ["a", "b"]);
     assert_eq!(names(&at.join("model-00002-of-00002.safetensors")), ["a", "b"]);
     fs::remove_file(at.join("model-00001-of-00002.safetensors")).unwrap();
-    let (findings, error) = judge_path(at);
+    let (findings, error) = judge_path(&at.join("model-00002-of-00002.safetensors"));
     assert!(error.is_none() && findings.iter().any(|finding| finding.code == "set-incomplete"));
+    // A folder is a whole model.
+    let (findings, _) = judge_path(at);
+    assert!(findings.iter().any(|finding| finding.code == "file-unreadable"));
+    let error = weigh::open(at).unwrap_err().to_string();
+    assert!(error.contains("model-00001-of-00002.safetensors"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
 use crate::arch::{CompanionFile, Draft, Note, Step};
+use crate::base::file::entries;
 use crate::base::{Error, Result, num};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
@@ -97,19 +98,17 @@ impl Plan {
         self.files.first().and_then(|file| file.path.parent()).filter(|folder| *folder == self.out)
     }
 
-    /// Removes what an earlier conversion left in the folder, and which a reader would take for a part of this model.
-    pub(super) fn remove_stale(&self) -> Result<()> {
-        let Some(folder) = self.folder().filter(|_| self.force) else { return Ok(()) };
-        let io = |error| Error::io("cannot list", folder, error);
-        for entry in fs::read_dir(folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
+    /// What an earlier conversion left in the folder, and which a reader would take for a part of this model: an index comes last.
+    pub(super) fn stale(&self) -> Result<Vec<PathBuf>> {
+        let Some(folder) = self.folder().filter(|_| self.force) else { return Ok(Vec::new()) };
+        let is_stale = |path: &PathBuf| {
             let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
             let weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-            if weights && !self.files.iter().any(|file| file.path == path) {
-                fs::remove_file(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
-            }
-        }
-        Ok(())
+            weights && !self.files.iter().any(|file| file.path == *path)
+        };
+        let mut stale: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_stale).collect();
+        stale.sort_by_key(|path| path.extension() == Some(OsStr::new("json")));
+        Ok(stale)
     }
 
     /// Where the files beside the weights go.

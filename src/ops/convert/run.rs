@@ -93,9 +93,9 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
+    output.supersede(plan.stale()?);
     output.commit()?;
     report.verified = plan.verify;
-    plan.remove_stale()?;
     report.quality = all.quality();
     Ok(report)
 }
