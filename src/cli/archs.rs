@@ -23,7 +23,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 impl Report for Archs {
     const ROWS: Option<&'static str> = Some("archs");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![Column::text("name"), Column::text("gguf"), Column::value("classes"), Column::value("model_types").optional()];
         let rows = self.archs.iter().map(|row| {
             vec![

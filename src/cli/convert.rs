@@ -187,7 +187,7 @@ const LOSSES_SHOWN: usize = 20;
 impl Report for ConvertReport {
     const ROWS: Option<&'static str> = Some("tensors");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = vec![self.tensor_table()];
         sections.extend(self.worst_table());
         sections.extend(self.lossy_table());
@@ -215,14 +215,14 @@ fn figure_columns() -> [Column; 5] {
     ]
 }
 
-fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell> {
+fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell<'_>> {
     let values = quality.map(|q| [q.max_abs, q.rmse, q.relative_rmse, q.cosine, q.snr_db]).unwrap_or_default();
     values.into_iter().zip([4, 4, 4, 6, 4]).map(|(value, digits)| Cell::maybe(value, |value| Cell::float(value, digits))).collect()
 }
 
 impl ConvertReport {
     /// People see it when nothing was done yet; afterwards the rest is of more interest.
-    fn tensor_table(&self) -> Section {
+    fn tensor_table(&self) -> Section<'_> {
         let mut columns = vec![Column::name("name"), Column::text("from"), Column::text("to"), Column::text("shape")];
         let transforms = self.tensors.iter().any(|row| !row.transforms.is_empty());
         if transforms {
@@ -240,7 +240,7 @@ impl ConvertReport {
         if self.dry_run { table } else { table.only(Audience::Scripts) }
     }
 
-    fn worst_table(&self) -> Option<Section> {
+    fn worst_table(&self) -> Option<Section<'_>> {
         let total = self.quality.as_ref()?;
         let mut worst: Vec<_> = self.tensors.iter().filter_map(|row| Some((row, row.quality.as_ref()?))).collect();
         // Without a figure there is nothing to rank by: such tensors (all zeros, NaN) come first.
@@ -262,7 +262,7 @@ impl ConvertReport {
         Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
     }
 
-    fn lossy_table(&self) -> Option<Section> {
+    fn lossy_table(&self) -> Option<Section<'_>> {
         let columns = vec![
             Column::name("tensor"),
             Column::text("kind"),
@@ -307,7 +307,7 @@ impl ConvertReport {
     }
 }
 
-fn note_table(key: &'static str, title: &'static str, notes: &[NoteRow]) -> Section {
+fn note_table<'a>(key: &'static str, title: &'static str, notes: &'a [NoteRow]) -> Section<'a> {
     let rows = notes.iter().map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
     Section::table(key, vec![Column::name("name"), Column::value("message")]).rows(rows).titled(title).only(Audience::People)
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 }
 
 impl Report for Count {
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let mut facts = vec![Fact::named("parameters", people(self.parameters).tone(Tone::Strong))];
         if self.active_parameters != Some(self.parameters) {
             facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
@@ -86,7 +86,7 @@ impl Report for Count {
 }
 
 /// `271M (270,896,128)`
-pub(super) fn people(parameters: u64) -> Cell {
+pub(super) fn people(parameters: u64) -> Cell<'static> {
     let (label, exact) = (units::label(parameters), units::grouped(parameters));
     Cell::text(if label == exact { label } else { format!("{label} ({exact})") })
 }

@@ -71,11 +71,11 @@ impl serde::Serialize for Seen {
 /// How many rows of a list of names people see.
 const SHOWN: usize = 20;
 
-fn figure(value: Option<f64>, digits: usize) -> Cell {
+fn figure(value: Option<f64>, digits: usize) -> Cell<'static> {
     Cell::maybe(value, |value| Cell::float(value, digits))
 }
 
-fn cells(row: &TensorRow) -> Vec<Cell> {
+fn cells(row: &TensorRow) -> Vec<Cell<'_>> {
     let equal = match row.equal {
         None => Cell::empty(),
         Some(true) => Cell::flag(true).tone(Tone::Good),
@@ -97,7 +97,7 @@ fn cells(row: &TensorRow) -> Vec<Cell> {
     ]
 }
 
-fn value(value: &Json) -> Cell {
+fn value(value: &Json) -> Cell<'_> {
     let text_of = |value: &Json| match value {
         Json::String(value) => text::shorten_to(value, 200).into_owned(),
         other => other.to_string(),
@@ -116,7 +116,7 @@ fn value(value: &Json) -> Cell {
     }
 }
 
-fn names(key: &'static str, title: &str, names: &[String]) -> Option<Section> {
+fn names<'a>(key: &'static str, title: &str, names: &'a [String]) -> Option<Section<'a>> {
     let more = names.len().saturating_sub(SHOWN);
     let rows = names.iter().take(SHOWN).map(|name| vec![Cell::text(name.clone())]);
     let table = Section::table(key, vec![Column::name("name")]).titled(title).rows(rows).only(Audience::People);
@@ -126,7 +126,7 @@ fn names(key: &'static str, title: &str, names: &[String]) -> Option<Section> {
 impl Report for Seen {
     const ROWS: Option<&'static str> = Some("tensors");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let diff = &self.diff;
         let mut sections = Vec::new();
         // How large updates are is what people ask of adapters first.

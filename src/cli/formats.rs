@@ -15,7 +15,7 @@ pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
 impl Report for Formats {
     const ROWS: Option<&'static str> = Some("formats");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns =
             vec![Column::text("id"), Column::text("extensions"), Column::text("written"), Column::value("dtypes").titled("holds")];
         let rows = self.formats.iter().map(|row| {

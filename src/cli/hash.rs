@@ -138,7 +138,7 @@ impl View<'_> {
 impl Report for View<'_> {
     const ROWS: Option<&'static str> = Some("tensors");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let content = self.report.content;
         let label = label(self.report.algorithm, content);
         let mut lines = String::new();

@@ -104,7 +104,7 @@ impl Hist {
 const BAR: u64 = 50;
 
 impl Report for Hist {
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![Column::number("from"), Column::number("to"), Column::number("count"), Column::bars("bar").titled("")];
         let bins = self.bins();
         let most = bins.iter().map(|bin| bin.2).max().unwrap_or(0).max(1);

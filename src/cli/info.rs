@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 }
 
 impl Report for Info {
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![
             Column::text("dtype"),
             Column::number("tensors"),
@@ -68,7 +68,7 @@ impl Report for Info {
 }
 
 /// The updates of an adapter.
-fn updates(adapter: &AdapterFacts) -> Section {
+fn updates(adapter: &AdapterFacts) -> Section<'_> {
     let columns = vec![Column::name("module"), Column::number("rank"), Column::number("scale"), Column::number("norm")];
     let rows = adapter.updates.iter().map(|update| {
         let scale = Cell::float(f64::from(update.scale), 4);
@@ -81,7 +81,7 @@ fn updates(adapter: &AdapterFacts) -> Section {
 const MOST_FILES: usize = 8;
 
 impl Info {
-    fn for_scripts(&self) -> Vec<Fact> {
+    fn for_scripts(&self) -> Vec<Fact<'_>> {
         let text = |value: &Option<String>| Cell::maybe(value.clone(), Cell::text);
         vec![
             Fact::named("path", Cell::text(self.path.clone())),
@@ -97,9 +97,9 @@ impl Info {
         ]
     }
 
-    fn for_people(&self) -> Vec<Fact> {
+    fn for_people<'a>(&'a self) -> Vec<Fact<'a>> {
         let mut facts: Vec<Fact> = Vec::new();
-        let mut add = |name: &'static str, cell: Option<Cell>| facts.extend(cell.map(|cell| Fact::named(name, cell)));
+        let mut add = |name: &'static str, cell: Option<Cell<'a>>| facts.extend(cell.map(|cell| Fact::named(name, cell)));
         add("name", self.name.clone().map(|name| Cell::text(name).tone(Tone::Strong)));
         add("format", Some(Cell::text(self.format)));
         add("architecture", self.architecture.clone().map(Cell::text));
@@ -141,7 +141,7 @@ impl Info {
         facts
     }
 
-    fn attention(&self) -> Option<Cell> {
+    fn attention(&self) -> Option<Cell<'_>> {
         self.words(&[
             ("heads", "{} heads"),
             ("kv_heads", "{} for keys and values"),
@@ -150,7 +150,7 @@ impl Info {
         ])
     }
 
-    fn tokenizer(&self) -> Option<Cell> {
+    fn tokenizer(&self) -> Option<Cell<'_>> {
         let tokenizer = self.tokenizer.as_ref()?;
         let mut parts = Vec::new();
         parts.extend(tokenizer.model.clone());
@@ -161,7 +161,7 @@ impl Info {
     }
 
     /// The hyperparameters that are known, each in its words.
-    fn words(&self, parts: &[(&str, &str)]) -> Option<Cell> {
+    fn words(&self, parts: &[(&str, &str)]) -> Option<Cell<'_>> {
         let known =
             parts.iter().filter_map(|(name, words)| self.hyperparameters.get(*name).map(|value| words.replace("{}", &shown(value))));
         let known = known.collect::<Vec<_>>();
@@ -170,7 +170,7 @@ impl Info {
 }
 
 /// A hyperparameter for scripts.
-fn exact(value: &Json) -> Cell {
+fn exact(value: &Json) -> Cell<'_> {
     match value {
         Json::String(text) => Cell::text(text.clone()),
         Json::Number(number) if number.is_f64() => Cell::float(number.as_f64().unwrap_or(f64::NAN), 6),

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 impl Report for TensorList<'_> {
     const ROWS: Option<&'static str> = Some("tensors");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         // People see the name, and only where there is a choice; scripts see the whole path.
         let name = Column::name("file").optional().only(Audience::People);
         let mut columns = vec![
@@ -60,14 +60,14 @@ impl Report for TensorList<'_> {
         columns.extend((self.files > 1).then_some(name));
         let rows = self.tensors.iter().map(|tensor| {
             vec![
-                Cell::text(tensor.name.to_owned()),
-                Cell::text(tensor.dtype.to_string()),
+                Cell::text(tensor.name),
+                Cell::text(tensor.dtype.name()),
                 Cell::shape(tensor.shape),
                 Cell::count(tensor.elements),
                 Cell::maybe(tensor.bytes, Cell::bytes),
-                Cell::text(tensor.file.to_string()),
+                Cell::text(&*tensor.file),
                 Cell::count(tensor.offset),
-                Cell::text(tensor.file.rsplit('/').next().unwrap_or_default().to_owned()),
+                Cell::text(tensor.file.rsplit('/').next().unwrap_or_default()),
             ]
         });
         vec![Section::table("tensors", columns).rows(rows).footer(self.footer())]
@@ -96,7 +96,7 @@ impl serde::Serialize for Tree<'_> {
 impl Report for Tree<'_> {
     const ROWS: Option<&'static str> = TensorList::ROWS;
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![
             Column::name("name").only(Audience::People),
             Column::text("name").only(Audience::Scripts),
@@ -113,7 +113,7 @@ impl Report for Tree<'_> {
 }
 
 /// A row for everything under `node`, whose own name is `name`.
-fn branch(node: &Node, indent: &str, name: &str, rows: &mut Vec<Vec<Cell>>) {
+fn branch(node: &Node, indent: &str, name: &str, rows: &mut Vec<Vec<Cell<'static>>>) {
     for (i, child) in node.children.iter().enumerate() {
         let last = i + 1 == node.children.len();
         let (stem, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
@@ -128,7 +128,7 @@ fn branch(node: &Node, indent: &str, name: &str, rows: &mut Vec<Vec<Cell>>) {
             Cell::text(full.clone()),
             Cell::count(child.tensors),
             Cell::text(dtypes),
-            Cell::maybe(child.shape.as_deref().filter(|_| leaf), Cell::shape),
+            Cell::maybe(child.shape.clone().filter(|_| leaf), Cell::shape),
             Cell::count(child.elements),
             Cell::bytes(child.bytes),
         ]);

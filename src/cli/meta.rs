@@ -133,7 +133,7 @@ fn renames(given: &[String]) -> Result<Vec<Change>> {
 impl Report for EditReport {
     const ROWS: Option<&'static str> = Some("changes");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![Column::name("key"), Column::value("old"), Column::value("new")];
         let cell = |value: &Option<Value>| Cell::maybe(value.as_ref(), |value| Cell::text(line(Shown { value, full: false })));
         let rows = self.changes.iter().map(|change| vec![Cell::text(change.key.clone()), cell(&change.old), cell(&change.new)]);
@@ -151,7 +151,7 @@ impl Report for EditReport {
 impl Report for MetaList<'_> {
     const ROWS: Option<&'static str> = Some("metadata");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![Column::name("key"), Column::text("type"), Column::value("value")];
         let rows = self.metadata.iter().map(|entry| {
             let kind = match entry.value.value {
@@ -176,7 +176,7 @@ impl serde::Serialize for Single<'_> {
 impl Report for Single<'_> {
     const ROWS: Option<&'static str> = MetaList::ROWS;
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = self.0.sections();
         sections[0].audience = crate::render::Audience::Scripts;
         sections.extend(self.0.metadata.iter().map(|entry| Section::text(block(entry.value))));

@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 }
 
 impl Report for Values<'_> {
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let shape = self.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
         let title = format!("{}  {}  {}  [{}]", text::shorten(self.name), self.dtype, shape, self.slice);
         let columns = vec![Column::text("index"), Column::number("value")];

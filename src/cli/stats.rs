@@ -105,11 +105,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     })
 }
 
-fn number(value: f64) -> Cell {
+fn number(value: f64) -> Cell<'static> {
     if value.is_nan() { Cell::empty() } else { Cell::float(value, 4) }
 }
 
-fn bad(count: Option<u64>) -> Cell {
+fn bad(count: Option<u64>) -> Cell<'static> {
     let cell = Cell::maybe(count, Cell::count);
     if count.is_some_and(|count| count > 0) { cell.tone(Tone::Bad) } else { cell }
 }
@@ -138,7 +138,7 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-fn cells(summary: &Summary) -> Vec<Cell> {
+fn cells(summary: &Summary) -> Vec<Cell<'_>> {
     let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
     let mut cells = vec![
         number(summary.min),
@@ -173,7 +173,7 @@ impl serde::Serialize for Groups {
 impl Report for Groups {
     const ROWS: Option<&'static str> = Some("groups");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         self.0.sections()
     }
 }
@@ -181,7 +181,7 @@ impl Report for Groups {
 impl Report for Stats {
     const ROWS: Option<&'static str> = Some("tensors");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = Vec::new();
         let mut total = vec![Cell::text("total").tone(Tone::Strong)];
         let table = if let Some(tensors) = &self.tensors {
@@ -243,7 +243,7 @@ impl Report for Stats {
 impl Report for stats::Rows {
     const ROWS: Option<&'static str> = Some("rows");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = ["row", "min", "max", "mean", "std", "abs_max", "l2", "zeros", "nan", "inf"].map(Column::number).to_vec();
         let rows = self.rows.iter().map(|row| {
             let mut cells = vec![Cell::count(row.row)];

@@ -15,7 +15,7 @@ pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
 impl Report for Types {
     const ROWS: Option<&'static str> = Some("types");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![
             Column::text("name"),
             Column::text("class").optional(),

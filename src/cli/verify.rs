@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 impl Report for Verdict {
     const ROWS: Option<&'static str> = Some("findings");
 
-    fn sections(&self) -> Vec<Section> {
+    fn sections(&self) -> Vec<Section<'_>> {
         let columns = vec![
             Column::text("severity"),
             Column::text("code"),

@@ -1,5 +1,6 @@
 //! The element types, one row each. Everything that asks a question of a type asks this table.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -215,6 +216,14 @@ impl ElemType {
             Self::Unknown { .. } => None,
         }
     }
+
+    /// The name of the type; `type N` where it is not known.
+    pub fn name(self) -> Cow<'static, str> {
+        match self {
+            Self::Known(dtype) => dtype.name().into(),
+            Self::Unknown { tag } => format!("type {tag}").into(),
+        }
+    }
 }
 
 impl From<DType> for ElemType {
@@ -225,10 +234,7 @@ impl From<DType> for ElemType {
 
 impl fmt::Display for ElemType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Known(dtype) => dtype.fmt(f),
-            Self::Unknown { tag } => f.pad(&format!("type {tag}")),
-        }
+        f.pad(&self.name())
     }
 }
 

@@ -6,11 +6,11 @@ use crate::base::{text, units};
 
 /// What a cell holds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum Content<'a> {
     /// Nothing is known.
     Empty,
     /// Text, of weigh or of a file: it is escaped when it is written.
-    Text(Cow<'static, str>),
+    Text(Cow<'a, str>),
     /// A count: `262,144` for people.
     Count(u64),
     /// A number of bytes: `253 MB` for people.
@@ -20,7 +20,7 @@ pub enum Content {
     /// A part of a whole, 0 to 1: a percentage for people.
     Share(f64),
     /// The dimensions of a tensor, outermost first: `32000 x 4096` for people, `32000x4096` for scripts.
-    Shape(Vec<u64>),
+    Shape(Cow<'a, [u64]>),
     /// True or false: yes or no for people.
     Flag(bool),
     /// A number that is written already, exactly.
@@ -47,21 +47,21 @@ pub enum Tone {
 
 /// A value of a table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub struct Cell<'a> {
     /// The value.
-    pub content: Content,
+    pub content: Content<'a>,
     /// Its colour.
     pub tone: Tone,
 }
 
-impl Cell {
+impl<'a> Cell<'a> {
     /// A cell with nothing in it.
     pub fn empty() -> Self {
         Content::Empty.into()
     }
 
     /// A text.
-    pub fn text(text: impl Into<Cow<'static, str>>) -> Self {
+    pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
         Content::Text(text.into()).into()
     }
 
@@ -86,8 +86,8 @@ impl Cell {
     }
 
     /// The dimensions of a tensor, outermost first.
-    pub fn shape(shape: &[u64]) -> Self {
-        Content::Shape(shape.to_vec()).into()
+    pub fn shape(shape: impl Into<Cow<'a, [u64]>>) -> Self {
+        Content::Shape(shape.into()).into()
     }
 
     /// True or false.
@@ -113,18 +113,18 @@ impl Cell {
     }
 
     /// The value for people, escaped.
-    pub(super) fn human(&self) -> String {
+    pub(super) fn human(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Empty => "-".into(),
-            Content::Text(value) => text::escape(value).into_owned(),
-            Content::Count(count) => units::grouped(*count),
-            Content::Bytes(bytes) => units::bytes(*bytes),
-            Content::Float(value, digits) => units::general(*value, *digits),
-            Content::Share(share) => format!("{:.1}%", share * 100.0),
+            Content::Text(value) => text::escape(value),
+            Content::Count(count) => units::grouped(*count).into(),
+            Content::Bytes(bytes) => units::bytes(*bytes).into(),
+            Content::Float(value, digits) => units::general(*value, *digits).into(),
+            Content::Share(share) => format!("{:.1}%", share * 100.0).into(),
             Content::Shape(shape) if shape.is_empty() => "scalar".into(),
-            Content::Shape(shape) => join(shape, " x "),
+            Content::Shape(shape) => join(shape, " x ").into(),
             Content::Flag(flag) => if *flag { "yes" } else { "no" }.into(),
-            Content::Number(text) => text.clone(),
+            Content::Number(text) => text.into(),
         }
     }
 
@@ -143,12 +143,17 @@ impl Cell {
     }
 }
 
-impl From<Content> for Cell {
-    fn from(content: Content) -> Self {
+impl<'a> From<Content<'a>> for Cell<'a> {
+    fn from(content: Content<'a>) -> Self {
         Self { content, tone: Tone::Plain }
     }
 }
 
 fn join(shape: &[u64], between: &str) -> String {
-    shape.iter().map(u64::to_string).collect::<Vec<_>>().join(between)
+    let mut text = String::new();
+    for (i, size) in shape.iter().enumerate() {
+        text.push_str(if i == 0 { "" } else { between });
+        text.push_str(&size.to_string());
+    }
+    text
 }

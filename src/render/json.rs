@@ -173,7 +173,7 @@ mod tests {
 
     impl Report for Sample {
         const ROWS: Option<&'static str> = Some("rows");
-        fn sections(&self) -> Vec<Section> {
+        fn sections(&self) -> Vec<Section<'_>> {
             Vec::new()
         }
     }

@@ -32,7 +32,7 @@ pub trait Report: Serialize {
     const ROWS: Option<&'static str> = None;
 
     /// The tables and texts, in the order in which they are shown.
-    fn sections(&self) -> Vec<Section>;
+    fn sections(&self) -> Vec<Section<'_>>;
 }
 
 /// How a report is written.

@@ -103,39 +103,39 @@ impl Column {
 
 /// What a section shows.
 #[derive(Debug, Clone)]
-pub enum Body {
+pub enum Body<'a> {
     /// Columns with headings, rows.
     Table {
         /// The columns.
         columns: Vec<Column>,
         /// The rows: as many cells each as there are columns.
-        rows: Vec<Vec<Cell>>,
+        rows: Vec<Vec<Cell<'a>>>,
     },
     /// Names and values.
-    Facts(Vec<Fact>),
+    Facts(Vec<Fact<'a>>),
     /// Lines of weigh's own making, shown as they are: text from a file in them must be escaped already.
     Text(String),
 }
 
 /// A name and a value.
 #[derive(Debug, Clone)]
-pub struct Fact {
+pub struct Fact<'a> {
     /// The name in csv.
     pub key: Cow<'static, str>,
     /// The name for people.
     pub title: Cow<'static, str>,
     /// The value.
-    pub value: Cell,
+    pub value: Cell<'a>,
 }
 
-impl Fact {
+impl<'a> Fact<'a> {
     /// A value with one name for scripts and another for people.
-    pub fn new(key: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>, value: Cell) -> Self {
+    pub fn new(key: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>, value: Cell<'a>) -> Self {
         Self { key: key.into(), title: title.into(), value }
     }
 
     /// A value with the same name for everyone.
-    pub fn named(name: impl Into<Cow<'static, str>>, value: Cell) -> Self {
+    pub fn named(name: impl Into<Cow<'static, str>>, value: Cell<'a>) -> Self {
         let name = name.into();
         Self::new(name.clone(), name, value)
     }
@@ -143,27 +143,27 @@ impl Fact {
 
 /// A part of a report.
 #[derive(Debug, Clone)]
-pub struct Section {
+pub struct Section<'a> {
     /// What csv calls it, when a report has more than one: the key of the list in JSON.
     pub key: &'static str,
     /// The heading for people.
     pub title: Option<String>,
     /// What it shows.
-    pub body: Body,
+    pub body: Body<'a>,
     /// A line for people after it.
     pub footer: Option<String>,
     /// Who sees it.
     pub audience: Audience,
 }
 
-impl Section {
+impl<'a> Section<'a> {
     /// A table without rows.
     pub fn table(key: &'static str, columns: Vec<Column>) -> Self {
         Self::new(key, Body::Table { columns, rows: Vec::new() })
     }
 
     /// Names and values.
-    pub fn facts(key: &'static str, facts: Vec<Fact>) -> Self {
+    pub fn facts(key: &'static str, facts: Vec<Fact<'a>>) -> Self {
         Self::new(key, Body::Facts(facts))
     }
 
@@ -172,13 +172,13 @@ impl Section {
         Self { audience: Audience::People, ..Self::new("text", Body::Text(text.into())) }
     }
 
-    fn new(key: &'static str, body: Body) -> Self {
+    fn new(key: &'static str, body: Body<'a>) -> Self {
         Self { key, title: None, body, footer: None, audience: Audience::All }
     }
 
     /// With these rows more.
     #[must_use]
-    pub fn rows(mut self, more: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+    pub fn rows(mut self, more: impl IntoIterator<Item = Vec<Cell<'a>>>) -> Self {
         if let Body::Table { rows, .. } = &mut self.body {
             rows.extend(more);
         }

@@ -1,5 +1,7 @@
 //! Tables for people, fitted to the terminal. The only user of the crate tabled.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Write};
 
 use tabled::grid::IterGrid;
@@ -62,28 +64,33 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
 
 fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Look) -> io::Result<()> {
     let mut shown = seen(columns, Audience::People);
-    let mut cells: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
-    cells.push(shown.iter().map(|(_, column)| column.title.to_string()).collect());
-    cells.extend(rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, Cell::human)).collect()));
+    let mut cells: Vec<Vec<Cow<'_, str>>> = Vec::with_capacity(rows.len() + 1);
+    cells.push(shown.iter().map(|(_, column)| Cow::Borrowed(&*column.title)).collect());
+    cells.extend(rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map(Cell::human).unwrap_or_default()).collect()));
     fit(&mut shown, &mut cells, look.width);
 
-    let tones = rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map_or(Tone::Plain, |cell| cell.tone)).collect());
-    let tones: Vec<Vec<Tone>> = std::iter::once(vec![Tone::Strong; shown.len()]).chain(tones).collect();
+    let tone = |at: Position| match at.row {
+        0 => Tone::Strong,
+        row => shown.get(at.col).and_then(|(i, _)| rows.get(row - 1)?.get(*i)).map_or(Tone::Plain, |cell| cell.tone),
+    };
     let right: Vec<bool> = shown.iter().map(|(_, column)| column.right).collect();
-    grid(out, &cells, &tones, &right, true, look)
+    grid(out, &cells, look.color.then_some(tone), &right, true)
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     let columns = [Column::text("key"), Column::value("value")];
     let mut shown = seen(&columns, Audience::People);
-    let mut cells: Vec<Vec<String>> = facts.iter().map(|fact| vec![fact.title.to_string(), fact.value.human()]).collect();
+    let mut cells: Vec<Vec<Cow<'_, str>>> = facts.iter().map(|fact| vec![Cow::Borrowed(&*fact.title), fact.value.human()]).collect();
     fit(&mut shown, &mut cells, look.width);
-    let tones: Vec<Vec<Tone>> = facts.iter().map(|fact| vec![Tone::Faint, fact.value.tone]).collect();
-    grid(out, &cells, &tones, &[false, false], false, look)
+    let tone = |at: Position| match at.col {
+        0 => Tone::Faint,
+        _ => facts.get(at.row).map_or(Tone::Plain, |fact| fact.value.tone),
+    };
+    grid(out, &cells, look.color.then_some(tone), &[false, false], false)
 }
 
 /// Makes rows fit `width`: shortens what may be shortened, the longest first; when that is not enough, the last optional column goes.
-fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Option<usize>) {
+fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<Cow<'_, str>>], width: Option<usize>) {
     let Some(width) = width else { return };
     loop {
         let widths: Vec<usize> =
@@ -115,11 +122,11 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<String>], width: Op
         for row in cells {
             for (i, text) in row.iter_mut().enumerate() {
                 if columns[i].1.cut == Cut::Scale {
-                    *text = spark::scale(text, narrowed[i], widths[i]);
+                    *text = spark::scale(text, narrowed[i], widths[i]).into();
                 } else if narrowed[i] < widths[i] && width_of(text) > narrowed[i] {
                     *text = match columns[i].1.cut {
-                        Cut::Middle => cut_middle(text, narrowed[i]),
-                        _ => cut_end(text, narrowed[i]),
+                        Cut::Middle => cut_middle(text, narrowed[i]).into(),
+                        _ => cut_end(text, narrowed[i]).into(),
                     };
                 }
             }
@@ -159,7 +166,13 @@ fn width_of(text: &str) -> usize {
 
 /// Writes rows below each other, a line each without spaces at its end, and a rule below the header. tabled's grid takes rows as they
 /// come, and is told the widths: its `Table` takes ten times as long over the 60,000 tensors of a large model.
-fn grid(out: &mut dyn Write, cells: &[Vec<String>], tones: &[Vec<Tone>], right: &[bool], header: bool, look: &Look) -> io::Result<()> {
+fn grid(
+    out: &mut dyn Write,
+    cells: &[Vec<Cow<'_, str>>],
+    tone: Option<impl Fn(Position) -> Tone>,
+    right: &[bool],
+    header: bool,
+) -> io::Result<()> {
     let mut widths = vec![0; right.len()];
     for row in cells {
         for (width, text) in widths.iter_mut().zip(row) {
@@ -180,25 +193,51 @@ fn grid(out: &mut dyn Write, cells: &[Vec<String>], tones: &[Vec<Tone>], right: 
     }
     let records = IterRecords::new(cells.iter().map(|row| row.iter()), widths.len(), Some(cells.len()));
     let size = StaticDimension::new(DimensionValue::List(widths), DimensionValue::Exact(1));
-    let text = IterGrid::new(records, config, size, Painted(if look.color { tones } else { &[] })).to_string();
-    for line in text.lines() {
-        writeln!(out, "{}", line.trim_end_matches(' '))?;
+    let mut lines = Lines { out, line: String::new(), written: Ok(()) };
+    let built = IterGrid::new(records, config, size, Painted(tone)).build(&mut lines).and_then(|()| lines.end());
+    lines.written.and(built.map_err(io::Error::other))
+}
+
+/// Text as lines without spaces at their ends.
+struct Lines<'w> {
+    out: &'w mut dyn Write,
+    line: String,
+    written: io::Result<()>,
+}
+
+impl Lines<'_> {
+    fn end(&mut self) -> fmt::Result {
+        self.written = writeln!(self.out, "{}", self.line.trim_end_matches(' '));
+        self.line.clear();
+        self.written.as_ref().map_err(|_| fmt::Error).copied()
     }
-    Ok(())
+}
+
+impl fmt::Write for Lines<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((line, next)) = rest.split_once('\n') {
+            self.line.push_str(line);
+            self.end()?;
+            rest = next;
+        }
+        self.line.push_str(rest);
+        Ok(())
+    }
 }
 
 /// The tones of cells, as their colours.
-struct Painted<'t>(&'t [Vec<Tone>]);
+struct Painted<F>(Option<F>);
 
-impl Colors for Painted<'_> {
+impl<F: Fn(Position) -> Tone> Colors for Painted<F> {
     type Color = Color;
 
     fn get_color(&self, at: Position) -> Option<&Color> {
-        self.0.get(at.row)?.get(at.col).and_then(|tone| color_of(*tone))
+        color_of(self.0.as_ref()?(at))
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
