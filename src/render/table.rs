@@ -1,12 +1,12 @@
 //! Tables for people, fitted to the terminal. The only user of the crate tabled.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::{self, Write};
 
+use rayon::prelude::*;
 use tabled::grid::IterGrid;
 use tabled::grid::colors::Colors;
-use tabled::grid::config::{AlignmentHorizontal, Entity, HorizontalLine, Indent, Position, Sides, SpannedConfig};
+use tabled::grid::config::{AlignmentHorizontal, Entity, Indent, Position, Sides, SpannedConfig};
 use tabled::grid::dimension::{DimensionValue, StaticDimension};
 use tabled::grid::records::IterRecords;
 use tabled::settings::Color;
@@ -66,7 +66,7 @@ fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Loo
     let mut shown = seen(columns, Audience::People);
     let mut cells: Vec<Vec<Cow<'_, str>>> = Vec::with_capacity(rows.len() + 1);
     cells.push(shown.iter().map(|(_, column)| Cow::Borrowed(&*column.title)).collect());
-    cells.extend(rows.iter().map(|row| shown.iter().map(|(i, _)| row.get(*i).map(Cell::human).unwrap_or_default()).collect()));
+    cells.extend(in_pieces(rows, |_, rows| rows.iter().map(|row| texts(&shown, row)).collect::<Vec<_>>()).into_iter().flatten());
     fit(&mut shown, &mut cells, look.width);
 
     let tone = |at: Position| match at.row {
@@ -75,6 +75,11 @@ fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Loo
     };
     let right: Vec<bool> = shown.iter().map(|(_, column)| column.right).collect();
     grid(out, &cells, look.color.then_some(tone), &right, true)
+}
+
+/// The cells of a row that are shown, for people.
+fn texts<'r>(shown: &[(usize, &Column)], row: &'r [Cell<'_>]) -> Vec<Cow<'r, str>> {
+    shown.iter().map(|(i, _)| row.get(*i).map(Cell::human).unwrap_or_default()).collect()
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
@@ -169,7 +174,7 @@ fn width_of(text: &str) -> usize {
 fn grid(
     out: &mut dyn Write,
     cells: &[Vec<Cow<'_, str>>],
-    tone: Option<impl Fn(Position) -> Tone>,
+    tone: Option<impl Fn(Position) -> Tone + Sync>,
     right: &[bool],
     header: bool,
 ) -> io::Result<()> {
@@ -180,50 +185,37 @@ fn grid(
         }
     }
     let mut config = SpannedConfig::new();
+    // What holds for all columns is not looked up for every cell.
+    config.set_padding(Entity::Global, Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
     for (i, right) in right.iter().enumerate() {
-        let gap = if i + 1 < widths.len() { GAP } else { 0 };
-        widths[i] += gap;
-        config.set_padding(Entity::Column(i), Sides::new(Indent::zero(), Indent::spaced(gap), Indent::zero(), Indent::zero()));
+        widths[i] += GAP;
         if *right {
             config.set_alignment_horizontal(Entity::Column(i), AlignmentHorizontal::Right);
         }
     }
-    if header {
-        config.insert_horizontal_line(1, HorizontalLine { main: Some('─'), ..HorizontalLine::empty() });
-    }
-    let records = IterRecords::new(cells.iter().map(|row| row.iter()), widths.len(), Some(cells.len()));
+    let rule = header.then(|| "─".repeat(widths.iter().sum::<usize>().saturating_sub(GAP)));
     let size = StaticDimension::new(DimensionValue::List(widths), DimensionValue::Exact(1));
-    let mut lines = Lines { out, line: String::new(), written: Ok(()) };
-    let built = IterGrid::new(records, config, size, Painted(tone)).build(&mut lines).and_then(|()| lines.end());
-    lines.written.and(built.map_err(io::Error::other))
-}
-
-/// Text as lines without spaces at their ends.
-struct Lines<'w> {
-    out: &'w mut dyn Write,
-    line: String,
-    written: io::Result<()>,
-}
-
-impl Lines<'_> {
-    fn end(&mut self) -> fmt::Result {
-        self.written = writeln!(self.out, "{}", self.line.trim_end_matches(' '));
-        self.line.clear();
-        self.written.as_ref().map_err(|_| fmt::Error).copied()
-    }
-}
-
-impl fmt::Write for Lines<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some((line, next)) = rest.split_once('\n') {
-            self.line.push_str(line);
-            self.end()?;
-            rest = next;
+    let pieces = in_pieces(cells, |first, cells| {
+        let records = IterRecords::new(cells.iter().map(|row| row.iter()), right.len(), Some(cells.len()));
+        let tone = tone.as_ref().map(|tone| |at: Position| tone(Position::new(first + at.row, at.col)));
+        IterGrid::new(records, &config, &size, Painted(tone)).to_string()
+    });
+    for (i, line) in pieces.iter().flat_map(|piece| piece.lines()).enumerate() {
+        writeln!(out, "{}", line.trim_end_matches(' '))?;
+        if let (0, Some(rule)) = (i, &rule) {
+            writeln!(out, "{rule}")?;
         }
-        self.line.push_str(rest);
-        Ok(())
     }
+    Ok(())
+}
+
+/// What a function makes of pieces of a list, given where each begins: on all threads, but in order. A short list is one piece.
+fn in_pieces<'l, T: Sync, R: Send>(list: &'l [T], function: impl Fn(usize, &'l [T]) -> R + Sync) -> Vec<R> {
+    const PIECE: usize = 2048;
+    if list.len() <= PIECE {
+        return vec![function(0, list)]; // no thread is started
+    }
+    list.par_chunks(PIECE).enumerate().map(|(i, piece)| function(i * PIECE, piece)).collect()
 }
 
 /// The tones of cells, as their colours.
