@@ -22,7 +22,7 @@ pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R) -> io::Result
 /// Writes the rows of the report, or the report, as one object a line. `path`: the model, where several follow each other.
 pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
     // As text, so that every number stays as it was written.
-    let text = serde_json::to_string(report)?;
+    let text = text(report)?;
     let mut whole: Object<'_> = serde_json::from_str(&text)?;
     match R::ROWS.and_then(|key| whole.remove(key)) {
         Some(rows) => {
@@ -33,6 +33,35 @@ pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&st
     }
 }
 
+/// A value on one line.
+fn text<T: serde::Serialize + ?Sized>(value: &T) -> io::Result<String> {
+    let mut out = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut out, OneLine))?;
+    String::from_utf8(out).map_err(io::Error::other)
+}
+
+/// All on one line.
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        write_fragment(writer, fragment)
+    }
+}
+
+/// Writes a part of a string with the control characters escaped that JSON allows as they are, DEL and 0x80 to 0x9f: a terminal obeys them.
+fn write_fragment<W: ?Sized + Write>(writer: &mut W, mut fragment: &str) -> io::Result<()> {
+    // Most have neither DEL nor the byte that those others start with.
+    if fragment.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
+        while let Some((at, control)) = fragment.char_indices().find(|(_, c)| c.is_control()) {
+            let (before, rest) = fragment.split_at(at);
+            write!(writer, "{before}\\u{:04x}", u32::from(control))?;
+            fragment = rest.get(control.len_utf8()..).unwrap_or_default();
+        }
+    }
+    writer.write_all(fragment.as_bytes())
+}
+
 type Object<'a> = std::collections::HashMap<String, &'a RawValue>;
 
 /// Writes an object, with the model's path as its first key if there is one to add.
@@ -40,7 +69,7 @@ fn line(out: &mut dyn Write, object: &str, path: Option<&str>) -> io::Result<()>
     match (path, object.strip_prefix('{')) {
         (Some(path), Some(rest)) => {
             let more = if rest == "}" { "" } else { "," };
-            writeln!(out, "{{\"path\":{}{more}{rest}", serde_json::to_string(path)?)
+            writeln!(out, "{{\"path\":{}{more}{rest}", text(path)?)
         }
         _ => writeln!(out, "{object}"),
     }
@@ -100,6 +129,10 @@ impl Lines {
 }
 
 impl Formatter for Lines {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        write_fragment(writer, fragment)
+    }
+
     fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.open(writer, b"[")
     }
@@ -161,6 +194,17 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
+
+    #[test]
+    fn no_control_character_reaches_a_terminal_and_text_stays_exact() {
+        let hostile = "a\u{7f}b\u{9b}31m\u{1b}\n\u{e9}\u{a0}\u{7f}";
+        let mut broken = Vec::new();
+        serde::Serialize::serialize(hostile, &mut Serializer::with_formatter(&mut broken, Lines::default())).unwrap();
+        for json in [text(hostile).unwrap(), String::from_utf8(broken).unwrap()] {
+            assert!(!json.chars().any(char::is_control), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+        }
+    }
     use crate::render::Section;
 
     #[derive(Serialize)]
