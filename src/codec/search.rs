@@ -57,13 +57,30 @@ fn largest<V: Lanes, const N: usize>(x: &[V; N]) -> (V, V) {
     (size, value)
 }
 
+/// At which limits whole numbers are cut off.
+const BOTH: u8 = 2;
+const UPPER: u8 = 1;
+const NONE: u8 = 0;
+
 /// The weighted sums of `x * code` and of `code * code` under a scale. (A closure would not be compiled for the instruction set.)
 #[inline(always)]
-fn symmetric_sums<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], weighted: &[V; N], inverse: V, most: i32) -> (V, V) {
+fn symmetric_sums<V: Lanes, const N: usize, const LIMITS: u8>(
+    x: &[V; N],
+    weights: &[V; N],
+    weighted: &[V; N],
+    inverse: V,
+    most: i32,
+) -> (V, V) {
     let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
+    let magic = V::splat(super::simd::ROUND);
     let (mut sum_lx, mut sum_l2) = (V::splat(0.0), V::splat(0.0));
     for i in 0..N {
-        let code = (inverse * x[i]).round_within(low, high);
+        let product = inverse * x[i];
+        let code = match LIMITS {
+            NONE => (product + magic) - magic,
+            UPPER => ((product + magic) - magic).min(high),
+            _ => product.round_within(low, high),
+        };
         sum_lx = sum_lx + weighted[i] * code;
         sum_l2 = sum_l2 + weights[i] * code * code;
     }
@@ -76,22 +93,30 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
     let zero = V::splat(0.0);
     let (size, value) = largest(x);
     let mut weighted = [zero; N];
+    let mut finite = zero.eq(zero);
     for i in 0..N {
         weighted[i] = weights[i] * x[i];
+        finite = V::and(finite, x[i].abs().lt(V::splat(f32::INFINITY)));
     }
+    let finite = V::all(finite);
     let mut inverse = V::splat(-most as f32) / value;
-    let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, inverse, most);
+    let (sum_lx, sum_l2) = symmetric_sums::<V, N, BOTH>(x, weights, &weighted, inverse, most);
     let mut scale = V::select(sum_l2.eq(zero), zero, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
     for step in (-9..=9).filter(|step| *step != 0) {
         let tried = V::splat(-(most as f32 + 0.1 * step as f32)) / value;
-        let (sum_lx, sum_l2) = symmetric_sums(x, weights, &weighted, tried, most);
+        // No size is above that of the largest number, whose code before it is cut off is `most + 0.1 * step`: for most steps that
+        // keeps one limit or both. (A block of zeros has NaN for codes, which do not count.)
+        let (sum_lx, sum_l2) = match step {
+            ..=-6 if finite => symmetric_sums::<V, N, NONE>(x, weights, &weighted, tried, most),
+            -5..=4 if finite => symmetric_sums::<V, N, UPPER>(x, weights, &weighted, tried, most),
+            _ => symmetric_sums::<V, N, BOTH>(x, weights, &weighted, tried, most),
+        };
+        // Without a branch on whether any lane is better: which way it goes is past guessing.
         let better = V::and(zero.lt(sum_l2), (best * sum_l2).lt(sum_lx * sum_lx));
-        if V::any(better) {
-            inverse = V::select(better, tried, inverse);
-            scale = V::select(better, sum_lx / sum_l2, scale);
-            best = V::select(better, scale * sum_lx, best);
-        }
+        inverse = V::select(better, tried, inverse);
+        scale = V::select(better, sum_lx / sum_l2, scale);
+        best = V::select(better, scale * sum_lx, best);
     }
     let empty = size.lt(V::splat(ZERO));
     Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(f32::NAN), inverse) }
