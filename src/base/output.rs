@@ -6,6 +6,7 @@
 //!
 //! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
 
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -199,7 +200,7 @@ impl Output {
         }
         let all = self.superseded.iter().chain(self.targets.iter().map(|target| &target.path));
         for path in all.rev().filter(|path| fs::symlink_metadata(path).is_ok()) {
-            let aside = temporary(path)?.into_temp_path();
+            let aside = aside(path)?;
             fs::rename(path, &aside).map_err(|error| Error::io("cannot rename the old file", path, error))?;
             old.push((aside, path.clone()));
         }
@@ -384,6 +385,19 @@ impl OutFile {
         }
         Ok(())
     }
+}
+
+/// Where an old file goes while a new set takes its name. It is no temporary file: if the run is killed, it stays until somebody who knows
+/// better takes it back or removes it.
+fn aside(path: &Path) -> Result<TempPath> {
+    // With the old name in it, unless that makes it too long.
+    let name = path.file_name().filter(|name| name.len() < 200).unwrap_or_default();
+    let mut suffix = OsString::from("-");
+    suffix.push(name);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(stale::OLD_PREFIX).rand_bytes(stale::RANDOM).suffix(&suffix);
+    let file = builder.tempfile_in(parent(path)).map_err(|error| Error::io("cannot create a file for", path, error))?;
+    Ok(file.into_temp_path())
 }
 
 /// A new file under a temporary name, beside `target`.

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How the name of a temporary file starts. Short: a target with the longest possible name must not fail.
 pub(super) const PREFIX: &str = ".weigh-";
 
+/// How the name of an old file of a set starts while the new set takes its names: it is removed by nobody but the run itself.
+pub(super) const OLD_PREFIX: &str = ".weigh-old-";
+
 /// How many letters and digits come after it.
 pub(super) const RANDOM: usize = 8;
 

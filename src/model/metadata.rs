@@ -146,6 +146,12 @@ impl Value {
         }
     }
 
+    /// The same value, none of it in a file: see [`Array::in_memory`].
+    #[must_use]
+    pub fn in_memory(&self) -> Self {
+        self.as_array().map_or_else(|| self.clone(), |array| Self::Array(array.in_memory()))
+    }
+
     /// The value as an array, if it is one.
     pub fn as_array(&self) -> Option<&Array> {
         match self {
@@ -237,8 +243,12 @@ pub struct Array {
 #[derive(Debug, Clone)]
 enum ArrayData {
     Values(Arc<[Value]>),
-    /// The bytes of the elements as a little-endian GGUF lays them out.
-    Encoded(Arc<[u8]>),
+    /// The bytes of the elements as a GGUF lays them out.
+    Encoded {
+        bytes: Arc<[u8]>,
+        endian: Endian,
+        wide: bool,
+    },
     /// The bytes of the elements in the file, already walked over once, so known to be whole.
     File {
         map: Arc<Map>,
@@ -248,11 +258,31 @@ enum ArrayData {
     },
 }
 
+impl ArrayData {
+    /// Elements laid out as in a little-endian GGUF of the present version.
+    fn encoded(bytes: Vec<u8>) -> Self {
+        Self::Encoded { bytes: bytes.into(), endian: Endian::Little, wide: true }
+    }
+}
+
 impl Array {
     /// An array of values that are in memory. They must all be of type `elem`; an empty array keeps its element type.
     pub fn new(elem: ValueType, values: Vec<Value>) -> Self {
         debug_assert!(values.iter().all(|value| value.value_type() == elem));
         Self { elem, len: values.len() as u64, data: ArrayData::Values(values.into()) }
+    }
+
+    /// The same array, none of it in the file any more: for whoever changes that file.
+    #[must_use]
+    pub fn in_memory(&self) -> Self {
+        let data = match &self.data {
+            ArrayData::File { map, range, endian, wide } => {
+                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
+                ArrayData::Encoded { bytes: bytes.into(), endian: *endian, wide: *wide }
+            }
+            in_memory => in_memory.clone(),
+        };
+        Self { data, ..*self }
     }
 
     /// An array of strings that are in memory.
@@ -262,7 +292,7 @@ impl Array {
 
     /// An array of bytes that are in memory.
     pub fn u8s(values: Vec<u8>) -> Self {
-        Self { elem: ValueType::U8, len: values.len() as u64, data: ArrayData::Encoded(values.into()) }
+        Self { elem: ValueType::U8, len: values.len() as u64, data: ArrayData::encoded(values) }
     }
 
     /// An array of 32-bit numbers with a sign that are in memory, four bytes each: token types.
@@ -284,12 +314,12 @@ impl Array {
             bytes.extend(text.as_bytes());
             len += 1;
         }
-        Self { elem: ValueType::String, len, data: ArrayData::Encoded(bytes.into()) }
+        Self { elem: ValueType::String, len, data: ArrayData::encoded(bytes) }
     }
 
     fn encoded<const N: usize>(elem: ValueType, values: impl Iterator<Item = [u8; N]>) -> Self {
         let bytes: Vec<u8> = values.flatten().collect();
-        Self { elem, len: (bytes.len() / N) as u64, data: ArrayData::Encoded(bytes.into()) }
+        Self { elem, len: (bytes.len() / N) as u64, data: ArrayData::encoded(bytes) }
     }
 
     /// An array whose elements lie at `range` of a mapped file, laid out as in GGUF. The reader has walked over them: they are whole.
@@ -326,7 +356,7 @@ impl Array {
     /// a writer can copy them without decoding.
     pub fn encoded_le(&self) -> Option<&[u8]> {
         match &self.data {
-            ArrayData::Encoded(bytes) => Some(bytes),
+            ArrayData::Encoded { bytes, endian: Endian::Little, wide: true } => Some(bytes),
             ArrayData::File { map, range, endian: Endian::Little, wide: true } => map.bytes().get(range.clone()),
             _ => None,
         }
@@ -343,7 +373,7 @@ impl Array {
                     f(i as u64, value.as_str().unwrap_or_default())?;
                 }
             }
-            ArrayData::Encoded(bytes) => self.for_each_str_in(Cursor::new(bytes, Endian::Little), true, f)?,
+            ArrayData::Encoded { bytes, endian, wide } => self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f)?,
             ArrayData::File { map, range, endian, wide } => {
                 let bytes = map.bytes().get(range.clone()).unwrap_or_default();
                 self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f).map_err(|error| error.in_file(map.path()))?;
@@ -396,7 +426,7 @@ impl Iterator for ArrayIter<'_> {
         }
         let item = match &self.array.data {
             ArrayData::Values(values) => Ok(values.get(self.next as usize)?.clone()),
-            ArrayData::Encoded(bytes) => self.decode_next(bytes, Endian::Little, true),
+            ArrayData::Encoded { bytes, endian, wide } => self.decode_next(bytes, *endian, *wide),
             ArrayData::File { map, range, endian, wide } => {
                 let bytes = map.bytes().get(range.clone()).unwrap_or_default();
                 self.decode_next(bytes, *endian, *wide).map_err(|error| error.in_file(map.path()))

@@ -178,11 +178,13 @@ fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(map.bytes().to_vec()).map_err(|_| Error::argument("expected text in UTF-8, found other bytes").in_file(path))
 }
 
+/// What changed, in values that stay as they are when the file is overwritten.
 fn differences(old: &Metadata, new: &Metadata) -> Vec<KeyChange> {
     let changed = old.iter().filter(|(key, value)| new.get(key) != Some(value));
     let added = new.iter().filter(|(key, _)| old.get(key).is_none());
     let keys = changed.map(|(key, _)| key).chain(added.map(|(key, _)| key));
-    keys.map(|key| KeyChange { key: key.to_owned(), old: old.get(key).cloned(), new: new.get(key).cloned() }).collect()
+    keys.map(|key| KeyChange { key: key.to_owned(), old: old.get(key).map(Value::in_memory), new: new.get(key).map(Value::in_memory) })
+        .collect()
 }
 
 fn write(map: &Map, start: &Start, target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {

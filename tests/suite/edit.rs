@@ -62,6 +62,20 @@ fn a_value_that_fits_is_written_in_its_place() {
 }
 
 #[test]
+fn arrays_that_move_in_their_file_are_told_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let file = Gguf::default();
+    let numbers = file.array(4, 3, &[1u32, 2, 3].map(u32::to_le_bytes).concat());
+    fs::write(&path, file.key_str("general.name", "x").key("test.moved.away", 9, numbers).f32("t", &[4]).build()).unwrap();
+    let report = edit(&path, &[Change::Rename("test.moved.away".into(), "moved".into())], &Destination::InPlace).unwrap();
+    assert!(report.fits);
+    let told = report.changes.iter().flat_map(|change| [&change.old, &change.new]).flatten();
+    let told: Vec<_> = told.map(|value| value.as_array().unwrap().values().unwrap()).collect();
+    assert_eq!(told, vec![[1, 2, 3].map(Value::U32).to_vec(); 2]);
+}
+
+#[test]
 fn a_longer_value_moves_the_data_and_changes_none_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
