@@ -162,7 +162,8 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
             [("gguf-utils show", f"{peers.gguf_utils} show {gemma}"), ("gguf-view", f"{peers.gguf_view} {gemma}"), ("gguf-dump", f"{peers.gguf_dump} {gemma}")],
             "at most 5 ms, ahead of each", 3),
         Job("info, 253 MB GGUF", f"{weigh} info {gemma}", [("gguf-utils show", f"{peers.gguf_utils} show {gemma}")], "at most 5 ms", 20),
-        Job("ls, 100 shards of 60,000 tensors", f"{weigh} ls --json {shards}", [("python safetensors", f"{peers.python} {HERE / 'list_safetensors.py'} {shards}")], "under 100 ms, ahead", 5),
+        Job("ls --json, 100 shards of 60,000 tensors", f"{weigh} ls --json {shards}", [("python safetensors", f"{peers.python} {HERE / 'list_safetensors.py'} {shards}")], "under 100 ms, ahead", 5),
+        Job("ls, 100 shards of 60,000 tensors, table", f"{weigh} ls {shards}", [("python safetensors", f"{peers.python} {HERE / 'list_safetensors.py'} {shards}")], "under 100 ms, ahead", 5),
         Job("ls, 141 GB sparse GGUF", f"{weigh} ls --json {sparse}", [("gguf-utils show", f"{peers.gguf_utils} show {sparse}")], "under 100 ms", 20),
     ]
     for path, kind in ((bf16, "BF16"), (f16, "F16"), (f32, "F32"), (q4k, "Q4_K")):
