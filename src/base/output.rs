@@ -181,7 +181,9 @@ impl Output {
             }
             // Put aside from the last to the first: the last comes back last.
             for (aside, path) in old.into_iter().rev() {
-                let _ = aside.persist(path);
+                if let Err(error) = aside.persist(path) {
+                    let _ = error.path.keep(); // under the other name rather than not at all
+                }
             }
             return renamed;
         }
