@@ -72,13 +72,12 @@ fn symmetric_sums<V: Lanes, const N: usize, const LIMITS: u8>(
     most: i32,
 ) -> (V, V) {
     let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
-    let magic = V::splat(super::simd::ROUND);
     let (mut sum_lx, mut sum_l2) = (V::splat(0.0), V::splat(0.0));
     for i in 0..N {
         let product = inverse * x[i];
         let code = match LIMITS {
-            NONE => (product + magic) - magic,
-            UPPER => ((product + magic) - magic).min(high),
+            NONE => product.nearest(),
+            UPPER => product.nearest().min(high),
             _ => product.round_within(low, high),
         };
         sum_lx = sum_lx + weighted[i] * code;

@@ -194,17 +194,6 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-
-    #[test]
-    fn no_control_character_reaches_a_terminal_and_text_stays_exact() {
-        let hostile = "a\u{7f}b\u{9b}31m\u{1b}\n\u{e9}\u{a0}\u{7f}";
-        let mut broken = Vec::new();
-        serde::Serialize::serialize(hostile, &mut Serializer::with_formatter(&mut broken, Lines::default())).unwrap();
-        for json in [text(hostile).unwrap(), String::from_utf8(broken).unwrap()] {
-            assert!(!json.chars().any(char::is_control), "{json:?}");
-            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
-        }
-    }
     use crate::render::Section;
 
     #[derive(Serialize)]
@@ -245,5 +234,16 @@ mod tests {
         lines(&mut out, &sample(), Some("m.gguf")).unwrap();
         let expected = "{\"path\":\"m.gguf\",\"name\":\"a\\u001b\",\"shape\":[2,3]}\n{\"path\":\"m.gguf\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_terminal_and_text_stays_exact() {
+        let hostile = "a\u{7f}b\u{9b}31m\u{1b}\n\u{e9}\u{a0}\u{7f}";
+        let mut broken = Vec::new();
+        Serialize::serialize(hostile, &mut Serializer::with_formatter(&mut broken, Lines::default())).unwrap();
+        for json in [text(hostile).unwrap(), String::from_utf8(broken).unwrap()] {
+            assert!(!json.chars().any(char::is_control), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+        }
     }
 }

@@ -78,11 +78,17 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     /// Each lane from one or the other.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
+    /// The nearest whole number, ties to even, for sizes under 2^22.
+    #[inline(always)]
+    fn nearest(self) -> Self {
+        let magic = Self::splat(ROUND);
+        (self + magic) - magic
+    }
+
     /// The nearest whole number within limits, ties to even, for sizes under 2^22. Others, and NaN, end at a limit.
     #[inline(always)]
     fn round_within(self, least: Self, most: Self) -> Self {
-        let magic = Self::splat(ROUND);
-        ((self + magic) - magic).max(least).min(most)
+        self.nearest().max(least).min(most)
     }
 }
 
