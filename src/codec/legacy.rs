@@ -3,14 +3,15 @@
 
 use super::Codec;
 use super::block::{Coding, across, each, half, low_byte, scale_offset, scale_signed, to_half};
+use super::codebook::{Codebook, Coded};
 use super::search::{self, Steps};
 use super::simd::Lanes;
 use crate::model::DType;
 
 pub(super) const Q1_0: Codec = Codec::blocks::<OneBit>(DType::Q1_0);
 pub(super) const Q2_0: Codec = Codec::blocks::<TwoBits>(DType::Q2_0);
-pub(super) const Q4_0: Codec = Codec::blocks::<Symmetric4>(DType::Q4_0);
-pub(super) const Q4_1: Codec = Codec::blocks::<Offset4>(DType::Q4_1);
+pub(super) const Q4_0: Codec = Codec::blocks::<Symmetric4>(DType::Q4_0).coded::<Symmetric4>();
+pub(super) const Q4_1: Codec = Codec::blocks::<Offset4>(DType::Q4_1).coded::<Offset4>();
 pub(super) const Q5_0: Codec = Codec::blocks::<Symmetric5>(DType::Q5_0);
 pub(super) const Q5_1: Codec = Codec::blocks::<Offset5>(DType::Q5_1);
 pub(super) const Q8_0: Codec = Codec::blocks::<Bytes>(DType::Q8_0);
@@ -268,6 +269,15 @@ impl Coding for Symmetric4 {
     }
 }
 
+impl Coded for Symmetric4 {
+    #[inline(always)]
+    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+        for (block, codebook) in bytes.as_chunks::<18>().0.iter().zip(codebooks) {
+            *codebook = Codebook::symmetric::<V>(&nibbles(&block[2..]), 8, half([block[0], block[1]]));
+        }
+    }
+}
+
 /// Q4_1: codes from 0 to 15 times the scale, and a least value.
 struct Offset4;
 
@@ -300,6 +310,15 @@ impl Coding for Offset4 {
             block[2..4].copy_from_slice(&to_half(least));
             let codes = whole_parts::<V>(values, least, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
+        }
+    }
+}
+
+impl Coded for Offset4 {
+    #[inline(always)]
+    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+        for (block, codebook) in bytes.as_chunks::<20>().0.iter().zip(codebooks) {
+            *codebook = Codebook::offset::<V>(&nibbles(&block[4..]), half([block[0], block[1]]), half([block[2], block[3]]));
         }
     }
 }

@@ -5,6 +5,7 @@
 use crate::model::{Class, DType};
 
 mod block;
+mod codebook;
 mod faults;
 mod fp4;
 mod iq;
@@ -17,6 +18,8 @@ pub(crate) mod simd;
 mod small;
 mod ternary;
 
+pub use codebook::Codebook;
+pub(crate) use codebook::{NUMBERS as CODEBOOK_NUMBERS, VALUES as CODEBOOK_VALUES};
 pub use faults::{Fault, Faults, faults, is_zero};
 pub use number::Number;
 
@@ -31,12 +34,17 @@ pub struct Codec {
     pub decode: Decode<f32>,
     /// Decodes to double precision, where single precision cannot hold every value of the type.
     pub decode_wide: Option<Decode<f64>>,
+    /// Reads blocks as what their codes stand for, a codebook for every 32 numbers, where that is less to do than to decode them.
+    pub codebooks: Option<Codebooks>,
     /// Encodes one row, with importance weights (one a column) if there are any.
     pub encode: Option<Encode>,
 }
 
 /// Decodes whole blocks to numbers.
 pub type Decode<T> = fn(bytes: &[u8], values: &mut [T]);
+
+/// Reads whole blocks as codebooks.
+pub type Codebooks = fn(bytes: &[u8], codebooks: &mut [Codebook]);
 
 /// A number that blocks are decoded to.
 pub trait Decoded: Copy + Default {
@@ -131,7 +139,7 @@ pub fn on_each_level(mut work: impl FnMut()) {
 impl Codec {
     /// A codec that only reads, and whose values fit single precision.
     const fn reads(dtype: DType, decode: Decode<f32>) -> Self {
-        Self { dtype, decode, decode_wide: None, encode: None }
+        Self { dtype, decode, decode_wide: None, codebooks: None, encode: None }
     }
 
     /// The same codec with a way to write.

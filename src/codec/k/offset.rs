@@ -1,6 +1,7 @@
 //! Q2_K, Q4_K and Q5_K: `scale * code - least`, both from the codes of a sub-block under the two numbers of the block.
 
 use super::super::block::{Coding, across, each, half, scale_offset, to_half};
+use super::super::codebook::{Codebook, Coded};
 use super::super::search::{self, Steps, nearest};
 use super::super::simd::Lanes;
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -160,6 +161,25 @@ fn six_bits(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     (scales, leasts)
 }
 
+/// The scales of the sub-blocks of Q4_K or Q5_K, and what is added to their codes.
+#[inline(always)]
+fn scaled(block: &[u8]) -> ([f32; 8], [f32; 8]) {
+    let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+    let (scales, leasts) = six_bits(&block[4..16]);
+    (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))))
+}
+
+/// The codes in the low and in the high halves of bytes.
+#[inline(always)]
+fn nibbles(packed: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
+    let (mut low, mut high) = ([0; 32], [0; 32]);
+    for i in 0..32 {
+        low[i] = packed[i] & 15;
+        high[i] = packed[i] >> 4;
+    }
+    (low, high)
+}
+
 /// Q2_K: two bits, sub-blocks of 16, four bits for their scales and least values.
 pub(super) struct Two;
 
@@ -208,15 +228,9 @@ impl Coding for Four {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<144>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
-            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            let (scales, leasts) = six_bits(&block[4..16]);
-            let (scales, leasts) = (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))));
+            let (scales, leasts) = scaled(block);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
-                let (mut low, mut high) = ([0; 32], [0; 32]);
-                for j in 0..32 {
-                    low[j] = packed[j] & 15;
-                    high[j] = packed[j] >> 4;
-                }
+                let (low, high) = nibbles(packed);
                 let (first, second) = values.split_at_mut(32);
                 scale_offset::<V>(&low, scales[2 * i], leasts[2 * i], first);
                 scale_offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1], second);
@@ -239,6 +253,20 @@ impl Coding for Four {
     }
 }
 
+impl Coded for Four {
+    #[inline(always)]
+    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+        for (block, codebooks) in bytes.as_chunks::<144>().0.iter().zip(codebooks.as_chunks_mut::<8>().0) {
+            let (scales, leasts) = scaled(block);
+            for (i, (codebooks, packed)) in codebooks.as_chunks_mut::<2>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
+                let (low, high) = nibbles(packed);
+                codebooks[0] = Codebook::offset::<V>(&low, scales[2 * i], leasts[2 * i]);
+                codebooks[1] = Codebook::offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1]);
+            }
+        }
+    }
+}
+
 /// Q5_K: as Q4_K, and the fifth bits of eight codes 32 apart in a byte.
 pub(super) struct Five;
 
@@ -248,9 +276,7 @@ impl Coding for Five {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<176>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
-            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            let (scales, leasts) = six_bits(&block[4..16]);
-            let (scales, leasts) = (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))));
+            let (scales, leasts) = scaled(block);
             let (fifth, packed) = block[16..].split_at(32);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(packed.as_chunks::<32>().0).enumerate() {
                 let (mut low, mut high) = ([0; 32], [0; 32]);

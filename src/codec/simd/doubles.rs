@@ -17,6 +17,8 @@ pub(crate) trait Doubles: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<O
     fn abs(self) -> Self;
     /// `self > other ? self : other`: the other, where either is NaN.
     fn max(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// The numbers.
     fn lanes(self) -> [f64; EIGHT];
 
@@ -138,6 +140,14 @@ impl Doubles for PlainDoubles {
     }
 
     #[inline(always)]
+    fn mul_add(mut self, factor: Self, addend: Self) -> Self {
+        for i in 0..EIGHT {
+            self.0[i] = self.0[i].mul_add(factor.0[i], addend.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
     fn lanes(self) -> [f64; EIGHT] {
         self.0
     }
@@ -225,6 +235,12 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_fmadd_pd(self.0, factor.0, addend.0), _mm256_fmadd_pd(self.1, factor.1, addend.1)) }
+        }
+
+        #[inline(always)]
         fn lanes(self) -> [f64; EIGHT] {
             let mut lanes = [0.0; EIGHT];
             // SAFETY: the machine has the instruction, and there is room for the eight numbers that are written, at any address.
@@ -267,6 +283,12 @@ pub(super) mod x86 {
         fn max(self, other: Self) -> Self {
             // SAFETY: the machine has the instruction.
             Self(unsafe { _mm512_max_pd(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_fmadd_pd(self.0, factor.0, addend.0) })
         }
 
         #[inline(always)]

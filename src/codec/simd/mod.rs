@@ -1,7 +1,8 @@
 //! Code for the machine at hand: the widest vectors that it has are found out at run time.
 //!
 //! A [`Kernel`] is written once, over [`Lanes`] of any number, and compiled for each instruction set. Every lane does what one
-//! number would do, in the same order and without fused multiply-add, so that all sets give the same bits.
+//! number would do, in the same order, and products and sums are rounded together only where a kernel asks for that, so that all
+//! sets give the same bits.
 
 // What is unsafe here: calling a function that was compiled for an instruction set, which is sound once the set was found.
 #![allow(unsafe_code)]
@@ -49,6 +50,17 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     fn store_halves(self, bytes: &mut [u8]);
     /// For each code, which must be under sixteen, the entry of a table.
     fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
+    /// The lowest four bits of each byte, bit by bit: bit `i` of plane `b` is bit `b` of byte `i`.
+    #[inline(always)]
+    fn planes(bytes: &[u8; 32]) -> [u32; 4] {
+        let mut planes = [0; 4];
+        for (i, byte) in bytes.iter().enumerate() {
+            for (bit, plane) in planes.iter_mut().enumerate() {
+                *plane |= u32::from(byte >> bit & 1) << i;
+            }
+        }
+        planes
+    }
     /// Writes the low byte of each whole number of a size under 2^22 to the start of a slice; zero for infinity.
     fn store_bytes(self, bytes: &mut [u8]);
     /// The whole part of each number.
@@ -336,8 +348,11 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Some(Self::Neon),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("f16c"))
-                .then_some(Self::Avx2),
+            (is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("f16c"))
+            .then_some(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
             (is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -352,7 +367,7 @@ impl Level {
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,bmi2,f16c")]
+        #[target_feature(enable = "avx2,fma,bmi2,f16c")]
         fn avx2<K: Kernel>(kernel: K) -> K::Output {
             kernel.run::<x86::Avx2>()
         }

@@ -73,6 +73,21 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn planes(bytes: &[u8; 32]) -> [u32; 4] {
+            // SAFETY: the machine has the instructions, and thirty-two bytes are read, from any address.
+            unsafe {
+                let bytes = _mm256_loadu_si256(bytes.as_ptr().cast());
+                // A shift of pairs of bytes brings the bit to the top of both.
+                [
+                    _mm256_movemask_epi8(_mm256_slli_epi16::<7>(bytes)) as u32,
+                    _mm256_movemask_epi8(_mm256_slli_epi16::<6>(bytes)) as u32,
+                    _mm256_movemask_epi8(_mm256_slli_epi16::<5>(bytes)) as u32,
+                    _mm256_movemask_epi8(_mm256_slli_epi16::<4>(bytes)) as u32,
+                ]
+            }
+        }
+
+        #[inline(always)]
         fn round(self) -> Self {
             // Half of the number before one, so that the sum rounds up just where the number lies at a half or above.
             (self + Self::with_sign(0.5 - f32::EPSILON / 4.0, self)).trunc()

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::moments::{Sample, Tally};
-use crate::codec;
+use crate::codec::{self, Codebook};
 use crate::model::{Class, DType};
 
 /// The largest relative error of a value that is told from the sketch: half a step of 2^-7.
@@ -111,6 +111,13 @@ impl Tally for Counter {
     fn take<T: Sample>(&mut self, values: &[T]) {
         for value in values {
             self.0[usize::from(value.sketch_code())] += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn take_codebook(&mut self, codebook: &Codebook) {
+        for (value, count) in codebook.values.iter().zip(codebook.counts) {
+            self.0[usize::from(value.sketch_code())] += u32::from(count);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::counts::{Counter, Counting, Counts, ValueTable};
 use super::moments::{self, BLOCK, Moments, Sample, Tally};
 use crate::base::Result;
 use crate::codec::simd::{self, Kernel, Lanes};
-use crate::codec::{self, Codec};
+use crate::codec::{self, CODEBOOK_NUMBERS, CODEBOOK_VALUES, Codebook, Codec};
 use crate::format::Reader;
 use crate::model::{Class, DType, TensorInfo};
 
@@ -57,6 +57,7 @@ pub(crate) struct Part {
 /// Buffers of a thread, kept from part to part.
 struct Scratch {
     counter: Counter,
+    codebooks: Vec<Codebook>,
     narrow: Vec<f32>,
     wide: Vec<f64>,
 }
@@ -64,6 +65,7 @@ struct Scratch {
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         counter: Counter::new(),
+        codebooks: Vec::new(),
         narrow: Vec::new(),
         wide: Vec::new(),
     });
@@ -172,6 +174,9 @@ impl Scratch {
             }
             Counting::Sketch | Counting::Upper => {
                 for (place, bytes, values) in place.blocks(lens.dtype(), bytes, elements) {
+                    if self.codebooks(lens, bytes, values, threshold, place, part) {
+                        continue;
+                    }
                     self.narrow.resize(values, 0.0);
                     (lens.codec.decode)(bytes, &mut self.narrow);
                     if lens.counting == Counting::Sketch {
@@ -183,6 +188,22 @@ impl Scratch {
                 }
             }
         }
+    }
+}
+
+impl Scratch {
+    /// Looks at a block by what its codes stand for. False, and nothing done, where the type has no codebooks, or a value is not finite, or
+    /// rows are not whole codebooks.
+    fn codebooks(&mut self, lens: &Lens, bytes: &[u8], values: usize, threshold: f64, place: Place, part: &mut Part) -> bool {
+        let numbers = CODEBOOK_NUMBERS as u64;
+        let Some(read) = lens.codec.codebooks.filter(|_| place.row.is_multiple_of(numbers)) else { return false };
+        self.codebooks.resize(values / CODEBOOK_NUMBERS, Codebook::default());
+        read(bytes, &mut self.codebooks);
+        let Some(moments) = moments::of_codebooks(&self.codebooks, threshold, &mut self.counter) else { return false };
+        part.moments.join(&moments);
+        let place = Place { row: place.row / numbers, first: place.first / numbers };
+        part.raise(place, &self.codebooks, |codebooks| simd::run(LargestValue(codebooks)));
+        true
     }
 }
 
@@ -221,6 +242,28 @@ fn largest<T: Sample>(values: &[T]) -> f32 {
     }
 
     f32::from_bits(simd::run(Largest(values)) as u32)
+}
+
+/// The largest magnitude that occurs, of finite values.
+struct LargestValue<'a>(&'a [Codebook]);
+
+impl Kernel for LargestValue<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> f32 {
+        let zero = V::splat(0.0);
+        let mut largest = zero;
+        for codebook in self.0 {
+            for (values, counts) in codebook.values.chunks_exact(V::COUNT).zip(codebook.counts.chunks_exact(V::COUNT)) {
+                let occurs = zero.lt(V::from_bytes(counts));
+                largest = V::select(occurs, V::load(values).abs(), zero).max(largest);
+            }
+        }
+        let mut lanes = [0.0; CODEBOOK_VALUES];
+        largest.store(&mut lanes);
+        lanes.iter().fold(0.0, |all: f32, &lane| all.max(lane))
+    }
 }
 
 /// Patterns of one byte or two.

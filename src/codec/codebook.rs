@@ -1,0 +1,126 @@
+//! Blocks as the few values that their codes stand for, and how often each occurs: all that statistics need of them, and less to look
+//! at than the values one by one.
+
+use super::Codec;
+use super::block::{Coding, each, scale_offset, scale_signed};
+use super::simd::{self, Kernel, Lanes};
+
+/// How many numbers one codebook tells of.
+pub(crate) const NUMBERS: usize = 32;
+
+/// How many values a code of four bits stands for.
+pub(crate) const VALUES: usize = 16;
+
+/// What 32 numbers with codes of four bits are, in any order.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Codebook {
+    /// The value of each code.
+    pub values: [f32; VALUES],
+    /// How many of the numbers have it.
+    pub counts: [u8; VALUES],
+}
+
+/// The numbers of the codes.
+const CODES: [u8; VALUES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+impl Codebook {
+    /// Of `scale * (code - zero)`.
+    #[inline(always)]
+    pub(super) fn symmetric<V: Lanes>(codes: &[u8; NUMBERS], zero: u8, scale: f32) -> Self {
+        let mut values = [0.0; VALUES];
+        let mut signed = CODES;
+        for code in &mut signed {
+            *code = code.wrapping_sub(zero);
+        }
+        scale_signed::<V>(&signed, scale, &mut values);
+        Self { values, counts: counts::<V>(codes) }
+    }
+
+    /// Of `scale * code + least`.
+    #[inline(always)]
+    pub(super) fn offset<V: Lanes>(codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
+        let mut values = [0.0; VALUES];
+        scale_offset::<V>(&CODES, scale, least, &mut values);
+        Self { values, counts: counts::<V>(codes) }
+    }
+
+    /// The counts as single-precision numbers.
+    #[inline(always)]
+    pub(crate) fn counts_as_singles(&self) -> [f32; VALUES] {
+        each(&self.counts, f32::from)
+    }
+}
+
+/// How often each code of four bits occurs: the numbers that have it are those whose bits are its bits, plane by plane.
+#[inline(always)]
+fn counts<V: Lanes>(codes: &[u8; NUMBERS]) -> [u8; VALUES] {
+    let planes = V::planes(codes);
+    let mut counts = [0; VALUES];
+    for (code, count) in (0u32..).zip(&mut counts) {
+        let plane = |bit: usize| planes[bit] ^ (code >> bit & 1).wrapping_sub(1);
+        *count = (plane(0) & plane(1) & plane(2) & plane(3)).count_ones() as u8;
+    }
+    counts
+}
+
+/// A type whose blocks can be read as codebooks.
+pub(super) trait Coded: Coding {
+    /// Reads whole blocks.
+    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]);
+}
+
+impl Codec {
+    /// The codec of a type of blocks with codes of four bits.
+    pub(super) const fn coded<C: Coded>(mut self) -> Self {
+        self.codebooks = Some(codebooks::<C>);
+        self
+    }
+}
+
+fn codebooks<C: Coded>(bytes: &[u8], codebooks: &mut [Codebook]) {
+    struct Reading<'a, C>(&'a [u8], &'a mut [Codebook], std::marker::PhantomData<C>);
+    impl<C: Coded> Kernel for Reading<'_, C> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<V: Lanes>(self) {
+            C::codebooks::<V>(self.0, self.1);
+        }
+    }
+    simd::run(Reading(bytes, codebooks, std::marker::PhantomData::<C>));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CODECS;
+    use super::*;
+
+    #[test]
+    fn codebooks_hold_what_is_decoded() {
+        let mut types = 0;
+        for codec in CODECS {
+            let Some(read) = codec.codebooks else { continue };
+            types += 1;
+            let info = codec.dtype.info();
+            let bytes: Vec<u8> = (0..info.block_bytes as u32 * 40).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let mut values = vec![0f32; 40 * info.block_elems as usize];
+            (codec.decode)(&bytes, &mut values);
+            simd::on_each_level(|level| {
+                let mut found = vec![Codebook::default(); values.len() / NUMBERS];
+                read(&bytes, &mut found);
+                for (values, found) in values.as_chunks::<NUMBERS>().0.iter().zip(&found) {
+                    assert_eq!(found.counts.iter().sum::<u8>(), NUMBERS as u8);
+                    let bits = |value: &f32| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() };
+                    let mut expected: Vec<u32> = values.iter().map(bits).collect();
+                    let one_by_one =
+                        found.values.iter().zip(found.counts).flat_map(|(value, n)| std::iter::repeat_n(bits(value), n as usize));
+                    let mut found: Vec<u32> = one_by_one.collect();
+                    expected.sort_unstable();
+                    found.sort_unstable();
+                    assert_eq!(found, expected, "{} on {level:?}", codec.dtype);
+                }
+            });
+        }
+        assert!(types > 0);
+    }
+}
