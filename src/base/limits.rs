@@ -18,6 +18,10 @@ pub const GGUF_DIMS: u32 = 4;
 /// The deepest nesting of GGUF arrays that is followed, in levels.
 pub const GGUF_ARRAY_DEPTH: usize = 4;
 
+/// The most bytes that the tensors of a GGUF that weigh writes are aligned to: padding comes before the first and after each. Files
+/// are aligned to 32, and to a few thousand where a device reads them.
+pub const GGUF_ALIGNMENT: u64 = 1 << 24;
+
 /// The most shards of one model.
 pub const SHARDS: usize = 10_000;
 

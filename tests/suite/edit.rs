@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use weigh::Error;
-use weigh::model::{Array, Value};
+use weigh::model::{Array, Metadata, Value};
 use weigh::ops::edit::{Change, Destination, EditReport, edit};
 use weigh::ops::hash::{Algorithm, Manifest, Outcome, hash};
 
@@ -176,6 +176,27 @@ fn what_would_make_the_file_unsound_is_refused_and_nothing_is_written() {
     }
     assert_eq!(fs::read(&path).unwrap(), before);
     assert!(set(&path, "tokenizer.ggml.eos_token_id=u32:1", &Destination::InPlace).is_ok());
+}
+
+#[test]
+fn an_alignment_that_would_make_gigabytes_of_padding_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    // Without tensors, and with the first of them at 0, any power of two fits.
+    for file in [Gguf::default().key_u32("general.alignment", 1 << 30), Gguf::default().key_u32("general.alignment", 1 << 25)] {
+        fs::write(&path, file.build()).unwrap();
+        for destination in [Destination::DryRun, Destination::New { path: folder.path().join("new"), force: true }] {
+            let error = set(&path, "general.name=string:x", &destination).unwrap_err().to_string();
+            assert!(error.contains("general.alignment to be at most 16777216"), "{error}");
+        }
+        assert!(!folder.path().join("new").exists());
+        set(&path, "general.alignment=u32:32", &Destination::InPlace).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() < 200);
+    }
+    let mut metadata = Metadata::new();
+    metadata.set("general.alignment", Value::U32(1 << 31));
+    let format = weigh::format::FORMATS.iter().find(|format| format.id == "gguf").unwrap();
+    assert!(weigh::format::shards::layout(format, &path, &[], &metadata, None).is_err());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::model::{Metadata, Value, ValueType};
 /// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
 ///
 /// # Errors
-/// The file is big-endian or of version 1; the alignment is none, or one that the tensors do not have; a key of a split would change;
+/// The file is big-endian or of version 1; the alignment is none, too large, or one that the tensors do not have; a key of a split would change;
 /// a rule over keys is broken that was not broken before.
 pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Result<Start> {
     check_change(old, metadata)?;
@@ -37,7 +37,7 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Resul
             old_alignment = alignment;
         }
     }
-    let alignment = spec::alignment(metadata)?;
+    let alignment = spec::alignment_to_write(metadata)?;
     let table = table(&mut cursor, tensors, alignment)?;
     let old_bytes = num::align(cursor.position(), old_alignment, "the start of the data")?;
 

@@ -1,5 +1,6 @@
 //! What readers and writers of GGUF share. Source: docs/gguf.md in the ggml repository, and gguf.cpp in llama.cpp.
 
+use crate::base::limits;
 use crate::model::{Metadata, ValueType};
 
 /// The first four bytes of every file.
@@ -41,6 +42,19 @@ pub fn alignment(metadata: &Metadata) -> crate::Result<u64> {
             Err(crate::Error::malformed(format!("expected {ALIGNMENT_KEY} to be a u32 and a power of two, found {found}")))
         }
     }
+}
+
+/// The alignment that the metadata asks for of a file that is to be written.
+///
+/// # Errors
+/// As [`alignment`]; or it is beyond [`limits::GGUF_ALIGNMENT`].
+pub(crate) fn alignment_to_write(metadata: &Metadata) -> crate::Result<u64> {
+    let alignment = alignment(metadata)?;
+    if alignment > limits::GGUF_ALIGNMENT {
+        let message = format!("expected {ALIGNMENT_KEY} to be at most {} in a file to write, found {alignment}", limits::GGUF_ALIGNMENT);
+        return Err(crate::Error::argument(message).hint(format!("`weigh meta set {ALIGNMENT_KEY}=u32:32` makes one of common alignment")));
+    }
+    Ok(alignment)
 }
 
 /// The most bytes of a tensor's name that ggml takes: `GGML_MAX_NAME` in ggml.h, less the NUL.

@@ -10,10 +10,10 @@ use crate::model::{Array, Metadata, Value};
 /// Lays out header, keys, tensor table and data; each tensor is padded to the alignment that the metadata asks for, 32 without.
 ///
 /// # Errors
-/// The alignment is none; a tensor has more than 4 dimensions, a type without a number in GGUF, or a size that is not that of its
+/// The alignment is none, or too large; a tensor has more than 4 dimensions, a type without a number in GGUF, or a size that is not that of its
 /// shape; a name comes twice; a key is empty or too long.
 pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
-    let alignment = spec::alignment(metadata)?;
+    let alignment = spec::alignment_to_write(metadata)?;
     let mut header = MAGIC.to_vec();
     header.extend(VERSION.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
