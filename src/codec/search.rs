@@ -62,29 +62,36 @@ const BOTH: u8 = 2;
 const UPPER: u8 = 1;
 const NONE: u8 = 0;
 
-/// The weighted sums of `x * code` and of `code * code` under a scale. (A closure would not be compiled for the instruction set.)
+/// The weighted sums of `x * code` and of `code * code`, under each of some scales. (A closure would not be compiled for the instruction
+/// set.)
 #[inline(always)]
-fn symmetric_sums<V: Lanes, const N: usize, const LIMITS: u8>(
+fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u8>(
     x: &[V; N],
     weights: &[V; N],
     weighted: &[V; N],
-    inverse: V,
+    inverses: [V; SCALES],
     most: i32,
-) -> (V, V) {
+) -> [(V, V); SCALES] {
     let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
-    let (mut sum_lx, mut sum_l2) = (V::splat(0.0), V::splat(0.0));
+    let mut sums = [(V::splat(0.0), V::splat(0.0)); SCALES];
     for i in 0..N {
-        let product = inverse * x[i];
-        let code = match LIMITS {
-            NONE => product.nearest(),
-            UPPER => product.nearest().min(high),
-            _ => product.round_within(low, high),
-        };
-        sum_lx = sum_lx + weighted[i] * code;
-        sum_l2 = sum_l2 + weights[i] * code * code;
+        for (inverse, (sum_lx, sum_l2)) in inverses.iter().zip(&mut sums) {
+            let product = *inverse * x[i];
+            let code = match LIMITS {
+                NONE => product.nearest(),
+                UPPER => product.nearest().min(high),
+                _ => product.round_within(low, high),
+            };
+            *sum_lx = *sum_lx + weighted[i] * code;
+            *sum_l2 = *sum_l2 + weights[i] * code * code;
+        }
     }
-    (sum_lx, sum_l2)
+    sums
 }
+
+/// The scales that [`symmetric`] tries beside the first, as tenths of a code, two at a time: sums that wait for each other leave room
+/// for others.
+const PAIRS: [[i8; 2]; 9] = [[-9, -8], [-7, -6], [-5, -4], [-3, -2], [-1, 1], [2, 3], [4, 5], [6, 7], [8, 9]];
 
 /// Tries nineteen scales about the one that takes the number of largest size to `-most`.
 #[inline(always)]
@@ -99,23 +106,28 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
     }
     let finite = V::all(finite);
     let mut inverse = V::splat(-most as f32) / value;
-    let (sum_lx, sum_l2) = symmetric_sums::<V, N, BOTH>(x, weights, &weighted, inverse, most);
+    let [(sum_lx, sum_l2)] = symmetric_sums::<V, N, 1, BOTH>(x, weights, &weighted, [inverse], most);
     let mut scale = V::select(sum_l2.eq(zero), zero, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
-    for step in (-9..=9).filter(|step| *step != 0) {
-        let tried = V::splat(-(most as f32 + 0.1 * step as f32)) / value;
+    for pair in PAIRS {
+        let mut tried = [zero; 2];
+        for (tried, step) in tried.iter_mut().zip(pair) {
+            *tried = V::splat(-(most as f32 + 0.1 * f32::from(step))) / value;
+        }
         // No size is above that of the largest number, whose code before it is cut off is `most + 0.1 * step`: for most steps that
         // keeps one limit or both. (A block of zeros has NaN for codes, which do not count.)
-        let (sum_lx, sum_l2) = match step {
-            ..=-6 if finite => symmetric_sums::<V, N, NONE>(x, weights, &weighted, tried, most),
-            -5..=4 if finite => symmetric_sums::<V, N, UPPER>(x, weights, &weighted, tried, most),
-            _ => symmetric_sums::<V, N, BOTH>(x, weights, &weighted, tried, most),
+        let sums = match pair[1] {
+            ..=-6 if finite => symmetric_sums::<V, N, 2, NONE>(x, weights, &weighted, tried, most),
+            -5..=4 if finite => symmetric_sums::<V, N, 2, UPPER>(x, weights, &weighted, tried, most),
+            _ => symmetric_sums::<V, N, 2, BOTH>(x, weights, &weighted, tried, most),
         };
-        // Without a branch on whether any lane is better: which way it goes is past guessing.
-        let better = V::and(zero.lt(sum_l2), (best * sum_l2).lt(sum_lx * sum_lx));
-        inverse = V::select(better, tried, inverse);
-        scale = V::select(better, sum_lx / sum_l2, scale);
-        best = V::select(better, scale * sum_lx, best);
+        for (tried, (sum_lx, sum_l2)) in tried.into_iter().zip(sums) {
+            // Without a branch on whether any lane is better: which way it goes is past guessing.
+            let better = V::and(zero.lt(sum_l2), (best * sum_l2).lt(sum_lx * sum_lx));
+            inverse = V::select(better, tried, inverse);
+            scale = V::select(better, sum_lx / sum_l2, scale);
+            best = V::select(better, scale * sum_lx, best);
+        }
     }
     let empty = size.lt(V::splat(ZERO));
     Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(f32::NAN), inverse) }

@@ -90,7 +90,7 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     /// Each lane from one or the other.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
-    /// The nearest whole number, ties to even, for sizes under 2^22.
+    /// The nearest whole number, ties to even, for sizes under 2^22. Of zero the sign may be any.
     #[inline(always)]
     fn nearest(self) -> Self {
         let magic = Self::splat(ROUND);

@@ -134,6 +134,11 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn nearest(self) -> Self {
+        neon!(Self(vrndnq_f32(self.0), vrndnq_f32(self.1)))
+    }
+
+    #[inline(always)]
     fn round(self) -> Self {
         neon!(Self(vrndaq_f32(self.0), vrndaq_f32(self.1)))
     }

@@ -191,6 +191,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn nearest(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+    }
+
+    #[inline(always)]
     fn abs(self) -> Self {
         // SAFETY: the machine has the instruction.
         Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
@@ -294,6 +300,12 @@ impl Lanes for Avx512 {
     fn trunc(self) -> Self {
         // SAFETY: the machine has the instruction.
         Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0) })
+    }
+
+    #[inline(always)]
+    fn nearest(self) -> Self {
+        // SAFETY: the machine has the instruction.
+        Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
     }
 
     #[inline(always)]
