@@ -6,6 +6,7 @@ pub mod file;
 pub mod finding;
 pub mod limits;
 pub mod mmap;
+pub(crate) mod names;
 pub mod num;
 pub mod output;
 mod readback;

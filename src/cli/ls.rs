@@ -58,8 +58,9 @@ impl Report for TensorList<'_> {
             Column::number("offset").optional(),
         ];
         columns.extend((self.files > 1).then_some(name));
-        let rows = self.tensors.iter().map(|tensor| {
-            vec![
+        let several = self.files > 1;
+        let rows = self.tensors.iter().map(move |tensor| {
+            [
                 Cell::text(tensor.name),
                 Cell::text(tensor.dtype.name()),
                 Cell::shape(tensor.shape),
@@ -69,6 +70,8 @@ impl Report for TensorList<'_> {
                 Cell::count(tensor.offset),
                 Cell::text(tensor.file.rsplit('/').next().unwrap_or_default()),
             ]
+            .into_iter()
+            .take(if several { 8 } else { 7 })
         });
         vec![Section::table("tensors", columns).rows(rows).footer(self.footer())]
     }

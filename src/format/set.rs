@@ -1,6 +1,5 @@
 //! Several files that are one model: shards of safetensors, splits of GGUF.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use rayon::prelude::*;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Result, limits, names};
 use crate::format::{Reader, codes};
 use crate::model::{Metadata, Model, Shard, TensorInfo};
 
@@ -84,20 +83,17 @@ fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, 
 }
 
 fn drop_duplicates(model: &mut Model, findings: &mut Findings) -> Result<()> {
-    let mut first: HashMap<&str, usize> = HashMap::with_capacity(model.tensors.len());
-    let mut twice = Vec::new();
-    for (i, tensor) in model.tensors.iter().enumerate() {
-        if let Some(&other) = first.get(tensor.name.as_str()) {
-            twice.push((i, model.tensors[other].shard));
-        } else {
-            first.insert(&tensor.name, i);
-        }
-    }
+    let names: Vec<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let twice = names::repeated(&names);
     for &(i, other) in &twice {
         let tensor = &model.tensors[i];
         let name = |shard: usize| model.shards[shard].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let other = model.tensors[other].shard;
         let error = Error::malformed(format!("expected each tensor in one file, found it in {} and {}", name(other), name(tensor.shard)));
         findings.error(codes::SET_DUPLICATE, error.in_tensor(&tensor.name).in_file(&model.shards[tensor.shard].path))?;
+    }
+    if twice.is_empty() {
+        return Ok(());
     }
     let mut twice = twice.into_iter().map(|(i, _)| i).peekable();
     let mut i = 0;

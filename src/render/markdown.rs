@@ -22,10 +22,10 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
             writeln!(out, "### {}\n", escape(&text::escape(title)))?;
         }
         match &section.body {
-            Body::Table { columns, rows } => {
+            Body::Table { columns, cells } => {
                 let seen = seen(columns, Audience::People);
                 header(out, seen.iter().map(|(_, column)| *column))?;
-                for row in rows {
+                for row in cells.chunks(columns.len().max(1)) {
                     line(out, seen.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, |cell| escape(&cell.human()))))?;
                 }
             }

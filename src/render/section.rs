@@ -108,8 +108,8 @@ pub enum Body<'a> {
     Table {
         /// The columns.
         columns: Vec<Column>,
-        /// The rows: as many cells each as there are columns.
-        rows: Vec<Vec<Cell<'a>>>,
+        /// The rows, one after the other: as many cells each as there are columns.
+        cells: Vec<Cell<'a>>,
     },
     /// Names and values.
     Facts(Vec<Fact<'a>>),
@@ -159,7 +159,7 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// A table without rows.
     pub fn table(key: &'static str, columns: Vec<Column>) -> Self {
-        Self::new(key, Body::Table { columns, rows: Vec::new() })
+        Self::new(key, Body::Table { columns, cells: Vec::new() })
     }
 
     /// Names and values.
@@ -178,9 +178,14 @@ impl<'a> Section<'a> {
 
     /// With these rows more.
     #[must_use]
-    pub fn rows(mut self, more: impl IntoIterator<Item = Vec<Cell<'a>>>) -> Self {
-        if let Body::Table { rows, .. } = &mut self.body {
-            rows.extend(more);
+    pub fn rows(mut self, more: impl IntoIterator<Item = impl IntoIterator<Item = Cell<'a>>>) -> Self {
+        if let Body::Table { columns, cells } = &mut self.body {
+            let more = more.into_iter();
+            cells.reserve(more.size_hint().0 * columns.len());
+            for row in more {
+                cells.extend(row);
+                debug_assert!(cells.len().is_multiple_of(columns.len()), "a cell for each column");
+            }
         }
         self
     }
@@ -209,7 +214,7 @@ impl<'a> Section<'a> {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         match &self.body {
-            Body::Table { rows, .. } => rows.is_empty(),
+            Body::Table { cells, .. } => cells.is_empty(),
             Body::Facts(facts) => facts.is_empty(),
             Body::Text(text) => text.is_empty(),
         }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use rayon::prelude::*;
-use tabled::grid::IterGrid;
+use tabled::grid::CompactGrid;
 use tabled::grid::colors::Colors;
-use tabled::grid::config::{AlignmentHorizontal, Entity, Indent, Position, Sides, SpannedConfig};
+use tabled::grid::config::{CompactConfig, Indent, Position, Sides};
 use tabled::grid::dimension::{DimensionValue, StaticDimension};
 use tabled::grid::records::IterRecords;
 use tabled::settings::Color;
@@ -51,7 +52,7 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
             writeln!(out, "{}", paint(&text::escape(title), Tone::Strong, look))?;
         }
         match &section.body {
-            Body::Table { columns, rows } => table(out, columns, rows, look)?,
+            Body::Table { columns, cells } => table(out, columns, cells, look)?,
             Body::Facts(list) => facts(out, list, look)?,
             Body::Text(text) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
         }
@@ -62,47 +63,76 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
     Ok(())
 }
 
-fn table(out: &mut dyn Write, columns: &[Column], rows: &[Vec<Cell>], look: &Look) -> io::Result<()> {
-    let mut shown = seen(columns, Audience::People);
-    let mut cells: Vec<Vec<Cow<'_, str>>> = Vec::with_capacity(rows.len() + 1);
-    cells.push(shown.iter().map(|(_, column)| Cow::Borrowed(&*column.title)).collect());
-    cells.extend(in_pieces(rows, |_, rows| rows.iter().map(|row| texts(&shown, row)).collect::<Vec<_>>()).into_iter().flatten());
-    fit(&mut shown, &mut cells, look.width);
-
-    let tone = |at: Position| match at.row {
-        0 => Tone::Strong,
-        row => shown.get(at.col).and_then(|(i, _)| rows.get(row - 1)?.get(*i)).map_or(Tone::Plain, |cell| cell.tone),
-    };
-    let right: Vec<bool> = shown.iter().map(|(_, column)| column.right).collect();
-    grid(out, &cells, look.color.then_some(tone), &right, true)
-}
-
-/// The cells of a row that are shown, for people.
-fn texts<'r>(shown: &[(usize, &Column)], row: &'r [Cell<'_>]) -> Vec<Cow<'r, str>> {
-    shown.iter().map(|(i, _)| row.get(*i).map(Cell::human).unwrap_or_default()).collect()
+fn table(out: &mut dyn Write, columns: &[Column], cells: &[Cell], look: &Look) -> io::Result<()> {
+    let rows = cells.len() / columns.len().max(1);
+    let cell = |line: usize, column: usize| Some(&cells[(line.checked_sub(1)?) * columns.len() + column]);
+    let text = |line, column| cell(line, column).map_or(Cow::Borrowed(&*columns[column].title), Cell::human);
+    let tone = |line, column| cell(line, column).map_or(Tone::Strong, |cell| cell.tone);
+    lay_out(out, columns, 1 + rows, text, tone, look, true)
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     let columns = [Column::text("key"), Column::value("value")];
-    let mut shown = seen(&columns, Audience::People);
-    let mut cells: Vec<Vec<Cow<'_, str>>> = facts.iter().map(|fact| vec![Cow::Borrowed(&*fact.title), fact.value.human()]).collect();
-    fit(&mut shown, &mut cells, look.width);
-    let tone = |at: Position| match at.col {
-        0 => Tone::Faint,
-        _ => facts.get(at.row).map_or(Tone::Plain, |fact| fact.value.tone),
-    };
-    grid(out, &cells, look.color.then_some(tone), &[false, false], false)
+    let text = |line: usize, column| if column == 0 { Cow::Borrowed(&*facts[line].title) } else { facts[line].value.human() };
+    let tone = |line: usize, column| if column == 0 { Tone::Faint } else { facts[line].value.tone };
+    lay_out(out, &columns, facts.len(), text, tone, look, false)
 }
 
-/// Makes rows fit `width`: shortens what may be shortened, the longest first; when that is not enough, the last optional column goes.
-fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<Cow<'_, str>>], width: Option<usize>) {
-    let Some(width) = width else { return };
+/// Writes lines below each other, without spaces at their ends, and a rule below the header. What a line has in a column, and how it
+/// looks, is asked for line by line, and twice: texts for all lines would take more memory, and so more time, than making them again.
+///
+/// tabled's compact grid takes rows as they come, and is told the widths: its `Table` takes ten times as long over the 60,000 tensors of
+/// a large model. All of its columns are aligned alike, so that texts that end flush come with spaces before them.
+fn lay_out<'t>(
+    out: &mut dyn Write,
+    columns: &[Column],
+    lines: usize,
+    text: impl Fn(usize, usize) -> Cow<'t, str> + Sync,
+    tone: impl Fn(usize, usize) -> Tone + Sync,
+    look: &Look,
+    header: bool,
+) -> io::Result<()> {
+    let mut shown = seen(columns, Audience::People);
+    let widest = in_pieces(lines, |lines| {
+        shown.iter().map(|(i, _)| lines.clone().map(|line| width_of(&text(line, *i))).max().unwrap_or(0)).collect::<Vec<_>>()
+    });
+    let mut full: Vec<usize> = (0..shown.len()).map(|at| widest.iter().map(|piece| piece[at]).max().unwrap_or(0)).collect();
+    let widths = fit(&mut shown, &mut full, look.width);
+
+    let config = CompactConfig::new().set_padding(Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
+    let rule = "─".repeat((widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP));
+    let size = StaticDimension::new(DimensionValue::List(widths.iter().map(|width| width + GAP).collect()), DimensionValue::Exact(1));
+    let pieces = in_pieces(lines, |lines| {
+        let fitted = |line, at: usize, i, column: &Column| {
+            let text = shorten(text(line, i), column.cut, full[at], widths[at]);
+            if column.right { flush_right(text, widths[at]) } else { text }
+        };
+        let row = |line| shown.iter().enumerate().map(|(at, (i, column))| fitted(line, at, *i, column)).collect::<Vec<_>>();
+        let rows: Vec<Vec<Cow<'_, str>>> = lines.clone().map(row).collect();
+        let records = IterRecords::new(rows.iter().map(|row| row.iter()), shown.len(), Some(rows.len()));
+        let tone = look.color.then_some(|at: Position| shown.get(at.col).map_or(Tone::Plain, |(i, _)| tone(lines.start + at.row, *i)));
+        let grid = CompactGrid::new(records, &config, &size, Painted(tone)).to_string();
+        let mut piece = String::with_capacity(grid.len() + 4 * rule.len());
+        for (line, text) in grid.lines().enumerate() {
+            piece.push_str(text.trim_end_matches(' '));
+            piece.push('\n');
+            if header && lines.start + line == 0 {
+                piece.push_str(&rule);
+                piece.push('\n');
+            }
+        }
+        piece
+    });
+    pieces.iter().try_for_each(|piece| out.write_all(piece.as_bytes()))
+}
+
+/// The widths at which lines of columns that are `full` wide fit `width`: what may be shortened is, the longest first; when that is not
+/// enough, the last optional column goes.
+fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option<usize>) -> Vec<usize> {
     loop {
-        let widths: Vec<usize> =
-            (0..columns.len()).map(|i| cells.iter().filter_map(|row| row.get(i)).map(|text| width_of(text)).max().unwrap_or(0)).collect();
-        let total = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
-        let mut over = total.saturating_sub(width);
-        let mut narrowed = widths.clone();
+        let total = full.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
+        let mut over = total.saturating_sub(width.unwrap_or(usize::MAX));
+        let mut narrowed = full.clone();
         let last = (0..columns.len()).rev().filter(|&i| columns[i].1.optional.is_some()).min_by_key(|&i| columns[i].1.optional);
         let least = |column: &Column| match column.cut {
             Cut::Never => usize::MAX,
@@ -115,28 +145,27 @@ fn fit(columns: &mut Vec<(usize, &Column)>, cells: &mut [Vec<Cow<'_, str>>], wid
             narrowed[i] -= 1;
             over -= 1;
         }
-        if over > 0
-            && let Some(last) = last
-        {
-            columns.remove(last);
-            for row in cells.iter_mut().filter(|row| row.len() > last) {
-                row.remove(last);
-            }
-            continue;
-        }
-        for row in cells {
-            for (i, text) in row.iter_mut().enumerate() {
-                if columns[i].1.cut == Cut::Scale {
-                    *text = spark::scale(text, narrowed[i], widths[i]).into();
-                } else if narrowed[i] < widths[i] && width_of(text) > narrowed[i] {
-                    *text = match columns[i].1.cut {
-                        Cut::Middle => cut_middle(text, narrowed[i]).into(),
-                        _ => cut_end(text, narrowed[i]).into(),
-                    };
-                }
-            }
-        }
-        return;
+        let Some(last) = last.filter(|_| over > 0) else { return narrowed };
+        columns.remove(last);
+        full.remove(last);
+    }
+}
+
+/// A text for a column that is `full` wide and gets `width`.
+fn shorten(text: Cow<'_, str>, cut: Cut, full: usize, width: usize) -> Cow<'_, str> {
+    match cut {
+        Cut::Scale if width < full => spark::scale(&text, width, full).into(),
+        Cut::Middle if width < full && width_of(&text) > width => cut_middle(&text, width).into(),
+        _ if width < full && width_of(&text) > width => cut_end(&text, width).into(),
+        _ => text,
+    }
+}
+
+/// A text with spaces before it that make it so wide.
+fn flush_right(text: Cow<'_, str>, width: usize) -> Cow<'_, str> {
+    match width.saturating_sub(width_of(&text)) {
+        0 => text,
+        spaces => (" ".repeat(spaces) + &text).into(),
     }
 }
 
@@ -169,53 +198,13 @@ fn width_of(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
-/// Writes rows below each other, a line each without spaces at its end, and a rule below the header. tabled's grid takes rows as they
-/// come, and is told the widths: its `Table` takes ten times as long over the 60,000 tensors of a large model.
-fn grid(
-    out: &mut dyn Write,
-    cells: &[Vec<Cow<'_, str>>],
-    tone: Option<impl Fn(Position) -> Tone + Sync>,
-    right: &[bool],
-    header: bool,
-) -> io::Result<()> {
-    let mut widths = vec![0; right.len()];
-    for row in cells {
-        for (width, text) in widths.iter_mut().zip(row) {
-            *width = width_of(text).max(*width);
-        }
-    }
-    let mut config = SpannedConfig::new();
-    // What holds for all columns is not looked up for every cell.
-    config.set_padding(Entity::Global, Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
-    for (i, right) in right.iter().enumerate() {
-        widths[i] += GAP;
-        if *right {
-            config.set_alignment_horizontal(Entity::Column(i), AlignmentHorizontal::Right);
-        }
-    }
-    let rule = header.then(|| "─".repeat(widths.iter().sum::<usize>().saturating_sub(GAP)));
-    let size = StaticDimension::new(DimensionValue::List(widths), DimensionValue::Exact(1));
-    let pieces = in_pieces(cells, |first, cells| {
-        let records = IterRecords::new(cells.iter().map(|row| row.iter()), right.len(), Some(cells.len()));
-        let tone = tone.as_ref().map(|tone| |at: Position| tone(Position::new(first + at.row, at.col)));
-        IterGrid::new(records, &config, &size, Painted(tone)).to_string()
-    });
-    for (i, line) in pieces.iter().flat_map(|piece| piece.lines()).enumerate() {
-        writeln!(out, "{}", line.trim_end_matches(' '))?;
-        if let (0, Some(rule)) = (i, &rule) {
-            writeln!(out, "{rule}")?;
-        }
-    }
-    Ok(())
-}
-
-/// What a function makes of pieces of a list, given where each begins: on all threads, but in order. A short list is one piece.
-fn in_pieces<'l, T: Sync, R: Send>(list: &'l [T], function: impl Fn(usize, &'l [T]) -> R + Sync) -> Vec<R> {
+/// What a function makes of pieces of so many lines: on all threads, but in order. Few are one piece.
+fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
     const PIECE: usize = 2048;
-    if list.len() <= PIECE {
-        return vec![function(0, list)]; // no thread is started
+    if lines <= PIECE {
+        return vec![function(0..lines)]; // no thread is started
     }
-    list.par_chunks(PIECE).enumerate().map(|(i, piece)| function(i * PIECE, piece)).collect()
+    (0..lines.div_ceil(PIECE)).into_par_iter().map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
 }
 
 /// The tones of cells, as their colours.

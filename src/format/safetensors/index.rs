@@ -1,17 +1,19 @@
 //! Sharded safetensors: the index that maps tensor names to files, and sets of files without one.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use foldhash::HashSet;
+use rayon::prelude::*;
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
@@ -122,30 +124,40 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
 
 /// Every tensor of the map has one file.
 fn check_map(index: &Index<'_>, path: &Path, findings: &mut Findings) -> Result<()> {
-    let mut seen: HashSet<&str> = HashSet::with_capacity(index.weight_map.len());
-    for (name, _) in &index.weight_map {
-        if !seen.insert(name) {
-            let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(name).in_file(path);
-            findings.error(codes::INDEX_JSON, error)?;
-            enough(findings, path)?;
-        }
+    let names: Vec<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
+    for (place, _) in names::repeated(&names) {
+        let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(names[place]).in_file(path);
+        findings.error(codes::INDEX_JSON, error)?;
+        enough(findings, path)?;
     }
     Ok(())
 }
 
 /// Every tensor of the map is in its file, and every tensor of the files is in the map.
-fn check_places(index: &Index<'_>, parts: &[Part], of_file: &HashMap<&str, usize>, path: &Path, findings: &mut Findings) -> Result<()> {
-    let mut places: HashSet<(&str, usize)> = HashSet::with_capacity(index.weight_map.len());
-    for (shard, part) in parts.iter().enumerate() {
-        places.extend(part.tensors.iter().map(|tensor| (tensor.name.as_str(), shard)));
+fn check_places<'i>(
+    index: &'i Index<'_>,
+    parts: &[Part],
+    of_file: &HashMap<&str, usize>,
+    path: &Path,
+    findings: &mut Findings,
+) -> Result<()> {
+    // Part by part: tables of the names of one file stay in the processor's cache.
+    let mut listed: Vec<(&str, Vec<&str>)> = vec![("", Vec::new()); parts.len()];
+    for same in index.weight_map.chunk_by(|a, b| a.1 == b.1) {
+        let Some((_, file)) = same.first() else { continue };
+        let Some((of, names)) = of_file.get(file.as_ref()).and_then(|&part| listed.get_mut(part)) else { continue };
+        *of = file;
+        names.extend(same.iter().map(|(name, _)| name.as_ref()));
     }
-    for (name, file) in &index.weight_map {
-        let Some(&shard) = of_file.get(file.as_ref()) else { continue };
-        if !places.contains(&(name, shard)) {
-            let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
-            findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;
-            enough(findings, path)?;
-        }
+    let missing = |((file, names), part): (&(&'i str, Vec<&'i str>), &Part)| -> Vec<(&'i str, &'i str)> {
+        let there: HashSet<&str> = part.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        names.iter().filter(|name| !there.contains(*name)).map(|name| (*name, *file)).collect()
+    };
+    let missing: Vec<Vec<(&str, &str)>> = listed.par_iter().zip(parts).map(missing).collect();
+    for (name, file) in missing.into_iter().flatten() {
+        let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
+        findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;
+        enough(findings, path)?;
     }
     if findings.collects() {
         let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
