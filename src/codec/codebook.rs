@@ -2,7 +2,7 @@
 //! at than the values one by one.
 
 use super::Codec;
-use super::block::{Coding, each, scale_offset, scale_signed};
+use super::block::{Coding, each, scale_entries, scale_offset, scale_signed};
 use super::simd::{self, Kernel, Lanes};
 
 /// How many numbers one codebook tells of.
@@ -41,6 +41,14 @@ impl Codebook {
     pub(super) fn offset<V: Lanes>(codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
         let mut values = [0.0; VALUES];
         scale_offset::<V>(&CODES, scale, least, &mut values);
+        Self { values, counts: counts::<V>(codes) }
+    }
+
+    /// Of `table[code] * scale`.
+    #[inline(always)]
+    pub(super) fn entries<V: Lanes>(codes: &[u8; NUMBERS], table: &[i8; VALUES], scale: f32) -> Self {
+        let mut values = [0.0; VALUES];
+        scale_entries::<V>(table, &CODES, scale, &mut values);
         Self { values, counts: counts::<V>(codes) }
     }
 

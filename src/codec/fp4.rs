@@ -4,10 +4,11 @@
 
 use super::Codec;
 use super::block::{Coding, each, scale_entries};
+use super::codebook::{Codebook, Coded};
 use super::simd::Lanes;
 use crate::model::DType;
 
-pub(super) const MXFP4: Codec = Codec::blocks::<Mx>(DType::MXFP4);
+pub(super) const MXFP4: Codec = Codec::blocks::<Mx>(DType::MXFP4).coded::<Mx>();
 pub(super) const NVFP4: Codec = Codec::blocks::<Nv>(DType::NVFP4);
 
 /// Twice the sizes of the floats, by the low three bits of a code. The fourth bit is the sign; there is no minus zero.
@@ -16,15 +17,15 @@ const TWICE: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 /// Twice the value of each code.
 const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-/// Decodes `N` codes, two a byte, the first half of them in low nibbles.
+/// `N` codes, two a byte, the first half of them in low nibbles.
 #[inline(always)]
-fn decode<V: Lanes, const N: usize>(packed: &[u8], scale: f32, values: &mut [f32]) {
+fn unpack<const N: usize>(packed: &[u8]) -> [u8; N] {
     let mut codes = [0; N];
     for (i, packed) in packed.iter().enumerate().take(N / 2) {
         codes[i] = packed & 15;
         codes[i + N / 2] = packed >> 4;
     }
-    scale_entries::<V>(&VALUES, &codes, scale, values);
+    codes
 }
 
 /// The codes nearest to the values, the first of them where two are as near.
@@ -81,7 +82,7 @@ impl Coding for Mx {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            decode::<V, 32>(&block[1..], half_power(block[0]), values);
+            scale_entries::<V>(&VALUES, &unpack::<32>(&block[1..]), half_power(block[0]), values);
         }
     }
 
@@ -92,6 +93,15 @@ impl Coding for Mx {
             block[0] = if size > 0.0 { (floor_log2(size) - 2 + 127) as u8 } else { 0 };
             let scale = half_power(block[0]);
             encode(values, scale, &mut block[1..]);
+        }
+    }
+}
+
+impl Coded for Mx {
+    #[inline(always)]
+    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+        for (block, codebook) in bytes.as_chunks::<17>().0.iter().zip(codebooks) {
+            *codebook = Codebook::entries::<V>(&unpack(&block[1..]), &VALUES, half_power(block[0]));
         }
     }
 }
@@ -144,7 +154,7 @@ impl Coding for Nv {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {
             let (scales, packed) = block.split_at(4);
             for ((scale, packed), values) in scales.iter().zip(packed.as_chunks::<8>().0).zip(values.as_chunks_mut::<16>().0) {
-                decode::<V, 16>(packed, SCALES[usize::from(*scale)], values);
+                scale_entries::<V>(&VALUES, &unpack::<16>(packed), SCALES[usize::from(*scale)], values);
             }
         }
     }

@@ -286,8 +286,11 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N],
         let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
         let mut this_least = (sum_l2 * sum_x - sum_l * sum_xl) / det;
         let positive = zero.lt(this_least);
-        this_least = V::select(positive, zero, this_least);
-        this_scale = V::select(positive, sum_xl / sum_l2, this_scale);
+        // Seldom, and a division.
+        if V::any(positive) {
+            this_least = V::select(positive, zero, this_least);
+            this_scale = V::select(positive, sum_xl / sum_l2, this_scale);
+        }
         let tried_error = error(this_scale, this_least, &codes);
         let better = V::and(zero.lt(det), tried_error.lt(best));
         if V::any(better) {
