@@ -157,12 +157,12 @@ pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32
             let rest_l2 = sum_l2 - weight * codes[i] * codes[i];
             let positive = zero.lt(rest_lx);
             let code = nearest_within(V::select(positive, x[i] * rest_l2 / rest_lx, zero), low, high);
-            let lx = rest_lx + weight * x[i] * code;
-            let l2 = rest_l2 + weight * code * code;
             let moved = V::and(positive, zero.lt((code - codes[i]).abs()));
-            let better = V::and(moved, V::and(zero.lt(l2), (sum_lx * sum_lx * l2).lt(lx * lx * sum_l2)));
-            if V::any(better) {
-                changed = true;
+            if V::any(moved) {
+                let lx = rest_lx + weight * x[i] * code;
+                let l2 = rest_l2 + weight * code * code;
+                let better = V::and(moved, V::and(zero.lt(l2), (sum_lx * sum_lx * l2).lt(lx * lx * sum_l2)));
+                changed |= V::any(better);
                 codes[i] = V::select(better, code, codes[i]);
                 sum_lx = V::select(better, lx, sum_lx);
                 sum_l2 = V::select(better, l2, sum_l2);
