@@ -22,7 +22,7 @@ fn is_hostile(c: char) -> bool {
 ///
 /// A backslash stays as it is: the result is for people, not for a parser.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')); // to the end: vectors do it
     if plain || !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }

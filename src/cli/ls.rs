@@ -58,22 +58,20 @@ impl Report for TensorList<'_> {
             Column::number("offset").optional(),
         ];
         columns.extend((self.files > 1).then_some(name));
-        let several = self.files > 1;
-        let rows = self.tensors.iter().map(move |tensor| {
-            [
-                Cell::text(tensor.name),
-                Cell::text(tensor.dtype.name()),
-                Cell::shape(tensor.shape),
-                Cell::count(tensor.elements),
-                Cell::maybe(tensor.bytes, Cell::bytes),
-                Cell::text(&*tensor.file),
-                Cell::count(tensor.offset),
-                Cell::text(tensor.file.rsplit('/').next().unwrap_or_default()),
-            ]
-            .into_iter()
-            .take(if several { 8 } else { 7 })
-        });
-        vec![Section::table("tensors", columns).rows(rows).footer(self.footer())]
+        let cell = |row: usize, column| {
+            let tensor = &self.tensors[row];
+            match column {
+                0 => Cell::text(tensor.name),
+                1 => Cell::text(tensor.dtype.name()),
+                2 => Cell::shape(tensor.shape),
+                3 => Cell::count(tensor.elements),
+                4 => Cell::maybe(tensor.bytes, Cell::bytes),
+                5 => Cell::text(&*tensor.file),
+                6 => Cell::count(tensor.offset),
+                _ => Cell::text(tensor.file.rsplit('/').next().unwrap_or_default()),
+            }
+        };
+        vec![Section::table("tensors", columns).on_demand(self.tensors.len(), cell).footer(self.footer())]
     }
 }
 

@@ -128,6 +128,14 @@ impl<'a> Cell<'a> {
         }
     }
 
+    /// The same of a cell that goes.
+    pub(super) fn into_human(self) -> Cow<'a, str> {
+        match self.content {
+            Content::Text(Cow::Borrowed(value)) => text::escape(value),
+            _ => self.human().into_owned().into(),
+        }
+    }
+
     /// The value for scripts, exact; text is escaped as for people, since a csv file is looked at as well.
     pub(super) fn exact(&self) -> String {
         match &self.content {

@@ -46,8 +46,8 @@ fn flat(section: &Section) -> Option<Flat> {
         Body::Table { columns, cells } => {
             let seen = seen(columns, Audience::Scripts);
             let keys = seen.iter().map(|(_, column)| column.key).collect();
-            let exact = |row: &[Cell]| seen.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, guarded)).collect();
-            (keys, cells.chunks(columns.len().max(1)).map(exact).collect())
+            let exact = |row| seen.iter().map(|(i, _)| guarded(&cells.at(columns.len(), row, *i))).collect();
+            (keys, (0..cells.rows(columns.len())).map(exact).collect())
         }
         Body::Facts(facts) => (vec!["key", "value"], facts.iter().map(|fact| vec![fact.key.to_string(), guarded(&fact.value)]).collect()),
         Body::Text(_) => return None,

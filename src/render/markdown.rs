@@ -25,8 +25,8 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
             Body::Table { columns, cells } => {
                 let seen = seen(columns, Audience::People);
                 header(out, seen.iter().map(|(_, column)| *column))?;
-                for row in cells.chunks(columns.len().max(1)) {
-                    line(out, seen.iter().map(|(i, _)| row.get(*i).map_or_else(String::new, |cell| escape(&cell.human()))))?;
+                for row in 0..cells.rows(columns.len()) {
+                    line(out, seen.iter().map(|(i, _)| escape(&cells.at(columns.len(), row, *i).human())))?;
                 }
             }
             Body::Facts(facts) => {

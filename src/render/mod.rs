@@ -20,7 +20,7 @@ mod table;
 
 pub use array::array;
 pub use cell::{Cell, Content, Tone};
-pub use section::{Audience, Body, Column, Cut, Fact, Section};
+pub use section::{Audience, Body, Cells, Column, Cut, Fact, Section};
 pub use spark::{bar, sparkline};
 pub use table::Look;
 

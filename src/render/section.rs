@@ -101,15 +101,40 @@ impl Column {
     }
 }
 
+/// The cells of a table, row by row: as many in each as there are columns.
+pub enum Cells<'a> {
+    /// All of them.
+    Made(Vec<Cell<'a>>),
+    /// Those of so many rows are made when they are asked for, by row and column: for tables of many rows.
+    OnDemand(usize, Box<dyn Fn(usize, usize) -> Cell<'a> + Sync + 'a>),
+}
+
+impl<'a> Cells<'a> {
+    /// How many rows there are, of so many columns.
+    pub(super) fn rows(&self, columns: usize) -> usize {
+        match self {
+            Self::Made(cells) => cells.len() / columns.max(1),
+            Self::OnDemand(rows, _) => *rows,
+        }
+    }
+
+    /// A cell of a table of so many columns.
+    pub(super) fn at(&self, columns: usize, row: usize, column: usize) -> Cow<'_, Cell<'a>> {
+        match self {
+            Self::Made(cells) => Cow::Borrowed(&cells[row * columns + column]),
+            Self::OnDemand(_, cell) => Cow::Owned(cell(row, column)),
+        }
+    }
+}
+
 /// What a section shows.
-#[derive(Debug, Clone)]
 pub enum Body<'a> {
     /// Columns with headings, rows.
     Table {
         /// The columns.
         columns: Vec<Column>,
-        /// The rows, one after the other: as many cells each as there are columns.
-        cells: Vec<Cell<'a>>,
+        /// The cells of the rows.
+        cells: Cells<'a>,
     },
     /// Names and values.
     Facts(Vec<Fact<'a>>),
@@ -142,7 +167,6 @@ impl<'a> Fact<'a> {
 }
 
 /// A part of a report.
-#[derive(Debug, Clone)]
 pub struct Section<'a> {
     /// What csv calls it, when a report has more than one: the key of the list in JSON.
     pub key: &'static str,
@@ -159,7 +183,7 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// A table without rows.
     pub fn table(key: &'static str, columns: Vec<Column>) -> Self {
-        Self::new(key, Body::Table { columns, cells: Vec::new() })
+        Self::new(key, Body::Table { columns, cells: Cells::Made(Vec::new()) })
     }
 
     /// Names and values.
@@ -179,13 +203,20 @@ impl<'a> Section<'a> {
     /// With these rows more.
     #[must_use]
     pub fn rows(mut self, more: impl IntoIterator<Item = impl IntoIterator<Item = Cell<'a>>>) -> Self {
-        if let Body::Table { columns, cells } = &mut self.body {
-            let more = more.into_iter();
-            cells.reserve(more.size_hint().0 * columns.len());
+        if let Body::Table { columns, cells: Cells::Made(cells) } = &mut self.body {
             for row in more {
                 cells.extend(row);
                 debug_assert!(cells.len().is_multiple_of(columns.len()), "a cell for each column");
             }
+        }
+        self
+    }
+
+    /// With so many rows, whose cells are made when they are asked for.
+    #[must_use]
+    pub fn on_demand(mut self, rows: usize, cell: impl Fn(usize, usize) -> Cell<'a> + Sync + 'a) -> Self {
+        if let Body::Table { cells, .. } = &mut self.body {
+            *cells = Cells::OnDemand(rows, Box::new(cell));
         }
         self
     }
@@ -214,7 +245,7 @@ impl<'a> Section<'a> {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         match &self.body {
-            Body::Table { cells, .. } => cells.is_empty(),
+            Body::Table { columns, cells } => cells.rows(columns.len()) == 0,
             Body::Facts(facts) => facts.is_empty(),
             Body::Text(text) => text.is_empty(),
         }

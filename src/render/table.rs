@@ -14,8 +14,8 @@ use tabled::settings::Color;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
-use crate::render::section::{Audience, Body, Column, Cut, Fact, Section, seen};
-use crate::render::{Cell, Tone, spark};
+use crate::render::section::{Audience, Body, Cells, Column, Cut, Fact, Section, seen};
+use crate::render::{Tone, spark};
 
 /// Columns between two values.
 const GAP: usize = 2;
@@ -63,12 +63,15 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
     Ok(())
 }
 
-fn table(out: &mut dyn Write, columns: &[Column], cells: &[Cell], look: &Look) -> io::Result<()> {
-    let rows = cells.len() / columns.len().max(1);
-    let cell = |line: usize, column: usize| Some(&cells[(line.checked_sub(1)?) * columns.len() + column]);
-    let text = |line, column| cell(line, column).map_or(Cow::Borrowed(&*columns[column].title), Cell::human);
+fn table(out: &mut dyn Write, columns: &[Column], cells: &Cells, look: &Look) -> io::Result<()> {
+    let cell = |line: usize, column| line.checked_sub(1).map(|row| cells.at(columns.len(), row, column));
+    let text = |line, column: usize| match cell(line, column) {
+        None => Cow::Borrowed(&*columns[column].title),
+        Some(Cow::Borrowed(cell)) => cell.human(),
+        Some(Cow::Owned(cell)) => cell.into_human(),
+    };
     let tone = |line, column| cell(line, column).map_or(Tone::Strong, |cell| cell.tone);
-    lay_out(out, columns, 1 + rows, text, tone, look, true)
+    lay_out(out, columns, 1 + cells.rows(columns.len()), text, tone, look, true)
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
@@ -240,6 +243,7 @@ fn paint(text: &str, tone: Tone, look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::Cell;
 
     fn shown(width: Option<usize>, color: bool) -> String {
         let section = Section::table(
