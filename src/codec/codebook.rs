@@ -4,6 +4,7 @@
 use super::Codec;
 use super::block::{Coding, each, scale_entries, scale_offset, scale_signed};
 use super::simd::{self, Kernel, Lanes};
+use crate::model::DType;
 
 /// How many numbers one codebook tells of.
 pub(crate) const NUMBERS: usize = 32;
@@ -79,9 +80,8 @@ pub(super) trait Coded: Coding {
 
 impl Codec {
     /// The codec of a type of blocks with codes of four bits.
-    pub(super) const fn coded<C: Coded>(mut self) -> Self {
-        self.codebooks = Some(codebooks::<C>);
-        self
+    pub(super) const fn coded<C: Coded>(dtype: DType) -> Self {
+        Self { codebooks: Some(codebooks::<C>), ..Self::blocks::<C>(dtype) }
     }
 }
 

@@ -8,7 +8,7 @@ use super::codebook::{Codebook, Coded};
 use super::simd::Lanes;
 use crate::model::DType;
 
-pub(super) const MXFP4: Codec = Codec::blocks::<Mx>(DType::MXFP4).coded::<Mx>();
+pub(super) const MXFP4: Codec = Codec::coded::<Mx>(DType::MXFP4);
 pub(super) const NVFP4: Codec = Codec::blocks::<Nv>(DType::NVFP4);
 
 /// Twice the sizes of the floats, by the low three bits of a code. The fourth bit is the sign; there is no minus zero.

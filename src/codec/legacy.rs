@@ -10,8 +10,8 @@ use crate::model::DType;
 
 pub(super) const Q1_0: Codec = Codec::blocks::<OneBit>(DType::Q1_0);
 pub(super) const Q2_0: Codec = Codec::blocks::<TwoBits>(DType::Q2_0);
-pub(super) const Q4_0: Codec = Codec::blocks::<Symmetric4>(DType::Q4_0).coded::<Symmetric4>();
-pub(super) const Q4_1: Codec = Codec::blocks::<Offset4>(DType::Q4_1).coded::<Offset4>();
+pub(super) const Q4_0: Codec = Codec::coded::<Symmetric4>(DType::Q4_0);
+pub(super) const Q4_1: Codec = Codec::coded::<Offset4>(DType::Q4_1);
 pub(super) const Q5_0: Codec = Codec::blocks::<Symmetric5>(DType::Q5_0);
 pub(super) const Q5_1: Codec = Codec::blocks::<Offset5>(DType::Q5_1);
 pub(super) const Q8_0: Codec = Codec::blocks::<Bytes>(DType::Q8_0);

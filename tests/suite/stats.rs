@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weigh::ops::stats::{Options, PERCENTILES, Stats, stats};
+use weigh::codec;
+use weigh::ops::stats::{Options, PERCENTILES, Stats, Summary, stats};
+
+use crate::build::Gguf;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -64,6 +67,45 @@ fn as_numpy_says() {
         }
     }
     assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn types_that_are_not_decoded_have_the_statistics_of_their_values() {
+    let (rows, columns) = (40, 256);
+    let mut types = 0;
+    for codec in codec::CODECS.iter().filter(|codec| codec.codebooks.is_some()) {
+        types += 1;
+        let mut values = noise(rows * columns);
+        values[3 * columns..4 * columns].fill(0.0); // a row of zeros, and one far from the others
+        values[5 * columns..6 * columns].iter_mut().for_each(|value| *value *= 1e3);
+        let row_bytes = codec.dtype.bytes_for(columns as u64).unwrap() as usize;
+        let mut bytes = vec![0; rows * row_bytes];
+        for (values, bytes) in values.chunks(columns).zip(bytes.chunks_mut(row_bytes)) {
+            codec.encode.unwrap()(values, None, bytes);
+        }
+        let mut infinite = bytes.clone();
+        infinite[7 * row_bytes..][..2].copy_from_slice(&0x7c00u16.to_le_bytes()); // a scale, but of MXFP4
+        for bytes in [bytes, infinite] {
+            let mut decoded = vec![0.0; values.len()];
+            (codec.decode)(&bytes, &mut decoded);
+            let id = codec.dtype.info().ggml_id.unwrap();
+            let stored = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+            std::fs::write(stored.path(), Gguf::default().tensor("x", id, &[columns as u64, rows as u64], bytes).build()).unwrap();
+            let plain = file(&[("x", safetensors::Dtype::F32, &[rows, columns], f32s(decoded))]);
+            let [found, expected] = [stored.path(), plain.path()].map(|path| of(path, &Options::default()));
+            let [a, b] = [&found, &expected].map(|stats| &stats.total);
+            let exact = |s: &Summary| format!("{:?}", (s.min, s.max, s.abs_max, s.zeros, s.negatives, s.nan, s.inf, s.sparsity));
+            assert_eq!(exact(a), exact(b), "{}", codec.dtype);
+            assert_eq!((&a.percentiles, &a.histogram), (&b.percentiles, &b.histogram), "{}", codec.dtype);
+            for (a, b) in [(a.mean, b.mean), (a.std, b.std), (a.abs_mean, b.abs_mean), (a.l2, b.l2), (a.kurtosis, b.kurtosis)] {
+                assert!((a - b).abs() <= 1e-12 * b.abs().max(a.abs()).max(1e-3), "{}: {a} {b}", codec.dtype);
+            }
+            let messages = |stats: &Stats| stats.findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>();
+            assert_eq!(messages(&found), messages(&expected), "{}", codec.dtype);
+            assert!(!found.findings.is_empty());
+        }
+    }
+    assert!(types >= 4, "{types}");
 }
 
 #[test]

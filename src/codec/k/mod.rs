@@ -15,7 +15,7 @@ use crate::model::DType;
 
 pub(super) const Q2_K: Codec = Codec::blocks::<offset::Two>(DType::Q2_K);
 pub(super) const Q3_K: Codec = Codec::blocks::<symmetric::Three>(DType::Q3_K);
-pub(super) const Q4_K: Codec = Codec::blocks::<offset::Four>(DType::Q4_K).coded::<offset::Four>();
+pub(super) const Q4_K: Codec = Codec::coded::<offset::Four>(DType::Q4_K);
 pub(super) const Q5_K: Codec = Codec::blocks::<offset::Five>(DType::Q5_K);
 pub(super) const Q6_K: Codec = Codec::blocks::<symmetric::Six>(DType::Q6_K);
 pub(super) const Q8_K: Codec = Codec::blocks::<Bytes>(DType::Q8_K);
