@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::moments::{Sample, Tally};
+use crate::codec::simd::{self, AHEAD, LINE};
 use crate::codec::{self, Codebook};
 use crate::model::{Class, DType};
 
@@ -62,11 +63,14 @@ impl Counter {
 
     /// Counts little-endian pairs of bytes.
     pub(crate) fn pairs(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            let word = u64::from_le_bytes(*word);
-            for shift in [0, 16, 32, 48] {
-                self.0[usize::from((word >> shift) as u16)] += 1;
+        let (lines, rest) = bytes.as_chunks::<LINE>();
+        for line in lines {
+            simd::prefetch(line, AHEAD);
+            for word in line.as_chunks::<8>().0 {
+                let word = u64::from_le_bytes(*word);
+                for shift in [0, 16, 32, 48] {
+                    self.0[usize::from((word >> shift) as u16)] += 1;
+                }
             }
         }
         for pair in rest.as_chunks::<2>().0 {

@@ -3,7 +3,7 @@
 //! Values are taken in blocks of [`BLOCK`]; a block is summed in eight fixed lanes of double precision, and blocks are joined in
 //! order. The digits depend on that order alone: not on the number of threads, and not on the instruction set.
 
-use crate::codec::simd::{self, Doubles, EIGHT, Kernel, Lanes, Widen};
+use crate::codec::simd::{self, AHEAD, Doubles, EIGHT, Kernel, LINE, Lanes, Widen};
 use crate::codec::{CODEBOOK_NUMBERS, CODEBOOK_VALUES as VALUES, Codebook};
 
 /// How many values are summed together before they join the rest.
@@ -176,8 +176,27 @@ pub(crate) trait Sample: Widen {
     fn narrow(self) -> f32;
     /// The upper half of the bits of the number in single precision, rounded toward zero: its place in the sketch.
     fn sketch_code(self) -> u16;
-    /// What the bits of some numbers tell.
-    fn look(values: &[Self], threshold: f64) -> Look;
+    /// The bits, as a whole number of the same size with a sign.
+    type Bits: Copy;
+    /// Takes what the bits of some numbers tell into account, lane by lane: a multiple of [`LANES`] of them.
+    fn see(values: &[Self], seen: &mut Seen<Self::Bits>);
+    /// What was seen of all lanes, of these numbers.
+    fn look(values: &[Self], seen: &Seen<Self::Bits>, threshold: f64) -> Look;
+    /// Nothing seen.
+    const UNSEEN: Seen<Self::Bits>;
+}
+
+/// How many numbers are looked at side by side, for the compiler to put into vectors.
+const LANES: usize = 16;
+
+/// What the bits of numbers tell, lane by lane.
+pub(crate) struct Seen<B> {
+    negatives: [B; LANES],
+    /// The extremes in the order of the numbers, with minus zero (which is -1) before zero.
+    min: [B; LANES],
+    max: [B; LANES],
+    /// The least magnitude.
+    least: [B; LANES],
 }
 
 /// What the bits of some numbers tell: of all but their sums.
@@ -190,37 +209,39 @@ pub(crate) struct Look {
     finite: bool,
 }
 
-impl Look {
-    /// Of no numbers.
-    const NONE: Self = Self { zeros: 0, negatives: 0, below: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, finite: true };
-
-    #[inline(always)]
-    fn join(&mut self, next: &Self) {
-        self.zeros += next.zeros;
-        self.negatives += next.negatives;
-        self.below += next.below;
-        self.min = self.min.min(next.min);
-        self.max = self.max.max(next.max);
-        self.finite &= next.finite;
-    }
-}
-
 macro_rules! look {
     ($float:ident, $bits:ident, $value:ident => $to_bits:expr) => {
+        type Bits = $bits;
+        const UNSEEN: Seen<$bits> =
+            Seen { negatives: [0; LANES], min: [$bits::MAX; LANES], max: [$bits::MIN; LANES], least: [$bits::MAX; LANES] };
+
         #[inline(always)]
-        fn look(values: &[Self], threshold: f64) -> Look {
+        fn see(values: &[Self], seen: &mut Seen<$bits>) {
+            for values in values.as_chunks::<LANES>().0 {
+                for (i, &$value) in values.iter().enumerate() {
+                    let bits = $to_bits as $bits;
+                    let sign = bits >> ($bits::BITS - 1);
+                    let magnitude = bits & $bits::MAX;
+                    let place = bits ^ (sign & $bits::MAX);
+                    seen.negatives[i] -= sign;
+                    seen.min[i] = if place < seen.min[i] { place } else { seen.min[i] };
+                    seen.max[i] = if place > seen.max[i] { place } else { seen.max[i] };
+                    seen.least[i] = if magnitude < seen.least[i] { magnitude } else { seen.least[i] };
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn look(values: &[Self], seen: &Seen<$bits>, threshold: f64) -> Look {
             const INFINITE: $bits = $float::INFINITY.to_bits() as $bits;
-            let (mut negatives, mut min, mut max, mut least) = (0, $bits::MAX, $bits::MIN, $bits::MAX);
-            for &$value in values {
+            let fold = |lanes: &[$bits; LANES], function: fn($bits, $bits) -> $bits| lanes.iter().copied().reduce(function).unwrap_or(0);
+            let (mut min, mut max, mut least) = (fold(&seen.min, $bits::min), fold(&seen.max, $bits::max), fold(&seen.least, $bits::min));
+            let mut negatives = fold(&seen.negatives, |a, b| a + b);
+            for &$value in values.as_chunks::<LANES>().1 {
                 let bits = $to_bits as $bits;
-                let sign = bits >> ($bits::BITS - 1);
-                let magnitude = bits & $bits::MAX;
-                // In the order of the numbers, with minus zero (which is -1) before zero.
-                let place = bits ^ (sign & $bits::MAX);
-                negatives -= sign;
-                min = if place < min { place } else { min };
-                max = if place > max { place } else { max };
-                least = if magnitude < least { magnitude } else { least };
+                let place = bits ^ ((bits >> ($bits::BITS - 1)) & $bits::MAX);
+                negatives -= bits >> ($bits::BITS - 1);
+                (min, max, least) = (min.min(place), max.max(place), least.min(bits & $bits::MAX));
             }
             // Numbers are below the threshold just when they are below the least number of this type that is not.
             let near = threshold as $float;
@@ -330,9 +351,6 @@ struct Summing<'a, T, C> {
     tally: &'a mut C,
 }
 
-/// How many values are looked at before they are summed: few, so that memory is read evenly.
-const PIECE: usize = 512;
-
 /// How many values are summed before they are counted: so few that the processor does both at once.
 const GROUP: usize = 64;
 
@@ -346,26 +364,27 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
         let center = V::Doubles::splat(near);
         let zero = V::Doubles::splat(0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
-        let mut look = Look::NONE;
-        let mut rest: &[T] = &[];
-        for piece in self.values.chunks(PIECE) {
-            look.join(&T::look(piece, self.threshold));
-            let groups;
-            (groups, rest) = piece.as_chunks::<GROUP>();
-            for group in groups {
-                for i in (0..GROUP).step_by(EIGHT) {
-                    let x = T::eight::<V::Doubles>(&group[i..]);
-                    let distance = x - center;
-                    let square = distance * distance;
-                    abs = abs + x.abs();
-                    one = one + distance;
-                    two = distance.mul_add(distance, two);
-                    three = square.mul_add(distance, three);
-                    four = square.mul_add(square, four);
-                }
-                self.tally.take(group);
+        let mut seen = T::UNSEEN;
+        let (groups, rest) = self.values.as_chunks::<GROUP>();
+        for group in groups {
+            for line in (0..size_of_val(group)).step_by(LINE) {
+                simd::prefetch(group, AHEAD + line);
             }
+            T::see(group, &mut seen);
+            for i in (0..GROUP).step_by(EIGHT) {
+                let x = T::eight::<V::Doubles>(&group[i..]);
+                let distance = x - center;
+                let square = distance * distance;
+                abs = abs + x.abs();
+                one = one + distance;
+                two = distance.mul_add(distance, two);
+                three = square.mul_add(distance, three);
+                four = square.mul_add(square, four);
+            }
+            self.tally.take(group);
         }
+        T::see(rest, &mut seen);
+        let look = T::look(self.values, &seen, self.threshold);
         let (mut abs, mut one, mut two, mut three, mut four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
         for value in rest {
             let distance = value.wide() - near;

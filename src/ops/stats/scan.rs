@@ -150,8 +150,8 @@ impl Scratch {
     fn chunk(&mut self, lens: &Lens, bytes: &[u8], elements: usize, threshold: f64, place: Place, part: &mut Part) {
         match lens.counting {
             Counting::Pair => {
+                self.counter.pairs(bytes); // asks for memory ahead of it, and so comes first
                 part.raise(place, bytes.as_chunks::<2>().0, |pairs| lens.largest(pairs));
-                self.counter.pairs(bytes);
             }
             Counting::Byte => {
                 part.raise(place, bytes, |bytes| lens.largest(bytes));
