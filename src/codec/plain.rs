@@ -2,7 +2,7 @@
 
 use super::Codec;
 use super::block::{Coding, half, to_half};
-use super::simd::Lanes;
+use super::simd::{self, AHEAD, Lanes};
 use crate::model::DType;
 
 /// Reads little-endian numbers of `$type`, through `$convert`, into `$out`s.
@@ -80,6 +80,7 @@ impl Coding for Half {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
+            simd::prefetch(bytes, AHEAD); // rows of a file, most often, of which the next ones are asked for soon
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
                 V::from_halves(bytes).store(values);
             } else {
