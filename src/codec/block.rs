@@ -105,6 +105,17 @@ pub(super) fn each<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T; N],
     results
 }
 
+/// `N` codes of four bits, two a byte: the first half of them in the low bits.
+#[inline(always)]
+pub(super) fn nibbles<const N: usize>(packed: &[u8]) -> [u8; N] {
+    let mut codes = [0; N];
+    for i in 0..N / 2 {
+        codes[i] = packed[i] & 15;
+        codes[i + N / 2] = packed[i] >> 4;
+    }
+    codes
+}
+
 /// The low byte of a whole number of a size under 2^22. Infinity gives zero, as the conversion of the reference does on x86.
 #[inline(always)]
 pub(super) fn low_byte(whole: f32) -> u8 {

@@ -3,7 +3,7 @@
 //! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
 
 use super::Codec;
-use super::block::{Coding, each, scale_entries};
+use super::block::{Coding, each, nibbles, scale_entries};
 use super::codebook::{Codebook, Coded};
 use super::simd::Lanes;
 use crate::model::DType;
@@ -16,17 +16,6 @@ const TWICE: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 
 /// Twice the value of each code.
 const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
-
-/// `N` codes, two a byte, the first half of them in low nibbles.
-#[inline(always)]
-fn unpack<const N: usize>(packed: &[u8]) -> [u8; N] {
-    let mut codes = [0; N];
-    for (i, packed) in packed.iter().enumerate().take(N / 2) {
-        codes[i] = packed & 15;
-        codes[i + N / 2] = packed >> 4;
-    }
-    codes
-}
 
 /// The codes nearest to the values, the first of them where two are as near.
 #[inline(always)]
@@ -82,7 +71,7 @@ impl Coding for Mx {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            scale_entries::<V>(&VALUES, &unpack::<32>(&block[1..]), half_power(block[0]), values);
+            scale_entries::<V>(&VALUES, &nibbles::<32>(&block[1..]), half_power(block[0]), values);
         }
     }
 
@@ -101,7 +90,7 @@ impl Coded for Mx {
     #[inline(always)]
     fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<17>().0.iter().zip(codebooks) {
-            *codebook = Codebook::entries::<V>(&unpack(&block[1..]), &VALUES, half_power(block[0]));
+            *codebook = Codebook::entries::<V>(&nibbles(&block[1..]), &VALUES, half_power(block[0]));
         }
     }
 }
@@ -154,7 +143,7 @@ impl Coding for Nv {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {
             let (scales, packed) = block.split_at(4);
             for ((scale, packed), values) in scales.iter().zip(packed.as_chunks::<8>().0).zip(values.as_chunks_mut::<16>().0) {
-                scale_entries::<V>(&VALUES, &unpack::<16>(packed), SCALES[usize::from(*scale)], values);
+                scale_entries::<V>(&VALUES, &nibbles::<16>(packed), SCALES[usize::from(*scale)], values);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
-use super::block::{Coding, across, each, half, low_byte, scale_offset, scale_signed, to_half};
+use super::block::{Coding, across, each, half, low_byte, nibbles, scale_offset, scale_signed, to_half};
 use super::codebook::{Codebook, Coded};
 use super::search::{self, Steps};
 use super::simd::Lanes;
@@ -101,21 +101,10 @@ fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     codes.iter().enumerate().fold(0, |bits, (i, code)| bits | u32::from(code >> 4 & 1) << i).to_le_bytes()
 }
 
-/// Codes of four bits as numbers.
-#[inline(always)]
-fn nibbles(packed: &[u8]) -> [u8; 32] {
-    let mut codes = [0; 32];
-    for i in 0..16 {
-        codes[i] = packed[i] & 15;
-        codes[i + 16] = packed[i] >> 4;
-    }
-    codes
-}
-
 /// Codes of five bits: nibbles, and the fifth bits in four bytes.
 #[inline(always)]
 fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
-    let mut codes = nibbles(packed);
+    let mut codes = nibbles::<32>(packed);
     let fifth = u32::from_le_bytes(fifth);
     for (i, code) in codes.iter_mut().enumerate() {
         *code |= (fifth >> i & 1) as u8 * 16;
@@ -286,7 +275,7 @@ impl Coding for Offset4 {
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
-            scale_offset::<V>(&nibbles(&block[4..]), scale, least, values);
+            scale_offset::<V>(&nibbles::<32>(&block[4..]), scale, least, values);
         }
     }
 

@@ -3,7 +3,7 @@
 //! A decoder takes whole blocks; a tail that is no whole block is left alone on both sides. Every bit pattern decodes to something:
 //! all indexes are masked to the size of their grid.
 
-use super::super::block::{half, scale_entries};
+use super::super::block::{half, nibbles, scale_entries};
 use super::super::simd::Lanes;
 use super::{IQ1_DELTA, IQ4_VALUES, even_signs, grid};
 
@@ -36,12 +36,7 @@ fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
 /// Thirty-two values from sixteen bytes of IQ4 codes: the low halves are the first sixteen values.
 #[inline(always)]
 fn uneven<V: Lanes>(out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
-    let mut codes = [0; 32];
-    for (i, packed) in packed.iter().enumerate() {
-        codes[i] = packed & 15;
-        codes[i + 16] = packed >> 4;
-    }
-    scale_entries::<V>(&IQ4_VALUES, &codes, scale, out);
+    scale_entries::<V>(&IQ4_VALUES, &nibbles::<32>(packed), scale, out);
 }
 
 /// The blocks, each with its place for 32 groups of eight values.
