@@ -15,6 +15,7 @@ use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo};
 
+mod codebooks;
 mod counts;
 mod findings;
 mod moments;

@@ -3,8 +3,8 @@
 //! Values are taken in blocks of [`BLOCK`]; a block is summed in eight fixed lanes of double precision, and blocks are joined in
 //! order. The digits depend on that order alone: not on the number of threads, and not on the instruction set.
 
+use crate::codec::Codebook;
 use crate::codec::simd::{self, AHEAD, Doubles, EIGHT, Kernel, LINE, Lanes, Widen};
-use crate::codec::{CODEBOOK_NUMBERS, CODEBOOK_VALUES as VALUES, Codebook};
 
 /// How many values are summed together before they join the rest.
 pub(crate) const BLOCK: usize = 4096;
@@ -201,12 +201,12 @@ pub(crate) struct Seen<B> {
 
 /// What the bits of some numbers tell: of all but their sums.
 pub(crate) struct Look {
-    zeros: u64,
-    negatives: u64,
-    below: u64,
-    min: f64,
-    max: f64,
-    finite: bool,
+    pub(super) zeros: u64,
+    pub(super) negatives: u64,
+    pub(super) below: u64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) finite: bool,
 }
 
 macro_rules! look {
@@ -403,21 +403,21 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
 }
 
 /// Sums of powers of the distance of `n` values from one near their mean.
-struct Powers {
-    n: f64,
-    near: f64,
+pub(super) struct Powers {
+    pub(super) n: f64,
+    pub(super) near: f64,
     /// Of the values' magnitudes.
-    abs: f64,
-    one: f64,
-    two: f64,
-    three: f64,
-    four: f64,
+    pub(super) abs: f64,
+    pub(super) one: f64,
+    pub(super) two: f64,
+    pub(super) three: f64,
+    pub(super) four: f64,
 }
 
 impl Powers {
     /// Moved to the mean itself.
     #[inline(always)]
-    fn moments(self, look: &Look) -> Moments {
+    pub(super) fn moments(self, look: &Look) -> Moments {
         let Self { n, near, abs, one, two, three, four } = self;
         let off = one / n;
         let square_sum = two + near * (2.0 * one + n * near);
@@ -439,93 +439,6 @@ impl Powers {
             m3: three - off * (3.0 * two - 2.0 * off * one),
             m4: four - off * (4.0 * three - off * (6.0 * two - 3.0 * off * one)),
         }
-    }
-}
-
-/// The moments of the numbers that codebooks tell of, at most [`BLOCK`]; none if not all values are finite, of those that do not occur
-/// too.
-pub(crate) fn of_codebooks(codebooks: &[Codebook], threshold: f64, tally: &mut impl Tally) -> Option<Moments> {
-    debug_assert!(codebooks.len() * CODEBOOK_NUMBERS <= BLOCK);
-    simd::run(SummingCodebooks { codebooks, threshold, tally })
-}
-
-/// What the values of codebooks tell, of all but their sums.
-#[inline(always)]
-fn look_at_codebooks(codebooks: &[Codebook], threshold: f64) -> Look {
-    // As for singles: values are below the threshold just when they are below the least single that is not.
-    let near = threshold as f32;
-    let near = if f64::from(near) < threshold { near.next_up() } else { near };
-    // Lane by lane, for the compiler to put into vectors.
-    let (mut zeros, mut negatives, mut below) = ([0u32; VALUES], [0u32; VALUES], [0u32; VALUES]);
-    let (mut min, mut max, mut largest) = ([f32::INFINITY; VALUES], [f32::NEG_INFINITY; VALUES], [0u32; VALUES]);
-    for codebook in codebooks {
-        for i in 0..VALUES {
-            let (x, count) = (codebook.values[i], u32::from(codebook.counts[i]));
-            zeros[i] += if x == 0.0 { count } else { 0 };
-            negatives[i] += if x < 0.0 { count } else { 0 };
-            below[i] += if x.abs() < near { count } else { 0 };
-            let (low, high) = if count > 0 { (x, x) } else { (f32::INFINITY, f32::NEG_INFINITY) };
-            min[i] = if low < min[i] { low } else { min[i] };
-            max[i] = if high > max[i] { high } else { max[i] };
-            largest[i] = largest[i].max(x.to_bits() & 0x7fff_ffff);
-        }
-    }
-    let sum = |lanes: &[u32; VALUES]| lanes.iter().map(|&lane| u64::from(lane)).sum();
-    Look {
-        zeros: sum(&zeros),
-        negatives: sum(&negatives),
-        below: sum(&below),
-        min: f64::from(min.iter().fold(f32::INFINITY, |min, &x| min.min(x))) + 0.0,
-        max: f64::from(max.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x))) + 0.0,
-        finite: largest.iter().all(|&largest| largest < f32::INFINITY.to_bits()),
-    }
-}
-
-struct SummingCodebooks<'a, C> {
-    codebooks: &'a [Codebook],
-    threshold: f64,
-    tally: &'a mut C,
-}
-
-impl<C: Tally> Kernel for SummingCodebooks<'_, C> {
-    type Output = Option<Moments>;
-
-    /// As [`Summing`], each value as often as it occurs.
-    #[inline(always)]
-    fn run<V: Lanes>(self) -> Option<Moments> {
-        let look = look_at_codebooks(self.codebooks, self.threshold);
-        if !look.finite {
-            return None;
-        }
-        let first = self.codebooks.first()?;
-        let near = {
-            let n = first.counts_as_singles();
-            let sum = V::Doubles::widen(&n) * V::Doubles::widen(&first.values)
-                + V::Doubles::widen(&n[EIGHT..]) * V::Doubles::widen(&first.values[EIGHT..]);
-            sum.total() / CODEBOOK_NUMBERS as f64
-        };
-        let center = V::Doubles::splat(near);
-        let zero = V::Doubles::splat(0.0);
-        let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
-        for codebook in self.codebooks {
-            let n = codebook.counts_as_singles();
-            for i in (0..n.len()).step_by(EIGHT) {
-                let n = V::Doubles::widen(&n[i..]);
-                let x = V::Doubles::widen(&codebook.values[i..]);
-                let distance = x - center;
-                let square = distance * distance;
-                let often = n * distance;
-                abs = n.mul_add(x.abs(), abs);
-                one = one + often;
-                two = often.mul_add(distance, two);
-                three = often.mul_add(square, three);
-                four = (often * distance).mul_add(square, four);
-            }
-            self.tally.take_codebook(codebook);
-        }
-        let n = (self.codebooks.len() * CODEBOOK_NUMBERS) as f64;
-        let (abs, one, two, three, four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
-        Some(Powers { n, near, abs, one, two, three, four }.moments(&look))
     }
 }
 
@@ -602,48 +515,6 @@ mod tests {
             found.push(format!("{counts:?}"));
             assert_eq!(*first.get_or_insert_with(|| found.clone()), found, "{level:?}");
         });
-    }
-
-    #[test]
-    fn codebooks_give_what_their_numbers_give() {
-        let codebooks: Vec<Codebook> = (0..BLOCK / CODEBOOK_NUMBERS)
-            .map(|i| {
-                let mut codebook = Codebook::default();
-                for (code, value) in codebook.values.iter_mut().enumerate() {
-                    *value = ((i * 31) % 17) as f32 * (code as f32 - 7.0) / 64.0;
-                }
-                for number in 0..CODEBOOK_NUMBERS {
-                    // The last code never occurs: its value is no extreme.
-                    codebook.counts[(number * number + i) % 15] += 1;
-                }
-                codebook
-            })
-            .collect();
-        let numbers: Vec<f32> = codebooks
-            .iter()
-            .flat_map(|codebook| codebook.values.iter().zip(codebook.counts).flat_map(|(&value, n)| std::iter::repeat_n(value, n as usize)))
-            .collect();
-        let (mut expected_counts, mut first) = (Counts::default(), None);
-        let mut counter = Counter::new();
-        let expected = of_block(&numbers, 0.05, &mut counter);
-        counter.drain(&mut expected_counts);
-        simd::on_each_level(|level| {
-            let mut counts = Counts::default();
-            let found = of_codebooks(&codebooks, 0.05, &mut counter).unwrap();
-            counter.drain(&mut counts);
-            assert!(counts.iter().eq(expected_counts.iter()));
-            assert_eq!(*first.get_or_insert_with(|| format!("{found:?}")), format!("{found:?}"), "{level:?}");
-            let exact = |m: &Moments| (m.finite, m.zeros, m.negatives, m.below, m.min, m.max);
-            assert_eq!(exact(&found), exact(&expected));
-            let sums = |m: &Moments| [m.sum, m.abs_sum, m.square_sum, m.m2, m.m3, m.m4];
-            assert!(sums(&found).iter().zip(sums(&expected)).all(|(&a, b)| close(a, b)), "{found:?} {expected:?}");
-        });
-        let mut odd = codebooks;
-        odd[3].values[15] = f32::INFINITY;
-        assert!(of_codebooks(&odd, 0.05, &mut counter).is_none());
-        let mut counts = Counts::default();
-        counter.drain(&mut counts);
-        assert_eq!(counts.iter().count(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use super::codebooks;
 use super::counts::{Counter, Counting, Counts, ValueTable};
 use super::moments::{self, BLOCK, Moments, Sample, Tally};
 use crate::base::Result;
@@ -189,9 +190,7 @@ impl Scratch {
             }
         }
     }
-}
 
-impl Scratch {
     /// Looks at a block by what its codes stand for. False, and nothing done, where the type has no codebooks, or a value is not finite, or
     /// rows are not whole codebooks.
     fn codebooks(&mut self, lens: &Lens, bytes: &[u8], values: usize, threshold: f64, place: Place, part: &mut Part) -> bool {
@@ -199,7 +198,7 @@ impl Scratch {
         let Some(read) = lens.codec.codebooks.filter(|_| place.row.is_multiple_of(numbers)) else { return false };
         self.codebooks.resize(values / CODEBOOK_NUMBERS, Codebook::default());
         read(bytes, &mut self.codebooks);
-        let Some(moments) = moments::of_codebooks(&self.codebooks, threshold, &mut self.counter) else { return false };
+        let Some(moments) = codebooks::of_codebooks(&self.codebooks, threshold, &mut self.counter) else { return false };
         part.moments.join(&moments);
         let place = Place { row: place.row / numbers, first: place.first / numbers };
         part.raise(place, &self.codebooks, |codebooks| simd::run(LargestValue(codebooks)));
