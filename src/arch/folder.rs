@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::file::read_text;
+use crate::base::{Error, Result};
 
 /// The text of a file, or `None` when there is none.
 ///
@@ -15,15 +15,7 @@ pub fn text(path: &Path) -> Result<Option<String>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let map = Map::open(path)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        let most = limits::JSON_FILE_BYTES;
-        return Err(Error::limit(format!("expected a file of at most {most} bytes, found {}", map.len())).in_file(path));
-    }
-    match std::str::from_utf8(map.bytes()) {
-        Ok(text) => Ok(Some(text.to_owned())),
-        Err(_) => Err(Error::malformed("expected text in UTF-8, found other bytes").in_file(path)),
-    }
+    read_text(path).map(Some)
 }
 
 /// What a JSON file holds, or `None` when there is none.

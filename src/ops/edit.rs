@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::base::file::read_text;
 use crate::base::mmap::Map;
 use crate::base::output::{Output, Target};
 use crate::base::{Error, Result, limits, text, undo};
@@ -103,7 +104,7 @@ pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Resul
         Destination::InPlace => {
             // The target of a link is replaced, not the link.
             let real = std::fs::canonicalize(&file).map_err(|error| Error::io("cannot find", &file, error))?;
-            let permissions = map.file().metadata().map_err(|error| Error::io("cannot examine", &file, error))?.permissions();
+            let permissions = std::fs::metadata(&file).map_err(|error| Error::io("cannot examine", &file, error))?.permissions();
             write(&map, &start, &real, true, &[])?;
             std::fs::set_permissions(&real, permissions).map_err(|error| Error::io("cannot give its old permissions to", &real, error))?;
             Some(file)
@@ -165,17 +166,6 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
         }
     }
     Ok(new)
-}
-
-/// A text to become a value: a chat template.
-fn read_text(path: &Path) -> Result<String> {
-    let map = Map::open(path)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        return Err(
-            Error::limit(format!("expected a text of at most {} bytes, found {}", limits::JSON_FILE_BYTES, map.len())).in_file(path)
-        );
-    }
-    String::from_utf8(map.bytes().to_vec()).map_err(|_| Error::argument("expected text in UTF-8, found other bytes").in_file(path))
 }
 
 /// What changed, in values that stay as they are when the file is overwritten.

@@ -10,8 +10,7 @@ use crate::Reader;
 use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Update};
 use crate::arch::packed::Packing;
-use crate::base::mmap::Map as FileMap;
-use crate::base::{Result, limits};
+use crate::base::{Result, file};
 use crate::model::{Model, Value};
 use crate::ops::count::{self, DTypeCount};
 
@@ -194,7 +193,7 @@ fn license(model: &Model) -> Option<String> {
         return Some(license);
     }
     let card = read(model.folder.as_deref()?, "README.md")?;
-    let card = std::str::from_utf8(card.bytes()).ok()?;
+    let card = std::str::from_utf8(&card).ok()?;
     let front = card.strip_prefix("---")?.split("\n---").next()?;
     let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim().trim_matches(['"', '\'']);
     (!license.is_empty()).then(|| license.to_owned())
@@ -224,13 +223,13 @@ fn gguf_tokenizer(model: &Model) -> Option<Tokenizer> {
 fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let mut found = Tokenizer::default();
     if let Some(json) = read(folder, "tokenizer.json") {
-        let scan: Scan = serde_json::from_slice(json.bytes()).ok()?;
+        let scan: Scan = serde_json::from_slice(&json).ok()?;
         let past_added = scan.added_tokens.iter().map(|token| token.id.saturating_add(1)).max();
         found.model = scan.model.kind;
         found.tokens = scan.model.vocab.map(|Entries(entries)| entries).max(past_added);
     } else if let Some(pieces) = read(folder, "tokenizer.model") {
         found.model = Some("SentencePiece".to_owned());
-        found.tokens = sentencepiece_tokens(pieces.bytes());
+        found.tokens = sentencepiece_tokens(&pieces);
     } else if folder.join("vocab.txt").is_file() {
         found.model = Some("WordPiece".to_owned());
     } else {
@@ -245,7 +244,7 @@ fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let own_file = ["chat_template.jinja", "chat_template.json"].iter().any(|name| folder.join(name).is_file());
     found.chat_template = own_file
         || read(folder, "tokenizer_config.json")
-            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(json.bytes()).ok())
+            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(&json).ok())
             .is_some_and(|config| config.chat_template.is_some());
     Some(found)
 }
@@ -281,8 +280,8 @@ fn sentencepiece_tokens(mut message: &[u8]) -> Option<u64> {
 }
 
 /// A file beside the weights, if it is there and of a sane size.
-fn read(folder: &Path, name: &str) -> Option<FileMap> {
-    FileMap::open(&folder.join(name)).ok().filter(|map| map.len() <= limits::JSON_FILE_BYTES)
+fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    file::read_bytes(&folder.join(name)).ok()
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use crate::base::{Error, Result, num};
 use crate::format::Start;
 use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
-use crate::model::metadata::{read_len, read_str};
+use crate::model::metadata::{read_len, read_string};
 use crate::model::{Metadata, Value, ValueType};
 
 /// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
@@ -31,9 +31,9 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Resul
     let keys = read_len(&mut cursor, true, "the key count")?;
     let mut old_alignment = spec::DEFAULT_ALIGNMENT;
     for _ in 0..keys {
-        let key = read_str(&mut cursor, true, "a metadata key")?;
+        let key = read_string(&mut cursor, true, "a metadata key")?;
         let value = step(&mut cursor, map)?;
-        if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key, value.and_then(|value| value.as_u64())) {
+        if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key.as_str(), value.and_then(|value| value.as_u64())) {
             old_alignment = alignment;
         }
     }
@@ -85,7 +85,7 @@ fn step(cursor: &mut Cursor<'_>, map: &Arc<Map>) -> Result<Option<Value>> {
 fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<usize>> {
     let start = cursor.position() as usize;
     for _ in 0..tensors {
-        let name = read_str(cursor, true, "a tensor's name")?;
+        let name = read_string(cursor, true, "a tensor's name")?;
         let dims = cursor.u32("a count of dimensions")?;
         cursor.take(u64::from(dims) * 8 + 4, "a tensor's dimensions and type")?;
         let offset = cursor.u64("a tensor's offset")?;
@@ -93,7 +93,7 @@ fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<
             return Err(Error::argument(format!(
                 "expected an alignment that the tensor's offset {offset} is a multiple of, found {alignment}"
             ))
-            .in_tensor(name));
+            .in_tensor(&name));
         }
     }
     Ok(start..cursor.position() as usize)

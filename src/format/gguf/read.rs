@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits, num, text};
+use crate::base::{Error, Result, limits, names, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
 use crate::format::set::{Part, enough};
-use crate::model::metadata::{read_len, read_str};
+use crate::model::metadata::{read_len, read_string};
 use crate::model::{DType, ElemType, Metadata, TensorInfo, Value, ValueType};
 
 /// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
@@ -133,7 +133,7 @@ impl<'a> Parser<'a> {
 
     fn key(&mut self) -> Result<String> {
         let at = self.cursor.position();
-        let key = read_str(&mut self.cursor, self.wide, "a metadata key").map_err(|error| self.fatal(codes::GGUF_KEY, error))?;
+        let key = read_string(&mut self.cursor, self.wide, "a metadata key").map_err(|error| self.fatal(codes::GGUF_KEY, error))?;
         if key.is_empty() {
             self.error(codes::GGUF_KEY, Error::malformed("expected a key of at least one byte, found an empty one").at(at))?;
         }
@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
             let message = format!("expected a key of at most {} bytes, found {}", limits::GGUF_KEY_BYTES, key.len());
             self.error(codes::GGUF_KEY, Error::malformed(message).at(at))?;
         }
-        Ok(key.to_owned())
+        Ok(key)
     }
 
     fn value(&mut self) -> Result<Value> {
@@ -158,31 +158,37 @@ impl<'a> Parser<'a> {
     /// The entries of the tensors, their offsets still counted from the start of the data.
     fn table(&mut self) -> Result<Vec<check::Entry>> {
         let mut entries = Vec::new();
-        let mut names: HashSet<&'a str> = HashSet::new();
         for _ in 0..self.tensors {
             let at = self.cursor.position();
             let name =
-                read_str(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;
-            let entry = self.entry(name, at)?;
-            if !names.insert(name) {
-                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(name).at(at);
-                self.error(codes::GGUF_DUPLICATE, error)?;
-            } else if let Some(entry) = entry {
-                entries.push(entry);
-            }
+                read_string(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;
             if !(1..=GGML_NAME_BYTES).contains(&name.len()) {
                 let error = Error::malformed(format!("expected a name of 1 to {GGML_NAME_BYTES} bytes, found {}", name.len()));
                 let path = self.path();
-                self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(name).at(at).in_file(path));
+                self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
                 enough(self.findings, path)?;
             }
+            entries.extend(self.entry(name, at)?);
         }
-        Ok(entries)
+        self.refuse_duplicates(entries)
+    }
+
+    /// No name twice; the first of each stays.
+    fn refuse_duplicates(&mut self, entries: Vec<check::Entry>) -> Result<Vec<check::Entry>> {
+        let names: Vec<&str> = entries.iter().map(|entry| entry.tensor.name.as_str()).collect();
+        let twice = names::repeated(&names);
+        for &(place, _) in &twice {
+            let Some(check::Entry { tensor, at }) = entries.get(place) else { continue };
+            let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&tensor.name).at(*at);
+            self.error(codes::GGUF_DUPLICATE, error)?;
+        }
+        let twice: HashSet<usize> = twice.into_iter().map(|(place, _)| place).collect();
+        Ok(entries.into_iter().enumerate().filter(|(place, _)| !twice.contains(place)).map(|(_, entry)| entry).collect())
     }
 
     /// The rest of an entry after its name; none when its size makes no sense.
-    fn entry(&mut self, name: &str, at: u64) -> Result<Option<check::Entry>> {
-        let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(name)))?;
+    fn entry(&mut self, name: String, at: u64) -> Result<Option<check::Entry>> {
+        let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(&name)))?;
         let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: raw.tag }, ElemType::Known);
         let size = match elem {
             ElemType::Known(dtype) => dtype.bytes_for_shape(&raw.shape).map(Some),
@@ -193,18 +199,18 @@ impl<'a> Parser<'a> {
         };
         if let ElemType::Unknown { tag } = elem {
             let error =
-                Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(name).at(at);
+                Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(&name).at(at);
             let path = self.path();
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
             enough(self.findings, path)?;
         }
         match size {
             Ok(len_bytes) => {
-                let tensor = TensorInfo { name: name.to_owned(), elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
+                let tensor = TensorInfo { name, elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
                 Ok(Some(check::Entry { tensor, at }))
             }
             Err(error) => {
-                self.error(codes::GGUF_SIZE, error.in_tensor(name).at(at))?;
+                self.error(codes::GGUF_SIZE, error.in_tensor(&name).at(at))?;
                 Ok(None)
             }
         }

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
 
-use crate::base::bytes::Endian;
+use crate::base::bytes::{Endian, copy};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num, text};
@@ -29,7 +29,7 @@ pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
 
 fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {
     let path = map.path();
-    let json = header_text(map.bytes(), path, findings)?;
+    let json = &*header_text(map.bytes(), path, findings)?;
     let data_start = LENGTH_BYTES + json.len() as u64;
     let Header { metadata, metadata_twice, mut entries } =
         parse(json).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
@@ -47,8 +47,8 @@ fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<Tens
     Ok((metadata, tensors))
 }
 
-/// Rules 1 and 2: the length of the header, and its text.
-fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Result<&'a str> {
+/// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change under its mapping.
+fn header_text(bytes: &[u8], path: &Path, findings: &mut Findings) -> Result<String> {
     let found = bytes.len() as u64;
     let mut fail = |code, error: Error| findings.fatal(code, error.in_file(path));
     let Some((length, rest)) = bytes.split_at_checked(LENGTH_BYTES as usize) else {
@@ -67,6 +67,7 @@ fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Res
         let hint = "the file is cut short: was the download complete?";
         return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(LENGTH_BYTES).hint(hint)));
     };
+    let header = copy(header).map_err(|error| error.in_file(path))?;
     match header.first() {
         Some(b'{') => {}
         first => {
@@ -77,8 +78,8 @@ fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Res
             ));
         }
     }
-    std::str::from_utf8(header).map_err(|error| {
-        let at = LENGTH_BYTES + error.valid_up_to() as u64;
+    String::from_utf8(header).map_err(|error| {
+        let at = LENGTH_BYTES + error.utf8_error().valid_up_to() as u64;
         fail(codes::ST_UTF8, Error::malformed("expected a header in UTF-8, found other bytes").at(at))
     })
 }
@@ -135,8 +136,8 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                     return Err(serde::de::Error::custom("__metadata__ comes twice"));
                 }
                 seen_metadata = true;
-                match map.next_value::<Pairs<'_>>() {
-                    Ok(pairs) => (header.metadata, header.metadata_twice) = to_metadata(pairs),
+                match map.next_value::<Option<Pairs<'_>>>() {
+                    Ok(pairs) => (header.metadata, header.metadata_twice) = pairs.map(to_metadata).unwrap_or_default(), // null is none
                     Err(error) => return self.fail(name, error),
                 }
             } else {

@@ -375,7 +375,7 @@ impl<'a> Job<'a> {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(tensor, start..start + len)?;
                 match (&bytes, reader.maps().get(tensor.shard)) {
-                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map.file(), tensor.offset_bytes + start, bytes)?,
+                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map, tensor.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))

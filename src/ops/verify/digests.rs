@@ -1,12 +1,12 @@
 //! Digests of whole files: those that a download was recorded under, and those of a manifest.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Result, file, limits};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 
@@ -76,8 +76,8 @@ fn recorded(path: &Path) -> Option<Wanted> {
         let mut record = root.join(".cache/huggingface/download").join(real.strip_prefix(root).ok()?).into_os_string();
         record.push(".metadata");
         // The revision, the digest, and when it came.
-        let record = Map::open(&PathBuf::from(record)).ok().filter(|map| map.len() <= limits::CHUNK_BYTES as u64)?;
-        Wanted::by_length(std::str::from_utf8(record.bytes()).ok()?.lines().nth(1)?.trim().trim_matches('"'))
+        let record = file::read_at_most(Path::new(&record), limits::CHUNK_BYTES as u64).ok()?;
+        Wanted::by_length(std::str::from_utf8(&record).ok()?.lines().nth(1)?.trim().trim_matches('"'))
     })
 }
 

@@ -1,0 +1,82 @@
+//! What is wrong with a target, before the first byte is written.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::base::file::{parent, same_file};
+use crate::base::output::Target;
+use crate::base::{Error, Result};
+
+/// Checks a file that is to be written later: it is not there (unless `force`), is no input, and its folder is there.
+///
+/// # Errors
+/// One of these is not so.
+pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
+    target(path, force, inputs)?;
+    let folder = parent(path);
+    if folder.is_dir() { Ok(()) } else { Err(Error::argument("expected a folder to write into, found none").in_file(folder)) }
+}
+
+/// The target is not there (unless `force`), and is no input, device or special file.
+pub(super) fn target(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
+    if target.file_name().is_none() {
+        return Err(Error::argument("expected the name of a file to write, found none in the path").in_file(target));
+    }
+    if let Some(system) = system_folder(target) {
+        let message = format!("expected a file to write, found something in {system}, which the system makes up");
+        return Err(Error::argument(message).in_file(target).hint("write to a file, then copy it there"));
+    }
+    let Ok(link) = fs::symlink_metadata(target) else { return Ok(()) };
+    if let Ok(found) = fs::metadata(target) {
+        if let Some(input) = inputs.iter().find(|input| fs::metadata(input).is_ok_and(|input| same_file(&input, &found))) {
+            let message = format!("expected an output that is no input, found the same file as {}", input.display());
+            return Err(Error::argument(message).in_file(target).hint("write to another name"));
+        }
+        if !found.is_file() {
+            let what = if found.is_dir() { "a folder" } else { "a device, pipe or socket" };
+            return Err(Error::argument(format!("expected a regular file to write, found {what}")).in_file(target));
+        }
+    }
+    if force || !(link.is_file() || link.is_symlink()) { Ok(()) } else { Err(exists(target)) }
+}
+
+/// The folder of the system's own that a path lies in: what is there stands for devices and open files, and must not be replaced.
+fn system_folder(path: &Path) -> Option<&'static str> {
+    let folder = parent(path).canonicalize().ok()?;
+    let inside = |system: &&str| folder.starts_with(system) && !folder.starts_with("/dev/shm");
+    ["/dev", "/proc", "/sys"].into_iter().find(inside)
+}
+
+pub(super) fn exists(target: &Path) -> Error {
+    Error::argument("expected a new file, found one that is there already").in_file(target).hint("--force replaces it")
+}
+
+/// The disks of the targets have room for them.
+#[cfg(unix)]
+pub(super) fn space(targets: &[Target]) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let mut of_disk: Vec<(u64, &Path, u64)> = Vec::new();
+    for target in targets {
+        let folder = parent(&target.path);
+        let device = fs::metadata(folder).map_err(|error| Error::io("cannot examine", folder, error))?.dev();
+        match of_disk.iter_mut().find(|(other, ..)| *other == device) {
+            Some((.., needed)) => *needed = needed.saturating_add(target.bytes),
+            None => of_disk.push((device, folder, target.bytes)),
+        }
+    }
+    for (_, folder, needed) in of_disk {
+        let disk = rustix::fs::statvfs(folder).map_err(|error| Error::io("cannot examine the disk of", folder, error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if needed > free {
+            let source = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(Error::io(&format!("expected {needed} bytes of free space, found {free}"), folder, source));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn space(_: &[Target]) -> Result<()> {
+    Ok(())
+}
