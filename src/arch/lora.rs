@@ -328,8 +328,10 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let mut model = base.model().clone();
     let mut updates: HashMap<usize, Vec<(Arc<Reader>, Update)>> = HashMap::new();
     let mut replaced: HashMap<usize, (Arc<Reader>, TensorInfo)> = HashMap::new();
+    let mut inputs = Vec::new();
     for reader in adapters {
         let adapter = Adapter::of(&reader)?;
+        inputs.extend(reader.inputs().cloned());
         let reader = Arc::new(reader);
         for update in adapter.updates {
             let place = find(&base, &format!("{}.weight", update.module))?;
@@ -366,7 +368,7 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     for (place, (adapter, tensor)) in replaced {
         computed.insert(model.tensors[place].name.clone(), Arc::new(Replaced { adapter, tensor }));
     }
-    Ok(Reader::computed(&base, model, computed))
+    Ok(Reader::computed(&base, model, computed).with_inputs(inputs))
 }
 
 /// The base's tensor of this name; or the only one that ends so, for adapters of a model without its head, or with one.

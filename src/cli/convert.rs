@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace an output that is there already
+    /// Replace an output that is there already, older files of the same set included: the plan lists them
     #[arg(long)]
     force: bool,
     /// Read back what was written, and compare it before it gets its name
@@ -199,6 +199,7 @@ impl Report for ConvertReport {
         ] {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
+        sections.extend(self.removed_table());
         sections.push(Section::text(self.summary()));
         sections
     }
@@ -292,6 +293,13 @@ impl ConvertReport {
             table = table.footer(format!("and {more} more; --json has them all"));
         }
         (!self.lossy.is_empty()).then_some(table)
+    }
+
+    fn removed_table(&self) -> Option<Section<'_>> {
+        let rows = self.removed.iter().map(|path| vec![Cell::text(path.to_string_lossy().into_owned())]);
+        let title = if self.dry_run { "Would be removed: older output of the same name" } else { "Removed: older output of the same name" };
+        let table = Section::table("removed", vec![Column::value("file")]).rows(rows).titled(title).only(Audience::People);
+        (!self.removed.is_empty()).then_some(table)
     }
 
     fn summary(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::file::{entries, parent, read_text};
+use crate::base::file::{Input, entries, parent, read_text};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
@@ -158,8 +158,8 @@ fn holds_weights(folder: &Path) -> bool {
         .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
 }
 
-/// The config beside a file of weights, and whether it must be there: what each kind of folder calls it.
-pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(PathBuf, serde_json::Value)> {
+/// The config beside a file of weights, whatever its kind of folder calls it, and what is in it.
+pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(Input, serde_json::Value)> {
     let folder = parent(weights);
     let names: &[&str] = if starts_with(weights, "adapter_model") {
         &["adapter_config.json", "config.json"]
@@ -169,11 +169,12 @@ pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(PathBuf
         &["config.json"]
     };
     let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
-    let parsed = read_text(&path).and_then(|text| {
-        serde_json::from_str(&text).map_err(|error| Error::malformed(format!("expected JSON, found: {error}")).in_file(&path))
+    let parsed = Input::of(&path).and_then(|input| Ok((input, read_text(&path)?))).and_then(|(input, text)| {
+        let config = serde_json::from_str(&text);
+        Ok((input, config.map_err(|error| Error::malformed(format!("expected JSON, found: {error}")).in_file(&path))?))
     });
     match parsed {
-        Ok(config) => Some((folder.to_path_buf(), config)),
+        Ok(found) => Some(found),
         Err(error) => {
             findings.remark(Severity::Warning, codes::CONFIG_JSON, error);
             None

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
-use crate::base::file;
+use crate::base::file::{self, Input};
 use crate::base::finding::Findings;
 use crate::base::mmap::Map;
 use crate::base::{Error, ErrorKind, Result, num};
@@ -142,10 +142,11 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         check_templates(&file, &reader, findings);
     }
     if format.id == safetensors::FORMAT.id
-        && let Some((folder, config)) = folder::config(&file, findings)
+        && let Some((input, config)) = folder::config(&file, findings)
     {
-        reader.model.folder = Some(folder);
+        reader.model.folder = Some(file::parent(input.path()).to_path_buf());
         reader.model.config = Some(config);
+        reader.beside.push(input);
     }
     Ok(reader)
 }
@@ -197,6 +198,8 @@ pub struct Reader {
     maps: Vec<Arc<Map>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
+    /// What was read besides `maps`: an index, a config, the files of adapters.
+    beside: Vec<Input>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -216,12 +219,33 @@ pub trait Computed: fmt::Debug + Send + Sync {
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
-        Self { model, maps, endian, computed: HashMap::new() }
+        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new() }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
-        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed }
+        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, beside: stored.beside.clone() }
+    }
+
+    /// Counts further files among those that the model was read from.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
+        self.beside.extend(inputs);
+        self
+    }
+
+    /// The files that the model was read from: weights, index, config, those of merged adapters.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.maps.iter().map(|map| map.input()).chain(&self.beside)
+    }
+
+    /// Looks at all [`Reader::inputs`] again. What was computed from the tensors' values is of one state of the files if none of them
+    /// changed since they were opened.
+    ///
+    /// # Errors
+    /// A file was written to or replaced, or is gone.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inputs().try_for_each(Input::check_unchanged)
     }
 
     /// Whether a tensor is computed: its bytes are in no file.

@@ -139,6 +139,11 @@ impl PartName {
         (no >= 1 && no <= count).then(|| Self { prefix: prefix.to_owned(), no, count, ending: ending.to_owned(), digits })
     }
 
+    /// Whether the file is named after `stem`: `STEM-00001-of-00003.ENDING`.
+    pub(crate) fn is_of(&self, stem: &str, ending: &str) -> bool {
+        self.prefix == stem && self.ending == ending
+    }
+
     /// The name of file `no` of the same set.
     pub(crate) fn file_of(&self, no: u64) -> String {
         let Self { prefix, count, ending, digits: (wide, of_wide), .. } = self;

@@ -13,13 +13,16 @@ use crate::base::{Error, Result};
 /// # Errors
 /// One of these is not so.
 pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
-    target(path, force, inputs)?;
+    check_name(path, force, inputs)?;
     let folder = parent(path);
     if folder.is_dir() { Ok(()) } else { Err(Error::argument("expected a folder to write into, found none").in_file(folder)) }
 }
 
-/// The target is not there (unless `force`), and is no input, device or special file.
-pub(super) fn target(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
+/// Checks the name of a file that is to be written: it is not there (unless `force`), and is no input, device or special file.
+///
+/// # Errors
+/// One of these is not so.
+pub fn check_name(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     if target.file_name().is_none() {
         return Err(Error::argument("expected the name of a file to write, found none in the path").in_file(target));
     }

@@ -21,7 +21,7 @@ mod commit;
 mod file;
 mod namelock;
 
-pub use check::check;
+pub use check::{check, check_name};
 pub use file::OutFile;
 
 /// A file that is to be written.
@@ -72,7 +72,7 @@ impl Output {
     /// One of these is not so; nothing was written.
     pub fn begin(targets: Vec<Target>, force: bool, inputs: &[PathBuf]) -> Result<Self> {
         for target in &targets {
-            check::target(&target.path, force, inputs)?;
+            check_name(&target.path, force, inputs)?;
         }
         let mut output = Self {
             force,

@@ -1,13 +1,13 @@
 //! One GGUF file: header, metadata and tensor table, each count checked against what is left of the file.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits, names, num, text};
+use crate::base::names::Seen;
+use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
@@ -157,7 +157,8 @@ impl<'a> Parser<'a> {
 
     /// The entries of the tensors, their offsets still counted from the start of the data.
     fn table(&mut self) -> Result<Vec<check::Entry>> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<check::Entry> = Vec::new();
+        let mut seen = Seen::default();
         for _ in 0..self.tensors {
             let at = self.cursor.position();
             let name =
@@ -168,22 +169,14 @@ impl<'a> Parser<'a> {
                 self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
                 enough(self.findings, path)?;
             }
-            entries.extend(self.entry(name, at)?);
+            let twice = seen.came_before(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
+            if twice {
+                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).at(at);
+                self.error(codes::GGUF_DUPLICATE, error)?;
+            }
+            entries.extend(self.entry(name, at)?.filter(|_| !twice));
         }
-        self.refuse_duplicates(entries)
-    }
-
-    /// No name twice; the first of each stays.
-    fn refuse_duplicates(&mut self, entries: Vec<check::Entry>) -> Result<Vec<check::Entry>> {
-        let names: Vec<&str> = entries.iter().map(|entry| entry.tensor.name.as_str()).collect();
-        let twice = names::repeated(&names);
-        for &(place, _) in &twice {
-            let Some(check::Entry { tensor, at }) = entries.get(place) else { continue };
-            let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&tensor.name).at(*at);
-            self.error(codes::GGUF_DUPLICATE, error)?;
-        }
-        let twice: HashSet<usize> = twice.into_iter().map(|(place, _)| place).collect();
-        Ok(entries.into_iter().enumerate().filter(|(place, _)| !twice.contains(place)).map(|(_, entry)| entry).collect())
+        Ok(entries)
     }
 
     /// The rest of an entry after its name; none when its size makes no sense.

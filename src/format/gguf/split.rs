@@ -61,7 +61,8 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
 
 fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
     let map = Map::open(path).map_err(|error| {
-        let error = error.hint("a part of the split model is not there: was the download complete?");
+        let gone = error.io_source().is_some_and(|source| source.kind() == std::io::ErrorKind::NotFound);
+        let error = if gone { error.hint("a part of the split model is not there: was the download complete?") } else { error };
         findings.fatal(codes::SPLIT_PART, error)
     })?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;

@@ -16,7 +16,7 @@ use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
-use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
+use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
 use crate::format::set::{Part, enough, read_beside};
 use crate::format::{codes, folder};
 
@@ -89,10 +89,22 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// The names of the files that an index lists, as far as they lie right beside it; none where it is no index.
+pub(crate) fn files_of(index: &Path) -> Vec<String> {
+    let Ok(text) = file::read_text(index) else { return Vec::new() };
+    let Ok(index) = parse(&text) else { return Vec::new() };
+    let beside = |name: &str| Path::new(name).file_name().is_some_and(|own| own == name) && name.ends_with(ENDING);
+    let mut names: Vec<String> = index.weight_map.iter().map(|(_, name)| name.to_string()).filter(|name| beside(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
     let map = Map::open(&path).map_err(|error| {
-        let error = error.hint("a shard that the index names is not there: was the download complete?");
+        let gone = error.io_source().is_some_and(|source| source.kind() == std::io::ErrorKind::NotFound);
+        let error = if gone { error.hint("a shard that the index names is not there: was the download complete?") } else { error };
         findings.fatal(codes::FILE_UNREADABLE, error)
     })?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;

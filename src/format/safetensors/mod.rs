@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::file;
+use crate::base::file::{self, Input};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
@@ -10,7 +10,7 @@ use crate::format::set::{Conflict, Part, PartName, join, read_beside};
 use crate::format::{Format, Reader, codes};
 
 mod edit;
-mod index;
+pub(super) mod index;
 mod json;
 mod read;
 pub mod spec;
@@ -44,22 +44,23 @@ fn is_json(start: &[u8]) -> bool {
 const CONFLICT: Conflict = Conflict { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };
 
 fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
-    join(FORMAT.id, file.path(), read_all(&file, findings)?, CONFLICT, findings)
+    let path = file.path();
+    let by_name = path.to_string_lossy().ends_with(spec::INDEX_ENDING);
+    let index = if by_name || is_json(file.bytes().get(..super::START_BYTES).unwrap_or(file.bytes())) {
+        Some(file.input().clone())
+    } else {
+        index::index_of(path).map(|index| Input::of(&index)).transpose()?
+    };
+    let parts = match &index {
+        Some(index) => index::read_set(index.path(), findings)?,
+        None => read_all(&file, findings)?,
+    };
+    Ok(join(FORMAT.id, path, parts, CONFLICT, findings)?.with_inputs(index))
 }
 
+/// Reads a file that no index names, and if it is one of a numbered set the others.
 fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
-    let path = file.path();
-    if path.to_string_lossy().ends_with(spec::INDEX_ENDING) {
-        return index::read_set(path, findings);
-    }
-    let bytes = file.bytes();
-    if is_json(bytes.get(..super::START_BYTES).unwrap_or(bytes)) {
-        return index::read_set(path, findings);
-    }
-    if let Some(index) = index::index_of(path) {
-        return index::read_set(&index, findings);
-    }
-    match PartName::of(path) {
+    match PartName::of(file.path()) {
         Some(name) if name.count > 1 => read_numbered(file, &name, findings),
         _ => Ok(vec![read::read(file, findings)?]),
     }

@@ -45,7 +45,7 @@ fn told(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
 }
 
 /// The files beside the weights, by name.
-fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
+pub(super) fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
     let io = |error| Error::io("cannot list", folder, error);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {

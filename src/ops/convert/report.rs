@@ -25,6 +25,8 @@ pub struct ConvertReport {
     pub format: &'static str,
     /// The files written, the index last.
     pub output: Vec<PathBuf>,
+    /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
+    pub removed: Vec<PathBuf>,
     /// The tensors, in the order of the output.
     pub tensors: Vec<TensorRow>,
     /// What is lost beyond what was asked for.
@@ -154,6 +156,7 @@ impl ConvertReport {
             verified: false,
             format: plan.format.id,
             output,
+            removed: plan.removed.clone(),
             tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,
             lossy: plan.lossy.clone(),
             dropped: rows(NoteKind::Dropped),

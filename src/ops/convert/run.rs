@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::arch::{Content as CompanionContent, Step};
 use crate::base::bytes::Endian;
+use crate::base::file::Input;
 use crate::base::mmap::Map;
 use crate::base::output::{OutFile, Output, Target};
 use crate::base::{Error, Result, num};
@@ -66,7 +66,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         .map(|(path, content)| Target { path, bytes: content.bytes().len() as u64 })
         .collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
-    let mut output = Output::begin(targets, plan.force, &inputs(reader, plan))?;
+    let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
         output.write(index, content.bytes())?;
@@ -93,7 +93,15 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
-    output.supersede(plan.stale()?);
+    let copied = companions.iter().filter_map(|file| match file {
+        Beside::File(map) => Some(map.input()),
+        Beside::Bytes(_) => None,
+    });
+    let of_matrix = plan.imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs());
+    reader.inputs().chain(of_matrix).chain(copied).try_for_each(Input::check_unchanged)?;
+    output.lock_names()?;
+    plan.check_removed()?;
+    output.supersede(plan.removed.clone());
     output.commit()?;
     report.verified = plan.verify;
     report.quality = all.quality();
@@ -113,17 +121,6 @@ impl Beside<'_> {
             Self::Bytes(bytes) => bytes,
         }
     }
-}
-
-/// Every file that is read: none of them may be written.
-fn inputs(reader: &Reader, plan: &Plan) -> Vec<PathBuf> {
-    let mut inputs: Vec<PathBuf> = reader.model().shards.iter().map(|shard| shard.path.clone()).collect();
-    inputs.extend(plan.companions.iter().filter_map(|file| match &file.content {
-        CompanionContent::Copy(path) => Some(path.clone()),
-        CompanionContent::Bytes(_) => None,
-    }));
-    inputs.extend(plan.imatrix.iter().map(|imatrix| imatrix.path().to_path_buf()));
-    inputs
 }
 
 /// One tensor to be written.

@@ -256,6 +256,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let same = same_bytes(&pairs, options)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
+    a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
 

@@ -164,6 +164,7 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors))
         .collect::<Result<Vec<_>>>()?
         .into_iter();
+    reader.check_unchanged()?;
     let models: Vec<String> = hashes.by_ref().take(algorithms.len()).collect();
     Ok(algorithms
         .iter()

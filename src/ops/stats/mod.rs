@@ -232,6 +232,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
             Ok(Some(done))
         })
         .collect::<Result<_>>()?;
+    reader.check_unchanged()?;
 
     let mut by_tensor: Vec<Option<Done>> = Vec::new();
     by_tensor.resize_with(tensors.len(), || None);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::arch::table::Tables;
 use crate::arch::{check, packed};
 use crate::base::Result;
+use crate::base::file::Input;
 use crate::base::finding::{Finding, Findings, Severity};
 use crate::format::{self, codes};
 
@@ -66,6 +67,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         if let Some(manifest) = options.manifest {
             digests::check_manifest(&reader, path, manifest, &mut findings)?;
         }
+        let inputs: Vec<_> = reader.inputs().filter(|_| options.data).cloned().collect();
         if whole {
             let reader = packed::unpacked(reader)?;
             let tied = check::check(reader.model(), &options.tables, &mut findings);
@@ -73,6 +75,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
                 data::check_tied(&reader, tied, &mut findings)?;
             }
         }
+        inputs.iter().try_for_each(Input::check_unchanged)?;
     }
     let mut findings = findings.into_list();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
