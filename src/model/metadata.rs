@@ -529,6 +529,27 @@ impl Metadata {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
+    #[test]
+    fn strings_of_a_file_that_changes_meanwhile_are_read_as_they_were() {
+        use std::os::unix::fs::FileExt;
+        let bytes: Vec<u8> = ["aa", "bb", "cc"].iter().flat_map(|text| [&2u64.to_le_bytes(), text.as_bytes()].concat()).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&bytes, 0).unwrap();
+        let map = Arc::new(Map::open(file.path()).unwrap());
+        let array = Array::in_file(ValueType::String, 3, Arc::clone(&map), 0..bytes.len(), Endian::Little, true);
+        let mut found = String::new();
+        array
+            .for_each_str(|_, text| {
+                file.as_file().write_all_at(&[0xff; 30], 0).unwrap();
+                found.push_str(text);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!((found.as_str(), map.bytes()[0]), ("aabbcc", 0xff));
+        assert!(array.for_each_str(|_, _| Ok(())).is_err(), "now it is other bytes");
+    }
+
     #[test]
     fn entries_keep_their_order_through_changes() {
         let mut metadata = Metadata::new();

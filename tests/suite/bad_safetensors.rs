@@ -1,5 +1,7 @@
 //! One named case a corruption of a safetensors file: opening refuses it, and `verify` gives the code of the broken rule.
 
+use std::path::Path;
+
 use weigh::base::finding::Severity;
 
 use crate::build::{judge, refused, safetensors, safetensors_bytes};
@@ -125,6 +127,20 @@ fn verify_goes_on_past_the_first() {
     let codes: Vec<_> = findings.iter().map(|finding| finding.code).filter(|code| *code != "st-padding").collect();
     assert_eq!(codes, ["st-size", "st-hole", "st-field", "st-trailing"]);
     assert_eq!(findings.iter().find(|finding| finding.code == "st-hole").unwrap().tensor.as_deref(), Some("b"));
+}
+
+#[test]
+fn metadata_that_is_null_is_none() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/null-metadata.safetensors");
+    let reader = weigh::open(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let crate_reads = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(reader.model().metadata.is_empty());
+    assert_eq!(reader.model().tensors.len(), crate_reads.len());
+    for (name, view) in crate_reads.iter() {
+        let tensor = reader.model().tensor(name).unwrap();
+        assert_eq!(*reader.bytes(tensor).unwrap(), *view.data(), "{name}");
+    }
 }
 
 #[test]

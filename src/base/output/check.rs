@@ -83,3 +83,35 @@ pub(super) fn space(targets: &[Target]) -> Result<()> {
 pub(super) fn space(_: &[Target]) -> Result<()> {
     Ok(())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_makes_up_is_never_written_not_even_by_force() {
+        for name in ["/dev/stdout", "/dev/null", "/dev/fd/1", "/proc/self/fd/1", "/proc/self/out.gguf", "/dev/new", "/sys/new"] {
+            if !parent(Path::new(name)).is_dir() {
+                continue;
+            }
+            let error = check_name(Path::new(name), true, &[]).unwrap_err();
+            assert!(error.message().contains("which the system makes up"), "{name}: {error}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let [fifo, link] = ["fifo", "link"].map(|name| folder.path().join(name));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for path in [&fifo, &link] {
+            assert!(check_name(path, true, &[]).unwrap_err().message().contains("a device, pipe or socket"));
+        }
+    }
+
+    #[test]
+    fn a_folder_is_neither_replaced_nor_made() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(check(folder.path(), true, &[]).unwrap_err().message().contains("found a folder"));
+        let error = check(&folder.path().join("missing/a.html"), true, &[]).unwrap_err();
+        assert!(error.path().is_some_and(|path| path.ends_with("missing")), "{error}");
+        check(&folder.path().join("a.html"), false, &[]).unwrap();
+    }
+}

@@ -346,3 +346,22 @@ impl DTypes {
         Ok(ours)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_changes_while_it_is_parsed_is_read_as_it_was() {
+        let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Map::open(file.path()).unwrap();
+        let text = header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &[0xff; 20], 8).unwrap();
+        assert_eq!(map.bytes()[8], 0xff, "the mapping changes with the file");
+        assert_eq!(text, header);
+        assert!(header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).is_err());
+    }
+}

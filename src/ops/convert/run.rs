@@ -475,3 +475,18 @@ fn whole_rows(step: &Step, dtype: DType) -> u64 {
         (fitting, false) => fitting.next_multiple_of(dtype.info().block_elems),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_errors_the_first_in_the_file_is_told() {
+        let failure = Failure::default();
+        for (at, message) in [((2, 0), "later"), ((1, 3), "first"), ((1, 7), "in between"), ((usize::MAX, 0), "sync")] {
+            failure.add(at, Error::argument(message));
+        }
+        assert!(failure.happened.load(Ordering::Relaxed));
+        assert_eq!(failure.first.into_inner().unwrap().unwrap().1.message(), "first");
+    }
+}
