@@ -11,6 +11,7 @@ mod edit;
 mod imatrix;
 mod models;
 mod open;
+mod peer;
 mod round_trip;
 mod sets;
 
@@ -21,6 +22,7 @@ pub use edit::EDIT;
 pub use imatrix::IMATRIX;
 pub use models::{FOLDER, TOKENIZER};
 pub use open::{OPEN_GGUF, OPEN_SAFETENSORS};
+pub use peer::SAFETENSORS_CRATE;
 pub use round_trip::ROUND_TRIP;
 pub use sets::OPEN_INDEX;
 
@@ -35,8 +37,21 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] =
-    &[OPEN_SAFETENSORS, OPEN_GGUF, OPEN_INDEX, DECODE, ENCODE, TOKENIZER, FOLDER, ROUND_TRIP, IMATRIX, CONVERT_PLAN, EDIT, COMMANDS];
+pub const TARGETS: &[Target] = &[
+    OPEN_SAFETENSORS,
+    OPEN_GGUF,
+    OPEN_INDEX,
+    DECODE,
+    ENCODE,
+    TOKENIZER,
+    FOLDER,
+    ROUND_TRIP,
+    IMATRIX,
+    CONVERT_PLAN,
+    EDIT,
+    COMMANDS,
+    SAFETENSORS_CRATE,
+];
 
 impl Target {
     /// Writes the seeds into the folder that `WEIGH_SEEDS` names, if it names one.
