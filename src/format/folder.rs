@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::bytes::copy;
 use crate::base::file::{Input, entries, parent, read_text};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
@@ -12,7 +13,7 @@ use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
 
 /// Says what a file is when it is something else than weights.
 pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {
-    let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
+    let start = &copy(map.bytes().get(..START_BYTES).unwrap_or(map.bytes()))?;
     // The length of a safetensors header may look like another format's magic.
     if FORMATS.iter().any(|format| (format.probe)(start, map.len()) > 0) {
         return Ok(());

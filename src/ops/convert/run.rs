@@ -54,7 +54,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
         Ok(match &file.content {
-            CompanionContent::Copy(path) => Beside::File(Map::open(path)?),
+            CompanionContent::Copy(path) => Beside::File(Box::new(Map::open(path)?)),
             CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
         })
     });
@@ -110,7 +110,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 
 /// What is in a file beside the weights.
 enum Beside<'a> {
-    File(Map),
+    File(Box<Map>),
     Bytes(&'a [u8]),
 }
 
