@@ -46,7 +46,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The text of a small file beside the weights.
+/// The text of a small file beside the weights, without a byte order mark.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let file = open_regular(path)?;
     let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
@@ -56,10 +56,13 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     }
     let mut bytes = Vec::new();
     file.take(limits::JSON_FILE_BYTES).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", path, error))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to() as u64;
-        Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
-    })
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned()),
+        Err(error) => {
+            let at = error.valid_up_to() as u64;
+            Err(Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path))
+        }
+    }
 }
 
 /// Reads the bytes at a place of a file.

@@ -21,7 +21,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&count::count(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open(path)?;
+        context.emit(&count::count(&reader)?, path)
+    })
 }
 
 impl Report for Count {

@@ -23,7 +23,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&info::info(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open(path)?;
+        context.emit(&info::info(&reader)?, path)
+    })
 }
 
 impl Report for Info {

@@ -40,7 +40,7 @@ codes! {
     SET_INCOMPLETE "set-incomplete" Warning "All files that the name of this one speaks of are there.";
     SET_DUPLICATE "set-duplicate" Error "No tensor is in two files of a model.";
     SET_METADATA "set-metadata" Note "The files of a model agree on their metadata.";
-    CONFIG_JSON "config-json" Warning "The config beside the weights is JSON.";
+    CONFIG_JSON "config-json" Error "The config beside the weights is an object in JSON.";
     // GGUF, one file
     GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
     GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";

@@ -142,12 +142,24 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         check_templates(&file, &reader, findings);
     }
     if format.id == safetensors::FORMAT.id
-        && let Some((folder, config)) = folder::config(&file, findings)
+        && let Some(path) = folder::find_config(&file)
     {
-        reader.model.folder = Some(folder);
-        reader.model.config = Some(config);
+        add_config(&mut reader.model, &path, findings);
     }
     Ok(reader)
+}
+
+/// Adds the config of a folder to its model, or why it cannot be read.
+fn add_config(model: &mut Model, path: &Path, findings: &mut Findings) {
+    model.folder = Some(file::parent(path).to_path_buf());
+    match folder::read_config(path) {
+        Ok(config) => model.config = Some(config),
+        Err(error) => {
+            let error = error.hint("without it the architecture and its hyperparameters are not known");
+            findings.note_error(codes::CONFIG_JSON, &error);
+            model.config_error = Some(error);
+        }
+    }
 }
 
 /// Looks at the chat templates of a model, wherever its format has them.

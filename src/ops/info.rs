@@ -10,6 +10,7 @@ use crate::Reader;
 use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Update};
 use crate::arch::packed::Packing;
+use crate::base::json::without_bom;
 use crate::base::mmap::Map as FileMap;
 use crate::base::{Result, limits};
 use crate::model::{Model, Value};
@@ -194,7 +195,7 @@ fn license(model: &Model) -> Option<String> {
         return Some(license);
     }
     let card = read(model.folder.as_deref()?, "README.md")?;
-    let card = std::str::from_utf8(card.bytes()).ok()?;
+    let card = std::str::from_utf8(without_bom(card.bytes())).ok()?;
     let front = card.strip_prefix("---")?.split("\n---").next()?;
     let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim().trim_matches(['"', '\'']);
     (!license.is_empty()).then(|| license.to_owned())
@@ -224,7 +225,7 @@ fn gguf_tokenizer(model: &Model) -> Option<Tokenizer> {
 fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let mut found = Tokenizer::default();
     if let Some(json) = read(folder, "tokenizer.json") {
-        let scan: Scan = serde_json::from_slice(json.bytes()).ok()?;
+        let scan: Scan = serde_json::from_slice(without_bom(json.bytes())).ok()?;
         let past_added = scan.added_tokens.iter().map(|token| token.id.saturating_add(1)).max();
         found.model = scan.model.kind;
         found.tokens = scan.model.vocab.map(|Entries(entries)| entries).max(past_added);
@@ -245,7 +246,7 @@ fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let own_file = ["chat_template.jinja", "chat_template.json"].iter().any(|name| folder.join(name).is_file());
     found.chat_template = own_file
         || read(folder, "tokenizer_config.json")
-            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(json.bytes()).ok())
+            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(without_bom(json.bytes())).ok())
             .is_some_and(|config| config.chat_template.is_some());
     Some(found)
 }

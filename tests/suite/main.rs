@@ -10,6 +10,7 @@ mod convert;
 mod convert_golden;
 mod diff;
 mod edit;
+mod folder_json;
 mod fuzz;
 mod golden;
 mod hostile;

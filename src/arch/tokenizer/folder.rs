@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::arch::folder;
+use crate::base::json::without_bom;
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 
@@ -48,7 +50,7 @@ impl<'a> Folder<'a> {
     pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(map) = self.open(name)? else { return Ok(None) };
         match std::str::from_utf8(map.bytes()) {
-            Ok(text) => Ok(Some(text.to_owned())),
+            Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())),
             Err(error) => {
                 Err(Error::malformed("expected text in UTF-8, found other bytes").at(error.valid_up_to() as u64).in_file(map.path()))
             }
@@ -58,14 +60,14 @@ impl<'a> Folder<'a> {
     /// What a JSON file holds, or `None` when there is none.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(map) = self.open(name)? else { return Ok(None) };
-        serde_json::from_slice(map.bytes())
+        serde_json::from_slice(without_bom(map.bytes()))
             .map(Some)
             .map_err(|error| Error::malformed(format!("expected JSON of a {name}, found: {error}")).in_file(map.path()))
     }
 
     /// The object in a JSON file, or `None` when there is no such file.
     pub(super) fn object(&self, name: &str) -> Result<Option<serde_json::Map<String, Value>>> {
-        match self.json::<Value>(name)? {
+        match folder::json(&self.file(name))? {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
             Some(_) => Err(Error::malformed("expected one JSON object").in_file(&self.file(name))),

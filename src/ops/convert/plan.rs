@@ -124,6 +124,9 @@ impl Plan {
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
+        return Err(error.clone().with_hint("--keep-names moves tensors as they are"));
+    }
     if !options.keep_names
         && let Some(draft) = translate::draft(reader, place.format, options)?
     {
@@ -131,8 +134,12 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     }
     let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
     if !options.keep_names && reader.model().format != place.format.id {
-        let missing = if place.format.id == "gguf" { "config.json" } else { "general.architecture" };
-        draft.notes.push(Note::remark(missing, "is not there, so nothing tells the architecture: tensors are moved as they are"));
+        let (name, lack) = match (place.format.id, &reader.model().config) {
+            ("gguf", None) => ("config.json", "is not there"),
+            ("gguf", Some(_)) => ("config.json", "names no architecture"),
+            _ => ("general.architecture", "is not there"),
+        };
+        draft.notes.push(Note::remark(name, format!("{lack}, so the architecture is not known: tensors keep their names and layouts")));
     }
     Ok(draft)
 }
