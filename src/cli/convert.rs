@@ -20,6 +20,7 @@ const WORST: usize = 10;
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "weigh convert [OPTIONS] <IN> [ADAPTER]... <OUT>",
     after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder.
 
 Examples:
@@ -31,7 +32,7 @@ Examples:
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
-    #[arg(value_names = ["IN", "[ADAPTER ...] OUT"], num_args = 2.., required = true)]
+    #[arg(value_names = ["IN", "OUT"], num_args = 2.., required = true)]
     paths: Vec<PathBuf>,
     /// The format, whatever OUT is called: gguf or safetensors
     #[arg(long, value_name = "FORMAT")]

@@ -26,6 +26,7 @@ codes! {
     ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
     ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
+    ST_TYPE "st-type" Warning "A tensor's type is known.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";

@@ -209,6 +209,8 @@ pub struct Reader {
     maps: Vec<Arc<Map>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
+    /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
+    spans: Arc<HashMap<String, u64>>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -228,12 +230,13 @@ pub trait Computed: fmt::Debug + Send + Sync {
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
-        Self { model, maps, endian, computed: HashMap::new() }
+        let spans = Arc::new(spans(&model));
+        Self { model, maps, endian, computed: HashMap::new(), spans }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
-        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed }
+        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, spans: stored.spans.clone() }
     }
 
     /// Whether a tensor is computed: its bytes are in no file.
@@ -261,12 +264,18 @@ impl Reader {
         self.endian
     }
 
+    /// How many bytes of its file belong to a tensor. Where its type does not tell, those are all up to the next tensor: what pads
+    /// it is among them.
+    pub fn len_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
+        tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
+    }
+
     /// All bytes of a tensor, little-endian: borrowed from the file unless that is big-endian.
     ///
     /// # Errors
     /// The size of the tensor's type is not known; or the tensor is not of this model, and lies outside its file.
     pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         self.bytes_at(tensor, 0..len)
     }
 
@@ -291,7 +300,7 @@ impl Reader {
     /// # Errors
     /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
     pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<&[u8]> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
         let map = self.maps.get(tensor.shard).ok_or_else(outside)?;
@@ -306,6 +315,30 @@ impl Reader {
         let (start, end) = (num::to_usize(start, "a tensor's start")?, num::to_usize(end, "a tensor's end")?);
         map.bytes().get(start..end).ok_or_else(outside)
     }
+}
+
+/// The distance from each tensor of unknown size to the next one of its file, or to the end of that.
+fn spans(model: &Model) -> HashMap<String, u64> {
+    if model.tensors.iter().all(|tensor| tensor.len_bytes.is_some()) {
+        return HashMap::new();
+    }
+    let mut order: Vec<&TensorInfo> = model.tensors.iter().collect();
+    order.sort_by_key(|tensor| (tensor.shard, tensor.offset_bytes));
+    let mut spans = HashMap::new();
+    let mut next: Option<&TensorInfo> = None;
+    for tensor in order.into_iter().rev() {
+        let end = match next.filter(|next| next.shard == tensor.shard) {
+            Some(next) => next.offset_bytes,
+            None => model.shards.get(tensor.shard).map_or(tensor.offset_bytes, |shard| shard.bytes),
+        };
+        if tensor.len_bytes.is_none() {
+            spans.insert(tensor.name.clone(), end.saturating_sub(tensor.offset_bytes));
+        }
+        if tensor.len_bytes != Some(0) {
+            next = Some(tensor);
+        }
+    }
+    spans
 }
 
 fn unknown_size(tensor: &TensorInfo) -> Error {

@@ -172,3 +172,54 @@ fn infinity_and_nan_are_read_as_python_reads_them() {
     let written = fs::read_to_string(out.join(CONFIG)).unwrap();
     assert!(written.contains("float16") && written.contains("\"low\": -Infinity") && !written.contains("__float__"), "{written}");
 }
+
+#[test]
+fn what_is_lost_or_made_up_of_a_folder_is_said() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = copy("llama-tiny", at.path(), |name, bytes| match name {
+        "generation_config.json" => b"{\"top_k\": 3,}".to_vec(),
+        "tokenizer.json" => {
+            let mut json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+            vocab.retain(|_, id| ![300, 301, 303].contains(&id.as_u64().unwrap()));
+            json.to_string().into_bytes()
+        }
+        _ => bytes,
+    });
+    let output = weigh(&["convert", folder.to_str().unwrap(), at.path().join("out.gguf").to_str().unwrap(), "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // llama.cpp's converter writes [PADn] of type unused for such ids (`get_vocab_base`).
+    let row = serde_json::json!([{
+        "name": "tokenizer.ggml.tokens",
+        "message": "3 tokens are made up for rows of the embeddings that the tokenizer has no token for: [PAD300] ... [PAD303]",
+    }]);
+    assert_eq!((&report["synthesized"], &report["made_up"]), (&row, &row));
+    let lost = report["dropped"].as_array().unwrap().iter().find(|row| row["name"] == "generation_config.json").unwrap();
+    assert!(lost["message"].as_str().unwrap().contains("trailing comma at line 1 column 13"), "{lost}");
+    let output = weigh(&["convert", folder.to_str().unwrap(), at.path().join("again.gguf").to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("[PAD300] ... [PAD303]"));
+    let reader = weigh::open(&at.path().join("out.gguf")).unwrap();
+    let tokens = reader.model().metadata.get("tokenizer.ggml.tokens").unwrap().as_array().unwrap().values().unwrap();
+    assert_eq!(tokens[303].as_str(), Some("[PAD303]"));
+}
+
+#[test]
+fn a_mistyped_type_finds_the_right_one() {
+    let model = fixture("llama-tiny");
+    let said = |args: &[&str]| {
+        let output = weigh(&[&["convert", model.to_str().unwrap(), "never.gguf", "--dry-run"], args].concat());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (name, meant) in
+        [("Q4KM", "Q4_K_M"), ("q4-k-m", "Q4_K_M"), ("Q4_K_N", "Q4_K_"), ("iq4xs", "IQ4_XS"), ("f-16", "F16"), ("BF61", "BF16")]
+    {
+        let text = said(&["--type", name]);
+        assert!(text.contains(&format!("hint: did you mean {meant}")), "{name}: {text}");
+    }
+    assert!(said(&["--type", "huge"]).contains("`weigh types` lists the types"));
+    assert!(said(&["--tensor-type", "attn_q=q8"]).contains("hint: did you mean Q8_"));
+    let output = weigh(&["convert", "one"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("Usage: weigh convert [OPTIONS] <IN> [ADAPTER]... <OUT>") && text.contains("'<IN> <OUT>...'"), "{text}");
+}

@@ -22,7 +22,8 @@ const INDEX_ENDING: &str = ".index.json";
 /// The draft of a conversion that changes nothing but the format.
 pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<Draft> {
     let model = reader.model();
-    let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
+    let step = if format.id == model.format { Step::keep } else { Step::original };
+    let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
     let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
     let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {

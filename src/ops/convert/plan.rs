@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
-use crate::arch::{CompanionFile, Draft, Note, Step};
+use crate::arch::{CompanionFile, Draft, Note, Step, comfy};
 use crate::base::file::entries;
 use crate::base::{Error, Result, num};
 use crate::format::shards::{self, OutFile};
@@ -139,7 +139,12 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
             ("gguf", Some(_)) => ("config.json", "names no architecture"),
             _ => ("general.architecture", "is not there"),
         };
-        draft.notes.push(Note::remark(name, format!("{lack}, so the architecture is not known: tensors keep their names and layouts")));
+        let message = if comfy::is_diffusion(reader.model()) {
+            "is that of a diffusion model: tensors have their original names in GGUF, and keep them".to_owned()
+        } else {
+            format!("{lack}, so the architecture is not known: tensors keep their names and layouts")
+        };
+        draft.notes.push(Note::remark(name, message));
     }
     Ok(draft)
 }
@@ -149,7 +154,7 @@ fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
-            let whole = Body::new(reader, step)?.whole().and_then(|tensor| tensor.len_bytes);
+            let whole = Body::new(reader, step)?.whole().and_then(|tensor| reader.len_bytes(tensor));
             whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
         }
     };
