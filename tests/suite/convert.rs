@@ -311,6 +311,12 @@ fn tensors_that_comfyui_reshaped_get_their_shapes_back() {
     assert_eq!(written.bytes(written.model().tensor("input_blocks.0.0.weight").unwrap()).unwrap().as_ref(), halves);
     assert_eq!(written.bytes(written.model().tensor("x_pad_token").unwrap()).unwrap().as_ref(), singles);
 
+    // `ls` has both shapes.
+    let reader = weigh::open(&at("a.gguf")).unwrap();
+    let list = weigh::ops::list::list(&reader, &Default::default()).unwrap();
+    let listed: Vec<_> = list.tensors.iter().map(|row| (row.shape.to_vec(), row.stored_shape)).collect();
+    assert_eq!(listed[2..], [(vec![1, 40], Some(&[40][..])), (vec![4], None)]);
+
     // Both are the same model, tensor for tensor.
     let (a, b) = (weigh::open(&at("a.gguf")).unwrap(), written);
     let diff = weigh::ops::diff::diff(&a, &b, &weigh::ops::diff::Options::default()).unwrap();
