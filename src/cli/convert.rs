@@ -163,7 +163,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
-    let mut reader = packed::unpacked(context.open(input)?)?;
+    // A plan that needs the config says itself what is wrong with it.
+    let stored = if args.keep_names { context.open(input)? } else { crate::open(input)? };
+    let mut reader = packed::unpacked(stored)?;
     if !adapters.is_empty() {
         reader = lora::merged(reader, adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?)?;
     }

@@ -136,7 +136,8 @@ fn a_broken_config_is_no_reason_to_convert_under_other_names() {
         let output = weigh(&[&["convert", folder.to_str().unwrap(), out.to_str().unwrap()], more].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{name}");
-        assert!(said.contains("config.json: expected JSON") && said.contains("hint: --keep-names"), "{said}");
+        assert!(said.contains("hint: --keep-names"), "{said}");
+        assert_eq!(said.matches("config.json: expected JSON").count(), 1, "{said}");
         assert!(!out.exists());
     }
     let out = at.path().join("kept.gguf");
@@ -212,7 +213,7 @@ fn a_mistyped_type_finds_the_right_one() {
         String::from_utf8(output.stderr).unwrap()
     };
     for (name, meant) in
-        [("Q4KM", "Q4_K_M"), ("q4-k-m", "Q4_K_M"), ("Q4_K_N", "Q4_K_"), ("iq4xs", "IQ4_XS"), ("f-16", "F16"), ("BF61", "BF16")]
+        [("Q4KM", "Q4_K_M"), ("q4-k-m", "Q4_K_M"), ("iq4xs", "IQ4_XS"), ("Q4_K_N", "Q4_K?"), ("f-16", "F16"), ("BF61", "BF16")]
     {
         let text = said(&["--type", name]);
         assert!(text.contains(&format!("hint: did you mean {meant}")), "{name}: {text}");

@@ -28,8 +28,8 @@ pub(super) struct Decided {
     pub(super) lossy: Vec<Lossy>,
     pub(super) notes: Vec<Note>,
     pub(super) lacks_imatrix: Option<String>,
-    /// How many tensors are quantised with an entry of the importance matrix, and how many without; embeddings and the output
-    /// matrix, which most matrices leave out, do not count.
+    /// How many tensors but for embeddings and output matrix are quantised with an entry of the importance matrix, and how many
+    /// without.
     with_importance: usize,
     without_importance: usize,
 }
@@ -225,20 +225,19 @@ pub(super) fn importance_len(shape: &[u64]) -> u64 {
 fn check_importance(step: &Step, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
     let wanted = importance_len(&step.shape);
     let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
+    // Most matrices leave these out, so they tell nothing of the others.
+    if !["token_embd.weight", "output.weight"].contains(&step.name.as_str()) {
+        let count = if found == Some(wanted) { &mut decided.with_importance } else { &mut decided.without_importance };
+        *count += 1;
+    }
     match found {
-        Some(found) if found == wanted => {
-            decided.with_importance += 1;
-            return Ok(());
-        }
+        Some(found) if found == wanted => return Ok(()),
         // Embeddings are looked up, not multiplied: what is measured of them has another size.
         Some(found) if !step.name.ends_with("token_embd.weight") => {
             return Err(Error::argument(format!("expected {wanted} importance weights, found {found}"))
                 .hint("the importance matrix was made of another model, or of an older layout of its experts"));
         }
         _ => {}
-    }
-    if !["token_embd.weight", "output.weight"].contains(&step.name.as_str()) {
-        decided.without_importance += 1;
     }
     if needed {
         decided.lacks_imatrix.get_or_insert_with(|| step.name.clone());
