@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::base::file::read_text;
-use crate::base::{Error, Result};
+use crate::base::{Result, file, json};
 
-/// The text of a file, or `None` when there is none.
+/// The text of a file without a byte order mark, or `None` when there is none.
 ///
 /// # Errors
 /// It cannot be read, is too long, or is not UTF-8.
@@ -15,7 +14,7 @@ pub fn text(path: &Path) -> Result<Option<String>> {
     if !path.is_file() {
         return Ok(None);
     }
-    read_text(path).map(Some)
+    file::read_text(path).map(Some)
 }
 
 /// What a JSON file holds, or `None` when there is none.
@@ -24,7 +23,7 @@ pub fn text(path: &Path) -> Result<Option<String>> {
 /// As for [`text`]; it is no JSON.
 pub fn json(path: &Path) -> Result<Option<Json>> {
     let Some(text) = text(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| Error::malformed(format!("expected JSON: {error}")).in_file(path))
+    json::parse(&text, path).map(Some)
 }
 
 /// JSON for a file that people read: indented, with a line end.

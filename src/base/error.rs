@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::text;
 
@@ -26,11 +27,11 @@ pub enum ErrorKind {
 /// Says which file, where in it, what was expected and what was found.
 ///
 /// It prints as one line, with all text from files escaped: `PATH: tensor "NAME": byte 12: expected X, found Y`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error(Box<Details>);
 
 /// Boxed, so that a `Result` stays as small as its value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Details {
     kind: ErrorKind,
     message: String,
@@ -38,7 +39,7 @@ struct Details {
     tensor: Option<String>,
     offset: Option<u64>,
     hint: Option<String>,
-    source: Option<std::io::Error>,
+    source: Option<Arc<std::io::Error>>,
 }
 
 impl Error {
@@ -71,7 +72,7 @@ impl Error {
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}"));
         error.0.path = Some(path.into());
-        error.0.source = Some(source);
+        error.0.source = Some(Arc::new(source));
         error
     }
 
@@ -100,6 +101,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Says what to do about it, in place of what was said before.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
         self
     }
 
@@ -135,7 +143,7 @@ impl Error {
 
     /// The system's own error, for [`ErrorKind::Io`].
     pub fn io_source(&self) -> Option<&std::io::Error> {
-        self.0.source.as_ref()
+        self.0.source.as_deref()
     }
 }
 
@@ -156,7 +164,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -54,15 +54,19 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     read_at_most(path, limits::JSON_FILE_BYTES)
 }
 
-/// The text of a small file.
+/// The text of a small file, without a byte order mark.
 ///
 /// # Errors
 /// As for [`read_bytes`]; it is not in UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|error| {
+    let mut text = String::from_utf8(read_bytes(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to() as u64;
         Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
-    })
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 /// The bytes of a file that should have no more than `most`.

@@ -94,6 +94,13 @@ impl Findings {
         Ok(())
     }
 
+    /// A broken rule that keeps nobody from opening the model: kept when this sink collects.
+    pub fn note_error(&mut self, code: &'static str, error: &Error) {
+        if self.collect {
+            self.list.push(Finding::from_error(code, error));
+        }
+    }
+
     /// A broken rule, after which the reading cannot go on: hands the error back either way, once it is noted.
     pub fn fatal(&mut self, code: &'static str, error: Error) -> Error {
         if self.collect {

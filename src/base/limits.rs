@@ -22,6 +22,9 @@ pub const GGUF_ARRAY_DEPTH: usize = 4;
 /// are aligned to 32, and to a few thousand where a device reads them.
 pub const GGUF_ALIGNMENT: u64 = 1 << 24;
 
+/// The most dimensions of an original shape that metadata gives back: those of a PyTorch tensor.
+pub const ORIGINAL_DIMS: u64 = 64;
+
 /// The most shards of one model.
 pub const SHARDS: usize = 10_000;
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text};
+use crate::format::Reader;
 use crate::render::{Output, Renderer, Report};
 
 /// How a command ended.
@@ -119,6 +120,15 @@ impl<'a> Context<'a> {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
         }
+    }
+
+    /// Opens a model, and says on standard error what of its folder cannot be read.
+    pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open(path)?;
+        if let Some(error) = reader.model().config_error.as_ref().filter(|_| !self.quiet) {
+            self.report_error(error);
+        }
+        Ok(reader)
     }
 
     /// Whether only results and errors are wanted.

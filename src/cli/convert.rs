@@ -20,6 +20,7 @@ const WORST: usize = 10;
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "weigh convert [OPTIONS] <IN> [ADAPTER]... <OUT>",
     after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder.
 
 Examples:
@@ -31,7 +32,7 @@ Examples:
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
-    #[arg(value_names = ["IN", "[ADAPTER ...] OUT"], num_args = 2.., required = true)]
+    #[arg(value_names = ["IN", "OUT"], num_args = 2.., required = true)]
     paths: Vec<PathBuf>,
     /// The format, whatever OUT is called: gguf or safetensors
     #[arg(long, value_name = "FORMAT")]
@@ -162,9 +163,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
-    let mut reader = packed::unpacked(crate::open(input)?)?;
+    // A plan that needs the config says itself what is wrong with it.
+    let stored = if args.keep_names { context.open(input)? } else { crate::open(input)? };
+    let mut reader = packed::unpacked(stored)?;
     if !adapters.is_empty() {
-        reader = lora::merged(reader, adapters.iter().map(|path| crate::open(path)).collect::<Result<_>>()?)?;
+        reader = lora::merged(reader, adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?)?;
     }
     let plan = Plan::new(&reader, output, &options)?;
     let report = if args.dry_run {

@@ -21,7 +21,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&count::count(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open(path)?;
+        context.emit(&count::count(&reader)?, path)
+    })
 }
 
 impl Report for Count {
@@ -32,7 +35,7 @@ impl Report for Count {
         }
         facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
         facts.push(Fact::new("stored_elements", "stored elements", Cell::count(self.stored_elements)));
-        facts.push(Fact::new("bytes", "size of the tensors", Cell::bytes(self.bytes)));
+        facts.push(Fact::new("bytes", "size of the tensors", Cell::maybe(self.bytes, Cell::bytes)));
         facts.push(Fact::new("bits_per_weight", "bits per weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))));
         if !self.left_out.is_empty() {
             facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
@@ -42,7 +45,7 @@ impl Report for Count {
             Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
             Fact::named("embedding_parameters", Cell::count(self.embedding_parameters)),
             Fact::named("stored_elements", Cell::count(self.stored_elements)),
-            Fact::named("bytes", Cell::bytes(self.bytes)),
+            Fact::named("bytes", Cell::maybe(self.bytes, Cell::bytes)),
             Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
             Fact::named("label", Cell::text(self.label.clone())),
         ];
@@ -57,16 +60,28 @@ impl Report for Count {
         };
         let share = |part: u64, whole: u64| if whole == 0 { Cell::empty() } else { Cell::share(part as f64 / whole as f64) };
         let by_dtype = self.by_dtype.iter().map(|row| {
-            let share = share(row.bytes, self.bytes);
-            vec![Cell::text(row.dtype.clone()), Cell::count(row.tensors), Cell::count(row.elements), share, Cell::bytes(row.bytes)]
+            let share = row.bytes.zip(self.bytes).map_or_else(Cell::empty, |(part, whole)| share(part, whole));
+            vec![
+                Cell::text(row.dtype.clone()),
+                Cell::count(row.tensors),
+                Cell::count(row.elements),
+                share,
+                Cell::maybe(row.bytes, Cell::bytes),
+            ]
         });
         let by_component = self.by_component.iter().map(|row| {
             let share = share(row.parameters, self.parameters);
-            vec![Cell::text(row.component.name()), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+            vec![
+                Cell::text(row.component.name()),
+                Cell::count(row.tensors),
+                Cell::count(row.parameters),
+                share,
+                Cell::maybe(row.bytes, Cell::bytes),
+            ]
         });
         let layer = |label: String, row: &LayerCount, times: u64| {
             let share = share(row.parameters * times, self.parameters);
-            vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+            vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::maybe(row.bytes, Cell::bytes)]
         };
         let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row, 1));
         let folded = runs(&self.by_layer).into_iter().map(|(first, last)| match (first.layer, last.layer) {

@@ -23,7 +23,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&info::info(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open(path)?;
+        context.emit(&info::info(&reader)?, path)
+    })
 }
 
 impl Report for Info {
@@ -35,14 +38,14 @@ impl Report for Info {
             Column::number("bytes").titled("size"),
             Column::number("share").only(Audience::People),
         ];
-        let whole: u64 = self.dtypes.iter().map(|row| row.bytes).sum();
+        let whole: Option<u64> = self.dtypes.iter().map(|row| row.bytes).sum();
         let dtypes = self.dtypes.iter().map(|row| {
             vec![
                 Cell::text(row.dtype.clone()),
                 Cell::count(row.tensors),
                 Cell::count(row.elements),
-                Cell::bytes(row.bytes),
-                if whole == 0 { Cell::empty() } else { Cell::share(row.bytes as f64 / whole as f64) },
+                Cell::maybe(row.bytes, Cell::bytes),
+                Cell::maybe(row.bytes.zip(whole).filter(|(_, whole)| *whole > 0), |(part, whole)| Cell::share(part as f64 / whole as f64)),
             ]
         });
         let hyperparameters = self.hyperparameters.iter().map(|(name, value)| Fact::named(name.clone(), exact(value))).collect();
@@ -105,7 +108,10 @@ impl Info {
         add("architecture", self.architecture.clone().map(Cell::text));
         add("parameters", Some(people(self.parameters).tone(Tone::Strong)));
         add("active", self.active_parameters.filter(|active| *active != self.parameters).map(people));
-        let bits = self.bits_per_weight.map_or_else(String::new, |bits| format!(", {} bits per weight", general(bits, 4)));
+        let bits = match self.bits_per_weight {
+            Some(bits) => format!(", {} bits per weight", general(bits, 4)),
+            None => ", bits per weight not known".to_owned(),
+        };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
         add("packed", (!self.packed.is_empty()).then(|| Cell::text(format!("by {}", self.packed.join(", ")))));

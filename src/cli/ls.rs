@@ -63,7 +63,7 @@ impl Report for TensorList<'_> {
             match column {
                 0 => Cell::text(tensor.name),
                 1 => Cell::text(tensor.dtype.name()),
-                2 => Cell::shape(tensor.shape),
+                2 => Cell::shape(&*tensor.shape),
                 3 => Cell::count(tensor.elements),
                 4 => Cell::maybe(tensor.bytes, Cell::bytes),
                 5 => Cell::text(&*tensor.file),

@@ -33,7 +33,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let (a, b) = (crate::open(&args.a)?, args.b.as_deref().map(crate::open).transpose()?);
+    let a = context.open(&args.a)?;
+    let b = args.b.as_deref().map(|b| context.open(b)).transpose()?;
     let inputs: Vec<PathBuf> = a.inputs().chain(b.iter().flat_map(Reader::inputs)).map(|input| input.path().to_path_buf()).collect();
     if let Some(path) = &args.output {
         output::check(path, args.force, &inputs)?; // before all of the model is read

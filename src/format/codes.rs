@@ -26,6 +26,7 @@ codes! {
     ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
     ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
+    ST_TYPE "st-type" Warning "A tensor's type is known.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
@@ -40,7 +41,7 @@ codes! {
     SET_INCOMPLETE "set-incomplete" Warning "All files that the name of this one speaks of are there.";
     SET_DUPLICATE "set-duplicate" Error "No tensor is in two files of a model.";
     SET_METADATA "set-metadata" Note "The files of a model agree on their metadata.";
-    CONFIG_JSON "config-json" Warning "The config beside the weights is JSON.";
+    CONFIG_JSON "config-json" Error "The config beside the weights is an object in JSON.";
     // GGUF, one file
     GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
     GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::bytes::copy;
-use crate::base::file::{Input, entries, parent, read_text};
-use crate::base::finding::{Findings, Severity};
+use crate::base::file::{entries, parent, read_text};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result};
+use crate::base::text::shorten;
+use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::PartName;
-use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
+use crate::format::{FORMATS, START_BYTES, foreign, ollama};
 
 /// Says what a file is when it is something else than weights.
 pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {
@@ -134,7 +134,8 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
 
 /// The folder of the transformer that a sentence-transformers folder names in `modules.json`.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
-    let modules: serde_json::Value = serde_json::from_str(&read_text(&folder.join("modules.json")).ok()?).ok()?;
+    let path = folder.join("modules.json");
+    let modules = json::parse(&read_text(&path).ok()?, &path).ok()?;
     let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
     let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));
     let inner = folder.join(first);
@@ -159,9 +160,8 @@ fn holds_weights(folder: &Path) -> bool {
         .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
 }
 
-/// The config beside a file of weights, whatever its kind of folder calls it, and what is in it.
-pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(Input, serde_json::Value)> {
-    let folder = parent(weights);
+/// Finds the config beside a file of weights: what each kind of folder calls it.
+pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
     let names: &[&str] = if starts_with(weights, "adapter_model") {
         &["adapter_config.json", "config.json"]
     } else if starts_with(weights, "consolidated") {
@@ -169,16 +169,15 @@ pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(Input, 
     } else {
         &["config.json"]
     };
-    let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
-    let parsed = Input::of(&path).and_then(|input| Ok((input, read_text(&path)?))).and_then(|(input, text)| {
-        let config = serde_json::from_str(&text);
-        Ok((input, config.map_err(|error| Error::malformed(format!("expected JSON, found: {error}")).in_file(&path))?))
-    });
-    match parsed {
-        Ok(found) => Some(found),
-        Err(error) => {
-            findings.remark(Severity::Warning, codes::CONFIG_JSON, error);
-            None
-        }
+    names.iter().map(|name| parent(weights).join(name)).find(|path| path.is_file())
+}
+
+/// Reads a config: an object in JSON.
+pub(crate) fn read_config(path: &Path) -> Result<serde_json::Value> {
+    let config = json::parse(&read_text(path)?, path)?;
+    if config.is_object() {
+        return Ok(config);
     }
+    let found = shorten(&config.to_string()).into_owned();
+    Err(Error::malformed(format!("expected an object in JSON, found {found}")).in_file(path))
 }

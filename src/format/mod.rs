@@ -142,13 +142,26 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         check_templates(&file, &reader, findings);
     }
     if format.id == safetensors::FORMAT.id
-        && let Some((input, config)) = folder::config(&file, findings)
+        && let Some(path) = folder::find_config(&file)
     {
-        reader.model.folder = Some(file::parent(input.path()).to_path_buf());
-        reader.model.config = Some(config);
-        reader.beside.push(input);
+        add_config(&mut reader, &path, findings);
     }
     Ok(reader)
+}
+
+/// Adds the config of a folder to its model, or why it cannot be read.
+fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
+    reader.beside.extend(Input::of(path).ok());
+    let model = &mut reader.model;
+    model.folder = Some(file::parent(path).to_path_buf());
+    match folder::read_config(path) {
+        Ok(config) => model.config = Some(config),
+        Err(error) => {
+            let error = error.hint("without it the architecture and its hyperparameters are not known");
+            findings.note_error(codes::CONFIG_JSON, &error);
+            model.config_error = Some(error);
+        }
+    }
 }
 
 /// Looks at the chat templates of a model, wherever its format has them.
@@ -200,6 +213,8 @@ pub struct Reader {
     computed: HashMap<String, Arc<dyn Computed>>,
     /// What was read besides `maps`: an index, a config, the files of adapters.
     beside: Vec<Input>,
+    /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
+    spans: Arc<HashMap<String, u64>>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -219,12 +234,13 @@ pub trait Computed: fmt::Debug + Send + Sync {
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
-        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new() }
+        let spans = Arc::new(spans(&model));
+        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
-        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, beside: stored.beside.clone() }
+        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, beside: stored.beside.clone(), spans: stored.spans.clone() }
     }
 
     /// Counts further files among those that the model was read from.
@@ -273,12 +289,18 @@ impl Reader {
         self.endian
     }
 
+    /// How many bytes of its file belong to a tensor. Where its type does not tell, those are all up to the next tensor: what pads
+    /// it is among them.
+    pub fn len_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
+        tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
+    }
+
     /// All bytes of a tensor, little-endian: borrowed from the file unless that is big-endian.
     ///
     /// # Errors
     /// The size of the tensor's type is not known; or the tensor is not of this model, and lies outside its file.
     pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         self.bytes_at(tensor, 0..len)
     }
 
@@ -303,7 +325,7 @@ impl Reader {
     /// # Errors
     /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
     pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<&[u8]> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
         let map = self.maps.get(tensor.shard).ok_or_else(outside)?;
@@ -318,6 +340,30 @@ impl Reader {
         let (start, end) = (num::to_usize(start, "a tensor's start")?, num::to_usize(end, "a tensor's end")?);
         map.bytes().get(start..end).ok_or_else(outside)
     }
+}
+
+/// The distance from each tensor of unknown size to the next one of its file, or to the end of that.
+fn spans(model: &Model) -> HashMap<String, u64> {
+    if model.tensors.iter().all(|tensor| tensor.len_bytes.is_some()) {
+        return HashMap::new();
+    }
+    let mut order: Vec<&TensorInfo> = model.tensors.iter().collect();
+    order.sort_by_key(|tensor| (tensor.shard, tensor.offset_bytes));
+    let mut spans = HashMap::new();
+    let mut next: Option<&TensorInfo> = None;
+    for tensor in order.into_iter().rev() {
+        let end = match next.filter(|next| next.shard == tensor.shard) {
+            Some(next) => next.offset_bytes,
+            None => model.shards.get(tensor.shard).map_or(tensor.offset_bytes, |shard| shard.bytes),
+        };
+        if tensor.len_bytes.is_none() {
+            spans.insert(tensor.name.clone(), end.saturating_sub(tensor.offset_bytes));
+        }
+        if tensor.len_bytes != Some(0) {
+            next = Some(tensor);
+        }
+    }
+    spans
 }
 
 fn unknown_size(tensor: &TensorInfo) -> Error {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, num, text};
 
 /// What sort of values a type stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,12 +182,21 @@ impl FromStr for DType {
 
     /// Takes the name in any case.
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|dtype| dtype.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| Error::argument(format!("expected the name of a type, found {name}")).hint("`weigh types` lists them"))
+        Self::ALL.iter().copied().find(|dtype| dtype.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let error = Error::argument(format!("expected the name of a type, found {name}"));
+            match meant_type(name, Self::ALL.iter().map(|dtype| dtype.name())) {
+                Some(meant) => error.hint(format!("did you mean {meant}?")),
+                None => error.hint("`weigh types` lists them"),
+            }
+        })
     }
+}
+
+/// The type that a mistyped name stands for: one of the same letters and digits (`q4km`), or else the most alike.
+pub(crate) fn meant_type<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let plain = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
+    let wanted = plain(name);
+    names.clone().find(|known| plain(known) == wanted).or_else(|| text::closest(&name.to_ascii_uppercase(), names))
 }
 
 impl serde::Serialize for DType {
@@ -201,11 +210,51 @@ impl serde::Serialize for DType {
 pub enum ElemType {
     /// A type of the table.
     Known(DType),
-    /// A type that this build does not know: the tensor is listed, its values are refused.
+    /// A type that this build does not know: the tensor is listed, copied and compared by its bytes; its values are refused.
     Unknown {
-        /// The number of the type in GGUF.
-        tag: u32,
+        /// What its file calls it.
+        tag: Tag,
     },
+}
+
+/// What a file calls a type that this build does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// The number of the type in GGUF.
+    Number(u32),
+    /// The name of the type in safetensors.
+    Name(TypeName),
+}
+
+/// The name of a type, kept in place: at most [`TypeName::BYTES`] graphic ASCII characters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TypeName {
+    len: u8,
+    bytes: [u8; Self::BYTES],
+}
+
+impl TypeName {
+    /// The longest name, in bytes: twice that of the longest known one.
+    pub const BYTES: usize = 22;
+
+    /// Keeps a name; `None` when it is empty, too long, or no name at all.
+    pub fn new(name: &str) -> Option<Self> {
+        let mut bytes = [0; Self::BYTES];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        let graphic = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        graphic.then_some(Self { len: name.len() as u8, bytes })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        self.bytes.get(..usize::from(self.len)).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
 }
 
 impl ElemType {
@@ -217,11 +266,12 @@ impl ElemType {
         }
     }
 
-    /// The name of the type; `type N` where it is not known.
+    /// The name of the type; `type N` for a number of GGUF that is not known.
     pub fn name(self) -> Cow<'static, str> {
         match self {
             Self::Known(dtype) => dtype.name().into(),
-            Self::Unknown { tag } => format!("type {tag}").into(),
+            Self::Unknown { tag: Tag::Number(number) } => format!("type {number}").into(),
+            Self::Unknown { tag: Tag::Name(name) } => name.as_str().to_owned().into(),
         }
     }
 }
@@ -292,6 +342,17 @@ mod tests {
             let ours = DType::from_safetensors(name.as_str().unwrap()).unwrap();
             assert_eq!(ours.bits_per_weight(), theirs.bitsize() as f64, "{ours}");
         }
+    }
+
+    #[test]
+    fn unknown_names_are_kept_within_bounds() {
+        for name in ["F128", "x", "F8_E4M3_SOMETHING_NEW2"] {
+            assert_eq!(ElemType::Unknown { tag: Tag::Name(TypeName::new(name).unwrap()) }.to_string(), name);
+        }
+        for name in ["", "F8_E4M3_SOMETHING_NEW23", "F 8", "F8\u{1b}[2J", "Ä"] {
+            assert_eq!(TypeName::new(name), None, "{name}");
+        }
+        assert_eq!(ElemType::Unknown { tag: Tag::Number(99) }.to_string(), "type 99");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::Reader;
 use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Update};
 use crate::arch::packed::Packing;
+use crate::base::json::without_bom;
 use crate::base::{Result, file};
 use crate::model::{Model, Value};
 use crate::ops::count::{self, DTypeCount};
@@ -193,7 +194,7 @@ fn license(model: &Model) -> Option<String> {
         return Some(license);
     }
     let card = read(model.folder.as_deref()?, "README.md")?;
-    let card = std::str::from_utf8(&card).ok()?;
+    let card = std::str::from_utf8(without_bom(&card)).ok()?;
     let front = card.strip_prefix("---")?.split("\n---").next()?;
     let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim().trim_matches(['"', '\'']);
     (!license.is_empty()).then(|| license.to_owned())
@@ -223,7 +224,7 @@ fn gguf_tokenizer(model: &Model) -> Option<Tokenizer> {
 fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let mut found = Tokenizer::default();
     if let Some(json) = read(folder, "tokenizer.json") {
-        let scan: Scan = serde_json::from_slice(&json).ok()?;
+        let scan: Scan = serde_json::from_slice(without_bom(&json)).ok()?;
         let past_added = scan.added_tokens.iter().map(|token| token.id.saturating_add(1)).max();
         found.model = scan.model.kind;
         found.tokens = scan.model.vocab.map(|Entries(entries)| entries).max(past_added);
@@ -244,7 +245,7 @@ fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let own_file = ["chat_template.jinja", "chat_template.json"].iter().any(|name| folder.join(name).is_file());
     found.chat_template = own_file
         || read(folder, "tokenizer_config.json")
-            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(&json).ok())
+            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(without_bom(&json)).ok())
             .is_some_and(|config| config.chat_template.is_some());
     Some(found)
 }

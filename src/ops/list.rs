@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::Reader;
+use crate::arch::comfy;
 use crate::model::ElemType;
 use crate::ops::select::Selection;
 
@@ -31,8 +32,11 @@ pub struct TensorRow<'m> {
     pub name: &'m str,
     /// The type of its elements; `type N` where the type is not known.
     pub dtype: ElemType,
-    /// Its dimensions, outermost first.
-    pub shape: &'m [u64],
+    /// Its dimensions, outermost first: those before it was reshaped to be quantised, where the metadata says them.
+    pub shape: Cow<'m, [u64]>,
+    /// The dimensions that the file gives it, where they are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_shape: Option<&'m [u64]>,
     /// How many elements it stores.
     pub elements: u64,
     /// How many bytes it takes; unknown for an unknown type.
@@ -51,10 +55,12 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
     let model = reader.model();
     let files: Vec<Cow<'m, str>> = model.shards.iter().map(|shard| shard.path.to_string_lossy()).collect();
     let row = |tensor: &'m crate::TensorInfo| {
+        let original = comfy::original_shape(model, tensor).filter(|shape| *shape != tensor.shape);
         Ok(TensorRow {
             name: &tensor.name,
             dtype: tensor.elem,
-            shape: &tensor.shape,
+            stored_shape: original.as_ref().map(|_| tensor.shape.as_slice()),
+            shape: original.map_or(Cow::Borrowed(&tensor.shape), Cow::Owned),
             elements: tensor.elements()?,
             bytes: tensor.len_bytes,
             file: files.get(tensor.shard).cloned().unwrap_or_default(),

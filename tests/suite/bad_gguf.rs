@@ -244,6 +244,21 @@ fn a_tensor_without_elements_behind_the_end_is_nothing() {
 }
 
 #[test]
+fn experts_that_were_never_used_count_evenly() {
+    let numbers = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let gguf = Gguf::default()
+        .key_str("general.type", "imatrix")
+        .tensor("a.in_sum2", 0, &[2, 3], numbers(&[2.0, 6.0, 5.0, 7.0, 0.0, 0.0]))
+        .tensor("a.counts", 0, &[1, 3], numbers(&[2.0, 0.0, 0.25])) // a count is rounded, as by lround
+        .build();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), gguf).unwrap();
+    let matrix = weigh::arch::imatrix::Imatrix::open(file.path()).unwrap();
+    // llama-quantize (tools/quantize/quantize.cpp, load_imatrix): sums over counts, and 1 where the count is 0.
+    assert_eq!(matrix.weights("a").unwrap().unwrap(), [1.0, 3.0, 1.0, 1.0, 1.0, 1.0]);
+}
+
+#[test]
 fn importance_is_finite_and_not_negative() {
     let numbers = |numbers: [f32; 2]| numbers.map(f32::to_le_bytes).concat();
     let matrix = |sums: [f32; 2]| {

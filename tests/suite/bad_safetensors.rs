@@ -57,8 +57,9 @@ fn json() {
         ("no shape", r#"{"a":{"dtype":"U8","data_offsets":[0,1]}}"#.to_owned(), "st-json"),
         ("no offsets", r#"{"a":{"dtype":"U8","shape":[]}}"#.to_owned(), "st-json"),
         ("a field twice", SOUND.replace(r#""dtype":"F32""#, r#""dtype":"F32","dtype":"F32""#), "st-json"),
-        ("an unknown type", one(r#""F128""#, "[1]", "[0,16]"), "st-json"),
-        ("a type in lower case", one(r#""f32""#, "[1]", "[0,4]"), "st-json"),
+        ("a type without a name", one(r#""""#, "[1]", "[0,6]"), "st-json"),
+        ("a type of too long a name", one(r#""F8_E4M3_SOMETHING_NEW23""#, "[1]", "[0,6]"), "st-json"),
+        ("a type with a control character", one(r#""F\u001b[2J""#, "[1]", "[0,6]"), "st-json"),
         ("a type that is a number", one("3", "[1]", "[0,4]"), "st-json"),
         ("a negative dimension", one(r#""U8""#, "[-1,-6]", "[0,6]"), "st-json"),
         ("a fraction", one(r#""U8""#, "[1.5]", "[0,1]"), "st-json"),
@@ -162,4 +163,20 @@ fn unusual_but_sound() {
         assert!(error.is_none(), "{case}: {error:?}");
         assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{case}: {findings:?}");
     }
+}
+
+#[test]
+fn types_that_nobody_knows_are_listed_with_a_warning() {
+    for name in ["F128", "f32", "MXFP4"] {
+        let header = format!(
+            r#"{{"a":{{"dtype":"{name}","shape":[3],"data_offsets":[0,4]}},"b":{{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}}}"#
+        );
+        let (findings, error) = judge("m.safetensors", &safetensors(&header, &[0; 6]));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(findings.iter().filter(|finding| finding.code == "st-type").count(), 1, "{findings:?}");
+    }
+    // Their places are checked as all others are.
+    refused("m.safetensors", "an unknown type past the end", &safetensors(&one(r#""F128""#, "[1]", "[0,16]"), &[0; 6]), "st-truncated");
+    let wraps = safetensors(&one(r#""F128""#, "[4294967296,4294967296]", "[0,6]"), &[0; 6]);
+    refused("m.safetensors", "an unknown type whose elements wrap", &wraps, "st-size");
 }

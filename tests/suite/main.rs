@@ -11,6 +11,7 @@ mod convert_golden;
 mod diff;
 mod edit;
 mod force;
+mod folder_json;
 mod fuzz;
 mod golden;
 mod hostile;

@@ -176,10 +176,11 @@ proptest! {
         prop_assert_eq!(seen, model.len());
     }
 
-    /// Headers near the edge of what is sound: the crate and this reader agree on which are.
+    /// Headers near the edge of what is sound: the crate and this reader agree on which are. (But for types that neither knows, which the
+    /// crate refuses and this reader lists.)
     #[test]
     fn the_safetensors_crate_gives_the_same_verdict(
-        entries in vec(("[ab]", proptest::sample::select(vec!["F32", "U8", "F4", "F16", "X"]), vec(0u64..4, 0..3), 0u64..9, 0u64..9), 0..3),
+        entries in vec(("[ab]", proptest::sample::select(vec!["F32", "U8", "F4", "F16", ""]), vec(0u64..4, 0..3), 0u64..9, 0u64..9), 0..3),
         len in 0usize..12,
         ending in proptest::sample::select(vec!["}", "} ", "}\n", "},", "", "}}"]),
         chained in any::<bool>(),

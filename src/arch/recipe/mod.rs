@@ -106,7 +106,8 @@ impl TensorType {
         Ok(Self { matcher, dtype: dtype.parse()? })
     }
 
-    fn fits(&self, name: &str) -> bool {
+    /// Whether it is about a tensor of this name.
+    pub fn fits(&self, name: &str) -> bool {
         match &self.matcher {
             Matcher::Glob(glob) => glob.is_match(name),
             Matcher::Piece(piece) => name.contains(piece.as_str()),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::arch::folder;
 use crate::arch::tokenizer::proto;
+use crate::base::json::without_bom;
 use crate::base::{Error, Result, file};
 
 /// A folder in which tokenizer files are looked for.
@@ -50,14 +52,14 @@ impl<'a> Folder<'a> {
     /// What a JSON file holds, or `None` when there is none.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(without_bom(&bytes))
             .map(Some)
             .map_err(|error| Error::malformed(format!("expected JSON of a {name}, found: {error}")).in_file(&self.file(name)))
     }
 
     /// The object in a JSON file, or `None` when there is no such file.
     pub(super) fn object(&self, name: &str) -> Result<Option<serde_json::Map<String, Value>>> {
-        match self.json::<Value>(name)? {
+        match folder::json(&self.file(name))? {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
             Some(_) => Err(Error::malformed("expected one JSON object").in_file(&self.file(name))),

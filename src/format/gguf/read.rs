@@ -13,7 +13,7 @@ use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
 use crate::format::set::{Part, enough};
 use crate::model::metadata::{read_len, read_string};
-use crate::model::{DType, ElemType, Metadata, TensorInfo, Value, ValueType};
+use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value, ValueType};
 
 /// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
 const LEAST_KEY: u64 = 1 + 4 + 1;
@@ -182,17 +182,16 @@ impl<'a> Parser<'a> {
     /// The rest of an entry after its name; none when its size makes no sense.
     fn entry(&mut self, name: String, at: u64) -> Result<Option<check::Entry>> {
         let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(&name)))?;
-        let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: raw.tag }, ElemType::Known);
+        let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: Tag::Number(raw.tag) }, ElemType::Known);
         let size = match elem {
             ElemType::Known(dtype) => dtype.bytes_for_shape(&raw.shape).map(Some),
-            ElemType::Unknown { tag } if tag > i32::MAX as u32 => {
-                Err(Error::malformed(format!("expected a type number below 2^31, found {tag}")))
+            ElemType::Unknown { .. } if raw.tag > i32::MAX as u32 => {
+                Err(Error::malformed(format!("expected a type number below 2^31, found {}", raw.tag)))
             }
             ElemType::Unknown { .. } => num::elements(&raw.shape).map(|_| None),
         };
-        if let ElemType::Unknown { tag } = elem {
-            let error =
-                Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(&name).at(at);
+        if elem.known().is_none() {
+            let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read")).in_tensor(&name).at(at);
             let path = self.path();
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
             enough(self.findings, path)?;

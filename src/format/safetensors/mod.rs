@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::file::{self, Input};
 use crate::base::finding::{Findings, Severity};
+use crate::base::json::without_bom;
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
 use crate::format::set::{Conflict, Part, PartName, join, read_beside};
@@ -38,7 +39,7 @@ fn probe(start: &[u8], len: u64) -> u8 {
 
 /// Whether the text is an object in JSON. A file of weights is not: as the length of a header it would be far too long.
 fn is_json(start: &[u8]) -> bool {
-    start.trim_ascii_start().starts_with(b"{") && start.get(8..9) != Some(b"{")
+    without_bom(start).trim_ascii_start().starts_with(b"{") && start.get(8..9) != Some(b"{")
 }
 
 const CONFLICT: Conflict = Conflict { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use byteorder::{ByteOrder, LittleEndian};
 use safetensors::Dtype;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IntoDeserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer as _};
 
 use crate::base::bytes::{Endian, copy};
@@ -19,7 +19,8 @@ use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::set::{Part, enough};
-use crate::model::{DType, ElemType, Metadata, TensorInfo, Value};
+use crate::model::dtype::TypeName;
+use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
 pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
@@ -153,7 +154,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
 
 /// What the header says of one tensor.
 struct Info {
-    dtype: Dtype,
+    elem: ElemType,
     shape: Vec<u64>,
     /// Counted from the start of the data.
     begin: u64,
@@ -199,8 +200,32 @@ impl<'de> Visitor<'de> for InfoVisitor {
         }
         let missing = <A::Error as serde::de::Error>::missing_field;
         let (begin, end) = offsets.ok_or_else(|| missing("data_offsets"))?;
-        let (dtype, shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
-        Ok(Info { dtype, shape, begin, end, foreign })
+        let (TypeOf(elem), shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
+        Ok(Info { elem, shape, begin, end, foreign })
+    }
+}
+
+/// The type that a name stands for: one that the crate knows, or one that nobody does.
+struct TypeOf(ElemType);
+
+impl<'de> Deserialize<'de> for TypeOf {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TypeVisitor;
+        impl Visitor<'_> for TypeVisitor {
+            type Value = TypeOf;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "the name of a type, of at most {} bytes", TypeName::BYTES)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TypeOf, E> {
+                let known = Dtype::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(name)).ok();
+                let known = known.and_then(|_| DType::from_safetensors(name)).map(ElemType::Known);
+                let unknown = || TypeName::new(name).map(|name| ElemType::Unknown { tag: Tag::Name(name) });
+                known.or_else(unknown).map(TypeOf).ok_or_else(|| E::invalid_value(Unexpected::Str(&text::shorten(name)), &self))
+            }
+        }
+        deserializer.deserialize_str(TypeVisitor)
     }
 }
 
@@ -269,28 +294,26 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
     let data_len = map.len() - data_start;
     let mut tensors = Vec::with_capacity(entries.len());
     let mut last = 0;
-    let mut dtypes = DTypes::default();
     for (name, info) in entries {
-        let dtype = dtypes.of(info.dtype)?;
-        let Info { shape, begin, end, foreign, .. } = info;
+        let Info { elem, shape, begin, end, foreign } = info;
+        if elem.known().is_none() {
+            let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read"));
+            findings.remark(Severity::Warning, codes::ST_TYPE, error.in_tensor(&name).in_file(path));
+            enough(findings, path)?;
+        }
         if let Some(field) = foreign {
             let message = format!("expected no field but dtype, shape and data_offsets, found {}", text::shorten(&field));
             findings.remark(Severity::Warning, codes::ST_FIELD, Error::malformed(message).in_tensor(&name).in_file(path));
             enough(findings, path)?;
         }
-        let broken = check(dtype, &shape, begin, end, last, data_len);
+        let broken = check(elem, &shape, begin, end, last, data_len);
         if end >= begin {
             last = last.max(end);
         }
         match broken {
-            None => tensors.push(TensorInfo {
-                name,
-                elem: ElemType::Known(dtype),
-                shape,
-                shard: 0,
-                offset_bytes: data_start + begin,
-                len_bytes: Some(end - begin),
-            }),
+            None => {
+                tensors.push(TensorInfo { name, elem, shape, shard: 0, offset_bytes: data_start + begin, len_bytes: Some(end - begin) })
+            }
             Some((code, error)) => {
                 let error = data_start.checked_add(begin).into_iter().fold(error, Error::at);
                 let error = error.in_tensor(&name).in_file(path);
@@ -307,7 +330,7 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
 }
 
 /// The first rule that a tensor breaks; `last` is the end of the one before it.
-fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len: u64) -> Option<(&'static str, Error)> {
+fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64, data_len: u64) -> Option<(&'static str, Error)> {
     let broken = |code, message: String| Some((code, Error::malformed(message)));
     if end < begin {
         return broken(codes::ST_OFFSETS, format!("expected data_offsets that run forward, found [{begin}, {end}]"));
@@ -318,10 +341,12 @@ fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len:
     if begin < last {
         return broken(codes::ST_OVERLAP, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
     }
-    match num::elements(shape).and_then(|elements| dtype.bytes_for(elements)) {
-        Ok(bytes) if bytes == end - begin => {}
+    let found = end - begin;
+    // Nobody can tell how many bytes an unknown type takes.
+    match num::elements(shape).and_then(|elements| elem.known().map_or(Ok(found), |dtype| dtype.bytes_for(elements))) {
+        Ok(bytes) if bytes == found => {}
         Ok(bytes) => {
-            return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {dtype} {}, found {}", num::show_shape(shape), end - begin));
+            return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {elem} {}, found {found}", num::show_shape(shape)));
         }
         Err(error) => return Some((codes::ST_SIZE, error)),
     }
@@ -329,22 +354,6 @@ fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len:
         return broken(codes::ST_TRUNCATED, format!("expected data up to byte {end} of the data, found {data_len} bytes of it"));
     }
     None
-}
-
-/// The crate's types as ours; most files have one type for all tensors, so the last answer is kept.
-#[derive(Default)]
-struct DTypes(Option<(Dtype, DType)>);
-
-impl DTypes {
-    fn of(&mut self, theirs: Dtype) -> Result<DType> {
-        if let Some((_, ours)) = self.0.filter(|(last, _)| *last == theirs) {
-            return Ok(ours);
-        }
-        let ours = DType::from_safetensors(&theirs.to_string())
-            .ok_or_else(|| Error::unsupported(format!("expected a known type, found {theirs}")))?;
-        self.0 = Some((theirs, ours));
-        Ok(ours)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::arch::recipe::Target;
 use crate::arch::{CompanionFile, Content, Draft, Note, Step};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
 use crate::model::{DType, Metadata, Value};
 use crate::ops::convert::metadata;
@@ -22,7 +22,8 @@ const INDEX_ENDING: &str = ".index.json";
 /// The draft of a conversion that changes nothing but the format.
 pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<Draft> {
     let model = reader.model();
-    let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
+    let step = if format.id == model.format { Step::keep } else { Step::original };
+    let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
     let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
     let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {
@@ -40,8 +41,7 @@ fn told(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
     let config =
         model.config.as_ref().filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.is_computed(tensor)));
     let Some(config) = config else { return Ok(file) };
-    let bytes = serde_json::to_vec_pretty(config).map_err(|error| Error::argument(format!("cannot write config.json: {error}")))?;
-    Ok(CompanionFile { content: Content::Bytes(bytes), ..file })
+    Ok(CompanionFile { content: Content::Bytes(json::to_text(config)?.into_bytes()), ..file })
 }
 
 /// The files beside the weights, by name.
@@ -74,8 +74,7 @@ fn retype(files: &mut [CompanionFile], config: &Json, dtype: DType) -> Result<()
         }
     }
     if changed {
-        let text = serde_json::to_string_pretty(&config).map_err(|error| Error::malformed(format!("cannot write config.json: {error}")))?;
-        file.content = Content::Bytes((text + "\n").into_bytes());
+        file.content = Content::Bytes((json::to_text(&config)? + "\n").into_bytes());
     }
     Ok(())
 }

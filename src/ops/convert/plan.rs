@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
-use crate::arch::{CompanionFile, Content, Draft, Note, Step};
+use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy};
 use crate::base::file::{parent, same_file};
 use crate::base::{Error, Result, num, output};
 use crate::format::shards::{self, OutFile};
@@ -158,6 +158,9 @@ fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatri
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
+        return Err(error.clone().with_hint("--keep-names moves tensors as they are"));
+    }
     if !options.keep_names
         && let Some(draft) = translate::draft(reader, place.format, options)?
     {
@@ -165,8 +168,17 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     }
     let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
     if !options.keep_names && reader.model().format != place.format.id {
-        let missing = if place.format.id == "gguf" { "config.json" } else { "general.architecture" };
-        draft.notes.push(Note::remark(missing, "is not there, so nothing tells the architecture: tensors are moved as they are"));
+        let (name, lack) = match (place.format.id, &reader.model().config) {
+            ("gguf", None) => ("config.json", "is not there"),
+            ("gguf", Some(_)) => ("config.json", "names no architecture"),
+            _ => ("general.architecture", "is not there"),
+        };
+        let message = if comfy::is_diffusion(reader.model()) {
+            "is that of a diffusion model: tensors have their original names in GGUF, and keep them".to_owned()
+        } else {
+            format!("{lack}, so the architecture is not known: tensors keep their names and layouts")
+        };
+        draft.notes.push(Note::remark(name, message));
     }
     Ok(draft)
 }
@@ -176,7 +188,7 @@ fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
-            let whole = Body::new(reader, step)?.whole().and_then(|tensor| tensor.len_bytes);
+            let whole = Body::new(reader, step)?.whole().and_then(|tensor| reader.len_bytes(tensor));
             whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
         }
     };

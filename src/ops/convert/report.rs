@@ -39,6 +39,12 @@ pub struct ConvertReport {
     pub made_up: Vec<NoteRow>,
     /// What else is worth knowing.
     pub remarks: Vec<NoteRow>,
+    /// The same as `padded`, by its newer name.
+    pub zero_padded: Vec<NoteRow>,
+    /// The same as `made_up`, by its newer name.
+    pub synthesized: Vec<NoteRow>,
+    /// The same as `remarks`, by its newer name.
+    pub notes: Vec<NoteRow>,
     /// The bytes of the input's files.
     pub bytes_in: u64,
     /// The bytes of the output's files.
@@ -163,6 +169,9 @@ impl ConvertReport {
             padded: rows(NoteKind::Padded),
             made_up: rows(NoteKind::MadeUp),
             remarks: rows(NoteKind::Remark),
+            zero_padded: rows(NoteKind::Padded),
+            synthesized: rows(NoteKind::MadeUp),
+            notes: rows(NoteKind::Remark),
             bytes_in: reader.model().shards.iter().map(|shard| shard.bytes).sum(),
             bytes_out: plan.bytes_out(),
             quality: None,

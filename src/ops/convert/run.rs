@@ -354,7 +354,7 @@ impl<'a> Job<'a> {
                 let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
                 let in_file = reader.endian() == Endian::Little && !reader.is_computed(tensor);
                 let bytes = if in_file { COPY_BYTES } else { MAKE_BYTES };
-                (tensor.len_bytes.unwrap_or(0), (bytes / block * block).max(block))
+                (reader.len_bytes(tensor).unwrap_or(0), (bytes / block * block).max(block))
             }
             How::Gather(dtype) => (step.elements()?, whole_rows(step, dtype)),
             How::Encode { to, .. } => (step.elements()?, whole_rows(step, to)),

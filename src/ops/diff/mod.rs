@@ -137,7 +137,7 @@ impl<'r> Side<'r> {
     /// Tensors under their own names.
     fn plain(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<_>>()?;
+        let steps = (0..model.tensors.len()).map(|index| Step::original(model, index)).collect::<Result<_>>()?;
         Ok(Self { reader, steps, metadata: model.metadata.clone() })
     }
 
@@ -307,7 +307,7 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
         }
         let elements = SPAN.min(pair.elements - start);
         let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
-            (ElemType::Unknown { .. }, Some(a), Some(b)) => a.len_bytes == b.len_bytes && pair.a.stored()? == pair.b.stored()?,
+            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
                 if let Some(progress) = options.progress {

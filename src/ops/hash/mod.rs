@@ -188,13 +188,13 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
 fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) -> Result<String> {
     let mut hasher = Hasher::new(algorithm);
     for tensor in tensors {
-        let len = tensor.len_bytes.unwrap_or(0);
+        if reader.len_bytes(tensor).is_none() {
+            reader.bytes(tensor)?; // says why not
+        }
+        let len = reader.len_bytes(tensor).unwrap_or(0);
         // Whole blocks at a time, for the sake of big-endian files.
         let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
         let step = (limits::CHUNK_BYTES as u64 / block).max(1) * block;
-        if tensor.len_bytes.is_none() {
-            reader.bytes(tensor)?; // says why not
-        }
         let mut at = 0;
         while at < len {
             let end = len.min(at + step);

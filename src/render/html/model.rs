@@ -60,7 +60,7 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("active parameters", number(info.active_parameters.filter(|active| *active != info.parameters))),
         ("in embeddings", units::grouped(count.embedding_parameters)),
         ("size of the files", units::bytes(info.bytes)),
-        ("bits per weight", info.bits_per_weight.map(|bits| units::general(bits, 4)).unwrap_or_default()),
+        ("bits per weight", info.bits_per_weight.map_or_else(|| "not known".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
         ("licence", info.license.clone().unwrap_or_default()),
