@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text};
+use crate::format::Reader;
 use crate::render::{Output, Renderer, Report};
 
 /// How a command ended.
@@ -17,6 +18,13 @@ pub(super) enum Status {
     Failed,
     /// Another tool's exit status, in a command that stands in for it.
     Other(u8),
+}
+
+impl Status {
+    /// How a command ends that showed what the headers of a model say: a file that is cut short was found, if one is.
+    pub(super) fn of_headers(reader: &Reader) -> Self {
+        if reader.lacks().iter().any(|finding| !finding.tensors.is_empty()) { Self::Found } else { Self::Done }
+    }
 }
 
 /// Why a command could not be done.
@@ -67,6 +75,27 @@ impl<'a> Context<'a> {
     pub(super) fn emit_table<R: Report>(&mut self, report: &R) -> Outcome {
         self.renderer.write(self.out, report, None)?;
         Ok(Status::Done)
+    }
+
+    /// Opens a model; says on standard error if files of its set are missing.
+    pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open(path)?;
+        self.warn_of_missing(&reader);
+        Ok(reader)
+    }
+
+    /// Opens a model for what its headers say; says on standard error what of it is missing.
+    pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open_headers(path)?;
+        self.warn_of_missing(&reader);
+        Ok(reader)
+    }
+
+    fn warn_of_missing(&mut self, reader: &Reader) {
+        for finding in reader.lacks() {
+            let file = finding.file.as_deref().unwrap_or(&reader.model().path);
+            self.warn(&format!("{}: {}", file.display(), finding.message));
+        }
     }
 
     /// Runs `work` on every path. With several paths one that fails does not keep the others from being done.

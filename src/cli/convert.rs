@@ -162,7 +162,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
-    let mut reader = packed::unpacked(crate::open(input)?)?;
+    let mut reader = packed::unpacked(context.open(input)?)?;
     if !adapters.is_empty() {
         reader = lora::merged(reader, adapters.iter().map(|path| crate::open(path)).collect::<Result<_>>()?)?;
     }

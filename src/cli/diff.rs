@@ -43,7 +43,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
-    let (a, b, note) = diff::sides(packed::unpacked(crate::open(&args.a)?)?, packed::unpacked(crate::open(&args.b)?)?)?;
+    let (a, b, note) = diff::sides(packed::unpacked(context.open(&args.a)?)?, packed::unpacked(context.open(&args.b)?)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options =
         Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };

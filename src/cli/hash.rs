@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
         algorithms.push(strongest.unwrap_or(Algorithm::Sha256));
     }
     context.each(&args.paths, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open(path)?;
         let mut status = Status::Done;
         let reports = if content {
             hash::hash_content(&reader, &tables, &algorithms, !args.no_layer)?

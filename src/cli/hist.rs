@@ -48,7 +48,7 @@ struct Hist {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let reader = packed::unpacked(crate::open(&args.path)?)?;
+    let reader = packed::unpacked(context.open(&args.path)?)?;
     let tensor = reader.model().tensor(&args.tensor).ok_or_else(|| {
         Error::argument(format!("expected a tensor of the model, found no {}", args.tensor))
             .in_file(&args.path)

@@ -53,8 +53,8 @@ fn files(reader: &Reader) -> impl Iterator<Item = PathBuf> + '_ {
     reader.model().shards.iter().map(|shard| shard.path.clone())
 }
 
-fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
-    let stored = crate::open(&args.a)?;
+fn one(args: &Args, context: &mut Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+    let stored = context.open(&args.a)?;
     let (info, count) = (info::info(&stored)?, count::count(&stored)?);
     let reader = packed::unpacked(stored)?;
     let tensors: Vec<_> = reader.model().tensors.iter().collect();
@@ -70,8 +70,8 @@ fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
     Ok((page, files(&reader).collect()))
 }
 
-fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
-    let (a, b) = (crate::open(a)?, crate::open(b)?);
+fn two(a: &Path, b: &Path, context: &mut Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+    let (a, b) = (context.open(a)?, context.open(b)?);
     let infos = [info::info(&a)?, info::info(&b)?];
     let counts = [count::count(&a)?, count::count(&b)?];
     let files = files(&a).chain(files(&b)).collect();

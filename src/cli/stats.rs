@@ -77,7 +77,7 @@ impl By {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open(path)?;
         let reader = if args.stored { reader } else { packed::unpacked(reader)? };
         let tensors = selection.pick(reader.model());
         if args.per_row {
