@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long)]
     strict: bool,
     /// List the codes of findings: how bad each is, and the rule
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["path", "data", "manifest", "arch_table", "strict"])]
     codes: bool,
 }
 

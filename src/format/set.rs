@@ -135,7 +135,7 @@ pub(crate) fn truncated(
     let cut: Vec<&TensorInfo> = tensors.iter().filter(|tensor| is_cut(tensor, file_len, alignment)).collect();
     let ends = cut.iter().map(|tensor| tensor.offset_bytes.saturating_add(tensor.len_bytes.unwrap_or(0)));
     let Some(end) = ends.max() else { return Ok(true) };
-    let (missing, wanted) = (units::bytes(end.saturating_sub(file_len)), units::bytes(end));
+    let (missing, wanted) = (units::bytes_to_a_tenth(end.saturating_sub(file_len)), units::bytes_to_a_tenth(end));
     let of = units::grouped(tensors.len() as u64);
     let message = match cut[..] {
         [one] => format!("{missing} of {wanted} are missing: 1 of {of} tensors (\"{}\")", text::shorten(&one.name)),

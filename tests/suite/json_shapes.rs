@@ -50,8 +50,6 @@ shapes! {
     List { len: u64, values: Vec<Value> }
     Verify { schema: String, ok: bool, checked: Checked, findings: Vec<Finding> }
     Checked { structure: u64, values: u64, digests: u64 }
-    Codes { schema: String, codes: Vec<Code> }
-    Code { code: String, severity: String, rule: String }
     Finding {
         severity: String, code: String, file: Option<String>, offset: Option<u64>, tensor: Option<String>, message: String,
     }

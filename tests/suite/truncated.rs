@@ -49,7 +49,7 @@ fn a_file_that_is_cut_short_is_one_finding() {
         assert_eq!(found[0].code, if format == "gguf" { "gguf-truncated" } else { "st-truncated" });
         assert_eq!(found[0].tensors, ["t4", "t5", "t6", "t7", "t8", "t9"]);
         let missing = format!(
-            "{:.2} kB of {:.1} kB are missing: 6 of 10 tensors; was the download complete?",
+            "{:.1} kB of {:.1} kB are missing: 6 of 10 tensors; was the download complete?",
             (whole - len) as f64 / 1e3,
             whole as f64 / 1e3
         );
@@ -161,6 +161,19 @@ fn a_shard_without_its_siblings_says_so_everywhere() {
         assert!(found[0].message.contains(told));
         assert_eq!(weigh(&["verify"], parts[0]).0, Some(1));
     }
+}
+
+#[test]
+fn the_codes_are_listed() {
+    let command = Command::new(env!("CARGO_BIN_EXE_weigh")).args(["verify", "--codes", "--json"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&command.stdout).unwrap();
+    let codes = found["codes"].as_array().unwrap();
+    assert_eq!(codes.len(), weigh::format::codes::CODES.len());
+    assert!(
+        codes.iter().any(|row| row["code"] == "gguf-key-missing"
+            && row["severity"] == "error"
+            && row["rule"].as_str().unwrap().contains("llama.cpp"))
+    );
 }
 
 #[test]
