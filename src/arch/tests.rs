@@ -255,3 +255,24 @@ fn keys_and_tensors_are_those_of_llama_cpps_converter() {
     }
     assert!(count > 5);
 }
+
+#[test]
+fn the_keys_of_every_table_have_their_types_checked() {
+    use crate::arch::table::KeyType;
+    use crate::format::gguf::keys::{KeyType as Checked, type_of};
+    use crate::model::ValueType;
+    for table in Tables::default().all().unwrap() {
+        for row in table.keys.iter().filter(|row| row.rule.is_none()) {
+            let key = keys::full_key(&table.gguf, &row.gguf);
+            let wanted = match row.value_type {
+                _ if row.text.is_some() => ValueType::String,
+                KeyType::U32 => ValueType::U32,
+                KeyType::F32 => ValueType::F32,
+                KeyType::Bool => ValueType::Bool,
+                KeyType::String => ValueType::String,
+            };
+            let (found, _) = type_of(&key, &table.gguf).unwrap_or_else(|| panic!("{}: {key}", table.name));
+            assert!(found == Checked::One(wanted) || found == Checked::PerLayer(wanted), "{}: {key}: {found:?}", table.name);
+        }
+    }
+}

@@ -98,7 +98,7 @@ impl<'a> Cursor<'a> {
     #[cold]
     fn too_short(&self, len: u64, what: &str) -> Error {
         let found = self.remaining();
-        Error::malformed(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
+        Error::truncated(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
     }
 
     /// The next byte.

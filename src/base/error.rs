@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Io,
     /// The file breaks a rule of its format.
     Malformed,
+    /// The end of the file is missing, or a file that belongs to it.
+    Truncated,
     /// The file may be sound, but this build does not know how to handle it.
     Unsupported,
     /// A limit of [`crate::base::limits`] is exceeded.
@@ -111,6 +113,25 @@ impl Error {
         self
     }
 
+    /// Short for [`ErrorKind::Truncated`].
+    pub fn truncated(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Truncated, message)
+    }
+
+    /// Says one more thing to do about it.
+    #[must_use]
+    pub fn hint_also(mut self, hint: &str) -> Self {
+        self.0.hint = Some(self.raw_hint().map_or_else(|| hint.to_owned(), |first| format!("{first} {hint}")));
+        self
+    }
+
+    /// Puts `what` before the message; place and hint stay.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -138,7 +159,13 @@ impl Error {
 
     /// What to do about it, where that is known. Escaped as the message is.
     pub fn hint_text(&self) -> Option<String> {
-        self.0.hint.as_deref().map(|hint| text::escape(hint).into_owned())
+        self.raw_hint().map(|hint| text::escape(hint).into_owned())
+    }
+
+    /// What to do about it, as it was given.
+    pub(crate) fn raw_hint(&self) -> Option<&str> {
+        let by_kind = (self.0.kind == ErrorKind::Truncated).then_some("was the download complete?");
+        self.0.hint.as_deref().or(by_kind)
     }
 
     /// The system's own error, for [`ErrorKind::Io`].

@@ -10,6 +10,16 @@ pub fn bytes(bytes: u64) -> String {
     scaled(bytes, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
+/// A number of bytes with one decimal, where two are compared: `253.1 MB`.
+pub fn bytes_to_a_tenth(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1e3, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
 /// A whole number with a comma after every third digit: `262,144`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -71,6 +81,16 @@ fn scaled(count: u64, units: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_to_a_tenth() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (253_113_024, "253.1 MB")]
+        {
+            assert_eq!(bytes_to_a_tenth(bytes), text);
+        }
+        assert_eq!(bytes_to_a_tenth(u64::MAX), "18.4 EB");
+    }
 
     #[test]
     fn labels_have_three_digits() {

@@ -20,6 +20,13 @@ pub(super) enum Status {
     Other(u8),
 }
 
+impl Status {
+    /// How a command ends that showed what the headers of a model say: a file that is cut short was found, if one is.
+    pub(super) fn of_headers(reader: &Reader) -> Self {
+        if reader.lacks().iter().any(|finding| !finding.tensors.is_empty()) { Self::Found } else { Self::Done }
+    }
+}
+
 /// Why a command could not be done.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -68,6 +75,37 @@ impl<'a> Context<'a> {
     pub(super) fn emit_table<R: Report>(&mut self, report: &R) -> Outcome {
         self.renderer.write(self.out, report, None)?;
         Ok(Status::Done)
+    }
+
+    /// Opens a model; warns of files of its set that are missing, and of a config that cannot be read.
+    pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open(path)?;
+        self.warn_of_missing(&reader);
+        self.warn_of_config(&reader);
+        Ok(reader)
+    }
+
+    /// Opens a model for what its headers say; says on standard error what of it is missing.
+    pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open_headers(path)?;
+        self.warn_of_missing(&reader);
+        self.warn_of_config(&reader);
+        Ok(reader)
+    }
+
+    /// Warns of a config that cannot be read.
+    pub(super) fn warn_of_config(&mut self, reader: &Reader) {
+        if let Some(error) = reader.model().config_error.as_ref().filter(|_| !self.quiet) {
+            self.report_error(error);
+        }
+    }
+
+    /// Warns of files of a set that are missing.
+    pub(super) fn warn_of_missing(&mut self, reader: &Reader) {
+        for finding in reader.lacks() {
+            let file = finding.file.as_deref().unwrap_or(&reader.model().path);
+            self.warn(&format!("{}: {}", file.display(), finding.message));
+        }
     }
 
     /// Runs `work` on every path. With several paths one that fails does not keep the others from being done.
@@ -120,15 +158,6 @@ impl<'a> Context<'a> {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
         }
-    }
-
-    /// Opens a model, and says on standard error what of its folder cannot be read.
-    pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
-        let reader = crate::open(path)?;
-        if let Some(error) = reader.model().config_error.as_ref().filter(|_| !self.quiet) {
-            self.report_error(error);
-        }
-        Ok(reader)
     }
 
     /// Whether only results and errors are wanted.

@@ -164,7 +164,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
     // A plan that needs the config says itself what is wrong with it.
-    let stored = if args.keep_names { context.open(input)? } else { crate::open(input)? };
+    let stored = crate::open(input)?;
+    context.warn_of_missing(&stored);
+    if args.keep_names {
+        context.warn_of_config(&stored);
+    }
     let mut reader = packed::unpacked(stored)?;
     if !adapters.is_empty() {
         reader = lora::merged(reader, adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?)?;

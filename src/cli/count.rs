@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::units;
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::ops::count::{self, Count, LayerCount};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -22,14 +22,16 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
-        let reader = context.open(path)?;
-        context.emit(&count::count(&reader)?, path)
+        let reader = context.open_headers(path)?;
+        context.emit(&count::count(&reader)?, path)?;
+        Ok(Status::of_headers(&reader))
     })
 }
 
 impl Report for Count {
     fn sections(&self) -> Vec<Section<'_>> {
-        let mut facts = vec![Fact::named("parameters", people(self.parameters).tone(Tone::Strong))];
+        let parameters = if self.incomplete.is_some() { "parameters of the files here" } else { "parameters" };
+        let mut facts = vec![Fact::new("parameters", parameters, people(self.parameters).tone(Tone::Strong))];
         if self.active_parameters != Some(self.parameters) {
             facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
         }
@@ -49,6 +51,8 @@ impl Report for Count {
             Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
             Fact::named("label", Cell::text(self.label.clone())),
         ];
+        let exact =
+            exact.into_iter().chain(self.incomplete.iter().map(|what| Fact::named("incomplete", Cell::text(what.clone())))).collect();
         let parts = |name, second| {
             vec![
                 Column::text(name),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use crate::base::units::{bytes, general, grouped};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
@@ -24,8 +24,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
-        let reader = context.open(path)?;
-        context.emit(&info::info(&reader)?, path)
+        let reader = context.open_headers(path)?;
+        context.emit(&info::info(&reader)?, path)?;
+        Ok(Status::of_headers(&reader))
     })
 }
 

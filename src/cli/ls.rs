@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::{text, units};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::ops::list::{self, TensorList};
 use crate::ops::tree::{Node, tree};
@@ -29,7 +29,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open_headers(path)?;
         let list = list::list(&reader, &selection)?;
         if list.tensors.is_empty() && list.of > 0 {
             context.warn(&format!(
@@ -38,7 +38,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
                 units::grouped(list.of as u64)
             ));
         }
-        if args.tree { context.emit(&Tree(list), path) } else { context.emit(&list, path) }
+        if args.tree {
+            context.emit(&Tree(list), path)?
+        } else {
+            context.emit(&list, path)?
+        };
+        Ok(Status::of_headers(&reader))
     })
 }
 

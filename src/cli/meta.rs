@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::{Error, Result, text, units};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{Array, Value, assignment};
 use crate::ops::edit::{self, Change, Destination, EditReport};
 use crate::ops::meta::{self, MetaList, Shown};
@@ -85,8 +85,8 @@ struct DestinationArgs {
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
-    /// Replace OUT if it is there
-    #[arg(long, requires = "output")]
+    /// Replace OUT if it is there; change keys in ways that llama.cpp refuses
+    #[arg(long)]
     force: bool,
 }
 
@@ -107,19 +107,26 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
     let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("expected the PATH of a model, found none"))?;
     let (changes, destination) = match args.action {
         None => {
-            let reader = crate::open(&path)?;
-            return context.emit(&meta::meta(&reader, &[], args.full)?, &path);
+            let reader = context.open_headers(&path)?;
+            context.emit(&meta::meta(&reader, &[], args.full)?, &path)?;
+            return Ok(Status::of_headers(&reader));
         }
         Some(Action::Get { key }) => {
-            let reader = crate::open(&path)?;
+            let reader = context.open_headers(&path)?;
             let list = meta::meta(&reader, &key, args.full)?;
-            return if key.len() == 1 { context.emit(&Single(list), &path) } else { context.emit(&list, &path) };
+            if key.len() == 1 {
+                context.emit(&Single(list), &path)?
+            } else {
+                context.emit(&list, &path)?
+            };
+            return Ok(Status::of_headers(&reader));
         }
         Some(Action::Set { key, destination }) => (key.into_iter().map(Change::Set).collect(), destination),
         Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
         Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
     };
-    context.emit(&edit::edit(&path, &changes, &destination.resolve()?)?, &path)
+    let force = destination.force;
+    context.emit(&edit::edit_with(&path, &changes, &destination.resolve()?, force)?, &path)
 }
 
 fn renames(given: &[String]) -> Result<Vec<Change>> {

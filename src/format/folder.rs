@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::base::bytes::copy;
 use crate::base::file::{entries, parent, read_text};
+use crate::base::finding::Findings;
 use crate::base::mmap::Map;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
-use crate::format::set::PartName;
+use crate::format::set::{PartName, lacks_files};
 use crate::format::{FORMATS, START_BYTES, foreign, ollama};
 
 /// Says what a file is when it is something else than weights.
@@ -94,13 +95,17 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 }
 
 /// A folder is a whole model: of a numbered set without an index all files are in it.
-pub(crate) fn check_whole(first: &Path) -> Result<()> {
-    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING) else { return Ok(()) };
-    let missing = (1..=name.count).map(|no| name.file_of(no)).find(|file| !parent(first).join(file).is_file());
-    let Some(missing) = missing else { return Ok(()) };
-    let message = format!("expected {} files, as the name of this one says, found no {missing}", name.count);
-    let hint = "was it downloaded or written in full? a single file opens by its own name";
-    Err(Error::malformed(message).in_file(first).hint(hint))
+///
+/// # Errors
+/// Some are missing, and the values are wanted.
+pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
+    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
+    let count = name.count.min(crate::base::limits::SHARDS as u64);
+    let missing: Vec<String> = (1..=count).map(|no| name.file_of(no)).filter(|file| !parent(first).join(file).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(lacks_files(count as usize, &missing).in_file(first).hint_also("a single file opens by its own name"))
 }
 
 fn several(what: &str, candidates: &[PathBuf]) -> Error {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::base::bytes::Endian;
 use crate::base::file::{self, Input};
-use crate::base::finding::Findings;
+use crate::base::finding::{Finding, Findings};
 use crate::base::mmap::Map;
-use crate::base::{Error, ErrorKind, Result, num};
+use crate::base::{Error, Result, num};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
 
 pub mod codes;
@@ -50,8 +50,9 @@ pub struct Format {
 /// Lays a whole file out before its first byte is written: header, offsets, padding.
 pub type LayOut = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout>;
 
-/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused.
-pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata) -> Result<Start>;
+/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused; with `force`
+/// only one that no reader could follow.
+pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata, force: bool) -> Result<Start>;
 
 /// A new start of a file: everything before the bytes of the tensors, which follow unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,15 @@ pub fn open(path: &Path) -> Result<Reader> {
     open_with(path, &mut Findings::stop_at_first())
 }
 
+/// Opens the model at `path` for what its headers say: it opens too when a file is cut short behind its header, or files of the set are
+/// missing, of which [`Reader::lacks`] tells. Values that are not here are errors once they are asked for.
+///
+/// # Errors
+/// As for [`open`], but for what is missing.
+pub fn open_headers(path: &Path) -> Result<Reader> {
+    open_with(path, &mut Findings::headers())
+}
+
 /// Looks at the model at `path` and notes every rule that it breaks in `findings`, which should be one that collects.
 ///
 /// Gives what could be read all the same; tensors that are not sound are left out of it. None when nothing could be.
@@ -128,16 +138,15 @@ pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
     if file != path {
-        folder::check_whole(&file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        folder::check_whole(&file, findings)?;
     }
     let map = Arc::new(Map::open(&file)?);
-    let format = find_format(&map).map_err(|error| match error.kind() {
-        // Not another format, but weights that never arrived.
-        ErrorKind::Malformed => findings.fatal(codes::FILE_FOREIGN, error),
-        _ => error,
-    })?;
+    let format = find_format(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
+    if !findings.collects() {
+        reader.lacks = findings.list().to_vec();
+    }
     if findings.collects() {
         check_templates(&file, &reader, findings);
     }
@@ -215,6 +224,7 @@ pub struct Reader {
     beside: Vec<Input>,
     /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
     spans: Arc<HashMap<String, u64>>,
+    lacks: Vec<Finding>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -235,12 +245,12 @@ impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans }
+        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new() }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
-        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, beside: stored.beside.clone(), spans: stored.spans.clone() }
+        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed, beside: stored.beside.clone(), spans: stored.spans.clone(), lacks: stored.lacks.clone() }
     }
 
     /// Counts further files among those that the model was read from.
@@ -272,6 +282,11 @@ impl Reader {
     /// The type to store a computed tensor in when nothing else is asked for, if that is not its own.
     pub fn suggested(&self, tensor: &TensorInfo) -> Option<DType> {
         self.computed.get(&tensor.name)?.suggested()
+    }
+
+    /// What of the model is not here: files of its set, or (see [`open_headers`]) the ends of files. Not told by `verify`'s own opening.
+    pub fn lacks(&self) -> &[Finding] {
+        &self.lacks
     }
 
     /// What is in the model.

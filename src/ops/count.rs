@@ -35,6 +35,9 @@ pub struct Count {
     pub by_component: Vec<ComponentCount>,
     /// By layer; what belongs to none comes last.
     pub by_layer: Vec<LayerCount>,
+    /// What of the model is not here, so that everything is of the files that are: `1 of 2 files of the model is here: no ...`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
     /// What is stored and no parameter, in words.
     #[serde(skip)]
     pub left_out: Vec<String>,
@@ -223,6 +226,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             .into_iter()
             .map(|((_, layer), Sums { tensors, parameters, bytes })| LayerCount { layer, tensors, parameters, bytes })
             .collect(),
+        incomplete: reader.lacks().iter().find(|finding| finding.tensors.is_empty()).map(|finding| finding.message.clone()),
         left_out: left_out.into_iter().map(|(why, elements)| format!("{} of {why}", units::grouped(elements))).collect(),
     })
 }

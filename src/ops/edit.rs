@@ -80,6 +80,14 @@ fn shown<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S
 /// The model is more than one file, or of a format whose metadata cannot be edited; a change makes no sense; a well-known key would get
 /// a type or value that it cannot have; the file cannot be written. Nothing was changed then.
 pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
+    edit_with(path, changes, destination, false)
+}
+
+/// As [`edit`]; with `force`, well-known keys may get any type, and those that a model needs may go.
+///
+/// # Errors
+/// As for [`edit`], but for that.
+pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, force: bool) -> Result<EditReport> {
     let reader = format::open(path)?;
     let (file, map) = single_file(&reader)?;
     let edit =
@@ -89,7 +97,7 @@ pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Resul
     let old = &reader.model().metadata;
     let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
     let changes = differences(old, &new);
-    let start = edit(&map, old, &new).map_err(|error| error.in_file(&file))?;
+    let start = edit(&map, old, &new, force).map_err(|error| error.in_file(&file))?;
     let fits = start.bytes.len() as u64 == start.old_bytes;
     let total = start.bytes.len() as u64 + (map.len() - start.old_bytes);
     let in_place = fits && matches!(destination, Destination::InPlace);

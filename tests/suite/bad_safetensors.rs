@@ -180,3 +180,17 @@ fn types_that_nobody_knows_are_listed_with_a_warning() {
     let wraps = safetensors(&one(r#""F128""#, "[4294967296,4294967296]", "[0,6]"), &[0; 6]);
     refused("m.safetensors", "an unknown type whose elements wrap", &wraps, "st-size");
 }
+
+#[test]
+fn a_header_of_100_000_000_bytes_is_the_longest() {
+    // As in the crate: HeaderTooLarge from one byte more; a file that is too short for its header is another fault.
+    let file = |length: u64| [&length.to_le_bytes()[..], b"{}"].concat();
+    for (length, what) in
+        [(100_000_000, "expected a header of 100000000 bytes, found 2"), (100_000_001, "expected a header of at most 100000000 bytes")]
+    {
+        let error = judge("m.safetensors", &file(length)).1.unwrap().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    assert!(matches!(safetensors::SafeTensors::deserialize(&file(100_000_000)), Err(safetensors::SafeTensorError::InvalidHeaderLength)));
+    assert!(matches!(safetensors::SafeTensors::deserialize(&file(100_000_001)), Err(safetensors::SafeTensorError::HeaderTooLarge)));
+}

@@ -48,7 +48,8 @@ shapes! {
     Show { schema: String, name: String, dtype: String, shape: Vec<u64>, slice: String, values: Vec<Vec<f64>> }
     Meta { schema: String, metadata: Vec<Entry> }
     List { len: u64, values: Vec<Value> }
-    Verify { schema: String, ok: bool, findings: Vec<Finding> }
+    Verify { schema: String, ok: bool, checked: Checked, findings: Vec<Finding> }
+    Checked { structure: u64, values: u64, digests: u64 }
     Finding {
         severity: String, code: String, file: Option<String>, offset: Option<u64>, tensor: Option<String>, message: String,
     }

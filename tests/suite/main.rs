@@ -25,5 +25,6 @@ mod round_trips;
 mod sets;
 mod stats;
 mod tokenizer;
+mod truncated;
 mod verify;
 mod writing;

@@ -19,8 +19,8 @@ use crate::model::{Metadata, Value, ValueType};
 /// # Errors
 /// The file is big-endian or of version 1; the alignment is none, too large, or one that the tensors do not have; a key of a split would change;
 /// a rule over keys is broken that was not broken before.
-pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Result<Start> {
-    check_change(old, metadata)?;
+pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
+    check_change(old, metadata, force)?;
     let mut cursor = Cursor::new(map.bytes(), Endian::Little);
     let version = read_version(&mut cursor).map_err(|(_, error)| error)?;
     if version < 2 || cursor.endian() == Endian::Big {
@@ -54,18 +54,22 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Resul
 }
 
 /// What `verify` says of the new keys and did not say of the old ones is refused; so is a file's place in a split, which its name gives.
-fn check_change(old: &Metadata, new: &Metadata) -> Result<()> {
+fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
     if let Some(key) = [spec::SPLIT_NO, spec::SPLIT_COUNT, spec::SPLIT_TENSORS].into_iter().find(|key| old.get(key) != new.get(key)) {
         return Err(Error::argument(format!("expected {key} to stay as it is, found a change: it says how the model is split")));
     }
     let remarks = |metadata: &Metadata| {
         let mut findings = Findings::collect();
-        check::keys(metadata, Path::new(""), &mut findings);
+        check::metadata(metadata, Path::new(""), &mut findings);
+        check::needed_keys(metadata, Path::new(""), &mut findings);
         findings.into_list()
     };
+    if force {
+        return Ok(());
+    }
     let before = remarks(old);
     match remarks(new).into_iter().find(|remark| remark.severity > Severity::Note && !before.contains(remark)) {
-        Some(remark) => Err(Error::argument(remark.message)),
+        Some(remark) => Err(Error::argument(remark.message).hint("--force makes this change all the same")),
         None => Ok(()),
     }
 }

@@ -20,6 +20,9 @@ const LEAST_KEY: u64 = 1 + 4 + 1;
 /// The least bytes that a tensor's entry takes, after the name's length: the count of dimensions, the type, the offset.
 const LEAST_TENSOR: u64 = 4 + 4 + 8;
 
+/// The tensor that every language model has: a file with it is a model, and not an adapter or a vocabulary.
+const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
+
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
 pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
     Parser::new(map, findings).and_then(Parser::run).map_err(|error| error.in_file(map.path()))
@@ -50,7 +53,7 @@ impl<'a> Parser<'a> {
     fn run(mut self) -> Result<Part> {
         self.check_counts()?;
         let metadata = self.metadata()?;
-        check::keys(&metadata, self.path(), self.findings);
+        check::metadata(&metadata, self.path(), self.findings);
         let alignment = match spec::alignment(&metadata) {
             Ok(alignment) => {
                 if alignment < 8 {
@@ -63,6 +66,9 @@ impl<'a> Parser<'a> {
             Err(error) => return Err(self.fatal(codes::GGUF_ALIGNMENT, error)),
         };
         let entries = self.table()?;
+        if self.findings.collects() && entries.iter().any(|entry| entry.tensor.name == TOKEN_EMBEDDINGS) {
+            check::needed_keys(&metadata, self.path(), self.findings);
+        }
         let tensors = check::place(entries, self.cursor.position(), alignment, self.map, self.findings)?;
         Ok(Part { map: self.map.clone(), tensors, metadata, endian: self.cursor.endian() })
     }
@@ -101,7 +107,7 @@ impl<'a> Parser<'a> {
             self.keys, self.tensors
         );
         let at = self.cursor.position() - 2 * self.length_bytes();
-        Err(self.fatal(codes::GGUF_COUNT, Error::malformed(message).at(at)))
+        Err(self.fatal(codes::GGUF_COUNT, Error::truncated(message).at(at)))
     }
 
     fn metadata(&mut self) -> Result<Metadata> {
@@ -110,11 +116,8 @@ impl<'a> Parser<'a> {
             let at = self.cursor.position();
             let key = self.key()?;
             let value = self.value().map_err(|error| {
-                let message = format!("{}: {}", text::shorten(&key), error.message());
-                let place = error.offset();
                 let code = if error.message().contains("UTF-8") { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
-                let error = Error::new(error.kind(), message).at(place.unwrap_or(at));
-                self.findings.fatal(code, error.in_file(self.map.path()))
+                self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.map.path()))
             })?;
             if let Value::Bool(_) = value {
                 let last = self.cursor.position() - 1;
@@ -196,7 +199,9 @@ impl<'a> Parser<'a> {
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
             enough(self.findings, path)?;
         }
-        match size {
+        let signed = raw.shape.iter().all(|dim| i64::try_from(*dim).is_ok());
+        let too_large = || Error::malformed(format!("expected dimensions below 2^63, found {}", num::show_shape(&raw.shape)));
+        match size.and_then(|size| if signed { Ok(size) } else { Err(too_large()) }) {
             Ok(len_bytes) => {
                 let tensor = TensorInfo { name, elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
                 Ok(Some(check::Entry { tensor, at }))

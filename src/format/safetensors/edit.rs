@@ -15,7 +15,7 @@ use crate::model::{Metadata, Value};
 ///
 /// # Errors
 /// A value is no string; the header would be larger than readers take.
-pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata) -> Result<Start> {
+pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
     let malformed = || Error::malformed("expected a header that was read before, found another");
     let length = map.bytes().first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(malformed)?;
     let old_bytes = num::add(LENGTH_BYTES, length, "the end of the header")?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::base::file::{self, Input};
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
+use crate::base::Result;
 use crate::base::mmap::Map;
-use crate::base::{Error, Result};
-use crate::format::set::{Conflict, Part, PartName, join, read_beside};
+use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
 use crate::format::{Format, Reader, codes};
 
 mod edit;
@@ -31,7 +31,10 @@ pub(crate) const FORMAT: Format = Format {
 /// A file starts with the length of its header, and the header with `{`; an index is JSON with a weight_map.
 fn probe(start: &[u8], len: u64) -> u8 {
     match start.split_first_chunk::<8>() {
-        Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= len.min(crate::base::limits::SAFETENSORS_HEADER_BYTES) => 90,
+        // A header that is longer than the file: it is cut short.
+        Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= crate::base::limits::SAFETENSORS_HEADER_BYTES => {
+            if u64::from_le_bytes(*length) <= len { 90 } else { 60 }
+        }
         _ if is_json(start) && start.windows(12).any(|window| window == b"\"weight_map\"") => 80,
         _ => 0,
     }
@@ -67,16 +70,18 @@ fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
     }
 }
 
-/// Reads all files of a numbered set without an index; if one is missing, the one that was named by itself.
+/// Reads all files of a numbered set without an index; those that are here, if some are missing and the values are not wanted; else, by
+/// itself, the one that was named.
 fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = named.path();
     let folder = file::parent(path);
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
-    let missing = files.iter().filter(|file| !file.is_file()).count();
-    if missing > 0 {
-        let message = format!("expected {} files, as the name of this one says, found {missing} of them missing", name.count);
-        findings.remark(Severity::Warning, codes::SET_INCOMPLETE, Error::malformed(message).in_file(path));
-        return Ok(vec![read::read(named, findings)?]);
+    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_file());
+    if !missing.is_empty() {
+        findings.incomplete(codes::SET_INCOMPLETE, &lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(path));
+        if !findings.allows_missing() {
+            return Ok(vec![read::read(named, findings)?]);
+        }
     }
     let read = read_beside(&files, findings, |file, findings| {
         let map = Map::open(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;

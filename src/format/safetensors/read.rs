@@ -18,7 +18,7 @@ use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
-use crate::format::set::{Part, enough};
+use crate::format::set::{Part, enough, is_cut, truncated};
 use crate::model::dtype::TypeName;
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
 
@@ -55,7 +55,7 @@ fn header_text(bytes: &[u8], path: &Path, findings: &mut Findings) -> Result<Str
     let Some((length, rest)) = bytes.split_at_checked(LENGTH_BYTES as usize) else {
         return Err(fail(
             codes::ST_HEADER_LENGTH,
-            Error::malformed(format!("expected 8 bytes of header length, found {found} in all")).at(0),
+            Error::truncated(format!("expected 8 bytes of header length, found {found} in all")).at(0),
         ));
     };
     let length = LittleEndian::read_u64(length);
@@ -65,8 +65,7 @@ fn header_text(bytes: &[u8], path: &Path, findings: &mut Findings) -> Result<Str
     }
     let Some(header) = rest.get(..length as usize) else {
         let message = format!("expected a header of {length} bytes, found {} after its length", rest.len());
-        let hint = "the file is cut short: was the download complete?";
-        return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(LENGTH_BYTES).hint(hint)));
+        return Err(fail(codes::ST_HEADER_LENGTH, Error::truncated(message).at(LENGTH_BYTES)));
     };
     let header = copy(header).map_err(|error| error.in_file(path))?;
     match header.first() {
@@ -306,13 +305,13 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
             findings.remark(Severity::Warning, codes::ST_FIELD, Error::malformed(message).in_tensor(&name).in_file(path));
             enough(findings, path)?;
         }
-        let broken = check(elem, &shape, begin, end, last, data_len);
+        let broken = check(elem, &shape, begin, end, last);
         if end >= begin {
             last = last.max(end);
         }
         match broken {
             None => {
-                tensors.push(TensorInfo { name, elem, shape, shard: 0, offset_bytes: data_start + begin, len_bytes: Some(end - begin) })
+                tensors.push(TensorInfo { name, elem, shape, shard: 0, offset_bytes: data_start.saturating_add(begin), len_bytes: Some(end - begin) })
             }
             Some((code, error)) => {
                 let error = data_start.checked_add(begin).into_iter().fold(error, Error::at);
@@ -322,6 +321,10 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
             }
         }
     }
+    truncated(&tensors, map.len(), 0, path, codes::ST_TRUNCATED, findings)?;
+    if findings.collects() {
+        tensors.retain(|tensor| !is_cut(tensor, map.len(), 0));
+    }
     if last < data_len {
         let message = format!("expected the file to end with the last tensor, found {} bytes after it", data_len - last);
         findings.error(codes::ST_TRAILING, Error::malformed(message).at(data_start + last).in_file(path))?;
@@ -330,7 +333,7 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
 }
 
 /// The first rule that a tensor breaks; `last` is the end of the one before it.
-fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64, data_len: u64) -> Option<(&'static str, Error)> {
+fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64) -> Option<(&'static str, Error)> {
     let broken = |code, message: String| Some((code, Error::malformed(message)));
     if end < begin {
         return broken(codes::ST_OFFSETS, format!("expected data_offsets that run forward, found [{begin}, {end}]"));
@@ -349,9 +352,6 @@ fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64, data_le
             return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {elem} {}, found {found}", num::show_shape(shape)));
         }
         Err(error) => return Some((codes::ST_SIZE, error)),
-    }
-    if end > data_len {
-        return broken(codes::ST_TRUNCATED, format!("expected data up to byte {end} of the data, found {data_len} bytes of it"));
     }
     None
 }

@@ -12,7 +12,7 @@ use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 
 /// The digest that a file should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
+pub(super) struct Wanted {
     algorithm: Algorithm,
     /// Whether it is of what git hashes for an object: `blob LENGTH`, a zero byte, and the content.
     git: bool,
@@ -46,25 +46,31 @@ impl Wanted {
     }
 }
 
-/// Compares files side by side; what differs is told under `code`.
-fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) {
+/// Compares files side by side; what differs is told under `code`. Gives how many were compared.
+fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) -> u64 {
     let found: Vec<String> = files.par_iter().with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
     for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
         let _ = findings.error(code, error.in_file(path));
     }
+    files.len() as u64
 }
 
-/// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down.
-pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) {
-    let files: Vec<_> = reader.maps().iter().filter_map(|map| Some((map.path(), map.bytes(), recorded(map.path())?))).collect();
-    compare(&files, codes::BLOB_DIGEST, findings);
+/// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down; gives how many digests
+/// there were.
+pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> u64 {
+    compare(&recorded(reader), codes::BLOB_DIGEST, findings)
+}
+
+/// The files that a digest is known of.
+pub(super) fn recorded(reader: &Reader) -> Vec<(&Path, &[u8], Wanted)> {
+    reader.maps().iter().filter_map(|map| Some((map.path(), map.bytes(), recorded_of(map.path())?))).collect()
 }
 
 /// What is known of where a file came from: a blob of a Hugging Face cache (a SHA-256, or git's name for small files) or of an Ollama
 /// store is named by its digest; a download of huggingface_hub into a folder leaves it in `.cache/huggingface/download`.
-fn recorded(path: &Path) -> Option<Wanted> {
+fn recorded_of(path: &Path) -> Option<Wanted> {
     let real = path.canonicalize().ok()?;
     if real.parent()?.file_name()? == "blobs" {
         let name = real.file_name()?.to_str()?;
@@ -81,8 +87,8 @@ fn recorded(path: &Path) -> Option<Wanted> {
     })
 }
 
-/// Compares a model with a manifest.
-pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<()> {
+/// Compares a model with a manifest; gives how many of its lines were of this model.
+pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<u64> {
     let lines = hash::read_lines(manifest)?;
     let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(file_line).collect();
     let known = if of_files.is_empty() {
@@ -90,8 +96,8 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, find
     } else {
         check_files(reader, &of_files, findings)
     };
-    if known {
-        return Ok(());
+    if known > 0 {
+        return Ok(known);
     }
     Err(Error::argument("expected lines of this model in the manifest, found none").in_file(manifest))
 }
@@ -119,7 +125,7 @@ fn file_line(line: &str) -> Option<(Wanted, &str)> {
 }
 
 /// Digests of files. Those that are not of this model are passed over: a list is often of several.
-fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> bool {
+fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> u64 {
     let folder = reader.maps().first().and_then(|map| map.path().parent()).unwrap_or(Path::new(""));
     let mut beside = Vec::new();
     let mut of_model: Vec<Option<Wanted>> = vec![None; reader.maps().len()];
@@ -139,7 +145,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
         }
     }
     if of_model.iter().all(Option::is_none) {
-        return false;
+        return 0;
     }
     for (map, _) in reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()) {
         let error = Error::malformed("expected a line for this file in the manifest, found none").in_file(map.path());
@@ -147,21 +153,20 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     }
     let shards = reader.maps().iter().zip(of_model).filter_map(|(map, wanted)| Some((map.path(), map.bytes(), wanted?)));
     let files: Vec<_> = shards.chain(beside.iter().map(|(map, wanted)| (map.path(), map.bytes(), wanted.clone()))).collect();
-    compare(&files, codes::MANIFEST_DIGEST, findings);
-    true
+    compare(&files, codes::MANIFEST_DIGEST, findings)
 }
 
 /// Hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
-fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<bool> {
+fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<u64> {
     let content = manifest.is_of_content();
-    let Some(&algorithm) = manifest.algorithms(content).first() else { return Ok(false) };
+    let Some(&algorithm) = manifest.algorithms(content).first() else { return Ok(0) };
     let tensors = manifest.has_tensors();
     let reports = if content {
         hash::hash_content(reader, &Default::default(), &[algorithm], tensors)?
     } else {
         hash::hash(reader, &[algorithm], tensors)?
     };
-    let mut known = false;
+    let mut known = 0;
     for mut report in reports {
         manifest.judge(path, &mut report);
         let of_tensors = report.tensors.iter().map(|tensor| (Some(tensor.name.as_str()), tensor.verdict));
@@ -172,14 +177,14 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
             };
             match verdict {
                 Some(hash::Verdict::Mismatch) => {
-                    known = true;
+                    known += 1;
                     let _ = findings.error(codes::MANIFEST_DIGEST, place("expected the hash of the manifest, found another"));
                 }
                 Some(hash::Verdict::NotFound) => {
                     let error = place("expected a line for it in the manifest, found none");
                     findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
                 }
-                _ => known = true,
+                _ => known += 1,
             }
         }
     }
