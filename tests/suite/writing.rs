@@ -255,9 +255,9 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
     assert!(String::from_utf8(out.stderr).unwrap().contains("became shorter"));
 }
 
-/// The model at `path`: eight tensors of 1 MB in F32.
+/// Writes a model of eight tensors of 1 MB in F32. Their names end as those do that are given another type.
 fn eight(path: &Path) {
-    let tensors: Vec<_> = (0..8).map(|i| tensor(&format!("w{i}"), DType::F32, &[512, 512], vec![i; 1 << 20])).collect();
+    let tensors: Vec<_> = (0..8).map(|i| tensor(&format!("w{i}.weight"), DType::F32, &[512, 512], vec![i; 1 << 20])).collect();
     write("safetensors", path, &tensors, &Metadata::new(), None);
 }
 
@@ -370,7 +370,8 @@ fn an_input_that_shrinks_is_named_once_and_the_temporary_file_goes() {
         wait_until_ready(&mut child);
         assert_eq!(names(folder.path()).len(), 2, "the temporary file is there");
         fs::OpenOptions::new().write(true).open(&input).unwrap().set_len(4096).unwrap();
-        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+        // Another thread, in the middle of a piece, may have ended it already.
+        let _ = std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n");
         let out = child.wait_with_output().unwrap();
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(2), "{target:?}: {said}");
@@ -532,7 +533,8 @@ fn two_at_once(times: usize) {
             // One that looks for what is there while the other is at it may find that and be refused.
             assert!(if force { done >= 1 } else { done == 1 }, "{out} {shards:?} {force}: {done} done: {said:?}");
             assert!(runs.iter().all(|run| matches!(run.status.code(), Some(0 | 2))), "{said:?}");
-            assert!(only_type(&at.join(out)).is_some(), "{out} {shards:?}: nothing there");
+            let found = only_type(&at.join(out));
+            assert!(matches!(found.as_deref(), Some("F16" | "BF16")), "{out} {shards:?}: {found:?}");
             let found = if out == "new/" { names(&at.join("new")) } else { names(at) };
             assert!(found.iter().all(|name| !name.starts_with(".weigh-")), "{found:?}");
             let parts = found.iter().filter(|name| name.contains("-of-")).count();
