@@ -3,15 +3,17 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::base::file::open_regular;
-use crate::base::{Error, Result, undo};
+use crate::base::{Error, Result};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched.
 #[derive(Debug)]
 pub struct Map {
     path: PathBuf,
     file: File,
+    modified: Option<SystemTime>,
     mmap: Option<memmap2::Mmap>,
 }
 
@@ -22,8 +24,8 @@ impl Map {
     /// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path)?;
-        undo::restore(path, &file)?;
-        let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
+        let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
+        let len = found.len();
         let mmap = if len == 0 {
             None // an empty mapping is an error on Linux
         } else {
@@ -32,7 +34,7 @@ impl Map {
             // is checked on the copy that is used. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
             Some(unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("cannot map", path, error))?)
         };
-        Ok(Self { path: path.to_path_buf(), file, mmap })
+        Ok(Self { path: path.to_path_buf(), file, modified: found.modified().ok(), mmap })
     }
 
     /// The path that the file was opened by.
@@ -48,6 +50,11 @@ impl Map {
     /// The length of the file, in bytes.
     pub fn len(&self) -> u64 {
         self.bytes().len() as u64
+    }
+
+    /// Whether the file has the length and the time of its last change that it had when it was mapped.
+    pub fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.len() == self.len() && found.modified().ok() == self.modified)
     }
 
     /// Whether the file has no bytes.

@@ -111,12 +111,20 @@ impl Output {
     /// # Errors
     /// The system refuses; or the index is that of no target.
     pub fn create(&mut self, index: usize) -> Result<OutFile> {
+        self.create_with_mode(index, 0o666)
+    }
+
+    /// [`Output::create`], with these permissions less the umask.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn create_with_mode(&mut self, index: usize, mode: u32) -> Result<OutFile> {
         let (target, slot) = match (self.targets.get(index), self.written.get_mut(index)) {
             (Some(target), Some(slot)) => (target, slot),
             _ => return Err(Error::argument(format!("expected one of {} output files, found number {index}", self.targets.len()))),
         };
         let ((file, path), guard) = Guard::create(|| {
-            let (file, path) = temporary(&target.path)?.into_parts();
+            let (file, path) = temporary(&target.path, mode)?.into_parts();
             let name = path.to_path_buf();
             Ok(((file, path), name))
         })?;
@@ -295,6 +303,11 @@ impl Drop for Output {
 }
 
 impl OutFile {
+    /// The open file, for its owner and permissions.
+    pub fn file(&self) -> &File {
+        self.file.get_ref()
+    }
+
     /// How many bytes were written so far.
     pub fn position(&self) -> u64 {
         self.position
@@ -403,14 +416,16 @@ fn aside(path: &Path) -> Result<TempPath> {
 }
 
 /// A new file under a temporary name, beside `target`.
-fn temporary(target: &Path) -> Result<NamedTempFile> {
+fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(Permissions::from_mode(0o666)); // less the umask
+        builder.permissions(Permissions::from_mode(mode)); // less the umask
     }
+    #[cfg(not(unix))]
+    let _ = mode;
     builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 

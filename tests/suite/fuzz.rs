@@ -83,4 +83,5 @@ smoke! {
     convert_plan CONVERT_PLAN,
     edit EDIT,
     commands COMMANDS,
+    undo UNDO,
 }

@@ -13,6 +13,7 @@ mod models;
 mod open;
 mod round_trip;
 mod sets;
+mod undo;
 
 pub use commands::COMMANDS;
 pub use convert::CONVERT_PLAN;
@@ -23,6 +24,7 @@ pub use models::{FOLDER, TOKENIZER};
 pub use open::{OPEN_GGUF, OPEN_SAFETENSORS};
 pub use round_trip::ROUND_TRIP;
 pub use sets::OPEN_INDEX;
+pub use undo::UNDO;
 
 /// A target.
 pub struct Target {
@@ -36,7 +38,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] =
-    &[OPEN_SAFETENSORS, OPEN_GGUF, OPEN_INDEX, DECODE, ENCODE, TOKENIZER, FOLDER, ROUND_TRIP, IMATRIX, CONVERT_PLAN, EDIT, COMMANDS];
+    &[OPEN_SAFETENSORS, OPEN_GGUF, OPEN_INDEX, DECODE, ENCODE, TOKENIZER, FOLDER, ROUND_TRIP, IMATRIX, CONVERT_PLAN, EDIT, COMMANDS, UNDO];
 
 impl Target {
     /// Writes the seeds into the folder that `WEIGH_SEEDS` names, if it names one.

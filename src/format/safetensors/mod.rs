@@ -7,7 +7,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result};
 use crate::format::set::{Conflict, Part, PartName, join, read_beside};
-use crate::format::{Format, Reader, codes};
+use crate::format::{Format, Reader, codes, open_file};
 
 mod edit;
 mod index;
@@ -77,7 +77,7 @@ fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> 
         return Ok(vec![read::read(named, findings)?]);
     }
     let read = read_beside(&files, findings, |file, findings| {
-        let map = Map::open(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        let map = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
         read::read(&Arc::new(map), findings)
     });
     let part = |(part, found)| {
