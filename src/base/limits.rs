@@ -34,7 +34,7 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// How often a model is opened anew that changed while it was opened.
-pub const REOPENINGS: usize = 20;
+pub const REOPENINGS: usize = 10;
 
 /// The most findings that are collected from one walk over a file.
 pub const FINDINGS: usize = 1_000;

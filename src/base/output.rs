@@ -670,5 +670,8 @@ mod tests {
         fs::write(&plain, "1").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&plain));
+        let mut output = Output::begin(vec![target(path.clone(), 1)], true, &[]).unwrap();
+        let private = output.create_with_mode(0, 0o400).unwrap().file().metadata().unwrap();
+        assert_eq!(private.permissions().mode() & 0o777, 0o400, "from the first moment");
     }
 }

@@ -106,7 +106,9 @@ pub fn edit_or_wait(path: &Path, changes: &[Change], destination: &Destination, 
         Destination::New { path: target, force } => {
             let edited = Edited::plan(path, changes)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
-            let file = output.create(0)?;
+            // As cp does: what others must not read in the old file, they must not read in the new one.
+            let old = edited.map.file().metadata().map_err(|error| Error::io("cannot examine", &edited.file, error))?;
+            let file = output.create_with_mode(0, Node::of(&old).mode & 0o666)?;
             edited.write(&mut output, file)?;
             edited.check_unchanged()?;
             output.commit()?;

@@ -406,4 +406,9 @@ fn a_new_file_has_the_mode_and_owner_of_the_old_one() {
             fs::remove_file(&path).unwrap();
         }
     }
+    fs::write(&path, gguf(3)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let new = folder.path().join("new.gguf");
+    set(&path, "general.name=new name", &Destination::New { path: new.clone(), force: false }).unwrap();
+    assert_eq!(fs::metadata(new).unwrap().mode() & 0o777, 0o600);
 }
