@@ -83,7 +83,8 @@ pub(crate) fn hand_over(old: &Metadata, new: &File) -> io::Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;

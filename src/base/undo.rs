@@ -78,7 +78,11 @@ fn is_marked(file: &File) -> bool {
 fn torn(path: &Path) -> Error {
     Error::malformed("a change of its metadata was interrupted: its header is partly the old one and partly the new one")
         .in_file(path)
-        .hint(format!("`weigh meta {} --recover` undoes the change", path.display()))
+        .hint(how_to_recover(path))
+}
+
+fn how_to_recover(path: &Path) -> String {
+    format!("`weigh meta {} --recover` undoes the change", path.display())
 }
 
 /// Why the start of a file must not be overwritten, so that a new file has to take its place; none if it may be. The path is that of
@@ -122,20 +126,21 @@ pub fn overwrite_start(locked: &Locked, old: &[u8], new: &[u8]) -> Result<()> {
     let _held = signals::hold();
     remove_if_there(&copy)?; // that of a change that was complete
     write_copy(locked, &found, &copy, &pack(&found, old, new))?;
-    let replaced = match read_start(locked.file(), old.len()) {
-        Ok(present) if present == old => write_start(locked.file(), new).map_err(|error| Error::io("cannot write", path, error)),
-        Ok(_) => {
-            remove(&copy)?;
-            return Err(Error::malformed("another program changed the file meanwhile").in_file(path).hint("try again"));
-        }
-        Err(error) => Err(Error::io("cannot read", path, error)),
-    };
+    let present = read_start(locked.file(), old.len());
+    if !present.as_ref().is_ok_and(|present| present == old) {
+        remove(&copy)?;
+        return Err(match present {
+            Ok(_) => Error::malformed("another program changed the file meanwhile").in_file(path).hint("try again"),
+            Err(error) => Error::io("cannot read", path, error),
+        });
+    }
+    let written = write_start(locked.file(), new).map_err(|error| Error::io("cannot write", path, error));
     // The copy stays where even the old bytes cannot be written.
-    if replaced.is_err() && write_start(locked.file(), old).is_err() {
-        return replaced.map_err(|error| error.hint(format!("`weigh meta {} --recover` undoes the change", path.display())));
+    if written.is_err() && write_start(locked.file(), old).is_err() {
+        return written.map_err(|error| error.hint(how_to_recover(path)));
     }
     remove(&copy)?;
-    replaced
+    written
 }
 
 /// Ends a change of the file that was interrupted: takes back what was written, or removes the copy of a change that was complete.
@@ -151,7 +156,10 @@ pub fn recover(locked: &Locked) -> Result<Recovery> {
         Beside::Copy(copy, present) => (copy, present),
         Beside::Other(why) => {
             let error = Error::malformed(format!("{why}; nothing was changed")).in_file(path);
-            return Err(error.hint("remove the copy if the model is as it should be"));
+            return Err(error.hint(match is_marked(file) {
+                true => "the owner of the model can recover it; else take it anew from where it came",
+                false => "remove the copy if the model is as it should be",
+            }));
         }
         Beside::Nothing if is_marked(file) => {
             let message = format!("a change of its header was interrupted, and its undo copy {} is not there", name.display());
@@ -346,7 +354,8 @@ fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
