@@ -23,10 +23,10 @@ use crate::render::{Cell, Column, Report, Section};
   weigh meta model.gguf --json --full get tokenizer.ggml.tokens
   weigh meta model.gguf --recover
 
-In place, the header alone is overwritten where the new one is as long as the old one; else a new file takes the old one's name, mode and
-owner. A new file is also written, and said to be, where the file has other names (hard links) or belongs to another user. An edit waits
-for another one of the same file, for 10 s at most. One that was cut short by a crash leaves a model that weigh refuses to open until
---recover has put its old header back."
+In place, the header alone is overwritten where the new one is as long as the old one; else a new file takes the old one's name, \
+mode and owner. A new file is also written, and said to be, where the file has other names (hard links) or belongs to another user. \
+An edit waits for another one of the same file, for 10 s at most. One that was cut short by a crash leaves a model that weigh refuses \
+to open until --recover has put its old header back."
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; may also come last, behind the keys

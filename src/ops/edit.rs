@@ -186,7 +186,7 @@ fn replace(edited: &Edited, locked: &Locked) -> Result<Vec<String>> {
     }
     output.commit()?;
     if node.links > 1 {
-        notes.push(format!("the file's other names (hard links, {}) have the old file", node.links - 1));
+        notes.push(format!("the old file stays under its other names (hard links: {})", node.links - 1));
     }
     Ok(notes)
 }

@@ -363,6 +363,39 @@ fn an_edit_ended_at_each_call_of_the_system_leaves_the_old_model_or_the_new_one(
     assert!(torn > 3);
 }
 
+/// What an edit makes is private from the first moment where the model is, and what it removes stays removed after a power cut.
+///
+/// Needs strace.
+#[test]
+fn an_edit_makes_no_file_that_others_can_read_and_syncs_the_removal_of_its_copy() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let path = at.join("m.gguf");
+    for edit in EDITS {
+        let _ = fs::remove_file(&path);
+        editable(&path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = Command::new("strace");
+        command.args([
+            "-f",
+            "-o",
+            "trace",
+            "-e",
+            "trace=openat,fsync,unlink,rename,renameat2,linkat,fchmod,chmod",
+            env!("CARGO_BIN_EXE_weigh"),
+        ]);
+        let Ok(status) = command.args(edit).current_dir(at).stdout(Stdio::null()).status() else { return };
+        assert!(status.success());
+        let trace = fs::read_to_string(at.join("trace")).unwrap();
+        let made: Vec<_> = trace.lines().filter(|line| line.contains("O_CREAT")).collect();
+        assert!(!made.is_empty() && made.iter().all(|line| line.contains(", 0600)")), "{made:?}");
+        assert!(trace.lines().filter(|line| line.contains("chmod(")).all(|line| line.contains("600)")), "{trace}");
+        let last = |what: &str| trace.lines().collect::<Vec<_>>().iter().rposition(|line| line.contains(what));
+        assert!(last("fsync(") > last("unlink(") && last("fsync(") > last("rename"), "{trace}");
+    }
+}
+
 /// Starts edits of one model at once: all of them arrive, one after the other.
 ///
 /// The test holds the lock until each says that it waits, so that all have opened the model before the first one writes.
