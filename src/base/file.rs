@@ -27,6 +27,28 @@ pub fn open_regular(path: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Opens a regular file, for writing too if asked to, but not what a link in its place leads to.
+///
+/// # Errors
+/// It is something else, or the system refuses.
+pub(super) fn open_itself(path: &Path, write: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(write);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    }
+    let file = options.open(path)?;
+    let is_file = file.metadata()?.is_file();
+    if is_file { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Brings a folder's names onto the disk.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 /// The folder that holds `path`; never the empty path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
@@ -126,6 +148,11 @@ impl Input {
     /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file as the system knew it when it was opened.
+    pub fn metadata(&self) -> &Metadata {
+        &self.seen
     }
 
     /// Whether this is the file.

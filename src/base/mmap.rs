@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::file::{Input, open_regular};
-use crate::base::{Error, Result, text, undo};
+use crate::base::{Error, Result, text};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched. No descriptor is kept, so
 /// that a model may have thousands of files.
@@ -30,8 +30,14 @@ impl Map {
     /// # Errors
     /// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path)?;
-        undo::restore(path, &file)?;
+        Self::of(&open_regular(path)?, path)
+    }
+
+    /// Maps an open regular file; `path` is what it was opened by.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn of(file: &File, path: &Path) -> Result<Self> {
         let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
         let mmap = if found.len() == 0 {
             None // an empty mapping is an error on Linux
@@ -41,7 +47,7 @@ impl Map {
             // later: texts are copied (`bytes::copy`, `Cursor::text`) and checked on the copy, counts and offsets are read once into
             // numbers. What is read in place are numbers, for which all bits will do; every access is checked against the length of
             // the mapping, which does not change. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
-            Some(unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("cannot map", path, error))?)
+            Some(unsafe { memmap2::Mmap::map(file) }.map_err(|error| Error::io("cannot map", path, error))?)
         };
         if let Some(mmap) = &mmap {
             let name = path.to_string_lossy();

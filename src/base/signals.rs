@@ -20,8 +20,9 @@ fn temporaries() -> MutexGuard<'static, BTreeSet<CString>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes signals wait for as long as the result lives. No [`Guard`] may be made or dropped meanwhile.
+/// Makes signals that end the process wait for as long as the result lives. No [`Guard`] may be made or dropped meanwhile.
 pub(crate) fn hold() -> impl Drop {
+    watch();
     temporaries()
 }
 

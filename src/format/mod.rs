@@ -11,7 +11,7 @@ use crate::base::bytes::Endian;
 use crate::base::file::{self, Input};
 use crate::base::finding::{Finding, Findings};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, limits, num, undo};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
 
 pub mod codes;
@@ -140,18 +140,41 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     if file != path {
         folder::check_whole(&file, findings)?;
     }
-    let map = Arc::new(Map::open(&file)?);
+    for _ in 0..limits::REOPENINGS {
+        let map = Arc::new(open_file(&file)?);
+        let mut found = findings.another();
+        let result = open_map(path, &file, map.clone(), &mut found);
+        let maps = result.as_ref().map_or(std::slice::from_ref(&map), |reader| reader.maps());
+        if maps.iter().all(|map| undo::is_unchanged(map)) {
+            findings.append(found);
+            return result;
+        }
+    }
+    Err(Error::malformed("expected a file that stays the same while it is opened, found one that is being written").in_file(&file))
+}
+
+/// Maps a file of a model.
+///
+/// # Errors
+/// As for [`Map::open`]; or a change of the file was interrupted ([`undo::refuse_torn`]).
+fn open_file(path: &Path) -> Result<Map> {
+    let file = file::open_regular(path)?;
+    undo::refuse_torn(path, &file)?;
+    Map::of(&file, path)
+}
+
+fn open_map(path: &Path, file: &Path, map: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
     let format = find_format(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
-    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(&file))?;
+    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(file))?;
     reader.model.path = path.to_path_buf();
     if !findings.collects() {
         reader.lacks = findings.list().to_vec();
     }
     if findings.collects() {
-        check_templates(&file, &reader, findings);
+        check_templates(file, &reader, findings);
     }
     if format.id == safetensors::FORMAT.id
-        && let Some(path) = folder::find_config(&file)
+        && let Some(path) = folder::find_config(file)
     {
         add_config(&mut reader, &path, findings);
     }
@@ -183,7 +206,10 @@ fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
 }
 
 /// The file that a path stands for.
-fn resolve(path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// There is none, or no single one.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
     let kind = std::fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
     if kind.is_dir() {
         return folder::find_model(path);

@@ -84,4 +84,5 @@ smoke! {
     edit EDIT,
     commands COMMANDS,
     safetensors_crate SAFETENSORS_CRATE,
+    undo UNDO,
 }

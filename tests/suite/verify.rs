@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use weigh::DType;
 use weigh::base::finding::Severity;
 use weigh::model::Metadata;
-use weigh::ops::edit::{Change, Destination, edit, edit_with};
+use weigh::ops::edit::{Change, Destination, Editing, edit, edit_with};
 use weigh::ops::verify::{Options, verify};
 
 use crate::build::{Gguf, tensor, write};
@@ -284,7 +284,7 @@ fn arch_config() {
     let (_folder, path) = gguf();
     // What a file without token embeddings lacks, llama.cpp does not ask for.
     patch(&path, "token_embd.weight", "token_embe.weight");
-    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, true).unwrap();
+    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
     assert_eq!(found(&path).0, ["arch-config"]);
 }
 
@@ -442,7 +442,7 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         let (_folder, path) = gguf();
         let error = edit(&path, std::slice::from_ref(change), &Destination::InPlace).unwrap_err();
         assert!(error.hint_text().unwrap().contains("--force"), "{error}");
-        edit_with(&path, std::slice::from_ref(change), &Destination::InPlace, true).unwrap();
+        edit_with(&path, std::slice::from_ref(change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
         codes(&path, &Options::default())
             .into_iter()
             .filter(|(_, severity)| *severity == Severity::Error)
@@ -499,7 +499,7 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         (Change::Set("tokenizer.chat_template=u32:1".into()), Some("gguf-key-type")),
     ] {
         let (_folder, path) = gguf();
-        edit_with(&path, std::slice::from_ref(&change), &Destination::InPlace, true).unwrap();
+        edit_with(&path, std::slice::from_ref(&change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
         let found = codes(&path, &Options::default());
         let keys: Vec<_> = found.iter().filter(|(code, _)| code.starts_with("gguf-key")).map(|(code, _)| *code).collect();
         assert_eq!(keys, warned.into_iter().collect::<Vec<_>>(), "{change:?}");

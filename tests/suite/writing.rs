@@ -171,6 +171,25 @@ fn a_file_that_must_not_be_written_is_not_edited_in_its_place() {
 }
 
 #[test]
+fn an_edit_of_another_user_s_file_says_that_it_cannot_keep_the_owner() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let out = at.join("out.gguf");
+    convert_under("true", at);
+    fs::set_permissions(at, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o666)).unwrap();
+    let before = fs::metadata(&out).unwrap();
+    let run = as_nobody(at, &["meta", "out.gguf", "set", "general.name=string:x", "--in-place"]);
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{said}");
+    let after = fs::metadata(&out).unwrap();
+    assert_eq!(after.mode() & 0o606, 0o606);
+    assert_eq!(after.uid() != before.uid(), said.contains("the owner (user 0) could not be kept"), "{said}");
+    assert_eq!(before.uid() == 0, said.contains("could not be kept"), "{said}");
+}
+
+#[test]
 fn an_old_file_stays_without_force() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -14,6 +14,7 @@ mod open;
 mod peer;
 mod round_trip;
 mod sets;
+mod undo;
 
 pub use commands::COMMANDS;
 pub use convert::CONVERT_PLAN;
@@ -25,6 +26,7 @@ pub use open::{OPEN_GGUF, OPEN_SAFETENSORS};
 pub use peer::SAFETENSORS_CRATE;
 pub use round_trip::ROUND_TRIP;
 pub use sets::OPEN_INDEX;
+pub use undo::UNDO;
 
 /// A target.
 pub struct Target {
@@ -51,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     EDIT,
     COMMANDS,
     SAFETENSORS_CRATE,
+    UNDO,
 ];
 
 impl Target {

@@ -43,6 +43,11 @@ impl OutFile {
         written.map_or(Ok(()), |written| written.compare(&file, bytes, &target))
     }
 
+    /// The open file, for its owner and permissions.
+    pub fn file(&self) -> &File {
+        self.file.get_ref()
+    }
+
     /// How many bytes were written so far.
     pub fn position(&self) -> u64 {
         self.position

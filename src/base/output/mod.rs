@@ -111,12 +111,20 @@ impl Output {
     /// # Errors
     /// The system refuses; or the index is that of no target.
     pub fn create(&mut self, index: usize) -> Result<OutFile> {
+        self.create_with_mode(index, 0o666)
+    }
+
+    /// [`Output::create`], with these permissions less the umask.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn create_with_mode(&mut self, index: usize, mode: u32) -> Result<OutFile> {
         let (target, slot) = match (self.targets.get(index), self.written.get_mut(index)) {
             (Some(target), Some(slot)) => (target, slot),
             _ => return Err(Error::argument(format!("expected one of {} output files, found number {index}", self.targets.len()))),
         };
         let ((file, path), guard) = Guard::create(|| {
-            let (file, path) = temporary(&target.path)?.into_parts();
+            let (file, path) = temporary(&target.path, mode)?.into_parts();
             let name = path.to_path_buf();
             Ok(((file, path), name))
         })?;
@@ -178,14 +186,16 @@ impl Drop for Output {
 }
 
 /// A new file under a temporary name, beside `target`.
-fn temporary(target: &Path) -> Result<NamedTempFile> {
+fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask
+        builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
     }
+    #[cfg(not(unix))]
+    let _ = mode;
     builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
@@ -381,5 +391,8 @@ mod tests {
         fs::write(&plain, "1").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&plain));
+        let mut output = Output::begin(vec![target(path.clone(), 1)], true, &[]).unwrap();
+        let private = output.create_with_mode(0, 0o400).unwrap().file().metadata().unwrap();
+        assert_eq!(private.permissions().mode() & 0o777, 0o400, "from the first moment");
     }
 }

@@ -10,7 +10,7 @@ use crate::base::{Error, Result, limits};
 use crate::format::gguf::read::read;
 use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, is_split_key};
 use crate::format::set::{Conflict, Part, PartName, enough, lacks_files};
-use crate::format::{codes, folder};
+use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
 
 /// Parts must agree on the model; on their own layout they need not.
@@ -67,7 +67,7 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
 }
 
 fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
-    let map = Map::open(path).map_err(|error| findings.fatal(codes::SPLIT_PART, error))?;
+    let map = open_file(path).map_err(|error| findings.fatal(codes::SPLIT_PART, error))?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     read(&Arc::new(map), findings)
 }

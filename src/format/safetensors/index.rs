@@ -12,13 +12,12 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::base::file;
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
 use crate::format::set::{Part, enough, lacks_files, read_beside};
-use crate::format::{codes, folder};
+use crate::format::{codes, folder, open_file};
 
 /// What an index says.
 #[derive(Debug, Default)]
@@ -121,7 +120,7 @@ fn is_plain(file: &str) -> bool {
 
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
-    let map = Map::open(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
+    let map = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     read(&std::sync::Arc::new(map), findings)
 }

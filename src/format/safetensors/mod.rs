@@ -8,7 +8,7 @@ use crate::base::json::without_bom;
 use crate::base::Result;
 use crate::base::mmap::Map;
 use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
-use crate::format::{Format, Reader, codes};
+use crate::format::{Format, Reader, codes, open_file};
 
 mod edit;
 pub(super) mod index;
@@ -84,7 +84,7 @@ fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> 
         }
     }
     let read = read_beside(&files, findings, |file, findings| {
-        let map = Map::open(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        let map = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
         read::read(&Arc::new(map), findings)
     });
     let part = |(part, found)| {
