@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod error;
 pub mod file;
 pub mod finding;
+pub mod glob;
 pub mod limits;
 pub mod mmap;
 pub(crate) mod names;

@@ -19,7 +19,8 @@ use crate::ops::count::{self, DTypeCount};
 #[derive(Debug, Serialize)]
 pub struct Info {
     schema: &'static str,
-    /// The path that was asked for.
+    /// The path that was asked for; every document has it after its schema.
+    #[serde(skip)]
     pub path: String,
     /// The format of the files.
     pub format: &'static str,

@@ -87,8 +87,10 @@ fn output_that_cannot_be_written_is_a_failure() {
 fn several_models_are_told_apart_and_one_failure_does_not_stop_the_rest() {
     let output = weigh(&["ls", "fixtures/nothing", "fixtures/llama-tiny", "--format", "ndjson", "--limit", "1"]);
     assert_eq!(output.status.code(), Some(2));
-    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(row["path"], "fixtures/llama-tiny");
+    let lines: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap();
+    let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["fixtures/nothing", "fixtures/llama-tiny"]);
+    assert_eq!((&lines[0]["schema"], &lines[1]["schema"]), (&json!("weigh.error.v1"), &Value::Null));
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
 }
 

@@ -120,7 +120,7 @@ fn exit_statuses_and_keys() {
 
     let (_, json) = run(&["diff", a, b, "--json"]);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys(&json), "schema identical verdict only_a only_b shapes metadata tensors notes");
+    assert_eq!(keys(&json), "schema path identical verdict only_a only_b shapes metadata tensors notes");
     assert_eq!(keys(&json["tensors"][0]), "name dtype_a dtype_b equal max_abs rmse relative_rmse cosine snr_db changed l2_a l2_b");
     assert_eq!((json["schema"].as_str(), json["verdict"]["kind"].as_str()), (Some("weigh.diff.v1"), Some("fine_tuned")));
     let (_, quick) = run(&["diff", a, b, "--quick", "--json"]);

@@ -207,7 +207,7 @@ fn the_keys_of_the_json() {
     let _ = weigh::cli::run(["weigh".as_ref(), "stats".as_ref(), "--json".as_ref(), file.path().as_os_str()], &mut out, &mut Vec::new());
     let found: Value = serde_json::from_slice(&out).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys(&found), "schema threshold tensors total findings");
+    assert_eq!(keys(&found), "schema path threshold tensors total findings");
     assert_eq!(found["schema"], "weigh.stats.v1");
     let values = "elements min max mean std abs_mean abs_max l2 zeros negatives nan inf kurtosis sparsity percentiles histogram";
     assert_eq!(keys(&found["tensors"][0]), format!("name dtype shape {values}"));
