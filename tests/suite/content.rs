@@ -118,3 +118,30 @@ fn lines_say_that_they_are_of_content_and_are_checked_across_formats() {
     assert_eq!(weigh(&["verify", "m.gguf", "--manifest", "manifest"]).0, Some(0));
     assert_eq!(weigh(&["hash", "m.gguf", "--content", "--algorithm", "uuid"]).0, Some(2));
 }
+
+#[test]
+fn the_hash_is_the_one_that_its_definition_gives() {
+    use sha2::{Digest, Sha256};
+    // Name, type and dimensions (each as its length in 64 bits and its bytes; no ones at the front), and the values.
+    let by_hand = |name: &str, dtype: &str, dims: &str, bytes: &[u8]| {
+        let mut hasher = Sha256::new();
+        for text in [name, dtype, dims] {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hasher.update(bytes);
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let at = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..24).collect();
+    for (shape, dims) in [(&[1, 1, 3, 2][..], "3x2"), (&[1, 6], "6"), (&[3, 1, 2], "3x1x2"), (&[6, 1], "6x1")] {
+        let path = at.path().join("m.safetensors");
+        write("safetensors", &path, &[tensor("a", DType::F32, shape, bytes.clone())], &Metadata::new(), None);
+        let found = content(&path);
+        let expected = by_hand("a", "F32", dims, &bytes);
+        assert_eq!(found.tensors[0].hash, expected, "{shape:?}");
+        let model: String = Sha256::digest(&expected).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found.model, model);
+        fs::remove_file(path).unwrap();
+    }
+}

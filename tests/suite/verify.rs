@@ -117,6 +117,15 @@ fn data_zero() {
 }
 
 #[test]
+fn a_bias_may_be_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let name = "model.layers.0.self_attn.q_proj.bias";
+    write("safetensors", &path, &[tensor(name, DType::F16, &[16], vec![0; 32])], &Metadata::new(), None);
+    assert_eq!(codes(&path, &Options { data: true, ..Options::default() }), []);
+}
+
+#[test]
 fn faults_are_found_past_the_first_piece_that_a_thread_takes() {
     let mut bytes = vec![1; 9 << 20];
     let at = bytes.len() - 6;
