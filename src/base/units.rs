@@ -123,9 +123,16 @@ mod tests {
 
     #[test]
     fn percentages_are_as_people_write_them() {
-        for (share, expected) in
-            [(1.3, "130%"), (0.047, "4.7%"), (0.00537, "0.54%"), (12.5, "1,250%"), (0.0, "0%"), (0.1, "10%"), (-2.0, "-200%"), (1.234e-7, "0.000012%")]
-        {
+        for (share, expected) in [
+            (1.3, "130%"),
+            (0.047, "4.7%"),
+            (0.00537, "0.54%"),
+            (12.5, "1,250%"),
+            (0.0, "0%"),
+            (0.1, "10%"),
+            (-2.0, "-200%"),
+            (1.234e-7, "0.000012%"),
+        ] {
             assert_eq!(percent(share, 2), expected, "{share}");
         }
         assert_eq!((percent(f64::NAN, 2), counted(1, "row"), counted(2048, "row")), ("nan%".into(), "1 row".into(), "2,048 rows".into()));

@@ -165,11 +165,14 @@ impl Report for Seen {
         rows.truncate(self.limit);
         if to_show > 0 {
             let mut more = Vec::new();
-            more.extend((rows.len() < to_show).then(|| format!("{} of {} listed", units::grouped(rows.len() as u64), units::grouped(to_show as u64))));
+            more.extend(
+                (rows.len() < to_show)
+                    .then(|| format!("{} of {} listed", units::grouped(rows.len() as u64), units::grouped(to_show as u64))),
+            );
             let them = if equal == 1 { ("is", "it") } else { ("are", "them") };
-            more.extend((equal > 0).then(|| {
-                format!("{} {} equal (--all lists {})", units::counted(equal as u64, "more tensor"), them.0, them.1)
-            }));
+            more.extend(
+                (equal > 0).then(|| format!("{} {} equal (--all lists {})", units::counted(equal as u64, "more tensor"), them.0, them.1)),
+            );
             let table = Section::table("tensors", columns).rows(rows).only(Audience::People);
             sections.push(if more.is_empty() { table } else { table.footer(more.join("; ")) });
         }

@@ -225,10 +225,7 @@ impl Report for Stats {
             remarks.push(format!("{} of {} listed; the total is of all", units::grouped(listed), units::counted(self.measured, "tensor")));
         }
         remarks.extend(self.sample.map(|sample| {
-            format!(
-                "a sample: at most {} elements of each tensor were looked at; extremes and counts are of those",
-                units::grouped(sample)
-            )
+            format!("a sample: at most {} elements of each tensor were looked at; extremes and counts are of those", units::grouped(sample))
         }));
         let table = table.rows([total]);
         sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });

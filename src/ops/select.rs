@@ -78,7 +78,8 @@ impl Selection {
     /// The error of a selection that no name of `names` is in.
     pub fn nothing_selected<'n>(&self, names: impl Iterator<Item = &'n str>) -> Error {
         let names: Vec<&str> = names.collect();
-        let quoted = |patterns: &[NamePattern]| patterns.iter().map(|pattern| format!("'{}'", pattern.text())).collect::<Vec<_>>().join(" or ");
+        let quoted =
+            |patterns: &[NamePattern]| patterns.iter().map(|pattern| format!("'{}'", pattern.text())).collect::<Vec<_>>().join(" or ");
         let tensors = units::counted(names.len() as u64, "tensor");
         let matched = names.iter().any(|name| self.filter.is_empty() || self.filter.iter().any(|pattern| pattern.matches(name)));
         let message = match matched {
@@ -86,7 +87,8 @@ impl Selection {
             true => format!("{} leaves out every tensor that was selected ({tensors})", quoted(&self.exclude)),
         };
         match names.first() {
-            Some(name) => Error::argument(message).hint(format!("names are such as {}; a pattern with * ? [ or {{ matches the whole name", text::shorten(name))),
+            Some(name) => Error::argument(message)
+                .hint(format!("names are such as {}; a pattern with * ? [ or {{ matches the whole name", text::shorten(name))),
             None => Error::argument(message),
         }
     }

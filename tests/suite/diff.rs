@@ -237,7 +237,10 @@ fn a_filter_that_matches_nothing_is_an_error_and_a_plain_one_is_a_piece_of_a_nam
     }
     assert_eq!(said(&["diff", a, b, "--filter", "q_proj"]).0, 1);
     let (status, out, _) = said(&["diff", a, b, "--filter", "mlp"]);
-    assert_eq!((status, out.as_str()), (0, "only what was selected is compared: 1 of 4 tensors\n\n= identical: 1 of 4 tensors and the metadata\n"));
+    assert_eq!(
+        (status, out.as_str()),
+        (0, "only what was selected is compared: 1 of 4 tensors\n\n= identical: 1 of 4 tensors and the metadata\n")
+    );
     let compared = run(&["diff", a, b, "--filter", "mlp", "--json"]).1["compared"].clone();
     let expected = serde_json::json!({"tensors": 1, "tensors_a": 4, "tensors_b": 4, "filtered": true, "values": true, "metadata": true});
     assert_eq!(compared, expected);
@@ -250,7 +253,8 @@ fn a_tolerance_says_what_it_decided() {
     let x = |second: f32| vec![3.0, second, 0.0, 0.0];
     let a = write(folder.path(), "a.safetensors", &[("x", vec![4], x(4.0)), ("y", vec![2], vec![6.0, 8.0]), ("z", vec![1], vec![0.0])]);
     let b = write(folder.path(), "b.safetensors", &[("x", vec![4], x(5.0)), ("y", vec![2], vec![6.5, 8.0]), ("z", vec![1], vec![0.0])]);
-    let zero = write(folder.path(), "zero.safetensors", &[("x", vec![4], x(4.0)), ("y", vec![2], vec![6.0, 8.0]), ("z", vec![1], vec![1.0])]);
+    let zero =
+        write(folder.path(), "zero.safetensors", &[("x", vec![4], x(4.0)), ("y", vec![2], vec![6.0, 8.0]), ("z", vec![1], vec![1.0])]);
     let fewer = write(folder.path(), "fewer.safetensors", &[("x", vec![4], x(4.0)), ("y", vec![2], vec![6.0, 8.0])]);
     let (a, b, zero, fewer) = (text(&a), text(&b), text(&zero), text(&fewer));
     let last = |b: &str, tolerance: &str| {
@@ -286,7 +290,10 @@ fn rows_that_two_vocabularies_share_are_compared() {
     let found = compare(&a, &b);
     let shape = &found.shapes[0];
     let shared = shape.shared.as_ref().unwrap();
-    assert_eq!((shape.name.as_str(), shared.rows, shared.equal, shared.relative_rmse), ("model.embed_tokens.weight", 64, Some(true), Some(0.0)));
+    assert_eq!(
+        (shape.name.as_str(), shared.rows, shared.equal, shared.relative_rmse),
+        ("model.embed_tokens.weight", 64, Some(true), Some(0.0))
+    );
     assert_eq!(
         found.verdict.text,
         "the same values in the 3 tensors that both have in the same shape; model.embed_tokens.weight: 64 rows equal, 2 added"
@@ -340,7 +347,10 @@ fn the_sign_agrees_with_the_verdict() {
         (status, verdict)
     };
     assert_eq!(sign(&base, &[]), (0, "= identical: 4 tensors and the metadata".to_owned()));
-    assert_eq!(sign(&same, &[]), (1, "≈ the same values in 4 tensors; another format (safetensors, gguf); metadata not compared".to_owned()));
+    assert_eq!(
+        sign(&same, &[]),
+        (1, "≈ the same values in 4 tensors; another format (safetensors, gguf); metadata not compared".to_owned())
+    );
     for (path, more, status, start) in [
         (&half, &[][..], 1, "≈ the same weights, rounded from F32 to BF16: "),
         (&q8, &[], 1, "≠ the second looks quantised"),

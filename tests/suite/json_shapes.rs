@@ -32,7 +32,7 @@ shapes! {
     Info {
         schema: String, path: String, format: String, architecture: String, name: String, parameters: u64, active_parameters: u64,
         label: String, bytes: u64, bits_per_weight: f64, files: Vec<File>, dtypes: Vec<DType>, hyperparameters: BTreeMap<String, Value>,
-        tokenizer: Tokenizer, license: Option<String>,
+        tokenizer: Tokenizer, license: Option<String>, license_name: Option<String>, license_link: Option<String>,
     }
     File { path: String, bytes: u64, tensors: u64 }
     DType { dtype: String, tensors: u64, elements: u64, bytes: u64 }
@@ -175,7 +175,11 @@ fn every_path_has_a_document_even_where_it_cannot_be_opened() {
     for command in ["info", "ls", "count", "stats", "verify", "hash"] {
         let (status, text) = run(&[command, GGUF, NONE, FOLDER, "--json"]);
         let documents: Vec<Value> = serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>().unwrap();
-        assert_eq!(documents.iter().map(|document| document["path"].as_str().unwrap()).collect::<Vec<_>>(), [GGUF, NONE, FOLDER], "{command}");
+        assert_eq!(
+            documents.iter().map(|document| document["path"].as_str().unwrap()).collect::<Vec<_>>(),
+            [GGUF, NONE, FOLDER],
+            "{command}"
+        );
         assert_eq!(status, Some(2), "{command}");
         for document in documents {
             let keys: Vec<&String> = document.as_object().unwrap().keys().collect();

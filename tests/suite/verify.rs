@@ -298,6 +298,30 @@ fn manifest_digest_and_manifest_entry() {
 }
 
 #[test]
+fn a_manifest_finds_a_renamed_file_by_its_digest() {
+    let (bytes, sha256, _) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, manifest) = (folder.path().join("renamed.gguf"), folder.path().join("SHA256SUMS"));
+    fs::write(&path, &bytes).unwrap();
+    let other = "0".repeat(64);
+    let check = |lines: &str| {
+        fs::write(&manifest, lines).unwrap();
+        verify(&path, &Options { manifest: Some(&manifest), ..Options::default() })
+    };
+    for lines in [format!("{sha256}  published.gguf\n"), format!("{other}  other.gguf\nSHA256 (published.gguf) = {sha256}\n")] {
+        let verdict = check(&lines).unwrap();
+        assert_eq!((verdict.ok, verdict.findings.len()), (true, 1));
+        let finding = &verdict.findings[0];
+        assert_eq!((finding.code, finding.severity), ("manifest-name", Severity::Note));
+        assert!(finding.message.contains("published.gguf"), "{}", finding.message);
+    }
+    let error = check(&format!("{other}  published.gguf\n")).unwrap_err().to_string();
+    assert!(error.contains("neither by name nor by digest: it lists published.gguf"), "{error}");
+    // The name counts before the digest: a file of the right name and another content is not sound.
+    assert!(!check(&format!("{other}  renamed.gguf\n{sha256}  published.gguf\n")).unwrap().ok);
+}
+
+#[test]
 fn a_manifest_of_shards_lists_every_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

@@ -225,7 +225,11 @@ fn equal(evidence: &Evidence<'_>, besides: &str) -> (Kind, String) {
     but.extend((evidence.metadata > 0).then(|| format!("other metadata ({})", units::counted(evidence.metadata as u64, "key"))));
     let metadata = if compared.metadata { "" } else { "; metadata not compared" };
     if but.is_empty() {
-        let of = if compared.filtered { format!("{} of {}", units::grouped(compared.tensors), units::counted(compared.tensors_a, "tensor")) } else { all };
+        let of = if compared.filtered {
+            format!("{} of {}", units::grouped(compared.tensors), units::counted(compared.tensors_a, "tensor"))
+        } else {
+            all
+        };
         let and = if compared.metadata { " and the metadata" } else { "" };
         return (Kind::Identical, format!("identical: {of}{and}{metadata}"));
     }
@@ -284,8 +288,11 @@ fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> crate::model::Ele
 fn changes(components: &[ComponentChange]) -> String {
     let changed = components.iter().filter(|change| change.changed > 0).map(|change| {
         let error = change.relative_rmse.map(|error| format!(" by {}", units::percent(error, 2))).unwrap_or_default();
-        let some =
-            if change.changed == change.tensors { String::new() } else { format!(" ({} of {})", change.changed, units::counted(change.tensors, "tensor")) };
+        let some = if change.changed == change.tensors {
+            String::new()
+        } else {
+            format!(" ({} of {})", change.changed, units::counted(change.tensors, "tensor"))
+        };
         format!("{}{error}{some}", change.component.name())
     });
     let kept = components.iter().filter(|change| change.changed == 0).map(|change| change.component.name()).collect::<Vec<_>>();
