@@ -33,7 +33,7 @@ impl Report for Info {
             Column::number("tensors"),
             Column::number("elements"),
             Column::number("bytes").titled("size"),
-            Column::number("share").only(Audience::People),
+            Column::number("share").titled("of size").only(Audience::People),
         ];
         let whole: u64 = self.dtypes.iter().map(|row| row.bytes).sum();
         let dtypes = self.dtypes.iter().map(|row| {
