@@ -10,7 +10,8 @@ use crate::base::text;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What sort of failure an [`Error`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ErrorKind {
     /// The operating system could not read, write, map or rename.
     Io,

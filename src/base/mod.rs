@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod error;
 pub mod file;
 pub mod finding;
+pub mod glob;
 pub mod json;
 pub mod limits;
 pub mod lock;

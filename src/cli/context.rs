@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, text};
+use serde::Serialize;
+
+use crate::base::{Error, ErrorKind, text};
 use crate::format::Reader;
-use crate::render::{Output, Renderer, Report};
+use crate::render::{Output, Renderer, Report, Section};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,44 @@ impl From<Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+/// Why nothing can be said of one of several paths: `weigh.error.v1`, in JSON only.
+#[derive(Debug, Serialize)]
+struct ErrorReport {
+    schema: &'static str,
+    error: ErrorFacts,
+}
+
+/// An error, part by part; what does not apply is null.
+#[derive(Debug, Serialize)]
+struct ErrorFacts {
+    kind: ErrorKind,
+    message: String,
+    file: Option<String>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+    hint: Option<String>,
+}
+
+impl ErrorReport {
+    fn new(error: &Error) -> Self {
+        let error = ErrorFacts {
+            kind: error.kind(),
+            message: error.message().to_owned(),
+            file: error.path().map(|path| path.to_string_lossy().into_owned()),
+            tensor: error.tensor().map(str::to_owned),
+            offset: error.offset(),
+            hint: error.hint_text(),
+        };
+        Self { schema: "weigh.error.v1", error }
+    }
+}
+
+impl Report for ErrorReport {
+    fn sections(&self) -> Vec<Section<'_>> {
+        Vec::new()
     }
 }
 
@@ -108,7 +148,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done.
+    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done; as JSON it gets a document
+    /// (in ndjson a line) of its own, so that every path has one.
     pub(super) fn each(&mut self, paths: &[PathBuf], work: impl Fn(&mut Self, &Path) -> Outcome) -> Outcome {
         if let [path] = paths {
             return work(self, path);
@@ -124,6 +165,9 @@ impl<'a> Context<'a> {
                 Ok(Status::Failed) => failed = true,
                 Err(Failure::Weigh(error)) => {
                     self.report_error(&error);
+                    if matches!(self.output(), Output::Json | Output::Ndjson) {
+                        self.renderer.write(self.out, &ErrorReport::new(&error), Some(path))?;
+                    }
                     failed = true;
                 }
                 Err(failure @ Failure::Output(_)) => return Err(failure),
@@ -157,6 +201,13 @@ impl<'a> Context<'a> {
         if !self.quiet {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
+        }
+    }
+
+    /// Says on standard error what is no reason to stop, with its hint.
+    pub(super) fn warn_of(&mut self, error: &Error) {
+        if !self.quiet {
+            self.report_error(error);
         }
     }
 

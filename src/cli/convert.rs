@@ -185,7 +185,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         progress.finish();
         done?
     };
-    context.emit(&report, output)
+    context.emit(&report, input)
 }
 
 /// How many of the things that were not as asked for people see.

@@ -53,12 +53,13 @@ impl Report for Count {
         ];
         let exact =
             exact.into_iter().chain(self.incomplete.iter().map(|what| Fact::named("incomplete", Cell::text(what.clone())))).collect();
-        let parts = |name, second| {
+        // What the share is of: types differ in size, components in parameters.
+        let parts = |name, second, of| {
             vec![
                 Column::text(name),
                 Column::number("tensors"),
                 Column::number(second),
-                Column::number("share").only(Audience::People),
+                Column::number("share").titled(of).only(Audience::People),
                 Column::number("bytes").titled("size"),
             ]
         };
@@ -83,23 +84,23 @@ impl Report for Count {
                 Cell::maybe(row.bytes, Cell::bytes),
             ]
         });
-        let layer = |label: String, row: &LayerCount, times: u64| {
-            let share = share(row.parameters * times, self.parameters);
+        let layer = |label: String, row: &LayerCount| {
+            let share = share(row.parameters, self.parameters);
             vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::maybe(row.bytes, Cell::bytes)]
         };
-        let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row, 1));
+        let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row));
         let folded = runs(&self.by_layer).into_iter().map(|(first, last)| match (first.layer, last.layer) {
-            (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first, b - a + 1),
-            (Some(a), _) => layer(a.to_string(), first, 1),
-            _ => layer("outside".to_owned(), first, 1),
+            (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first),
+            (Some(a), _) => layer(a.to_string(), first),
+            _ => layer("outside".to_owned(), first),
         });
         vec![
             Section::facts("count", facts).only(Audience::People),
             Section::facts("count", exact).only(Audience::Scripts),
-            Section::table("by_dtype", parts("dtype", "elements")).rows(by_dtype),
-            Section::table("by_component", parts("component", "parameters")).rows(by_component),
-            Section::table("by_layer", parts("layer", "parameters")).rows(folded).only(Audience::People),
-            Section::table("by_layer", parts("layer", "parameters")).rows(by_layer).only(Audience::Scripts),
+            Section::table("by_dtype", parts("dtype", "elements", "of size")).rows(by_dtype),
+            Section::table("by_component", parts("component", "parameters", "of parameters")).rows(by_component),
+            Section::table("by_layer", parts("layer", "parameters", "of parameters")).rows(folded).only(Audience::People),
+            Section::table("by_layer", parts("layer", "parameters", "of parameters")).rows(by_layer).only(Audience::Scripts),
         ]
     }
 }

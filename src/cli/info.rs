@@ -37,7 +37,7 @@ impl Report for Info {
             Column::number("tensors"),
             Column::number("elements"),
             Column::number("bytes").titled("size"),
-            Column::number("share").only(Audience::People),
+            Column::number("share").titled("of size").only(Audience::People),
         ];
         let whole: Option<u64> = self.dtypes.iter().map(|row| row.bytes).sum();
         let dtypes = self.dtypes.iter().map(|row| {
@@ -98,6 +98,8 @@ impl Info {
             Fact::named("bytes", Cell::bytes(self.bytes)),
             Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
             Fact::named("license", text(&self.license)),
+            Fact::named("license_name", text(&self.license_name)),
+            Fact::named("license_link", text(&self.license_link)),
         ]
     }
 
@@ -144,7 +146,7 @@ impl Info {
             add("updates", Some(Cell::text(adapter.target_modules.join(", "))));
             add("made for", adapter.base_model.clone().map(Cell::text));
         }
-        add("licence", self.license.clone().map(Cell::text));
+        add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));
         facts
     }
 

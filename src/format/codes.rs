@@ -94,6 +94,7 @@ codes! {
     BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
     // With --manifest
     MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";
+    MANIFEST_NAME "manifest-name" Note "The manifest lists a file under the name that it has.";
     MANIFEST_ENTRY "manifest-entry" Warning "What is in the model is in the manifest, and what is in the manifest is in the model.";
     // Importance matrices of the older form
     IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a name of its own and lies inside the file.";

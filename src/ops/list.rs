@@ -15,7 +15,7 @@ pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
     pub format: &'static str,
-    /// The tensors that were asked for, in the order that was asked for.
+    /// The tensors that were asked for, in the order that was asked for; no more than the limit.
     pub tensors: Vec<TensorRow<'m>>,
     /// How many files the model has.
     #[serde(skip)]
@@ -23,6 +23,20 @@ pub struct TensorList<'m> {
     /// How many tensors the model has.
     #[serde(skip)]
     pub of: usize,
+    /// What was selected, listed or not.
+    #[serde(skip)]
+    pub selected: Selected,
+}
+
+/// The tensors that were selected, together.
+#[derive(Debug, Default)]
+pub struct Selected {
+    /// How many there are.
+    pub tensors: u64,
+    /// How many elements they store.
+    pub elements: u64,
+    /// How many bytes they take, as far as that is known.
+    pub bytes: u64,
 }
 
 /// One tensor.
@@ -67,6 +81,12 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
             offset: tensor.offset_bytes,
         })
     };
-    let tensors = selection.pick(model).into_iter().map(row).collect::<crate::Result<_>>()?;
-    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len() })
+    let picked = selection.pick(model);
+    let mut selected = Selected { tensors: picked.len() as u64, ..Selected::default() };
+    for tensor in &picked {
+        selected.elements = selected.elements.saturating_add(tensor.elements()?);
+        selected.bytes = selected.bytes.saturating_add(tensor.len_bytes.unwrap_or(0));
+    }
+    let tensors = picked.into_iter().take(selection.limit()).map(row).collect::<crate::Result<_>>()?;
+    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len(), selected })
 }

@@ -232,6 +232,15 @@ fn what_is_no_model_is_a_finding() {
 }
 
 #[test]
+fn a_bias_may_be_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let name = "model.layers.0.self_attn.q_proj.bias";
+    write("safetensors", &path, &[tensor(name, DType::F16, &[16], vec![0; 32])], &Metadata::new(), None);
+    assert_eq!(codes(&path, &Options { data: true, ..Options::default() }), []);
+}
+
+#[test]
 fn faults_are_found_past_the_first_piece_that_a_thread_takes() {
     let mut bytes = vec![1; 9 << 20];
     let at = bytes.len() - 6;
@@ -413,6 +422,30 @@ fn manifest_digest_and_manifest_entry() {
     assert_eq!(check(&format!("xxh64  {model}  model.gguf:w\nxxh64  {model}  model.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("xxh64  {model}  model.gguf\nxxh64  {model}  model.gguf:v\n")).unwrap(), ["manifest-entry"]);
     assert_eq!(check("xxh64  0000000000000000  model.gguf\n").unwrap(), ["manifest-digest"]);
+}
+
+#[test]
+fn a_manifest_finds_a_renamed_file_by_its_digest() {
+    let (bytes, sha256, _) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, manifest) = (folder.path().join("renamed.gguf"), folder.path().join("SHA256SUMS"));
+    fs::write(&path, &bytes).unwrap();
+    let other = "0".repeat(64);
+    let check = |lines: &str| {
+        fs::write(&manifest, lines).unwrap();
+        verify(&path, &Options { manifest: Some(&manifest), ..Options::default() })
+    };
+    for lines in [format!("{sha256}  published.gguf\n"), format!("{other}  other.gguf\nSHA256 (published.gguf) = {sha256}\n")] {
+        let verdict = check(&lines).unwrap();
+        assert_eq!((verdict.ok, verdict.findings.len()), (true, 1));
+        let finding = &verdict.findings[0];
+        assert_eq!((finding.code, finding.severity), ("manifest-name", Severity::Note));
+        assert!(finding.message.contains("published.gguf"), "{}", finding.message);
+    }
+    let error = check(&format!("{other}  published.gguf\n")).unwrap_err().to_string();
+    assert!(error.contains("neither by name nor by digest: it lists published.gguf"), "{error}");
+    // The name counts before the digest: a file of the right name and another content is not sound.
+    assert!(!check(&format!("{other}  renamed.gguf\n{sha256}  published.gguf\n")).unwrap().ok);
 }
 
 #[test]

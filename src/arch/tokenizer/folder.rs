@@ -34,7 +34,7 @@ impl<'a> Folder<'a> {
     }
 
     /// The bytes of a file, or `None` when there is none.
-    fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    pub(super) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.has(name).then(|| file::read_bytes(&self.file(name))).transpose()
     }
 

@@ -26,6 +26,7 @@ mod proto;
 mod size;
 mod special;
 mod spm;
+mod summary;
 mod tekken;
 mod templates;
 mod unigram;
@@ -42,6 +43,7 @@ use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
 pub use size::largest_id;
+pub use summary::{Summary, summary};
 pub use write::{ids, write};
 
 /// The file of the tokenizers library.

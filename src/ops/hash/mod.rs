@@ -1,4 +1,4 @@
-//! Content hashes: of each tensor's bytes, and of all of them in the order of the file.
+//! Content hashes: of each tensor's bytes, and of all of them in the order of the file; and digests of whole files.
 //!
 //! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
 
@@ -13,10 +13,12 @@ use crate::format::Reader;
 use crate::model::TensorInfo;
 
 mod content;
+mod files;
 mod manifest;
 
 pub use content::hash_content;
-pub use manifest::{Manifest, Outcome, Verdict, label, line_name, read_lines};
+pub use files::{FileHash, FileHashes, hash_files};
+pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read_lines};
 
 /// How contents are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

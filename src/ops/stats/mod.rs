@@ -83,6 +83,9 @@ pub struct Stats {
     pub total: Summary,
     /// What is worth a look.
     pub findings: Vec<Finding>,
+    /// How many tensors were measured.
+    #[serde(skip)]
+    pub measured: u64,
 }
 
 /// The values of one tensor.
@@ -384,6 +387,7 @@ fn report(
     });
     Ok(Stats {
         schema: "weigh.stats.v1",
+        measured: tensors.len() as u64,
         sample: options.sample,
         threshold: options.threshold,
         by: options.group.map(|_| options.by),

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, file, limits};
+use crate::base::{Error, Result, file, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 
@@ -90,47 +90,29 @@ fn recorded_of(path: &Path) -> Option<Wanted> {
 /// Compares a model with a manifest; gives how many of its lines were of this model.
 pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<u64> {
     let lines = hash::read_lines(manifest)?;
-    let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(file_line).collect();
-    let known = if of_files.is_empty() {
-        check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?
-    } else {
-        check_files(reader, &of_files, findings)
-    };
+    let of_file = |line| hash::file_line(line).map(|(algorithm, hex, name)| (Wanted::new(algorithm, hex), name));
+    let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(of_file).collect();
+    if !of_files.is_empty() {
+        return check_files(reader, &of_files, findings).map_err(|error| error.in_file(manifest));
+    }
+    let known = check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?;
     if known > 0 {
         return Ok(known);
     }
     Err(Error::argument("expected lines of this model in the manifest, found none").in_file(manifest))
 }
 
-/// A line of `sha256sum`, `sha1sum` or `b3sum`: digest, space, `*` or space, name; or with `--tag`: `SHA256 (NAME) = DIGEST`.
-fn file_line(line: &str) -> Option<(Wanted, &str)> {
-    let hex = |text: &str, len: usize| {
-        (text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
-    };
-    let line = line.trim_end_matches('\r');
-    if let Some((start, digest)) = line.rsplit_once(") = ") {
-        let (kind, name) = start.split_once(" (")?;
-        let wanted = match kind {
-            "SHA256" => Wanted::new(Algorithm::Sha256, hex(digest, 64)?),
-            "SHA1" => Wanted::new(Algorithm::Sha1, hex(digest, 40)?),
-            "BLAKE3" => Wanted::new(Algorithm::Blake3, hex(digest, 64)?),
-            _ => return None,
-        };
-        return Some((wanted, name));
-    }
-    let (digest, name) = line.split_once(' ')?;
-    let sized = |algorithm, len| Some(Wanted::new(algorithm, hex(digest, len)?));
-    let wanted = sized(Algorithm::Sha256, 64).or_else(|| sized(Algorithm::Sha1, 40))?;
-    Some((wanted, name.strip_prefix([' ', '*']).unwrap_or(name)))
-}
-
-/// Digests of files. Those that are not of this model are passed over: a list is often of several.
-fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> u64 {
+/// Digests of files: found by name, or, where a file has another name in the list, by the digest itself. Lines that are not of this model
+/// are passed over: a list is often of several.
+///
+/// # Errors
+/// No line is of this model.
+fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> Result<u64> {
     let folder = reader.maps().first().and_then(|map| map.path().parent()).unwrap_or(Path::new(""));
-    let mut beside = Vec::new();
+    let (mut beside, mut others) = (Vec::new(), Vec::new());
     let mut of_model: Vec<Option<Wanted>> = vec![None; reader.maps().len()];
-    for (wanted, name) in lines {
-        let name = Path::new(name);
+    for (wanted, line_name) in lines {
+        let name = Path::new(line_name);
         let shard = reader.maps().iter().position(|map| map.path().file_name() == name.file_name());
         let inside = name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         match shard.and_then(|shard| of_model.get_mut(shard)) {
@@ -141,19 +123,41 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
                     beside.push((map, wanted.clone()));
                 }
             }
-            None => {}
+            None => others.push((wanted, *line_name)),
         }
     }
-    if of_model.iter().all(Option::is_none) {
-        return 0;
+    let mut known = of_model.iter().any(Option::is_some);
+    let unnamed: Vec<_> = reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(map, _)| map).collect();
+    let listed_as = |map: &&std::sync::Arc<Map>| others.iter().find(|(wanted, _)| wanted.of(map.bytes()) == wanted.hex);
+    let found: Vec<Option<&(&Wanted, &str)>> = unnamed.par_iter().with_max_len(1).map(listed_as).collect();
+    let renamed = found.iter().flatten().count() as u64;
+    known |= renamed > 0;
+    if !known {
+        return Err(not_listed(&others));
     }
-    for (map, _) in reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()) {
-        let error = Error::malformed("expected a line for this file in the manifest, found none").in_file(map.path());
-        findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
+    for (map, found) in unnamed.into_iter().zip(found) {
+        let (severity, code, message) = match found {
+            Some((_, name)) => (
+                Severity::Note,
+                codes::MANIFEST_NAME,
+                format!("the manifest lists it as {}: the digest is that of this file", text::shorten(name)),
+            ),
+            None => (Severity::Warning, codes::MANIFEST_ENTRY, "expected a line for this file in the manifest, found none".to_owned()),
+        };
+        findings.remark(severity, code, Error::malformed(message).in_file(map.path()));
     }
     let shards = reader.maps().iter().zip(of_model).filter_map(|(map, wanted)| Some((map.path(), map.bytes(), wanted?)));
     let files: Vec<_> = shards.chain(beside.iter().map(|(map, wanted)| (map.path(), map.bytes(), wanted.clone()))).collect();
-    compare(&files, codes::MANIFEST_DIGEST, findings)
+    Ok(compare(&files, codes::MANIFEST_DIGEST, findings) + renamed)
+}
+
+/// The error of a list of files that has none of a model.
+fn not_listed(others: &[(&Wanted, &str)]) -> Error {
+    /// How many names are shown.
+    const SHOWN: usize = 3;
+    let names: Vec<_> = others.iter().take(SHOWN).map(|(_, name)| text::shorten(name)).collect();
+    let more = if others.len() > SHOWN { ", ..." } else { "" };
+    Error::argument(format!("expected lines of this model, found none, neither by name nor by digest: it lists {}{more}", names.join(", ")))
 }
 
 /// Hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
@@ -194,19 +198,6 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_the_usual_programs_are_read() {
-        let (long, short) = ("aB".repeat(32), "12".repeat(20));
-        let sha256 = Wanted::new(Algorithm::Sha256, "ab".repeat(32));
-        assert_eq!(file_line(&format!("{long}  a b.gguf")), Some((sha256.clone(), "a b.gguf")));
-        assert_eq!(file_line(&format!("{long} *x.gguf\r")), Some((sha256.clone(), "x.gguf")));
-        assert_eq!(file_line(&format!("SHA256 (x (1).gguf) = {long}")), Some((sha256, "x (1).gguf")));
-        assert_eq!(file_line(&format!("{short}  x")), Some((Wanted::new(Algorithm::Sha1, short.clone()), "x")));
-        for other in [format!("sha256  {long}  m.gguf"), "".to_owned(), long.clone(), format!("MD5 (x) = {short}"), "zz  x".to_owned()] {
-            assert_eq!(file_line(&other), None, "{other}");
-        }
-    }
 
     #[test]
     fn digests_are_those_of_the_tools() {
