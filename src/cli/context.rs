@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text};
+use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report};
 
 /// How a command ended.
@@ -118,6 +119,13 @@ impl<'a> Context<'a> {
         if !self.quiet {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
+        }
+    }
+
+    /// Warns of packed weights that cannot be read.
+    pub(super) fn warn_packing(&mut self, path: &Path, packing: Option<&PackingSummary>) {
+        if let Some(warning) = packing.and_then(PackingSummary::warning) {
+            self.warn(&format!("{}: {warning}", path.display()));
         }
     }
 

@@ -21,13 +21,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&count::count(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let count = count::count(&crate::open(path)?)?;
+        context.warn_packing(path, count.packing.as_ref());
+        context.emit(&count, path)
+    })
 }
 
 impl Report for Count {
     fn sections(&self) -> Vec<Section<'_>> {
-        let mut facts = vec![Fact::named("parameters", people(self.parameters).tone(Tone::Strong))];
-        if self.active_parameters != Some(self.parameters) {
+        let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
+        let mut facts = vec![Fact::named("parameters", parameters.tone(Tone::Strong))];
+        if self.active_parameters != self.parameters {
             facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
         }
         facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
@@ -38,7 +43,7 @@ impl Report for Count {
             facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
         }
         let exact = vec![
-            Fact::named("parameters", Cell::count(self.parameters)),
+            Fact::named("parameters", Cell::maybe(self.parameters, Cell::count)),
             Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
             Fact::named("embedding_parameters", Cell::count(self.embedding_parameters)),
             Fact::named("stored_elements", Cell::count(self.stored_elements)),
@@ -60,12 +65,14 @@ impl Report for Count {
             let share = share(row.bytes, self.bytes);
             vec![Cell::text(row.dtype.clone()), Cell::count(row.tensors), Cell::count(row.elements), share, Cell::bytes(row.bytes)]
         });
+        // Of parts whose whole is not known there is no share.
+        let all = self.parameters.unwrap_or(0);
         let by_component = self.by_component.iter().map(|row| {
-            let share = share(row.parameters, self.parameters);
+            let share = share(row.parameters, all);
             vec![Cell::text(row.component.name()), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
         });
         let layer = |label: String, row: &LayerCount, times: u64| {
-            let share = share(row.parameters * times, self.parameters);
+            let share = share(row.parameters * times, all);
             vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
         };
         let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row, 1));

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use crate::arch::packed;
 use crate::base::{text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
+use crate::ops::weights;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
@@ -43,7 +43,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
-    let (a, b, note) = diff::sides(packed::unpacked(crate::open(&args.a)?)?, packed::unpacked(crate::open(&args.b)?)?)?;
+    let (a, b, note) = diff::sides(crate::open(&args.a)?, crate::open(&args.b)?)?;
+    for (path, reader) in [(&args.a, &a), (&args.b, &b)] {
+        context.warn_packing(path, weights::packing(reader).as_ref());
+    }
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options =
         Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };

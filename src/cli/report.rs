@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::arch::packed;
 use crate::base::Result;
 use crate::base::output::{Output, Target};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
-use crate::ops::{count, diff, info, stats};
+use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
 
 /// One self-contained HTML page with pictures, of one model or of two
@@ -53,10 +52,11 @@ fn files(reader: &Reader) -> impl Iterator<Item = PathBuf> + '_ {
     reader.model().shards.iter().map(|shard| shard.path.clone())
 }
 
-fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+fn one(args: &Args, context: &mut Context<'_>) -> Result<(String, Vec<PathBuf>)> {
     let stored = crate::open(&args.a)?;
     let (info, count) = (info::info(&stored)?, count::count(&stored)?);
-    let reader = packed::unpacked(stored)?;
+    context.warn_packing(&args.a, info.packing.as_ref());
+    let reader = weights::weights(stored)?;
     let tensors: Vec<_> = reader.model().tensors.iter().collect();
     let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
     let options = stats::Options {
@@ -70,12 +70,16 @@ fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
     Ok((page, files(&reader).collect()))
 }
 
-fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+fn two(a: &Path, b: &Path, context: &mut Context<'_>) -> Result<(String, Vec<PathBuf>)> {
+    let paths = [a, b];
     let (a, b) = (crate::open(a)?, crate::open(b)?);
     let infos = [info::info(&a)?, info::info(&b)?];
+    for (path, info) in paths.into_iter().zip(&infos) {
+        context.warn_packing(path, info.packing.as_ref());
+    }
     let counts = [count::count(&a)?, count::count(&b)?];
     let files = files(&a).chain(files(&b)).collect();
-    let (a, b, note) = diff::sides(packed::unpacked(a)?, packed::unpacked(b)?)?;
+    let (a, b, note) = diff::sides(a, b)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options = diff::Options { progress: Some(&|bytes| progress.add(bytes)), ..diff::Options::default() };
     let diff = diff::diff(&a, &b, &options);

@@ -84,6 +84,7 @@ codes! {
     DATA_INFINITE "data-infinite" Error "No value is infinite, but in attention masks.";
     DATA_SCALE "data-scale" Error "No scale of a block is NaN or infinite.";
     DATA_RANGE "data-range" Error "Every code is one of its type: truth values 0 and 1, TQ2_0 up to 2, scales of NVFP4 without a sign.";
+    DATA_PACKED "data-packed" Error "The values of all packed weights can be read.";
     DATA_ZERO "data-zero" Warning "A matrix holds more than zeros, which is what parts of a file that never arrived hold.";
     BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
     // With --manifest

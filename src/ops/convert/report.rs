@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::arch::{Note, NoteKind, Step};
 use crate::base::{Error, Result};
 use crate::format::Reader;
-use crate::model::DType;
+use crate::model::{DType, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
+use crate::ops::weights;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +26,9 @@ pub struct ConvertReport {
     pub format: &'static str,
     /// The files written, the index last.
     pub output: Vec<PathBuf>,
+    /// How the weights of the input are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// The tensors, in the order of the output.
     pub tensors: Vec<TensorRow>,
     /// What is lost beyond what was asked for.
@@ -154,6 +158,7 @@ impl ConvertReport {
             verified: false,
             format: plan.format.id,
             output,
+            packing: weights::packing(reader),
             tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,
             lossy: plan.lossy.clone(),
             dropped: rows(NoteKind::Dropped),
@@ -174,7 +179,7 @@ fn tensor_row(reader: &Reader, step: &Step) -> Result<TensorRow> {
         let tensor =
             tensors.get(index).ok_or_else(|| Error::argument("expected a tensor of the model, found none").in_tensor(&step.name))?;
         sources.push(tensor.name.clone());
-        let name = tensor.elem.to_string();
+        let name = reader.type_name(tensor).to_string();
         if !types.contains(&name) {
             types.push(name);
         }

@@ -1,8 +1,11 @@
 //! The values of all tensors, on all threads, a piece at a time.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use crate::arch::check::Tied;
+use crate::arch::packed::{Packing, Role};
 use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result};
@@ -11,6 +14,7 @@ use crate::format::{Reader, codes};
 use crate::model::{DType, TensorInfo};
 use crate::ops::convert::body::Body;
 use crate::ops::verify::Progress;
+use crate::ops::weights;
 
 /// How many bytes a thread looks at at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -37,6 +41,10 @@ struct Piece<'m> {
 /// Looks at every value of a type that is known.
 pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, findings: &mut Findings) -> Result<()> {
     let pieces: Vec<Piece<'_>> = reader.model().tensors.iter().flat_map(pieces).collect();
+    let packing = Packing::of(reader);
+    // Zero is a number like any other where numbers are packed: what they stand for is looked at apart.
+    let tensors = reader.model().tensors.iter().enumerate();
+    let packed: HashSet<&str> = tensors.filter(|(i, _)| packing.role(*i) != Role::Plain).map(|(_, tensor)| tensor.name.as_str()).collect();
     let total = pieces.iter().map(|piece| piece.end - piece.start).sum();
     let look = |piece: &Piece<'_>| {
         let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
@@ -53,7 +61,45 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, findings: &
             faults.join(next.start, &more);
             zero &= also;
         }
+        zero &= !packed.contains(piece.tensor.name.as_str());
         tell(reader, piece.tensor, &faults, zero, findings);
+    }
+    Ok(())
+}
+
+/// Looks at the weights that packed numbers stand for, and says which of them cannot be read.
+pub(super) fn check_packed(reader: &Reader, findings: &mut Findings) -> Result<()> {
+    if let Some(warning) = weights::packing(reader).and_then(|packing| packing.warning()) {
+        let error = Error::unsupported(format!("{warning}: their values were not checked")).in_file(&reader.model().path);
+        let _ = findings.error(codes::DATA_PACKED, error);
+    }
+    let computed = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor));
+    let pieces: Vec<Piece<'_>> = computed.flat_map(pieces).collect();
+    let look = |piece: &Piece<'_>| -> Result<[bool; 2]> {
+        let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
+        let values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value));
+        let (mut zero, mut finite) = (true, true);
+        for value in values {
+            zero &= value == 0.0;
+            finite &= value.is_finite();
+        }
+        Ok([zero, finite])
+    };
+    let looked: Vec<[bool; 2]> = pieces.par_iter().map(look).collect::<Result<_>>()?;
+    let mut looked = pieces.iter().zip(looked).peekable();
+    while let Some((piece, [mut zero, mut finite])) = looked.next() {
+        while let Some((_, more)) = looked.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
+            (zero, finite) = (zero && more[0], finite && more[1]);
+        }
+        let place = |error: Error| error.in_tensor(&piece.tensor.name).in_file(&reader.model().path);
+        if !finite {
+            let message = "expected finite weights of its packed numbers and scales, found others";
+            let _ = findings.error(codes::DATA_INFINITE, place(Error::malformed(message)));
+        }
+        if zero && piece.tensor.shape.len() > 1 {
+            let error = Error::malformed("expected values, found packed numbers that stand for zeros only");
+            findings.remark(Severity::Warning, codes::DATA_ZERO, place(error));
+        }
     }
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::arch::table::Tables;
-use crate::arch::{check, packed};
+use crate::arch::check;
 use crate::base::Result;
 use crate::base::finding::{Finding, Findings, Severity};
 use crate::format::{self, codes};
+use crate::model::PackingSummary;
+use crate::ops::weights;
 
 mod data;
 mod digests;
@@ -38,6 +40,9 @@ pub struct Verdict {
     pub ok: bool,
     /// Everything that was found, the worst first; otherwise in the order of the files.
     pub findings: Vec<Finding>,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// How many tensors were looked at.
     #[serde(skip)]
     pub tensors: usize,
@@ -55,8 +60,10 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
     let (mut tensors, mut files) = (0, 0);
+    let mut packing = None;
     if let Some(reader) = reader {
         (tensors, files) = (reader.model().tensors.len(), reader.model().shards.len());
+        packing = weights::packing(&reader);
         // What a broken set lacks was said already.
         let whole = findings.errors() == 0 && findings.list().iter().all(|finding| finding.code != codes::SET_INCOMPLETE);
         if options.data {
@@ -67,7 +74,10 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
             digests::check_manifest(&reader, path, manifest, &mut findings)?;
         }
         if whole {
-            let reader = packed::unpacked(reader)?;
+            let reader = weights::weights(reader)?;
+            if options.data {
+                data::check_packed(&reader, &mut findings)?;
+            }
             let tied = check::check(reader.model(), &options.tables, &mut findings);
             if let Some(tied) = tied.filter(|_| options.data) {
                 data::check_tied(&reader, tied, &mut findings)?;
@@ -77,5 +87,5 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     let mut findings = findings.into_list();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let ok = findings.iter().all(|finding| finding.severity != Severity::Error);
-    Ok(Verdict { schema: "weigh.verify.v1", ok, findings, tensors, files })
+    Ok(Verdict { schema: "weigh.verify.v1", ok, findings, packing, tensors, files })
 }
