@@ -271,7 +271,6 @@ impl PackedWeight {
         for group in 0..groups {
             scale.extend(scales.floats(group * output + rows.start..group * output + rows.end)?);
             let words = zeros.words(group * zero_words..(group + 1) * zero_words)?;
-            // The first format adds its one within the bits of the number.
             zero.extend(rows.clone().map(|row| (bits.at(row, |place| pick(&words, place)) + plus) as f32));
         }
         // The words of these rows only, word after word of the packed direction.
@@ -345,7 +344,8 @@ impl PackedWeight {
                 let group = indices.as_ref().map_or_else(|| i / grid.wide, |indices| pick(indices, i));
                 let zero = zero.as_ref().map_or(0.0, |zero| pick(zero, group));
                 let bias = bias.as_ref().map_or(0.0, |bias| pick(bias, group));
-                *value = (*value - zero) * factor.apply(pick(&scale, group) / how.divide) + bias;
+                // The product of a small number and its scale is exact where both are: the scale of the whole comes last.
+                *value = factor.apply((*value - zero) * (pick(&scale, group) / how.divide)) + bias;
             }
         }
         Ok(values)

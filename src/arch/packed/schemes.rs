@@ -569,7 +569,8 @@ fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Found {
     if !is(parts.get(lookup, ".weight_scale")?, DType::F8_E4M3) {
         return None;
     }
-    let (rows, shape) = packed_floats(lookup, parts, 4, 16)?;
+    // Groups of 16; of 32 where activations have 8 bits.
+    let (rows, shape) = [16, 32].into_iter().find_map(|group| packed_floats(lookup, parts, 4, group))?;
     let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return None };
     let planes: u64 = shape.iter().rev().skip(2).product();
     let scales = parts.get(lookup, suffix)?.elements().ok()?;

@@ -28,11 +28,12 @@ pub fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Option
         return lora::merged(weights::weights(reader)?, adapters);
     }
     let gguf = Place::of(out, options.to.as_deref())?.format.id == "gguf";
-    if gguf && keeps_blocks(options) { weights::repacked(reader) } else { weights::weights(reader) }
+    if gguf && keeps_blocks(&reader, options) { weights::repacked(reader) } else { weights::weights(reader) }
 }
 
 /// Whether no other type than that of packed blocks is asked for.
-fn keeps_blocks(options: &Options) -> bool {
-    let target = options.target.is_none_or(|target| matches!(target.base(), DType::NVFP4 | DType::MXFP4));
-    target && options.tensor_types.is_empty() && !options.pure
+fn keeps_blocks(reader: &Reader, options: &Options) -> bool {
+    // Blocks of a GGUF are seen without their scales, which no step beyond a copy would do justice.
+    let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != "gguf");
+    target && options.tensor_types.is_empty() && options.output_tensor_type.is_none() && options.token_embedding_type.is_none()
 }

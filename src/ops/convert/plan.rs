@@ -61,11 +61,12 @@ impl Plan {
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
         let Draft { mut metadata, mut steps, files: mut companions, mut notes } = draft;
-        block_scales(reader, &mut steps)?;
+
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
         }
         let decided = types::decide(reader, place.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
+        block_scales(reader, &mut steps)?;
         notes.extend(decided.notes);
         types::record(place.format, &mut metadata, imatrix.as_ref(), options)?;
         for (key, value) in &options.metadata {
