@@ -8,8 +8,8 @@ use crate::base::{text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
-use crate::ops::weights;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
 /// Compare two models: names, shapes, types, metadata, values

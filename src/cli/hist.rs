@@ -8,8 +8,8 @@ use crate::base::output::{Output, Target};
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{PackingSummary, TypeName};
-use crate::ops::weights;
 use crate::ops::stats::{self, Histogram, Options, Percentiles};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
 
 /// Draw the histogram of one tensor

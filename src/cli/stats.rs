@@ -12,8 +12,8 @@ use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
 use crate::format::Reader;
 use crate::model::TensorInfo;
-use crate::ops::weights;
 use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
 
 /// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong

@@ -84,7 +84,10 @@ impl PackingSummary {
         let first = self.first.as_ref().filter(|_| self.unresolved > 0)?;
         let of = self.resolved + self.unresolved;
         let count = if self.uncounted { "how many weights they stand for is not known" } else { "their values cannot be read" };
-        Some(format!("packed by {}: {} of {of} packed weights are not understood, the first {first}: {count}", self.method, self.unresolved))
+        Some(format!(
+            "packed by {}: {} of {of} packed weights are not understood, the first {first}: {count}",
+            self.method, self.unresolved
+        ))
     }
 }
 

@@ -65,9 +65,7 @@ fn weights_count_and_bookkeeping_does_not() {
     let plain: Vec<_> = (0..model.tensors.len()).filter(|&i| packing.role(i) == Role::Plain).map(|i| &model.tensors[i].name).collect();
     assert_eq!(plain, ["norm.weight"]);
     let shown: Vec<String> = packing.shown().iter().map(|(shown, _)| shown.to_string()).collect();
-    let wanted = [
-        "MLX-4", "MLX-6", "AWQ-4", "INT-4", "INT-8", "GPTQ-3", "GPTQ-4", "GPTQ-8", "FP8", "INT8", "MXFP4", "FP4", "NF4", "NVFP4",
-    ];
+    let wanted = ["MLX-4", "MLX-6", "AWQ-4", "INT-4", "INT-8", "GPTQ-3", "GPTQ-4", "GPTQ-8", "FP8", "INT8", "MXFP4", "FP4", "NF4", "NVFP4"];
     assert_eq!(shown, wanted);
 }
 
@@ -183,8 +181,11 @@ fn zeros_are_looked_for_among_the_weights_that_numbers_stand_for() {
     }
 }
 
-/// A folder with a config and tensors of zero bytes: name, type, bytes of an element, shape.
-fn folder(config: &Value, tensors: &[(&str, &str, u64, &[u64])]) -> tempfile::TempDir {
+/// A stored tensor: its name, its type, the bytes of an element, its shape.
+type Stored<'a> = (&'a str, &'a str, u64, &'a [u64]);
+
+/// A folder with a config and tensors of zero bytes.
+fn folder(config: &Value, tensors: &[Stored<'_>]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let (mut header, mut end) = (serde_json::Map::new(), 0);
@@ -201,7 +202,7 @@ fn folder(config: &Value, tensors: &[(&str, &str, u64, &[u64])]) -> tempfile::Te
 #[test]
 fn what_only_the_shape_is_known_of_counts_and_does_not_convert() {
     // Shapes by the definitions of each library: EXL2 and EXL3 of a 256 x 128 matrix in 4 and 3 bits, AQLM of 1 x 8 groups.
-    let layers: &[(&str, Value, &[(&str, &str, u64, &[u64])], u64)] = &[
+    let layers: &[(&str, Value, &[Stored<'_>], u64)] = &[
         (
             "exl2",
             json!({}),
@@ -248,8 +249,7 @@ fn what_only_the_shape_is_known_of_counts_and_does_not_convert() {
 
 #[test]
 fn what_is_claimed_and_not_understood_is_said_by_every_command() {
-    let tensors: &[(&str, &str, u64, &[u64])] =
-        &[("a.weight", "F16", 2, &[4, 4]), ("b.weight", "U8", 1, &[8, 4]), ("b.weight_odd", "F16", 2, &[8])];
+    let tensors: &[Stored<'_>] = &[("a.weight", "F16", 2, &[4, 4]), ("b.weight", "U8", 1, &[8, 4]), ("b.weight_odd", "F16", 2, &[8])];
     for config in [
         json!({ "quantization_config": { "quant_method": "invented" } }),
         json!({ "text_config": { "quantization_config": { "quant_method": "invented" } } }),

@@ -56,7 +56,8 @@ impl Claims {
     /// Adds what config.json says, also for the text model inside it.
     fn add_config(&mut self, config: &Json) {
         let Some(keys) = config.as_object() else { return };
-        let inner = keys.iter().filter(|(key, value)| key.ends_with("_config") && key.as_str() != "quantization_config" && value.is_object());
+        let inner =
+            keys.iter().filter(|(key, value)| key.ends_with("_config") && key.as_str() != "quantization_config" && value.is_object());
         for config in std::iter::once(config).chain(inner.map(|(_, value)| value)) {
             if let Some(own) = config.get("quantization").filter(|own| own.is_object()) {
                 self.mlx = true;
@@ -97,8 +98,8 @@ impl Claims {
     /// quantization/config.py, `from_pretrained` and `from_quant_config`).
     pub(super) fn gptq_format(&self) -> Option<&str> {
         let keys = self.configs.first()?.as_object()?;
-        let named = keys.iter().filter(|(key, _)| matches!(key.to_ascii_lowercase().as_str(), "format" | "checkpoint_format"));
-        named.last().and_then(|(_, value)| value.as_str())
+        let mut named = keys.iter().filter(|(key, _)| matches!(key.to_ascii_lowercase().as_str(), "format" | "checkpoint_format"));
+        named.next_back().and_then(|(_, value)| value.as_str())
     }
 
     /// What MLX says of a layer: its own entry, or what holds for all (mlx_lm/utils.py, `load_model`).
@@ -124,7 +125,9 @@ impl Claims {
     pub(super) fn group_bits(&self, layer: &str) -> Vec<u64> {
         let groups = self.setting("config_groups").and_then(Json::as_object);
         let all: Vec<&Json> = groups.map(|groups| groups.values().collect()).unwrap_or_default();
-        let names = |group: &&Json| group.get("targets").and_then(Json::as_array).is_some_and(|targets| targets.iter().any(|target| target == layer));
+        let names = |group: &&Json| {
+            group.get("targets").and_then(Json::as_array).is_some_and(|targets| targets.iter().any(|target| target == layer))
+        };
         let bits = |group: &Json| group.get("weights")?.get("num_bits")?.as_u64();
         if let Some(own) = all.iter().copied().find(names).and_then(bits) {
             return vec![own];

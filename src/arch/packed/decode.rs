@@ -100,7 +100,9 @@ impl Source<'_> {
                 let per_row = input * u64::from(bits) / 8;
                 let mut bytes = self.bytes(row * per_row..(row + 1) * per_row)?.into_owned();
                 match bits {
-                    4 if high_first => values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte >> 4)], E2M1[usize::from(byte & 15)]])),
+                    4 if high_first => {
+                        values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte >> 4)], E2M1[usize::from(byte & 15)]]))
+                    }
                     4 => values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte & 15)], E2M1[usize::from(byte >> 4)]])),
                     6 => {
                         bytes.truncate(bytes.len() / 3 * 3);
@@ -137,7 +139,8 @@ impl Source<'_> {
 /// The values of bytes of a type.
 fn decode(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let info = dtype.info();
-    let codec = codec::codec(dtype).ok_or_else(|| Error::unsupported(format!("expected a type whose values this build reads, found {dtype}")))?;
+    let codec =
+        codec::codec(dtype).ok_or_else(|| Error::unsupported(format!("expected a type whose values this build reads, found {dtype}")))?;
     let mut values = vec![0.0; num::to_usize(bytes.len() as u64 / info.block_bytes * info.block_elems, "values")?];
     (codec.decode)(bytes, &mut values);
     Ok(values)
@@ -391,7 +394,9 @@ impl PackedWeight {
     /// The type of a GGUF whose blocks hold the same values, but for the scale of the whole tensor, if there is one.
     pub(super) fn fits_blocks(&self) -> Option<DType> {
         let Layout::Rows(rows) = &self.layout else { return None };
-        let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else { return None };
+        let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else {
+            return None;
+        };
         let dtype = match (rows.whole, grid.wide, grid.kind, self.shown.name) {
             (Whole::Multiply(".weight_scale_2"), 16, ScaleKind::Own, "NVFP4") => DType::NVFP4,
             (Whole::None, 16, ScaleKind::E4m3, "NVFP4") => DType::NVFP4,

@@ -127,7 +127,8 @@ impl Packing {
             packing.scaled_blocks(model);
             return packing;
         }
-        let hints = |tensor: &TensorInfo| SCHEMES.iter().any(|scheme| scheme.may_hold(tensor)) || is_packed_type(tensor);
+        let may_hold = |tensor: &TensorInfo| SCHEMES.iter().any(|scheme| scheme.may_hold(tensor));
+        let hints = |tensor: &TensorInfo| may_hold(tensor) || is_packed_type(tensor) || is_suspicious(tensor, false, true);
         if !model.tensors.iter().any(hints) {
             return packing;
         }
@@ -171,10 +172,11 @@ impl Packing {
     fn mark_unresolved(&mut self, lookup: &Lookup<'_>) {
         let claimed = self.claimed.is_some();
         let opaque = is_uqff(lookup.model);
+        let floats = lookup.model.tensors.iter().any(is_float);
         for (role, tensor) in self.roles.iter_mut().zip(&lookup.model.tensors).filter(|(role, _)| **role == Role::Plain) {
             if is_beside(lookup, tensor) {
                 *role = Role::Bookkeeping;
-            } else if opaque || is_suspicious(tensor, claimed) {
+            } else if opaque || is_suspicious(tensor, claimed, floats) {
                 *role = Role::Unresolved;
             }
         }
@@ -197,7 +199,9 @@ impl Packing {
                 self.set(input, Role::Bookkeeping);
             }
             let Some(&scale) = places.get(format!("{stem}{SUFFIX}").as_str()) else { continue };
-            let (Ok(elements), Some(scales)) = (tensor.elements(), model.tensors.get(scale).and_then(|scale| scale.elements().ok())) else { continue };
+            let (Ok(elements), Some(scales)) = (tensor.elements(), model.tensors.get(scale).and_then(|scale| scale.elements().ok())) else {
+                continue;
+            };
             let first = tensor.shape.first().copied().unwrap_or(1);
             if scales == 1 || (tensor.shape.len() > 2 && scales == first) {
                 self.add(PackedWeight {
@@ -239,7 +243,8 @@ impl Packing {
     /// The stored tensors of weights whose values cannot be read: the numbers, and what lies beside them.
     fn unread(&self) -> HashSet<usize> {
         let unread = self.weights.iter().filter(|weight| !weight.is_readable());
-        let mut all: HashSet<usize> = unread.flat_map(|weight| weight.beside.iter().map(|(_, other)| *other).chain([weight.weight])).collect();
+        let mut all: HashSet<usize> =
+            unread.flat_map(|weight| weight.beside.iter().map(|(_, other)| *other).chain([weight.weight])).collect();
         all.extend((0..self.roles.len()).filter(|&index| self.role(index) == Role::Unresolved));
         all
     }
@@ -293,10 +298,11 @@ fn is_packed_type(tensor: &TensorInfo) -> bool {
 }
 
 /// Whether a tensor that fits no scheme holds packed numbers all the same: by its name and type, or by its type where a config claims
-/// a packing. Positions, masks and the like are whole numbers by right.
-fn is_suspicious(tensor: &TensorInfo, claimed: bool) -> bool {
+/// a packing. Positions, masks and the like are whole numbers by right; and so are weights where nothing has a scale: where there are
+/// no `floats`.
+fn is_suspicious(tensor: &TensorInfo, claimed: bool, floats: bool) -> bool {
     let Some(dtype) = tensor.elem.known() else { return false };
-    let named = PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end));
+    let named = PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
     let matrix = tensor.shape.len() > 1;
     let small_float = matches!(dtype, DType::F8_E4M3 | DType::F8_E5M2 | DType::F8_E4M3FNUZ | DType::F8_E5M2FNUZ);
     let place = components::place(&tensor.name);

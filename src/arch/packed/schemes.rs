@@ -120,9 +120,16 @@ pub(super) enum Zero {
     /// Numbers of their own type, one a scale.
     Plain(&'static str),
     /// Packed along the rows (a word holds those of several), less `center`.
-    Down { suffix: &'static str, bits: Bits, center: u32 },
+    Down {
+        suffix: &'static str,
+        bits: Bits,
+        center: u32,
+    },
     /// Packed along each row.
-    Along { suffix: &'static str, bits: Bits },
+    Along {
+        suffix: &'static str,
+        bits: Bits,
+    },
 }
 
 /// What is done with the scale of a whole tensor.
@@ -150,8 +157,23 @@ const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";
 
 /// What HQQ keeps beside the numbers (hqq/core/quantize.py, `HQQLinear.state_dict_keys`).
 const HQQ: &[&str] = &[
-    ".nbits", ".group_size", ".shape", ".scale", ".zero", ".axis", ".packing", ".unpack_view_dtype", ".view_as_float", ".quant_scale",
-    ".quant_zero", ".compute_dtype", ".offload_meta", ".encoded_state_dict", ".stores_quant_config", ".channel_wise", ".optimize",
+    ".nbits",
+    ".group_size",
+    ".shape",
+    ".scale",
+    ".zero",
+    ".axis",
+    ".packing",
+    ".unpack_view_dtype",
+    ".view_as_float",
+    ".quant_scale",
+    ".quant_zero",
+    ".compute_dtype",
+    ".offload_meta",
+    ".encoded_state_dict",
+    ".stores_quant_config",
+    ".channel_wise",
+    ".optimize",
     ".round_zero",
 ];
 
@@ -206,8 +228,21 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
 
 /// Ends of names that packed numbers have, whether or not a scheme above reads them.
 pub(super) const PACKED_NAMES: &[&str] = &[
-    ".qweight", ".weight_packed", ".W_q", ".codes", ".q_weight", ".trellis", "._data", "._weight_qdata", ".indices", ".dense_weights",
-    ".compressed", "_blocks", ".weight.absmax", ".weight", ".B",
+    ".qweight",
+    ".weight_packed",
+    ".W_q",
+    ".codes",
+    ".q_weight",
+    ".trellis",
+    "._data",
+    "._weight_qdata",
+    ".indices",
+    ".dense_weights",
+    ".compressed",
+    "_blocks",
+    ".weight.absmax",
+    ".weight",
+    ".B",
 ];
 
 /// The tensors of one packed weight.
@@ -355,7 +390,11 @@ fn awq(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
     let fits = scales.0 == output && zeros.0 == output && scales.1 == zeros.1.checked_mul(8)? && input / group <= scales.1;
     let rows = Rows {
         zero: Zero::Along { suffix: ".qzeros", bits: Bits(4) },
-        ..Rows::new(Codes::Words { bits: Bits(4), center: 0 }, ".scales", Grid { tall: 1, wide: group, across: scales.1, kind: ScaleKind::Own })
+        ..Rows::new(
+            Codes::Words { bits: Bits(4), center: 0 },
+            ".scales",
+            Grid { tall: 1, wide: group, across: scales.1, kind: ScaleKind::Own },
+        )
     };
     (fits && version == "gemv").then_some((Layout::Rows(rows), vec![output, input], shown))
 }
@@ -425,7 +464,9 @@ fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
             let sizes: Vec<u64> = lookup.claims.groups().iter().filter_map(|weights| weights.get("group_size")?.as_u64()).collect();
             let groups = scales.shape.last().copied()?;
             let fits = |bits: &&u64| {
-                unpacked(words, **bits).is_some_and(|input| sizes.is_empty() || groups == 1 || sizes.iter().any(|size| *size > 0 && input.div_ceil(*size) == groups))
+                unpacked(words, **bits).is_some_and(|input| {
+                    sizes.is_empty() || groups == 1 || sizes.iter().any(|size| *size > 0 && input.div_ceil(*size) == groups)
+                })
             };
             let mut fitting = configured.iter().filter(fits);
             let bits = *fitting.next()?;
@@ -443,7 +484,8 @@ fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
         None => Zero::None,
         Some(zeros) if zeros.shape == scales.shape => Zero::Plain(".weight_zero_point"),
         Some(zeros) => {
-            let packed = parts.matrix().is_some() && is(zeros, DType::I32) && matrix(zeros)? == (needed(output, u64::from(bits))?, grid.across);
+            let packed =
+                parts.matrix().is_some() && is(zeros, DType::I32) && matrix(zeros)? == (needed(output, u64::from(bits))?, grid.across);
             packed.then_some(Zero::Down { suffix: ".weight_zero_point", bits: Bits(bits), center })?
         }
     };
@@ -605,7 +647,8 @@ fn comfy_nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
     let (output, bytes) = parts.matrix()?;
     let said = comfy_format(lookup, parts.stem)? == "nvfp4" && lookup.claims.comfy(parts.stem)?.get("convrot").is_none();
     let grid = tiled(parts.get(lookup, ".weight_scale")?, output, bytes.checked_mul(2)?, 16)?;
-    let rows = Rows { whole: Whole::Multiply(".weight_scale_2"), ..Rows::new(Codes::Floats { bits: 4, high_first: true }, ".weight_scale", grid) };
+    let rows =
+        Rows { whole: Whole::Multiply(".weight_scale_2"), ..Rows::new(Codes::Floats { bits: 4, high_first: true }, ".weight_scale", grid) };
     said.then_some((Layout::Rows(rows), vec![output, bytes.checked_mul(2)?], named("NVFP4")))
 }
 
@@ -734,9 +777,16 @@ fn exl2(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
 fn exl2_inputs(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Option<u64> {
     const GROUPS_BYTES: u64 = 1 << 20;
     let (words, _) = parts.matrix()?;
-    let groups = parts.get(lookup, ".q_groups").filter(|groups| is(groups, DType::I16) && groups.len_bytes.is_some_and(|len| len <= GROUPS_BYTES))?;
+    let groups = parts
+        .get(lookup, ".q_groups")
+        .filter(|groups| is(groups, DType::I16) && groups.len_bytes.is_some_and(|len| len <= GROUPS_BYTES))?;
     let bytes = lookup.reader.bytes(groups).ok()?;
-    let pairs: Vec<[u64; 2]> = bytes.as_chunks::<4>().0.iter().map(|pair| [u64::from(u16::from_le_bytes([pair[0], pair[1]])), u64::from(u16::from_le_bytes([pair[2], pair[3]]))]).collect();
+    let pairs: Vec<[u64; 2]> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|pair| [u64::from(u16::from_le_bytes([pair[0], pair[1]])), u64::from(u16::from_le_bytes([pair[2], pair[3]]))])
+        .collect();
     let ends = pairs.iter().skip(1).map(|pair| pair[1]).chain([words]);
     pairs.iter().zip(ends).try_fold(0u64, |sum, (&[bits, first], end)| sum.checked_add(unpacked(end.checked_sub(first)?, bits)?))
 }

@@ -146,11 +146,8 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
     let mut found = Vec::new();
     for step in steps.iter() {
         let tensors = step.tensors();
-        let scales: Vec<_> = tensors
-            .iter()
-            .filter_map(|index| reader.model().tensors.get(*index))
-            .map(|tensor| reader.block_scales(tensor))
-            .collect();
+        let scales: Vec<_> =
+            tensors.iter().filter_map(|index| reader.model().tensors.get(*index)).map(|tensor| reader.block_scales(tensor)).collect();
         if scales.iter().all(Option::is_none) {
             continue;
         }

@@ -281,7 +281,20 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         None => !identical,
         Some(tolerance) => !(alike && tensors.iter().all(|row| within(row, tolerance))),
     };
-    Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, packing: weights::packing_of_both(a, b), notes, adapters, differ })
+    Ok(Diff {
+        schema: "weigh.diff.v1",
+        identical,
+        verdict,
+        only_a,
+        only_b,
+        shapes,
+        metadata,
+        tensors,
+        packing: weights::packing_of_both(a, b),
+        notes,
+        adapters,
+        differ,
+    })
 }
 
 /// What tensors are ordered by: stored bytes, elements, type.

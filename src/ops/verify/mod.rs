@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::arch::table::Tables;
 use crate::arch::check;
+use crate::arch::table::Tables;
 use crate::base::Result;
 use crate::base::finding::{Finding, Findings, Severity};
 use crate::format::{self, codes};
