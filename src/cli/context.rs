@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::base::{Error, ErrorKind, text};
 use crate::format::Reader;
+use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report, Section};
 
 /// How a command ended.
@@ -208,6 +209,13 @@ impl<'a> Context<'a> {
     pub(super) fn warn_of(&mut self, error: &Error) {
         if !self.quiet {
             self.report_error(error);
+        }
+    }
+
+    /// Warns of packed weights that cannot be read.
+    pub(super) fn warn_packing(&mut self, path: &Path, packing: Option<&PackingSummary>) {
+        if let Some(warning) = packing.and_then(PackingSummary::warning) {
+            self.warn(&format!("{}: {warning}", path.display()));
         }
     }
 
