@@ -151,7 +151,7 @@ impl<'a> Context<'a> {
 
     /// Runs `work` on every path. With several paths one that fails does not keep the others from being done; as JSON it gets a document
     /// (in ndjson a line) of its own, so that every path has one.
-    pub(super) fn each(&mut self, paths: &[PathBuf], work: impl Fn(&mut Self, &Path) -> Outcome) -> Outcome {
+    pub(super) fn each(&mut self, paths: &[PathBuf], mut work: impl FnMut(&mut Self, &Path) -> Outcome) -> Outcome {
         if let [path] = paths {
             return work(self, path);
         }
