@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::charts::{self, Heat, Stacks};
-use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
+use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::arch::components::{Component, place};
 use crate::base::finding::Severity;
 use crate::base::units;
@@ -83,14 +83,16 @@ fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec
     let total = write(all.iter().sum());
     let mut out = charts::legend(parts);
     out.push_str(&charts::stacks(&Stacks { title: what[0], parts, rows: vec![("all".to_owned(), all, total)] }));
-    let layers = rows.into_iter().filter_map(|(layer, sizes)| {
+    let layers: Vec<_> = rows.into_iter().filter_map(|(layer, sizes)| Some((layer?, sizes))).collect();
+    let of = layers.len();
+    let layers = layers.into_iter().take(LAYERS).map(|(layer, sizes)| {
         let sum = write(sizes.iter().sum());
-        Some((layer?.to_string(), sizes, sum))
+        (layer.to_string(), sizes, sum)
     });
-    let layers: Vec<_> = layers.collect();
-    if !layers.is_empty() {
-        let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers });
-        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}");
+    if of > 0 {
+        let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers.collect() });
+        let left_out = left_out(of, LAYERS, "layers");
+        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}{left_out}");
     }
     out
 }
@@ -154,12 +156,12 @@ fn scales(tensors: &[TensorStats]) -> String {
         ("Outliers", "Largest magnitude over the root mean square, by kind of tensor and layer.", &outlier),
     ];
     for (heading, what, measure) in charts {
-        let (columns, rows) = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
-        if rows.is_empty() {
+        let grid = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
+        if grid.rows.is_empty() {
             continue;
         }
-        let chart = Heat { title: what, columns, rows, write: |value| units::general(value, 3), log: true };
-        let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart));
+        let chart = Heat { title: what, columns: grid.columns, rows: grid.rows, write: |value| units::general(value, 3), log: true };
+        let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}{}", charts::heat(&chart), grid.left_out);
     }
     out
 }
@@ -185,6 +187,7 @@ fn findings(stats: &Stats) -> String {
         );
     }
     out.push_str("</ul>");
+    out.push_str(&left_out(stats.findings.len(), ROWS, "findings"));
     out
 }
 
