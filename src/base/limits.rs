@@ -25,6 +25,9 @@ pub const GGUF_ALIGNMENT: u64 = 1 << 24;
 /// The most shards of one model.
 pub const SHARDS: usize = 10_000;
 
+/// The most threads that compute. More of them only wait for each other: a thousand take seconds over a file of a few kilobytes.
+pub const THREADS: usize = 256;
+
 /// The most bytes of one tensor that an operation holds at a time, while it streams.
 pub const CHUNK_BYTES: usize = 1 << 20;
 

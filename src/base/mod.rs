@@ -13,6 +13,7 @@ mod readback;
 pub mod signals;
 mod stale;
 pub mod text;
+pub mod threads;
 pub mod undo;
 pub mod units;
 

@@ -103,7 +103,10 @@ where
         Err(error) => return usage(&error, out, err),
     };
     let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
-    let outcome = cli.global.start_threads().map_err(Failure::from).and_then(|()| dispatch(cli.command, &mut context)).and_then(|status| {
+    if let Some(fewer) = cli.global.start_threads() {
+        context.warn(&fewer);
+    }
+    let outcome = dispatch(cli.command, &mut context).and_then(|status| {
         context.finish()?;
         Ok(status)
     });

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
 
-use crate::base::{Error, Result};
+use crate::base::{Result, limits, threads};
 use crate::ops::select::{Selection, SortBy};
 use crate::render::{Look, Output, Renderer};
 
@@ -58,11 +58,15 @@ impl Global {
         self.quiet
     }
 
-    /// Starts as many threads as were asked for. Otherwise they start when they are needed first, or never.
-    pub(super) fn start_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
-        pool.build_global().map_err(|error| Error::argument(format!("cannot start {threads} threads: {error}")))
+    /// Starts as many threads as were asked for, where they run not yet. Otherwise they start when they are needed first, or never.
+    /// Says so where there are fewer, because of the limit or because the system refused some.
+    pub(super) fn start_threads(&self) -> Option<String> {
+        let wanted = self.threads?.get();
+        let running = threads::start(wanted);
+        (running < wanted).then(|| match wanted > limits::THREADS && running == limits::THREADS {
+            true => format!("{running} threads instead of {wanted}: more do not help"),
+            false => format!("{running} of {wanted} threads could be started"),
+        })
     }
 
     /// How results are written in this environment: terminal, NO_COLOR, COLUMNS.

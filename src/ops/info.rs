@@ -11,6 +11,7 @@ use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Update};
 use crate::arch::packed::Packing;
 use crate::base::mmap::Map as FileMap;
+use crate::base::threads::par;
 use crate::base::{Result, limits};
 use crate::model::{Model, Value};
 use crate::ops::count::{self, DTypeCount};
@@ -166,7 +167,7 @@ fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
         alpha: adapter.alpha,
         target_modules: adapter.targets,
         base_model: adapter.base,
-        updates: adapter.updates.par_iter().map(row).collect::<Result<_>>()?,
+        updates: par(&adapter.updates).map(row).collect::<Result<_>>()?,
     })
 }
 

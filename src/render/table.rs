@@ -14,6 +14,7 @@ use tabled::settings::Color;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
+use crate::base::threads::par;
 use crate::render::section::{Audience, Body, Cells, Column, Cut, Fact, Section, seen};
 use crate::render::{Tone, spark};
 
@@ -207,7 +208,7 @@ fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync)
     if lines <= PIECE {
         return vec![function(0..lines)]; // no thread is started
     }
-    (0..lines.div_ceil(PIECE)).into_par_iter().map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
+    par(0..lines.div_ceil(PIECE)).map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
 }
 
 /// The tones of cells, as their colours.

@@ -19,6 +19,7 @@ mod lora;
 mod packed;
 mod readme;
 mod report;
+mod resources;
 mod round_trips;
 mod sets;
 mod stats;

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::finding::Finding;
+use crate::base::threads::par;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo};
@@ -212,8 +213,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
     }
 
     let mut total = Mutex::new(Merged::default());
-    let done: Vec<Option<Done>> = spans
-        .par_iter()
+    let done: Vec<Option<Done>> = par(&spans)
         .map(|span| -> Result<Option<Done>> {
             let tensor = tensors[span.tensor];
             let Some(lens) = lens(tensor) else {

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::arch::check::Tied;
 use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
+use crate::base::threads::par;
 use crate::base::{Error, Result};
 use crate::codec::{Fault, Faults, faults, is_zero};
 use crate::format::{Reader, codes};
@@ -46,7 +47,7 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, findings: &
         }
         Ok(found)
     };
-    let looked: Vec<(Faults, bool)> = pieces.par_iter().map(look).collect::<Result<_>>()?;
+    let looked: Vec<(Faults, bool)> = par(&pieces).map(look).collect::<Result<_>>()?;
     let mut looked = pieces.iter().zip(looked).peekable();
     while let Some((piece, (mut faults, mut zero))) = looked.next() {
         while let Some((next, (more, also))) = looked.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
@@ -109,7 +110,7 @@ pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -
         b.values(*start, &mut right)?;
         Ok(left != right)
     };
-    if starts.par_iter().map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
+    if par(&starts).map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
         let message = format!(
             "expected the values of {}, as tie_word_embeddings in config.json has it, found others: whoever loads the model takes those",
             embedding.name

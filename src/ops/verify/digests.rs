@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
+use crate::base::threads::par;
 use crate::base::{Error, Result, limits};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
@@ -48,7 +49,7 @@ impl Wanted {
 
 /// Compares files side by side; what differs is told under `code`.
 fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) {
-    let found: Vec<String> = files.par_iter().with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
+    let found: Vec<String> = par(files).with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
     for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
