@@ -40,5 +40,11 @@ pub const VOCABULARY: u64 = 1 << 21;
 /// The most layers, experts, and elements of a head that a config may have: lists are made of so many.
 pub const PARTS: u64 = 1 << 16;
 
+/// The most bytes of expressions of an architecture table that are evaluated for one model. The tables in use take some 10 kB.
+pub const EXPRESSION_BYTES: u64 = 1 << 24;
+
+/// The most characters of an error message: what it quotes may be as long as a file.
+pub const MESSAGE_CHARS: usize = 1_000;
+
 /// The most names that a mistyped one is compared with.
 pub const NAMES_COMPARED: usize = 100_000;

@@ -60,23 +60,32 @@ fn waiting(wanted: usize, mut spawn: impl FnMut(Box<dyn FnOnce() + Send>) -> io:
     let mut threads = Vec::with_capacity(wanted);
     while threads.len() < wanted {
         let (work, receiver) = channel::<ThreadBuilder>();
+        let (started, has_started) = channel();
         let wait = move || {
+            let _ = started.send(());
             if let Ok(thread) = receiver.recv() {
                 thread.run();
             }
         };
-        match spawn(Box::new(wait)) {
-            Ok(handle) => threads.push(Waiting { work, handle }),
-            Err(_) => {
-                for Waiting { work, handle } in threads.drain(threads.len() / 2..) {
-                    drop(work);
-                    let _ = handle.join(); // its memory is free from here on
-                }
-                break;
+        let spawned = if has_room() { spawn(Box::new(wait)) } else { Err(io::ErrorKind::OutOfMemory.into()) };
+        let Ok(handle) = spawned else {
+            for Waiting { work, handle } in threads.drain(threads.len() / 2..) {
+                drop(work);
+                let _ = handle.join(); // its memory is free from here on
             }
-        }
+            break;
+        };
+        let _ = has_started.recv(); // it has taken the memory that it starts with
+        threads.push(Waiting { work, handle });
     }
     threads
+}
+
+/// Whether there are addresses for one more thread and for the work: a thread takes a stack of 2 MB, and glibc sets 64 MB aside for
+/// what it allocates. What cannot be allocated later ends the process.
+fn has_room() -> bool {
+    const ROOM: usize = 256 << 20;
+    Vec::<u8>::new().try_reserve_exact(ROOM).is_ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, text};
+use crate::base::{Error, ErrorKind, text};
 use crate::render::{Output, Renderer, Report};
 
 /// How a command ended.
@@ -61,6 +61,21 @@ impl<'a> Context<'a> {
     pub(super) fn emit<R: Report>(&mut self, report: &R, path: &Path) -> Outcome {
         self.renderer.write(self.out, report, Some(path))?;
         Ok(Status::Done)
+    }
+
+    /// Writes a report on what has been done to the model at `path`. Where it cannot be written, the error says that all the same it is done.
+    pub(super) fn emit_done<R: Report>(&mut self, report: &R, path: &Path) -> Outcome {
+        let emitted = self.emit(report, path).and_then(|status| {
+            self.finish()?;
+            Ok(status)
+        });
+        emitted.map_err(|failure| match failure {
+            Failure::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let message = format!("all is done, but the report on it could not be written: {error}");
+                Failure::Weigh(Error::new(ErrorKind::Io, message).in_file(path))
+            }
+            other => other,
+        })
     }
 
     /// Writes a report that is on no model.

@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
         let reader = crate::open(path)?;
         let list = list::list(&reader, &selection)?;
-        if list.tensors.is_empty() && list.of > 0 {
+        if list.of > 0 && !reader.model().tensors.iter().any(|tensor| selection.matches(&tensor.name)) {
             context.warn(&format!(
                 "{}: expected tensors of these names, found none among {}",
                 path.display(),

@@ -119,7 +119,8 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
         Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
         Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
     };
-    context.emit(&edit::edit(&path, &changes, &destination.resolve()?)?, &path)
+    let report = edit::edit(&path, &changes, &destination.resolve()?)?;
+    if report.output.is_some() { context.emit_done(&report, &path) } else { context.emit(&report, &path) }
 }
 
 fn renames(given: &[String]) -> Result<Vec<Change>> {

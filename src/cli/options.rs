@@ -98,6 +98,12 @@ fn width() -> Option<usize> {
     })
 }
 
+/// Parses a number that values are compared with.
+pub(super) fn not_negative(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "expected a finite number that is not negative".to_owned())
+}
+
 /// The options of every command that lists tensors, as they are typed.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Which tensors")]

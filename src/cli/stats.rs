@@ -9,7 +9,7 @@ use crate::arch::packed;
 use crate::base::finding::Severity;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
-use crate::cli::options::SelectionArgs;
+use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
 use crate::model::TensorInfo;
 use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
@@ -36,10 +36,10 @@ pub(super) struct Args {
     #[arg(long)]
     sample: bool,
     /// Magnitudes below this count as sparse
-    #[arg(long, value_name = "X", default_value_t = 1e-6)]
+    #[arg(long, value_name = "X", default_value_t = 1e-6, allow_negative_numbers = true, value_parser = not_negative)]
     threshold: f64,
     /// Rows are outliers when their largest magnitude is so many times the median row's
-    #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS)]
+    #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS, allow_negative_numbers = true, value_parser = not_negative)]
     outlier: f64,
     /// The numbers as they are stored, where another library packed weights into integers
     #[arg(long)]

@@ -16,6 +16,7 @@ mod hostile;
 mod json_shapes;
 mod kills;
 mod lora;
+mod options;
 mod packed;
 mod readme;
 mod report;

@@ -68,3 +68,44 @@ fn no_more_threads_are_started_than_help() {
     assert_eq!(String::from_utf8_lossy(&many.stderr), "weigh: 256 threads instead of 100000: more do not help\n");
     assert!(run(&["--threads", "100000", "--quiet"]).stderr.is_empty());
 }
+
+#[test]
+fn a_table_of_many_rows_and_deep_short_names_is_read_in_linear_work() {
+    let folder = tempfile::tempdir().unwrap();
+    // Comparing each row with every other would take hours.
+    let rows: String = (0..400_000).map(|i| format!("[[keys]]\ngguf = 'k{i}'\nhf = 'k{i}'\n")).collect();
+    let names = "let = { layers = 'a', a = 'b+b+b+b+b+b+b+b', b = 'a+a+a+a+a+a+a+a+c+c+c', c = 'a+b+c+c+c+c' }\n";
+    let table = format!("name = 'x'\nextends = 'llama'\ngguf = 'llama'\nclasses = ['LlamaForCausalLM']\n{names}{rows}");
+    fs::write(folder.path().join("t.toml"), table).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llama-tiny");
+    let out = within(8192, folder.path(), &["convert", model.to_str().unwrap(), "m.gguf", "--arch-table", "t.toml"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && error.contains("expected hyperparameters that give layers"), "{error}");
+}
+
+#[test]
+fn errors_are_short_whatever_they_quote() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let long = "x".repeat(1 << 20);
+    fs::write(path("line.toml"), format!("name = {long}")).unwrap();
+    fs::write(path("expression.toml"), format!("name = 'x'\nextends = 'llama'\nclasses = ['LlamaForCausalLM']\nlet.layers = '1'\n[[keys]]\ngguf = 'k'\nvalue = '{long} $'")).unwrap();
+    fs::write(path("extends.toml"), format!("extends = '{long}'")).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llama-tiny");
+    for table in ["line.toml", "expression.toml", "extends.toml"] {
+        let out = within(4096, folder.path(), &["convert", model.to_str().unwrap(), "m.gguf", "--arch-table", table]);
+        assert_eq!(out.status.code(), Some(2), "{table}");
+        assert!(out.stderr.len() < 1500, "{table}: {} bytes", out.stderr.len());
+    }
+    for entry in fs::read_dir(&model).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), path(entry.file_name().to_str().unwrap())).unwrap();
+    }
+    let text = fs::read_to_string(path("tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    tokenizer["pre_tokenizer"] = serde_json::json!({"type": "Split", "pattern": {"Regex": long}, "behavior": "Isolated", "invert": false});
+    fs::write(path("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let out = within(4096, folder.path(), &["convert", ".", "m.gguf"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && error.contains("pre-tokenizer") && error.len() < 1500, "{} bytes: {error:.300}", error.len());
+}

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
+use crate::arch::table::{Table, Tables};
 use crate::arch::{CompanionFile, Draft, Note, Step};
 use crate::base::file::entries;
 use crate::base::{Error, Result, num};
@@ -124,8 +125,10 @@ impl Plan {
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    // Read even where nothing needs it: a table that is not there is a mistake.
+    let own = options.arch_table.as_deref().map(Table::read).transpose()?;
     if !options.keep_names
-        && let Some(draft) = translate::draft(reader, place.format, options)?
+        && let Some(draft) = translate::draft(reader, place.format, &Tables::with(own.into_iter().collect()), options)?
     {
         return Ok(draft);
     }
