@@ -138,27 +138,29 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-fn cells(summary: &Summary) -> Vec<Cell<'_>> {
+/// A cell of the columns of a summary.
+fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
-    let mut cells = vec![
-        number(summary.min),
-        number(summary.max),
-        number(summary.mean),
-        number(summary.std),
-        number(summary.abs_mean),
-        number(summary.abs_max),
-        number(summary.l2),
-        number(summary.kurtosis),
-        Cell::maybe(summary.zeros, Cell::count),
-        Cell::maybe(summary.zeros, |zeros| Cell::share(share(zeros))),
-        Cell::maybe(summary.negatives, Cell::count),
-        bad(summary.nan),
-        bad(summary.inf),
-        number(summary.sparsity),
-    ];
-    cells.extend(summary.percentiles.values.map(number));
-    cells.push(Cell::text(if summary.min.is_nan() { String::new() } else { sparkline(&summary.shape) }));
-    cells
+    match column {
+        0 => number(summary.min),
+        1 => number(summary.max),
+        2 => number(summary.mean),
+        3 => number(summary.std),
+        4 => number(summary.abs_mean),
+        5 => number(summary.abs_max),
+        6 => number(summary.l2),
+        7 => number(summary.kurtosis),
+        8 => Cell::maybe(summary.zeros, Cell::count),
+        9 => Cell::maybe(summary.zeros, |zeros| Cell::share(share(zeros))),
+        10 => Cell::maybe(summary.negatives, Cell::count),
+        11 => bad(summary.nan),
+        12 => bad(summary.inf),
+        13 => number(summary.sparsity),
+        more => match summary.percentiles.values.get(more - 14) {
+            Some(value) => number(*value),
+            None => Cell::text(if summary.min.is_nan() { String::new() } else { sparkline(&summary.shape.to_vec()) }),
+        },
+    }
 }
 
 /// The same report where tensors were grouped: its rows are groups.
@@ -183,38 +185,35 @@ impl Report for Stats {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = Vec::new();
-        let mut total = vec![Cell::text("total").tone(Tone::Strong)];
+        // One row a tensor or group, made when it is asked for, and the total.
+        let total = || Cell::text("total").tone(Tone::Strong);
         let table = if let Some(tensors) = &self.tensors {
             let mut head =
                 vec![Column::name("name"), Column::text("dtype"), Column::text("shape").optional(), Column::number("elements").optional()];
             head.extend(columns());
-            total.extend([Cell::empty(), Cell::empty(), Cell::count(self.total.elements)]);
-            Section::table("tensors", head).rows(tensors.iter().map(|tensor| {
-                let mut row = vec![
-                    Cell::text(tensor.name.clone()),
-                    Cell::text(tensor.dtype.to_string()),
-                    Cell::shape(&tensor.shape),
-                    Cell::count(tensor.summary.elements),
-                ];
-                row.extend(cells(&tensor.summary));
-                row
-            }))
+            Section::table("tensors", head).on_demand(tensors.len() + 1, move |row, column| match (column, tensors.get(row)) {
+                (0, tensor) => tensor.map_or_else(total, |tensor| Cell::text(&tensor.name)),
+                (1, tensor) => Cell::maybe(tensor, |tensor| Cell::text(tensor.dtype.to_string())),
+                (2, tensor) => Cell::maybe(tensor, |tensor| Cell::shape(&tensor.shape)),
+                (3, tensor) => Cell::count(tensor.map_or(&self.total, |tensor| &tensor.summary).elements),
+                (more, tensor) => cell(tensor.map_or(&self.total, |tensor| &tensor.summary), more - 4),
+            })
         } else {
             let mut head =
                 vec![Column::name("name").titled(self.by.unwrap_or("name")), Column::number("tensors"), Column::number("elements")];
             head.extend(columns());
             let groups = self.groups.as_deref().unwrap_or_default();
-            total.extend([Cell::count(groups.iter().map(|group| group.tensors).sum()), Cell::count(self.total.elements)]);
-            Section::table("groups", head).rows(groups.iter().map(|group| {
-                let mut row = vec![Cell::text(group.name.clone()), Cell::count(group.tensors), Cell::count(group.summary.elements)];
-                row.extend(cells(&group.summary));
-                row
-            }))
+            Section::table("groups", head).on_demand(groups.len() + 1, move |row, column| match (column, groups.get(row)) {
+                (0, group) => group.map_or_else(total, |group| Cell::text(&group.name)),
+                (1, Some(group)) => Cell::count(group.tensors),
+                (1, None) => Cell::count(groups.iter().map(|group| group.tensors).sum()),
+                (2, group) => Cell::count(group.map_or(&self.total, |group| &group.summary).elements),
+                (more, group) => cell(group.map_or(&self.total, |group| &group.summary), more - 3),
+            })
         };
-        total.extend(cells(&self.total));
         sections.push(match self.sample {
-            None => table.rows([total]),
-            Some(sample) => table.rows([total]).footer(format!(
+            None => table,
+            Some(sample) => table.footer(format!(
                 "a sample: at most {} elements of each tensor were looked at; extremes and counts are of those",
                 units::grouped(sample)
             )),

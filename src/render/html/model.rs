@@ -205,7 +205,7 @@ fn details(tensor: &TensorStats) -> String {
         0.0 => String::new(),
         error => format!(" (each within {}%)", units::general(error * 100.0, 2)),
     };
-    let chart = charts::histogram(&linear.counts, &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
+    let chart = charts::histogram(&linear.counts.to_vec(), &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
     format!(
         "<details><summary>{}</summary>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></details>",
         escape(&tensor.name),
@@ -244,7 +244,7 @@ fn values(tensors: &[TensorStats]) -> String {
             Cell::text(&tensor.dtype.to_string()),
             Cell::text(&tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")),
             Cell::number(Some(elements), |_| units::grouped(summary.elements)),
-            Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape) }),
+            Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape.to_vec()) }),
             Cell::number(Some(summary.min), general),
             Cell::number(Some(summary.max), general),
             Cell::number(Some(summary.mean), general),
