@@ -145,7 +145,9 @@ impl Config {
         self.evaluated.set(self.evaluated.get().saturating_add(text.len() as u64));
         if self.evaluated.get() > limits::EXPRESSION_BYTES {
             let most = limits::EXPRESSION_BYTES;
-            return Err(Error::limit(format!("expected an architecture table of at most {most} bytes of expressions to evaluate, found more")));
+            return Err(Error::limit(format!(
+                "expected an architecture table of at most {most} bytes of expressions to evaluate, found more"
+            )));
         }
         Ok(())
     }

@@ -12,6 +12,9 @@ pub const JSON_FILE_BYTES: u64 = 256 << 20;
 /// The longest GGUF metadata key, in bytes: the GGUF specification.
 pub const GGUF_KEY_BYTES: u64 = 65_535;
 
+/// The longest tensor name that tells where in a model the tensor belongs, in bytes: names in use have some hundred.
+pub const NAME_BYTES: usize = 4_096;
+
 /// The most dimensions of a GGUF tensor: `GGML_MAX_DIMS` in ggml.h.
 pub const GGUF_DIMS: u32 = 4;
 

@@ -119,7 +119,21 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_an_error() {
-        for given in ["u8:256", "bool:yes", "f32:", "u8[]:[1.5]", "u8[]:[\"1\"]", "string[]:[1]", "u8[]:7", "array:[]", "f32:1e39", "f32:-1e39", "f64:1e400", "f32[]:[1e39]", "f64[]:[1e400]"] {
+        for given in [
+            "u8:256",
+            "bool:yes",
+            "f32:",
+            "u8[]:[1.5]",
+            "u8[]:[\"1\"]",
+            "string[]:[1]",
+            "u8[]:7",
+            "array:[]",
+            "f32:1e39",
+            "f32:-1e39",
+            "f64:1e400",
+            "f32[]:[1e39]",
+            "f64[]:[1e400]",
+        ] {
             assert!(value(given, None).is_err(), "{given}");
         }
         assert!(value("7", None).unwrap_err().hint_text().is_some());

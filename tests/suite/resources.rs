@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::build::Gguf;
+use crate::build::{Gguf, safetensors};
 
 const WEIGH: &str = env!("CARGO_BIN_EXE_weigh");
 
@@ -89,7 +89,13 @@ fn errors_are_short_whatever_they_quote() {
     let path = |name: &str| folder.path().join(name);
     let long = "x".repeat(1 << 20);
     fs::write(path("line.toml"), format!("name = {long}")).unwrap();
-    fs::write(path("expression.toml"), format!("name = 'x'\nextends = 'llama'\nclasses = ['LlamaForCausalLM']\nlet.layers = '1'\n[[keys]]\ngguf = 'k'\nvalue = '{long} $'")).unwrap();
+    fs::write(
+        path("expression.toml"),
+        format!(
+            "name = 'x'\nextends = 'llama'\nclasses = ['LlamaForCausalLM']\nlet.layers = '1'\n[[keys]]\ngguf = 'k'\nvalue = '{long} $'"
+        ),
+    )
+    .unwrap();
     fs::write(path("extends.toml"), format!("extends = '{long}'")).unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llama-tiny");
     for table in ["line.toml", "expression.toml", "extends.toml"] {
@@ -108,4 +114,61 @@ fn errors_are_short_whatever_they_quote() {
     let out = within(4096, folder.path(), &["convert", ".", "m.gguf"]);
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(2) && error.contains("pre-tokenizer") && error.len() < 1500, "{} bytes: {error:.300}", error.len());
+}
+
+#[test]
+fn a_long_array_is_shown_in_full_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let gguf = Gguf::default();
+    let array = gguf.array(0, 16 << 20, &vec![200; 16 << 20]);
+    fs::write(folder.path().join("m.gguf"), gguf.key("x", 9, array).build()).unwrap();
+    // Values one by one took a gigabyte and more.
+    for (megabytes, more) in [(160, "json"), (400, "ndjson"), (600, "table"), (600, "csv"), (600, "markdown")] {
+        let run = format!("ulimit -v {}; \"$0\" meta m.gguf --full --format {more} | wc -c", megabytes << 10);
+        let out = Command::new("sh").args(["-c", &run, WEIGH]).current_dir(folder.path()).output().unwrap();
+        let bytes: u64 = String::from_utf8(out.stdout).unwrap().trim().parse().unwrap();
+        assert!(bytes > 64 << 20, "{more}: {bytes} bytes, {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
+fn many_tensors_are_measured_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    // 2.6 kB each, and as much for what is worth saying of each, were more than a gigabyte.
+    fs::write(folder.path().join("m.gguf"), tensors(250_000, |i| i.to_string())).unwrap();
+    let out = fits(700, folder.path(), &["stats", "m.gguf", "--threads", "1"]);
+    assert_eq!(out.stdout.iter().filter(|byte| **byte == b'\n').count(), 500_007);
+}
+
+#[test]
+fn more_shards_than_files_may_be_open_are_read() {
+    const SHARDS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let name = |i: usize| format!("model-{i:05}-of-{SHARDS:05}.safetensors");
+    for i in 1..=SHARDS {
+        let header = format!(r#"{{"t{i}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#);
+        fs::write(folder.path().join(name(i)), safetensors(&header, &[1])).unwrap();
+    }
+    let map: serde_json::Map<_, _> = (1..=SHARDS).map(|i| (format!("t{i}"), name(i).into())).collect();
+    fs::write(folder.path().join("model.safetensors.index.json"), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    let run = |limit: &str| {
+        let script = format!("ulimit {limit}; exec \"$0\" count . --json");
+        Command::new("sh").args(["-c", &script, WEIGH]).current_dir(folder.path()).output().unwrap()
+    };
+    assert!(run("-Sn 64").status.success());
+    let error = String::from_utf8(run("-n 64").stderr).unwrap();
+    assert!(error.contains("hint: the limit on open files is too low"), "{error}");
+}
+
+#[test]
+fn names_that_look_alike_keep_their_own_hashes() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = r#"{"a\nb":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a\\nb":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
+    fs::write(folder.path().join("m.safetensors"), safetensors(header, &[1, 2])).unwrap();
+    let run = |arguments: &[&str]| Command::new(WEIGH).args(arguments).current_dir(folder.path()).output().unwrap();
+    let manifest = String::from_utf8(run(&["hash", "m.safetensors"]).stdout).unwrap();
+    let names: Vec<&str> = manifest.lines().filter_map(|line| line.rsplit("  ").next()).collect();
+    assert_eq!(names, [r"m.safetensors:a\nb", r"m.safetensors:a\\nb", "m.safetensors"]);
+    fs::write(folder.path().join("manifest"), &manifest).unwrap();
+    assert!(run(&["hash", "m.safetensors", "--check", "manifest"]).status.success());
 }

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::{Options, Pair, SPAN, spans};
-use crate::base::threads::par;
 use crate::base::Result;
+use crate::base::threads::par;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
 use crate::model::{Class, DType};

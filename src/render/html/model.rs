@@ -205,7 +205,8 @@ fn details(tensor: &TensorStats) -> String {
         0.0 => String::new(),
         error => format!(" (each within {}%)", units::general(error * 100.0, 2)),
     };
-    let chart = charts::histogram(&linear.counts.to_vec(), &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
+    let chart =
+        charts::histogram(&linear.counts.to_vec(), &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
     format!(
         "<details><summary>{}</summary>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></details>",
         escape(&tensor.name),

@@ -113,7 +113,8 @@ fn rest(diff: &Diff) -> String {
             serde_json::Value::String(text) => text.chars().take(400).collect(),
             other => other.to_string().chars().take(400).collect(),
         };
-        let rows = diff.metadata.iter().take(ROWS).map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
+        let rows =
+            diff.metadata.iter().take(ROWS).map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
         let _ = write!(out, "<h2>Metadata</h2>{}", table("metadata", "Keys that differ.", &heads, rows));
         out.push_str(&left_out(diff.metadata.len(), ROWS, "keys"));
     }
