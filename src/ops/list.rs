@@ -93,5 +93,13 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
     }
     let tensors = picked.into_iter().take(selection.limit()).map(row).collect::<crate::Result<_>>()?;
     let packing = weights::packing(reader);
-    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, packing, tensors, files: model.shards.len(), of: model.tensors.len(), selected })
+    Ok(TensorList {
+        schema: "weigh.ls.v1",
+        format: model.format,
+        packing,
+        tensors,
+        files: model.shards.len(),
+        of: model.tensors.len(),
+        selected,
+    })
 }

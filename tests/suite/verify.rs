@@ -293,7 +293,8 @@ fn arch_config() {
     let (_folder, path) = gguf();
     // What a file without token embeddings lacks, llama.cpp does not ask for.
     patch(&path, "token_embd.weight", "token_embe.weight");
-    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
+    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, Editing { force: true, waiting: &mut |_| () })
+        .unwrap();
     assert_eq!(found(&path).0, ["arch-config"]);
 }
 

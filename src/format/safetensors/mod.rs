@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::base::Result;
 use crate::base::file::{self, Input};
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
-use crate::base::Result;
 use crate::base::mmap::Map;
 use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
 use crate::format::{Format, Reader, codes, open_file};

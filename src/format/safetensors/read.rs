@@ -310,9 +310,14 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
             last = last.max(end);
         }
         match broken {
-            None => {
-                tensors.push(TensorInfo { name, elem, shape, shard: 0, offset_bytes: data_start.saturating_add(begin), len_bytes: Some(end - begin) })
-            }
+            None => tensors.push(TensorInfo {
+                name,
+                elem,
+                shape,
+                shard: 0,
+                offset_bytes: data_start.saturating_add(begin),
+                len_bytes: Some(end - begin),
+            }),
             Some((code, error)) => {
                 let error = data_start.checked_add(begin).into_iter().fold(error, Error::at);
                 let error = error.in_tensor(&name).in_file(path);

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::arch::components::{self, Component};
 use crate::arch::table::Tables;
 use crate::arch::{self, Step, lora, to_gguf};
+use crate::base::threads::par;
 use crate::base::{Result, num, units};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
@@ -426,7 +427,7 @@ fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)
 fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    spans(pairs, alike).into_par_iter().try_for_each(|(number, start)| -> Result<()> {
+    par(spans(pairs, alike)).try_for_each(|(number, start)| -> Result<()> {
         let pair = &pairs[number];
         if differ[number].load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough
