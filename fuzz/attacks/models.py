@@ -44,7 +44,7 @@ def floats(*values):
 
 def header(entries, data=b""):
     """A safetensors file of a header as it is given: a dictionary, or text that may be no JSON."""
-    entries = entries if isinstance(entries, (str, bytes)) else json.dumps(entries)
+    entries = entries if isinstance(entries, (str, bytes)) else json.dumps(entries, ensure_ascii=False)
     entries = entries.encode() if isinstance(entries, str) else entries
     return struct.pack("<Q", len(entries)) + entries + data
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, text};
 use context::{Context, Failure, Outcome, Status};
 
 mod archs;
@@ -139,7 +139,9 @@ pub fn command() -> clap::Command {
 fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let text = error.render();
     if error.use_stderr() {
-        let _ = write!(err, "{text}");
+        // It quotes arguments, which may come from strangers as well.
+        let text: Vec<_> = text.to_string().split('\n').map(|line| text::escape(line).into_owned()).collect();
+        let _ = write!(err, "{}", text.join("\n"));
         ExitCode::from(2)
     } else {
         match write!(out, "{text}").and_then(|()| out.flush()) {

@@ -22,7 +22,7 @@ pub(super) struct Global {
     /// When to use colours; NO_COLOR turns them off as well
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
     color: ColorArg,
-    /// How many threads compute; as many as there are cores if not given
+    /// How many threads compute, 256 at most; as many as there are cores if not given
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// No progress and no warnings

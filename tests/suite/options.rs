@@ -31,10 +31,18 @@ fn limits_of_values_are_numbers() {
 }
 
 #[test]
+fn arguments_are_quoted_without_tricks() {
+    for argument in ["--\u{2066}a\u{2069}", "\u{1b}[2J\u{202e}", "--threads=\u{9b}31m"] {
+        let error = refused(&["ls", MODEL, argument]);
+        assert!(!error.chars().any(|c| (c.is_control() && c != '\n') || "\u{2066}\u{2069}\u{202e}".contains(c)), "{error:?}");
+    }
+}
+
+#[test]
 fn a_table_that_is_not_there_is_an_error_where_none_is_needed_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (gguf, out) = (path("m.gguf"), path("n.gguf"));
+    let (gguf, out, table) = (path("m.gguf"), path("n.gguf"), path("nothing.toml"));
     assert!(weigh(&["convert", MODEL, &gguf], Stdio::null()).status.success());
     for arguments in [["convert", &gguf, &out, "--type", "F16"], ["convert", MODEL, &out, "--keep-names", "--strict"]] {
         let error = refused(&[&arguments[..], &["--arch-table", &path("none.toml")]].concat());

@@ -1,0 +1,891 @@
+#!/usr/bin/env python3
+"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [ATTACK ...]
+
+Each attack is a function below. It makes its files in a folder of its own and yields, run by run, None or what was wrong. At the end there is
+a table: attack, runs, result. Exit status 1 where something was wrong. What a machine lacks (strace, root, a Python package) is skipped,
+and the table says so. --llama compares with gguf_init_from_file of llama.cpp's libggml-base.so.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import html.parser
+import itertools
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from models import *
+
+ATTACKS = {}
+ARGS = argparse.Namespace()
+AS_LIMIT = 12 << 30
+TIME = 120
+ARCH = ("general.architecture", STRING, "llama")
+
+
+class Skip(Exception):
+    """The machine lacks what an attack needs."""
+
+
+def attack(function):
+    ATTACKS[function.__name__] = function
+    return function
+
+
+def some(items, quick):
+    """All of them, or every n-th so that about `quick` are left."""
+    items = list(items)
+    return items[:: max(1, len(items) // quick)] if ARGS.quick else items
+
+
+def run(*arguments, cwd=None, prefix=(), limit=AS_LIMIT, timeout=TIME, **more):
+    """Runs weigh. The status is 'timeout' where it does not end."""
+    command = [*prefix, *(["prlimit", f"--as={limit}"] if limit and not prefix else []), ARGS.weigh, *map(str, arguments)]
+    try:
+        return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, **more)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, "timeout", b"", b"")
+
+
+def wrong(done, allowed=(0, 1, 2), what=""):
+    """What is wrong with how a run ended: a panic (101), a signal, a hang."""
+    said = done.stderr.decode(errors="replace")
+    if done.returncode not in allowed or "panicked" in said:
+        return f"{what or ' '.join(map(str, done.args))[-160:]}: status {done.returncode}: {said[:200]!r}"
+    return None
+
+
+def left_over(folder):
+    return [name for name in os.listdir(folder) if name.startswith(".weigh")]
+
+
+def digest(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def content(path):
+    """What a model is, as a reader sees it: its name, the hashes of its tensors. Recovers an interrupted edit where reading asks for that."""
+    for recover in (False, True):
+        if recover:
+            run("meta", path, "--recover")
+        hashes, name = run("hash", path, "--json"), run("meta", path, "get", "general.name")
+        if hashes.returncode == 0:
+            tensors = [(tensor["name"], tensor["hash"]) for tensor in json.loads(hashes.stdout)["tensors"]]
+            return tensors, name.stdout.decode().strip()
+    return f"does not open: {hashes.stderr.decode()[:200]}"
+
+
+# ---- system calls
+
+CALLS = ["openat", "read", "write", "pwrite64", "copy_file_range", "fsync", "fdatasync", "rename", "renameat2", "linkat", "unlink", "unlinkat", "ftruncate",
+         "flock", "statfs", "fstatfs", "chmod", "fchmod", "fchown", "mmap", "munmap", "clone3", "statx", "fstat", "getdents64", "close", "rt_sigaction", "futex"]
+
+
+def scenes(folder):
+    """Three runs that write: an edit that fits, one that does not, a conversion over an old set. (name, arguments, model, old, new)"""
+    tensors = [(f"t{i}", (64,), floats(*(float(i + j) for j in range(64)))) for i in range(4)]
+    for name, new in [("edit", "new"), ("longer edit", "n" * 4096)]:
+        model = folder / "m.gguf"
+        yield name, ["meta", model, "set", f"general.name=string:{new}", "--in-place"], model, \
+            gguf([ARCH, ("general.name", STRING, "old")], tensors), {"old", new}
+    source = folder / "in.gguf"
+    source.write_bytes(gguf([ARCH, ("general.name", STRING, "new")], tensors))
+    model = folder / "out.gguf"
+    yield "convert", ["convert", source, model, "--force"], model, gguf([ARCH, ("general.name", STRING, "old")], tensors), {"old", "new"}
+
+
+def injected(folder, inject, calls, ended):
+    """Every scene, with something injected at every call, until a run has fewer calls than that."""
+    if not shutil.which("strace"):
+        raise Skip("no strace")
+    log = folder / "log"
+    for name, arguments, model, old, names in scenes(folder):
+        model.write_bytes(old)
+        before, _ = content(model)
+        for call in calls:
+            for when in itertools.count(1):
+                model.write_bytes(old)
+                for left in left_over(folder):
+                    os.unlink(folder / left)
+                done = run(*arguments, prefix=["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={call}:{inject}:when={when}"])
+                if "(INJECTED)" not in log.read_text(errors="replace") and "+++ killed" not in log.read_text(errors="replace") \
+                        and "--- SIG" not in log.read_text(errors="replace"):
+                    break
+                what = f"{name}: {inject} at {call} {when}"
+                left, after = left_over(folder), content(model)
+                if isinstance(after, str) or after[0] != before or after[1] not in names:
+                    yield f"{what}: neither the old file nor the new one: {str(after)[:200]}"
+                elif ended(done) is not None:
+                    yield f"{what}: {ended(done)}"
+                elif left and "KILL" not in inject and not any("undo" in name for name in left):
+                    yield f"{what}: left {left}"
+                else:
+                    yield None
+                if when >= (3 if ARGS.quick else 400):
+                    break
+
+
+@attack
+def signals(folder):
+    """SIGKILL, TERM, INT and HUP at every system call of edits and of a conversion over an old file."""
+    for name in some(["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"], 2):
+        yield from injected(folder, f"signal={name}", some(CALLS, 10), lambda done: None)
+
+
+@attack
+def errors(folder):
+    """An error of every system call of the same. Whatever fails in the loader, before weigh runs, is not weigh's (127)."""
+    for error in some(["ENOSPC", "EIO", "EINTR", "EMFILE", "EACCES", "ENOMEM", "EAGAIN", "EXDEV", "ENOLCK"], 2):
+        calls = [call for call in CALLS if call not in ("rt_sigaction", "futex", "close", "munmap", "mmap", "read")]
+        yield from injected(folder, f"error={error}", some(calls, 8), lambda done: wrong(done, (0, 2, 127)))
+
+
+@attack
+def interrupted_edit(folder):
+    """SIGINT at many moments of an edit of a large header."""
+    model = folder / "m.gguf"
+    old = gguf([ARCH, ("general.name", STRING, "old"), ("x", ARRAY, (U8, bytes(30_000_000)))], [("t", (1,), floats(1.0))])
+    model.write_bytes(old)
+    before, _ = content(model)
+    for moment in some(range(24), 6):
+        model.write_bytes(old)
+        command = ["env", "--default-signal=INT", ARGS.weigh, "meta", str(model), "set", "general.name=string:new", "--in-place"]
+        edit = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment * 0.01)
+        edit.send_signal(signal.SIGINT)
+        edit.wait(TIME)
+        after = content(model)
+        yield None if after[0] == before and after[1] in ("old", "new") else f"after {moment * 10} ms: {after}"
+
+
+@attack
+def full_disks(folder):
+    """A disk that is too small or read-only, a limit on the size of files, a folder that may not be written."""
+    source = folder / "in.gguf"
+    source.write_bytes(gguf([ARCH], [("t", (100_000,), bytes(400_000))]))
+    for size in (1, 4096, 100_000, 399_000):
+        done = run("convert", source, folder / "out.gguf", prefix=["prlimit", f"--fsize={size}"])
+        left = sorted(os.listdir(folder))
+        yield wrong(done, (2,)) or (None if left == ["in.gguf"] else f"fsize {size}: left {left}")
+    if os.geteuid() != 0:
+        return
+    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k"):
+        mount = folder / "mount"
+        mount.mkdir(exist_ok=True)
+        script = f'mount -t tmpfs -o {options} none "$1" && "$0" convert "$2" "$1/out.gguf"; status=$?; ls -A "$1"; exit $status'
+        try:
+            done = subprocess.run(["unshare", "-m", "sh", "-c", script, ARGS.weigh, mount, source], capture_output=True, timeout=TIME)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            yield f"{options}: {error}"
+            continue
+        yield wrong(done, (2,)) or (f"{options}: left {done.stdout!r}" if done.stdout else None)
+
+
+# ---- files that change, runs beside each other
+
+def meanwhile(work, change):
+    """Runs `change` again and again while `work` runs."""
+    stop = threading.Event()
+
+    def loop():
+        while not stop.is_set():
+            change()
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        return work()
+    finally:
+        stop.set()
+        thread.join()
+
+
+@attack
+def inputs_change(folder):
+    """Inputs are truncated, grown, replaced, removed or scribbled on while they are read."""
+    model, rounds = folder / "m.gguf", 2 if ARGS.quick else 8
+    body = os.urandom(4 << 20)
+    good = gguf([ARCH], [(f"t{i}", (1 << 18,), body[i << 20:(i + 1) << 20]) for i in range(4)])
+
+    def replace():
+        (folder / "other").write_bytes(good[::-1])
+        os.replace(folder / "other", model)
+
+    def scribble():
+        with open(model, "r+b") as file:
+            file.seek(random.randrange(len(good)))
+            file.write(os.urandom(4096))
+    changes = {
+        "truncated": lambda: (os.truncate(model, random.randrange(len(good))), time.sleep(0.01), model.write_bytes(good)),
+        "grown": lambda: open(model, "ab").write(bytes(4096)), "replaced": replace, "scribbled": scribble,
+        "removed": lambda: (model.unlink(missing_ok=True), time.sleep(0.005), model.write_bytes(good)),
+    }
+    commands = [["stats"], ["hash"], ["verify", "--data"], ["diff", model], ["report", "-o", folder / "page", "--force"], ["convert", "--type", "Q8_0", "--force"]]
+    for (name, change), command, _ in itertools.product(changes.items(), commands, range(rounds)):
+        model.write_bytes(good)
+        more = [folder / "out.gguf"] if command[0] == "convert" else []
+        done = meanwhile(lambda: run(command[0], model, *more, *command[1:]), change)
+        left = left_over(folder)
+        yield wrong(done, what=f"{name}, {command[0]}") or (f"{name}, {command[0]}: left {left}" if left else None)
+        for path in left:
+            os.unlink(folder / path)
+
+
+@attack
+def headers_flip(folder):
+    """Bytes of a header change while it is parsed."""
+    name = "é" * 200
+    files = {"m.safetensors": safetensors([(f"{name}{i}", (1,), floats(1.0)) for i in range(2000)], {"a": name}),
+             "m.gguf": gguf([ARCH, ("k", STRING, name)], [(f"{name}{i}"[:60], (1,), floats(1.0)) for i in range(2000)])}
+    for (file, good), command in itertools.product(files.items(), (["ls"], ["ls", "--json"], ["hash"], ["verify"])):
+        path = folder / file
+        path.write_bytes(good)
+        places = [i for i in range(min(len(good), 400_000)) if good[i] == 0xC3]
+        with open(path, "r+b") as target:
+            def flip():
+                at = random.choice(places)
+                for value in (b"\xf4", b"\xc3", b"\xff", b"\xc3"):
+                    os.pwrite(target.fileno(), value, at)
+            for _ in range(5 if ARGS.quick else 100):
+                done = meanwhile(lambda: run(command[0], path, *command[1:]), flip)
+                try:
+                    done.stdout.decode()
+                    yield wrong(done, what=f"{file}, {command}")
+                except UnicodeDecodeError:
+                    yield f"{file}, {command}: output that is not UTF-8"
+
+
+def beside(*commands):
+    runs = [subprocess.Popen([ARGS.weigh, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
+    return [(run.communicate(timeout=TIME)[1], run.returncode)[1] for run in runs]
+
+
+@attack
+def edits_beside_each_other(folder):
+    """Two edits of one file at once: both arrive, and no tensor changes."""
+    model = folder / "m.gguf"
+    tensors = [(f"t{i}", (256,), os.urandom(1024)) for i in range(40)]
+    for number in range(20 if ARGS.quick else 250):
+        model.write_bytes(gguf([ARCH, ("a", STRING, "-"), ("b", STRING, "-")], tensors))
+        before, _ = content(model)
+        long = "x" * (5000 if number % 2 else 1)  # one that does not fit becomes a new file
+        statuses = beside(["meta", model, "set", "a=string:1", "--in-place"], ["meta", model, "set", f"b=string:{long}", "--in-place"])
+        after = content(model)
+        values = [run("meta", model, "get", key, "--full").stdout.decode().strip() for key in "ab"]
+        arrived = [values[0] == "1", values[1] == long]
+        lost = [status == 0 and not there for status, there in zip(statuses, arrived)]
+        if after[0] != before or any(lost) or any(status not in (0, 2) for status in statuses):
+            yield f"round {number}: statuses {statuses}, arrived {arrived}, tensors {'equal' if after[0] == before else 'CHANGED'}"
+        else:
+            yield None
+
+
+@attack
+def conversions_into_one_set(folder):
+    """Two conversions into one folder at once, with and without --force: one set, never a mixture."""
+    for force, number in itertools.product(([], ["--force"]), range(5 if ARGS.quick else 40)):
+        for side in ("1", "2"):
+            tensors = [(f"t{i}", (64,), floats(*[float(side)] * 64)) for i in range(12)]
+            (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, side)], tensors))
+        out = folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        commands = [["convert", folder / f"{side}.gguf", out, "--keep-names", "--shard-size", "1KB", *force] for side in ("1", "2")]
+        statuses = beside(*commands)
+        what, verdict = f"force {bool(force)}, {number}: {statuses}", run("verify", out)
+        values = {row["min"] for row in json.loads(run("stats", out, "--json").stdout or b'{"tensors": []}')["tensors"]}
+        if verdict.returncode != 0 or len(values) != 1 or (not force and sorted(statuses) != [0, 2]):
+            yield f"{what}: values {values}, verify {verdict.returncode}"
+        else:
+            yield f"{what}: left {left_over(out)}" if left_over(out) else None
+
+
+@attack
+def output_is_an_input(folder):
+    """The output is an input: by its name, a link, a hard link, a folder's link, a bind mount; or would remove one."""
+    def fresh():
+        shutil.rmtree(folder / "x", ignore_errors=True)
+        inside = llama_folder(folder / "x" / "in")
+        (folder / "x/other").mkdir()
+        run("convert", inside, folder / "x/set/", "--shard-size", "2KB")
+        os.link(inside / "model.safetensors", folder / "x/hard.safetensors")
+        os.symlink(inside / "model.safetensors", folder / "x/soft.safetensors")
+        os.symlink(inside, folder / "x/link")
+        for name in ("model_backup.safetensors", "model-lora.safetensors", "model.fp16.safetensors"):
+            (folder / "x/other" / name).write_bytes(b"precious")
+        return {path: digest(path) for path in (folder / "x").rglob("*.safetensors*") if "other/model.safe" not in str(path)}
+
+    inside = folder / "x/in"
+    cases = [(inside, inside), (inside, inside / "model.safetensors"), (inside, folder / "x/hard.safetensors"), (inside, folder / "x/soft.safetensors"),
+             (inside, folder / "x/link"), (inside, folder / "x/link/model.safetensors"), (folder / "x/set", folder / "x/set"),
+             (folder / "x/set", folder / "x/set/model-00001-of-00004.safetensors"), (folder / "x/set/model.safetensors.index.json", folder / "x/set"),
+             (inside / "model.safetensors", folder / "x/other")]
+    for (source, out), more in itertools.product(cases, (["--force"], ["--force", "--shard-size", "2KB"], ["--force", "--type", "F16"])):
+        before = fresh()
+        done = run("convert", source, out, *more)
+        changed = [str(path) for path, old in before.items() if not path.exists() or digest(path) != old]
+        yield wrong(done, (0, 2)) or (f"{source} -> {out} {more}: changed {changed}" if changed else None)
+    if os.geteuid() == 0:
+        before = fresh()
+        mount = folder / "x/mount"
+        mount.mkdir()
+        for name in ("config.json", "tokenizer.json"):  # the weights alone: nothing else is there to be refused
+            (folder / "x/set" / name).unlink()
+        script = 'mount --bind "$1" "$2" && exec "$0" convert "$1" "$2" --force --type F16'
+        subprocess.run(["unshare", "-m", "sh", "-c", script, ARGS.weigh, folder / "x/set", mount], capture_output=True, timeout=TIME)
+        changed = [str(path) for path, old in before.items() if not path.exists() or digest(path) != old]
+        yield f"bind mount: changed {changed}" if changed else None
+
+
+# ---- what is no file, and paths
+
+@attack
+def no_files(folder):
+    """FIFOs, devices, /proc, folders and circles of links in the place of every file."""
+    os.mkfifo(folder / "fifo")
+    os.symlink("circle", folder / "circle")
+    model = folder / "m.gguf"
+    model.write_bytes(gguf([ARCH], [("t", (1,), floats(1.0))]))
+    for odd in (folder / "fifo", "/dev/zero", "/dev/null", "/proc/self/mem", "/proc/self/maps", "/sys", folder, folder / "circle", "/dev/full", "/nonexistent"):
+        uses = [["info", odd], ["ls", odd], ["hash", odd], ["diff", model, odd], ["convert", odd, folder / "o.gguf"], ["hash", model, "--check", odd],
+                ["verify", model, "--manifest", odd], ["convert", model, folder / "o.gguf", "--imatrix", odd], ["convert", model, folder / "o.gguf", "--arch-table", odd],
+                ["meta", model, "set", f"a=@{odd}", "--dry-run"]]
+        uses += [["convert", model, odd], ["report", model, "-o", odd]] if odd not in (folder, "/nonexistent") else []
+        for use in uses:
+            yield wrong(run(*use, timeout=20), (0, 1, 2, 4, 5))
+            (folder / "o.gguf").unlink(missing_ok=True)
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json", "generation_config.json"):
+            inside = folder / "in"
+            shutil.rmtree(inside, ignore_errors=True)
+            llama_folder(inside)
+            (inside / name).unlink(missing_ok=True)
+            os.symlink(odd, inside / name)
+            yield wrong(run("convert", inside, folder / "o.gguf", "--force", timeout=20))
+
+
+@attack
+def paths_that_lead_out(folder):
+    """Names of shards, splits and modules that lead out of the folder."""
+    secret = folder / "secret.safetensors"
+    secret.write_bytes(safetensors([("t", (1,), floats(7.0))]))
+    inside = folder / "in"
+    inside.mkdir()
+    os.symlink(secret, inside / "link.safetensors")
+    names = ["../secret.safetensors", str(secret), "./../secret.safetensors", "a/../../secret.safetensors", "..\\secret.safetensors", "link.safetensors", "..", ".", "", "/",
+             "a/../../../../../../etc/passwd", "/etc/passwd", "/dev/zero", "/proc/self/environ", "~/.netrc", "file:///etc/passwd", "http://localhost/x", "\x00", "a\x00b",
+             "%2e%2e/secret.safetensors", "．．/secret.safetensors", "....//secret.safetensors", "C:\\x", "\\\\host\\share"]
+    for name, command in itertools.product(names, ("ls", "verify", "hash", "show")):
+        (inside / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": name}}))
+        done = run(command, inside, *(["t"] if command == "show" else []))
+        opened = done.returncode == 0 and name != "link.safetensors"
+        yield wrong(done) or (f"{command} opened {name!r}" if opened or b"root:x:" in done.stdout + done.stderr else None)
+
+
+@attack
+def crowded_folders(folder):
+    """Folders of very many files, indexes of very many names, sparse files of terabytes."""
+    count = 5_000 if ARGS.quick else 100_000
+    crowd = llama_folder(folder / "crowd")
+    for i in range(count):
+        (crowd / f"f{i}.txt").touch()
+    many = folder / "many"
+    many.mkdir()
+    for i in range(count // 50):
+        (many / f"m{i}.gguf").write_bytes(gguf([ARCH], [("t", (1,), floats(1.0))]))
+    index = folder / "index"
+    index.mkdir()
+    names = {f"tensor.{'x' * 200}.{i}": f"model-{i % 9999 + 1:05}-of-09999.safetensors" for i in range(count * 5)}
+    (index / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    for place, command in itertools.product((crowd, many, index), ("info", "ls", "count", "verify", "hash")):
+        yield wrong(run(command, place))
+    for size in (1 << 40, (1 << 43) - 1):
+        for good in (gguf([ARCH], [("t", (1,), floats(1.0))]), safetensors([("t", (1,), floats(1.0))]), b"GGUF" + bytes(20), b"\xff" * 8):
+            sparse = folder / "sparse"
+            sparse.write_bytes(good)
+            try:
+                os.truncate(sparse, size)
+            except OSError:
+                continue  # the file system has no such files
+            for command in ("info", "ls", "verify"):
+                yield wrong(run(command, sparse, limit=None))
+    (folder / "sparse").unlink(missing_ok=True)
+
+
+# ---- bombs
+
+COMMANDS = [["info"], ["ls"], ["ls", "--tree"], ["count"], ["meta"], ["meta", "--full"], ["verify"], ["verify", "--data"], ["hash"], ["stats"], ["report"], ["ls", "--json"],
+            ["stats", "--json"], ["meta", "--full", "--json"], ["stats", "--by", "layer"]]
+
+
+def bombs(folder, files, commands=None):
+    """Every command over every file, in 12 GB of addresses. The output goes nowhere."""
+    for name, make in files.items():
+        path = folder / name
+        path.write_bytes(make())
+        for command in commands or COMMANDS:
+            arguments = ["prlimit", f"--as={AS_LIMIT}", ARGS.weigh, command[0], str(path), *command[1:]]
+            try:
+                done = subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=TIME)
+                yield wrong(done, what=f"{command} {name}")
+            except subprocess.TimeoutExpired:
+                yield f"{command} {name}: not done in {TIME} s"
+        path.unlink()
+
+
+@attack
+def many_and_long_names(folder):
+    """A million tensors or keys, names of 50 MB, names of a thousand parts, many experts and layers."""
+    n = 20_000 if ARGS.quick else 1_000_000
+    long = 2_000_000 if ARGS.quick else 50_000_000
+    one = floats(1.0)
+    yield from bombs(folder, {
+        "tensors.gguf": lambda: gguf([ARCH], [(f"t{i}", (1,), one) for i in range(n)]),
+        "tensors.safetensors": lambda: safetensors([(f"t{i}", (1,), one) for i in range(n)]),
+        "keys.gguf": lambda: gguf([ARCH] + [(f"k{i}", U8, 1) for i in range(n)], [("t", (1,), one)]),
+        "metadata.safetensors": lambda: safetensors([("t", (1,), one)], {f"k{i}": "v" for i in range(n // 2)}),
+        "dots.safetensors": lambda: safetensors([("a." * (long // 2), (1,), one)]),
+        "layers.safetensors": lambda: safetensors([("layers.0." * (long // 9), (1,), one)]),
+        "digits.safetensors": lambda: safetensors([("blk." + "9" * long, (1,), one)]),
+        "escapes.safetensors": lambda: safetensors([("\u202e" * (long // 6), (1,), one)]),
+        "name.gguf": lambda: gguf([ARCH], [("a." * (long // 2), (1,), one)]),
+        "parts.gguf": lambda: gguf([ARCH], [("a." * 1000 + str(i), (1,), one) for i in range(n // 200)]),
+        "experts.safetensors": lambda: safetensors([(f"model.layers.0.mlp.experts.{i}.w1.weight", (1,), one) for i in range(n * 3 // 10)]),
+        "blocks.gguf": lambda: gguf([ARCH], [(f"blk.{i}.k{i}.weight", (1,), one) for i in range(n // 20)]),
+    })
+
+
+@attack
+def arrays(folder):
+    """Arrays of 50 million bytes, of millions of lists and of empty strings."""
+    n = 10 if ARGS.quick else 1
+    lists = lambda count: struct.pack("<IQ", ARRAY, count) + struct.pack("<IQ", U8, 0) * count
+    raw = lambda body: gguf([ARCH, ("x", U8, 1)], [("t", (1,), floats(1.0))]).replace(text("x") + struct.pack("<IB", U8, 1), text("x") + struct.pack("<I", ARRAY) + body, 1)
+    yield from bombs(folder, {
+        "bytes.gguf": lambda: gguf([ARCH, ("x", ARRAY, (U8, bytes(50_000_000 // n)))], [("t", (1,), floats(1.0))]),
+        "lists.gguf": lambda: raw(lists(4_000_000 // n)),
+        "strings.gguf": lambda: raw(struct.pack("<IQ", STRING, 6_000_000 // n) + bytes(8 * (6_000_000 // n))),
+        "tokens.gguf": lambda: gguf([ARCH, ("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.tokens", ARRAY, (STRING, ["x"] * (2_000_000 // n)))]),
+    }, [["info"], ["meta"], ["meta", "--full"], ["meta", "--full", "--json"], ["meta", "--full", "--format", "csv"], ["meta", "--full", "--format", "markdown"],
+        ["meta", "--full", "--format", "ndjson"], ["verify"], ["count"], ["report"]])
+
+
+VALUES = [None, True, False, 0, 1, -1, 2, 3, 0.5, -0.5, 1e308, -1e308, 1e-308, 2**31, 2**32, 2**53, 2**63, 2**64, -(2**63), "", "x", "llama", "\x00", "a" * 100_000, "../../x",
+          "\u202e\x1b[2J", [], [0], [None], [[]], ["x"] * 1000, list(range(1000)), {}, {"rope_type": "yarn"}, {"a": {"b": {}}}, {"type": "linear", "factor": -1}, "NaN", "1e400"]
+
+
+@attack
+def configurations(folder):
+    """Every key of the configurations with values of every kind."""
+    keys = [*LLAMA, "rope_scaling", "rope_parameters", "head_dim", "quantization_config", "text_config", "sliding_window", "layer_types", "num_experts", "tie_weights", "vocab_files"]
+    files = [("config.json", keys), ("generation_config.json", ["bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens"]),
+             ("tokenizer_config.json", ["bos_token", "eos_token", "chat_template", "added_tokens_decoder", "tokenizer_class", "add_bos_token"]),
+             ("adapter_config.json", ["r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora", "base_model_name_or_path"])]
+    inside = llama_folder(folder / "in")
+    for (file, keys), number in itertools.product(files, range(len(VALUES))):
+        for key in some(keys, 3):
+            base = LLAMA if file == "config.json" else {}
+            (inside / file).write_text(json.dumps({**base, key: VALUES[number]}))
+            for command in (["convert", inside, folder / "o.gguf", "--dry-run"], ["info", inside], ["verify", inside]):
+                yield wrong(run(*command), what=f"{command[0]}, {file}: {key} = {VALUES[number]!r:.60}")
+        if file != "config.json":
+            (inside / file).unlink()
+
+
+@attack
+def tokenizers(folder):
+    """Vocabularies, merges, templates, pre-tokenizers and SentencePiece files that are large, deep or broken."""
+    n = 20_000 if ARGS.quick else 300_000
+    base = lambda **model: {**TOKENIZER, "model": {**TOKENIZER["model"], **model}}
+    deep = {"type": "Sequence", "pretokenizers": []}
+    for _ in range(100):
+        deep = {"type": "Sequence", "pretokenizers": [deep]}
+    cases = {
+        "vocab": base(vocab={f"t{i}": i for i in range(n)}), "ids": base(vocab={"a": 2**40, "b": -1, "c": 1.5}), "same ids": base(vocab={f"t{i}": 0 for i in range(n)}),
+        "merges": base(merges=["a b"] * n), "long merge": base(merges=["a" * 5_000_000]), "odd merges": base(merges=[["a"], [], "a", 1, None]),
+        "added": {**TOKENIZER, "added_tokens": [{"id": i, "content": f"<{i}>", "special": True} for i in range(n)]},
+        "far id": {**TOKENIZER, "added_tokens": [{"id": 2**62, "content": "x"}]}, "deep": {**TOKENIZER, "pre_tokenizer": deep},
+        "expression": {**TOKENIZER, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(" * 100_000}, "behavior": "Isolated"}},
+        "normalizer": {**TOKENIZER, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "A" * 1_000_000}}, "type": base(type="Unigram", vocab=[["a", 1e400 if False else 1.0]] * n),
+        "word piece": base(type="WordPiece", vocab={f"t{i}": i for i in range(n)}), "list": [], "null": None,
+    }
+    inside = folder / "in"
+    for name, tokenizer in cases.items():
+        llama_folder(inside, tokenizer=tokenizer)
+        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=name)
+        yield wrong(run("info", inside), what=name)
+    for count in (n, 2 * n):
+        llama_folder(inside)
+        (inside / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": f"n{i}", "template": "x"} for i in range(count)]}))
+        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=f"{count} templates")
+    (inside / "tokenizer_config.json").unlink()
+    (inside / "tokenizer.json").unlink()
+    pieces = b"".join(b"\x0a" + bytes([len(token) + 2]) + b"\x0a" + bytes([len(token)]) + token for token in (b"%d" % i for i in range(n)))
+    for body in (b"", pieces, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b" * n, os.urandom(n), pieces[:-1], b"\x0a\x80" * n):
+        (inside / "tokenizer.model").write_bytes(body)
+        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=f"tokenizer.model of {len(body)} bytes")
+
+
+@attack
+def architecture_tables(folder):
+    """Tables with short names that lead to each other, deep expressions, very many rows, and lines of megabytes."""
+    n = 10_000 if ARGS.quick else 200_000
+    head = "name = 'x'\nextends = 'llama'\ngguf = 'llama'\nclasses = ['LlamaForCausalLM']\n"
+    names = "abcdefghijklmnop"
+    lets = lambda text: f"{head}let = {{ {text} }}\n"
+    cases = {
+        "itself": lets("layers = 'layers'"), "itself often": lets("layers = '%s'" % "+".join(["layers"] * 10)),
+        "chain": lets(", ".join(f"{a} = '{'+'.join([b] * 10)}'" for a, b in zip(names, names[1:])) + ", layers = 'a'"),
+        "circle": lets("layers = 'b+b+b+b', b = 'layers+layers+layers'"), "zero": lets("layers = '1 // 0'"), "large": lets("layers = '9e15 * 9e15'"),
+        "parentheses": lets(f"layers = '{'(' * 1000}1{')' * 1000}'"), "long": lets("layers = '%s'" % "+".join(["1"] * n)), "negative": lets("layers = '0 - 1'"),
+        "infinite": lets("layers = inf"), "keys": head + "".join(f"[[keys]]\ngguf = 'k{i}'\nhf = 'k{i}'\n" for i in range(n)),
+        "tensors": head + "".join(f"[[tensors]]\nhf = 't{i}'\ngguf = 't{i}'\noptional = true\n" for i in range(n)),
+        "derived": head + "[derived]\n" + "".join(f"d{i} = 'layers'\n" for i in range(n)), "drop": head + "drop = [%s]\n" % ", ".join(["'*a*b*c*'"] * (n // 20)),
+        "replace": head + "replace = [%s]\n" % ", ".join(["['a', 'aa']"] * 60), "line": "x = " + "y" * 1_000_000, "extends": f"extends = '{'x' * 1_000_000}'",
+        "nested": "x = " + "[" * 100_000, "not text": b"\xff\xfe", "tables": "[a" + ".a" * 100_000 + "]",
+    }
+    inside = llama_folder(folder / "in")
+    for name, table in cases.items():
+        (folder / "t.toml").write_bytes(table if isinstance(table, bytes) else table.encode())
+        for command in (["convert", inside, folder / "o.gguf", "--force"], ["verify", inside]):
+            done = run(*command, "--arch-table", folder / "t.toml", timeout=60)
+            long = f"{name}: {len(done.stderr)} bytes of error" if len(done.stderr) > 4000 else None
+            yield wrong(done, what=f"{command[0]}, {name}") or long
+
+
+@attack
+def other_files(folder):
+    """Importance matrices, manifests and LoRA adapters that are broken, large or made to mislead."""
+    model = folder / "m.gguf"
+    model.write_bytes(gguf([ARCH], [("t", (8, 32), floats(*([0.5] * 256)))]))
+    pack = lambda name, calls, values: struct.pack("<i", len(name)) + name + struct.pack("<ii", calls, len(values)) + floats(*values)
+    entries = [b"", bytes(4), struct.pack("<i", -1), struct.pack("<i", 2**31 - 1), struct.pack("<i", 1) + pack(b"t", 1, [1.0] * 32), struct.pack("<i", 1) + pack(b"t", 0, [1.0] * 32),
+               struct.pack("<i", 1) + pack(b"t", 1, [float("nan")] * 32), struct.pack("<i", 1) + pack(b"t", 1, [-1.0] * 32), struct.pack("<i", 1) + pack(b"t", 1, [1.0]),
+               struct.pack("<i", 2) + pack(b"t", 1, [1.0] * 32) * 2, struct.pack("<i", 1) + struct.pack("<i", 2**31 - 1) + b"t", struct.pack("<ii", 1, -5), os.urandom(100_000),
+               gguf([("general.type", STRING, "imatrix")], [("t.in_sum2", (1, 32), floats(*[1.0] * 32)), ("t.counts", (1,), floats(0.0))]),
+               gguf([("general.type", STRING, "imatrix"), ("imatrix.chunk_size", U32, 0)], [("t.in_sum2", (1, 31), floats(*[1.0] * 31))])]
+    for i, body in enumerate(entries):
+        (folder / "imatrix").write_bytes(body)
+        yield wrong(run("convert", model, folder / "o.gguf", "--type", "Q4_K", "--imatrix", folder / "imatrix", "--force"), what=f"imatrix {i}")
+    n = 20_000 if ARGS.quick else 1_000_000
+    lines = ["", "\x00", "sha256", "sha256 x", "sha256  00  m.gguf", "sha256 " + "0" * 5_000_000 + " m.gguf", "sha256  00  m.gguf:t\n" * n, "sha256  00  " + "/" * 1_000_000, "uuid 1 2 " * 1000,
+             "".join(f"xxh64  {i:016x}  m.gguf:{i}\n" for i in range(n)), "sha256\u2028 00 m.gguf", "\r" * 100_000]
+    for i, body in enumerate(lines):
+        (folder / "manifest").write_text(body)
+        for command in (["hash", model, "--check"], ["verify", model, "--manifest"]):
+            yield wrong(run(*command, folder / "manifest"), (0, 1, 2, 3, 4, 5), f"manifest {i}")
+    base, adapter = llama_folder(folder / "base"), folder / "adapter"
+    adapter.mkdir()
+    at = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    tensor = lambda name, rows, columns, value=0.5: (name, (rows, columns), floats(*[value] * (rows * columns)))
+    shapes = [[tensor(f"{at}A.weight", 2, 8), tensor(f"{at}B.weight", 8, 2)], [tensor(f"{at}A.weight", 2, 8)], [tensor(f"{at}A.weight", 2, 7), tensor(f"{at}B.weight", 8, 2)],
+              [tensor(f"{at}A.weight", 2, 8), tensor(f"{at}B.weight", 8, 3)], [tensor(f"{at}A.weight", 0, 8), tensor(f"{at}B.weight", 8, 0)],
+              [tensor(f"{at}A.weight", 2, 8, 3e38), tensor(f"{at}B.weight", 8, 2, 3e38)], [tensor(f"{at}A.weight", 2, 8, float("nan")), tensor(f"{at}B.weight", 8, 2)],
+              [tensor("x.lora_A.weight", 2, 8), tensor("x.lora_B.weight", 8, 2)], []]
+    for tensors, config in itertools.product(shapes, ({"r": 2, "lora_alpha": 4}, {}, {"r": 0}, {"r": -1}, {"r": 2**40, "lora_alpha": 1e308}, {"r": 2, "alpha_pattern": {"[": 1}})):
+        (adapter / "adapter_model.safetensors").write_bytes(safetensors(tensors))
+        (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+        yield wrong(run("convert", base, adapter, folder / "merged.safetensors", "--force"), what=f"adapter {config}")
+        yield wrong(run("info", adapter), what=f"adapter {config}")
+
+
+@attack
+def options(folder):
+    """Options with values that make no sense."""
+    model = folder / "m.gguf"
+    model.write_bytes(gguf([ARCH], [("t", (4, 4), floats(*range(16)))]))
+    numbers = ["0", "-1", "-0", "1", "999999999999999999999999", "1e400", "nan", "inf", "", " ", "x", "0x10", "1.5", "+1", "\u0661", "9" * 10_000]
+    uses = [["ls", "--limit"], ["stats", "--threshold"], ["stats", "--outlier"], ["stats", "--threads"], ["convert", folder / "o.gguf", "--force", "--shard-size"], ["diff", model, "--tolerance"]]
+    globs = ["*", "[", "{", "{a,b", "**", "[!", "\\", "?" * 10_000, "{" * 1000, "*a" * 500, "[a-z" * 100, "{a,{b,{c}}}", "\x1b", "é*"]
+    slices = ["0", "-1", ":", "::", "::0", "::-1", "1:0", "99", "0,0,0", "...", "9" * 50, "-9:9", ":" * 1000, "0:1:2:3", "", "a", "0,,0", "0:18446744073709551616"]
+    metadata = ["", "=", "a", "a=", "a=u8:256", "a=u8:-1", "a=f32:1e39", "a=f64:1e400", "a=bool:2", "a=u8[]:[1,2", "a=string[]:[1]", "a=@/nonexistent", "=u8:1", "a=u8[]:" + "[" * 500, "a=array:1", "general.alignment=u32:3",
+                "general.alignment=u32:0", "general.alignment=string:x"]
+    runs = [[*use[:1], model, *use[1:], number] for use in uses for number in numbers]
+    runs += [[command, model, f"{option}={glob}"] for command in ("ls", "stats") for option in ("--filter", "--exclude") for glob in globs]
+    runs += [["show", model, "t", f"--slice={text}"] for text in slices] + [["meta", model, "set", text, "--dry-run"] for text in metadata if "\x00" not in text]
+    for arguments in runs:
+        yield wrong(run(*arguments, timeout=60))
+    for columns in numbers:
+        yield wrong(run("ls", model, env={**os.environ, "COLUMNS": columns}), what=f"COLUMNS={columns}")
+
+
+# ---- text
+
+PAYLOADS = ["\x1b[2J\x1b[31mred", "\x1b]0;title\x07", "\x9b31m", "\u202eright", "\u2066a\u2069", "\u200bzero", "a\nb", "a\r\nok: sound", "\x00nul", "\x7f", "\x08\x08", "a\u2028b", "a\u2029b", "\ufeff", "\u3164",
+            "\u115f", "\u034f", "\ufe0f", "\U000e0100", "\U000e0041", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"><svg onload=alert(1)>", "javascript:alert(1)", "=1+1", "+1", "-1", "@SUM(1)",
+            "=cmd|'/C calc'!A0", "|a|b|", "`x`", "[x](http://x)", "![x](http://x)", "*b* _i_ ~s~", "# h", "--force", "-rf", "../../etc/passwd", "/etc/passwd", "$(touch x)", "`touch x`", "%s%n", "a,b\"c", "'", "\\",
+            "é模🙂", "a" * 300, "&lt;"]
+FORMATS = ["table", "json", "ndjson", "csv", "markdown"]
+LOOK = [["info"], ["ls"], ["ls", "--tree"], ["count"], ["meta"], ["meta", "--full"], ["verify"], ["hash"], ["stats"], ["stats", "--by", "layer"]]
+
+
+def is_raw(c):
+    """Whether a terminal or a reader could be deceived by a character."""
+    return (ord(c) < 32 and c not in "\n\r\t") or 0x7F <= ord(c) <= 0x9F or c in "\xad\u034f\u061c\u115f\u1160\u3164\uffa0\ufeff" or "\u200b" <= c <= "\u200f" \
+        or "\u2028" <= c <= "\u202e" or "\u2060" <= c <= "\u206f" or "\ufe00" <= c <= "\ufe0f" or 0xE0000 <= ord(c) <= 0xE01EF
+
+
+def pairs_once(pairs):
+    assert len({key for key, _ in pairs}) == len(pairs), "a key twice"
+    return dict(pairs)
+
+
+def no_constant(name):
+    raise ValueError(name)
+
+
+def unsafe(out, form):
+    """What is wrong with an output; none at all is an error's."""
+    try:
+        shown = out.decode()
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    if form in ("json", "ndjson") and shown:
+        try:
+            for document in [shown] if form == "json" else shown.split("\n")[:-1]:
+                json.loads(document, object_pairs_hook=pairs_once, parse_constant=no_constant)
+        except (ValueError, AssertionError) as error:
+            return f"not strict JSON: {error}"
+        return next((f"raw {c!r}" for c in shown if (ord(c) < 32 and c != "\n") or 0x7F <= ord(c) <= 0x9F), None)
+    return next((f"raw {c!r}" for c in shown if is_raw(c)), None) or ("a raw tag" if form == "markdown" and "<script" in shown.replace("\\<", "") else None)
+
+
+@attack
+def hostile_text(folder):
+    """Hostile text in every place of a file, on every command, in every format."""
+    for number, payload in enumerate(some(PAYLOADS, 12)):
+        one, name = floats(1.0), payload[:60]
+        files = {
+            "tensor.gguf": gguf([ARCH], [(name, (1,), one)]), "key.gguf": gguf([ARCH, (payload, STRING, "v")], [("t", (1,), one)]),
+            "value.gguf": gguf([ARCH, ("general.name", STRING, payload), ("general.license", STRING, payload), ("a", ARRAY, (STRING, [payload] * 3))], [("t", (1,), one)]),
+            "architecture.gguf": gguf([("general.architecture", STRING, payload)], [("t", (1,), one)]),
+            "token.gguf": gguf([ARCH, ("tokenizer.ggml.model", STRING, payload), ("tokenizer.ggml.tokens", ARRAY, (STRING, [payload, payload]))], [("t", (1,), one)]),
+            "tensor.safetensors": safetensors([(payload, (1,), one)]), "metadata.safetensors": safetensors([("t", (1,), one)], {payload: payload}),
+            "type.safetensors": header({payload: {"dtype": payload, "shape": [1], "data_offsets": [0, 4]}}, one),
+        }
+        for file, body in files.items():
+            path = folder / file
+            path.write_bytes(body)
+            for command, form in itertools.product(some(LOOK, 5), FORMATS):
+                done = run(command[0], path, *command[1:], "--format", form)
+                problem = unsafe(done.stdout, form) or unsafe(done.stderr, "table")
+                yield wrong(done) or (f"{payload!r} in {file}, {command} {form}: {problem}" if problem else None)
+        shown = name.replace("/", "_").replace("\x00", "_") or "_"
+        (folder / f"d{number}").mkdir()
+        path = folder / f"d{number}" / shown
+        path.write_bytes(files["tensor.gguf"])
+        for command, form in itertools.product(some(LOOK, 3), FORMATS):
+            done = run(command[0], path, *command[1:], "--format", form)
+            problem = unsafe(done.stdout, form) or unsafe(done.stderr, "table")
+            yield wrong(done) or (f"a file named {shown!r}, {command} {form}: {problem}" if problem else None)
+        if "\x00" not in payload:
+            for arguments in (["ls", "--", payload], ["show", path, "--", payload], ["meta", path, "get", "--", payload], ["ls", path, f"--filter={payload}"], [f"--{payload}"], [payload]):
+                done = run(*arguments)
+                yield wrong(done) or (f"argument {payload!r}: {unsafe(done.stderr, 'table')}" if unsafe(done.stderr, "table") else None)
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.scripts, self.odd = 0, []
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag == "script"
+        self.odd += [tag] if tag in ("img", "iframe", "object", "embed", "form", "base") else []
+        self.odd += [name for name, value in attributes if name.startswith("on") or name in ("href", "src", "action") and "data:," != value]
+
+
+@attack
+def reports(folder):
+    """Hostile text in reports of one model and of two, parsed by html.parser, and by html5lib where that is installed."""
+    try:
+        import html5lib
+    except ImportError:
+        html5lib = None
+    tensors = [(f"{payload[:40]}{i}", (2,), floats(1.0, 2.0)) for i, payload in enumerate(PAYLOADS)] + [(f"blk.0.{payload[:40]}", (2,), floats(1.0, 3.0)) for payload in PAYLOADS]
+    for title in some(PAYLOADS, 10):
+        for side, value in (("a", 1.0), ("b", 2.0)):
+            (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, title)], [(name, shape, floats(value, 2.0)) for name, shape, _ in tensors]))
+        for models in (["a.gguf"], ["a.gguf", "b.gguf"]):
+            done = run("report", *models, cwd=folder)
+            text_, page = done.stdout.decode(), Page()
+            page.feed(text_)
+            problem = wrong(done, (0,)) or (f"{page.scripts} scripts, {page.odd}" if page.scripts != 1 or page.odd else None)
+            if html5lib and not problem:
+                parser = html5lib.HTMLParser(strict=False)
+                parser.parse(text_)
+                problem = f"html5lib: {parser.errors[:3]}" if parser.errors else None
+            yield f"{title!r}, {models}: {problem}" if problem else next((f"{title!r}: raw {c!r}" for c in text_ if is_raw(c)), None)
+
+
+@attack
+def hash_round_trips(folder):
+    """hash, then --check, with hostile names; and each name has a line of its own."""
+    names = PAYLOADS + [payload.replace("\n", "\\n").replace("\x1b", "\\u{1b}") for payload in PAYLOADS]
+    names = list(dict.fromkeys(names))
+    for algorithm in ("sha256", "blake3", "sha1", "xxh64"):
+        for number, count in enumerate(some(range(2, len(names), 2), 6)):
+            model = folder / "m.safetensors"
+            model.write_bytes(safetensors([(name, (1,), floats(float(i))) for i, name in enumerate(names[:count])]))
+            manifest = run("hash", model, "--algorithm", algorithm).stdout
+            (folder / "manifest").write_bytes(manifest)
+            lines = [line.split(None, 2)[2] for line in manifest.decode().split("\n") if line]
+            done = run("hash", model, "--check", folder / "manifest")
+            yield wrong(done, (0,)) or (None if len(set(lines)) == count + 1 else f"{algorithm}, {count} names: {len(set(lines))} lines")
+
+
+@attack
+def threads(folder):
+    """The same bytes and numbers on any number of threads, and where threads cannot be started."""
+    random.seed(1)
+    model = folder / "m.safetensors"
+    model.write_bytes(safetensors([(f"t{i}", (64, 512), floats(*(random.gauss(0, 1) for _ in range(64 * 512)))) for i in range(6)]))
+    types = ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
+    uses = [["stats", model, "--json"], ["hash", model], ["verify", "--data", model, "--json"]] + [["convert", model, folder / "o.gguf", "--type", kind, "--force", "--pure"] for kind in some(types, 4)]
+    for use in uses:
+        made = lambda: digest(folder / "o.gguf") if use[0] == "convert" else ""
+        first = run(*use, "--threads", "1")
+        expected = (first.returncode, "" if made() else first.stdout, made())
+        for count in (2, 3, 4, 5, 7, 8, 16, 256):
+            done = run(*use, "--threads", count)
+            yield wrong(done, (0,)) or (None if (done.returncode, "" if made() else done.stdout, made()) == expected else f"{use}: {count} threads differ from one")
+        if shutil.which("strace"):
+            yield wrong(run(*use, prefix=["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3,clone:error=EAGAIN"]), (0,))
+        for megabytes in (200, 400, 800):
+            done = run(*use, "--threads", "200", limit=megabytes << 20)
+            yield wrong(done, (0,), f"{use[0]} in {megabytes} MB")
+
+
+# ---- against other readers
+
+def mutants(seeds, count, mend=lambda body: None):
+    """Seeds with bytes set, taken out, put in, doubled, and numbers replaced."""
+    generator = random.Random(13)
+    for _ in range(count):
+        body = bytearray(generator.choice(seeds))
+        for _ in range(generator.randrange(1, 4)):
+            at = generator.randrange(len(body) or 1)
+            kind = generator.randrange(5)
+            if kind == 0 and body:
+                body[at] = generator.randrange(256)
+            elif kind == 1:
+                del body[at:at + generator.randrange(1, 9)]
+            elif kind == 2:
+                body[at:at] = generator.choice([b'"', b"{", b"}", b",", b":", b"0", b"9", b"\x00", b"\xff", b" ", b"null", b"-1", b'"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},'])
+            elif kind == 3:
+                body[at:at + 8] = struct.pack("<Q", generator.choice([0, 1, 7, 8, 2**31, 2**32, 2**63, 2**64 - 1]))
+            else:
+                body[at:at] = body[at:at + generator.randrange(1, 32)]
+        if generator.random() < 0.8:
+            mend(body)
+        yield bytes(body)
+
+
+@attack
+def safetensors_package(folder):
+    """What weigh opens, the safetensors package opens as well."""
+    try:
+        from safetensors import safe_open
+        import numpy  # noqa: F401, what it gives tensors as
+    except ImportError:
+        raise Skip("no safetensors package") from None
+    seeds = [safetensors([("a", (2,), floats(1.0, 2.0)), ("b", (0,), b""), ("c", (), floats(3.0))], {"k": "v"}), safetensors([("x", (1, 2), bytes(4))], None, "F16"), header({})]
+    path, counts = folder / "m.safetensors", [0, 0, 0]
+
+    def mend(body):  # the length of the header, so that more than the length is looked at
+        body[:8] = struct.pack("<Q", max(body.rfind(b"}") - 7, 0))
+    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000, mend)):
+        path.write_bytes(body)
+        ours = run("ls", path)
+        try:
+            with safe_open(path, "numpy") as file:
+                theirs = list(file.keys()) is not None
+        except Exception:
+            theirs = False
+        counts[0 if theirs and ours.returncode == 0 else 1 if not theirs else 2] += 1
+        yield wrong(ours, (0, 2)) or (f"mutant {number}: opened, but the package refuses it: {body!r:.200}" if ours.returncode == 0 and not theirs else None)
+    print(f"    both open {counts[0]}, the package refuses {counts[1]}, weigh alone refuses {counts[2]}", file=sys.stderr)
+
+
+LLAMA_CHILD = """
+import ctypes, sys
+lib = ctypes.CDLL(sys.argv[1])
+class Params(ctypes.Structure):
+    _fields_ = [("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p)]
+lib.gguf_init_from_file.restype, lib.gguf_init_from_file.argtypes = ctypes.c_void_p, [ctypes.c_char_p, Params]
+for line in sys.stdin:
+    print(int(bool(lib.gguf_init_from_file(line.strip().encode(), Params(True, None)))), flush=True)
+"""
+
+
+@attack
+def llama_cpp(folder):
+    """What llama.cpp refuses, weigh refuses or remarks on."""
+    if not ARGS.llama:
+        raise Skip("no --llama LIBRARY")
+    seeds = [gguf([ARCH, ("a", U32, 7), ("b", ARRAY, (STRING, ["x", ""])), ("general.alignment", U32, 32), ("f", F32, 1.5), ("t", BOOL, True)], [("t", (2, 32), bytes(256)), ("u", (1,), floats(1.0))]),
+             gguf([ARCH], [("t", (3,), floats(1.0, 2.0, 3.0))]), gguf([ARCH])]
+    child = subprocess.Popen([sys.executable, "-c", LLAMA_CHILD, ARGS.llama], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    path, counts = folder / "m.gguf", {}
+    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000)):
+        path.write_bytes(body)
+        child.stdin.write(f"{path}\n")
+        child.stdin.flush()
+        theirs = child.stdout.readline().strip()
+        if not theirs:
+            raise Skip(f"the library crashed at mutant {number}")
+        ours = run("verify", path, "--json")
+        findings = json.loads(ours.stdout)["findings"] if ours.returncode in (0, 1) else ["refused"]
+        verdict = "opens" if ours.returncode == 0 and not findings else "remarks" if ours.returncode == 0 else "refuses"
+        counts[verdict, theirs] = counts.get((verdict, theirs), 0) + 1
+        yield wrong(ours) or (f"mutant {number}: llama.cpp refuses it, verify has nothing to say: {body!r:.200}" if verdict == "opens" and theirs == "0" else None)
+    child.kill()
+    print(f"    (weigh, llama.cpp): {counts}", file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weigh")
+    parser.add_argument("--quick", action="store_true", help="some of each: minutes instead of hours")
+    parser.add_argument("--llama", help="llama.cpp's libggml-base.so")
+    parser.add_argument("--list", action="store_true", help="only say what there is")
+    parser.add_argument("attack", nargs="*", metavar="ATTACK")
+    parser.parse_intermixed_args(namespace=ARGS)
+    ARGS.weigh = os.path.abspath(ARGS.weigh)
+    if ARGS.list:
+        print("\n".join(f"{name:26} {function.__doc__}" for name, function in ATTACKS.items()))
+        return
+    unknown = [name for name in ARGS.attack if name not in ATTACKS]
+    if unknown:
+        parser.error(f"expected {', '.join(ATTACKS)}, found {', '.join(unknown)}")
+    rows, failed = [], False
+    for name in ARGS.attack or ATTACKS:
+        start, runs, faults = time.monotonic(), 0, []
+        with tempfile.TemporaryDirectory(prefix="weigh-attack-") as folder:
+            try:
+                for fault in ATTACKS[name](pathlib.Path(folder)):
+                    runs += 1
+                    if fault:
+                        faults.append(fault)
+                        if len(faults) <= 20:
+                            print(f"    {name}: {fault}", file=sys.stderr)
+                result = f"{len(faults)} faults" if faults else "held"
+            except Skip as reason:
+                result = f"skipped after {runs}: {reason}" if runs else f"skipped: {reason}"
+        rows.append((name, f"{runs:,}", f"{result} ({time.monotonic() - start:.0f} s)"))
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+        failed |= bool(faults)
+    print("| attack | runs | result |\n| --- | ---: | --- |")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
