@@ -42,7 +42,7 @@ fn arguments_are_quoted_without_tricks() {
 fn a_table_that_is_not_there_is_an_error_where_none_is_needed_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (gguf, out, table) = (path("m.gguf"), path("n.gguf"), path("nothing.toml"));
+    let (gguf, out) = (path("m.gguf"), path("n.gguf"));
     assert!(weigh(&["convert", MODEL, &gguf], Stdio::null()).status.success());
     for arguments in [["convert", &gguf, &out, "--type", "F16"], ["convert", MODEL, &out, "--keep-names", "--strict"]] {
         let error = refused(&[&arguments[..], &["--arch-table", &path("none.toml")]].concat());
