@@ -92,6 +92,7 @@ const PATTERNS: &[(Pattern, Component)] = &[
     (Whole("router"), Router),
     (End("_exps"), Experts),
     (Whole("experts"), Experts),
+    (Whole("switch_mlp"), Experts), // mlx-lm
     (Whole("self_attn"), Attention),
     (Whole("self_attention"), Attention),
     (Whole("attention"), Attention),
@@ -177,6 +178,7 @@ mod tests {
             ("model.layers.7.mlp.shared_expert_gate.weight", Router, Some(7)),
             ("model.layers.1.block_sparse_moe.experts.0.w1.weight", Experts, Some(1)),
             ("model.layers.1.block_sparse_moe.gate.weight", Router, Some(1)),
+            ("model.layers.1.mlp.switch_mlp.gate_proj.weight", Experts, Some(1)),
             ("lm_head.weight", Output, None),
             ("model.norm.weight", Norm, None),
             ("bert.embeddings.word_embeddings.weight", Embedding, None),

@@ -84,6 +84,12 @@ impl Config {
         self.get(key).and_then(Json::as_bool).unwrap_or(false)
     }
 
+    /// Whether the class is the model without a head (`LlamaModel`), which has no output matrix of its own.
+    pub fn is_without_head(&self) -> bool {
+        let class = self.get("architectures").and_then(|classes| classes.get(0)).and_then(Json::as_str);
+        class.is_some_and(|class| class.ends_with("Model") && !class.ends_with("LMHeadModel"))
+    }
+
     /// A name in an expression: a short name of the table, or a key that is a number (true is 1).
     pub fn number(&self, name: &str) -> Option<f64> {
         self.number_within(name, ALIASES)

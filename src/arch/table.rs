@@ -73,6 +73,9 @@ pub struct Table {
     pub lets: toml::Table,
     /// Hyperparameters, in the order in which they are written.
     pub keys: Vec<KeyRow>,
+    /// First parts of Hugging Face names that only say which module holds the model (`model`, `language_model`, `transformer`):
+    /// a tensor is looked up without them, so that one table serves a model with a head, without one, and inside another model.
+    pub prefixes: Vec<String>,
     /// Parts of Hugging Face names, from the start of a name or of a part of it, and what stands for them before the rows are looked up.
     pub replace: Vec<(String, String)>,
     /// Tensors, in any order.
@@ -274,6 +277,7 @@ impl Table {
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
         parent.drop.extend(self.drop);
         parent.computed.extend(self.computed);
