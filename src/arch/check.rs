@@ -120,6 +120,7 @@ impl Check<'_, '_> {
             let (number, places) = match self.mapping.hf(&tensor.name) {
                 Known::Row(number, places) => (number, places),
                 Known::Dropped => continue,
+                Known::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.knows(module)) => continue,
                 Known::Unknown => {
                     self.extra(index);
                     continue;

@@ -132,6 +132,9 @@ const PATTERNS: &[(Pattern, Component)] = &[
     (Whole("classifier"), Output),
     (Whole("score"), Output),
     (Start("cls"), Output),
+    (End("_Dense"), Output), // sentence-transformers
+    (Start("dense_2"), Output),
+    (Start("dense_3"), Output),
 ];
 
 /// The parts of a name that a layer's number follows.
@@ -208,6 +211,8 @@ mod tests {
             ("blk.31.ffn_gate_inp.weight", Router, Some(31)),
             ("blk.31.ffn_up.weight", FeedForward, Some(31)),
             ("output_norm.weight", Norm, None),
+            ("2_Dense.linear.weight", Output, None),
+            ("dense_3.weight", Output, None),
             ("conv.0.kernel", Other, None),
         ] {
             let found = place(name);

@@ -10,6 +10,7 @@ use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Optional, Table, TensorRow};
 use crate::arch::transform::Transform;
 use crate::base::{Error, Result};
+use crate::model::Module;
 
 /// The rows of a table, worked out for one model.
 #[derive(Debug)]
@@ -137,6 +138,11 @@ impl Mapping {
         }
     }
 
+    /// Whether any row is of this module of sentence-transformers.
+    pub fn knows(&self, module: &Module) -> bool {
+        self.rows.iter().any(|row| module.has(&row.hf))
+    }
+
     /// The row of a tensor of GGUF, which of the row's tensors it is, and its layer.
     pub fn gguf(&self, name: &str) -> Option<(usize, usize, Places)> {
         let (pattern, places) = pattern::skeleton(name);
@@ -168,9 +174,8 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
         // A bias has a number for each output: all dimensions but the last.
         row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
     } else {
-        &row.shape
+        &row.shape[..]
     };
-    let shape = if shape.is_empty() { None } else { Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?) };
     let transform = match row.transform.as_deref() {
         Some(text) => Transform::parse(text, config)?,
         None => Transform::Plain,
@@ -184,6 +189,13 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
             Optional::Plain(optional) => *optional,
             Optional::When(key) => config.is_true(key) || config.is_without_head(),
         };
+    // Of a tensor that may be absent, what gives the shape may be absent as well.
+    let is_known = !optional || shape.iter().all(|dim| config.eval(dim).is_ok_and(|value| value.is_some()));
+    let shape = match shape {
+        [] => None,
+        _ if !is_known => None,
+        shape => Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?),
+    };
     let range = match row.layers.as_deref().map(|range| range.split_once("..")) {
         None => 0..layers,
         Some(None) => return Err(Error::argument(format!("expected layers as from..to for {}", row.hf))),

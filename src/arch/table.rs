@@ -28,6 +28,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gemma", include_str!("tables/gemma.toml")),
     ("gemma2", include_str!("tables/gemma2.toml")),
     ("gemma3", include_str!("tables/gemma3.toml")),
+    ("gemma-embedding", include_str!("tables/gemma-embedding.toml")),
     ("phi3", include_str!("tables/phi3.toml")),
     ("bert", include_str!("tables/bert.toml")),
     ("starcoder2", include_str!("tables/starcoder2.toml")),
@@ -63,6 +64,8 @@ pub struct Table {
     pub params: Vec<String>,
     /// A GGUF key that tells this family from others of the same architecture.
     pub gguf_has: Option<String>,
+    /// Whether the class is a model without a head, so that the names of its tensors are written without prefixes.
+    pub without_head: bool,
     /// What sort of tokenizer the family has.
     pub tokenizer: Option<tokenizer::Kind>,
     /// What the class takes where config.json leaves a key out or null: a value, or an expression in a string; `false`: nothing,
@@ -290,6 +293,7 @@ impl Table {
             model_types: self.model_types,
             params: self.params,
             gguf_has: self.gguf_has,
+            without_head: self.without_head,
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
             ..parent
@@ -423,7 +427,10 @@ mod tests {
                 assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().gguf, table.gguf);
             }
             for model_type in &table.model_types {
-                assert_eq!(tables.for_config(&json!({ "model_type": model_type })).unwrap().gguf, table.gguf);
+                // Several classes may share a model_type.
+                let config = json!({ "architectures": table.classes, "model_type": model_type });
+                assert_eq!(tables.for_config(&config).unwrap().gguf, table.gguf);
+                assert!(tables.for_config(&json!({ "model_type": model_type })).unwrap().model_types.contains(model_type));
             }
             if !table.params.is_empty() {
                 let params: serde_json::Map<_, _> = table.params.iter().map(|key| (key.clone(), json!(1))).collect();

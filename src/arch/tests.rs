@@ -118,7 +118,7 @@ fn every_table_leads_there_and_back_byte_for_byte() {
         let config = Config::new(&table, hf.model().config.as_ref().unwrap()).unwrap();
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", Value::String(table.gguf.clone()));
-        keys::to_gguf(&table, &config, None, 32, &mut metadata).unwrap();
+        keys::to_gguf(&table, &config, &[], 32, &mut metadata).unwrap();
         metadata.set("tokenizer.ggml.token_type_count", Value::U32(2));
         let gguf = reader(written(&hf, &steps), metadata, None);
         let back = to_hf::weights(&gguf, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{}: {error}", table.name));

@@ -19,6 +19,7 @@ mod folder;
 mod foreign;
 pub mod gguf;
 pub mod imatrix;
+mod modules;
 mod ollama;
 pub mod safetensors;
 mod set;
@@ -141,11 +142,12 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     if findings.collects() {
         check_templates(&file, &reader, findings);
     }
-    if format.id == safetensors::FORMAT.id
-        && let Some((folder, config)) = folder::config(&file, findings)
-    {
-        reader.model.folder = Some(folder);
-        reader.model.config = Some(config);
+    if format.id == safetensors::FORMAT.id {
+        if let Some((folder, config)) = folder::config(&file, findings) {
+            reader.model.folder = Some(folder);
+            reader.model.config = Some(config);
+        }
+        modules::join(&file, &mut reader, findings)?;
     }
     Ok(reader)
 }

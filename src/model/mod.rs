@@ -9,5 +9,5 @@ pub mod tensor;
 
 pub use dtype::{Class, DType, ElemType};
 pub use metadata::{Array, Metadata, Value, ValueType};
-pub use model::{Model, Shard};
+pub use model::{Model, Module, Shard};
 pub use tensor::TensorInfo;

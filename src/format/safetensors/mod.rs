@@ -47,6 +47,12 @@ fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
     join(FORMAT.id, file.path(), read_all(&file, findings)?, CONFLICT, findings)
 }
 
+/// Reads one file by itself, whatever lies beside it.
+pub(super) fn read_one(path: &std::path::Path, findings: &mut Findings) -> Result<Part> {
+    let map = Map::open(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+    read::read(&Arc::new(map), findings)
+}
+
 fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = file.path();
     if path.to_string_lossy().ends_with(spec::INDEX_ENDING) {

@@ -10,7 +10,7 @@ use crate::base::file::entries;
 use crate::base::{Error, Result, num};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
-use crate::model::ElemType;
+use crate::model::{ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
 use crate::ops::convert::loss::Lossy;
@@ -59,7 +59,9 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, mut notes } = draft;
+        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes } = draft;
+        let modules = if place.folder { modules } else { Vec::new() };
+        steps.sort_by_key(|step| module_number(&modules, &step.name));
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
         }
@@ -75,7 +77,7 @@ impl Plan {
             return Err(lossy.strict());
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
-        let files = shards::layout(place.format, &place.weights, &tensors, &metadata, options.shard_bytes)?;
+        let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
         Ok(Self {
             format: place.format,
             out: out.to_path_buf(),
@@ -151,6 +153,12 @@ fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     Ok(OutTensor { name: step.name.clone(), elem: step.elem, shape: step.shape.clone(), len_bytes })
 }
 
+/// Which of these modules of sentence-transformers a tensor belongs to, counted from 1; 0 for the transformer's own.
+fn module_number(modules: &[String], tensor: &str) -> usize {
+    let is_of = |module: &String| tensor.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    modules.iter().position(is_of).map_or(0, |number| number + 1)
+}
+
 /// Where the output goes, and what it is.
 #[derive(Debug)]
 struct Place {
@@ -191,6 +199,26 @@ impl Place {
         }
         let weights = if folder { out.join("model.safetensors") } else { out.to_path_buf() };
         Ok(Self { format, weights, folder, out: out.to_path_buf() })
+    }
+
+    /// Lays out the files: those of the weights, then one for each module in its folder. The tensors are in the order of the modules.
+    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
+        let start = |number: usize| tensors.partition_point(|tensor| module_number(modules, &tensor.name) < number);
+        let mut files = shards::layout(self.format, &self.weights, &tensors[..start(1)], metadata, shard_bytes)?;
+        for (i, module) in modules.iter().enumerate() {
+            let range = start(i + 1)..start(i + 2);
+            let own = |tensor: &OutTensor| OutTensor { name: tensor.name[module.len() + 1..].to_owned(), ..tensor.clone() };
+            let own: Vec<OutTensor> = tensors[range.clone()].iter().map(own).collect();
+            let mut keys = Metadata::new();
+            keys.set("format", Value::String("pt".to_owned()));
+            for mut file in shards::layout(self.format, &self.out.join(module).join("model.safetensors"), &own, &keys, None)? {
+                if let shards::Content::Tensors(tensors, _) = &mut file.content {
+                    *tensors = range.start + tensors.start..range.start + tensors.end;
+                }
+                files.push(file);
+            }
+        }
+        Ok(files)
     }
 
     /// An output that is there already is refused; and a folder that the input is in always, since its weights are replaced whole.
