@@ -92,9 +92,7 @@ pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json
         modules.push((folder, "Dense"));
         files.push((format!("{folder}/config.json"), config));
     }
-    let row = |(i, (path, kind)): (usize, &(&str, &str))| {
-        json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") })
-    };
+    let row = |(i, (path, kind)): (usize, &(&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
     files.insert(0, ("modules.json".to_owned(), Json::Array(modules.iter().enumerate().map(row).collect())));
     files.into_iter().map(|(name, value)| CompanionFile { name, content: Content::Bytes(folder::to_json(&value)) }).collect()
 }

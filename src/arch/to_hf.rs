@@ -61,7 +61,9 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
     draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
     if !dense.is_empty() {
-        draft.notes.push(Note::remark("modules.json", "a GGUF does not tell whether embeddings are normalised, so no such module is listed"));
+        draft
+            .notes
+            .push(Note::remark("modules.json", "a GGUF does not tell whether embeddings are normalised, so no such module is listed"));
     }
     draft.files = files(&table, metadata, config, main, &dense);
     // What transformers looks for in a file of safetensors.

@@ -125,16 +125,10 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     model.tensors.iter().enumerate().map(with).collect()
 }
 
-/// The output matrix that is stored although the config says that it is the embedding's.
+/// The output matrix that is stored although it is the embedding's by the config, or by the class where the config is silent.
 fn tied_output(model: &Model) -> Option<&str> {
-    const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"];
-    let config = model.config.as_ref()?;
-    let said = config.get("tie_word_embeddings").or_else(|| config.pointer("/text_config/tie_word_embeddings"));
-    // transformers' default for the family, whose published configs leave it out.
-    let gemma = || config.get("model_type").and_then(serde_json::Value::as_str).is_some_and(|name| name.starts_with("gemma"));
-    if !said.and_then(serde_json::Value::as_bool).unwrap_or_else(gemma) {
-        return None;
-    }
+    const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "proj_out.weight", "cls.predictions.decoder.weight"];
+    model.config.as_ref().filter(|config| facts::ties_output(config))?;
     let output = model.tensors.iter().find(|tensor| OUTPUTS.iter().any(|name| tensor.name.ends_with(name)))?;
     let same = |tensor: &&TensorInfo| place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
     model.tensors.iter().find(same).map(|_| output.name.as_str())
@@ -199,8 +193,18 @@ pub fn count(reader: &Reader) -> Result<Count> {
             .into_iter()
             .map(|((_, layer), [tensors, parameters, bytes])| LayerCount { layer, tensors, parameters, bytes })
             .collect(),
-        left_out: left_out.into_iter().map(|(why, elements)| format!("{} of {why}", units::grouped(elements))).collect(),
+        left_out: left_out
+            .into_iter()
+            .map(|(why, elements)| format!("{} of {why}", units::grouped(elements)))
+            .chain(unread(model))
+            .collect(),
     })
+}
+
+/// The modules whose weights are in files that are not read, so that nobody knows how many they are.
+fn unread(model: &Model) -> impl Iterator<Item = String> + '_ {
+    let file = |module: &crate::model::Module| Some(format!("the weights in {}, which is not read", module.unread.as_ref()?.display()));
+    model.modules.iter().filter_map(file)
 }
 
 /// Shared weights and those of as many experts as a token is sent to.
