@@ -326,6 +326,14 @@ fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<
     })
 }
 
+/// The prefixes that all tables share, where no family is known.
+///
+/// # Errors
+/// The embedded table is no table; tests see to it that this does not happen.
+pub fn prefixes() -> Result<Vec<String>> {
+    embedded(|name, _| name == "_names").next().map_or(Ok(Vec::new()), |table| Ok(table?.prefixes.clone()))
+}
+
 /// The tables at hand: a user's own first, then the embedded ones.
 #[derive(Debug, Default)]
 pub struct Tables {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::Reader;
 use crate::arch::facts;
-use crate::arch::lora::{self, Adapter, Update};
+use crate::arch::lora::{self, Adapter, Form, Update};
 use crate::arch::packed::Packing;
 use crate::base::mmap::Map as FileMap;
 use crate::base::{Result, limits};
@@ -58,14 +58,18 @@ pub struct Info {
 /// A LoRA adapter.
 #[derive(Debug, Serialize)]
 pub struct AdapterFacts {
-    /// The rank of its config.
+    /// Which library's form it has.
+    pub form: Form,
+    /// The rank of its config, or that of all updates.
     pub rank: Option<u64>,
-    /// `lora_alpha` of its config.
+    /// The alpha of its config, or that of all updates.
     pub alpha: Option<f64>,
     /// The modules that it updates, by the ends of their names.
     pub target_modules: Vec<String>,
     /// The model that it was made for.
     pub base_model: Option<String>,
+    /// Why it cannot be merged; null for one that can.
+    pub unsupported: Option<String>,
     /// The updates, in the order of the file.
     pub updates: Vec<UpdateRow>,
 }
@@ -149,11 +153,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         tokenizer: tokenizer(model),
         license: license(model),
         packed: Packing::of(reader).schemes(),
-        adapter: if lora::is_adapter(reader) {
-            Adapter::of(reader).ok().map(|adapter| adapter_facts(reader, adapter)).transpose()?
-        } else {
-            None
-        },
+        adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
 }
 
@@ -162,6 +162,8 @@ fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
         Ok(UpdateRow { module: update.module.clone(), rank: update.rank, scale: update.scale, norm: update.norm(reader)? })
     };
     Ok(AdapterFacts {
+        form: adapter.form,
+        unsupported: adapter.unsupported.clone(),
         rank: adapter.rank,
         alpha: adapter.alpha,
         target_modules: adapter.targets,

@@ -12,9 +12,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::arch::components::{self, Component};
+use crate::arch::lora::{self, Form};
 use crate::arch::table::Tables;
-use crate::arch::{self, Step, lora, to_gguf};
-use crate::base::{Result, num};
+use crate::arch::{self, Step, to_gguf};
+use crate::base::{Error, Result, num};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
 use crate::ops::convert::body::Body;
@@ -167,6 +168,13 @@ impl<'r> Side<'r> {
 /// # Errors
 /// An adapter is not one of LoRA, or does not fit the model.
 pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static str>)> {
+    if let (Some(form), Some(other)) = (Form::of(&a), Form::of(&b))
+        && (form == Form::Gguf) != (other == Form::Gguf)
+    {
+        return Err(Error::unsupported("expected two adapters whose modules have the same names, found one in GGUF and one that is not")
+            .in_file(&b.model().path)
+            .hint("weigh convert ADAPTER OUT.gguf --base FOLDER gives the names of GGUF"));
+    }
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
         (false, false) => (a, b, None),
         (true, true) => (lora::updates(a)?, lora::updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
