@@ -100,6 +100,9 @@ impl Mapping {
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| Error::argument(format!("expected a glob in the table {}: {error}", table.name)))?;
         let prefixes = table.prefixes.clone();
+        if table.without_head || config.is_without_head() {
+            rows.iter_mut().for_each(|row| row.hf = pattern::bare(&row.hf, &prefixes).to_owned());
+        }
         let by_hf = rows.iter().enumerate().map(|(i, row)| (pattern::bare(&row.hf, &prefixes).to_owned(), i)).collect();
         // The first row that makes a name is the one that the way back takes.
         let mut by_gguf = HashMap::new();

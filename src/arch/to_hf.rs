@@ -54,9 +54,6 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let computed = computed(&table, reader, &mut config)?;
     let mapping = Mapping::new(&table, &config)?;
     steps(reader, &mapping, &computed, &mut draft)?;
-    if table.without_head {
-        draft.steps.iter_mut().for_each(|step| step.name = pattern::bare(&step.name, &table.prefixes).to_owned());
-    }
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
     draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
