@@ -16,6 +16,7 @@ mod hostile;
 mod json_shapes;
 mod kills;
 mod lora;
+mod names;
 mod packed;
 mod readme;
 mod report;
