@@ -320,6 +320,11 @@ fn adapters_of_other_programs_are_named_with_rank_and_alpha() {
     // Row 1, column 2: a[2, :] is elements 4 and 5, b[:, 1] elements 1 and 17.
     let expected = base[16 + 2] + 20.0 * (written(4) * written(1) + written(5) * written(17));
     assert!((merged[16 + 2] - expected).abs() < 1e-4, "{} {expected}", merged[16 + 2]);
+    // One of PEFT that lost its config is not taken for one of those.
+    let lost = folder.path().join("lost.safetensors");
+    std::fs::copy(fixture("for-gguf/adapter_model.safetensors"), &lost).unwrap();
+    let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), lost.to_str().unwrap(), out.to_str().unwrap()]);
+    assert!(err.contains("without its adapter_config.json"), "{err}");
     // Those of image models have no base that is known here.
     let (err, _) = run(&[
         "convert",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
+use crate::arch::lora::peft::PREFIX;
 use crate::arch::lora::{Adapter, Factor, Form, Update, floats};
 use crate::base::{Error, Result};
 use crate::format::Reader;
@@ -138,7 +139,8 @@ pub(super) fn by_names(model: &Model) -> Option<Form> {
             return None;
         }
     }
-    found
+    let by_peft = model.tensors.iter().any(|tensor| tensor.name.starts_with(PREFIX));
+    found.map(|form| if by_peft { Form::Peft } else { form })
 }
 
 /// The adapter of an image model: pairs of factors, and an alpha beside each where it is not the rank.

@@ -10,7 +10,7 @@ use crate::base::{Error, Result};
 use crate::model::{Model, TensorInfo};
 
 /// What names in an adapter start with.
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// The ends of the names of the two factors: of linear layers, and of embeddings.
 const FACTORS: [(&str, &str, bool); 2] = [(".lora_A.weight", ".lora_B.weight", false), (".lora_embedding_A", ".lora_embedding_B", true)];
@@ -88,6 +88,7 @@ fn unsupported(config: &Json) -> Option<String> {
     };
     match config.get("peft_type").and_then(Json::as_str) {
         Some("LORA") => {}
+        _ if config.is_null() => return Some("one without its adapter_config.json, which has the alpha".to_owned()),
         other => return Some(format!("{}, which is no LoRA", other.unwrap_or("an adapter of no known type"))),
     }
     if let Some((_, what)) = UNSUPPORTED.iter().find(|(key, _)| config.get(key).is_some_and(is_set)) {
