@@ -10,5 +10,5 @@ pub mod ops;
 pub mod render;
 
 pub use base::{Error, ErrorKind, Result};
-pub use format::{Reader, open};
+pub use format::{Reader, open, open_headers};
 pub use model::{DType, ElemType, Model, TensorInfo};

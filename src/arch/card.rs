@@ -40,14 +40,16 @@ pub fn read(path: &Path) -> Result<Card> {
 }
 
 fn parse(text: &str) -> Card {
-    let mut lines = text.lines();
+    // Editors of some systems put a byte order mark first, or spaces behind the line.
+    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim_end);
     if lines.next() != Some("---") {
         return Card::default();
     }
     let mut card = Card::default();
     // Whether lines that go deeper belong to a value that is passed over.
     let mut nested = false;
-    for line in lines.take_while(|line| *line != "---") {
+    let mut lines = lines.take_while(|line| !["---", "..."].contains(line));
+    while let Some(line) = lines.next() {
         let bare = line.trim_start();
         if bare.is_empty() || bare.starts_with('#') {
             continue;
@@ -66,8 +68,8 @@ fn parse(text: &str) -> Card {
         } else if !indented && let Some((key, value)) = key_of(bare) {
             let value = value.trim();
             nested = value.starts_with(['|', '>', '{', '&', '*', '!']);
-            let values = match value.strip_prefix('[').and_then(|value| value.strip_suffix(']')) {
-                Some(list) => list.split(',').filter_map(scalar).collect(),
+            let values = match value.strip_prefix('[') {
+                Some(start) => flow_list(start, &mut lines),
                 None if nested => Vec::new(),
                 None => scalar(value).into_iter().collect(),
             };
@@ -86,16 +88,52 @@ fn key_of(line: &str) -> Option<(&str, &str)> {
     (plain && (value.is_empty() || value.starts_with(' '))).then_some((key, value))
 }
 
+/// The items of a list in brackets, which may go on over further lines. `start`: what follows the bracket.
+fn flow_list<'t>(start: &'t str, lines: &mut impl Iterator<Item = &'t str>) -> Vec<String> {
+    let mut list = String::new();
+    let mut line = start;
+    loop {
+        let bare = line.split(" #").next().unwrap_or_default();
+        let bare = if bare.trim_start().starts_with('#') { "" } else { bare };
+        if let Some((last, _)) = bare.split_once(']') {
+            list.push_str(last);
+            break;
+        }
+        list.push_str(bare);
+        match lines.next() {
+            Some(next) => line = next,
+            None => break,
+        }
+    }
+    list.split(',').filter_map(scalar).collect()
+}
+
 /// A plain or quoted value without its comment; `None` when there is none, or it is null.
 fn scalar(text: &str) -> Option<String> {
     let text = text.trim();
-    for quote in ['"', '\''] {
-        if let Some(inside) = text.strip_prefix(quote) {
-            return inside.split_once(quote).map(|(value, _)| value.to_owned());
-        }
+    if text.starts_with('#') {
+        return None;
+    }
+    if text.starts_with(['"', '\'']) {
+        return quoted(text);
     }
     let text = text.split(" #").next().unwrap_or_default().trim();
     (!text.is_empty() && !["null", "~", "[]"].contains(&text)).then(|| text.to_owned())
+}
+
+/// The text between quotes: in single ones a doubled quote is one, in double ones a backslash takes the next character as it is.
+fn quoted(text: &str) -> Option<String> {
+    let mut chars = text.chars();
+    let quote = chars.next()?;
+    let mut value = String::new();
+    loop {
+        match chars.next()? {
+            '\\' if quote == '"' => value.push(chars.next()?),
+            c if c == quote && quote == '\'' && chars.as_str().starts_with(quote) => value.extend(chars.next()),
+            c if c == quote => return Some(value),
+            c => value.push(c),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +154,21 @@ mod tests {
         assert_eq!(card.list("pipeline_tag"), ["text-generation"]);
         assert_eq!(card.text(&["url"]).unwrap(), "https://a.b/c");
         assert!(card.list("widget").is_empty() && card.list("extra").is_empty());
+    }
+
+    #[test]
+    fn comments_quotes_and_lists_over_lines_are_as_in_yaml() {
+        // As PyYAML's safe_load reads it.
+        let card = parse(
+            "\u{feff}--- \nlicense: [mit, 'apache-2.0'] # both\nlicense_name: 'Dev''s licence' # its own\nlicense_link: \"a \\\"b\\\"\" \n\
+             tags: [\n  a, # first\n  # none\n  \"b c\"\n]\nempty: # nothing\nlanguage:\n# a comment\n- en # English\n...\nauthor: x\n",
+        );
+        assert_eq!(card.list("license"), ["mit", "apache-2.0"]);
+        assert_eq!(card.text(&["license_name"]).unwrap(), "Dev's licence");
+        assert_eq!(card.text(&["license_link"]).unwrap(), "a \"b\"");
+        assert_eq!(card.list("tags"), ["a", "b c"]);
+        assert_eq!(card.list("language"), ["en"]);
+        assert!(card.list("empty").is_empty() && !card.has("author"));
     }
 
     #[test]

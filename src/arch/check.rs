@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::arch::components::{Component, place};
 use crate::arch::config::Config;
 use crate::arch::mapping::{Known, Mapping, Row};
 use crate::arch::origin::Origin;
 use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Table, Tables};
 use crate::arch::transform::Shaped;
-use crate::arch::{to_gguf, to_hf, tokenizer};
+use crate::arch::{facts, to_gguf, to_hf, tokenizer};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, ErrorKind, num};
 use crate::format::codes;
@@ -78,6 +79,8 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
 struct Met {
     /// By row and layer: the tensors by expert, or by part of the row.
     groups: HashMap<(usize, Option<u64>), HashMap<u64, usize>>,
+    /// The tensors that have no place in GGUF, by index.
+    dropped: Vec<usize>,
     /// Whether experts are there one by one, where the table has them in one tensor.
     unmerged: bool,
 }
@@ -119,7 +122,10 @@ impl Check<'_, '_> {
         for (index, tensor) in self.model.tensors.iter().enumerate() {
             let (number, places) = match self.mapping.hf(&tensor.name) {
                 Known::Row(number, places) => (number, places),
-                Known::Dropped => continue,
+                Known::Dropped => {
+                    self.met.dropped.push(index);
+                    continue;
+                }
                 Known::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.knows(module)) => continue,
                 Known::Unknown => {
                     self.extra(index);
@@ -183,8 +189,20 @@ impl Check<'_, '_> {
             let message = format!("expected a row of the embeddings for each token, found {rows} rows and a token {largest}");
             self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
         }
-        let output = self.hub_tensor(OUTPUT).filter(|_| config.is_true("tie_word_embeddings"))?;
-        Some(Tied { embedding, output })
+        // A family that always ties drops an output matrix that is stored all the same.
+        let ties = config.is_true("tie_word_embeddings") || self.model.config.as_ref().is_some_and(facts::ties_output);
+        let tied = self.hub_tensor(OUTPUT).filter(|_| ties);
+        Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
+    }
+
+    /// The output matrix that has no place in GGUF beside these embeddings.
+    fn dropped_output(&self, embedding: usize) -> Option<usize> {
+        let shape = &self.model.tensors.get(embedding)?.shape;
+        let is_output = |index: &&usize| {
+            let tensor = self.model.tensors.get(**index);
+            tensor.is_some_and(|tensor| place(&tensor.name).component == Component::Output && tensor.shape == *shape)
+        };
+        self.met.dropped.iter().find(is_output).copied()
     }
 
     fn gguf_tensors(&mut self, table: &Table) {

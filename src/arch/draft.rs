@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::arch::comfy;
 use crate::arch::origin::Origin;
 use crate::base::{Error, Result, num};
 use crate::model::{ElemType, Metadata, Model};
@@ -57,6 +58,16 @@ impl Step {
         let tensor =
             model.tensors.get(index).ok_or_else(|| Error::argument(format!("expected a tensor of the model, found number {index}")))?;
         Ok(Self { source: Source::Stored(index), name: tensor.name.clone(), shape: tensor.shape.clone(), elem: tensor.elem, fixed: false })
+    }
+
+    /// The same in the shape that it had before it was reshaped to be quantised, where the metadata says that.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub fn original(model: &Model, index: usize) -> Result<Self> {
+        let step = Self::keep(model, index)?;
+        let shape = model.tensors.get(index).and_then(|tensor| comfy::original_shape(model, tensor));
+        Ok(Self { shape: shape.unwrap_or_else(|| step.shape.clone()), ..step })
     }
 
     /// What `origin` makes, as a tensor of this name, shape and type.

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::{Result, file, json};
 
-/// The text of a file, or `None` when there is none.
+/// The text of a file without a byte order mark, or `None` when there is none.
 ///
 /// # Errors
 /// It cannot be read, is too long, or is not UTF-8.
@@ -15,15 +14,7 @@ pub fn text(path: &Path) -> Result<Option<String>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let map = Map::open(path)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        let most = limits::JSON_FILE_BYTES;
-        return Err(Error::limit(format!("expected a file of at most {most} bytes, found {}", map.len())).in_file(path));
-    }
-    match std::str::from_utf8(map.bytes()) {
-        Ok(text) => Ok(Some(text.to_owned())),
-        Err(_) => Err(Error::malformed("expected text in UTF-8, found other bytes").in_file(path)),
-    }
+    file::read_text(path).map(Some)
 }
 
 /// What a JSON file holds, or `None` when there is none.
@@ -32,7 +23,7 @@ pub fn text(path: &Path) -> Result<Option<String>> {
 /// As for [`text`]; it is no JSON.
 pub fn json(path: &Path) -> Result<Option<Json>> {
     let Some(text) = text(path)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| Error::malformed(format!("expected JSON: {error}")).in_file(path))
+    json::parse(&text, path).map(Some)
 }
 
 /// JSON for a file that people read: indented, with a line end.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::arch::card::{self, Card};
-use crate::arch::draft::Step;
+use crate::arch::draft::{Note, Step};
 use crate::arch::folder;
 use crate::arch::model_id::{self, ModelId};
 use crate::base::Result;
@@ -28,11 +28,14 @@ const SAMPLING: [(&[&str], &str, bool); 11] = [
     (&["mirostat_eta"], "mirostat_eta", false),
 ];
 
+/// The file of the sampling parameters.
+const GENERATION: &str = "generation_config.json";
+
 /// Adds `general.*` for a model of these tensors, from the files of its folder.
 ///
 /// # Errors
 /// A file of the folder cannot be read.
-pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &mut Metadata) -> Result<()> {
+pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &mut Metadata, notes: &mut Vec<Note>) -> Result<()> {
     let mut set = |key: &str, value: Value| drop(metadata.set(format!("general.{key}"), value));
     set("type", text("model"));
     let size = Size::of(steps);
@@ -40,8 +43,14 @@ pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &
         Some(folder) => card::read(&folder.join("README.md"))?,
         None => Card::default(),
     };
-    // A generation config that is no JSON is left alone: it says nothing of the weights.
-    let generation = folder.and_then(|folder| folder::json(&folder.join("generation_config.json")).ok().flatten());
+    let generation = match folder.map(|folder| folder::json(&folder.join(GENERATION))).transpose() {
+        Ok(found) => found.flatten(),
+        // It says nothing of the weights, so the rest goes on without it.
+        Err(error) => {
+            notes.push(Note::dropped(GENERATION, format!("cannot be read, so there are no sampling parameters: {}", error.message())));
+            None
+        }
+    };
     for (names, key, whole) in SAMPLING {
         let Some(number) = names.iter().find_map(|name| generation.as_ref()?.get(name)?.as_f64()) else { continue };
         set(&format!("sampling.{key}"), if whole { Value::I32(number as i32) } else { Value::F32(number as f32) });

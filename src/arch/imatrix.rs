@@ -47,9 +47,9 @@ impl Imatrix {
         Ok(imatrix)
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.reader.model().path
+    /// The open file.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// How many entries there are.

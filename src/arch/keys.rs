@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::arch::config::{Config, f32_json, from_toml, number_json};
 use crate::arch::table::{KeyRow, KeyType, Table};
 use crate::arch::{pooling, rope};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, limits};
 use crate::model::{Metadata, Module, Value};
 
 /// The key in GGUF that a row of an architecture stands for.
@@ -107,7 +107,10 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             other => match (other.as_u64(), other.as_f64()) {
                 (Some(number), _) => named(row, number).unwrap_or_else(|| Json::from(number)),
                 (_, Some(number)) => number_json(number),
-                _ => continue,
+                _ => match uniform(other) {
+                    Some(number) => Json::from(number),
+                    None => continue,
+                },
             },
         };
         config.set(name, json);
@@ -123,6 +126,14 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
         }
     }
     Ok(())
+}
+
+/// The integer that all elements of an array are: one that is given for each layer.
+fn uniform(value: &Value) -> Option<u64> {
+    let array = value.as_array().filter(|array| array.len() <= limits::PARTS)?;
+    let mut elements = array.iter().map(|element| element.ok()?.as_u64());
+    let first = elements.next()??;
+    elements.all(|element| element == Some(first)).then_some(first)
 }
 
 /// The name that a number stands for.

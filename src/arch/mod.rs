@@ -2,6 +2,7 @@
 
 pub mod card;
 pub mod check;
+pub mod comfy;
 pub mod components;
 pub mod config;
 pub mod draft;
@@ -42,7 +43,7 @@ pub fn canonical(model: &Model, tables: &table::Tables) -> Result<Vec<Step>> {
     {
         return Ok(steps);
     }
-    (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect()
+    (0..model.tensors.len()).map(|index| Step::original(model, index)).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{LazyLock, OnceLock};
 use serde::Deserialize;
 
 use crate::arch::tokenizer;
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Result, file};
 
 /// The embedded tables: name and text. A name that starts with `_` is a part that others extend.
 static EMBEDDED: &[(&str, &str)] = &[
@@ -305,12 +305,7 @@ impl Table {
     /// # Errors
     /// The file cannot be read, is too long, or is no table.
     pub fn read(path: &Path) -> Result<Self> {
-        let map = crate::base::mmap::Map::open(path)?;
-        if map.len() > limits::JSON_FILE_BYTES {
-            return Err(Error::limit(format!("expected a table, found a file of {} bytes", map.len())).in_file(path));
-        }
-        let text = std::str::from_utf8(map.bytes()).map_err(|_| Error::malformed("expected a table in UTF-8").in_file(path))?;
-        Self::parse(text).map_err(|error| error.in_file(path))
+        Self::parse(&file::read_text(path)?).map_err(|error| error.in_file(path))
     }
 }
 

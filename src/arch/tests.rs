@@ -136,6 +136,10 @@ fn every_table_leads_there_and_back_byte_for_byte() {
         };
         let again: Json = serde_json::from_slice(text).unwrap();
         assert_eq!(tables.for_config(&again).unwrap().gguf, table.gguf);
+        if ["qwen2moe", "qwen3moe"].contains(&table.name.as_str()) {
+            // `Qwen2MoeConfig` and `Qwen3MoeConfig` of transformers have no other name for it.
+            assert_eq!(Some(&again["num_experts"]), config.get("num_experts").or(config.get("num_local_experts")), "{}", table.name);
+        }
         let (before, after) = (hf.model().config.as_ref().unwrap(), Config::new(&table, &again).unwrap());
         for row in &table.keys {
             let Some(key) = row.hf.first().filter(|key| before.get(key).is_some()) else { continue };
@@ -258,4 +262,25 @@ fn keys_and_tensors_are_those_of_llama_cpps_converter() {
         count += 1;
     }
     assert!(count > 5);
+}
+
+#[test]
+fn the_keys_of_every_table_have_their_types_checked() {
+    use crate::arch::table::KeyType;
+    use crate::format::gguf::keys::{KeyType as Checked, type_of};
+    use crate::model::ValueType;
+    for table in Tables::default().all().unwrap() {
+        for row in table.keys.iter().filter(|row| row.rule.is_none()) {
+            let key = keys::full_key(&table.gguf, &row.gguf);
+            let wanted = match row.value_type {
+                _ if row.text.is_some() => ValueType::String,
+                KeyType::U32 => ValueType::U32,
+                KeyType::F32 => ValueType::F32,
+                KeyType::Bool => ValueType::Bool,
+                KeyType::String => ValueType::String,
+            };
+            let (found, _) = type_of(&key, &table.gguf).unwrap_or_else(|| panic!("{}: {key}", table.name));
+            assert!(found == Checked::One(wanted) || found == Checked::PerLayer(wanted), "{}: {key}: {found:?}", table.name);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Table, Tables};
 use crate::arch::transform::Shaped;
 use crate::arch::{general, keys, pooling, rope, tokenizer};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, units};
 use crate::model::{DType, Metadata, Model, Value};
 
 /// Drafts the GGUF of a Hugging Face model.
@@ -221,6 +221,23 @@ fn file_type(steps: &[Step]) -> u32 {
     }
 }
 
+/// Tells of tokens that the tokenizer lacks: most models have a few rows to spare, one whose own tokenizer is elsewhere has some as well.
+fn made_up_tokens(ids: &[usize]) -> Option<Note> {
+    let name = |id: &usize| format!("[PAD{id}]");
+    let names = match ids {
+        [] => return None,
+        [only] => name(only),
+        [first, second] => format!("{}, {}", name(first), name(second)),
+        [first, .., last] => format!("{} ... {}", name(first), name(last)),
+    };
+    let tokens = match ids.len() {
+        1 => "1 token is".to_owned(),
+        count => format!("{} tokens are", units::grouped(count as u64)),
+    };
+    let message = format!("{tokens} made up for rows of the embeddings that the tokenizer has no token for: {names}");
+    Some(Note::made_up("tokenizer.ggml.tokens", message))
+}
+
 #[allow(clippy::too_many_arguments)]
 fn metadata(
     table: &Table,
@@ -237,7 +254,7 @@ fn metadata(
     for (key, value) in computed.iter() {
         metadata.set(key, value.clone());
     }
-    general::to_gguf(folder, json, &draft.steps, &mut metadata)?;
+    general::to_gguf(folder, json, &draft.steps, &mut metadata, &mut draft.notes)?;
     keys::to_gguf(table, config, &model.modules, file_type(&draft.steps), &mut metadata)?;
     metadata.set("general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
@@ -247,6 +264,7 @@ fn metadata(
         let tokenizer = tokenizer::read(folder, json, kind, options)?;
         tokenizer.to_gguf(&table.gguf, &mut metadata);
         draft.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
+        draft.notes.extend(made_up_tokens(tokenizer.made_up()));
     }
     draft.metadata = metadata;
     Ok(())

@@ -14,6 +14,17 @@ pub enum Endian {
     Big,
 }
 
+/// The bytes, copied: what is checked on the copy holds, whatever happens to the file that they are mapped from.
+///
+/// # Errors
+/// There is not so much memory.
+pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copied = Vec::new();
+    copied.try_reserve_exact(bytes.len()).map_err(|_| Error::limit(format!("expected memory for {} bytes", bytes.len())))?;
+    copied.extend_from_slice(bytes);
+    Ok(copied)
+}
+
 /// A reading position in a byte slice.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
@@ -74,10 +85,20 @@ impl<'a> Cursor<'a> {
         Ok(&self.data[start..self.pos])
     }
 
+    /// The next `len` bytes as text. They are copied before they are looked at: a file can change under its mapping.
+    pub fn text(&mut self, len: u64, what: &str) -> Result<String> {
+        let at = self.position();
+        let bytes = copy(self.take(len, what)?)?;
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to() as u64;
+            Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + valid)
+        })
+    }
+
     #[cold]
     fn too_short(&self, len: u64, what: &str) -> Error {
         let found = self.remaining();
-        Error::malformed(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
+        Error::truncated(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
     }
 
     /// The next byte.

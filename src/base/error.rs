@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::text;
 
@@ -9,12 +10,15 @@ use crate::base::text;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What sort of failure an [`Error`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ErrorKind {
     /// The operating system could not read, write, map or rename.
     Io,
     /// The file breaks a rule of its format.
     Malformed,
+    /// The end of the file is missing, or a file that belongs to it.
+    Truncated,
     /// The file may be sound, but this build does not know how to handle it.
     Unsupported,
     /// A limit of [`crate::base::limits`] is exceeded.
@@ -26,11 +30,11 @@ pub enum ErrorKind {
 /// Says which file, where in it, what was expected and what was found.
 ///
 /// It prints as one line, with all text from files escaped: `PATH: tensor "NAME": byte 12: expected X, found Y`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error(Box<Details>);
 
 /// Boxed, so that a `Result` stays as small as its value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Details {
     kind: ErrorKind,
     message: String,
@@ -38,7 +42,7 @@ struct Details {
     tensor: Option<String>,
     offset: Option<u64>,
     hint: Option<String>,
-    source: Option<std::io::Error>,
+    source: Option<Arc<std::io::Error>>,
 }
 
 impl Error {
@@ -71,7 +75,7 @@ impl Error {
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}"));
         error.0.path = Some(path.into());
-        error.0.source = Some(source);
+        error.0.source = Some(Arc::new(source));
         error
     }
 
@@ -103,6 +107,32 @@ impl Error {
         self
     }
 
+    /// Says what to do about it, in place of what was said before.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Short for [`ErrorKind::Truncated`].
+    pub fn truncated(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Truncated, message)
+    }
+
+    /// Says one more thing to do about it.
+    #[must_use]
+    pub fn hint_also(mut self, hint: &str) -> Self {
+        self.0.hint = Some(self.raw_hint().map_or_else(|| hint.to_owned(), |first| format!("{first} {hint}")));
+        self
+    }
+
+    /// Puts `what` before the message; place and hint stay.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -130,12 +160,18 @@ impl Error {
 
     /// What to do about it, where that is known. Escaped as the message is.
     pub fn hint_text(&self) -> Option<String> {
-        self.0.hint.as_deref().map(|hint| text::escape(hint).into_owned())
+        self.raw_hint().map(|hint| text::escape(hint).into_owned())
+    }
+
+    /// What to do about it, as it was given.
+    pub(crate) fn raw_hint(&self) -> Option<&str> {
+        let by_kind = (self.0.kind == ErrorKind::Truncated).then_some("was the download complete?");
+        self.0.hint.as_deref().or(by_kind)
     }
 
     /// The system's own error, for [`ErrorKind::Io`].
     pub fn io_source(&self) -> Option<&std::io::Error> {
-        self.0.source.as_ref()
+        self.0.source.as_deref()
     }
 }
 
@@ -156,7 +192,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -31,8 +31,11 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// The tensor that it is about.
     pub tensor: Option<String>,
-    /// What was expected and what was found.
+    /// What was expected and what was found, and what to do about it where that is known.
     pub message: String,
+    /// The tensors that it is about, where they are many: those of which bytes are missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<String>,
 }
 
 impl Finding {
@@ -44,7 +47,11 @@ impl Finding {
             file: error.path().map(PathBuf::from),
             offset: error.offset(),
             tensor: error.tensor().map(str::to_owned),
-            message: error.message().to_owned(),
+            message: match error.raw_hint() {
+                Some(hint) => format!("{}; {hint}", error.message()),
+                None => error.message().to_owned(),
+            },
+            tensors: Vec::new(),
         }
     }
 }
@@ -52,8 +59,20 @@ impl Finding {
 /// Where readers put what they find. One parser serves opening and verifying: the sink decides whether it goes on.
 #[derive(Debug, Default)]
 pub struct Findings {
-    collect: bool,
+    mode: Mode,
     list: Vec<Finding>,
+}
+
+/// How far reading goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Mode {
+    /// The first error ends it; notes and warnings are not kept.
+    #[default]
+    Stop,
+    /// As `Stop`, but what is not here (the end of a file, files of a set) is only kept: the headers are wanted, not the values.
+    Headers,
+    /// Everything is kept.
+    Collect,
 }
 
 impl Findings {
@@ -62,14 +81,19 @@ impl Findings {
         Self::default()
     }
 
+    /// For opening a model of which only the headers are wanted: that bytes or files are missing is kept, and ends nothing.
+    pub fn headers() -> Self {
+        Self { mode: Mode::Headers, list: Vec::new() }
+    }
+
     /// For verifying: everything is kept.
     pub fn collect() -> Self {
-        Self { collect: true, list: Vec::new() }
+        Self { mode: Mode::Collect, list: Vec::new() }
     }
 
     /// An empty sink of the same kind, for a part of the work that is done beside others.
     pub fn another(&self) -> Self {
-        Self { collect: self.collect, list: Vec::new() }
+        Self { mode: self.mode, list: Vec::new() }
     }
 
     /// Takes over what was found in a part of the work.
@@ -79,7 +103,12 @@ impl Findings {
 
     /// Whether findings are kept, so that checks too dear for opening are worth their time.
     pub fn collects(&self) -> bool {
-        self.collect
+        self.mode == Mode::Collect
+    }
+
+    /// Whether a model of which bytes or files are missing can be opened all the same.
+    pub fn allows_missing(&self) -> bool {
+        self.mode != Mode::Stop
     }
 
     /// A broken rule, after which the reading can go on safely.
@@ -87,25 +116,54 @@ impl Findings {
     /// # Errors
     /// The error itself, when this sink stops at the first.
     pub fn error(&mut self, code: &'static str, error: Error) -> Result<()> {
-        if !self.collect {
+        if !self.collects() {
             return Err(error);
         }
         self.list.push(Finding::from_error(code, &error));
         Ok(())
     }
 
+    /// A broken rule that keeps nobody from opening the model: kept when this sink collects.
+    pub fn note_error(&mut self, code: &'static str, error: &Error) {
+        if self.collects() {
+            self.list.push(Finding::from_error(code, error));
+        }
+    }
+
     /// A broken rule, after which the reading cannot go on: hands the error back either way, once it is noted.
     pub fn fatal(&mut self, code: &'static str, error: Error) -> Error {
-        if self.collect {
+        if self.collects() {
             self.list.push(Finding::from_error(code, &error));
         }
         error
     }
 
+    /// Bytes of these tensors are missing, or files of the model: kept unless the values are wanted.
+    ///
+    /// # Errors
+    /// The error itself, when this sink stops at the first.
+    pub fn missing(&mut self, code: &'static str, error: Error, tensors: Vec<String>) -> Result<()> {
+        if !self.allows_missing() {
+            return Err(error);
+        }
+        self.list.push(Finding { tensors, ..Finding::from_error(code, &error) });
+        Ok(())
+    }
+
+    /// Files of the model are missing, or not read; those that are can be used by themselves: kept in any case.
+    pub fn incomplete(&mut self, severity: Severity, code: &'static str, error: &Error) {
+        self.list.push(Finding { severity, ..Finding::from_error(code, error) });
+    }
+
     /// Something that breaks no rule; `error` carries the place and the message.
     pub fn remark(&mut self, severity: Severity, code: &'static str, error: Error) {
-        if self.collect {
-            self.list.push(Finding { severity, ..Finding::from_error(code, &error) });
+        self.remark_of(severity, code, error, Vec::new());
+    }
+
+    /// As [`Findings::remark`], of these tensors.
+    pub fn remark_of(&mut self, severity: Severity, code: &'static str, error: Error, tensors: Vec<String>) {
+        if self.collects() {
+            self.list.push(Finding { severity, tensors, ..Finding::from_error(code, &error) });
         }
     }
 

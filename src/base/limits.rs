@@ -1,5 +1,7 @@
 //! Every limit that weigh puts on what it reads, in one place.
 
+use std::time::Duration;
+
 /// The longest safetensors header, in bytes: the limit of the safetensors crate, 0.8.
 pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 
@@ -22,11 +24,20 @@ pub const GGUF_ARRAY_DEPTH: usize = 4;
 /// are aligned to 32, and to a few thousand where a device reads them.
 pub const GGUF_ALIGNMENT: u64 = 1 << 24;
 
+/// The most dimensions of an original shape that metadata gives back: those of a PyTorch tensor.
+pub const ORIGINAL_DIMS: u64 = 64;
+
 /// The most shards of one model.
 pub const SHARDS: usize = 10_000;
 
 /// The most bytes of one tensor that an operation holds at a time, while it streams.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// How long a lock that another program holds on a model is waited for, before it is changed in its place.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a model is opened anew that changed while it was opened.
+pub const REOPENINGS: usize = 10;
 
 /// The most findings that are collected from one walk over a file.
 pub const FINDINGS: usize = 1_000;

@@ -1,18 +1,27 @@
 //! Files mapped into memory, read-only. The only unsafe code outside `codec/simd/`.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::base::file::open_regular;
-use crate::base::{Error, Result, undo};
+use crate::base::file::{Input, open_regular};
+use crate::base::{Error, Result, text};
 
-/// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched.
+/// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched. No descriptor is kept, so
+/// that a model may have thousands of files.
 #[derive(Debug)]
 pub struct Map {
-    path: PathBuf,
-    file: File,
+    input: Input,
     mmap: Option<memmap2::Mmap>,
+}
+
+/// What the handler of SIGBUS says of each mapping: by the address of its first byte, its length and the message.
+static MAPPED: Mutex<BTreeMap<usize, (usize, String)>> = Mutex::new(BTreeMap::new());
+
+fn mapped() -> MutexGuard<'static, BTreeMap<usize, (usize, String)>> {
+    MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Map {
@@ -21,28 +30,47 @@ impl Map {
     /// # Errors
     /// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path)?;
-        undo::restore(path, &file)?;
-        let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
-        let mmap = if len == 0 {
+        Self::of(&open_regular(path)?, path)
+    }
+
+    /// Maps an open regular file; `path` is what it was opened by.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn of(file: &File, path: &Path) -> Result<Self> {
+        let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
+        let mmap = if found.len() == 0 {
             None // an empty mapping is an error on Linux
         } else {
-            // SAFETY: the mapping is private and read-only, and lives as long as the slices taken from it. Bytes of a file can
-            // change under a mapping; nothing here relies on two reads of a byte giving the same value, and all that is parsed
-            // is checked on the copy that is used. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
-            Some(unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("cannot map", path, error))?)
+            // SAFETY: the mapping is read-only, and lives as long as the slices taken from it. It is shared: whoever writes to the file
+            // changes its bytes at any moment, between two reads of a byte too. So nothing that was checked in the mapping is relied on
+            // later: texts are copied (`bytes::copy`, `Cursor::text`) and checked on the copy, counts and offsets are read once into
+            // numbers. What is read in place are numbers, for which all bits will do; every access is checked against the length of
+            // the mapping, which does not change. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
+            Some(unsafe { memmap2::Mmap::map(file) }.map_err(|error| Error::io("cannot map", path, error))?)
         };
-        Ok(Self { path: path.to_path_buf(), file, mmap })
+        if let Some(mmap) = &mmap {
+            let name = path.to_string_lossy();
+            let message = format!("weigh: {}: the file became shorter or unreadable while it was being read\n", text::escape(&name));
+            mapped().insert(mmap.as_ptr() as usize, (mmap.len(), message));
+        }
+        Ok(Self { input: Input::new(path, found), mmap })
+    }
+
+    /// The file, and what it looked like when it was opened.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// Opens the file once more, for calls that copy between files inside the kernel; none where its path leads elsewhere by now.
+    pub fn reopen(&self) -> Option<File> {
+        let file = open_regular(self.path()).ok()?;
+        file.metadata().is_ok_and(|found| self.input.is(&found)).then_some(file)
     }
 
     /// The path that the file was opened by.
     pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The open file, for calls that copy between files inside the kernel.
-    pub fn file(&self) -> &File {
-        &self.file
+        self.input.path()
     }
 
     /// The length of the file, in bytes.
@@ -69,21 +97,55 @@ impl Map {
     }
 }
 
-/// From here on, a file that shrinks while it is mapped ends the process with one line on standard error and status 2,
-/// instead of a crash by SIGBUS. For the command line: a library must not change its host's signals.
-#[cfg(unix)]
-pub fn exit_on_truncation() {
-    extern "C" fn on_sigbus(_: libc::c_int) {
-        const MESSAGE: &[u8] = b"weigh: a file became shorter or unreadable while it was being read\n";
-        // SAFETY: write and _exit are async-signal-safe, and the message is a constant of the length given.
-        unsafe {
-            libc::write(libc::STDERR_FILENO, MESSAGE.as_ptr().cast(), MESSAGE.len());
-            libc::_exit(2);
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Some(mmap) = &self.mmap {
+            mapped().remove(&(mmap.as_ptr() as usize));
         }
     }
-    // SAFETY: the handler calls only async-signal-safe functions and does not return.
+}
+
+/// From here on, a file that shrinks while it is mapped ends the process with one line on standard error and status 2, instead of a
+/// crash by SIGBUS; temporary files are removed first. For the command line: a library must not change its host's signals.
+#[cfg(unix)]
+pub fn exit_on_truncation() {
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
+    // SAFETY: all zeros are a `sigaction` without flags and with an empty mask; the handler has the signature that SA_SIGINFO asks for,
+    // calls only what may be called in one, and does not return.
     unsafe {
-        libc::signal(libc::SIGBUS, on_sigbus as extern "C" fn(libc::c_int) as libc::sighandler_t);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
+}
+
+/// Takes no memory and waits for no lock for long. Whoever touches a mapped page holds none of the two locks that are tried here.
+#[cfg(unix)]
+extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::base::signals;
+
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    if !FIRST.swap(false, Ordering::Relaxed) {
+        loop {
+            std::thread::sleep(std::time::Duration::from_secs(1)); // another thread is about to end the process
+        }
+    }
+    // SAFETY: with SA_SIGINFO the pointer is to the signal's information, which for SIGBUS has an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let _held = signals::remove_temporaries();
+    let mapped = signals::try_lock(&MAPPED);
+    let found = mapped.as_ref().and_then(|mapped| mapped.range(..=address).next_back());
+    let message = match found.filter(|(start, (len, _))| address - **start <= *len) {
+        Some((_, (_, message))) => message.as_str(),
+        None => "weigh: a file became shorter or unreadable while it was being read\n",
+    };
+    // SAFETY: write and _exit may be called here, and the message has the length given.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
+        libc::_exit(2);
     }
 }
 

@@ -1,30 +1,64 @@
 //! Signals that end the process: temporary files are removed first, so that a broken-off run leaves nothing behind.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::base::{Error, ErrorKind, Result};
 
-/// The files to remove when the process is told to end.
-static TEMPORARIES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
+static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
 /// Whether the process is weigh's own, so that it may handle signals.
 static OURS: AtomicBool = AtomicBool::new(false);
 
-fn temporaries() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+fn temporaries() -> MutexGuard<'static, BTreeSet<CString>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes signals wait for as long as the result lives. No [`Guard`] may be made or dropped meanwhile.
+/// Makes signals that end the process wait for as long as the result lives. No [`Guard`] may be made or dropped meanwhile.
 pub(crate) fn hold() -> impl Drop {
+    watch();
     temporaries()
+}
+
+/// Takes a lock inside the handler of a signal, where waiting is not allowed: tries for about a second. The thread that has it may be the
+/// one that was interrupted.
+#[cfg(unix)]
+pub(super) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..1_000 {
+        match lock.try_lock() {
+            Ok(held) => return Some(held),
+            Err(TryLockError::Poisoned(held)) => return Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+    None
+}
+
+/// Removes the temporary files inside the handler of a signal that ends the process: takes no memory. As long as the result is kept, no
+/// new ones are made.
+#[cfg(unix)]
+pub(super) fn remove_temporaries() -> impl Sized {
+    let list = try_lock(&TEMPORARIES);
+    remove(list.iter().flat_map(|list| list.iter()));
+    list
+}
+
+#[cfg(unix)]
+fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
+    for path in paths {
+        let _ = rustix::fs::unlink(path.as_c_str());
+    }
 }
 
 /// Keeps a file on the list of what is removed on a signal, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Guard(PathBuf);
+pub(crate) struct Guard(CString);
 
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
@@ -32,9 +66,15 @@ impl Guard {
         watch();
         let mut list = temporaries();
         let (made, path) = make()?;
+        let path = to_c(&path);
         list.insert(path.clone());
         Ok((made, Self(path)))
     }
+}
+
+/// No path has a zero byte in it.
+fn to_c(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default()
 }
 
 impl Drop for Guard {
@@ -81,9 +121,7 @@ fn wait_for_signals() -> std::io::Result<()> {
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
             let list = temporaries(); // kept locked: nothing new is made from here on
-            for path in list.iter() {
-                let _ = std::fs::remove_file(path);
-            }
+            remove(list.iter());
             std::process::exit(128 + signal);
         }
     };

@@ -10,6 +10,16 @@ pub fn bytes(bytes: u64) -> String {
     scaled(bytes, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
+/// A number of bytes with one decimal, where two are compared: `253.1 MB`.
+pub fn bytes_to_a_tenth(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1e3, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
 /// A whole number with a comma after every third digit: `262,144`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -21,6 +31,25 @@ pub fn grouped(count: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A count with its noun, in the plural unless there is one: `1 tensor`, `2,048 tensors`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// A share as a percentage in `digits` significant digits, never with an exponent: `0.537%`, `4.7%`, `130%`, `1,250%`.
+pub fn percent(share: f64, digits: usize) -> String {
+    let percent = share * 100.0;
+    if percent.abs() >= 10f64.powi(digits as i32 - 1) && percent.abs() < 1e15 {
+        let sign = if percent < 0.0 { "-" } else { "" };
+        return format!("{sign}{}%", grouped(percent.abs().round() as u64));
+    }
+    let text = general(percent, digits);
+    match text.split_once("e-").and_then(|(_, exponent)| exponent.parse::<usize>().ok()) {
+        Some(exponent) if exponent <= 12 => format!("{percent:.*}%", exponent + digits - 1),
+        _ => format!("{text}%"),
+    }
 }
 
 /// A number in `digits` significant digits, without trailing zeros; very large and very small ones with an exponent: `%g` of C.
@@ -73,6 +102,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_to_a_tenth() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (253_113_024, "253.1 MB")]
+        {
+            assert_eq!(bytes_to_a_tenth(bytes), text);
+        }
+        assert_eq!(bytes_to_a_tenth(u64::MAX), "18.4 EB");
+    }
+
+    #[test]
     fn labels_have_three_digits() {
         for (count, expected) in [
             (0, "0"),
@@ -100,6 +139,23 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(167_772_160), "167,772,160");
+    }
+
+    #[test]
+    fn percentages_are_as_people_write_them() {
+        for (share, expected) in [
+            (1.3, "130%"),
+            (0.047, "4.7%"),
+            (0.00537, "0.54%"),
+            (12.5, "1,250%"),
+            (0.0, "0%"),
+            (0.1, "10%"),
+            (-2.0, "-200%"),
+            (1.234e-7, "0.000012%"),
+        ] {
+            assert_eq!(percent(share, 2), expected, "{share}");
+        }
+        assert_eq!((percent(f64::NAN, 2), counted(1, "row"), counted(2048, "row")), ("nan%".into(), "1 row".into(), "2,048 rows".into()));
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, text};
-use crate::render::{Output, Renderer, Report};
+use serde::Serialize;
+
+use crate::base::{Error, ErrorKind, text};
+use crate::format::Reader;
+use crate::render::{Output, Renderer, Report, Section};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,13 @@ pub(super) enum Status {
     Failed,
     /// Another tool's exit status, in a command that stands in for it.
     Other(u8),
+}
+
+impl Status {
+    /// How a command ends that showed what the headers of a model say: a file that is cut short was found, if one is.
+    pub(super) fn of_headers(reader: &Reader) -> Self {
+        if reader.lacks().iter().any(|finding| !finding.tensors.is_empty()) { Self::Found } else { Self::Done }
+    }
 }
 
 /// Why a command could not be done.
@@ -40,6 +50,44 @@ impl From<Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+/// Why nothing can be said of one of several paths: `weigh.error.v1`, in JSON only.
+#[derive(Debug, Serialize)]
+struct ErrorReport {
+    schema: &'static str,
+    error: ErrorFacts,
+}
+
+/// An error, part by part; what does not apply is null.
+#[derive(Debug, Serialize)]
+struct ErrorFacts {
+    kind: ErrorKind,
+    message: String,
+    file: Option<String>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+    hint: Option<String>,
+}
+
+impl ErrorReport {
+    fn new(error: &Error) -> Self {
+        let error = ErrorFacts {
+            kind: error.kind(),
+            message: error.message().to_owned(),
+            file: error.path().map(|path| path.to_string_lossy().into_owned()),
+            tensor: error.tensor().map(str::to_owned),
+            offset: error.offset(),
+            hint: error.hint_text(),
+        };
+        Self { schema: "weigh.error.v1", error }
+    }
+}
+
+impl Report for ErrorReport {
+    fn sections(&self) -> Vec<Section<'_>> {
+        Vec::new()
     }
 }
 
@@ -69,7 +117,39 @@ impl<'a> Context<'a> {
         Ok(Status::Done)
     }
 
-    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done.
+    /// Opens a model; warns of files of its set that are missing, and of a config that cannot be read.
+    pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open(path)?;
+        self.warn_of_missing(&reader);
+        self.warn_of_config(&reader);
+        Ok(reader)
+    }
+
+    /// Opens a model for what its headers say; says on standard error what of it is missing.
+    pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
+        let reader = crate::open_headers(path)?;
+        self.warn_of_missing(&reader);
+        self.warn_of_config(&reader);
+        Ok(reader)
+    }
+
+    /// Warns of a config that cannot be read.
+    pub(super) fn warn_of_config(&mut self, reader: &Reader) {
+        if let Some(error) = reader.model().config_error.as_ref().filter(|_| !self.quiet) {
+            self.report_error(error);
+        }
+    }
+
+    /// Warns of files of a set that are missing.
+    pub(super) fn warn_of_missing(&mut self, reader: &Reader) {
+        for finding in reader.lacks() {
+            let file = finding.file.as_deref().unwrap_or(&reader.model().path);
+            self.warn(&format!("{}: {}", file.display(), finding.message));
+        }
+    }
+
+    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done; as JSON it gets a document
+    /// (in ndjson a line) of its own, so that every path has one.
     pub(super) fn each(&mut self, paths: &[PathBuf], work: impl Fn(&mut Self, &Path) -> Outcome) -> Outcome {
         if let [path] = paths {
             return work(self, path);
@@ -85,6 +165,9 @@ impl<'a> Context<'a> {
                 Ok(Status::Failed) => failed = true,
                 Err(Failure::Weigh(error)) => {
                     self.report_error(&error);
+                    if matches!(self.output(), Output::Json | Output::Ndjson) {
+                        self.renderer.write(self.out, &ErrorReport::new(&error), Some(path))?;
+                    }
                     failed = true;
                 }
                 Err(failure @ Failure::Output(_)) => return Err(failure),
@@ -118,6 +201,13 @@ impl<'a> Context<'a> {
         if !self.quiet {
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
+        }
+    }
+
+    /// Says on standard error what is no reason to stop, with its hint.
+    pub(super) fn warn_of(&mut self, error: &Error) {
+        if !self.quiet {
+            self.report_error(error);
         }
     }
 

@@ -20,6 +20,7 @@ const WORST: usize = 10;
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "weigh convert [OPTIONS] <IN> [ADAPTER]... <OUT>",
     after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder.
 
 Examples:
@@ -32,7 +33,7 @@ Examples:
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
-    #[arg(value_names = ["IN", "[ADAPTER ...] OUT"], num_args = 2.., required = true)]
+    #[arg(value_names = ["IN", "OUT"], num_args = 2.., required = true)]
     paths: Vec<PathBuf>,
     /// The format, whatever OUT is called: gguf or safetensors
     #[arg(long, value_name = "FORMAT")]
@@ -43,7 +44,7 @@ pub(super) struct Args {
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace an output that is there already
+    /// Replace an output that is there already, older files of the same set included: the plan lists them
     #[arg(long)]
     force: bool,
     /// Read back what was written, and compare it before it gets its name
@@ -167,9 +168,15 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
-    let mut reader = packed::unpacked(crate::open(input)?)?;
+    // A plan that needs the config says itself what is wrong with it.
+    let stored = crate::open(input)?;
+    context.warn_of_missing(&stored);
+    if args.keep_names {
+        context.warn_of_config(&stored);
+    }
+    let mut reader = packed::unpacked(stored)?;
     if !adapters.is_empty() {
-        reader = lora::merged(reader, adapters.iter().map(|path| crate::open(path)).collect::<Result<_>>()?)?;
+        reader = lora::merged(reader, adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?)?;
     }
     let plan = Plan::new(&reader, output, &options)?;
     let report = if args.dry_run {
@@ -183,7 +190,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         progress.finish();
         done?
     };
-    context.emit(&report, output)
+    context.emit(&report, input)
 }
 
 /// How many of the things that were not as asked for people see.
@@ -204,6 +211,7 @@ impl Report for ConvertReport {
         ] {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
+        sections.extend(self.removed_table());
         sections.push(Section::text(self.summary()));
         sections
     }
@@ -297,6 +305,13 @@ impl ConvertReport {
             table = table.footer(format!("and {more} more; --json has them all"));
         }
         (!self.lossy.is_empty()).then_some(table)
+    }
+
+    fn removed_table(&self) -> Option<Section<'_>> {
+        let rows = self.removed.iter().map(|path| vec![Cell::text(path.to_string_lossy().into_owned())]);
+        let title = if self.dry_run { "Would be removed: older output of the same name" } else { "Removed: older output of the same name" };
+        let table = Section::table("removed", vec![Column::value("file")]).rows(rows).titled(title).only(Audience::People);
+        (!self.removed.is_empty()).then_some(table)
     }
 
     fn summary(&self) -> String {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::units;
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::ops::count::{self, Count, LayerCount};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -21,18 +21,23 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&count::count(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open_headers(path)?;
+        context.emit(&count::count(&reader)?, path)?;
+        Ok(Status::of_headers(&reader))
+    })
 }
 
 impl Report for Count {
     fn sections(&self) -> Vec<Section<'_>> {
-        let mut facts = vec![Fact::named("parameters", people(self.parameters).tone(Tone::Strong))];
+        let parameters = if self.incomplete.is_some() { "parameters of the files here" } else { "parameters" };
+        let mut facts = vec![Fact::new("parameters", parameters, people(self.parameters).tone(Tone::Strong))];
         if self.active_parameters != Some(self.parameters) {
             facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
         }
         facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
         facts.push(Fact::new("stored_elements", "stored elements", Cell::count(self.stored_elements)));
-        facts.push(Fact::new("bytes", "size of the tensors", Cell::bytes(self.bytes)));
+        facts.push(Fact::new("bytes", "size of the tensors", Cell::maybe(self.bytes, Cell::bytes)));
         facts.push(Fact::new("bits_per_weight", "bits per weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))));
         if !self.left_out.is_empty() {
             facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
@@ -42,45 +47,60 @@ impl Report for Count {
             Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
             Fact::named("embedding_parameters", Cell::count(self.embedding_parameters)),
             Fact::named("stored_elements", Cell::count(self.stored_elements)),
-            Fact::named("bytes", Cell::bytes(self.bytes)),
+            Fact::named("bytes", Cell::maybe(self.bytes, Cell::bytes)),
             Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
             Fact::named("label", Cell::text(self.label.clone())),
         ];
-        let parts = |name, second| {
+        let exact =
+            exact.into_iter().chain(self.incomplete.iter().map(|what| Fact::named("incomplete", Cell::text(what.clone())))).collect();
+        // What the share is of: types differ in size, components in parameters.
+        let parts = |name, second, of| {
             vec![
                 Column::text(name),
                 Column::number("tensors"),
                 Column::number(second),
-                Column::number("share").only(Audience::People),
+                Column::number("share").titled(of).only(Audience::People),
                 Column::number("bytes").titled("size"),
             ]
         };
         let share = |part: u64, whole: u64| if whole == 0 { Cell::empty() } else { Cell::share(part as f64 / whole as f64) };
         let by_dtype = self.by_dtype.iter().map(|row| {
-            let share = share(row.bytes, self.bytes);
-            vec![Cell::text(row.dtype.clone()), Cell::count(row.tensors), Cell::count(row.elements), share, Cell::bytes(row.bytes)]
+            let share = row.bytes.zip(self.bytes).map_or_else(Cell::empty, |(part, whole)| share(part, whole));
+            vec![
+                Cell::text(row.dtype.clone()),
+                Cell::count(row.tensors),
+                Cell::count(row.elements),
+                share,
+                Cell::maybe(row.bytes, Cell::bytes),
+            ]
         });
         let by_component = self.by_component.iter().map(|row| {
             let share = share(row.parameters, self.parameters);
-            vec![Cell::text(row.component.name()), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+            vec![
+                Cell::text(row.component.name()),
+                Cell::count(row.tensors),
+                Cell::count(row.parameters),
+                share,
+                Cell::maybe(row.bytes, Cell::bytes),
+            ]
         });
-        let layer = |label: String, row: &LayerCount, times: u64| {
-            let share = share(row.parameters * times, self.parameters);
-            vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::bytes(row.bytes)]
+        let layer = |label: String, row: &LayerCount| {
+            let share = share(row.parameters, self.parameters);
+            vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::maybe(row.bytes, Cell::bytes)]
         };
-        let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row, 1));
+        let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row));
         let folded = runs(&self.by_layer).into_iter().map(|(first, last)| match (first.layer, last.layer) {
-            (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first, b - a + 1),
-            (Some(a), _) => layer(a.to_string(), first, 1),
-            _ => layer("outside".to_owned(), first, 1),
+            (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first),
+            (Some(a), _) => layer(a.to_string(), first),
+            _ => layer("outside".to_owned(), first),
         });
         vec![
             Section::facts("count", facts).only(Audience::People),
             Section::facts("count", exact).only(Audience::Scripts),
-            Section::table("by_dtype", parts("dtype", "elements")).rows(by_dtype),
-            Section::table("by_component", parts("component", "parameters")).rows(by_component),
-            Section::table("by_layer", parts("layer", "parameters")).rows(folded).only(Audience::People),
-            Section::table("by_layer", parts("layer", "parameters")).rows(by_layer).only(Audience::Scripts),
+            Section::table("by_dtype", parts("dtype", "elements", "of size")).rows(by_dtype),
+            Section::table("by_component", parts("component", "parameters", "of parameters")).rows(by_component),
+            Section::table("by_layer", parts("layer", "parameters", "of parameters")).rows(folded).only(Audience::People),
+            Section::table("by_layer", parts("layer", "parameters", "of parameters")).rows(by_layer).only(Audience::Scripts),
         ]
     }
 }

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use crate::arch::packed;
-use crate::base::{text, units};
+use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
-use crate::ops::diff::{self, Diff, Kind, Options, TensorRow};
-use crate::render::{Audience, Cell, Column, Report, Section, Tone};
+use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance};
+use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
 /// Compare two models: names, shapes, types, metadata, values
 ///
 /// Tensors are matched by canonical name, across formats, types and shards: a Hugging Face folder and its GGUF meet tensor for tensor.
 /// Two LoRA adapters are compared by their updates, and one with a model as what it makes of it.
-/// Exit status 1 when they differ.
+/// Exit status: 0 identical, or within --tolerance; 1 they differ, be it in format, types or metadata only; 2 not compared.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh diff model-f16.gguf model-q4_k_m.gguf
@@ -24,14 +24,14 @@ use crate::render::{Audience, Cell, Column, Report, Section, Tone};
   weigh diff folder model.gguf --tolerance 0.01
   weigh diff a.safetensors b.safetensors --quick")]
 pub(super) struct Args {
-    /// The one model
+    /// First model
     a: PathBuf,
-    /// The other model
+    /// Second model
     b: PathBuf,
     /// Names, shapes, types, metadata, and bytes of equal types only
     #[arg(long)]
     quick: bool,
-    /// Values may differ by this relative root mean square; types and metadata then do not count
+    /// Values of each tensor may differ by this relative root mean square; format, types and metadata then do not count
     #[arg(long, value_name = "X", conflicts_with = "quick")]
     tolerance: Option<f64>,
     /// Tensors that are equal as well
@@ -43,7 +43,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
-    let (a, b, note) = diff::sides(packed::unpacked(crate::open(&args.a)?)?, packed::unpacked(crate::open(&args.b)?)?)?;
+    if args.tolerance.is_some_and(|tolerance| !(0.0..f64::INFINITY).contains(&tolerance)) {
+        return Err(Error::argument("expected a tolerance of 0 or more").into());
+    }
+    let (a, b, note) = diff::sides(packed::unpacked(context.open(&args.a)?)?, packed::unpacked(context.open(&args.b)?)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options =
         Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };
@@ -51,15 +54,20 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     progress.finish();
     let mut diff = report?;
     diff.notes.extend(note.map(str::to_owned));
-    let report = Seen { diff, all: args.all };
+    diff.path_b = args.b.to_string_lossy().into_owned();
+    if !matches!(context.output(), Output::Table | Output::Markdown) {
+        diff.tensors.truncate(selection.limit()); // people see those first that differ
+    }
+    let report = Seen { diff, all: args.all, limit: selection.limit() };
     context.emit(&report, &args.a)?;
     Ok(if report.diff.differ { Status::Found } else { Status::Done })
 }
 
-/// The report, and whether people see equal tensors.
+/// The report, whether people see equal tensors, and how many tensors they see at most.
 struct Seen {
     diff: Diff,
     all: bool,
+    limit: usize,
 }
 
 impl serde::Serialize for Seen {
@@ -152,19 +160,34 @@ impl Report for Seen {
         let seen = |row: &&TensorRow| self.all || row.equal != Some(true);
         let table = Section::table("tensors", columns.clone()).rows(diff.tensors.iter().map(cells)).only(Audience::Scripts);
         sections.push(table);
-        let rows: Vec<Vec<Cell>> = diff.tensors.iter().filter(seen).map(cells).collect();
-        let equal = diff.tensors.len() - rows.len();
-        if !rows.is_empty() {
+        let mut rows: Vec<Vec<Cell>> = diff.tensors.iter().filter(seen).map(cells).collect();
+        let (equal, to_show) = (diff.tensors.len() - rows.len(), rows.len());
+        rows.truncate(self.limit);
+        if to_show > 0 {
+            let mut more = Vec::new();
+            more.extend(
+                (rows.len() < to_show)
+                    .then(|| format!("{} of {} listed", units::grouped(rows.len() as u64), units::grouped(to_show as u64))),
+            );
+            let them = if equal == 1 { ("is", "it") } else { ("are", "them") };
+            more.extend(
+                (equal > 0).then(|| format!("{} {} equal (--all lists {})", units::counted(equal as u64, "more tensor"), them.0, them.1)),
+            );
             let table = Section::table("tensors", columns).rows(rows).only(Audience::People);
-            sections.push(if equal > 0 { table.footer(format!("and {equal} tensors of equal values; --all shows them")) } else { table });
+            sections.push(if more.is_empty() { table } else { table.footer(more.join("; ")) });
         }
         sections.extend(names("only_a", "Only in the first", &diff.only_a));
         sections.extend(names("only_b", "Only in the second", &diff.only_b));
         if !diff.shapes.is_empty() {
-            let rows =
-                diff.shapes.iter().map(|row| vec![Cell::text(row.name.clone()), Cell::shape(&row.shape_a), Cell::shape(&row.shape_b)]);
-            let columns = vec![Column::name("name"), Column::text("a"), Column::text("b")];
-            sections.push(Section::table("shapes", columns).titled("Of other shapes").rows(rows).only(Audience::People));
+            let shared = diff.shapes.iter().any(|row| row.shared.is_some());
+            let rows = diff.shapes.iter().map(|row| {
+                let mut cells = vec![Cell::text(row.name.clone()), Cell::shape(&row.shape_a), Cell::shape(&row.shape_b)];
+                cells.extend(shared.then(|| Cell::maybe(row.rows_in_words(), Cell::text)));
+                cells
+            });
+            let mut columns = vec![Column::name("name"), Column::text("a"), Column::text("b")];
+            columns.extend(shared.then(|| Column::text("shared").titled("shared rows")));
+            sections.push(Section::table("shapes", columns).titled("In another shape").rows(rows).only(Audience::People));
         }
         if !diff.metadata.is_empty() {
             let rows = diff.metadata.iter().map(|row| vec![Cell::text(row.key.clone()), value(&row.a), value(&row.b)]);
@@ -181,8 +204,38 @@ impl Report for Seen {
             sections.push(Section::table("components", columns).titled("By component").rows(rows).only(Audience::People));
         }
         sections.extend(diff.notes.iter().map(|note| Section::text(text::escape(note).into_owned())));
-        let mark = if diff.verdict.kind == Kind::Identical { "=" } else { "≠" };
-        sections.push(Section::text(format!("{mark} {}", diff.verdict.text)));
+        let mark = match diff.verdict.kind {
+            Kind::Identical => "=",
+            Kind::SameWeights | Kind::Rounded => "≈",
+            _ if !diff.differ => "≈",
+            _ => "≠",
+        };
+        let mut lines = format!("{mark} {}", diff.verdict.text);
+        if let Some(tolerance) = &diff.tolerance {
+            lines.push('\n');
+            lines.push_str(&tolerance_in_words(tolerance, diff.compared.tensors));
+        }
+        sections.push(Section::text(lines));
         sections
     }
+}
+
+/// What became of the tolerance: how large the largest error is, where, and how many tensors are beyond.
+fn tolerance_in_words(tolerance: &Tolerance, tensors: u64) -> String {
+    let largest = match (&tolerance.tensor, tolerance.largest) {
+        (Some(tensor), Some(error)) => {
+            format!("the largest relative error is {}, in {}", units::general(error, 3), text::escape(tensor))
+        }
+        (None, Some(_)) => "no value differs".to_owned(),
+        (_, None) => "no relative error is known".to_owned(),
+    };
+    let limit = units::general(tolerance.limit, 6);
+    if tolerance.within {
+        return format!("within the tolerance of {limit}: {largest}");
+    }
+    let which = match tolerance.beyond {
+        0 => "not the same tensors in the same shapes".to_owned(),
+        beyond => format!("{} of {}", units::grouped(beyond), units::counted(tensors, "tensor")),
+    };
+    format!("beyond the tolerance of {limit}: {which}; {largest}")
 }

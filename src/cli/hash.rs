@@ -2,19 +2,22 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::arch::table::{Table, Tables};
+use crate::base::mmap::Map;
 use crate::base::{Error, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
-use crate::ops::hash::{self, Algorithm, HashReport, Manifest, Outcome, label, line_name};
-use crate::render::{Audience, Cell, Column, Report, Section};
+use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
+use crate::render::{Audience, Cell, Column, Output, Report, Section};
 
-/// Hash the contents of each tensor and of the whole model, in llama-gguf-hash's lines
+/// Hash each tensor and the whole model in llama-gguf-hash's lines, or with --file whole files
 ///
-/// Names, metadata and layout do not enter the hash: a model whose metadata was edited keeps it.
+/// Without --file, the hash of a model is that of its tensors' bytes, not the digest of its file: names, metadata and layout do not enter it,
+/// and a model whose metadata was edited keeps it. --file gives the digests that model hubs and sha256sum show.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status with --check, as llama-gguf-hash has it: 0 all as in the manifest, 1 a hash differs, \
 3 the manifest does not mention the model, 4 it has no known hash, 5 it cannot be read.
@@ -22,6 +25,7 @@ use crate::render::{Audience, Cell, Column, Report, Section};
 Examples:
   weigh hash model.gguf > model.gguf.manifest
   weigh hash model.gguf --check model.gguf.manifest
+  weigh hash --file model.gguf > SHA256SUMS      # sha256sum -c and `weigh verify --manifest` read it
   weigh hash model.safetensors --algorithm xxh64 --no-layer
   weigh hash Llama-3.2-1B/ llama-bf16.gguf --content --no-layer   # the same, if they are the same weights")]
 pub(super) struct Args {
@@ -34,8 +38,11 @@ pub(super) struct Args {
     /// Compare with the hashes of an earlier run
     #[arg(long, short, value_name = "MANIFEST")]
     check: Option<PathBuf>,
+    /// Hash the files from their first byte to their last, as sha256sum does: in its lines
+    #[arg(long, conflicts_with_all = ["check", "no_layer", "content"])]
+    file: bool,
     /// Only the hash of the whole, not of each tensor
-    #[arg(long)]
+    #[arg(long, visible_alias = "no-tensors")]
     no_layer: bool,
     /// Hash what the weights are, not how they are stored: the same in other shards, another order, Hugging Face or GGUF
     #[arg(long)]
@@ -89,8 +96,20 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
         let strongest = manifest.as_ref().and_then(|manifest| manifest.algorithms(content).first().copied());
         algorithms.push(strongest.unwrap_or(Algorithm::Sha256));
     }
+    if args.file {
+        return context.each(&args.paths, |context, path| {
+            let files = files(path, context)?;
+            for &algorithm in &algorithms {
+                context.emit(&hash::hash_files(files.iter().map(AsRef::as_ref), algorithm)?, path)?;
+            }
+            Ok(Status::Done)
+        });
+    }
+    if !content && manifest.is_none() && context.output() == Output::Table {
+        context.warn("these are hashes of the tensors, not of the files: --file gives those");
+    }
     context.each(&args.paths, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open(path)?;
         let mut status = Status::Done;
         let reports = if content {
             hash::hash_content(&reader, &tables, &algorithms, !args.no_layer)?
@@ -111,9 +130,26 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
     })
 }
 
+/// The files of a model; of a file that cannot be opened as a model (half a download, say), the file itself.
+fn files(path: &Path, context: &mut Context<'_>) -> Result<Vec<Arc<Map>>, Error> {
+    match crate::open(path) {
+        Ok(reader) => Ok(reader.maps().to_vec()),
+        Err(error) if path.is_file() => {
+            context.warn(&format!("{error}; this is the digest of this one file"));
+            Ok(vec![Arc::new(Map::open(path)?)])
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn read_manifest(path: &Path) -> Result<Manifest, (u8, Error)> {
     let lines = hash::read_lines(path).map_err(|error| (MANIFEST_UNREADABLE, error))?;
-    Manifest::parse(&lines).map_err(|error| (UNKNOWN_HASH, error.in_file(path)))
+    Manifest::parse(&lines).map_err(|error| {
+        let of_files = lines.lines().any(|line| hash::file_line(line).is_some());
+        let error =
+            if of_files { error.hint("its lines are digests of whole files: `weigh verify --manifest` compares those") } else { error };
+        (UNKNOWN_HASH, error.in_file(path))
+    })
 }
 
 #[derive(Serialize)]
@@ -164,5 +200,28 @@ impl Report for View<'_> {
             ]
         });
         vec![Section::text(lines), Section::table("tensors", columns).rows(rows).only(Audience::Scripts)]
+    }
+}
+
+impl Report for FileHashes {
+    const ROWS: Option<&'static str> = Some("files");
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let line = |row: &FileHash| {
+            let name = text::escape(&row.file).into_owned();
+            match self.algorithm {
+                Algorithm::Blake3 => format!("BLAKE3 ({name}) = {}\n", row.hash), // its digests are as long as those of SHA-256
+                _ => format!("{}  {name}\n", row.hash),
+            }
+        };
+        let columns = vec![Column::text("algorithm"), Column::text("hash"), Column::number("bytes"), Column::text("file")];
+        let rows = self.files.iter().map(|row| {
+            let algorithm = Cell::text(self.algorithm.name());
+            vec![algorithm, Cell::text(row.hash.clone()), Cell::bytes(row.bytes), Cell::text(row.file.clone())]
+        });
+        vec![
+            Section::text(self.files.iter().map(line).collect::<String>()),
+            Section::table("files", columns).rows(rows).only(Audience::Scripts),
+        ]
     }
 }

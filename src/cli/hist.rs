@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::arch::packed;
-use crate::base::output::{Output, Target};
+use crate::base::output::{self, Output, Target};
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::model::ElemType;
@@ -48,12 +48,16 @@ struct Hist {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let reader = packed::unpacked(crate::open(&args.path)?)?;
+    let reader = packed::unpacked(context.open(&args.path)?)?;
     let tensor = reader.model().tensor(&args.tensor).ok_or_else(|| {
         Error::argument(format!("expected a tensor of the model, found no {}", args.tensor))
             .in_file(&args.path)
             .hint("`weigh ls` lists them")
     })?;
+    let inputs: Vec<PathBuf> = reader.inputs().map(|input| input.path().to_path_buf()).collect();
+    if let Some(path) = &args.output {
+        output::check(path, args.force, &inputs)?; // before the tensor is read
+    }
     let stats = stats::stats(&reader, &[tensor], &Options::default())?;
     let Some(found) = stats.tensors.and_then(|tensors| tensors.into_iter().next()) else { return Ok(Status::Done) };
     let summary = found.summary;
@@ -76,7 +80,6 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         Some("png") => picture::png(&bars, &ends)?,
         _ => return Err(Error::argument("expected a picture that ends in .svg or .png").in_file(path).into()),
     };
-    let inputs: Vec<PathBuf> = reader.model().shards.iter().map(|shard| shard.path.clone()).collect();
     let mut output = Output::begin(vec![Target { path: path.clone(), bytes: bytes.len() as u64 }], args.force, &inputs)?;
     output.write(0, &bytes)?;
     output.commit()?;

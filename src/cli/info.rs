@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use crate::base::units::{bytes, general, grouped};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
@@ -23,7 +23,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.each(&args.path, |context, path| context.emit(&info::info(&crate::open(path)?)?, path))
+    context.each(&args.path, |context, path| {
+        let reader = context.open_headers(path)?;
+        context.emit(&info::info(&reader)?, path)?;
+        Ok(Status::of_headers(&reader))
+    })
 }
 
 impl Report for Info {
@@ -33,16 +37,16 @@ impl Report for Info {
             Column::number("tensors"),
             Column::number("elements"),
             Column::number("bytes").titled("size"),
-            Column::number("share").only(Audience::People),
+            Column::number("share").titled("of size").only(Audience::People),
         ];
-        let whole: u64 = self.dtypes.iter().map(|row| row.bytes).sum();
+        let whole: Option<u64> = self.dtypes.iter().map(|row| row.bytes).sum();
         let dtypes = self.dtypes.iter().map(|row| {
             vec![
                 Cell::text(row.dtype.clone()),
                 Cell::count(row.tensors),
                 Cell::count(row.elements),
-                Cell::bytes(row.bytes),
-                if whole == 0 { Cell::empty() } else { Cell::share(row.bytes as f64 / whole as f64) },
+                Cell::maybe(row.bytes, Cell::bytes),
+                Cell::maybe(row.bytes.zip(whole).filter(|(_, whole)| *whole > 0), |(part, whole)| Cell::share(part as f64 / whole as f64)),
             ]
         });
         let hyperparameters = self.hyperparameters.iter().map(|(name, value)| Fact::named(name.clone(), exact(value))).collect();
@@ -94,6 +98,8 @@ impl Info {
             Fact::named("bytes", Cell::bytes(self.bytes)),
             Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
             Fact::named("license", text(&self.license)),
+            Fact::named("license_name", text(&self.license_name)),
+            Fact::named("license_link", text(&self.license_link)),
         ]
     }
 
@@ -105,7 +111,10 @@ impl Info {
         add("architecture", self.architecture.clone().map(Cell::text));
         add("parameters", Some(people(self.parameters).tone(Tone::Strong)));
         add("active", self.active_parameters.filter(|active| *active != self.parameters).map(people));
-        let bits = self.bits_per_weight.map_or_else(String::new, |bits| format!(", {} bits per weight", general(bits, 4)));
+        let bits = match self.bits_per_weight {
+            Some(bits) => format!(", {} bits per weight", general(bits, 4)),
+            None => ", bits per weight not known".to_owned(),
+        };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
         add("packed", (!self.packed.is_empty()).then(|| Cell::text(format!("by {}", self.packed.join(", ")))));
@@ -139,7 +148,7 @@ impl Info {
             add("not merged", adapter.unsupported.as_ref().map(|why| Cell::text(format!("it is {why}")).tone(Tone::Caution)));
             add("made for", adapter.base_model.clone().map(Cell::text));
         }
-        add("licence", self.license.clone().map(Cell::text));
+        add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));
         facts
     }
 

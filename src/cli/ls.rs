@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::{text, units};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::ops::list::{self, TensorList};
 use crate::ops::tree::{Node, tree};
@@ -29,16 +29,18 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open_headers(path)?;
         let list = list::list(&reader, &selection)?;
-        if list.tensors.is_empty() && list.of > 0 {
-            context.warn(&format!(
-                "{}: expected tensors of these names, found none among {}",
-                path.display(),
-                units::grouped(list.of as u64)
-            ));
+        if list.selected.tensors == 0 && list.of > 0 {
+            let error = selection.nothing_selected(reader.model().tensors.iter().map(|tensor| tensor.name.as_str()));
+            context.warn_of(&error.in_file(path));
         }
-        if args.tree { context.emit(&Tree(list), path) } else { context.emit(&list, path) }
+        if args.tree {
+            context.emit(&Tree(list), path)?
+        } else {
+            context.emit(&list, path)?
+        };
+        Ok(Status::of_headers(&reader))
     })
 }
 
@@ -63,7 +65,7 @@ impl Report for TensorList<'_> {
             match column {
                 0 => Cell::text(tensor.name),
                 1 => Cell::text(tensor.dtype.name()),
-                2 => Cell::shape(tensor.shape),
+                2 => Cell::shape(&*tensor.shape),
                 3 => Cell::count(tensor.elements),
                 4 => Cell::maybe(tensor.bytes, Cell::bytes),
                 5 => Cell::text(&*tensor.file),
@@ -77,11 +79,16 @@ impl Report for TensorList<'_> {
 
 impl TensorList<'_> {
     fn footer(&self) -> String {
-        let sum = |number: fn(&list::TensorRow<'_>) -> u64| self.tensors.iter().map(number).fold(0u64, u64::saturating_add);
-        let (elements, bytes) = (sum(|tensor| tensor.elements), sum(|tensor| tensor.bytes.unwrap_or(0)));
-        let of = if self.tensors.len() < self.of { format!(" of {}", units::grouped(self.of as u64)) } else { String::new() };
-        let tensors = units::grouped(self.tensors.len() as u64);
-        format!("{tensors}{of} tensors, {} elements, {}", units::grouped(elements), units::bytes(bytes))
+        let selected = &self.selected;
+        let of = if selected.tensors < self.of as u64 { format!(" of {}", units::grouped(self.of as u64)) } else { String::new() };
+        let listed = self.tensors.len() as u64;
+        let listed = if listed < selected.tensors { format!("; {} listed", units::grouped(listed)) } else { String::new() };
+        format!(
+            "{}{of} tensors, {} elements, {}{listed}",
+            units::grouped(selected.tensors),
+            units::grouped(selected.elements),
+            units::bytes(selected.bytes)
+        )
     }
 }
 

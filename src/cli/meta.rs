@@ -1,11 +1,11 @@
 //! `weigh meta`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text, units};
-use crate::cli::context::{Context, Outcome};
+use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{Array, Value, assignment};
-use crate::ops::edit::{self, Change, Destination, EditReport};
+use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryReport};
 use crate::ops::meta::{self, MetaList, Shown};
 use crate::render::{Cell, Column, Report, Section};
 
@@ -20,7 +20,13 @@ use crate::render::{Cell, Column, Report, Section};
   weigh meta get general.name model.gguf
   weigh meta model.gguf set general.name='string:My model' tokenizer.chat_template=@template.jinja -o new.gguf
   weigh meta model.gguf rm general.tags --in-place
-  weigh meta model.gguf --json --full get tokenizer.ggml.tokens"
+  weigh meta model.gguf --json --full get tokenizer.ggml.tokens
+  weigh meta model.gguf --recover
+
+In place, the header alone is overwritten where the new one is as long as the old one; else a new file takes the old one's name, \
+mode and owner. A new file is also written, and said to be, where the file has other names (hard links) or belongs to another user. \
+An edit waits for another one of the same file, for 10 s at most. One that was cut short by a crash leaves a model that weigh refuses \
+to open until --recover has put its old header back."
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; may also come last, behind the keys
@@ -28,6 +34,9 @@ pub(super) struct Args {
     /// Show arrays and texts in full
     #[arg(long, global = true)]
     full: bool,
+    /// Undo an edit in place that was interrupted by a crash, or clear away what is left of one that was finished
+    #[arg(long)]
+    recover: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -85,8 +94,8 @@ struct DestinationArgs {
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
-    /// Replace OUT if it is there
-    #[arg(long, requires = "output")]
+    /// Replace OUT if it is there; change keys in ways that llama.cpp refuses
+    #[arg(long)]
     force: bool,
 }
 
@@ -105,21 +114,43 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
     // `meta get KEY PATH` is as good as `meta PATH get KEY`.
     let last = args.action.as_mut().filter(|_| args.path.is_none()).map(Action::keys).filter(|keys| keys.len() > 1).and_then(Vec::pop);
     let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("expected the PATH of a model, found none"))?;
+    if args.recover {
+        if args.action.is_some() {
+            return Err(Error::argument("expected --recover by itself, found another action").into());
+        }
+        let report = edit::recover(&path, &mut |path| context.warn(&waiting(path)))?;
+        return context.emit(&report, &path);
+    }
     let (changes, destination) = match args.action {
         None => {
-            let reader = crate::open(&path)?;
-            return context.emit(&meta::meta(&reader, &[], args.full)?, &path);
+            let reader = context.open_headers(&path)?;
+            context.emit(&meta::meta(&reader, &[], args.full)?, &path)?;
+            return Ok(Status::of_headers(&reader));
         }
         Some(Action::Get { key }) => {
-            let reader = crate::open(&path)?;
+            let reader = context.open_headers(&path)?;
             let list = meta::meta(&reader, &key, args.full)?;
-            return if key.len() == 1 { context.emit(&Single(list), &path) } else { context.emit(&list, &path) };
+            if key.len() == 1 {
+                context.emit(&Single(list), &path)?
+            } else {
+                context.emit(&list, &path)?
+            };
+            return Ok(Status::of_headers(&reader));
         }
         Some(Action::Set { key, destination }) => (key.into_iter().map(Change::Set).collect(), destination),
         Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
         Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
     };
-    context.emit(&edit::edit(&path, &changes, &destination.resolve()?)?, &path)
+    let how = Editing { force: destination.force, waiting: &mut |path| context.warn(&waiting(path)) };
+    let report = edit::edit_with(&path, &changes, &destination.resolve()?, how)?;
+    for note in &report.notes {
+        context.warn(&format!("{}: {note}", path.display()));
+    }
+    context.emit(&report, &path)
+}
+
+fn waiting(path: &Path) -> String {
+    format!("{}: waiting for another edit of it to end", path.display())
 }
 
 fn renames(given: &[String]) -> Result<Vec<Change>> {
@@ -145,6 +176,19 @@ impl Report for EditReport {
             None => format!("dry run: {size} would be written; in place, {how}"),
         };
         vec![Section::table("changes", columns).rows(rows).footer(footer)]
+    }
+}
+
+impl Report for RecoveryReport {
+    const ROWS: Option<&'static str> = None;
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let done = match self.recovery {
+            "undone" => "the edit was undone: the header is the old one",
+            "finished" => "the edit was complete: the header is the new one",
+            _ => "no edit was interrupted",
+        };
+        vec![Section::text(format!("{}: {done}", text::escape(&self.file.to_string_lossy())))]
     }
 }
 

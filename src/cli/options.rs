@@ -98,10 +98,10 @@ fn width() -> Option<usize> {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Which tensors")]
 pub(super) struct SelectionArgs {
-    /// Only tensors whose name matches; may be given several times: any of them
+    /// Only tensors whose name matches GLOB, or has it as a piece where it is without *?[{ (repeatable)
     #[arg(long, value_name = "GLOB")]
     filter: Vec<String>,
-    /// No tensors whose name matches; may be given several times
+    /// No tensors whose name matches GLOB (repeatable)
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// In which order: as in the file if not given; size and elements give the largest first
@@ -110,7 +110,7 @@ pub(super) struct SelectionArgs {
     /// In the opposite order
     #[arg(long)]
     reverse: bool,
-    /// At most N tensors
+    /// List at most N tensors; totals and verdicts are of all that are selected
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -128,7 +128,7 @@ impl SelectionArgs {
     /// The selection that is meant.
     ///
     /// # Errors
-    /// A glob is malformed.
+    /// A pattern is malformed.
     pub(super) fn resolve(&self) -> Result<Selection> {
         let sort = match self.sort {
             None | Some(SortArg::File) => SortBy::File,

@@ -1,10 +1,10 @@
 //! `weigh report`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::arch::packed;
 use crate::base::Result;
-use crate::base::output::{Output, Target};
+use crate::base::output::{self, Output, Target};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
@@ -33,9 +33,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let (page, inputs) = match &args.b {
-        None => one(args, context)?,
-        Some(b) => two(&args.a, b, context)?,
+    let a = context.open(&args.a)?;
+    let b = args.b.as_deref().map(|b| context.open(b)).transpose()?;
+    let inputs: Vec<PathBuf> = a.inputs().chain(b.iter().flat_map(Reader::inputs)).map(|input| input.path().to_path_buf()).collect();
+    if let Some(path) = &args.output {
+        output::check(path, args.force, &inputs)?; // before all of the model is read
+    }
+    let page = match b {
+        None => one(a, args, context)?,
+        Some(b) => two(a, b, context)?,
     };
     match &args.output {
         None => context.out().write_all(page.as_bytes())?,
@@ -48,13 +54,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(Status::Done)
 }
 
-/// The files of a model.
-fn files(reader: &Reader) -> impl Iterator<Item = PathBuf> + '_ {
-    reader.model().shards.iter().map(|shard| shard.path.clone())
-}
-
-fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
-    let stored = crate::open(&args.a)?;
+fn one(stored: Reader, args: &Args, context: &Context<'_>) -> Result<String> {
     let (info, count) = (info::info(&stored)?, count::count(&stored)?);
     let reader = packed::unpacked(stored)?;
     let tensors: Vec<_> = reader.model().tensors.iter().collect();
@@ -66,15 +66,12 @@ fn one(args: &Args, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
     };
     let stats = stats::stats(&reader, &tensors, &options);
     progress.finish();
-    let page = html::model(&html::ModelPage { info: &info, count: &count, stats: &stats? });
-    Ok((page, files(&reader).collect()))
+    Ok(html::model(&html::ModelPage { info: &info, count: &count, stats: &stats? }))
 }
 
-fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf>)> {
-    let (a, b) = (crate::open(a)?, crate::open(b)?);
+fn two(a: Reader, b: Reader, context: &Context<'_>) -> Result<String> {
     let infos = [info::info(&a)?, info::info(&b)?];
     let counts = [count::count(&a)?, count::count(&b)?];
-    let files = files(&a).chain(files(&b)).collect();
     let (a, b, note) = diff::sides(packed::unpacked(a)?, packed::unpacked(b)?)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options = diff::Options { progress: Some(&|bytes| progress.add(bytes)), ..diff::Options::default() };
@@ -82,6 +79,5 @@ fn two(a: &Path, b: &Path, context: &Context<'_>) -> Result<(String, Vec<PathBuf
     progress.finish();
     let mut diff = diff?;
     diff.notes.extend(note.map(str::to_owned));
-    let page = html::pair(&html::PairPage { infos: [&infos[0], &infos[1]], counts: [&counts[0], &counts[1]], diff: &diff });
-    Ok((page, files))
+    Ok(html::pair(&html::PairPage { infos: [&infos[0], &infos[1]], counts: [&counts[0], &counts[1]], diff: &diff }))
 }

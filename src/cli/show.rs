@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let reader = crate::open(&args.path)?;
+    let reader = context.open(&args.path)?;
     let for_people = matches!(context.output(), Output::Table | Output::Markdown);
     let values = show::show(&reader, &args.tensor, args.slice.as_deref(), for_people)?;
     context.emit(&values, &args.path)

@@ -77,11 +77,15 @@ impl By {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
-        let reader = crate::open(path)?;
+        let reader = context.open(path)?;
         let reader = if args.stored { reader } else { packed::unpacked(reader)? };
         let tensors = selection.pick(reader.model());
+        if tensors.is_empty() && !reader.model().tensors.is_empty() {
+            let names = reader.model().tensors.iter().map(|tensor| tensor.name.as_str());
+            return Err(selection.nothing_selected(names).in_file(path).into());
+        }
         if args.per_row {
-            let [tensor] = tensors[..] else {
+            let [tensor] = tensors[..tensors.len().min(selection.limit())] else {
                 return Err(Error::argument(format!("expected one tensor for --per-row, found {}", tensors.len()))
                     .hint("name it with --filter")
                     .into());
@@ -100,7 +104,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         };
         let report = stats::stats(&reader, &tensors, &options);
         progress.finish();
-        let report = report?;
+        let mut report = report?;
+        report.tensors.iter_mut().for_each(|tensors| tensors.truncate(selection.limit()));
+        report.groups.iter_mut().for_each(|groups| groups.truncate(selection.limit()));
         if args.by == By::Tensor { context.emit(&report, path) } else { context.emit(&Groups(report), path) }
     })
 }
@@ -204,7 +210,7 @@ impl Report for Stats {
                 vec![Column::name("name").titled(self.by.unwrap_or("name")), Column::number("tensors"), Column::number("elements")];
             head.extend(columns());
             let groups = self.groups.as_deref().unwrap_or_default();
-            total.extend([Cell::count(groups.iter().map(|group| group.tensors).sum()), Cell::count(self.total.elements)]);
+            total.extend([Cell::count(self.measured), Cell::count(self.total.elements)]);
             Section::table("groups", head).rows(groups.iter().map(|group| {
                 let mut row = vec![Cell::text(group.name.clone()), Cell::count(group.tensors), Cell::count(group.summary.elements)];
                 row.extend(cells(&group.summary));
@@ -212,13 +218,17 @@ impl Report for Stats {
             }))
         };
         total.extend(cells(&self.total));
-        sections.push(match self.sample {
-            None => table.rows([total]),
-            Some(sample) => table.rows([total]).footer(format!(
-                "a sample: at most {} elements of each tensor were looked at; extremes and counts are of those",
-                units::grouped(sample)
-            )),
-        });
+        let mut remarks = Vec::new();
+        let of_groups = || self.groups.iter().flatten().map(|group| group.tensors).sum();
+        let listed = self.tensors.as_ref().map_or_else(of_groups, |tensors| tensors.len() as u64);
+        if listed < self.measured {
+            remarks.push(format!("{} of {} listed; the total is of all", units::grouped(listed), units::counted(self.measured, "tensor")));
+        }
+        remarks.extend(self.sample.map(|sample| {
+            format!("a sample: at most {} elements of each tensor were looked at; extremes and counts are of those", units::grouped(sample))
+        }));
+        let table = table.rows([total]);
+        sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });
         if !self.findings.is_empty() {
             let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::value("message")];
             let rows = self.findings.iter().map(|finding| {

@@ -7,23 +7,24 @@ use crate::base::finding::Severity;
 use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
-use crate::ops::verify::{self, Options, Verdict};
+use crate::ops::known::{self, Codes};
+use crate::ops::verify::{self, Checked, Options, Verdict};
 use crate::render::{Cell, Column, Report, Section, Tone};
 
 /// Check whether the files are sound
 ///
 /// The structure of every file, and whether the tensors are those of the architecture, are always checked; the rest needs all bytes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status 1 means that a finding is an error. The README lists the codes.
+#[command(after_help = "Exit status 1 means that a finding is an error; with --strict, a warning. `weigh verify --codes` lists the rules.
 
 Examples:
   weigh verify model.gguf --data
   weigh verify Llama-3.2-1B/ --manifest SHA256SUMS")]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
-    #[arg(required = true)]
+    #[arg(required_unless_present = "codes")]
     path: Vec<PathBuf>,
-    /// Read all values: NaN, infinities, broken scales, digests of the Hugging Face cache or of Ollama
+    /// Read all values: NaN, infinities, broken scales, zeros, digests of the Hugging Face cache or of Ollama
     #[arg(long)]
     data: bool,
     /// Compare with digests: lines of `weigh hash`, llama-gguf-hash, sha256sum, sha1sum or b3sum
@@ -32,9 +33,18 @@ pub(super) struct Args {
     /// A table of one more architecture
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
+    /// Exit with status 1 for a warning as well
+    #[arg(long)]
+    strict: bool,
+    /// List the codes of findings: how bad each is, and the rule
+    #[arg(long, conflicts_with_all = ["path", "data", "manifest", "arch_table", "strict"])]
+    codes: bool,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    if args.codes {
+        return context.emit_table(&known::codes());
+    }
     context.each(&args.path, |context, path| {
         let own = args.arch_table.as_deref().map(Table::read).transpose()?;
         let progress = Progress::new(0, context.quiet());
@@ -43,6 +53,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             manifest: args.manifest.as_deref(),
             tables: Tables::with(own.into_iter().collect()),
             progress: Some(&|bytes, total| progress.add_of(bytes, total)),
+            strict: args.strict,
         };
         let verdict = verify::verify(path, &options);
         progress.finish();
@@ -65,13 +76,8 @@ impl Report for Verdict {
             Column::value("message"),
         ];
         let rows = self.findings.iter().map(|finding| {
-            let (severity, tone) = match finding.severity {
-                Severity::Note => ("note", Tone::Faint),
-                Severity::Warning => ("warning", Tone::Caution),
-                Severity::Error => ("error", Tone::Bad),
-            };
             vec![
-                Cell::text(severity).tone(tone),
+                severity(finding.severity),
                 Cell::text(finding.code),
                 Cell::maybe(finding.file.as_ref(), |file| Cell::text(file.to_string_lossy().into_owned())),
                 Cell::maybe(finding.offset, Cell::count),
@@ -79,22 +85,58 @@ impl Report for Verdict {
                 Cell::text(finding.message.clone()),
             ]
         });
-        let checked = format!("{} in {}", plural(self.tensors, "tensor"), plural(self.files, "file"));
-        let errors = self.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-        let verdict = match (self.ok, self.findings.len()) {
-            (true, 0) => format!("ok: {checked}"),
-            (true, remarks) => format!("ok: {checked}, {}", plural(remarks, "remark")),
-            (false, _) => format!("not sound: {}", plural(errors, "error")),
-        };
         let mut sections = vec![Section::table("findings", columns).rows(rows)];
         if self.findings.is_empty() {
             sections[0].audience = crate::render::Audience::Scripts;
         }
-        sections.push(Section::text(verdict));
+        sections.push(Section::text(verdict(self)));
         sections
     }
 }
 
-fn plural(count: usize, what: &str) -> String {
-    format!("{} {what}{}", units::grouped(count as u64), if count == 1 { "" } else { "s" })
+/// The verdict, what was checked, and what was not.
+fn verdict(found: &Verdict) -> String {
+    let severities = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
+    let counts = severities.map(|(severity, name)| (found.findings.iter().filter(|finding| finding.severity == severity).count(), name));
+    let counts: Vec<String> = counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| plural(*count as u64, name)).collect();
+    let sound = if found.ok { "ok" } else { "not sound" };
+    let sound = if counts.is_empty() { sound.to_owned() } else { format!("{sound}: {}", counts.join(", ")) };
+    let Checked { structure, values, digests, recorded, bytes } = found.checked;
+    let mut checked = match (structure, found.files) {
+        (0, 0) => return sound,
+        (tensors, files) => format!("structure of {} in {}", plural(tensors, "tensor"), plural(files as u64, "file")),
+    };
+    checked += &match values {
+        0 => "; values not read: --data".to_owned(),
+        tensors => format!("; values of {} read ({})", plural(tensors, "tensor"), units::bytes(bytes)),
+    };
+    checked += &match (digests, recorded) {
+        (0, 0) => "; no digest to compare with".to_owned(),
+        (0, recorded) => format!("; {} not compared: --data", plural(recorded, "digest")),
+        (digests, _) => format!("; {} compared", plural(digests, "digest")),
+    };
+    format!("{sound}: {checked}")
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{} {what}{}", units::grouped(count), if count == 1 { "" } else { "s" })
+}
+
+impl Report for Codes {
+    const ROWS: Option<&'static str> = Some("codes");
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let columns = vec![Column::text("code"), Column::text("severity"), Column::value("rule")];
+        let rows = self.codes.iter().map(|row| vec![Cell::text(row.code), severity(row.severity), Cell::text(row.rule)]);
+        vec![Section::table("codes", columns).rows(rows)]
+    }
+}
+
+fn severity(severity: Severity) -> Cell<'static> {
+    let (name, tone) = match severity {
+        Severity::Note => ("note", Tone::Faint),
+        Severity::Warning => ("warning", Tone::Caution),
+        Severity::Error => ("error", Tone::Bad),
+    };
+    Cell::text(name).tone(tone)
 }

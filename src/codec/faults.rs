@@ -3,8 +3,10 @@
 //! Blocks are not decoded: a value is finite when the scales of its block are, which are few. (The codes of all IQ types and of the
 //! floats of four and six bits are whole: each of them stands for something.)
 
+use std::ops::Range;
+
 use super::{Codec, codec};
-use crate::model::{Class, DType};
+use crate::model::{Class, DType, Role, ScaleType};
 
 /// What can be wrong with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,56 +56,6 @@ impl Faults {
     }
 }
 
-/// A field of a block that other numbers are multiplied by, or added to: where it is in the block, and how it is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scale {
-    Half(usize),
-    Single(usize),
-    /// The exponent of a power of two; 255 is NaN.
-    E8M0(usize),
-    /// So many unsigned E4M3; 127 is NaN, and the sign is not there.
-    Ue4m3(usize, usize),
-    /// A half whose four parts are the high nibbles of four 16-bit numbers.
-    HighNibbles(usize),
-}
-
-use Scale::{E8M0, Half, HighNibbles, Single, Ue4m3};
-
-/// The scales of every type of blocks, as the structs in ggml-common.h have them.
-static SCALES: &[(DType, &[Scale])] = &[
-    (DType::Q1_0, &[Half(0)]),
-    (DType::Q2_0, &[Half(0)]),
-    (DType::Q4_0, &[Half(0)]),
-    (DType::Q4_1, &[Half(0), Half(2)]),
-    (DType::Q5_0, &[Half(0)]),
-    (DType::Q5_1, &[Half(0), Half(2)]),
-    (DType::Q8_0, &[Half(0)]),
-    (DType::Q8_1, &[Half(0), Half(2)]),
-    (DType::Q2_K, &[Half(80), Half(82)]),
-    (DType::Q3_K, &[Half(108)]),
-    (DType::Q4_K, &[Half(0), Half(2)]),
-    (DType::Q5_K, &[Half(0), Half(2)]),
-    (DType::Q6_K, &[Half(208)]),
-    (DType::Q8_K, &[Single(0)]),
-    (DType::IQ1_S, &[Half(0)]),
-    (DType::IQ1_M, &[HighNibbles(48)]),
-    (DType::IQ2_XXS, &[Half(0)]),
-    (DType::IQ2_XS, &[Half(0)]),
-    (DType::IQ2_S, &[Half(0)]),
-    (DType::IQ3_XXS, &[Half(0)]),
-    (DType::IQ3_S, &[Half(0)]),
-    (DType::IQ4_NL, &[Half(0)]),
-    (DType::IQ4_XS, &[Half(0)]),
-    (DType::TQ1_0, &[Half(52)]),
-    (DType::TQ2_0, &[Half(64)]),
-    (DType::MXFP4, &[E8M0(0)]),
-    (DType::NVFP4, &[Ue4m3(0, 4)]),
-];
-
-fn scales(dtype: DType) -> &'static [Scale] {
-    SCALES.iter().find(|(row, _)| *row == dtype).map_or(&[], |(_, scales)| scales)
-}
-
 /// What is wrong with values of a type; bytes past the last whole block are not looked at.
 pub fn faults(dtype: DType, bytes: &[u8]) -> Faults {
     let mut found = Faults::default();
@@ -113,19 +65,17 @@ pub fn faults(dtype: DType, bytes: &[u8]) -> Faults {
         DType::F32 | DType::C64 => singles(bytes, &mut found),
         DType::F64 => doubles(bytes, &mut found),
         DType::BOOL => codes(bytes, &mut found, |byte| byte > 1),
-        // The third of the values of two bits is the last.
-        DType::TQ2_0 => {
-            for (i, block) in bytes.as_chunks::<66>().0.iter().enumerate() {
-                let mut inside = Faults::default();
-                codes(&block[..64], &mut inside, |byte| byte & byte >> 1 & 0x55 != 0);
-                found.join(i as u64 * 66, &inside);
-            }
-        }
         _ => {}
     }
-    if dtype.is_quantised() {
-        let size = dtype.info().block_bytes as usize;
-        scales(dtype).iter().for_each(|scale| scale.look(bytes, size, &mut found));
+    let size = dtype.info().block_bytes as usize;
+    let mut at = 0;
+    for field in dtype.info().fields {
+        match field.role {
+            Role::Scale(scale) => look(scale, bytes, size, at..at + field.bytes(), &mut found),
+            Role::Ternary => ternary(bytes, size, at..at + field.bytes(), &mut found),
+            Role::Values => {}
+        }
+        at += field.bytes();
     }
     // Small floats; and types whose scales are so wide that a finite one can still make an infinite value.
     let decoded = dtype.info().class == Class::Float && dtype.info().block_bytes == 1 || matches!(dtype, DType::Q8_K | DType::MXFP4);
@@ -190,7 +140,7 @@ fn values(codec: &Codec, bytes: &[u8], found: &mut Faults) {
         for (j, value) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
             let at = (i * BLOCKS + j / elements) * size;
             // A scale that is no number is told as such.
-            if scales(codec.dtype).iter().all(|scale| scale.is_sound(bytes.get(at..at + size).unwrap_or_default())) {
+            if has_sound_scales(codec.dtype, bytes.get(at..at + size).unwrap_or_default()) {
                 found.add(if value.is_nan() { Fault::Nan } else { Fault::Infinite }, at);
             }
         }
@@ -205,61 +155,123 @@ fn bytes_at<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     block.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
-impl Scale {
-    /// Looks at this scale of every block.
-    fn look(self, bytes: &[u8], size: usize, found: &mut Faults) {
-        for (i, block) in bytes.chunks_exact(size).enumerate() {
-            if !self.is_sound(block) {
-                self.tell(block, i * size, found);
-            }
+/// Whether every scale of a block is a number.
+fn has_sound_scales(dtype: DType, block: &[u8]) -> bool {
+    let mut at = 0;
+    dtype.info().fields.iter().all(|field| {
+        let range = at..at + field.bytes();
+        at = range.end;
+        match field.role {
+            Role::Scale(scale) => range.step_by(scale_bytes(scale)).all(|at| is_sound(scale, block, at)),
+            Role::Values | Role::Ternary => true,
+        }
+    })
+}
+
+/// Looks at the scales in `range` of every block of `size` bytes.
+fn look(scale: ScaleType, bytes: &[u8], size: usize, range: Range<usize>, found: &mut Faults) {
+    for (i, block) in bytes.chunks_exact(size).enumerate() {
+        for at in range.clone().step_by(scale_bytes(scale)).filter(|at| !is_sound(scale, block, *at)) {
+            // A negative number is one that UE4M3 does not have.
+            let negative = scale == ScaleType::UE4M3 && bytes_at::<1>(block, at) != [0x7f] && bytes_at::<1>(block, at) != [0xff];
+            found.add(if negative { Fault::Range } else { Fault::Scale }, i * size + at);
         }
     }
+}
 
-    #[inline(always)]
-    fn is_sound(self, block: &[u8]) -> bool {
-        match self {
-            Self::Half(at) => !half_is_odd(u16::from_le_bytes(bytes_at(block, at))),
-            Self::Single(at) => f32::from_le_bytes(bytes_at(block, at)).is_finite(),
-            Self::E8M0(at) => bytes_at::<1>(block, at) != [0xff],
-            Self::Ue4m3(at, count) => block.iter().skip(at).take(count).all(|byte| *byte < 0x7f),
-            Self::HighNibbles(at) => {
-                let parts: [u8; 8] = bytes_at(block, at);
-                let half = [parts[1] >> 4 | parts[3] & 0xf0, parts[5] >> 4 | parts[7] & 0xf0];
-                !half_is_odd(u16::from_le_bytes(half))
-            }
+/// The bytes that one scale takes.
+const fn scale_bytes(scale: ScaleType) -> usize {
+    match scale {
+        ScaleType::F16 => 2,
+        ScaleType::F32 => 4,
+        ScaleType::E8M0 | ScaleType::UE4M3 => 1,
+        ScaleType::SplitF16 => 8,
+    }
+}
+
+#[inline(always)]
+fn is_sound(scale: ScaleType, block: &[u8], at: usize) -> bool {
+    match scale {
+        ScaleType::F16 => !half_is_odd(u16::from_le_bytes(bytes_at(block, at))),
+        ScaleType::F32 => f32::from_le_bytes(bytes_at(block, at)).is_finite(),
+        ScaleType::E8M0 => bytes_at::<1>(block, at) != [0xff],
+        ScaleType::UE4M3 => bytes_at::<1>(block, at)[0] < 0x7f,
+        ScaleType::SplitF16 => {
+            let parts: [u8; 8] = bytes_at(block, at);
+            let half = [parts[1] >> 4 | parts[3] & 0xf0, parts[5] >> 4 | parts[7] & 0xf0];
+            !half_is_odd(u16::from_le_bytes(half))
         }
     }
+}
 
-    /// Says what is wrong with a scale that is not sound.
-    fn tell(self, block: &[u8], start: usize, found: &mut Faults) {
-        match self {
-            Self::Ue4m3(at, count) => {
-                for (i, byte) in block.iter().enumerate().skip(at).take(count).filter(|(_, byte)| **byte >= 0x7f) {
-                    found.add(if byte & 0x7f == 0x7f { Fault::Scale } else { Fault::Range }, start + i);
-                }
-            }
-            Self::Half(at) | Self::Single(at) | Self::E8M0(at) | Self::HighNibbles(at) => found.add(Fault::Scale, start + at),
-        }
+/// Looks at the pairs of bits in `range` of every block of `size` bytes: 3 is no code.
+fn ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut Faults) {
+    for (i, block) in bytes.chunks_exact(size).enumerate() {
+        let mut inside = Faults::default();
+        codes(block.get(range.clone()).unwrap_or_default(), &mut inside, |byte| byte & byte >> 1 & 0x55 != 0);
+        found.join((i * size + range.start) as u64, &inside);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::CODECS;
     use super::*;
 
-    /// Blocks of all sorts of codes, with scales that are small numbers.
+    /// A type, the bytes of its block, and its scales and minima: where each is, and how it is stored.
+    type Layout = (DType, usize, &'static [(usize, ScaleType)]);
+
+    /// What the structs of ggml-common.h have.
+    const SCALES: &[Layout] = {
+        use ScaleType::{E8M0, F16, F32, SplitF16, UE4M3};
+        &[
+            (DType::Q1_0, 18, &[(0, F16)]),
+            (DType::Q2_0, 18, &[(0, F16)]),
+            (DType::Q4_0, 18, &[(0, F16)]),
+            (DType::Q4_1, 20, &[(0, F16), (2, F16)]),
+            (DType::Q5_0, 22, &[(0, F16)]),
+            (DType::Q5_1, 24, &[(0, F16), (2, F16)]),
+            (DType::Q8_0, 34, &[(0, F16)]),
+            (DType::Q8_1, 36, &[(0, F16), (2, F16)]),
+            (DType::Q2_K, 84, &[(80, F16), (82, F16)]),
+            (DType::Q3_K, 110, &[(108, F16)]),
+            (DType::Q4_K, 144, &[(0, F16), (2, F16)]),
+            (DType::Q5_K, 176, &[(0, F16), (2, F16)]),
+            (DType::Q6_K, 210, &[(208, F16)]),
+            (DType::Q8_K, 292, &[(0, F32)]),
+            (DType::IQ1_S, 50, &[(0, F16)]),
+            (DType::IQ1_M, 56, &[(48, SplitF16)]),
+            (DType::IQ2_XXS, 66, &[(0, F16)]),
+            (DType::IQ2_XS, 74, &[(0, F16)]),
+            (DType::IQ2_S, 82, &[(0, F16)]),
+            (DType::IQ3_XXS, 98, &[(0, F16)]),
+            (DType::IQ3_S, 110, &[(0, F16)]),
+            (DType::IQ4_NL, 18, &[(0, F16)]),
+            (DType::IQ4_XS, 136, &[(0, F16)]),
+            (DType::TQ1_0, 54, &[(52, F16)]),
+            (DType::TQ2_0, 66, &[(64, F16)]),
+            (DType::MXFP4, 17, &[(0, E8M0)]),
+            (DType::NVFP4, 36, &[(0, UE4M3), (1, UE4M3), (2, UE4M3), (3, UE4M3)]),
+        ]
+    };
+
+    /// The size of a block and its scales, from the list above.
+    fn layout(dtype: DType) -> (usize, &'static [(usize, ScaleType)]) {
+        let (_, size, scales) = SCALES.iter().find(|(row, ..)| *row == dtype).unwrap();
+        (*size, scales)
+    }
+
+    /// Five blocks of all sorts of codes, with scales that are small numbers.
     fn sound(dtype: DType) -> Vec<u8> {
-        let size = dtype.info().block_bytes as usize;
+        let (size, scales) = layout(dtype);
         let mut bytes: Vec<u8> = (0..size * 5).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] & 0x5f).collect();
         for block in bytes.chunks_exact_mut(size) {
-            for scale in scales(dtype) {
-                match *scale {
-                    Scale::Half(at) => block[at..at + 2].copy_from_slice(&0x2e66u16.to_le_bytes()),
-                    Scale::Single(at) => block[at..at + 4].copy_from_slice(&0.1f32.to_le_bytes()),
-                    Scale::E8M0(at) => block[at] = 120,
-                    Scale::Ue4m3(at, count) => block[at..at + count].fill(0x30),
-                    Scale::HighNibbles(at) => (0..4).for_each(|i| block[at + 2 * i + 1] = block[at + 2 * i + 1] & 0x0f | 0x20),
+            for &(at, scale) in scales {
+                match scale {
+                    ScaleType::F16 => block[at..at + 2].copy_from_slice(&0x2e66u16.to_le_bytes()),
+                    ScaleType::F32 => block[at..at + 4].copy_from_slice(&0.1f32.to_le_bytes()),
+                    ScaleType::E8M0 => block[at] = 120,
+                    ScaleType::UE4M3 => block[at] = 0x30,
+                    ScaleType::SplitF16 => (0..4).for_each(|i| block[at + 2 * i + 1] = block[at + 2 * i + 1] & 0x0f | 0x20),
                 }
             }
             if dtype == DType::TQ2_0 {
@@ -271,45 +283,32 @@ mod tests {
 
     #[test]
     fn a_scale_that_is_no_number_is_found_where_decoding_feels_it() {
-        for codec in CODECS.iter().filter(|codec| codec.dtype.is_quantised()) {
-            let (dtype, size) = (codec.dtype, codec.dtype.info().block_bytes as usize);
+        for &dtype in DType::ALL.iter().filter(|dtype| dtype.is_quantised()) {
+            let (size, scales) = layout(dtype);
+            assert_eq!(size as u64, dtype.info().block_bytes, "{dtype}");
             let good = sound(dtype);
             assert_eq!(faults(dtype, &good), Faults::default(), "{dtype}");
-            assert!(!scales(dtype).is_empty(), "{dtype}");
             let mut values = vec![0.0f32; 5 * dtype.info().block_elems as usize];
-            for scale in scales(dtype) {
+            for &(at, scale) in scales {
                 let mut bad = good.clone();
                 let block = &mut bad[3 * size..4 * size];
-                let at = match *scale {
-                    Scale::Half(at) => {
-                        block[at + 1] = 0x7c;
-                        at
-                    }
-                    Scale::Single(at) => {
-                        block[at..at + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
-                        at
-                    }
-                    Scale::E8M0(at) => {
-                        block[at] = 0xff;
-                        at
-                    }
-                    Scale::Ue4m3(at, _) => {
-                        block[at] = 0x7f;
-                        at
-                    }
-                    Scale::HighNibbles(at) => {
+                match scale {
+                    ScaleType::F16 => block[at + 1] = 0x7c,
+                    ScaleType::F32 => block[at..at + 4].copy_from_slice(&f32::INFINITY.to_le_bytes()),
+                    ScaleType::E8M0 => block[at] = 0xff,
+                    ScaleType::UE4M3 => block[at] = 0x7f,
+                    ScaleType::SplitF16 => {
                         block[at + 5] |= 0xf0;
                         block[at + 7] |= 0x70;
-                        at
                     }
-                };
+                }
                 let found = faults(dtype, &bad);
-                assert_eq!(found.of(Fault::Scale), Some((1, (3 * size + at) as u64)), "{dtype} {scale:?}");
-                (codec.decode)(&bad, &mut values);
+                assert_eq!(found.of(Fault::Scale), Some((1, (3 * size + at) as u64)), "{dtype} byte {at}");
+                (codec(dtype).unwrap().decode)(&bad, &mut values);
                 let felt = values.iter().any(|value| !value.is_finite());
                 // The NaN of an unsigned E4M3 decodes to zero, as in ggml; Q8_1 has a sum that nothing is decoded by.
-                let deaf = matches!(scale, Scale::Ue4m3(..)) || dtype == DType::Q8_1 && *scale == Scale::Half(2);
-                assert_eq!(felt, !deaf, "{dtype} {scale:?}");
+                let deaf = scale == ScaleType::UE4M3 || dtype == DType::Q8_1 && at == 2;
+                assert_eq!(felt, !deaf, "{dtype} byte {at}");
             }
         }
     }

@@ -26,6 +26,7 @@ codes! {
     ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
     ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
+    ST_TYPE "st-type" Warning "A tensor's type is known.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
@@ -37,10 +38,10 @@ codes! {
     INDEX_MISSING "index-missing" Error "Every tensor of the index is in the file that the index names.";
     INDEX_UNLISTED "index-unlisted" Warning "Every tensor of the shards is in the index.";
     INDEX_TOTAL "index-total" Warning "The index's total_size is the size of all tensors.";
-    SET_INCOMPLETE "set-incomplete" Warning "All files that the name of this one speaks of are there.";
+    SET_INCOMPLETE "set-incomplete" Error "All files of the model are here: those that the index names, or that the name of this one speaks of.";
     SET_DUPLICATE "set-duplicate" Error "No tensor is in two files of a model.";
     SET_METADATA "set-metadata" Note "The files of a model agree on their metadata.";
-    CONFIG_JSON "config-json" Warning "The config beside the weights is JSON.";
+    CONFIG_JSON "config-json" Error "The config beside the weights is an object in JSON.";
     // GGUF, one file
     GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
     GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";
@@ -50,9 +51,12 @@ codes! {
     GGUF_VALUE "gguf-value" Error "A value is of a known type, and lies inside the file.";
     GGUF_UTF8 "gguf-utf8" Error "Every string is UTF-8.";
     GGUF_BOOL "gguf-bool" Warning "A truth value is 0 or 1.";
-    GGUF_KEY_TYPE "gguf-key-type" Warning "A well-known key has the type that the specification gives it.";
+    GGUF_KEY_TYPE "gguf-key-type" Error "A key has the type that the specification and llama.cpp give it (a warning for keys that llama.cpp does not read).";
+    GGUF_KEY_MISSING "gguf-key-missing" Error "A model with token embeddings has the keys without which llama.cpp refuses it.";
+    GGUF_NESTED "gguf-nested" Error "No array is one of arrays, which ggml refuses.";
     GGUF_KEY_NAME "gguf-key-name" Note "Keys are ASCII.";
-    GGUF_TOKENS "gguf-tokens" Warning "The lists of a vocabulary have one entry for each token.";
+    GGUF_TOKENS "gguf-tokens" Error "The lists of a vocabulary have one entry for each token (a warning where there are more).";
+    GGUF_TOKEN_TWICE "gguf-token-twice" Error "Every token comes once.";
     GGUF_TOKEN_ID "gguf-token-id" Warning "The ids of special tokens are in the vocabulary.";
     GGUF_ALIGNMENT "gguf-alignment" Error "`general.alignment` is a u32 and a power of two.";
     GGUF_ALIGNMENT_SMALL "gguf-alignment-small" Warning "`general.alignment` is a multiple of 8.";
@@ -61,13 +65,13 @@ codes! {
     GGUF_TENSOR_LONG "gguf-tensor-name-long" Warning "A tensor's name has 1 to 63 bytes, which is what ggml takes.";
     GGUF_DUPLICATE "gguf-duplicate" Error "Every tensor name comes once.";
     GGUF_DIMS "gguf-dims" Error "A tensor has at most 4 dimensions.";
-    GGUF_SIZE "gguf-size" Error "A tensor's rows are whole blocks, and its size does not overflow.";
+    GGUF_SIZE "gguf-size" Error "A tensor's rows are whole blocks, its dimensions are below 2^63, and its size does not overflow.";
     GGUF_TYPE "gguf-type" Warning "A tensor's type is known.";
     GGUF_OFFSET "gguf-offset" Error "A tensor starts at a multiple of the alignment.";
     GGUF_TRUNCATED "gguf-truncated" Error "The file holds all bytes of every tensor.";
     GGUF_OVERLAP "gguf-overlap" Error "No two tensors share bytes.";
-    GGUF_HOLE "gguf-hole" Warning "Tensors follow each other with no more than the padding between them.";
-    GGUF_ORDER "gguf-order" Warning "Tensors are listed in the order of their data.";
+    GGUF_HOLE "gguf-hole" Error "Tensors follow each other with no more than the padding between them.";
+    GGUF_ORDER "gguf-order" Error "Tensors are listed in the order of their data.";
     GGUF_TRAILING "gguf-trailing" Warning "The file ends with the last tensor and its padding.";
     GGUF_PADDING "gguf-padding" Note "The last tensor is padded to the alignment.";
     // What the architecture's table asks for
@@ -84,19 +88,27 @@ codes! {
     DATA_INFINITE "data-infinite" Error "No value is infinite, but in attention masks.";
     DATA_SCALE "data-scale" Error "No scale of a block is NaN or infinite.";
     DATA_RANGE "data-range" Error "Every code is one of its type: truth values 0 and 1, TQ2_0 up to 2, scales of NVFP4 without a sign.";
-    DATA_ZERO "data-zero" Warning "A matrix holds more than zeros, which is what parts of a file that never arrived hold.";
+    DATA_ZERO "data-zero" Warning "A matrix, or a vector that is no bias, holds more than zeros.";
+    DATA_ZERO_RUN "data-zero-run" Warning "No 64 KiB, and no 64 rows, one after the other are zero, which is what a part of a download that never arrived leaves.";
+    DATA_PACKED "data-packed" Error "A packed tensor can be unpacked.";
     BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
     // With --manifest
     MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";
+    MANIFEST_NAME "manifest-name" Note "The manifest lists a file under the name that it has.";
     MANIFEST_ENTRY "manifest-entry" Warning "What is in the model is in the manifest, and what is in the manifest is in the model.";
     // Importance matrices of the older form
     IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a name of its own and lies inside the file.";
     // GGUF, several files
     SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, and they agree with its name.";
+    SPLIT_NAME "split-name" Warning "A file that is named as a part of a split has the keys of one.";
     SPLIT_PART "split-part" Error "All parts of a split file are there.";
     SPLIT_TENSORS "split-tensors" Error "The parts hold as many tensors as split.tensors.count says.";
     SPLIT_CONFLICT "split-conflict" Error "The parts of a split file agree on their metadata and byte order.";
 }
+
+/// The rules that only `verify` holds a file to: one that breaks them opens all the same. They are dear to check, or ggml's own.
+pub const VERIFY_ONLY: &[&str] =
+    &[GGUF_UTF8, GGUF_NESTED, GGUF_KEY_TYPE, GGUF_KEY_MISSING, GGUF_TOKENS, GGUF_TOKEN_TWICE, GGUF_HOLE, GGUF_ORDER, SET_INCOMPLETE];
 
 #[cfg(test)]
 mod tests {

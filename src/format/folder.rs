@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::bytes::copy;
 use crate::base::file::{entries, parent, read_text};
-use crate::base::finding::{Findings, Severity};
+use crate::base::finding::Findings;
 use crate::base::mmap::Map;
-use crate::base::{Error, Result};
+use crate::base::text::shorten;
+use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
-use crate::format::set::PartName;
-use crate::format::{FORMATS, START_BYTES, codes, foreign, ollama};
+use crate::format::set::{PartName, lacks_files};
+use crate::format::{FORMATS, START_BYTES, foreign, ollama};
 
 /// Says what a file is when it is something else than weights.
 pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {
-    let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
+    let start = &copy(map.bytes().get(..START_BYTES).unwrap_or(map.bytes()))?;
     // The length of a safetensors header may look like another format's magic.
     if FORMATS.iter().any(|format| (format.probe)(start, map.len()) > 0) {
         return Ok(());
@@ -93,13 +95,17 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 }
 
 /// A folder is a whole model: of a numbered set without an index all files are in it.
-pub(crate) fn check_whole(first: &Path) -> Result<()> {
-    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING) else { return Ok(()) };
-    let missing = (1..=name.count).map(|no| name.file_of(no)).find(|file| !parent(first).join(file).is_file());
-    let Some(missing) = missing else { return Ok(()) };
-    let message = format!("expected {} files, as the name of this one says, found no {missing}", name.count);
-    let hint = "was it downloaded or written in full? a single file opens by its own name";
-    Err(Error::malformed(message).in_file(first).hint(hint))
+///
+/// # Errors
+/// Some are missing, and the values are wanted.
+pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
+    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
+    let count = name.count.min(crate::base::limits::SHARDS as u64);
+    let missing: Vec<String> = (1..=count).map(|no| name.file_of(no)).filter(|file| !parent(first).join(file).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(lacks_files(count as usize, &missing).in_file(first).hint_also("a single file opens by its own name"))
 }
 
 fn several(what: &str, candidates: &[PathBuf]) -> Error {
@@ -133,7 +139,8 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
 
 /// The folder of the transformer that a sentence-transformers folder names in `modules.json`.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
-    let modules: serde_json::Value = serde_json::from_str(&read_text(&folder.join("modules.json")).ok()?).ok()?;
+    let path = folder.join("modules.json");
+    let modules = json::parse(&read_text(&path).ok()?, &path).ok()?;
     let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
     let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));
     let inner = folder.join(first);
@@ -158,9 +165,8 @@ fn holds_weights(folder: &Path) -> bool {
         .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
 }
 
-/// The config beside a file of weights, and whether it must be there: what each kind of folder calls it.
-pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(PathBuf, serde_json::Value)> {
-    let folder = parent(weights);
+/// Finds the config beside a file of weights: what each kind of folder calls it.
+pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
     let is_adapter = starts_with(weights, "adapter") || weights.to_string_lossy().ends_with("_adapters.safetensors");
     let names: &[&str] = if is_adapter {
         &["adapter_config.json", "config.json"]
@@ -169,15 +175,15 @@ pub(crate) fn config(weights: &Path, findings: &mut Findings) -> Option<(PathBuf
     } else {
         &["config.json"]
     };
-    let path = names.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
-    let parsed = read_text(&path).and_then(|text| {
-        serde_json::from_str(&text).map_err(|error| Error::malformed(format!("expected JSON, found: {error}")).in_file(&path))
-    });
-    match parsed {
-        Ok(config) => Some((folder.to_path_buf(), config)),
-        Err(error) => {
-            findings.remark(Severity::Warning, codes::CONFIG_JSON, error);
-            None
-        }
+    names.iter().map(|name| parent(weights).join(name)).find(|path| path.is_file())
+}
+
+/// Reads a config: an object in JSON.
+pub(crate) fn read_config(path: &Path) -> Result<serde_json::Value> {
+    let config = json::parse(&read_text(path)?, path)?;
+    if config.is_object() {
+        return Ok(config);
     }
+    let found = shorten(&config.to_string()).into_owned();
+    Err(Error::malformed(format!("expected an object in JSON, found {found}")).in_file(path))
 }

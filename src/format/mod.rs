@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
-use crate::base::file;
-use crate::base::finding::Findings;
+use crate::base::file::{self, Input};
+use crate::base::finding::{Finding, Findings};
 use crate::base::mmap::Map;
-use crate::base::{Error, ErrorKind, Result, num};
+use crate::base::{Error, Result, limits, num, undo};
 use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
 
 pub mod codes;
@@ -51,8 +51,9 @@ pub struct Format {
 /// Lays a whole file out before its first byte is written: header, offsets, padding.
 pub type LayOut = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout>;
 
-/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused.
-pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata) -> Result<Start>;
+/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused; with `force`
+/// only one that no reader could follow.
+pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata, force: bool) -> Result<Start>;
 
 /// A new start of a file: everything before the bytes of the tensors, which follow unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +113,15 @@ pub fn open(path: &Path) -> Result<Reader> {
     open_with(path, &mut Findings::stop_at_first())
 }
 
+/// Opens the model at `path` for what its headers say: it opens too when a file is cut short behind its header, or files of the set are
+/// missing, of which [`Reader::lacks`] tells. Values that are not here are errors once they are asked for.
+///
+/// # Errors
+/// As for [`open`], but for what is missing.
+pub fn open_headers(path: &Path) -> Result<Reader> {
+    open_with(path, &mut Findings::headers())
+}
+
 /// Looks at the model at `path` and notes every rule that it breaks in `findings`, which should be one that collects.
 ///
 /// Gives what could be read all the same; tensors that are not sound are left out of it. None when nothing could be.
@@ -129,27 +139,63 @@ pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
     if file != path {
-        folder::check_whole(&file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        folder::check_whole(&file, findings)?;
     }
-    let map = Arc::new(Map::open(&file)?);
-    let format = find_format(&map).map_err(|error| match error.kind() {
-        // Not another format, but weights that never arrived.
-        ErrorKind::Malformed => findings.fatal(codes::FILE_FOREIGN, error),
-        _ => error,
-    })?;
-    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(&file))?;
+    for _ in 0..limits::REOPENINGS {
+        let map = Arc::new(open_file(&file)?);
+        let mut found = findings.another();
+        let result = open_map(path, &file, map.clone(), &mut found);
+        let maps = result.as_ref().map_or(std::slice::from_ref(&map), |reader| reader.maps());
+        if maps.iter().all(|map| undo::is_unchanged(map)) {
+            findings.append(found);
+            return result;
+        }
+    }
+    Err(Error::malformed("expected a file that stays the same while it is opened, found one that is being written").in_file(&file))
+}
+
+/// Maps a file of a model.
+///
+/// # Errors
+/// As for [`Map::open`]; or a change of the file was interrupted ([`undo::refuse_torn`]).
+fn open_file(path: &Path) -> Result<Map> {
+    let file = file::open_regular(path)?;
+    undo::refuse_torn(path, &file)?;
+    Map::of(&file, path)
+}
+
+fn open_map(path: &Path, file: &Path, map: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
+    let format = find_format(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(file))?;
     reader.model.path = path.to_path_buf();
     if findings.collects() {
-        check_templates(&file, &reader, findings);
+        check_templates(file, &reader, findings);
     }
     if format.id == safetensors::FORMAT.id {
-        if let Some((folder, config)) = folder::config(&file, findings) {
-            reader.model.folder = Some(folder);
-            reader.model.config = Some(config);
+        if let Some(path) = folder::find_config(file) {
+            add_config(&mut reader, &path, findings);
         }
-        modules::join(&file, &mut reader, findings)?;
+        modules::join(file, &mut reader, findings)?;
+    }
+    if !findings.collects() {
+        reader.lacks = findings.list().to_vec();
     }
     Ok(reader)
+}
+
+/// Adds the config of a folder to its model, or why it cannot be read.
+fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
+    reader.beside.extend(Input::of(path).ok());
+    let model = &mut reader.model;
+    model.folder = Some(file::parent(path).to_path_buf());
+    match folder::read_config(path) {
+        Ok(config) => model.config = Some(config),
+        Err(error) => {
+            let error = error.hint("without it the architecture and its hyperparameters are not known");
+            findings.note_error(codes::CONFIG_JSON, &error);
+            model.config_error = Some(error);
+        }
+    }
 }
 
 /// Looks at the chat templates of a model, wherever its format has them.
@@ -162,7 +208,10 @@ fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
 }
 
 /// The file that a path stands for.
-fn resolve(path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// There is none, or no single one.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
     let kind = std::fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
     if kind.is_dir() {
         return folder::find_model(path);
@@ -199,6 +248,11 @@ pub struct Reader {
     maps: Vec<Arc<Map>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
+    /// What was read besides `maps`: an index, a config, the files of adapters.
+    beside: Vec<Input>,
+    /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
+    spans: Arc<HashMap<String, u64>>,
+    lacks: Vec<Finding>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -218,12 +272,42 @@ pub trait Computed: fmt::Debug + Send + Sync {
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
-        Self { model, maps, endian, computed: HashMap::new() }
+        let spans = Arc::new(spans(&model));
+        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new() }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
-        Self { model, maps: stored.maps.clone(), endian: stored.endian, computed }
+        Self {
+            model,
+            maps: stored.maps.clone(),
+            endian: stored.endian,
+            computed,
+            beside: stored.beside.clone(),
+            spans: stored.spans.clone(),
+            lacks: stored.lacks.clone(),
+        }
+    }
+
+    /// Counts further files among those that the model was read from.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
+        self.beside.extend(inputs);
+        self
+    }
+
+    /// The files that the model was read from: weights, index, config, those of merged adapters.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.maps.iter().map(|map| map.input()).chain(&self.beside)
+    }
+
+    /// Looks at all [`Reader::inputs`] again. What was computed from the tensors' values is of one state of the files if none of them
+    /// changed since they were opened.
+    ///
+    /// # Errors
+    /// A file was written to or replaced, or is gone.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inputs().try_for_each(Input::check_unchanged)
     }
 
     /// Whether a tensor is computed: its bytes are in no file.
@@ -234,6 +318,11 @@ impl Reader {
     /// The type to store a computed tensor in when nothing else is asked for, if that is not its own.
     pub fn suggested(&self, tensor: &TensorInfo) -> Option<DType> {
         self.computed.get(&tensor.name)?.suggested()
+    }
+
+    /// What of the model is not here: files of its set, or (see [`open_headers`]) the ends of files. Not told by `verify`'s own opening.
+    pub fn lacks(&self) -> &[Finding] {
+        &self.lacks
     }
 
     /// What is in the model.
@@ -251,12 +340,18 @@ impl Reader {
         self.endian
     }
 
+    /// How many bytes of its file belong to a tensor. Where its type does not tell, those are all up to the next tensor: what pads
+    /// it is among them.
+    pub fn len_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
+        tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
+    }
+
     /// All bytes of a tensor, little-endian: borrowed from the file unless that is big-endian.
     ///
     /// # Errors
     /// The size of the tensor's type is not known; or the tensor is not of this model, and lies outside its file.
     pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         self.bytes_at(tensor, 0..len)
     }
 
@@ -281,7 +376,7 @@ impl Reader {
     /// # Errors
     /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
     pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<&[u8]> {
-        let len = tensor.len_bytes.ok_or_else(|| unknown_size(tensor))?;
+        let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
         let map = self.maps.get(tensor.shard).ok_or_else(outside)?;
@@ -296,6 +391,30 @@ impl Reader {
         let (start, end) = (num::to_usize(start, "a tensor's start")?, num::to_usize(end, "a tensor's end")?);
         map.bytes().get(start..end).ok_or_else(outside)
     }
+}
+
+/// The distance from each tensor of unknown size to the next one of its file, or to the end of that.
+fn spans(model: &Model) -> HashMap<String, u64> {
+    if model.tensors.iter().all(|tensor| tensor.len_bytes.is_some()) {
+        return HashMap::new();
+    }
+    let mut order: Vec<&TensorInfo> = model.tensors.iter().collect();
+    order.sort_by_key(|tensor| (tensor.shard, tensor.offset_bytes));
+    let mut spans = HashMap::new();
+    let mut next: Option<&TensorInfo> = None;
+    for tensor in order.into_iter().rev() {
+        let end = match next.filter(|next| next.shard == tensor.shard) {
+            Some(next) => next.offset_bytes,
+            None => model.shards.get(tensor.shard).map_or(tensor.offset_bytes, |shard| shard.bytes),
+        };
+        if tensor.len_bytes.is_none() {
+            spans.insert(tensor.name.clone(), end.saturating_sub(tensor.offset_bytes));
+        }
+        if tensor.len_bytes != Some(0) {
+            next = Some(tensor);
+        }
+    }
+    spans
 }
 
 fn unknown_size(tensor: &TensorInfo) -> Error {

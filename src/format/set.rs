@@ -1,6 +1,6 @@
 //! Several files that are one model: shards of safetensors, splits of GGUF.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits, names};
+use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
 use crate::model::{Metadata, Model, Shard, TensorInfo};
 
@@ -113,6 +113,58 @@ pub(crate) fn enough(findings: &mut Findings, path: &Path) -> Result<()> {
     Err(Error::limit(format!("expected fewer than {} findings: the rest of the file was not looked at", limits::FINDINGS)).in_file(path))
 }
 
+/// Whether bytes of a tensor lie behind the end of its file. An empty tensor needs none, and so no padding before it either.
+pub(crate) fn is_cut(tensor: &TensorInfo, file_len: u64, alignment: u64) -> bool {
+    let end = tensor.offset_bytes.saturating_add(tensor.len_bytes.unwrap_or(0));
+    let spared = if tensor.len_bytes == Some(0) { alignment } else { 0 };
+    end > file_len.saturating_add(spared)
+}
+
+/// Looks for tensors whose bytes are not all in the file, whose places are absolute; gives whether there are none. They are one fault.
+///
+/// # Errors
+/// There are such tensors, and the values are wanted.
+pub(crate) fn truncated(
+    tensors: &[TensorInfo],
+    file_len: u64,
+    alignment: u64,
+    path: &Path,
+    code: &'static str,
+    findings: &mut Findings,
+) -> Result<bool> {
+    let cut: Vec<&TensorInfo> = tensors.iter().filter(|tensor| is_cut(tensor, file_len, alignment)).collect();
+    let ends = cut.iter().map(|tensor| tensor.offset_bytes.saturating_add(tensor.len_bytes.unwrap_or(0)));
+    let Some(end) = ends.max() else { return Ok(true) };
+    let (missing, wanted) = (units::bytes_to_a_tenth(end.saturating_sub(file_len)), units::bytes_to_a_tenth(end));
+    let of = units::grouped(tensors.len() as u64);
+    let message = match cut[..] {
+        [one] => format!("{missing} of {wanted} are missing: 1 of {of} tensors (\"{}\")", text::shorten(&one.name)),
+        _ => format!("{missing} of {wanted} are missing: {} of {of} tensors", units::grouped(cut.len() as u64)),
+    };
+    let names = if findings.allows_missing() { cut.iter().map(|tensor| tensor.name.clone()).collect() } else { Vec::new() };
+    findings.missing(code, Error::truncated(message).at(file_len).in_file(path), names)?;
+    Ok(false)
+}
+
+/// The names of files without their folders.
+pub(crate) fn file_names(files: &[PathBuf]) -> Vec<String> {
+    files.iter().map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect()
+}
+
+/// The names of files as a message lists them: the first few.
+pub(crate) fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    names.get(..SHOWN).unwrap_or(names).iter().map(|name| text::shorten(name)).collect::<Vec<_>>().join(", ") + more
+}
+
+/// What is said of a set of `count` files of which `missing` are not here.
+pub(crate) fn lacks_files(count: usize, missing: &[String]) -> Error {
+    let here = count.saturating_sub(missing.len());
+    let are = if here == 1 { "is" } else { "are" };
+    Error::truncated(format!("{here} of {count} files of the model {are} here: no {}", few(missing)))
+}
+
 /// The name of a numbered file: `PREFIX-00001-of-00003.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartName {
@@ -137,6 +189,11 @@ impl PartName {
         let digits = (no.len(), count.len());
         let (no, count) = (number(no)?, number(count)?);
         (no >= 1 && no <= count).then(|| Self { prefix: prefix.to_owned(), no, count, ending: ending.to_owned(), digits })
+    }
+
+    /// Whether the file is named after `stem`: `STEM-00001-of-00003.ENDING`.
+    pub(crate) fn is_of(&self, stem: &str, ending: &str) -> bool {
+        self.prefix == stem && self.ending == ending
     }
 
     /// The name of file `no` of the same set.

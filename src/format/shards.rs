@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result, limits, num};
+use crate::base::{Error, Result, file, limits, num};
 use crate::format::gguf::spec as gguf;
-use crate::format::safetensors::spec as safetensors;
+use crate::format::safetensors::{index, spec as safetensors};
+use crate::format::set::PartName;
 use crate::format::{Format, Layout, OutTensor};
 use crate::model::{Metadata, Value};
 
@@ -72,11 +73,48 @@ pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Me
         names.push(name);
     }
     if !is_gguf {
-        let bytes = index(tensors, &ranges, &names)?;
+        let bytes = index_bytes(tensors, &ranges, &names)?;
         let name = format!("{}{}", stem(path), safetensors::INDEX_ENDING);
         files.push(OutFile { path: path.with_file_name(name), content: Content::Bytes(bytes) });
     }
     Ok(files)
+}
+
+/// The files of an older output at `path`, whether in one file or in several, that the new `files` do not replace by name. A reader would
+/// take them for the model of that name, or for a part of it. An index comes last.
+///
+/// Those are the file itself; of safetensors the index, what it lists, and all files with numbers; of GGUF files with numbers where the
+/// new ones have numbers too, as those of one set are not looked for from a file without.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn older(format: &Format, path: &Path, files: &[OutFile]) -> Result<Vec<PathBuf>> {
+    let folder = file::parent(path);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut older = vec![path.to_path_buf()];
+    let is_gguf = format.id == super::gguf::FORMAT.id;
+    let index = path.with_file_name(format!("{}{}", stem(path), safetensors::INDEX_ENDING));
+    if !is_gguf {
+        older.extend(index::files_of(&index).iter().map(|name| path.with_file_name(name)));
+    }
+    if !is_gguf || files.len() > 1 {
+        let ending = format!(".{}", path.extension().unwrap_or_default().to_string_lossy());
+        let numbered = |entry: &PathBuf| PartName::of(entry).is_some_and(|name| name.is_of(&stem(path), &ending));
+        older.extend(
+            file::entries(folder)?.iter().filter(|entry| numbered(entry)).filter_map(|entry| Some(path.with_file_name(entry.file_name()?))),
+        );
+    }
+    older.sort_unstable();
+    older.dedup();
+    older.extend((!is_gguf).then_some(index));
+    let is_older = |old: &PathBuf| {
+        let there = std::fs::symlink_metadata(old).is_ok_and(|found| !found.is_dir());
+        there && !files.iter().any(|file| file.path == *old)
+    };
+    older.retain(is_older);
+    Ok(older)
 }
 
 /// The tensors in their order, each part at most `most` bytes; a larger tensor is a part by itself.
@@ -124,7 +162,7 @@ fn numbered(path: &Path, no: usize, count: usize) -> String {
 }
 
 /// The index as `huggingface_hub` writes it: sorted names, two spaces of indent.
-fn index(tensors: &[OutTensor], ranges: &[Range<usize>], names: &[String]) -> Result<Vec<u8>> {
+fn index_bytes(tensors: &[OutTensor], ranges: &[Range<usize>], names: &[String]) -> Result<Vec<u8>> {
     let mut map = std::collections::BTreeMap::new();
     let mut total = 0u64;
     for (range, name) in ranges.iter().zip(names) {

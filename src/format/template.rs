@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::file;
 use crate::base::finding::{Findings, Severity};
-use crate::base::{Error, text};
+use crate::base::{Error, json, text};
 use crate::format::codes;
 use crate::model::{Metadata, Value};
 
@@ -47,9 +47,7 @@ pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
     }
     for name in ["tokenizer_config.json", "chat_template.json"] {
         let path = folder.join(name);
-        let Some(config) = file::read_text(&path).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()) else {
-            continue;
-        };
+        let Some(config) = file::read_text(&path).ok().and_then(|text| json::parse(&text, &path).ok()) else { continue };
         match config.get("chat_template") {
             Some(serde_json::Value::String(template)) => check(template, "chat_template", &path, findings),
             // Several, each with a name.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::bytes::{Cursor, Endian};
+use crate::base::bytes::{Cursor, Endian, copy};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 
@@ -178,7 +178,7 @@ impl Value {
             ValueType::I32 => Self::I32(cursor.i32(WHAT)?),
             ValueType::F32 => Self::F32(cursor.f32(WHAT)?),
             ValueType::Bool => Self::Bool(cursor.u8(WHAT)? != 0),
-            ValueType::String => Self::String(read_str(cursor, wide, WHAT)?.to_owned()),
+            ValueType::String => Self::String(read_string(cursor, wide, WHAT)?),
             ValueType::U64 => Self::U64(cursor.u64(WHAT)?),
             ValueType::I64 => Self::I64(cursor.i64(WHAT)?),
             ValueType::F64 => Self::F64(cursor.f64(WHAT)?),
@@ -205,8 +205,14 @@ pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> 
     if wide { cursor.u64(what) } else { cursor.u32(what).map(u64::from) }
 }
 
-/// Reads a string: its length, then UTF-8.
-pub fn read_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a str> {
+/// Reads a string: its length, then UTF-8. It is copied, as the file can change.
+pub fn read_string(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<String> {
+    let len = read_len(cursor, wide, what)?;
+    cursor.text(len, what)
+}
+
+/// Borrows a string from bytes in memory, which are no mapping.
+fn borrow_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a str> {
     let len = read_len(cursor, wide, what)?;
     let at = cursor.position();
     let bytes = cursor.take(len, what)?;
@@ -362,7 +368,7 @@ impl Array {
         }
     }
 
-    /// The strings without an allocation each: only for an array of strings.
+    /// The strings without an allocation each: only for an array of strings. Those in a file are copied first, all at once.
     pub fn for_each_str(&self, mut f: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
         if self.elem != ValueType::String {
             return Err(Error::malformed(format!("expected an array of strings, found one of {}", self.elem)));
@@ -375,8 +381,9 @@ impl Array {
             }
             ArrayData::Encoded { bytes, endian, wide } => self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f)?,
             ArrayData::File { map, range, endian, wide } => {
-                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
-                self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f).map_err(|error| error.in_file(map.path()))?;
+                let copied = copy(map.bytes().get(range.clone()).unwrap_or_default());
+                let each = copied.and_then(|bytes| self.for_each_str_in(Cursor::new(&bytes, *endian), *wide, f));
+                each.map_err(|error| error.in_file(map.path()))?;
             }
         }
         Ok(())
@@ -384,7 +391,7 @@ impl Array {
 
     fn for_each_str_in(&self, mut cursor: Cursor<'_>, wide: bool, mut f: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
         for i in 0..self.len {
-            f(i, read_str(&mut cursor, wide, "a string of an array")?)?;
+            f(i, borrow_str(&mut cursor, wide, "a string of an array")?)?;
         }
         Ok(())
     }
@@ -521,6 +528,27 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn strings_of_a_file_that_changes_meanwhile_are_read_as_they_were() {
+        use std::os::unix::fs::FileExt;
+        let bytes: Vec<u8> = ["aa", "bb", "cc"].iter().flat_map(|text| [&2u64.to_le_bytes(), text.as_bytes()].concat()).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&bytes, 0).unwrap();
+        let map = Arc::new(Map::open(file.path()).unwrap());
+        let array = Array::in_file(ValueType::String, 3, Arc::clone(&map), 0..bytes.len(), Endian::Little, true);
+        let mut found = String::new();
+        array
+            .for_each_str(|_, text| {
+                file.as_file().write_all_at(&[0xff; 30], 0).unwrap();
+                found.push_str(text);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!((found.as_str(), map.bytes()[0]), ("aabbcc", 0xff));
+        assert!(array.for_each_str(|_, _| Ok(())).is_err(), "now it is other bytes");
+    }
 
     #[test]
     fn entries_keep_their_order_through_changes() {

@@ -7,7 +7,7 @@ pub mod metadata;
 pub mod model;
 pub mod tensor;
 
-pub use dtype::{Class, DType, ElemType};
+pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Module, Shard};
 pub use tensor::TensorInfo;

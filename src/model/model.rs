@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::base::Error;
 use crate::model::{Metadata, TensorInfo};
 
 /// One file of a model.
@@ -30,6 +31,8 @@ pub struct Model {
     pub folder: Option<PathBuf>,
     /// What is in `config.json` (or `params.json`, `adapter_config.json`) of that folder.
     pub config: Option<serde_json::Value>,
+    /// Why that file could not be read, where it is there but holds no JSON object.
+    pub config_error: Option<Error>,
     /// The modules of sentence-transformers that come after the transformer, in their order.
     pub modules: Vec<Module>,
 }

@@ -23,8 +23,8 @@ pub struct Count {
     pub active_parameters: Option<u64>,
     /// Those of the tables of tokens, positions and token types.
     pub embedding_parameters: u64,
-    /// Bytes of all tensors, as far as their types are known.
-    pub bytes: u64,
+    /// Bytes of all tensors; unknown where the size of one is, for its type.
+    pub bytes: Option<u64>,
     /// 8 x bytes / parameters.
     pub bits_per_weight: Option<f64>,
     /// The parameters as people say them: `271M`.
@@ -35,6 +35,9 @@ pub struct Count {
     pub by_component: Vec<ComponentCount>,
     /// By layer; what belongs to none comes last.
     pub by_layer: Vec<LayerCount>,
+    /// What of the model is not here, so that everything is of the files that are: `1 of 2 files of the model is here: no ...`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
     /// What is stored and no parameter, in words.
     #[serde(skip)]
     pub left_out: Vec<String>,
@@ -49,8 +52,8 @@ pub struct DTypeCount {
     pub tensors: u64,
     /// How many elements they store.
     pub elements: u64,
-    /// How many bytes they take.
-    pub bytes: u64,
+    /// How many bytes they take; unknown where the size of one is, for its type.
+    pub bytes: Option<u64>,
 }
 
 /// The tensors of one component.
@@ -62,8 +65,8 @@ pub struct ComponentCount {
     pub tensors: u64,
     /// How many parameters.
     pub parameters: u64,
-    /// How many bytes they take.
-    pub bytes: u64,
+    /// How many bytes they take; unknown where the size of one is, for its type.
+    pub bytes: Option<u64>,
 }
 
 /// The tensors of one layer.
@@ -75,8 +78,8 @@ pub struct LayerCount {
     pub tensors: u64,
     /// How many parameters.
     pub parameters: u64,
-    /// How many bytes they take.
-    pub bytes: u64,
+    /// How many bytes they take; unknown where the size of one is, for its type.
+    pub bytes: Option<u64>,
 }
 
 /// A tensor with what it counts for.
@@ -134,25 +137,49 @@ fn tied_output(model: &Model) -> Option<&str> {
     model.tensors.iter().find(same).map(|_| output.name.as_str())
 }
 
+/// What the tensors of one component or layer come to.
+#[derive(Debug, Clone, Copy)]
+struct Sums {
+    tensors: u64,
+    parameters: u64,
+    bytes: Option<u64>,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self { tensors: 0, parameters: 0, bytes: Some(0) }
+    }
+}
+
+/// The sum of two sizes, if both are known.
+fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    Some(a?.saturating_add(b?))
+}
+
 /// Counts the parameters.
 ///
 /// # Errors
 /// The model has more than 2^64 elements.
 pub fn count(reader: &Reader) -> Result<Count> {
     let model = reader.model();
-    let mut total = [0u64; 3]; // parameters, elements, bytes
+    let mut total = [0u64; 2]; // parameters, elements
+    let mut all_bytes = Some(0u64);
     let mut experts = 0;
     let mut embedding = 0;
     let mut by_dtype: BTreeMap<String, DTypeCount> = BTreeMap::new();
-    let mut by_component: BTreeMap<Component, [u64; 3]> = BTreeMap::new();
-    let mut by_layer: BTreeMap<(bool, Option<u64>), [u64; 3]> = BTreeMap::new();
+    let mut by_component: BTreeMap<Component, Sums> = BTreeMap::new();
+    let mut by_layer: BTreeMap<(bool, Option<u64>), Sums> = BTreeMap::new();
     let mut left_out: Vec<(&'static str, u64)> = Vec::new();
     for counted in counted(reader)? {
         let Counted { tensor, place, parameters, .. } = counted;
-        let (elements, bytes) = (tensor.elements()?, tensor.len_bytes.unwrap_or(0));
-        for (sum, term) in total.iter_mut().zip([parameters, elements, bytes]) {
+        let (elements, bytes) = (tensor.elements()?, tensor.len_bytes);
+        for (sum, term) in total.iter_mut().zip([parameters, elements]) {
             *sum = num::add(*sum, term, "the size of the model")?;
         }
+        all_bytes = match (all_bytes, bytes) {
+            (Some(sum), Some(term)) => Some(num::add(sum, term, "the size of the model")?),
+            _ => None,
+        };
         // No sum below can be larger than the total.
         match place.component {
             Component::Experts => experts += parameters,
@@ -160,10 +187,10 @@ pub fn count(reader: &Reader) -> Result<Count> {
             _ => {}
         }
         let dtype = tensor.elem.to_string();
-        let row = by_dtype.entry(dtype.clone()).or_insert_with(|| DTypeCount { dtype, ..DTypeCount::default() });
-        (row.tensors, row.elements, row.bytes) = (row.tensors + 1, row.elements + elements, row.bytes + bytes);
+        let row = by_dtype.entry(dtype.clone()).or_insert_with(|| DTypeCount { dtype, bytes: Some(0), ..DTypeCount::default() });
+        (row.tensors, row.elements, row.bytes) = (row.tensors + 1, row.elements + elements, plus(row.bytes, bytes));
         for sums in [by_component.entry(place.component).or_default(), by_layer.entry((place.layer.is_none(), place.layer)).or_default()] {
-            *sums = [sums[0] + 1, sums[1] + parameters, sums[2] + bytes];
+            *sums = Sums { tensors: sums.tensors + 1, parameters: sums.parameters + parameters, bytes: plus(sums.bytes, bytes) };
         }
         if let Some(why) = counted.left_out {
             match left_out.iter_mut().find(|(known, _)| *known == why) {
@@ -172,7 +199,9 @@ pub fn count(reader: &Reader) -> Result<Count> {
             }
         }
     }
-    let [parameters, stored_elements, bytes] = total;
+    let [parameters, stored_elements] = total;
+    let lacks: Vec<&str> =
+        reader.lacks().iter().filter(|finding| finding.tensors.is_empty()).map(|finding| finding.message.as_str()).collect();
     let mut by_dtype: Vec<DTypeCount> = by_dtype.into_values().collect();
     by_dtype.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     Ok(Count {
@@ -181,30 +210,21 @@ pub fn count(reader: &Reader) -> Result<Count> {
         stored_elements,
         active_parameters: active(model, parameters, experts),
         embedding_parameters: embedding,
-        bytes,
-        bits_per_weight: (parameters > 0).then(|| bytes as f64 * 8.0 / parameters as f64),
+        bytes: all_bytes,
+        bits_per_weight: all_bytes.filter(|_| parameters > 0).map(|bytes| bytes as f64 * 8.0 / parameters as f64),
         label: units::label(parameters),
         by_dtype,
         by_component: by_component
             .into_iter()
-            .map(|(component, [tensors, parameters, bytes])| ComponentCount { component, tensors, parameters, bytes })
+            .map(|(component, Sums { tensors, parameters, bytes })| ComponentCount { component, tensors, parameters, bytes })
             .collect(),
         by_layer: by_layer
             .into_iter()
-            .map(|((_, layer), [tensors, parameters, bytes])| LayerCount { layer, tensors, parameters, bytes })
+            .map(|((_, layer), Sums { tensors, parameters, bytes })| LayerCount { layer, tensors, parameters, bytes })
             .collect(),
-        left_out: left_out
-            .into_iter()
-            .map(|(why, elements)| format!("{} of {why}", units::grouped(elements)))
-            .chain(unread(model))
-            .collect(),
+        incomplete: (!lacks.is_empty()).then(|| lacks.join("; ")),
+        left_out: left_out.into_iter().map(|(why, elements)| format!("{} of {why}", units::grouped(elements))).collect(),
     })
-}
-
-/// The modules whose weights are in files that are not read, so that nobody knows how many they are.
-fn unread(model: &Model) -> impl Iterator<Item = String> + '_ {
-    let file = |module: &crate::model::Module| Some(format!("the weights in {}, which is not read", module.unread.as_ref()?.display()));
-    model.modules.iter().filter_map(file)
 }
 
 /// Shared weights and those of as many experts as a token is sent to.

@@ -1,13 +1,18 @@
 //! `meta set`, `rm` and `rename`: other metadata for a file whose tensors stay as they are.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::base::file::read_text;
+use crate::base::lock::{Locked, Waiting};
 use crate::base::mmap::Map;
-use crate::base::output::{Output, Target};
-use crate::base::{Error, Result, limits, text, undo};
+use crate::base::node::{self, Node};
+use crate::base::output::{OutFile, Output, Target};
+use crate::base::undo::{self, Recovery};
+use crate::base::{Error, Result, limits, text};
 use crate::format::{self, Reader, Start};
 use crate::model::{Metadata, Value, assignment};
 use crate::ops::meta::Shown;
@@ -51,6 +56,8 @@ pub struct EditReport {
     pub fits: bool,
     /// How many bytes were written, or would be.
     pub bytes_written: u64,
+    /// What the caller may not expect: why a new file took the place of the old one, and what of the old one it has not kept.
+    pub notes: Vec<String>,
 }
 
 /// One key before and after.
@@ -70,50 +77,202 @@ fn shown<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S
     value.as_ref().map(|value| Shown { value, full: false }).serialize(serializer)
 }
 
+/// How an edit is made.
+pub struct Editing<'a> {
+    /// Whether well-known keys may get any type, and keys that a model needs may go.
+    pub force: bool,
+    /// Called when another edit has to be waited for.
+    pub waiting: Waiting<'a>,
+}
+
+/// [`edit_with`], not forced, and without a word about waiting.
+///
+/// # Errors
+/// As for that.
+pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
+    edit_with(path, changes, destination, Editing { force: false, waiting: &mut |_| () })
+}
+
 /// Changes the metadata of the model at `path`, which must be one file.
 ///
-/// In place only the start of the file is written when the new metadata fits there (see [`undo`]); else the whole goes into a new file
-/// that then takes the old one's name. Either way a crash leaves the old file or the new one.
+/// In place only the start of the file is written when the new metadata fits there and nothing is in the way (see [`undo`]); else the
+/// whole goes into a new file that then takes the old one's name, owner and permissions. Either way a crash leaves the old file, the new
+/// one, or one that is refused until it is [recovered](recover). Edits in place come one after the other, each with the model as the one
+/// before has left it.
 ///
 /// # Errors
 /// The model is more than one file, or of a format whose metadata cannot be edited; a change makes no sense; a well-known key would get
-/// a type or value that it cannot have; the file cannot be written. Nothing was changed then.
-pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
-    let reader = format::open(path)?;
-    let (file, map) = single_file(&reader)?;
-    let edit =
-        format::FORMATS.iter().find(|format| format.id == reader.model().format).and_then(|format| format.edit).ok_or_else(|| {
-            Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
-        })?;
-    let old = &reader.model().metadata;
-    let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
-    let changes = differences(old, &new);
-    let start = edit(&map, old, &new).map_err(|error| error.in_file(&file))?;
-    let fits = start.bytes.len() as u64 == start.old_bytes;
-    let total = start.bytes.len() as u64 + (map.len() - start.old_bytes);
-    let in_place = fits && matches!(destination, Destination::InPlace);
-    let bytes_written = if in_place { start.bytes.len() as u64 } else { total };
-    let output = match destination {
-        Destination::DryRun => None,
-        Destination::InPlace if changes.is_empty() => None,
-        Destination::InPlace if in_place => {
-            undo::overwrite_start(&file, &start.bytes)?;
-            Some(file)
+/// a type or value that it cannot have; the file cannot be written, or another program changes it meanwhile. Nothing was changed then.
+pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how: Editing<'_>) -> Result<EditReport> {
+    match destination {
+        Destination::DryRun => {
+            let edited = Edited::plan(path, changes, how.force)?;
+            let real = std::fs::canonicalize(&edited.file).map_err(|error| Error::io("cannot find", &edited.file, error))?;
+            let obstacle = if edited.fits() { undo::obstacle(&real, &edited.open()?)? } else { None };
+            let bytes = if edited.fits() && obstacle.is_none() { edited.start.bytes.len() as u64 } else { edited.total() };
+            Ok(edited.report(None, bytes, obstacle.map(new_file_because).into_iter().collect()))
         }
-        Destination::InPlace => {
-            // The target of a link is replaced, not the link.
-            let real = std::fs::canonicalize(&file).map_err(|error| Error::io("cannot find", &file, error))?;
-            let permissions = map.file().metadata().map_err(|error| Error::io("cannot examine", &file, error))?.permissions();
-            write(&map, &start, &real, true, &[])?;
-            std::fs::set_permissions(&real, permissions).map_err(|error| Error::io("cannot give its old permissions to", &real, error))?;
-            Some(file)
+        Destination::InPlace => in_place(path, changes, how),
+        Destination::New { path: target, force } => {
+            let edited = Edited::plan(path, changes, how.force)?;
+            let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
+            // As cp does: what others must not read in the old file, they must not read in the new one.
+            let file = output.create_with_mode(0, Node::of(edited.map.input().metadata()).mode & 0o666)?;
+            edited.write(&mut output, file)?;
+            edited.check_unchanged()?;
+            output.commit()?;
+            let bytes = edited.total();
+            Ok(edited.report(Some(target.clone()), bytes, Vec::new()))
         }
-        Destination::New { path, force } => {
-            write(&map, &start, path, *force, &[file])?;
-            Some(path.clone())
-        }
+    }
+}
+
+/// What was done about a change in place that was interrupted.
+#[derive(Debug, Serialize)]
+pub struct RecoveryReport {
+    schema: &'static str,
+    /// The file.
+    pub file: PathBuf,
+    /// `nothing` was interrupted; the change was `finished`; or it was `undone`.
+    pub recovery: &'static str,
+}
+
+/// Ends a change in place of the model file at `path` that was interrupted; see [`undo::recover`].
+///
+/// # Errors
+/// As for that.
+pub fn recover(path: &Path, waiting: Waiting<'_>) -> Result<RecoveryReport> {
+    let file = format::resolve(path)?;
+    let recovery = match undo::recover(&Locked::open(&file, waiting)?)? {
+        Recovery::Nothing => "nothing",
+        Recovery::Finished => "finished",
+        Recovery::Undone => "undone",
     };
-    Ok(EditReport { schema: "weigh.meta-edit.v1", changes, output, fits, bytes_written })
+    Ok(RecoveryReport { schema: "weigh.meta-recover.v1", file, recovery })
+}
+
+fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditReport> {
+    let (file, _) = single_file(&format::open(path)?)?;
+    let locked = Locked::open(&file, how.waiting)?;
+    // Parsed anew under the lock: another edit may have come first.
+    let edited = Edited::plan(path, changes, how.force)?;
+    if !locked.is(edited.map.input().metadata()) {
+        return Err(changed_meanwhile(&file));
+    }
+    if edited.changes.is_empty() {
+        return Ok(edited.report(None, 0, Vec::new()));
+    }
+    let mut notes = Vec::new();
+    if edited.fits() {
+        match undo::obstacle(locked.real_path(), locked.file())? {
+            None => {
+                undo::overwrite_start(&locked, &edited.old, &edited.start.bytes)?;
+                let bytes = edited.start.bytes.len() as u64;
+                return Ok(edited.report(Some(file), bytes, notes));
+            }
+            Some(obstacle) => notes.push(new_file_because(obstacle)),
+        }
+    }
+    notes.extend(replace(&edited, &locked)?);
+    let bytes = edited.total();
+    Ok(edited.report(Some(file), bytes, notes))
+}
+
+/// Puts a new file in the place of a locked one, and returns what the new one has not kept.
+fn replace(edited: &Edited, locked: &Locked) -> Result<Vec<String>> {
+    let old = locked.file().metadata().map_err(|error| Error::io("cannot examine", locked.path(), error))?;
+    let node = Node::of(&old);
+    // The target of a link is replaced, not the link.
+    let mut output = Output::begin(vec![edited.target(locked.real_path())], true, &[])?;
+    // Nobody else can open the new file before it is whole.
+    let file = output.create_with_mode(0, node.mode & 0o600)?;
+    let give = || node::hand_over(&old, file.file());
+    let mut notes = give().map_err(|error| Error::io("cannot give the old file's permissions to its new copy", locked.path(), error))?;
+    edited.write(&mut output, file)?;
+    edited.check_unchanged()?;
+    if !locked.is_at_its_path() {
+        return Err(changed_meanwhile(locked.path()));
+    }
+    output.commit()?;
+    if node.links > 1 {
+        notes.push(format!("the old file stays under its other names (hard links: {})", node.links - 1));
+    }
+    Ok(notes)
+}
+
+fn new_file_because(obstacle: String) -> String {
+    format!("a new file takes its place, because {obstacle}")
+}
+
+fn changed_meanwhile(file: &Path) -> Error {
+    Error::malformed("another program changed or replaced the file meanwhile").in_file(file).hint("try again")
+}
+
+/// A model file and what it is to become.
+struct Edited {
+    file: PathBuf,
+    map: Arc<Map>,
+    changes: Vec<KeyChange>,
+    /// The start of the file that was parsed.
+    old: Vec<u8>,
+    start: Start,
+}
+
+impl Edited {
+    fn plan(path: &Path, changes: &[Change], force: bool) -> Result<Self> {
+        let reader = format::open(path)?;
+        let (file, map) = single_file(&reader)?;
+        let edit =
+            format::FORMATS.iter().find(|format| format.id == reader.model().format).and_then(|format| format.edit).ok_or_else(|| {
+                Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
+            })?;
+        let old = &reader.model().metadata;
+        let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
+        let changes = differences(old, &new);
+        let start = edit(&map, old, &new, force).map_err(|error| error.in_file(&file))?;
+        let old = map.bytes().get(..start.old_bytes as usize).unwrap_or_default().to_vec();
+        let edited = Self { file, map, changes, old, start };
+        edited.check_unchanged()?;
+        Ok(edited)
+    }
+
+    /// Opens the file once more.
+    fn open(&self) -> Result<File> {
+        self.map.reopen().ok_or_else(|| changed_meanwhile(&self.file))
+    }
+
+    /// Whether the new start is as long as the old one.
+    fn fits(&self) -> bool {
+        self.start.bytes.len() == self.old.len()
+    }
+
+    /// How long the whole new file is.
+    fn total(&self) -> u64 {
+        self.start.bytes.len() as u64 + (self.map.len() - self.start.old_bytes)
+    }
+
+    fn target(&self, path: &Path) -> Target {
+        Target { path: path.to_path_buf(), bytes: self.total() }
+    }
+
+    /// Writes the new start and what follows the old one.
+    fn write(&self, output: &mut Output, mut file: OutFile) -> Result<()> {
+        file.put(&self.start.bytes)?;
+        for chunk in self.map.bytes().get(self.old.len()..).unwrap_or_default().chunks(limits::CHUNK_BYTES) {
+            file.put(chunk)?;
+        }
+        output.seal(file)
+    }
+
+    /// What was read of the file so far belongs together.
+    fn check_unchanged(&self) -> Result<()> {
+        if undo::is_unchanged(&self.map) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
+    }
+
+    fn report(self, output: Option<PathBuf>, bytes_written: u64, notes: Vec<String>) -> EditReport {
+        let fits = self.fits();
+        EditReport { schema: "weigh.meta-edit.v1", changes: self.changes, output, fits, bytes_written, notes }
+    }
 }
 
 fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
@@ -170,17 +329,6 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     Ok(new)
 }
 
-/// A text to become a value: a chat template.
-fn read_text(path: &Path) -> Result<String> {
-    let map = Map::open(path)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        return Err(
-            Error::limit(format!("expected a text of at most {} bytes, found {}", limits::JSON_FILE_BYTES, map.len())).in_file(path)
-        );
-    }
-    String::from_utf8(map.bytes().to_vec()).map_err(|_| Error::argument("expected text in UTF-8, found other bytes").in_file(path))
-}
-
 /// What changed, in values that stay as they are when the file is overwritten.
 fn differences(old: &Metadata, new: &Metadata) -> Vec<KeyChange> {
     let changed = old.iter().filter(|(key, value)| new.get(key) != Some(value));
@@ -188,17 +336,4 @@ fn differences(old: &Metadata, new: &Metadata) -> Vec<KeyChange> {
     let keys = changed.map(|(key, _)| key).chain(added.map(|(key, _)| key));
     keys.map(|key| KeyChange { key: key.to_owned(), old: old.get(key).map(Value::in_memory), new: new.get(key).map(Value::in_memory) })
         .collect()
-}
-
-fn write(map: &Map, start: &Start, target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
-    let rest = map.bytes().get(start.old_bytes as usize..).unwrap_or_default();
-    let bytes = start.bytes.len() as u64 + rest.len() as u64;
-    let mut output = Output::begin(vec![Target { path: target.to_path_buf(), bytes }], force, inputs)?;
-    let mut file = output.create(0)?;
-    file.put(&start.bytes)?;
-    for chunk in rest.chunks(limits::CHUNK_BYTES) {
-        file.put(chunk)?;
-    }
-    output.seal(file)?;
-    output.commit()
 }

@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::Reader;
-use crate::arch::facts;
 use crate::arch::lora::{self, Adapter, Form, Update};
 use crate::arch::packed::Packing;
-use crate::base::mmap::Map as FileMap;
-use crate::base::{Result, limits};
+use crate::arch::{card, facts, tokenizer};
+use crate::base::Result;
 use crate::model::{Model, Value};
 use crate::ops::count::{self, DTypeCount};
 
@@ -19,7 +18,8 @@ use crate::ops::count::{self, DTypeCount};
 #[derive(Debug, Serialize)]
 pub struct Info {
     schema: &'static str,
-    /// The path that was asked for.
+    /// The path that was asked for; every document has it after its schema.
+    #[serde(skip)]
     pub path: String,
     /// The format of the files.
     pub format: &'static str,
@@ -45,8 +45,12 @@ pub struct Info {
     pub hyperparameters: Map<String, Json>,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<Tokenizer>,
-    /// The licence, as the model names it.
+    /// The licence, as the model names it; several are joined by commas.
     pub license: Option<String>,
+    /// What the licence is called, where it is one of the model's own: `license` is `other` then.
+    pub license_name: Option<String>,
+    /// Where the licence is: an address, or a file of the repository.
+    pub license_link: Option<String>,
     /// How other libraries packed the weights into integers: `GPTQ`, `AWQ` ...
     #[serde(skip)]
     pub packed: Vec<&'static str>,
@@ -136,6 +140,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
             file.tensors += 1;
         }
     }
+    let license = license(model);
     Ok(Info {
         schema: "weigh.info.v1",
         path: model.path.to_string_lossy().into_owned(),
@@ -151,10 +156,24 @@ pub fn info(reader: &Reader) -> Result<Info> {
         dtypes: count.by_dtype,
         hyperparameters: facts::hyperparameters(model),
         tokenizer: tokenizer(model),
-        license: license(model),
+        license: license.id,
+        license_name: license.name,
+        license_link: license.link,
         packed: Packing::of(reader).schemes(),
         adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
+}
+
+impl Info {
+    /// The licence by the name that its publisher gave it, and where it is: `Llama 3.2 Community (other), https://...`.
+    pub fn license_in_words(&self) -> Option<String> {
+        let named = match (self.license_name.as_deref(), self.license.as_deref()) {
+            (Some(name), Some(id)) if name != id => Some(format!("{name} ({id})")),
+            (name, id) => name.or(id).map(str::to_owned),
+        };
+        let parts: Vec<String> = named.into_iter().chain(self.license_link.clone()).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
 }
 
 fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
@@ -190,16 +209,27 @@ fn name(model: &Model) -> Option<String> {
     }
 }
 
-/// `general.license`; or that of the model card, in the lines between `---` at its start.
-fn license(model: &Model) -> Option<String> {
-    if let Some(license) = text(model, "general.license") {
-        return Some(license);
-    }
-    let card = read(model.folder.as_deref()?, "README.md")?;
-    let card = std::str::from_utf8(card.bytes()).ok()?;
-    let front = card.strip_prefix("---")?.split("\n---").next()?;
-    let license = front.lines().find_map(|line| line.strip_prefix("license:"))?.trim().trim_matches(['"', '\'']);
-    (!license.is_empty()).then(|| license.to_owned())
+/// The licence as it was published.
+#[derive(Debug, Default, PartialEq)]
+struct License {
+    /// `license`: an identifier, or several joined by commas; `other` where the name says more.
+    id: Option<String>,
+    name: Option<String>,
+    link: Option<String>,
+}
+
+/// Reads the licence from `general.license` and its kin, or from the front matter of the model card.
+fn license(model: &Model) -> License {
+    let of_gguf = License {
+        id: text(model, "general.license"),
+        name: text(model, "general.license.name"),
+        link: text(model, "general.license.link"),
+    };
+    let folder = model.folder.as_deref().or(Some(model.path.as_path()).filter(|path| path.is_dir()));
+    let Some(folder) = folder.filter(|_| of_gguf == License::default()) else { return of_gguf };
+    let card = card::read(&folder.join("README.md")).unwrap_or_default();
+    let ids = card.list("license");
+    License { id: (!ids.is_empty()).then(|| ids.join(", ")), name: card.text(&["license_name"]), link: card.text(&["license_link"]) }
 }
 
 fn tokenizer(model: &Model) -> Option<Tokenizer> {
@@ -224,135 +254,19 @@ fn gguf_tokenizer(model: &Model) -> Option<Tokenizer> {
 }
 
 fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
-    let mut found = Tokenizer::default();
-    if let Some(json) = read(folder, "tokenizer.json") {
-        let scan: Scan = serde_json::from_slice(json.bytes()).ok()?;
-        let past_added = scan.added_tokens.iter().map(|token| token.id.saturating_add(1)).max();
-        found.model = scan.model.kind;
-        found.tokens = scan.model.vocab.map(|Entries(entries)| entries).max(past_added);
-    } else if let Some(pieces) = read(folder, "tokenizer.model") {
-        found.model = Some("SentencePiece".to_owned());
-        found.tokens = sentencepiece_tokens(pieces.bytes());
-    } else if folder.join("vocab.txt").is_file() {
-        found.model = Some("WordPiece".to_owned());
-    } else {
-        return None;
-    }
+    let summary = tokenizer::summary(folder)?;
     // A list of ends of text starts with the one that ends a document.
     let id = |name: &str| {
         let value = model.config.as_ref()?.get(name)?;
         value.get(0).unwrap_or(value).as_u64()
     };
-    (found.bos, found.eos, found.pad) = (id("bos_token_id"), id("eos_token_id"), id("pad_token_id"));
-    let own_file = ["chat_template.jinja", "chat_template.json"].iter().any(|name| folder.join(name).is_file());
-    found.chat_template = own_file
-        || read(folder, "tokenizer_config.json")
-            .and_then(|json| serde_json::from_slice::<TokenizerConfig>(json.bytes()).ok())
-            .is_some_and(|config| config.chat_template.is_some());
-    Some(found)
-}
-
-/// How many pieces a SentencePiece model has: fields number 1 of its protobuf message (sentencepiece_model.proto, `ModelProto`).
-fn sentencepiece_tokens(mut message: &[u8]) -> Option<u64> {
-    fn varint(message: &mut &[u8]) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = message.split_first()?;
-            *message = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-    let mut pieces = 0;
-    while !message.is_empty() {
-        let tag = varint(&mut message)?;
-        let length = match tag & 7 {
-            0 => varint(&mut message).map(|_| 0)?,
-            1 => 8,
-            2 => usize::try_from(varint(&mut message)?).ok()?,
-            5 => 4,
-            _ => return None,
-        };
-        pieces += u64::from(tag == (1 << 3 | 2));
-        message = message.get(length..)?;
-    }
-    Some(pieces)
-}
-
-/// A file beside the weights, if it is there and of a sane size.
-fn read(folder: &Path, name: &str) -> Option<FileMap> {
-    FileMap::open(&folder.join(name)).ok().filter(|map| map.len() <= limits::JSON_FILE_BYTES)
-}
-
-#[derive(Deserialize)]
-struct TokenizerConfig {
-    chat_template: Option<serde::de::IgnoredAny>,
-}
-
-/// What is wanted of a tokenizer.json, without building its vocabulary.
-#[derive(Deserialize)]
-struct Scan {
-    model: ScanModel,
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-}
-
-#[derive(Deserialize)]
-struct ScanModel {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    vocab: Option<Entries>,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u64,
-}
-
-/// How many entries a list or a map has.
-struct Entries(u64);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-        struct Counter;
-        impl<'de> Visitor<'de> for Counter {
-            type Value = Entries;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list or a map")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
-                let mut entries = 0;
-                while list.next_element::<IgnoredAny>()?.is_some() {
-                    entries += 1;
-                }
-                Ok(Entries(entries))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = 0;
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    entries += 1;
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_any(Counter)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_of_a_sentencepiece_model_are_counted() {
-        // Two pieces, a trainer_spec (field 2), a varint (field 9), and a piece that is cut short.
-        let whole = [0x0a, 1, 0, 0x0a, 0, 0x12, 2, 1, 2, 0x48, 0x80, 1];
-        assert_eq!(sentencepiece_tokens(&whole), Some(2));
-        assert_eq!(sentencepiece_tokens(&[0x0a, 5, 1]), None);
-        assert_eq!(sentencepiece_tokens(&[0xff; 20]), None);
-    }
+    Some(Tokenizer {
+        model: summary.kind,
+        tokens: summary.tokens,
+        bos: id("bos_token_id"),
+        eos: id("eos_token_id"),
+        pad: id("pad_token_id"),
+        chat_template: summary.chat_template,
+        ..Tokenizer::default()
+    })
 }

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::arch::table::Tables;
 use crate::base::Result;
+use crate::base::finding::Severity;
 use crate::codec::codec;
-use crate::format::FORMATS;
+use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType};
 
 /// The element types.
@@ -132,4 +133,29 @@ pub fn archs(tables: &Tables) -> Result<Archs> {
         model_types: table.model_types,
     };
     Ok(Archs { schema: "weigh.archs.v1", archs: tables.all()?.into_iter().map(row).collect() })
+}
+
+/// The codes of findings.
+#[derive(Debug, Serialize)]
+pub struct Codes {
+    schema: &'static str,
+    /// One row each, in the order of the table.
+    pub codes: Vec<CodeRow>,
+}
+
+/// A code of a finding.
+#[derive(Debug, Serialize)]
+pub struct CodeRow {
+    /// The code.
+    pub code: &'static str,
+    /// How bad it is when the rule is broken.
+    pub severity: Severity,
+    /// The rule.
+    pub rule: &'static str,
+}
+
+/// The rules that `verify` checks.
+pub fn codes() -> Codes {
+    let row = |&(code, severity, rule): &(&'static str, Severity, &'static str)| CodeRow { code, severity, rule };
+    Codes { schema: "weigh.codes.v1", codes: codes::CODES.iter().map(row).collect() }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::Reader;
+use crate::arch::comfy;
 use crate::model::ElemType;
 use crate::ops::select::Selection;
 
@@ -14,7 +15,7 @@ pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
     pub format: &'static str,
-    /// The tensors that were asked for, in the order that was asked for.
+    /// The tensors that were asked for, in the order that was asked for; no more than the limit.
     pub tensors: Vec<TensorRow<'m>>,
     /// How many files the model has.
     #[serde(skip)]
@@ -22,6 +23,20 @@ pub struct TensorList<'m> {
     /// How many tensors the model has.
     #[serde(skip)]
     pub of: usize,
+    /// What was selected, listed or not.
+    #[serde(skip)]
+    pub selected: Selected,
+}
+
+/// The tensors that were selected, together.
+#[derive(Debug, Default)]
+pub struct Selected {
+    /// How many there are.
+    pub tensors: u64,
+    /// How many elements they store.
+    pub elements: u64,
+    /// How many bytes they take, as far as that is known.
+    pub bytes: u64,
 }
 
 /// One tensor.
@@ -31,8 +46,11 @@ pub struct TensorRow<'m> {
     pub name: &'m str,
     /// The type of its elements; `type N` where the type is not known.
     pub dtype: ElemType,
-    /// Its dimensions, outermost first.
-    pub shape: &'m [u64],
+    /// Its dimensions, outermost first: those before it was reshaped to be quantised, where the metadata says them.
+    pub shape: Cow<'m, [u64]>,
+    /// The dimensions that the file gives it, where they are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_shape: Option<&'m [u64]>,
     /// How many elements it stores.
     pub elements: u64,
     /// How many bytes it takes; unknown for an unknown type.
@@ -51,16 +69,24 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
     let model = reader.model();
     let files: Vec<Cow<'m, str>> = model.shards.iter().map(|shard| shard.path.to_string_lossy()).collect();
     let row = |tensor: &'m crate::TensorInfo| {
+        let original = comfy::original_shape(model, tensor).filter(|shape| *shape != tensor.shape);
         Ok(TensorRow {
             name: &tensor.name,
             dtype: tensor.elem,
-            shape: &tensor.shape,
+            stored_shape: original.as_ref().map(|_| tensor.shape.as_slice()),
+            shape: original.map_or(Cow::Borrowed(&tensor.shape), Cow::Owned),
             elements: tensor.elements()?,
             bytes: tensor.len_bytes,
             file: files.get(tensor.shard).cloned().unwrap_or_default(),
             offset: tensor.offset_bytes,
         })
     };
-    let tensors = selection.pick(model).into_iter().map(row).collect::<crate::Result<_>>()?;
-    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len() })
+    let picked = selection.pick(model);
+    let mut selected = Selected { tensors: picked.len() as u64, ..Selected::default() };
+    for tensor in &picked {
+        selected.elements = selected.elements.saturating_add(tensor.elements()?);
+        selected.bytes = selected.bytes.saturating_add(tensor.len_bytes.unwrap_or(0));
+    }
+    let tensors = picked.into_iter().take(selection.limit()).map(row).collect::<crate::Result<_>>()?;
+    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len(), selected })
 }

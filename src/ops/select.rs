@@ -2,9 +2,8 @@
 
 use std::cmp::Ordering;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
-
-use crate::base::{Error, Result};
+use crate::base::glob::NamePattern;
+use crate::base::{Error, Result, text, units};
 use crate::model::{ElemType, Model, TensorInfo};
 
 /// What tensors are ordered by.
@@ -23,37 +22,44 @@ pub enum SortBy {
     DType,
 }
 
-/// Which tensors, and in which order. The default is all of them as in the files.
+/// Which tensors an operation is about, in which order, and how many of them are listed. The default is all of them as in the files.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    filter: Option<GlobSet>,
-    exclude: Option<GlobSet>,
+    filter: Vec<NamePattern>,
+    exclude: Vec<NamePattern>,
     sort: SortBy,
     reverse: bool,
     limit: Option<usize>,
 }
 
 impl Selection {
-    /// Tensors whose name matches a glob of `filter` (if there is any) and none of `exclude`; `*` matches any characters.
+    /// Selects the tensors whose name matches a pattern of `filter` (if there is any) and none of `exclude`, and lists at most `limit`.
     ///
     /// # Errors
-    /// A glob is malformed.
+    /// A pattern is malformed.
     pub fn new(filter: &[String], exclude: &[String], sort: SortBy, reverse: bool, limit: Option<usize>) -> Result<Self> {
-        Ok(Self { filter: globs(filter)?, exclude: globs(exclude)?, sort, reverse, limit })
+        let parse = |patterns: &[String]| patterns.iter().map(|pattern| NamePattern::parse(pattern)).collect::<Result<Vec<_>>>();
+        Ok(Self { filter: parse(filter)?, exclude: parse(exclude)?, sort, reverse, limit })
     }
 
-    /// Whether a tensor of this name is meant.
+    /// Whether a tensor of this name is selected.
     pub fn matches(&self, name: &str) -> bool {
-        self.filter.as_ref().is_none_or(|globs| globs.is_match(name)) && !self.exclude.as_ref().is_some_and(|globs| globs.is_match(name))
+        let any = |patterns: &[NamePattern]| patterns.iter().any(|pattern| pattern.matches(name));
+        (self.filter.is_empty() || any(&self.filter)) && !any(&self.exclude)
     }
 
-    /// The tensors that are meant, in order.
+    /// The most tensors that are listed. It cuts lists only: totals, verdicts and exit statuses are of all that are selected.
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(usize::MAX)
+    }
+
+    /// Returns the selected tensors, in order.
     pub fn pick<'m>(&self, model: &'m Model) -> Vec<&'m TensorInfo> {
         let traits = |tensor: &TensorInfo| (tensor.len_bytes, tensor.elements().unwrap_or(u64::MAX), tensor.elem);
         self.arrange(model.tensors.iter().collect(), |tensor| &tensor.name, |tensor| traits(tensor))
     }
 
-    /// Those of `items` that are meant, in order: each is known by a name, and by its bytes, elements and type.
+    /// Returns those of `items` that are selected, in order: each is known by a name, and by its bytes, elements and type.
     pub fn arrange<T>(&self, mut items: Vec<T>, name: impl Fn(&T) -> &str, traits: impl Fn(&T) -> (Option<u64>, u64, ElemType)) -> Vec<T> {
         items.retain(|item| self.matches(name(item)));
         match self.sort {
@@ -66,21 +72,26 @@ impl Selection {
         if self.reverse {
             items.reverse();
         }
-        items.truncate(self.limit.unwrap_or(usize::MAX));
         items
     }
-}
 
-fn globs(patterns: &[String]) -> Result<Option<GlobSet>> {
-    if patterns.is_empty() {
-        return Ok(None);
+    /// The error of a selection that no name of `names` is in.
+    pub fn nothing_selected<'n>(&self, names: impl Iterator<Item = &'n str>) -> Error {
+        let names: Vec<&str> = names.collect();
+        let quoted =
+            |patterns: &[NamePattern]| patterns.iter().map(|pattern| format!("'{}'", pattern.text())).collect::<Vec<_>>().join(" or ");
+        let tensors = units::counted(names.len() as u64, "tensor");
+        let matched = names.iter().any(|name| self.filter.is_empty() || self.filter.iter().any(|pattern| pattern.matches(name)));
+        let message = match matched {
+            false => format!("no tensor matches {} ({tensors})", quoted(&self.filter)),
+            true => format!("{} leaves out every tensor that was selected ({tensors})", quoted(&self.exclude)),
+        };
+        match names.first() {
+            Some(name) => Error::argument(message)
+                .hint(format!("names are such as {}; a pattern with * ? [ or {{ matches the whole name", text::shorten(name))),
+            None => Error::argument(message),
+        }
     }
-    let bad = |error: &globset::Error| Error::argument(format!("expected a glob, found {error}"));
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(Glob::new(pattern).map_err(|error| bad(&error))?);
-    }
-    set.build().map(Some).map_err(|error| bad(&error))
 }
 
 /// Compares names with the numbers in them by value: `blk.2` is before `blk.10`.
@@ -124,30 +135,47 @@ mod tests {
         Model { tensors: vec![tensor("blk.10.a/b", 1), tensor("blk.2.a", 3), tensor("output", 2)], ..Model::default() }
     }
 
-    fn picked(filter: &[&str], exclude: &[&str], sort: SortBy, reverse: bool, limit: Option<usize>) -> Vec<String> {
+    fn selection(filter: &[&str], exclude: &[&str], sort: SortBy, reverse: bool) -> Selection {
         let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let selection = Selection::new(&strings(filter), &strings(exclude), sort, reverse, limit).unwrap();
-        selection.pick(&model()).into_iter().map(|tensor| tensor.name.clone()).collect()
+        Selection::new(&strings(filter), &strings(exclude), sort, reverse, Some(1)).unwrap()
+    }
+
+    fn picked(filter: &[&str], exclude: &[&str], sort: SortBy, reverse: bool) -> Vec<String> {
+        selection(filter, exclude, sort, reverse).pick(&model()).into_iter().map(|tensor| tensor.name.clone()).collect()
     }
 
     #[test]
-    fn globs_cross_slashes_and_exclusion_wins() {
-        assert_eq!(picked(&["blk.*"], &["*.2.*"], SortBy::File, false, None), ["blk.10.a/b"]);
-        assert_eq!(picked(&["output", "blk.{2,3}.*"], &[], SortBy::File, false, None), ["blk.2.a", "output"]);
+    fn exclusion_wins_and_a_limit_selects_nothing_less() {
+        assert_eq!(picked(&["blk.*"], &["*.2.*"], SortBy::File, false), ["blk.10.a/b"]);
+        assert_eq!(picked(&["output", "blk.{2,3}.*"], &[], SortBy::File, false), ["blk.2.a", "output"]);
+        assert_eq!(picked(&["blk"], &["/"], SortBy::File, false), ["blk.2.a"]);
         assert!(Selection::new(&["[".into()], &[], SortBy::File, false, None).is_err());
     }
 
     #[test]
+    fn an_empty_selection_says_which_pattern_did_it() {
+        let message = |filter: &[&str], exclude: &[&str]| {
+            let model = model();
+            let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+            selection(filter, exclude, SortBy::File, false).nothing_selected(names).to_string()
+        };
+        assert_eq!(message(&["attn_q", "x*"], &[]), "no tensor matches 'attn_q' or 'x*' (3 tensors)");
+        assert_eq!(message(&["blk"], &["."]), "'.' leaves out every tensor that was selected (3 tensors)");
+    }
+
+    #[test]
     fn orders() {
-        assert_eq!(picked(&[], &[], SortBy::Name, false, None), ["blk.2.a", "blk.10.a/b", "output"]);
-        assert_eq!(picked(&[], &[], SortBy::Size, false, Some(2)), ["blk.2.a", "output"]);
-        assert_eq!(picked(&[], &[], SortBy::Size, true, Some(1)), ["blk.10.a/b"]);
+        assert_eq!(picked(&[], &[], SortBy::Name, false), ["blk.2.a", "blk.10.a/b", "output"]);
+        assert_eq!(picked(&[], &[], SortBy::Size, false), ["blk.2.a", "output", "blk.10.a/b"]);
+        assert_eq!(picked(&[], &[], SortBy::Size, true), ["blk.10.a/b", "output", "blk.2.a"]);
     }
 
     #[test]
     fn natural_order_is_total() {
         assert_eq!(natural("a2", "a10"), Ordering::Less);
         assert_eq!(natural("a02", "a2"), Ordering::Greater);
+        assert_eq!(natural("a002", "a10"), Ordering::Less, "2 is below 10, whatever zeros stand before it");
+        assert_eq!(natural("a0010.b", "a9.c"), Ordering::Greater);
         assert_eq!(natural("a", "a"), Ordering::Equal);
         assert_eq!(natural("a1b", "a1"), Ordering::Greater);
         assert_eq!(natural("b", "a10"), Ordering::Greater);

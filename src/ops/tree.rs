@@ -55,7 +55,7 @@ impl Node {
     fn count(&mut self, tensor: &TensorRow<'_>) {
         if self.tensors == 0 {
             self.shape = Some(tensor.shape.to_vec());
-        } else if self.shape.as_deref() != Some(tensor.shape) {
+        } else if self.shape.as_deref() != Some(&*tensor.shape) {
             self.shape = None;
         }
         self.tensors += 1;
@@ -126,11 +126,22 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::model::{DType, ElemType};
 
     fn row(name: &str) -> TensorRow<'_> {
-        TensorRow { name, dtype: ElemType::Known(DType::F32), shape: &[], elements: 1, bytes: Some(4), file: "".into(), offset: 0 }
+        TensorRow {
+            name,
+            dtype: ElemType::Known(DType::F32),
+            shape: Cow::Borrowed(&[]),
+            stored_shape: None,
+            elements: 1,
+            bytes: Some(4),
+            file: "".into(),
+            offset: 0,
+        }
     }
 
     #[test]
@@ -168,7 +179,8 @@ mod tests {
             .map(|&(name, shape, dtype)| TensorRow {
                 name,
                 dtype: ElemType::Known(dtype),
-                shape,
+                shape: Cow::Borrowed(shape),
+                stored_shape: None,
                 elements: shape.iter().product(),
                 bytes: dtype.bytes_for_shape(shape).ok(),
                 file: "".into(),

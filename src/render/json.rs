@@ -10,26 +10,31 @@ use crate::render::Report;
 /// How deep the document is broken into lines: the keys of the report, and the items of its lists that are objects or lists.
 const BROKEN_LEVELS: usize = 2;
 
-/// Writes the report as one document.
-pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R) -> io::Result<()> {
+/// Writes the report as one document. The second key is `path`: the model that it is on, if it is on one.
+pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
     // The serializer writes a few bytes at a time: into a buffer whose type it knows, so that most writes are a copy in place.
     let mut out = BufWriter::new(out);
-    report.serialize(&mut Serializer::with_formatter(&mut out, Lines::default()))?;
+    let path = path.map(text).transpose()?;
+    report.serialize(&mut Serializer::with_formatter(&mut out, Lines { path, ..Lines::default() }))?;
     writeln!(out)?;
     out.flush()
 }
 
-/// Writes the rows of the report, or the report, as one object a line. `path`: the model, where several follow each other.
-pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
+/// Writes the rows of the report, or the report, as one object a line. A row begins with `path` where reports on several models follow
+/// each other; a whole report has it after its first key, as a document has.
+pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>, several: bool) -> io::Result<()> {
     // As text, so that every number stays as it was written.
     let text = text(report)?;
     let mut whole: Object<'_> = serde_json::from_str(&text)?;
     match R::ROWS.and_then(|key| whole.remove(key)) {
         Some(rows) => {
             let rows: Vec<&RawValue> = serde_json::from_str(rows.get())?;
-            rows.into_iter().try_for_each(|row| line(out, row.get(), path))
+            rows.into_iter().try_for_each(|row| line(out, row.get(), path.filter(|_| several)))
         }
-        None => line(out, &text, path.filter(|_| !whole.contains_key("path"))),
+        None => match (path, text.split_once(',')) {
+            (Some(path), Some((schema, rest))) => writeln!(out, "{schema},\"path\":{},{rest}", self::text(path)?),
+            _ => writeln!(out, "{text}"),
+        },
     }
 }
 
@@ -83,6 +88,8 @@ struct Lines {
     broken: bool,
     /// The next item of a list has begun, and is the first or not: whether it goes on a line of its own is known when its kind is.
     item: Option<bool>,
+    /// The value of `path`, which is still to come after the first key.
+    path: Option<String>,
 }
 
 /// Writes a value that is no list or object, on the line where the list is.
@@ -169,6 +176,13 @@ impl Formatter for Lines {
         writer.write_all(b": ")
     }
 
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        let Some(path) = self.path.take_if(|_| self.level == 1) else { return Ok(()) };
+        writer.write_all(b",")?;
+        self.line(writer)?;
+        write!(writer, "\"path\": {path}")
+    }
+
     scalars! {
         write_null();
         write_bool(value: bool);
@@ -223,15 +237,15 @@ mod tests {
     #[test]
     fn a_row_is_a_line_and_nan_is_null() {
         let mut out = Vec::new();
-        document(&mut out, &sample()).unwrap();
-        let expected = "{\n  \"schema\": \"weigh.sample.v1\",\n  \"rows\": [\n    {\"name\": \"a\\u001b\", \"shape\": [2, 3]},\n    {}\n  ],\n  \"none\": [1, 2],\n  \"mean\": null\n}\n";
+        document(&mut out, &sample(), Some("a\"b")).unwrap();
+        let expected = "{\n  \"schema\": \"weigh.sample.v1\",\n  \"path\": \"a\\\"b\",\n  \"rows\": [\n    {\"name\": \"a\\u001b\", \"shape\": [2, 3]},\n    {}\n  ],\n  \"none\": [1, 2],\n  \"mean\": null\n}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
     fn ndjson_is_one_object_a_row() {
         let mut out = Vec::new();
-        lines(&mut out, &sample(), Some("m.gguf")).unwrap();
+        lines(&mut out, &sample(), Some("m.gguf"), true).unwrap();
         let expected = "{\"path\":\"m.gguf\",\"name\":\"a\\u001b\",\"shape\":[2,3]}\n{\"path\":\"m.gguf\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -67,7 +67,7 @@ impl Renderer {
         Self { output, look, several: false, written: 0 }
     }
 
-    /// From now on every report (row, in csv and ndjson) names the model that it is on.
+    /// From now on every report (row, in csv and ndjson) names the model that it is on. JSON documents always do.
     pub fn several(&mut self) {
         self.several = true;
     }
@@ -84,12 +84,13 @@ impl Renderer {
     pub fn write<R: Report>(&mut self, out: &mut dyn io::Write, report: &R, path: Option<&Path>) -> io::Result<()> {
         let first = self.written == 0;
         self.written += 1;
-        let path = path.filter(|_| self.several).map(|path| path.to_string_lossy());
-        let path = path.as_deref();
+        let path = path.map(|path| path.to_string_lossy());
+        let model = path.as_deref();
+        let path = model.filter(|_| self.several);
         match self.output {
             Output::Table => table::write(out, &report.sections(), path, first, &self.look),
-            Output::Json => json::document(out, report),
-            Output::Ndjson => json::lines(out, report, path),
+            Output::Json => json::document(out, report, model),
+            Output::Ndjson => json::lines(out, report, model, self.several),
             Output::Csv => csv::write(out, &report.sections(), path, first),
             Output::Markdown => markdown::write(out, &report.sections(), path, first),
         }

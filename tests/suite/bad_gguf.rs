@@ -1,6 +1,7 @@
 //! One named case a corruption of a GGUF file: opening refuses it, and `verify` gives the code of the broken rule.
 
 use weigh::base::bytes::Endian;
+use weigh::base::finding::Severity;
 
 use crate::build::{Gguf, GgufTensor, judge, refused};
 
@@ -79,7 +80,9 @@ fn keys() {
     ] {
         expect(case, &bytes, code);
     }
-    assert!(judge("m.gguf", &nested(4)).1.is_none());
+    // The specification allows arrays of arrays, and ggml refuses them ("has invalid GGUF type 9").
+    let (findings, error) = judge("m.gguf", &nested(4));
+    assert!(error.is_none() && findings.iter().any(|finding| finding.code == "gguf-nested" && finding.severity == Severity::Error));
 }
 
 #[test]
@@ -121,6 +124,8 @@ fn tensors() {
         ("a name that is not UTF-8", named(b"\xff"), "gguf-tensor-name"),
         ("5 dimensions", shaped(0, &[1, 1, 1, 1, 1], 4), "gguf-dims"),
         ("a dimension of 2^63", shaped(0, &[1 << 63], 4), "gguf-size"),
+        ("a dimension of 2^63 beside a zero", shaped(0, &[1 << 63, 0], 0), "gguf-size"),
+        ("a dimension of 2^64 - 1 behind a zero", shaped(8, &[0, u64::MAX], 0), "gguf-size"),
         ("two negative dimensions", shaped(0, &[u64::MAX, 0u64.wrapping_sub(16)], 64), "gguf-size"),
         ("a product that wraps to nothing", shaped(0, &[1 << 32, 1 << 32], 0), "gguf-size"),
         ("bytes that wrap", shaped(0, &[1 << 62], 0), "gguf-size"),
@@ -175,6 +180,11 @@ fn verify_warns_of_what_opening_takes() {
             "scores for half of the tokens",
             base().key("tokenizer.ggml.tokens", 9, tokens).key("tokenizer.ggml.scores", 9, scores).build(),
             "gguf-tokens",
+        ),
+        (
+            "a token twice",
+            base().key("tokenizer.ggml.tokens", 9, base().array(8, 2, &[base().text(b"a"), base().text(b"a")].concat())).build(),
+            "gguf-token-twice",
         ),
         ("a truth value of 2", base().key("x", 7, vec![2]).build(), "gguf-bool"),
         ("a template that breaks out", base().key_str("tokenizer.chat_template", "{{ ''.__class__ }}").build(), "template"),
@@ -244,6 +254,21 @@ fn a_tensor_without_elements_behind_the_end_is_nothing() {
 }
 
 #[test]
+fn experts_that_were_never_used_count_evenly() {
+    let numbers = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let gguf = Gguf::default()
+        .key_str("general.type", "imatrix")
+        .tensor("a.in_sum2", 0, &[2, 3], numbers(&[2.0, 6.0, 5.0, 7.0, 0.0, 0.0]))
+        .tensor("a.counts", 0, &[1, 3], numbers(&[2.0, 0.0, 0.25])) // a count is rounded, as by lround
+        .build();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), gguf).unwrap();
+    let matrix = weigh::arch::imatrix::Imatrix::open(file.path()).unwrap();
+    // llama-quantize (tools/quantize/quantize.cpp, load_imatrix): sums over counts, and 1 where the count is 0.
+    assert_eq!(matrix.weights("a").unwrap().unwrap(), [1.0, 3.0, 1.0, 1.0, 1.0, 1.0]);
+}
+
+#[test]
 fn importance_is_finite_and_not_negative() {
     let numbers = |numbers: [f32; 2]| numbers.map(f32::to_le_bytes).concat();
     let matrix = |sums: [f32; 2]| {
@@ -259,4 +284,32 @@ fn importance_is_finite_and_not_negative() {
             Err(error) => assert!(!sound && error.to_string().contains("not negative"), "{error}"),
         }
     }
+}
+
+#[test]
+fn a_header_without_its_padding_is_cut_short() {
+    // ggml: "failed to seek to beginning of data section", though the tensor has no data.
+    let bytes = base().f32("a", &[0]).header();
+    assert!(!bytes.len().is_multiple_of(32));
+    expect("no padding before no data", &bytes, "gguf-truncated");
+}
+
+#[test]
+fn a_tensor_inside_another_does_not_hide_the_overlap_of_the_next() {
+    // a: bytes 0 to 256, b: 32 to 64, inside a; c: 64 to 96 lies in a as well, and behind b.
+    let mut gguf = base().f32("a", &[64]).f32("b", &[8]).f32("c", &[8]);
+    (gguf.tensors[1].offset, gguf.tensors[2].offset) = (Some(32), Some(64));
+    let (findings, _) = judge("m.gguf", &gguf.build());
+    let overlaps: Vec<_> = findings.iter().filter(|finding| finding.code == "gguf-overlap").collect();
+    assert_eq!(overlaps.iter().map(|finding| finding.tensor.as_deref().unwrap()).collect::<Vec<_>>(), ["b", "c"]);
+    assert!(overlaps.iter().all(|finding| finding.message.contains("\"a\"")), "{overlaps:?}");
+}
+
+#[test]
+fn an_offset_that_ends_past_2_to_the_64_is_an_error_of_its_own() {
+    let mut gguf = base().f32("a", &[64]);
+    gguf.tensors[0].offset = Some(0u64.wrapping_sub(64));
+    let (findings, error) = judge("m.gguf", &gguf.build());
+    assert!(error.is_some());
+    assert!(findings.iter().any(|finding| finding.code == "gguf-truncated" && finding.message.contains("2^64")), "{findings:?}");
 }

@@ -1,5 +1,7 @@
 //! One named case a corruption of a safetensors file: opening refuses it, and `verify` gives the code of the broken rule.
 
+use std::path::Path;
+
 use weigh::base::finding::Severity;
 
 use crate::build::{judge, refused, safetensors, safetensors_bytes};
@@ -55,8 +57,9 @@ fn json() {
         ("no shape", r#"{"a":{"dtype":"U8","data_offsets":[0,1]}}"#.to_owned(), "st-json"),
         ("no offsets", r#"{"a":{"dtype":"U8","shape":[]}}"#.to_owned(), "st-json"),
         ("a field twice", SOUND.replace(r#""dtype":"F32""#, r#""dtype":"F32","dtype":"F32""#), "st-json"),
-        ("an unknown type", one(r#""F128""#, "[1]", "[0,16]"), "st-json"),
-        ("a type in lower case", one(r#""f32""#, "[1]", "[0,4]"), "st-json"),
+        ("a type without a name", one(r#""""#, "[1]", "[0,6]"), "st-json"),
+        ("a type of too long a name", one(r#""F8_E4M3_SOMETHING_NEW23""#, "[1]", "[0,6]"), "st-json"),
+        ("a type with a control character", one(r#""F\u001b[2J""#, "[1]", "[0,6]"), "st-json"),
         ("a type that is a number", one("3", "[1]", "[0,4]"), "st-json"),
         ("a negative dimension", one(r#""U8""#, "[-1,-6]", "[0,6]"), "st-json"),
         ("a fraction", one(r#""U8""#, "[1.5]", "[0,1]"), "st-json"),
@@ -72,7 +75,6 @@ fn json() {
         ("deep nesting in a field of no meaning", format!("{{\"a\":{{\"x\":{}{}}}}}", deep, "]".repeat(100_000)), "st-json"),
         ("metadata twice", format!("{{\"__metadata__\":{{}},\"__metadata__\":{{}},{}", &SOUND[1..]), "st-json"),
         ("metadata that is a list", r#"{"__metadata__":[]}"#.to_owned(), "st-metadata"),
-        ("metadata that is null", r#"{"__metadata__":null}"#.to_owned(), "st-metadata"),
         ("a metadata value that is a number", r#"{"__metadata__":{"a":1}}"#.to_owned(), "st-metadata"),
         ("a metadata key twice", r#"{"__metadata__":{"a":"1","\u0061":"2"}}"#.to_owned(), "st-metadata"),
         ("a name twice", format!("{},{}", &SOUND[..SOUND.len() - 1], &SOUND[1..]), "st-duplicate"),
@@ -129,10 +131,26 @@ fn verify_goes_on_past_the_first() {
 }
 
 #[test]
+fn metadata_that_is_null_is_none() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/null-metadata.safetensors");
+    let reader = weigh::open(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let crate_reads = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(reader.model().metadata.is_empty());
+    assert_eq!(reader.model().tensors.len(), crate_reads.len());
+    for (name, view) in crate_reads.iter() {
+        let tensor = reader.model().tensor(name).unwrap();
+        assert_eq!(*reader.bytes(tensor).unwrap(), *view.data(), "{name}");
+    }
+}
+
+#[test]
 fn unusual_but_sound() {
     for (case, header, data) in [
         ("nothing at all", "{}".to_owned(), 0),
         ("empty metadata", r#"{"__metadata__":{}}"#.to_owned(), 0),
+        // As crate safetensors 0.8 has it.
+        ("metadata that is null", r#"{"__metadata__":null}"#.to_owned(), 0),
         ("spaces after it", format!("{SOUND}   \n\t"), 6),
         ("the empty name", SOUND.replace("\"a\"", "\"\""), 6),
         ("tensors without elements", one(r#""F32""#, "[0,5]", "[0,0]"), 0),
@@ -145,4 +163,34 @@ fn unusual_but_sound() {
         assert!(error.is_none(), "{case}: {error:?}");
         assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{case}: {findings:?}");
     }
+}
+
+#[test]
+fn types_that_nobody_knows_are_listed_with_a_warning() {
+    for name in ["F128", "f32", "MXFP4"] {
+        let header = format!(
+            r#"{{"a":{{"dtype":"{name}","shape":[3],"data_offsets":[0,4]}},"b":{{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}}}"#
+        );
+        let (findings, error) = judge("m.safetensors", &safetensors(&header, &[0; 6]));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(findings.iter().filter(|finding| finding.code == "st-type").count(), 1, "{findings:?}");
+    }
+    // Their places are checked as all others are.
+    refused("m.safetensors", "an unknown type past the end", &safetensors(&one(r#""F128""#, "[1]", "[0,16]"), &[0; 6]), "st-truncated");
+    let wraps = safetensors(&one(r#""F128""#, "[4294967296,4294967296]", "[0,6]"), &[0; 6]);
+    refused("m.safetensors", "an unknown type whose elements wrap", &wraps, "st-size");
+}
+
+#[test]
+fn a_header_of_100_000_000_bytes_is_the_longest() {
+    // As in the crate: HeaderTooLarge from one byte more; a file that is too short for its header is another fault.
+    let file = |length: u64| [&length.to_le_bytes()[..], b"{}"].concat();
+    for (length, what) in
+        [(100_000_000, "expected a header of 100000000 bytes, found 2"), (100_000_001, "expected a header of at most 100000000 bytes")]
+    {
+        let error = judge("m.safetensors", &file(length)).1.unwrap().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    assert!(matches!(safetensors::SafeTensors::deserialize(&file(100_000_000)), Err(safetensors::SafeTensorError::InvalidHeaderLength)));
+    assert!(matches!(safetensors::SafeTensors::deserialize(&file(100_000_001)), Err(safetensors::SafeTensorError::HeaderTooLarge)));
 }

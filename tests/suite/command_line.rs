@@ -87,8 +87,10 @@ fn output_that_cannot_be_written_is_a_failure() {
 fn several_models_are_told_apart_and_one_failure_does_not_stop_the_rest() {
     let output = weigh(&["ls", "fixtures/nothing", "fixtures/llama-tiny", "--format", "ndjson", "--limit", "1"]);
     assert_eq!(output.status.code(), Some(2));
-    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(row["path"], "fixtures/llama-tiny");
+    let lines: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap();
+    let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["fixtures/nothing", "fixtures/llama-tiny"]);
+    assert_eq!((&lines[0]["schema"], &lines[1]["schema"]), (&json!("weigh.error.v1"), &Value::Null));
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
 }
 
@@ -129,4 +131,44 @@ fn packagers_get_completions_and_manual_pages() {
     }
     assert!(stdout(&["man"]).contains(".TH weigh 1"));
     assert!(stdout(&["man", "ls"]).contains("tree"));
+}
+
+#[test]
+fn the_licence_is_the_one_that_was_published() {
+    let at = tempfile::tempdir().unwrap();
+    let folder = at.path().join("model");
+    std::fs::create_dir(&folder).unwrap();
+    file(&folder.join("model.safetensors"), &[("a", &[4])], None);
+    let line = |path: &std::path::Path| {
+        let text = stdout(&["info", path.to_str().unwrap()]);
+        text.lines().find_map(|line| line.strip_prefix("licence")).unwrap().trim().to_owned()
+    };
+    let keys = |path: &std::path::Path| -> [Value; 3] {
+        let found: Value = serde_json::from_str(&stdout(&["info", path.to_str().unwrap(), "--json"])).unwrap();
+        ["license", "license_name", "license_link"].map(|key| found[key].clone())
+    };
+    assert_eq!(line(&folder), "not stated");
+    const LINK: &str = "https://llama.meta.com/license";
+    for (card, expected, words) in [
+        ("license: \"apache-2.0\" # a comment", [json!("apache-2.0"), Value::Null, Value::Null], "apache-2.0"),
+        ("license:\n- mit\n- apache-2.0", [json!("mit, apache-2.0"), Value::Null, Value::Null], "mit, apache-2.0"),
+        (
+            "license: other\nlicense_name: Llama 2 Community\nlicense_link: https://llama.meta.com/license",
+            [json!("other"), json!("Llama 2 Community"), json!(LINK)],
+            "Llama 2 Community (other), https://llama.meta.com/license",
+        ),
+        ("tags: [license]\nother:\n  license: mit", [Value::Null, Value::Null, Value::Null], "not stated"),
+    ] {
+        std::fs::write(folder.join("README.md"), format!("---\n{card}\n---\n# Title\nlicense: no\n")).unwrap();
+        assert_eq!((keys(&folder), line(&folder).as_str()), (expected, words), "{card}");
+    }
+
+    let gguf = at.path().join("m.gguf");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/llama-tiny-q8_0.gguf"), &gguf).unwrap();
+    for (key, value) in [("license", "other"), ("license.name", "Llama 2 Community"), ("license.link", LINK)] {
+        let pair = format!("general.{key}=string:{value}");
+        assert!(weigh(&["meta", gguf.to_str().unwrap(), "set", &pair, "--in-place"]).status.success());
+    }
+    assert_eq!(keys(&gguf), [json!("other"), json!("Llama 2 Community"), json!(LINK)]);
+    assert_eq!(line(&gguf), format!("Llama 2 Community (other), {LINK}"));
 }

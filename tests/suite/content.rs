@@ -118,3 +118,74 @@ fn lines_say_that_they_are_of_content_and_are_checked_across_formats() {
     assert_eq!(weigh(&["verify", "m.gguf", "--manifest", "manifest"]).0, Some(0));
     assert_eq!(weigh(&["hash", "m.gguf", "--content", "--algorithm", "uuid"]).0, Some(2));
 }
+
+#[test]
+fn the_hash_is_the_one_that_its_definition_gives() {
+    use sha2::{Digest, Sha256};
+    // Name, type and dimensions (each as its length in 64 bits and its bytes; no ones at the front), and the values.
+    let by_hand = |name: &str, dtype: &str, dims: &str, bytes: &[u8]| {
+        let mut hasher = Sha256::new();
+        for text in [name, dtype, dims] {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hasher.update(bytes);
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let at = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..24).collect();
+    for (shape, dims) in [(&[1, 1, 3, 2][..], "3x2"), (&[1, 6], "6"), (&[3, 1, 2], "3x1x2"), (&[6, 1], "6x1")] {
+        let path = at.path().join("m.safetensors");
+        write("safetensors", &path, &[tensor("a", DType::F32, shape, bytes.clone())], &Metadata::new(), None);
+        let found = content(&path);
+        let expected = by_hand("a", "F32", dims, &bytes);
+        assert_eq!(found.tensors[0].hash, expected, "{shape:?}");
+        let model: String = Sha256::digest(&expected).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found.model, model);
+        fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn digests_of_whole_files_are_those_of_sha256sum() {
+    use sha2::{Digest, Sha256};
+    let at = tempfile::tempdir().unwrap();
+    let tensors = ["a", "b"].map(|name| tensor(name, DType::U8, &[4], name.repeat(4).into_bytes()));
+    write("safetensors", &at.path().join("model.safetensors"), &tensors, &Metadata::new(), Some(4));
+    let weigh = |args: &[&str]| {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_weigh")).args(args).current_dir(at.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let digest =
+        |name: &str| Sha256::digest(fs::read(at.path().join(name)).unwrap()).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let expected: String = shards.iter().map(|name| format!("{}  ./{name}\n", digest(name))).collect();
+    let (status, lines, note) = weigh(&["hash", "--file", shards[1]]);
+    assert_eq!((status, lines.as_str(), note.as_str()), (Some(0), expected.as_str(), ""), "the whole model, whatever part is named");
+
+    let (_, json, _) = weigh(&["hash", "--file", shards[0], "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let bytes = fs::metadata(at.path().join(shards[0])).unwrap().len();
+    let first = serde_json::json!({"file": format!("./{}", shards[0]), "bytes": bytes, "hash": digest(shards[0])});
+    assert_eq!((&json["schema"], &json["path"], &json["files"][0]), (&"weigh.hash.v1".into(), &shards[0].into(), &first));
+
+    // The lines are those that verify takes; and hash --check says so, of lines that it does not take.
+    fs::write(at.path().join("SHA256SUMS"), &lines).unwrap();
+    assert_eq!(weigh(&["verify", shards[0], "--manifest", "SHA256SUMS"]).0, Some(0));
+    let (status, _, error) = weigh(&["hash", shards[0], "--check", "SHA256SUMS"]);
+    assert!(status == Some(4) && error.contains("verify --manifest"), "{error}");
+
+    // Without --file they are of tensors, which is said; a manifest on standard output holds nothing of that.
+    let (_, of_tensors, note) = weigh(&["hash", shards[0], "--no-tensors"]);
+    assert!(of_tensors.starts_with("sha256    ") && of_tensors.lines().count() == 1, "{of_tensors}");
+    assert!(!of_tensors.contains(&digest(shards[0])) && note.contains("hashes of the tensors, not of the files"), "{note}");
+    assert_eq!(weigh(&["hash", shards[0], "--quiet"]).2, "");
+    assert_eq!(weigh(&["hash", shards[0], "--file", "--algorithm", "xxh64"]).0, Some(2));
+
+    // Half a download has a digest too.
+    fs::write(at.path().join("half.gguf"), b"GGUF").unwrap();
+    let (status, lines, note) = weigh(&["hash", "--file", "half.gguf"]);
+    assert_eq!((status, lines), (Some(0), format!("{}  half.gguf\n", digest("half.gguf"))));
+    assert!(note.contains("this one file"), "{note}");
+}

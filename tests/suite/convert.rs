@@ -274,3 +274,150 @@ fn the_command_gives_the_documented_json_and_exit_status() {
     assert!(run(&[&at("a.gguf"), &at("c.gguf"), "--shard-size", "x"]).2.contains("a size such as 5GB"));
     assert!(format("gguf").layout.is_some());
 }
+
+/// A key with an array of 32-bit integers.
+fn dims(gguf: Gguf, key: &str, dims: &[i32]) -> Gguf {
+    let elements: Vec<u8> = dims.iter().flat_map(|dim| dim.to_le_bytes()).collect();
+    let array = gguf.array(5, dims.len() as u64, &elements);
+    gguf.key(key, 9, array)
+}
+
+#[test]
+fn tensors_that_comfyui_reshaped_get_their_shapes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let halves: Vec<u8> = (0..1152u16).flat_map(|i| half::f16::from_f32(f32::from(i)).to_le_bytes()).collect();
+    let blocks: Vec<u8> = (0..18u8).flat_map(|block| [&[0, 0x3c][..], &[block; 32]].concat()).collect();
+    let singles: Vec<u8> = (0..40).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    // `get_orig_shape` of ComfyUI-GGUF's loader.py: outermost first, by the tensor's whole name.
+    let mut gguf = Gguf::default().key_str("general.architecture", "sdxl");
+    for (name, shape) in [("input_blocks.0.0.weight", &[32, 4, 3, 3][..]), ("conv.weight", &[8, 8, 3, 3]), ("x_pad_token", &[1, 40])] {
+        gguf = dims(gguf, &format!("comfy.gguf.orig_shape.{name}"), shape);
+    }
+    gguf = dims(gguf, "comfy.gguf.orig_shape.out.2.bias", &[3]); // of another tensor, by its elements
+    let gguf = gguf
+        .tensor("input_blocks.0.0.weight", 1, &[32, 36], halves.clone())
+        .tensor("conv.weight", 8, &[32, 18], blocks)
+        .tensor("x_pad_token", 0, &[40], singles.clone())
+        .tensor("out.2.bias", 0, &[4], vec![0; 16]);
+    fs::write(at("a.gguf"), gguf.build()).unwrap();
+    let report = convert(&at("a.gguf"), &at("b.safetensors"), &Options::default()).unwrap();
+    let shapes: Vec<_> = contents(&at("b.safetensors")).into_iter().map(|(name, _, shape, _)| (name, shape)).collect();
+    let expected =
+        [("input_blocks.0.0.weight", &[32, 4, 3, 3][..]), ("conv.weight", &[8, 8, 3, 3]), ("x_pad_token", &[1, 40]), ("out.2.bias", &[4])];
+    assert_eq!(shapes, expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())));
+    assert!(report.notes[0].message.contains("diffusion model"), "{:?}", report.notes);
+    let written = weigh::open(&at("b.safetensors")).unwrap();
+    assert_eq!(written.bytes(written.model().tensor("input_blocks.0.0.weight").unwrap()).unwrap().as_ref(), halves);
+    assert_eq!(written.bytes(written.model().tensor("x_pad_token").unwrap()).unwrap().as_ref(), singles);
+
+    // `ls` has both shapes.
+    let reader = weigh::open(&at("a.gguf")).unwrap();
+    let list = weigh::ops::list::list(&reader, &Default::default()).unwrap();
+    let listed: Vec<_> = list.tensors.iter().map(|row| (row.shape.to_vec(), row.stored_shape)).collect();
+    assert_eq!(listed[2..], [(vec![1, 40], Some(&[40][..])), (vec![4], None)]);
+
+    // Both are the same model, tensor for tensor.
+    let (a, b) = (weigh::open(&at("a.gguf")).unwrap(), written);
+    let diff = weigh::ops::diff::diff(&a, &b, &weigh::ops::diff::Options::default()).unwrap();
+    assert!(diff.shapes.is_empty() && diff.tensors.iter().all(|row| row.equal == Some(true)));
+    // And a GGUF keeps what it holds.
+    convert(&at("a.gguf"), &at("c.gguf"), &Options::default()).unwrap();
+    assert_eq!(contents(&at("a.gguf")), contents(&at("c.gguf")));
+}
+
+/// Types 138 and 36 among others, as a fork of llama.cpp and an old version have them.
+fn unknown_types() -> Gguf {
+    Gguf::default()
+        .key_str("general.architecture", "llama")
+        .tensor("blk.0.attn_q.weight", 138, &[32, 3], (0..75).collect())
+        .f32("blk.0.attn_k.weight", &[32, 4])
+        .tensor("blk.0.attn_v.weight", 36, &[32, 2], vec![9; 64])
+}
+
+#[test]
+fn types_that_nobody_knows_are_copied_hashed_and_compared_by_their_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.gguf"), unknown_types().build()).unwrap();
+    let report = convert(&at("a.gguf"), &at("b.gguf"), &Options::default()).unwrap();
+    assert_eq!(fs::read(at("a.gguf")).unwrap(), fs::read(at("b.gguf")).unwrap());
+    let note = report.notes.iter().find(|note| note.name == "blk.0.attn_q.weight").unwrap();
+    assert!(note.message.contains("stays type 138") && note.message.contains("1 more tensor"), "{note:?}");
+    let (a, b) = (weigh::open(&at("a.gguf")).unwrap(), weigh::open(&at("b.gguf")).unwrap());
+    let first = a.model().tensor("blk.0.attn_q.weight").unwrap();
+    assert_eq!((first.len_bytes, a.len_bytes(first)), (None, Some(96)), "75 bytes, and what pads them to the alignment");
+    assert_eq!(a.bytes(first).unwrap()[..75], (0..75).collect::<Vec<u8>>());
+    let hashes = |reader| weigh::ops::hash::hash(reader, &[weigh::ops::hash::Algorithm::Sha256], true).unwrap();
+    assert_eq!(hashes(&a), hashes(&b));
+    let count = weigh::ops::count::count(&a).unwrap();
+    assert_eq!((count.parameters, count.bytes, count.bits_per_weight), (32 * 9, None, None));
+    let rows: Vec<_> = count.by_dtype.iter().map(|row| (row.dtype.as_str(), row.bytes)).collect();
+    assert_eq!(rows, [("F32", Some(512)), ("type 138", None), ("type 36", None)]);
+    let compare = |b| weigh::ops::diff::diff(&a, b, &weigh::ops::diff::Options::default()).unwrap();
+    assert!(compare(&b).identical);
+
+    let mut other = unknown_types();
+    other.tensors[2].data[63] = 8;
+    fs::write(at("c.gguf"), other.build()).unwrap();
+    let c = weigh::open(&at("c.gguf")).unwrap();
+    let equal: Vec<_> = compare(&c).tensors.iter().map(|row| row.equal).collect();
+    assert_eq!(equal, [Some(true), Some(true), Some(false)]);
+    assert_ne!(hashes(&a), hashes(&c));
+    // Other types change; these cannot.
+    convert(&at("a.gguf"), &at("d.gguf"), &Options { target: Some("Q8_0".parse().unwrap()), ..Options::default() }).unwrap();
+    let d = weigh::open(&at("d.gguf")).unwrap();
+    let types: Vec<_> = d.model().tensors.iter().map(|tensor| tensor.elem.to_string()).collect();
+    assert_eq!(types, ["type 138", "Q8_0", "type 36"]);
+    assert_eq!(d.bytes(&d.model().tensors[0]).unwrap(), a.bytes(first).unwrap());
+    assert!(refused(&at("a.gguf"), &at("e.safetensors"), &keep()).contains("type 138"));
+}
+
+#[test]
+fn an_unknown_type_of_safetensors_is_copied_and_compared_by_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let header = r#"{"a":{"dtype":"F8_NEW","shape":[4,2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#;
+    let file = |last: u8| crate::build::safetensors(header, &[1, 2, 3, 4, 5, 6, 7, last, 0, 0, 0, 0]);
+    fs::write(at("a.safetensors"), file(8)).unwrap();
+    convert(&at("a.safetensors"), &at("b.safetensors"), &keep()).unwrap();
+    assert_eq!(contents(&at("a.safetensors")), contents(&at("b.safetensors")));
+    assert_eq!(contents(&at("b.safetensors"))[0], ("a".into(), "F8_NEW".into(), vec![4, 2], vec![1, 2, 3, 4, 5, 6, 7, 8]));
+    let a = weigh::open(&at("a.safetensors")).unwrap();
+    let count = weigh::ops::count::count(&a).unwrap();
+    // Its offsets tell how many bytes it takes.
+    assert_eq!((count.parameters, count.bytes, count.bits_per_weight), (9, Some(12), Some(96.0 / 9.0)));
+    fs::write(at("c.safetensors"), file(9)).unwrap();
+    let c = weigh::open(&at("c.safetensors")).unwrap();
+    let diff = weigh::ops::diff::diff(&a, &c, &weigh::ops::diff::Options::default()).unwrap();
+    assert_eq!(diff.tensors.iter().map(|row| row.equal).collect::<Vec<_>>(), [Some(false), Some(true)]);
+    assert!(refused(&at("a.safetensors"), &at("d.gguf"), &keep()).contains("F8_NEW"));
+    assert!(weigh::ops::show::show(&a, "a", None, false).unwrap_err().to_string().contains("F8_NEW"));
+}
+
+#[test]
+fn what_a_user_would_not_expect_of_a_gguf_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let long = format!("{}.weight", "x".repeat(57));
+    let tensors = [(long.as_str(), vec![2u64, 32]), ("a.bias", vec![2, 32]), ("a_norm.weight", vec![32]), ("a.weight", vec![2, 32])];
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, shape)| tensor(name, DType::F32, shape, vec![0; 4 * shape.iter().product::<u64>() as usize])).collect();
+    write("gguf", &at("a.gguf"), &tensors, &Metadata::new(), None);
+    let types = |text: &str| Options { tensor_types: vec![TensorType::parse(text).unwrap()], ..keep() };
+    let notes = |options: &Options| {
+        let report = convert(&at("a.gguf"), &at("b.gguf"), &Options { force: true, ..options.clone() }).unwrap();
+        report.notes.into_iter().map(|note| (note.name, note.message)).collect::<Vec<_>>()
+    };
+    // GGML_MAX_NAME is 64, of which one byte is the NUL.
+    let found = notes(&keep());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].0 == long && found[0].1.contains("64 bytes"), "{found:?}");
+    let found = notes(&types("a.weight=Q8_0"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = notes(&types("a=Q8_0"));
+    assert_eq!(found[0].0, "a.bias", "{found:?}");
+    assert!(found[0].1.starts_with("stays F32 whatever --tensor-type says") && found[0].1.contains("1 more tensor"), "{found:?}");
+    let found = notes(&types("a=F32"));
+    assert_eq!(found.len(), 1, "that is what they have: {found:?}");
+}

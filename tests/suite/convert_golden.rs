@@ -187,3 +187,39 @@ fn entries_of_an_importance_matrix_must_fit_their_tensors() {
     let error = convert(&input, &folder.path().join("out.gguf"), &not_one, 1).unwrap_err().to_string();
     assert!(error.contains("expected an importance matrix"), "{error}");
 }
+
+/// An importance matrix of the older form: entries of ones.
+fn importance(path: &Path, entries: &[(&str, usize)]) -> PathBuf {
+    let mut bytes = (entries.len() as u32).to_le_bytes().to_vec();
+    for (name, len) in entries {
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend([1u32, *len as u32].iter().flat_map(|number| number.to_le_bytes()));
+        (0..*len).for_each(|_| bytes.extend(1f32.to_le_bytes()));
+    }
+    fs::write(path, bytes).unwrap();
+    path.to_path_buf()
+}
+
+#[test]
+fn an_importance_matrix_of_another_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, _) = build(folder.path(), 4, 2, 0);
+    let quantise = |entries: &[(&str, usize)], name: &str| {
+        let imatrix = importance(&folder.path().join("m.dat"), entries);
+        let options = Options { target: Some(name.parse().unwrap()), imatrix: Some(imatrix), force: true, ..Options::default() };
+        convert(&input, &folder.path().join("out.gguf"), &options, 1)
+    };
+    // llama-quantize throws "imatrix size 128 is different from tensor size 256".
+    let error = quantise(&[("blk.0.attn_q.weight", 256), ("blk.0.ffn_up.weight", 128)], "Q4_0").unwrap_err().to_string();
+    assert!(error.contains("blk.0.ffn_up.weight") && error.contains("expected 256 importance weights, found 128"), "{error}");
+    let none = [("model.layers.0.self_attn.q_proj.weight", 256), ("blk.77.ffn_up.weight", 256), ("token_embd.weight", 256)];
+    let error = quantise(&none, "Q4_0").unwrap_err().to_string();
+    assert!(error.contains("expected an importance matrix of this model, found 3 entries, none for a tensor of it"), "{error}");
+    // A tensor or two without an entry are named, and the embeddings may have one of any size.
+    let report = quantise(&[("blk.0.attn_q.weight", 256), ("token_embd.weight", 3)], "Q4_0").unwrap();
+    assert!(report.notes.iter().any(|note| note.name == "blk.0.ffn_up.weight"), "{:?}", report.notes);
+    assert_eq!(report.notes, report.remarks);
+    // Nothing is quantised, so nothing could fit.
+    quantise(&none, "F16").unwrap();
+}

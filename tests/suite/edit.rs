@@ -1,9 +1,13 @@
 //! Metadata edited: in its place, by a new file, and refused; the tensors never change.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
+use sha2::{Digest, Sha256};
 use weigh::Error;
+use weigh::base::undo;
 use weigh::model::{Array, Metadata, Value};
 use weigh::ops::edit::{Change, Destination, EditReport, edit};
 use weigh::ops::hash::{Algorithm, Manifest, Outcome, hash};
@@ -217,4 +221,194 @@ fn hashes_stay_when_the_metadata_changes_and_tell_when_a_weight_does() {
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert_eq!(manifest.judge(&path, &mut report()[1]), Outcome::Failure);
+}
+
+fn weigh(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(folder).args(args).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Every command that only reads, on `m.gguf`.
+const READERS: [&[&str]; 13] = [
+    &["info", "m.gguf"],
+    &["ls", "m.gguf"],
+    &["count", "m.gguf"],
+    &["stats", "m.gguf"],
+    &["show", "m.gguf", "a"],
+    &["meta", "m.gguf"],
+    &["meta", "m.gguf", "get", "general.name"],
+    &["hist", "m.gguf", "a"],
+    &["diff", "m.gguf", "m.gguf"],
+    &["report", "m.gguf", "-o", "report.html"],
+    &["verify", "m.gguf"],
+    &["hash", "m.gguf"],
+    &["convert", "m.gguf", "out.gguf", "--keep-names"],
+];
+
+/// A model, and what changing its name in place would write.
+fn changed_start(path: &Path) -> (Vec<u8>, Vec<u8>) {
+    fs::write(path, Gguf::default().key_str("general.name", "old name").f32("a", &[40]).build()).unwrap();
+    let old = fs::read(path).unwrap();
+    let new = path.with_extension("new");
+    set(path, "general.name=new name", &Destination::New { path: new.clone(), force: true }).unwrap();
+    let bytes = fs::read(&new).unwrap();
+    fs::remove_file(new).unwrap();
+    let start = old.len() - 160;
+    (old[..start].to_vec(), bytes[..start].to_vec())
+}
+
+fn undo_copy(path: &Path) -> PathBuf {
+    undo::copy_path(path, &fs::metadata(path).unwrap())
+}
+
+/// Puts an undo copy beside the file, as an edit leaves it that is killed.
+fn leave_copy(path: &Path, old: &[u8], new: &[u8]) -> Vec<u8> {
+    let packed = undo::pack(&fs::metadata(path).unwrap(), old, new);
+    fs::write(undo_copy(path), &packed).unwrap();
+    fs::set_permissions(undo_copy(path), fs::Permissions::from_mode(0o600)).unwrap();
+    packed
+}
+
+/// A copy as anybody could forge it for version 0.1, which believed it.
+fn forged(file_bytes: u64, old: &[u8]) -> Vec<u8> {
+    [&b"weigh-u1"[..], &file_bytes.to_le_bytes(), &Sha256::digest(old), old].concat()
+}
+
+#[test]
+fn no_command_that_reads_writes_into_a_model_whatever_lies_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let (old, new) = changed_start(&path);
+    let before = fs::read(&path).unwrap();
+    let theirs = [b"PWNED", &old[5..]].concat();
+    let length = before.len() as u64;
+    for copy in [forged(length, &theirs), forged(length, &new), undo::pack(&fs::metadata(&path).unwrap(), &theirs, &old)] {
+        fs::write(undo_copy(&path), &copy).unwrap();
+        for reader in READERS {
+            let run = weigh(folder.path(), reader);
+            assert!(run.status.success(), "{reader:?}: {}", said(&run));
+            assert_eq!(fs::read(&path).unwrap(), before, "{reader:?}");
+            assert_eq!(fs::read(undo_copy(&path)).unwrap(), copy, "{reader:?}");
+        }
+        for made in ["out.gguf", "report.html"] {
+            fs::remove_file(folder.path().join(made)).unwrap();
+        }
+    }
+    // Files that are no models have no undo copies.
+    let notes = folder.path().join("notes.txt");
+    fs::write(&notes, "my own text").unwrap();
+    fs::write(undo_copy(&notes), forged(11, b"PWNED")).unwrap();
+    assert_eq!(weigh(folder.path(), &["info", "notes.txt"]).status.code(), Some(2));
+    assert_eq!(fs::read(&notes).unwrap(), b"my own text");
+}
+
+#[test]
+fn a_torn_model_is_refused_by_every_command_until_it_is_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let (old, new) = changed_start(&path);
+    let whole = fs::read(&path).unwrap();
+    let copy = leave_copy(&path, &old, &new);
+    let torn = [undo::MARKER, &new[8..40], &whole[40..]].concat();
+    fs::write(&path, &torn).unwrap();
+    for reader in READERS.iter().chain([&["meta", "m.gguf", "set", "general.name=x", "--in-place"][..]].iter()) {
+        let run = weigh(folder.path(), reader);
+        let said = said(&run);
+        assert_eq!(run.status.code(), Some(2), "{reader:?}: {said}");
+        assert!(said.contains("weigh: m.gguf: a change of its metadata was interrupted"), "{reader:?}: {said}");
+        assert!(said.contains("hint: `weigh meta m.gguf --recover`") && said.lines().count() == 2, "{reader:?}: {said}");
+        assert_eq!((fs::read(&path).unwrap(), fs::read(undo_copy(&path)).unwrap()), (torn.clone(), copy.clone()), "{reader:?}");
+    }
+    let recover = || {
+        let run = weigh(folder.path(), &["meta", "m.gguf", "--recover", "--json"]);
+        assert!(run.status.success(), "{}", said(&run));
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        report["recovery"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(recover(), "undone");
+    assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (whole, vec!["m.gguf".to_owned()]));
+    assert_eq!(recover(), "nothing");
+    // Killed when all was written but the removal of the copy.
+    fs::write(&path, [&new, &torn[new.len()..]].concat()).unwrap();
+    leave_copy(&path, &old, &new);
+    assert_eq!(text(&path, "general.name").as_deref(), Some("new name"));
+    assert_eq!(recover(), "finished");
+    assert_eq!((text(&path, "general.name").as_deref(), names(folder.path()).len()), (Some("new name"), 1));
+}
+
+#[test]
+fn the_copy_of_a_model_that_is_gone_does_nothing_to_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    // Other models with the old one's number on the disk: of another length, and of the same.
+    for name in ["another", "by tools"] {
+        let (old, new) = changed_start(&path);
+        leave_copy(&path, &old, &new);
+        let copy = undo_copy(&path);
+        fs::write(&path, Gguf::default().key_str("general.name", name).f32("a", &[40]).build()).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert_eq!(text(&path, "general.name").as_deref(), Some(name));
+        let run = weigh(folder.path(), &["meta", "m.gguf", "--recover"]);
+        assert_eq!(run.status.code(), Some(2));
+        assert!(said(&run).contains("does not count as its undo copy") && said(&run).contains("hint: remove the copy"), "{}", said(&run));
+        assert_eq!(fs::read(&path).unwrap(), before);
+        let change = format!("general.name={}", "x".repeat(name.len()));
+        let run = weigh(folder.path(), &["meta", "m.gguf", "set", &change, "--in-place"]);
+        assert!(run.status.success() && said(&run).contains("a new file takes its place"), "{}", said(&run));
+        assert_eq!(text(&path, "general.name"), Some("x".repeat(name.len())));
+        fs::remove_file(copy).expect("it is left alone");
+    }
+}
+
+#[test]
+fn a_file_with_other_names_is_replaced_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["m.gguf", "other/m.gguf"].map(|name| folder.path().join(name));
+    fs::create_dir(folder.path().join("other")).unwrap();
+    for change in ["general.name=new name".to_owned(), format!("general.name={}", "x".repeat(500))] {
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(&other);
+        fs::write(&path, gguf(3)).unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        let dry = set(&path, &change, &Destination::DryRun).unwrap();
+        let run = weigh(folder.path(), &["meta", "m.gguf", "set", &change, "--in-place", "--json"]);
+        assert!(run.status.success() && said(&run).contains("the old file stays under its other names (hard links: 1)"), "{}", said(&run));
+        let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(
+            (report["bytes_written"].as_u64(), report["notes"].as_array().unwrap().len()),
+            (Some(dry.bytes_written), 1 + usize::from(dry.fits))
+        );
+        assert_eq!(text(&path, "general.name").as_deref(), change.split('=').nth(1));
+        assert_eq!(fs::read(&other).unwrap(), gguf(3));
+    }
+}
+
+#[test]
+fn a_new_file_has_the_mode_and_owner_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let long = format!("general.name={}", "x".repeat(500));
+    for mode in [0o600, 0o640, 0o664] {
+        for change in ["general.name=new name", &long] {
+            fs::write(&path, gguf(3)).unwrap();
+            // Only root can give files away; for others, it stays theirs.
+            let _ = std::os::unix::fs::chown(&path, Some(65_533), Some(65_532));
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let before = fs::metadata(&path).unwrap();
+            let run = weigh(folder.path(), &["meta", "m.gguf", "set", change, "--in-place"]);
+            assert!(run.status.success() && !said(&run).contains("could not be kept"), "{}", said(&run));
+            let after = fs::metadata(&path).unwrap();
+            assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()), "{change}");
+            assert!(after.modified().unwrap() > before.modified().unwrap());
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    fs::write(&path, gguf(3)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let new = folder.path().join("new.gguf");
+    set(&path, "general.name=new name", &Destination::New { path: new.clone(), force: false }).unwrap();
+    assert_eq!(fs::metadata(new).unwrap().mode() & 0o777, 0o600);
 }

@@ -83,4 +83,6 @@ smoke! {
     convert_plan CONVERT_PLAN,
     edit EDIT,
     commands COMMANDS,
+    safetensors_crate SAFETENSORS_CRATE,
+    undo UNDO,
 }

@@ -12,7 +12,8 @@ fn json<T: DeserializeOwned>(args: &[&str]) -> T {
     let output =
         Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.trim_start().starts_with(&format!("{{\n  \"schema\": \"weigh.{}.v1\"", args[0])), "{text}");
+    let path = if ["types", "formats"].contains(&args[0]) { String::new() } else { format!(",\n  \"path\": \"{}\"", args[1]) };
+    assert!(text.trim_start().starts_with(&format!("{{\n  \"schema\": \"weigh.{}.v1\"{path}", args[0])), "{text}");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
 }
 
@@ -26,12 +27,12 @@ macro_rules! shapes {
 }
 
 shapes! {
-    Ls { schema: String, format: String, tensors: Vec<Tensor> }
+    Ls { schema: String, path: String, format: String, tensors: Vec<Tensor> }
     Tensor { name: String, dtype: String, shape: Vec<u64>, elements: u64, bytes: u64, file: String, offset: u64 }
     Info {
         schema: String, path: String, format: String, architecture: String, name: String, parameters: u64, active_parameters: u64,
         label: String, bytes: u64, bits_per_weight: f64, files: Vec<File>, dtypes: Vec<DType>, hyperparameters: BTreeMap<String, Value>,
-        tokenizer: Tokenizer, license: Option<String>,
+        tokenizer: Tokenizer, license: Option<String>, license_name: Option<String>, license_link: Option<String>,
     }
     File { path: String, bytes: u64, tensors: u64 }
     DType { dtype: String, tensors: u64, elements: u64, bytes: u64 }
@@ -40,15 +41,16 @@ shapes! {
         chat_template: bool,
     }
     Count {
-        schema: String, parameters: u64, stored_elements: u64, active_parameters: u64, embedding_parameters: u64, bytes: u64,
+        schema: String, path: String, parameters: u64, stored_elements: u64, active_parameters: u64, embedding_parameters: u64, bytes: u64,
         bits_per_weight: f64, label: String, by_dtype: Vec<DType>, by_component: Vec<Component>, by_layer: Vec<Layer>,
     }
     Component { component: String, tensors: u64, parameters: u64, bytes: u64 }
     Layer { layer: Option<u64>, tensors: u64, parameters: u64, bytes: u64 }
-    Show { schema: String, name: String, dtype: String, shape: Vec<u64>, slice: String, values: Vec<Vec<f64>> }
-    Meta { schema: String, metadata: Vec<Entry> }
+    Show { schema: String, path: String, name: String, dtype: String, shape: Vec<u64>, slice: String, values: Vec<Vec<f64>> }
+    Meta { schema: String, path: String, metadata: Vec<Entry> }
     List { len: u64, values: Vec<Value> }
-    Verify { schema: String, ok: bool, findings: Vec<Finding> }
+    Verify { schema: String, path: String, ok: bool, checked: Checked, findings: Vec<Finding> }
+    Checked { structure: u64, values: u64, digests: u64 }
     Finding {
         severity: String, code: String, file: Option<String>, offset: Option<u64>, tensor: Option<String>, message: String,
     }
@@ -72,13 +74,36 @@ struct Entry {
 const FOLDER: &str = "fixtures/llama-tiny";
 const GGUF: &str = "fixtures/llama-tiny-q8_0.gguf";
 
+/// Reads a tensor of an unsharded safetensors file as the format says: the header's length in 8 bytes, the header, the data, in which
+/// offsets count.
+fn stored(file: &[u8], name: &str) -> std::ops::Range<usize> {
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let entries: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    let offset = |end: usize| 8 + header + entries[name]["data_offsets"][end].as_u64().unwrap() as usize;
+    offset(0)..offset(1)
+}
+
 #[test]
 fn ls_gives_absolute_places_in_the_file() {
+    let read = |tensor: &Tensor| {
+        let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&tensor.file)).unwrap();
+        (tensor.offset as usize..(tensor.offset + tensor.bytes) as usize, file)
+    };
+    let list: Ls = json(&["ls", FOLDER]);
+    for tensor in &list.tensors {
+        let (range, file) = read(tensor);
+        assert_eq!(range, stored(&file, &tensor.name), "{}", tensor.name);
+    }
+    // The norm is BF16 in the folder and F32 in the GGUF: the upper halves of each other, value for value.
+    let norm = |list: &Ls, name: &str| {
+        let (range, file) = read(list.tensors.iter().find(|tensor| tensor.name == name).unwrap());
+        file[range].to_vec()
+    };
+    let halves = norm(&list, "model.norm.weight");
+    let singles: Vec<u8> = halves.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
+    assert_eq!(norm(&json(&["ls", GGUF]), "output_norm.weight"), singles);
     for path in [FOLDER, GGUF] {
         let list: Ls = json(&["ls", path]);
-        let tensor = list.tensors.iter().find(|tensor| tensor.name.ends_with("norm.weight") && tensor.shape == [64]).unwrap();
-        let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&tensor.file)).unwrap();
-        assert!(tensor.offset + tensor.bytes <= file.len() as u64);
         assert_eq!(list.tensors.iter().map(|tensor| tensor.elements).sum::<u64>(), json::<Count>(&["count", path]).stored_elements);
     }
 }
@@ -118,6 +143,84 @@ fn arrays_are_cut_unless_they_are_asked_for_in_full() {
         let list: List = serde_json::from_value(value).unwrap();
         assert_eq!((list.len, list.values.len()), (325, shown));
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Failed {
+    schema: String,
+    path: String,
+    error: ErrorFacts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct ErrorFacts {
+    kind: String,
+    message: String,
+    file: Option<String>,
+    tensor: Option<String>,
+    offset: Option<u64>,
+    hint: Option<String>,
+}
+
+#[test]
+fn every_path_has_a_document_even_where_it_cannot_be_opened() {
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    const NONE: &str = "fixtures/none.gguf";
+    for command in ["info", "ls", "count", "stats", "verify", "hash"] {
+        let (status, text) = run(&[command, GGUF, NONE, FOLDER, "--json"]);
+        let documents: Vec<Value> = serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            documents.iter().map(|document| document["path"].as_str().unwrap()).collect::<Vec<_>>(),
+            [GGUF, NONE, FOLDER],
+            "{command}"
+        );
+        assert_eq!(status, Some(2), "{command}");
+        for document in documents {
+            let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+            assert_eq!(keys[..2], ["schema", "path"], "{command}");
+            if document["path"] == NONE {
+                let failed: Failed = serde_json::from_value(document).unwrap();
+                assert_eq!((failed.schema.as_str(), failed.error.kind.as_str()), ("weigh.error.v1", "io"), "{command}");
+                assert!(failed.error.message.starts_with("cannot open"), "{}", failed.error.message);
+            }
+        }
+        let (_, text) = run(&[command, GGUF, NONE, "--format", "ndjson"]);
+        let last: Failed = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last.path, NONE);
+    }
+    // A line that is a whole report has the path in the same place.
+    let (_, text) = run(&["count", GGUF, "--format", "ndjson"]);
+    assert!(text.starts_with(&format!("{{\"schema\":\"weigh.count.v1\",\"path\":\"{GGUF}\",")), "{text}");
+    // One path that cannot be opened is an error and no document.
+    assert_eq!(run(&["info", NONE, "--json"]), (Some(2), String::new()));
+}
+
+#[test]
+fn the_other_commands_name_their_model_too() {
+    for args in [
+        &["hist", GGUF, "output_norm.weight"][..],
+        &["stats", GGUF, "--by", "model"],
+        &["stats", GGUF, "--filter", "output_norm", "--per-row"],
+        &["diff", GGUF, FOLDER, "--quick"],
+        &["hash", GGUF, "--no-layer"],
+    ] {
+        let document: Value = json(args);
+        assert_eq!(document["path"], GGUF, "{args:?}");
+    }
+    let edited = Command::new(env!("CARGO_BIN_EXE_weigh"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["meta", GGUF, "set", "general.name=x", "--dry-run", "--json"])
+        .output()
+        .unwrap();
+    let edited: Value = serde_json::from_slice(&edited.stdout).unwrap();
+    assert_eq!((&edited["schema"], &edited["path"]), (&"weigh.meta-edit.v1".into(), &GGUF.into()));
 }
 
 #[test]

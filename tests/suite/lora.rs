@@ -123,7 +123,7 @@ fn an_adapter_and_a_model_are_compared_as_what_the_one_makes_of_the_other() {
     let (base, adapter) = (fixture("base"), fixture("adapter"));
     let (_, diff) = run(&["diff", base.to_str().unwrap(), adapter.to_str().unwrap()]);
     let changed = diff["tensors"].as_array().unwrap().iter().filter(|row| row["equal"] == false).count();
-    assert_eq!((changed, diff["verdict"]["kind"].as_str()), (5, Some("fine_tuned")));
+    assert_eq!((changed, diff["verdict"]["kind"].as_str()), (5, Some("changed")));
     let merged = fixture("merged.safetensors");
     let (_, diff) = run(&["diff", adapter.to_str().unwrap(), base.to_str().unwrap(), "--quick"]);
     assert_eq!(diff["notes"][0], "the first is compared as what the adapter makes of the second");

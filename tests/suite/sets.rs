@@ -59,7 +59,7 @@ fn any_part_of_a_sharded_model_opens_all_of_it() {
     assert!(error.is_none() && findings.iter().any(|finding| finding.code == "set-incomplete"));
     // A folder is a whole model.
     let (findings, _) = judge_path(at);
-    assert!(findings.iter().any(|finding| finding.code == "file-unreadable"));
+    assert!(findings.iter().any(|finding| finding.code == "set-incomplete" && finding.severity == Severity::Error));
     let error = weigh::open(at).unwrap_err().to_string();
     assert!(error.contains("model-00001-of-00002.safetensors"), "{error}");
 }
@@ -75,8 +75,8 @@ fn bad_indexes() {
         (r#"{"a":"https://example.com/a"}"#, "index-path"),
         (r#"{"a":"\\\\host\\share"}"#, "index-path"),
         (r#"{"a":"a\u0000b"}"#, "index-path"),
-        (r#"{"a":"%2e%2e/a"}"#, "file-unreadable"),
-        (r#"{"a":"gone.safetensors"}"#, "file-unreadable"),
+        (r#"{"a":"%2e%2e/a"}"#, "set-incomplete"),
+        (r#"{"a":"gone.safetensors"}"#, "set-incomplete"),
         (r#"{"a":"link"}"#, "index-path"),
         (r#"{"a":"model.safetensors.index.json"}"#, "st-header-length"),
         (r#"{"a":"pointer"}"#, "file-foreign"),

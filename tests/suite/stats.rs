@@ -207,7 +207,7 @@ fn the_keys_of_the_json() {
     let _ = weigh::cli::run(["weigh".as_ref(), "stats".as_ref(), "--json".as_ref(), file.path().as_os_str()], &mut out, &mut Vec::new());
     let found: Value = serde_json::from_slice(&out).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys(&found), "schema threshold tensors total findings");
+    assert_eq!(keys(&found), "schema path threshold tensors total findings");
     assert_eq!(found["schema"], "weigh.stats.v1");
     let values = "elements min max mean std abs_mean abs_max l2 zeros negatives nan inf kurtosis sparsity percentiles histogram";
     assert_eq!(keys(&found["tensors"][0]), format!("name dtype shape {values}"));
@@ -228,4 +228,53 @@ fn percentiles_of_few_values_are_exact() {
     let expected = f64::from(values[0]) + 0.999 * (f64::from(values[1]) - f64::from(values[0]));
     assert_eq!(percentiles.relative_error, 0.0);
     assert!((percentiles.values[0] - expected).abs() < 1e-12, "{} {expected}", percentiles.values[0]);
+}
+
+#[test]
+fn sparsity_is_a_share_of_the_finite_values() {
+    // np.mean(np.abs(x[np.isfinite(x)]) < 1e-6): two of the four finite values.
+    let file = file(&[("a", safetensors::Dtype::F32, &[6], f32s([0.0, 1e-7, 1.0, -2.0, f32::NAN, f32::INFINITY]))]);
+    let summary = &of(file.path(), &Options::default()).tensors.unwrap()[0].summary;
+    assert_eq!((summary.sparsity, summary.nan, summary.inf), (0.5, Some(1), Some(1)));
+}
+
+#[test]
+fn a_layer_of_too_small_a_scale_is_flagged_as_one_of_too_large() {
+    // The root mean square of a layer whose values are all +-s is s; a quarter of its neighbours' is the least that passes.
+    let layers = |scale: f32| {
+        let values = |layer: usize| f32s((0..8).map(move |i| (if layer == 3 { scale } else { 1.0 }) * if i % 2 == 0 { 1.0 } else { -1.0 }));
+        let names: Vec<String> = (0..7).map(|layer| format!("model.layers.{layer}.w")).collect();
+        let tensors: Vec<_> =
+            names.iter().enumerate().map(|(i, name)| (name.as_str(), safetensors::Dtype::F32, &[8usize][..], values(i))).collect();
+        let file = file(&tensors);
+        let found = of(file.path(), &Options::default()).findings;
+        found.into_iter().filter(|finding| finding.code == "stats-scale").filter_map(|finding| finding.tensor).collect::<Vec<_>>()
+    };
+    for (scale, flagged) in [(0.2, true), (0.25, false), (1.0, false), (4.0, false), (5.0, true)] {
+        assert_eq!(layers(scale), if flagged { vec!["model.layers.3.w".to_owned()] } else { Vec::new() }, "{scale}");
+    }
+}
+
+#[test]
+fn no_row_is_an_outlier_beside_rows_that_are_mostly_zero() {
+    // The median row's largest magnitude is zero: nothing is so many times that.
+    let file = file(&[("rows", safetensors::Dtype::F32, &[5, 2], f32s([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 5.0, 2.0]))]);
+    let found: Vec<_> = of(file.path(), &Options::default()).findings.into_iter().map(|finding| finding.code).collect();
+    assert_eq!(found, ["stats-dead-rows"]);
+}
+
+#[test]
+fn a_limit_cuts_the_list_and_not_the_total() {
+    let file = file(&[
+        ("model.layers.0.w", safetensors::Dtype::F32, &[2], f32s([1.0, 2.0])),
+        ("model.layers.1.w", safetensors::Dtype::F32, &[2], f32s([3.0, 9.0])),
+    ]);
+    let path = file.path().to_str().unwrap();
+    for (by, rows) in [("tensor", "tensors"), ("layer", "groups")] {
+        let mut out = Vec::new();
+        weigh::cli::run(["weigh", "stats", path, "--by", by, "--limit", "1", "--json"], &mut out, &mut Vec::new());
+        let found: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(found[rows].as_array().unwrap().len(), 1);
+        assert_eq!((&found["total"]["elements"], &found["total"]["max"], &found["total"]["mean"]), (&json!(4), &json!(9.0), &json!(3.75)));
+    }
 }

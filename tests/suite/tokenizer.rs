@@ -406,3 +406,42 @@ fn contradictions_in_a_gguf_are_errors() {
     metadata.set("tokenizer.ggml.token_type", Value::Array(Array::i32s([2, 99])));
     tokenizer::write(&metadata, None).unwrap();
 }
+
+#[test]
+fn a_phi_4_goes_there_and_back_and_there_again() {
+    // The keys of llama.cpp's converter for a byte-level tokenizer, under Phi's architecture.
+    let reader = format::open(&fixture("llama3").join("reference.gguf")).unwrap();
+    let mut metadata = reader.model().metadata.clone();
+    metadata.set("general.architecture", Value::String("phi3".to_owned()));
+    let files = tokenizer::write(&metadata, None).unwrap();
+    let json_of = |name: &str| -> Json {
+        let Content::Bytes(bytes) = &files.iter().find(|file| file.name == name).unwrap().content else { panic!("{name}") };
+        serde_json::from_slice(bytes).unwrap()
+    };
+    // llama.cpp's converter takes a tokenizer.json for Phi only where the class is this one.
+    assert_eq!(json_of("tokenizer_config.json")["tokenizer_class"], "GPT2Tokenizer");
+    for name in ["GPT2Tokenizer", "PreTrainedTokenizerFast"] {
+        let mut class = json_of("tokenizer_config.json");
+        class["tokenizer_class"] = json!(name);
+        let again = read(
+            &[("tokenizer.json", json_of("tokenizer.json")), ("tokenizer_config.json", class)],
+            config(&fixture("llama3")),
+            Kind::Phi3,
+        )
+        .unwrap();
+        for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.")) {
+            assert_eq!(again.get(key), Some(value), "{name} {key}");
+        }
+    }
+}
+
+#[test]
+fn tokens_that_are_made_up_are_known() {
+    let files = folder(&[("tokenizer.json", small(Json::Null))]);
+    let read = |size: u64| tokenizer::read(files.path(), &json!({"vocab_size": size}), Kind::Bpe, &Options::default()).unwrap();
+    let tokens = read(8).keys().get("tokenizer.ggml.tokens").unwrap().as_array().unwrap().len();
+    assert_eq!(tokens, 8);
+    assert!(texts(read(8).keys(), "tokenizer.ggml.tokens").ends_with(&["[PAD7]".to_owned()]));
+    assert_eq!(read(9).made_up().last(), Some(&8));
+    assert_eq!(read(9).made_up().len(), read(8).made_up().len() + 1);
+}

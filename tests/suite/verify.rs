@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use weigh::DType;
 use weigh::base::finding::Severity;
 use weigh::model::Metadata;
-use weigh::ops::edit::{Change, Destination, edit};
+use weigh::ops::edit::{Change, Destination, Editing, edit, edit_with};
 use weigh::ops::verify::{Options, verify};
 
 use crate::build::{Gguf, tensor, write};
@@ -117,6 +117,130 @@ fn data_zero() {
 }
 
 #[test]
+fn a_vector_of_zeros_is_found_unless_it_is_a_bias() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let vector = |name: &str, bytes: Vec<u8>| tensor(name, DType::F32, &[4], bytes);
+    let tensors = [vector("a.bias", vec![0; 16]), vector("norm.weight", vec![0; 16]), tensor("scale", DType::F32, &[1], vec![0; 4])];
+    write("gguf", &path, &tensors, &Metadata::new(), None);
+    let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
+    let found: Vec<_> = verdict.findings.iter().map(|finding| (finding.code, finding.severity, finding.tensor.as_deref())).collect();
+    assert_eq!(found, [("data-zero", Severity::Warning, Some("norm.weight"))]);
+}
+
+/// A file of three tensors of ones, of which bytes in `zeros`, counted from the start of the data, are zero.
+fn with_hole(zeros: std::ops::Range<usize>) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    // 200,000 bytes each, which is a multiple of the alignment.
+    let tensors = ["a", "b", "c"].map(|name| tensor(name, DType::I8, &[500, 400], vec![1; 200_000]));
+    write("gguf", &path, &tensors, &Metadata::new(), None);
+    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes as usize;
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[start..][zeros].fill(0);
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn data_zero_run() {
+    let look = |zeros: std::ops::Range<usize>| {
+        let (_folder, path) = with_hole(zeros);
+        let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+        let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
+        assert!(verdict.ok, "a warning");
+        verdict
+            .findings
+            .into_iter()
+            .map(|found| (found.code, found.offset.unwrap() - start, found.tensors, found.message))
+            .collect::<Vec<_>>()
+    };
+    let of = |found: &[(&'static str, u64, Vec<String>, String)]| {
+        found.iter().map(|(code, offset, tensors, _)| (*code, *offset, tensors.join(" "))).collect::<Vec<_>>()
+    };
+    // 64 KiB to the byte, and a byte less of other rows than whole ones.
+    assert_eq!(of(&look(1_001..1_001 + 65_536)), [("data-zero-run", 1_001, String::new())]);
+    assert_eq!(of(&look(1_001..1_001 + 20_000)), []);
+    // The first and the last row that are whole, of rows of 400 bytes: 64 of them, and 63.
+    let rows = look(801..800 + 400 * 66);
+    assert_eq!(of(&rows), [("data-zero-run", 801, String::new())]);
+    assert!(rows[0].3.contains("rows 3 to 67 of 500"), "{}", rows[0].3);
+    assert_eq!(of(&look(1_200..1_200 + 400 * 63)), []);
+    // Over the ends of tensors: one run, and the tensor that it holds whole is not told again.
+    let run = look(150_000..450_000);
+    assert_eq!(of(&run), [("data-zero-run", 150_000, "a b c".to_owned())]);
+    assert!(run[0].3.contains("300,000 zero bytes, in 3 tensors"), "{}", run[0].3);
+    // Short parts of two tensors make a long run.
+    assert_eq!(of(&look(165_000..235_000)), [("data-zero-run", 165_000, "a b".to_owned())]);
+    // A tensor by itself.
+    assert_eq!(of(&look(200_000..400_000)), [("data-zero", 200_000, String::new())]);
+}
+
+#[test]
+fn a_run_of_zeros_is_found_past_the_pieces_that_threads_take() {
+    let mut bytes = vec![1; 9 << 20];
+    bytes[(4 << 20) - 40_000..(4 << 20) + 40_000].fill(0);
+    let (_folder, path) = single(DType::I8, &[9 << 20], bytes);
+    let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
+    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+    let found: Vec<_> = verdict.findings.iter().map(|finding| (finding.code, finding.offset.unwrap() - start)).collect();
+    assert_eq!(found, [("data-zero-run", (4 << 20) - 40_000)]);
+    assert!(verdict.findings[0].message.contains("80,000 zero bytes"));
+}
+
+#[test]
+fn what_was_checked_is_said() {
+    let checked = |path: &Path, data| {
+        let found = verify(path, &Options { data, ..Options::default() }).unwrap().checked;
+        (found.structure, found.values, found.digests)
+    };
+    assert_eq!(checked(&fixture("llama-tiny"), false), (20, 0, 0));
+    assert_eq!(checked(&fixture("llama-tiny"), true), (20, 20, 0));
+    // A type that nobody knows has no values to read.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    fs::write(&path, Gguf::default().f32("a", &[8]).tensor("b", 99, &[8], vec![1; 32]).build()).unwrap();
+    assert_eq!(checked(&path, true), (2, 1, 0));
+}
+
+#[test]
+fn strict_makes_a_warning_an_error_and_a_note_none() {
+    let ok = |path: &Path, strict| verify(path, &Options { strict, ..Options::default() }).unwrap().ok;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    fs::write(&path, Gguf::default().f32(&"x".repeat(64), &[3]).build()).unwrap();
+    assert_eq!((ok(&path, false), ok(&path, true)), (true, false));
+    fs::write(&path, Gguf::default().key_str("general.architecture", "never-heard-of").f32("w", &[3]).build()).unwrap();
+    assert_eq!((ok(&path, false), ok(&path, true)), (true, true));
+}
+
+#[test]
+fn what_is_no_model_is_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("page.gguf", &b"<!DOCTYPE html><html>"[..]),
+        ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("empty.gguf", b""),
+        ("zip.bin", b"PK\x03\x04"),
+        ("notes.txt", b"nothing of the kind"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(codes(&path, &Options::default()), [("file-foreign", Severity::Error)], "{name}");
+    }
+    assert!(verify(&folder.path().join("nothing"), &Options::default()).is_err());
+}
+
+#[test]
+fn a_bias_may_be_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let name = "model.layers.0.self_attn.q_proj.bias";
+    write("safetensors", &path, &[tensor(name, DType::F16, &[16], vec![0; 32])], &Metadata::new(), None);
+    assert_eq!(codes(&path, &Options { data: true, ..Options::default() }), []);
+}
+
+#[test]
 fn faults_are_found_past_the_first_piece_that_a_thread_takes() {
     let mut bytes = vec![1; 9 << 20];
     let at = bytes.len() - 6;
@@ -167,7 +291,10 @@ fn arch_shape() {
 #[test]
 fn arch_config() {
     let (_folder, path) = gguf();
-    edit(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace).unwrap();
+    // What a file without token embeddings lacks, llama.cpp does not ask for.
+    patch(&path, "token_embd.weight", "token_embe.weight");
+    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, Editing { force: true, waiting: &mut |_| () })
+        .unwrap();
     assert_eq!(found(&path).0, ["arch-config"]);
 }
 
@@ -218,6 +345,16 @@ fn arch_tied() {
     out.last_mut().unwrap().1[1000] ^= 1;
     fs::remove_file(&path).unwrap();
     write("safetensors", &path, &out, &Metadata::new(), None);
+    only_with_data(folder.path(), "arch-tied");
+}
+
+#[test]
+fn arch_tied_of_a_family_that_has_no_output_matrix_of_its_own() {
+    // Gemma 2, with an lm_head.weight that differs from the embeddings in one byte; what transformers and llama.cpp load is the embeddings.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("gemma2-other-head").join(name), folder.path().join(name)).unwrap();
+    }
     only_with_data(folder.path(), "arch-tied");
 }
 
@@ -289,6 +426,30 @@ fn manifest_digest_and_manifest_entry() {
 }
 
 #[test]
+fn a_manifest_finds_a_renamed_file_by_its_digest() {
+    let (bytes, sha256, _) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, manifest) = (folder.path().join("renamed.gguf"), folder.path().join("SHA256SUMS"));
+    fs::write(&path, &bytes).unwrap();
+    let other = "0".repeat(64);
+    let check = |lines: &str| {
+        fs::write(&manifest, lines).unwrap();
+        verify(&path, &Options { manifest: Some(&manifest), ..Options::default() })
+    };
+    for lines in [format!("{sha256}  published.gguf\n"), format!("{other}  other.gguf\nSHA256 (published.gguf) = {sha256}\n")] {
+        let verdict = check(&lines).unwrap();
+        assert_eq!((verdict.ok, verdict.findings.len()), (true, 1));
+        let finding = &verdict.findings[0];
+        assert_eq!((finding.code, finding.severity), ("manifest-name", Severity::Note));
+        assert!(finding.message.contains("published.gguf"), "{}", finding.message);
+    }
+    let error = check(&format!("{other}  published.gguf\n")).unwrap_err().to_string();
+    assert!(error.contains("neither by name nor by digest: it lists published.gguf"), "{error}");
+    // The name counts before the digest: a file of the right name and another content is not sound.
+    assert!(!check(&format!("{other}  renamed.gguf\n{sha256}  published.gguf\n")).unwrap().ok);
+}
+
+#[test]
 fn a_manifest_of_shards_lists_every_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
@@ -305,4 +466,109 @@ fn a_manifest_of_shards_lists_every_one() {
     assert_eq!((shards.len(), check()), (2, vec![]));
     fs::write(&manifest, line(shards[0])).unwrap();
     assert_eq!(check(), [("manifest-entry", Severity::Warning)]);
+}
+
+/// The keys of the tiny Llama, changed one at a time. llama.cpp (of 2026) loads the file as it is, and refuses it after every one of these
+/// changes: "key not found in model", "has wrong type", "cannot find tokenizer", "has wrong array length".
+#[test]
+fn keys_that_llama_cpp_needs_and_their_types() {
+    let refused = |change: &Change| {
+        let (_folder, path) = gguf();
+        let error = edit(&path, std::slice::from_ref(change), &Destination::InPlace).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("--force"), "{error}");
+        edit_with(&path, std::slice::from_ref(change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
+        codes(&path, &Options::default())
+            .into_iter()
+            .filter(|(_, severity)| *severity == Severity::Error)
+            .map(|(code, _)| code)
+            .collect::<Vec<_>>()
+    };
+    for key in [
+        "general.architecture",
+        "llama.block_count",
+        "llama.context_length",
+        "llama.embedding_length",
+        "llama.feed_forward_length",
+        "llama.attention.head_count",
+        "llama.attention.layer_norm_rms_epsilon",
+        "tokenizer.ggml.model",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.merges",
+    ] {
+        assert_eq!(refused(&Change::Remove(key.into())), ["gguf-key-missing"], "{key}");
+    }
+    for given in [
+        "general.architecture=u32:1",
+        "general.name=f32:1",
+        "general.file_type=u64:7",
+        "llama.block_count=i32:2",
+        "llama.context_length=string:abc",
+        "llama.embedding_length=u64:64",
+        "llama.feed_forward_length=u32[]:[1]",
+        "llama.attention.head_count=f32:4",
+        "llama.attention.head_count_kv=u16:2",
+        "llama.attention.key_length=string:a",
+        "llama.attention.layer_norm_rms_epsilon=f64:0.1",
+        "llama.rope.freq_base=u32:10000",
+        "llama.vocab_size=f32:1",
+        "tokenizer.ggml.model=u32:1",
+        "tokenizer.ggml.pre=bool:true",
+        "tokenizer.ggml.tokens=u32[]:[1,2]",
+        "tokenizer.ggml.token_type=f32[]:[1]",
+        "tokenizer.ggml.merges=string:a",
+        "tokenizer.ggml.bos_token_id=i32:1",
+        "tokenizer.ggml.add_bos_token=u32:1",
+    ] {
+        assert!(refused(&Change::Set(given.into())).contains(&"gguf-key-type"), "{given}");
+    }
+    // And these it takes.
+    for (change, warned) in [
+        (Change::Remove("general.name".into()), None),
+        (Change::Remove("llama.rope.freq_base".into()), None),
+        (Change::Remove("tokenizer.ggml.pre".into()), None),
+        (Change::Remove("tokenizer.ggml.token_type".into()), None),
+        (Change::Set("llama.attention.head_count_kv=u32[]:[2,2]".into()), None),
+        (Change::Set("llama.feed_forward_length=i32[]:[128,128]".into()), None),
+        (Change::Set("general.size_label=u32:1".into()), Some("gguf-key-type")),
+        (Change::Set("tokenizer.chat_template=u32:1".into()), Some("gguf-key-type")),
+    ] {
+        let (_folder, path) = gguf();
+        edit_with(&path, std::slice::from_ref(&change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
+        let found = codes(&path, &Options::default());
+        let keys: Vec<_> = found.iter().filter(|(code, _)| code.starts_with("gguf-key")).map(|(code, _)| *code).collect();
+        assert_eq!(keys, warned.into_iter().collect::<Vec<_>>(), "{change:?}");
+        assert!(found.iter().all(|(_, severity)| *severity < Severity::Error), "{change:?}: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_no_model_of_its_own_needs_no_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let missing = |gguf: Gguf| {
+        fs::write(&path, gguf.build()).unwrap();
+        codes(&path, &Options::default())
+            .into_iter()
+            .filter(|(code, _)| *code == "gguf-key-missing")
+            .map(|(_, severity)| severity)
+            .collect::<Vec<_>>()
+    };
+    let with = |gguf: Gguf| gguf.f32("token_embd.weight", &[8, 4]);
+    assert_eq!(missing(with(Gguf::default())), [Severity::Error]);
+    for kind in ["adapter", "imatrix", "mmproj"] {
+        assert_eq!(missing(with(Gguf::default().key_str("general.type", kind))), [], "{kind}");
+    }
+    assert_eq!(missing(with(Gguf::default().key_str("general.architecture", "clip"))), []);
+    // A vocabulary, or tensors of something else.
+    assert_eq!(missing(Gguf::default().key_str("general.architecture", "llama")), []);
+    assert_eq!(missing(Gguf::default().f32("w", &[8])), []);
+    // A model of a converter that was given no tokenizer: only a warning for that.
+    let bare = |arch: &str| {
+        ["context_length", "embedding_length", "block_count"]
+            .iter()
+            .fold(Gguf::default().key_str("general.architecture", arch), |gguf, key| gguf.key_u32(&format!("{arch}.{key}"), 1))
+    };
+    assert_eq!(missing(with(bare("never-heard-of"))), [Severity::Warning]);
+    assert_eq!(missing(with(bare("never-heard-of").key_str("tokenizer.ggml.model", "none"))), []);
+    assert_eq!(missing(with(bare("never-heard-of").key_str("tokenizer.ggml.model", "gpt2"))), [Severity::Error; 2], "tokens and merges");
 }

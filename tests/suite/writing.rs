@@ -4,9 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use weigh::base::output::{Output, Target};
 use weigh::base::signals;
+use weigh::model::Metadata;
+use weigh::ops::convert::{self, Options, Plan};
+use weigh::{DType, ops};
+
+use crate::build::{tensor, write};
 
 /// Set for the process that [`broken_off`] starts: the folder to write in.
 const FOLDER: &str = "WEIGH_TEST_FOLDER";
@@ -164,6 +171,25 @@ fn a_file_that_must_not_be_written_is_not_edited_in_its_place() {
 }
 
 #[test]
+fn an_edit_of_another_user_s_file_says_that_it_cannot_keep_the_owner() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let out = at.join("out.gguf");
+    convert_under("true", at);
+    fs::set_permissions(at, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o666)).unwrap();
+    let before = fs::metadata(&out).unwrap();
+    let run = as_nobody(at, &["meta", "out.gguf", "set", "general.name=string:x", "--in-place"]);
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{said}");
+    let after = fs::metadata(&out).unwrap();
+    assert_eq!(after.mode() & 0o606, 0o606);
+    assert_eq!(after.uid() != before.uid(), said.contains("the owner (user 0) could not be kept"), "{said}");
+    assert_eq!(before.uid() == 0, said.contains("could not be kept"), "{said}");
+}
+
+#[test]
 fn an_old_file_stays_without_force() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -246,4 +272,332 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8(out.stderr).unwrap().contains("became shorter"));
+}
+
+/// Writes a model of eight tensors of 1 MB in F32. Their names end as those do that are given another type.
+fn eight(path: &Path) {
+    let tensors: Vec<_> = (0..8).map(|i| tensor(&format!("w{i}.weight"), DType::F32, &[512, 512], vec![i; 1 << 20])).collect();
+    write("safetensors", path, &tensors, &Metadata::new(), None);
+}
+
+/// What converting `input` does when `meanwhile` is done to it once its first piece is written.
+fn convert_while(input: &Path, output: &Path, options: &Options, meanwhile: impl Fn() + Sync) -> weigh::Result<()> {
+    let reader = weigh::open(input)?;
+    let plan = Plan::new(&reader, output, options)?;
+    let once = Once::new();
+    convert::run(&reader, &plan, &|_| once.call_once(&meanwhile)).map(drop)
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_converted_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (input, output) = (at.join("in.safetensors"), at.join("out.gguf"));
+    let scribble = || {
+        let file = fs::OpenOptions::new().write(true).open(&input).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[9; 64], 5 << 20).unwrap();
+    };
+    let replace = || {
+        eight(&at.join("other"));
+        fs::rename(at.join("other"), &input).unwrap();
+    };
+    let remove = || fs::remove_file(&input).unwrap();
+    let changes: [&(dyn Fn() + Sync); 3] = [&scribble, &replace, &remove];
+    for target in [None, Some("F16"), Some("Q8_0")] {
+        for (number, change) in changes.iter().enumerate() {
+            let _ = fs::remove_file(&input);
+            eight(&input);
+            fs::write(&output, "old").unwrap();
+            let target = target.map(|name: &str| name.parse().unwrap());
+            let options = Options { target, keep_names: true, force: true, ..Options::default() };
+            let error = convert_while(&input, &output, &options, change).unwrap_err();
+            assert_eq!(error.path(), Some(input.as_path()), "{number}: {error}");
+            assert!(number == 2 || error.message() == "the file changed while it was being read", "{number}: {error}");
+            assert_eq!(fs::read(&output).unwrap(), b"old");
+            assert!(names(at).iter().all(|name| ["in.safetensors", "out.gguf"].contains(&name.as_str())), "{:?}", names(at));
+        }
+    }
+    eight(&input);
+    convert_while(&input, &output, &Options { keep_names: true, force: true, ..Options::default() }, || {}).unwrap();
+}
+
+#[test]
+fn values_of_a_file_that_changed_are_no_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let opened = || {
+        eight(&path);
+        let reader = weigh::open(&path).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[9; 64], 5 << 20).unwrap();
+        drop(file);
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        fs::rename(folder.path().join("moved"), &path).unwrap();
+        reader
+    };
+    let said = |result: weigh::Result<()>| assert!(result.unwrap_err().message().contains("changed while it was being read"));
+    let reader = opened();
+    said(ops::stats::stats(&reader, &reader.model().tensors.iter().collect::<Vec<_>>(), &ops::stats::Options::default()).map(drop));
+    said(ops::hash::hash(&reader, &[ops::hash::Algorithm::Xxh64], true).map(drop));
+    said(ops::hash::hash_content(&reader, &Default::default(), &[ops::hash::Algorithm::Xxh64], true).map(drop));
+    let again = weigh::open(&path).unwrap();
+    said(ops::diff::diff(&again, &reader, &ops::diff::Options::default()).map(drop));
+    ops::diff::diff(&again, &again, &ops::diff::Options::default()).unwrap();
+    let change = |_, _| {
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let options = ops::verify::Options { data: true, progress: Some(&change), ..Default::default() };
+    said(ops::verify::verify(&path, &options).map(drop));
+}
+
+/// Not a test of its own: converts a file, and after the first piece of it waits to be told to go on.
+#[test]
+fn converting_child() {
+    let Some(folder) = std::env::var_os("WEIGH_TEST_CONVERT").map(PathBuf::from) else { return };
+    signals::clean_up_on_signals().unwrap();
+    weigh::base::mmap::exit_on_truncation();
+    let target = std::env::var("WEIGH_TEST_TYPE").ok().map(|name| name.parse().unwrap());
+    let options = Options { target, keep_names: true, no_quality: true, ..Options::default() };
+    let reader = weigh::open(&folder.join("in.safetensors")).unwrap();
+    let plan = Plan::new(&reader, &folder.join("out.gguf"), &options).unwrap();
+    let waiting = std::sync::Mutex::new(true);
+    let done = convert::run(&reader, &plan, &|_| {
+        // Whoever comes second waits for the lock.
+        let mut waiting = waiting.lock().unwrap();
+        if std::mem::take(&mut *waiting) {
+            println!("\nready");
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }
+    });
+    if let Err(error) = done {
+        eprintln!("weigh: {error}");
+        std::process::exit(2);
+    }
+}
+
+#[test]
+fn an_input_that_shrinks_is_named_once_and_the_temporary_file_goes() {
+    for (target, threads) in [(None, "2"), (Some("F16"), "1"), (Some("F16"), "4"), (Some("Q4_0"), "2")] {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("in.safetensors");
+        eight(&input);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["writing::converting_child", "--exact", "--nocapture"]).env("WEIGH_TEST_CONVERT", folder.path());
+        command.env("RAYON_NUM_THREADS", threads).envs(target.map(|name| ("WEIGH_TEST_TYPE", name)));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until_ready(&mut child);
+        assert_eq!(names(folder.path()).len(), 2, "the temporary file is there");
+        fs::OpenOptions::new().write(true).open(&input).unwrap().set_len(4096).unwrap();
+        // Another thread, in the middle of a piece, may have ended it already.
+        let _ = std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n");
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{target:?}: {said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("weigh: ")).collect();
+        assert!(matches!(lines[..], [line] if line.contains("in.safetensors") && line.contains("became shorter")), "{target:?}: {said}");
+        assert_eq!(names(folder.path()), ["in.safetensors"], "{target:?}");
+    }
+}
+
+#[test]
+fn a_model_may_have_more_files_than_the_process_may_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let tensors: Vec<_> = (0..120).map(|i| tensor(&format!("w{i}"), DType::F32, &[64], vec![1; 256])).collect();
+    write("safetensors", &at.join("in/model.safetensors"), &tensors, &Metadata::new(), Some(256));
+    write("gguf", &at.join("m.gguf"), &tensors, &Metadata::new(), Some(256));
+    for args in
+        ["hash in", "hash m-00001-of-00120.gguf", "convert in out.gguf --keep-names", "convert in new/ --keep-names --shard-size 256B"]
+    {
+        let script = format!("ulimit -n 48; exec \"$0\" {args}");
+        let run = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_weigh")]).current_dir(at).output().unwrap();
+        assert!(run.status.success(), "{args}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+    assert_eq!(names(&at.join("new")).len(), 121);
+}
+
+#[test]
+fn a_part_is_said_to_be_missing_only_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let tensors: Vec<_> = (0..2).map(|i| tensor(&format!("w{i}"), DType::F32, &[64], vec![1; 256])).collect();
+    for (format, name, part) in
+        [("safetensors", "m.safetensors", "m-00002-of-00002.safetensors"), ("gguf", "m.gguf", "m-00002-of-00002.gguf")]
+    {
+        write(format, &at.join(name), &tensors, &Metadata::new(), Some(256));
+        let first = at.join(part.replace("00002-of", "00001-of"));
+        fs::remove_file(at.join(part)).unwrap();
+        assert!(weigh::open(&first).unwrap_err().hint_text().unwrap().contains("was the download complete?"), "{format}");
+        fs::create_dir(at.join(part)).unwrap();
+        assert_eq!(weigh::open(&first).unwrap_err().hint_text(), None, "{format}");
+    }
+}
+
+#[test]
+fn where_a_page_or_picture_cannot_go_is_said_before_the_model_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // A terabyte, of which nothing is on the disk: reading it would take longer than the limit on time.
+    const BYTES: u64 = 1 << 40;
+    let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{BYTES}]}}}}"#, BYTES / 4);
+    fs::write(at.join("big.safetensors"), crate::build::safetensors(&header, &[])).unwrap();
+    let big = fs::OpenOptions::new().write(true).open(at.join("big.safetensors")).unwrap();
+    if big.set_len(8 + header.len() as u64 + BYTES).is_err() {
+        return; // a disk that has no files of this size
+    }
+    fs::write(at.join("there.html"), "old").unwrap();
+    fs::write(at.join("there.svg"), "old").unwrap();
+    for args in [
+        "report big.safetensors -o there.html",
+        "report big.safetensors -o missing/page.html",
+        "report big.safetensors big.safetensors -o there.html",
+        "report big.safetensors -o big.safetensors --force",
+        "hist big.safetensors w -o there.svg",
+        "hist big.safetensors w -o missing/w.svg",
+    ] {
+        let script = format!("ulimit -t 20; exec \"$0\" {args}");
+        let run = Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_weigh")]).current_dir(at).output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(2), "{args}: {said}");
+        assert!(said.contains("there already") || said.contains("found none") || said.contains("no input"), "{args}: {said}");
+    }
+    assert_eq!(names(at), ["big.safetensors", "there.html", "there.svg"], "no folder is made");
+}
+
+/// Opens a file `times` times while another thread makes bytes of its header something else and back: that is an error or a model. The
+/// header is so long that bytes which were looked at have changed by the time that its end is reached.
+fn opened_while_it_changes(times: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "ü".repeat(1 << 20);
+    let header = format!(r#"{{"__metadata__":{{"k":"{long}"}},"{long}":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#);
+    let gguf = crate::build::Gguf::default().key_str("general.name", &long).f32(&long, &[1]);
+    for (name, bytes) in [("m.safetensors", crate::build::safetensors(&header, b"x")), ("m.gguf", gguf.build())] {
+        let path = folder.path().join(name);
+        fs::write(&path, &bytes).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let place = 8 + bytes[8..].iter().position(|&byte| byte == 0xbc).unwrap() as u64;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for value in [0xff, 0xbc] {
+                        std::os::unix::fs::FileExt::write_all_at(&file, &[value], place).unwrap();
+                        std::thread::sleep(std::time::Duration::from_micros(100));
+                    }
+                }
+            });
+            let open = |_| weigh::open(&path).ok();
+            let sound = |reader: weigh::Reader| {
+                let texts = reader.model().metadata.iter().filter_map(|(_, value)| value.as_str());
+                texts.chain([reader.model().tensors[0].name.as_str()]).all(|text| text == long)
+            };
+            let all = (0..times).filter_map(open).map(sound).fold(true, |all, sound| all & sound);
+            stop.store(true, Ordering::Relaxed);
+            assert!(all, "{name}: something else than a text was read");
+        });
+        weigh::open(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_header_may_change_while_it_is_read() {
+    opened_while_it_changes(40);
+}
+
+#[test]
+#[ignore = "takes a while"]
+fn a_header_may_change_while_it_is_read_ten_thousand_times() {
+    opened_while_it_changes(10_000);
+}
+
+/// The type of all tensors of a model, which must be one; and whether it opens.
+fn only_type(path: &Path) -> Option<String> {
+    let reader = weigh::open(path).ok()?;
+    let types: Vec<String> = reader.model().tensors.iter().map(|tensor| tensor.elem.to_string()).collect();
+    assert!(types.iter().all(|name| *name == types[0]), "a mixture: {types:?}");
+    assert_eq!(types.len(), 8);
+    Some(types[0].clone())
+}
+
+/// Starts conversions of one model into F16 and BF16 at once, `times` times, into a file and into sets of as many and of fewer parts.
+fn two_at_once(times: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    eight(&at.join("in.safetensors"));
+    let part = ["--shard-size", "600kB"];
+    let larger = ["--shard-size", "1100kB"];
+    let cases: [(&str, [&[&str]; 2], bool); 7] = [
+        ("m.gguf", [&[], &[]], true),
+        ("m.gguf", [&[], &[]], false),
+        ("new/", [&part, &part], true),
+        ("new/", [&part, &part], false),
+        ("new/", [&part, &larger], true),
+        ("new/", [&part, &larger], false),
+        ("new/", [&part, &[]], true),
+    ];
+    for (out, shards, force) in cases {
+        for round in 0..times {
+            let _ = fs::remove_dir_all(at.join("new"));
+            let _ = fs::remove_file(at.join("m.gguf"));
+            let run = |of: usize| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
+                command.args(["convert", "in.safetensors", out, "--keep-names", "--type", ["F16", "BF16"][of]]).args(shards[of]);
+                command.args(force.then_some("--force")).current_dir(at).stdout(Stdio::null()).stderr(Stdio::piped());
+                command.spawn().unwrap()
+            };
+            let runs = [run(round % 2), run(1 - round % 2)].map(|child| child.wait_with_output().unwrap());
+            let done = runs.iter().filter(|run| run.status.success()).count();
+            let said: Vec<_> = runs.iter().map(|run| String::from_utf8_lossy(&run.stderr)).collect();
+            // One that looks for what is there while the other is at it may find that and be refused.
+            assert!(if force { done >= 1 } else { done == 1 }, "{out} {shards:?} {force}: {done} done: {said:?}");
+            assert!(runs.iter().all(|run| matches!(run.status.code(), Some(0 | 2))), "{said:?}");
+            let found = only_type(&at.join(out));
+            assert!(matches!(found.as_deref(), Some("F16" | "BF16")), "{out} {shards:?}: {found:?}");
+            let found = if out == "new/" { names(&at.join("new")) } else { names(at) };
+            assert!(found.iter().all(|name| !name.starts_with(".weigh-")), "{found:?}");
+            let parts = found.iter().filter(|name| name.contains("-of-")).count();
+            assert!(out == "m.gguf" || [0, 4, 8].contains(&parts), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn two_conversions_into_one_output_leave_that_of_one() {
+    two_at_once(2);
+}
+
+#[test]
+#[ignore = "takes a while"]
+fn two_conversions_into_one_output_a_hundred_times() {
+    two_at_once(100);
+}
+
+#[test]
+fn a_count_of_chunks_is_written_down_only_where_there_is_one() {
+    // As llama-quantize does: tools/quantize/quantize.cpp.
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let weights = tensor("blk.0.ffn_up.weight", DType::F32, &[8, 256], vec![0; 8 * 256 * 4]);
+    write("gguf", &at.join("in.gguf"), &[weights], &Metadata::new(), None);
+    for (chunks, wanted) in [(None, None), (Some(0u32), None), (Some(7), Some(7))] {
+        let name = "blk.0.ffn_up.weight";
+        let mut bytes = [1u32, name.len() as u32].iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+        bytes.extend(name.as_bytes());
+        bytes.extend([4u32, 256].iter().flat_map(|number| number.to_le_bytes()));
+        bytes.extend(1f32.to_le_bytes().repeat(256));
+        bytes.extend(chunks.into_iter().flat_map(u32::to_le_bytes));
+        fs::write(at.join("imatrix.dat"), bytes).unwrap();
+        let options = Options {
+            target: Some("Q4_K".parse().unwrap()),
+            imatrix: Some(at.join("imatrix.dat")),
+            keep_names: true,
+            force: true,
+            ..Options::default()
+        };
+        convert_while(&at.join("in.gguf"), &at.join("out.gguf"), &options, || {}).unwrap();
+        let out = weigh::open(&at.join("out.gguf")).unwrap();
+        assert_eq!(out.model().metadata.get_u64("quantize.imatrix.chunks_count"), wanted, "{chunks:?}");
+        assert_eq!(out.model().metadata.get_u64("quantize.imatrix.entries_count"), Some(1));
+    }
 }

@@ -11,8 +11,10 @@ mod edit;
 mod imatrix;
 mod models;
 mod open;
+mod peer;
 mod round_trip;
 mod sets;
+mod undo;
 
 pub use commands::COMMANDS;
 pub use convert::CONVERT_PLAN;
@@ -21,8 +23,10 @@ pub use edit::EDIT;
 pub use imatrix::IMATRIX;
 pub use models::{FOLDER, TOKENIZER};
 pub use open::{OPEN_GGUF, OPEN_SAFETENSORS};
+pub use peer::SAFETENSORS_CRATE;
 pub use round_trip::ROUND_TRIP;
 pub use sets::OPEN_INDEX;
+pub use undo::UNDO;
 
 /// A target.
 pub struct Target {
@@ -35,8 +39,22 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] =
-    &[OPEN_SAFETENSORS, OPEN_GGUF, OPEN_INDEX, DECODE, ENCODE, TOKENIZER, FOLDER, ROUND_TRIP, IMATRIX, CONVERT_PLAN, EDIT, COMMANDS];
+pub const TARGETS: &[Target] = &[
+    OPEN_SAFETENSORS,
+    OPEN_GGUF,
+    OPEN_INDEX,
+    DECODE,
+    ENCODE,
+    TOKENIZER,
+    FOLDER,
+    ROUND_TRIP,
+    IMATRIX,
+    CONVERT_PLAN,
+    EDIT,
+    COMMANDS,
+    SAFETENSORS_CRATE,
+    UNDO,
+];
 
 impl Target {
     /// Writes the seeds into the folder that `WEIGH_SEEDS` names, if it names one.

@@ -11,6 +11,7 @@ use crate::arch::pattern;
 use crate::arch::table::{self, Tables};
 use crate::arch::transform::{Shaped, Transform};
 use crate::arch::{to_gguf, to_hf};
+use crate::base::file::Input;
 use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::format::{Computed, Reader};
@@ -176,10 +177,17 @@ pub fn updates(reader: Reader) -> Result<Reader> {
 /// An adapter is none, cannot be merged, does not fit the base, or updates a matrix whose type is not plain.
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
-    let mut merge =
-        Merge { prefixes: table::prefixes()?, model: base.model().clone(), base, changes: HashMap::new(), replaced: HashMap::new() };
+    let mut merge = Merge {
+        prefixes: table::prefixes()?,
+        model: base.model().clone(),
+        base,
+        changes: HashMap::new(),
+        replaced: HashMap::new(),
+        inputs: Vec::new(),
+    };
     for reader in adapters {
         let adapter = Adapter::supported(&reader)?;
+        merge.inputs.extend(reader.inputs().cloned());
         let is_gguf = merge.base.model().format == "gguf";
         if is_gguf == (adapter.form == Form::Gguf) {
             merge.add(adapter, reader)?;
@@ -199,6 +207,8 @@ struct Merge {
     /// By the index of the base's tensor.
     changes: HashMap<usize, Vec<(Arc<Reader>, Change)>>,
     replaced: HashMap<usize, (Arc<Reader>, TensorInfo)>,
+    /// The files of the adapters.
+    inputs: Vec<Input>,
 }
 
 impl Merge {
@@ -310,7 +320,7 @@ impl Merge {
                 computed.insert(own.name.clone(), Arc::new(Replaced { adapter, tensor }));
             }
         }
-        Ok(Reader::computed(&self.base, self.model, computed))
+        Ok(Reader::computed(&self.base, self.model, computed).with_inputs(self.inputs))
     }
 }
 

@@ -23,6 +23,9 @@ use crate::model::{ElemType, Metadata, Model, Value};
 /// The base's name of the token embeddings, whose first factor is kept turned: its rows are looked up.
 const EMBEDDING: &str = "token_embd.weight";
 
+/// What a folder's config is called.
+const CONFIG: &str = "config.json";
+
 /// The architecture and hyperparameters of an adapter's base: a folder with config.json, or a GGUF; what the adapter's config names, if
 /// no path is given and that is a folder on this machine.
 ///
@@ -35,13 +38,25 @@ pub fn base_config(adapter: &Adapter, base: Option<&Path>, tables: &Tables) -> R
         Error::argument(format!("expected the base of the adapter{named}, which names and shapes come from, found none"))
             .hint("--base FOLDER names it; its config.json is enough")
     })?;
-    if let Some(json) = folder::json(&path.join("config.json"))? {
+    let file = base_file(&path)?;
+    if file.ends_with(CONFIG)
+        && let Some(json) = folder::json(&file)?
+    {
         let table = tables.for_config(&json).map_err(|error| error.in_file(&path))?;
         let config = Config::new(&table, &json).map_err(|error| error.in_file(&path))?;
         return Ok((table, config));
     }
-    let base = format::open(&path)?;
+    let base = format::open(&file)?;
     to_hf::read_keys(base.model(), tables)
+}
+
+/// The file that tells what the base at `path` is: the config of a folder, or else its weights.
+///
+/// # Errors
+/// There is no model.
+pub fn base_file(path: &Path) -> Result<PathBuf> {
+    let config = path.join(CONFIG);
+    if config.is_file() { Ok(config) } else { format::resolve(path) }
 }
 
 /// Drafts the GGUF of an adapter.
@@ -78,14 +93,14 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Dr
         });
         draft.notes.extend(scaled);
     }
-    draft.metadata = metadata(&table, model, alpha)?;
+    draft.metadata = metadata(&table, model, alpha, &mut draft.notes)?;
     Ok(draft)
 }
 
-fn metadata(table: &Table, model: &Model, alpha: f32) -> Result<Metadata> {
+fn metadata(table: &Table, model: &Model, alpha: f32, notes: &mut Vec<Note>) -> Result<Metadata> {
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::String(table.gguf.clone()));
-    general::to_gguf(model.folder.as_deref(), model.config.as_ref().unwrap_or(&Json::Null), &[], &mut metadata)?;
+    general::to_gguf(model.folder.as_deref(), model.config.as_ref().unwrap_or(&Json::Null), &[], &mut metadata, notes)?;
     metadata.set("general.type", Value::String("adapter".to_owned()));
     metadata.set("adapter.type", Value::String("lora".to_owned()));
     metadata.set("adapter.lora.alpha", Value::F32(alpha));

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::base::{Error, Result};
 use crate::model::DType::{self, *};
+use crate::model::dtype::meant_type;
 
 /// A file type: a name for a mix of tensor types.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,8 +104,12 @@ impl FromStr for Target {
             return Ok(Self::Mix(file_type));
         }
         name.parse().map(Self::Uniform).map_err(|_| {
-            Error::argument(format!("expected a type or a llama.cpp file type, found {name}"))
-                .hint("`weigh types` lists the types; file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ...")
+            let error = Error::argument(format!("expected a type or a llama.cpp file type, found {name}"));
+            let names = FILE_TYPES.iter().map(|file_type| file_type.name).chain(DType::ALL.iter().map(|dtype| dtype.name()));
+            match meant_type(name, names) {
+                Some(meant) => error.hint(format!("did you mean {meant}?")),
+                None => error.hint("`weigh types` lists the types; file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
+            }
         })
     }
 }

@@ -10,9 +10,9 @@ mod file_type;
 mod mixes;
 
 pub use file_type::{FILE_TYPES, FileType, Target};
-use globset::{GlobBuilder, GlobMatcher};
 use mixes::{Rule, When};
 
+use crate::base::glob::NamePattern;
 use crate::base::{Error, Result};
 use crate::model::{DType, Metadata, Value};
 
@@ -73,20 +73,13 @@ impl Facts {
 /// A `--tensor-type`: the tensors it is about, and their type.
 #[derive(Debug, Clone)]
 pub struct TensorType {
-    matcher: Matcher,
+    pattern: NamePattern,
     /// The type that they get.
     pub dtype: DType,
 }
 
-#[derive(Debug, Clone)]
-enum Matcher {
-    Glob(GlobMatcher),
-    /// A plain piece of a name, as llama-quantize takes it.
-    Piece(String),
-}
-
 impl TensorType {
-    /// Parses `GLOB=TYPE`. Without any of `*?[{`, the pattern fits wherever it is a piece of the name.
+    /// Parses `GLOB=TYPE`, where the pattern is a [`NamePattern`].
     ///
     /// # Errors
     /// There is no `=`, or the pattern or the type is none.
@@ -95,22 +88,12 @@ impl TensorType {
             .split_once('=')
             .filter(|(pattern, _)| !pattern.is_empty())
             .ok_or_else(|| Error::argument(format!("expected GLOB=TYPE, found {text}")))?;
-        let matcher = if pattern.contains(['*', '?', '[', '{']) {
-            let glob = GlobBuilder::new(pattern).literal_separator(false).build();
-            Matcher::Glob(
-                glob.map_err(|error| Error::argument(format!("expected a glob, found {pattern}: {}", error.kind())))?.compile_matcher(),
-            )
-        } else {
-            Matcher::Piece(pattern.to_owned())
-        };
-        Ok(Self { matcher, dtype: dtype.parse()? })
+        Ok(Self { pattern: NamePattern::parse(pattern)?, dtype: dtype.parse()? })
     }
 
-    fn fits(&self, name: &str) -> bool {
-        match &self.matcher {
-            Matcher::Glob(glob) => glob.is_match(name),
-            Matcher::Piece(piece) => name.contains(piece.as_str()),
-        }
+    /// Whether it is about a tensor of this name.
+    pub fn fits(&self, name: &str) -> bool {
+        self.pattern.matches(name)
     }
 }
 

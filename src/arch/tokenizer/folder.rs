@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::arch::folder;
+use crate::arch::tokenizer::proto;
+use crate::base::json::without_bom;
+use crate::base::{Error, Result, file};
 
 /// A folder in which tokenizer files are looked for.
 #[derive(Debug, Clone, Copy)]
@@ -31,41 +33,33 @@ impl<'a> Folder<'a> {
         self.file(name).is_file()
     }
 
-    /// The file of this name, mapped, or `None` when there is none.
-    pub(super) fn open(&self, name: &str) -> Result<Option<Map>> {
-        if !self.has(name) {
-            return Ok(None);
-        }
-        let map = Map::open(&self.file(name))?;
-        if map.len() > limits::JSON_FILE_BYTES {
-            let most = limits::JSON_FILE_BYTES;
-            return Err(Error::limit(format!("expected a file of at most {most} bytes, found {}", map.len())).in_file(map.path()));
-        }
-        Ok(Some(map))
+    /// The bytes of a file, or `None` when there is none.
+    pub(super) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.has(name).then(|| file::read_bytes(&self.file(name))).transpose()
     }
 
     /// The text of a file, or `None` when there is none.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
-        let Some(map) = self.open(name)? else { return Ok(None) };
-        match std::str::from_utf8(map.bytes()) {
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(error) => {
-                Err(Error::malformed("expected text in UTF-8, found other bytes").at(error.valid_up_to() as u64).in_file(map.path()))
-            }
-        }
+        self.has(name).then(|| file::read_text(&self.file(name))).transpose()
+    }
+
+    /// The SentencePiece model in a file, or `None` when there is none.
+    pub(super) fn pieces(&self, name: &str) -> Result<Option<proto::Model>> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        proto::Model::read(&bytes).map(Some).map_err(|error| error.in_file(&self.file(name)))
     }
 
     /// What a JSON file holds, or `None` when there is none.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let Some(map) = self.open(name)? else { return Ok(None) };
-        serde_json::from_slice(map.bytes())
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        serde_json::from_slice(without_bom(&bytes))
             .map(Some)
-            .map_err(|error| Error::malformed(format!("expected JSON of a {name}, found: {error}")).in_file(map.path()))
+            .map_err(|error| Error::malformed(format!("expected JSON of a {name}, found: {error}")).in_file(&self.file(name)))
     }
 
     /// The object in a JSON file, or `None` when there is no such file.
     pub(super) fn object(&self, name: &str) -> Result<Option<serde_json::Map<String, Value>>> {
-        match self.json::<Value>(name)? {
+        match folder::json(&self.file(name))? {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
             Some(_) => Err(Error::malformed("expected one JSON object").in_file(&self.file(name))),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tekken::{self, Tekken};
 use super::vocabulary::{Token, TokenType};
-use super::{Build, bytes, keys, pre, proto, spm};
+use super::{Build, bytes, keys, pre, spm};
 use crate::arch::tokenizer::keys::Role;
 use crate::base::{Error, Result, file};
 use crate::model::{Array, Value};
@@ -24,8 +24,7 @@ impl Build<'_> {
             return self.tekken();
         }
         let (file, version) = self.versioned_model()?.ok_or_else(|| self.missing(&[tekken::FILE, spm::FILE, "tokenizer.model.v3"]))?;
-        let Some(map) = self.folder.open(&file)? else { return Err(self.missing(&[&file])) };
-        let model = proto::Model::read(map.bytes()).map_err(|error| error.in_file(map.path()))?;
+        let model = self.folder.pieces(&file)?.ok_or_else(|| self.missing(&[&file]))?;
         let mut tokens = model.pieces;
         for token in &mut tokens {
             if token.token_type == TokenType::UserDefined {

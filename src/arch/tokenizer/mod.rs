@@ -26,6 +26,7 @@ mod proto;
 mod size;
 mod special;
 mod spm;
+mod summary;
 mod tekken;
 mod templates;
 mod unigram;
@@ -42,6 +43,7 @@ use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
 pub use size::largest_id;
+pub use summary::{Summary, summary};
 pub use write::{ids, write};
 
 /// The file of the tokenizers library.
@@ -80,6 +82,7 @@ pub enum Kind {
 pub struct Tokenizer {
     keys: Metadata,
     tokens: u64,
+    made_up: Vec<usize>,
     notes: Vec<String>,
 }
 
@@ -97,6 +100,11 @@ impl Tokenizer {
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens == 0
+    }
+
+    /// The ids that have no token in the folder, and so one that is made up.
+    pub fn made_up(&self) -> &[usize] {
+        &self.made_up
     }
 
     /// What was left out, a line each.
@@ -132,7 +140,8 @@ pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result
     let folder = Folder::new(path);
     let tokenizer_config = folder.object("tokenizer_config.json")?;
     let json: Option<TokenizerJson> = folder.json(JSON)?;
-    Build { folder, config, tokenizer_config, json, options, out: Metadata::new(), tokens: 0, notes: Vec::new() }.read(kind)
+    Build { folder, config, tokenizer_config, json, options, out: Metadata::new(), tokens: 0, made_up: Vec::new(), notes: Vec::new() }
+        .read(kind)
 }
 
 /// A number of the config; that of a model's text part counts for more.
@@ -158,6 +167,7 @@ struct Build<'a> {
     options: &'a Options,
     out: Metadata,
     tokens: u64,
+    made_up: Vec<usize>,
     notes: Vec<String>,
 }
 
@@ -180,7 +190,8 @@ impl Build<'_> {
                 self.sentencepiece(AddedTokens::Interpreted)?;
                 self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
             }
-            Kind::Phi3 if class(&self).as_deref() == Some("GPT2Tokenizer") => self.bpe()?,
+            // Phi-4. A folder without the SentencePiece model that all of Phi-3 have is of the same sort, whatever class reads it.
+            Kind::Phi3 if class(&self).as_deref() == Some("GPT2Tokenizer") || self.is_byte_level() => self.bpe()?,
             Kind::Phi3 => self.sentencepiece(AddedTokens::Literal)?,
             Kind::Roberta if self.json.is_some() => {
                 self.bpe()?;
@@ -189,7 +200,12 @@ impl Build<'_> {
             Kind::Bert | Kind::Roberta => self.wordpiece()?,
             Kind::XlmRoberta => self.unigram()?,
         }
-        Ok(Tokenizer { keys: self.out, tokens: self.tokens, notes: self.notes })
+        Ok(Tokenizer { keys: self.out, tokens: self.tokens, made_up: self.made_up, notes: self.notes })
+    }
+
+    /// Whether the tokenizer is a `tokenizer.json` of byte-level BPE alone.
+    fn is_byte_level(&self) -> bool {
+        !self.folder.has(spm::FILE) && self.json.as_ref().is_some_and(|json| !is_sentencepiece_style(json))
     }
 
     fn tokenizer_setting(&self, key: &str) -> Option<&Json> {
@@ -240,6 +256,7 @@ impl Build<'_> {
 
     fn vocabulary(&mut self, tokens: &[Token], scored: bool) {
         self.tokens = tokens.len() as u64;
+        self.made_up = (0..tokens.len()).filter(|&id| tokens[id].is_padding(id)).collect();
         vocabulary::write(tokens, scored, &mut self.out);
     }
 

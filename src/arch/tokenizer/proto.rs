@@ -152,6 +152,16 @@ fn fields<'a>(message: &'a [u8], at: u64, mut f: impl FnMut(u64, Wire<'a>, u64) 
     Ok(())
 }
 
+/// Counts the pieces of a SentencePiece model without reading them.
+pub(super) fn count_pieces(bytes: &[u8]) -> Result<u64> {
+    let mut pieces = 0;
+    fields(bytes, 0, |number, wire, _| {
+        pieces += u64::from(number == field::PIECES && matches!(wire, Wire::Bytes(_)));
+        Ok(())
+    })?;
+    Ok(pieces)
+}
+
 fn varint(cursor: &mut Cursor<'_>) -> Result<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -334,6 +344,15 @@ mod tests {
             remove_extra_whitespaces: false,
             charsmap: vec![0, 200, 7],
         }
+    }
+
+    #[test]
+    fn pieces_are_counted() {
+        // Two pieces, a trainer_spec (field 2), a varint (field 9), and a piece that is cut short.
+        let whole = [0x0a, 1, 0, 0x0a, 0, 0x12, 2, 1, 2, 0x48, 0x80, 1];
+        assert_eq!(count_pieces(&whole).unwrap(), 2);
+        assert!(count_pieces(&[0x0a, 5, 1]).is_err());
+        assert!(count_pieces(&[0xff; 20]).is_err());
     }
 
     #[test]

@@ -22,8 +22,7 @@ pub(super) enum AddedTokens {
 
 /// Reads the model in `folder`, or `None` when there is none.
 pub(super) fn read_model(folder: Folder<'_>) -> Result<Option<proto::Model>> {
-    let Some(map) = folder.open(FILE)? else { return Ok(None) };
-    proto::Model::read(map.bytes()).map(Some).map_err(|error| error.in_file(map.path()))
+    folder.pieces(FILE)
 }
 
 /// The pieces of a model with the folder's added tokens, padded or cut to the vocabulary size of `config`.

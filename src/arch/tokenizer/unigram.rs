@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
 use super::vocabulary::{Token, TokenType};
-use super::{Build, JSON, keys, pre, proto, setting, vocabulary_size};
+use super::{Build, JSON, keys, pre, setting, vocabulary_size};
 use crate::base::{Error, Result};
 use crate::model::{Array, Value};
 
@@ -14,11 +14,8 @@ const FILE: &str = "sentencepiece.bpe.model";
 
 impl Build<'_> {
     pub(super) fn unigram(&mut self) -> Result<()> {
-        let (tokens, add_prefix, remove_whitespaces, charsmap) = match self.folder.open(FILE)? {
-            Some(map) => {
-                let model = proto::Model::read(map.bytes()).map_err(|error| error.in_file(map.path()))?;
-                (self.realigned(model.pieces)?, model.add_dummy_prefix, model.remove_extra_whitespaces, model.charsmap)
-            }
+        let (tokens, add_prefix, remove_whitespaces, charsmap) = match self.folder.pieces(FILE)? {
+            Some(model) => (self.realigned(model.pieces)?, model.add_dummy_prefix, model.remove_extra_whitespaces, model.charsmap),
             None => {
                 let charsmap = self.charsmap()?;
                 let vocab = self.vocab(&[JSON])?;

@@ -1,13 +1,14 @@
 //! Rules over a whole GGUF file: where the data of its tensors lies, and what well-known keys hold.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, num, text};
+use crate::base::{Error, Result, num, text, units};
 use crate::format::codes;
-use crate::format::gguf::spec::{self, KeyType};
-use crate::format::set::enough;
+use crate::format::gguf::keys;
+use crate::format::set::{enough, is_cut, truncated};
 use crate::model::{Array, Metadata, TensorInfo, Value, ValueType};
 
 /// An entry of the tensor table.
@@ -25,7 +26,7 @@ pub(crate) fn place(entries: Vec<Entry>, table_end: u64, alignment: u64, map: &M
     let in_order = entries.is_sorted_by_key(|entry| entry.tensor.offset_bytes);
     if !in_order {
         let error = Error::malformed("expected the tensors to be listed in the order of their data, found another order");
-        findings.remark(Severity::Warning, codes::GGUF_ORDER, error.at(table_end).in_file(path));
+        findings.remark(Severity::Error, codes::GGUF_ORDER, error.at(table_end).in_file(path));
     }
     let data_start = match num::align(table_end, alignment, "the start of the data") {
         Ok(start) => start,
@@ -33,7 +34,7 @@ pub(crate) fn place(entries: Vec<Entry>, table_end: u64, alignment: u64, map: &M
     };
     let mut tensors = Vec::with_capacity(entries.len());
     for Entry { mut tensor, at } in entries {
-        match absolute(&tensor, data_start, alignment, map.len()) {
+        match absolute(&tensor, data_start, alignment) {
             Ok(offset) => {
                 tensor.offset_bytes = offset;
                 tensors.push(tensor);
@@ -44,13 +45,21 @@ pub(crate) fn place(entries: Vec<Entry>, table_end: u64, alignment: u64, map: &M
             }
         }
     }
+    if !tensors.is_empty() && data_start > map.len() && tensors.iter().all(|tensor| tensor.len_bytes == Some(0)) {
+        let message = format!("expected the data to start at byte {data_start}, found the end of the file at byte {}", map.len());
+        findings.missing(codes::GGUF_TRUNCATED, Error::truncated(message).at(table_end).in_file(path), Vec::new())?;
+    }
+    let whole = truncated(&tensors, map.len(), alignment, path, codes::GGUF_TRUNCATED, findings)?;
     tensors.sort_by_key(|tensor| (tensor.offset_bytes, tensor.len_bytes));
-    check_neighbours(&tensors, data_start, alignment, map, findings)?;
+    check_neighbours(&tensors, data_start, alignment, whole, map, findings)?;
+    if findings.collects() {
+        tensors.retain(|tensor| !is_cut(tensor, map.len(), alignment));
+    }
     Ok(tensors)
 }
 
-/// Where the tensor starts in the file, once it is known to lie inside.
-fn absolute(tensor: &TensorInfo, data_start: u64, alignment: u64, file_len: u64) -> Result<u64, (&'static str, Error)> {
+/// Where the tensor starts in the file, if it is at a multiple of the alignment and its end can be said.
+fn absolute(tensor: &TensorInfo, data_start: u64, alignment: u64) -> Result<u64, (&'static str, Error)> {
     let offset = tensor.offset_bytes;
     if !offset.is_multiple_of(alignment) {
         return Err((
@@ -59,46 +68,44 @@ fn absolute(tensor: &TensorInfo, data_start: u64, alignment: u64, file_len: u64)
         ));
     }
     let len = tensor.len_bytes.unwrap_or(0);
-    let start = data_start.checked_add(offset);
-    match start.zip(start.and_then(|start| start.checked_add(len))) {
-        // An empty tensor needs no byte, and so no padding before it.
-        Some((start, end)) if end <= file_len || len == 0 && tensor.len_bytes.is_some() && start <= file_len.saturating_add(alignment) => {
-            Ok(start)
-        }
-        _ => {
-            let place = start.map_or_else(|| format!("{offset} bytes after byte {data_start}"), |start| format!("byte {start}"));
-            let message = format!("expected {len} bytes of data from {place} on, found the end of the file at byte {file_len}");
-            Err((codes::GGUF_TRUNCATED, Error::malformed(message).hint("the file is cut short: was the download complete?")))
-        }
-    }
+    data_start.checked_add(offset).filter(|start| start.checked_add(len).is_some()).ok_or_else(|| {
+        let message = format!("expected {len} bytes of data that end before byte 2^64, found them {offset} bytes after byte {data_start}");
+        (codes::GGUF_TRUNCATED, Error::malformed(message))
+    })
 }
 
-fn check_neighbours(tensors: &[TensorInfo], data_start: u64, alignment: u64, map: &Map, findings: &mut Findings) -> Result<()> {
+fn check_neighbours(
+    tensors: &[TensorInfo],
+    data_start: u64,
+    alignment: u64,
+    whole: bool,
+    map: &Map,
+    findings: &mut Findings,
+) -> Result<()> {
     let path = map.path();
-    // The end of the data so far, and its tensor; none after a tensor of unknown size.
-    let mut last = Some(data_start);
-    let mut last_name = "";
+    // The end of the data so far, and the tensor that reaches it; none after a tensor of unknown size.
+    let mut last = Some((data_start, ""));
     for tensor in tensors {
         let start = tensor.offset_bytes;
-        if let Some(end) = last {
+        if let Some((end, name)) = last {
             if start < end && tensor.len_bytes != Some(0) {
-                let message =
-                    format!("expected it after the end of \"{}\" at byte {end}, found it at byte {start}", text::shorten(last_name));
+                let message = format!("expected it after the end of \"{}\" at byte {end}, found it at byte {start}", text::shorten(name));
                 findings.error(codes::GGUF_OVERLAP, Error::malformed(message).in_tensor(&tensor.name).at(start).in_file(path))?;
                 enough(findings, path)?;
-            } else if start > num::align(end, alignment, "the end of a tensor")? {
+            } else if whole && start > num::align(end, alignment, "the end of a tensor")? {
                 let message = format!("expected it at byte {end} or after its padding, found a hole of {} bytes before it", start - end);
                 let error = Error::malformed(message).in_tensor(&tensor.name).at(end).in_file(path);
-                findings.remark(Severity::Warning, codes::GGUF_HOLE, error);
+                findings.remark(Severity::Error, codes::GGUF_HOLE, error);
                 enough(findings, path)?;
             }
         }
         if tensor.len_bytes != Some(0) {
-            last = tensor.len_bytes.map(|len| last.unwrap_or(start).max(start + len));
-            last_name = &tensor.name;
+            let end = tensor.len_bytes.map(|len| (start + len, tensor.name.as_str()));
+            last = end.map(|end| last.filter(|last| last.0 > end.0).unwrap_or(end));
         }
     }
-    let Some(end) = last.filter(|_| !tensors.is_empty()) else { return Ok(()) };
+    // Of a file that is cut short nothing more is to be said.
+    let Some((end, _)) = last.filter(|_| whole && !tensors.is_empty()) else { return Ok(()) };
     let padded = num::align(end, alignment, "the end of the data")?;
     if map.len() > padded {
         let message = format!("expected the file to end at byte {padded}, found {} bytes more", map.len() - padded);
@@ -111,19 +118,22 @@ fn check_neighbours(tensors: &[TensorInfo], data_start: u64, alignment: u64, map
 }
 
 /// What `verify` says of the metadata; opening does not ask.
-pub(crate) fn keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
+pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings) {
     if !findings.collects() {
         return;
     }
-    for &(key, wanted) in spec::KEY_TYPES {
-        let Some(value) = metadata.get(key) else { continue };
-        if !fits(value, wanted) {
+    let architecture = metadata.get_str("general.architecture").unwrap_or_default();
+    let layers = metadata.get_u64(&format!("{architecture}.block_count"));
+    for (key, value) in metadata.iter() {
+        let Some((wanted, refused)) = keys::type_of(key, architecture) else { continue };
+        if !wanted.fits(value, layers) {
             let found = match value {
-                Value::Array(array) => format!("an array of {}", array.elem()),
+                Value::Array(array) => format!("an array of {} {}", units::grouped(array.len()), array.elem()),
                 value => value.value_type().to_string(),
             };
-            let error = Error::malformed(format!("expected {key} to be {}, found {found}", describe(wanted)));
-            findings.remark(Severity::Warning, codes::GGUF_KEY_TYPE, error.in_file(path));
+            let error = Error::malformed(format!("expected {} to be {}, found {found}", text::shorten(key), wanted.describe(layers)));
+            let severity = if refused { Severity::Error } else { Severity::Warning };
+            findings.remark(severity, codes::GGUF_KEY_TYPE, error.in_file(path));
         }
     }
     if let Some("") = metadata.get_str("general.architecture") {
@@ -136,9 +146,15 @@ pub(crate) fn keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
         for (name, len) in ["scores", "token_type"].into_iter().zip(others).filter_map(|(name, len)| len.map(|len| (name, len))) {
             if len != tokens {
                 let error = Error::malformed(format!("expected {tokens} {name} for {tokens} tokens, found {len}"));
-                findings.remark(Severity::Warning, codes::GGUF_TOKENS, error.in_file(path));
+                // llama.cpp refuses a list that is too short.
+                let severity = if len < tokens { Severity::Error } else { Severity::Warning };
+                findings.remark(severity, codes::GGUF_TOKENS, error.in_file(path));
             }
         }
+    }
+    if let Some((token, first, second)) = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).and_then(twice) {
+        let message = format!("expected each token once, found {} as token {first} and {second}", text::shorten(&token));
+        findings.remark(Severity::Error, codes::GGUF_TOKEN_TWICE, Error::malformed(message).in_file(path));
     }
     if let Some(tokens) = lens[0] {
         for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id")) {
@@ -154,12 +170,27 @@ pub(crate) fn keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
             findings.remark(Severity::Note, codes::GGUF_KEY_NAME, error.in_file(path));
         }
         if let Value::Array(array) = value
+            && array.elem() == ValueType::Array
+        {
+            let error = Error::malformed(format!("expected {} to be an array of values, found one of arrays", text::shorten(key)));
+            findings.remark(Severity::Error, codes::GGUF_NESTED, error.in_file(path));
+        }
+        if let Value::Array(array) = value
             && let Some(error) = first_bad_value(array)
         {
             let error = Error::malformed(format!("{}: {}", text::shorten(key), error.message()));
             // Once collected, it does not end the walk. A string that is not text loses bytes wherever it is shown or converted.
             let _ = findings.error(codes::GGUF_UTF8, error.in_file(path));
         }
+    }
+}
+
+/// What `verify` says of keys that a model lacks.
+pub(crate) fn needed_keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
+    for (key, severity) in keys::missing(metadata) {
+        let error =
+            Error::malformed(format!("expected {}, without which llama.cpp refuses a model, found no such key", text::shorten(&key)));
+        findings.remark(severity, codes::GGUF_KEY_MISSING, error.in_file(path));
     }
 }
 
@@ -171,27 +202,28 @@ pub(crate) fn truth(byte: u8, key: &str, at: u64, path: &Path, findings: &mut Fi
     }
 }
 
+/// The first token that comes twice, and its two numbers; llama.cpp ends at it. (An empty one gets a name of its own there.)
+fn twice(tokens: &Array) -> Option<(String, u64, u64)> {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    let mut found = None;
+    // A token that is no text was told, and ends the list here.
+    let _ = tokens.for_each_str(|i, token| {
+        if found.is_none()
+            && !token.is_empty()
+            && let Some(first) = seen.insert(token.to_owned(), i)
+        {
+            found = Some((token.to_owned(), first, i));
+        }
+        Ok(())
+    });
+    found
+}
+
 /// What is wrong with the first bad element; numbers are never wrong.
 fn first_bad_value(array: &Array) -> Option<Error> {
     match array.elem() {
         ValueType::String => array.for_each_str(|_, _| Ok(())).err(),
         ValueType::Array => array.iter().find_map(Result::err),
         _ => None,
-    }
-}
-
-fn fits(value: &Value, wanted: KeyType) -> bool {
-    match wanted {
-        KeyType::One(value_type) => value.value_type() == value_type,
-        KeyType::Whole => value.as_u64().is_some(),
-        KeyType::ArrayOf(elem) => value.as_array().is_some_and(|array| array.elem() == elem),
-    }
-}
-
-fn describe(wanted: KeyType) -> String {
-    match wanted {
-        KeyType::One(value_type) => value_type.to_string(),
-        KeyType::Whole => "a whole number".to_owned(),
-        KeyType::ArrayOf(elem) => format!("an array of {elem}"),
     }
 }

@@ -11,7 +11,7 @@ use crate::base::{Error, Result, num};
 use crate::format::Start;
 use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
-use crate::model::metadata::{read_len, read_str};
+use crate::model::metadata::{read_len, read_string};
 use crate::model::{Metadata, Value, ValueType};
 
 /// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
@@ -19,8 +19,8 @@ use crate::model::{Metadata, Value, ValueType};
 /// # Errors
 /// The file is big-endian or of version 1; the alignment is none, too large, or one that the tensors do not have; a key of a split would change;
 /// a rule over keys is broken that was not broken before.
-pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Result<Start> {
-    check_change(old, metadata)?;
+pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
+    check_change(old, metadata, force)?;
     let mut cursor = Cursor::new(map.bytes(), Endian::Little);
     let version = read_version(&mut cursor).map_err(|(_, error)| error)?;
     if version < 2 || cursor.endian() == Endian::Big {
@@ -31,9 +31,9 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Resul
     let keys = read_len(&mut cursor, true, "the key count")?;
     let mut old_alignment = spec::DEFAULT_ALIGNMENT;
     for _ in 0..keys {
-        let key = read_str(&mut cursor, true, "a metadata key")?;
+        let key = read_string(&mut cursor, true, "a metadata key")?;
         let value = step(&mut cursor, map)?;
-        if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key, value.and_then(|value| value.as_u64())) {
+        if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key.as_str(), value.and_then(|value| value.as_u64())) {
             old_alignment = alignment;
         }
     }
@@ -54,18 +54,22 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata) -> Resul
 }
 
 /// What `verify` says of the new keys and did not say of the old ones is refused; so is a file's place in a split, which its name gives.
-fn check_change(old: &Metadata, new: &Metadata) -> Result<()> {
+fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
     if let Some(key) = [spec::SPLIT_NO, spec::SPLIT_COUNT, spec::SPLIT_TENSORS].into_iter().find(|key| old.get(key) != new.get(key)) {
         return Err(Error::argument(format!("expected {key} to stay as it is, found a change: it says how the model is split")));
     }
     let remarks = |metadata: &Metadata| {
         let mut findings = Findings::collect();
-        check::keys(metadata, Path::new(""), &mut findings);
+        check::metadata(metadata, Path::new(""), &mut findings);
+        check::needed_keys(metadata, Path::new(""), &mut findings);
         findings.into_list()
     };
+    if force {
+        return Ok(());
+    }
     let before = remarks(old);
     match remarks(new).into_iter().find(|remark| remark.severity > Severity::Note && !before.contains(remark)) {
-        Some(remark) => Err(Error::argument(remark.message)),
+        Some(remark) => Err(Error::argument(remark.message).hint("--force makes this change all the same")),
         None => Ok(()),
     }
 }
@@ -85,7 +89,7 @@ fn step(cursor: &mut Cursor<'_>, map: &Arc<Map>) -> Result<Option<Value>> {
 fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<usize>> {
     let start = cursor.position() as usize;
     for _ in 0..tensors {
-        let name = read_str(cursor, true, "a tensor's name")?;
+        let name = read_string(cursor, true, "a tensor's name")?;
         let dims = cursor.u32("a count of dimensions")?;
         cursor.take(u64::from(dims) * 8 + 4, "a tensor's dimensions and type")?;
         let offset = cursor.u64("a tensor's offset")?;
@@ -93,7 +97,7 @@ fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<
             return Err(Error::argument(format!(
                 "expected an alignment that the tensor's offset {offset} is a multiple of, found {alignment}"
             ))
-            .in_tensor(name));
+            .in_tensor(&name));
         }
     }
     Ok(start..cursor.position() as usize)

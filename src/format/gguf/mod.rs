@@ -10,6 +10,7 @@ use crate::format::{Format, Reader, codes};
 
 mod check;
 mod edit;
+pub(crate) mod keys;
 mod read;
 pub mod spec;
 mod split;

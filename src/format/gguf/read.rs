@@ -1,24 +1,27 @@
 //! One GGUF file: header, metadata and tensor table, each count checked against what is left of the file.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
+use crate::base::names::Seen;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
 use crate::format::set::{Part, enough};
-use crate::model::metadata::{read_len, read_str};
-use crate::model::{DType, ElemType, Metadata, TensorInfo, Value, ValueType};
+use crate::model::metadata::{read_len, read_string};
+use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value, ValueType};
 
 /// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
 const LEAST_KEY: u64 = 1 + 4 + 1;
 /// The least bytes that a tensor's entry takes, after the name's length: the count of dimensions, the type, the offset.
 const LEAST_TENSOR: u64 = 4 + 4 + 8;
+
+/// The tensor that every language model has: a file with it is a model, and not an adapter or a vocabulary.
+const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
 pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
@@ -50,7 +53,7 @@ impl<'a> Parser<'a> {
     fn run(mut self) -> Result<Part> {
         self.check_counts()?;
         let metadata = self.metadata()?;
-        check::keys(&metadata, self.path(), self.findings);
+        check::metadata(&metadata, self.path(), self.findings);
         let alignment = match spec::alignment(&metadata) {
             Ok(alignment) => {
                 if alignment < 8 {
@@ -63,6 +66,9 @@ impl<'a> Parser<'a> {
             Err(error) => return Err(self.fatal(codes::GGUF_ALIGNMENT, error)),
         };
         let entries = self.table()?;
+        if self.findings.collects() && entries.iter().any(|entry| entry.tensor.name == TOKEN_EMBEDDINGS) {
+            check::needed_keys(&metadata, self.path(), self.findings);
+        }
         let tensors = check::place(entries, self.cursor.position(), alignment, self.map, self.findings)?;
         Ok(Part { map: self.map.clone(), tensors, metadata, endian: self.cursor.endian() })
     }
@@ -101,7 +107,7 @@ impl<'a> Parser<'a> {
             self.keys, self.tensors
         );
         let at = self.cursor.position() - 2 * self.length_bytes();
-        Err(self.fatal(codes::GGUF_COUNT, Error::malformed(message).at(at)))
+        Err(self.fatal(codes::GGUF_COUNT, Error::truncated(message).at(at)))
     }
 
     fn metadata(&mut self) -> Result<Metadata> {
@@ -110,11 +116,8 @@ impl<'a> Parser<'a> {
             let at = self.cursor.position();
             let key = self.key()?;
             let value = self.value().map_err(|error| {
-                let message = format!("{}: {}", text::shorten(&key), error.message());
-                let place = error.offset();
                 let code = if error.message().contains("UTF-8") { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
-                let error = Error::new(error.kind(), message).at(place.unwrap_or(at));
-                self.findings.fatal(code, error.in_file(self.map.path()))
+                self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.map.path()))
             })?;
             if let Value::Bool(_) = value {
                 let last = self.cursor.position() - 1;
@@ -133,7 +136,7 @@ impl<'a> Parser<'a> {
 
     fn key(&mut self) -> Result<String> {
         let at = self.cursor.position();
-        let key = read_str(&mut self.cursor, self.wide, "a metadata key").map_err(|error| self.fatal(codes::GGUF_KEY, error))?;
+        let key = read_string(&mut self.cursor, self.wide, "a metadata key").map_err(|error| self.fatal(codes::GGUF_KEY, error))?;
         if key.is_empty() {
             self.error(codes::GGUF_KEY, Error::malformed("expected a key of at least one byte, found an empty one").at(at))?;
         }
@@ -141,7 +144,7 @@ impl<'a> Parser<'a> {
             let message = format!("expected a key of at most {} bytes, found {}", limits::GGUF_KEY_BYTES, key.len());
             self.error(codes::GGUF_KEY, Error::malformed(message).at(at))?;
         }
-        Ok(key.to_owned())
+        Ok(key)
     }
 
     fn value(&mut self) -> Result<Value> {
@@ -157,54 +160,54 @@ impl<'a> Parser<'a> {
 
     /// The entries of the tensors, their offsets still counted from the start of the data.
     fn table(&mut self) -> Result<Vec<check::Entry>> {
-        let mut entries = Vec::new();
-        let mut names: HashSet<&'a str> = HashSet::new();
+        let mut entries: Vec<check::Entry> = Vec::new();
+        let mut seen = Seen::default();
         for _ in 0..self.tensors {
             let at = self.cursor.position();
             let name =
-                read_str(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;
-            let entry = self.entry(name, at)?;
-            if !names.insert(name) {
-                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(name).at(at);
-                self.error(codes::GGUF_DUPLICATE, error)?;
-            } else if let Some(entry) = entry {
-                entries.push(entry);
-            }
+                read_string(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;
             if !(1..=GGML_NAME_BYTES).contains(&name.len()) {
                 let error = Error::malformed(format!("expected a name of 1 to {GGML_NAME_BYTES} bytes, found {}", name.len()));
                 let path = self.path();
-                self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(name).at(at).in_file(path));
+                self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
                 enough(self.findings, path)?;
             }
+            let twice = seen.came_before(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
+            if twice {
+                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).at(at);
+                self.error(codes::GGUF_DUPLICATE, error)?;
+            }
+            entries.extend(self.entry(name, at)?.filter(|_| !twice));
         }
         Ok(entries)
     }
 
     /// The rest of an entry after its name; none when its size makes no sense.
-    fn entry(&mut self, name: &str, at: u64) -> Result<Option<check::Entry>> {
-        let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(name)))?;
-        let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: raw.tag }, ElemType::Known);
+    fn entry(&mut self, name: String, at: u64) -> Result<Option<check::Entry>> {
+        let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(&name)))?;
+        let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: Tag::Number(raw.tag) }, ElemType::Known);
         let size = match elem {
             ElemType::Known(dtype) => dtype.bytes_for_shape(&raw.shape).map(Some),
-            ElemType::Unknown { tag } if tag > i32::MAX as u32 => {
-                Err(Error::malformed(format!("expected a type number below 2^31, found {tag}")))
+            ElemType::Unknown { .. } if raw.tag > i32::MAX as u32 => {
+                Err(Error::malformed(format!("expected a type number below 2^31, found {}", raw.tag)))
             }
             ElemType::Unknown { .. } => num::elements(&raw.shape).map(|_| None),
         };
-        if let ElemType::Unknown { tag } = elem {
-            let error =
-                Error::malformed(format!("expected a known type, found type {tag}: its values cannot be read")).in_tensor(name).at(at);
+        if elem.known().is_none() {
+            let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read")).in_tensor(&name).at(at);
             let path = self.path();
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
             enough(self.findings, path)?;
         }
-        match size {
+        let signed = raw.shape.iter().all(|dim| i64::try_from(*dim).is_ok());
+        let too_large = || Error::malformed(format!("expected dimensions below 2^63, found {}", num::show_shape(&raw.shape)));
+        match size.and_then(|size| if signed { Ok(size) } else { Err(too_large()) }) {
             Ok(len_bytes) => {
-                let tensor = TensorInfo { name: name.to_owned(), elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
+                let tensor = TensorInfo { name, elem, shape: raw.shape, shard: 0, offset_bytes: raw.offset, len_bytes };
                 Ok(Some(check::Entry { tensor, at }))
             }
             Err(error) => {
-                self.error(codes::GGUF_SIZE, error.in_tensor(name).at(at))?;
+                self.error(codes::GGUF_SIZE, error.in_tensor(&name).at(at))?;
                 Ok(None)
             }
         }

@@ -1,7 +1,7 @@
 //! What readers and writers of GGUF share. Source: docs/gguf.md in the ggml repository, and gguf.cpp in llama.cpp.
 
 use crate::base::limits;
-use crate::model::{Metadata, ValueType};
+use crate::model::Metadata;
 
 /// The first four bytes of every file.
 pub const MAGIC: &[u8; 4] = b"GGUF";
@@ -59,30 +59,3 @@ pub(crate) fn alignment_to_write(metadata: &Metadata) -> crate::Result<u64> {
 
 /// The most bytes of a tensor's name that ggml takes: `GGML_MAX_NAME` in ggml.h, less the NUL.
 pub const GGML_NAME_BYTES: usize = 63;
-
-/// What type well-known keys have, by the specification. Any integer does where a whole number is asked for.
-pub const KEY_TYPES: &[(&str, KeyType)] = &[
-    ("general.architecture", KeyType::One(ValueType::String)),
-    ("general.name", KeyType::One(ValueType::String)),
-    ("general.file_type", KeyType::Whole),
-    ("general.quantization_version", KeyType::Whole),
-    ("general.tags", KeyType::ArrayOf(ValueType::String)),
-    ("general.languages", KeyType::ArrayOf(ValueType::String)),
-    ("tokenizer.ggml.model", KeyType::One(ValueType::String)),
-    ("tokenizer.ggml.tokens", KeyType::ArrayOf(ValueType::String)),
-    ("tokenizer.ggml.merges", KeyType::ArrayOf(ValueType::String)),
-    ("tokenizer.ggml.scores", KeyType::ArrayOf(ValueType::F32)),
-    ("tokenizer.ggml.token_type", KeyType::ArrayOf(ValueType::I32)),
-    ("tokenizer.chat_template", KeyType::One(ValueType::String)),
-];
-
-/// What type a key's value may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyType {
-    /// This type.
-    One(ValueType),
-    /// Any integer type.
-    Whole,
-    /// An array of this type.
-    ArrayOf(ValueType),
-}

@@ -9,8 +9,8 @@ use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 use crate::format::gguf::read::read;
 use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, is_split_key};
-use crate::format::set::{Conflict, Part, PartName, enough};
-use crate::format::{codes, folder};
+use crate::format::set::{Conflict, Part, PartName, enough, lacks_files};
+use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
 
 /// Parts must agree on the model; on their own layout they need not.
@@ -27,7 +27,7 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
         Ok(_) => {
             if let Some(name) = name.filter(|name| name.count > 1) {
                 let message = format!("expected the keys of part {} of {}, as the file's name says, found none", name.no, name.count);
-                findings.remark(Severity::Warning, codes::SET_INCOMPLETE, Error::malformed(message).in_file(path));
+                findings.remark(Severity::Warning, codes::SPLIT_NAME, Error::malformed(message).in_file(path));
             }
             return Ok(vec![named]);
         }
@@ -39,11 +39,18 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
         let hint = "the other parts are found by their names: give the parts their names back";
         return Err(findings.fatal(codes::SPLIT_KEYS, Error::malformed(message).hint(hint).in_file(path)));
     };
+    let folder = file::parent(path);
+    let is_here = |no: &u64| *no == name.no || folder.join(name.file_of(*no)).is_file();
+    let (here, missing): (Vec<u64>, Vec<u64>) = (1..=keys.count).partition(is_here);
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|no| name.file_of(*no)).collect();
+        findings.missing(codes::SPLIT_PART, lacks_files(here.len() + names.len(), &names).in_file(path), Vec::new())?;
+    }
     let mut named = Some(named);
     let mut parts = Vec::new();
-    for no in 1..=keys.count {
+    for no in here {
         let part = if no == name.no { named.take().map(Ok) } else { None };
-        let part = part.unwrap_or_else(|| read_part(&file::parent(path).join(name.file_of(no)), findings));
+        let part = part.unwrap_or_else(|| read_part(&folder.join(name.file_of(no)), findings));
         match part.and_then(|part| check_part(&part, no, &keys, findings).map(|()| part)) {
             Ok(part) => parts.push(part),
             // Already among the findings; the other parts can still be looked at.
@@ -60,10 +67,7 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
 }
 
 fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
-    let map = Map::open(path).map_err(|error| {
-        let error = error.hint("a part of the split model is not there: was the download complete?");
-        findings.fatal(codes::SPLIT_PART, error)
-    })?;
+    let map = open_file(path).map_err(|error| findings.fatal(codes::SPLIT_PART, error))?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     read(&Arc::new(map), findings)
 }

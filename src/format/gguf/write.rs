@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::base::{Error, Result, limits, num};
 use crate::format::gguf::spec::{self, MAGIC, VERSION};
 use crate::format::{Layout, OutTensor};
-use crate::model::{Array, Metadata, Value};
+use crate::model::{Array, ElemType, Metadata, Tag, Value};
 
 /// Lays out header, keys, tensor table and data; each tensor is padded to the alignment that the metadata asks for, 32 without.
 ///
@@ -55,11 +55,11 @@ fn put_entry(out: &mut Vec<u8>, tensor: &OutTensor, start: u64) -> Result<()> {
         return Err(Error::argument(format!("expected at most {} dimensions in GGUF, found {}", limits::GGUF_DIMS, tensor.shape.len())));
     }
     let tag = match tensor.elem {
-        crate::model::ElemType::Unknown { tag } => tag,
-        crate::model::ElemType::Known(dtype) => {
-            dtype.info().ggml_id.ok_or_else(|| Error::argument(format!("expected a type of GGUF, found {dtype}")))?
-        }
+        ElemType::Unknown { tag: Tag::Number(number) } => Some(number),
+        ElemType::Unknown { tag: Tag::Name(_) } => None,
+        ElemType::Known(dtype) => dtype.info().ggml_id,
     };
+    let tag = tag.ok_or_else(|| Error::argument(format!("expected a type of GGUF, found {}", tensor.elem)))?;
     tensor.check_size()?;
     put_str(out, &tensor.name);
     out.extend((tensor.shape.len() as u32).to_le_bytes());

@@ -64,9 +64,7 @@ fn count(cursor: &mut Cursor<'_>, what: &str) -> Result<u64> {
 
 fn name(cursor: &mut Cursor<'_>, what: &str) -> Result<String> {
     let len = count(cursor, what)?;
-    let at = cursor.position();
-    let bytes = cursor.take(len, what)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at))?;
+    let text = cursor.text(len, what)?;
     Ok(text.trim_end_matches('\0').to_owned())
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map as Object, Value as Json};
 
+use crate::base::bytes::copy;
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num};
 use crate::format::Start;
@@ -14,12 +15,12 @@ use crate::model::{Metadata, Value};
 ///
 /// # Errors
 /// A value is no string; the header would be larger than readers take.
-pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata) -> Result<Start> {
+pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
     let malformed = || Error::malformed("expected a header that was read before, found another");
     let length = map.bytes().first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(malformed)?;
     let old_bytes = num::add(LENGTH_BYTES, length, "the end of the header")?;
     let json = map.bytes().get(LENGTH_BYTES as usize..num::to_usize(old_bytes, "a header")?).ok_or_else(malformed)?;
-    let mut header: Object<String, Json> = serde_json::from_slice(json).map_err(|_| malformed())?;
+    let mut header: Object<String, Json> = serde_json::from_slice(&copy(json)?).map_err(|_| malformed())?;
     let had_some = header.contains_key(METADATA);
     if metadata.is_empty() {
         header.shift_remove(METADATA);

@@ -12,13 +12,12 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::base::file;
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
-use crate::format::safetensors::spec::{INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, enough, read_beside};
-use crate::format::{codes, folder};
+use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
+use crate::format::set::{Part, enough, lacks_files, read_beside};
+use crate::format::{codes, folder, open_file};
 
 /// What an index says.
 #[derive(Debug, Default)]
@@ -42,6 +41,12 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     files.dedup();
     if files.len() > limits::SHARDS {
         return Err(Error::limit(format!("expected at most {} shards, found {}", limits::SHARDS, files.len())).in_file(path));
+    }
+    let (files, missing): (Vec<&str>, Vec<&str>) = files.into_iter().partition(|file| !is_missing(folder, file));
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|file| (*file).to_owned()).collect();
+        let error = lacks_files(files.len() + missing.len(), &names).in_file(path);
+        findings.missing(codes::SET_INCOMPLETE, error, Vec::new())?;
     }
     let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
     let read = read_beside(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
@@ -89,12 +94,33 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// The names of the files that an index lists, as far as they lie right beside it; none where it is no index.
+pub(crate) fn files_of(index: &Path) -> Vec<String> {
+    let Ok(text) = file::read_text(index) else { return Vec::new() };
+    let Ok(index) = parse(&text) else { return Vec::new() };
+    let beside = |name: &str| Path::new(name).file_name().is_some_and(|own| own == name) && name.ends_with(ENDING);
+    let mut names: Vec<String> = index.weight_map.iter().map(|(_, name)| name.to_string()).filter(|name| beside(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether nothing is where an index puts a file. What is no plain path is looked at later.
+fn is_missing(folder: &Path, file: &str) -> bool {
+    is_plain(file) && matches!(folder.join(file).try_exists(), Ok(false))
+}
+
+/// Whether a file is named by a relative path that does not lead up.
+fn is_plain(file: &str) -> bool {
+    !file.is_empty()
+        && !file.contains(['\0', '\\'])
+        && !file.contains("://")
+        && Path::new(file).components().all(|component| matches!(component, Component::Normal(_)))
+}
+
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
-    let map = Map::open(&path).map_err(|error| {
-        let error = error.hint("a shard that the index names is not there: was the download complete?");
-        findings.fatal(codes::FILE_UNREADABLE, error)
-    })?;
+    let map = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
     folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     read(&std::sync::Arc::new(map), findings)
 }
@@ -103,15 +129,10 @@ fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &m
 ///
 /// In a Hugging Face cache the files of `snapshots/` are links into `blobs/` beside it; those are followed.
 fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
-    let relative = Path::new(file);
-    let plain = !file.is_empty()
-        && !file.contains(['\0', '\\'])
-        && !file.contains("://")
-        && relative.components().all(|component| matches!(component, Component::Normal(_)));
-    if !plain {
+    if !is_plain(file) {
         return Err(Error::malformed(format!("expected a file inside the index's folder, found {}", crate::base::text::shorten(file))));
     }
-    let path = folder.join(relative);
+    let path = folder.join(file);
     let Ok(real) = path.canonicalize() else {
         return Ok(path); // not there: opening it says so
     };

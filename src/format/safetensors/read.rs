@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use byteorder::{ByteOrder, LittleEndian};
 use safetensors::Dtype;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IntoDeserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer as _};
 
-use crate::base::bytes::Endian;
+use crate::base::bytes::{Endian, copy};
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
-use crate::format::set::{Part, enough};
-use crate::model::{DType, ElemType, Metadata, TensorInfo, Value};
+use crate::format::set::{Part, enough, is_cut, truncated};
+use crate::model::dtype::TypeName;
+use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
 pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
@@ -29,7 +30,7 @@ pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
 
 fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {
     let path = map.path();
-    let json = header_text(map.bytes(), path, findings)?;
+    let json = &*header_text(map.bytes(), path, findings)?;
     let data_start = LENGTH_BYTES + json.len() as u64;
     let Header { metadata, metadata_twice, mut entries } =
         parse(json).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
@@ -47,14 +48,14 @@ fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<Tens
     Ok((metadata, tensors))
 }
 
-/// Rules 1 and 2: the length of the header, and its text.
-fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Result<&'a str> {
+/// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change under its mapping.
+fn header_text(bytes: &[u8], path: &Path, findings: &mut Findings) -> Result<String> {
     let found = bytes.len() as u64;
     let mut fail = |code, error: Error| findings.fatal(code, error.in_file(path));
     let Some((length, rest)) = bytes.split_at_checked(LENGTH_BYTES as usize) else {
         return Err(fail(
             codes::ST_HEADER_LENGTH,
-            Error::malformed(format!("expected 8 bytes of header length, found {found} in all")).at(0),
+            Error::truncated(format!("expected 8 bytes of header length, found {found} in all")).at(0),
         ));
     };
     let length = LittleEndian::read_u64(length);
@@ -64,9 +65,9 @@ fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Res
     }
     let Some(header) = rest.get(..length as usize) else {
         let message = format!("expected a header of {length} bytes, found {} after its length", rest.len());
-        let hint = "the file is cut short: was the download complete?";
-        return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(LENGTH_BYTES).hint(hint)));
+        return Err(fail(codes::ST_HEADER_LENGTH, Error::truncated(message).at(LENGTH_BYTES)));
     };
+    let header = copy(header).map_err(|error| error.in_file(path))?;
     match header.first() {
         Some(b'{') => {}
         first => {
@@ -77,8 +78,8 @@ fn header_text<'a>(bytes: &'a [u8], path: &Path, findings: &mut Findings) -> Res
             ));
         }
     }
-    std::str::from_utf8(header).map_err(|error| {
-        let at = LENGTH_BYTES + error.valid_up_to() as u64;
+    String::from_utf8(header).map_err(|error| {
+        let at = LENGTH_BYTES + error.utf8_error().valid_up_to() as u64;
         fail(codes::ST_UTF8, Error::malformed("expected a header in UTF-8, found other bytes").at(at))
     })
 }
@@ -135,8 +136,8 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                     return Err(serde::de::Error::custom("__metadata__ comes twice"));
                 }
                 seen_metadata = true;
-                match map.next_value::<Pairs<'_>>() {
-                    Ok(pairs) => (header.metadata, header.metadata_twice) = to_metadata(pairs),
+                match map.next_value::<Option<Pairs<'_>>>() {
+                    Ok(pairs) => (header.metadata, header.metadata_twice) = pairs.map(to_metadata).unwrap_or_default(), // null is none
                     Err(error) => return self.fail(name, error),
                 }
             } else {
@@ -152,7 +153,7 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
 
 /// What the header says of one tensor.
 struct Info {
-    dtype: Dtype,
+    elem: ElemType,
     shape: Vec<u64>,
     /// Counted from the start of the data.
     begin: u64,
@@ -198,8 +199,32 @@ impl<'de> Visitor<'de> for InfoVisitor {
         }
         let missing = <A::Error as serde::de::Error>::missing_field;
         let (begin, end) = offsets.ok_or_else(|| missing("data_offsets"))?;
-        let (dtype, shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
-        Ok(Info { dtype, shape, begin, end, foreign })
+        let (TypeOf(elem), shape) = (dtype.ok_or_else(|| missing("dtype"))?, shape.ok_or_else(|| missing("shape"))?);
+        Ok(Info { elem, shape, begin, end, foreign })
+    }
+}
+
+/// The type that a name stands for: one that the crate knows, or one that nobody does.
+struct TypeOf(ElemType);
+
+impl<'de> Deserialize<'de> for TypeOf {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TypeVisitor;
+        impl Visitor<'_> for TypeVisitor {
+            type Value = TypeOf;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "the name of a type, of at most {} bytes", TypeName::BYTES)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TypeOf, E> {
+                let known = Dtype::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(name)).ok();
+                let known = known.and_then(|_| DType::from_safetensors(name)).map(ElemType::Known);
+                let unknown = || TypeName::new(name).map(|name| ElemType::Unknown { tag: Tag::Name(name) });
+                known.or_else(unknown).map(TypeOf).ok_or_else(|| E::invalid_value(Unexpected::Str(&text::shorten(name)), &self))
+            }
+        }
+        deserializer.deserialize_str(TypeVisitor)
     }
 }
 
@@ -268,26 +293,29 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
     let data_len = map.len() - data_start;
     let mut tensors = Vec::with_capacity(entries.len());
     let mut last = 0;
-    let mut dtypes = DTypes::default();
     for (name, info) in entries {
-        let dtype = dtypes.of(info.dtype)?;
-        let Info { shape, begin, end, foreign, .. } = info;
+        let Info { elem, shape, begin, end, foreign } = info;
+        if elem.known().is_none() {
+            let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read"));
+            findings.remark(Severity::Warning, codes::ST_TYPE, error.in_tensor(&name).in_file(path));
+            enough(findings, path)?;
+        }
         if let Some(field) = foreign {
             let message = format!("expected no field but dtype, shape and data_offsets, found {}", text::shorten(&field));
             findings.remark(Severity::Warning, codes::ST_FIELD, Error::malformed(message).in_tensor(&name).in_file(path));
             enough(findings, path)?;
         }
-        let broken = check(dtype, &shape, begin, end, last, data_len);
+        let broken = check(elem, &shape, begin, end, last);
         if end >= begin {
             last = last.max(end);
         }
         match broken {
             None => tensors.push(TensorInfo {
                 name,
-                elem: ElemType::Known(dtype),
+                elem,
                 shape,
                 shard: 0,
-                offset_bytes: data_start + begin,
+                offset_bytes: data_start.saturating_add(begin),
                 len_bytes: Some(end - begin),
             }),
             Some((code, error)) => {
@@ -298,6 +326,10 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
             }
         }
     }
+    truncated(&tensors, map.len(), 0, path, codes::ST_TRUNCATED, findings)?;
+    if findings.collects() {
+        tensors.retain(|tensor| !is_cut(tensor, map.len(), 0));
+    }
     if last < data_len {
         let message = format!("expected the file to end with the last tensor, found {} bytes after it", data_len - last);
         findings.error(codes::ST_TRAILING, Error::malformed(message).at(data_start + last).in_file(path))?;
@@ -306,7 +338,7 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
 }
 
 /// The first rule that a tensor breaks; `last` is the end of the one before it.
-fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len: u64) -> Option<(&'static str, Error)> {
+fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64) -> Option<(&'static str, Error)> {
     let broken = |code, message: String| Some((code, Error::malformed(message)));
     if end < begin {
         return broken(codes::ST_OFFSETS, format!("expected data_offsets that run forward, found [{begin}, {end}]"));
@@ -317,31 +349,33 @@ fn check(dtype: DType, shape: &[u64], begin: u64, end: u64, last: u64, data_len:
     if begin < last {
         return broken(codes::ST_OVERLAP, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
     }
-    match num::elements(shape).and_then(|elements| dtype.bytes_for(elements)) {
-        Ok(bytes) if bytes == end - begin => {}
+    let found = end - begin;
+    // Nobody can tell how many bytes an unknown type takes.
+    match num::elements(shape).and_then(|elements| elem.known().map_or(Ok(found), |dtype| dtype.bytes_for(elements))) {
+        Ok(bytes) if bytes == found => {}
         Ok(bytes) => {
-            return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {dtype} {}, found {}", num::show_shape(shape), end - begin));
+            return broken(codes::ST_SIZE, format!("expected {bytes} bytes for {elem} {}, found {found}", num::show_shape(shape)));
         }
         Err(error) => return Some((codes::ST_SIZE, error)),
-    }
-    if end > data_len {
-        return broken(codes::ST_TRUNCATED, format!("expected data up to byte {end} of the data, found {data_len} bytes of it"));
     }
     None
 }
 
-/// The crate's types as ours; most files have one type for all tensors, so the last answer is kept.
-#[derive(Default)]
-struct DTypes(Option<(Dtype, DType)>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl DTypes {
-    fn of(&mut self, theirs: Dtype) -> Result<DType> {
-        if let Some((_, ours)) = self.0.filter(|(last, _)| *last == theirs) {
-            return Ok(ours);
-        }
-        let ours = DType::from_safetensors(&theirs.to_string())
-            .ok_or_else(|| Error::unsupported(format!("expected a known type, found {theirs}")))?;
-        self.0 = Some((theirs, ours));
-        Ok(ours)
+    #[test]
+    fn a_header_that_changes_while_it_is_parsed_is_read_as_it_was() {
+        let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let map = Map::open(file.path()).unwrap();
+        let text = header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &[0xff; 20], 8).unwrap();
+        assert_eq!(map.bytes()[8], 0xff, "the mapping changes with the file");
+        assert_eq!(text, header);
+        assert!(header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).is_err());
     }
 }

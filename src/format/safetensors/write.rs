@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::base::{Error, Result, limits, num};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::{Layout, OutTensor};
-use crate::model::{Metadata, Value};
+use crate::model::{ElemType, Metadata, Tag, Value};
 
 /// Lays the tensors out one after the other, in their order, behind a header that is padded with spaces.
 ///
@@ -34,16 +34,19 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let mut begin = 0u64;
     for tensor in tensors {
         check(tensor, &mut names).map_err(|error| error.in_tensor(&tensor.name))?;
-        let dtype = tensor
-            .elem
-            .known()
-            .and_then(|dtype| dtype.info().safetensors)
+        let dtype = match &tensor.elem {
+            ElemType::Known(dtype) => dtype.info().safetensors,
+            ElemType::Unknown { tag: Tag::Name(name) } => Some(name.as_str()),
+            ElemType::Unknown { tag: Tag::Number(_) } => None,
+        };
+        let dtype = dtype
+            .map(quote)
             .ok_or_else(|| Error::argument(format!("expected a type of safetensors, found {}", tensor.elem)).in_tensor(&tensor.name))?;
         let end = num::add(begin, tensor.len_bytes, "the size of all tensors")?;
         let comma = if json.len() > 1 { "," } else { "" };
         let dims: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
         let (name, shape) = (quote(&tensor.name), dims.join(","));
-        json.push_str(&format!("{comma}{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{begin},{end}]}}"));
+        json.push_str(&format!("{comma}{name}:{{\"dtype\":{dtype},\"shape\":[{shape}],\"data_offsets\":[{begin},{end}]}}"));
         ends.push(end);
         begin = end;
     }

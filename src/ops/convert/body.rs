@@ -115,7 +115,7 @@ impl<'a> Body<'a> {
     /// The tensor is not stored as it is, or the size of its type is not known.
     pub(in crate::ops) fn stored(&self) -> Result<&'a [u8]> {
         match self.source {
-            Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..tensor.len_bytes.unwrap_or(0)),
+            Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
             Stored::Made(_) => Err(Error::argument("expected a stored tensor")),
         }
     }

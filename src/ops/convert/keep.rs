@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 use crate::arch::recipe::Target;
 use crate::arch::{CompanionFile, Content, Draft, Note, Step};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
-use crate::model::{DType, Metadata, Value};
+use crate::model::{DType, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
@@ -22,16 +22,12 @@ const INDEX_ENDING: &str = ".index.json";
 /// The draft of a conversion that changes nothing but the format.
 pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<Draft> {
     let model = reader.model();
-    let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<Vec<_>>>()?;
-    let beside = model.folder.as_deref().map(|folder| companions(folder, "")).transpose()?.unwrap_or_default();
+    let step = if format.id == model.format { Step::keep } else { Step::original };
+    let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
+    let beside = companions(model)?;
     let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {
         retype(&mut beside, config, target.base())?;
-    }
-    if let Some(folder) = &model.folder {
-        for module in &model.modules {
-            beside.extend(companions(&folder.join(&module.path), &format!("{}/", module.path))?);
-        }
     }
     let stays = !to_folder || format.id != model.format;
     let notes =
@@ -46,12 +42,21 @@ fn told(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
     let config =
         model.config.as_ref().filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.is_computed(tensor)));
     let Some(config) = config else { return Ok(file) };
-    let bytes = serde_json::to_vec_pretty(config).map_err(|error| Error::argument(format!("cannot write config.json: {error}")))?;
-    Ok(CompanionFile { content: Content::Bytes(bytes), ..file })
+    Ok(CompanionFile { content: Content::Bytes(json::to_text(config)?.into_bytes()), ..file })
 }
 
-/// The files beside the weights, by name, under this path in the output.
-fn companions(folder: &Path, under: &str) -> Result<Vec<CompanionFile>> {
+/// The files beside the weights, by name, then those of the modules.
+pub(super) fn companions(model: &Model) -> Result<Vec<CompanionFile>> {
+    let Some(folder) = &model.folder else { return Ok(Vec::new()) };
+    let mut files = files_in(folder, "")?;
+    for module in &model.modules {
+        files.extend(files_in(&folder.join(&module.path), &format!("{}/", module.path))?);
+    }
+    Ok(files)
+}
+
+/// The files of a model in a folder that are no weights, by name, under this path in the output.
+fn files_in(folder: &Path, under: &str) -> Result<Vec<CompanionFile>> {
     if !folder.is_dir() {
         return Ok(Vec::new()); // a module without a folder of its own, or a list of modules in the folder above
     }
@@ -83,8 +88,7 @@ fn retype(files: &mut [CompanionFile], config: &Json, dtype: DType) -> Result<()
         }
     }
     if changed {
-        let text = serde_json::to_string_pretty(&config).map_err(|error| Error::malformed(format!("cannot write config.json: {error}")))?;
-        file.content = Content::Bytes((text + "\n").into_bytes());
+        file.content = Content::Bytes((json::to_text(&config)? + "\n").into_bytes());
     }
     Ok(())
 }

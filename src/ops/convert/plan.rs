@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
-use crate::arch::{CompanionFile, Draft, Note, Step};
-use crate::base::file::entries;
-use crate::base::{Error, Result, num};
+use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
+use crate::base::file::{parent, same_file};
+use crate::base::{Error, Result, num, output};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
 use crate::model::{ElemType, Metadata, Value};
@@ -30,6 +30,13 @@ pub struct Plan {
     pub files: Vec<OutFile>,
     /// Files beside the weights.
     pub companions: Vec<CompanionFile>,
+    /// The files of an older output of the same name that go when the new ones appear: those that are replaced by name are not among
+    /// them. An index comes last.
+    pub removed: Vec<PathBuf>,
+    /// Every file that is read: none of them is replaced or removed.
+    pub inputs: Vec<PathBuf>,
+    /// The file of the weights, before it is split.
+    pub(super) weights: PathBuf,
     /// What is lost beyond what was asked for.
     pub lossy: Vec<Lossy>,
     /// What is dropped, padded, made up.
@@ -78,12 +85,21 @@ impl Plan {
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
         let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
+        let removed = if options.force { shards::older(place.format, &place.weights, &files)? } else { Vec::new() };
+        let inputs = inputs(reader, &companions, imatrix.as_ref(), options)?;
+        let beside = companions.iter().map(|file| out.join(&file.name));
+        for path in files.iter().map(|file| file.path.clone()).chain(beside).chain(removed.iter().cloned()) {
+            output::check_name(&path, options.force, &inputs)?;
+        }
         Ok(Self {
             format: place.format,
             out: out.to_path_buf(),
             steps,
             files,
             companions,
+            removed,
+            inputs,
+            weights: place.weights,
             lossy: decided.lossy,
             notes,
             imatrix,
@@ -100,17 +116,20 @@ impl Plan {
         self.files.first().and_then(|file| file.path.parent()).filter(|folder| *folder == self.out)
     }
 
-    /// What an earlier conversion left in the folder, and which a reader would take for a part of this model: an index comes last.
-    pub(super) fn stale(&self) -> Result<Vec<PathBuf>> {
-        let Some(folder) = self.folder().filter(|_| self.force) else { return Ok(Vec::new()) };
-        let is_stale = |path: &PathBuf| {
-            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            let weights = name.starts_with("model") && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-            weights && !self.files.iter().any(|file| file.path == *path)
-        };
-        let mut stale: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_stale).collect();
-        stale.sort_by_key(|path| path.extension() == Some(OsStr::new("json")));
-        Ok(stale)
+    /// Looks again at what lies where the output goes. What came there since the plan was made is not the plan's to remove.
+    ///
+    /// # Errors
+    /// Something came there that a reader would take for a part of this model.
+    pub(super) fn check_removed(&self) -> Result<()> {
+        let found = if self.force { shards::older(self.format, &self.weights, &self.files)? } else { Vec::new() };
+        match found.iter().find(|path| !self.removed.contains(path)) {
+            None => Ok(()),
+            Some(path) => {
+                Err(Error::argument("expected the older output as it was, found a file of another one that was written meanwhile")
+                    .in_file(path)
+                    .hint("run it again to replace that too"))
+            }
+        }
     }
 
     /// Where the files beside the weights go.
@@ -124,8 +143,27 @@ impl Plan {
     }
 }
 
+/// Every file that is read. Which of the files beside the weights are read depends on the architecture: all count.
+fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatrix>, options: &Options) -> Result<Vec<PathBuf>> {
+    let beside = keep::companions(reader.model())?;
+    let copied = companions.iter().chain(&beside).filter_map(|file| match &file.content {
+        Content::Copy(path) => Some(path.clone()),
+        Content::Bytes(_) => None,
+    });
+    let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
+    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).collect();
+    inputs.extend(options.arch_table.clone());
+    inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
+    inputs.sort_unstable();
+    inputs.dedup();
+    Ok(inputs)
+}
+
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
+        return Err(error.clone().with_hint("--keep-names moves tensors as they are"));
+    }
     if !options.keep_names
         && let Some(draft) = translate::draft(reader, place.format, options)?
     {
@@ -133,8 +171,17 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     }
     let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
     if !options.keep_names && reader.model().format != place.format.id {
-        let missing = if place.format.id == "gguf" { "config.json" } else { "general.architecture" };
-        draft.notes.push(Note::remark(missing, "is not there, so nothing tells the architecture: tensors are moved as they are"));
+        let (name, lack) = match (place.format.id, &reader.model().config) {
+            ("gguf", None) => ("config.json", "is not there"),
+            ("gguf", Some(_)) => ("config.json", "names no architecture"),
+            _ => ("general.architecture", "is not there"),
+        };
+        let message = if comfy::is_diffusion(reader.model()) {
+            "is that of a diffusion model: tensors have their original names in GGUF, and keep them".to_owned()
+        } else {
+            format!("{lack}, so the architecture is not known: tensors keep their names and layouts")
+        };
+        draft.notes.push(Note::remark(name, message));
     }
     Ok(draft)
 }
@@ -144,7 +191,7 @@ fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
-            let whole = Body::new(reader, step)?.whole().and_then(|tensor| tensor.len_bytes);
+            let whole = Body::new(reader, step)?.whole().and_then(|tensor| reader.len_bytes(tensor));
             whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
         }
     };
@@ -224,14 +271,11 @@ impl Place {
     /// An output that is there already is refused; and a folder that the input is in always, since its weights are replaced whole.
     fn check(&self, reader: &Reader, force: bool) -> Result<()> {
         let found = fs::symlink_metadata(&self.out);
-        if self.folder
-            && let Ok(own) = self.out.canonicalize()
-            && reader
-                .model()
-                .shards
-                .iter()
-                .any(|shard| shard.path.parent().and_then(|folder| folder.canonicalize().ok()).as_ref() == Some(&own))
-        {
+        let of_input = |own: &fs::Metadata| {
+            let folders = reader.model().shards.iter().map(|shard| parent(&shard.path));
+            folders.filter_map(|folder| fs::metadata(folder).ok()).any(|folder| same_file(own, &folder))
+        };
+        if self.folder && fs::metadata(&self.out).is_ok_and(|own| of_input(&own)) {
             return Err(Error::argument("expected a folder other than the input's, found the same").in_file(&self.out));
         }
         match found {

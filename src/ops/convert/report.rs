@@ -25,6 +25,8 @@ pub struct ConvertReport {
     pub format: &'static str,
     /// The files written, the index last.
     pub output: Vec<PathBuf>,
+    /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
+    pub removed: Vec<PathBuf>,
     /// The tensors, in the order of the output.
     pub tensors: Vec<TensorRow>,
     /// What is lost beyond what was asked for.
@@ -37,6 +39,12 @@ pub struct ConvertReport {
     pub made_up: Vec<NoteRow>,
     /// What else is worth knowing.
     pub remarks: Vec<NoteRow>,
+    /// The same as `padded`, by its newer name.
+    pub zero_padded: Vec<NoteRow>,
+    /// The same as `made_up`, by its newer name.
+    pub synthesized: Vec<NoteRow>,
+    /// The same as `remarks`, by its newer name.
+    pub notes: Vec<NoteRow>,
     /// The bytes of the input's files.
     pub bytes_in: u64,
     /// The bytes of the output's files.
@@ -154,12 +162,16 @@ impl ConvertReport {
             verified: false,
             format: plan.format.id,
             output,
+            removed: plan.removed.clone(),
             tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,
             lossy: plan.lossy.clone(),
             dropped: rows(NoteKind::Dropped),
             padded: rows(NoteKind::Padded),
             made_up: rows(NoteKind::MadeUp),
             remarks: rows(NoteKind::Remark),
+            zero_padded: rows(NoteKind::Padded),
+            synthesized: rows(NoteKind::MadeUp),
+            notes: rows(NoteKind::Remark),
             bytes_in: reader.model().shards.iter().map(|shard| shard.bytes).sum(),
             bytes_out: plan.bytes_out(),
             quality: None,

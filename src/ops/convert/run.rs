@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::arch::{Content as CompanionContent, Step};
 use crate::base::bytes::Endian;
+use crate::base::file::Input;
 use crate::base::mmap::Map;
 use crate::base::output::{OutFile, Output, Target};
 use crate::base::{Error, Result, num};
@@ -54,7 +54,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
         Ok(match &file.content {
-            CompanionContent::Copy(path) => Beside::File(Map::open(path)?),
+            CompanionContent::Copy(path) => Beside::File(Box::new(Map::open(path)?)),
             CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
         })
     });
@@ -66,7 +66,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         .map(|(path, content)| Target { path, bytes: content.bytes().len() as u64 })
         .collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
-    let mut output = Output::begin(targets, plan.force, &inputs(reader, plan))?;
+    let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
         output.write(index, content.bytes())?;
@@ -93,7 +93,15 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
-    output.supersede(plan.stale()?);
+    let copied = companions.iter().filter_map(|file| match file {
+        Beside::File(map) => Some(map.input()),
+        Beside::Bytes(_) => None,
+    });
+    let of_matrix = plan.imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs());
+    reader.inputs().chain(of_matrix).chain(copied).try_for_each(Input::check_unchanged)?;
+    output.lock_names()?;
+    plan.check_removed()?;
+    output.supersede(plan.removed.clone());
     output.commit()?;
     report.verified = plan.verify;
     report.quality = all.quality();
@@ -102,7 +110,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 
 /// What is in a file beside the weights.
 enum Beside<'a> {
-    File(Map),
+    File(Box<Map>),
     Bytes(&'a [u8]),
 }
 
@@ -113,17 +121,6 @@ impl Beside<'_> {
             Self::Bytes(bytes) => bytes,
         }
     }
-}
-
-/// Every file that is read: none of them may be written.
-fn inputs(reader: &Reader, plan: &Plan) -> Vec<PathBuf> {
-    let mut inputs: Vec<PathBuf> = reader.model().shards.iter().map(|shard| shard.path.clone()).collect();
-    inputs.extend(plan.companions.iter().filter_map(|file| match &file.content {
-        CompanionContent::Copy(path) => Some(path.clone()),
-        CompanionContent::Bytes(_) => None,
-    }));
-    inputs.extend(plan.imatrix.iter().map(|imatrix| imatrix.path().to_path_buf()));
-    inputs
 }
 
 /// One tensor to be written.
@@ -357,7 +354,7 @@ impl<'a> Job<'a> {
                 let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
                 let in_file = reader.endian() == Endian::Little && !reader.is_computed(tensor);
                 let bytes = if in_file { COPY_BYTES } else { MAKE_BYTES };
-                (tensor.len_bytes.unwrap_or(0), (bytes / block * block).max(block))
+                (reader.len_bytes(tensor).unwrap_or(0), (bytes / block * block).max(block))
             }
             How::Gather(dtype) => (step.elements()?, whole_rows(step, dtype)),
             How::Encode { to, .. } => (step.elements()?, whole_rows(step, to)),
@@ -375,7 +372,7 @@ impl<'a> Job<'a> {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(tensor, start..start + len)?;
                 match (&bytes, reader.maps().get(tensor.shard)) {
-                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map.file(), tensor.offset_bytes + start, bytes)?,
+                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map, tensor.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))
@@ -476,5 +473,20 @@ fn whole_rows(step: &Step, dtype: DType) -> u64 {
         (0, false) => CHUNK_ELEMENTS, // a multiple of every packed float's block
         (fitting, true) => fitting,
         (fitting, false) => fitting.next_multiple_of(dtype.info().block_elems),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_errors_the_first_in_the_file_is_told() {
+        let failure = Failure::default();
+        for (at, message) in [((2, 0), "later"), ((1, 3), "first"), ((1, 7), "in between"), ((usize::MAX, 0), "sync")] {
+            failure.add(at, Error::argument(message));
+        }
+        assert!(failure.happened.load(Ordering::Relaxed));
+        assert_eq!(failure.first.into_inner().unwrap().unwrap().1.message(), "first");
     }
 }

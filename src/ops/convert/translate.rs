@@ -2,7 +2,7 @@
 
 use crate::arch::lora::{self, Form};
 use crate::arch::table::{Table, Tables};
-use crate::arch::{Draft, to_gguf, to_hf, tokenizer};
+use crate::arch::{Draft, comfy, to_gguf, to_hf, tokenizer};
 use crate::base::{Error, Result};
 use crate::format::{Format, Reader};
 use crate::ops::convert::options::Options;
@@ -32,7 +32,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, options: &Options) -> Resu
             let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
             to_gguf::draft(model, &tables()?, &asked).map(Some)
         }
-        ("gguf", "safetensors") if to_hf::says_what_it_is(model) => {
+        ("gguf", "safetensors") if to_hf::says_what_it_is(model) && !comfy::is_diffusion(model) => {
             let asked = options.target.map(|target| target.base());
             to_hf::draft(reader, &tables()?, &to_hf::Options { dtype: asked, pre: options.pre.clone() }).map(Some)
         }

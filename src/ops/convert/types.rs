@@ -3,10 +3,11 @@
 use crate::arch::imatrix::Imatrix;
 use crate::arch::recipe::{self, Choice, Facts, Recipe};
 use crate::arch::{Note, Step};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, units};
 use crate::codec::codec;
+use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
-use crate::model::{Class, DType, ElemType, Metadata, Value};
+use crate::model::{Class, DType, ElemType, Metadata, Tag, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::loss;
 use crate::ops::convert::loss::Lossy;
@@ -27,6 +28,10 @@ pub(super) struct Decided {
     pub(super) lossy: Vec<Lossy>,
     pub(super) notes: Vec<Note>,
     pub(super) lacks_imatrix: Option<String>,
+    /// How many tensors but for embeddings and output matrix are quantised with an entry of the importance matrix, and how many
+    /// without.
+    with_importance: usize,
+    without_importance: usize,
 }
 
 /// Sets the type of every step.
@@ -45,11 +50,59 @@ pub(super) fn decide(
     check_asked(format, options)?;
     let choices = choices(reader, format, steps, metadata, options);
     let mut decided = Decided::default();
-    for (step, choice) in steps.iter_mut().zip(choices) {
+    let mut stay = Vec::new();
+    for (index, (step, choice)) in steps.iter_mut().zip(choices).enumerate() {
         let stored = Body::new(reader, step)?.elem();
         decide_one(reader, format, step, stored, choice, imatrix, options, &mut decided).map_err(|error| error.in_tensor(&step.name))?;
+        let asked = options.tensor_types.iter().find(|pattern| pattern.fits(&step.name)).map(|pattern| ElemType::Known(pattern.dtype));
+        if (step.fixed || choice.dtype.is_none()) && asked.is_some_and(|asked| asked != step.elem) {
+            stay.push(index);
+        }
+    }
+    if let Some(imatrix) = imatrix.filter(|_| decided.without_importance > 0 && decided.with_importance == 0) {
+        let found = format!("expected an importance matrix of this model, found {} entries, none for a tensor of it", imatrix.len());
+        return Err(Error::argument(found).in_file(&imatrix.reader().model().path));
+    }
+    decided.notes.extend(unheeded(&stay.iter().filter_map(|&index| steps.get(index)).collect::<Vec<_>>()));
+    decided.notes.extend(unknown_types(steps));
+    if format.id == "gguf" {
+        decided.notes.extend(long_names(steps));
     }
     Ok(decided)
+}
+
+/// Tells of tensors that `--tensor-type` names and that keep their type all the same.
+fn unheeded(all: &[&Step]) -> Option<Note> {
+    let first = all.first()?;
+    let message = format!(
+        "stays {} whatever --tensor-type says, as in llama.cpp: norms, biases, routers and names that do not end in weight are never quantised",
+        first.elem
+    );
+    Some(Note::remark(&first.name, message + &more(all.len())))
+}
+
+/// Tells of tensors of unknown types, which are copied.
+fn unknown_types(steps: &[Step]) -> Option<Note> {
+    let all: Vec<&Step> = steps.iter().filter(|step| step.elem.known().is_none()).collect();
+    let first = all.first()?;
+    Some(Note::remark(&first.name, format!("stays {}, which this build does not know{}", first.elem, more(all.len()))))
+}
+
+/// Tells of names that are longer than ggml takes.
+fn long_names(steps: &[Step]) -> Option<Note> {
+    let all: Vec<&Step> = steps.iter().filter(|step| step.name.len() > GGML_NAME_BYTES).collect();
+    let first = all.first()?;
+    let message = format!("is a name of {} bytes: llama.cpp refuses files with names of more than {GGML_NAME_BYTES}", first.name.len());
+    Some(Note::remark(&first.name, message + &more(all.len())))
+}
+
+/// What to say behind the first of so many tensors.
+fn more(count: usize) -> String {
+    match count.saturating_sub(1) {
+        0 => String::new(),
+        1 => "; so it is with 1 more tensor".to_owned(),
+        more => format!("; so it is with {} more tensors", units::grouped(more as u64)),
+    }
 }
 
 /// What is asked for must be something that the format holds, and that can be written.
@@ -125,7 +178,8 @@ fn decide_one(
     let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);
     let held = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
-        ElemType::Unknown { .. } => format.id == "gguf",
+        ElemType::Unknown { tag: Tag::Number(_) } => format.id == "gguf",
+        ElemType::Unknown { tag: Tag::Name(_) } => format.id == "safetensors",
     };
     step.elem = chosen.map_or(natural, ElemType::Known);
     if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {
@@ -171,6 +225,11 @@ pub(super) fn importance_len(shape: &[u64]) -> u64 {
 fn check_importance(step: &Step, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
     let wanted = importance_len(&step.shape);
     let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
+    // Most matrices leave these out, so they tell nothing of the others.
+    if !["token_embd.weight", "output.weight"].contains(&step.name.as_str()) {
+        let count = if found == Some(wanted) { &mut decided.with_importance } else { &mut decided.without_importance };
+        *count += 1;
+    }
     match found {
         Some(found) if found == wanted => return Ok(()),
         // Embeddings are looked up, not multiplied: what is measured of them has another size.

@@ -15,7 +15,7 @@ use crate::arch::components::{self, Component};
 use crate::arch::lora::{self, Form};
 use crate::arch::table::Tables;
 use crate::arch::{self, Step, to_gguf};
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, num, units};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata};
 use crate::ops::convert::body::Body;
@@ -51,15 +51,22 @@ pub struct Options<'a> {
 pub struct Diff {
     /// `weigh.diff.v1`.
     pub schema: &'static str,
-    /// Whether nothing differs at all.
+    /// The path of the second model; that of the first is the path of the document.
+    pub path_b: String,
+    /// What was compared.
+    pub compared: Compared,
+    /// Whether nothing of what was compared differs.
     pub identical: bool,
     /// What the pair looks like.
     pub verdict: Verdict,
+    /// What became of the tolerance, if one was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<Tolerance>,
     /// Tensors that only the first model has.
     pub only_a: Vec<String>,
     /// Tensors that only the second model has.
     pub only_b: Vec<String>,
-    /// Tensors that both have in different shapes: their values are not compared.
+    /// Tensors that both have in different shapes: of their values, only rows of embeddings that both have are compared.
     pub shapes: Vec<ShapeRow>,
     /// Metadata that differs, where both sides have the same sort.
     pub metadata: Vec<MetadataRow>,
@@ -75,6 +82,53 @@ pub struct Diff {
     pub differ: bool,
 }
 
+/// What was compared, and so what a verdict is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// How many tensors both models have, selected and in the same shape.
+    pub tensors: u64,
+    /// How many tensors the first model has, selected or not.
+    pub tensors_a: u64,
+    /// How many tensors the second model has, selected or not.
+    pub tensors_b: u64,
+    /// Whether tensors were left out that the selection does not match.
+    pub filtered: bool,
+    /// Whether values were compared; otherwise only bytes of the same type were.
+    pub values: bool,
+    /// Whether metadata was compared.
+    pub metadata: bool,
+}
+
+/// How large the differences are beside what is tolerated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tolerance {
+    /// The largest relative root mean square of the differences of a tensor that is tolerated.
+    pub limit: f64,
+    /// Whether both have the same tensors in the same shapes, each within the limit.
+    pub within: bool,
+    /// The largest relative error that was found.
+    pub largest: Option<f64>,
+    /// The tensor that has it; null where no value differs.
+    pub tensor: Option<String>,
+    /// How many tensors are beyond the limit, or have no relative error: NaN, or nothing but zeros in the first.
+    pub beyond: u64,
+}
+
+impl Tolerance {
+    fn check(limit: f64, tensors: &[TensorRow], same_tensors: bool) -> Self {
+        let errors = tensors.iter().filter(|row| row.equal != Some(true)).filter_map(|row| Some((row, row.relative_rmse?)));
+        let largest = errors.max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let beyond = tensors.iter().filter(|row| !within(row, limit)).count() as u64;
+        Self {
+            limit,
+            within: same_tensors && beyond == 0,
+            largest: largest.map(|(_, error)| error).or_else(|| (beyond == 0).then_some(0.0)),
+            tensor: largest.map(|(row, _)| row.name.clone()),
+            beyond,
+        }
+    }
+}
+
 /// A tensor of two shapes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShapeRow {
@@ -84,6 +138,21 @@ pub struct ShapeRow {
     pub shape_a: Vec<u64>,
     /// Its dimensions in the second model, outermost first.
     pub shape_b: Vec<u64>,
+    /// The rows that both have, of embeddings and output matrices of vocabularies of different sizes.
+    pub shared: Option<SharedRows>,
+}
+
+/// The first rows of two matrices, as many as both have.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SharedRows {
+    /// How many they are.
+    pub rows: u64,
+    /// Whether every value in them is the same; null where that was not looked at.
+    pub equal: Option<bool>,
+    /// The largest difference, as an absolute value.
+    pub max_abs: Option<f64>,
+    /// The root mean square of the differences over that of the first model's values.
+    pub relative_rmse: Option<f64>,
 }
 
 /// A tensor that both have. A figure that is no number, or was not asked for, is null.
@@ -138,7 +207,7 @@ impl<'r> Side<'r> {
     /// Tensors under their own names.
     fn plain(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        let steps = (0..model.tensors.len()).map(|index| Step::keep(model, index)).collect::<Result<_>>()?;
+        let steps = (0..model.tensors.len()).map(|index| Step::original(model, index)).collect::<Result<_>>()?;
         Ok(Self { reader, steps, metadata: model.metadata.clone() })
     }
 
@@ -232,7 +301,7 @@ struct Pair<'s> {
 /// Compares two open models.
 ///
 /// # Errors
-/// Values of either cannot be read.
+/// Values of either cannot be read; the selection matches no tensor of either.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
     let (left, right, comparable) = meet(a, b, &mut notes)?;
@@ -240,51 +309,103 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let selection = options.selection.unwrap_or(&all);
     let in_b: HashMap<&str, &Step> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
     let in_a: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
-    let (mut only_a, mut shapes, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut only_a, mut shapes, mut pairs, mut shared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| traits(step)) {
         let Some(other) = in_b.get(step.name.as_str()) else {
             only_a.push(step.name.clone());
             continue;
         };
-        if num::squeezed(&step.shape) != num::squeezed(&other.shape) {
-            shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone() });
+        let pair = |elements| -> Result<Pair<'_>> {
+            let (a, b) = (Body::new(left.reader, step)?, Body::new(right.reader, other)?);
+            Ok(Pair { name: &step.name, a, b, elements, dimensions: step.shape.len() })
+        };
+        if num::squeezed(&step.shape) == num::squeezed(&other.shape) {
+            pairs.push(pair(step.elements()?)?);
             continue;
         }
-        pairs.push(Pair {
-            name: &step.name,
-            a: Body::new(left.reader, step)?,
-            b: Body::new(right.reader, other)?,
-            elements: step.elements()?,
-            dimensions: step.shape.len(),
-        });
+        if let Some((rows, elements)) = shared_rows(step, other) {
+            shared.push(((shapes.len(), rows), pair(elements)?));
+        }
+        shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone(), shared: None });
     }
     let only_b = right.steps.iter().map(|step| &step.name).filter(|name| selection.matches(name) && !in_a.contains(name.as_str()));
     let only_b: Vec<String> = only_b.cloned().collect();
 
+    let names = || left.steps.iter().chain(&right.steps).map(|step| step.name.as_str());
+    let filtered = names().any(|name| !selection.matches(name));
+    if filtered && !names().any(|name| selection.matches(name)) {
+        return Err(selection.nothing_selected(left.steps.iter().map(|step| step.name.as_str())));
+    }
+
+    let whole = pairs.len();
+    let (places, rows_of_both): (Vec<(usize, u64)>, Vec<Pair<'_>>) = shared.into_iter().unzip();
+    pairs.extend(rows_of_both);
     let same = same_bytes(&pairs, options)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
-    let tensors: Vec<TensorRow> =
+    a.check_unchanged().and_then(|()| b.check_unchanged())?;
+    let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
+    for ((place, rows), row) in places.into_iter().zip(tensors.iter().skip(whole)) {
+        let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
+        shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
+    }
 
     let metadata = if comparable { metadata::compare(&left.metadata, &right.metadata) } else { Vec::new() };
+    let compared = Compared {
+        tensors: whole as u64,
+        tensors_a: left.steps.len() as u64,
+        tensors_b: right.steps.len() as u64,
+        filtered,
+        values: !options.quick,
+        metadata: comparable,
+    };
+    if filtered {
+        let all = units::counted(compared.tensors_a.max(compared.tensors_b), "tensor");
+        notes.push(format!("only what was selected is compared: {} of {all}", units::grouped(compared.tensors)));
+    }
     let verdict = verdict::verdict(&verdict::Evidence {
+        compared,
         tensors: &tensors,
         sums: &measured.iter().map(|found| found.as_ref().map(|found| found.sums)).collect::<Vec<_>>(),
         only: (&only_a, &only_b),
-        shapes: shapes.len(),
+        shapes: &shapes,
         metadata: metadata.len(),
         adapters,
         formats: [a.model().format, b.model().format],
         bytes: [bytes(a), bytes(b)],
     });
+    tensors.truncate(whole);
     let alike = only_a.is_empty() && only_b.is_empty() && shapes.is_empty();
     let identical = verdict.kind == Kind::Identical;
-    let differ = match options.tolerance {
-        None => !identical,
-        Some(tolerance) => !(alike && tensors.iter().all(|row| within(row, tolerance))),
-    };
-    Ok(Diff { schema: "weigh.diff.v1", identical, verdict, only_a, only_b, shapes, metadata, tensors, notes, adapters, differ })
+    let tolerance = options.tolerance.map(|limit| Tolerance::check(limit, &tensors, alike));
+    let differ = tolerance.as_ref().map_or(!identical, |tolerance| !tolerance.within);
+    Ok(Diff {
+        schema: "weigh.diff.v1",
+        path_b: b.model().path.to_string_lossy().into_owned(),
+        compared,
+        identical,
+        verdict,
+        tolerance,
+        only_a,
+        only_b,
+        shapes,
+        metadata,
+        tensors,
+        notes,
+        adapters,
+        differ,
+    })
+}
+
+/// How many rows two matrices of vocabularies share, and how many elements those have.
+fn shared_rows(a: &Step, b: &Step) -> Option<(u64, u64)> {
+    let vocabulary = matches!(components::place(&a.name).component, Component::Embedding | Component::Output);
+    let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
+    let decoded = a.elem.known().is_some() && b.elem.known().is_some();
+    let rows = rows_a.min(rows_b);
+    let elements = num::elements(row_a).ok()?.checked_mul(rows)?;
+    (vocabulary && decoded && row_a == row_b).then_some((rows, elements))
 }
 
 /// What tensors are ordered by: stored bytes, elements, type.
@@ -314,7 +435,7 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
         }
         let elements = SPAN.min(pair.elements - start);
         let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
-            (ElemType::Unknown { .. }, Some(a), Some(b)) => a.len_bytes == b.len_bytes && pair.a.stored()? == pair.b.stored()?,
+            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
                 if let Some(progress) = options.progress {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::TensorRow;
+use super::{Compared, ShapeRow, TensorRow};
 use crate::arch::components::Component;
-use crate::base::units;
+use crate::base::{text, units};
 use crate::model::{Class, DType};
 use crate::ops::convert::quality::Sums;
 
@@ -18,6 +18,9 @@ const RELATED: f64 = 0.3;
 
 /// Rounding to a type of 8 bits of mantissa or more is within this relative error.
 const ROUNDING: f64 = 1.0 / 256.0;
+
+/// Fine-tuning changes weights by less than this relative error; damage, merging and pruning may change them by more.
+const TUNED: f64 = 0.5;
 
 /// Sums of products of the factors of an adapter, in another order, are within this relative error.
 const SUMS: f64 = 1e-5;
@@ -36,6 +39,8 @@ pub enum Kind {
     Quantised,
     /// Related weights of the same shapes, with changes of their own.
     FineTuned,
+    /// Values of some tensors differ, by more than a kinship can be told from.
+    Changed,
     /// Weights that have nothing to do with each other.
     Unrelated,
     /// Not the same tensors.
@@ -70,11 +75,13 @@ pub struct ComponentChange {
 
 /// What a verdict is told from.
 pub(super) struct Evidence<'a> {
+    pub compared: Compared,
+    /// The tensors that both have, then the rows that both have of tensors in two shapes.
     pub tensors: &'a [TensorRow],
     /// For each tensor, its sums if it was measured.
     pub sums: &'a [Option<Sums>],
     pub only: (&'a [String], &'a [String]),
-    pub shapes: usize,
+    pub shapes: &'a [ShapeRow],
     pub metadata: usize,
     /// Whether the tensors are the updates of two adapters.
     pub adapters: bool,
@@ -108,60 +115,39 @@ fn by_component(evidence: &Evidence<'_>) -> Vec<ComponentChange> {
 }
 
 fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, String) {
-    let (tensors, (only_a, only_b)) = (evidence.tensors, evidence.only);
-    let missing = only_a.len() + only_b.len() + evidence.shapes;
+    let tensors = evidence.tensors;
+    let all = tensors.len() as u64;
     let changed: Vec<(&TensorRow, Sums)> = tensors
         .iter()
         .zip(evidence.sums)
         .filter(|(row, _)| row.equal == Some(false))
         .filter_map(|(row, sums)| Some((row, (*sums)?)))
         .collect();
-    let unknown = tensors.iter().filter(|row| row.equal.is_none()).count();
-    let besides = match missing {
-        0 => String::new(),
-        _ => format!(
-            "; beside that, {} only in the first, {} only in the second, {} of other shapes",
-            only_a.len(),
-            only_b.len(),
-            evidence.shapes
-        ),
-    };
-    if missing > tensors.len() {
-        let text = format!(
-            "different tensors: {} in common, {} only in the first, {} only in the second, {} of other shapes",
-            tensors.len(),
-            only_a.len(),
-            only_b.len(),
-            evidence.shapes
-        );
-        return (Kind::DifferentTensors, text);
+    let (apart, missing) = missing(evidence);
+    if apart > tensors.len() {
+        return (Kind::DifferentTensors, format!("different tensors: {} in common, {}", units::grouped(all), missing.join(", ")));
     }
-    if unknown > 0 || tensors.iter().any(|row| row.equal == Some(false)) && changed.is_empty() {
-        let differ = tensors.iter().filter(|row| row.equal == Some(false)).count();
-        let text = format!(
-            "values not compared: of {} tensors, {differ} differ in their bytes and {unknown} in their type{besides}",
-            tensors.len()
-        );
-        return (Kind::NotCompared, text);
+    let besides = if missing.is_empty() { String::new() } else { format!("; {}", missing.join(", ")) };
+    let unknown = tensors.iter().filter(|row| row.equal.is_none()).count() as u64;
+    let differ = tensors.iter().filter(|row| row.equal == Some(false)).count() as u64;
+    if unknown > 0 || differ > 0 && changed.is_empty() {
+        let mut why = Vec::new();
+        why.extend((differ > 0).then(|| format!("{} differ in their bytes", units::grouped(differ))));
+        why.extend((unknown > 0).then(|| format!("{} differ in their types", units::grouped(unknown))));
+        return (Kind::NotCompared, format!("values not compared: of {}, {}{besides}", units::counted(all, "tensor"), why.join(", ")));
     }
     if changed.is_empty() {
-        let types = tensors.iter().filter(|row| row.dtype_a != row.dtype_b).count();
-        let [a, b] = evidence.formats;
-        let mut but = Vec::new();
-        but.extend((a != b).then(|| format!("format ({a}, {b})")));
-        but.extend((types > 0).then(|| format!("the type of {types} of {} tensors", tensors.len())));
-        but.extend((evidence.metadata > 0).then(|| format!("{} metadata keys", evidence.metadata)));
-        return match (missing, but.is_empty()) {
-            (0, true) => (Kind::Identical, "identical".to_owned()),
-            (0, false) => (Kind::SameWeights, format!("the same weights, to the last bit; they differ in {}", but.join(", "))),
-            _ => (Kind::DifferentTensors, format!("the same weights where both have them{besides}")),
-        };
+        return equal(evidence, &besides);
     }
     let mut total = Sums::default();
     changed.iter().for_each(|(_, sums)| total.join(sums));
     let quality = total.quality();
-    let relative = quality.and_then(|quality| quality.relative_rmse).unwrap_or(f64::NAN);
-    let error = format!("relative error {}%", units::general(relative * 100.0, 3));
+    let relative = quality.and_then(|quality| quality.relative_rmse);
+    let error = match relative {
+        Some(relative) => format!("relative error {}", units::percent(relative, 3)),
+        None => "relative error not known: NaN, infinities, or nothing but zeros in the first".to_owned(),
+    };
+    let relative = relative.unwrap_or(f64::NAN);
     let alike = likeness(&changed);
     let (kind, mut text) = if evidence.adapters {
         let cosine = quality.and_then(|quality| quality.cosine).map(|cosine| format!(", cosine {cosine:.4}")).unwrap_or_default();
@@ -186,13 +172,68 @@ fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, Stri
                 types(&changed, |row| row.dtype_b)
             ),
         )
-    } else if alike >= RELATED {
+    } else if alike >= RELATED && relative <= TUNED {
         (Kind::FineTuned, format!("one looks fine-tuned from the other: {error}; {}", changes(components)))
     } else {
-        (Kind::Unrelated, format!("values that cannot be compared as numbers; {}", changes(components)))
+        let verb = if differ == 1 { "differs" } else { "differ" };
+        let some = format!("{} of {} {verb}", units::grouped(differ), units::counted(all, "tensor"));
+        (Kind::Changed, format!("{some}: {error}; {}", changes(components)))
     };
     text.push_str(&besides);
     (kind, text)
+}
+
+/// How many tensors cannot be compared at all, and in words what only one model has.
+fn missing(evidence: &Evidence<'_>) -> (usize, Vec<String>) {
+    let (only_a, only_b) = evidence.only;
+    let shapes = evidence.shapes.iter().filter(|row| row.shared.is_none()).count();
+    let counts = [(only_a.len(), "only in the first"), (only_b.len(), "only in the second"), (shapes, "in another shape")];
+    let parts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let parts = parts.map(|(count, what)| format!("{} {what}", units::counted(count as u64, "tensor")));
+    let rows = evidence.shapes.iter().filter_map(|shape| Some(format!("{}: {}", text::escape(&shape.name), shape.rows_in_words()?)));
+    (only_a.len() + only_b.len() + shapes, parts.chain(rows).collect())
+}
+
+impl ShapeRow {
+    /// What became of the rows, where the two shapes share some: `128,256 rows equal, 8 added`.
+    pub fn rows_in_words(&self) -> Option<String> {
+        let shared = self.shared.as_ref()?;
+        let (a, b) = (self.shape_a.first()?, self.shape_b.first()?);
+        let values = match (shared.equal, shared.relative_rmse) {
+            (Some(true), _) => "equal".to_owned(),
+            (Some(false), Some(error)) => format!("differ by {}", units::percent(error, 3)),
+            (Some(false), None) => "differ".to_owned(),
+            (None, _) => "not compared".to_owned(),
+        };
+        let change = if b > a { "added" } else { "removed" };
+        Some(format!("{} {values}, {} {change}", units::counted(shared.rows, "row"), units::grouped(a.abs_diff(*b))))
+    }
+}
+
+/// The verdict where no value that was compared differs.
+fn equal(evidence: &Evidence<'_>, besides: &str) -> (Kind, String) {
+    let compared = evidence.compared;
+    let all = units::counted(compared.tensors, "tensor");
+    if !besides.is_empty() {
+        return (Kind::DifferentTensors, format!("the same values in the {all} that both have in the same shape{besides}"));
+    }
+    let changed_types = evidence.tensors.iter().filter(|row| row.dtype_a != row.dtype_b).count() as u64;
+    let [a, b] = evidence.formats;
+    let mut but = Vec::new();
+    but.extend((a != b).then(|| format!("another format ({a}, {b})")));
+    but.extend((changed_types > 0).then(|| format!("other types ({} of {all})", units::grouped(changed_types))));
+    but.extend((evidence.metadata > 0).then(|| format!("other metadata ({})", units::counted(evidence.metadata as u64, "key"))));
+    let metadata = if compared.metadata { "" } else { "; metadata not compared" };
+    if but.is_empty() {
+        let of = if compared.filtered {
+            format!("{} of {}", units::grouped(compared.tensors), units::counted(compared.tensors_a, "tensor"))
+        } else {
+            all
+        };
+        let and = if compared.metadata { " and the metadata" } else { "" };
+        return (Kind::Identical, format!("identical: {of}{and}{metadata}"));
+    }
+    (Kind::SameWeights, format!("the same values in {all}; {}{metadata}", but.join(", ")))
 }
 
 /// The mean cosine of the matrices that differ, by their elements: vectors (norms, biases) are alike in any two models.
@@ -246,9 +287,12 @@ fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> crate::model::Ele
 /// What changed and what did not, by component.
 fn changes(components: &[ComponentChange]) -> String {
     let changed = components.iter().filter(|change| change.changed > 0).map(|change| {
-        let error = change.relative_rmse.map(|error| format!(" by {}%", units::general(error * 100.0, 2))).unwrap_or_default();
-        let some =
-            if change.changed == change.tensors { String::new() } else { format!(" ({} of {} tensors)", change.changed, change.tensors) };
+        let error = change.relative_rmse.map(|error| format!(" by {}", units::percent(error, 2))).unwrap_or_default();
+        let some = if change.changed == change.tensors {
+            String::new()
+        } else {
+            format!(" ({} of {})", change.changed, units::counted(change.tensors, "tensor"))
+        };
         format!("{}{error}{some}", change.component.name())
     });
     let kept = components.iter().filter(|change| change.changed == 0).map(|change| change.component.name()).collect::<Vec<_>>();

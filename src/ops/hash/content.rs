@@ -50,7 +50,9 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
             outcome: None,
         })
     };
-    algorithms.iter().map(one).collect()
+    let reports = algorithms.iter().map(one).collect::<Result<_>>()?;
+    reader.check_unchanged()?;
+    Ok(reports)
 }
 
 fn hash_step(reader: &Reader, algorithm: Algorithm, step: &Step) -> Result<String> {

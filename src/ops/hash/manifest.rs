@@ -7,8 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Algorithm, HashReport};
-use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits, text};
+use crate::base::{Error, Result, file, text};
 
 /// What a manifest says of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,12 +83,30 @@ pub struct Manifest {
 /// # Errors
 /// The file cannot be opened, or is longer than any manifest.
 pub fn read_lines(path: &Path) -> Result<String> {
-    let map = Map::open(path)?;
-    if map.len() > limits::JSON_FILE_BYTES {
-        let most = limits::JSON_FILE_BYTES;
-        return Err(Error::limit(format!("expected a manifest of at most {most} bytes, found {}", map.len())).in_file(path));
+    Ok(String::from_utf8_lossy(&file::read_bytes(path)?).into_owned())
+}
+
+/// Parses a line of `sha256sum`, `sha1sum` or `b3sum`, of the digest of a whole file: digest, space, `*` or space, name; or with `--tag`:
+/// `SHA256 (NAME) = DIGEST`. Returns the algorithm, the digest in lower case, and the name.
+pub fn file_line(line: &str) -> Option<(Algorithm, String, &str)> {
+    let hex = |text: &str, len: usize| {
+        (text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
+    };
+    let line = line.trim_end_matches('\r');
+    if let Some((start, digest)) = line.rsplit_once(") = ") {
+        let (kind, name) = start.split_once(" (")?;
+        let (algorithm, len) = match kind {
+            "SHA256" => (Algorithm::Sha256, 64),
+            "SHA1" => (Algorithm::Sha1, 40),
+            "BLAKE3" => (Algorithm::Blake3, 64),
+            _ => return None,
+        };
+        return Some((algorithm, hex(digest, len)?, name));
     }
-    Ok(String::from_utf8_lossy(map.bytes()).into_owned())
+    let (digest, name) = line.split_once(' ')?;
+    let sized = |algorithm, len| Some((algorithm, hex(digest, len)?));
+    let (algorithm, digest) = sized(Algorithm::Sha256, 64).or_else(|| sized(Algorithm::Sha1, 40))?;
+    Some((algorithm, digest, name.strip_prefix([' ', '*']).unwrap_or(name)))
 }
 
 impl Manifest {
@@ -189,6 +206,19 @@ fn file_name_only(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_the_usual_programs_are_read() {
+        let (long, short) = ("aB".repeat(32), "12".repeat(20));
+        let sha256 = |name| Some((Algorithm::Sha256, "ab".repeat(32), name));
+        assert_eq!(file_line(&format!("{long}  a b.gguf")), sha256("a b.gguf"));
+        assert_eq!(file_line(&format!("{long} *x.gguf\r")), sha256("x.gguf"));
+        assert_eq!(file_line(&format!("SHA256 (x (1).gguf) = {long}")), sha256("x (1).gguf"));
+        assert_eq!(file_line(&format!("{short}  x")), Some((Algorithm::Sha1, short.clone(), "x")));
+        for other in [format!("sha256  {long}  m.gguf"), "".to_owned(), long.clone(), format!("MD5 (x) = {short}"), "zz  x".to_owned()] {
+            assert_eq!(file_line(&other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_manifest_is_found_by_file_name_and_the_first_line_counts() {

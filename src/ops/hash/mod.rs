@@ -1,4 +1,4 @@
-//! Content hashes: of each tensor's bytes, and of all of them in the order of the file.
+//! Content hashes: of each tensor's bytes, and of all of them in the order of the file; and digests of whole files.
 //!
 //! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
 
@@ -13,10 +13,12 @@ use crate::format::Reader;
 use crate::model::TensorInfo;
 
 mod content;
+mod files;
 mod manifest;
 
 pub use content::hash_content;
-pub use manifest::{Manifest, Outcome, Verdict, label, line_name, read_lines};
+pub use files::{FileHash, FileHashes, hash_files};
+pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read_lines};
 
 /// How contents are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -164,6 +166,7 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors))
         .collect::<Result<Vec<_>>>()?
         .into_iter();
+    reader.check_unchanged()?;
     let models: Vec<String> = hashes.by_ref().take(algorithms.len()).collect();
     Ok(algorithms
         .iter()
@@ -187,13 +190,13 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
 fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) -> Result<String> {
     let mut hasher = Hasher::new(algorithm);
     for tensor in tensors {
-        let len = tensor.len_bytes.unwrap_or(0);
+        if reader.len_bytes(tensor).is_none() {
+            reader.bytes(tensor)?; // says why not
+        }
+        let len = reader.len_bytes(tensor).unwrap_or(0);
         // Whole blocks at a time, for the sake of big-endian files.
         let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
         let step = (limits::CHUNK_BYTES as u64 / block).max(1) * block;
-        if tensor.len_bytes.is_none() {
-            reader.bytes(tensor)?; // says why not
-        }
         let mut at = 0;
         while at < len {
             let end = len.min(at + step);

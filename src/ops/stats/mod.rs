@@ -83,6 +83,9 @@ pub struct Stats {
     pub total: Summary,
     /// What is worth a look.
     pub findings: Vec<Finding>,
+    /// How many tensors were measured.
+    #[serde(skip)]
+    pub measured: u64,
 }
 
 /// The values of one tensor.
@@ -232,6 +235,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
             Ok(Some(done))
         })
         .collect::<Result<_>>()?;
+    reader.check_unchanged()?;
 
     let mut by_tensor: Vec<Option<Done>> = Vec::new();
     by_tensor.resize_with(tensors.len(), || None);
@@ -383,6 +387,7 @@ fn report(
     });
     Ok(Stats {
         schema: "weigh.stats.v1",
+        measured: tensors.len() as u64,
         sample: options.sample,
         threshold: options.threshold,
         by: options.group.map(|_| options.by),

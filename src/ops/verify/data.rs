@@ -1,16 +1,18 @@
 //! The values of all tensors, on all threads, a piece at a time.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::arch::check::Tied;
 use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, units};
 use crate::codec::{Fault, Faults, faults, is_zero};
 use crate::format::{Reader, codes};
-use crate::model::{DType, TensorInfo};
+use crate::model::{Class, DType, TensorInfo};
 use crate::ops::convert::body::Body;
-use crate::ops::verify::Progress;
+use crate::ops::verify::{Checked, Progress, zeros};
 
 /// How many bytes a thread looks at at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -26,6 +28,12 @@ const CODES: [(Fault, &str, &str); 4] = [
     (Fault::Range, codes::DATA_RANGE, "codes that the type does not have"),
 ];
 
+/// The shortest run of zero bytes that is told: what downloads come in is no smaller.
+const RUN_BYTES: u64 = 64 << 10;
+
+/// The fewest rows of zeros, one after the other, that are told.
+const RUN_ROWS: u64 = 64;
+
 /// A part of a tensor, in bytes from its start.
 struct Piece<'m> {
     tensor: &'m TensorInfo,
@@ -34,27 +42,37 @@ struct Piece<'m> {
     end: u64,
 }
 
+impl Piece<'_> {
+    /// Its bytes in the file.
+    fn in_file(&self) -> Range<u64> {
+        self.tensor.offset_bytes.saturating_add(self.start)..self.tensor.offset_bytes.saturating_add(self.end)
+    }
+}
+
 /// Looks at every value of a type that is known.
-pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, findings: &mut Findings) -> Result<()> {
+pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &mut Checked, findings: &mut Findings) -> Result<()> {
     let pieces: Vec<Piece<'_>> = reader.model().tensors.iter().flat_map(pieces).collect();
     let total = pieces.iter().map(|piece| piece.end - piece.start).sum();
     let look = |piece: &Piece<'_>| {
         let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
-        let found = (faults(piece.dtype, &bytes), is_zero(&bytes));
+        let found = (faults(piece.dtype, &bytes), zeros::runs(&bytes, piece.in_file().start));
         if let Some(progress) = progress {
             progress(piece.end - piece.start, total);
         }
         Ok(found)
     };
-    let looked: Vec<(Faults, bool)> = pieces.par_iter().map(look).collect::<Result<_>>()?;
-    let mut looked = pieces.iter().zip(looked).peekable();
-    while let Some((piece, (mut faults, mut zero))) = looked.next() {
-        while let Some((next, (more, also))) = looked.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
+    let looked: Vec<(Faults, Vec<Range<u64>>)> = pieces.par_iter().map(look).collect::<Result<_>>()?;
+    checked.values = reader.model().tensors.iter().filter(|tensor| tensor.elem.known().is_some()).count() as u64;
+    checked.bytes = total;
+    let (faults, zeros): (Vec<Faults>, Vec<_>) = looked.into_iter().unzip();
+    let mut of_pieces = pieces.iter().zip(faults).peekable();
+    while let Some((piece, mut faults)) = of_pieces.next() {
+        while let Some((next, more)) = of_pieces.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
             faults.join(next.start, &more);
-            zero &= also;
         }
-        tell(reader, piece.tensor, &faults, zero, findings);
+        tell(reader, piece.tensor, &faults, findings);
     }
+    tell_zeros(reader, &joined(&pieces, zeros), findings);
     Ok(())
 }
 
@@ -66,26 +84,156 @@ fn pieces(tensor: &TensorInfo) -> Vec<Piece<'_>> {
     starts.map(|start| Piece { tensor, dtype, start, end: len.min(start + step) }).collect()
 }
 
-fn tell(reader: &Reader, tensor: &TensorInfo, faults: &Faults, zero: bool, findings: &mut Findings) {
-    let place = |error: Error, at: u64| {
-        let error = error.in_tensor(&tensor.name).at(tensor.offset_bytes.saturating_add(at));
-        match reader.model().shards.get(tensor.shard) {
-            Some(shard) => error.in_file(&shard.path),
-            None => error,
-        }
-    };
+/// Puts the place of a tensor's byte into an error.
+fn placed(reader: &Reader, tensor: &TensorInfo, error: Error, offset: u64) -> Error {
+    let error = error.in_tensor(&tensor.name).at(offset);
+    match reader.model().shards.get(tensor.shard) {
+        Some(shard) => error.in_file(&shard.path),
+        None => error,
+    }
+}
+
+fn tell(reader: &Reader, tensor: &TensorInfo, faults: &Faults, findings: &mut Findings) {
     // A mask is made of infinities.
     let computed = components::place(&tensor.name).computed;
     for (fault, code, what) in CODES {
         if let Some((count, first)) = faults.of(fault).filter(|_| !(computed && fault == Fault::Infinite)) {
             let error = Error::malformed(format!("expected no {what}, found {count}, the first at this byte"));
             // Collected, it does not end the walk.
-            let _ = findings.error(code, place(error, first));
+            let _ = findings.error(code, placed(reader, tensor, error, tensor.offset_bytes.saturating_add(first)));
         }
     }
-    if zero && tensor.shape.len() > 1 && !computed && tensor.elements().is_ok_and(|elements| elements > 1) {
-        let error = Error::malformed("expected values, found zeros only");
-        findings.remark(Severity::Warning, codes::DATA_ZERO, place(error, 0));
+}
+
+/// A run of zero bytes in a file, and the tensors that it lies in. Padding between them belongs to it.
+struct Run<'m> {
+    bytes: Range<u64>,
+    tensors: Vec<&'m TensorInfo>,
+}
+
+/// Joins the runs of pieces that follow each other. Tables that are computed may be of zeros, and end a run.
+fn joined<'m>(pieces: &[Piece<'m>], zeros: Vec<Vec<Range<u64>>>) -> Vec<Run<'m>> {
+    let mut all: Vec<Run<'m>> = Vec::new();
+    // Whether the last run reaches the end of the last piece, which is of this file.
+    let mut open = None;
+    for (piece, runs) in pieces.iter().zip(zeros) {
+        let place = piece.in_file();
+        if components::place(&piece.tensor.name).computed {
+            open = None;
+            continue;
+        }
+        let mut reaches = false;
+        for run in runs {
+            reaches = run.end == place.end;
+            match all.last_mut().filter(|_| run.start == place.start && open == Some(piece.tensor.shard)) {
+                Some(last) => {
+                    last.bytes.end = run.end;
+                    if !last.tensors.last().is_some_and(|tensor| std::ptr::eq(*tensor, piece.tensor)) {
+                        last.tensors.push(piece.tensor);
+                    }
+                }
+                None => all.push(Run { bytes: run, tensors: vec![piece.tensor] }),
+            }
+        }
+        open = reaches.then_some(piece.tensor.shard);
+    }
+    all
+}
+
+/// Tells of runs that are long; and of tensors, and rows of them, that are zero in shorter ones.
+fn tell_zeros(reader: &Reader, runs: &[Run<'_>], findings: &mut Findings) {
+    for run in runs {
+        let len = run.bytes.end - run.bytes.start;
+        let Some(first) = run.tensors.first() else { continue };
+        if len >= RUN_BYTES {
+            // A whole tensor is told as one.
+            if let [tensor] = run.tensors[..]
+                && is_whole(run, tensor)
+            {
+                findings.remark(Severity::Warning, codes::DATA_ZERO, placed(reader, tensor, all_zero(), tensor.offset_bytes));
+                continue;
+            }
+            let inside = match run.tensors.len() {
+                1 => rows(run, first).map_or_else(String::new, |(first, last, of)| format!(": rows {first} to {last} of {of}")),
+                tensors => format!(", in {tensors} tensors"),
+            };
+            let message = format!("expected values, found {} zero bytes{inside}", units::grouped(len));
+            let names = run.tensors.iter().filter(|_| run.tensors.len() > 1).map(|tensor| tensor.name.clone()).collect();
+            findings.remark_of(
+                Severity::Warning,
+                codes::DATA_ZERO_RUN,
+                placed(reader, first, Error::truncated(message), run.bytes.start),
+                names,
+            );
+            continue;
+        }
+        for tensor in &run.tensors {
+            if is_whole(run, tensor) && must_have_values(tensor) {
+                findings.remark(Severity::Warning, codes::DATA_ZERO, placed(reader, tensor, all_zero(), tensor.offset_bytes));
+            } else if let Some((first, last, of)) = rows(run, tensor).filter(|(first, last, _)| last - first + 1 >= RUN_ROWS) {
+                let error = Error::malformed(format!("expected values, found rows of zeros: rows {first} to {last} of {of}"));
+                findings.remark(Severity::Warning, codes::DATA_ZERO_RUN, placed(reader, tensor, error, run.bytes.start));
+            }
+        }
+    }
+}
+
+fn all_zero() -> Error {
+    Error::malformed("expected values, found zeros only")
+}
+
+/// Whether a run has all bytes of a tensor.
+fn is_whole(run: &Run<'_>, tensor: &TensorInfo) -> bool {
+    let len = tensor.len_bytes.unwrap_or(0);
+    len > 0 && run.bytes.start <= tensor.offset_bytes && tensor.offset_bytes.saturating_add(len) <= run.bytes.end
+}
+
+/// Whether zeros only are no weights: biases often are, and single numbers may be.
+fn must_have_values(tensor: &TensorInfo) -> bool {
+    let vector_of_weights = !tensor.name.contains("bias") && tensor.elem.known().is_some_and(|dtype| dtype.info().class == Class::Float);
+    (tensor.shape.len() > 1 || vector_of_weights) && tensor.elements().is_ok_and(|elements| elements > 1)
+}
+
+/// The rows of a matrix that lie in a run: the first, the last, and how many there are.
+fn rows(run: &Run<'_>, tensor: &TensorInfo) -> Option<(u64, u64, u64)> {
+    let (len, width) = (tensor.len_bytes?, *tensor.shape.last()?);
+    let of = tensor.elements().ok()?.checked_div(width)?;
+    let row = len.checked_div(of).filter(|row| *row > 0 && tensor.shape.len() > 1)?;
+    let first = run.bytes.start.saturating_sub(tensor.offset_bytes).div_ceil(row);
+    let end = (run.bytes.end.saturating_sub(tensor.offset_bytes) / row).min(of);
+    (first < end).then(|| (first, end - 1, of))
+}
+
+/// Looks at the values that packed tensors stand for.
+pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
+    let computed: Vec<&TensorInfo> = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor)).collect();
+    let look = |tensor: &&TensorInfo| -> Result<(Faults, bool)> {
+        let (mut all, mut zero) = (Faults::default(), true);
+        for piece in pieces(tensor) {
+            let bytes = reader.bytes_at(tensor, piece.start..piece.end)?;
+            all.join(piece.start, &faults(piece.dtype, &bytes));
+            zero &= is_zero(&bytes);
+        }
+        Ok((all, zero))
+    };
+    let looked: Vec<Result<(Faults, bool)>> = computed.par_iter().map(look).collect();
+    for (tensor, looked) in computed.into_iter().zip(looked) {
+        let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
+        match looked {
+            Ok((faults, zero)) => {
+                for (fault, code, what) in CODES {
+                    if let Some((count, _)) = faults.of(fault) {
+                        let _ = findings.error(code, about(Error::malformed(format!("expected no {what}, found {count} once unpacked"))));
+                    }
+                }
+                if zero && must_have_values(tensor) {
+                    findings.remark(Severity::Warning, codes::DATA_ZERO, about(all_zero()));
+                }
+            }
+            Err(error) => {
+                let _ = findings.error(codes::DATA_PACKED, about(error));
+            }
+        }
     }
 }
 
@@ -111,7 +259,7 @@ pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -
     };
     if starts.par_iter().map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
         let message = format!(
-            "expected the values of {}, as tie_word_embeddings in config.json has it, found others: whoever loads the model takes those",
+            "expected the values of {}, which the model ties it to, found others: whoever loads the model takes those",
             embedding.name
         );
         findings.remark(Severity::Warning, codes::ARCH_TIED, Error::malformed(message).in_tensor(&output.name).in_file(&model.path));

@@ -1,18 +1,18 @@
 //! Digests of whole files: those that a download was recorded under, and those of a manifest.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Result, file, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 
 /// The digest that a file should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
+pub(super) struct Wanted {
     algorithm: Algorithm,
     /// Whether it is of what git hashes for an object: `blob LENGTH`, a zero byte, and the content.
     git: bool,
@@ -46,25 +46,31 @@ impl Wanted {
     }
 }
 
-/// Compares files side by side; what differs is told under `code`.
-fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) {
+/// Compares files side by side; what differs is told under `code`. Gives how many were compared.
+fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) -> u64 {
     let found: Vec<String> = files.par_iter().with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
     for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
         let _ = findings.error(code, error.in_file(path));
     }
+    files.len() as u64
 }
 
-/// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down.
-pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) {
-    let files: Vec<_> = reader.maps().iter().filter_map(|map| Some((map.path(), map.bytes(), recorded(map.path())?))).collect();
-    compare(&files, codes::BLOB_DIGEST, findings);
+/// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down; gives how many digests
+/// there were.
+pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> u64 {
+    compare(&recorded(reader), codes::BLOB_DIGEST, findings)
+}
+
+/// The files that a digest is known of.
+pub(super) fn recorded(reader: &Reader) -> Vec<(&Path, &[u8], Wanted)> {
+    reader.maps().iter().filter_map(|map| Some((map.path(), map.bytes(), recorded_of(map.path())?))).collect()
 }
 
 /// What is known of where a file came from: a blob of a Hugging Face cache (a SHA-256, or git's name for small files) or of an Ollama
 /// store is named by its digest; a download of huggingface_hub into a folder leaves it in `.cache/huggingface/download`.
-fn recorded(path: &Path) -> Option<Wanted> {
+fn recorded_of(path: &Path) -> Option<Wanted> {
     let real = path.canonicalize().ok()?;
     if real.parent()?.file_name()? == "blobs" {
         let name = real.file_name()?.to_str()?;
@@ -76,55 +82,37 @@ fn recorded(path: &Path) -> Option<Wanted> {
         let mut record = root.join(".cache/huggingface/download").join(real.strip_prefix(root).ok()?).into_os_string();
         record.push(".metadata");
         // The revision, the digest, and when it came.
-        let record = Map::open(&PathBuf::from(record)).ok().filter(|map| map.len() <= limits::CHUNK_BYTES as u64)?;
-        Wanted::by_length(std::str::from_utf8(record.bytes()).ok()?.lines().nth(1)?.trim().trim_matches('"'))
+        let record = file::read_at_most(Path::new(&record), limits::CHUNK_BYTES as u64).ok()?;
+        Wanted::by_length(std::str::from_utf8(&record).ok()?.lines().nth(1)?.trim().trim_matches('"'))
     })
 }
 
-/// Compares a model with a manifest.
-pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<()> {
+/// Compares a model with a manifest; gives how many of its lines were of this model.
+pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<u64> {
     let lines = hash::read_lines(manifest)?;
-    let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(file_line).collect();
-    let known = if of_files.is_empty() {
-        check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?
-    } else {
-        check_files(reader, &of_files, findings)
-    };
-    if known {
-        return Ok(());
+    let of_file = |line| hash::file_line(line).map(|(algorithm, hex, name)| (Wanted::new(algorithm, hex), name));
+    let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(of_file).collect();
+    if !of_files.is_empty() {
+        return check_files(reader, &of_files, findings).map_err(|error| error.in_file(manifest));
+    }
+    let known = check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?;
+    if known > 0 {
+        return Ok(known);
     }
     Err(Error::argument("expected lines of this model in the manifest, found none").in_file(manifest))
 }
 
-/// A line of `sha256sum`, `sha1sum` or `b3sum`: digest, space, `*` or space, name; or with `--tag`: `SHA256 (NAME) = DIGEST`.
-fn file_line(line: &str) -> Option<(Wanted, &str)> {
-    let hex = |text: &str, len: usize| {
-        (text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
-    };
-    let line = line.trim_end_matches('\r');
-    if let Some((start, digest)) = line.rsplit_once(") = ") {
-        let (kind, name) = start.split_once(" (")?;
-        let wanted = match kind {
-            "SHA256" => Wanted::new(Algorithm::Sha256, hex(digest, 64)?),
-            "SHA1" => Wanted::new(Algorithm::Sha1, hex(digest, 40)?),
-            "BLAKE3" => Wanted::new(Algorithm::Blake3, hex(digest, 64)?),
-            _ => return None,
-        };
-        return Some((wanted, name));
-    }
-    let (digest, name) = line.split_once(' ')?;
-    let sized = |algorithm, len| Some(Wanted::new(algorithm, hex(digest, len)?));
-    let wanted = sized(Algorithm::Sha256, 64).or_else(|| sized(Algorithm::Sha1, 40))?;
-    Some((wanted, name.strip_prefix([' ', '*']).unwrap_or(name)))
-}
-
-/// Digests of files. Those that are not of this model are passed over: a list is often of several.
-fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> bool {
+/// Digests of files: found by name, or, where a file has another name in the list, by the digest itself. Lines that are not of this model
+/// are passed over: a list is often of several.
+///
+/// # Errors
+/// No line is of this model.
+fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> Result<u64> {
     let folder = reader.maps().first().and_then(|map| map.path().parent()).unwrap_or(Path::new(""));
-    let mut beside = Vec::new();
+    let (mut beside, mut others) = (Vec::new(), Vec::new());
     let mut of_model: Vec<Option<Wanted>> = vec![None; reader.maps().len()];
-    for (wanted, name) in lines {
-        let name = Path::new(name);
+    for (wanted, line_name) in lines {
+        let name = Path::new(line_name);
         let shard = reader.maps().iter().position(|map| map.path().file_name() == name.file_name());
         let inside = name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         match shard.and_then(|shard| of_model.get_mut(shard)) {
@@ -135,33 +123,54 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
                     beside.push((map, wanted.clone()));
                 }
             }
-            None => {}
+            None => others.push((wanted, *line_name)),
         }
     }
-    if of_model.iter().all(Option::is_none) {
-        return false;
+    let mut known = of_model.iter().any(Option::is_some);
+    let unnamed: Vec<_> = reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(map, _)| map).collect();
+    let listed_as = |map: &&std::sync::Arc<Map>| others.iter().find(|(wanted, _)| wanted.of(map.bytes()) == wanted.hex);
+    let found: Vec<Option<&(&Wanted, &str)>> = unnamed.par_iter().with_max_len(1).map(listed_as).collect();
+    let renamed = found.iter().flatten().count() as u64;
+    known |= renamed > 0;
+    if !known {
+        return Err(not_listed(&others));
     }
-    for (map, _) in reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()) {
-        let error = Error::malformed("expected a line for this file in the manifest, found none").in_file(map.path());
-        findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
+    for (map, found) in unnamed.into_iter().zip(found) {
+        let (severity, code, message) = match found {
+            Some((_, name)) => (
+                Severity::Note,
+                codes::MANIFEST_NAME,
+                format!("the manifest lists it as {}: the digest is that of this file", text::shorten(name)),
+            ),
+            None => (Severity::Warning, codes::MANIFEST_ENTRY, "expected a line for this file in the manifest, found none".to_owned()),
+        };
+        findings.remark(severity, code, Error::malformed(message).in_file(map.path()));
     }
     let shards = reader.maps().iter().zip(of_model).filter_map(|(map, wanted)| Some((map.path(), map.bytes(), wanted?)));
     let files: Vec<_> = shards.chain(beside.iter().map(|(map, wanted)| (map.path(), map.bytes(), wanted.clone()))).collect();
-    compare(&files, codes::MANIFEST_DIGEST, findings);
-    true
+    Ok(compare(&files, codes::MANIFEST_DIGEST, findings) + renamed)
+}
+
+/// The error of a list of files that has none of a model.
+fn not_listed(others: &[(&Wanted, &str)]) -> Error {
+    /// How many names are shown.
+    const SHOWN: usize = 3;
+    let names: Vec<_> = others.iter().take(SHOWN).map(|(_, name)| text::shorten(name)).collect();
+    let more = if others.len() > SHOWN { ", ..." } else { "" };
+    Error::argument(format!("expected lines of this model, found none, neither by name nor by digest: it lists {}{more}", names.join(", ")))
 }
 
 /// Hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
-fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<bool> {
+fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<u64> {
     let content = manifest.is_of_content();
-    let Some(&algorithm) = manifest.algorithms(content).first() else { return Ok(false) };
+    let Some(&algorithm) = manifest.algorithms(content).first() else { return Ok(0) };
     let tensors = manifest.has_tensors();
     let reports = if content {
         hash::hash_content(reader, &Default::default(), &[algorithm], tensors)?
     } else {
         hash::hash(reader, &[algorithm], tensors)?
     };
-    let mut known = false;
+    let mut known = 0;
     for mut report in reports {
         manifest.judge(path, &mut report);
         let of_tensors = report.tensors.iter().map(|tensor| (Some(tensor.name.as_str()), tensor.verdict));
@@ -172,14 +181,14 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
             };
             match verdict {
                 Some(hash::Verdict::Mismatch) => {
-                    known = true;
+                    known += 1;
                     let _ = findings.error(codes::MANIFEST_DIGEST, place("expected the hash of the manifest, found another"));
                 }
                 Some(hash::Verdict::NotFound) => {
                     let error = place("expected a line for it in the manifest, found none");
                     findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
                 }
-                _ => known = true,
+                _ => known += 1,
             }
         }
     }
@@ -189,19 +198,6 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_the_usual_programs_are_read() {
-        let (long, short) = ("aB".repeat(32), "12".repeat(20));
-        let sha256 = Wanted::new(Algorithm::Sha256, "ab".repeat(32));
-        assert_eq!(file_line(&format!("{long}  a b.gguf")), Some((sha256.clone(), "a b.gguf")));
-        assert_eq!(file_line(&format!("{long} *x.gguf\r")), Some((sha256.clone(), "x.gguf")));
-        assert_eq!(file_line(&format!("SHA256 (x (1).gguf) = {long}")), Some((sha256, "x (1).gguf")));
-        assert_eq!(file_line(&format!("{short}  x")), Some((Wanted::new(Algorithm::Sha1, short.clone()), "x")));
-        for other in [format!("sha256  {long}  m.gguf"), "".to_owned(), long.clone(), format!("MD5 (x) = {short}"), "zz  x".to_owned()] {
-            assert_eq!(file_line(&other), None, "{other}");
-        }
-    }
 
     #[test]
     fn digests_are_those_of_the_tools() {

@@ -8,11 +8,13 @@ use serde::Serialize;
 use crate::arch::table::Tables;
 use crate::arch::{check, packed};
 use crate::base::Result;
+use crate::base::file::Input;
 use crate::base::finding::{Finding, Findings, Severity};
-use crate::format::{self, codes};
+use crate::format;
 
 mod data;
 mod digests;
+mod zeros;
 
 /// What is looked at beside the structure and the architecture.
 #[derive(Default)]
@@ -25,6 +27,8 @@ pub struct Options<'a> {
     pub tables: Tables,
     /// Told how many bytes of tensors have been read since it was last called, and how many there are in all.
     pub progress: Option<Progress<'a>>,
+    /// Whether a warning makes the model unsound as well.
+    pub strict: bool,
 }
 
 /// Told how far the work is: bytes more, and bytes in all.
@@ -34,48 +38,78 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 #[derive(Debug, Serialize)]
 pub struct Verdict {
     schema: &'static str,
-    /// Whether no finding is an error.
+    /// Whether no finding is an error; with [`Options::strict`], whether none is a warning either.
     pub ok: bool,
+    /// What was looked at.
+    pub checked: Checked,
     /// Everything that was found, the worst first; otherwise in the order of the files.
     pub findings: Vec<Finding>,
-    /// How many tensors were looked at.
-    #[serde(skip)]
-    pub tensors: usize,
     /// How many files were looked at.
     #[serde(skip)]
     pub files: usize,
 }
 
+/// How much was looked at; 0: not looked at.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The tensors whose place, shape and type were checked.
+    pub structure: u64,
+    /// The tensors of which every value was read.
+    pub values: u64,
+    /// The digests and hashes that were compared.
+    pub digests: u64,
+    /// The digests that the files were recorded under, and that were not compared.
+    #[serde(skip)]
+    pub recorded: u64,
+    /// The bytes of the tensors whose values were read.
+    #[serde(skip)]
+    pub bytes: u64,
+}
+
 /// Checks the model at `path`, past the first fault where that is safe.
 ///
 /// # Errors
-/// There is nothing to examine: no such file, or none of a format that this build reads; a manifest that cannot be read, or has
-/// nothing of this model.
+/// There is nothing to examine: no such file; a manifest that cannot be read, or has nothing of this model.
 pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
-    let (mut tensors, mut files) = (0, 0);
+    let mut checked = Checked { structure: cut(&findings), ..Checked::default() };
+    let mut files = 0;
     if let Some(reader) = reader {
-        (tensors, files) = (reader.model().tensors.len(), reader.model().shards.len());
+        files = reader.model().shards.len();
+        checked.structure += reader.model().tensors.len() as u64;
         // What a broken set lacks was said already.
-        let whole = findings.errors() == 0 && findings.list().iter().all(|finding| finding.code != codes::SET_INCOMPLETE);
+        let whole = findings.errors() == 0;
         if options.data {
-            data::check(&reader, options.progress, &mut findings)?;
-            digests::check_recorded(&reader, &mut findings);
+            data::check(&reader, options.progress, &mut checked, &mut findings)?;
+            checked.digests += digests::check_recorded(&reader, &mut findings);
+        } else {
+            checked.recorded = digests::recorded(&reader).len() as u64;
         }
         if let Some(manifest) = options.manifest {
-            digests::check_manifest(&reader, path, manifest, &mut findings)?;
+            checked.digests += digests::check_manifest(&reader, path, manifest, &mut findings)?;
         }
+        let inputs: Vec<_> = reader.inputs().filter(|_| options.data).cloned().collect();
         if whole {
             let reader = packed::unpacked(reader)?;
             let tied = check::check(reader.model(), &options.tables, &mut findings);
-            if let Some(tied) = tied.filter(|_| options.data) {
-                data::check_tied(&reader, tied, &mut findings)?;
+            if options.data {
+                data::check_unpacked(&reader, &mut findings);
+                if let Some(tied) = tied {
+                    data::check_tied(&reader, tied, &mut findings)?;
+                }
             }
         }
+        inputs.iter().try_for_each(Input::check_unchanged)?;
     }
     let mut findings = findings.into_list();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let ok = findings.iter().all(|finding| finding.severity != Severity::Error);
-    Ok(Verdict { schema: "weigh.verify.v1", ok, findings, tensors, files })
+    let worst = if options.strict { Severity::Note } else { Severity::Warning };
+    let ok = findings.iter().all(|finding| finding.severity <= worst);
+    Ok(Verdict { schema: "weigh.verify.v1", ok, checked, findings, files })
+}
+
+/// The tensors of files that are cut short, which are no part of the model then.
+fn cut(findings: &Findings) -> u64 {
+    findings.list().iter().map(|finding| finding.tensors.len() as u64).sum()
 }

@@ -60,10 +60,10 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("active parameters", number(info.active_parameters.filter(|active| *active != info.parameters))),
         ("in embeddings", units::grouped(count.embedding_parameters)),
         ("size of the files", units::bytes(info.bytes)),
-        ("bits per weight", info.bits_per_weight.map(|bits| units::general(bits, 4)).unwrap_or_default()),
+        ("bits per weight", info.bits_per_weight.map_or_else(|| "not known".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
-        ("licence", info.license.clone().unwrap_or_default()),
+        ("licence", info.license_in_words().unwrap_or_else(|| "not stated".to_owned())),
     ];
     if let Some(tokenizer) = &info.tokenizer {
         let tokens = tokenizer.tokens.map(|tokens| format!(", {} tokens", units::grouped(tokens))).unwrap_or_default();

@@ -98,9 +98,10 @@ fn rest(diff: &Diff) -> String {
         }
     }
     if !diff.shapes.is_empty() {
-        out.push_str("<h2>Of other shapes</h2><ul>");
+        out.push_str("<h2>In another shape</h2><ul>");
         for row in diff.shapes.iter().take(ROWS) {
-            let _ = write!(out, "<li>{}: {:?} and {:?}</li>", escape(&row.name), row.shape_a, row.shape_b);
+            let shared = row.rows_in_words().map(|words| format!("; {words}")).unwrap_or_default();
+            let _ = write!(out, "<li>{}: {:?} and {:?}{shared}</li>", escape(&row.name), row.shape_a, row.shape_b);
         }
         out.push_str("</ul>");
     }

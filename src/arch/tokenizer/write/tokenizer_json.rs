@@ -139,7 +139,8 @@ pub(super) fn byte_level(held: &Held, config: &mut Config) -> Result<TokenizerJs
         merges,
     };
     let added_tokens = added_tokens(held, |token| token.text.clone());
-    config.set("tokenizer_class", "PreTrainedTokenizerFast");
+    // llama.cpp's converter tells the tokenizer of Phi-4 from that of Phi-3 by this class.
+    config.set("tokenizer_class", if held.architecture == "phi3" { "GPT2Tokenizer" } else { "PreTrainedTokenizerFast" });
     config.set("clean_up_tokenization_spaces", false);
     config.special_tokens(held, &added_tokens);
     config.added_tokens(&added_tokens);

@@ -1,0 +1,68 @@
+//! Patterns of tensor names, as people type them.
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::base::{Error, Result};
+
+/// A pattern of tensor names: a glob, which matches the whole name, or a plain piece of a name.
+#[derive(Debug, Clone)]
+pub struct NamePattern {
+    text: String,
+    /// `None` for a plain piece.
+    glob: Option<GlobMatcher>,
+}
+
+impl NamePattern {
+    /// Parses a pattern. With any of `*?[{` it is a glob, in which `*` also matches `/`; without, it matches wherever it is a piece of the
+    /// name, as llama-quantize takes it.
+    ///
+    /// # Errors
+    /// The pattern is empty, or a malformed glob.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::argument("expected a pattern of tensor names, found an empty one"));
+        }
+        let glob = if text.contains(['*', '?', '[', '{']) {
+            let glob = GlobBuilder::new(text).literal_separator(false).build();
+            let glob = glob.map_err(|error| Error::argument(format!("expected a glob, found {text}: {}", error.kind())))?;
+            Some(glob.compile_matcher())
+        } else {
+            None
+        };
+        Ok(Self { text: text.to_owned(), glob })
+    }
+
+    /// Whether a tensor of this name is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match &self.glob {
+            Some(glob) => glob.is_match(name),
+            None => name.contains(&self.text),
+        }
+    }
+
+    /// The pattern as it was typed.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_pattern_is_a_piece_of_the_name_and_a_glob_the_whole() {
+        for (pattern, name, expected) in [
+            ("attn_q", "blk.0.attn_q.weight", true),
+            ("attn_q", "blk.0.attn_k.weight", false),
+            ("attn_q*", "blk.0.attn_q.weight", false),
+            ("*attn_q*", "blk.0.attn_q.weight", true),
+            ("blk.?.attn_[qk].weight", "blk.0.attn_k.weight", true),
+            ("blk.{1,2}.*", "blk.2.a/b", true),
+            (".10.", "blk.1.a", false),
+        ] {
+            assert_eq!(NamePattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
+        }
+        assert!(NamePattern::parse("[").is_err() && NamePattern::parse("").is_err());
+    }
+}
