@@ -211,6 +211,9 @@ pub fn stays_f32(name: &str, dimensions: usize) -> bool {
 
 /// The number of a file type (`enum llama_ftype` in llama.h) in which most tensors are of this type.
 fn file_type(steps: &[Step]) -> u32 {
+    if steps.iter().any(|step| step.elem.known() == Some(DType::NVFP4)) {
+        return 39;
+    }
     let first = steps.iter().find(|step| step.shape.len() > 1 && !step.fixed).and_then(|step| step.elem.known());
     match first {
         Some(DType::F32) => 0,

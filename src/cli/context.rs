@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::base::{Error, ErrorKind, text};
 use crate::format::Reader;
+use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report, Section};
 
 /// How a command ended.
@@ -150,7 +151,7 @@ impl<'a> Context<'a> {
 
     /// Runs `work` on every path. With several paths one that fails does not keep the others from being done; as JSON it gets a document
     /// (in ndjson a line) of its own, so that every path has one.
-    pub(super) fn each(&mut self, paths: &[PathBuf], work: impl Fn(&mut Self, &Path) -> Outcome) -> Outcome {
+    pub(super) fn each(&mut self, paths: &[PathBuf], mut work: impl FnMut(&mut Self, &Path) -> Outcome) -> Outcome {
         if let [path] = paths {
             return work(self, path);
         }
@@ -208,6 +209,13 @@ impl<'a> Context<'a> {
     pub(super) fn warn_of(&mut self, error: &Error) {
         if !self.quiet {
             self.report_error(error);
+        }
+    }
+
+    /// Warns of packed weights that cannot be read.
+    pub(super) fn warn_packing(&mut self, path: &Path, packing: Option<&PackingSummary>) {
+        if let Some(warning) = packing.and_then(PackingSummary::warning) {
+            self.warn(&format!("{}: {warning}", path.display()));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::arch::recipe::{Target, TensorType};
-use crate::arch::{lora, packed};
 use crate::base::{Error, Result, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
@@ -62,6 +61,9 @@ pub(super) struct Args {
     /// Set a metadata key of the output; may be given several times
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     metadata: Vec<String>,
+    /// Move packed weights as they are stored, with their scales
+    #[arg(long)]
+    stored: bool,
     /// The name of the pre-tokenizer, where it cannot be told
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
@@ -130,7 +132,8 @@ impl Args {
             base: self.base.clone(),
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
             strict: self.strict,
-            keep_names: self.keep_names,
+            keep_names: self.keep_names || self.stored,
+            stored: self.stored,
             no_quality: quantise.no_quality,
         })
     }
@@ -174,10 +177,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.keep_names {
         context.warn_of_config(&stored);
     }
-    let mut reader = packed::unpacked(stored)?;
-    if !adapters.is_empty() {
-        reader = lora::merged(reader, adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?)?;
-    }
+    let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
+    let reader = convert::input(stored, adapters, output, &options)?;
     let plan = Plan::new(&reader, output, &options)?;
     let report = if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {

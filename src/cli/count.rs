@@ -23,16 +23,19 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
         let reader = context.open_headers(path)?;
-        context.emit(&count::count(&reader)?, path)?;
+        let count = count::count(&reader)?;
+        context.warn_packing(path, count.packing.as_ref());
+        context.emit(&count, path)?;
         Ok(Status::of_headers(&reader))
     })
 }
 
 impl Report for Count {
     fn sections(&self) -> Vec<Section<'_>> {
-        let parameters = if self.incomplete.is_some() { "parameters of the files here" } else { "parameters" };
-        let mut facts = vec![Fact::new("parameters", parameters, people(self.parameters).tone(Tone::Strong))];
-        if self.active_parameters != Some(self.parameters) {
+        let title = if self.incomplete.is_some() { "parameters of the files here" } else { "parameters" };
+        let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
+        let mut facts = vec![Fact::new("parameters", title, parameters.tone(Tone::Strong))];
+        if self.active_parameters != self.parameters {
             facts.push(Fact::new("active_parameters", "active", Cell::maybe(self.active_parameters, people)));
         }
         facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
@@ -43,7 +46,7 @@ impl Report for Count {
             facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
         }
         let exact = vec![
-            Fact::named("parameters", Cell::count(self.parameters)),
+            Fact::named("parameters", Cell::maybe(self.parameters, Cell::count)),
             Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
             Fact::named("embedding_parameters", Cell::count(self.embedding_parameters)),
             Fact::named("stored_elements", Cell::count(self.stored_elements)),
@@ -74,8 +77,10 @@ impl Report for Count {
                 Cell::maybe(row.bytes, Cell::bytes),
             ]
         });
+        // Of parts whose whole is not known there is no share.
+        let all = self.parameters.unwrap_or(0);
         let by_component = self.by_component.iter().map(|row| {
-            let share = share(row.parameters, self.parameters);
+            let share = share(row.parameters, all);
             vec![
                 Cell::text(row.component.name()),
                 Cell::count(row.tensors),
@@ -85,7 +90,7 @@ impl Report for Count {
             ]
         });
         let layer = |label: String, row: &LayerCount| {
-            let share = share(row.parameters, self.parameters);
+            let share = share(row.parameters, all);
             vec![Cell::text(label), Cell::count(row.tensors), Cell::count(row.parameters), share, Cell::maybe(row.bytes, Cell::bytes)]
         };
         let by_layer = self.by_layer.iter().map(|row| layer(row.layer.map_or_else(String::new, |n| n.to_string()), row));

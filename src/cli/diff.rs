@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
-use crate::arch::packed;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
 /// Compare two models: names, shapes, types, metadata, values
@@ -46,7 +46,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.tolerance.is_some_and(|tolerance| !(0.0..f64::INFINITY).contains(&tolerance)) {
         return Err(Error::argument("expected a tolerance of 0 or more").into());
     }
-    let (a, b, note) = diff::sides(packed::unpacked(context.open(&args.a)?)?, packed::unpacked(context.open(&args.b)?)?)?;
+    let (a, b, note) = diff::sides(context.open(&args.a)?, context.open(&args.b)?)?;
+    for (path, reader) in [(&args.a, &a), (&args.b, &b)] {
+        context.warn_packing(path, weights::packing(reader).as_ref());
+    }
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options =
         Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };

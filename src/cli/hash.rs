@@ -105,11 +105,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
             Ok(Status::Done)
         });
     }
-    if !content && manifest.is_none() && context.output() == Output::Table {
-        context.warn("these are hashes of the tensors, not of the files: --file gives those");
-    }
+    let mut of_tensors = !content && manifest.is_none() && context.output() == Output::Table;
     context.each(&args.paths, |context, path| {
         let reader = context.open(path)?;
+        if std::mem::take(&mut of_tensors) {
+            context.warn("these are hashes of the tensors, not of the files: --file gives those");
+        }
         let mut status = Status::Done;
         let reports = if content {
             hash::hash_content(&reader, &tables, &algorithms, !args.no_layer)?

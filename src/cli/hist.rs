@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::arch::packed;
 use crate::base::output::{self, Output, Target};
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
-use crate::model::ElemType;
+use crate::model::{PackingSummary, TypeName};
 use crate::ops::stats::{self, Histogram, Options, Percentiles};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
 
 /// Draw the histogram of one tensor
@@ -39,8 +39,10 @@ pub(super) struct Args {
 struct Hist {
     schema: &'static str,
     name: String,
-    dtype: ElemType,
+    dtype: TypeName,
     shape: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packing: Option<PackingSummary>,
     percentiles: Percentiles,
     histogram: Histogram,
     #[serde(skip)]
@@ -48,7 +50,9 @@ struct Hist {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let reader = packed::unpacked(context.open(&args.path)?)?;
+    let reader = weights::weights(context.open(&args.path)?)?;
+    let packing = weights::packing(&reader);
+    context.warn_packing(&args.path, packing.as_ref());
     let tensor = reader.model().tensor(&args.tensor).ok_or_else(|| {
         Error::argument(format!("expected a tensor of the model, found no {}", args.tensor))
             .in_file(&args.path)
@@ -66,6 +70,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         name: found.name,
         dtype: found.dtype,
         shape: found.shape,
+        packing,
         percentiles: summary.percentiles,
         histogram: summary.histogram,
         log: args.log,

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
+use crate::model::{PackedType, PackingSummary};
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -25,7 +26,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
         let reader = context.open_headers(path)?;
-        context.emit(&info::info(&reader)?, path)?;
+        let info = info::info(&reader)?;
+        context.warn_packing(path, info.packing.as_ref());
+        context.emit(&info, path)?;
         Ok(Status::of_headers(&reader))
     })
 }
@@ -81,6 +84,16 @@ fn updates(adapter: &AdapterFacts) -> Section<'_> {
     Section::table("updates", columns).titled("What it adds: scale x B A").rows(rows)
 }
 
+/// `12 GPTQ-4, by gptq`
+fn packed(packing: &PackingSummary, shown: &[(PackedType, u64)]) -> String {
+    let types: Vec<String> = shown.iter().map(|(shown, count)| format!("{} {shown}", grouped(*count))).collect();
+    let mut parts = vec![types.join(", ")];
+    parts.retain(|part| !part.is_empty());
+    parts.push(format!("by {}", packing.method));
+    parts.extend((packing.unresolved > 0).then(|| format!("{} not understood", grouped(packing.unresolved))));
+    parts.join(", ")
+}
+
 /// How many files are listed.
 const MOST_FILES: usize = 8;
 
@@ -92,7 +105,7 @@ impl Info {
             Fact::named("format", Cell::text(self.format)),
             Fact::named("architecture", text(&self.architecture)),
             Fact::named("name", text(&self.name)),
-            Fact::named("parameters", Cell::count(self.parameters)),
+            Fact::named("parameters", Cell::maybe(self.parameters, Cell::count)),
             Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
             Fact::named("label", Cell::text(self.label.clone())),
             Fact::named("bytes", Cell::bytes(self.bytes)),
@@ -109,15 +122,16 @@ impl Info {
         add("name", self.name.clone().map(|name| Cell::text(name).tone(Tone::Strong)));
         add("format", Some(Cell::text(self.format)));
         add("architecture", self.architecture.clone().map(Cell::text));
-        add("parameters", Some(people(self.parameters).tone(Tone::Strong)));
-        add("active", self.active_parameters.filter(|active| *active != self.parameters).map(people));
+        let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
+        add("parameters", Some(parameters.tone(Tone::Strong)));
+        add("active", self.active_parameters.filter(|active| Some(*active) != self.parameters).map(people));
         let bits = match self.bits_per_weight {
             Some(bits) => format!(", {} bits per weight", general(bits, 4)),
             None => ", bits per weight not known".to_owned(),
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
-        add("packed", (!self.packed.is_empty()).then(|| Cell::text(format!("by {}", self.packed.join(", ")))));
+        add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing, &self.packed))));
         add("layers", self.words(&[("layers", "{}"), ("width", "width {}"), ("feed_forward", "feed-forward {}")]));
         add("attention", self.attention());
         add(

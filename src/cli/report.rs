@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::arch::packed;
 use crate::base::Result;
 use crate::base::output::{self, Output, Target};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
-use crate::ops::{count, diff, info, stats};
+use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
 
 /// One self-contained HTML page with pictures, of one model or of two
@@ -54,9 +53,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(Status::Done)
 }
 
-fn one(stored: Reader, args: &Args, context: &Context<'_>) -> Result<String> {
+fn one(stored: Reader, args: &Args, context: &mut Context<'_>) -> Result<String> {
     let (info, count) = (info::info(&stored)?, count::count(&stored)?);
-    let reader = packed::unpacked(stored)?;
+    context.warn_packing(&args.a, info.packing.as_ref());
+    let reader = weights::weights(stored)?;
     let tensors: Vec<_> = reader.model().tensors.iter().collect();
     let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
     let options = stats::Options {
@@ -69,10 +69,13 @@ fn one(stored: Reader, args: &Args, context: &Context<'_>) -> Result<String> {
     Ok(html::model(&html::ModelPage { info: &info, count: &count, stats: &stats? }))
 }
 
-fn two(a: Reader, b: Reader, context: &Context<'_>) -> Result<String> {
+fn two(a: Reader, b: Reader, context: &mut Context<'_>) -> Result<String> {
     let infos = [info::info(&a)?, info::info(&b)?];
+    for (path, info) in [&a.model().path, &b.model().path].into_iter().zip(&infos) {
+        context.warn_packing(path, info.packing.as_ref());
+    }
     let counts = [count::count(&a)?, count::count(&b)?];
-    let (a, b, note) = diff::sides(packed::unpacked(a)?, packed::unpacked(b)?)?;
+    let (a, b, note) = diff::sides(a, b)?;
     let progress = Progress::new(diff::work(&a, &b), context.quiet());
     let options = diff::Options { progress: Some(&|bytes| progress.add(bytes)), ..diff::Options::default() };
     let diff = diff::diff(&a, &b, &options);

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::arch::components;
-use crate::arch::packed;
 use crate::base::finding::Severity;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::SelectionArgs;
 use crate::cli::progress::Progress;
+use crate::format::Reader;
 use crate::model::TensorInfo;
 use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
+use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
 
 /// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong
@@ -62,13 +63,13 @@ impl By {
         ["tensor", "layer", "component", "dtype", "model"][self as usize]
     }
 
-    fn group(self, tensor: &TensorInfo) -> String {
+    fn group(self, reader: &Reader, tensor: &TensorInfo) -> String {
         let place = components::place(&tensor.name);
         match self {
             Self::Tensor => tensor.name.clone(),
             Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
             Self::Component => place.component.name().to_owned(),
-            Self::Dtype => tensor.elem.to_string(),
+            Self::Dtype => reader.type_name(tensor).to_string(),
             Self::Model => "model".to_owned(),
         }
     }
@@ -78,7 +79,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
         let reader = context.open(path)?;
-        let reader = if args.stored { reader } else { packed::unpacked(reader)? };
+        let reader = if args.stored { reader } else { weights::weights(reader)? };
+        context.warn_packing(path, weights::packing(&reader).as_ref());
         let tensors = selection.pick(reader.model());
         if tensors.is_empty() && !reader.model().tensors.is_empty() {
             let names = reader.model().tensors.iter().map(|tensor| tensor.name.as_str());
@@ -93,7 +95,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             return context.emit(&stats::rows(&reader, tensor)?, path);
         }
         let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
-        let group = |tensor: &TensorInfo| args.by.group(tensor);
+        let group = |tensor: &TensorInfo| args.by.group(&reader, tensor);
         let options = Options {
             group: (args.by != By::Tensor).then_some(&group),
             by: args.by.name(),

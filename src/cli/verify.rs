@@ -58,6 +58,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         let verdict = verify::verify(path, &options);
         progress.finish();
         let verdict = verdict?;
+        context.warn_packing(path, verdict.packing.as_ref());
         context.emit(&verdict, path)?;
         Ok(if verdict.ok { Status::Done } else { Status::Found })
     })

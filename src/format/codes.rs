@@ -90,7 +90,7 @@ codes! {
     DATA_RANGE "data-range" Error "Every code is one of its type: truth values 0 and 1, TQ2_0 up to 2, scales of NVFP4 without a sign.";
     DATA_ZERO "data-zero" Warning "A matrix, or a vector that is no bias, holds more than zeros.";
     DATA_ZERO_RUN "data-zero-run" Warning "No 64 KiB, and no 64 rows, one after the other are zero, which is what a part of a download that never arrived leaves.";
-    DATA_PACKED "data-packed" Error "A packed tensor can be unpacked.";
+    DATA_PACKED "data-packed" Error "The values of all packed weights can be read.";
     BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
     // With --manifest
     MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";

@@ -12,7 +12,7 @@ use crate::base::file::{self, Input};
 use crate::base::finding::{Finding, Findings};
 use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num, undo};
-use crate::model::{DType, ElemType, Metadata, Model, TensorInfo};
+use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 
 pub mod codes;
 mod folder;
@@ -253,6 +253,7 @@ pub struct Reader {
     /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
     spans: Arc<HashMap<String, u64>>,
     lacks: Vec<Finding>,
+    packing: Option<PackingSummary>,
 }
 
 /// The bytes of a tensor that is in no file as it is: unpacked, merged.
@@ -267,25 +268,41 @@ pub trait Computed: fmt::Debug + Send + Sync {
     fn suggested(&self) -> Option<DType> {
         None
     }
+
+    /// How many bytes it takes in the files, if not as many as it has here.
+    fn stored_size(&self) -> Option<u64> {
+        None
+    }
+
+    /// The packing that it is stored in.
+    fn packed(&self) -> Option<PackedType> {
+        None
+    }
+
+    /// Of blocks whose values a GGUF multiplies by a scale of its own: that scale, and that of the activations, if there are any.
+    fn scales(&self) -> Option<[Option<f32>; 2]> {
+        None
+    }
 }
 
 impl Reader {
     /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
     pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new() }
+        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
         Self {
             model,
+            computed,
             maps: stored.maps.clone(),
             endian: stored.endian,
-            computed,
             beside: stored.beside.clone(),
             spans: stored.spans.clone(),
             lacks: stored.lacks.clone(),
+            packing: stored.packing.clone(),
         }
     }
 
@@ -308,6 +325,32 @@ impl Reader {
     /// A file was written to or replaced, or is gone.
     pub fn check_unchanged(&self) -> Result<()> {
         self.inputs().try_for_each(Input::check_unchanged)
+    }
+
+    /// The same, with what is known of how the stored weights are packed.
+    #[must_use]
+    pub fn with_packing(self, packing: Option<PackingSummary>) -> Self {
+        Self { packing, ..self }
+    }
+
+    /// How the stored weights of a view are packed, and how much of that is understood.
+    pub fn packing(&self) -> Option<&PackingSummary> {
+        self.packing.as_ref()
+    }
+
+    /// The type of a tensor as reports show it: its packing, where it is computed of packed weights.
+    pub fn type_name(&self, tensor: &TensorInfo) -> TypeName {
+        TypeName { elem: tensor.elem, packed: self.computed.get(&tensor.name).and_then(|computed| computed.packed()) }
+    }
+
+    /// How many bytes a tensor takes in the files, scales and all; 0 where the size of its type is not known.
+    pub fn stored_size(&self, tensor: &TensorInfo) -> u64 {
+        self.computed.get(&tensor.name).and_then(|computed| computed.stored_size()).or(tensor.len_bytes).unwrap_or(0)
+    }
+
+    /// Of a tensor in blocks whose values are multiplied by a scale of its own: that scale, and that of the activations.
+    pub fn block_scales(&self, tensor: &TensorInfo) -> Option<[Option<f32>; 2]> {
+        self.computed.get(&tensor.name)?.scales()
     }
 
     /// Whether a tensor is computed: its bytes are in no file.

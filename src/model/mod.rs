@@ -5,9 +5,11 @@ pub mod dtype;
 pub mod metadata;
 #[allow(clippy::module_inception)]
 pub mod model;
+pub mod packed;
 pub mod tensor;
 
 pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Module, Shard};
+pub use packed::{PackedType, PackingSummary, TypeName};
 pub use tensor::TensorInfo;

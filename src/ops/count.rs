@@ -9,14 +9,16 @@ use crate::arch::components::{Component, Place, place};
 use crate::arch::facts;
 use crate::arch::packed::{Packing, Role};
 use crate::base::{Result, num, units};
-use crate::model::{Model, TensorInfo};
+use crate::model::{Model, PackingSummary, TensorInfo};
+use crate::ops::weights;
 
 /// How many parameters, and of what.
 #[derive(Debug, Serialize)]
 pub struct Count {
     schema: &'static str,
-    /// Weights: tied ones once, tables that follow from the hyperparameters not at all.
-    pub parameters: u64,
+    /// Weights: tied ones once, tables that follow from the hyperparameters not at all. Unknown where numbers are packed in a way
+    /// that is not known.
+    pub parameters: Option<u64>,
     /// Elements in the files.
     pub stored_elements: u64,
     /// The weights that one token meets; unknown for experts of which nobody says how many are used.
@@ -27,8 +29,11 @@ pub struct Count {
     pub bytes: Option<u64>,
     /// 8 x bytes / parameters.
     pub bits_per_weight: Option<f64>,
-    /// The parameters as people say them: `271M`.
+    /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
     pub label: String,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// By the type of the elements, the most bytes first.
     pub by_dtype: Vec<DTypeCount>,
     /// By component, in the order of [`Component::ALL`]; those that the model has.
@@ -89,8 +94,8 @@ pub struct Counted<'m> {
     pub tensor: &'m TensorInfo,
     /// Where it belongs.
     pub place: Place,
-    /// How many parameters it stands for.
-    pub parameters: u64,
+    /// How many parameters it stands for; unknown where its numbers are packed in a way that is not known.
+    pub parameters: Option<u64>,
     /// Why it stands for none, though it has elements.
     pub left_out: Option<&'static str>,
 }
@@ -118,7 +123,7 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
         } else {
             None
         };
-        let parameters = if left_out.is_some() { 0 } else { packing.parameters(model, index) };
+        let parameters = if left_out.is_some() { Some(0) } else { packing.parameters(model, index) };
         Ok((place, parameters, left_out))
     };
     let with = |(index, tensor)| {
@@ -164,6 +169,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
     let model = reader.model();
     let mut total = [0u64; 2]; // parameters, elements
     let mut all_bytes = Some(0u64);
+    let mut known = true;
     let mut experts = 0;
     let mut embedding = 0;
     let mut by_dtype: BTreeMap<String, DTypeCount> = BTreeMap::new();
@@ -172,6 +178,8 @@ pub fn count(reader: &Reader) -> Result<Count> {
     let mut left_out: Vec<(&'static str, u64)> = Vec::new();
     for counted in counted(reader)? {
         let Counted { tensor, place, parameters, .. } = counted;
+        known &= parameters.is_some();
+        let parameters = parameters.unwrap_or(0);
         let (elements, bytes) = (tensor.elements()?, tensor.len_bytes);
         for (sum, term) in total.iter_mut().zip([parameters, elements]) {
             *sum = num::add(*sum, term, "the size of the model")?;
@@ -206,13 +214,14 @@ pub fn count(reader: &Reader) -> Result<Count> {
     by_dtype.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     Ok(Count {
         schema: "weigh.count.v1",
-        parameters,
+        parameters: known.then_some(parameters),
         stored_elements,
-        active_parameters: active(model, parameters, experts),
+        active_parameters: active(model, parameters, experts).filter(|_| known),
         embedding_parameters: embedding,
         bytes: all_bytes,
-        bits_per_weight: all_bytes.filter(|_| parameters > 0).map(|bytes| bytes as f64 * 8.0 / parameters as f64),
-        label: units::label(parameters),
+        bits_per_weight: all_bytes.filter(|_| parameters > 0 && known).map(|bytes| bytes as f64 * 8.0 / parameters as f64),
+        label: if known { units::label(parameters) } else { format!("at least {}", units::label(parameters)) },
+        packing: weights::packing(reader),
         by_dtype,
         by_component: by_component
             .into_iter()

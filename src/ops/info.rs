@@ -11,7 +11,7 @@ use crate::arch::lora::{self, Adapter, Form, Update};
 use crate::arch::packed::Packing;
 use crate::arch::{card, facts, tokenizer};
 use crate::base::Result;
-use crate::model::{Model, Value};
+use crate::model::{Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
 
 /// What model this is.
@@ -27,12 +27,15 @@ pub struct Info {
     pub architecture: Option<String>,
     /// What the model is called.
     pub name: Option<String>,
-    /// How many parameters.
-    pub parameters: u64,
+    /// How many parameters; unknown where numbers are packed in a way that is not known.
+    pub parameters: Option<u64>,
     /// How many of them one token meets.
     pub active_parameters: Option<u64>,
-    /// The parameters as people say them: `271M`.
+    /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
     pub label: String,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// How large the files are, in bytes.
     pub bytes: u64,
     /// 8 x bytes of the tensors / parameters.
@@ -51,9 +54,9 @@ pub struct Info {
     pub license_name: Option<String>,
     /// Where the licence is: an address, or a file of the repository.
     pub license_link: Option<String>,
-    /// How other libraries packed the weights into integers: `GPTQ`, `AWQ` ...
+    /// The types that packed weights show, and how many weights are of each: `GPTQ-4`.
     #[serde(skip)]
-    pub packed: Vec<&'static str>,
+    pub packed: Vec<(PackedType, u64)>,
     /// What is said of a LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
@@ -150,6 +153,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         parameters: count.parameters,
         active_parameters: count.active_parameters,
         label: count.label,
+        packing: count.packing,
         bytes: files.iter().map(|file| file.bytes).fold(0, u64::saturating_add),
         bits_per_weight: count.bits_per_weight,
         files,
@@ -159,7 +163,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         license: license.id,
         license_name: license.name,
         license_link: license.link,
-        packed: Packing::of(reader).schemes(),
+        packed: Packing::of(reader).shown(),
         adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
 }

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::Reader;
 use crate::arch::comfy;
-use crate::model::ElemType;
+use crate::model::{ElemType, PackingSummary};
 use crate::ops::select::Selection;
+use crate::ops::weights;
 
 /// The tensors of a model.
 #[derive(Debug, Serialize)]
@@ -15,6 +16,9 @@ pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
     pub format: &'static str,
+    /// How the weights are packed, if they are: the tensors below are the stored ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// The tensors that were asked for, in the order that was asked for; no more than the limit.
     pub tensors: Vec<TensorRow<'m>>,
     /// How many files the model has.
@@ -88,5 +92,14 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
         selected.bytes = selected.bytes.saturating_add(tensor.len_bytes.unwrap_or(0));
     }
     let tensors = picked.into_iter().take(selection.limit()).map(row).collect::<crate::Result<_>>()?;
-    Ok(TensorList { schema: "weigh.ls.v1", format: model.format, tensors, files: model.shards.len(), of: model.tensors.len(), selected })
+    let packing = weights::packing(reader);
+    Ok(TensorList {
+        schema: "weigh.ls.v1",
+        format: model.format,
+        packing,
+        tensors,
+        files: model.shards.len(),
+        of: model.tensors.len(),
+        selected,
+    })
 }

@@ -14,3 +14,4 @@ pub mod show;
 pub mod stats;
 pub mod tree;
 pub mod verify;
+pub mod weights;

@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 use crate::Reader;
 use crate::base::{Error, Result, num, text};
 use crate::codec::{Codec, Number, codec, values_per_element};
-use crate::model::{DType, TensorInfo};
+use crate::model::{DType, PackingSummary, TensorInfo};
+use crate::ops::weights;
 
 /// The most values that are given out at once.
 const MOST_VALUES: u64 = 1 << 20;
@@ -33,6 +34,9 @@ pub struct Values<'m> {
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub shape: &'m [u64],
+    /// How the weights are packed, if they are: the values below are the stored ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// Which part of it this is, dimension by dimension, as NumPy writes it.
     pub slice: String,
     /// The values, as lists in lists. A complex value is a list of two.
@@ -137,6 +141,7 @@ fn values<'m>(reader: &'m Reader, info: &'m TensorInfo, slice: Option<&str>, edg
         name: &info.name,
         dtype,
         shape: &info.shape,
+        packing: weights::packing(reader),
         slice: axes.iter().map(Axis::written).collect::<Vec<_>>().join(","),
         values: Block {
             lengths: (0..axes.len()).filter(kept).map(|i| indexes[i].len()).collect(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::PackedWeight;
-use super::schemes::{Bits, Layout, Whole};
+use super::schemes::{Bits, Codes, Grid, Layout, Rows, ScaleKind, Whole, Zero};
 use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::format::Reader;
@@ -61,6 +61,66 @@ impl Source<'_> {
         }
     }
 
+    /// The scales of a row, whose places are `range` where they are not in tiles.
+    fn scales_of(&self, grid: Grid, row: u64, range: &Range<u64>) -> Result<Vec<f32>> {
+        match grid.kind {
+            ScaleKind::Own => self.scales(range.clone()),
+            ScaleKind::E4m3 => decode(DType::F8_E4M3, &self.bytes(range.clone())?),
+            ScaleKind::Tiled => {
+                // A row's scales in a tile are four neighbours.
+                let tiles = grid.across.div_ceil(4);
+                let mut scales = Vec::new();
+                for tile in 0..tiles {
+                    let at = (row / 128 * tiles + tile) * 512 + row % 32 * 16 + row % 128 / 32 * 4;
+                    scales.extend(self.scales(at..at + 4)?);
+                }
+                Ok(scales)
+            }
+        }
+    }
+
+    /// Numbers packed along a row of words.
+    fn along(&self, bits: Bits, row: u64, count: u64) -> Result<Vec<f32>> {
+        let per_row = self.columns();
+        let words = self.words(row * per_row..(row + 1) * per_row)?;
+        Ok((0..count).map(|i| bits.at(i, |place| pick(&words, place)) as f32).collect())
+    }
+
+    /// Adds the numbers of a row of weights; `(output, input)` is how many rows there are, and how long they are.
+    fn codes(&self, codes: Codes, row: u64, (output, input): (u64, u64), values: &mut Vec<f32>) -> Result<()> {
+        match codes {
+            Codes::Plain => values.extend(self.floats(row * input..(row + 1) * input)?),
+            Codes::Words { bits, center } => {
+                let per_row = self.columns();
+                let words = self.words(row * per_row..(row + 1) * per_row)?;
+                values.extend((0..input).map(|i| bits.at(i, |place| pick(&words, place)) as f32 - center as f32));
+            }
+            Codes::Floats { bits, high_first } => {
+                // Bytes in a row, whatever the words that they are stored in: MLX has words of four.
+                let per_row = input * u64::from(bits) / 8;
+                let mut bytes = self.bytes(row * per_row..(row + 1) * per_row)?.into_owned();
+                match bits {
+                    4 if high_first => {
+                        values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte >> 4)], E2M1[usize::from(byte & 15)]]))
+                    }
+                    4 => values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte & 15)], E2M1[usize::from(byte >> 4)]])),
+                    6 => {
+                        bytes.truncate(bytes.len() / 3 * 3);
+                        values.extend(decode(DType::F6_E2M3, &bytes)?);
+                    }
+                    _ => values.extend(decode(DType::F8_E4M3, &bytes)?),
+                }
+            }
+            Codes::Ternary => {
+                let quarter = (output / 4).max(1);
+                let (line, shift) = (row % quarter, 2 * (row / quarter));
+                let bytes = self.bytes(line * input..(line + 1) * input)?;
+                values.extend(bytes.iter().map(|byte| f32::from(byte >> shift & 3) - 1.0));
+            }
+        }
+        Ok(())
+    }
+
     fn floats(&self, range: Range<u64>) -> Result<Vec<f32>> {
         let unread = || Error::unsupported(format!("expected numbers, found {}", self.tensor.elem)).in_tensor(&self.tensor.name);
         let dtype = self.tensor.elem.known().filter(|dtype| dtype.info().block_elems == 1).ok_or_else(unread)?;
@@ -73,6 +133,50 @@ impl Source<'_> {
 
     fn columns(&self) -> u64 {
         self.tensor.row_elements()
+    }
+}
+
+/// The values of bytes of a type.
+fn decode(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
+    let info = dtype.info();
+    let codec =
+        codec::codec(dtype).ok_or_else(|| Error::unsupported(format!("expected a type whose values this build reads, found {dtype}")))?;
+    let mut values = vec![0.0; num::to_usize(bytes.len() as u64 / info.block_bytes * info.block_elems, "values")?];
+    (codec.decode)(bytes, &mut values);
+    Ok(values)
+}
+
+/// Zero points that are packed along the rows: words from the one on in which the first row's is.
+struct Down {
+    bits: Bits,
+    center: u32,
+    first: u64,
+    words: Vec<u32>,
+}
+
+impl Down {
+    /// The zero points of a row.
+    fn row(&self, row: u64, groups: u64) -> Vec<f32> {
+        let word = |group: u64| move |place: u64| pick(&self.words, place.saturating_sub(self.first) * groups + group);
+        (0..groups).map(|group| self.bits.at(row, word(group)) as f32 - self.center as f32).collect()
+    }
+}
+
+/// What the scale of a whole tensor does.
+#[derive(Clone, Copy)]
+enum Factor {
+    One,
+    Times(f32),
+    Over(f32),
+}
+
+impl Factor {
+    fn apply(self, value: f32) -> f32 {
+        match self {
+            Self::One => value,
+            Self::Times(factor) => value * factor,
+            Self::Over(factor) => value / factor,
+        }
     }
 }
 
@@ -94,33 +198,36 @@ impl PackedWeight {
     /// The weights of a range of elements of the whole tensor.
     ///
     /// # Errors
-    /// Stored tensors cannot be read, or are of a type that makes no sense.
+    /// Stored tensors cannot be read, or are of a type that makes no sense; how the numbers are packed is not known.
     pub fn values(&self, reader: &Reader, elements: Range<u64>) -> Result<Vec<f32>> {
         if elements.is_empty() {
             return Ok(Vec::new());
         }
-        if let Layout::Bnb4 { .. } = self.layout {
-            return self.indexed(reader, elements);
+        match self.layout {
+            Layout::Bnb4 { .. } => return self.indexed(reader, elements),
+            Layout::Scaled { per } => return self.scaled_blocks(reader, elements, per),
+            Layout::Counted => return Err(self.unread()),
+            _ => {}
         }
         let row = self.shape.last().copied().unwrap_or(1).max(1);
         let rows = elements.start / row..elements.end.div_ceil(row);
         let mut values = match &self.layout {
             Layout::Gptq { bits, group, plus } => self.gptq(reader, rows.clone(), *bits, *group, *plus)?,
             Layout::Awq { group } => self.awq(reader, rows.clone(), *group)?,
-            Layout::PackQuantized { bits, group } => self.pack_quantized(reader, rows.clone(), *bits, *group)?,
-            Layout::Mlx { bits, group } => self.mlx(reader, rows.clone(), *bits, *group)?,
-            Layout::Scaled { rows: tall, columns, scales, divide } => {
-                self.scaled(reader, rows.clone(), (*tall, *columns, *scales), *divide)?
-            }
-            Layout::Fp4 { group, whole } => self.fp4(reader, rows.clone(), *group, *whole)?,
+            Layout::Rows(how) => self.rows(reader, rows.clone(), how)?,
             Layout::GptOss => self.gpt_oss(reader, rows.clone())?,
-            Layout::Bnb4 { .. } => Vec::new(), // above
+            Layout::Bnb4 { .. } | Layout::Scaled { .. } | Layout::Counted => Vec::new(), // above
         };
         // Ends of rows that were not asked for.
         let skip = num::to_usize(elements.start - rows.start * row, "values")?;
         values.truncate(skip + num::to_usize(elements.end - elements.start, "values")?);
         values.drain(..skip);
         Ok(values)
+    }
+
+    /// The error of whoever asks for values that cannot be read.
+    fn unread(&self) -> Error {
+        Error::unsupported(format!("expected a packing whose values this build reads, found {}", self.shown)).in_tensor(&self.name)
     }
 
     fn weight<'a>(&self, reader: &'a Reader) -> Result<Source<'a>> {
@@ -209,94 +316,128 @@ impl PackedWeight {
         Ok(values)
     }
 
-    fn pack_quantized(&self, reader: &Reader, rows: Range<u64>, bits: Bits, group: u64) -> Result<Vec<f32>> {
-        let (weight, scales) = (self.weight(reader)?, self.beside(reader, ".weight_scale")?);
-        let zeros = self.may_beside(reader, ".weight_zero_point");
-        let input = self.shape[1];
-        let (per_row, groups) = (weight.columns(), scales.columns());
-        let indices = self.group_indices(reader, ".weight_g_idx", group)?;
-        let half = 1u32 << (bits.0 - 1);
-        let mut values = Vec::new();
-        // Zero points are packed along the rows: a word holds those of several rows.
-        let zero_words = zeros.map(|zeros| zeros.words(0..zeros.tensor.elements()?)).transpose()?;
-        for row in rows {
-            let words = weight.words(row * per_row..(row + 1) * per_row)?;
-            let scale = scales.floats(row * groups..(row + 1) * groups)?;
-            let zero: Vec<f32> = (0..groups)
-                .map(|group| match &zero_words {
-                    Some(words) => bits.at(row, |place| pick(words, place * groups + group)) as f32 - half as f32,
-                    None => 0.0,
-                })
-                .collect();
-            values.extend((0..input).zip(&indices).map(|(i, &group)| {
-                let number = bits.at(i, |place| pick(&words, place)) as f32 - half as f32;
-                (number - pick(&zero, group)) * pick(&scale, group)
-            }));
-        }
-        Ok(values)
-    }
-
-    fn mlx(&self, reader: &Reader, rows: Range<u64>, bits: Bits, group: u64) -> Result<Vec<f32>> {
-        let (weight, scales, biases) = (self.weight(reader)?, self.beside(reader, ".scales")?, self.beside(reader, ".biases")?);
-        let input = self.shape.last().copied().unwrap_or(0);
-        let (per_row, groups) = (weight.columns(), scales.columns());
-        let mut values = Vec::new();
-        for row in rows {
-            let words = weight.words(row * per_row..(row + 1) * per_row)?;
-            let scale = scales.floats(row * groups..(row + 1) * groups)?;
-            let bias = biases.floats(row * groups..(row + 1) * groups)?;
-            values.extend(
-                (0..input).map(|i| bits.at(i, |place| pick(&words, place)) as f32 * pick(&scale, i / group) + pick(&bias, i / group)),
-            );
-        }
-        Ok(values)
-    }
-
-    /// `tile` is how many rows and columns share a scale, and how many scales there are across.
-    fn scaled(&self, reader: &Reader, rows: Range<u64>, tile: (u64, u64, u64), divide: f32) -> Result<Vec<f32>> {
+    /// Rows of numbers, each with its scales and zero points.
+    fn rows(&self, reader: &Reader, rows: Range<u64>, how: &Rows) -> Result<Vec<f32>> {
         let weight = self.weight(reader)?;
-        let scales = [".weight_scale_inv", ".weight_scale", ".SCB"].into_iter().find_map(|suffix| self.may_beside(reader, suffix));
-        let scales = scales.ok_or_else(|| Error::malformed("expected scales beside it, found none").in_tensor(&self.name))?;
-        let zeros = self.may_beside(reader, ".weight_zero_point");
-        let (tall, wide, across) = tile;
         let input = self.shape.last().copied().unwrap_or(1);
-        let mut values = weight.floats(rows.start * input..rows.end * input)?;
-        for (row, line) in rows.zip(values.chunks_exact_mut(num::to_usize(input, "a row")?.max(1))) {
-            let range = row / tall * across..(row / tall + 1) * across;
-            let scale = scales.floats(range.clone())?;
-            let zero = zeros.map(|zeros| zeros.floats(range)).transpose()?;
+        let output: u64 = self.shape.iter().rev().skip(1).product();
+        let bias = how.bias.map(|suffix| self.beside(reader, suffix)).transpose()?;
+        let indices = how.indices.map(|suffix| self.group_indices(reader, suffix, input)).transpose()?;
+        let down = self.zeros_down(reader, &rows, how)?;
+        let mut values = Vec::new();
+        for row in rows {
+            let start = values.len();
+            weight.codes(how.codes, row, (output, input), &mut values)?;
+            let line = values.get_mut(start..).unwrap_or_default();
+            let factor = self.factor(reader, how.whole, row)?;
+            let Some((suffix, grid)) = how.scale else {
+                line.iter_mut().for_each(|value| *value = factor.apply(*value));
+                continue;
+            };
+            let range = row / grid.tall * grid.across..(row / grid.tall + 1) * grid.across;
+            let scale = self.beside(reader, suffix)?.scales_of(grid, row, &range)?;
+            let zero = match how.zero {
+                Zero::None => None,
+                Zero::Plain(suffix) => Some(self.beside(reader, suffix)?.floats(range.clone())?),
+                Zero::Along { suffix, bits } => Some(self.beside(reader, suffix)?.along(bits, row, grid.across)?),
+                Zero::Down { .. } => down.as_ref().map(|down| down.row(row, grid.across)),
+            };
+            let bias = bias.map(|bias| bias.floats(range)).transpose()?;
             for (i, value) in (0u64..).zip(line) {
-                let zero = zero.as_ref().map_or(0.0, |zero| pick(zero, i / wide));
-                *value = (*value - zero) * (pick(&scale, i / wide) / divide);
+                let group = indices.as_ref().map_or_else(|| i / grid.wide, |indices| pick(indices, i));
+                let zero = zero.as_ref().map_or(0.0, |zero| pick(zero, group));
+                let bias = bias.as_ref().map_or(0.0, |bias| pick(bias, group));
+                // The product of a small number and its scale is exact where both are: the scale of the whole comes last.
+                *value = factor.apply((*value - zero) * (pick(&scale, group) / how.divide)) + bias;
             }
         }
         Ok(values)
     }
 
-    fn fp4(&self, reader: &Reader, rows: Range<u64>, group: u64, whole: Whole) -> Result<Vec<f32>> {
-        let weight = self.weight(reader)?;
-        let scales = self.may_beside(reader, ".weight_scale").map_or_else(|| self.beside(reader, ".scales"), Ok)?;
-        let first = |suffix: &str| self.beside(reader, suffix)?.floats(0..1).map(|values| pick(&values, 0));
-        let factor = match whole {
-            Whole::None => 1.0,
-            Whole::Multiply => first(".weight_scale_2")?,
-            Whole::Divide => first(".weight_global_scale")?,
+    /// The words of zero points that are packed along the rows, as far as these rows need them.
+    fn zeros_down(&self, reader: &Reader, rows: &Range<u64>, how: &Rows) -> Result<Option<Down>> {
+        let (Zero::Down { suffix, bits, center }, Some((_, grid))) = (how.zero, how.scale) else { return Ok(None) };
+        let zeros = self.beside(reader, suffix)?;
+        let first = rows.start * u64::from(bits.0) / 32;
+        let words = zeros.words(first * grid.across..bits.words(rows.end) * grid.across)?;
+        Ok(Some(Down { bits, center, first, words }))
+    }
+
+    /// What is done with the scale of the whole tensor, or of the matrix that a row is in.
+    fn factor(&self, reader: &Reader, whole: Whole, row: u64) -> Result<Factor> {
+        let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return Ok(Factor::One) };
+        let source = self.beside(reader, suffix)?;
+        let tall = self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        let place = if source.tensor.elements()? > 1 { row / tall } else { 0 };
+        let factor = pick(&source.floats(place..place + 1)?, 0);
+        Ok(if matches!(whole, Whole::Multiply(_)) { Factor::Times(factor) } else { Factor::Over(factor) })
+    }
+
+    /// Blocks of a GGUF, whose values are multiplied by the scale of their tensor or matrix.
+    fn scaled_blocks(&self, reader: &Reader, elements: Range<u64>, per: u64) -> Result<Vec<f32>> {
+        let (weight, scales) = (self.weight(reader)?, self.beside(reader, ".scale")?);
+        let dtype = weight.tensor.elem.known().ok_or_else(|| self.unread())?;
+        let codec = codec::codec(dtype).ok_or_else(|| self.unread())?;
+        let block = dtype.info().block_elems;
+        let (first, last) = (elements.start / block * block, elements.end.div_ceil(block) * block);
+        let mut values = vec![0.0; num::to_usize(last - first, "values")?];
+        (codec.decode)(&weight.bytes(dtype.bytes_for(first)?..dtype.bytes_for(last)?)?, &mut values);
+        let scale = scales.floats(first / per..last.div_ceil(per))?;
+        for (i, value) in (first..).zip(&mut values) {
+            *value *= pick(&scale, i / per - first / per);
+        }
+        values.truncate(num::to_usize(elements.end - first, "values")?);
+        values.drain(..num::to_usize(elements.start - first, "values")?);
+        Ok(values)
+    }
+
+    /// The type of a GGUF whose blocks hold the same values, but for the scale of the whole tensor, if there is one.
+    pub(super) fn fits_blocks(&self) -> Option<DType> {
+        let Layout::Rows(rows) = &self.layout else { return None };
+        let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else {
+            return None;
+        };
+        let dtype = match (rows.whole, grid.wide, grid.kind, self.shown.name) {
+            (Whole::Multiply(".weight_scale_2"), 16, ScaleKind::Own, "NVFP4") => DType::NVFP4,
+            (Whole::None, 16, ScaleKind::E4m3, "NVFP4") => DType::NVFP4,
+            (Whole::None, 32, ScaleKind::Own, "MXFP4") => DType::MXFP4,
+            _ => return None,
         };
         let input = self.shape.last().copied().unwrap_or(1);
-        let groups = scales.columns();
-        // Bytes in a row, whatever the words that they are stored in: MLX has words of four.
-        let per_row = input / 2;
-        let mut values = Vec::new();
-        for row in rows {
-            let bytes = weight.bytes(row * per_row..(row + 1) * per_row)?;
-            let scale = scales.scales(row * groups..(row + 1) * groups)?;
-            let numbers = bytes.iter().flat_map(|byte| [E2M1[usize::from(byte & 15)], E2M1[usize::from(byte >> 4)]]);
-            values.extend((0u64..).zip(numbers).map(|(i, number)| {
-                let scale = pick(&scale, i / group);
-                number * if whole == Whole::Divide { scale / factor } else { scale * factor }
-            }));
+        // A stack has a scale for each of its matrices, which one number cannot say.
+        let one = rows.whole == Whole::None || self.shape.len() == 2;
+        (input.is_multiple_of(dtype.info().block_elems) && one).then_some(dtype)
+    }
+
+    /// The first value of a tensor beside the weight.
+    pub(super) fn first(&self, reader: &Reader, suffix: &str) -> Option<f32> {
+        self.may_beside(reader, suffix)?.floats(0..1).ok()?.first().copied()
+    }
+
+    /// A range of bytes of the weights in blocks of a GGUF (ggml-common.h, `block_nvfp4` and `block_mxfp4`): scales, then the numbers
+    /// of each half of a group in the low and high halves of its bytes.
+    pub(super) fn blocks(&self, reader: &Reader, dtype: DType, range: Range<u64>) -> Result<Vec<u8>> {
+        let Layout::Rows(rows) = &self.layout else { return Err(self.unread()) };
+        let (suffix, grid) = rows.scale.ok_or_else(|| self.unread())?;
+        let (weight, scales) = (self.weight(reader)?, self.beside(reader, suffix)?);
+        let info = dtype.info();
+        let (first, last) = (range.start / info.block_bytes, range.end.div_ceil(info.block_bytes));
+        let (group, groups) = (grid.wide, info.block_elems / grid.wide);
+        let half = num::to_usize(group / 2, "half a group")?;
+        let mut bytes = Vec::with_capacity(num::to_usize((last - first) * info.block_bytes, "blocks")?);
+        for block in first..last {
+            let scale = scales.bytes(block * groups..(block + 1) * groups)?;
+            // GGUF's scales have no sign, and for NVFP4 half the bias that E4M3 has: the bits are the same.
+            bytes.extend(scale.iter().map(|byte| if dtype == DType::NVFP4 { byte & 0x7f } else { *byte }));
+            let packed = weight.bytes(block * info.block_elems / 2..(block + 1) * info.block_elems / 2)?;
+            for group in packed.chunks_exact(half) {
+                let number = |i: usize| group.get(i / 2).map_or(0, |byte| byte >> (4 * (i % 2)) & 15);
+                bytes.extend((0..half).map(|i| number(i) | number(i + half) << 4));
+            }
         }
-        Ok(values)
+        bytes.drain(..num::to_usize(range.start - first * info.block_bytes, "blocks")?);
+        bytes.truncate(num::to_usize(range.end - range.start, "blocks")?);
+        Ok(bytes)
     }
 
     fn gpt_oss(&self, reader: &Reader, rows: Range<u64>) -> Result<Vec<f32>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{PackedWeight, Packing, Role};
 use crate::base::Result;
 use crate::format::{Computed, Reader};
-use crate::model::{DType, ElemType, TensorInfo};
+use crate::model::{DType, ElemType, PackedType, TensorInfo};
 
 /// One packed weight of a model.
 #[derive(Debug)]
@@ -29,43 +29,105 @@ impl Computed for Unpacked {
     fn suggested(&self) -> Option<DType> {
         Some(DType::F16)
     }
+
+    fn stored_size(&self) -> Option<u64> {
+        Some(self.weight.stored_size(&self.stored))
+    }
+
+    fn packed(&self) -> Option<PackedType> {
+        Some(self.weight.shown)
+    }
+}
+
+/// One packed weight of a model, in the blocks of a GGUF that hold the same values.
+#[derive(Debug)]
+struct Repacked {
+    stored: Arc<Reader>,
+    weight: PackedWeight,
+    blocks: DType,
+    whole: Option<f32>,
+    input: Option<f32>,
+}
+
+impl Computed for Repacked {
+    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        self.weight.blocks(&self.stored, self.blocks, range).map_err(|error| error.in_tensor(&self.weight.name))
+    }
+
+    fn packed(&self) -> Option<PackedType> {
+        Some(self.weight.shown)
+    }
+
+    fn scales(&self) -> Option<[Option<f32>; 2]> {
+        Some([self.whole, self.input])
+    }
 }
 
 /// The model with its packed weights as F32 under the names that they have unquantised, and without the bookkeeping. A model
-/// that has no packed weights is handed back as it is.
+/// that has no packed weights is handed back as it is; what cannot be read of a packed model stays as it is stored.
 ///
 /// # Errors
 /// A shape is past all measure.
 pub fn unpacked(reader: Reader) -> Result<Reader> {
+    view(reader, |_, _| None)
+}
+
+/// The same, but with the packed weights that a GGUF can hold without loss in its own blocks.
+///
+/// # Errors
+/// As for [`unpacked`].
+pub fn repacked(reader: Reader) -> Result<Reader> {
+    view(reader, |weight, stored| {
+        let blocks = weight.fits_blocks()?;
+        let scale = |suffix: &str| weight.first(stored, suffix);
+        let input = stored.model().tensor(&format!("{}.input_scale", weight.name.strip_suffix(".weight")?));
+        let input = input.filter(|tensor| tensor.elem == ElemType::Known(DType::F32) && tensor.elements().is_ok_and(|all| all == 1));
+        let input = input.and_then(|tensor| Some(f32::from_le_bytes(stored.bytes(tensor).ok()?.as_ref().try_into().ok()?)));
+        Some(Repacked { stored: Arc::clone(stored), weight: weight.clone(), blocks, whole: scale(".weight_scale_2"), input })
+    })
+}
+
+fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Repacked>) -> Result<Reader> {
     let packing = Packing::of(&reader);
+    let summary = packing.summary(reader.model());
     if packing.is_empty() {
-        return Ok(reader);
+        return Ok(reader.with_packing(summary));
     }
     let stored = Arc::new(reader);
     let mut model = stored.model().clone();
     let mut tensors = Vec::new();
     let mut computed: HashMap<String, Arc<dyn Computed>> = HashMap::new();
+    let unread = packing.unread();
     for (i, tensor) in model.tensors.drain(..).enumerate() {
         match packing.role(i) {
-            Role::Plain => tensors.push(tensor),
-            Role::Bookkeeping => {}
-            Role::Packed(weight) => {
+            Role::Bookkeeping if !unread.contains(&i) => {}
+            Role::Packed(weight) if !unread.contains(&i) => {
                 let Some(weight) = packing.weights.get(weight) else { continue };
+                let kept = keep(weight, &stored);
+                let dtype = kept.as_ref().map_or(DType::F32, |kept| kept.blocks);
                 tensors.push(TensorInfo {
                     name: weight.name.clone(),
-                    elem: ElemType::Known(DType::F32),
+                    elem: ElemType::Known(dtype),
                     shape: weight.shape.clone(),
-                    len_bytes: Some(DType::F32.bytes_for_shape(&weight.shape)?),
+                    len_bytes: Some(dtype.bytes_for_shape(&weight.shape)?),
                     ..tensor
                 });
-                computed.insert(weight.name.clone(), Arc::new(Unpacked { stored: Arc::clone(&stored), weight: weight.clone() }));
+                let body: Arc<dyn Computed> = match kept {
+                    Some(kept) => Arc::new(kept),
+                    None => Arc::new(Unpacked { stored: Arc::clone(&stored), weight: weight.clone() }),
+                };
+                computed.insert(weight.name.clone(), body);
             }
+            _ => tensors.push(tensor),
         }
     }
     model.tensors = tensors;
     // What is seen is no longer quantised: a config that says so would mislead whoever loads the output.
-    if let Some(config) = model.config.as_mut().and_then(serde_json::Value::as_object_mut) {
+    if let Some(config) = model.config.as_mut().and_then(serde_json::Value::as_object_mut).filter(|_| unread.is_empty()) {
         config.retain(|key, _| key != "quantization_config" && key != "quantization");
+        for inner in config.iter_mut().filter(|(key, _)| key.ends_with("_config")).filter_map(|(_, value)| value.as_object_mut()) {
+            inner.retain(|key, _| key != "quantization_config" && key != "quantization");
+        }
     }
-    Ok(Reader::computed(&stored, model, computed))
+    Ok(Reader::computed(&stored, model, computed).with_packing(summary))
 }

@@ -9,7 +9,7 @@ use crate::arch::{Source, Step};
 use crate::base::{Error, Result, num};
 use crate::codec::{self, Decoded, codec};
 use crate::format::Reader;
-use crate::model::{DType, ElemType, TensorInfo};
+use crate::model::{DType, ElemType, TensorInfo, TypeName};
 
 /// What a [`Step`] is made of, ready to be asked for ranges.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,17 @@ impl<'a> Body<'a> {
             Stored::Whole(tensor) => tensor.elem,
             Stored::Made(origin) => ElemType::Known(origin.dtype()),
         }
+    }
+
+    /// The type of the elements as reports show it: their packing, where all of them are packed alike.
+    pub(in crate::ops) fn type_name(&self) -> TypeName {
+        let tensors = match self.source {
+            Stored::Whole(tensor) => vec![tensor],
+            Stored::Made(origin) => origin.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
+        };
+        let mut packings = tensors.into_iter().map(|tensor| self.reader.type_name(tensor).packed);
+        let first = packings.next().flatten();
+        TypeName { elem: self.elem(), packed: first.filter(|first| packings.all(|other| other == Some(*first))) }
     }
 
     /// The stored tensor, if the elements are those of one in their order.

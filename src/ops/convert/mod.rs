@@ -1,6 +1,7 @@
 //! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
 
 pub(in crate::ops) mod body;
+mod input;
 mod keep;
 pub mod loss;
 pub mod metadata;
@@ -13,6 +14,7 @@ pub mod run;
 mod translate;
 mod types;
 
+pub use input::input;
 pub use options::Options;
 pub use plan::Plan;
 pub use report::ConvertReport;

@@ -44,6 +44,8 @@ pub struct Options {
     pub strict: bool,
     /// Tensors are moved under their names as they are.
     pub keep_names: bool,
+    /// Packed weights are moved as they are stored, under their own names.
+    pub stored: bool,
     /// What was written is read back and compared before it gets its name.
     pub verify: bool,
     /// No figures on what quantising costs.

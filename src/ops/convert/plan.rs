@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
+use crate::arch::origin::Origin;
 use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
 use crate::base::file::{parent, same_file};
 use crate::base::{Error, Result, num, output};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
-use crate::model::{ElemType, Metadata, Value};
+use crate::model::{DType, ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
 use crate::ops::convert::loss::Lossy;
@@ -68,11 +69,12 @@ impl Plan {
         let draft = draft(reader, &place, options)?;
         let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes } = draft;
         let modules = if place.folder { modules } else { Vec::new() };
-        steps.sort_by_key(|step| module_number(&modules, &step.name));
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
         }
         let decided = types::decide(reader, place.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
+        block_scales(reader, &mut steps)?;
+        steps.sort_by_key(|step| module_number(&modules, &step.name));
         notes.extend(decided.notes);
         types::record(place.format, &mut metadata, imatrix.as_ref(), options)?;
         for (key, value) in &options.metadata {
@@ -186,6 +188,37 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     Ok(draft)
 }
 
+/// Adds the scales of tensors that keep packed blocks: `X.scale` and `X.input_scale` beside `X.weight` (llama.cpp,
+/// conversion of NVFP4).
+fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
+    let mut found = Vec::new();
+    for step in steps.iter() {
+        let tensors = step.tensors();
+        let scales: Vec<_> =
+            tensors.iter().filter_map(|index| reader.model().tensors.get(*index)).map(|tensor| reader.block_scales(tensor)).collect();
+        if scales.iter().all(Option::is_none) {
+            continue;
+        }
+        let kept = step.elem.known().is_some_and(DType::is_quantised) && Body::new(reader, step)?.elem() == step.elem;
+        let matrices = scales.len() == 1 || step.shape.first() == Some(&(scales.len() as u64));
+        if !kept || !matrices || scales.iter().any(Option::is_none) {
+            return Err(Error::unsupported("expected packed blocks that go to one tensor as they are, found others joined or changed")
+                .in_tensor(&step.name)
+                .hint("--type BF16 computes the weights"));
+        }
+        let Some(stem) = step.name.strip_suffix(".weight") else { continue };
+        for (which, end) in ["scale", "input_scale"].into_iter().enumerate() {
+            let values: Option<Vec<f32>> = scales.iter().map(|scale| scale.and_then(|scale| *scale.get(which)?)).collect();
+            if let Some(values) = values {
+                let shape = vec![values.len() as u64];
+                found.push(Step::made(Origin::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed());
+            }
+        }
+    }
+    steps.extend(found);
+    Ok(())
+}
+
 /// A tensor of the output, for its layout.
 fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     let len_bytes = match step.elem {
@@ -208,8 +241,8 @@ fn module_number(modules: &[String], tensor: &str) -> usize {
 
 /// Where the output goes, and what it is.
 #[derive(Debug)]
-struct Place {
-    format: &'static Format,
+pub(super) struct Place {
+    pub(super) format: &'static Format,
     /// The file of the weights, before it is split.
     weights: PathBuf,
     /// Whether the output is a folder.
@@ -218,7 +251,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(out: &Path, to: Option<&str>) -> Result<Self> {
+    pub(super) fn of(out: &Path, to: Option<&str>) -> Result<Self> {
         let slash = out.as_os_str().as_encoded_bytes().ends_with(b"/");
         let is_folder = slash || out.is_dir();
         let extension = out.extension().and_then(OsStr::to_str).filter(|_| !is_folder);

@@ -7,10 +7,11 @@ use serde::Serialize;
 use crate::arch::{Note, NoteKind, Step};
 use crate::base::{Error, Result};
 use crate::format::Reader;
-use crate::model::DType;
+use crate::model::{DType, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
+use crate::ops::weights;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +28,9 @@ pub struct ConvertReport {
     pub output: Vec<PathBuf>,
     /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
     pub removed: Vec<PathBuf>,
+    /// How the weights of the input are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// The tensors, in the order of the output.
     pub tensors: Vec<TensorRow>,
     /// What is lost beyond what was asked for.
@@ -163,6 +167,7 @@ impl ConvertReport {
             format: plan.format.id,
             output,
             removed: plan.removed.clone(),
+            packing: weights::packing(reader),
             tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,
             lossy: plan.lossy.clone(),
             dropped: rows(NoteKind::Dropped),
@@ -186,7 +191,7 @@ fn tensor_row(reader: &Reader, step: &Step) -> Result<TensorRow> {
         let tensor =
             tensors.get(index).ok_or_else(|| Error::argument("expected a tensor of the model, found none").in_tensor(&step.name))?;
         sources.push(tensor.name.clone());
-        let name = tensor.elem.to_string();
+        let name = reader.type_name(tensor).to_string();
         if !types.contains(&name) {
             types.push(name);
         }

@@ -17,9 +17,10 @@ use crate::arch::table::Tables;
 use crate::arch::{self, Step, to_gguf};
 use crate::base::{Error, Result, num, units};
 use crate::format::Reader;
-use crate::model::{ElemType, Metadata};
+use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
 use crate::ops::convert::body::Body;
 use crate::ops::select::Selection;
+use crate::ops::weights;
 
 mod measure;
 mod metadata;
@@ -72,6 +73,9 @@ pub struct Diff {
     pub metadata: Vec<MetadataRow>,
     /// Tensors that both have, in the order of the first.
     pub tensors: Vec<TensorRow>,
+    /// How the weights of both are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// What to know about how they were compared.
     pub notes: Vec<String>,
     /// Whether both are adapters, whose updates were compared.
@@ -160,10 +164,10 @@ pub struct SharedRows {
 pub struct TensorRow {
     /// Its canonical name.
     pub name: String,
-    /// Its type in the first model.
-    pub dtype_a: ElemType,
-    /// Its type in the second model.
-    pub dtype_b: ElemType,
+    /// Its type in the first model, or its packing.
+    pub dtype_a: TypeName,
+    /// The same in the second model.
+    pub dtype_b: TypeName,
     /// Whether every value is the same; null where that was not looked at.
     pub equal: Option<bool>,
     /// The largest difference, as an absolute value.
@@ -231,7 +235,7 @@ impl<'r> Side<'r> {
     }
 }
 
-/// Two models, ready to be compared, and what to know about it: of adapters, two are seen as their updates, and one as what it makes of
+/// Two models, ready to be compared as their weights, and what to know about it: of adapters, two are seen as their updates, and one as what it makes of
 /// the other model.
 ///
 /// # Errors
@@ -244,6 +248,7 @@ pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static st
             .in_file(&b.model().path)
             .hint("weigh convert ADAPTER OUT.gguf --base FOLDER gives the names of GGUF"));
     }
+    let (a, b) = (weights::weights(a)?, weights::weights(b)?);
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
         (false, false) => (a, b, None),
         (true, true) => (lora::updates(a)?, lora::updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
@@ -392,6 +397,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         shapes,
         metadata,
         tensors,
+        packing: weights::packing_of_both(a, b),
         notes,
         adapters,
         differ,
@@ -456,8 +462,8 @@ fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow 
     let place = components::place(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
-        dtype_a: pair.a.elem(),
-        dtype_b: pair.b.elem(),
+        dtype_a: pair.a.type_name(),
+        dtype_b: pair.b.type_name(),
         equal: same,
         max_abs: None,
         rmse: None,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Compared, ShapeRow, TensorRow};
 use crate::arch::components::Component;
 use crate::base::{text, units};
-use crate::model::{Class, DType};
+use crate::model::{Class, DType, TypeName};
 use crate::ops::convert::quality::Sums;
 
 /// Vectors that are this much alike are the same weights with errors; two-bit types reach down to about 0.9.
@@ -160,7 +160,7 @@ fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, Stri
         }
     } else if alike < RELATED {
         (Kind::Unrelated, format!("unrelated weights in the same shapes: cosine {alike:.2}"))
-    } else if let Some(quantised) = quantisation(&changed, tensors, alike, evidence.bytes) {
+    } else if let Some(quantised) = packed(&changed).or_else(|| quantisation(&changed, tensors, alike, evidence.bytes)) {
         let snr = quality.and_then(|quality| quality.snr_db).map(|snr| format!(", signal to noise {snr:.1} dB")).unwrap_or_default();
         (Kind::Quantised, format!("{quantised}: {error}{snr}"))
     } else if relative <= ROUNDING && changed.iter().all(|(row, _)| row.dtype_a != row.dtype_b) {
@@ -247,11 +247,32 @@ fn likeness(changed: &[(&TensorRow, Sums)]) -> f64 {
     mean(2).or_else(|| mean(0)).unwrap_or(f64::NAN)
 }
 
+/// Which side a library packed, if it packed all matrices that differ on one of them and not on the other; or both, in other ways.
+fn packed(changed: &[(&TensorRow, Sums)]) -> Option<String> {
+    let matrices: Vec<_> = changed.iter().filter(|(row, _)| row.dimensions > 1 && row.dtype_a != row.dtype_b).collect();
+    let explained = changed.iter().all(|(row, _)| row.dtype_a != row.dtype_b);
+    let [of_a, of_b] = [|row: &TensorRow| row.dtype_a.packed, |row: &TensorRow| row.dtype_b.packed]
+        .map(|of| matrices.iter().any(|(row, _)| of(row).is_some()));
+    if matrices.is_empty() || !explained {
+        return None;
+    }
+    match (of_a, of_b) {
+        (false, false) => None,
+        (false, true) => Some(format!("the second is a quantisation of the same weights ({})", types(changed, |row| row.dtype_b))),
+        (true, false) => Some(format!("the first is a quantisation of the same weights ({})", types(changed, |row| row.dtype_a))),
+        (true, true) => Some(format!(
+            "two quantisations of the same weights ({} and {})",
+            types(changed, |row| row.dtype_a),
+            types(changed, |row| row.dtype_b)
+        )),
+    }
+}
+
 /// Which side is quantised from which, if that is what it looks like: what differs differs in its type, and is alike.
 fn quantisation(changed: &[(&TensorRow, Sums)], tensors: &[TensorRow], alike: f64, bytes: [u64; 2]) -> Option<String> {
     let is_quantised =
         |dtype: DType| dtype.info().class == Class::Block || (dtype.info().class == Class::Float && dtype.bits_per_weight() <= 8.0);
-    let known = |row: &TensorRow| Some((row.dtype_a.known()?, row.dtype_b.known()?));
+    let known = |row: &TensorRow| Some((row.dtype_a.elem.known()?, row.dtype_b.elem.known()?));
     let explained = changed.iter().all(|(row, _)| known(row).is_some_and(|(a, b)| a != b));
     let (mut of_a, mut of_b) = (false, false);
     for (a, b) in tensors.iter().filter_map(known).filter(|(a, b)| a != b) {
@@ -274,7 +295,7 @@ fn quantisation(changed: &[(&TensorRow, Sums)], tensors: &[TensorRow], alike: f6
 }
 
 /// The types of the tensors that differ, the most elements first.
-fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> crate::model::ElemType) -> String {
+fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> TypeName) -> String {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for (row, _) in changed {
         *all.entry(of(row).to_string()).or_default() += row.elements;

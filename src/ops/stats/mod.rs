@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::base::finding::Finding;
 use crate::base::{Error, Result};
 use crate::format::Reader;
-use crate::model::{DType, ElemType, TensorInfo};
+use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
+use crate::ops::weights;
 
 mod codebooks;
 mod counts;
@@ -68,6 +69,9 @@ pub struct Stats {
     /// How many elements of each tensor were looked at, at the most, if not all: everything below is of those alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<u64>,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// Magnitudes below this count as sparse.
     pub threshold: f64,
     /// Tensor by tensor, in the order given.
@@ -93,10 +97,13 @@ pub struct Stats {
 pub struct TensorStats {
     /// Its name.
     pub name: String,
-    /// The type of its elements.
-    pub dtype: ElemType,
+    /// The type of its elements, or its packing.
+    pub dtype: TypeName,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
+    /// How many bytes it takes in the files, scales and all; 0 where the size of its type is not known.
+    #[serde(skip)]
+    pub bytes: u64,
     /// Its values.
     #[serde(flatten)]
     pub summary: Summary,
@@ -220,7 +227,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
         .map(|span| -> Result<Option<Done>> {
             let tensor = tensors[span.tensor];
             let Some(lens) = lens(tensor) else {
-                let (done, counts) = (unread(tensor)?, Counts::default());
+                let (done, counts) = (unread(reader, tensor)?, Counts::default());
                 settle(tensor, &counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
                 return Ok(Some(done));
             };
@@ -244,7 +251,8 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
             by_tensor[span.tensor] = done;
         }
     }
-    report(by_tensor, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)
+    let stats = report(by_tensor, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)?;
+    Ok(Stats { packing: weights::packing(reader), ..stats })
 }
 
 /// Puts a part of a tensor in its place. The last one gets the whole.
@@ -290,7 +298,7 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, o
         }
     };
     let summary = Summary::new(elements, &moments, &distribution, exact);
-    let stats = TensorStats { name: tensor.name.clone(), dtype: tensor.elem, shape: tensor.shape.clone(), summary };
+    let stats = tensor_stats(reader, tensor, summary);
     let at_limit = lens.limit.map(|limit| {
         let ends = [distribution.values.first(), distribution.values.last()];
         let count = |end: Option<&(f64, u64)>, sign: f64| end.filter(|end| end.0 == sign * limit).map_or(0, |end| end.1);
@@ -305,9 +313,14 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, o
     Ok(Done { stats, moments, findings })
 }
 
-fn unread(tensor: &TensorInfo) -> Result<Done> {
+fn tensor_stats(reader: &Reader, tensor: &TensorInfo, summary: Summary) -> TensorStats {
+    let (dtype, bytes) = (reader.type_name(tensor), reader.stored_size(tensor));
+    TensorStats { name: tensor.name.clone(), dtype, shape: tensor.shape.clone(), bytes, summary }
+}
+
+fn unread(reader: &Reader, tensor: &TensorInfo) -> Result<Done> {
     let summary = Summary::unread(tensor.elements()?);
-    let stats = TensorStats { name: tensor.name.clone(), dtype: tensor.elem, shape: tensor.shape.clone(), summary };
+    let stats = tensor_stats(reader, tensor, summary);
     Ok(Done { stats, moments: Moments::default(), findings: vec![findings::unread(&tensor.name, tensor.elem)] })
 }
 
@@ -389,6 +402,7 @@ fn report(
         schema: "weigh.stats.v1",
         measured: tensors.len() as u64,
         sample: options.sample,
+        packing: None,
         threshold: options.threshold,
         by: options.group.map(|_| options.by),
         groups: options.group.map(|_| groups.collect()),

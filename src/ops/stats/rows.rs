@@ -8,7 +8,8 @@ use super::scan::byte_range;
 use crate::base::{Error, Result};
 use crate::codec;
 use crate::format::Reader;
-use crate::model::TensorInfo;
+use crate::model::{PackingSummary, TensorInfo};
+use crate::ops::weights;
 
 /// What [`rows`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -19,6 +20,9 @@ pub struct Rows {
     pub name: String,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// Row by row.
     pub rows: Vec<RowStats>,
 }
@@ -81,5 +85,5 @@ pub fn rows(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
         })
     };
     let rows = (0..count).into_par_iter().map(row).collect::<Result<_>>()?;
-    Ok(Rows { schema: "weigh.stats.v1", name: tensor.name.clone(), shape: tensor.shape.clone(), rows })
+    Ok(Rows { schema: "weigh.stats.v1", name: tensor.name.clone(), shape: tensor.shape.clone(), packing: weights::packing(reader), rows })
 }

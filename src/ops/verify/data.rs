@@ -1,18 +1,21 @@
 //! The values of all tensors, on all threads, a piece at a time.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::arch::check::Tied;
+use crate::arch::packed::{Packing, Role};
 use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, units};
-use crate::codec::{Fault, Faults, faults, is_zero};
+use crate::codec::{Fault, Faults, faults};
 use crate::format::{Reader, codes};
 use crate::model::{Class, DType, TensorInfo};
 use crate::ops::convert::body::Body;
 use crate::ops::verify::{Checked, Progress, zeros};
+use crate::ops::weights;
 
 /// How many bytes a thread looks at at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -52,6 +55,13 @@ impl Piece<'_> {
 /// Looks at every value of a type that is known.
 pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &mut Checked, findings: &mut Findings) -> Result<()> {
     let pieces: Vec<Piece<'_>> = reader.model().tensors.iter().flat_map(pieces).collect();
+    let packing = Packing::of(reader);
+    let with_role = |wanted: fn(Role) -> bool| -> HashSet<&str> {
+        let tensors = reader.model().tensors.iter().enumerate();
+        tensors.filter(|(index, _)| wanted(packing.role(*index))).map(|(_, tensor)| tensor.name.as_str()).collect()
+    };
+    // Zero points and scales may well be zeros; whether packed weights are, their values say (`check_unpacked`).
+    let (bookkeeping, packed) = (with_role(|role| role == Role::Bookkeeping), with_role(|role| matches!(role, Role::Packed(_))));
     let total = pieces.iter().map(|piece| piece.end - piece.start).sum();
     let look = |piece: &Piece<'_>| {
         let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
@@ -72,7 +82,8 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
         }
         tell(reader, piece.tensor, &faults, findings);
     }
-    tell_zeros(reader, &joined(&pieces, zeros), findings);
+    let runs = joined(&pieces, zeros, &bookkeeping);
+    tell_zeros(reader, &runs, &packed, findings);
     Ok(())
 }
 
@@ -111,14 +122,14 @@ struct Run<'m> {
     tensors: Vec<&'m TensorInfo>,
 }
 
-/// Joins the runs of pieces that follow each other. Tables that are computed may be of zeros, and end a run.
-fn joined<'m>(pieces: &[Piece<'m>], zeros: Vec<Vec<Range<u64>>>) -> Vec<Run<'m>> {
+/// Joins the runs of pieces that follow each other. Computed tables and `bookkeeping` may be of zeros, and end a run.
+fn joined<'m>(pieces: &[Piece<'m>], zeros: Vec<Vec<Range<u64>>>, bookkeeping: &HashSet<&str>) -> Vec<Run<'m>> {
     let mut all: Vec<Run<'m>> = Vec::new();
     // Whether the last run reaches the end of the last piece, which is of this file.
     let mut open = None;
     for (piece, runs) in pieces.iter().zip(zeros) {
         let place = piece.in_file();
-        if components::place(&piece.tensor.name).computed {
+        if components::place(&piece.tensor.name).computed || bookkeeping.contains(piece.tensor.name.as_str()) {
             open = None;
             continue;
         }
@@ -141,7 +152,7 @@ fn joined<'m>(pieces: &[Piece<'m>], zeros: Vec<Vec<Range<u64>>>) -> Vec<Run<'m>>
 }
 
 /// Tells of runs that are long; and of tensors, and rows of them, that are zero in shorter ones.
-fn tell_zeros(reader: &Reader, runs: &[Run<'_>], findings: &mut Findings) {
+fn tell_zeros(reader: &Reader, runs: &[Run<'_>], packed: &HashSet<&str>, findings: &mut Findings) {
     for run in runs {
         let len = run.bytes.end - run.bytes.start;
         let Some(first) = run.tensors.first() else { continue };
@@ -150,7 +161,9 @@ fn tell_zeros(reader: &Reader, runs: &[Run<'_>], findings: &mut Findings) {
             if let [tensor] = run.tensors[..]
                 && is_whole(run, tensor)
             {
-                findings.remark(Severity::Warning, codes::DATA_ZERO, placed(reader, tensor, all_zero(), tensor.offset_bytes));
+                if !packed.contains(tensor.name.as_str()) {
+                    findings.remark(Severity::Warning, codes::DATA_ZERO, placed(reader, tensor, all_zero(), tensor.offset_bytes));
+                }
                 continue;
             }
             let inside = match run.tensors.len() {
@@ -168,6 +181,9 @@ fn tell_zeros(reader: &Reader, runs: &[Run<'_>], findings: &mut Findings) {
             continue;
         }
         for tensor in &run.tensors {
+            if packed.contains(tensor.name.as_str()) {
+                continue; // a few rows of packed zeros are nothing strange
+            }
             if is_whole(run, tensor) && must_have_values(tensor) {
                 findings.remark(Severity::Warning, codes::DATA_ZERO, placed(reader, tensor, all_zero(), tensor.offset_bytes));
             } else if let Some((first, last, of)) = rows(run, tensor).filter(|(first, last, _)| last - first + 1 >= RUN_ROWS) {
@@ -204,15 +220,20 @@ fn rows(run: &Run<'_>, tensor: &TensorInfo) -> Option<(u64, u64, u64)> {
     (first < end).then(|| (first, end - 1, of))
 }
 
-/// Looks at the values that packed tensors stand for.
+/// Looks at the values that packed tensors stand for, and says which of them cannot be read.
 pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
+    if let Some(warning) = weights::packing(reader).and_then(|packing| packing.warning()) {
+        let error = Error::unsupported(format!("{warning}: their values were not checked")).in_file(&reader.model().path);
+        let _ = findings.error(codes::DATA_PACKED, error);
+    }
     let computed: Vec<&TensorInfo> = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor)).collect();
     let look = |tensor: &&TensorInfo| -> Result<(Faults, bool)> {
         let (mut all, mut zero) = (Faults::default(), true);
         for piece in pieces(tensor) {
             let bytes = reader.bytes_at(tensor, piece.start..piece.end)?;
             all.join(piece.start, &faults(piece.dtype, &bytes));
-            zero &= is_zero(&bytes);
+            // Computed in single precision: a scale below zero makes -0 of a zero.
+            zero &= bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
         }
         Ok((all, zero))
     };

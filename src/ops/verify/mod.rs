@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::arch::check;
 use crate::arch::table::Tables;
-use crate::arch::{check, packed};
 use crate::base::Result;
 use crate::base::file::Input;
 use crate::base::finding::{Finding, Findings, Severity};
 use crate::format;
+use crate::model::PackingSummary;
+use crate::ops::weights;
 
 mod data;
 mod digests;
@@ -44,6 +46,9 @@ pub struct Verdict {
     pub checked: Checked,
     /// Everything that was found, the worst first; otherwise in the order of the files.
     pub findings: Vec<Finding>,
+    /// How the weights are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<PackingSummary>,
     /// How many files were looked at.
     #[serde(skip)]
     pub files: usize,
@@ -74,10 +79,11 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
     let mut checked = Checked { structure: cut(&findings), ..Checked::default() };
-    let mut files = 0;
+    let (mut files, mut packing) = (0, None);
     if let Some(reader) = reader {
         files = reader.model().shards.len();
         checked.structure += reader.model().tensors.len() as u64;
+        packing = weights::packing(&reader);
         // What a broken set lacks was said already.
         let whole = findings.errors() == 0;
         if options.data {
@@ -91,7 +97,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         }
         let inputs: Vec<_> = reader.inputs().filter(|_| options.data).cloned().collect();
         if whole {
-            let reader = packed::unpacked(reader)?;
+            let reader = weights::weights(reader)?;
             let tied = check::check(reader.model(), &options.tables, &mut findings);
             if options.data {
                 data::check_unpacked(&reader, &mut findings);
@@ -106,7 +112,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let worst = if options.strict { Severity::Note } else { Severity::Warning };
     let ok = findings.iter().all(|finding| finding.severity <= worst);
-    Ok(Verdict { schema: "weigh.verify.v1", ok, checked, findings, files })
+    Ok(Verdict { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
 }
 
 /// The tensors of files that are cut short, which are no part of the model then.

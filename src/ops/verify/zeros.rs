@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::codec::is_zero;
+
 /// A run that is shorter is not looked for, unless it reaches the start or the end of a piece.
 const LEAST: usize = 4096;
 
@@ -38,10 +40,6 @@ pub(super) fn runs(bytes: &[u8], start: u64) -> Vec<Range<u64>> {
     }
     found.retain(|run| run.len() >= LEAST || run.start == 0 || run.end == bytes.len());
     found.into_iter().map(|run| start + run.start as u64..start + run.end as u64).collect()
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
 use crate::arch::components::{Component, place};
 use crate::base::finding::Severity;
 use crate::base::units;
+use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
@@ -56,13 +57,14 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
     let mut rows = vec![
         ("format", info.format.to_owned()),
         ("architecture", info.architecture.clone().unwrap_or_default()),
-        ("parameters", units::grouped(info.parameters)),
-        ("active parameters", number(info.active_parameters.filter(|active| *active != info.parameters))),
+        ("parameters", info.parameters.map_or_else(|| info.label.clone(), units::grouped)),
+        ("active parameters", number(info.active_parameters.filter(|active| Some(*active) != info.parameters))),
         ("in embeddings", units::grouped(count.embedding_parameters)),
         ("size of the files", units::bytes(info.bytes)),
         ("bits per weight", info.bits_per_weight.map_or_else(|| "not known".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
+        ("packed", info.packing.as_ref().map(packed).unwrap_or_default()),
         ("licence", info.license_in_words().unwrap_or_else(|| "not stated".to_owned())),
     ];
     if let Some(tokenizer) = &info.tokenizer {
@@ -72,6 +74,11 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
     let known: Vec<String> = info.hyperparameters.iter().map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
     rows.push(("hyperparameters", known.join(", ")));
     rows
+}
+
+/// How the weights are packed, and what of that is not understood.
+fn packed(packing: &PackingSummary) -> String {
+    packing.warning().unwrap_or_else(|| format!("by {}", packing.method))
 }
 
 /// One bar for the whole model, then one for each layer, on a scale of their own: embeddings would dwarf them.
@@ -111,7 +118,7 @@ fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&Te
 
 fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
     let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
-    let total = count.parameters.max(1) as f64;
+    let total = count.by_component.iter().map(|row| row.parameters).sum::<u64>().max(1) as f64;
     let names: Vec<String> = count
         .by_component
         .iter()
@@ -127,8 +134,7 @@ fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
 
 fn types(tensors: &[TensorStats]) -> String {
     let mut sums: BTreeMap<String, (u64, f64)> = BTreeMap::new();
-    let bytes =
-        |tensor: &TensorStats| tensor.dtype.known().map_or(0.0, |dtype| tensor.summary.elements as f64 * dtype.bits_per_weight() / 8.0);
+    let bytes = |tensor: &TensorStats| tensor.bytes as f64;
     for tensor in tensors {
         let sum = sums.entry(tensor.dtype.to_string()).or_default();
         (sum.0, sum.1) = (sum.0 + 1, sum.1 + bytes(tensor));
