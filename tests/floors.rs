@@ -87,3 +87,20 @@ fn imports_are_told_from_every_spelling() {
     assert!(imports("/// See [`crate::format::Reader`].").is_empty());
     assert_eq!(imports("    let x = crate::codec::codec(dtype);"), ["codec"]);
 }
+
+#[test]
+fn all_threads_are_those_of_one_pool() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    for file in files.iter().filter(|file| !file.ends_with("base/threads.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        // rayon panics where the system refuses a thread, unless its pool was started with care.
+        for start in [".par_iter", ".into_par_iter", ".par_chunks", "rayon::join", "rayon::scope", "rayon::spawn"] {
+            assert!(!text.contains(start), "{}: {start}: `threads::par` starts the pool first", file.display());
+        }
+        for start in [".par_sort", "rayon::broadcast"] {
+            assert!(!text.contains(start) || text.contains("ready();"), "{}: {start} without `threads::ready`", file.display());
+        }
+    }
+}

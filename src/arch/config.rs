@@ -1,5 +1,8 @@
 //! A Hugging Face config as its class would complete it: sub-configs merged, absent keys filled in, rope parameters in one place.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
 use serde_json::{Map, Value as Json};
 
 use crate::arch::expr;
@@ -20,6 +23,10 @@ pub struct Config {
     keys: Map<String, Json>,
     rope: Map<String, Json>,
     lets: toml::Table,
+    /// What short names come to, until a key changes: each is evaluated once. One that is being evaluated is absent.
+    known: RefCell<HashMap<String, Option<f64>>>,
+    /// How many bytes of expressions have been evaluated.
+    evaluated: Cell<u64>,
 }
 
 impl Config {
@@ -34,20 +41,21 @@ impl Config {
         if let Some(Json::Object(text)) = keys.remove("text_config") {
             keys.extend(text);
         }
-        let mut config = Self { keys, rope: Map::new(), lets: table.lets.clone() };
+        let mut config = Self { keys, lets: table.lets.clone(), ..Self::default() };
         for (key, default) in &table.defaults {
             if config.get(key).is_none() {
                 let value = match default {
-                    toml::Value::String(text) => expr::eval(text, &|name| config.number(name))?.map(number_json),
+                    toml::Value::String(text) => config.eval(text)?.map(number_json),
                     toml::Value::Boolean(false) => None,
                     other => from_toml(other),
                 };
                 if let Some(value) = value {
-                    config.keys.insert(key.clone(), value);
+                    config.set(key.clone(), value);
                 }
             }
         }
         config.rope = config.rope_parameters();
+        config.known.get_mut().clear();
         Ok(config)
     }
 
@@ -77,6 +85,7 @@ impl Config {
     /// Puts a value in.
     pub fn set(&mut self, key: impl Into<String>, value: Json) {
         self.keys.insert(key.into(), value);
+        self.known.get_mut().clear();
     }
 
     /// All keys, in order.
@@ -102,8 +111,17 @@ impl Config {
 
     fn number_within(&self, name: &str, depth: usize) -> Option<f64> {
         match self.lets.get(name) {
-            Some(toml::Value::String(text)) if depth > 0 => expr::eval(text, &|name| self.number_within(name, depth - 1)).ok().flatten(),
-            Some(toml::Value::String(_)) => None,
+            Some(toml::Value::String(_)) if depth == 0 => None,
+            Some(toml::Value::String(text)) => {
+                if let Some(known) = self.known.borrow().get(name) {
+                    return *known;
+                }
+                self.known.borrow_mut().insert(name.to_owned(), None);
+                self.spend(text).ok()?;
+                let value = expr::eval(text, &|name| self.number_within(name, depth - 1)).ok().flatten();
+                self.known.borrow_mut().insert(name.to_owned(), value);
+                value
+            }
             Some(toml::Value::Integer(number)) => Some(*number as f64),
             Some(toml::Value::Float(number)) => Some(*number),
             Some(_) => None,
@@ -119,7 +137,30 @@ impl Config {
     /// # Errors
     /// The text is no expression.
     pub fn eval(&self, text: &str) -> Result<Option<f64>> {
-        expr::eval(text, &|name| self.number(name))
+        self.eval_with(text, &|name| self.number(name))
+    }
+
+    /// [`Config::eval`] where names may stand for something else as well.
+    ///
+    /// # Errors
+    /// As for [`Config::eval`].
+    pub fn eval_with(&self, text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
+        self.spend(text)?;
+        let value = expr::eval(text, lookup)?;
+        self.spend("")?; // short names in it may have taken more than there was
+        Ok(value)
+    }
+
+    /// Counts the bytes of an expression that is about to be evaluated.
+    fn spend(&self, text: &str) -> Result<()> {
+        self.evaluated.set(self.evaluated.get().saturating_add(text.len() as u64));
+        if self.evaluated.get() > limits::EXPRESSION_BYTES {
+            let most = limits::EXPRESSION_BYTES;
+            return Err(Error::limit(format!(
+                "expected an architecture table of at most {most} bytes of expressions to evaluate, found more"
+            )));
+        }
+        Ok(())
     }
 
     /// What an expression comes to, as a count.
@@ -127,7 +168,7 @@ impl Config {
     /// # Errors
     /// The text is no expression, a name in it is absent, or the result is no count.
     pub fn count(&self, text: &str) -> Result<u64> {
-        expr::eval_u64(text, &|name| self.number(name))
+        expr::whole(text, self.eval(text)?)
     }
 
     /// What an expression comes to, as the length of a list: of layers, experts, elements of a head.
@@ -268,5 +309,25 @@ mod tests {
     #[test]
     fn names_that_lead_in_a_circle_are_absent() {
         assert_eq!(config(json!({})).number("a"), None);
+    }
+
+    #[test]
+    fn a_short_name_is_evaluated_once_and_again_after_a_change() {
+        let ten = |name: &str| [name; 10].join(" + ");
+        let lets = ('a'..'n').zip('b'..='n').map(|(name, next)| format!("{name} = '{}'", ten(&next.to_string()))).collect::<Vec<_>>();
+        let table = Table::parse(&format!("let = {{ {}, n = 'x', loop = '{}' }}", lets.join(", "), ten("loop"))).unwrap();
+        let mut config = Config::new(&table, &json!({"x": 1})).unwrap();
+        assert_eq!((config.number("a"), config.number("loop")), (Some(1e13), None));
+        assert!(config.evaluated.get() < 2_000, "{} bytes", config.evaluated.get());
+        config.set("x", json!(2));
+        assert_eq!(config.number("a"), Some(2e13));
+    }
+
+    #[test]
+    fn expressions_have_a_limit() {
+        let config = config(json!({"hidden_size": 8}));
+        let long = vec!["hidden_size"; 100_000].join(" + ");
+        let error = (0..100).find_map(|_| config.eval(&long).err()).unwrap().to_string();
+        assert!(error.contains("bytes of expressions to evaluate"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 //! Numbers, names (with dots), `+ - * /`, `//` (whole quotient, rounded down), `==` (1 or 0), parentheses, and `a ?? b`: `b` where `a` is absent.
 //! A name that is absent makes the whole expression absent, up to the next `??`.
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, text};
 
 /// The deepest nesting of parentheses.
 const DEPTH: usize = 32;
@@ -19,13 +19,13 @@ pub fn eval(text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f
     if parser.rest.is_empty() { Ok(value) } else { Err(parser.error("an operator or the end")) }
 }
 
-/// [`eval`], where the result must be a whole number that is not negative.
+/// The value of an expression as a whole number that is not negative.
 ///
 /// # Errors
-/// As for [`eval`], or the result is no such number.
-pub fn eval_u64(text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<u64> {
-    let value =
-        eval(text, lookup)?.ok_or_else(|| Error::unsupported(format!("expected hyperparameters that give {text}, found them missing")))?;
+/// The value is absent, or no such number.
+pub fn whole(text: &str, value: Option<f64>) -> Result<u64> {
+    let text = text::shorten(text);
+    let value = value.ok_or_else(|| Error::unsupported(format!("expected hyperparameters that give {text}, found them missing")))?;
     if value.fract() == 0.0 && (0.0..9e15).contains(&value) {
         Ok(value as u64)
     } else {
@@ -43,7 +43,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn error(&self, expected: &str) -> Error {
         let at = self.text.len() - self.rest.len();
-        Error::argument(format!("expected {expected} in the expression \"{}\" at character {at}", self.text))
+        Error::argument(format!("expected {expected} in the expression \"{}\" at character {at}", text::shorten(self.text)))
     }
 
     fn skip_space(&mut self) {
@@ -165,7 +165,7 @@ mod tests {
         for text in ["", "1 +", "(1", "1 2", "1..2.3", "a $ b", &"(".repeat(100)] {
             assert!(eval(text, &|_| None).is_err(), "{text}");
         }
-        assert!(eval_u64("1 / 2", &|_| None).is_err());
-        assert!(eval_u64("x", &|_| None).is_err());
+        assert!(whole("1 / 2", Some(0.5)).is_err());
+        assert!(whole("x", None).is_err());
     }
 }

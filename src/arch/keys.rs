@@ -121,7 +121,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             Some(key) => metadata.get(&full_key(&table.gguf, key)).and_then(Value::as_f64),
             None => config.number(name),
         };
-        if let Some(value) = crate::arch::expr::eval(text, &lookup)? {
+        if let Some(value) = config.eval_with(text, &lookup)? {
             config.set(key.clone(), number_json(value));
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The language is described, with a worked example, in CONTRIBUTING.md. Tables are embedded, and parsed only when their family is met.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
@@ -249,7 +251,10 @@ impl Table {
     /// # Errors
     /// The text is no table.
     pub fn parse(text: &str) -> Result<Self> {
-        let own: Self = toml::from_str(text).map_err(|error| Error::argument(format!("expected an architecture table: {error}")))?;
+        let own: Self = toml::from_str(text).map_err(|error| {
+            let line = text.get(..error.span().unwrap_or_default().start).unwrap_or_default().lines().count().max(1);
+            Error::argument(format!("expected an architecture table, found in line {line}: {}", error.message()))
+        })?;
         let Some(parent) = &own.extends else { return Ok(own) };
         let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
             let message = format!("expected the name of a table after extends, found {parent}");
@@ -260,19 +265,8 @@ impl Table {
 
     /// This table over the one that it extends.
     fn over(self, mut parent: Self) -> Self {
-        for row in self.keys {
-            let same = |other: &KeyRow| other.gguf == row.gguf && other.rule == row.rule;
-            match parent.keys.iter_mut().find(|other| same(other)) {
-                Some(other) => *other = row,
-                None => parent.keys.push(row),
-            }
-        }
-        for row in self.tensors {
-            match parent.tensors.iter_mut().find(|other| other.hf == row.hf) {
-                Some(other) => *other = row,
-                None => parent.tensors.push(row),
-            }
-        }
+        merge(&mut parent.keys, self.keys, |row| (row.gguf.clone(), row.rule.clone()));
+        merge(&mut parent.tensors, self.tensors, |row| row.hf.clone());
         // A row whose GGUF name is empty only takes the parent's row away.
         parent.tensors.retain(|row| row.gguf.first().is_some());
         parent.defaults.extend(self.defaults);
@@ -306,6 +300,23 @@ impl Table {
     /// The file cannot be read, is too long, or is no table.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&file::read_text(path)?).map_err(|error| error.in_file(path))
+    }
+}
+
+/// Puts rows over those of the same name, and others behind them.
+fn merge<R, N: Eq + Hash>(rows: &mut Vec<R>, own: Vec<R>, name: impl Fn(&R) -> N) {
+    let mut places = HashMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        places.entry(name(row)).or_insert(place);
+    }
+    for row in own {
+        match places.get(&name(&row)).and_then(|&place| rows.get_mut(place)) {
+            Some(same) => *same = row,
+            None => {
+                places.insert(name(&row), rows.len());
+                rows.push(row);
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::text;
+use crate::base::{limits, text};
 
 /// Short for a result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,7 +48,7 @@ struct Details {
 impl Error {
     /// An error of `kind`; `message` says what was expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Details { kind, message: message.into(), path: None, tensor: None, offset: None, hint: None, source: None }))
+        Self(Box::new(Details { kind, message: cut(message), path: None, tensor: None, offset: None, hint: None, source: None }))
     }
 
     /// Short for [`ErrorKind::Malformed`].
@@ -75,6 +75,10 @@ impl Error {
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}"));
         error.0.path = Some(path.into());
+        #[cfg(unix)]
+        if source.raw_os_error() == Some(libc::EMFILE) {
+            error.0.hint = Some("the limit on open files is too low: raise it (`ulimit -n`)".to_owned());
+        }
         error.0.source = Some(Arc::new(source));
         error
     }
@@ -103,7 +107,7 @@ impl Error {
     /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint.get_or_insert_with(|| hint.into());
+        self.0.hint.get_or_insert_with(|| cut(hint));
         self
     }
 
@@ -175,6 +179,11 @@ impl Error {
     }
 }
 
+/// A text with its middle out where it is too long: messages quote files.
+fn cut(text: impl Into<String>) -> String {
+    text::shorten_middle(text.into(), limits::MESSAGE_CHARS)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.0.path {
@@ -204,6 +213,13 @@ mod tests {
     fn one_line_with_the_place_first_and_hostile_text_escaped() {
         let error = Error::malformed("expected 4 bytes, found 3").at(12).in_tensor("a\n\u{1b}[31m").in_file(Path::new("m.gguf"));
         assert_eq!(error.to_string(), "m.gguf: tensor \"a\\n\\u{1b}[31m\": byte 12: expected 4 bytes, found 3");
+    }
+
+    #[test]
+    fn what_a_message_quotes_may_be_of_any_length() {
+        let error = Error::malformed(format!("expected x, found {}: at the end", "y".repeat(1 << 20))).hint("z".repeat(1 << 20));
+        assert_eq!((error.message().chars().count(), error.hint_text().unwrap().chars().count()), (1000, 1000));
+        assert!(error.message().starts_with("expected x, found yy") && error.message().ends_with("yy: at the end"), "{error}");
     }
 
     #[test]

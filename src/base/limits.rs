@@ -14,6 +14,9 @@ pub const JSON_FILE_BYTES: u64 = 256 << 20;
 /// The longest GGUF metadata key, in bytes: the GGUF specification.
 pub const GGUF_KEY_BYTES: u64 = 65_535;
 
+/// The longest tensor name that tells where in a model the tensor belongs, in bytes: names in use have some hundred.
+pub const NAME_BYTES: usize = 4_096;
+
 /// The most dimensions of a GGUF tensor: `GGML_MAX_DIMS` in ggml.h.
 pub const GGUF_DIMS: u32 = 4;
 
@@ -29,6 +32,9 @@ pub const ORIGINAL_DIMS: u64 = 64;
 
 /// The most shards of one model.
 pub const SHARDS: usize = 10_000;
+
+/// The most threads that compute. More of them only wait for each other: a thousand take seconds over a file of a few kilobytes.
+pub const THREADS: usize = 256;
 
 /// The most bytes of one tensor that an operation holds at a time, while it streams.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -47,6 +53,12 @@ pub const VOCABULARY: u64 = 1 << 21;
 
 /// The most layers, experts, and elements of a head that a config may have: lists are made of so many.
 pub const PARTS: u64 = 1 << 16;
+
+/// The most bytes of expressions of an architecture table that are evaluated for one model. The tables in use take some 10 kB.
+pub const EXPRESSION_BYTES: u64 = 1 << 24;
+
+/// The most characters of an error message: what it quotes may be as long as a file.
+pub const MESSAGE_CHARS: usize = 1_000;
 
 /// The most names that a mistyped one is compared with.
 pub const NAMES_COMPARED: usize = 100_000;

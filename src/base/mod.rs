@@ -17,6 +17,7 @@ mod readback;
 pub mod signals;
 mod stale;
 pub mod text;
+pub mod threads;
 pub mod undo;
 pub mod units;
 

@@ -5,6 +5,8 @@ use std::hash::BuildHasher;
 use foldhash::{HashMap, HashMapExt};
 use rayon::prelude::*;
 
+use crate::base::threads::ready;
+
 /// The places of names that came before, rising, each with the place where its name came first.
 ///
 /// Sorted hashes find them in half the time of a table of all names, which is larger than the processor's cache where a model has many
@@ -12,6 +14,7 @@ use rayon::prelude::*;
 pub(crate) fn repeated(names: &[&str]) -> Vec<(usize, usize)> {
     let hasher = foldhash::fast::RandomState::default();
     let mut places: Vec<(u64, usize)> = names.iter().enumerate().map(|(place, name)| (hasher.hash_one(name), place)).collect();
+    ready();
     places.par_sort_unstable();
     let mut repeated = Vec::new();
     for alike in places.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {

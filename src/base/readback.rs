@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use crate::base::file::read_exact_at;
+use crate::base::threads::par;
 use crate::base::{Error, Result, limits};
 
 /// The pieces that were written so far.
@@ -49,7 +50,7 @@ impl Written {
                 .in_file(path)
                 .hint("nothing was kept; check the disk and the memory of this machine")
         };
-        pieces.par_iter().try_for_each(|piece| {
+        par(&pieces).try_for_each(|piece| {
             let mut hasher = Xxh64::new(0);
             read(file, piece.at, piece.len, |bytes| hasher.update(bytes)).map_err(unreadable)?;
             if hasher.digest() == piece.hash { Ok(()) } else { Err(wrong(piece.at, piece.len)) }

@@ -11,11 +11,13 @@ const SHOWN_NAME_CHARS: usize = 120;
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}'
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}'
+            | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}' // letters without a shape
             | '\u{200b}'..='\u{200f}' // zero width, direction marks
             | '\u{2028}'..='\u{202e}' // line separators, bidirectional overrides
             | '\u{2060}'..='\u{206f}' // invisible operators, isolates
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' // variation selectors
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `text` with control characters, bidirectional overrides and invisible characters as escapes: `\n`, `\u{202e}`.
@@ -50,6 +52,17 @@ pub fn shorten_to(text: &str, chars: usize) -> Cow<'_, str> {
     }
 }
 
+/// `text` with an ellipsis for its middle where it has more than `chars` characters: most of its start and some of its end stay.
+pub fn shorten_middle(text: String, chars: usize) -> String {
+    if text.len() <= chars || text.char_indices().nth(chars).is_none() {
+        return text;
+    }
+    let tail = chars / 5;
+    let from = text.char_indices().rev().nth(tail.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
+    let (head, end) = (shorten_to(&text, chars.saturating_sub(tail)), text.get(from..).unwrap_or_default());
+    format!("{head}{end}")
+}
+
 /// The candidate most like `wanted`, if one is like it at all: what may have been meant by a mistyped name.
 pub fn closest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// From 0 (nothing in common) to 1 (the same); names in models share long beginnings.
@@ -73,6 +86,16 @@ mod tests {
     #[test]
     fn terminal_and_bidi_tricks_are_escaped() {
         assert_eq!(escape("a\u{1b}[2J\u{9b}\r\n\t\u{202e}\u{200b}b"), "a\\u{1b}[2J\\u{9b}\\r\\n\\t\\u{202e}\\u{200b}b");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        // Default_Ignorable_Code_Point of Unicode 16, and the controls of direction: one of each run, and both ends of the long ones.
+        let invisible = "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180e}\u{200b}\u{200f}\u{202a}\u{202e}\u{2060}\u{2066}\u{2067}\u{2068}\
+            \u{2069}\u{206f}\u{3164}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{1d173}\u{1d17a}\u{e0001}\u{e0100}\u{e01ef}";
+        for c in invisible.chars() {
+            assert_eq!(escape(&format!("a{c}b")), format!("a\\u{{{:x}}}b", u32::from(c)));
+        }
     }
 
     #[test]

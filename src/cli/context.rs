@@ -112,6 +112,21 @@ impl<'a> Context<'a> {
         Ok(Status::Done)
     }
 
+    /// Writes a report on what has been done to the model at `path`. Where it cannot be written, the error says that all the same it is done.
+    pub(super) fn emit_done<R: Report>(&mut self, report: &R, path: &Path, written: &Path) -> Outcome {
+        let emitted = self.emit(report, path).and_then(|status| {
+            self.finish()?;
+            Ok(status)
+        });
+        emitted.map_err(|failure| match failure {
+            Failure::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let message = format!("all is done, but the report on it could not be written: {error}");
+                Failure::Weigh(Error::new(ErrorKind::Io, message).in_file(written))
+            }
+            other => other,
+        })
+    }
+
     /// Writes a report that is on no model.
     pub(super) fn emit_table<R: Report>(&mut self, report: &R) -> Outcome {
         self.renderer.write(self.out, report, None)?;

@@ -180,18 +180,17 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
     let reader = convert::input(stored, adapters, output, &options)?;
     let plan = Plan::new(&reader, output, &options)?;
-    let report = if args.dry_run {
+    if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
         }
-        ConvertReport::planned(&reader, &plan)?
+        context.emit(&ConvertReport::planned(&reader, &plan)?, output)
     } else {
         let progress = Progress::new(plan.bytes_out(), context.quiet());
         let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes));
         progress.finish();
-        done?
-    };
-    context.emit(&report, input)
+        context.emit_done(&done?, input, output)
+    }
 }
 
 /// How many of the things that were not as asked for people see.

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
-use crate::cli::options::SelectionArgs;
+use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance};
 use crate::ops::weights;
@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long)]
     quick: bool,
     /// Values of each tensor may differ by this relative root mean square; format, types and metadata then do not count
-    #[arg(long, value_name = "X", conflicts_with = "quick")]
+    #[arg(long, value_name = "X", conflicts_with = "quick", allow_negative_numbers = true, value_parser = not_negative)]
     tolerance: Option<f64>,
     /// Tensors that are equal as well
     #[arg(long)]

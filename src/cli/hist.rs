@@ -102,9 +102,10 @@ impl Hist {
             return negative.chain([(0.0, 0.0, log.zeros)]).chain(positive).collect();
         }
         let linear = &self.histogram.linear;
-        let bins = linear.counts.len().max(1) as f64;
+        let counts = linear.counts.to_vec();
+        let bins = counts.len().max(1) as f64;
         let edge = |i: usize| linear.low + (linear.high - linear.low) * i as f64 / bins;
-        linear.counts.iter().enumerate().map(|(i, &count)| (edge(i), edge(i + 1), count)).collect()
+        counts.iter().enumerate().map(|(i, &count)| (edge(i), edge(i + 1), count)).collect()
     }
 }
 

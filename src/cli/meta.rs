@@ -1,5 +1,6 @@
 //! `weigh meta`
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text, units};
@@ -146,7 +147,10 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
     for note in &report.notes {
         context.warn(&format!("{}: {note}", path.display()));
     }
-    context.emit(&report, &path)
+    match &report.output {
+        Some(written) => context.emit_done(&report, &path, written),
+        None => context.emit(&report, &path),
+    }
 }
 
 fn waiting(path: &Path) -> String {
@@ -233,29 +237,57 @@ const LINE_CHARS: usize = 160;
 
 /// A value on one line.
 fn line(shown: Shown<'_>) -> String {
+    let mut out = String::new();
+    write_line(&mut out, shown);
+    out
+}
+
+/// Writes a value on one line. Long arrays grow one text, value by value.
+fn write_line(out: &mut String, shown: Shown<'_>) {
     match shown.value {
         Value::Array(array) => {
-            let values = shown.values(array).unwrap_or_default();
-            let mut parts: Vec<String> = values.iter().map(|value| quoted(Shown { value, ..shown })).collect();
-            parts.extend(more(shown, array));
-            format!("[{}]", parts.join(", "))
+            out.push('[');
+            for (i, value) in shown.values(array).flatten().enumerate() {
+                out.push_str(if i == 0 { "" } else { ", " });
+                write_quoted(out, Shown { value: &value, ..shown });
+            }
+            if let Some(more) = more(shown, array) {
+                out.push_str(if shown.limit(array) == 0 { "" } else { ", " });
+                out.push_str(&more);
+            }
+            out.push(']');
         }
-        _ if shown.full => plain(shown),
-        _ => text::shorten_to(&plain(shown), LINE_CHARS).into_owned(),
+        Value::String(text) if !shown.full => out.push_str(&text::shorten_to(text, LINE_CHARS)),
+        _ => write_plain(out, shown),
     }
 }
 
 /// A value by itself: texts keep their lines, arrays give a line a value.
 fn block(shown: Shown<'_>) -> String {
+    let mut out = String::new();
     match shown.value {
         Value::Array(array) => {
-            let values = shown.values(array).unwrap_or_default();
-            let mut lines: Vec<String> = values.iter().map(|value| text::escape(&line(Shown { value, ..shown })).into_owned()).collect();
-            lines.extend(more(shown, array));
-            lines.join("\n")
+            for (i, value) in shown.values(array).flatten().enumerate() {
+                out.push_str(if i == 0 { "" } else { "\n" });
+                match &value {
+                    Value::String(_) | Value::Array(_) => out.push_str(&text::escape(&line(Shown { value: &value, ..shown }))),
+                    _ => write_plain(&mut out, Shown { value: &value, ..shown }),
+                }
+            }
+            if let Some(more) = more(shown, array) {
+                out.push('\n');
+                out.push_str(&more);
+            }
         }
-        _ => plain(shown).split('\n').map(text::escape).collect::<Vec<_>>().join("\n"),
+        Value::String(text) => {
+            for (i, line) in text.split('\n').enumerate() {
+                out.push_str(if i == 0 { "" } else { "\n" });
+                out.push_str(&text::escape(line));
+            }
+        }
+        _ => write_plain(&mut out, shown),
     }
+    out
 }
 
 fn more(shown: Shown<'_>, array: &Array) -> Option<String> {
@@ -263,28 +295,36 @@ fn more(shown: Shown<'_>, array: &Array) -> Option<String> {
     (hidden > 0).then(|| format!("… {} more", units::grouped(hidden)))
 }
 
-/// A value inside a list, where a text needs its bounds.
-fn quoted(shown: Shown<'_>) -> String {
+/// Writes a value inside a list, where a text needs its bounds.
+fn write_quoted(out: &mut String, shown: Shown<'_>) {
     match shown.value {
-        Value::String(text) => format!("\"{}\"", text::shorten_to(text, LINE_CHARS)),
-        _ => line(shown),
+        Value::String(text) => {
+            out.push('"');
+            out.push_str(&text::shorten_to(text, LINE_CHARS));
+            out.push('"');
+        }
+        _ => write_line(out, shown),
     }
 }
 
-fn plain(shown: Shown<'_>) -> String {
-    match shown.value {
-        Value::U8(v) => v.to_string(),
-        Value::I8(v) => v.to_string(),
-        Value::U16(v) => v.to_string(),
-        Value::I16(v) => v.to_string(),
-        Value::U32(v) => v.to_string(),
-        Value::I32(v) => v.to_string(),
-        Value::U64(v) => v.to_string(),
-        Value::I64(v) => v.to_string(),
-        Value::F32(v) => format!("{v:?}"), // the shortest text that reads back the same
-        Value::F64(v) => format!("{v:?}"),
-        Value::Bool(v) => v.to_string(),
-        Value::String(v) => v.clone(),
-        Value::Array(_) => line(shown),
-    }
+fn write_plain(out: &mut String, shown: Shown<'_>) {
+    // Writing to a String cannot fail.
+    let _ = match shown.value {
+        Value::U8(v) => write!(out, "{v}"),
+        Value::I8(v) => write!(out, "{v}"),
+        Value::U16(v) => write!(out, "{v}"),
+        Value::I16(v) => write!(out, "{v}"),
+        Value::U32(v) => write!(out, "{v}"),
+        Value::I32(v) => write!(out, "{v}"),
+        Value::U64(v) => write!(out, "{v}"),
+        Value::I64(v) => write!(out, "{v}"),
+        Value::F32(v) => write!(out, "{v:?}"), // the shortest text that reads back the same
+        Value::F64(v) => write!(out, "{v:?}"),
+        Value::Bool(v) => write!(out, "{v}"),
+        Value::String(v) => out.write_str(v),
+        Value::Array(_) => {
+            write_line(out, shown);
+            Ok(())
+        }
+    };
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 use context::{Context, Failure, Outcome, Status};
 
 mod archs;
@@ -103,7 +103,10 @@ where
         Err(error) => return usage(&error, out, err),
     };
     let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
-    let outcome = cli.global.start_threads().map_err(Failure::from).and_then(|()| dispatch(cli.command, &mut context)).and_then(|status| {
+    if let Some(fewer) = cli.global.start_threads() {
+        context.warn(&fewer);
+    }
+    let outcome = dispatch(cli.command, &mut context).and_then(|status| {
         context.finish()?;
         Ok(status)
     });
@@ -113,9 +116,13 @@ where
         Ok(Status::Failed) => ExitCode::from(2),
         Ok(Status::Other(status)) => ExitCode::from(status),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(Failure::Output(error)) => fail(&mut context, &Error::argument(format!("cannot write the output: {error}"))),
+        Err(Failure::Output(error)) => fail(&mut context, &unwritten(&error)),
         Err(Failure::Weigh(error)) => fail(&mut context, &error),
     }
+}
+
+fn unwritten(error: &io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot write the output: {error}"))
 }
 
 fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
@@ -135,7 +142,12 @@ fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitC
         let _ = write!(err, "{text}");
         ExitCode::from(2)
     } else {
-        let _ = write!(out, "{text}").and_then(|()| out.flush());
-        ExitCode::SUCCESS
+        match write!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(err, "weigh: {}", unwritten(&error));
+                ExitCode::from(2)
+            }
+            _ => ExitCode::SUCCESS,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use clap::ValueEnum;
 
-use crate::base::{Error, Result};
+use crate::base::{Result, limits, threads};
 use crate::ops::select::{Selection, SortBy};
 use crate::render::{Look, Output, Renderer};
 
@@ -58,11 +58,15 @@ impl Global {
         self.quiet
     }
 
-    /// Starts as many threads as were asked for. Otherwise they start when they are needed first, or never.
-    pub(super) fn start_threads(&self) -> Result<()> {
-        let Some(threads) = self.threads else { return Ok(()) };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get());
-        pool.build_global().map_err(|error| Error::argument(format!("cannot start {threads} threads: {error}")))
+    /// Starts as many threads as were asked for, where they run not yet. Otherwise they start when they are needed first, or never.
+    /// Says so where there are fewer, because of the limit or because the system refused some.
+    pub(super) fn start_threads(&self) -> Option<String> {
+        let wanted = self.threads?.get();
+        let running = threads::start(wanted);
+        (running < wanted).then(|| match wanted > limits::THREADS && running == limits::THREADS {
+            true => format!("{running} threads instead of {wanted}: more do not help"),
+            false => format!("{running} of {wanted} threads could be started"),
+        })
     }
 
     /// How results are written in this environment: terminal, NO_COLOR, COLUMNS.
@@ -92,6 +96,12 @@ fn width() -> Option<usize> {
         let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout)).flatten();
         size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
     })
+}
+
+/// Parses a number that values are compared with.
+pub(super) fn not_negative(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "expected a finite number that is not negative".to_owned())
 }
 
 /// The options of every command that lists tensors, as they are typed.

@@ -8,7 +8,7 @@ use crate::arch::components;
 use crate::base::finding::Severity;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
-use crate::cli::options::SelectionArgs;
+use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
 use crate::model::TensorInfo;
@@ -37,10 +37,10 @@ pub(super) struct Args {
     #[arg(long)]
     sample: bool,
     /// Magnitudes below this count as sparse
-    #[arg(long, value_name = "X", default_value_t = 1e-6)]
+    #[arg(long, value_name = "X", default_value_t = 1e-6, allow_negative_numbers = true, value_parser = not_negative)]
     threshold: f64,
     /// Rows are outliers when their largest magnitude is so many times the median row's
-    #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS)]
+    #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS, allow_negative_numbers = true, value_parser = not_negative)]
     outlier: f64,
     /// The numbers as they are stored, where another library packed weights into integers
     #[arg(long)]
@@ -146,27 +146,29 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-fn cells(summary: &Summary) -> Vec<Cell<'_>> {
+/// A cell of the columns of a summary.
+fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
-    let mut cells = vec![
-        number(summary.min),
-        number(summary.max),
-        number(summary.mean),
-        number(summary.std),
-        number(summary.abs_mean),
-        number(summary.abs_max),
-        number(summary.l2),
-        number(summary.kurtosis),
-        Cell::maybe(summary.zeros, Cell::count),
-        Cell::maybe(summary.zeros, |zeros| Cell::share(share(zeros))),
-        Cell::maybe(summary.negatives, Cell::count),
-        bad(summary.nan),
-        bad(summary.inf),
-        number(summary.sparsity),
-    ];
-    cells.extend(summary.percentiles.values.map(number));
-    cells.push(Cell::text(if summary.min.is_nan() { String::new() } else { sparkline(&summary.shape) }));
-    cells
+    match column {
+        0 => number(summary.min),
+        1 => number(summary.max),
+        2 => number(summary.mean),
+        3 => number(summary.std),
+        4 => number(summary.abs_mean),
+        5 => number(summary.abs_max),
+        6 => number(summary.l2),
+        7 => number(summary.kurtosis),
+        8 => Cell::maybe(summary.zeros, Cell::count),
+        9 => Cell::maybe(summary.zeros, |zeros| Cell::share(share(zeros))),
+        10 => Cell::maybe(summary.negatives, Cell::count),
+        11 => bad(summary.nan),
+        12 => bad(summary.inf),
+        13 => number(summary.sparsity),
+        more => match summary.percentiles.values.get(more - 14) {
+            Some(value) => number(*value),
+            None => Cell::text(if summary.min.is_nan() { String::new() } else { sparkline(&summary.shape.to_vec()) }),
+        },
+    }
 }
 
 /// The same report where tensors were grouped: its rows are groups.
@@ -191,35 +193,32 @@ impl Report for Stats {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = Vec::new();
-        let mut total = vec![Cell::text("total").tone(Tone::Strong)];
+        // One row a tensor or group, made when it is asked for, and the total.
+        let total = || Cell::text("total").tone(Tone::Strong);
         let table = if let Some(tensors) = &self.tensors {
             let mut head =
                 vec![Column::name("name"), Column::text("dtype"), Column::text("shape").optional(), Column::number("elements").optional()];
             head.extend(columns());
-            total.extend([Cell::empty(), Cell::empty(), Cell::count(self.total.elements)]);
-            Section::table("tensors", head).rows(tensors.iter().map(|tensor| {
-                let mut row = vec![
-                    Cell::text(tensor.name.clone()),
-                    Cell::text(tensor.dtype.to_string()),
-                    Cell::shape(&tensor.shape),
-                    Cell::count(tensor.summary.elements),
-                ];
-                row.extend(cells(&tensor.summary));
-                row
-            }))
+            Section::table("tensors", head).on_demand(tensors.len() + 1, move |row, column| match (column, tensors.get(row)) {
+                (0, tensor) => tensor.map_or_else(total, |tensor| Cell::text(&tensor.name)),
+                (1, tensor) => Cell::maybe(tensor, |tensor| Cell::text(tensor.dtype.to_string())),
+                (2, tensor) => Cell::maybe(tensor, |tensor| Cell::shape(&tensor.shape)),
+                (3, tensor) => Cell::count(tensor.map_or(&self.total, |tensor| &tensor.summary).elements),
+                (more, tensor) => cell(tensor.map_or(&self.total, |tensor| &tensor.summary), more - 4),
+            })
         } else {
             let mut head =
                 vec![Column::name("name").titled(self.by.unwrap_or("name")), Column::number("tensors"), Column::number("elements")];
             head.extend(columns());
             let groups = self.groups.as_deref().unwrap_or_default();
-            total.extend([Cell::count(self.measured), Cell::count(self.total.elements)]);
-            Section::table("groups", head).rows(groups.iter().map(|group| {
-                let mut row = vec![Cell::text(group.name.clone()), Cell::count(group.tensors), Cell::count(group.summary.elements)];
-                row.extend(cells(&group.summary));
-                row
-            }))
+            Section::table("groups", head).on_demand(groups.len() + 1, move |row, column| match (column, groups.get(row)) {
+                (0, group) => group.map_or_else(total, |group| Cell::text(&group.name)),
+                (1, Some(group)) => Cell::count(group.tensors),
+                (1, None) => Cell::count(self.measured),
+                (2, group) => Cell::count(group.map_or(&self.total, |group| &group.summary).elements),
+                (more, group) => cell(group.map_or(&self.total, |group| &group.summary), more - 3),
+            })
         };
-        total.extend(cells(&self.total));
         let mut remarks = Vec::new();
         let of_groups = || self.groups.iter().flatten().map(|group| group.tensors).sum();
         let listed = self.tensors.as_ref().map_or_else(of_groups, |tensors| tensors.len() as u64);
@@ -229,24 +228,25 @@ impl Report for Stats {
         remarks.extend(self.sample.map(|sample| {
             format!("a sample: at most {} elements of each tensor were looked at; extremes and counts are of those", units::grouped(sample))
         }));
-        let table = table.rows([total]);
         sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });
         if !self.findings.is_empty() {
             let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::value("message")];
-            let rows = self.findings.iter().map(|finding| {
+            let cell = |row: usize, column| {
+                let finding = &self.findings[row];
                 let (word, tone) = match finding.severity {
                     Severity::Note => ("note", Tone::Faint),
                     Severity::Warning => ("warning", Tone::Caution),
                     Severity::Error => ("error", Tone::Bad),
                 };
-                vec![
-                    Cell::text(word).tone(tone),
-                    Cell::text(finding.code),
-                    Cell::maybe(finding.tensor.clone(), Cell::text),
-                    Cell::text(text::escape(&finding.message).into_owned()),
-                ]
-            });
-            sections.push(Section::table("findings", columns).titled("Worth a look").rows(rows).only(Audience::People));
+                match column {
+                    0 => Cell::text(word).tone(tone),
+                    1 => Cell::text(finding.code),
+                    2 => Cell::maybe(finding.tensor.as_deref(), Cell::text),
+                    _ => Cell::text(&*finding.message),
+                }
+            };
+            let table = Section::table("findings", columns).on_demand(self.findings.len(), cell);
+            sections.push(table.titled("Worth a look").only(Audience::People));
         }
         sections
     }

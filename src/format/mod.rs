@@ -292,11 +292,13 @@ impl Reader {
         Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
     }
 
-    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
+    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are as `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
+        let mut all = stored.computed.clone();
+        all.extend(computed);
         Self {
             model,
-            computed,
+            computed: all,
             maps: stored.maps.clone(),
             endian: stored.endian,
             beside: stored.beside.clone(),

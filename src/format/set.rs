@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
+use crate::base::threads::par;
 use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
 use crate::model::{Metadata, Model, Shard, TensorInfo};
@@ -62,7 +63,7 @@ pub(crate) fn read_beside<T: Sync>(
         let mut found = findings.another();
         (read(file, &mut found), found)
     };
-    files.par_iter().map(one).collect()
+    par(files).map(one).collect()
 }
 
 fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, findings: &mut Findings) -> Result<()> {

@@ -63,6 +63,14 @@ fn scalar(kind: ValueType, text: &str) -> Result<Value> {
     fn number<T: FromStr<Err: Display>>(kind: ValueType, text: &str) -> Result<T> {
         text.parse().map_err(|error| Error::argument(format!("expected a value of type {kind}, found {}: {error}", text::shorten(text))))
     }
+    /// A number in digits is none of infinite size.
+    fn float<T: FromStr<Err: Display> + Into<f64> + Copy>(kind: ValueType, text: &str) -> Result<T> {
+        let value: T = number(kind, text)?;
+        if value.into().is_infinite() && text.contains(|c: char| c.is_ascii_digit()) {
+            return Err(Error::argument(format!("expected a number that {kind} can hold, found {}", text::shorten(text))));
+        }
+        Ok(value)
+    }
     Ok(match kind {
         ValueType::U8 => Value::U8(number(kind, text)?),
         ValueType::I8 => Value::I8(number(kind, text)?),
@@ -72,8 +80,8 @@ fn scalar(kind: ValueType, text: &str) -> Result<Value> {
         ValueType::I32 => Value::I32(number(kind, text)?),
         ValueType::U64 => Value::U64(number(kind, text)?),
         ValueType::I64 => Value::I64(number(kind, text)?),
-        ValueType::F32 => Value::F32(number(kind, text)?),
-        ValueType::F64 => Value::F64(number(kind, text)?),
+        ValueType::F32 => Value::F32(float(kind, text)?),
+        ValueType::F64 => Value::F64(float(kind, text)?),
         ValueType::Bool => Value::Bool(number(kind, text)?),
         ValueType::String | ValueType::Array => Value::String(text.to_owned()),
     })
@@ -102,6 +110,7 @@ mod tests {
         assert_eq!(value("string:u32:7", None).unwrap(), Value::String("u32:7".into()));
         assert_eq!(value("My: model", Some(&Value::String(String::new()))).unwrap(), Value::String("My: model".into()));
         assert_eq!(value("f32:-inf", None).unwrap(), Value::F32(f32::NEG_INFINITY));
+        assert_eq!(value("f32:3.4028235e38", None).unwrap(), Value::F32(f32::MAX));
         let list = value("i32[]:[1, -2]", None).unwrap();
         assert_eq!(list, Value::Array(Array::i32s([1, -2])));
         assert_eq!(value("[]", Some(&list)).unwrap(), Value::Array(Array::i32s([])));
@@ -110,7 +119,21 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_an_error() {
-        for given in ["u8:256", "bool:yes", "f32:", "u8[]:[1.5]", "u8[]:[\"1\"]", "string[]:[1]", "u8[]:7", "array:[]"] {
+        for given in [
+            "u8:256",
+            "bool:yes",
+            "f32:",
+            "u8[]:[1.5]",
+            "u8[]:[\"1\"]",
+            "string[]:[1]",
+            "u8[]:7",
+            "array:[]",
+            "f32:1e39",
+            "f32:-1e39",
+            "f64:1e400",
+            "f32[]:[1e39]",
+            "f64[]:[1e400]",
+        ] {
             assert!(value(given, None).is_err(), "{given}");
         }
         assert!(value("7", None).unwrap_err().hint_text().is_some());

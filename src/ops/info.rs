@@ -11,6 +11,7 @@ use crate::arch::lora::{self, Adapter, Form, Update};
 use crate::arch::packed::Packing;
 use crate::arch::{card, facts, tokenizer};
 use crate::base::Result;
+use crate::base::threads::par;
 use crate::model::{Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
 
@@ -191,7 +192,7 @@ fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
         alpha: adapter.alpha,
         target_modules: adapter.targets,
         base_model: adapter.base,
-        updates: adapter.updates.par_iter().map(row).collect::<Result<_>>()?,
+        updates: par(&adapter.updates).map(row).collect::<Result<_>>()?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! `meta`: the metadata of a model.
 
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Serialize, ser};
 
 use crate::Reader;
@@ -49,12 +49,26 @@ impl Shown<'_> {
         if self.full { array.len() } else { array.len().min(SHOWN_VALUES) }
     }
 
-    /// The values of an array that are shown.
+    /// The values of an array that are shown, one after the other: an array may be as long as the file.
     ///
     /// # Errors
     /// A string in it is not UTF-8, which readers do not let pass.
-    pub fn values(&self, array: &Array) -> Result<Vec<Value>> {
-        array.iter().take(usize::try_from(self.limit(array)).unwrap_or(usize::MAX)).collect()
+    pub fn values(&self, array: &Array) -> impl Iterator<Item = Result<Value>> {
+        array.iter().take(usize::try_from(self.limit(array)).unwrap_or(usize::MAX))
+    }
+}
+
+/// The values of an array as a list.
+struct Values<'m>(Shown<'m>, &'m Array);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(shown, array) = self;
+        let mut list = serializer.serialize_seq(usize::try_from(shown.limit(array)).ok())?;
+        for value in shown.values(array) {
+            list.serialize_element(&Shown { value: &value.map_err(ser::Error::custom)?, full: shown.full })?;
+        }
+        list.end()
     }
 }
 
@@ -74,12 +88,10 @@ impl Serialize for Shown<'_> {
             Value::I64(v) => v.serialize(serializer),
             Value::F64(v) => v.serialize(serializer),
             Value::Array(array) => {
-                let values = self.values(array).map_err(ser::Error::custom)?;
-                let shown: Vec<Shown<'_>> = values.iter().map(|value| Shown { value, full: self.full }).collect();
                 let mut map = serializer.serialize_map(Some(3))?;
                 map.serialize_entry("type", array.elem().name())?;
                 map.serialize_entry("len", &array.len())?;
-                map.serialize_entry("values", &shown)?;
+                map.serialize_entry("values", &Values(*self, array))?;
                 map.end()
             }
         }

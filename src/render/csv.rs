@@ -8,51 +8,81 @@ use crate::render::{Cell, Content};
 /// Writes the sections as one table. With more than one of them the first column, `table`, says which a row is of, and the columns
 /// are those of all; where reports on several models follow each other, the first column is the model's path.
 pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool) -> io::Result<()> {
-    let tables: Vec<Flat> = sections.iter().filter(|section| section.audience != Audience::People).filter_map(flat).collect();
+    let tables: Vec<Flat> = sections.iter().filter(|section| section.audience != Audience::People).filter_map(Flat::of).collect();
     let mut keys: Vec<&str> = Vec::new();
     for key in tables.iter().flat_map(|table| table.keys.iter().copied()) {
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
-    let path_column = path.is_some() && !keys.contains(&"path");
-    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(out);
+    let path = path.filter(|_| !keys.contains(&"path")).map(|path| guarded(&Cell::text(path)));
+    let several = tables.len() > 1;
     if first {
-        let lead = path_column.then_some("path").into_iter().chain((tables.len() > 1).then_some("table"));
-        writer.write_record(lead.chain(keys.iter().copied())).map_err(to_io)?;
+        let lead = path.as_ref().map(|_| "path").into_iter().chain(several.then_some("table"));
+        record(out, lead.chain(keys.iter().copied()))?;
     }
     for table in &tables {
         let places: Vec<Option<usize>> = keys.iter().map(|key| table.keys.iter().position(|own| own == key)).collect();
-        for row in &table.rows {
-            let mut record: Vec<String> = Vec::new();
-            record.extend(path.filter(|_| path_column).map(|path| guarded(&Cell::text(path.to_owned()))));
-            record.extend((tables.len() > 1).then(|| table.name.to_owned()));
-            record.extend(places.iter().map(|place| place.and_then(|i| row.get(i)).cloned().unwrap_or_default()));
-            writer.write_record(&record).map_err(to_io)?;
+        for row in 0..table.rows {
+            let cells: Vec<String> = places.iter().map(|place| place.map(|column| table.cell(row, column)).unwrap_or_default()).collect();
+            let lead = path.as_deref().into_iter().chain(several.then_some(table.name));
+            record(out, lead.chain(cells.iter().map(String::as_str)))?;
         }
     }
-    writer.flush()
+    Ok(())
 }
 
-/// A section as rows of finished texts.
-struct Flat {
-    name: &'static str,
-    keys: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
-}
-
-fn flat(section: &Section) -> Option<Flat> {
-    let (keys, rows) = match &section.body {
-        Body::Table { columns, cells } => {
-            let seen = seen(columns, Audience::Scripts);
-            let keys = seen.iter().map(|(_, column)| column.key).collect();
-            let exact = |row| seen.iter().map(|(i, _)| guarded(&cells.at(columns.len(), row, *i))).collect();
-            (keys, (0..cells.rows(columns.len())).map(exact).collect())
+/// Writes a line of fields (RFC 4180): quoted where they have to be, and where an empty one would leave an empty line.
+fn record<'f>(out: &mut dyn Write, fields: impl Iterator<Item = &'f str>) -> io::Result<()> {
+    let mut written = 0;
+    for field in fields {
+        out.write_all(if written == 0 { b"" } else { b"," })?;
+        if field.contains([',', '"', '\n', '\r']) {
+            out.write_all(b"\"")?;
+            for (i, part) in field.split('"').enumerate() {
+                out.write_all(if i == 0 { b"" } else { b"\"\"" })?;
+                out.write_all(part.as_bytes())?;
+            }
+            out.write_all(b"\"")?;
+        } else {
+            out.write_all(field.as_bytes())?;
         }
-        Body::Facts(facts) => (vec!["key", "value"], facts.iter().map(|fact| vec![fact.key.to_string(), guarded(&fact.value)]).collect()),
-        Body::Text(_) => return None,
-    };
-    Some(Flat { name: section.key, keys, rows })
+        written += field.len() + 1;
+    }
+    out.write_all(if written == 1 { b"\"\"\n" } else { b"\n" })
+}
+
+/// A section as rows of texts, which are made when they are asked for.
+struct Flat<'s, 'a> {
+    name: &'static str,
+    keys: Vec<&'s str>,
+    rows: usize,
+    body: &'s Body<'a>,
+    /// The places of the columns that are shown.
+    places: Vec<usize>,
+}
+
+impl<'s, 'a> Flat<'s, 'a> {
+    fn of(section: &'s Section<'a>) -> Option<Self> {
+        let (keys, places, rows) = match &section.body {
+            Body::Table { columns, cells } => {
+                let (places, keys) = seen(columns, Audience::Scripts).into_iter().map(|(place, column)| (place, column.key)).unzip();
+                (keys, places, cells.rows(columns.len()))
+            }
+            Body::Facts(facts) => (vec!["key", "value"], vec![0, 1], facts.len()),
+            Body::Text(_) => return None,
+        };
+        Some(Self { name: section.key, keys, rows, body: &section.body, places })
+    }
+
+    fn cell(&self, row: usize, column: usize) -> String {
+        match self.body {
+            Body::Table { columns, cells } => guarded(&cells.at(columns.len(), row, self.places[column])),
+            Body::Facts(facts) if column == 0 => facts[row].key.to_string(),
+            Body::Facts(facts) => guarded(&facts[row].value),
+            Body::Text(_) => String::new(),
+        }
+    }
 }
 
 /// The exact value; text that starts like a formula gets a quote before it, as OWASP advises against CSV injection.
@@ -61,13 +91,6 @@ fn guarded(cell: &Cell) -> String {
     match &cell.content {
         Content::Text(_) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
         _ => text,
-    }
-}
-
-fn to_io(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
     }
 }
 
@@ -90,6 +113,17 @@ mod tests {
             Cell::float(-0.1, 3),
         ]]);
         assert_eq!(text(&[section], None), "name,bytes,mean\n'=cmd|'/C calc'!A0,1234567,-0.1\n");
+    }
+
+    #[test]
+    fn fields_are_quoted_where_they_must_be() {
+        let line = |fields: &[&str]| {
+            let mut out = Vec::new();
+            record(&mut out, fields.iter().copied()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(line(&["a", "b c", "", "d,e", "f\"g", "h\ni", "\r"]), "a,b c,,\"d,e\",\"f\"\"g\",\"h\ni\",\"\r\"\n");
+        assert_eq!((line(&[""]), line(&["", ""])), ("\"\"\n".to_owned(), ",\n".to_owned()));
     }
 
     #[test]

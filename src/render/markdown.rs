@@ -67,18 +67,19 @@ fn fenced(out: &mut dyn Write, text: &str) -> io::Result<()> {
 /// With every character escaped that markdown or HTML would take as markup. An underscore inside a word is none.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
-    let chars: Vec<char> = text.chars().collect();
-    let word = |i: Option<usize>| i.and_then(|i| chars.get(i)).is_some_and(|c| c.is_alphanumeric());
-    for (i, &c) in chars.iter().enumerate() {
+    let (mut chars, mut before) = (text.chars().peekable(), None);
+    let word = |c: Option<&char>| c.is_some_and(|c| c.is_alphanumeric());
+    while let Some(c) = chars.next() {
         let markup = match c {
-            '_' => !(word(i.checked_sub(1)) && word(Some(i + 1))),
-            '@' | '#' => i == 0 || chars.get(i - 1).is_some_and(|before| !before.is_alphanumeric()), // mentions, issue numbers
+            '_' => !(word(before.as_ref()) && word(chars.peek())),
+            '@' | '#' => !word(before.as_ref()), // mentions, issue numbers
             _ => matches!(c, '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '|' | '~' | '&' | '$'),
         };
         if markup {
             out.push('\\');
         }
         out.push(c);
+        before = Some(c);
     }
     out
 }

@@ -14,6 +14,7 @@ use tabled::settings::Color;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
+use crate::base::threads::par;
 use crate::render::section::{Audience, Body, Cells, Column, Cut, Fact, Section, seen};
 use crate::render::{Tone, spark};
 
@@ -103,7 +104,7 @@ fn lay_out<'t>(
     let widths = fit(&mut shown, &mut full, look.width);
 
     let config = CompactConfig::new().set_padding(Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
-    let rule = "─".repeat((widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP));
+    let width = (widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP);
     let size = StaticDimension::new(DimensionValue::List(widths.iter().map(|width| width + GAP).collect()), DimensionValue::Exact(1));
     let pieces = in_pieces(lines, |lines| {
         let fitted = |line, at: usize, i, column: &Column| {
@@ -115,18 +116,24 @@ fn lay_out<'t>(
         let records = IterRecords::new(rows.iter().map(|row| row.iter()), shown.len(), Some(rows.len()));
         let tone = look.color.then_some(|at: Position| shown.get(at.col).map_or(Tone::Plain, |(i, _)| tone(lines.start + at.row, *i)));
         let grid = CompactGrid::new(records, &config, &size, Painted(tone)).to_string();
-        let mut piece = String::with_capacity(grid.len() + 4 * rule.len());
-        for (line, text) in grid.lines().enumerate() {
-            piece.push_str(text.trim_end_matches(' '));
-            piece.push('\n');
-            if header && lines.start + line == 0 {
-                piece.push_str(&rule);
-                piece.push('\n');
-            }
-        }
-        piece
+        drop(rows);
+        grid
     });
-    pieces.iter().try_for_each(|piece| out.write_all(piece.as_bytes()))
+    for (line, text) in pieces.iter().flat_map(|piece| piece.lines()).enumerate() {
+        writeln!(out, "{}", text.trim_end_matches(' '))?;
+        if header && line == 0 {
+            rule(out, width)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a rule of any width: a value may be as long as the file.
+fn rule(out: &mut dyn Write, width: usize) -> io::Result<()> {
+    const PIECE: usize = 64;
+    let piece = "─".repeat(PIECE);
+    (0..width / PIECE).try_for_each(|_| out.write_all(piece.as_bytes()))?;
+    writeln!(out, "{}", "─".repeat(width % PIECE))
 }
 
 /// The widths at which lines of columns that are `full` wide fit `width`: what may be shortened is, the longest first; when that is not
@@ -207,7 +214,7 @@ fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync)
     if lines <= PIECE {
         return vec![function(0..lines)]; // no thread is started
     }
-    (0..lines.div_ceil(PIECE)).into_par_iter().map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
+    par(0..lines.div_ceil(PIECE)).map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
 }
 
 /// The tones of cells, as their colours.

@@ -82,6 +82,28 @@ fn an_adapter_of_another_model_is_refused() {
     assert!(!out.exists());
 }
 
+#[test]
+fn a_packed_base_is_merged_into_as_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let (adapter, out) = (folder.path().join("adapter"), folder.path().join("out.safetensors"));
+    let factor = |end: &str, shape: [u64; 2]| (format!("base_model.model.gptq4.{end}.weight"), shape.to_vec());
+    write_weights(&adapter.join("adapter_model.safetensors"), &[factor("lora_A", [2, 64]), factor("lora_B", [32, 2])]);
+    // An alpha of zero adds nothing: all weights stay those that the libraries unpack.
+    let config = serde_json::json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 0, "target_modules": ["gptq4"] });
+    std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let base = fixtures.join("packed");
+    let (err, _) =
+        run(&["convert", base.to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap(), "--type", "F32", "--keep-names"]);
+    assert_eq!(err, "");
+    let (found, expected) = (values(&out), values(&fixtures.join("packed-expected.safetensors")));
+    assert_eq!(found.len(), expected.len());
+    for ((name, found), (expected_name, expected)) in found.iter().zip(&expected) {
+        assert_eq!((name, found.len()), (expected_name, expected.len()));
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 2e-7 * b.abs()), "{name}");
+    }
+}
+
 /// The adapter with another alpha.
 fn adapter_with(folder: &Path, config: &str, new: &str) -> PathBuf {
     let path = folder.join("other");

@@ -169,8 +169,16 @@ fn a_dense_layer_of_another_shape_or_without_its_weights_is_said() {
     fs::rename(path.join("3_Dense/model.safetensors"), path.join("3_Dense/pytorch_model.bin")).unwrap();
     let (_, verdict) = run(&["verify", own]);
     assert_eq!(verdict["findings"][0]["code"], "file-foreign", "{verdict}");
+    // 576 of the transformer, 160 of the other dense layer.
+    let (err, count) = run(&["count", own]);
+    let lack = "expected the weights of module 3_Dense in model.safetensors, found pytorch_model.bin, which is not read";
+    assert_eq!((&count["parameters"], &count["incomplete"]), (&json!(576 + 160), &json!(lack)), "{count}");
+    assert!(err.contains(lack), "{err}");
     let (err, _) = run(&["convert", own, temporary.path().join("out.gguf").to_str().unwrap()]);
     assert!(err.contains("3_Dense/pytorch_model.bin") && err.contains("weights of this module"), "{err}");
+    fs::remove_file(path.join("3_Dense/pytorch_model.bin")).unwrap();
+    assert_eq!(run(&["verify", own]).1["findings"][0]["code"], "set-incomplete");
+    assert_eq!(run(&["count", own]).1["incomplete"], "expected the weights of module 3_Dense in model.safetensors, found none");
     // A module outside the folder is not followed.
     fs::write(path.join("modules.json"), r#"[{"path": "", "type": "a.Transformer"}, {"path": "../x", "type": "a.Dense"}]"#).unwrap();
     let (err, _) = run(&["count", own]);
@@ -188,6 +196,61 @@ fn an_output_that_the_class_ties_counts_once() {
         let path = temporary.path().join(number.to_string());
         folder(&path, &json!({ "model_type": kind }), tensors);
         assert_eq!(run(&["count", path.to_str().unwrap()]).1["parameters"], parameters, "{kind}");
+    }
+}
+
+#[test]
+fn what_modules_weights_are_read_from_is_whole_unchanged_and_never_an_output() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("model");
+    embedding_gemma(&path);
+    let own = path.to_str().unwrap();
+    let out = path.join("2_Dense/config.json");
+    let (err, _) = run(&["convert", own, out.to_str().unwrap(), "--to", "gguf", "--keep-names", "--force"]);
+    assert!(err.contains("config.json") && out.is_file(), "{err}");
+    let read = fs::read(&out).unwrap();
+    assert!(read.starts_with(b"{"), "the input is as it was: {err}");
+    let inputs = weigh::open(&path).unwrap();
+    let names: Vec<_> = inputs.inputs().map(|input| input.path().strip_prefix(&path).unwrap().to_str().unwrap().to_owned()).collect();
+    for name in ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"] {
+        assert!(names.iter().any(|own| own == name), "{name} in {names:?}");
+    }
+    // Cut short, its headers still count, and are said to be all that is there.
+    let weights = path.join("2_Dense/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 8]).unwrap();
+    let (err, count) = run(&["count", own]);
+    assert_eq!(count["parameters"], 576 + 320);
+    assert!(err.contains("2_Dense/model.safetensors"), "{err}");
+    assert!(run(&["hash", own]).0.contains("2_Dense/model.safetensors"));
+    // A config of a module that is no JSON is said, and keeps nobody from opening the model.
+    fs::write(&weights, &bytes).unwrap();
+    fs::write(path.join("1_Pooling/config.json"), "{").unwrap();
+    let (err, list) = run(&["ls", own]);
+    assert!(err.contains("1_Pooling/config.json") && list["tensors"].is_array(), "{err}");
+    let (_, verdict) = run(&["verify", own]);
+    assert!(verdict["findings"].as_array().unwrap().iter().any(|finding| finding["code"] == "config-json"), "{verdict}");
+}
+
+#[test]
+fn an_output_that_the_class_ties_is_held_to_the_embeddings() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut tensors = llama("model.");
+    tensors.extend(names(&[("lm_head.weight", &[12, 8])]));
+    let mut config = llama_config("LlamaForCausalLM");
+    config.as_object_mut().unwrap().remove("tie_word_embeddings");
+    for (said, found) in [(json!({}), false), (json!({ "tie_word_embeddings": true }), true)] {
+        let mut config = config.clone();
+        config["text_config"] = said;
+        let path = temporary.path().join(found.to_string());
+        folder(&path, &config, &tensors);
+        let weights = path.join("model.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        *bytes.last_mut().unwrap() ^= 0x40;
+        fs::write(&weights, bytes).unwrap();
+        let (_, verdict) = run(&["verify", "--data", path.to_str().unwrap()]);
+        let tied = verdict["findings"].as_array().unwrap().iter().any(|finding| finding["code"] == "arch-tied");
+        assert_eq!(tied, found, "{verdict}");
     }
 }
 

@@ -197,7 +197,7 @@ fn a_sample_says_so_and_looks_at_less() {
     let found = of(file.path(), &Options { sample: Some(70_000), ..Options::default() });
     assert_eq!(found.sample, Some(70_000));
     let histogram = &found.tensors.unwrap()[0].summary.histogram;
-    assert_eq!(histogram.linear.counts.iter().sum::<u64>(), 2 << 16);
+    assert_eq!(histogram.linear.counts.to_vec().iter().sum::<u64>(), 2 << 16);
 }
 
 #[test]

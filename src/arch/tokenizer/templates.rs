@@ -1,5 +1,7 @@
 //! Chat templates: one, or several by name.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::folder::Folder;
@@ -67,14 +69,14 @@ impl ChatTemplates {
 
     /// Names become part of a key, so all but ASCII letters and digits in them become `_`.
     pub(super) fn write(&self, out: &mut Metadata) {
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut seen): (Vec<String>, _) = (Vec::new(), HashSet::new());
         for (name, template) in &self.0 {
             let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             if name.is_empty() || name == Self::DEFAULT {
                 continue;
             }
             out.set(format!("{}.{name}", keys::CHAT_TEMPLATE), model::Value::String(template.clone()));
-            if !names.contains(&name) {
+            if seen.insert(name.clone()) {
                 names.push(name);
             }
         }
@@ -99,5 +101,21 @@ impl ChatTemplates {
             }
         }
         Self(templates)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_names_take_work_in_proportion() {
+        // Comparing each with every other would take an hour.
+        let names = || (0..1_000_000).map(|i| format!("t{}", i % 500_000));
+        let templates = ChatTemplates(names().map(|name| (name, String::new())).collect());
+        let mut metadata = Metadata::new();
+        templates.write(&mut metadata);
+        let listed = metadata.get(keys::CHAT_TEMPLATES).and_then(model::Value::as_array).unwrap();
+        assert_eq!((listed.len(), metadata.len()), (500_000, 500_001));
     }
 }

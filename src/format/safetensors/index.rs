@@ -12,6 +12,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::base::file;
 use crate::base::finding::{Findings, Severity};
+use crate::base::threads::par;
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
@@ -174,7 +175,7 @@ fn check_places<'i>(
         let there: HashSet<&str> = part.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         names.iter().filter(|name| !there.contains(*name)).map(|name| (*name, *file)).collect()
     };
-    let missing: Vec<Vec<(&str, &str)>> = listed.par_iter().zip(parts).map(missing).collect();
+    let missing: Vec<Vec<(&str, &str)>> = par(&listed).zip(parts).map(missing).collect();
     for (name, file) in missing.into_iter().flatten() {
         let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
         findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::imatrix::Imatrix;
 use crate::arch::origin::Origin;
+use crate::arch::table::{Table, Tables};
 use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
 use crate::base::file::{parent, same_file};
 use crate::base::{Error, Result, num, output};
@@ -163,11 +164,13 @@ fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatri
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+    // Read even where nothing needs it: a table that is not there is a mistake.
+    let own = options.arch_table.as_deref().map(Table::read).transpose()?;
     if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
         return Err(error.clone().with_hint("--keep-names moves tensors as they are"));
     }
     if !options.keep_names
-        && let Some(draft) = translate::draft(reader, place.format, options)?
+        && let Some(draft) = translate::draft(reader, place.format, &Tables::with(own.into_iter().collect()), options)?
     {
         return Ok(draft);
     }

@@ -13,7 +13,7 @@ use crate::base::bytes::Endian;
 use crate::base::file::Input;
 use crate::base::mmap::Map;
 use crate::base::output::{OutFile, Output, Target};
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, num, threads};
 use crate::codec::{Encode, codec};
 use crate::format::shards::Content;
 use crate::format::{Layout, Reader};
@@ -246,9 +246,11 @@ fn write_tensors(
     let bytes: u64 = jobs.iter().map(|job| job.units).sum();
     std::thread::scope(|scope| {
         if bytes > SYNC_BYTES {
-            scope.spawn(|| flusher.run(out, &failure));
+            // Where the system refuses the thread, all is synced at the end.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out, &failure));
         }
         let _end = EndOf(&flusher);
+        threads::ready();
         rayon::broadcast(|_| {
             let mut buffers = Buffers::default();
             while !failure.happened.load(Ordering::Relaxed)

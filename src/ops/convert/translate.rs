@@ -1,7 +1,7 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
 use crate::arch::lora::{self, Form};
-use crate::arch::table::{Table, Tables};
+use crate::arch::table::Tables;
 use crate::arch::{Draft, comfy, to_gguf, to_hf, tokenizer};
 use crate::base::{Error, Result};
 use crate::format::{Format, Reader};
@@ -12,29 +12,25 @@ use crate::ops::convert::options::Options;
 ///
 /// # Errors
 /// The architecture is unknown, or the tensors are not those of its table.
-pub(super) fn draft(reader: &Reader, format: &Format, options: &Options) -> Result<Option<Draft>> {
+pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<Draft>> {
     let model = reader.model();
-    let tables = || -> Result<Tables> {
-        let own = options.arch_table.as_deref().map(Table::read).transpose()?;
-        Ok(Tables::with(own.into_iter().collect()))
-    };
     match (Form::of(reader), format.id) {
         (Some(Form::Gguf), "safetensors") => {
             return Err(Error::unsupported("expected a model, found a GGUF adapter, which does not become one of PEFT")
                 .in_file(&model.path)
                 .hint("name its base first to merge it: weigh convert BASE ADAPTER.gguf OUT"));
         }
-        (Some(form), "gguf") if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), &tables()?).map(Some),
+        (Some(form), "gguf") if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }
     match (model.format, format.id) {
         ("safetensors", "gguf") if to_gguf::says_what_it_is(model) => {
             let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
-            to_gguf::draft(model, &tables()?, &asked).map(Some)
+            to_gguf::draft(model, tables, &asked).map(Some)
         }
         ("gguf", "safetensors") if to_hf::says_what_it_is(model) && !comfy::is_diffusion(model) => {
             let asked = options.target.map(|target| target.base());
-            to_hf::draft(reader, &tables()?, &to_hf::Options { dtype: asked, pre: options.pre.clone() }).map(Some)
+            to_hf::draft(reader, tables, &to_hf::Options { dtype: asked, pre: options.pre.clone() }).map(Some)
         }
         _ => Ok(None),
     }

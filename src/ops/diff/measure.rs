@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{Options, Pair, SPAN, spans};
 use crate::base::Result;
+use crate::base::threads::par;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
 use crate::model::{Class, DType};
@@ -33,8 +34,7 @@ impl Found {
 /// The figures of the pairs whose bytes are not the same, and whose values can be read.
 pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
     let spans = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
-    let parts: Vec<Found> = spans
-        .par_iter()
+    let parts: Vec<Found> = par(&spans)
         .map(|&(number, start)| {
             let pair = &pairs[number];
             let Some([a, b]) = codecs(pair) else { return Ok(Found::default()) };

@@ -15,6 +15,7 @@ use crate::arch::components::{self, Component};
 use crate::arch::lora::{self, Form};
 use crate::arch::table::Tables;
 use crate::arch::{self, Step, to_gguf};
+use crate::base::threads::par;
 use crate::base::{Error, Result, num, units};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
@@ -434,7 +435,7 @@ fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)
 fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    spans(pairs, alike).into_par_iter().try_for_each(|(number, start)| -> Result<()> {
+    par(spans(pairs, alike)).try_for_each(|(number, start)| -> Result<()> {
         let pair = &pairs[number];
         if differ[number].load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough

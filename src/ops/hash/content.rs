@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::{Algorithm, HashReport, Hasher, TensorHash};
 use crate::arch::table::Tables;
 use crate::arch::{self, Step};
+use crate::base::threads::par;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
@@ -32,8 +33,7 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     steps.sort_by(|a, b| a.name.cmp(&b.name));
     let one = |&algorithm: &Algorithm| {
         // One tensor at a time: large ones are few.
-        let hashes = steps
-            .par_iter()
+        let hashes = par(&steps)
             .with_max_len(1)
             .map(|step| hash_step(reader, algorithm, step).map_err(|error| error.in_tensor(&step.name)))
             .collect::<Result<Vec<_>>>()?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Algorithm, Hasher};
 use crate::base::mmap::Map;
+use crate::base::threads::par;
 use crate::base::{Error, Result, limits};
 
 /// The digests of the files of one model.
@@ -42,6 +43,6 @@ pub fn hash_files<'m>(files: impl Iterator<Item = &'m Map>, algorithm: Algorithm
         FileHash { file: map.path().to_string_lossy().into_owned(), bytes: map.len(), hash: hasher.finish() }
     };
     let files: Vec<&Map> = files.collect();
-    let files = files.into_par_iter().with_max_len(1).map(hash).collect();
+    let files = par(files).with_max_len(1).map(hash).collect();
     Ok(FileHashes { schema: "weigh.hash.v1", algorithm, files })
 }

@@ -183,13 +183,12 @@ impl Manifest {
     }
 }
 
-/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped.
+/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped, and so is a backslash, so
+/// that no two names have the same line; all other names are as they are.
 pub fn line_name(path: &Path, tensor: Option<&str>) -> String {
     let path = path.to_string_lossy();
-    match tensor {
-        None => text::escape(&path).into_owned(),
-        Some(tensor) => text::escape(&format!("{path}:{tensor}")).into_owned(),
-    }
+    let name = tensor.map_or_else(|| path.to_string(), |tensor| format!("{path}:{tensor}"));
+    text::escape(&name.replace('\\', "\\\\")).into_owned()
 }
 
 /// A line's name in two: that of the file, and the colon and what follows it.
@@ -230,6 +229,12 @@ mod tests {
         assert_eq!(manifest.verdict(Algorithm::Xxh64, false, "b.gguf:blk/0 x", "00ff"), Verdict::NotFound);
         assert_eq!(manifest.verdict(Algorithm::Sha1, false, "a.gguf", "abce"), Verdict::Mismatch);
         assert!(Manifest::parse("md5 00 a.gguf").is_err());
+    }
+
+    #[test]
+    fn every_name_has_a_line_of_its_own() {
+        let line = |tensor| line_name(Path::new("m"), Some(tensor));
+        assert_eq!([line("a\nb"), line("a\\nb"), line("blk.0 x")], ["m:a\\nb", "m:a\\\\nb", "m:blk.0 x"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::Digest;
 
+use crate::base::threads::par;
 use crate::base::{Result, limits};
 use crate::format::Reader;
 use crate::model::TensorInfo;
@@ -160,8 +161,7 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
     for &algorithm in algorithms {
         work.extend(of_tensors(algorithm).chunks(1).map(|tensor| (algorithm, tensor)));
     }
-    let mut hashes = work
-        .into_par_iter()
+    let mut hashes = par(work)
         .with_max_len(1)
         .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors))
         .collect::<Result<Vec<_>>>()?

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::finding::Finding;
+use crate::base::threads::par;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
@@ -26,7 +27,7 @@ mod summary;
 
 pub use findings::OUTLIER_ROWS;
 pub use rows::{RowStats, Rows, rows};
-pub use summary::{Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, SHAPE_BINS, Summary};
+pub use summary::{Bins, Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, SHAPE_BINS, Summary};
 
 use counts::{Counts, Distribution};
 use moments::Moments;
@@ -106,7 +107,7 @@ pub struct TensorStats {
     pub bytes: u64,
     /// Its values.
     #[serde(flatten)]
-    pub summary: Summary,
+    pub summary: Box<Summary>,
 }
 
 /// The values of some tensors together.
@@ -127,13 +128,18 @@ struct Span {
     tensor: usize,
     /// The span's place among the tensor's.
     number: usize,
-    /// The elements to look at.
-    ranges: Vec<Range<u64>>,
 }
 
-/// What is known of one tensor while its spans are being looked at.
+/// A tensor while its spans are being looked at, and then.
+enum Slot {
+    Open(Progress),
+    Done(Box<Done>),
+}
+
+/// What is known of one tensor while its spans are being looked at. It takes memory from its first span on.
 #[derive(Default)]
 struct Progress {
+    spans: usize,
     left: usize,
     counts: Counts,
     moments: Vec<Moments>,
@@ -164,15 +170,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The elements of a tensor to look at, in pieces of [`CHUNK`]: all of them, or `sample` spread evenly.
-fn pieces(elements: u64, sample: Option<u64>) -> Vec<Range<u64>> {
-    let chunks = elements.div_ceil(CHUNK);
-    let wanted = sample.map_or(chunks, |sample| sample.div_ceil(CHUNK).clamp(1, chunks.max(1)));
-    if wanted >= chunks {
-        return (0..elements).step_by(SPAN as usize).map(|first| first..elements.min(first + SPAN)).collect();
+/// The elements of a tensor to look at: all of them in pieces of [`SPAN`], or `sample` in pieces of [`CHUNK`], spread evenly.
+#[derive(Clone, Copy)]
+struct Pieces {
+    elements: u64,
+    /// How many chunks are looked at, where not all are.
+    wanted: Option<u64>,
+}
+
+impl Pieces {
+    fn new(elements: u64, sample: Option<u64>) -> Self {
+        let chunks = elements.div_ceil(CHUNK);
+        let wanted = sample.map(|sample| sample.div_ceil(CHUNK).clamp(1, chunks.max(1)));
+        Self { elements, wanted: wanted.filter(|wanted| *wanted < chunks) }
     }
-    let chunk = |i: u64| (u128::from(i) * u128::from(chunks) / u128::from(wanted)) as u64;
-    (0..wanted).map(|i| chunk(i) * CHUNK..elements.min((chunk(i) + 1) * CHUNK)).collect()
+
+    fn len(self) -> u64 {
+        self.wanted.unwrap_or(self.elements.div_ceil(SPAN))
+    }
+
+    fn get(self, number: u64) -> Range<u64> {
+        let (first, len) = match self.wanted {
+            None => (number * SPAN, SPAN),
+            Some(wanted) => {
+                let chunks = self.elements.div_ceil(CHUNK);
+                ((u128::from(number) * u128::from(chunks) / u128::from(wanted)) as u64 * CHUNK, CHUNK)
+            }
+        };
+        first..self.elements.min(first + len)
+    }
+
+    /// How many threads may share the work, with `together` pieces each: one at the least.
+    fn spans(self, together: u64) -> u64 {
+        self.len().div_ceil(together).max(1)
+    }
+
+    /// The pieces of the span of this number; none where there are none.
+    fn of_span(self, number: u64, together: u64) -> Vec<Range<u64>> {
+        let first = number * together;
+        (first..self.len().min(first + together)).map(|piece| self.get(piece)).collect()
+    }
 }
 
 /// Looks at the values of `tensors`.
@@ -205,60 +242,54 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
     // Groups one after the other, so that the tables of few are in memory at a time.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| group_of[i]);
+    let together = if options.sample.is_some() { SPAN / CHUNK } else { 1 };
+    let pieces = |tensor: &TensorInfo| -> Result<Pieces> {
+        let elements = if lens(tensor).is_some() { tensor.elements()? } else { 0 };
+        Ok(Pieces::new(elements, options.sample))
+    };
     let mut spans = Vec::new();
-    let mut progress = Vec::new();
-    progress.resize_with(tensors.len(), || Mutex::new(Progress::default()));
-    for &i in &order {
-        let mut ranges = if lens(tensors[i]).is_some() { pieces(tensors[i].elements()?, options.sample) } else { Vec::new() };
-        let together = if options.sample.is_some() { (SPAN / CHUNK) as usize } else { 1 };
-        if ranges.is_empty() {
-            ranges.push(0..0);
-        }
-        let before = spans.len();
-        spans.extend(ranges.chunks(together).enumerate().map(|(number, ranges)| Span { tensor: i, number, ranges: ranges.to_vec() }));
-        let mut progress = lock(&progress[i]);
-        progress.left = spans.len() - before;
-        progress.moments = vec![Moments::default(); progress.left];
+    let mut slots = Vec::new();
+    slots.resize_with(tensors.len(), || Mutex::new(Slot::Open(Progress::default())));
+    for &tensor in &order {
+        let count = pieces(tensors[tensor])?.spans(together) as usize;
+        spans.extend((0..count).map(|number| Span { tensor, number }));
+        slots[tensor] = Mutex::new(Slot::Open(Progress { spans: count, left: count, ..Progress::default() }));
     }
 
     let mut total = Mutex::new(Merged::default());
-    let done: Vec<Option<Done>> = spans
-        .par_iter()
-        .map(|span| -> Result<Option<Done>> {
-            let tensor = tensors[span.tensor];
-            let Some(lens) = lens(tensor) else {
-                let (done, counts) = (unread(reader, tensor)?, Counts::default());
-                settle(tensor, &counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
-                return Ok(Some(done));
-            };
-            let part = scan::scan(reader, tensor, lens, &span.ranges, options.threshold)?;
-            if let Some(progress) = options.progress {
-                let examined: u64 = span.ranges.iter().map(|range| range.end - range.start).sum();
-                progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
-            }
-            let Some(whole) = put(&progress[span.tensor], span.number, part) else { return Ok(None) };
-            let done = finish(reader, tensor, lens, &whole, options)?;
-            settle(tensor, &whole.counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
-            Ok(Some(done))
-        })
-        .collect::<Result<_>>()?;
-    reader.check_unchanged()?;
-
-    let mut by_tensor: Vec<Option<Done>> = Vec::new();
-    by_tensor.resize_with(tensors.len(), || None);
-    for (span, done) in spans.iter().zip(done) {
-        if done.is_some() {
-            by_tensor[span.tensor] = done;
+    par(&spans).try_for_each(|span| -> Result<()> {
+        let tensor = tensors[span.tensor];
+        let settled = |done: Done, counts: &Counts| {
+            settle(tensor, counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
+            *lock(&slots[span.tensor]) = Slot::Done(Box::new(done));
+            Ok(())
+        };
+        let Some(lens) = lens(tensor) else {
+            return settled(unread(reader, tensor)?, &Counts::default());
+        };
+        let ranges = pieces(tensor)?.of_span(span.number as u64, together);
+        let part = scan::scan(reader, tensor, lens, &ranges, options.threshold)?;
+        if let Some(progress) = options.progress {
+            let examined: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+            progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
         }
-    }
-    let stats = report(by_tensor, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)?;
+        match put(&slots[span.tensor], span.number, part) {
+            Some(whole) => settled(finish(reader, tensor, lens, &whole, options)?, &whole.counts),
+            None => Ok(()),
+        }
+    })?;
+    reader.check_unchanged()?;
+    drop(spans);
+    let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)?;
     Ok(Stats { packing: weights::packing(reader), ..stats })
 }
 
 /// Puts a part of a tensor in its place. The last one gets the whole.
-fn put(progress: &Mutex<Progress>, number: usize, part: Part) -> Option<Progress> {
-    let mut progress = lock(progress);
+fn put(slot: &Mutex<Slot>, number: usize, part: Part) -> Option<Progress> {
+    let mut slot = lock(slot);
+    let Slot::Open(progress) = &mut *slot else { return None };
     progress.counts.add(&part.counts);
+    progress.moments.resize(progress.spans, Moments::default());
     progress.moments[number] = part.moments;
     let first = part.first_row as usize;
     let rows = first + part.row_max.len();
@@ -269,7 +300,7 @@ fn put(progress: &Mutex<Progress>, number: usize, part: Part) -> Option<Progress
         *all = all.max(part);
     }
     progress.left -= 1;
-    (progress.left == 0).then(|| std::mem::take(&mut *progress))
+    (progress.left == 0).then(|| std::mem::take(progress))
 }
 
 /// What a tensor's parts amount to.
@@ -297,7 +328,7 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, o
             (moments, distribution)
         }
     };
-    let summary = Summary::new(elements, &moments, &distribution, exact);
+    let summary = Box::new(Summary::new(elements, &moments, &distribution, exact));
     let stats = tensor_stats(reader, tensor, summary);
     let at_limit = lens.limit.map(|limit| {
         let ends = [distribution.values.first(), distribution.values.last()];
@@ -313,13 +344,13 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, o
     Ok(Done { stats, moments, findings })
 }
 
-fn tensor_stats(reader: &Reader, tensor: &TensorInfo, summary: Summary) -> TensorStats {
+fn tensor_stats(reader: &Reader, tensor: &TensorInfo, summary: Box<Summary>) -> TensorStats {
     let (dtype, bytes) = (reader.type_name(tensor), reader.stored_size(tensor));
     TensorStats { name: tensor.name.clone(), dtype, shape: tensor.shape.clone(), bytes, summary }
 }
 
 fn unread(reader: &Reader, tensor: &TensorInfo) -> Result<Done> {
-    let summary = Summary::unread(tensor.elements()?);
+    let summary = Box::new(Summary::unread(tensor.elements()?));
     let stats = tensor_stats(reader, tensor, summary);
     Ok(Done { stats, moments: Moments::default(), findings: vec![findings::unread(&tensor.name, tensor.elem)] })
 }
@@ -370,7 +401,7 @@ fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens
 }
 
 fn report(
-    by_tensor: Vec<Option<Done>>,
+    slots: Vec<Mutex<Slot>>,
     groups: Vec<(String, Mutex<Merged>)>,
     group_of: &[usize],
     total: &Merged,
@@ -380,10 +411,12 @@ fn report(
     let mut all = Moments::default();
     let mut group_moments = vec![Moments::default(); groups.len()];
     let mut elements = 0u64;
-    let mut tensors = Vec::new();
+    let mut tensors = Vec::with_capacity(slots.len());
     let mut findings = Vec::new();
-    for (done, &group) in by_tensor.into_iter().zip(group_of) {
-        let done = done.ok_or_else(|| Error::limit("expected every tensor to be looked at, found one left out"))?;
+    for (slot, &group) in slots.into_iter().zip(group_of) {
+        let Slot::Done(done) = slot.into_inner().unwrap_or_else(PoisonError::into_inner) else {
+            return Err(Error::limit("expected every tensor to be looked at, found one left out"));
+        };
         all.join(&done.moments);
         group_moments[group].join(&done.moments);
         elements = elements.saturating_add(done.stats.summary.elements);
@@ -418,11 +451,18 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_and_never_more_than_there_is() {
-        assert_eq!(pieces(10, None), vec![0..10]);
-        assert_eq!(pieces(10, Some(1)), vec![0..10]);
+        let pieces = |elements, sample| {
+            let pieces = Pieces::new(elements, sample);
+            (0..pieces.len()).map(|number| pieces.get(number)).collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(10, None), [0..10]);
+        assert_eq!(pieces(10, Some(1)), [0..10]);
         assert!(pieces(0, Some(5)).is_empty());
         let some = pieces(CHUNK * 10 + 3, Some(CHUNK * 2));
-        assert_eq!(some, vec![0..CHUNK, CHUNK * 5..CHUNK * 6]);
-        assert_eq!(pieces(SPAN + 1, None), vec![0..SPAN, SPAN..SPAN + 1]);
+        assert_eq!(some, [0..CHUNK, CHUNK * 5..CHUNK * 6]);
+        assert_eq!(pieces(SPAN + 1, None), [0..SPAN, SPAN..SPAN + 1]);
+        let five = Pieces::new(CHUNK * 10, Some(CHUNK * 5));
+        assert_eq!((five.spans(2), five.of_span(2, 2)), (3, vec![CHUNK * 8..CHUNK * 9]));
+        assert_eq!((Pieces::new(0, None).spans(1), Pieces::new(0, None).of_span(0, 1)), (1, vec![]));
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::moments::{self, BLOCK, Moments};
 use super::scan::byte_range;
+use crate::base::threads::par;
 use crate::base::{Error, Result};
 use crate::codec;
 use crate::format::Reader;
@@ -84,6 +85,6 @@ pub fn rows(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
             inf: all.inf,
         })
     };
-    let rows = (0..count).into_par_iter().map(row).collect::<Result<_>>()?;
+    let rows = par(0..count).map(row).collect::<Result<_>>()?;
     Ok(Rows { schema: "weigh.stats.v1", name: tensor.name.clone(), shape: tensor.shape.clone(), packing: weights::packing(reader), rows })
 }

@@ -53,7 +53,7 @@ pub struct Summary {
     pub histogram: Histogram,
     /// Bins of equal width between the outer percentiles, for a small picture: a few outliers do not press it into one bar.
     #[serde(skip)]
-    pub shape: [u64; SHAPE_BINS],
+    pub shape: Bins,
 }
 
 /// Percentiles, interpolated linearly between neighbours, as NumPy does.
@@ -90,7 +90,51 @@ pub struct Linear {
     /// Where the last bin ends; it includes this value.
     pub high: f64,
     /// How many values each bin holds.
-    pub counts: Vec<u64>,
+    pub counts: Bins,
+}
+
+/// Counts of bins. Where most are empty only the others are kept: a model may have a million tensors of one value each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bins {
+    len: usize,
+    /// The places of bins that are not empty, rising, with their counts; or the counts of all bins.
+    kept: Kept,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Kept {
+    Some(Box<[(usize, u64)]>),
+    All(Box<[u64]>),
+}
+
+impl Bins {
+    fn new(counts: &[u64]) -> Self {
+        let filled = counts.iter().filter(|count| **count > 0).count();
+        let kept = if filled * 4 < counts.len() {
+            Kept::Some(counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect())
+        } else {
+            Kept::All(counts.into())
+        };
+        Self { len: counts.len(), kept }
+    }
+
+    /// The count of every bin.
+    pub fn to_vec(&self) -> Vec<u64> {
+        match &self.kept {
+            Kept::All(counts) => counts.to_vec(),
+            Kept::Some(filled) => {
+                let mut counts = vec![0; self.len];
+                filled.iter().for_each(|&(place, count)| counts[place] = count);
+                counts
+            }
+        }
+    }
+}
+
+impl Serialize for Bins {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_vec().serialize(serializer)
+    }
 }
 
 /// Bins of magnitude: bin i holds 2^(lowest + i) <= |x| < 2^(lowest + i + 1).
@@ -170,12 +214,10 @@ fn percentiles(values: &[(f64, u64)]) -> [f64; PERCENTILES.len()] {
 }
 
 fn linear(values: &[(f64, u64)], min: f64, max: f64) -> Linear {
-    let mut counts = vec![0; LINEAR_BINS];
-    if values.is_empty() {
-        return Linear { low: f64::NAN, high: f64::NAN, counts };
-    }
+    let mut counts = [0; LINEAR_BINS];
     fill(&mut counts, values, min, max);
-    Linear { low: min, high: max, counts }
+    let (low, high) = if values.is_empty() { (f64::NAN, f64::NAN) } else { (min, max) };
+    Linear { low, high, counts: Bins::new(&counts) }
 }
 
 /// Counts values in bins of equal width between `low` and `high`, the last of which includes `high`.
@@ -189,10 +231,10 @@ fn fill(bins: &mut [u64], values: &[(f64, u64)], low: f64, high: f64) {
     }
 }
 
-fn shape(values: &[(f64, u64)], low: f64, high: f64) -> [u64; SHAPE_BINS] {
+fn shape(values: &[(f64, u64)], low: f64, high: f64) -> Bins {
     let mut bins = [0; SHAPE_BINS];
     fill(&mut bins, values, low, high);
-    bins
+    Bins::new(&bins)
 }
 
 /// The power of two at or below a magnitude.
@@ -240,11 +282,14 @@ mod tests {
     fn bins_hold_every_value_once() {
         let values = [(-8.0, 2), (-0.75, 3), (0.0, 5), (1.0, 7), (8.0, 1)];
         let bins = linear(&values, -8.0, 8.0);
-        assert_eq!((bins.counts[0], bins.counts[16], bins.counts[18], bins.counts[31]), (2, 5, 7, 1));
+        let counts = bins.counts.to_vec();
+        assert_eq!((counts[0], counts[16], counts[18], counts[31], counts.len()), (2, 5, 7, 1, LINEAR_BINS));
+        assert!(matches!(bins.counts.kept, Kept::Some(filled) if filled.len() == 5), "few are filled");
+        assert_eq!(Bins::new(&[1, 0, 2, 3]).to_vec(), [1, 0, 2, 3]);
         let log = log(&values);
         assert_eq!((log.lowest_exponent, log.zeros), (-1, 5));
         assert_eq!((log.negative, log.positive), (vec![3, 0, 0, 0, 2], vec![0, 7, 0, 0, 1]));
         assert_eq!(exponent(f64::from_bits(1)), -1074);
-        assert_eq!(linear(&[(f64::MIN, 1), (f64::MAX, 1)], f64::MIN, f64::MAX).counts[31], 1);
+        assert_eq!(linear(&[(f64::MIN, 1), (f64::MAX, 1)], f64::MIN, f64::MAX).counts.to_vec()[31], 1);
     }
 }

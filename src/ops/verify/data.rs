@@ -9,6 +9,7 @@ use crate::arch::check::Tied;
 use crate::arch::packed::{Packing, Role};
 use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
+use crate::base::threads::par;
 use crate::base::{Error, Result, units};
 use crate::codec::{Fault, Faults, faults};
 use crate::format::{Reader, codes};
@@ -71,7 +72,7 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
         }
         Ok(found)
     };
-    let looked: Vec<(Faults, Vec<Range<u64>>)> = pieces.par_iter().map(look).collect::<Result<_>>()?;
+    let looked: Vec<(Faults, Vec<Range<u64>>)> = par(&pieces).map(look).collect::<Result<_>>()?;
     checked.values = reader.model().tensors.iter().filter(|tensor| tensor.elem.known().is_some()).count() as u64;
     checked.bytes = total;
     let (faults, zeros): (Vec<Faults>, Vec<_>) = looked.into_iter().unzip();
@@ -237,7 +238,7 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
         }
         Ok((all, zero))
     };
-    let looked: Vec<Result<(Faults, bool)>> = computed.par_iter().map(look).collect();
+    let looked: Vec<Result<(Faults, bool)>> = par(&computed).map(look).collect();
     for (tensor, looked) in computed.into_iter().zip(looked) {
         let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
         match looked {
@@ -278,7 +279,7 @@ pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -
         b.values(*start, &mut right)?;
         Ok(left != right)
     };
-    if starts.par_iter().map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
+    if par(&starts).map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
         let message = format!(
             "expected the values of {}, which the model ties it to, found others: whoever loads the model takes those",
             embedding.name

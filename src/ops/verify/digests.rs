@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::mmap::Map;
+use crate::base::threads::par;
 use crate::base::{Error, Result, file, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
@@ -48,7 +49,7 @@ impl Wanted {
 
 /// Compares files side by side; what differs is told under `code`. Gives how many were compared.
 fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) -> u64 {
-    let found: Vec<String> = files.par_iter().with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
+    let found: Vec<String> = par(files).with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
     for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
@@ -129,7 +130,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     let mut known = of_model.iter().any(Option::is_some);
     let unnamed: Vec<_> = reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(map, _)| map).collect();
     let listed_as = |map: &&std::sync::Arc<Map>| others.iter().find(|(wanted, _)| wanted.of(map.bytes()) == wanted.hex);
-    let found: Vec<Option<&(&Wanted, &str)>> = unnamed.par_iter().with_max_len(1).map(listed_as).collect();
+    let found: Vec<Option<&(&Wanted, &str)>> = par(&unnamed).with_max_len(1).map(listed_as).collect();
     let renamed = found.iter().flatten().count() as u64;
     known |= renamed > 0;
     if !known {

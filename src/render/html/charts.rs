@@ -72,8 +72,8 @@ pub(super) struct Heat<'a> {
     pub title: &'a str,
     /// The labels of the columns.
     pub columns: Vec<String>,
-    /// The rows: a label and a number for each column, where there is one.
-    pub rows: Vec<(String, Vec<Option<f64>>)>,
+    /// The rows: a label, and the columns that have a number, with it.
+    pub rows: Vec<super::HeatRow>,
     /// How a number is written.
     pub write: fn(f64) -> String,
     /// Whether colours go by the logarithm.
@@ -86,7 +86,7 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
     let longest = chart.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let side = (longest as f64 * 6.8 + 12.0).clamp(60.0, 330.0);
     let scale = |value: f64| if chart.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
-    let all = || chart.rows.iter().flat_map(|(_, cells)| cells.iter().flatten().copied()).filter(|value| value.is_finite());
+    let all = || chart.rows.iter().flat_map(|(_, cells)| cells.iter().map(|cell| cell.1)).filter(|value| value.is_finite());
     let positive = || all().filter(|value| !chart.log || *value > 0.0).map(scale);
     let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(f64::NEG_INFINITY, f64::max));
     let columns = chart.columns.len().max(1);
@@ -109,11 +109,10 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
     for (row, (label, cells)) in chart.rows.iter().enumerate() {
         let y = (row + 1) as f64 * ROW;
         let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, side - 6.0, y + 14.0, escape(label));
-        for (column, value) in cells.iter().enumerate() {
-            let Some(value) = value else { continue };
+        for (column, value) in cells {
             let share = if high > low { ((scale(*value) - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
             let share = if share.is_finite() { share } else { 1.0 };
-            let x = side + column as f64 * cell;
+            let x = side + *column as f64 * cell;
             let written = (chart.write)(*value);
             let _ = write!(
                 out,
@@ -123,7 +122,7 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
                 220.0 - share * 190.0,
                 86.0 - share * 36.0,
                 escape(label),
-                escape(chart.columns.get(column).map_or("", String::as_str)),
+                escape(chart.columns.get(*column).map_or("", String::as_str)),
             );
             if numbered {
                 let _ = write!(
@@ -188,7 +187,7 @@ mod tests {
         let heat = heat(&Heat {
             title: "h",
             columns: vec!["0".into()],
-            rows: vec![("x".into(), vec![Some(0.0)])],
+            rows: vec![("x".into(), vec![(0, 0.0)])],
             write: |v| v.to_string(),
             log: true,
         });

@@ -1,6 +1,7 @@
 //! One self-contained page: no network, no scripts from elsewhere, readable in the dark, on a phone, on paper.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use crate::base::{text, units};
@@ -17,6 +18,12 @@ const SCRIPT: &str = include_str!("script.js");
 
 /// How many rows a table of tensors has at the most: a page must stay small.
 const ROWS: usize = 2000;
+
+/// How many layers a chart has at the most: models have up to about 200.
+const LAYERS: usize = 512;
+
+/// How many kinds of tensors a heat map has at the most: models have up to about 60.
+const KINDS: usize = 200;
 
 /// Text of strangers, safe between tags and in attributes: control characters are shown, markup is none.
 fn escape(text: &str) -> String {
@@ -130,14 +137,23 @@ fn kind_of(name: &str, layer: Option<u64>) -> String {
     at.map_or_else(|| name.to_owned(), |at| parts[at + 1..].join("."))
 }
 
-/// A row of a heat map: a label, and a number for each column, where there is one.
-type HeatRow = (String, Vec<Option<f64>>);
+/// A row of a heat map: a label, and the columns that have a number, rising, with it.
+type HeatRow = (String, Vec<(usize, f64)>);
 
-/// Rows of a heat map: a number for each kind of tensor in each layer; the largest of several (experts, say).
-fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> (Vec<String>, Vec<HeatRow>) {
-    let mut rows: Vec<(String, Vec<(u64, f64)>)> = Vec::new();
-    let mut places = std::collections::HashMap::new();
-    let mut layers = std::collections::BTreeSet::new();
+/// The numbers of a heat map, and what was left out of it.
+struct Grid {
+    columns: Vec<String>,
+    rows: Vec<HeatRow>,
+    left_out: String,
+}
+
+/// Rows of a heat map: a number for each kind of tensor in each layer that has it; the largest of several (experts, say).
+///
+/// At most [`LAYERS`] columns and [`KINDS`] rows: a hostile model may have as many of both as it has tensors.
+fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> Grid {
+    let mut rows: Vec<(String, BTreeMap<u64, f64>)> = Vec::new();
+    let mut places = HashMap::new();
+    let mut layers = BTreeSet::new();
     for (name, layer, value) in tensors {
         let (Some(layer), Some(value)) = (layer, value.filter(|value| value.is_finite())) else { continue };
         let mut kind = kind_of(name, Some(layer));
@@ -150,24 +166,26 @@ fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)
         let kind = kind.strip_suffix(".weight").map(str::to_owned).unwrap_or(kind);
         layers.insert(layer);
         let place = *places.entry(kind.clone()).or_insert_with(|| {
-            rows.push((kind, Vec::new()));
+            rows.push((kind, BTreeMap::new()));
             rows.len() - 1
         });
-        rows[place].1.push((layer, value));
+        rows[place].1.entry(layer).and_modify(|cell| *cell = value.max(*cell)).or_insert(value);
     }
-    let layers: Vec<u64> = layers.into_iter().collect();
-    let cells = |found: Vec<(u64, f64)>| {
-        let mut cells = vec![None; layers.len()];
-        for (layer, value) in found {
-            if let Ok(at) = layers.binary_search(&layer) {
-                let cell: &mut Option<f64> = &mut cells[at];
-                *cell = Some(cell.map_or(value, |before| before.max(value)));
-            }
-        }
-        cells
+    let left_out = [left_out(rows.len(), KINDS, "kinds of tensors"), left_out(layers.len(), LAYERS, "layers")].concat();
+    let layers: Vec<u64> = layers.into_iter().take(LAYERS).collect();
+    let cells = |found: BTreeMap<u64, f64>| {
+        found.into_iter().filter_map(|(layer, value)| Some((layers.binary_search(&layer).ok()?, value))).collect()
     };
-    let rows = rows.into_iter().map(|(kind, found)| (kind, cells(found))).collect();
-    (layers.iter().map(u64::to_string).collect(), rows)
+    let rows = rows.into_iter().take(KINDS).map(|(kind, found)| (kind, cells(found))).collect();
+    Grid { columns: layers.iter().map(u64::to_string).collect(), rows, left_out }
+}
+
+/// A paragraph that says how many of `all` are not shown, where only the first `most` are.
+fn left_out(all: usize, most: usize, what: &str) -> String {
+    if all <= most {
+        return String::new();
+    }
+    format!("<p class=\"soft\">Only the first {} of {} {what} are shown.</p>", units::grouped(most as u64), units::grouped(all as u64))
 }
 
 #[cfg(test)]
@@ -183,11 +201,20 @@ mod tests {
     fn kinds_lose_their_layer() {
         assert_eq!(kind_of("blk.3.attn_q.weight", Some(3)), "attn_q.weight");
         assert_eq!(kind_of("model.layers.10.mlp.up_proj.weight", Some(10)), "mlp.up_proj.weight");
-        let (layers, rows) = by_kind(
+        let grid = by_kind(
             [("l.0.experts.0.w1", Some(0), Some(1.0)), ("l.0.experts.1.w1", Some(0), Some(2.0)), ("l.2.x.weight", Some(2), Some(3.0))]
                 .into_iter(),
         );
-        assert_eq!(layers, ["0", "2"]);
-        assert_eq!(rows, [("experts.*.w1".to_owned(), vec![Some(2.0), None]), ("x".to_owned(), vec![None, Some(3.0)])]);
+        assert_eq!((grid.columns, grid.left_out.as_str()), (vec!["0".to_owned(), "2".to_owned()], ""));
+        assert_eq!(grid.rows, [("experts.*.w1".to_owned(), vec![(0, 2.0)]), ("x".to_owned(), vec![(1, 3.0)])]);
+    }
+
+    #[test]
+    fn cells_are_made_only_where_there_are_tensors_and_few_are_drawn() {
+        let names: Vec<String> = (0..30_000).map(|i| format!("blk.{i}.k{i}.weight")).collect();
+        let grid = by_kind(names.iter().enumerate().map(|(i, name)| (name.as_str(), Some(i as u64), Some(1.0))));
+        assert_eq!((grid.columns.len(), grid.rows.len()), (LAYERS, KINDS));
+        assert_eq!(grid.rows.iter().map(|(_, cells)| cells.len()).sum::<usize>(), KINDS);
+        assert!(grid.left_out.contains("200 of 30,000 kinds") && grid.left_out.contains("512 of 30,000 layers"), "{}", grid.left_out);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::charts::{self, Heat, Stacks};
-use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
+use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::arch::components::{Component, place};
 use crate::base::finding::Severity;
 use crate::base::units;
@@ -90,14 +90,16 @@ fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec
     let total = write(all.iter().sum());
     let mut out = charts::legend(parts);
     out.push_str(&charts::stacks(&Stacks { title: what[0], parts, rows: vec![("all".to_owned(), all, total)] }));
-    let layers = rows.into_iter().filter_map(|(layer, sizes)| {
+    let layers: Vec<_> = rows.into_iter().filter_map(|(layer, sizes)| Some((layer?, sizes))).collect();
+    let of = layers.len();
+    let layers = layers.into_iter().take(LAYERS).map(|(layer, sizes)| {
         let sum = write(sizes.iter().sum());
-        Some((layer?.to_string(), sizes, sum))
+        (layer.to_string(), sizes, sum)
     });
-    let layers: Vec<_> = layers.collect();
-    if !layers.is_empty() {
-        let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers });
-        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}");
+    if of > 0 {
+        let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers.collect() });
+        let left_out = left_out(of, LAYERS, "layers");
+        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}{left_out}");
     }
     out
 }
@@ -160,12 +162,12 @@ fn scales(tensors: &[TensorStats]) -> String {
         ("Outliers", "Largest magnitude over the root mean square, by kind of tensor and layer.", &outlier),
     ];
     for (heading, what, measure) in charts {
-        let (columns, rows) = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
-        if rows.is_empty() {
+        let grid = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
+        if grid.rows.is_empty() {
             continue;
         }
-        let chart = Heat { title: what, columns, rows, write: |value| units::general(value, 3), log: true };
-        let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart));
+        let chart = Heat { title: what, columns: grid.columns, rows: grid.rows, write: |value| units::general(value, 3), log: true };
+        let _ = write!(out, "<h2>{heading}</h2><p class=\"soft\">{what}</p>{}{}", charts::heat(&chart), grid.left_out);
     }
     out
 }
@@ -191,6 +193,7 @@ fn findings(stats: &Stats) -> String {
         );
     }
     out.push_str("</ul>");
+    out.push_str(&left_out(stats.findings.len(), ROWS, "findings"));
     out
 }
 
@@ -208,7 +211,8 @@ fn details(tensor: &TensorStats) -> String {
         0.0 => String::new(),
         error => format!(" (each within {}%)", units::general(error * 100.0, 2)),
     };
-    let chart = charts::histogram(&linear.counts, &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
+    let chart =
+        charts::histogram(&linear.counts.to_vec(), &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
     format!(
         "<details><summary>{}</summary>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></details>",
         escape(&tensor.name),
@@ -247,7 +251,7 @@ fn values(tensors: &[TensorStats]) -> String {
             Cell::text(&tensor.dtype.to_string()),
             Cell::text(&tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")),
             Cell::number(Some(elements), |_| units::grouped(summary.elements)),
-            Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape) }),
+            Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape.to_vec()) }),
             Cell::number(Some(summary.min), general),
             Cell::number(Some(summary.max), general),
             Cell::number(Some(summary.mean), general),

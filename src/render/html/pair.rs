@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::charts::{self, Heat};
 use super::model::{info_facts, title};
-use super::{Cell, ROWS, by_kind, escape, facts, general, page, table};
+use super::{Cell, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::units;
 use crate::ops::count::Count;
 use crate::ops::diff::{Diff, TensorRow};
@@ -76,13 +76,13 @@ fn components(diff: &Diff) -> String {
 }
 
 fn heat(tensors: &[TensorRow]) -> String {
-    let (columns, rows) = by_kind(tensors.iter().map(|row| (row.name.as_str(), row.layer, row.relative_rmse)));
-    if rows.is_empty() {
+    let grid = by_kind(tensors.iter().map(|row| (row.name.as_str(), row.layer, row.relative_rmse)));
+    if grid.rows.is_empty() {
         return String::new();
     }
     let what = "Relative root mean square of the difference, in percent, by kind of tensor and layer.";
-    let chart = Heat { title: what, columns, rows, write: |value| units::general(value * 100.0, 2), log: true };
-    format!("<h2>Change by layer</h2><p class=\"soft\">{what}</p>{}", charts::heat(&chart))
+    let chart = Heat { title: what, columns: grid.columns, rows: grid.rows, write: |value| units::general(value * 100.0, 2), log: true };
+    format!("<h2>Change by layer</h2><p class=\"soft\">{what}</p>{}{}", charts::heat(&chart), grid.left_out)
 }
 
 /// What is on one side only, or of another shape, and metadata.
@@ -95,6 +95,7 @@ fn rest(diff: &Diff) -> String {
                 let _ = write!(out, "<li>{}</li>", escape(name));
             }
             out.push_str("</ul>");
+            out.push_str(&left_out(names.len(), ROWS, "tensors"));
         }
     }
     if !diff.shapes.is_empty() {
@@ -104,6 +105,7 @@ fn rest(diff: &Diff) -> String {
             let _ = write!(out, "<li>{}: {:?} and {:?}{shared}</li>", escape(&row.name), row.shape_a, row.shape_b);
         }
         out.push_str("</ul>");
+        out.push_str(&left_out(diff.shapes.len(), ROWS, "tensors"));
     }
     if !diff.metadata.is_empty() {
         let heads = [("key", false), ("first", false), ("second", false)];
@@ -112,8 +114,10 @@ fn rest(diff: &Diff) -> String {
             serde_json::Value::String(text) => text.chars().take(400).collect(),
             other => other.to_string().chars().take(400).collect(),
         };
-        let rows = diff.metadata.iter().map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
+        let rows =
+            diff.metadata.iter().take(ROWS).map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
         let _ = write!(out, "<h2>Metadata</h2>{}", table("metadata", "Keys that differ.", &heads, rows));
+        out.push_str(&left_out(diff.metadata.len(), ROWS, "keys"));
     }
     out
 }
@@ -132,6 +136,7 @@ fn tensors(tensors: &[TensorRow]) -> String {
         ("cosine", true),
         ("SNR dB", true),
     ];
+    let more = left_out(tensors.len(), ROWS, "tensors");
     let rows = tensors.iter().take(ROWS).map(|row| {
         vec![
             Cell::text(&row.name),
@@ -151,5 +156,5 @@ fn tensors(tensors: &[TensorRow]) -> String {
             Cell::number(row.snr_db, general),
         ]
     });
-    format!("<h2>Tensors</h2>{}", table("tensors", "Tensors that both have.", &heads, rows))
+    format!("<h2>Tensors</h2>{}{more}", table("tensors", "Tensors that both have.", &heads, rows))
 }

@@ -1,0 +1,86 @@
+//! Options and output streams that cannot be used as given: an error that says so, never a silent guess.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const MODEL: &str = "fixtures/llama-tiny";
+
+fn weigh(arguments: &[&str], out: impl Into<Stdio>) -> Output {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_weigh"));
+    run.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).stdout(out).stderr(Stdio::piped());
+    run.spawn().unwrap().wait_with_output().unwrap()
+}
+
+/// What an error says.
+fn refused(arguments: &[&str]) -> String {
+    let out = weigh(arguments, Stdio::piped());
+    assert_eq!(out.status.code(), Some(2), "{arguments:?}");
+    String::from_utf8(out.stderr).unwrap()
+}
+
+#[test]
+fn limits_of_values_are_numbers() {
+    for option in ["--threshold", "--outlier"] {
+        for value in ["nan", "inf", "-1", "1e400"] {
+            let error = refused(&["stats", MODEL, option, value]);
+            assert!(error.contains("finite number that is not negative"), "{option} {value}: {error}");
+        }
+    }
+    assert!(refused(&["diff", MODEL, MODEL, "--tolerance", "nan"]).contains("finite number"));
+}
+
+#[test]
+fn a_table_that_is_not_there_is_an_error_where_none_is_needed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (gguf, out) = (path("m.gguf"), path("n.gguf"));
+    assert!(weigh(&["convert", MODEL, &gguf], Stdio::null()).status.success());
+    for arguments in [["convert", &gguf, &out, "--type", "F16"], ["convert", MODEL, &out, "--keep-names", "--strict"]] {
+        let error = refused(&[&arguments[..], &["--arch-table", "/nonexistent"]].concat());
+        assert!(error.contains("/nonexistent: cannot open"), "{error}");
+        assert!(!Path::new(&out).exists());
+    }
+}
+
+#[test]
+fn no_tensors_are_listed_where_none_are_asked_for() {
+    let out = weigh(&["ls", MODEL, "--limit", "0"], Stdio::piped());
+    assert_eq!((out.status.code(), String::from_utf8(out.stderr).unwrap().as_str()), (Some(0), ""));
+    let error = String::from_utf8(weigh(&["ls", MODEL, "--filter", "nothing.*"], Stdio::piped()).stderr).unwrap();
+    assert!(error.contains("expected tensors of these names"), "{error}");
+}
+
+#[test]
+fn a_number_that_a_type_cannot_hold_does_not_become_infinite() {
+    for value in ["f32:1e39", "f64:-1e400", "f32[]:[1, 1e39]"] {
+        let error = refused(&["convert", MODEL, "/nonexistent/m.gguf", "--metadata", &format!("k={value}")]);
+        assert!(error.contains("e+39") || error.contains("1e39") || error.contains("e400"), "{error}");
+        assert!(error.contains("expected a number that f") || error.contains("expected a JSON list"), "{error}");
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_a_failure_of_every_command() {
+    let full = || OpenOptions::new().write(true).open("/dev/full");
+    let Ok(_) = full() else { return };
+    for arguments in [&["help"][..], &["--version"], &["--help"], &["help", "ls"], &["man"], &["types"], &["completions", "bash"]] {
+        let out = weigh(arguments, full().unwrap());
+        let error = String::from_utf8(out.stderr).unwrap();
+        assert_eq!((out.status.code(), error.lines().count()), (Some(2), 1), "{arguments:?}: {error}");
+        assert!(error.starts_with("weigh: cannot write the output: "), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_done_is_done_though_it_cannot_be_told() {
+    let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m.gguf");
+    let said = weigh(&["convert", MODEL, out.to_str().unwrap()], full);
+    let error = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    assert!(error.contains("m.gguf: all is done, but the report on it could not be written"), "{error}");
+    assert!(weigh(&["verify", out.to_str().unwrap()], Stdio::null()).status.success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
