@@ -10,7 +10,7 @@ use crate::arch::origin::Origin;
 use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Table, Tables};
 use crate::arch::transform::Shaped;
-use crate::arch::{to_gguf, to_hf, tokenizer};
+use crate::arch::{facts, to_gguf, to_hf, tokenizer};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, ErrorKind, num};
 use crate::format::codes;
@@ -126,6 +126,7 @@ impl Check<'_, '_> {
                     self.met.dropped.push(index);
                     continue;
                 }
+                Known::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.knows(module)) => continue,
                 Known::Unknown => {
                     self.extra(index);
                     continue;
@@ -189,7 +190,8 @@ impl Check<'_, '_> {
             self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
         }
         // A family that always ties drops an output matrix that is stored all the same.
-        let tied = self.hub_tensor(OUTPUT).filter(|_| config.is_true("tie_word_embeddings"));
+        let ties = config.is_true("tie_word_embeddings") || self.model.config.as_ref().is_some_and(facts::ties_output);
+        let tied = self.hub_tensor(OUTPUT).filter(|_| ties);
         Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
     }
 

@@ -93,6 +93,7 @@ const PATTERNS: &[(Pattern, Component)] = &[
     (Whole("router"), Router),
     (End("_exps"), Experts),
     (Whole("experts"), Experts),
+    (Whole("switch_mlp"), Experts), // mlx-lm
     (Whole("self_attn"), Attention),
     (Whole("self_attention"), Attention),
     (Whole("attention"), Attention),
@@ -132,6 +133,9 @@ const PATTERNS: &[(Pattern, Component)] = &[
     (Whole("classifier"), Output),
     (Whole("score"), Output),
     (Start("cls"), Output),
+    (End("_Dense"), Output), // sentence-transformers
+    (Start("dense_2"), Output),
+    (Start("dense_3"), Output),
 ];
 
 /// The parts of a name that a layer's number follows.
@@ -181,6 +185,7 @@ mod tests {
             ("model.layers.7.mlp.shared_expert_gate.weight", Router, Some(7)),
             ("model.layers.1.block_sparse_moe.experts.0.w1.weight", Experts, Some(1)),
             ("model.layers.1.block_sparse_moe.gate.weight", Router, Some(1)),
+            ("model.layers.1.mlp.switch_mlp.gate_proj.weight", Experts, Some(1)),
             ("lm_head.weight", Output, None),
             ("model.norm.weight", Norm, None),
             ("bert.embeddings.word_embeddings.weight", Embedding, None),
@@ -210,6 +215,8 @@ mod tests {
             ("blk.31.ffn_gate_inp.weight", Router, Some(31)),
             ("blk.31.ffn_up.weight", FeedForward, Some(31)),
             ("output_norm.weight", Norm, None),
+            ("2_Dense.linear.weight", Output, None),
+            ("dense_3.weight", Output, None),
             ("conv.0.kernel", Other, None),
         ] {
             let found = place(name);

@@ -12,6 +12,11 @@ use crate::base::{Error, Result, limits};
 /// How deep short names may lead to short names.
 const ALIASES: usize = 16;
 
+/// The spellings of the rope base, and of that of layers with a sliding window (`TextModel.__init__` of llama.cpp's converter). The last
+/// of each may be a default of the class, so that the others go before it.
+const THETA: [&str; 5] = ["global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_theta"];
+const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"];
+
 /// Hyperparameters by the names that Hugging Face gives them.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -91,6 +96,12 @@ impl Config {
     /// Whether a key is there and true.
     pub fn is_true(&self, key: &str) -> bool {
         self.get(key).and_then(Json::as_bool).unwrap_or(false)
+    }
+
+    /// Whether the class is the model without a head (`LlamaModel`), which has no output matrix of its own.
+    pub fn is_without_head(&self) -> bool {
+        let class = self.get("architectures").and_then(|classes| classes.get(0)).and_then(Json::as_str);
+        class.is_some_and(|class| class.ends_with("Model") && !class.ends_with("LMHeadModel"))
     }
 
     /// A name in an expression: a short name of the table, or a key that is a number (true is 1).
@@ -178,7 +189,7 @@ impl Config {
     fn rope_parameters(&self) -> Map<String, Json> {
         let given = ["rope_parameters", "rope_scaling"].iter().find_map(|key| self.get(key).and_then(Json::as_object));
         let mut rope = given.cloned().unwrap_or_default();
-        let local = ["rope_local_base_freq", "local_rope_theta", "swa_rope_theta"].iter().find_map(|key| self.get(key)).cloned();
+        let local = LOCAL_THETA.iter().find_map(|key| self.get(key)).cloned();
         let nested = rope.contains_key("full_attention") || rope.contains_key("sliding_attention");
         if !nested {
             self.complete(&mut rope);
@@ -215,7 +226,7 @@ impl Config {
         if let Some(kind) = rope.get("type").cloned() {
             rope.entry("rope_type").or_insert(kind);
         }
-        if with_theta && let Some(theta) = self.get("rope_theta").or_else(|| self.get("rotary_emb_base")) {
+        if with_theta && let Some(theta) = THETA.iter().find_map(|key| self.get(key)) {
             rope.entry("rope_theta").or_insert_with(|| theta.clone());
         }
     }
@@ -276,6 +287,16 @@ mod tests {
             assert!(old.get(key).is_some(), "{key}");
         }
         assert_eq!(config(json!({"rope_scaling": null})).number("rope.rope_theta"), Some(10000.0));
+    }
+
+    #[test]
+    fn every_spelling_of_the_rope_bases_is_known() {
+        for key in THETA {
+            assert_eq!(config(json!({ key: 5.0 })).number("rope.rope_theta"), Some(5.0), "{key}");
+        }
+        for key in LOCAL_THETA {
+            assert_eq!(config(json!({ key: 7.0 })).number("rope.sliding_attention.rope_theta"), Some(7.0), "{key}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Draft {
     pub steps: Vec<Step>,
     /// Files that go beside the weights into a Hugging Face folder.
     pub files: Vec<CompanionFile>,
+    /// Modules of sentence-transformers among the tensors: the folders that theirs go to.
+    pub modules: Vec<String>,
     /// What is dropped, padded or made up on the way, for the plan.
     pub notes: Vec<Note>,
 }

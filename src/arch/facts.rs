@@ -49,6 +49,32 @@ pub fn architecture(model: &Model) -> Option<&str> {
     config.get("model_type").or_else(class).and_then(Json::as_str)
 }
 
+/// The model types whose class ties the output to the embeddings where config.json does not say `tie_word_embeddings`: the defaults of
+/// the config classes of transformers 5.24.
+const TIED_BY_DEFAULT: &str = "\
+    albert bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom camembert canary \
+    cohere cohere2 cohere2_moe cohere_compass_text convbert cpmant ctrl data2vec-text deberta deberta-v2 distilbert \
+    electra ernie ernie4_5 ernie4_5_moe esm falcon falcon_mamba flaubert fnet fun_asr_nano funnel gemma gemma2 gemma3 \
+    gemma3_text gemma3n gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_assistant gemma4_unified_text \
+    glmasr got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neo gpt_neox_japanese granite_speech granite_speech_plus granite_swa \
+    gte ibert jetmoe jina_embeddings_v3 lara_mini layoutlm led lfm2 lfm2_moe lfm3 longformer longt5 luke m2m_100 mamba \
+    marian mbart megatron-bert minicpm3 mobilebert modernbert modernbert-decoder moonshine moss_transcribe_diarize \
+    mpnet mpt mra mt5 mvp neomme nllb-moe nomic_bert nystromformer openai-gpt opt pegasus pegasus_x plbart pop2piano \
+    prophetnet qwen3_asr recurrent_gemma roberta roberta-prelayernorm roc_bert roformer seamless_m4t seamless_m4t_v2 \
+    smollm3 speech_to_text speecht5 squeezebert starcoder2 switch_transformers t5 t5gemma t5gemma2 tapas trocr umt5 \
+    vaultgemma voxtral_realtime whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso youtu zamba zamba2 zaya";
+
+/// Whether the output matrix of a model is its embedding, by its config or the default of its class.
+pub fn ties_output(config: &Json) -> bool {
+    let text = config.get("text_config");
+    let both = || [Some(config), text].into_iter().flatten();
+    let said = both().find_map(|config| config.get("tie_word_embeddings")?.as_bool());
+    let ties = |config: &Json| {
+        config.get("model_type").and_then(Json::as_str).is_some_and(|name| TIED_BY_DEFAULT.split(' ').any(|tied| tied == name))
+    };
+    said.unwrap_or_else(|| both().any(ties))
+}
+
 /// The hyperparameters that are known, in a fixed order: numbers, or texts, or a list with a number for each layer.
 pub fn hyperparameters(model: &Model) -> Map<String, Json> {
     let mut found = Map::new();
@@ -153,6 +179,22 @@ mod tests {
         let heads = |list: &[u32]| Value::Array(Array::new(ValueType::U32, list.iter().map(|n| Value::U32(*n)).collect()));
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 4]))])["heads"], 4);
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 2]))])["heads"], serde_json::json!([4, 2]));
+    }
+
+    #[test]
+    fn the_output_is_tied_as_the_config_or_else_the_class_says() {
+        for (config, tied) in [
+            (serde_json::json!({"model_type": "gemma2"}), true),
+            (serde_json::json!({"model_type": "gemma2", "tie_word_embeddings": false}), false),
+            (serde_json::json!({"model_type": "paligemma", "text_config": {"model_type": "gemma"}}), true),
+            (serde_json::json!({"model_type": "whisper"}), true),
+            (serde_json::json!({"model_type": "zaya"}), true),
+            (serde_json::json!({"model_type": "llama"}), false),
+            (serde_json::json!({"model_type": "llama", "text_config": {"tie_word_embeddings": true}}), true),
+            (serde_json::json!({}), false),
+        ] {
+            assert_eq!(ties_output(&config), tied, "{config}");
+        }
     }
 
     #[test]

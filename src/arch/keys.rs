@@ -3,15 +3,13 @@
 //! Some things take more than a row, and have a rule by name: `rope` (base, scaling), `pooling` (sentence-transformers),
 //! `file_type` (where that key goes).
 
-use std::path::Path;
-
 use serde_json::Value as Json;
 
 use crate::arch::config::{Config, f32_json, from_toml, number_json};
 use crate::arch::table::{KeyRow, KeyType, Table};
 use crate::arch::{pooling, rope};
 use crate::base::{Error, Result, limits};
-use crate::model::{Metadata, Value};
+use crate::model::{Metadata, Module, Value};
 
 /// The key in GGUF that a row of an architecture stands for.
 pub fn full_key(architecture: &str, key: &str) -> String {
@@ -22,11 +20,11 @@ pub fn full_key(architecture: &str, key: &str) -> String {
 ///
 /// # Errors
 /// A key that is required is absent, or has a value that its type cannot hold.
-pub fn to_gguf(table: &Table, config: &Config, folder: Option<&Path>, file_type: u32, metadata: &mut Metadata) -> Result<()> {
+pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u32, metadata: &mut Metadata) -> Result<()> {
     for row in &table.keys {
         match row.rule.as_deref() {
             Some("rope") => rope::to_gguf(&table.gguf, config, metadata)?,
-            Some("pooling") => pooling::to_gguf(&table.gguf, folder, metadata)?,
+            Some("pooling") => pooling::to_gguf(&table.gguf, modules, metadata)?,
             Some("file_type") => {
                 metadata.set("general.file_type", Value::U32(file_type));
             }

@@ -10,6 +10,7 @@ use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Optional, Table, TensorRow};
 use crate::arch::transform::Transform;
 use crate::base::{Error, Result};
+use crate::model::Module;
 
 /// The rows of a table, worked out for one model.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Mapping {
     pub rows: Vec<Row>,
     /// How many layers the model has.
     pub layers: u64,
+    prefixes: Vec<String>,
     replace: Vec<(String, String)>,
     drop: Vec<GlobMatcher>,
     drops_further_layers: bool,
@@ -87,13 +89,21 @@ impl Mapping {
                 rows.push(resolve(row, number, suffix, may_be_absent, config, layers)?);
             }
         }
+        if let Ok(experts) = config.count("experts") {
+            let stacked: Vec<Row> = rows.iter().filter(|row| row.is_stacked()).map(|row| stacked_by_mlx(row, experts)).collect();
+            rows.extend(stacked);
+        }
         let drop = table
             .drop
             .iter()
             .map(|glob| Glob::new(glob).map(|glob| glob.compile_matcher()))
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| Error::argument(format!("expected a glob in the table {}: {error}", table.name)))?;
-        let by_hf = rows.iter().enumerate().map(|(i, row)| (row.hf.clone(), i)).collect();
+        let prefixes = table.prefixes.clone();
+        if table.without_head || config.is_without_head() {
+            rows.iter_mut().for_each(|row| row.hf = pattern::bare(&row.hf, &prefixes).to_owned());
+        }
+        let by_hf = rows.iter().enumerate().map(|(i, row)| (pattern::bare(&row.hf, &prefixes).to_owned(), i)).collect();
         // The first row that makes a name is the one that the way back takes.
         let mut by_gguf = HashMap::new();
         for (i, row) in rows.iter().enumerate() {
@@ -102,15 +112,16 @@ impl Mapping {
             }
         }
         let replace = table.replace.clone();
-        Ok(Self { rows, layers, replace, drop, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
+        Ok(Self { rows, layers, prefixes, replace, drop, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
     }
 
     /// What a tensor of Hugging Face is.
     pub fn hf(&self, name: &str) -> Known {
-        if self.drop.iter().any(|glob| glob.is_match(name)) {
+        let bare = pattern::bare(name, &self.prefixes);
+        if self.drop.iter().any(|glob| glob.is_match(name) || glob.is_match(bare)) {
             return Known::Dropped;
         }
-        let mut name = name.to_owned();
+        let mut name = bare.to_owned();
         for (from, to) in &self.replace {
             let at = name.match_indices(from.as_str()).map(|(at, _)| at).find(|&at| {
                 let before = name.get(..at).unwrap_or_default();
@@ -130,6 +141,11 @@ impl Mapping {
         }
     }
 
+    /// Whether any row is of this module of sentence-transformers.
+    pub fn knows(&self, module: &Module) -> bool {
+        self.rows.iter().any(|row| module.has(&row.hf))
+    }
+
     /// The row of a tensor of GGUF, which of the row's tensors it is, and its layer.
     pub fn gguf(&self, name: &str) -> Option<(usize, usize, Places)> {
         let (pattern, places) = pattern::skeleton(name);
@@ -138,14 +154,31 @@ impl Mapping {
     }
 }
 
+/// The row of the same experts in one tensor, as mlx-lm's `SwitchGLU` has them: `mlp.switch_mlp.gate_proj` for `mlp.experts.{eid}.w1`.
+fn stacked_by_mlx(row: &Row, experts: u64) -> Row {
+    const PROJECTIONS: [(&str, &str); 3] = [("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")];
+    let name = row.gguf.first().map_or("", String::as_str);
+    let projection = PROJECTIONS.iter().find(|(gguf, _)| name.contains(gguf)).map_or(name, |(_, mlx)| mlx);
+    let block = row.hf.split(".experts.").next().unwrap_or_default();
+    let suffix = row.hf.rsplit('.').next().unwrap_or_default();
+    let mut shape = vec![experts];
+    shape.extend(row.shape.iter().flatten());
+    Row {
+        hf: format!("{block}.switch_mlp.{projection}.{suffix}"),
+        transform: Transform::Plain,
+        shape: row.shape.is_some().then_some(shape),
+        optional: true,
+        ..row.clone()
+    }
+}
+
 fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: u64) -> Result<Row> {
     let shape = if suffix == "bias" && row.shape.len() > 1 {
         // A bias has a number for each output: all dimensions but the last.
         row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
     } else {
-        &row.shape
+        &row.shape[..]
     };
-    let shape = if shape.is_empty() { None } else { Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?) };
     let transform = match row.transform.as_deref() {
         Some(text) => Transform::parse(text, config)?,
         None => Transform::Plain,
@@ -157,8 +190,15 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
     let optional = may_be_absent
         || match &row.optional {
             Optional::Plain(optional) => *optional,
-            Optional::When(key) => config.is_true(key),
+            Optional::When(key) => config.is_true(key) || config.is_without_head(),
         };
+    // Of a tensor that may be absent, what gives the shape may be absent as well.
+    let is_known = !optional || shape.iter().all(|dim| config.eval(dim).is_ok_and(|value| value.is_some()));
+    let shape = match shape {
+        [] => None,
+        _ if !is_known => None,
+        shape => Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?),
+    };
     let range = match row.layers.as_deref().map(|range| range.split_once("..")) {
         None => 0..layers,
         Some(None) => return Err(Error::argument(format!("expected layers as from..to for {}", row.hf))),

@@ -40,6 +40,8 @@ pub enum Step {
     },
     /// Every value plus this number, in single precision.
     Add(f32),
+    /// Every value times this number, in single precision.
+    Scale(f32),
 }
 
 impl fmt::Display for Step {
@@ -49,6 +51,7 @@ impl fmt::Display for Step {
             Self::TakeRows { start, len, of } => write!(f, "rows {start}..{} of {of}", start + len),
             Self::Transpose { .. } => write!(f, "transpose"),
             Self::Add(value) => write!(f, "add {value}"),
+            Self::Scale(value) => write!(f, "times {value}"),
         }
     }
 }
@@ -142,7 +145,7 @@ impl Origin {
                     dtype = DType::F32;
                 }
             }
-            Step::Add(_) => dtype = DType::F32,
+            Step::Add(_) | Step::Scale(_) => dtype = DType::F32,
         }
         Ok(Self { node: Node::Step(Box::new(self), step), dtype, rows, row })
     }
@@ -326,6 +329,11 @@ impl Origin {
             Step::Add(number) => {
                 let mut values = to_values(inner.dtype, &inner.gather(reader, range)?)?;
                 values.iter_mut().for_each(|value| *value += number);
+                Ok(Cow::Owned(to_bytes(&values)))
+            }
+            Step::Scale(number) => {
+                let mut values = to_values(inner.dtype, &inner.gather(reader, range)?)?;
+                values.iter_mut().for_each(|value| *value *= number);
                 Ok(Cow::Owned(to_bytes(&values)))
             }
         }

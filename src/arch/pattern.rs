@@ -34,6 +34,17 @@ pub fn skeleton(name: &str) -> (String, Places) {
     (pattern, places)
 }
 
+/// The name without the parts at its start that only say which module holds the model.
+pub fn bare<'a>(name: &'a str, prefixes: &[String]) -> &'a str {
+    let mut name = name;
+    while let Some((first, rest)) = name.split_once('.')
+        && prefixes.iter().any(|prefix| prefix == first)
+    {
+        name = rest;
+    }
+    name
+}
+
 /// The pattern with the numbers in their places.
 pub fn fill(pattern: &str, places: Places) -> String {
     let mut name = pattern.to_owned();
@@ -48,6 +59,16 @@ pub fn fill(pattern: &str, places: Places) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_bare_without_the_modules_around_the_model() {
+        let prefixes = ["model".to_owned(), "language_model".to_owned()];
+        for name in ["norm.weight", "model.norm.weight", "language_model.model.norm.weight", "model.language_model.norm.weight"] {
+            assert_eq!(bare(name, &prefixes), "norm.weight");
+        }
+        assert_eq!(bare("vision_tower.model.norm.weight", &prefixes), "vision_tower.model.norm.weight");
+        assert_eq!(bare("model", &prefixes), "model", "a name is never empty");
+    }
 
     #[test]
     fn a_name_gives_its_numbers_and_they_give_the_name() {

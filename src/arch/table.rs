@@ -30,6 +30,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gemma", include_str!("tables/gemma.toml")),
     ("gemma2", include_str!("tables/gemma2.toml")),
     ("gemma3", include_str!("tables/gemma3.toml")),
+    ("gemma-embedding", include_str!("tables/gemma-embedding.toml")),
     ("phi3", include_str!("tables/phi3.toml")),
     ("bert", include_str!("tables/bert.toml")),
     ("starcoder2", include_str!("tables/starcoder2.toml")),
@@ -65,6 +66,8 @@ pub struct Table {
     pub params: Vec<String>,
     /// A GGUF key that tells this family from others of the same architecture.
     pub gguf_has: Option<String>,
+    /// Whether the class is a model without a head, so that the names of its tensors are written without prefixes.
+    pub without_head: bool,
     /// What sort of tokenizer the family has.
     pub tokenizer: Option<tokenizer::Kind>,
     /// What the class takes where config.json leaves a key out or null: a value, or an expression in a string; `false`: nothing,
@@ -75,6 +78,9 @@ pub struct Table {
     pub lets: toml::Table,
     /// Hyperparameters, in the order in which they are written.
     pub keys: Vec<KeyRow>,
+    /// First parts of Hugging Face names that only say which module holds the model (`model`, `language_model`, `transformer`):
+    /// a tensor is looked up without them, so that one table serves a model with a head, without one, and inside another model.
+    pub prefixes: Vec<String>,
     /// Parts of Hugging Face names, from the start of a name or of a part of it, and what stands for them before the rows are looked up.
     pub replace: Vec<(String, String)>,
     /// Tensors, in any order.
@@ -268,6 +274,7 @@ impl Table {
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
         parent.drop.extend(self.drop);
         parent.computed.extend(self.computed);
@@ -280,6 +287,7 @@ impl Table {
             model_types: self.model_types,
             params: self.params,
             gguf_has: self.gguf_has,
+            without_head: self.without_head,
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
             ..parent
@@ -322,6 +330,14 @@ fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<
             Ok(parsed.get_or_init(|| table))
         }
     })
+}
+
+/// The prefixes that all tables share, where no family is known.
+///
+/// # Errors
+/// The embedded table is no table; tests see to it that this does not happen.
+pub fn prefixes() -> Result<Vec<String>> {
+    embedded(|name, _| name == "_names").next().map_or(Ok(Vec::new()), |table| Ok(table?.prefixes.clone()))
 }
 
 /// The tables at hand: a user's own first, then the embedded ones.
@@ -425,7 +441,10 @@ mod tests {
                 assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().gguf, table.gguf);
             }
             for model_type in &table.model_types {
-                assert_eq!(tables.for_config(&json!({ "model_type": model_type })).unwrap().gguf, table.gguf);
+                // Several classes may share a model_type.
+                let config = json!({ "architectures": table.classes, "model_type": model_type });
+                assert_eq!(tables.for_config(&config).unwrap().gguf, table.gguf);
+                assert!(tables.for_config(&json!({ "model_type": model_type })).unwrap().model_types.contains(model_type));
             }
             if !table.params.is_empty() {
                 let params: serde_json::Map<_, _> = table.params.iter().map(|key| (key.clone(), json!(1))).collect();

@@ -14,7 +14,7 @@ use crate::arch::{canonical, keys, to_gguf, to_hf};
 use crate::base::bytes::Endian;
 use crate::base::mmap::Map;
 use crate::format::Reader;
-use crate::model::{DType, ElemType, Metadata, Model, Shard, TensorInfo, Value};
+use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
 
 /// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
@@ -118,7 +118,7 @@ fn every_table_leads_there_and_back_byte_for_byte() {
         let config = Config::new(&table, hf.model().config.as_ref().unwrap()).unwrap();
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", Value::String(table.gguf.clone()));
-        keys::to_gguf(&table, &config, None, 32, &mut metadata).unwrap();
+        keys::to_gguf(&table, &config, &[], 32, &mut metadata).unwrap();
         metadata.set("tokenizer.ggml.token_type_count", Value::U32(2));
         let gguf = reader(written(&hf, &steps), metadata, None);
         let back = to_hf::weights(&gguf, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{}: {error}", table.name));
@@ -230,7 +230,15 @@ fn keys_and_tensors_are_those_of_llama_cpps_converter() {
             (name.to_owned(), shape, dtype, bytes)
         });
         let hf = reader(tensors.collect(), Metadata::new(), Some(golden["config"].clone()));
-        let draft = to_gguf::without_tokenizer(hf.model(), &Tables::default()).unwrap();
+        let modules = golden["modules"].as_array().into_iter().flatten().map(|row| Module {
+            path: row[0].as_str().unwrap().to_owned(),
+            kind: row[1].as_str().unwrap().to_owned(),
+            config: row[2].clone(),
+            shard: Some(0),
+            unread: None,
+        });
+        let model = Model { modules: modules.collect(), ..hf.model().clone() };
+        let draft = to_gguf::without_tokenizer(&model, &Tables::default()).unwrap();
         let mut made: Vec<Json> = written(&hf, &draft.steps)
             .iter()
             .map(|(name, shape, dtype, bytes)| json!([name, dtype.name(), shape, format!("{:016x}", fnv64(bytes))]))

@@ -10,7 +10,7 @@ use crate::arch::origin::Origin;
 use crate::arch::pattern::{self, Places};
 use crate::arch::table::{Table, Tables};
 use crate::arch::transform::Shaped;
-use crate::arch::{general, keys, rope, tokenizer};
+use crate::arch::{general, keys, pooling, rope, tokenizer};
 use crate::base::{Error, Result, units};
 use crate::model::{DType, Metadata, Model, Value};
 
@@ -23,7 +23,7 @@ pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Re
     let (json, table, config) = read_config(model, tables)?;
     let mut draft = Draft::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
-    metadata(&table, json, &config, model.folder.as_deref(), options, computed, &mut draft)?;
+    metadata(&table, json, &config, model, model.folder.as_deref(), options, computed, &mut draft)?;
     Ok(draft)
 }
 
@@ -34,7 +34,7 @@ pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<Draft>
     table.tokenizer = None;
     let mut draft = Draft::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
-    metadata(&table, json, &config, None, &tokenizer::Options::default(), computed, &mut draft)?;
+    metadata(&table, json, &config, model, None, &tokenizer::Options::default(), computed, &mut draft)?;
     Ok(draft)
 }
 
@@ -66,7 +66,8 @@ pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a 
             .hint("--keep-names moves tensors as they are")
     })?;
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
-    let config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
+    let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
+    config.set("modules", pooling::configs(&model.modules));
     Ok((json, table, config))
 }
 
@@ -113,6 +114,7 @@ struct Group {
 }
 
 fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -> Result<()> {
+    pooling::check_dense(model, |module| mapping.knows(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let experts = || config.length("experts");
     for (index, tensor) in model.tensors.iter().enumerate() {
@@ -120,6 +122,10 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -
             Known::Row(number, places) => (number, places),
             Known::Dropped => {
                 draft.notes.push(Note::dropped(&tensor.name, "has no place in GGUF"));
+                continue;
+            }
+            Known::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.knows(module)) => {
+                draft.notes.push(Note::dropped(&tensor.name, "belongs to a module of sentence-transformers, which has no place in GGUF"));
                 continue;
             }
             Known::Unknown => {
@@ -235,10 +241,12 @@ fn made_up_tokens(ids: &[usize]) -> Option<Note> {
     Some(Note::made_up("tokenizer.ggml.tokens", message))
 }
 
+#[allow(clippy::too_many_arguments)]
 fn metadata(
     table: &Table,
     json: &serde_json::Value,
     config: &Config,
+    model: &Model,
     folder: Option<&Path>,
     options: &tokenizer::Options,
     computed: Metadata,
@@ -250,7 +258,7 @@ fn metadata(
         metadata.set(key, value.clone());
     }
     general::to_gguf(folder, json, &draft.steps, &mut metadata, &mut draft.notes)?;
-    keys::to_gguf(table, config, folder, file_type(&draft.steps), &mut metadata)?;
+    keys::to_gguf(table, config, &model.modules, file_type(&draft.steps), &mut metadata)?;
     metadata.set("general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
         let Some(folder) = folder else {

@@ -55,7 +55,14 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let mapping = Mapping::new(&table, &config)?;
     steps(reader, &mapping, &computed, &mut draft)?;
     let main = options.dtype.unwrap_or_else(|| main_type(model));
-    draft.files = files(&table, metadata, config, main);
+    let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
+    draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
+    if !dense.is_empty() {
+        draft
+            .notes
+            .push(Note::remark("modules.json", "a GGUF does not tell whether embeddings are normalised, so no such module is listed"));
+    }
+    draft.files = files(&table, metadata, config, main, &dense);
     // What transformers looks for in a file of safetensors.
     draft.metadata.set("format", Value::String("pt".to_owned()));
     Ok(draft)
@@ -237,7 +244,7 @@ fn main_type(model: &Model) -> DType {
     if chosen.is_quantised() { DType::F16 } else { chosen }
 }
 
-fn files(table: &Table, metadata: &Metadata, config: Config, main: DType) -> Vec<CompanionFile> {
+fn files(table: &Table, metadata: &Metadata, config: Config, main: DType, dense: &[&str]) -> Vec<CompanionFile> {
     let ids = tokenizer::ids(metadata);
     let embedding = config.get("hidden_size").cloned();
     let mut keys = Map::new();
@@ -257,7 +264,7 @@ fn files(table: &Table, metadata: &Metadata, config: Config, main: DType) -> Vec
     if generates {
         files.push(file("generation_config.json", &generation(metadata, &ids)));
     }
-    files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref()));
+    files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref(), dense));
     files
 }
 

@@ -150,9 +150,9 @@ impl Findings {
         Ok(())
     }
 
-    /// Files of a set are missing, of which those that are here can be used by themselves: kept in any case.
-    pub fn incomplete(&mut self, code: &'static str, error: &Error) {
-        self.list.push(Finding::from_error(code, error));
+    /// Files of the model are missing, or not read; those that are can be used by themselves: kept in any case.
+    pub fn incomplete(&mut self, severity: Severity, code: &'static str, error: &Error) {
+        self.list.push(Finding { severity, ..Finding::from_error(code, error) });
     }
 
     /// Something that breaks no rule; `error` carries the place and the message.

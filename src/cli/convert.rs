@@ -27,6 +27,7 @@ Examples:
   weigh convert model-f16.gguf model-q4_k_m.gguf --type Q4_K_M
   weigh convert model.gguf folder/ --type BF16 --shard-size 5GB
   weigh convert base-folder adapter-folder merged.gguf --type Q8_0
+  weigh convert adapter-folder adapter.gguf --base base-folder
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
@@ -72,6 +73,9 @@ pub(super) struct Args {
     /// A table of one more architecture
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
+    /// The base of a LoRA adapter that becomes a GGUF: a folder with config.json, or a GGUF
+    #[arg(long, value_name = "FOLDER")]
+    base: Option<PathBuf>,
     #[command(flatten)]
     quantise: QuantiseArgs,
 }
@@ -125,6 +129,7 @@ impl Args {
             pre: self.pre.clone(),
             merge_scores: self.merge_scores,
             arch_table: self.arch_table.clone(),
+            base: self.base.clone(),
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
             strict: self.strict,
             keep_names: self.keep_names || self.stored,

@@ -156,8 +156,10 @@ impl Info {
         add("tokenizer", self.tokenizer());
         if let Some(adapter) = &self.adapter {
             let alpha = adapter.alpha.map(|alpha| format!(", alpha {}", general(alpha, 4))).unwrap_or_default();
-            add("LoRA", adapter.rank.map(|rank| Cell::text(format!("rank {rank}{alpha}"))));
-            add("updates", Some(Cell::text(adapter.target_modules.join(", "))));
+            let rank = adapter.rank.map_or_else(|| "ranks and alphas below".to_owned(), |rank| format!("rank {rank}{alpha}"));
+            add("LoRA", Some(Cell::text(format!("{}, {rank}", adapter.form.title()))));
+            add("updates", (!adapter.target_modules.is_empty()).then(|| Cell::text(adapter.target_modules.join(", "))));
+            add("not merged", adapter.unsupported.as_ref().map(|why| Cell::text(format!("it is {why}")).tone(Tone::Caution)));
             add("made for", adapter.base_model.clone().map(Cell::text));
         }
         add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));

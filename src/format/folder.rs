@@ -56,7 +56,7 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
         }
     }
     let tensors = ending(ENDING);
-    for prefix in ["model-", "consolidated", "adapter_model"] {
+    for prefix in ["model-", "consolidated", "adapter_model", "adapters"] {
         let of_prefix: Vec<PathBuf> =
             tensors.iter().chain(&ending(INDEX_ENDING)).filter(|file| starts_with(file, prefix)).cloned().collect();
         if !of_prefix.is_empty() {
@@ -167,7 +167,8 @@ fn holds_weights(folder: &Path) -> bool {
 
 /// Finds the config beside a file of weights: what each kind of folder calls it.
 pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
-    let names: &[&str] = if starts_with(weights, "adapter_model") {
+    let is_adapter = starts_with(weights, "adapter") || weights.to_string_lossy().ends_with("_adapters.safetensors");
+    let names: &[&str] = if is_adapter {
         &["adapter_config.json", "config.json"]
     } else if starts_with(weights, "consolidated") {
         &["params.json", "config.json"]

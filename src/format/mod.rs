@@ -19,6 +19,7 @@ mod folder;
 mod foreign;
 pub mod gguf;
 pub mod imatrix;
+mod modules;
 mod ollama;
 pub mod safetensors;
 mod set;
@@ -167,16 +168,17 @@ fn open_map(path: &Path, file: &Path, map: Arc<Map>, findings: &mut Findings) ->
     let format = find_format(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(file))?;
     reader.model.path = path.to_path_buf();
-    if !findings.collects() {
-        reader.lacks = findings.list().to_vec();
-    }
     if findings.collects() {
         check_templates(file, &reader, findings);
     }
-    if format.id == safetensors::FORMAT.id
-        && let Some(path) = folder::find_config(file)
-    {
-        add_config(&mut reader, &path, findings);
+    if format.id == safetensors::FORMAT.id {
+        if let Some(path) = folder::find_config(file) {
+            add_config(&mut reader, &path, findings);
+        }
+        modules::join(file, &mut reader, findings)?;
+    }
+    if !findings.collects() {
+        reader.lacks = findings.list().to_vec();
     }
     Ok(reader)
 }
@@ -290,11 +292,13 @@ impl Reader {
         Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
     }
 
-    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are where `stored` has them.
+    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are as `stored` has them.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
+        let mut all = stored.computed.clone();
+        all.extend(computed);
         Self {
             model,
-            computed,
+            computed: all,
             maps: stored.maps.clone(),
             endian: stored.endian,
             beside: stored.beside.clone(),

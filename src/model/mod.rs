@@ -10,6 +10,6 @@ pub mod tensor;
 
 pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
 pub use metadata::{Array, Metadata, Value, ValueType};
-pub use model::{Model, Shard};
+pub use model::{Model, Module, Shard};
 pub use packed::{PackedType, PackingSummary, TypeName};
 pub use tensor::TensorInfo;

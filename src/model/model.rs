@@ -33,11 +33,45 @@ pub struct Model {
     pub config: Option<serde_json::Value>,
     /// Why that file could not be read, where it is there but holds no JSON object.
     pub config_error: Option<Error>,
+    /// The modules of sentence-transformers that come after the transformer, in their order.
+    pub modules: Vec<Module>,
+}
+
+/// A module of sentence-transformers: a folder with a config, and weights if it has any.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Module {
+    /// Its folder, inside that of the model: `2_Dense`. The names of its tensors start with it.
+    pub path: String,
+    /// Its class: `sentence_transformers.models.Dense`.
+    pub kind: String,
+    /// Its config.json; null where there is none.
+    pub config: serde_json::Value,
+    /// The index in [`Model::shards`] of its weights.
+    pub shard: Option<usize>,
+    /// A file with its weights that is not read: they are missing among the tensors.
+    pub unread: Option<PathBuf>,
+}
+
+impl Module {
+    /// Whether its class has this name, whatever package it is in.
+    pub fn is(&self, class: &str) -> bool {
+        self.kind.rsplit('.').next() == Some(class)
+    }
+
+    /// Whether a tensor of this name belongs to it.
+    pub fn has(&self, tensor: &str) -> bool {
+        tensor.strip_prefix(self.path.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 impl Model {
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The module of sentence-transformers that a tensor of this name belongs to; none for those of the transformer.
+    pub fn module_of(&self, tensor: &str) -> Option<&Module> {
+        self.modules.iter().find(|module| module.has(tensor))
     }
 }

@@ -133,16 +133,10 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     model.tensors.iter().enumerate().map(with).collect()
 }
 
-/// The output matrix that is stored although the config says that it is the embedding's.
+/// The output matrix that is stored although it is the embedding's by the config, or by the class where the config is silent.
 fn tied_output(model: &Model) -> Option<&str> {
-    const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"];
-    let config = model.config.as_ref()?;
-    let said = config.get("tie_word_embeddings").or_else(|| config.pointer("/text_config/tie_word_embeddings"));
-    // transformers' default for the family, whose published configs leave it out.
-    let gemma = || config.get("model_type").and_then(serde_json::Value::as_str).is_some_and(|name| name.starts_with("gemma"));
-    if !said.and_then(serde_json::Value::as_bool).unwrap_or_else(gemma) {
-        return None;
-    }
+    const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "proj_out.weight", "cls.predictions.decoder.weight"];
+    model.config.as_ref().filter(|config| facts::ties_output(config))?;
     let output = model.tensors.iter().find(|tensor| OUTPUTS.iter().any(|name| tensor.name.ends_with(name)))?;
     let same = |tensor: &&TensorInfo| place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
     model.tensors.iter().find(same).map(|_| output.name.as_str())
@@ -214,6 +208,8 @@ pub fn count(reader: &Reader) -> Result<Count> {
         }
     }
     let [parameters, stored_elements] = total;
+    let lacks: Vec<&str> =
+        reader.lacks().iter().filter(|finding| finding.tensors.is_empty()).map(|finding| finding.message.as_str()).collect();
     let mut by_dtype: Vec<DTypeCount> = by_dtype.into_values().collect();
     by_dtype.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     Ok(Count {
@@ -235,7 +231,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             .into_iter()
             .map(|((_, layer), Sums { tensors, parameters, bytes })| LayerCount { layer, tensors, parameters, bytes })
             .collect(),
-        incomplete: reader.lacks().iter().find(|finding| finding.tensors.is_empty()).map(|finding| finding.message.clone()),
+        incomplete: (!lacks.is_empty()).then(|| lacks.join("; ")),
         left_out: left_out.into_iter().map(|(why, elements)| format!("{} of {why}", units::grouped(elements))).collect(),
     })
 }

@@ -276,8 +276,11 @@ impl Edited {
 }
 
 fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
-    match (&reader.model().shards[..], reader.maps()) {
-        ([shard], [map]) => Ok((shard.path.clone(), map.clone())),
+    // The files of modules have metadata of their own.
+    let modules = reader.model().modules.iter().filter(|module| module.shard.is_some()).count();
+    let own = reader.model().shards.len().saturating_sub(modules);
+    match (reader.model().shards.get(..own).unwrap_or_default(), reader.maps()) {
+        ([shard], [map, ..]) => Ok((shard.path.clone(), map.clone())),
         (shards, _) => {
             let error =
                 Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::Reader;
-use crate::arch::lora::{self, Adapter, Update};
+use crate::arch::lora::{self, Adapter, Form, Update};
 use crate::arch::packed::Packing;
 use crate::arch::{card, facts, tokenizer};
 use crate::base::Result;
@@ -66,14 +66,18 @@ pub struct Info {
 /// A LoRA adapter.
 #[derive(Debug, Serialize)]
 pub struct AdapterFacts {
-    /// The rank of its config.
+    /// Which library's form it has.
+    pub form: Form,
+    /// The rank of its config, or that of all updates.
     pub rank: Option<u64>,
-    /// `lora_alpha` of its config.
+    /// The alpha of its config, or that of all updates.
     pub alpha: Option<f64>,
     /// The modules that it updates, by the ends of their names.
     pub target_modules: Vec<String>,
     /// The model that it was made for.
     pub base_model: Option<String>,
+    /// Why it cannot be merged; null for one that can.
+    pub unsupported: Option<String>,
     /// The updates, in the order of the file.
     pub updates: Vec<UpdateRow>,
 }
@@ -161,11 +165,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         license_name: license.name,
         license_link: license.link,
         packed: Packing::of(reader).shown(),
-        adapter: if lora::is_adapter(reader) {
-            Adapter::of(reader).ok().map(|adapter| adapter_facts(reader, adapter)).transpose()?
-        } else {
-            None
-        },
+        adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
 }
 
@@ -186,6 +186,8 @@ fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
         Ok(UpdateRow { module: update.module.clone(), rank: update.rank, scale: update.scale, norm: update.norm(reader)? })
     };
     Ok(AdapterFacts {
+        form: adapter.form,
+        unsupported: adapter.unsupported.clone(),
         rank: adapter.rank,
         alpha: adapter.alpha,
         target_modules: adapter.targets,

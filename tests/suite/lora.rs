@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use weigh::codec;
 
+use crate::build::write_weights;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lora").join(name)
 }
@@ -76,8 +78,30 @@ fn an_adapter_of_another_model_is_refused() {
     let (err, _) = run(&["convert", packed.to_str().unwrap(), fixture("adapter").to_str().unwrap(), out.to_str().unwrap()]);
     assert!(err.contains("in the base, found no such tensor"), "{err}");
     let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), fixture("base").to_str().unwrap(), out.to_str().unwrap()]);
-    assert!(err.contains("expected a PEFT adapter"), "{err}");
+    assert!(err.contains("expected an adapter: PEFT's"), "{err}");
     assert!(!out.exists());
+}
+
+#[test]
+fn a_packed_base_is_merged_into_as_its_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let (adapter, out) = (folder.path().join("adapter"), folder.path().join("out.safetensors"));
+    let factor = |end: &str, shape: [u64; 2]| (format!("base_model.model.gptq4.{end}.weight"), shape.to_vec());
+    write_weights(&adapter.join("adapter_model.safetensors"), &[factor("lora_A", [2, 64]), factor("lora_B", [32, 2])]);
+    // An alpha of zero adds nothing: all weights stay those that the libraries unpack.
+    let config = serde_json::json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 0, "target_modules": ["gptq4"] });
+    std::fs::write(adapter.join("adapter_config.json"), config.to_string()).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let base = fixtures.join("packed");
+    let (err, _) =
+        run(&["convert", base.to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap(), "--type", "F32", "--keep-names"]);
+    assert_eq!(err, "");
+    let (found, expected) = (values(&out), values(&fixtures.join("packed-expected.safetensors")));
+    assert_eq!(found.len(), expected.len());
+    for ((name, found), (expected_name, expected)) in found.iter().zip(&expected) {
+        assert_eq!((name, found.len()), (expected_name, expected.len()));
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 2e-7 * b.abs()), "{name}");
+    }
 }
 
 /// The adapter with another alpha.
@@ -127,4 +151,232 @@ fn an_adapter_and_a_model_are_compared_as_what_the_one_makes_of_the_other() {
     assert_eq!(diff["notes"][0], "the first is compared as what the adapter makes of the second");
     let (_, diff) = run(&["diff", base.to_str().unwrap(), merged.to_str().unwrap()]);
     assert_eq!(diff["tensors"].as_array().unwrap().iter().filter(|row| row["equal"] == false).count(), 5);
+}
+
+/// The adapter merged into the base is what PEFT made of them.
+fn assert_merges_as_peft(base: &Path, adapter: &Path, expected: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("merged.safetensors");
+    let (err, _) = run(&["convert", base.to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap()]);
+    assert_eq!(err, "", "{}", adapter.display());
+    let (found, expected) = (values(&out), values(expected));
+    let changed = found.iter().zip(values(base)).filter(|(found, base)| *found != base).count();
+    assert!(changed >= 2, "{}: {changed}", adapter.display());
+    for ((name, found), (expected_name, expected)) in found.iter().zip(&expected) {
+        assert_eq!(name, expected_name);
+        for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+            assert!((a - b).abs() <= 1e-6 * b.abs().max(0.5), "{} {name}[{i}]: {a}, expected {b}", adapter.display());
+        }
+    }
+}
+
+#[test]
+fn rank_stabilised_weight_decomposed_and_token_adapters_merge_as_peft_merges_them() {
+    for name in ["rslora", "dora", "tokens", "patterns"] {
+        assert_merges_as_peft(&fixture("base"), &fixture(name), &fixture(&format!("{name}-merged.safetensors")));
+    }
+}
+
+#[test]
+fn patterns_are_regular_expressions_and_the_first_that_fits_counts() {
+    let (_, info) = run(&["info", fixture("patterns").to_str().unwrap()]);
+    let updates = info["adapter"]["updates"].as_array().unwrap();
+    let scale = |end: &str| updates.iter().find(|update| update["module"].as_str().unwrap().ends_with(end)).unwrap()["scale"].as_f64();
+    // alpha / rank: 1 / 4 by an alternative, 16 / 4 by an anchored name before it, 10 / 2 by a class of digits.
+    assert_eq!((scale("q_proj"), scale("v_proj"), scale("down_proj")), (Some(0.25), Some(4.0), Some(5.0)));
+    // And alpha / sqrt(rank): 6 / 2.
+    let (_, info) = run(&["info", fixture("rslora").to_str().unwrap()]);
+    assert_eq!(info["adapter"]["updates"][0]["scale"], 3.0);
+}
+
+/// A copy of an adapter with another text in its config.
+fn with_config(folder: &Path, adapter: &str, old: &str, new: &str) -> PathBuf {
+    let path = folder.join("changed");
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir(&path).unwrap();
+    std::fs::copy(fixture(adapter).join("adapter_model.safetensors"), path.join("adapter_model.safetensors")).unwrap();
+    let text = std::fs::read_to_string(fixture(adapter).join("adapter_config.json")).unwrap();
+    assert!(text.contains(old), "{old}");
+    std::fs::write(path.join("adapter_config.json"), text.replace(old, new)).unwrap();
+    path
+}
+
+#[test]
+fn what_would_be_merged_wrongly_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    for (adapter, old, new, said) in [
+        ("rslora", "\"alpha_pattern\": {}", "\"alpha_pattern\": {\"(?<=q)_proj\": 1}", "without look-around"),
+        ("rslora", "\"r\": 4", "\"r\": 8", "expected factors of rank 8"),
+        ("rslora", "\"layer_replication\": null", "\"layer_replication\": [[0, 1]]", "layer_replication"),
+        ("rslora", "\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa_niter_4\"", "pissa_niter_4"),
+        ("rslora", "\"peft_type\": \"LORA\"", "\"peft_type\": \"IA3\"", "IA3"),
+        ("dora", "\"fan_in_fan_out\": false", "\"fan_in_fan_out\": true", "DoRA of"),
+        ("tokens", "\"trainable_token_indices\": [\n  3,\n  5\n ]", "\"trainable_token_indices\": [3]", "rows for tokens"),
+        (
+            "tokens",
+            "\"trainable_token_indices\": [\n  3,\n  5\n ]",
+            "\"trainable_token_indices\": [3, 99]",
+            "expected rows of the base's shape",
+        ),
+    ] {
+        let changed = with_config(folder.path(), adapter, old, new);
+        let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), changed.to_str().unwrap(), out.to_str().unwrap()]);
+        assert!(err.contains(said), "{new}: {err}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_adapter_becomes_the_gguf_that_llama_cpps_converter_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.gguf");
+    let (adapter, base) = (fixture("for-gguf"), fixture("base"));
+    let (err, _) = run(&["convert", adapter.to_str().unwrap(), out.to_str().unwrap(), "--base", base.to_str().unwrap()]);
+    assert_eq!(err, "");
+    let (made, reference) = (weigh::open(&out).unwrap(), weigh::open(&fixture("for-gguf.gguf")).unwrap());
+    let keys = |reader: &weigh::Reader| {
+        let keys = reader.model().metadata.iter().filter(|(key, _)| *key != "general.name");
+        keys.map(|(key, value)| (key.to_owned(), value.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&made), keys(&reference));
+    let tensors = |reader: &weigh::Reader| {
+        let body = |tensor: &weigh::TensorInfo| {
+            (tensor.name.clone(), tensor.shape.clone(), tensor.elem, reader.bytes(tensor).unwrap().into_owned())
+        };
+        reader.model().tensors.iter().map(body).collect::<Vec<_>>()
+    };
+    assert!(tensors(&made) == tensors(&reference));
+    assert_eq!(made.model().tensors.len(), 6);
+
+    let (err, _) = run(&["convert", adapter.to_str().unwrap(), folder.path().join("x.gguf").to_str().unwrap()]);
+    assert!(err.contains("tiny/base") && err.contains("--base"), "{err}");
+    let (err, _) = run(&["convert", out.to_str().unwrap(), folder.path().join("back/").to_str().unwrap()]);
+    assert!(err.contains("found a GGUF adapter"), "{err}");
+}
+
+#[test]
+fn a_scale_that_gguf_works_out_otherwise_goes_into_its_alpha_or_into_the_second_factor() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = fixture("base");
+    for name in ["rslora", "patterns"] {
+        let out = folder.path().join(format!("{name}.gguf"));
+        let (err, _) = run(&["convert", fixture(name).to_str().unwrap(), out.to_str().unwrap(), "--base", base.to_str().unwrap()]);
+        assert_eq!(err, "");
+        assert_merges_as_peft(&base, &out, &fixture(&format!("{name}-merged.safetensors")));
+    }
+    // 6 / sqrt(4) is 12 / 4.
+    let (_, info) = run(&["info", folder.path().join("rslora.gguf").to_str().unwrap()]);
+    assert_eq!(info["adapter"]["alpha"], 12.0);
+}
+
+#[test]
+fn an_adapter_in_gguf_is_one_and_merges_like_the_one_of_peft() {
+    let gguf = fixture("for-gguf.gguf");
+    let (_, info) = run(&["info", gguf.to_str().unwrap()]);
+    let adapter = &info["adapter"];
+    assert_eq!((&adapter["form"], &adapter["rank"], &adapter["alpha"]), (&Value::from("gguf"), &Value::from(4), &Value::from(6.0)));
+    assert_eq!(adapter["target_modules"], serde_json::json!(["attn_k", "attn_q", "ffn_down"]));
+    let folder = tempfile::tempdir().unwrap();
+    let merged = |adapter: &Path, out: &str| {
+        let out = folder.path().join(out);
+        let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap()]);
+        assert_eq!(err, "");
+        values(&out)
+    };
+    let (one, other) = (merged(&fixture("for-gguf"), "peft.safetensors"), merged(&gguf, "gguf.safetensors"));
+    assert!(one == other);
+    let changed = one.iter().zip(values(&fixture("base"))).filter(|(merged, base)| *merged != base).count();
+    assert_eq!(changed, 3, "queries and keys, whose rows are in another order in GGUF, and a feed-forward matrix");
+    let (_, same) = run(&["diff", gguf.to_str().unwrap(), gguf.to_str().unwrap()]);
+    assert_eq!(same["verdict"]["kind"], "identical");
+    let (err, _) = run(&["diff", fixture("for-gguf").to_str().unwrap(), gguf.to_str().unwrap()]);
+    assert!(err.contains("one in GGUF and one that is not"), "{err}");
+}
+
+#[test]
+fn adapters_of_other_programs_are_named_with_rank_and_alpha() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = |list: &[(&str, &[u64])]| list.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect::<Vec<_>>();
+    let kohya = folder.path().join("kohya.safetensors");
+    // The first value that is written is 0.25.
+    write_weights(
+        &kohya,
+        &named(&[
+            ("lora_unet_mid_block_attn.alpha", &[]),
+            ("lora_unet_mid_block_attn.lora_down.weight", &[4, 8]),
+            ("lora_unet_mid_block_attn.lora_up.weight", &[6, 4]),
+            ("lora_unet_conv.alpha", &[]),
+            ("lora_unet_conv.lora_down.weight", &[4, 8, 3, 3]),
+            ("lora_unet_conv.lora_up.weight", &[6, 4, 1, 1]),
+        ]),
+    );
+    let diffusers = folder.path().join("diffusers.safetensors");
+    write_weights(
+        &diffusers,
+        &named(&[("transformer.blocks.0.to_q.lora_A.weight", &[2, 8]), ("transformer.blocks.0.to_q.lora_B.weight", &[8, 2])]),
+    );
+    let mlx = folder.path().join("mlx");
+    write_weights(
+        &mlx.join("adapters.safetensors"),
+        &named(&[("model.layers.0.self_attn.q_proj.lora_a", &[16, 2]), ("model.layers.0.self_attn.q_proj.lora_b", &[2, 16])]),
+    );
+    let config = r#"{"fine_tune_type": "lora", "model": "tiny/base", "lora_parameters": {"rank": 2, "scale": 20.0}}"#;
+    std::fs::write(mlx.join("adapter_config.json"), config).unwrap();
+    for (path, form, rank, alpha, scale) in
+        [(&kohya, "kohya", 4, 0.25, 0.0625), (&diffusers, "diffusers", 2, 2.0, 1.0), (&mlx, "mlx", 2, 40.0, 20.0)]
+    {
+        let (_, info) = run(&["info", path.to_str().unwrap()]);
+        let adapter = &info["adapter"];
+        assert_eq!((&adapter["form"], &adapter["rank"], &adapter["alpha"]), (&form.into(), &rank.into(), &alpha.into()), "{adapter}");
+        assert_eq!(adapter["updates"][0]["scale"], scale, "{adapter}");
+    }
+    // mlx_lm adds scale (a b)^T.
+    let out = folder.path().join("merged.safetensors");
+    let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), mlx.to_str().unwrap(), out.to_str().unwrap()]);
+    assert_eq!(err, "");
+    let of = |path: &Path, name: &str| values(path).into_iter().find(|(other, _)| other == name).unwrap().1;
+    let name = "model.layers.0.self_attn.q_proj.weight";
+    let (base, merged) = (of(&fixture("base"), name), of(&out, name));
+    let written = |i: usize| 0.25 + (i % 13) as f32 / 16.0;
+    // Row 1, column 2: a[2, :] is elements 4 and 5, b[:, 1] elements 1 and 17.
+    let expected = base[16 + 2] + 20.0 * (written(4) * written(1) + written(5) * written(17));
+    assert!((merged[16 + 2] - expected).abs() < 1e-4, "{} {expected}", merged[16 + 2]);
+    // One of PEFT that lost its config is not taken for one of those.
+    let lost = folder.path().join("lost.safetensors");
+    std::fs::copy(fixture("for-gguf/adapter_model.safetensors"), &lost).unwrap();
+    let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), lost.to_str().unwrap(), out.to_str().unwrap()]);
+    assert!(err.contains("without its adapter_config.json"), "{err}");
+    // Those of image models have no base that is known here.
+    let (err, _) = run(&[
+        "convert",
+        fixture("base").to_str().unwrap(),
+        kohya.to_str().unwrap(),
+        folder.path().join("x.safetensors").to_str().unwrap(),
+    ]);
+    assert!(err.contains("one of an image model (kohya)"), "{err}");
+}
+
+#[test]
+fn an_adapter_of_a_model_without_a_head_or_within_another_finds_its_matrix() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(fixture("for-gguf/adapter_config.json")).unwrap();
+    let merged = |adapter: &Path, out: &str| {
+        let out = folder.path().join(out);
+        let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap()]);
+        assert_eq!(err, "");
+        values(&out)
+    };
+    let expected = merged(&fixture("for-gguf"), "expected.safetensors");
+    for (number, prefix) in ["", "language_model.model.", "model.language_model."].into_iter().enumerate() {
+        let path = folder.path().join(number.to_string());
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("adapter_config.json"), &text).unwrap();
+        let bytes = std::fs::read(fixture("for-gguf/adapter_model.safetensors")).unwrap();
+        let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header = std::str::from_utf8(&bytes[8..8 + len]).unwrap();
+        let header = header.trim_end().replace("base_model.model.model.", &format!("base_model.model.{prefix}"));
+        std::fs::write(path.join("adapter_model.safetensors"), crate::build::safetensors(&header, &bytes[8 + len..])).unwrap();
+        assert!(merged(&path, &format!("{number}.safetensors")) == expected, "{prefix}");
+    }
 }

@@ -18,6 +18,7 @@ mod hostile;
 mod json_shapes;
 mod kills;
 mod lora;
+mod names;
 mod options;
 mod packed;
 mod readme;

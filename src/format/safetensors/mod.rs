@@ -1,5 +1,6 @@
 //! Safetensors: the format of the Hugging Face hub.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::Result;
@@ -62,6 +63,12 @@ fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
     Ok(join(FORMAT.id, path, parts, CONFLICT, findings)?.with_inputs(index))
 }
 
+/// Reads one file by itself, whatever lies beside it.
+pub(super) fn read_one(path: &Path, findings: &mut Findings) -> Result<Part> {
+    let map = open_file(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+    read::read(&Arc::new(map), findings)
+}
+
 /// Reads a file that no index names, and if it is one of a numbered set the others.
 fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
     match PartName::of(file.path()) {
@@ -78,7 +85,8 @@ fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> 
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
     let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_file());
     if !missing.is_empty() {
-        findings.incomplete(codes::SET_INCOMPLETE, &lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(path));
+        let error = lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(path);
+        findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
         if !findings.allows_missing() {
             return Ok(vec![read::read(named, findings)?]);
         }

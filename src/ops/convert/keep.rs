@@ -9,7 +9,7 @@ use crate::arch::recipe::Target;
 use crate::arch::{CompanionFile, Content, Draft, Note, Step};
 use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
-use crate::model::{DType, Metadata, Value};
+use crate::model::{DType, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
@@ -24,7 +24,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
     let model = reader.model();
     let step = if format.id == model.format { Step::keep } else { Step::original };
     let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
-    let beside = model.folder.as_deref().map(companions).transpose()?.unwrap_or_default();
+    let beside = companions(model)?;
     let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {
         retype(&mut beside, config, target.base())?;
@@ -32,7 +32,8 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
     let stays = !to_folder || format.id != model.format;
     let notes =
         beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
-    Ok(Draft { metadata: carried(reader, format)?, steps, files: if stays { Vec::new() } else { beside }, notes })
+    let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
+    Ok(Draft { metadata: carried(reader, format)?, steps, files: if stays { Vec::new() } else { beside }, modules, notes })
 }
 
 /// The config as the reader tells it, where it computes tensors; other files as they are.
@@ -44,8 +45,21 @@ fn told(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
     Ok(CompanionFile { content: Content::Bytes(json::to_text(config)?.into_bytes()), ..file })
 }
 
-/// The files beside the weights, by name.
-pub(super) fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
+/// The files beside the weights, by name, then those of the modules.
+pub(super) fn companions(model: &Model) -> Result<Vec<CompanionFile>> {
+    let Some(folder) = &model.folder else { return Ok(Vec::new()) };
+    let mut files = files_in(folder, "")?;
+    for module in &model.modules {
+        files.extend(files_in(&folder.join(&module.path), &format!("{}/", module.path))?);
+    }
+    Ok(files)
+}
+
+/// The files of a model in a folder that are no weights, by name, under this path in the output.
+fn files_in(folder: &Path, under: &str) -> Result<Vec<CompanionFile>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new()); // a module without a folder of its own, or a list of modules in the folder above
+    }
     let io = |error| Error::io("cannot list", folder, error);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {
@@ -53,7 +67,7 @@ pub(super) fn companions(folder: &Path) -> Result<Vec<CompanionFile>> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let known = path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| COMPANIONS.contains(&extension));
         if path.is_file() && (known || COMPANION_NAMES.contains(&name)) && !name.ends_with(INDEX_ENDING) && !name.starts_with('.') {
-            files.push(CompanionFile { name: name.to_owned(), content: Content::Copy(path.clone()) });
+            files.push(CompanionFile { name: format!("{under}{name}"), content: Content::Copy(path.clone()) });
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -36,6 +36,8 @@ pub struct Options {
     pub merge_scores: bool,
     /// A table of one more architecture.
     pub arch_table: Option<PathBuf>,
+    /// The base of an adapter that becomes a GGUF: a folder with config.json, or a GGUF.
+    pub base: Option<PathBuf>,
     /// Metadata to set in the output.
     pub metadata: Vec<(String, Value)>,
     /// Anything lossy beyond the asked-for type is an error.

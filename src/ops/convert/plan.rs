@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::arch::imatrix::Imatrix;
 use crate::arch::origin::Origin;
 use crate::arch::table::{Table, Tables};
-use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy};
+use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
 use crate::base::file::{parent, same_file};
 use crate::base::{Error, Result, num, output};
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
-use crate::model::{DType, ElemType};
+use crate::model::{DType, ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
 use crate::ops::convert::loss::Lossy;
@@ -68,13 +68,14 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, mut notes } = draft;
-
+        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes } = draft;
+        let modules = if place.folder { modules } else { Vec::new() };
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
         }
         let decided = types::decide(reader, place.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
         block_scales(reader, &mut steps)?;
+        steps.sort_by_key(|step| module_number(&modules, &step.name));
         notes.extend(decided.notes);
         types::record(place.format, &mut metadata, imatrix.as_ref(), options)?;
         for (key, value) in &options.metadata {
@@ -86,7 +87,7 @@ impl Plan {
             return Err(lossy.strict());
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
-        let files = shards::layout(place.format, &place.weights, &tensors, &metadata, options.shard_bytes)?;
+        let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
         let removed = if options.force { shards::older(place.format, &place.weights, &files)? } else { Vec::new() };
         let inputs = inputs(reader, &companions, imatrix.as_ref(), options)?;
         let beside = companions.iter().map(|file| out.join(&file.name));
@@ -147,7 +148,7 @@ impl Plan {
 
 /// Every file that is read. Which of the files beside the weights are read depends on the architecture: all count.
 fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatrix>, options: &Options) -> Result<Vec<PathBuf>> {
-    let beside = reader.model().folder.as_deref().map(keep::companions).transpose()?.unwrap_or_default();
+    let beside = keep::companions(reader.model())?;
     let copied = companions.iter().chain(&beside).filter_map(|file| match &file.content {
         Content::Copy(path) => Some(path.clone()),
         Content::Bytes(_) => None,
@@ -155,6 +156,7 @@ fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatri
     let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
     let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).collect();
     inputs.extend(options.arch_table.clone());
+    inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();
     inputs.dedup();
     Ok(inputs)
@@ -234,6 +236,12 @@ fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
     Ok(OutTensor { name: step.name.clone(), elem: step.elem, shape: step.shape.clone(), len_bytes })
 }
 
+/// Which of these modules of sentence-transformers a tensor belongs to, counted from 1; 0 for the transformer's own.
+fn module_number(modules: &[String], tensor: &str) -> usize {
+    let is_of = |module: &String| tensor.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    modules.iter().position(is_of).map_or(0, |number| number + 1)
+}
+
 /// Where the output goes, and what it is.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -274,6 +282,26 @@ impl Place {
         }
         let weights = if folder { out.join("model.safetensors") } else { out.to_path_buf() };
         Ok(Self { format, weights, folder, out: out.to_path_buf() })
+    }
+
+    /// Lays out the files: those of the weights, then one for each module in its folder. The tensors are in the order of the modules.
+    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
+        let start = |number: usize| tensors.partition_point(|tensor| module_number(modules, &tensor.name) < number);
+        let mut files = shards::layout(self.format, &self.weights, &tensors[..start(1)], metadata, shard_bytes)?;
+        for (i, module) in modules.iter().enumerate() {
+            let range = start(i + 1)..start(i + 2);
+            let own = |tensor: &OutTensor| OutTensor { name: tensor.name[module.len() + 1..].to_owned(), ..tensor.clone() };
+            let own: Vec<OutTensor> = tensors[range.clone()].iter().map(own).collect();
+            let mut keys = Metadata::new();
+            keys.set("format", Value::String("pt".to_owned()));
+            for mut file in shards::layout(self.format, &self.out.join(module).join("model.safetensors"), &own, &keys, None)? {
+                if let shards::Content::Tensors(tensors, _) = &mut file.content {
+                    *tensors = range.start + tensors.start..range.start + tensors.end;
+                }
+                files.push(file);
+            }
+        }
+        Ok(files)
     }
 
     /// An output that is there already is refused; and a folder that the input is in always, since its weights are replaced whole.

@@ -1,8 +1,9 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
+use crate::arch::lora::{self, Form};
 use crate::arch::table::Tables;
 use crate::arch::{Draft, comfy, to_gguf, to_hf, tokenizer};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::format::{Format, Reader};
 use crate::ops::convert::options::Options;
 
@@ -13,6 +14,15 @@ use crate::ops::convert::options::Options;
 /// The architecture is unknown, or the tensors are not those of its table.
 pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<Draft>> {
     let model = reader.model();
+    match (Form::of(reader), format.id) {
+        (Some(Form::Gguf), "safetensors") => {
+            return Err(Error::unsupported("expected a model, found a GGUF adapter, which does not become one of PEFT")
+                .in_file(&model.path)
+                .hint("name its base first to merge it: weigh convert BASE ADAPTER.gguf OUT"));
+        }
+        (Some(form), "gguf") if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
+        _ => {}
+    }
     match (model.format, format.id) {
         ("safetensors", "gguf") if to_gguf::says_what_it_is(model) => {
             let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };

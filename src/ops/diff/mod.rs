@@ -12,10 +12,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::arch::components::{self, Component};
+use crate::arch::lora::{self, Form};
 use crate::arch::table::Tables;
-use crate::arch::{self, Step, lora, to_gguf};
+use crate::arch::{self, Step, to_gguf};
 use crate::base::threads::par;
-use crate::base::{Result, num, units};
+use crate::base::{Error, Result, num, units};
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
 use crate::ops::convert::body::Body;
@@ -241,6 +242,13 @@ impl<'r> Side<'r> {
 /// # Errors
 /// An adapter is not one of LoRA, or does not fit the model.
 pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static str>)> {
+    if let (Some(form), Some(other)) = (Form::of(&a), Form::of(&b))
+        && (form == Form::Gguf) != (other == Form::Gguf)
+    {
+        return Err(Error::unsupported("expected two adapters whose modules have the same names, found one in GGUF and one that is not")
+            .in_file(&b.model().path)
+            .hint("weigh convert ADAPTER OUT.gguf --base FOLDER gives the names of GGUF"));
+    }
     let (a, b) = (weights::weights(a)?, weights::weights(b)?);
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
         (false, false) => (a, b, None),

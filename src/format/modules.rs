@@ -1,0 +1,114 @@
+//! Modules of sentence-transformers: what a model runs after its transformer, each in a folder of its own (`1_Pooling`, `2_Dense`).
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::base::file::{Input, parent, read_text};
+use crate::base::finding::{Findings, Severity};
+use crate::base::{Error, Result, json, limits};
+use crate::format::{Reader, codes, safetensors, spans};
+use crate::model::{Module, Shard, TensorInfo};
+
+/// The list of the modules, beside the weights of the transformer or in the folder above.
+const LIST: &str = "modules.json";
+
+/// Adds the modules that the list beside `weights` names: their configs, and their tensors under the name of the module.
+///
+/// # Errors
+/// The list is no JSON; a module lies outside the folder; its weights break a rule of their format.
+pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
+    let own = parent(weights);
+    let Some(root) = [own, parent(own)].into_iter().find(|folder| folder.join(LIST).is_file()) else { return Ok(()) };
+    let list = root.join(LIST);
+    let listed = match read(&list, reader) {
+        Ok(listed) => listed,
+        Err(error) => return findings.error(codes::CONFIG_JSON, error),
+    };
+    let paths: Vec<(&str, &str)> = listed.as_array().into_iter().flatten().take(limits::SHARDS).filter_map(path_and_kind).collect();
+    // A list in the folder above speaks of these weights only if it names their folder.
+    let is_own = |path: &str| if path.is_empty() { root == own } else { same(&root.join(path), own) };
+    if !paths.iter().any(|(path, _)| is_own(path)) {
+        return Ok(());
+    }
+    for (path, kind) in paths.into_iter().filter(|(path, _)| !is_own(path)) {
+        if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
+            let message = format!("expected the path of a module inside the folder, found {path}");
+            findings.error(codes::CONFIG_JSON, Error::malformed(message).in_file(&list))?;
+            continue;
+        }
+        // One that runs twice has its weights once.
+        if reader.model.modules.iter().all(|module| module.path != path) {
+            add(root, path, kind, reader, findings)?;
+        }
+    }
+    Ok(())
+}
+
+fn path_and_kind(module: &Json) -> Option<(&str, &str)> {
+    Some((module.get("path")?.as_str()?, module.get("type")?.as_str()?))
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
+}
+
+/// Reads a JSON file of the model.
+fn read(path: &Path, reader: &mut Reader) -> Result<Json> {
+    reader.beside.extend(Input::of(path).ok());
+    json::parse(&read_text(path)?, path)
+}
+
+/// Reads the config of a module, which keeps nobody from opening the model: null where there is none, or none that can be read.
+fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
+    if !path.is_file() {
+        return Json::Null;
+    }
+    read(path, reader).unwrap_or_else(|error| {
+        findings.note_error(codes::CONFIG_JSON, &error);
+        reader.model.config_error.get_or_insert(error);
+        Json::Null
+    })
+}
+
+fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
+    let folder = root.join(path);
+    let config = config(&folder.join("config.json"), reader, findings);
+    let weights = folder.join("model.safetensors");
+    let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
+    if weights.is_file() {
+        module.shard = add_weights(&weights, path, reader, findings)?;
+    } else if let Some(unread) = unread(&folder) {
+        let name = unread.file_name().unwrap_or_default().to_string_lossy();
+        let message = format!("expected the weights of module {path} in model.safetensors, found {name}, which is not read");
+        findings.incomplete(Severity::Warning, codes::FILE_FOREIGN, &Error::unsupported(message).in_file(&unread));
+        module.unread = Some(unread);
+    } else if module.is("Dense") {
+        let message = format!("expected the weights of module {path} in model.safetensors, found none");
+        findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &Error::malformed(message).in_file(&folder));
+    }
+    reader.model.modules.push(module);
+    Ok(())
+}
+
+/// Adds the tensors of a module's file; gives its number among the files.
+fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
+    let before = findings.errors();
+    let part = match safetensors::read_one(weights, findings) {
+        Ok(part) => part,
+        Err(_) if findings.collects() && findings.errors() > before => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let shard = reader.model.shards.len();
+    reader.model.shards.push(Shard { path: weights.to_path_buf(), bytes: part.map.len() });
+    reader.maps.push(Arc::clone(&part.map));
+    let named = part.tensors.into_iter().map(|tensor| TensorInfo { name: format!("{path}.{}", tensor.name), shard, ..tensor });
+    reader.model.tensors.extend(named);
+    reader.spans = Arc::new(spans(&reader.model));
+    Ok(Some(shard))
+}
+
+fn unread(folder: &Path) -> Option<PathBuf> {
+    ["pytorch_model.bin"].iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
