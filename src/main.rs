@@ -10,7 +10,6 @@ fn main() -> ExitCode {
     #[cfg(unix)]
     {
         weigh::base::mmap::exit_on_truncation();
-        weigh::base::file::open_as_many_as_allowed();
         // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
         let _ = weigh::base::signals::clean_up_on_signals();
     }

@@ -75,10 +75,6 @@ impl Error {
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}"));
         error.0.path = Some(path.into());
-        #[cfg(unix)]
-        if source.raw_os_error() == Some(libc::EMFILE) {
-            error.0.hint = Some("the limit on open files is too low: raise it (`ulimit -n`)".to_owned());
-        }
         error.0.source = Some(Arc::new(source));
         error
     }

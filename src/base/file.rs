@@ -49,15 +49,6 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Lets this process open as many files as the system allows it at all: a model may have thousands, each open for as long as it is read.
-/// For the command line: a library must not change its host's limits.
-#[cfg(unix)]
-pub fn open_as_many_as_allowed() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
-}
-
 /// The folder that holds `path`; never the empty path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {

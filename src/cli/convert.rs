@@ -184,7 +184,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
         }
-        context.emit(&ConvertReport::planned(&reader, &plan)?, output)
+        context.emit(&ConvertReport::planned(&reader, &plan)?, input)
     } else {
         let progress = Progress::new(plan.bytes_out(), context.quiet());
         let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes));

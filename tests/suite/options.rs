@@ -37,8 +37,8 @@ fn a_table_that_is_not_there_is_an_error_where_none_is_needed_too() {
     let (gguf, out) = (path("m.gguf"), path("n.gguf"));
     assert!(weigh(&["convert", MODEL, &gguf], Stdio::null()).status.success());
     for arguments in [["convert", &gguf, &out, "--type", "F16"], ["convert", MODEL, &out, "--keep-names", "--strict"]] {
-        let error = refused(&[&arguments[..], &["--arch-table", "/nonexistent"]].concat());
-        assert!(error.contains("/nonexistent: cannot open"), "{error}");
+        let error = refused(&[&arguments[..], &["--arch-table", &path("none.toml")]].concat());
+        assert!(error.contains("none.toml: cannot open"), "{error}");
         assert!(!Path::new(&out).exists());
     }
 }
@@ -48,7 +48,7 @@ fn no_tensors_are_listed_where_none_are_asked_for() {
     let out = weigh(&["ls", MODEL, "--limit", "0"], Stdio::piped());
     assert_eq!((out.status.code(), String::from_utf8(out.stderr).unwrap().as_str()), (Some(0), ""));
     let error = String::from_utf8(weigh(&["ls", MODEL, "--filter", "nothing.*"], Stdio::piped()).stderr).unwrap();
-    assert!(error.contains("expected tensors of these names"), "{error}");
+    assert!(error.contains("no tensor matches 'nothing.*'"), "{error}");
 }
 
 #[test]

@@ -151,13 +151,9 @@ fn more_shards_than_files_may_be_open_are_read() {
     }
     let map: serde_json::Map<_, _> = (1..=SHARDS).map(|i| (format!("t{i}"), name(i).into())).collect();
     fs::write(folder.path().join("model.safetensors.index.json"), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    let run = |limit: &str| {
-        let script = format!("ulimit {limit}; exec \"$0\" count . --json");
-        Command::new("sh").args(["-c", &script, WEIGH]).current_dir(folder.path()).output().unwrap()
-    };
-    assert!(run("-Sn 64").status.success());
-    let error = String::from_utf8(run("-n 64").stderr).unwrap();
-    assert!(error.contains("hint: the limit on open files is too low"), "{error}");
+    let script = "ulimit -n 64; exec \"$0\" count . --json";
+    let run = Command::new("sh").args(["-c", script, WEIGH]).current_dir(folder.path()).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
 #[test]
