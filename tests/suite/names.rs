@@ -239,10 +239,19 @@ fn an_output_that_the_class_ties_is_held_to_the_embeddings() {
     tensors.extend(names(&[("lm_head.weight", &[12, 8])]));
     let mut config = llama_config("LlamaForCausalLM");
     config.as_object_mut().unwrap().remove("tie_word_embeddings");
-    for (said, found) in [(json!({}), false), (json!({ "tie_word_embeddings": true }), true)] {
+    // The table of Llama has no default: what ties is the class of the model_type.
+    for (number, (kind, said, found)) in [
+        ("llama", json!({}), false),
+        ("llama", json!({ "tie_word_embeddings": true }), true),
+        ("smollm3", json!({}), true),
+        ("smollm3", json!({ "tie_word_embeddings": false }), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut config = config.clone();
-        config["text_config"] = said;
-        let path = temporary.path().join(found.to_string());
+        (config["model_type"], config["text_config"]) = (json!(kind), said);
+        let path = temporary.path().join(number.to_string());
         folder(&path, &config, &tensors);
         let weights = path.join("model.safetensors");
         let mut bytes = fs::read(&weights).unwrap();
@@ -250,7 +259,7 @@ fn an_output_that_the_class_ties_is_held_to_the_embeddings() {
         fs::write(&weights, bytes).unwrap();
         let (_, verdict) = run(&["verify", "--data", path.to_str().unwrap()]);
         let tied = verdict["findings"].as_array().unwrap().iter().any(|finding| finding["code"] == "arch-tied");
-        assert_eq!(tied, found, "{verdict}");
+        assert_eq!(tied, found, "{number}: {verdict}");
     }
 }
 
