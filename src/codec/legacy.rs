@@ -2,8 +2,9 @@
 //! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
-use super::block::{Coding, across, each, half, low_byte, nibbles, scale_offset, scale_signed, to_half};
+use super::block::{Coding, across, each, low_byte, nibbles, scale_offset, scale_signed};
 use super::codebook::{Codebook, Coded};
+use super::half::{f16_to_f32, f32_to_f16};
 use super::search::{self, Steps};
 use super::simd::Lanes;
 use crate::model::DType;
@@ -168,7 +169,7 @@ impl Coding for OneBit {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<128>().0) {
-            let scale = half([block[0], block[1]]).to_bits();
+            let scale = f16_to_f32([block[0], block[1]]).to_bits();
             for (values, bits) in values.as_chunks_mut::<8>().0.iter_mut().zip(&block[2..]) {
                 for (i, value) in values.iter_mut().enumerate() {
                     *value = f32::from_bits(scale ^ (u32::from(!bits) >> i & 1) << 31);
@@ -182,7 +183,7 @@ impl Coding for OneBit {
         for (block, values) in bytes.as_chunks_mut::<18>().0.iter_mut().zip(values.as_chunks::<128>().0) {
             let sum = values.iter().fold(0.0, |sum, x| sum + x.abs());
             let (scale, signs) = block.split_at_mut(2);
-            scale.copy_from_slice(&to_half(sum / 128.0));
+            scale.copy_from_slice(&f32_to_f16(sum / 128.0));
             for (byte, values) in signs.iter_mut().zip(values.as_chunks::<8>().0) {
                 *byte = values.iter().enumerate().fold(0, |bits, (i, x)| bits | u8::from(*x >= 0.0) << i);
             }
@@ -197,7 +198,7 @@ impl Coding for TwoBits {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<64>().0) {
-            let scale = half([block[0], block[1]]);
+            let scale = f16_to_f32([block[0], block[1]]);
             for (values, packed) in values.as_chunks_mut::<4>().0.iter_mut().zip(&block[2..]) {
                 for (i, value) in values.iter_mut().enumerate() {
                     *value = (i32::from(packed >> (2 * i) & 3) - 1) as f32 * scale;
@@ -212,7 +213,7 @@ impl Coding for TwoBits {
             let size = largest_size(values);
             let inverse = inverse(size);
             let (scale, packed) = block.split_at_mut(2);
-            scale.copy_from_slice(&to_half(size));
+            scale.copy_from_slice(&f32_to_f16(size));
             for (byte, values) in packed.iter_mut().zip(values.as_chunks::<4>().0) {
                 let code = |x: f32| {
                     let whole = (x * inverse).round();
@@ -232,7 +233,7 @@ impl Coding for Symmetric4 {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let scale = half([block[0], block[1]]);
+            let scale = f16_to_f32([block[0], block[1]]);
             scale_signed::<V>(&below_zero(nibbles(&block[2..]), 8), scale, values);
         }
     }
@@ -243,7 +244,7 @@ impl Coding for Symmetric4 {
         if let Some(importance) = importance {
             return weighted_symmetric::<V>(values, importance, 8, |i, scale, codes| {
                 if let Some(block) = blocks.get_mut(i) {
-                    block[..2].copy_from_slice(&to_half(scale));
+                    block[..2].copy_from_slice(&f32_to_f16(scale));
                     pack_nibbles(codes, &mut block[2..]);
                 }
             });
@@ -251,7 +252,7 @@ impl Coding for Symmetric4 {
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
             let scale = largest::<V>(values) / -8.0;
             let inverse = inverse(scale);
-            block[..2].copy_from_slice(&to_half(scale));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
             let codes = whole_parts::<V>(values, 0.0, inverse, 8.5, 15);
             pack_nibbles(&codes, &mut block[2..]);
         }
@@ -262,7 +263,7 @@ impl Coded for Symmetric4 {
     #[inline(always)]
     fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<18>().0.iter().zip(codebooks) {
-            *codebook = Codebook::symmetric::<V>(&nibbles(&block[2..]), 8, half([block[0], block[1]]));
+            *codebook = Codebook::symmetric::<V>(&nibbles(&block[2..]), 8, f16_to_f32([block[0], block[1]]));
         }
     }
 }
@@ -274,7 +275,7 @@ impl Coding for Offset4 {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
             scale_offset::<V>(&nibbles::<32>(&block[4..]), scale, least, values);
         }
     }
@@ -285,8 +286,8 @@ impl Coding for Offset4 {
         if let Some(importance) = importance {
             return weighted_offset::<V>(values, importance, 15, |i, scale, least, codes| {
                 if let Some(block) = blocks.get_mut(i) {
-                    block[..2].copy_from_slice(&to_half(scale));
-                    block[2..4].copy_from_slice(&to_half(least));
+                    block[..2].copy_from_slice(&f32_to_f16(scale));
+                    block[2..4].copy_from_slice(&f32_to_f16(least));
                     pack_nibbles(codes, &mut block[4..]);
                 }
             });
@@ -295,8 +296,8 @@ impl Coding for Offset4 {
             let (least, largest) = ends::<V>(values);
             let scale = (largest - least) / 15.0;
             let inverse = inverse(scale);
-            block[..2].copy_from_slice(&to_half(scale));
-            block[2..4].copy_from_slice(&to_half(least));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
+            block[2..4].copy_from_slice(&f32_to_f16(least));
             let codes = whole_parts::<V>(values, least, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
         }
@@ -307,7 +308,7 @@ impl Coded for Offset4 {
     #[inline(always)]
     fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<20>().0.iter().zip(codebooks) {
-            *codebook = Codebook::offset::<V>(&nibbles(&block[4..]), half([block[0], block[1]]), half([block[2], block[3]]));
+            *codebook = Codebook::offset::<V>(&nibbles(&block[4..]), f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
         }
     }
 }
@@ -319,7 +320,7 @@ impl Coding for Symmetric5 {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let scale = half([block[0], block[1]]);
+            let scale = f16_to_f32([block[0], block[1]]);
             let codes = five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
             scale_signed::<V>(&below_zero(codes, 16), scale, values);
         }
@@ -329,7 +330,7 @@ impl Coding for Symmetric5 {
     fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<22>();
         let write = |block: &mut [u8; 22], scale: f32, codes: &[u8; 32]| {
-            block[..2].copy_from_slice(&to_half(scale));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..6].copy_from_slice(&fifth_bits(codes));
             pack_nibbles(codes, &mut block[6..]);
         };
@@ -356,7 +357,7 @@ impl Coding for Offset5 {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
             let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
             scale_offset::<V>(&codes, scale, least, values);
         }
@@ -366,8 +367,8 @@ impl Coding for Offset5 {
     fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<24>();
         let write = |block: &mut [u8; 24], scale: f32, least: f32, codes: &[u8; 32]| {
-            block[..2].copy_from_slice(&to_half(scale));
-            block[2..4].copy_from_slice(&to_half(least));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
+            block[2..4].copy_from_slice(&f32_to_f16(least));
             block[4..8].copy_from_slice(&fifth_bits(codes));
             pack_nibbles(codes, &mut block[8..]);
         };
@@ -407,7 +408,7 @@ impl Coding for Bytes {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<34>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let scale = half([block[0], block[1]]);
+            let scale = f16_to_f32([block[0], block[1]]);
             scale_signed::<V>(&block[2..], scale, values);
         }
     }
@@ -416,7 +417,7 @@ impl Coding for Bytes {
     fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<34>().0.iter_mut().zip(values.as_chunks::<32>().0) {
             let (scale, codes) = to_bytes::<V>(values);
-            block[..2].copy_from_slice(&to_half(scale));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..].copy_from_slice(&codes);
         }
     }
@@ -429,7 +430,7 @@ impl Coding for BytesAndSum {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let scale = half([block[0], block[1]]);
+            let scale = f16_to_f32([block[0], block[1]]);
             scale_signed::<V>(&block[4..], scale, values);
         }
     }
@@ -439,8 +440,8 @@ impl Coding for BytesAndSum {
         for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<32>().0) {
             let (scale, codes) = to_bytes::<V>(values);
             let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
-            block[..2].copy_from_slice(&to_half(scale));
-            block[2..4].copy_from_slice(&to_half(sum as f32 * scale));
+            block[..2].copy_from_slice(&f32_to_f16(scale));
+            block[2..4].copy_from_slice(&f32_to_f16(sum as f32 * scale));
             block[4..].copy_from_slice(&codes);
         }
     }

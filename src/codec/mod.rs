@@ -8,6 +8,7 @@ mod block;
 mod codebook;
 mod faults;
 mod fp4;
+mod half;
 mod iq;
 mod k;
 mod legacy;

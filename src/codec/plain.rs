@@ -1,7 +1,8 @@
 //! Numbers that are each stored by itself: IEEE floats, BF16, integers, booleans, complex pairs.
 
 use super::Codec;
-use super::block::{Coding, half, to_half};
+use super::block::Coding;
+use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::{self, AHEAD, Lanes};
 use crate::model::DType;
 
@@ -85,7 +86,7 @@ impl Coding for Half {
                 V::from_halves(bytes).store(values);
             } else {
                 for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                    *value = half(*bytes);
+                    *value = f16_to_f32(*bytes);
                 }
             }
         }
@@ -98,7 +99,7 @@ impl Coding for Half {
                 V::load(values).store_halves(bytes);
             } else {
                 for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                    *bytes = to_half(*value);
+                    *bytes = f32_to_f16(*value);
                 }
             }
         }

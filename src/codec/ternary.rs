@@ -1,7 +1,8 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a half-precision scale, 256 to a block (`block_tq1_0`, `block_tq2_0` in ggml-common.h).
 
 use super::Codec;
-use super::block::{Coding, half, scale_signed, to_half};
+use super::block::{Coding, scale_signed};
+use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -35,7 +36,7 @@ impl Coding for Fifths {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
-            let scale = half([block[52], block[53]]);
+            let scale = f16_to_f32([block[52], block[53]]);
             let mut codes = [0; 256];
             let mut rest = [0u8; 64];
             rest[..52].copy_from_slice(&block[..52]);
@@ -69,7 +70,7 @@ impl Coding for Fifths {
                     block[byte + i] = ((u16::from(number) * 256).wrapping_add(242) / 243) as u8;
                 }
             }
-            block[52..].copy_from_slice(&to_half(scale));
+            block[52..].copy_from_slice(&f32_to_f16(scale));
         }
     }
 }
@@ -81,7 +82,7 @@ impl Coding for Quarters {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<66>().0.iter().zip(values.as_chunks_mut::<256>().0) {
-            let scale = half([block[64], block[65]]);
+            let scale = f16_to_f32([block[64], block[65]]);
             for (packed, values) in block.as_chunks::<32>().0.iter().zip(values.as_chunks_mut::<128>().0) {
                 for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                     let mut codes = *packed;
@@ -103,7 +104,7 @@ impl Coding for Quarters {
                     packed[i] = (codes[i] & 3) | (codes[i + 32] & 3) << 2 | (codes[i + 64] & 3) << 4 | (codes[i + 96] & 3) << 6;
                 }
             }
-            block[64..].copy_from_slice(&to_half(scale));
+            block[64..].copy_from_slice(&f32_to_f16(scale));
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A decoder takes whole blocks; a tail that is no whole block is left alone on both sides. Every bit pattern decodes to something:
 //! all indexes are masked to the size of their grid.
 
-use super::super::block::{half, nibbles, scale_entries};
+use super::super::block::{nibbles, scale_entries};
+use super::super::half::f16_to_f32;
 use super::super::simd::Lanes;
 use super::{IQ1_DELTA, IQ4_VALUES, even_signs, grid};
 
@@ -51,7 +52,7 @@ fn blocks<'a, const BYTES: usize>(
 /// The F16 that most blocks begin with.
 #[inline(always)]
 fn head(block: &[u8]) -> f32 {
-    half([block[0], block[1]])
+    f16_to_f32([block[0], block[1]])
 }
 
 #[inline(always)]
@@ -166,7 +167,7 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<56>(bytes, values) {
         let (qs, qh, scales) = (&block[..32], &block[32..48], &block[48..]);
         let bits = (0..4).fold(0, |bits, i| bits | (u16_at(scales, i) >> 12) << (4 * i));
-        let d = half(bits.to_le_bytes());
+        let d = f16_to_f32(bits.to_le_bytes());
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(2 * (u16_at(scales, k / 8) >> (3 * (k / 2 % 4)) & 7) + 1);
             let high = nibble(qh, k);
@@ -182,7 +183,7 @@ pub(super) fn iq4_nl<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven::<V>(out, half([*d0, *d1]), codes);
+        uneven::<V>(out, f16_to_f32([*d0, *d1]), codes);
     }
 }
 

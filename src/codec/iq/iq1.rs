@@ -11,7 +11,7 @@
 //! reads past its arrays; here the first neighbour is taken. Equal values are sorted by `qsort`, which need not keep their order; here
 //! they keep it, as in glibc.
 
-use super::super::block::to_half;
+use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
 use super::lattice::{self, Lattice, Place, level};
 use super::search::{best_neighbour, largest_scale, rows, scale_number, unpack};
@@ -261,7 +261,7 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
         let largest = largest_scale(found.iter().map(|found| found.scale));
         let d = largest / 15.0;
         if largest != 0.0 {
-            head.copy_from_slice(&to_half(d * 1.125));
+            head.copy_from_slice(&f32_to_f16(d * 1.125));
         }
         for ((found, low), high) in found.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(2)) {
             let mut word = 0;
@@ -325,7 +325,7 @@ pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
         if sums.1 > 0.0 {
             d = sums.0 / sums.1;
         }
-        let d = u16::from_le_bytes(to_half(d * 1.1125));
+        let d = u16::from_le_bytes(f32_to_f16(d * 1.1125));
         for (i, (word, out)) in words.into_iter().zip(scales.chunks_exact_mut(2)).enumerate() {
             out.copy_from_slice(&(word | (d >> (4 * i) & 15) << 12).to_le_bytes());
         }

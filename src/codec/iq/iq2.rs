@@ -1,6 +1,6 @@
 //! Encoders of IQ2_XXS, IQ2_XS and IQ2_S (ggml-quants.c: `quantize_row_iq2_{xxs,xs,s}_impl`).
 
-use super::super::block::to_half;
+use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
 use super::lattice;
 use super::search::{Again, Rule, scale_number, seven_signs};
@@ -27,7 +27,7 @@ pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
     IQ2_XXS.encode_row::<E, 8, 4, 8, 2, 66>(lattice, (values, importance, bytes), |blocks, unit, out| {
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
-        head.copy_from_slice(&to_half(d));
+        head.copy_from_slice(&f32_to_f16(d));
         for (block, out) in blocks.iter().zip(rest.chunks_exact_mut(8)) {
             let (points, signs) = out.split_at_mut(4);
             for (out, number) in points.iter_mut().zip(block.numbers) {
@@ -45,7 +45,7 @@ pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
-        head.copy_from_slice(&to_half(d));
+        head.copy_from_slice(&f32_to_f16(d));
         for (ib, (block, out)) in blocks.iter().zip(points.chunks_exact_mut(4)).enumerate() {
             for (k, (number, out)) in block.numbers.into_iter().zip(out.chunks_exact_mut(2)).enumerate() {
                 let signs = (block.signs >> (8 * k) & 127) as u16;
@@ -72,7 +72,7 @@ pub(super) fn iq2_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
             }
         }
         let Some(d) = unit else { return };
-        head.copy_from_slice(&to_half(d * 0.9875));
+        head.copy_from_slice(&f32_to_f16(d * 0.9875));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }

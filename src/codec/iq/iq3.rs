@@ -1,6 +1,6 @@
 //! Encoders of IQ3_XXS and IQ3_S (ggml-quants.c: `quantize_row_iq3_xxs_impl`, `quantize_row_iq3_s_impl`).
 
-use super::super::block::to_half;
+use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
 use super::lattice;
 use super::search::{Again, Rule, scale_number, seven_signs};
@@ -18,7 +18,7 @@ pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
         // The reference found a slightly larger scale to be better.
-        head.copy_from_slice(&to_half(d * 1.0125));
+        head.copy_from_slice(&f32_to_f16(d * 1.0125));
         for ((block, points), out) in blocks.iter().zip(points.chunks_exact_mut(8)).zip(scales.chunks_exact_mut(4)) {
             for (out, number) in points.iter_mut().zip(block.numbers) {
                 *out = number as u8;
@@ -49,7 +49,7 @@ pub(super) fn iq3_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
             signs.copy_from_slice(&block.signs.to_le_bytes());
         }
         let Some(d) = unit else { return };
-        head.copy_from_slice(&to_half(d * 1.033));
+        head.copy_from_slice(&f32_to_f16(d * 1.033));
         for (ib, block) in blocks.iter().enumerate() {
             scales[ib / 2] |= scale_number(block.scale, 1.0 / d, 15) << (4 * (ib % 2));
         }

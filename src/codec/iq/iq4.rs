@@ -1,6 +1,6 @@
 //! Encoders of IQ4_NL and IQ4_XS (ggml-quants.c: `quantize_row_iq4_nl_impl` with seven tries to each side).
 
-use super::super::block::to_half;
+use super::super::half::f32_to_f16;
 use super::super::search::nearest;
 use super::super::simd::{Eight, ROUND, Steps};
 use super::{IQ4_VALUES, squares, weights};
@@ -113,7 +113,7 @@ pub(super) fn iq4_nl<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
         let mean = squares(x) * (2.0 / BLOCK as f32);
         let scale = scale::<E>(x, &weights(x, importance, i, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
         let (d, codes) = out.split_at_mut(2);
-        d.copy_from_slice(&to_half(scale));
+        d.copy_from_slice(&f32_to_f16(scale));
         pack(&numbers::<E>(x, inverse(scale)), codes);
     }
 }
@@ -134,7 +134,7 @@ pub(super) fn iq4_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
         }
         let d = -largest / 32.0;
         let id = inverse(d);
-        out[..2].copy_from_slice(&to_half(d));
+        out[..2].copy_from_slice(&f32_to_f16(d));
         let (mut high, mut low) = (0, [0; 4]);
         for (ib, (x, codes)) in parts.iter().zip(out[8..].as_chunks_mut::<16>().0).enumerate() {
             let l = nearest(id * scales[ib]).clamp(-32, 31);

@@ -1,7 +1,8 @@
 //! Q2_K, Q4_K and Q5_K: `scale * code - least`, both from the codes of a sub-block under the two numbers of the block.
 
-use super::super::block::{Coding, across, each, half, scale_offset, to_half};
+use super::super::block::{Coding, across, each, scale_offset};
 use super::super::codebook::{Codebook, Coded};
+use super::super::half::{f16_to_f32, f32_to_f16};
 use super::super::search::{self, Steps, nearest};
 use super::super::simd::Lanes;
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -111,8 +112,8 @@ fn encode<V: Lanes, const N: usize, const BYTES: usize>(
             let weights = importance.map(|_| &found.weight[own.clone()]);
             let (mut sub_scales, mut sub_leasts) = ([0; 16], [0; 16]);
             let (sub_scales, sub_leasts) = (&mut sub_scales[..subs], &mut sub_leasts[..subs]);
-            let scale = to_half(scales(&found.scale[own.clone()], weights, shape.most_scale, sub_scales));
-            let least = to_half(scales(&found.least[own.clone()], weights, shape.most_scale, sub_leasts));
+            let scale = f32_to_f16(scales(&found.scale[own.clone()], weights, shape.most_scale, sub_scales));
+            let least = f32_to_f16(scales(&found.least[own.clone()], weights, shape.most_scale, sub_leasts));
             for code in sub_scales.iter_mut().chain(&mut *sub_leasts) {
                 *code = (*code).min(if N == 32 { shape.most_scale as u8 } else { u8::MAX });
             }
@@ -122,13 +123,13 @@ fn encode<V: Lanes, const N: usize, const BYTES: usize>(
                 // For two bits a wrapped scale reaches into its neighbour's bits, in the reference too.
                 let packed =
                     if N == 32 { (sub_scales[j], sub_leasts[j]) } else { (sub_scales[j] & 15, (sub_leasts[j] & 15) | sub_scales[j] >> 4) };
-                let sub_scale = half(scale) * f32::from(packed.0);
+                let sub_scale = f16_to_f32(scale) * f32::from(packed.0);
                 if sub_scale == 0.0 {
                     for (code, x) in codes.iter_mut().zip(&x[..N]) {
                         *code = search::offset_code(*x, found.inverse[at], found.base[at], shape.most);
                     }
                 } else {
-                    requantise::<N>(x, sub_scale, half(least) * f32::from(packed.1), (0, shape.most), codes);
+                    requantise::<N>(x, sub_scale, f16_to_f32(least) * f32::from(packed.1), (0, shape.most), codes);
                 }
             }
             write(block, [scale, least], sub_scales, sub_leasts, &codes);
@@ -164,7 +165,7 @@ fn six_bits(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
 /// The scales of the sub-blocks of Q4_K or Q5_K, and what is added to their codes.
 #[inline(always)]
 fn scaled(block: &[u8]) -> ([f32; 8], [f32; 8]) {
-    let (scale, least) = (half([block[0], block[1]]), half([block[2], block[3]]));
+    let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
     let (scales, leasts) = six_bits(&block[4..16]);
     (each(&scales, |code| scale * f32::from(code)), each(&leasts, |code| -(least * f32::from(code))))
 }
@@ -189,7 +190,7 @@ impl Coding for Two {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<84>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
-            let (scale, least) = (half([block[80], block[81]]), half([block[82], block[83]]));
+            let (scale, least) = (f16_to_f32([block[80], block[81]]), f16_to_f32([block[82], block[83]]));
             for (half, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
                 let packed = &block[16 + 32 * half..][..32];
                 for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
 
-use super::super::block::{Coding, across, each, half, scale_signed, to_half};
+use super::super::block::{Coding, across, each, scale_signed};
+use super::super::half::{f16_to_f32, f32_to_f16};
 use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
 use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
@@ -91,7 +92,7 @@ impl Coding for Three {
         for (block, values) in bytes.as_chunks::<110>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (third, rest) = block.split_at(32);
             let (packed, rest) = rest.split_at(64);
-            let scale = half([rest[12], rest[13]]);
+            let scale = f16_to_f32([rest[12], rest[13]]);
             let scales = each(&six_bits(rest), |code| scale * (i32::from(code) - 32) as f32);
             for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let packed = &packed[32 * (i / 4)..][..32];
@@ -144,12 +145,12 @@ impl Coding for Three {
                     Some((numbers, codes)) => (numbers[i], codes[i]),
                     None => Self::scales(own),
                 };
-                let number = to_half(number);
+                let number = f32_to_f16(number);
                 // Without weights, a block of zeros has zeros for the codes of its scales, which stand for -32.
                 let packed = pack_six_bits(&sub_codes);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-                    let scale = half(number) * (i32::from(sub_codes[j]) - 32) as f32;
+                    let scale = f16_to_f32(number) * (i32::from(sub_codes[j]) - 32) as f32;
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-4, 3), codes);
                     } else if weighted.is_some() {
@@ -182,7 +183,7 @@ impl Coding for Six {
     #[inline(always)]
     fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<210>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
-            let scale = half([block[208], block[209]]);
+            let scale = f16_to_f32([block[208], block[209]]);
             for (i, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
                 let (low, high) = (&block[64 * i..][..64], &block[128 + 32 * i..][..32]);
                 for (j, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -224,11 +225,11 @@ impl Coding for Six {
                     continue;
                 }
                 let inverse = -128.0 / largest;
-                let number = to_half(1.0 / inverse);
+                let number = f32_to_f16(1.0 / inverse);
                 let sub_codes = each(own, |scale| nearest(inverse * scale).min(127) as i8);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-                    let scale = half(number) * f32::from(sub_codes[j]);
+                    let scale = f16_to_f32(number) * f32::from(sub_codes[j]);
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-32, 31), codes);
                     } else {

@@ -9,7 +9,7 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::block::{half, to_half};
+use super::half::{f16_to_f32, f32_to_f16};
 
 mod doubles;
 mod eight;
@@ -46,7 +46,7 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     fn from_signed_bytes(bytes: &[u8]) -> Self;
     /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
     fn from_halves(bytes: &[u8]) -> Self;
-    /// Writes the nearest half-precision numbers to the start of a slice, as `to_half` makes them.
+    /// Writes the nearest half-precision numbers to the start of a slice, as `f32_to_f16` makes them.
     fn store_halves(self, bytes: &mut [u8]);
     /// For each code, which must be under sixteen, the entry of a table.
     fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
@@ -203,7 +203,7 @@ impl<const N: usize> Lanes for Plain<N> {
     fn from_halves(bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..2 * N].as_chunks().0) {
-            *lane = half(*bytes);
+            *lane = f16_to_f32(*bytes);
         }
         Self(lanes)
     }
@@ -211,7 +211,7 @@ impl<const N: usize> Lanes for Plain<N> {
     #[inline(always)]
     fn store_halves(self, bytes: &mut [u8]) {
         for (bytes, lane) in bytes[..2 * N].as_chunks_mut().0.iter_mut().zip(self.0) {
-            *bytes = to_half(lane);
+            *bytes = f32_to_f16(lane);
         }
     }
 

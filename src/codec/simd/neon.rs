@@ -6,7 +6,7 @@ use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
 use super::{Eight, Lanes, PlainDoubles, ROUND, Steps};
-use crate::codec::block::{half, to_half};
+use crate::codec::half::{f16_to_f32, f32_to_f16};
 
 /// Instructions on vectors: none of them touches memory.
 macro_rules! neon {
@@ -97,7 +97,7 @@ impl Lanes for Neon {
     fn from_halves(bytes: &[u8]) -> Self {
         let mut lanes = [0.0; 8];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..16].as_chunks().0) {
-            *lane = half(*bytes);
+            *lane = f16_to_f32(*bytes);
         }
         Self::load(&lanes)
     }
@@ -107,7 +107,7 @@ impl Lanes for Neon {
         let mut lanes = [0.0; 8];
         self.store(&mut lanes);
         for (bytes, lane) in bytes[..16].as_chunks_mut().0.iter_mut().zip(lanes) {
-            *bytes = to_half(lane);
+            *bytes = f32_to_f16(lane);
         }
     }
 
