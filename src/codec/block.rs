@@ -10,9 +10,9 @@ pub(super) trait Coding {
     /// Whether each value is stored by itself, so that a NaN of it may be any.
     const KEEPS_NAN: bool = false;
     /// Decodes whole blocks.
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]);
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]);
     /// Encodes one row. Importance weights, if any, are as many as the values.
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
 }
 
 impl Codec {
@@ -28,8 +28,8 @@ fn decode<C: Coding>(bytes: &[u8], values: &mut [f32]) {
         type Output = ();
 
         #[inline(always)]
-        fn run<V: Lanes>(self) {
-            C::decode::<V>(self.0, self.1);
+        fn run<V: Lanes>(self, token: V::Token) {
+            C::decode::<V>(token, self.0, self.1);
         }
     }
     simd::run(Decoding(bytes, values, std::marker::PhantomData::<C>));
@@ -41,8 +41,8 @@ fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
         type Output = ();
 
         #[inline(always)]
-        fn run<V: Lanes>(self) {
-            C::encode::<V>(self.0, self.1, self.2);
+        fn run<V: Lanes>(self, token: V::Token) {
+            C::encode::<V>(token, self.0, self.1, self.2);
         }
     }
     debug_assert!(importance.is_none_or(|importance| importance.len() == values.len()));
@@ -86,29 +86,29 @@ pub(super) fn low_byte(whole: f32) -> u8 {
 
 /// Writes `code * scale` for signed codes, a multiple of sixteen of them.
 #[inline(always)]
-pub(super) fn scale_signed<V: Lanes>(codes: &[u8], scale: f32, values: &mut [f32]) {
+pub(super) fn scale_signed<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, values: &mut [f32]) {
     debug_assert!(codes.len().is_multiple_of(V::COUNT));
-    let scale = V::splat(scale);
+    let scale = V::splat(token, scale);
     for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
-        (V::from_signed_bytes(codes) * scale).store(values);
+        (V::from_signed_bytes(token, codes) * scale).store(values);
     }
 }
 
 /// Writes `table[code] * scale` for codes under sixteen, a multiple of sixteen of them.
 #[inline(always)]
-pub(super) fn scale_entries<V: Lanes>(table: &[i8; 16], codes: &[u8], scale: f32, values: &mut [f32]) {
+pub(super) fn scale_entries<V: Lanes>(token: V::Token, table: &[i8; 16], codes: &[u8], scale: f32, values: &mut [f32]) {
     for (codes, values) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0) {
-        scale_signed::<V>(&V::entries(table, codes), scale, values);
+        scale_signed::<V>(token, &V::entries(token, table, codes), scale, values);
     }
 }
 
 /// Writes `code * scale + least`, for a multiple of sixteen codes.
 #[inline(always)]
-pub(super) fn scale_offset<V: Lanes>(codes: &[u8], scale: f32, least: f32, values: &mut [f32]) {
+pub(super) fn scale_offset<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, least: f32, values: &mut [f32]) {
     debug_assert!(codes.len().is_multiple_of(V::COUNT));
-    let (scale, least) = (V::splat(scale), V::splat(least));
+    let (scale, least) = (V::splat(token, scale), V::splat(token, least));
     for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
-        (V::from_bytes(codes) * scale + least).store(values);
+        (V::from_bytes(token, codes) * scale + least).store(values);
     }
 }
 
@@ -117,17 +117,17 @@ const ACROSS: usize = 16 * 32;
 
 /// Puts blocks of `N` numbers side by side: lane `b` of `[i]` is number `i` of block `b`. Lanes without a block are zero.
 #[inline(always)]
-pub(super) fn across<V: Lanes, const N: usize>(values: &[f32]) -> [V; N] {
-    let mut lanes = [V::splat(0.0); N];
+pub(super) fn across<V: Lanes, const N: usize>(token: V::Token, values: &[f32]) -> [V; N] {
+    let mut lanes = [V::splat(token, 0.0); N];
     if values.len() >= V::COUNT * N {
         for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = V::gather(&values[i..], N);
+            *lane = V::gather(token, &values[i..], N);
         }
     } else {
         let mut padded = [0.0; ACROSS];
         padded[..values.len()].copy_from_slice(values);
         for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = V::gather(&padded[i..], N);
+            *lane = V::gather(token, &padded[i..], N);
         }
     }
     lanes

@@ -27,30 +27,30 @@ const CODES: [u8; VALUES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 1
 impl Codebook {
     /// Of `scale * (code - zero)`.
     #[inline(always)]
-    pub(super) fn symmetric<V: Lanes>(codes: &[u8; NUMBERS], zero: u8, scale: f32) -> Self {
+    pub(super) fn symmetric<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], zero: u8, scale: f32) -> Self {
         let mut values = [0.0; VALUES];
         let mut signed = CODES;
         for code in &mut signed {
             *code = code.wrapping_sub(zero);
         }
-        scale_signed::<V>(&signed, scale, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_signed::<V>(token, &signed, scale, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
     /// Of `scale * code + least`.
     #[inline(always)]
-    pub(super) fn offset<V: Lanes>(codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
+    pub(super) fn offset<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
         let mut values = [0.0; VALUES];
-        scale_offset::<V>(&CODES, scale, least, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_offset::<V>(token, &CODES, scale, least, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
     /// Of `table[code] * scale`.
     #[inline(always)]
-    pub(super) fn entries<V: Lanes>(codes: &[u8; NUMBERS], table: &[i8; VALUES], scale: f32) -> Self {
+    pub(super) fn entries<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], table: &[i8; VALUES], scale: f32) -> Self {
         let mut values = [0.0; VALUES];
-        scale_entries::<V>(table, &CODES, scale, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_entries::<V>(token, table, &CODES, scale, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
     /// The counts as single-precision numbers.
@@ -62,8 +62,8 @@ impl Codebook {
 
 /// How often each code of four bits occurs: the numbers that have it are those whose bits are its bits, plane by plane.
 #[inline(always)]
-fn counts<V: Lanes>(codes: &[u8; NUMBERS]) -> [u8; VALUES] {
-    let planes = V::planes(codes);
+fn counts<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS]) -> [u8; VALUES] {
+    let planes = V::planes(token, codes);
     let mut counts = [0; VALUES];
     for (code, count) in (0u32..).zip(&mut counts) {
         let plane = |bit: usize| planes[bit] ^ (code >> bit & 1).wrapping_sub(1);
@@ -75,7 +75,7 @@ fn counts<V: Lanes>(codes: &[u8; NUMBERS]) -> [u8; VALUES] {
 /// A type whose blocks can be read as codebooks.
 pub(super) trait Coded: Coding {
     /// Reads whole blocks.
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]);
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]);
 }
 
 impl Codec {
@@ -91,8 +91,8 @@ fn codebooks<C: Coded>(bytes: &[u8], codebooks: &mut [Codebook]) {
         type Output = ();
 
         #[inline(always)]
-        fn run<V: Lanes>(self) {
-            C::codebooks::<V>(self.0, self.1);
+        fn run<V: Lanes>(self, token: V::Token) {
+            C::codebooks::<V>(token, self.0, self.1);
         }
     }
     simd::run(Reading(bytes, codebooks, std::marker::PhantomData::<C>));

@@ -69,14 +69,14 @@ fn half_power(exponent: u8) -> f32 {
 
 impl Coding for Mx {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            scale_entries::<V>(&VALUES, &nibbles::<32>(&block[1..]), half_power(block[0]), values);
+            scale_entries::<V>(token, &VALUES, &nibbles::<32>(&block[1..]), half_power(block[0]), values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<17>().0.iter_mut().zip(values.as_chunks::<32>().0) {
             let size = largest_size(values);
             block[0] = if size > 0.0 { (floor_log2(size) - 2 + 127) as u8 } else { 0 };
@@ -88,9 +88,9 @@ impl Coding for Mx {
 
 impl Coded for Mx {
     #[inline(always)]
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<17>().0.iter().zip(codebooks) {
-            *codebook = Codebook::entries::<V>(&nibbles(&block[1..]), &VALUES, half_power(block[0]));
+            *codebook = Codebook::entries::<V>(token, &nibbles(&block[1..]), &VALUES, half_power(block[0]));
         }
     }
 }
@@ -139,17 +139,17 @@ fn to_e4m3(x: f32) -> u8 {
 
 impl Coding for Nv {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {
             let (scales, packed) = block.split_at(4);
             for ((scale, packed), values) in scales.iter().zip(packed.as_chunks::<8>().0).zip(values.as_chunks_mut::<16>().0) {
-                scale_entries::<V>(&VALUES, &nibbles::<16>(packed), SCALES[usize::from(*scale)], values);
+                scale_entries::<V>(token, &VALUES, &nibbles::<16>(packed), SCALES[usize::from(*scale)], values);
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<64>().0) {
             let (scales, packed) = block.split_at_mut(4);
             for ((scale, packed), values) in scales.iter_mut().zip(packed.as_chunks_mut::<8>().0).zip(values.as_chunks::<16>().0) {

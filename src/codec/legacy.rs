@@ -27,15 +27,16 @@ fn largest_size(block: &[f32]) -> f32 {
 
 /// The first number of the largest size; zero for a block of zeros.
 #[inline(always)]
-fn largest<V: Lanes>(block: &[f32; 32]) -> f32 {
+fn largest<V: Lanes>(token: V::Token, block: &[f32; 32]) -> f32 {
     let size = largest_size(block);
     if size == 0.0 {
         return 0.0;
     }
     let (mut above, mut below) = (false, false);
-    for x in block.chunks_exact(V::COUNT).map(V::load) {
-        above |= V::any(x.eq(V::splat(size)));
-        below |= V::any(x.eq(V::splat(-size)));
+    for x in block.chunks_exact(V::COUNT) {
+        let x = V::load(token, x);
+        above |= V::any(x.eq(V::splat(token, size)));
+        below |= V::any(x.eq(V::splat(token, -size)));
     }
     match (above, below) {
         (true, false) => size,
@@ -46,9 +47,10 @@ fn largest<V: Lanes>(block: &[f32; 32]) -> f32 {
 
 /// The least and the largest number. Of zeros of both signs the first counts.
 #[inline(always)]
-fn ends<V: Lanes>(block: &[f32; 32]) -> (f32, f32) {
-    let (mut least, mut largest) = (V::splat(f32::MAX), V::splat(-f32::MAX));
-    for x in block.chunks_exact(V::COUNT).map(V::load) {
+fn ends<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
+    let (mut least, mut largest) = (V::splat(token, f32::MAX), V::splat(token, -f32::MAX));
+    for x in block.chunks_exact(V::COUNT) {
+        let x = V::load(token, x);
         least = x.min(least);
         largest = x.max(largest);
     }
@@ -67,11 +69,11 @@ fn ends<V: Lanes>(block: &[f32; 32]) -> (f32, f32) {
 
 /// The codes of a block: the whole part of `(x - least) * inverse + half`, as a signed byte of at most `most`.
 #[inline(always)]
-fn whole_parts<V: Lanes>(block: &[f32; 32], least: f32, inverse: f32, half: f32, most: i8) -> [u8; 32] {
-    let (least, inverse, half) = (V::splat(least), V::splat(inverse), V::splat(half));
+fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], least: f32, inverse: f32, half: f32, most: i8) -> [u8; 32] {
+    let (least, inverse, half) = (V::splat(token, least), V::splat(token, inverse), V::splat(token, half));
     let mut codes = [0; 32];
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
-        ((V::load(x) - least) * inverse + half).trunc().store_bytes(codes);
+        ((V::load(token, x) - least) * inverse + half).trunc().store_bytes(codes);
     }
     each(&codes, |code| (code as i8).min(most) as u8)
 }
@@ -124,11 +126,11 @@ fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
 
 /// Encodes weighted blocks of 32 as `scale * code`; `write` takes each block's scale and codes.
 #[inline(always)]
-fn weighted_symmetric<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
-    let mean_square = V::splat(mean_square(row));
+fn weighted_symmetric<V: Lanes>(token: V::Token, row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
+    let mean_square = V::splat(token, mean_square(row));
     let size = V::COUNT * 32;
     for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
-        let (x, mut weights) = (across::<V, 32>(values), across::<V, 32>(importance));
+        let (x, mut weights) = (across::<V, 32>(token, values), across::<V, 32>(token, importance));
         for (weight, x) in weights.iter_mut().zip(&x) {
             *weight = *weight * (mean_square + *x * *x).sqrt();
         }
@@ -145,12 +147,18 @@ fn weighted_symmetric<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut 
 
 /// Encodes weighted blocks of 32 as `scale * code + least`; `write` takes each block's scale, least value and codes.
 #[inline(always)]
-fn weighted_offset<V: Lanes>(row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, f32, &[u8; 32])) {
+fn weighted_offset<V: Lanes>(
+    token: V::Token,
+    row: &[f32],
+    importance: &[f32],
+    most: i32,
+    mut write: impl FnMut(usize, f32, f32, &[u8; 32]),
+) {
     const STEPS: Steps = Steps { first: -0.9, delta: 0.05, last: 36 };
-    let mean_square = V::splat(mean_square(row));
+    let mean_square = V::splat(token, mean_square(row));
     let size = V::COUNT * 32;
     for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
-        let (x, mut weights) = (across::<V, 32>(values), across::<V, 32>(importance));
+        let (x, mut weights) = (across::<V, 32>(token, values), across::<V, 32>(token, importance));
         for (weight, x) in weights.iter_mut().zip(&x) {
             *weight = *weight * (mean_square + *x * *x).sqrt();
         }
@@ -167,7 +175,7 @@ struct OneBit;
 
 impl Coding for OneBit {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<128>().0) {
             let scale = f16_to_f32([block[0], block[1]]).to_bits();
             for (values, bits) in values.as_chunks_mut::<8>().0.iter_mut().zip(&block[2..]) {
@@ -179,7 +187,7 @@ impl Coding for OneBit {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<18>().0.iter_mut().zip(values.as_chunks::<128>().0) {
             let sum = values.iter().fold(0.0, |sum, x| sum + x.abs());
             let (scale, signs) = block.split_at_mut(2);
@@ -196,7 +204,7 @@ struct TwoBits;
 
 impl Coding for TwoBits {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<64>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
             for (values, packed) in values.as_chunks_mut::<4>().0.iter_mut().zip(&block[2..]) {
@@ -208,7 +216,7 @@ impl Coding for TwoBits {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<18>().0.iter_mut().zip(values.as_chunks::<64>().0) {
             let size = largest_size(values);
             let inverse = inverse(size);
@@ -231,18 +239,18 @@ struct Symmetric4;
 
 impl Coding for Symmetric4 {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
-            scale_signed::<V>(&below_zero(nibbles(&block[2..]), 8), scale, values);
+            scale_signed::<V>(token, &below_zero(nibbles(&block[2..]), 8), scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<18>();
         if let Some(importance) = importance {
-            return weighted_symmetric::<V>(values, importance, 8, |i, scale, codes| {
+            return weighted_symmetric::<V>(token, values, importance, 8, |i, scale, codes| {
                 if let Some(block) = blocks.get_mut(i) {
                     block[..2].copy_from_slice(&f32_to_f16(scale));
                     pack_nibbles(codes, &mut block[2..]);
@@ -250,10 +258,10 @@ impl Coding for Symmetric4 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let scale = largest::<V>(values) / -8.0;
+            let scale = largest::<V>(token, values) / -8.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&f32_to_f16(scale));
-            let codes = whole_parts::<V>(values, 0.0, inverse, 8.5, 15);
+            let codes = whole_parts::<V>(token, values, 0.0, inverse, 8.5, 15);
             pack_nibbles(&codes, &mut block[2..]);
         }
     }
@@ -261,9 +269,9 @@ impl Coding for Symmetric4 {
 
 impl Coded for Symmetric4 {
     #[inline(always)]
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<18>().0.iter().zip(codebooks) {
-            *codebook = Codebook::symmetric::<V>(&nibbles(&block[2..]), 8, f16_to_f32([block[0], block[1]]));
+            *codebook = Codebook::symmetric::<V>(token, &nibbles(&block[2..]), 8, f16_to_f32([block[0], block[1]]));
         }
     }
 }
@@ -273,18 +281,18 @@ struct Offset4;
 
 impl Coding for Offset4 {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
-            scale_offset::<V>(&nibbles::<32>(&block[4..]), scale, least, values);
+            scale_offset::<V>(token, &nibbles::<32>(&block[4..]), scale, least, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<20>();
         if let Some(importance) = importance {
-            return weighted_offset::<V>(values, importance, 15, |i, scale, least, codes| {
+            return weighted_offset::<V>(token, values, importance, 15, |i, scale, least, codes| {
                 if let Some(block) = blocks.get_mut(i) {
                     block[..2].copy_from_slice(&f32_to_f16(scale));
                     block[2..4].copy_from_slice(&f32_to_f16(least));
@@ -293,12 +301,12 @@ impl Coding for Offset4 {
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends::<V>(values);
+            let (least, largest) = ends::<V>(token, values);
             let scale = (largest - least) / 15.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..4].copy_from_slice(&f32_to_f16(least));
-            let codes = whole_parts::<V>(values, least, inverse, 0.5, 15);
+            let codes = whole_parts::<V>(token, values, least, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
         }
     }
@@ -306,9 +314,10 @@ impl Coding for Offset4 {
 
 impl Coded for Offset4 {
     #[inline(always)]
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<20>().0.iter().zip(codebooks) {
-            *codebook = Codebook::offset::<V>(&nibbles(&block[4..]), f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
+            *codebook =
+                Codebook::offset::<V>(token, &nibbles(&block[4..]), f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
         }
     }
 }
@@ -318,16 +327,16 @@ struct Symmetric5;
 
 impl Coding for Symmetric5 {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
             let codes = five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
-            scale_signed::<V>(&below_zero(codes, 16), scale, values);
+            scale_signed::<V>(token, &below_zero(codes, 16), scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<22>();
         let write = |block: &mut [u8; 22], scale: f32, codes: &[u8; 32]| {
             block[..2].copy_from_slice(&f32_to_f16(scale));
@@ -335,16 +344,16 @@ impl Coding for Symmetric5 {
             pack_nibbles(codes, &mut block[6..]);
         };
         if let Some(importance) = importance {
-            return weighted_symmetric::<V>(values, importance, 16, |i, scale, codes| {
+            return weighted_symmetric::<V>(token, values, importance, 16, |i, scale, codes| {
                 if let Some(block) = blocks.get_mut(i) {
                     write(block, scale, codes);
                 }
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let scale = largest::<V>(values) / -16.0;
+            let scale = largest::<V>(token, values) / -16.0;
             let inverse = inverse(scale);
-            let codes = whole_parts::<V>(values, 0.0, inverse, 16.5, 31);
+            let codes = whole_parts::<V>(token, values, 0.0, inverse, 16.5, 31);
             write(block, scale, &codes);
         }
     }
@@ -355,16 +364,16 @@ struct Offset5;
 
 impl Coding for Offset5 {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
             let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
-            scale_offset::<V>(&codes, scale, least, values);
+            scale_offset::<V>(token, &codes, scale, least, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<24>();
         let write = |block: &mut [u8; 24], scale: f32, least: f32, codes: &[u8; 32]| {
             block[..2].copy_from_slice(&f32_to_f16(scale));
@@ -373,17 +382,17 @@ impl Coding for Offset5 {
             pack_nibbles(codes, &mut block[8..]);
         };
         if let Some(importance) = importance {
-            return weighted_offset::<V>(values, importance, 31, |i, scale, least, codes| {
+            return weighted_offset::<V>(token, values, importance, 31, |i, scale, least, codes| {
                 if let Some(block) = blocks.get_mut(i) {
                     write(block, scale, least, codes);
                 }
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends::<V>(values);
+            let (least, largest) = ends::<V>(token, values);
             let scale = (largest - least) / 31.0;
             let inverse = inverse(scale);
-            let codes = whole_parts::<V>(values, least, inverse, 0.5, i8::MAX);
+            let codes = whole_parts::<V>(token, values, least, inverse, 0.5, i8::MAX);
             write(block, scale, least, &codes);
         }
     }
@@ -391,12 +400,12 @@ impl Coding for Offset5 {
 
 /// The scale of a block of bytes, and its codes.
 #[inline(always)]
-fn to_bytes<V: Lanes>(block: &[f32; 32]) -> (f32, [u8; 32]) {
+fn to_bytes<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, [u8; 32]) {
     let scale = largest_size(block) / 127.0;
-    let inverse = V::splat(inverse(scale));
+    let inverse = V::splat(token, inverse(scale));
     let mut codes = [0; 32];
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
-        (V::load(x) * inverse).round().store_bytes(codes);
+        (V::load(token, x) * inverse).round().store_bytes(codes);
     }
     (scale, codes)
 }
@@ -406,17 +415,17 @@ struct Bytes;
 
 impl Coding for Bytes {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<34>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
-            scale_signed::<V>(&block[2..], scale, values);
+            scale_signed::<V>(token, &block[2..], scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<34>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes::<V>(values);
+            let (scale, codes) = to_bytes::<V>(token, values);
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..].copy_from_slice(&codes);
         }
@@ -428,17 +437,17 @@ struct BytesAndSum;
 
 impl Coding for BytesAndSum {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
-            scale_signed::<V>(&block[4..], scale, values);
+            scale_signed::<V>(token, &block[4..], scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes::<V>(values);
+            let (scale, codes) = to_bytes::<V>(token, values);
             let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..4].copy_from_slice(&f32_to_f16(sum as f32 * scale));

@@ -79,11 +79,11 @@ impl Coding for Half {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
             simd::prefetch(bytes, AHEAD); // rows of a file, most often, of which the next ones are asked for soon
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
-                V::from_halves(bytes).store(values);
+                V::from_halves(token, bytes).store(values);
             } else {
                 for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
                     *value = f16_to_f32(*bytes);
@@ -93,10 +93,10 @@ impl Coding for Half {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (values, bytes) in values.chunks(V::COUNT).zip(bytes.chunks_mut(2 * V::COUNT)) {
             if values.len() == V::COUNT && bytes.len() == 2 * V::COUNT {
-                V::load(values).store_halves(bytes);
+                V::load(token, values).store_halves(bytes);
             } else {
                 for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
                     *bytes = f32_to_f16(*value);
@@ -113,14 +113,14 @@ impl Coding for UpperHalf {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
             *value = bf16_to_f32(u16::from_le_bytes(*bytes));
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
             *bytes = f32_to_bf16(*value).to_le_bytes();
         }

@@ -31,8 +31,9 @@ pub(super) struct Symmetric<V: Lanes> {
 /// [`nearest`] within limits, for quotients that may be of any size.
 #[inline(always)]
 pub(super) fn nearest_within<V: Lanes>(value: V, least: V, most: V) -> V {
+    let token = value.token();
     let rounded = value.round_within(least, most);
-    let in_range = value.abs().lt(V::splat(IN_RANGE));
+    let in_range = value.abs().lt(V::splat(token, IN_RANGE));
     if V::all(in_range) {
         return rounded;
     }
@@ -48,7 +49,8 @@ pub(super) fn symmetric_code(x: f32, inverse: f32, most: i32) -> u8 {
 /// The largest size, and the first number that has it.
 #[inline(always)]
 fn largest<V: Lanes, const N: usize>(x: &[V; N]) -> (V, V) {
-    let (mut size, mut value) = (V::splat(0.0), V::splat(0.0));
+    let token = x[0].token();
+    let (mut size, mut value) = (V::splat(token, 0.0), V::splat(token, 0.0));
     for &x in x {
         let larger = size.lt(x.abs());
         size = V::select(larger, x.abs(), size);
@@ -72,8 +74,9 @@ fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u
     inverses: [V; SCALES],
     most: i32,
 ) -> [(V, V); SCALES] {
-    let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
-    let mut sums = [(V::splat(0.0), V::splat(0.0)); SCALES];
+    let token = x[0].token();
+    let (low, high) = (V::splat(token, -most as f32), V::splat(token, (most - 1) as f32));
+    let mut sums = [(V::splat(token, 0.0), V::splat(token, 0.0)); SCALES];
     for i in 0..N {
         for (inverse, (sum_lx, sum_l2)) in inverses.iter().zip(&mut sums) {
             let product = *inverse * x[i];
@@ -96,23 +99,24 @@ const PAIRS: [[i8; 2]; 9] = [[-9, -8], [-7, -6], [-5, -4], [-3, -2], [-1, 1], [2
 /// Tries nineteen scales about the one that takes the number of largest size to `-most`.
 #[inline(always)]
 pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], most: i32) -> Symmetric<V> {
-    let zero = V::splat(0.0);
+    let token = x[0].token();
+    let zero = V::splat(token, 0.0);
     let (size, value) = largest(x);
     let mut weighted = [zero; N];
     let mut finite = zero.eq(zero);
     for i in 0..N {
         weighted[i] = weights[i] * x[i];
-        finite = V::and(finite, x[i].abs().lt(V::splat(f32::INFINITY)));
+        finite = V::and(finite, x[i].abs().lt(V::splat(token, f32::INFINITY)));
     }
     let finite = V::all(finite);
-    let mut inverse = V::splat(-most as f32) / value;
+    let mut inverse = V::splat(token, -most as f32) / value;
     let [(sum_lx, sum_l2)] = symmetric_sums::<V, N, 1, BOTH>(x, weights, &weighted, [inverse], most);
     let mut scale = V::select(sum_l2.eq(zero), zero, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
     for pair in PAIRS {
         let mut tried = [zero; 2];
         for (tried, step) in tried.iter_mut().zip(pair) {
-            *tried = V::splat(-(most as f32 + 0.1 * f32::from(step))) / value;
+            *tried = V::splat(token, -(most as f32 + 0.1 * f32::from(step))) / value;
         }
         // No size is above that of the largest number, whose code before it is cut off is `most + 0.1 * step`: for most steps that
         // keeps one limit or both. (A block of zeros has NaN for codes, which do not count.)
@@ -129,18 +133,19 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
             best = V::select(better, scale * sum_lx, best);
         }
     }
-    let empty = size.lt(V::splat(ZERO));
-    Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(f32::NAN), inverse) }
+    let empty = size.lt(V::splat(token, ZERO));
+    Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(token, f32::NAN), inverse) }
 }
 
 /// Starts with the scale that takes the number of largest size to `-most`, and changes single codes while that helps, weighted by
 /// the squares of `x`. Gives the scale, and the codes counted from zero.
 #[inline(always)]
 pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32) -> (V, [V; N]) {
-    let zero = V::splat(0.0);
-    let (low, high) = (V::splat(-most as f32), V::splat((most - 1) as f32));
+    let token = x[0].token();
+    let zero = V::splat(token, 0.0);
+    let (low, high) = (V::splat(token, -most as f32), V::splat(token, (most - 1) as f32));
     let (size, value) = largest(x);
-    let inverse = V::splat(-most as f32) / value;
+    let inverse = V::splat(token, -most as f32) / value;
     let mut codes = [zero; N];
     let (mut sum_lx, mut sum_l2) = (zero, zero);
     for i in 0..N {
@@ -172,9 +177,9 @@ pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32
             break;
         }
     }
-    let empty = size.lt(V::splat(ZERO));
+    let empty = size.lt(V::splat(token, ZERO));
     for code in &mut codes {
-        *code = V::select(empty, zero, *code + V::splat(most as f32));
+        *code = V::select(empty, zero, *code + V::splat(token, most as f32));
     }
     let scale = V::select(zero.lt(sum_l2), sum_lx / sum_l2, zero);
     (V::select(empty, zero, scale), codes)
@@ -229,7 +234,8 @@ pub(super) fn offset_code(x: f32, inverse: f32, base: f32, most: i32) -> u8 {
 /// sizes if `ABSOLUTE`.
 #[inline(always)]
 pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N], weights: &[V; N], most: i32, steps: Steps) -> Offset<V> {
-    let (zero, one, levels) = (V::splat(0.0), V::splat(1.0), V::splat(most as f32));
+    let token = x[0].token();
+    let (zero, one, levels) = (V::splat(token, 0.0), V::splat(token, 1.0), V::splat(token, most as f32));
     let (mut least, mut largest) = (x[0], x[0]);
     let mut sum_w = weights[0];
     let mut sum_x = sum_w * x[0];
@@ -262,7 +268,7 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N],
     let mut best = error(scale, least, &codes);
     for step in 0..=steps.last {
         let range = V::select(flat, one, largest - least);
-        let tried = V::splat(steps.first + steps.delta * step as f32 + most as f32) / range;
+        let tried = V::splat(token, steps.first + steps.delta * step as f32 + most as f32) / range;
         let (mut sum_l, mut sum_l2, mut sum_xl) = (zero, zero, zero);
         let mut sum = |i: usize, code: V| {
             codes[i] = code;
@@ -273,7 +279,7 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N],
         };
         // The least value moves as the search goes on, and the products may leave the range in which rounding is simple.
         let reach = tried.abs() * (largest - least).abs().max((first_least - least).abs());
-        if V::all(reach.lt(V::splat(IN_RANGE))) {
+        if V::all(reach.lt(V::splat(token, IN_RANGE))) {
             for (i, x) in x.iter().enumerate() {
                 sum(i, (tried * (*x - least)).round_within(zero, levels));
             }

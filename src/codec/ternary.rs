@@ -11,14 +11,14 @@ pub(super) const TQ2_0: Codec = Codec::blocks::<Quarters>(DType::TQ2_0);
 
 /// The scale of a block, its largest size, and its codes from zero to two.
 #[inline(always)]
-fn quantise<V: Lanes>(block: &[f32; 256]) -> (f32, [u8; 256]) {
+fn quantise<V: Lanes>(token: V::Token, block: &[f32; 256]) -> (f32, [u8; 256]) {
     let scale = f32::from_bits(block.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)));
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let inverse = V::splat(inverse);
+    let inverse = V::splat(token, inverse);
     let mut codes = [0; 256];
     // One over a subnormal scale is infinite, and so are the products: their low byte is zero, as in the reference.
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
-        (V::load(x) * inverse).round().store_bytes(codes);
+        (V::load(token, x) * inverse).round().store_bytes(codes);
     }
     for code in &mut codes {
         *code = code.wrapping_add(1);
@@ -34,7 +34,7 @@ const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 5, 0), (32, 16, 5, 160)
 
 impl Coding for Fifths {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
             let scale = f16_to_f32([block[52], block[53]]);
             let mut codes = [0; 256];
@@ -54,14 +54,14 @@ impl Coding for Fifths {
                     codes[240 + 4 * digit..][..4].copy_from_slice(&digits[48..52]);
                 }
             }
-            scale_signed::<V>(&codes, scale, values);
+            scale_signed::<V>(token, &codes, scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<54>().0.iter_mut().zip(values.as_chunks::<256>().0) {
-            let (scale, codes) = quantise::<V>(values);
+            let (scale, codes) = quantise::<V>(token, values);
             for (byte, count, digits, first) in RUNS {
                 for i in 0..count {
                     let number = |digit| if digit < digits { codes[first + digit * count + i] } else { 0 };
@@ -80,7 +80,7 @@ struct Quarters;
 
 impl Coding for Quarters {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<66>().0.iter().zip(values.as_chunks_mut::<256>().0) {
             let scale = f16_to_f32([block[64], block[65]]);
             for (packed, values) in block.as_chunks::<32>().0.iter().zip(values.as_chunks_mut::<128>().0) {
@@ -89,16 +89,16 @@ impl Coding for Quarters {
                     for code in &mut codes {
                         *code = (*code >> (2 * i) & 3).wrapping_sub(1);
                     }
-                    scale_signed::<V>(&codes, scale, values);
+                    scale_signed::<V>(token, &codes, scale, values);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<66>().0.iter_mut().zip(values.as_chunks::<256>().0) {
-            let (scale, codes) = quantise::<V>(values);
+            let (scale, codes) = quantise::<V>(token, values);
             for (packed, codes) in block.as_chunks_mut::<32>().0.iter_mut().zip(codes.as_chunks::<128>().0) {
                 for i in 0..32 {
                     packed[i] = (codes[i] & 3) | (codes[i + 32] & 3) << 2 | (codes[i + 64] & 3) << 4 | (codes[i + 96] & 3) << 6;

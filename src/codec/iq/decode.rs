@@ -36,8 +36,8 @@ fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
 
 /// Thirty-two values from sixteen bytes of IQ4 codes: the low halves are the first sixteen values.
 #[inline(always)]
-fn uneven<V: Lanes>(out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
-    scale_entries::<V>(&IQ4_VALUES, &nibbles::<32>(packed), scale, out);
+fn uneven<V: Lanes>(token: V::Token, out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
+    scale_entries::<V>(token, &IQ4_VALUES, &nibbles::<32>(packed), scale, out);
 }
 
 /// The blocks, each with its place for 32 groups of eight values.
@@ -179,17 +179,17 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
 
 /// IQ4_NL: 32 codes of 4 bits under one scale.
 #[inline(always)]
-pub(super) fn iq4_nl<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_nl<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven::<V>(out, f16_to_f32([*d0, *d1]), codes);
+        uneven::<V>(token, out, f16_to_f32([*d0, *d1]), codes);
     }
 }
 
 /// IQ4_XS: 256 codes of 4 bits; a scale of 6 bits per 32 of them, four bits in one place and two in another.
 #[inline(always)]
-pub(super) fn iq4_xs<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_xs<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<136>();
     let (groups, _) = values.as_chunks_mut::<32>();
     let (outs, _) = groups.as_chunks_mut::<8>();
@@ -197,7 +197,7 @@ pub(super) fn iq4_xs<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
         let (d, high, low, codes) = (head(block), u16_at(block, 1), &block[4..8], &block[8..]);
         for (ib, (out, codes)) in out.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
             let scale = i16::from(nibble(low, ib)) | ((high >> (2 * ib) & 3) << 4) as i16;
-            uneven::<V>(out, d * f32::from(scale - 32), codes);
+            uneven::<V>(token, out, d * f32::from(scale - 32), codes);
         }
     }
 }

@@ -79,10 +79,11 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
         qx: [E; CHOICES],
         q2: [E; CHOICES],
     ) {
-        let score = E::splat(self.score);
+        let token = qx[0].token();
+        let score = E::splat(token, self.score);
         let mut better = false;
         for i in 0..CHOICES {
-            better |= E::any(E::and(E::splat(0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
+            better |= E::any(E::and(E::splat(token, 0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
         }
         // The score only grows: what does not reach it now never does.
         if better {
@@ -106,7 +107,7 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
 
 /// IQ1_S: all splits of 32 values, with one shift for all of them.
 #[inline(always)]
-fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
+fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
     // The sums beyond the last are no numbers, and so are those of splits beyond the last.
     let (mut sx, mut sw) = ([f32::NAN; 40], [f32::NAN; 40]);
     (sx[0], sw[0]) = (0.0, 0.0);
@@ -117,12 +118,12 @@ fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -
     let mut best = Best::NONE;
     for first in 0..=32 {
         for second in (first..=32).step_by(8) {
-            let (to_x, to_w) = (E::load(&sx[second..]), E::load(&sw[second..]));
-            let px = [E::splat(sx[first] - sx[0]), to_x - E::splat(sx[first]), E::splat(sx[32]) - to_x];
-            let pw = [E::splat(sw[first] - sw[0]), to_w - E::splat(sw[first]), E::splat(sw[32]) - to_w];
-            let (mut qx, mut q2) = ([E::splat(0.0); 2], [E::splat(0.0); 2]);
+            let (to_x, to_w) = (E::load(token, &sx[second..]), E::load(token, &sw[second..]));
+            let px = [E::splat(token, sx[first] - sx[0]), to_x - E::splat(token, sx[first]), E::splat(token, sx[32]) - to_x];
+            let pw = [E::splat(token, sw[first] - sw[0]), to_w - E::splat(token, sw[first]), E::splat(token, sw[32]) - to_w];
+            let (mut qx, mut q2) = ([E::splat(token, 0.0); 2], [E::splat(token, 0.0); 2]);
             for (shift, [a, b, c]) in [UP, DOWN].into_iter().enumerate() {
-                let (a, b, c) = (E::splat(a), E::splat(b), E::splat(c));
+                let (a, b, c) = (E::splat(token, a), E::splat(token, b), E::splat(token, c));
                 qx[shift] = px[0] * a + px[1] * b + px[2] * c;
                 q2[shift] = pw[0] * a * a + pw[1] * b * b + pw[2] * c * c;
             }
@@ -136,7 +137,7 @@ fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -
 ///
 /// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
 #[inline(always)]
-fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
+fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
     let (mut sx, mut sw) = ([[f32::NAN; 24]; 2], [[f32::NAN; 24]; 2]);
     for half in 0..2 {
         (sx[half][0], sw[half][0]) = (0.0, 0.0);
@@ -149,7 +150,7 @@ fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> 
         sw[other][j + 1] = sw[other][j];
     }
     const DOWNS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
-    let zero = E::splat(0.0);
+    let zero = E::splat(token, 0.0);
     let mut best = Best::NONE;
     for first in 0..=16 {
         for second in (first..=16).step_by(8) {
@@ -157,13 +158,14 @@ fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> 
             let (mut px, mut p2) = ([[zero; 2]; 2], [[zero; 2]; 2]);
             for half in 0..2 {
                 let (sx, sw) = (&sx[half], &sw[half]);
-                let before = E::splat(sx[first]) + E::load(&sx[second..]);
+                let before = E::splat(token, sx[first]) + E::load(token, &sx[second..]);
                 for (shift, steps) in [UP, DOWN].into_iter().enumerate() {
                     let last = steps[2];
                     let a = steps[0] * steps[0] - steps[1] * steps[1];
                     let b = steps[1] * steps[1] - last * last;
-                    px[half][shift] = E::splat(sx[16] * last) - before;
-                    p2[half][shift] = E::splat(sw[16] * last * last + sw[first] * a) + E::load(&sw[second..]) * E::splat(b);
+                    px[half][shift] = E::splat(token, sx[16] * last) - before;
+                    p2[half][shift] =
+                        E::splat(token, sw[16] * last * last + sw[first] * a) + E::load(token, &sw[second..]) * E::splat(token, b);
                 }
             }
             let (mut qx, mut q2) = ([zero; 4], [zero; 4]);
@@ -181,6 +183,7 @@ fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> 
 /// Moves a split to grid points: each group of eight to its own, or to the best neighbour.
 #[inline(always)]
 fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
+    token: E::Token,
     lattice: &Lattice<8>,
     x: &[f32; N],
     w: &[f32; N],
@@ -205,7 +208,7 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
         if let Place::Near(neighbours) = lattice.place(*code) {
             all_on_grid = false;
             let &[a, b, c] = found.steps(k);
-            let steps = E::splat(found.scale) * E::load(&[a, b, c, 0.0, a, b, c, 0.0]);
+            let steps = E::splat(token, found.scale) * E::load(token, &[a, b, c, 0.0, a, b, c, 0.0]);
             *code = best_neighbour(neighbours, &x[k], &w[k], steps);
         }
         found.numbers[k] = lattice.number(*code);
@@ -239,7 +242,7 @@ fn below(x: &[f32], tiny: f32) -> bool {
 }
 
 #[inline(always)]
-pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq1();
     for (values, importance, out) in rows::<50>(values, importance, bytes) {
         out.fill(0);
@@ -252,8 +255,8 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
             // The reference refuses to encode without importance. This is what it does if all values are as important.
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
             let order = sorted(x);
-            if let Some(split) = split_together::<E>(x, &w, &order) {
-                *found = to_grid::<E, _, _, _>(lattice, x, &w, &order, &split);
+            if let Some(split) = split_together::<E>(token, x, &w, &order) {
+                *found = to_grid::<E, _, _, _>(token, lattice, x, &w, &order, &split);
             }
         }
         let (head, rest) = out.split_at_mut(2);
@@ -278,7 +281,7 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
 }
 
 #[inline(always)]
-pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq1();
     for (values, importance, out) in rows::<56>(values, importance, bytes) {
         out.fill(0);
@@ -292,8 +295,8 @@ pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
                 continue;
             }
             let order = sorted(x);
-            if let Some(split) = split_halves::<E>(x, w, &order) {
-                *found = to_grid::<E, _, _, _>(lattice, x, w, &order, &split);
+            if let Some(split) = split_halves::<E>(token, x, w, &order) {
+                *found = to_grid::<E, _, _, _>(token, lattice, x, w, &order, &split);
             }
         }
         let (low, rest) = out.split_at_mut(32);

@@ -22,9 +22,9 @@ const IQ2_XXS: Rule = Rule { fitted: true, tries: 6, again: Again::Always, ..IQ2
 const IQ2_S: Rule = Rule { even: false, spread: 2.0, plain_weight: |mean, x| 0.25 * mean + x * x, tiny: 1e-8, ..IQ2_XS };
 
 #[inline(always)]
-pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq2_xxs<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xxs();
-    IQ2_XXS.encode_row::<E, 8, 4, 8, 2, 66>(lattice, (values, importance, bytes), |blocks, unit, out| {
+    IQ2_XXS.encode_row::<E, 8, 4, 8, 2, 66>(token, lattice, (values, importance, bytes), |blocks, unit, out| {
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         head.copy_from_slice(&f32_to_f16(d));
@@ -39,9 +39,9 @@ pub(super) fn iq2_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
 }
 
 #[inline(always)]
-pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq2_xs<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_xs();
-    IQ2_XS.encode_row::<E, 8, 2, 16, 3, 74>(lattice, (values, importance, bytes), |blocks, unit, out| {
+    IQ2_XS.encode_row::<E, 8, 2, 16, 3, 74>(token, lattice, (values, importance, bytes), |blocks, unit, out| {
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
@@ -57,9 +57,9 @@ pub(super) fn iq2_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
 }
 
 #[inline(always)]
-pub(super) fn iq2_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq2_s<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq2_s();
-    IQ2_S.encode_row::<E, 8, 2, 16, 3, 82>(lattice, (values, importance, bytes), |blocks, unit, out| {
+    IQ2_S.encode_row::<E, 8, 2, 16, 3, 82>(token, lattice, (values, importance, bytes), |blocks, unit, out| {
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(32);
         let (signs, rest) = rest.split_at_mut(32);

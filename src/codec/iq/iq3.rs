@@ -11,9 +11,9 @@ const IQ3_XXS: Rule =
 const IQ3_S: Rule = Rule { even: false, tiny: f32::from_bits(1), tries: 9, again: Again::IfOneIsOff, ..IQ3_XXS };
 
 #[inline(always)]
-pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq3_xxs<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_xxs();
-    IQ3_XXS.encode_row::<E, 4, 8, 8, 4, 98>(lattice, (values, importance, bytes), |blocks, unit, out| {
+    IQ3_XXS.encode_row::<E, 4, 8, 8, 4, 98>(token, lattice, (values, importance, bytes), |blocks, unit, out| {
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
@@ -30,9 +30,9 @@ pub(super) fn iq3_xxs<E: Eight>(values: &[f32], importance: Option<&[f32]>, byte
 }
 
 #[inline(always)]
-pub(super) fn iq3_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq3_s<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let lattice = lattice::iq3_s();
-    IQ3_S.encode_row::<E, 4, 8, 8, 3, 110>(lattice, (values, importance, bytes), |blocks, unit, out| {
+    IQ3_S.encode_row::<E, 4, 8, 8, 3, 110>(token, lattice, (values, importance, bytes), |blocks, unit, out| {
         let (head, rest) = out.split_at_mut(2);
         let (low, rest) = rest.split_at_mut(64);
         let (high, rest) = rest.split_at_mut(8);

@@ -35,10 +35,10 @@ static NUMBERS: Steps =
 
 /// The numbers of the steps nearest to all of `x * inverse`.
 #[inline(always)]
-fn numbers<E: Eight>(x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
+fn numbers<E: Eight>(token: E::Token, x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
     let mut numbers = [0.0; BLOCK];
     for (x, out) in x.as_chunks::<8>().0.iter().zip(numbers.as_chunks_mut::<8>().0) {
-        (E::load(x) * E::splat(inverse)).on_step(&NUMBERS).store(out);
+        (E::load(token, x) * E::splat(token, inverse)).on_step(&NUMBERS).store(out);
     }
     // Safe from saturation, which is slow.
     numbers.map(|number| (number + ROUND).to_bits() as u8)
@@ -46,11 +46,11 @@ fn numbers<E: Eight>(x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
 
 /// For each try's inverse scale: the sums of weight x step x value, and of weight x step x step. One lane is one try.
 #[inline(always)]
-fn sums<E: Eight>(x: &[f32; BLOCK], weights: &[f32; BLOCK], inverses: &[f32; TRIES]) -> ([f32; TRIES], [f32; TRIES]) {
-    let inverses = [E::load(&inverses[..8]), E::load(&inverses[8..])];
-    let (mut qx, mut q2) = ([E::splat(0.0); 2], [E::splat(0.0); 2]);
+fn sums<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK], inverses: &[f32; TRIES]) -> ([f32; TRIES], [f32; TRIES]) {
+    let inverses = [E::load(token, &inverses[..8]), E::load(token, &inverses[8..])];
+    let (mut qx, mut q2) = ([E::splat(token, 0.0); 2], [E::splat(token, 0.0); 2]);
     for (&x, &w) in x.iter().zip(weights) {
-        let (x, w) = (E::splat(x), E::splat(w));
+        let (x, w) = (E::splat(token, x), E::splat(token, w));
         for half in 0..2 {
             let q = (inverses[half] * x).on_step(&STEPS);
             let wq = w * q;
@@ -68,7 +68,7 @@ fn sums<E: Eight>(x: &[f32; BLOCK], weights: &[f32; BLOCK], inverses: &[f32; TRI
 
 /// The scale that fits a block best, signed.
 #[inline(always)]
-fn scale<E: Eight>(x: &[f32; BLOCK], weights: &[f32; BLOCK]) -> f32 {
+fn scale<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK]) -> f32 {
     let (largest, max) = x.iter().fold((0f32, 0f32), |(largest, max), &x| if x.abs() > largest { (x.abs(), x) } else { (largest, max) });
     if largest < TINY {
         return 0.0;
@@ -79,7 +79,7 @@ fn scale<E: Eight>(x: &[f32; BLOCK], weights: &[f32; BLOCK]) -> f32 {
     for (inverse, offset) in inverses[1..].iter_mut().zip(-7i8..) {
         *inverse = (f32::from(offset) + end) / max;
     }
-    let (qx, q2) = sums::<E>(x, weights, &inverses);
+    let (qx, q2) = sums::<E>(token, x, weights, &inverses);
     let mut scale = if q2[0] > 0.0 { qx[0] / q2[0] } else { 0.0 };
     let mut best = scale * qx[0];
     for (qx, q2) in qx.into_iter().zip(q2).skip(1) {
@@ -107,19 +107,19 @@ fn inverse(scale: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn iq4_nl<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq4_nl<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let (blocks, _) = values.as_chunks::<BLOCK>();
     for (i, (x, out)) in blocks.iter().zip(bytes.as_chunks_mut::<18>().0).enumerate() {
         let mean = squares(x) * (2.0 / BLOCK as f32);
-        let scale = scale::<E>(x, &weights(x, importance, i, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
+        let scale = scale::<E>(token, x, &weights(x, importance, i, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
         let (d, codes) = out.split_at_mut(2);
         d.copy_from_slice(&f32_to_f16(scale));
-        pack(&numbers::<E>(x, inverse(scale)), codes);
+        pack(&numbers::<E>(token, x, inverse(scale)), codes);
     }
 }
 
 #[inline(always)]
-pub(super) fn iq4_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+pub(super) fn iq4_xs<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let (blocks, _) = values.as_chunks::<256>();
     for (i, (x, out)) in blocks.iter().zip(bytes.as_chunks_mut::<136>().0).enumerate() {
         let mean = squares(x) * (2.0 / 256.0);
@@ -127,7 +127,7 @@ pub(super) fn iq4_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
         let mut scales = [0.0; 8];
         let mut largest = 0f32;
         for (ib, (x, out)) in parts.iter().zip(&mut scales).enumerate() {
-            *out = scale::<E>(x, &weights(x, importance, 8 * i + ib, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
+            *out = scale::<E>(token, x, &weights(x, importance, 8 * i + ib, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
             if out.abs() > largest.abs() {
                 largest = *out;
             }
@@ -138,7 +138,7 @@ pub(super) fn iq4_xs<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes
         let (mut high, mut low) = (0, [0; 4]);
         for (ib, (x, codes)) in parts.iter().zip(out[8..].as_chunks_mut::<16>().0).enumerate() {
             let l = nearest(id * scales[ib]).clamp(-32, 31);
-            pack(&numbers::<E>(x, inverse(d * l as f32)), codes);
+            pack(&numbers::<E>(token, x, inverse(d * l as f32)), codes);
             let l = (l + 32) as u16;
             high |= (l >> 4) << (2 * ib);
             low[ib / 2] |= (l as u8 & 15) << (4 * (ib % 2));
@@ -169,8 +169,8 @@ mod tests {
         type Output = [u8; BLOCK];
 
         #[inline(always)]
-        fn run<V: Lanes>(self) -> Self::Output {
-            numbers::<V::Eight>(&self.0, 1.0)
+        fn run<V: Lanes>(self, token: V::Token) -> Self::Output {
+            numbers::<V::Eight>(token.into(), &self.0, 1.0)
         }
     }
 

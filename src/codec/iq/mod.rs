@@ -21,19 +21,20 @@ use super::simd::Lanes;
 use crate::model::DType;
 
 macro_rules! types {
-    ($($name:ident: $decode:expr, $module:ident::$function:ident;)*) => {$(
+    (|$token:ident, $bytes:ident, $values:ident| $($name:ident: $decode:expr, $module:ident::$function:ident;)*) => {$(
         pub(super) const $name: Codec = {
             struct Blocks;
 
             impl Coding for Blocks {
                 #[inline(always)]
-                fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
-                    $decode(bytes, values);
+                fn decode<V: Lanes>($token: V::Token, $bytes: &[u8], $values: &mut [f32]) {
+                    let _ = $token; // which not every type needs
+                    $decode;
                 }
 
                 #[inline(always)]
-                fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-                    $module::$function::<V::Eight>(values, importance, bytes);
+                fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+                    $module::$function::<V::Eight>(token.into(), values, importance, bytes);
                 }
             }
 
@@ -43,15 +44,16 @@ macro_rules! types {
 }
 
 types! {
-    IQ1_S: decode::iq1_s, iq1::iq1_s;
-    IQ1_M: decode::iq1_m, iq1::iq1_m;
-    IQ2_XXS: decode::iq2_xxs, iq2::iq2_xxs;
-    IQ2_XS: decode::iq2_xs, iq2::iq2_xs;
-    IQ2_S: decode::iq2_s, iq2::iq2_s;
-    IQ3_XXS: decode::iq3_xxs, iq3::iq3_xxs;
-    IQ3_S: decode::iq3_s, iq3::iq3_s;
-    IQ4_NL: decode::iq4_nl::<V>, iq4::iq4_nl;
-    IQ4_XS: decode::iq4_xs::<V>, iq4::iq4_xs;
+    |token, bytes, values|
+    IQ1_S: decode::iq1_s(bytes, values), iq1::iq1_s;
+    IQ1_M: decode::iq1_m(bytes, values), iq1::iq1_m;
+    IQ2_XXS: decode::iq2_xxs(bytes, values), iq2::iq2_xxs;
+    IQ2_XS: decode::iq2_xs(bytes, values), iq2::iq2_xs;
+    IQ2_S: decode::iq2_s(bytes, values), iq2::iq2_s;
+    IQ3_XXS: decode::iq3_xxs(bytes, values), iq3::iq3_xxs;
+    IQ3_S: decode::iq3_s(bytes, values), iq3::iq3_s;
+    IQ4_NL: decode::iq4_nl::<V>(token, bytes, values), iq4::iq4_nl;
+    IQ4_XS: decode::iq4_xs::<V>(token, bytes, values), iq4::iq4_xs;
 }
 
 /// The values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).

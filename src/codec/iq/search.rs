@@ -134,36 +134,38 @@ fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
 /// computed once for all points, and looked up for eight points at a time.
 #[inline(always)]
 pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x: &[f32; DIM], weights: &[f32; DIM], steps: E) -> u16 {
-    let mut terms = [E::splat(0.0); DIM];
+    let token = steps.token();
+    let mut terms = [E::splat(token, 0.0); DIM];
     for ((term, &x), &weight) in terms.iter_mut().zip(x).zip(weights) {
-        let difference = steps - E::splat(x);
-        *term = E::splat(weight) * difference * difference;
+        let difference = steps - E::splat(token, x);
+        *term = E::splat(token, weight) * difference * difference;
     }
     let mut best = distances(&points[0], &terms);
     if points.len() == 1 {
-        return points[0][E::first(best.eq(E::splat(best.least())))];
+        return points[0][E::first(best.eq(E::splat(token, best.least())))];
     }
-    let mut place = E::splat(0.0);
+    let mut place = E::splat(token, 0.0);
     for (i, points) in points.iter().enumerate().skip(1) {
         let these = distances(points, &terms);
         let better = these.lt(best);
         best = E::select(better, these, best);
-        place = E::select(better, E::splat(8.0 * i as f32), place);
+        place = E::select(better, E::splat(token, 8.0 * i as f32), place);
     }
-    let least = best.eq(E::splat(best.least()));
-    let place = E::select(least, place + E::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(f32::MAX)).least();
+    let least = best.eq(E::splat(token, best.least()));
+    let place = E::select(least, place + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).least();
     points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
 }
 
 /// The distance of each point: the sum of its coordinates' terms. One that is no number becomes the largest there is.
 #[inline(always)]
 fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) -> E {
-    let codes = E::codes(points);
-    let mut sum = E::splat(0.0);
+    let token = terms[0].token();
+    let codes = E::codes(token, points);
+    let mut sum = E::splat(token, 0.0);
     for (j, term) in terms.iter().enumerate() {
         sum = sum + term.lookup(codes, level_bits(DIM) * j);
     }
-    sum.min(E::splat(f32::MAX))
+    sum.min(E::splat(token, f32::MAX))
 }
 
 /// The lanes one after the other.
@@ -178,18 +180,18 @@ pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32
 
 /// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
 #[inline(always)]
-fn steps<E: Eight, const DIM: usize>() -> E {
-    E::load(if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
+fn steps<E: Eight, const DIM: usize>(token: E::Token) -> E {
+    E::load(token, if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
 }
 
 impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     /// The code of the grid point for a group whose own code this is, and whether that was on the grid at once.
     #[inline(always)]
-    fn point<E: Eight>(&self, lattice: &Lattice<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
+    fn point<E: Eight>(&self, token: E::Token, lattice: &Lattice<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
         match lattice.place(code) {
             Place::On(_) => (code, true),
             Place::Near(neighbours) => {
-                let steps = E::splat(scale) * steps::<E, DIM>();
+                let steps = E::splat(token, scale) * steps::<E, DIM>(token);
                 (best_neighbour(neighbours, &self.x[group], &self.roots[group], steps), false)
             }
         }
@@ -212,18 +214,20 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     /// The codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
     #[inline(always)]
     fn codes<E: Eight, const EIGHTS: usize>(&self, inverses: &[E; EIGHTS], largest: f32) -> [[[u16; 8]; EIGHTS]; GROUPS] {
+        let token = inverses[0].token();
         // Quotients of any size need care; they are hardly ever that large.
         let tame = self.x.as_flattened().iter().fold(true, |tame, x| tame & (x.abs() * largest < 4e6));
-        let (zero, half, one, top) = (E::splat(0.0), E::splat(0.5), E::splat(1.0), E::splat(top_level(DIM) as f32));
+        let (zero, half, one, top) =
+            (E::splat(token, 0.0), E::splat(token, 0.5), E::splat(token, 1.0), E::splat(token, top_level(DIM) as f32));
         let mut codes = [[[0; 8]; EIGHTS]; GROUPS];
         for (x, codes) in self.x.iter().zip(&mut codes) {
             for (inverse, codes) in inverses.iter().zip(codes) {
                 // Sums of levels times powers of two: whole numbers below 2^16.
                 let mut sum = zero;
                 for (j, &x) in x.iter().enumerate() {
-                    let level = half * (*inverse * E::splat(x) - one);
+                    let level = half * (*inverse * E::splat(token, x) - one);
                     let level = if tame { level.round_within(zero, top) } else { nearest_within(level, zero, top) };
-                    sum = sum + level * E::splat((1u32 << (level_bits(DIM) * j)) as f32);
+                    sum = sum + level * E::splat(token, (1u32 << (level_bits(DIM) * j)) as f32);
                 }
                 let mut sums = [0.0; 8];
                 sum.store(&mut sums);
@@ -235,16 +239,20 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
 
     /// [`Self::sums`] for the codes of many scales.
     #[inline(always)]
-    fn all_sums<E: Eight, const EIGHTS: usize>(&self, codes: &[[[u16; 8]; EIGHTS]; GROUPS]) -> ([[f32; 8]; EIGHTS], [[f32; 8]; EIGHTS]) {
-        let steps = steps::<E, DIM>();
-        let (mut qx, mut q2) = ([E::splat(0.0); EIGHTS], [E::splat(0.0); EIGHTS]);
+    fn all_sums<E: Eight, const EIGHTS: usize>(
+        &self,
+        token: E::Token,
+        codes: &[[[u16; 8]; EIGHTS]; GROUPS],
+    ) -> ([[f32; 8]; EIGHTS], [[f32; 8]; EIGHTS]) {
+        let steps = steps::<E, DIM>(token);
+        let (mut qx, mut q2) = ([E::splat(token, 0.0); EIGHTS], [E::splat(token, 0.0); EIGHTS]);
         for ((x, weights), codes) in self.x.iter().zip(&self.weights).zip(codes) {
-            let mut lanes = [E::codes(&codes[0]); EIGHTS];
+            let mut lanes = [E::codes(token, &codes[0]); EIGHTS];
             for (lanes, codes) in lanes.iter_mut().zip(codes) {
-                *lanes = E::codes(codes);
+                *lanes = E::codes(token, codes);
             }
             for (j, (x, w)) in x.iter().zip(weights).enumerate() {
-                let (wx, w) = (E::splat(w * x), E::splat(*w));
+                let (wx, w) = (E::splat(token, w * x), E::splat(token, *w));
                 for i in 0..EIGHTS {
                     let q = steps.lookup(lanes[i], level_bits(DIM) * j);
                     qx[i] = qx[i] + wx * q;
@@ -258,26 +266,33 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     /// Searches about the scale that takes `max` to the highest level; `scale` is the answer if no try is any good.
     /// The scale may come out negative. One lane is one try; there is room for all of them in `EIGHTS` x 8.
     #[inline(always)]
-    fn search<E: Eight, const EIGHTS: usize>(&self, lattice: &Lattice<DIM>, rule: &Rule, max: f32, mut scale: f32) -> (f32, [u16; GROUPS]) {
+    fn search<E: Eight, const EIGHTS: usize>(
+        &self,
+        token: E::Token,
+        lattice: &Lattice<DIM>,
+        rule: &Rule,
+        max: f32,
+        mut scale: f32,
+    ) -> (f32, [u16; GROUPS]) {
         let top = (2 * top_level(DIM) + 1) as f32;
         let tries = 2 * rule.tries as usize + 1;
-        let mut inverses = [E::splat(0.0); EIGHTS];
+        let mut inverses = [E::splat(token, 0.0); EIGHTS];
         let mut scales = [[0.0; 8]; EIGHTS];
         for (i, (inverse, scales)) in inverses.iter_mut().zip(&mut scales).enumerate() {
             let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - rule.tries) * rule.step);
-            *inverse = (E::splat(top) + E::load(&offsets)) / E::splat(max);
-            (E::splat(1.0) / *inverse).store(scales);
+            *inverse = (E::splat(token, top) + E::load(token, &offsets)) / E::splat(token, max);
+            (E::splat(token, 1.0) / *inverse).store(scales);
         }
         let mut codes = self.codes(&inverses, (top + f32::from(rule.tries + 8) * rule.step) / max);
         let mut on_grid = [0u32; GROUPS];
         for (group, (codes, on_grid)) in codes.iter_mut().zip(&mut on_grid).enumerate() {
             for (i, (code, &scale)) in codes.as_flattened_mut().iter_mut().zip(scales.as_flattened()).take(tries).enumerate() {
-                let (point, on) = self.point::<E>(lattice, group, *code, scale);
+                let (point, on) = self.point::<E>(token, lattice, group, *code, scale);
                 *code = point;
                 *on_grid |= u32::from(on) << i;
             }
         }
-        let (qx, q2) = self.all_sums::<E, EIGHTS>(&codes);
+        let (qx, q2) = self.all_sums::<E, EIGHTS>(token, &codes);
         let (mut best, mut best_try) = (0.0, None);
         for (i, (&qx, &q2)) in qx.as_flattened().iter().zip(q2.as_flattened()).take(tries).enumerate() {
             if q2 > 0.0 && qx * qx > best * q2 {
@@ -294,7 +309,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
             let inverse = 1.0 / scale;
             for (group, on_grid) in on_grid.into_iter().enumerate() {
                 if !(on_grid && rule.again == Again::ThoseOff) {
-                    found[group] = self.point::<E>(lattice, group, code(&self.x[group], inverse), scale).0;
+                    found[group] = self.point::<E>(token, lattice, group, code(&self.x[group], inverse), scale).0;
                 }
             }
             let (qx, q2) = self.sums(&found);
@@ -311,6 +326,7 @@ impl Rule {
     #[inline(always)]
     fn encode<E: Eight, const DIM: usize, const GROUPS: usize, const EIGHTS: usize>(
         &self,
+        token: E::Token,
         lattice: &Lattice<DIM>,
         values: &[[f32; DIM]; GROUPS],
         weights: &[[f32; DIM]; GROUPS],
@@ -337,7 +353,7 @@ impl Rule {
                 return Found::EMPTY;
             }
         }
-        let (scale, codes) = block.search::<E, EIGHTS>(lattice, self, largest, start);
+        let (scale, codes) = block.search::<E, EIGHTS>(token, lattice, self, largest, start);
         // Scales are stored without a sign; the values' signs turn instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
         Found { scale, numbers: codes.map(|code| lattice.number(code)), signs, empty: false }
@@ -355,13 +371,14 @@ impl Rule {
         const BYTES: usize,
     >(
         &self,
+        token: E::Token,
         lattice: &Lattice<DIM>,
         (values, importance, bytes): (&[f32], Option<&[f32]>, &mut [u8]),
         store: impl Fn(&[Found<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
     ) {
         for (values, importance, out) in rows::<BYTES>(values, importance, bytes) {
             out.fill(0);
-            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(lattice, values, importance);
+            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(token, lattice, values, importance);
             let largest = largest_scale(blocks.iter().map(|block| block.scale));
             store(&blocks, (largest != 0.0).then_some(largest / 31.0), out);
         }
@@ -371,6 +388,7 @@ impl Rule {
     #[inline(always)]
     fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
         &self,
+        token: E::Token,
         lattice: &Lattice<DIM>,
         values: &[f32; 256],
         importance: Option<&[f32; 256]>,
@@ -384,7 +402,7 @@ impl Rule {
         let values = values.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         let weights = weights.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         for ((values, weights), found) in values.iter().zip(weights).zip(&mut found) {
-            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(lattice, values, weights);
+            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(token, lattice, values, weights);
         }
         found
     }

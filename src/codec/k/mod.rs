@@ -70,15 +70,15 @@ struct Bytes;
 
 impl Coding for Bytes {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<292>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-            scale_signed::<V>(&block[4..], scale, values);
+            scale_signed::<V>(token, &block[4..], scale, values);
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<292>().0.iter_mut().zip(values.as_chunks::<SIZE>().0) {
             let (mut size, mut largest) = (0.0, 0.0);
             for x in values {

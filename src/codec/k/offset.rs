@@ -34,7 +34,7 @@ struct Found {
 
 /// Searches every sub-block of up to sixteen blocks, one a lane. `N` numbers a sub-block; the error is absolute for Q2_K without weights.
 #[inline(always)]
-fn search<V: Lanes, const N: usize>(shape: &Shape, values: &[f32], importance: Option<&[f32]>) -> Found {
+fn search<V: Lanes, const N: usize>(token: V::Token, shape: &Shape, values: &[f32], importance: Option<&[f32]>) -> Found {
     let mut found = Found { scale: [0.0; 256], least: [0.0; 256], inverse: [0.0; 256], base: [0.0; 256], weight: [0.0; 256] };
     let mut mean_squares = [0.0; 256];
     if importance.is_some() {
@@ -44,11 +44,11 @@ fn search<V: Lanes, const N: usize>(shape: &Shape, values: &[f32], importance: O
     }
     for (group, values) in values.chunks(V::COUNT * N).enumerate() {
         let first = group * V::COUNT;
-        let x = across::<V, N>(values);
+        let x = across::<V, N>(token, values);
         let result = if let Some(importance) = importance {
-            let mean_square = V::load(&mean_squares[first..]);
-            let mut weights = across::<V, N>(&importance[first * N..][..values.len()]);
-            let mut sum = V::splat(0.0);
+            let mean_square = V::load(token, &mean_squares[first..]);
+            let mut weights = across::<V, N>(token, &importance[first * N..][..values.len()]);
+            let mut sum = V::splat(token, 0.0);
             for (weight, x) in weights.iter_mut().zip(&x) {
                 *weight = *weight * (mean_square + *x * *x).sqrt();
                 sum = sum + *weight;
@@ -62,7 +62,7 @@ fn search<V: Lanes, const N: usize>(shape: &Shape, values: &[f32], importance: O
             }
             search::offset::<V, N, true>(&x, &weights, shape.most, shape.steps)
         } else {
-            let mean = (x.iter().fold(V::splat(0.0), |sum, x| sum + *x * *x) / V::splat(N as f32)).sqrt();
+            let mean = (x.iter().fold(V::splat(token, 0.0), |sum, x| sum + *x * *x) / V::splat(token, N as f32)).sqrt();
             let mut weights = x;
             for weight in &mut weights {
                 *weight = mean + weight.abs();
@@ -97,6 +97,7 @@ fn scales(found: &[f32], weights: Option<&[f32]>, most: i32, codes: &mut [u8]) -
 /// Encodes a row: `write` packs a block's two numbers, the codes of its scales and least values, and its codes.
 #[inline(always)]
 fn encode<V: Lanes, const N: usize, const BYTES: usize>(
+    token: V::Token,
     shape: &Shape,
     values: &[f32],
     importance: Option<&[f32]>,
@@ -106,7 +107,7 @@ fn encode<V: Lanes, const N: usize, const BYTES: usize>(
     let subs = SIZE / N;
     for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(bytes.as_chunks_mut::<BYTES>().0.chunks_mut(CHUNK)).enumerate() {
         let importance = importance.map(|importance| &importance[chunk * CHUNK * SIZE..][..values.len()]);
-        let found = search::<V, N>(shape, values, importance);
+        let found = search::<V, N>(token, shape, values, importance);
         for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
             let own = i * subs..(i + 1) * subs;
             let weights = importance.map(|_| &found.weight[own.clone()]);
@@ -188,7 +189,7 @@ const TWO: Shape = Shape { most: 3, most_scale: 15, steps: Steps { first: -0.5, 
 
 impl Coding for Two {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<84>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (scale, least) = (f16_to_f32([block[80], block[81]]), f16_to_f32([block[82], block[83]]));
             for (half, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
@@ -200,7 +201,7 @@ impl Coding for Two {
                     }
                     for (j, (codes, values)) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0).enumerate() {
                         let code = block[8 * half + 2 * i + j];
-                        scale_offset::<V>(codes, scale * f32::from(code & 15), -(least * f32::from(code >> 4)), values);
+                        scale_offset::<V>(token, codes, scale * f32::from(code & 15), -(least * f32::from(code >> 4)), values);
                     }
                 }
             }
@@ -208,8 +209,8 @@ impl Coding for Two {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-        encode::<V, 16, 84>(&TWO, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        encode::<V, 16, 84>(token, &TWO, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
             for i in 0..16 {
                 block[i] = scales[i] | leasts[i] << 4;
             }
@@ -227,21 +228,21 @@ const FOUR: Shape = Shape { most: 15, most_scale: 63, steps: Steps { first: -1.0
 
 impl Coding for Four {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<144>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (scales, leasts) = scaled(block);
             for (i, (values, packed)) in values.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
                 let (low, high) = nibbles(packed);
                 let (first, second) = values.split_at_mut(32);
-                scale_offset::<V>(&low, scales[2 * i], leasts[2 * i], first);
-                scale_offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1], second);
+                scale_offset::<V>(token, &low, scales[2 * i], leasts[2 * i], first);
+                scale_offset::<V>(token, &high, scales[2 * i + 1], leasts[2 * i + 1], second);
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-        encode::<V, 32, 144>(&FOUR, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        encode::<V, 32, 144>(token, &FOUR, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
             block[..2].copy_from_slice(&scale);
             block[2..4].copy_from_slice(&least);
             block[4..16].copy_from_slice(&pack_six_bits(scales, leasts));
@@ -256,13 +257,13 @@ impl Coding for Four {
 
 impl Coded for Four {
     #[inline(always)]
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]) {
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebooks) in bytes.as_chunks::<144>().0.iter().zip(codebooks.as_chunks_mut::<8>().0) {
             let (scales, leasts) = scaled(block);
             for (i, (codebooks, packed)) in codebooks.as_chunks_mut::<2>().0.iter_mut().zip(block[16..].as_chunks::<32>().0).enumerate() {
                 let (low, high) = nibbles(packed);
-                codebooks[0] = Codebook::offset::<V>(&low, scales[2 * i], leasts[2 * i]);
-                codebooks[1] = Codebook::offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1]);
+                codebooks[0] = Codebook::offset::<V>(token, &low, scales[2 * i], leasts[2 * i]);
+                codebooks[1] = Codebook::offset::<V>(token, &high, scales[2 * i + 1], leasts[2 * i + 1]);
             }
         }
     }
@@ -275,7 +276,7 @@ const FIVE: Shape = Shape { most: 31, most_scale: 63, steps: Steps { first: -0.5
 
 impl Coding for Five {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<176>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (scales, leasts) = scaled(block);
             let (fifth, packed) = block[16..].split_at(32);
@@ -286,15 +287,15 @@ impl Coding for Five {
                     high[j] = packed[j] >> 4 | (fifth[j] >> (2 * i + 1) & 1) << 4;
                 }
                 let (first, second) = values.split_at_mut(32);
-                scale_offset::<V>(&low, scales[2 * i], leasts[2 * i], first);
-                scale_offset::<V>(&high, scales[2 * i + 1], leasts[2 * i + 1], second);
+                scale_offset::<V>(token, &low, scales[2 * i], leasts[2 * i], first);
+                scale_offset::<V>(token, &high, scales[2 * i + 1], leasts[2 * i + 1], second);
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-        encode::<V, 32, 176>(&FIVE, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+        encode::<V, 32, 176>(token, &FIVE, values, importance, bytes, |block, [scale, least], scales, leasts, codes| {
             block[..2].copy_from_slice(&scale);
             block[2..4].copy_from_slice(&least);
             block[4..16].copy_from_slice(&pack_six_bits(scales, leasts));

@@ -11,11 +11,11 @@ const SUBS: usize = 16;
 
 /// Searches every sub-block of up to sixteen blocks, one a lane: scales, and what the codes follow from.
 #[inline(always)]
-fn search<V: Lanes>(values: &[f32], most: i32, mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16]) -> (PerSub, PerSub) {
+fn search<V: Lanes>(token: V::Token, values: &[f32], most: i32, mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16]) -> (PerSub, PerSub) {
     let (mut scales, mut inverses) = ([0.0; 256], [0.0; 256]);
     for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
         let first = group * V::COUNT;
-        let x = across::<V, 16>(values);
+        let x = across::<V, 16>(token, values);
         let found = search::symmetric(&x, &weigh(first, &x), most);
         found.scale.store(&mut scales[first..]);
         found.inverse.store(&mut inverses[first..]);
@@ -59,11 +59,12 @@ fn six_bits(bytes: &[u8]) -> [u8; 16] {
 impl Three {
     /// The number of each block and the codes of its scales, counted from zero: by a search with weights.
     #[inline(always)]
-    fn weighted_scales<V: Lanes>(scales: &PerSub, weights: &PerSub) -> ([f32; CHUNK], [[u8; SUBS]; CHUNK]) {
+    fn weighted_scales<V: Lanes>(token: V::Token, scales: &PerSub, weights: &PerSub) -> ([f32; CHUNK], [[u8; SUBS]; CHUNK]) {
         let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUBS]; CHUNK]);
         for first in (0..CHUNK).step_by(V::COUNT) {
             let own = first * SUBS..(first + V::COUNT) * SUBS;
-            let found = search::symmetric(&across::<V, SUBS>(&scales[own.clone()]), &across::<V, SUBS>(&weights[own.clone()]), 32);
+            let found =
+                search::symmetric(&across::<V, SUBS>(token, &scales[own.clone()]), &across::<V, SUBS>(token, &weights[own.clone()]), 32);
             let mut inverses = [0.0; CHUNK];
             found.scale.store(&mut numbers[first..]);
             found.inverse.store(&mut inverses);
@@ -88,7 +89,7 @@ impl Three {
 
 impl Coding for Three {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<110>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (third, rest) = block.split_at(32);
             let (packed, rest) = rest.split_at(64);
@@ -100,14 +101,14 @@ impl Coding for Three {
                 for (j, code) in codes.iter_mut().enumerate() {
                     *code = ((packed[j] >> (2 * (i % 4)) & 3) | (third[j] >> i & 1) << 2).wrapping_sub(4);
                 }
-                scale_signed::<V>(&codes[..16], scales[2 * i], &mut values[..16]);
-                scale_signed::<V>(&codes[16..], scales[2 * i + 1], &mut values[16..]);
+                scale_signed::<V>(token, &codes[..16], scales[2 * i], &mut values[..16]);
+                scale_signed::<V>(token, &codes[16..], scales[2 * i + 1], &mut values[16..]);
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<110>();
         for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
             let (scales, inverses);
@@ -118,11 +119,11 @@ impl Coding for Three {
                 for (means, sum) in mean_squares.as_chunks_mut::<SUBS>().0.iter_mut().zip(sums_of_squares(values)) {
                     means.fill(2.0 * sum / SIZE as f32);
                 }
-                (scales, inverses) = search::<V>(values, 4, |first, x| {
-                    let mean_square = V::load(&mean_squares[first..]);
+                (scales, inverses) = search::<V>(token, values, 4, |first, x| {
+                    let mean_square = V::load(token, &mean_squares[first..]);
                     let rest = &importance[first * 16..];
-                    let mut weights = across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)]);
-                    let mut sum = V::splat(0.0);
+                    let mut weights = across::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)]);
+                    let mut sum = V::splat(token, 0.0);
                     for (weight, x) in weights.iter_mut().zip(x) {
                         *weight = *weight * (mean_square + *x * *x).sqrt();
                         sum = sum + *weight;
@@ -130,11 +131,11 @@ impl Coding for Three {
                     sum.store(&mut sums[first..]);
                     weights
                 });
-                Some(Self::weighted_scales::<V>(&scales, &sums))
+                Some(Self::weighted_scales::<V>(token, &scales, &sums))
             } else {
                 let mut found = [0.0; 256];
                 for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
-                    search::symmetric_by_codes(&across::<V, 16>(values), 4).0.store(&mut found[group * V::COUNT..]);
+                    search::symmetric_by_codes(&across::<V, 16>(token, values), 4).0.store(&mut found[group * V::COUNT..]);
                 }
                 (scales, inverses) = (found, [0.0; 256]);
                 None
@@ -156,7 +157,7 @@ impl Coding for Three {
                     } else if weighted.is_some() {
                         *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
                     } else {
-                        let alone = across::<Plain<1>, 16>(x);
+                        let alone = across::<Plain<1>, 16>((), x);
                         for (code, found) in codes.iter_mut().zip(search::symmetric_by_codes(&alone, 4).1) {
                             let mut number = [0.0];
                             found.store(&mut number);
@@ -181,7 +182,7 @@ pub(super) struct Six;
 
 impl Coding for Six {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<210>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let scale = f16_to_f32([block[208], block[209]]);
             for (i, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
@@ -193,7 +194,7 @@ impl Coding for Six {
                         *code = ((low[k] >> (4 * (j / 2)) & 15) | (high[k] >> (2 * j) & 3) << 4).wrapping_sub(32);
                     }
                     for (k, (codes, values)) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0).enumerate() {
-                        scale_signed::<V>(codes, scale * f32::from(block[192 + 8 * i + 2 * j + k] as i8), values);
+                        scale_signed::<V>(token, codes, scale * f32::from(block[192 + 8 * i + 2 * j + k] as i8), values);
                     }
                 }
             }
@@ -201,13 +202,13 @@ impl Coding for Six {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<210>();
         for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
-            let (scales, inverses) = search::<V>(values, 32, |first, x| match importance {
+            let (scales, inverses) = search::<V>(token, values, 32, |first, x| match importance {
                 Some(importance) => {
                     let rest = &importance[chunk * CHUNK * SIZE + first * 16..];
-                    across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)])
+                    across::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)])
                 }
                 None => {
                     let mut weights = *x;

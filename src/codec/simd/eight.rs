@@ -8,7 +8,7 @@ pub(crate) trait Eight: Lanes {
     type Codes: Copy;
 
     /// A code for each lane.
-    fn codes(codes: &[u16; 8]) -> Self::Codes;
+    fn codes(token: Self::Token, codes: &[u16; 8]) -> Self::Codes;
     /// For each lane, the entry of this table that three bits of its code name, from bit `shift` on.
     fn lookup(self, codes: Self::Codes, shift: usize) -> Self;
     /// For each lane the value of the step that it is on. A NaN is on the last one.
@@ -32,7 +32,7 @@ impl Eight for Plain<8> {
     type Codes = [u16; 8];
 
     #[inline(always)]
-    fn codes(codes: &[u16; 8]) -> Self::Codes {
+    fn codes(_: Self::Token, codes: &[u16; 8]) -> Self::Codes {
         *codes
     }
 
@@ -64,28 +64,28 @@ mod x86 {
     use super::super::x86::Avx2;
     use super::{Eight, Steps};
 
-    // As in the lanes' other instructions: what is unsafe is that the machine must have them, which was seen when `Level::run` was entered.
+    // As in `x86.rs`: lanes and tokens prove that the CPU has the instructions.
     impl Eight for Avx2 {
         type Codes = __m256i;
 
         #[inline(always)]
-        fn codes(codes: &[u16; 8]) -> Self::Codes {
-            // SAFETY: the machine has the instructions, and eight numbers of 16 bits are read.
+        fn codes(_: Self::Token, codes: &[u16; 8]) -> Self::Codes {
+            // SAFETY: the CPU has the instructions, and eight numbers of 16 bits are read.
             unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(codes.as_ptr().cast())) }
         }
 
         #[inline(always)]
         fn lookup(self, codes: Self::Codes, shift: usize) -> Self {
-            // SAFETY: the machine has the instructions. The permutation looks at three bits of each lane.
-            Self(unsafe { _mm256_permutevar8x32_ps(self.0, _mm256_srl_epi32(codes, _mm_cvtsi32_si128(shift as i32))) })
+            // SAFETY: the CPU has the instructions. The permutation looks at three bits of each lane.
+            Self(unsafe { _mm256_permutevar8x32_ps(self.0, _mm256_srl_epi32(codes, _mm_cvtsi32_si128(shift as i32))) }, self.1)
         }
 
         #[inline(always)]
         fn on_step(self, Steps { starts: s, values }: &Steps) -> Self {
             let [third, fourth] = [[s[1], s[5], s[9], s[13], s[1], s[5], s[9], s[13]], [s[0], s[2], s[4], s[6], s[8], s[10], s[12], s[14]]];
-            // SAFETY: the machine has the instructions, and each load is of eight numbers.
+            // SAFETY: the CPU has the instructions, and each load is of eight numbers.
             // The step's number is found from its highest bit down; comparisons give all bits, or none, of a lane.
-            Self(unsafe {
+            let values = unsafe {
                 let not_below = |start| _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, start));
                 let append = |number, bit| _mm256_sub_epi32(_mm256_add_epi32(number, number), bit);
                 let eighth = not_below(_mm256_set1_ps(s[7]));
@@ -99,12 +99,13 @@ mod x86 {
                 let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values.as_ptr()), number);
                 let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values[8..].as_ptr()), number);
                 _mm256_blendv_ps(low, high, upper)
-            })
+            };
+            Self(values, self.1)
         }
 
         #[inline(always)]
         fn least(self) -> f32 {
-            // SAFETY: the machine has the instructions.
+            // SAFETY: the CPU has the instructions.
             unsafe {
                 let four = _mm_min_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
                 let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
@@ -114,8 +115,8 @@ mod x86 {
 
         #[inline(always)]
         fn first(mask: Self::Mask) -> usize {
-            // SAFETY: the machine has the instruction.
-            let mask = unsafe { _mm256_movemask_ps(mask) };
+            // SAFETY: the CPU has the instruction.
+            let mask = unsafe { _mm256_movemask_ps(mask.0) };
             (mask | 0x100).trailing_zeros() as usize
         }
     }
@@ -132,7 +133,8 @@ mod tests {
         type Output = Vec<u32>;
 
         #[inline(always)]
-        fn run<V: Lanes>(self) -> Self::Output {
+        fn run<V: Lanes>(self, token: V::Token) -> Self::Output {
+            let token = token.into();
             let steps = Steps { starts: std::array::from_fn(|i| i as f32 * 1.5 - 10.0), values: std::array::from_fn(|i| i as f32) };
             let mut found = Vec::new();
             let mut keep = |lanes: V::Eight| {
@@ -140,19 +142,19 @@ mod tests {
                 lanes.store(&mut out);
                 found.extend(out.map(f32::to_bits));
             };
-            let table = V::Eight::load(&[0.5, -1.0, 2.0, f32::INFINITY, 4.0, 5.0, -0.0, 7.0]);
-            let codes = V::Eight::codes(&[0, 1, 0x1234, 0xffff, 0x8000, 511, 42, 0x0ff0]);
+            let table = V::Eight::load(token, &[0.5, -1.0, 2.0, f32::INFINITY, 4.0, 5.0, -0.0, 7.0]);
+            let codes = V::Eight::codes(token, &[0, 1, 0x1234, 0xffff, 0x8000, 511, 42, 0x0ff0]);
             for shift in 0..14 {
                 keep(table.lookup(codes, shift));
             }
             for start in steps.starts {
                 let near = [start, start.next_down(), start.next_up(), -start, 0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-                keep(V::Eight::load(&near).on_step(&steps));
+                keep(V::Eight::load(token, &near).on_step(&steps));
             }
-            let lanes = V::Eight::load(&[3.0, 2.0, -1.0, 8.0, -1.0, 9.0, f32::INFINITY, 0.0]);
-            keep(V::Eight::splat(lanes.least()));
+            let lanes = V::Eight::load(token, &[3.0, 2.0, -1.0, 8.0, -1.0, 9.0, f32::INFINITY, 0.0]);
+            keep(V::Eight::splat(token, lanes.least()));
             for value in [-1.0, 3.0, 0.0, 17.0] {
-                keep(V::Eight::splat(V::Eight::first(lanes.eq(V::Eight::splat(value))) as f32));
+                keep(V::Eight::splat(token, V::Eight::first(lanes.eq(V::Eight::splat(token, value))) as f32));
             }
             found
         }

@@ -4,7 +4,7 @@
 //! number would do, in the same order, and products and sums are rounded together only where a kernel asks for that, so that all
 //! sets give the same bits.
 
-// What is unsafe here: calling a function that was compiled for an instruction set, which is sound once the set was found.
+// What is unsafe here: instructions that the CPU may lack, of which a token proves that it has them, and loads and stores of vectors.
 #![allow(unsafe_code)]
 
 use std::ops::{Add, Div, Mul, Sub};
@@ -25,34 +25,38 @@ pub(crate) use eight::{Eight, Steps};
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
     /// How many.
     const COUNT: usize;
+    /// Proof that the CPU has the instructions: making lanes takes one, and lanes keep it.
+    type Token: Copy;
     /// A truth value for each lane.
     type Mask: Copy;
     /// Eight lanes in vectors of this instruction set.
-    type Eight: Eight;
+    type Eight: Eight<Token: From<Self::Token>>;
     /// Eight doubles in vectors of this instruction set.
-    type Doubles: Doubles;
+    type Doubles: Doubles<Token = Self::Token>;
 
+    /// The token that the lanes were made with.
+    fn token(self) -> Self::Token;
     /// The same number in every lane.
-    fn splat(value: f32) -> Self;
+    fn splat(token: Self::Token, value: f32) -> Self;
     /// `values[lane * stride]` for each lane.
-    fn gather(values: &[f32], stride: usize) -> Self;
+    fn gather(token: Self::Token, values: &[f32], stride: usize) -> Self;
     /// The first numbers of a slice.
-    fn load(values: &[f32]) -> Self;
+    fn load(token: Self::Token, values: &[f32]) -> Self;
     /// Writes the lanes to the start of a slice.
     fn store(self, values: &mut [f32]);
     /// The first bytes of a slice, as numbers.
-    fn from_bytes(bytes: &[u8]) -> Self;
+    fn from_bytes(token: Self::Token, bytes: &[u8]) -> Self;
     /// The first bytes of a slice, as numbers from -128 to 127.
-    fn from_signed_bytes(bytes: &[u8]) -> Self;
+    fn from_signed_bytes(token: Self::Token, bytes: &[u8]) -> Self;
     /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
-    fn from_halves(bytes: &[u8]) -> Self;
+    fn from_halves(token: Self::Token, bytes: &[u8]) -> Self;
     /// Writes the nearest half-precision numbers to the start of a slice, as `f32_to_f16` makes them.
     fn store_halves(self, bytes: &mut [u8]);
     /// For each code, which must be under sixteen, the entry of a table.
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
+    fn entries(token: Self::Token, table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
     /// The lowest four bits of each byte, bit by bit: bit `i` of plane `b` is bit `b` of byte `i`.
     #[inline(always)]
-    fn planes(bytes: &[u8; 32]) -> [u32; 4] {
+    fn planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
         let mut planes = [0; 4];
         for (i, byte) in bytes.iter().enumerate() {
             for (bit, plane) in planes.iter_mut().enumerate() {
@@ -93,7 +97,7 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     /// The nearest whole number, ties to even, for sizes under 2^22. Of zero the sign may be any.
     #[inline(always)]
     fn nearest(self) -> Self {
-        let magic = Self::splat(ROUND);
+        let magic = Self::splat(self.token(), ROUND);
         (self + magic) - magic
     }
 
@@ -151,17 +155,22 @@ lane_by_lane!(Add add +=, Sub sub -=, Mul mul *=, Div div /=);
 
 impl<const N: usize> Lanes for Plain<N> {
     const COUNT: usize = N;
+    /// Nothing to prove: every CPU runs plain Rust.
+    type Token = ();
     type Mask = [bool; N];
     type Eight = Plain<8>;
     type Doubles = PlainDoubles;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn token(self) {}
+
+    #[inline(always)]
+    fn splat((): (), value: f32) -> Self {
         Self([value; N])
     }
 
     #[inline(always)]
-    fn gather(values: &[f32], stride: usize) -> Self {
+    fn gather((): (), values: &[f32], stride: usize) -> Self {
         let mut lanes = [0.0; N];
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = values[i * stride];
@@ -170,7 +179,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn load(values: &[f32]) -> Self {
+    fn load((): (), values: &[f32]) -> Self {
         let mut lanes = [0.0; N];
         lanes.copy_from_slice(&values[..N]);
         Self(lanes)
@@ -182,7 +191,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> Self {
+    fn from_bytes((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
             *lane = f32::from(*byte);
@@ -191,7 +200,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_signed_bytes(bytes: &[u8]) -> Self {
+    fn from_signed_bytes((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
             *lane = f32::from(*byte as i8);
@@ -200,7 +209,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_halves(bytes: &[u8]) -> Self {
+    fn from_halves((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..2 * N].as_chunks().0) {
             *lane = f16_to_f32(*bytes);
@@ -216,7 +225,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+    fn entries((): (), table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
         let mut entries = [0; 16];
         for (entry, code) in entries.iter_mut().zip(codes) {
             *entry = table[usize::from(code & 15)] as u8;
@@ -338,7 +347,7 @@ pub(crate) trait Kernel {
     /// What comes out.
     type Output;
     /// Does the work.
-    fn run<V: Lanes>(self) -> Self::Output;
+    fn run<V: Lanes>(self, token: V::Token) -> Self::Output;
 }
 
 /// Does the work with the widest vectors of this machine.
@@ -355,9 +364,9 @@ pub(crate) enum Level {
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(x86::Avx2Token),
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(x86::Avx512Token),
 }
 
 impl Level {
@@ -368,18 +377,9 @@ impl Level {
             #[cfg(target_arch = "aarch64")]
             Some(Self::Neon),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("f16c"))
-            .then_some(Self::Avx2),
+            x86::Avx2Token::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("bmi2"))
-            .then_some(Self::Avx512),
+            x86::Avx512Token::detect().map(Self::Avx512),
         ]
         .into_iter()
         .flatten()
@@ -388,26 +388,26 @@ impl Level {
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,bmi2,f16c")]
-        fn avx2<K: Kernel>(kernel: K) -> K::Output {
-            kernel.run::<x86::Avx2>()
+        fn avx2<K: Kernel>(kernel: K, token: x86::Avx2Token) -> K::Output {
+            kernel.run::<x86::Avx2>(token)
         }
 
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi2")]
-        fn avx512<K: Kernel>(kernel: K) -> K::Output {
-            kernel.run::<x86::Avx512>()
+        fn avx512<K: Kernel>(kernel: K, token: x86::Avx512Token) -> K::Output {
+            kernel.run::<x86::Avx512>(token)
         }
 
         match self {
-            Self::Base => kernel.run::<Plain<4>>(),
+            Self::Base => kernel.run::<Plain<4>>(()),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => kernel.run::<neon::Neon>(),
-            // SAFETY: a level is only made by `found`, which has seen that the machine has these instructions.
+            Self::Neon => kernel.run::<neon::Neon>(()),
+            // SAFETY: the token proves that the CPU has the instructions.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(kernel) },
+            Self::Avx2(token) => unsafe { avx2(kernel, token) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512(kernel) },
+            Self::Avx512(token) => unsafe { avx512(kernel, token) },
         }
     }
 }

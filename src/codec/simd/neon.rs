@@ -37,6 +37,8 @@ operators!(Add add vaddq_f32, Sub sub vsubq_f32, Mul mul vmulq_f32, Div div vdiv
 
 impl Lanes for Neon {
     const COUNT: usize = 8;
+    /// Nothing to prove: every AArch64 CPU has NEON.
+    type Token = ();
     /// All bits of a lane, or none.
     type Mask = (uint32x4_t, uint32x4_t);
     type Eight = Self;
@@ -44,22 +46,25 @@ impl Lanes for Neon {
     type Doubles = PlainDoubles;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn token(self) {}
+
+    #[inline(always)]
+    fn splat((): (), value: f32) -> Self {
         neon!(Self(vdupq_n_f32(value), vdupq_n_f32(value)))
     }
 
     #[inline(always)]
-    fn gather(values: &[f32], stride: usize) -> Self {
+    fn gather((): (), values: &[f32], stride: usize) -> Self {
         let mut lanes = [0.0; 8];
         let values = &values[..7 * stride + 1];
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = values[i * stride];
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
-    fn load(values: &[f32]) -> Self {
+    fn load((): (), values: &[f32]) -> Self {
         let values: &[f32] = &values[..8];
         // SAFETY: the slice has the eight numbers that are read, from any address.
         unsafe { Self(vld1q_f32(values.as_ptr()), vld1q_f32(values[4..].as_ptr())) }
@@ -76,7 +81,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> Self {
+    fn from_bytes((): (), bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..8];
         // SAFETY: the slice has the eight bytes that are read, from any address.
         let bytes = unsafe { vld1_u8(bytes.as_ptr()) };
@@ -85,7 +90,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_signed_bytes(bytes: &[u8]) -> Self {
+    fn from_signed_bytes((): (), bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..8];
         // SAFETY: as above.
         let bytes = unsafe { vld1_u8(bytes.as_ptr()) };
@@ -94,12 +99,12 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_halves(bytes: &[u8]) -> Self {
+    fn from_halves((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; 8];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..16].as_chunks().0) {
             *lane = f16_to_f32(*bytes);
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
@@ -112,7 +117,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+    fn entries((): (), table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
         let mut entries = [0; 16];
         // SAFETY: every AArch64 machine has NEON, and sixteen bytes are read, and written.
         unsafe { vst1q_u8(entries.as_mut_ptr(), vqtbl1q_u8(vreinterpretq_u8_s8(vld1q_s8(table.as_ptr())), vld1q_u8(codes.as_ptr()))) };
@@ -122,7 +127,7 @@ impl Lanes for Neon {
     #[inline(always)]
     fn store_bytes(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..8];
-        let whole = self + Self::splat(ROUND);
+        let whole = self + Self::splat((), ROUND);
         let words = neon!(vmovn_high_u32(vmovn_u32(vreinterpretq_u32_f32(whole.0)), vreinterpretq_u32_f32(whole.1)));
         // SAFETY: the slice has the eight bytes that are written, to any address.
         unsafe { vst1_u8(bytes.as_mut_ptr(), vmovn_u16(words)) }
@@ -196,7 +201,7 @@ impl Lanes for Neon {
         for lane in &mut lanes {
             *lane = function(*lane);
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
@@ -215,7 +220,7 @@ impl Eight for Neon {
     type Codes = (uint32x4_t, uint32x4_t);
 
     #[inline(always)]
-    fn codes(codes: &[u16; 8]) -> Self::Codes {
+    fn codes((): (), codes: &[u16; 8]) -> Self::Codes {
         // SAFETY: eight numbers of 16 bits are read.
         let codes = unsafe { vld1q_u16(codes.as_ptr()) };
         neon!((vmovl_u16(vget_low_u16(codes)), vmovl_high_u16(codes)))
@@ -237,10 +242,10 @@ impl Eight for Neon {
         // All bits of a lane are -1, so that each start above it takes one from the number of the last step.
         let mut step = neon!((vdupq_n_u32(15), vdupq_n_u32(15)));
         for start in starts {
-            let below = self.lt(Self::splat(*start));
+            let below = self.lt(Self::splat((), *start));
             step = neon!((vaddq_u32(step.0, below.0), vaddq_u32(step.1, below.1)));
         }
-        let (a, b) = (Self::load(&values[..8]), Self::load(&values[8..]));
+        let (a, b) = (Self::load((), &values[..8]), Self::load((), &values[8..]));
         neon!({
             let bytes = |numbers| vreinterpretq_u8_f32(numbers);
             let table = uint8x16x4_t(bytes(a.0), bytes(a.1), bytes(b.0), bytes(b.1));
