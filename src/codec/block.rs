@@ -6,7 +6,7 @@ use crate::model::DType;
 
 /// How whole blocks of a type are read and written. Everything here and below it is inlined, so that it is compiled for the
 /// instruction set of the lanes.
-pub(super) trait Coding {
+pub(super) trait BlockCodec {
     /// Whether each value is stored by itself, so that a NaN of it may be any.
     const KEEPS_NAN: bool = false;
     /// Decodes whole blocks.
@@ -17,14 +17,14 @@ pub(super) trait Coding {
 
 impl Codec {
     /// The codec of a type of blocks.
-    pub(super) const fn blocks<C: Coding>(dtype: DType) -> Self {
+    pub(super) const fn blocks<C: BlockCodec>(dtype: DType) -> Self {
         Self::reads(dtype, decode::<C>).writes(encode::<C>)
     }
 }
 
-fn decode<C: Coding>(bytes: &[u8], values: &mut [f32]) {
+fn decode<C: BlockCodec>(bytes: &[u8], values: &mut [f32]) {
     struct Decoding<'a, C>(&'a [u8], &'a mut [f32], std::marker::PhantomData<C>);
-    impl<C: Coding> Kernel for Decoding<'_, C> {
+    impl<C: BlockCodec> Kernel for Decoding<'_, C> {
         type Output = ();
 
         #[inline(always)]
@@ -35,9 +35,9 @@ fn decode<C: Coding>(bytes: &[u8], values: &mut [f32]) {
     simd::run(Decoding(bytes, values, std::marker::PhantomData::<C>));
 }
 
-fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+fn encode<C: BlockCodec>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     struct Encoding<'a, C>(&'a [f32], Option<&'a [f32]>, &'a mut [u8], std::marker::PhantomData<C>);
-    impl<C: Coding> Kernel for Encoding<'_, C> {
+    impl<C: BlockCodec> Kernel for Encoding<'_, C> {
         type Output = ();
 
         #[inline(always)]
@@ -59,7 +59,7 @@ fn encode<C: Coding>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8
 
 /// What a function gives for each number. (The `map` of arrays would not be compiled for the instruction set.)
 #[inline(always)]
-pub(super) fn each<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T; N], function: impl Fn(T) -> U) -> [U; N] {
+pub(super) fn map_array<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T; N], function: impl Fn(T) -> U) -> [U; N] {
     let mut results = [U::default(); N];
     for (result, number) in results.iter_mut().zip(numbers) {
         *result = function(*number);
@@ -102,29 +102,29 @@ pub(super) fn scale_entries<V: Lanes>(token: V::Token, table: &[i8; 16], codes: 
     }
 }
 
-/// Writes `code * scale + least`, for a multiple of sixteen codes.
+/// Writes `code * scale + min`, for a multiple of sixteen codes.
 #[inline(always)]
-pub(super) fn scale_offset<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, least: f32, values: &mut [f32]) {
+pub(super) fn scale_offset<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, min: f32, values: &mut [f32]) {
     debug_assert!(codes.len().is_multiple_of(V::COUNT));
-    let (scale, least) = (V::splat(token, scale), V::splat(token, least));
+    let (scale, min) = (V::splat(token, scale), V::splat(token, min));
     for (codes, values) in codes.chunks_exact(V::COUNT).zip(values.chunks_exact_mut(V::COUNT)) {
-        (V::from_bytes(token, codes) * scale + least).store(values);
+        (V::from_bytes(token, codes) * scale + min).store(values);
     }
 }
 
-/// How many numbers [`across`] takes at most: sixteen lanes of blocks of 32.
-const ACROSS: usize = 16 * 32;
+/// How many numbers [`transpose_blocks`] takes at most: sixteen lanes of blocks of 32.
+const TRANSPOSE_MAX: usize = 16 * 32;
 
 /// Puts blocks of `N` numbers side by side: lane `b` of `[i]` is number `i` of block `b`. Lanes without a block are zero.
 #[inline(always)]
-pub(super) fn across<V: Lanes, const N: usize>(token: V::Token, values: &[f32]) -> [V; N] {
+pub(super) fn transpose_blocks<V: Lanes, const N: usize>(token: V::Token, values: &[f32]) -> [V; N] {
     let mut lanes = [V::splat(token, 0.0); N];
     if values.len() >= V::COUNT * N {
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = V::gather(token, &values[i..], N);
         }
     } else {
-        let mut padded = [0.0; ACROSS];
+        let mut padded = [0.0; TRANSPOSE_MAX];
         padded[..values.len()].copy_from_slice(values);
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = V::gather(token, &padded[i..], N);

@@ -2,7 +2,7 @@
 //! at than the values one by one.
 
 use super::Codec;
-use super::block::{Coding, each, scale_entries, scale_offset, scale_signed};
+use super::block::{BlockCodec, map_array, scale_entries, scale_offset, scale_signed};
 use super::simd::{self, Kernel, Lanes};
 use crate::model::DType;
 
@@ -37,11 +37,11 @@ impl Codebook {
         Self { values, counts: counts::<V>(token, codes) }
     }
 
-    /// Of `scale * code + least`.
+    /// Of `scale * code + min`.
     #[inline(always)]
-    pub(super) fn offset<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
+    pub(super) fn offset<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], scale: f32, min: f32) -> Self {
         let mut values = [0.0; VALUES];
-        scale_offset::<V>(token, &CODES, scale, least, &mut values);
+        scale_offset::<V>(token, &CODES, scale, min, &mut values);
         Self { values, counts: counts::<V>(token, codes) }
     }
 
@@ -56,14 +56,14 @@ impl Codebook {
     /// The counts as single-precision numbers.
     #[inline(always)]
     pub(crate) fn counts_as_singles(&self) -> [f32; VALUES] {
-        each(&self.counts, f32::from)
+        map_array(&self.counts, f32::from)
     }
 }
 
 /// How often each code of four bits occurs: the numbers that have it are those whose bits are its bits, plane by plane.
 #[inline(always)]
 fn counts<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS]) -> [u8; VALUES] {
-    let planes = V::planes(token, codes);
+    let planes = V::bit_planes(token, codes);
     let mut counts = [0; VALUES];
     for (code, count) in (0u32..).zip(&mut counts) {
         let plane = |bit: usize| planes[bit] ^ (code >> bit & 1).wrapping_sub(1);
@@ -73,21 +73,21 @@ fn counts<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS]) -> [u8; VALUES] {
 }
 
 /// A type whose blocks can be read as codebooks.
-pub(super) trait Coded: Coding {
+pub(super) trait CodebookCodec: BlockCodec {
     /// Reads whole blocks.
     fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]);
 }
 
 impl Codec {
     /// The codec of a type of blocks with codes of four bits.
-    pub(super) const fn coded<C: Coded>(dtype: DType) -> Self {
+    pub(super) const fn coded<C: CodebookCodec>(dtype: DType) -> Self {
         Self { codebooks: Some(codebooks::<C>), ..Self::blocks::<C>(dtype) }
     }
 }
 
-fn codebooks<C: Coded>(bytes: &[u8], codebooks: &mut [Codebook]) {
+fn codebooks<C: CodebookCodec>(bytes: &[u8], codebooks: &mut [Codebook]) {
     struct Reading<'a, C>(&'a [u8], &'a mut [Codebook], std::marker::PhantomData<C>);
-    impl<C: Coded> Kernel for Reading<'_, C> {
+    impl<C: CodebookCodec> Kernel for Reading<'_, C> {
         type Output = ();
 
         #[inline(always)]

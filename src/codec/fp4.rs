@@ -3,8 +3,8 @@
 //! The reference keeps twice the values of the floats, and half the scale, so that all are whole numbers.
 
 use super::Codec;
-use super::block::{Coding, each, nibbles, scale_entries};
-use super::codebook::{Codebook, Coded};
+use super::block::{BlockCodec, map_array, nibbles, scale_entries};
+use super::codebook::{Codebook, CodebookCodec};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -20,16 +20,16 @@ const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -1
 /// The codes nearest to the values, the first of them where two are as near.
 #[inline(always)]
 fn encode<const N: usize>(values: &[f32; N], scale: f32, packed: &mut [u8]) {
-    let steps = each(&TWICE, |value| value * scale);
+    let steps = map_array(&TWICE, |value| value * scale);
     let mut codes = [0u32; N];
     // A negative code is nearest to a number just when the positive one is to its size, but for zero, which comes first.
     for (code, x) in codes.iter_mut().zip(values) {
-        let mut least = x.abs();
+        let mut min = x.abs();
         for (i, step) in steps.iter().enumerate().skip(1) {
             let off = (step - x.abs()).abs();
-            let nearer = off < least;
+            let nearer = off < min;
             *code = if nearer { i as u32 } else { *code };
-            least = if nearer { off } else { least };
+            min = if nearer { off } else { min };
         }
         *code |= if *code != 0 { x.to_bits() >> 31 << 3 } else { 0 };
     }
@@ -67,7 +67,7 @@ fn half_power(exponent: u8) -> f32 {
     f32::from_bits(if exponent < 2 { 0x0020_0000 << exponent } else { (exponent - 1) << 23 })
 }
 
-impl Coding for Mx {
+impl BlockCodec for Mx {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<17>().0.iter().zip(values.as_chunks_mut::<32>().0) {
@@ -86,7 +86,7 @@ impl Coding for Mx {
     }
 }
 
-impl Coded for Mx {
+impl CodebookCodec for Mx {
     #[inline(always)]
     fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<17>().0.iter().zip(codebooks) {
@@ -137,7 +137,7 @@ fn to_e4m3(x: f32) -> u8 {
     if code >> 3 >= 15 { 0x7e } else { code as u8 }
 }
 
-impl Coding for Nv {
+impl BlockCodec for Nv {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<64>().0) {

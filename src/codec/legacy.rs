@@ -2,10 +2,10 @@
 //! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
-use super::block::{Coding, across, each, low_byte, nibbles, scale_offset, scale_signed};
-use super::codebook::{Codebook, Coded};
+use super::block::{BlockCodec, low_byte, map_array, nibbles, scale_offset, scale_signed, transpose_blocks};
+use super::codebook::{Codebook, CodebookCodec};
 use super::half::{f16_to_f32, f32_to_f16};
-use super::search::{self, Steps};
+use super::search::{self, ScaleSteps};
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -47,16 +47,16 @@ fn largest<V: Lanes>(token: V::Token, block: &[f32; 32]) -> f32 {
 
 /// The least and the largest number. Of zeros of both signs the first counts.
 #[inline(always)]
-fn ends<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
-    let (mut least, mut largest) = (V::splat(token, f32::MAX), V::splat(token, -f32::MAX));
+fn min_max<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
+    let (mut min, mut max) = (V::splat(token, f32::MAX), V::splat(token, -f32::MAX));
     for x in block.chunks_exact(V::COUNT) {
         let x = V::load(token, x);
-        least = x.min(least);
-        largest = x.max(largest);
+        min = x.min(min);
+        max = x.max(max);
     }
     let (mut lows, mut highs) = ([f32::MAX; 16], [-f32::MAX; 16]);
-    least.store(&mut lows);
-    largest.store(&mut highs);
+    min.store(&mut lows);
+    max.store(&mut highs);
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             lows[i] = if lows[i + half] < lows[i] { lows[i + half] } else { lows[i] };
@@ -67,15 +67,15 @@ fn ends<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
     (signed(lows[0]), signed(highs[0]))
 }
 
-/// The codes of a block: the whole part of `(x - least) * inverse + half`, as a signed byte of at most `most`.
+/// The codes of a block: the whole part of `(x - min) * inverse + half`, as a signed byte of at most `nmax`.
 #[inline(always)]
-fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], least: f32, inverse: f32, half: f32, most: i8) -> [u8; 32] {
-    let (least, inverse, half) = (V::splat(token, least), V::splat(token, inverse), V::splat(token, half));
+fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], min: f32, inverse: f32, half: f32, nmax: i8) -> [u8; 32] {
+    let (min, inverse, half) = (V::splat(token, min), V::splat(token, inverse), V::splat(token, half));
     let mut codes = [0; 32];
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
-        ((V::load(token, x) - least) * inverse + half).trunc().store_bytes(codes);
+        ((V::load(token, x) - min) * inverse + half).trunc().store_bytes(codes);
     }
-    each(&codes, |code| (code as i8).min(most) as u8)
+    map_array(&codes, |code| (code as i8).min(nmax) as u8)
 }
 
 /// One over a scale, or zero.
@@ -126,46 +126,46 @@ fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
 
 /// Encodes weighted blocks of 32 as `scale * code`; `write` takes each block's scale and codes.
 #[inline(always)]
-fn weighted_symmetric<V: Lanes>(token: V::Token, row: &[f32], importance: &[f32], most: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
+fn weighted_symmetric<V: Lanes>(token: V::Token, row: &[f32], importance: &[f32], nmax: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
     let mean_square = V::splat(token, mean_square(row));
     let size = V::COUNT * 32;
     for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
-        let (x, mut weights) = (across::<V, 32>(token, values), across::<V, 32>(token, importance));
+        let (x, mut weights) = (transpose_blocks::<V, 32>(token, values), transpose_blocks::<V, 32>(token, importance));
         for (weight, x) in weights.iter_mut().zip(&x) {
             *weight = *weight * (mean_square + *x * *x).sqrt();
         }
-        let found = search::symmetric(&x, &weights, most);
+        let found = search::symmetric(&x, &weights, nmax);
         let (mut scales, mut inverses) = ([0.0; 16], [0.0; 16]);
         found.scale.store(&mut scales);
         found.inverse.store(&mut inverses);
         for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
-            let codes = each(block, |x| search::symmetric_code(x, inverses[i], most));
+            let codes = map_array(block, |x| search::symmetric_code(x, inverses[i], nmax));
             write(group * V::COUNT + i, scales[i], &codes);
         }
     }
 }
 
-/// Encodes weighted blocks of 32 as `scale * code + least`; `write` takes each block's scale, least value and codes.
+/// Encodes weighted blocks of 32 as `scale * code + min`; `write` takes each block's scale, least value and codes.
 #[inline(always)]
 fn weighted_offset<V: Lanes>(
     token: V::Token,
     row: &[f32],
     importance: &[f32],
-    most: i32,
+    nmax: i32,
     mut write: impl FnMut(usize, f32, f32, &[u8; 32]),
 ) {
-    const STEPS: Steps = Steps { first: -0.9, delta: 0.05, last: 36 };
+    const STEPS: ScaleSteps = ScaleSteps { rmin: -0.9, rdelta: 0.05, nstep: 36 };
     let mean_square = V::splat(token, mean_square(row));
     let size = V::COUNT * 32;
     for (group, (values, importance)) in row.chunks(size).zip(importance.chunks(size)).enumerate() {
-        let (x, mut weights) = (across::<V, 32>(token, values), across::<V, 32>(token, importance));
+        let (x, mut weights) = (transpose_blocks::<V, 32>(token, values), transpose_blocks::<V, 32>(token, importance));
         for (weight, x) in weights.iter_mut().zip(&x) {
             *weight = *weight * (mean_square + *x * *x).sqrt();
         }
-        let found = search::offset::<V, 32, false>(&x, &weights, most, STEPS).unpack();
+        let found = search::offset::<V, 32, false>(&x, &weights, nmax, STEPS).unpack();
         for (i, block) in values.as_chunks::<32>().0.iter().enumerate() {
-            let codes = each(block, |x| search::offset_code(x, found.inverse[i], found.base[i], most));
-            write(group * V::COUNT + i, found.scale[i], found.least[i], &codes);
+            let codes = map_array(block, |x| search::offset_code(x, found.inverse[i], found.base[i], nmax));
+            write(group * V::COUNT + i, found.scale[i], found.min[i], &codes);
         }
     }
 }
@@ -173,7 +173,7 @@ fn weighted_offset<V: Lanes>(
 /// Q1_0: the sign of each number, under the mean of their sizes.
 struct OneBit;
 
-impl Coding for OneBit {
+impl BlockCodec for OneBit {
     #[inline(always)]
     fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<128>().0) {
@@ -202,7 +202,7 @@ impl Coding for OneBit {
 /// Q2_0: codes for -1, 0, 1, 2 times the scale; encoding makes no use of the 2.
 struct TwoBits;
 
-impl Coding for TwoBits {
+impl BlockCodec for TwoBits {
     #[inline(always)]
     fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<64>().0) {
@@ -237,7 +237,7 @@ impl Coding for TwoBits {
 /// Q4_0: codes from -8 to 7 times the scale.
 struct Symmetric4;
 
-impl Coding for Symmetric4 {
+impl BlockCodec for Symmetric4 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
@@ -267,7 +267,7 @@ impl Coding for Symmetric4 {
     }
 }
 
-impl Coded for Symmetric4 {
+impl CodebookCodec for Symmetric4 {
     #[inline(always)]
     fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<18>().0.iter().zip(codebooks) {
@@ -279,12 +279,12 @@ impl Coded for Symmetric4 {
 /// Q4_1: codes from 0 to 15 times the scale, and a least value.
 struct Offset4;
 
-impl Coding for Offset4 {
+impl BlockCodec for Offset4 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<20>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
-            scale_offset::<V>(token, &nibbles::<32>(&block[4..]), scale, least, values);
+            let (scale, min) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
+            scale_offset::<V>(token, &nibbles::<32>(&block[4..]), scale, min, values);
         }
     }
 
@@ -292,27 +292,27 @@ impl Coding for Offset4 {
     fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<20>();
         if let Some(importance) = importance {
-            return weighted_offset::<V>(token, values, importance, 15, |i, scale, least, codes| {
+            return weighted_offset::<V>(token, values, importance, 15, |i, scale, min, codes| {
                 if let Some(block) = blocks.get_mut(i) {
                     block[..2].copy_from_slice(&f32_to_f16(scale));
-                    block[2..4].copy_from_slice(&f32_to_f16(least));
+                    block[2..4].copy_from_slice(&f32_to_f16(min));
                     pack_nibbles(codes, &mut block[4..]);
                 }
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends::<V>(token, values);
-            let scale = (largest - least) / 15.0;
+            let (min, max) = min_max::<V>(token, values);
+            let scale = (max - min) / 15.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&f32_to_f16(scale));
-            block[2..4].copy_from_slice(&f32_to_f16(least));
-            let codes = whole_parts::<V>(token, values, least, inverse, 0.5, 15);
+            block[2..4].copy_from_slice(&f32_to_f16(min));
+            let codes = whole_parts::<V>(token, values, min, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
         }
     }
 }
 
-impl Coded for Offset4 {
+impl CodebookCodec for Offset4 {
     #[inline(always)]
     fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]) {
         for (block, codebook) in bytes.as_chunks::<20>().0.iter().zip(codebooks) {
@@ -325,7 +325,7 @@ impl Coded for Offset4 {
 /// Q5_0: codes from -16 to 15 times the scale.
 struct Symmetric5;
 
-impl Coding for Symmetric5 {
+impl BlockCodec for Symmetric5 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
@@ -362,38 +362,38 @@ impl Coding for Symmetric5 {
 /// Q5_1: codes from 0 to 31 times the scale, and a least value.
 struct Offset5;
 
-impl Coding for Offset5 {
+impl BlockCodec for Offset5 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
-            let (scale, least) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
+            let (scale, min) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
             let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
-            scale_offset::<V>(token, &codes, scale, least, values);
+            scale_offset::<V>(token, &codes, scale, min, values);
         }
     }
 
     #[inline(always)]
     fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<24>();
-        let write = |block: &mut [u8; 24], scale: f32, least: f32, codes: &[u8; 32]| {
+        let write = |block: &mut [u8; 24], scale: f32, min: f32, codes: &[u8; 32]| {
             block[..2].copy_from_slice(&f32_to_f16(scale));
-            block[2..4].copy_from_slice(&f32_to_f16(least));
+            block[2..4].copy_from_slice(&f32_to_f16(min));
             block[4..8].copy_from_slice(&fifth_bits(codes));
             pack_nibbles(codes, &mut block[8..]);
         };
         if let Some(importance) = importance {
-            return weighted_offset::<V>(token, values, importance, 31, |i, scale, least, codes| {
+            return weighted_offset::<V>(token, values, importance, 31, |i, scale, min, codes| {
                 if let Some(block) = blocks.get_mut(i) {
-                    write(block, scale, least, codes);
+                    write(block, scale, min, codes);
                 }
             });
         }
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (least, largest) = ends::<V>(token, values);
-            let scale = (largest - least) / 31.0;
+            let (min, max) = min_max::<V>(token, values);
+            let scale = (max - min) / 31.0;
             let inverse = inverse(scale);
-            let codes = whole_parts::<V>(token, values, least, inverse, 0.5, i8::MAX);
-            write(block, scale, least, &codes);
+            let codes = whole_parts::<V>(token, values, min, inverse, 0.5, i8::MAX);
+            write(block, scale, min, &codes);
         }
     }
 }
@@ -413,7 +413,7 @@ fn to_bytes<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, [u8; 32]) {
 /// Q8_0: signed bytes times the scale.
 struct Bytes;
 
-impl Coding for Bytes {
+impl BlockCodec for Bytes {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<34>().0.iter().zip(values.as_chunks_mut::<32>().0) {
@@ -435,7 +435,7 @@ impl Coding for Bytes {
 /// Q8_1: as Q8_0, and after the scale the sum of the codes times it, which decoding has no use for.
 struct BytesAndSum;
 
-impl Coding for BytesAndSum {
+impl BlockCodec for BytesAndSum {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<36>().0.iter().zip(values.as_chunks_mut::<32>().0) {

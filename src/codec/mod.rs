@@ -6,9 +6,9 @@ use crate::model::{Class, DType};
 
 mod block;
 mod codebook;
-mod faults;
 mod fp4;
 mod half;
+mod invalid;
 mod iq;
 mod k;
 mod legacy;
@@ -21,7 +21,7 @@ mod ternary;
 
 pub use codebook::Codebook;
 pub(crate) use codebook::{NUMBERS as CODEBOOK_NUMBERS, VALUES as CODEBOOK_VALUES};
-pub use faults::{Fault, Faults, faults, is_zero};
+pub use invalid::{InvalidValue, InvalidValues, is_zero, scan_invalid};
 pub use number::Number;
 
 /// How the values of a type are read and written. A function takes whole blocks, and an encoder whole rows.

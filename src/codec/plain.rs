@@ -1,7 +1,7 @@
 //! Numbers that are each stored by itself: IEEE floats, BF16, integers, booleans, complex pairs.
 
 use super::Codec;
-use super::block::Coding;
+use super::block::BlockCodec;
 use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::{self, AHEAD, Lanes};
 use crate::model::DType;
@@ -33,8 +33,8 @@ macro_rules! writer {
 }
 
 pub(super) const F32: Codec = Codec::reads(DType::F32, reader!(f32 => f32, |x| x)).writes(writer!(4, f32::to_le_bytes));
-pub(super) const F16: Codec = Codec::blocks::<Half>(DType::F16);
-pub(super) const BF16: Codec = Codec::blocks::<UpperHalf>(DType::BF16);
+pub(super) const F16: Codec = Codec::blocks::<F16Blocks>(DType::F16);
+pub(super) const BF16: Codec = Codec::blocks::<Bf16Blocks>(DType::BF16);
 pub(super) const F64: Codec = Codec::reads(DType::F64, reader!(f64 => f32, |x| x as f32))
     .wide(reader!(f64 => f64, |x| x))
     .writes(writer!(8, |x: f32| f64::from(x).to_le_bytes()));
@@ -73,9 +73,9 @@ pub(super) fn f32_to_bf16(value: f32) -> u16 {
 }
 
 /// F16: rounds to nearest, ties to even; beyond the largest finite half it becomes infinite.
-struct Half;
+struct F16Blocks;
 
-impl Coding for Half {
+impl BlockCodec for F16Blocks {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]
@@ -83,7 +83,7 @@ impl Coding for Half {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
             simd::prefetch(bytes, AHEAD); // rows of a file, most often, of which the next ones are asked for soon
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
-                V::from_halves(token, bytes).store(values);
+                V::from_f16s(token, bytes).store(values);
             } else {
                 for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
                     *value = f16_to_f32(*bytes);
@@ -96,7 +96,7 @@ impl Coding for Half {
     fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (values, bytes) in values.chunks(V::COUNT).zip(bytes.chunks_mut(2 * V::COUNT)) {
             if values.len() == V::COUNT && bytes.len() == 2 * V::COUNT {
-                V::load(token, values).store_halves(bytes);
+                V::load(token, values).store_f16s(bytes);
             } else {
                 for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
                     *bytes = f32_to_f16(*value);
@@ -107,9 +107,9 @@ impl Coding for Half {
 }
 
 /// BF16.
-struct UpperHalf;
+struct Bf16Blocks;
 
-impl Coding for UpperHalf {
+impl BlockCodec for Bf16Blocks {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]

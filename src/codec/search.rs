@@ -19,7 +19,7 @@ pub(super) fn nearest(value: f32) -> i32 {
     ((value + super::simd::ROUND).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
-/// A block as `scale * code`, codes from `-most` to `most - 1`.
+/// A block as `scale * code`, codes from `-nmax` to `nmax - 1`.
 #[derive(Clone, Copy)]
 pub(super) struct Symmetric<V: Lanes> {
     /// The scale; zero for a block of zeros.
@@ -30,20 +30,20 @@ pub(super) struct Symmetric<V: Lanes> {
 
 /// [`nearest`] within limits, for quotients that may be of any size.
 #[inline(always)]
-pub(super) fn nearest_within<V: Lanes>(value: V, least: V, most: V) -> V {
+pub(super) fn nearest_clamped<V: Lanes>(value: V, min: V, max: V) -> V {
     let token = value.token();
-    let rounded = value.round_within(least, most);
+    let rounded = value.round_clamped(min, max);
     let in_range = value.abs().lt(V::splat(token, IN_RANGE));
     if V::all(in_range) {
         return rounded;
     }
-    V::select(in_range, rounded, value.map(|value| nearest(value) as f32).max(least).min(most))
+    V::select(in_range, rounded, value.map(|value| nearest(value) as f32).max(min).min(max))
 }
 
 /// What a search by [`symmetric`] ends with as the code of `x`, counted from zero. A block of zeros has zeros.
 #[inline(always)]
-pub(super) fn symmetric_code(x: f32, inverse: f32, most: i32) -> u8 {
-    if inverse.is_nan() { 0 } else { (most + nearest(inverse * x).min(most - 1).max(-most)) as u8 }
+pub(super) fn symmetric_code(x: f32, inverse: f32, nmax: i32) -> u8 {
+    if inverse.is_nan() { 0 } else { (nmax + nearest(inverse * x).min(nmax - 1).max(-nmax)) as u8 }
 }
 
 /// The largest size, and the first number that has it.
@@ -72,10 +72,10 @@ fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u
     weights: &[V; N],
     weighted: &[V; N],
     inverses: [V; SCALES],
-    most: i32,
+    nmax: i32,
 ) -> [(V, V); SCALES] {
     let token = x[0].token();
-    let (low, high) = (V::splat(token, -most as f32), V::splat(token, (most - 1) as f32));
+    let (low, high) = (V::splat(token, -nmax as f32), V::splat(token, (nmax - 1) as f32));
     let mut sums = [(V::splat(token, 0.0), V::splat(token, 0.0)); SCALES];
     for i in 0..N {
         for (inverse, (sum_lx, sum_l2)) in inverses.iter().zip(&mut sums) {
@@ -83,7 +83,7 @@ fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u
             let code = match LIMITS {
                 NONE => product.nearest(),
                 UPPER => product.nearest().min(high),
-                _ => product.round_within(low, high),
+                _ => product.round_clamped(low, high),
             };
             *sum_lx = *sum_lx + weighted[i] * code;
             *sum_l2 = *sum_l2 + weights[i] * code * code;
@@ -96,9 +96,9 @@ fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u
 /// for others.
 const PAIRS: [[i8; 2]; 9] = [[-9, -8], [-7, -6], [-5, -4], [-3, -2], [-1, 1], [2, 3], [4, 5], [6, 7], [8, 9]];
 
-/// Tries nineteen scales about the one that takes the number of largest size to `-most`.
+/// Tries nineteen scales about the one that takes the number of largest size to `-nmax`.
 #[inline(always)]
-pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], most: i32) -> Symmetric<V> {
+pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], nmax: i32) -> Symmetric<V> {
     let token = x[0].token();
     let zero = V::splat(token, 0.0);
     let (size, value) = largest(x);
@@ -109,21 +109,21 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
         finite = V::and(finite, x[i].abs().lt(V::splat(token, f32::INFINITY)));
     }
     let finite = V::all(finite);
-    let mut inverse = V::splat(token, -most as f32) / value;
-    let [(sum_lx, sum_l2)] = symmetric_sums::<V, N, 1, BOTH>(x, weights, &weighted, [inverse], most);
+    let mut inverse = V::splat(token, -nmax as f32) / value;
+    let [(sum_lx, sum_l2)] = symmetric_sums::<V, N, 1, BOTH>(x, weights, &weighted, [inverse], nmax);
     let mut scale = V::select(sum_l2.eq(zero), zero, sum_lx / sum_l2);
     let mut best = scale * sum_lx;
     for pair in PAIRS {
         let mut tried = [zero; 2];
         for (tried, step) in tried.iter_mut().zip(pair) {
-            *tried = V::splat(token, -(most as f32 + 0.1 * f32::from(step))) / value;
+            *tried = V::splat(token, -(nmax as f32 + 0.1 * f32::from(step))) / value;
         }
-        // No size is above that of the largest number, whose code before it is cut off is `most + 0.1 * step`: for most steps that
+        // No size is above that of the largest number, whose code before it is cut off is `nmax + 0.1 * step`: for most steps that
         // keeps one limit or both. (A block of zeros has NaN for codes, which do not count.)
         let sums = match pair[1] {
-            ..=-6 if finite => symmetric_sums::<V, N, 2, NONE>(x, weights, &weighted, tried, most),
-            -5..=4 if finite => symmetric_sums::<V, N, 2, UPPER>(x, weights, &weighted, tried, most),
-            _ => symmetric_sums::<V, N, 2, BOTH>(x, weights, &weighted, tried, most),
+            ..=-6 if finite => symmetric_sums::<V, N, 2, NONE>(x, weights, &weighted, tried, nmax),
+            -5..=4 if finite => symmetric_sums::<V, N, 2, UPPER>(x, weights, &weighted, tried, nmax),
+            _ => symmetric_sums::<V, N, 2, BOTH>(x, weights, &weighted, tried, nmax),
         };
         for (tried, (sum_lx, sum_l2)) in tried.into_iter().zip(sums) {
             // Without a branch on whether any lane is better: which way it goes is past guessing.
@@ -137,19 +137,19 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
     Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(token, f32::NAN), inverse) }
 }
 
-/// Starts with the scale that takes the number of largest size to `-most`, and changes single codes while that helps, weighted by
+/// Starts with the scale that takes the number of largest size to `-nmax`, and changes single codes while that helps, weighted by
 /// the squares of `x`. Gives the scale, and the codes counted from zero.
 #[inline(always)]
-pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32) -> (V, [V; N]) {
+pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], nmax: i32) -> (V, [V; N]) {
     let token = x[0].token();
     let zero = V::splat(token, 0.0);
-    let (low, high) = (V::splat(token, -most as f32), V::splat(token, (most - 1) as f32));
+    let (low, high) = (V::splat(token, -nmax as f32), V::splat(token, (nmax - 1) as f32));
     let (size, value) = largest(x);
-    let inverse = V::splat(token, -most as f32) / value;
+    let inverse = V::splat(token, -nmax as f32) / value;
     let mut codes = [zero; N];
     let (mut sum_lx, mut sum_l2) = (zero, zero);
     for i in 0..N {
-        codes[i] = (inverse * x[i]).round_within(low, high);
+        codes[i] = (inverse * x[i]).round_clamped(low, high);
         let weight = x[i] * x[i];
         sum_lx = sum_lx + weight * x[i] * codes[i];
         sum_l2 = sum_l2 + weight * codes[i] * codes[i];
@@ -161,7 +161,7 @@ pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32
             let rest_lx = sum_lx - weight * x[i] * codes[i];
             let rest_l2 = sum_l2 - weight * codes[i] * codes[i];
             let positive = zero.lt(rest_lx);
-            let code = nearest_within(V::select(positive, x[i] * rest_l2 / rest_lx, zero), low, high);
+            let code = nearest_clamped(V::select(positive, x[i] * rest_l2 / rest_lx, zero), low, high);
             let moved = V::and(positive, zero.lt((code - codes[i]).abs()));
             if V::any(moved) {
                 let lx = rest_lx + weight * x[i] * code;
@@ -179,26 +179,26 @@ pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], most: i32
     }
     let empty = size.lt(V::splat(token, ZERO));
     for code in &mut codes {
-        *code = V::select(empty, zero, *code + V::splat(token, most as f32));
+        *code = V::select(empty, zero, *code + V::splat(token, nmax as f32));
     }
     let scale = V::select(zero.lt(sum_l2), sum_lx / sum_l2, zero);
     (V::select(empty, zero, scale), codes)
 }
 
-/// The scales that [`offset`] tries: `(first + step * delta + most) / range` for steps from zero on.
+/// The scales that [`offset`] tries: `(first + step * delta + nmax) / range` for steps from zero on.
 #[derive(Clone, Copy)]
-pub(super) struct Steps {
-    pub(super) first: f32,
-    pub(super) delta: f32,
-    pub(super) last: i32,
+pub(super) struct ScaleSteps {
+    pub(super) rmin: f32,
+    pub(super) rdelta: f32,
+    pub(super) nstep: i32,
 }
 
-/// A block as `scale * code + least`, codes from zero to `most`.
+/// A block as `scale * code + min`, codes from zero to `nmax`.
 #[derive(Clone, Copy)]
 pub(super) struct Offset<V: Lanes> {
     pub(super) scale: V,
     /// The least value; never above zero.
-    pub(super) least: V,
+    pub(super) min: V,
     /// The codes are the nearest whole numbers of `(x - base) * inverse`.
     pub(super) inverse: V,
     pub(super) base: V,
@@ -207,7 +207,7 @@ pub(super) struct Offset<V: Lanes> {
 /// The lanes of an [`Offset`] as numbers; more than there are lanes are zero.
 pub(super) struct Unpacked {
     pub(super) scale: [f32; 16],
-    pub(super) least: [f32; 16],
+    pub(super) min: [f32; 16],
     pub(super) inverse: [f32; 16],
     pub(super) base: [f32; 16],
 }
@@ -220,55 +220,60 @@ impl<V: Lanes> Offset<V> {
             lanes.store(&mut numbers);
             numbers
         };
-        Unpacked { scale: lanes(self.scale), least: lanes(self.least), inverse: lanes(self.inverse), base: lanes(self.base) }
+        Unpacked { scale: lanes(self.scale), min: lanes(self.min), inverse: lanes(self.inverse), base: lanes(self.base) }
     }
 }
 
 /// What a search by [`offset`] ends with as the code of `x`.
 #[inline(always)]
-pub(super) fn offset_code(x: f32, inverse: f32, base: f32, most: i32) -> u8 {
-    nearest(inverse * (x - base)).min(most).max(0) as u8
+pub(super) fn offset_code(x: f32, inverse: f32, base: f32, nmax: i32) -> u8 {
+    nearest(inverse * (x - base)).min(nmax).max(0) as u8
 }
 
 /// Tries scales, each with the least-squares scale and least value of its codes. The error is the weighted sum of squares, or of
 /// sizes if `ABSOLUTE`.
 #[inline(always)]
-pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N], weights: &[V; N], most: i32, steps: Steps) -> Offset<V> {
+pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
+    x: &[V; N],
+    weights: &[V; N],
+    nmax: i32,
+    steps: ScaleSteps,
+) -> Offset<V> {
     let token = x[0].token();
-    let (zero, one, levels) = (V::splat(token, 0.0), V::splat(token, 1.0), V::splat(token, most as f32));
-    let (mut least, mut largest) = (x[0], x[0]);
+    let (zero, one, levels) = (V::splat(token, 0.0), V::splat(token, 1.0), V::splat(token, nmax as f32));
+    let (mut min, mut max) = (x[0], x[0]);
     let mut sum_w = weights[0];
     let mut sum_x = sum_w * x[0];
     for i in 1..N {
-        least = x[i].min(least);
-        largest = x[i].max(largest);
+        min = x[i].min(min);
+        max = x[i].max(max);
         sum_w = sum_w + weights[i];
         sum_x = sum_x + weights[i] * x[i];
     }
-    least = V::select(zero.lt(least), zero, least);
-    let flat = largest.eq(least);
-    let first_least = least;
+    min = V::select(zero.lt(min), zero, min);
+    let flat = max.eq(min);
+    let first_min = min;
 
     let mut codes = [zero; N];
-    let error = |scale: V, least: V, codes: &[V; N]| {
+    let error = |scale: V, min: V, codes: &[V; N]| {
         let mut error = zero;
         for i in 0..N {
-            let off = scale * codes[i] + least - x[i];
+            let off = scale * codes[i] + min - x[i];
             error = error + weights[i] * if ABSOLUTE { off.abs() } else { off * off };
         }
         error
     };
 
-    let mut inverse = levels / (largest - least);
-    let mut base = least;
+    let mut inverse = levels / (max - min);
+    let mut base = min;
     let mut scale = one / inverse;
     for i in 0..N {
-        codes[i] = (inverse * (x[i] - least)).round_within(zero, levels);
+        codes[i] = (inverse * (x[i] - min)).round_clamped(zero, levels);
     }
-    let mut best = error(scale, least, &codes);
-    for step in 0..=steps.last {
-        let range = V::select(flat, one, largest - least);
-        let tried = V::splat(token, steps.first + steps.delta * step as f32 + most as f32) / range;
+    let mut best = error(scale, min, &codes);
+    for step in 0..=steps.nstep {
+        let range = V::select(flat, one, max - min);
+        let tried = V::splat(token, steps.rmin + steps.rdelta * step as f32 + nmax as f32) / range;
         let (mut sum_l, mut sum_l2, mut sum_xl) = (zero, zero, zero);
         let mut sum = |i: usize, code: V| {
             codes[i] = code;
@@ -278,52 +283,52 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(x: &[V; N],
             sum_xl = sum_xl + weighted * x[i];
         };
         // The least value moves as the search goes on, and the products may leave the range in which rounding is simple.
-        let reach = tried.abs() * (largest - least).abs().max((first_least - least).abs());
+        let reach = tried.abs() * (max - min).abs().max((first_min - min).abs());
         if V::all(reach.lt(V::splat(token, IN_RANGE))) {
             for (i, x) in x.iter().enumerate() {
-                sum(i, (tried * (*x - least)).round_within(zero, levels));
+                sum(i, (tried * (*x - min)).round_clamped(zero, levels));
             }
         } else {
             for (i, x) in x.iter().enumerate() {
-                sum(i, nearest_within(tried * (*x - least), zero, levels));
+                sum(i, nearest_clamped(tried * (*x - min), zero, levels));
             }
         }
         let det = sum_w * sum_l2 - sum_l * sum_l;
         let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
-        let mut this_least = (sum_l2 * sum_x - sum_l * sum_xl) / det;
-        let positive = zero.lt(this_least);
+        let mut this_min = (sum_l2 * sum_x - sum_l * sum_xl) / det;
+        let positive = zero.lt(this_min);
         // Seldom, and a division.
         if V::any(positive) {
-            this_least = V::select(positive, zero, this_least);
+            this_min = V::select(positive, zero, this_min);
             this_scale = V::select(positive, sum_xl / sum_l2, this_scale);
         }
-        let tried_error = error(this_scale, this_least, &codes);
+        let tried_error = error(this_scale, this_min, &codes);
         let better = V::and(zero.lt(det), tried_error.lt(best));
         if V::any(better) {
             best = V::select(better, tried_error, best);
             inverse = V::select(better, tried, inverse);
-            base = V::select(better, least, base);
+            base = V::select(better, min, base);
             scale = V::select(better, this_scale, scale);
-            least = V::select(better, this_least, least);
+            min = V::select(better, this_min, min);
         }
     }
     Offset {
         scale: V::select(flat, zero, scale),
-        least: V::select(flat, first_least, least),
+        min: V::select(flat, first_min, min),
         inverse: V::select(flat, zero, inverse),
         base: V::select(flat, zero, base),
     }
 }
 
-/// Non-negative numbers as `scale * code`, codes from zero to `most`: tries nine scales, then changes single codes while that
+/// Non-negative numbers as `scale * code`, codes from zero to `nmax`: tries nine scales, then changes single codes while that
 /// helps. The reference keeps its codes in bytes, and so do negative numbers wrap here. Gives the scale.
-pub(super) fn positive(x: &[f32], weights: &[f32], most: i32, codes: &mut [u8]) -> f32 {
+pub(super) fn positive(x: &[f32], weights: &[f32], nmax: i32, codes: &mut [u8]) -> f32 {
     let largest = x.iter().fold(0.0, |largest, x| if largest > *x { largest } else { *x });
     if largest < ZERO {
         codes.fill(0);
         return 0.0;
     }
-    let mut inverse = most as f32 / largest;
+    let mut inverse = nmax as f32 / largest;
     let scale = 1.0 / inverse;
     let mut best = 0.0;
     for (x, weight) in x.iter().zip(weights) {
@@ -331,11 +336,11 @@ pub(super) fn positive(x: &[f32], weights: &[f32], most: i32, codes: &mut [u8]) 
         best += weight * off * off;
     }
     for step in (-4..=4).filter(|step| *step != 0) {
-        let tried = (0.1 * step as f32 + most as f32) / largest;
+        let tried = (0.1 * step as f32 + nmax as f32) / largest;
         let scale = 1.0 / tried;
         let mut error = 0.0;
         for (x, weight) in x.iter().zip(weights) {
-            let off = x - scale * nearest(tried * x).min(most) as f32;
+            let off = x - scale * nearest(tried * x).min(nmax) as f32;
             error += weight * off * off;
         }
         if error < best {
@@ -345,7 +350,7 @@ pub(super) fn positive(x: &[f32], weights: &[f32], most: i32, codes: &mut [u8]) 
     }
     let (mut sum_lx, mut sum_l2) = (0.0, 0.0);
     for ((x, weight), kept) in x.iter().zip(weights).zip(codes.iter_mut()) {
-        let code = nearest(inverse * x).min(most);
+        let code = nearest(inverse * x).min(nmax);
         *kept = code as u8;
         sum_lx += weight * x * code as f32;
         sum_l2 += weight * code as f32 * code as f32;
@@ -357,7 +362,7 @@ pub(super) fn positive(x: &[f32], weights: &[f32], most: i32, codes: &mut [u8]) 
             let mut lx = sum_lx - weight * x * old;
             let mut l2 = sum_l2 - weight * old * old;
             if lx > 0.0 && l2 > 0.0 {
-                let code = nearest(x * l2 / lx).min(most);
+                let code = nearest(x * l2 / lx).min(nmax);
                 if code != i32::from(*kept) {
                     lx += weight * x * code as f32;
                     l2 += weight * code as f32 * code as f32;

@@ -7,7 +7,7 @@ use super::Codec;
 use crate::model::DType;
 
 /// The shape of a small float, with what it does where it ends.
-struct Small {
+struct SmallFloat {
     exponent_bits: u32,
     mantissa_bits: u32,
     bias: i32,
@@ -27,15 +27,15 @@ enum Special {
     Finite,
 }
 
-const E4M3: Small = Small { exponent_bits: 4, mantissa_bits: 3, bias: 7, special: Special::Fn };
-const E5M2: Small = Small { exponent_bits: 5, mantissa_bits: 2, bias: 15, special: Special::Ieee };
-const E4M3FNUZ: Small = Small { exponent_bits: 4, mantissa_bits: 3, bias: 8, special: Special::Fnuz };
-const E5M2FNUZ: Small = Small { exponent_bits: 5, mantissa_bits: 2, bias: 16, special: Special::Fnuz };
-const E2M3: Small = Small { exponent_bits: 2, mantissa_bits: 3, bias: 1, special: Special::Finite };
-const E3M2: Small = Small { exponent_bits: 3, mantissa_bits: 2, bias: 3, special: Special::Finite };
-const E2M1: Small = Small { exponent_bits: 2, mantissa_bits: 1, bias: 1, special: Special::Finite };
+const E4M3: SmallFloat = SmallFloat { exponent_bits: 4, mantissa_bits: 3, bias: 7, special: Special::Fn };
+const E5M2: SmallFloat = SmallFloat { exponent_bits: 5, mantissa_bits: 2, bias: 15, special: Special::Ieee };
+const E4M3FNUZ: SmallFloat = SmallFloat { exponent_bits: 4, mantissa_bits: 3, bias: 8, special: Special::Fnuz };
+const E5M2FNUZ: SmallFloat = SmallFloat { exponent_bits: 5, mantissa_bits: 2, bias: 16, special: Special::Fnuz };
+const E2M3: SmallFloat = SmallFloat { exponent_bits: 2, mantissa_bits: 3, bias: 1, special: Special::Finite };
+const E3M2: SmallFloat = SmallFloat { exponent_bits: 3, mantissa_bits: 2, bias: 3, special: Special::Finite };
+const E2M1: SmallFloat = SmallFloat { exponent_bits: 2, mantissa_bits: 1, bias: 1, special: Special::Finite };
 
-impl Small {
+impl SmallFloat {
     const fn sign_bit(&self) -> u8 {
         1 << (self.exponent_bits + self.mantissa_bits)
     }
@@ -134,7 +134,7 @@ macro_rules! byte_codec {
         pub(super) const $dtype: Codec = {
             static VALUES: [f32; 256] = $shape.table();
             fn decode(bytes: &[u8], values: &mut [f32]) {
-                look_up(&VALUES, bytes, values);
+                decode_table(&VALUES, bytes, values);
             }
             fn encode(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
                 for (byte, value) in bytes.iter_mut().zip(values) {
@@ -154,12 +154,12 @@ byte_codec!(F8_E5M2FNUZ, E5M2FNUZ);
 pub(super) const F8_E8M0: Codec = {
     static VALUES: [f32; 256] = e8m0_table();
     fn decode(bytes: &[u8], values: &mut [f32]) {
-        look_up(&VALUES, bytes, values);
+        decode_table(&VALUES, bytes, values);
     }
     Codec::reads(DType::F8_E8M0, decode)
 };
 
-fn look_up(table: &[f32; 256], bytes: &[u8], values: &mut [f32]) {
+fn decode_table(table: &[f32; 256], bytes: &[u8], values: &mut [f32]) {
     for (value, byte) in values.iter_mut().zip(bytes) {
         *value = table[usize::from(*byte)];
     }
@@ -211,20 +211,20 @@ pub(super) const F4: Codec = {
 mod tests {
     use super::*;
 
-    const ALL: [(&str, Small); 7] =
+    const ALL: [(&str, SmallFloat); 7] =
         [("E4M3", E4M3), ("E5M2", E5M2), ("E4M3FNUZ", E4M3FNUZ), ("E5M2FNUZ", E5M2FNUZ), ("E2M3", E2M3), ("E3M2", E3M2), ("E2M1", E2M1)];
 
     #[test]
     fn the_ends_are_those_of_the_specifications() {
         let ends = ALL.map(|(_, small)| (small.value(small.largest()), small.value(1)));
-        let least = |exponent: i32| 2f32.powi(exponent);
+        let power = |exponent: i32| 2f32.powi(exponent);
         assert_eq!(
             ends,
             [
-                (448.0, least(-9)),
-                (57344.0, least(-16)),
-                (240.0, least(-10)),
-                (57344.0, least(-17)),
+                (448.0, power(-9)),
+                (57344.0, power(-16)),
+                (240.0, power(-10)),
+                (57344.0, power(-17)),
                 (7.5, 0.125),
                 (28.0, 0.0625),
                 (6.0, 0.5),

@@ -1,13 +1,13 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a half-precision scale, 256 to a block (`block_tq1_0`, `block_tq2_0` in ggml-common.h).
 
 use super::Codec;
-use super::block::{Coding, scale_signed};
+use super::block::{BlockCodec, scale_signed};
 use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::Lanes;
 use crate::model::DType;
 
-pub(super) const TQ1_0: Codec = Codec::blocks::<Fifths>(DType::TQ1_0);
-pub(super) const TQ2_0: Codec = Codec::blocks::<Quarters>(DType::TQ2_0);
+pub(super) const TQ1_0: Codec = Codec::blocks::<Tq1>(DType::TQ1_0);
+pub(super) const TQ2_0: Codec = Codec::blocks::<Tq2>(DType::TQ2_0);
 
 /// The scale of a block, its largest size, and its codes from zero to two.
 #[inline(always)]
@@ -27,12 +27,12 @@ fn quantise<V: Lanes>(token: V::Token, block: &[f32; 256]) -> (f32, [u8; 256]) {
 }
 
 /// TQ1_0: five codes a byte, as a fraction of 256 whose digits to base three they are; the last sixteen codes, four a byte.
-struct Fifths;
+struct Tq1;
 
 /// Runs of packed bytes: where the first is, how many there are (codes that far apart share a byte), codes a byte, the first code.
 const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 5, 0), (32, 16, 5, 160), (48, 4, 4, 240)];
 
-impl Coding for Fifths {
+impl BlockCodec for Tq1 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<54>().0.iter().zip(values.as_chunks_mut::<256>().0) {
@@ -76,9 +76,9 @@ impl Coding for Fifths {
 }
 
 /// TQ2_0: four codes of two bits a byte, 32 apart.
-struct Quarters;
+struct Tq2;
 
-impl Coding for Quarters {
+impl BlockCodec for Tq2 {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<66>().0.iter().zip(values.as_chunks_mut::<256>().0) {

@@ -36,7 +36,7 @@ fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
 
 /// Thirty-two values from sixteen bytes of IQ4 codes: the low halves are the first sixteen values.
 #[inline(always)]
-fn uneven<V: Lanes>(token: V::Token, out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
+fn iq4_group<V: Lanes>(token: V::Token, out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
     scale_entries::<V>(token, &IQ4_VALUES, &nibbles::<32>(packed), scale, out);
 }
 
@@ -51,7 +51,7 @@ fn blocks<'a, const BYTES: usize>(
 
 /// The F16 that most blocks begin with.
 #[inline(always)]
-fn head(block: &[u8]) -> f32 {
+fn block_scale(block: &[u8]) -> f32 {
     f16_to_f32([block[0], block[1]])
 }
 
@@ -70,7 +70,7 @@ fn u32_at(bytes: &[u8], index: usize) -> u32 {
 #[inline(always)]
 pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<66>(bytes, values) {
-        let (d, qs) = (head(block), &block[2..]);
+        let (d, qs) = (block_scale(block), &block[2..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(qs, 2 * ib + 1);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.25;
@@ -86,7 +86,7 @@ pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
 #[inline(always)]
 pub(super) fn iq2_xs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<74>(bytes, values) {
-        let (d, qs, scales) = (head(block), &block[2..66], &block[66..]);
+        let (d, qs, scales) = (block_scale(block), &block[2..66], &block[66..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let q = u16_at(qs, k);
@@ -105,7 +105,7 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
 #[inline(always)]
 pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<82>(bytes, values) {
-        let (d, qs, signs, qh, scales) = (head(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
+        let (d, qs, signs, qh, scales) = (block_scale(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let high = usize::from(qh[k / 4] >> (2 * (k % 4)) & 3);
@@ -118,7 +118,7 @@ pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
 #[inline(always)]
 pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<98>(bytes, values) {
-        let (d, qs, rest) = (head(block), &block[2..66], &block[66..]);
+        let (d, qs, rest) = (block_scale(block), &block[2..66], &block[66..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(rest, ib);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.5;
@@ -135,7 +135,7 @@ pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
 #[inline(always)]
 pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<110>(bytes, values) {
-        let (d, qs, qh, signs, scales) = (head(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
+        let (d, qs, qh, signs, scales) = (block_scale(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(1 + 2 * nibble(scales, k / 4));
             let index = |i: usize| usize::from(qs[i]) | usize::from(qh[i / 8] >> (i % 8) & 1) << 8;
@@ -148,7 +148,7 @@ pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
 #[inline(always)]
 pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<50>(bytes, values) {
-        let (d, qs, qh) = (head(block), &block[2..34], &block[34..]);
+        let (d, qs, qh) = (block_scale(block), &block[2..34], &block[34..]);
         for (k, out) in out.iter_mut().enumerate() {
             let high = u16_at(qh, k / 4);
             let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
@@ -183,7 +183,7 @@ pub(super) fn iq4_nl<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven::<V>(token, out, f16_to_f32([*d0, *d1]), codes);
+        iq4_group::<V>(token, out, f16_to_f32([*d0, *d1]), codes);
     }
 }
 
@@ -194,10 +194,10 @@ pub(super) fn iq4_xs<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]
     let (groups, _) = values.as_chunks_mut::<32>();
     let (outs, _) = groups.as_chunks_mut::<8>();
     for (block, out) in blocks.iter().zip(outs) {
-        let (d, high, low, codes) = (head(block), u16_at(block, 1), &block[4..8], &block[8..]);
+        let (d, high, low, codes) = (block_scale(block), u16_at(block, 1), &block[4..8], &block[8..]);
         for (ib, (out, codes)) in out.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
             let scale = i16::from(nibble(low, ib)) | ((high >> (2 * ib) & 3) << 4) as i16;
-            uneven::<V>(token, out, d * f32::from(scale - 32), codes);
+            iq4_group::<V>(token, out, d * f32::from(scale - 32), codes);
         }
     }
 }

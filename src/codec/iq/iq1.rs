@@ -13,9 +13,9 @@
 
 use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
-use super::lattice::{self, Lattice, Place, level};
-use super::search::{best_neighbour, largest_scale, rows, scale_number, unpack};
-use super::{IQ1_DELTA, squares, weights};
+use super::grid_index::{self, GridIndex, Lookup, level};
+use super::search::{best_neighbour, largest_scale, rows, scale_code, unpack};
+use super::{IQ1_DELTA, sum_of_squares, weights};
 
 /// What the levels stand for when they are shifted up.
 const UP: [f32; 3] = [-1.0 + IQ1_DELTA, IQ1_DELTA, 1.0 + IQ1_DELTA];
@@ -27,13 +27,13 @@ const DOWN: [f32; 3] = [-1.0 - IQ1_DELTA, -IQ1_DELTA, 1.0 - IQ1_DELTA];
 struct Found<const GROUPS: usize, const SHIFTS: usize> {
     scale: f32,
     /// The number of each group's grid point.
-    numbers: [u16; GROUPS],
+    indices: [u16; GROUPS],
     /// Which parts of the block are shifted down.
     down: [bool; SHIFTS],
 }
 
 impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
-    const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], down: [false; SHIFTS] };
+    const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], down: [false; SHIFTS] };
 
     /// What the levels of a group stand for.
     #[inline(always)]
@@ -61,7 +61,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
 
     /// Sees a split by its sums of weight x step x value and of weight x step x step.
     #[inline(always)]
-    fn see(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
+    fn consider(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
         if q2 > 0.0 && qx * qx > self.score * q2 {
             let scale = qx / q2;
             self.score = scale * qx;
@@ -71,7 +71,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
 
     /// Sees eight splits with each choice of shifts: those of `second` and the seven next to it, one a lane.
     #[inline(always)]
-    fn see_eight<E: Eight, const CHOICES: usize>(
+    fn consider_eight<E: Eight, const CHOICES: usize>(
         &mut self,
         first: usize,
         second: usize,
@@ -90,7 +90,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
             let (qx, q2) = (unpack(qx), unpack(q2));
             for lane in 0..8 {
                 for (i, &down) in downs.iter().enumerate() {
-                    self.see(first, second + lane, down, qx[i][lane], q2[i][lane]);
+                    self.consider(first, second + lane, down, qx[i][lane], q2[i][lane]);
                 }
             }
         }
@@ -127,7 +127,7 @@ fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order
                 qx[shift] = px[0] * a + px[1] * b + px[2] * c;
                 q2[shift] = pw[0] * a * a + pw[1] * b * b + pw[2] * c * c;
             }
-            best.see_eight(first, second, &[[false], [true]], qx, q2);
+            best.consider_eight(first, second, &[[false], [true]], qx, q2);
         }
     }
     best.split
@@ -174,7 +174,7 @@ fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: 
                 qx[i] = px[0][a] + px[1][b];
                 q2[i] = p2[0][a] + p2[1][b];
             }
-            best.see_eight(first, second, &DOWNS, qx, q2);
+            best.consider_eight(first, second, &DOWNS, qx, q2);
         }
     }
     best.split
@@ -184,7 +184,7 @@ fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: 
 #[inline(always)]
 fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     token: E::Token,
-    lattice: &Lattice<8>,
+    grid: &GridIndex<8>,
     x: &[f32; N],
     w: &[f32; N],
     order: &[usize; N],
@@ -194,7 +194,7 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     for (j, &i) in order.iter().enumerate() {
         levels[i] = u16::from(j >= split.first) + u16::from(j >= split.second);
     }
-    let mut found = Found { scale: split.scale, numbers: [0; GROUPS], down: split.down };
+    let mut found = Found { scale: split.scale, indices: [0; GROUPS], down: split.down };
     if found.scale < 0.0 {
         levels = levels.map(|level| 2 - level);
         found.scale = -found.scale;
@@ -205,13 +205,13 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     let mut all_on_grid = true;
     for (k, code) in codes.iter_mut().enumerate() {
         *code = (0..8).fold(0, |code, j| code | levels[k][j] << (2 * j));
-        if let Place::Near(neighbours) = lattice.place(*code) {
+        if let Lookup::Neighbours(neighbours) = grid.lookup(*code) {
             all_on_grid = false;
             let &[a, b, c] = found.steps(k);
             let steps = E::splat(token, found.scale) * E::load(token, &[a, b, c, 0.0, a, b, c, 0.0]);
             *code = best_neighbour(neighbours, &x[k], &w[k], steps);
         }
-        found.numbers[k] = lattice.number(*code);
+        found.indices[k] = grid.index(*code);
     }
     if !all_on_grid {
         let mut sums = (0.0, 0.0);
@@ -243,10 +243,10 @@ fn below(x: &[f32], tiny: f32) -> bool {
 
 #[inline(always)]
 pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-    let lattice = lattice::iq1();
+    let grid = grid_index::iq1();
     for (values, importance, out) in rows::<50>(values, importance, bytes) {
         out.fill(0);
-        let mean = 2.0 * squares(values) / 256.0;
+        let mean = 2.0 * sum_of_squares(values) / 256.0;
         let mut found = [Found::<4, 1>::EMPTY; 8];
         for (ib, (x, found)) in values.as_chunks::<32>().0.iter().zip(&mut found).enumerate() {
             if below(x, 1e-12) {
@@ -256,7 +256,7 @@ pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
             let order = sorted(x);
             if let Some(split) = split_together::<E>(token, x, &w, &order) {
-                *found = to_grid::<E, _, _, _>(token, lattice, x, &w, &order, &split);
+                *found = to_grid::<E, _, _, _>(token, grid, x, &w, &order, &split);
             }
         }
         let (head, rest) = out.split_at_mut(2);
@@ -268,12 +268,12 @@ pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
         }
         for ((found, low), high) in found.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(2)) {
             let mut word = 0;
-            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
-                *low = number as u8;
-                word |= (number >> 8) << (3 * k);
+            for (k, (index, low)) in found.indices.into_iter().zip(low).enumerate() {
+                *low = index as u8;
+                word |= (index >> 8) << (3 * k);
             }
             if largest != 0.0 {
-                word |= u16::from(scale_number(found.scale, 1.0 / d, 7)) << 12 | u16::from(found.down[0]) << 15;
+                word |= u16::from(scale_code(found.scale, 1.0 / d, 7)) << 12 | u16::from(found.down[0]) << 15;
             }
             high.copy_from_slice(&word.to_le_bytes());
         }
@@ -282,10 +282,10 @@ pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
 
 #[inline(always)]
 pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-    let lattice = lattice::iq1();
+    let grid = grid_index::iq1();
     for (values, importance, out) in rows::<56>(values, importance, bytes) {
         out.fill(0);
-        let mean = 2.0 * squares(values) / 256.0;
+        let mean = 2.0 * sum_of_squares(values) / 256.0;
         let mut found = [Found::<2, 2>::EMPTY; 16];
         let mut block_weights = [[0.0; 16]; 16];
         let blocks = values.as_chunks::<16>().0;
@@ -296,15 +296,15 @@ pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Optio
             }
             let order = sorted(x);
             if let Some(split) = split_halves::<E>(token, x, w, &order) {
-                *found = to_grid::<E, _, _, _>(token, lattice, x, w, &order, &split);
+                *found = to_grid::<E, _, _, _>(token, grid, x, w, &order, &split);
             }
         }
         let (low, rest) = out.split_at_mut(32);
         let (high, scales) = rest.split_at_mut(16);
         for (found, (low, high)) in found.iter().zip(low.chunks_exact_mut(2).zip(high.iter_mut())) {
-            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
-                *low = number as u8;
-                *high |= ((number >> 8) as u8) << (4 * k);
+            for (k, (index, low)) in found.indices.into_iter().zip(low).enumerate() {
+                *low = index as u8;
+                *high |= ((index >> 8) as u8) << (4 * k);
             }
         }
         let largest = largest_scale(found.iter().map(|found| found.scale));
@@ -315,12 +315,12 @@ pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Optio
         let mut words = [0u16; 4];
         let mut sums = (0.0, 0.0);
         for (ib, found) in found.iter().enumerate() {
-            let number = scale_number(found.scale, 1.0 / d, 7);
-            words[ib / 4] |= u16::from(number) << (3 * (ib % 4));
+            let index = scale_code(found.scale, 1.0 / d, 7);
+            words[ib / 4] |= u16::from(index) << (3 * (ib % 4));
             high[ib] |= u8::from(found.down[0]) << 3 | u8::from(found.down[1]) << 7;
-            let multiple = f32::from(2 * number + 1);
+            let multiple = f32::from(2 * index + 1);
             for k in 0..2 {
-                let code = super::grid::IQ1_CODES[usize::from(found.numbers[k])];
+                let code = super::grid::IQ1_CODES[usize::from(found.indices[k])];
                 let (x, w) = (&blocks[ib].as_chunks().0[k], &block_weights[ib].as_chunks().0[k]);
                 add(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
             }

@@ -2,8 +2,8 @@
 
 use super::super::half::f32_to_f16;
 use super::super::search::nearest;
-use super::super::simd::{Eight, ROUND, Steps};
-use super::{IQ4_VALUES, squares, weights};
+use super::super::simd::{Eight, ROUND, StepFunction};
+use super::{IQ4_VALUES, sum_of_squares, weights};
 
 /// Values in a block that shares one scale.
 const BLOCK: usize = 32;
@@ -16,8 +16,8 @@ const TINY: f32 = 1e-15;
 ///
 /// The middle between two steps is exact in single precision, and so are both distances next to it: comparing with the middle is the same
 /// as comparing the distances.
-static STEPS: Steps = {
-    let mut steps = Steps { starts: [0.0; 15], values: [0.0; 16] };
+static STEPS: StepFunction = {
+    let mut steps = StepFunction { starts: [0.0; 15], values: [0.0; 16] };
     let mut i = 0;
     while i < 16 {
         steps.values[i] = IQ4_VALUES[i] as f32;
@@ -30,18 +30,18 @@ static STEPS: Steps = {
 };
 
 /// The number of the nearest step.
-static NUMBERS: Steps =
-    Steps { starts: STEPS.starts, values: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0] };
+static CODES: StepFunction =
+    StepFunction { starts: STEPS.starts, values: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0] };
 
 /// The numbers of the steps nearest to all of `x * inverse`.
 #[inline(always)]
-fn numbers<E: Eight>(token: E::Token, x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
-    let mut numbers = [0.0; BLOCK];
-    for (x, out) in x.as_chunks::<8>().0.iter().zip(numbers.as_chunks_mut::<8>().0) {
-        (E::load(token, x) * E::splat(token, inverse)).on_step(&NUMBERS).store(out);
+fn codes<E: Eight>(token: E::Token, x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
+    let mut codes = [0.0; BLOCK];
+    for (x, out) in x.as_chunks::<8>().0.iter().zip(codes.as_chunks_mut::<8>().0) {
+        (E::load(token, x) * E::splat(token, inverse)).on_step(&CODES).store(out);
     }
     // Safe from saturation, which is slow.
-    numbers.map(|number| (number + ROUND).to_bits() as u8)
+    codes.map(|number| (number + ROUND).to_bits() as u8)
 }
 
 /// For each try's inverse scale: the sums of weight x step x value, and of weight x step x step. One lane is one try.
@@ -93,8 +93,8 @@ fn scale<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK]) ->
 
 /// Two codes a byte: the first half of the block in the low nibbles.
 #[inline(always)]
-fn pack(numbers: &[u8; BLOCK], out: &mut [u8]) {
-    let (low, high) = numbers.split_at(BLOCK / 2);
+fn pack(codes: &[u8; BLOCK], out: &mut [u8]) {
+    let (low, high) = codes.split_at(BLOCK / 2);
     for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
         *out = low | high << 4;
     }
@@ -110,11 +110,11 @@ fn inverse(scale: f32) -> f32 {
 pub(super) fn iq4_nl<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let (blocks, _) = values.as_chunks::<BLOCK>();
     for (i, (x, out)) in blocks.iter().zip(bytes.as_chunks_mut::<18>().0).enumerate() {
-        let mean = squares(x) * (2.0 / BLOCK as f32);
+        let mean = sum_of_squares(x) * (2.0 / BLOCK as f32);
         let scale = scale::<E>(token, x, &weights(x, importance, i, |w, x| w * (mean + x * x).sqrt(), |x| x * x));
-        let (d, codes) = out.split_at_mut(2);
+        let (d, qs) = out.split_at_mut(2);
         d.copy_from_slice(&f32_to_f16(scale));
-        pack(&numbers::<E>(token, x, inverse(scale)), codes);
+        pack(&codes::<E>(token, x, inverse(scale)), qs);
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn iq4_nl<E: Eight>(token: E::Token, values: &[f32], importance: Opti
 pub(super) fn iq4_xs<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
     let (blocks, _) = values.as_chunks::<256>();
     for (i, (x, out)) in blocks.iter().zip(bytes.as_chunks_mut::<136>().0).enumerate() {
-        let mean = squares(x) * (2.0 / 256.0);
+        let mean = sum_of_squares(x) * (2.0 / 256.0);
         let (parts, _) = x.as_chunks::<BLOCK>();
         let mut scales = [0.0; 8];
         let mut largest = 0f32;
@@ -136,9 +136,9 @@ pub(super) fn iq4_xs<E: Eight>(token: E::Token, values: &[f32], importance: Opti
         let id = inverse(d);
         out[..2].copy_from_slice(&f32_to_f16(d));
         let (mut high, mut low) = (0, [0; 4]);
-        for (ib, (x, codes)) in parts.iter().zip(out[8..].as_chunks_mut::<16>().0).enumerate() {
+        for (ib, (x, qs)) in parts.iter().zip(out[8..].as_chunks_mut::<16>().0).enumerate() {
             let l = nearest(id * scales[ib]).clamp(-32, 31);
-            pack(&numbers::<E>(token, x, inverse(d * l as f32)), codes);
+            pack(&codes::<E>(token, x, inverse(d * l as f32)), qs);
             let l = (l + 32) as u16;
             high |= (l >> 4) << (2 * ib);
             low[ib / 2] |= (l as u8 & 15) << (4 * (ib % 2));
@@ -170,7 +170,7 @@ mod tests {
 
         #[inline(always)]
         fn run<V: Lanes>(self, token: V::Token) -> Self::Output {
-            numbers::<V::Eight>(token.into(), &self.0, 1.0)
+            codes::<V::Eight>(token.into(), &self.0, 1.0)
         }
     }
 

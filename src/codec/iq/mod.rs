@@ -8,15 +8,15 @@
 
 mod decode;
 mod grid;
+mod grid_index;
 mod iq1;
 mod iq2;
 mod iq3;
 mod iq4;
-mod lattice;
 mod search;
 
 use super::Codec;
-use super::block::Coding;
+use super::block::BlockCodec;
 use super::simd::Lanes;
 use crate::model::DType;
 
@@ -25,7 +25,7 @@ macro_rules! types {
         pub(super) const $name: Codec = {
             struct Blocks;
 
-            impl Coding for Blocks {
+            impl BlockCodec for Blocks {
                 #[inline(always)]
                 fn decode<V: Lanes>($token: V::Token, $bytes: &[u8], $values: &mut [f32]) {
                     let _ = $token; // which not every type needs
@@ -71,7 +71,7 @@ const fn even_signs(seven: u8) -> u8 {
 
 /// The sum of the squares, in order.
 #[inline(always)]
-fn squares(x: &[f32]) -> f32 {
+fn sum_of_squares(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, x| sum + x * x)
 }
 

@@ -2,18 +2,18 @@
 //!
 //! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl`, `quantize_row_iq3_{xxs,s}_impl`, and `iq{2,3}_find_best_neighbour`.
 
-use super::super::search::{nearest, nearest_within, positive};
+use super::super::search::{nearest, nearest_clamped, positive};
 use super::super::simd::{Eight, ROUND};
-use super::lattice::{Lattice, Place, level, level_bits, top_level};
-use super::squares;
+use super::grid_index::{GridIndex, Lookup, level, level_bits, top_level};
+use super::sum_of_squares;
 
 /// What tells the types apart.
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(super) struct SearchParams {
     /// Whether seven signs are stored for eight values, so that the number of negative ones must be even.
-    pub(super) even: bool,
+    pub(super) even_signs: bool,
     /// What the mean of the squares is multiplied by before it widens the weights.
-    pub(super) spread: f32,
+    pub(super) sigma2_factor: f32,
     /// The weight of a value where there is no importance, from the mean of the squares and the value.
     pub(super) plain_weight: fn(f32, f32) -> f32,
     /// A block whose largest value is below this is zero.
@@ -25,18 +25,18 @@ pub(super) struct Rule {
     /// How far they lie apart, in units of the largest value that a coordinate has.
     pub(super) step: f32,
     /// Which groups are searched again under the scale that was found.
-    pub(super) again: Again,
+    pub(super) refit: Refit,
 }
 
 /// Which groups are searched again under the best scale.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum Refit {
     /// All of them.
     Always,
     /// All of them, unless all are on the grid as they are.
-    IfOneIsOff,
+    AllIfAnyOffGrid,
     /// Those that are not on the grid as they are.
-    ThoseOff,
+    OffGrid,
 }
 
 /// Values of a block, with the weights that errors in them have.
@@ -56,7 +56,7 @@ pub(super) struct Found<const GROUPS: usize> {
     /// The scale, not negative.
     pub(super) scale: f32,
     /// The number of each group's grid point.
-    pub(super) numbers: [u16; GROUPS],
+    pub(super) indices: [u16; GROUPS],
     /// A bit for each negative value, the first in the lowest; of each eight the last means nothing where signs are even.
     pub(super) signs: u32,
     /// Whether the block was too small to be searched.
@@ -64,7 +64,7 @@ pub(super) struct Found<const GROUPS: usize> {
 }
 
 impl<const GROUPS: usize> Found<GROUPS> {
-    const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], signs: 0, empty: true };
+    const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], signs: 0, empty: true };
 }
 
 /// Four times seven signs, and a scale of four bits.
@@ -87,15 +87,15 @@ pub(super) fn rows<'a, const BYTES: usize>(
 
 /// Splits eight values into magnitudes and signs. Where signs are even, the value that matters least may keep a minus.
 #[inline(always)]
-fn split_signs(x: &[f32; 8], weights: &[f32; 8], even: bool) -> ([f32; 8], u8) {
+fn split_signs(x: &[f32; 8], weights: &[f32; 8], even_signs: bool) -> ([f32; 8], u8) {
     let positive = x.map(|x| x >= 0.0);
     let mut magnitudes = std::array::from_fn(|i| if positive[i] { x[i] } else { -x[i] });
     let mut signs = (0..8).fold(0, |signs, i| signs | u8::from(!positive[i]) << i);
-    if even && signs.count_ones() % 2 == 1 {
+    if even_signs && signs.count_ones() % 2 == 1 {
         let cost = |i: usize| weights[i] * x[i] * x[i];
-        let least = (1..8).fold(0, |least, i| if cost(i) < cost(least) { i } else { least });
-        magnitudes[least] = -magnitudes[least];
-        signs ^= 1 << least;
+        let cheapest = (1..8).fold(0, |cheapest, i| if cost(i) < cost(cheapest) { i } else { cheapest });
+        magnitudes[cheapest] = -magnitudes[cheapest];
+        signs ^= 1 << cheapest;
     }
     (magnitudes, signs)
 }
@@ -114,7 +114,7 @@ pub(super) fn largest_scale(scales: impl Iterator<Item = f32>) -> f32 {
 
 /// The number that stands for a block's scale: an odd multiple of the row's, which is `1 / inverse`.
 #[inline(always)]
-pub(super) fn scale_number(scale: f32, inverse: f32, top: i32) -> u8 {
+pub(super) fn scale_code(scale: f32, inverse: f32, top: i32) -> u8 {
     nearest(0.5 * (inverse * scale - 1.0)).clamp(0, top) as u8
 }
 
@@ -142,7 +142,7 @@ pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x:
     }
     let mut best = distances(&points[0], &terms);
     if points.len() == 1 {
-        return points[0][E::first(best.eq(E::splat(token, best.least())))];
+        return points[0][E::first(best.eq(E::splat(token, best.reduce_min())))];
     }
     let mut place = E::splat(token, 0.0);
     for (i, points) in points.iter().enumerate().skip(1) {
@@ -151,8 +151,9 @@ pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x:
         best = E::select(better, these, best);
         place = E::select(better, E::splat(token, 8.0 * i as f32), place);
     }
-    let least = best.eq(E::splat(token, best.least()));
-    let place = E::select(least, place + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).least();
+    let nearest_lanes = best.eq(E::splat(token, best.reduce_min()));
+    let place =
+        E::select(nearest_lanes, place + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).reduce_min();
     points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
 }
 
@@ -171,11 +172,11 @@ fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) ->
 /// The lanes one after the other.
 #[inline(always)]
 pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
-    let mut numbers = [[0.0; 8]; EIGHTS];
-    for (lanes, numbers) in lanes.into_iter().zip(&mut numbers) {
-        lanes.store(numbers);
+    let mut indices = [[0.0; 8]; EIGHTS];
+    for (lanes, indices) in lanes.into_iter().zip(&mut indices) {
+        lanes.store(indices);
     }
-    numbers
+    indices
 }
 
 /// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
@@ -187,10 +188,10 @@ fn steps<E: Eight, const DIM: usize>(token: E::Token) -> E {
 impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     /// The code of the grid point for a group whose own code this is, and whether that was on the grid at once.
     #[inline(always)]
-    fn point<E: Eight>(&self, token: E::Token, lattice: &Lattice<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
-        match lattice.place(code) {
-            Place::On(_) => (code, true),
-            Place::Near(neighbours) => {
+    fn point<E: Eight>(&self, token: E::Token, grid: &GridIndex<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
+        match grid.lookup(code) {
+            Lookup::OnGrid(_) => (code, true),
+            Lookup::Neighbours(neighbours) => {
                 let steps = E::splat(token, scale) * steps::<E, DIM>(token);
                 (best_neighbour(neighbours, &self.x[group], &self.roots[group], steps), false)
             }
@@ -216,7 +217,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     fn codes<E: Eight, const EIGHTS: usize>(&self, inverses: &[E; EIGHTS], largest: f32) -> [[[u16; 8]; EIGHTS]; GROUPS] {
         let token = inverses[0].token();
         // Quotients of any size need care; they are hardly ever that large.
-        let tame = self.x.as_flattened().iter().fold(true, |tame, x| tame & (x.abs() * largest < 4e6));
+        let in_range = self.x.as_flattened().iter().fold(true, |in_range, x| in_range & (x.abs() * largest < 4e6));
         let (zero, half, one, top) =
             (E::splat(token, 0.0), E::splat(token, 0.5), E::splat(token, 1.0), E::splat(token, top_level(DIM) as f32));
         let mut codes = [[[0; 8]; EIGHTS]; GROUPS];
@@ -226,7 +227,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
                 let mut sum = zero;
                 for (j, &x) in x.iter().enumerate() {
                     let level = half * (*inverse * E::splat(token, x) - one);
-                    let level = if tame { level.round_within(zero, top) } else { nearest_within(level, zero, top) };
+                    let level = if in_range { level.round_clamped(zero, top) } else { nearest_clamped(level, zero, top) };
                     sum = sum + level * E::splat(token, (1u32 << (level_bits(DIM) * j)) as f32);
                 }
                 let mut sums = [0.0; 8];
@@ -269,25 +270,25 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     fn search<E: Eight, const EIGHTS: usize>(
         &self,
         token: E::Token,
-        lattice: &Lattice<DIM>,
-        rule: &Rule,
+        grid: &GridIndex<DIM>,
+        params: &SearchParams,
         max: f32,
         mut scale: f32,
     ) -> (f32, [u16; GROUPS]) {
         let top = (2 * top_level(DIM) + 1) as f32;
-        let tries = 2 * rule.tries as usize + 1;
+        let tries = 2 * params.tries as usize + 1;
         let mut inverses = [E::splat(token, 0.0); EIGHTS];
         let mut scales = [[0.0; 8]; EIGHTS];
         for (i, (inverse, scales)) in inverses.iter_mut().zip(&mut scales).enumerate() {
-            let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - rule.tries) * rule.step);
+            let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - params.tries) * params.step);
             *inverse = (E::splat(token, top) + E::load(token, &offsets)) / E::splat(token, max);
             (E::splat(token, 1.0) / *inverse).store(scales);
         }
-        let mut codes = self.codes(&inverses, (top + f32::from(rule.tries + 8) * rule.step) / max);
+        let mut codes = self.codes(&inverses, (top + f32::from(params.tries + 8) * params.step) / max);
         let mut on_grid = [0u32; GROUPS];
         for (group, (codes, on_grid)) in codes.iter_mut().zip(&mut on_grid).enumerate() {
             for (i, (code, &scale)) in codes.as_flattened_mut().iter_mut().zip(scales.as_flattened()).take(tries).enumerate() {
-                let (point, on) = self.point::<E>(token, lattice, group, *code, scale);
+                let (point, on) = self.point::<E>(token, grid, group, *code, scale);
                 *code = point;
                 *on_grid |= u32::from(on) << i;
             }
@@ -303,13 +304,13 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         }
         let (mut found, on_grid) = match best_try {
             Some(i) => (codes.map(|codes| codes.as_flattened()[i]), on_grid.map(|on_grid| on_grid >> i & 1 == 1)),
-            None => ([0; GROUPS], [rule.again == Again::ThoseOff; GROUPS]),
+            None => ([0; GROUPS], [params.refit == Refit::OffGrid; GROUPS]),
         };
-        if scale > 0.0 && (rule.again == Again::Always || on_grid.contains(&false)) {
+        if scale > 0.0 && (params.refit == Refit::Always || on_grid.contains(&false)) {
             let inverse = 1.0 / scale;
             for (group, on_grid) in on_grid.into_iter().enumerate() {
-                if !(on_grid && rule.again == Again::ThoseOff) {
-                    found[group] = self.point::<E>(token, lattice, group, code(&self.x[group], inverse), scale).0;
+                if !(on_grid && params.refit == Refit::OffGrid) {
+                    found[group] = self.point::<E>(token, grid, group, code(&self.x[group], inverse), scale).0;
                 }
             }
             let (qx, q2) = self.sums(&found);
@@ -321,13 +322,13 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     }
 }
 
-impl Rule {
+impl SearchParams {
     /// Encodes a block. `weights` are those of its values.
     #[inline(always)]
     fn encode<E: Eight, const DIM: usize, const GROUPS: usize, const EIGHTS: usize>(
         &self,
         token: E::Token,
-        lattice: &Lattice<DIM>,
+        grid: &GridIndex<DIM>,
         values: &[[f32; DIM]; GROUPS],
         weights: &[[f32; DIM]; GROUPS],
     ) -> Found<GROUPS> {
@@ -335,7 +336,7 @@ impl Rule {
         let mut signs = 0;
         let eights = block.x.as_flattened_mut().as_chunks_mut::<8>().0.iter_mut().zip(weights.as_flattened().as_chunks::<8>().0);
         for (i, (x, weights)) in eights.enumerate() {
-            let (magnitudes, negative) = split_signs(x, weights, self.even);
+            let (magnitudes, negative) = split_signs(x, weights, self.even_signs);
             *x = magnitudes;
             signs |= u32::from(negative) << (8 * i);
         }
@@ -353,10 +354,10 @@ impl Rule {
                 return Found::EMPTY;
             }
         }
-        let (scale, codes) = block.search::<E, EIGHTS>(token, lattice, self, largest, start);
+        let (scale, codes) = block.search::<E, EIGHTS>(token, grid, self, largest, start);
         // Scales are stored without a sign; the values' signs turn instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
-        Found { scale, numbers: codes.map(|code| lattice.number(code)), signs, empty: false }
+        Found { scale, indices: codes.map(|code| grid.index(code)), signs, empty: false }
     }
 
     /// Encodes a row. `store` lays out the blocks of each 256 values in their bytes, which are zero before, and is told a thirty-first of
@@ -372,13 +373,13 @@ impl Rule {
     >(
         &self,
         token: E::Token,
-        lattice: &Lattice<DIM>,
+        grid: &GridIndex<DIM>,
         (values, importance, bytes): (&[f32], Option<&[f32]>, &mut [u8]),
         store: impl Fn(&[Found<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
     ) {
         for (values, importance, out) in rows::<BYTES>(values, importance, bytes) {
             out.fill(0);
-            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(token, lattice, values, importance);
+            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(token, grid, values, importance);
             let largest = largest_scale(blocks.iter().map(|block| block.scale));
             store(&blocks, (largest != 0.0).then_some(largest / 31.0), out);
         }
@@ -389,11 +390,11 @@ impl Rule {
     fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
         &self,
         token: E::Token,
-        lattice: &Lattice<DIM>,
+        grid: &GridIndex<DIM>,
         values: &[f32; 256],
         importance: Option<&[f32; 256]>,
     ) -> [Found<GROUPS>; BLOCKS] {
-        let mean = self.spread * squares(values) / 256.0;
+        let mean = self.sigma2_factor * sum_of_squares(values) / 256.0;
         let weights: [f32; 256] = match importance {
             Some(importance) => std::array::from_fn(|i| importance[i] * (mean + values[i] * values[i]).sqrt()),
             None => values.map(|x| (self.plain_weight)(mean, x)),
@@ -402,7 +403,7 @@ impl Rule {
         let values = values.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         let weights = weights.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         for ((values, weights), found) in values.iter().zip(weights).zip(&mut found) {
-            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(token, lattice, values, weights);
+            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(token, grid, values, weights);
         }
         found
     }

@@ -8,16 +8,16 @@ mod offset;
 mod symmetric;
 
 use super::Codec;
-use super::block::{Coding, each, scale_signed};
+use super::block::{BlockCodec, map_array, scale_signed};
 use super::search::nearest;
 use super::simd::Lanes;
 use crate::model::DType;
 
-pub(super) const Q2_K: Codec = Codec::blocks::<offset::Two>(DType::Q2_K);
-pub(super) const Q3_K: Codec = Codec::blocks::<symmetric::Three>(DType::Q3_K);
-pub(super) const Q4_K: Codec = Codec::coded::<offset::Four>(DType::Q4_K);
-pub(super) const Q5_K: Codec = Codec::blocks::<offset::Five>(DType::Q5_K);
-pub(super) const Q6_K: Codec = Codec::blocks::<symmetric::Six>(DType::Q6_K);
+pub(super) const Q2_K: Codec = Codec::blocks::<offset::Q2K>(DType::Q2_K);
+pub(super) const Q3_K: Codec = Codec::blocks::<symmetric::Q3K>(DType::Q3_K);
+pub(super) const Q4_K: Codec = Codec::coded::<offset::Q4K>(DType::Q4_K);
+pub(super) const Q5_K: Codec = Codec::blocks::<offset::Q5K>(DType::Q5_K);
+pub(super) const Q6_K: Codec = Codec::blocks::<symmetric::Q6K>(DType::Q6_K);
 pub(super) const Q8_K: Codec = Codec::blocks::<Bytes>(DType::Q8_K);
 
 /// How many numbers a block has.
@@ -27,7 +27,7 @@ const SIZE: usize = 256;
 const CHUNK: usize = 16;
 
 /// A number for each sub-block of a chunk, at most sixteen a block.
-type PerSub = [f32; CHUNK * 16];
+type PerSubBlock = [f32; CHUNK * 16];
 
 /// The sum of the squares of each block of a chunk, each summed from its start.
 #[inline(always)]
@@ -55,12 +55,12 @@ fn pack_pairs(codes: &[u8; SIZE], bytes: &mut [u8]) {
     }
 }
 
-/// Writes the codes of a sub-block anew for the scale that was kept: the nearest of `(x + least) / scale`.
+/// Writes the codes of a sub-block anew for the scale that was kept: the nearest of `(x + min) / scale`.
 #[inline(always)]
-fn requantise<const N: usize>(x: &[f32], scale: f32, least: f32, (low, high): (i32, i32), codes: &mut [u8]) {
+fn requantise<const N: usize>(x: &[f32], scale: f32, min: f32, (low, high): (i32, i32), codes: &mut [u8]) {
     if let (Some(x), Some(codes)) = (x.first_chunk::<N>(), codes.first_chunk_mut::<N>()) {
         for i in 0..N {
-            codes[i] = (nearest((x[i] + least) / scale).min(high).max(low) - low) as u8;
+            codes[i] = (nearest((x[i] + min) / scale).min(high).max(low) - low) as u8;
         }
     }
 }
@@ -68,7 +68,7 @@ fn requantise<const N: usize>(x: &[f32], scale: f32, least: f32, (low, high): (i
 /// Q8_K: signed bytes times a single-precision scale, and the sums of sixteen codes each, which decoding has no use for.
 struct Bytes;
 
-impl Coding for Bytes {
+impl BlockCodec for Bytes {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<292>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
@@ -91,7 +91,7 @@ impl Coding for Bytes {
                 continue;
             }
             let inverse = -127.0 / largest;
-            let codes = each(values, |x| nearest(inverse * x).min(127) as i8);
+            let codes = map_array(values, |x| nearest(inverse * x).min(127) as i8);
             block[..4].copy_from_slice(&(1.0 / inverse).to_le_bytes());
             for (byte, code) in block[4..].iter_mut().zip(codes) {
                 *byte = code as u8;

@@ -1,22 +1,27 @@
 //! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
 
-use super::super::block::{Coding, across, each, scale_signed};
+use super::super::block::{BlockCodec, map_array, scale_signed, transpose_blocks};
 use super::super::half::{f16_to_f32, f32_to_f16};
 use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
-use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
+use super::{CHUNK, PerSubBlock, SIZE, pack_pairs, requantise, sums_of_squares};
 
 /// How many sub-blocks a block has, and how many numbers a sub-block.
-const SUBS: usize = 16;
+const SUB_BLOCKS: usize = 16;
 
 /// Searches every sub-block of up to sixteen blocks, one a lane: scales, and what the codes follow from.
 #[inline(always)]
-fn search<V: Lanes>(token: V::Token, values: &[f32], most: i32, mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16]) -> (PerSub, PerSub) {
+fn search<V: Lanes>(
+    token: V::Token,
+    values: &[f32],
+    nmax: i32,
+    mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16],
+) -> (PerSubBlock, PerSubBlock) {
     let (mut scales, mut inverses) = ([0.0; 256], [0.0; 256]);
     for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
         let first = group * V::COUNT;
-        let x = across::<V, 16>(token, values);
-        let found = search::symmetric(&x, &weigh(first, &x), most);
+        let x = transpose_blocks::<V, 16>(token, values);
+        let found = search::symmetric(&x, &weigh(first, &x), nmax);
         found.scale.store(&mut scales[first..]);
         found.inverse.store(&mut inverses[first..]);
     }
@@ -30,11 +35,11 @@ fn largest(x: &[f32]) -> f32 {
 }
 
 /// Q3_K: three bits, the third of eight codes 32 apart in a byte; six bits for the scales.
-pub(super) struct Three;
+pub(super) struct Q3K;
 
 /// The codes of sixteen scales, six bits each, in twelve bytes.
 #[inline(always)]
-fn pack_six_bits(codes: &[u8; 16]) -> [u8; 12] {
+fn pack_scales(codes: &[u8; 16]) -> [u8; 12] {
     let mut bytes = [0; 12];
     for i in 0..8 {
         bytes[i] = (codes[i] & 15) | codes[i + 8] << 4;
@@ -47,7 +52,7 @@ fn pack_six_bits(codes: &[u8; 16]) -> [u8; 12] {
 
 /// The other way.
 #[inline(always)]
-fn six_bits(bytes: &[u8]) -> [u8; 16] {
+fn unpack_scales(bytes: &[u8]) -> [u8; 16] {
     let mut codes = [0; 16];
     for (i, code) in codes.iter_mut().enumerate() {
         let low = if i < 8 { bytes[i] & 15 } else { bytes[i - 8] >> 4 };
@@ -56,20 +61,27 @@ fn six_bits(bytes: &[u8]) -> [u8; 16] {
     codes
 }
 
-impl Three {
+impl Q3K {
     /// The number of each block and the codes of its scales, counted from zero: by a search with weights.
     #[inline(always)]
-    fn weighted_scales<V: Lanes>(token: V::Token, scales: &PerSub, weights: &PerSub) -> ([f32; CHUNK], [[u8; SUBS]; CHUNK]) {
-        let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUBS]; CHUNK]);
+    fn weighted_scales<V: Lanes>(
+        token: V::Token,
+        scales: &PerSubBlock,
+        weights: &PerSubBlock,
+    ) -> ([f32; CHUNK], [[u8; SUB_BLOCKS]; CHUNK]) {
+        let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUB_BLOCKS]; CHUNK]);
         for first in (0..CHUNK).step_by(V::COUNT) {
-            let own = first * SUBS..(first + V::COUNT) * SUBS;
-            let found =
-                search::symmetric(&across::<V, SUBS>(token, &scales[own.clone()]), &across::<V, SUBS>(token, &weights[own.clone()]), 32);
+            let own = first * SUB_BLOCKS..(first + V::COUNT) * SUB_BLOCKS;
+            let found = search::symmetric(
+                &transpose_blocks::<V, SUB_BLOCKS>(token, &scales[own.clone()]),
+                &transpose_blocks::<V, SUB_BLOCKS>(token, &weights[own.clone()]),
+                32,
+            );
             let mut inverses = [0.0; CHUNK];
             found.scale.store(&mut numbers[first..]);
             found.inverse.store(&mut inverses);
-            for (i, scales) in scales[own].as_chunks::<SUBS>().0.iter().enumerate() {
-                codes[first + i] = each(scales, |scale| search::symmetric_code(scale, inverses[i], 32));
+            for (i, scales) in scales[own].as_chunks::<SUB_BLOCKS>().0.iter().enumerate() {
+                codes[first + i] = map_array(scales, |scale| search::symmetric_code(scale, inverses[i], 32));
             }
         }
         (numbers, codes)
@@ -77,24 +89,24 @@ impl Three {
 
     /// The same without weights, for one block: from its largest scale.
     #[inline(always)]
-    fn scales(scales: &[f32; SUBS]) -> (f32, [u8; SUBS]) {
+    fn scales(scales: &[f32; SUB_BLOCKS]) -> (f32, [u8; SUB_BLOCKS]) {
         let largest = largest(scales);
         if largest == 0.0 {
-            return (0.0, [0; SUBS]);
+            return (0.0, [0; SUB_BLOCKS]);
         }
         let inverse = -32.0 / largest;
-        (1.0 / inverse, each(scales, |scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
+        (1.0 / inverse, map_array(scales, |scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
     }
 }
 
-impl Coding for Three {
+impl BlockCodec for Q3K {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<110>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (third, rest) = block.split_at(32);
             let (packed, rest) = rest.split_at(64);
             let scale = f16_to_f32([rest[12], rest[13]]);
-            let scales = each(&six_bits(rest), |code| scale * (i32::from(code) - 32) as f32);
+            let scales = map_array(&unpack_scales(rest), |code| scale * (i32::from(code) - 32) as f32);
             for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let packed = &packed[32 * (i / 4)..][..32];
                 let mut codes = [0; 32];
@@ -116,13 +128,13 @@ impl Coding for Three {
             let weighted = if let Some(importance) = importance {
                 let importance = &importance[chunk * CHUNK * SIZE..][..values.len()];
                 let mut mean_squares = [0.0; 256];
-                for (means, sum) in mean_squares.as_chunks_mut::<SUBS>().0.iter_mut().zip(sums_of_squares(values)) {
+                for (means, sum) in mean_squares.as_chunks_mut::<SUB_BLOCKS>().0.iter_mut().zip(sums_of_squares(values)) {
                     means.fill(2.0 * sum / SIZE as f32);
                 }
                 (scales, inverses) = search::<V>(token, values, 4, |first, x| {
                     let mean_square = V::load(token, &mean_squares[first..]);
                     let rest = &importance[first * 16..];
-                    let mut weights = across::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)]);
+                    let mut weights = transpose_blocks::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)]);
                     let mut sum = V::splat(token, 0.0);
                     for (weight, x) in weights.iter_mut().zip(x) {
                         *weight = *weight * (mean_square + *x * *x).sqrt();
@@ -135,29 +147,29 @@ impl Coding for Three {
             } else {
                 let mut found = [0.0; 256];
                 for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
-                    search::symmetric_by_codes(&across::<V, 16>(token, values), 4).0.store(&mut found[group * V::COUNT..]);
+                    search::symmetric_by_codes(&transpose_blocks::<V, 16>(token, values), 4).0.store(&mut found[group * V::COUNT..]);
                 }
                 (scales, inverses) = (found, [0.0; 256]);
                 None
             };
             for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
-                let own: &[f32; SUBS] = &scales.as_chunks::<SUBS>().0[i];
+                let own: &[f32; SUB_BLOCKS] = &scales.as_chunks::<SUB_BLOCKS>().0[i];
                 let (number, sub_codes) = match &weighted {
                     Some((numbers, codes)) => (numbers[i], codes[i]),
                     None => Self::scales(own),
                 };
                 let number = f32_to_f16(number);
                 // Without weights, a block of zeros has zeros for the codes of its scales, which stand for -32.
-                let packed = pack_six_bits(&sub_codes);
+                let packed = pack_scales(&sub_codes);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
                     let scale = f16_to_f32(number) * (i32::from(sub_codes[j]) - 32) as f32;
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-4, 3), codes);
                     } else if weighted.is_some() {
-                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
+                        *codes = map_array(x, |x| search::symmetric_code(x, inverses[i * SUB_BLOCKS + j], 4));
                     } else {
-                        let alone = across::<Plain<1>, 16>((), x);
+                        let alone = transpose_blocks::<Plain<1>, 16>((), x);
                         for (code, found) in codes.iter_mut().zip(search::symmetric_by_codes(&alone, 4).1) {
                             let mut number = [0.0];
                             found.store(&mut number);
@@ -178,9 +190,9 @@ impl Coding for Three {
 }
 
 /// Q6_K: four bits and two bits apart, a signed byte for the scale.
-pub(super) struct Six;
+pub(super) struct Q6K;
 
-impl Coding for Six {
+impl BlockCodec for Q6K {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<210>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
@@ -208,7 +220,7 @@ impl Coding for Six {
             let (scales, inverses) = search::<V>(token, values, 32, |first, x| match importance {
                 Some(importance) => {
                     let rest = &importance[chunk * CHUNK * SIZE + first * 16..];
-                    across::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)])
+                    transpose_blocks::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)])
                 }
                 None => {
                     let mut weights = *x;
@@ -219,7 +231,7 @@ impl Coding for Six {
                 }
             });
             for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
-                let own = &scales.as_chunks::<SUBS>().0[i];
+                let own = &scales.as_chunks::<SUB_BLOCKS>().0[i];
                 let largest = largest(own);
                 if largest.abs() < 1e-15 {
                     block.fill(0);
@@ -227,14 +239,14 @@ impl Coding for Six {
                 }
                 let inverse = -128.0 / largest;
                 let number = f32_to_f16(1.0 / inverse);
-                let sub_codes = each(own, |scale| nearest(inverse * scale).min(127) as i8);
+                let sub_codes = map_array(own, |scale| nearest(inverse * scale).min(127) as i8);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
                     let scale = f16_to_f32(number) * f32::from(sub_codes[j]);
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-32, 31), codes);
                     } else {
-                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 32));
+                        *codes = map_array(x, |x| search::symmetric_code(x, inverses[i * SUB_BLOCKS + j], 32));
                     }
                 }
                 for (i, codes) in codes.as_chunks::<128>().0.iter().enumerate() {

@@ -12,16 +12,16 @@ pub(crate) trait Eight: Lanes {
     /// For each lane, the entry of this table that three bits of its code name, from bit `shift` on.
     fn lookup(self, codes: Self::Codes, shift: usize) -> Self;
     /// For each lane the value of the step that it is on. A NaN is on the last one.
-    fn on_step(self, steps: &Steps) -> Self;
+    fn on_step(self, steps: &StepFunction) -> Self;
     /// The least of the lanes; none of them may be NaN.
-    fn least(self) -> f32;
+    fn reduce_min(self) -> f32;
     /// The first lane that is true; 8 if none is.
     fn first(mask: Self::Mask) -> usize;
 }
 
 /// A function of sixteen steps.
 #[derive(Debug)]
-pub(crate) struct Steps {
+pub(crate) struct StepFunction {
     /// Where the second to the last step begin, in order.
     pub(crate) starts: [f32; 15],
     /// What the steps are worth.
@@ -42,12 +42,12 @@ impl Eight for Plain<8> {
     }
 
     #[inline(always)]
-    fn on_step(self, steps: &Steps) -> Self {
+    fn on_step(self, steps: &StepFunction) -> Self {
         Self(self.0.map(|x| steps.values[15 - steps.starts.iter().map(|&start| usize::from(x < start)).sum::<usize>()]))
     }
 
     #[inline(always)]
-    fn least(self) -> f32 {
+    fn reduce_min(self) -> f32 {
         self.0.into_iter().fold(f32::INFINITY, f32::min)
     }
 
@@ -62,7 +62,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::x86::Avx2;
-    use super::{Eight, Steps};
+    use super::{Eight, StepFunction};
 
     // As in `x86.rs`: lanes and tokens prove that the CPU has the instructions.
     impl Eight for Avx2 {
@@ -81,7 +81,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn on_step(self, Steps { starts: s, values }: &Steps) -> Self {
+        fn on_step(self, StepFunction { starts: s, values }: &StepFunction) -> Self {
             let [third, fourth] = [[s[1], s[5], s[9], s[13], s[1], s[5], s[9], s[13]], [s[0], s[2], s[4], s[6], s[8], s[10], s[12], s[14]]];
             // SAFETY: the CPU has the instructions, and each load is of eight numbers.
             // The step's number is found from its highest bit down; comparisons give all bits, or none, of a lane.
@@ -104,7 +104,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn least(self) -> f32 {
+        fn reduce_min(self) -> f32 {
             // SAFETY: the CPU has the instructions.
             unsafe {
                 let four = _mm_min_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
@@ -125,7 +125,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::super::{Kernel, Lanes, on_each_level, run};
-    use super::{Eight, Steps};
+    use super::{Eight, StepFunction};
 
     struct LookUp;
 
@@ -135,7 +135,7 @@ mod tests {
         #[inline(always)]
         fn run<V: Lanes>(self, token: V::Token) -> Self::Output {
             let token = token.into();
-            let steps = Steps { starts: std::array::from_fn(|i| i as f32 * 1.5 - 10.0), values: std::array::from_fn(|i| i as f32) };
+            let steps = StepFunction { starts: std::array::from_fn(|i| i as f32 * 1.5 - 10.0), values: std::array::from_fn(|i| i as f32) };
             let mut found = Vec::new();
             let mut keep = |lanes: V::Eight| {
                 let mut out = [0.0; 8];
@@ -152,7 +152,7 @@ mod tests {
                 keep(V::Eight::load(token, &near).on_step(&steps));
             }
             let lanes = V::Eight::load(token, &[3.0, 2.0, -1.0, 8.0, -1.0, 9.0, f32::INFINITY, 0.0]);
-            keep(V::Eight::splat(token, lanes.least()));
+            keep(V::Eight::splat(token, lanes.reduce_min()));
             for value in [-1.0, 3.0, 0.0, 17.0] {
                 keep(V::Eight::splat(token, V::Eight::first(lanes.eq(V::Eight::splat(token, value))) as f32));
             }

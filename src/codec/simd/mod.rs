@@ -19,7 +19,7 @@ mod neon;
 mod x86;
 
 pub(crate) use doubles::{Doubles, EIGHT, PlainDoubles, Widen};
-pub(crate) use eight::{Eight, Steps};
+pub(crate) use eight::{Eight, StepFunction};
 
 /// Single-precision numbers that are worked on side by side. Lanes do not see each other.
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
@@ -49,14 +49,14 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
     /// The first bytes of a slice, as numbers from -128 to 127.
     fn from_signed_bytes(token: Self::Token, bytes: &[u8]) -> Self;
     /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
-    fn from_halves(token: Self::Token, bytes: &[u8]) -> Self;
+    fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self;
     /// Writes the nearest half-precision numbers to the start of a slice, as `f32_to_f16` makes them.
-    fn store_halves(self, bytes: &mut [u8]);
+    fn store_f16s(self, bytes: &mut [u8]);
     /// For each code, which must be under sixteen, the entry of a table.
     fn entries(token: Self::Token, table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
     /// The lowest four bits of each byte, bit by bit: bit `i` of plane `b` is bit `b` of byte `i`.
     #[inline(always)]
-    fn planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
+    fn bit_planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
         let mut planes = [0; 4];
         for (i, byte) in bytes.iter().enumerate() {
             for (bit, plane) in planes.iter_mut().enumerate() {
@@ -103,8 +103,8 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
 
     /// The nearest whole number within limits, ties to even, for sizes under 2^22. Others, and NaN, end at a limit.
     #[inline(always)]
-    fn round_within(self, least: Self, most: Self) -> Self {
-        self.nearest().max(least).min(most)
+    fn round_clamped(self, min: Self, max: Self) -> Self {
+        self.nearest().max(min).min(max)
     }
 }
 
@@ -209,7 +209,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_halves((): (), bytes: &[u8]) -> Self {
+    fn from_f16s((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..2 * N].as_chunks().0) {
             *lane = f16_to_f32(*bytes);
@@ -218,7 +218,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         for (bytes, lane) in bytes[..2 * N].as_chunks_mut().0.iter_mut().zip(self.0) {
             *bytes = f32_to_f16(lane);
         }

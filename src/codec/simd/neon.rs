@@ -5,7 +5,7 @@
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Eight, Lanes, PlainDoubles, ROUND, Steps};
+use super::{Eight, Lanes, PlainDoubles, ROUND, StepFunction};
 use crate::codec::half::{f16_to_f32, f32_to_f16};
 
 /// Instructions on vectors: none of them touches memory.
@@ -99,7 +99,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_halves((): (), bytes: &[u8]) -> Self {
+    fn from_f16s((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; 8];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..16].as_chunks().0) {
             *lane = f16_to_f32(*bytes);
@@ -108,7 +108,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         let mut lanes = [0.0; 8];
         self.store(&mut lanes);
         for (bytes, lane) in bytes[..16].as_chunks_mut().0.iter_mut().zip(lanes) {
@@ -238,7 +238,7 @@ impl Eight for Neon {
     }
 
     #[inline(always)]
-    fn on_step(self, Steps { starts, values }: &Steps) -> Self {
+    fn on_step(self, StepFunction { starts, values }: &StepFunction) -> Self {
         // All bits of a lane are -1, so that each start above it takes one from the number of the last step.
         let mut step = neon!((vdupq_n_u32(15), vdupq_n_u32(15)));
         for start in starts {
@@ -255,7 +255,7 @@ impl Eight for Neon {
     }
 
     #[inline(always)]
-    fn least(self) -> f32 {
+    fn reduce_min(self) -> f32 {
         neon!(vminvq_f32(vminq_f32(self.0, self.1)))
     }
 

@@ -116,7 +116,7 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
+        fn bit_planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
             // SAFETY: the CPU has the instructions, and thirty-two bytes are read, from any address.
             unsafe {
                 let bytes = _mm256_loadu_si256(bytes.as_ptr().cast());
@@ -214,14 +214,14 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn from_halves(token: Self::Token, bytes: &[u8]) -> Self {
+    fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..16];
         // SAFETY: the CPU has the instructions, and the slice has the 16 bytes that are read, from any address.
         Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast())) }, token)
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..16];
         // SAFETY: the CPU has the instructions, and the slice has the 16 bytes that are written, to any address.
         unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
@@ -336,14 +336,14 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn from_halves(token: Self::Token, bytes: &[u8]) -> Self {
+    fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..32];
         // SAFETY: the CPU has the instructions, and the slice has the 32 bytes that are read, from any address.
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }, token)
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..32];
         // SAFETY: the CPU has the instructions, and the slice has the 32 bytes that are written, to any address.
         unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
