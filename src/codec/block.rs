@@ -1,22 +1,22 @@
-//! What the codecs of blocks share: kernels for each instruction set, packed codes, blocks side by side in lanes.
+//! Shared parts of the block codecs: dispatch to the instruction sets, unpacking of codes, transposing of blocks.
 
 use super::Codec;
 use super::simd::{self, Kernel, Lanes};
 use crate::model::DType;
 
-/// How whole blocks of a type are read and written. Everything here and below it is inlined, so that it is compiled for the
-/// instruction set of the lanes.
+/// Reads and writes whole blocks of a type. Implementations and all that they call are inlined, so that they are compiled for the
+/// instruction set of `V`.
 pub(super) trait BlockCodec {
-    /// Whether each value is stored by itself, so that a NaN of it may be any.
+    /// Whether each value is stored on its own, so that NaN payloads may be kept.
     const KEEPS_NAN: bool = false;
     /// Decodes whole blocks.
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]);
-    /// Encodes one row. Importance weights, if any, are as many as the values.
+    /// Encodes one row. Importance weights, if any, are one per value.
     fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
 }
 
 impl Codec {
-    /// The codec of a type of blocks.
+    /// Returns the codec of a block type.
     pub(super) const fn blocks<C: BlockCodec>(dtype: DType) -> Self {
         Self::reads(dtype, decode::<C>).writes(encode::<C>)
     }
@@ -46,7 +46,7 @@ fn encode<C: BlockCodec>(values: &[f32], importance: Option<&[f32]>, bytes: &mut
         }
     }
     debug_assert!(importance.is_none_or(|importance| importance.len() == values.len()));
-    // Which of two NaN comes of an operation is up to the processor, and low bits of it become codes: there may be but one.
+    // Which operand's NaN payload propagates is CPU-specific, and its low bits would become codes: use a single NaN.
     let plain: Vec<f32>;
     let values = if !C::KEEPS_NAN && values.iter().fold(false, |any, value| any | value.is_nan()) {
         plain = values.iter().map(|value| if value.is_nan() { f32::NAN } else { *value }).collect();
@@ -57,7 +57,7 @@ fn encode<C: BlockCodec>(values: &[f32], importance: Option<&[f32]>, bytes: &mut
     simd::run(Encoding(values, importance, bytes, std::marker::PhantomData::<C>));
 }
 
-/// What a function gives for each number. (The `map` of arrays would not be compiled for the instruction set.)
+/// Applies a function to each element. (Unlike the `map` of arrays, this is compiled for the instruction set.)
 #[inline(always)]
 pub(super) fn map_array<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T; N], function: impl Fn(T) -> U) -> [U; N] {
     let mut results = [U::default(); N];
@@ -67,7 +67,7 @@ pub(super) fn map_array<T: Copy, U: Copy + Default, const N: usize>(numbers: &[T
     results
 }
 
-/// `N` codes of four bits, two a byte: the first half of them in the low bits.
+/// Unpacks `N` four-bit codes from `N / 2` bytes: the low nibbles first, then the high ones.
 #[inline(always)]
 pub(super) fn nibbles<const N: usize>(packed: &[u8]) -> [u8; N] {
     let mut codes = [0; N];
@@ -78,13 +78,13 @@ pub(super) fn nibbles<const N: usize>(packed: &[u8]) -> [u8; N] {
     codes
 }
 
-/// The low byte of a whole number of a size under 2^22. Infinity gives zero, as the conversion of the reference does on x86.
+/// Returns the low byte of an integer of magnitude under 2^22. Infinity gives zero, as the reference's conversion does on x86.
 #[inline(always)]
 pub(super) fn low_byte(whole: f32) -> u8 {
     (whole + simd::ROUND).to_bits() as u8
 }
 
-/// Writes `code * scale` for signed codes, a multiple of sixteen of them.
+/// Writes `code * scale` for signed codes, whose number is a multiple of sixteen.
 #[inline(always)]
 pub(super) fn scale_signed<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, values: &mut [f32]) {
     debug_assert!(codes.len().is_multiple_of(V::COUNT));
@@ -94,7 +94,7 @@ pub(super) fn scale_signed<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, 
     }
 }
 
-/// Writes `table[code] * scale` for codes under sixteen, a multiple of sixteen of them.
+/// Writes `table[code] * scale` for four-bit codes, whose number is a multiple of sixteen.
 #[inline(always)]
 pub(super) fn scale_entries<V: Lanes>(token: V::Token, table: &[i8; 16], codes: &[u8], scale: f32, values: &mut [f32]) {
     for (codes, values) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0) {
@@ -102,7 +102,7 @@ pub(super) fn scale_entries<V: Lanes>(token: V::Token, table: &[i8; 16], codes: 
     }
 }
 
-/// Writes `code * scale + min`, for a multiple of sixteen codes.
+/// Writes `code * scale + min` for codes whose number is a multiple of sixteen.
 #[inline(always)]
 pub(super) fn scale_offset<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, min: f32, values: &mut [f32]) {
     debug_assert!(codes.len().is_multiple_of(V::COUNT));
@@ -112,10 +112,10 @@ pub(super) fn scale_offset<V: Lanes>(token: V::Token, codes: &[u8], scale: f32, 
     }
 }
 
-/// How many numbers [`transpose_blocks`] takes at most: sixteen lanes of blocks of 32.
+/// Maximum number of values for [`transpose_blocks`]: sixteen lanes of blocks of 32.
 const TRANSPOSE_MAX: usize = 16 * 32;
 
-/// Puts blocks of `N` numbers side by side: lane `b` of `[i]` is number `i` of block `b`. Lanes without a block are zero.
+/// Transposes blocks of `N` values: lane `b` of element `i` is value `i` of block `b`. Lanes without a block are zero.
 #[inline(always)]
 pub(super) fn transpose_blocks<V: Lanes, const N: usize>(token: V::Token, values: &[f32]) -> [V; N] {
     let mut lanes = [V::splat(token, 0.0); N];

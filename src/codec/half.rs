@@ -1,6 +1,6 @@
-//! Half precision (IEEE binary16) to single precision and back, in plain Rust.
+//! Conversions between half precision (IEEE binary16) and single precision, in plain Rust.
 
-/// The value of a little-endian half-precision number. Exact; a NaN keeps its payload and becomes quiet.
+/// Converts a little-endian half-precision number. Exact; a NaN keeps its payload and becomes quiet.
 #[inline(always)]
 pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     const EXPONENT: u32 = 0x7c00 << 13;
@@ -8,7 +8,7 @@ pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     let bits = u32::from(u16::from_le_bytes(bytes));
     let size = (bits & 0x7fff) << 13;
     let value = match size & EXPONENT {
-        // Subnormal: the mantissa becomes that of a number in the lowest normal range, of which that range's start is taken away.
+        // Subnormal: use the mantissa as that of a number with the smallest normal exponent, then subtract that power of two.
         0 => (f32::from_bits(size + REBIAS + (1 << 23)) - f32::from_bits(REBIAS + (1 << 23))).to_bits(),
         EXPONENT => (size + 2 * REBIAS) | if size > EXPONENT { 1 << 22 } else { 0 },
         _ => size + REBIAS,
@@ -16,15 +16,15 @@ pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     f32::from_bits(value | (bits & 0x8000) << 16)
 }
 
-/// The nearest half-precision number, ties to even, as little-endian bytes; infinite beyond the largest. A NaN keeps its sign and upper
-/// payload and becomes quiet.
+/// Rounds to the nearest half-precision number, ties to even, in little-endian bytes. Values beyond the largest finite half become
+/// infinite; a NaN keeps its sign and the upper bits of its payload and becomes quiet.
 #[inline(always)]
 pub(super) fn f32_to_f16(value: f32) -> [u8; 2] {
-    /// Numbers from here on are infinite, or NaN: 2^16. What lies between the largest half and this rounds up to infinity.
+    /// 2^16: larger values are infinite or NaN. Values between the largest finite half and this one round up to infinity.
     const LARGE: u32 = (127 + 16) << 23;
-    /// The least normal half: 2^-14.
+    /// Smallest normal half: 2^-14.
     const NORMAL: u32 = (127 - 14) << 23;
-    /// Adding this to a subnormal half leaves its mantissa, rounded, in the low bits: its last place is that of a half.
+    /// Adding this to a subnormal half leaves its rounded mantissa in the low bits.
     const SHIFT: u32 = (127 - 14 + 13) << 23;
     let bits = value.to_bits();
     let size = bits & 0x7fff_ffff;
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_to_nearest() {
-        // Every half, what lies between two, and either side of that; and bits of all kinds.
+        // Every half, the midpoints between neighbours, the values next to a midpoint, and pseudo-random bits.
         let halves = (0..=0x7c00u16).flat_map(|bits| {
             let value = f16::from_bits(bits).to_f32_const();
             let middle = if bits < 0x7bff { (value + f16::from_bits(bits + 1).to_f32_const()) / 2.0 } else { 65520.0 };

@@ -1,47 +1,47 @@
-//! What in stored bytes no weight can be: NaN, infinities, scales that are neither number, codes that a type does not have.
+//! Finds stored values that cannot be weights: NaN, infinities, bad scales, codes that the type does not define.
 //!
-//! Blocks are not decoded: a value is finite when the scales of its block are, which are few. (The codes of all IQ types and of the
-//! floats of four and six bits are whole: each of them stands for something.)
+//! Most blocks are not decoded: their values are finite if their few scales are. (The IQ types and the floats of four and six bits define
+//! every code.)
 
 use std::ops::Range;
 
 use super::{Codec, codec};
 use crate::model::{Class, DType, Role, ScaleType};
 
-/// What can be wrong with a value.
+/// Kind of invalid value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidValue {
-    /// It is NaN.
+    /// NaN.
     Nan,
-    /// It is infinite.
+    /// Infinity.
     Infinite,
-    /// The scale of its block is NaN or infinite.
+    /// Scale of a block that is NaN or infinite.
     Scale,
-    /// Its code is none of the type's.
+    /// Code that the type does not define.
     Range,
 }
 
 impl InvalidValue {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [InvalidValue; 4] = [Self::Nan, Self::Infinite, Self::Scale, Self::Range];
 }
 
-/// How often something is wrong, and where first.
+/// Count and first position of each kind of invalid value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InvalidValues {
     /// By [`InvalidValue`], in the order of [`InvalidValue::ALL`].
     counts: [u64; InvalidValue::ALL.len()],
-    /// In bytes from the start of what was looked at.
+    /// In bytes from the start of the scanned bytes.
     first: [Option<u64>; InvalidValue::ALL.len()],
 }
 
 impl InvalidValues {
-    /// How often this is wrong: in values, or in scales and codes of blocks; and where first, in bytes.
+    /// Returns the number of invalid values (or block scales and codes) of a kind and the byte offset of the first one.
     pub fn of(&self, kind: InvalidValue) -> Option<(u64, u64)> {
         Some((self.counts[kind as usize], self.first[kind as usize]?))
     }
 
-    /// Takes over what was found in bytes that start at `offset`, which come after all before.
+    /// Adds the results for later bytes, which start at `offset`.
     pub fn join(&mut self, offset: u64, next: &Self) {
         for i in 0..self.counts.len() {
             self.counts[i] += next.counts[i];
@@ -56,7 +56,7 @@ impl InvalidValues {
     }
 }
 
-/// What is wrong with values of a type; bytes past the last whole block are not looked at.
+/// Scans the values of a type; bytes past the last whole block are ignored.
 pub fn scan_invalid(dtype: DType, bytes: &[u8]) -> InvalidValues {
     let mut found = InvalidValues::default();
     match dtype {
@@ -77,7 +77,7 @@ pub fn scan_invalid(dtype: DType, bytes: &[u8]) -> InvalidValues {
         }
         at += field.bytes();
     }
-    // Small floats; and types whose scales are so wide that a finite one can still make an infinite value.
+    // Small floats, and types whose scales are so large that a finite one can still give an infinite value.
     let decoded = dtype.info().class == Class::Float && dtype.info().block_bytes == 1 || matches!(dtype, DType::Q8_K | DType::MXFP4);
     if decoded && let Some(codec) = codec(dtype) {
         scan_decoded(codec, bytes, &mut found);
@@ -90,7 +90,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// How many bytes are looked at with one question before it is asked of each number.
+/// Number of bytes that are tested together before each value is tested on its own.
 const CHUNK: usize = 4096;
 
 macro_rules! plain_floats {
@@ -99,7 +99,7 @@ macro_rules! plain_floats {
             const SIZE: usize = size_of::<$bits>();
             let special = |number: &[u8; SIZE]| <$bits>::from_le_bytes(*number) & $exponent == $exponent;
             for (i, chunk) in bytes.as_chunks::<SIZE>().0.chunks(CHUNK / SIZE).enumerate() {
-                // Without a way out in the middle, so that many are looked at at a time.
+                // No early exit, so that the loop is vectorised.
                 if !chunk.iter().fold(false, |any, number| any | special(number)) {
                     continue;
                 }
@@ -116,7 +116,7 @@ plain_floats!(scan_16_bit, u16, exponent, mantissa, exponent, mantissa);
 plain_floats!(scan_f32, u32, 0x7f80_0000, 0x007f_ffff);
 plain_floats!(scan_f64, u64, 0x7ff0_0000_0000_0000, 0x000f_ffff_ffff_ffff);
 
-/// Bytes that are none of a type's.
+/// Scans for bytes that the type does not define.
 fn scan_codes(bytes: &[u8], found: &mut InvalidValues, bad: impl Fn(u8) -> bool) {
     for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
         if chunk.iter().fold(false, |any, byte| any | bad(*byte)) {
@@ -126,7 +126,7 @@ fn scan_codes(bytes: &[u8], found: &mut InvalidValues, bad: impl Fn(u8) -> bool)
     }
 }
 
-/// Values, where only decoding tells.
+/// Scans decoded values, for types whose bytes alone do not tell.
 fn scan_decoded(codec: &Codec, bytes: &[u8], found: &mut InvalidValues) {
     const BLOCKS: usize = 64;
     let (size, elements) = (codec.dtype.info().block_bytes as usize, codec.dtype.info().block_elems as usize);
@@ -139,7 +139,7 @@ fn scan_decoded(codec: &Codec, bytes: &[u8], found: &mut InvalidValues) {
         }
         for (j, value) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
             let at = (i * BLOCKS + j / elements) * size;
-            // A scale that is no number is told as such.
+            // An invalid scale has been reported already.
             if has_valid_scales(codec.dtype, bytes.get(at..at + size).unwrap_or_default()) {
                 found.add(if value.is_nan() { InvalidValue::Nan } else { InvalidValue::Infinite }, at);
             }
@@ -155,7 +155,7 @@ fn bytes_at<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     block.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
-/// Whether every scale of a block is a number.
+/// Whether every scale of a block is finite.
 fn has_valid_scales(dtype: DType, block: &[u8]) -> bool {
     let mut at = 0;
     dtype.info().fields.iter().all(|field| {
@@ -168,18 +168,18 @@ fn has_valid_scales(dtype: DType, block: &[u8]) -> bool {
     })
 }
 
-/// Looks at the scales in `range` of every block of `size` bytes.
+/// Scans the scales in `range` of every block of `size` bytes.
 fn scan_scales(scale: ScaleType, bytes: &[u8], size: usize, range: Range<usize>, found: &mut InvalidValues) {
     for (i, block) in bytes.chunks_exact(size).enumerate() {
         for at in range.clone().step_by(scale_bytes(scale)).filter(|at| !is_valid_scale(scale, block, *at)) {
-            // A negative number is one that UE4M3 does not have.
+            // UE4M3 has no negative numbers.
             let negative = scale == ScaleType::UE4M3 && bytes_at::<1>(block, at) != [0x7f] && bytes_at::<1>(block, at) != [0xff];
             found.add(if negative { InvalidValue::Range } else { InvalidValue::Scale }, i * size + at);
         }
     }
 }
 
-/// The bytes that one scale takes.
+/// Returns the size of a scale in bytes.
 const fn scale_bytes(scale: ScaleType) -> usize {
     match scale {
         ScaleType::F16 => 2,
@@ -204,7 +204,7 @@ fn is_valid_scale(scale: ScaleType, block: &[u8], at: usize) -> bool {
     }
 }
 
-/// Looks at the pairs of bits in `range` of every block of `size` bytes: 3 is no code.
+/// Scans the two-bit codes in `range` of every block of `size` bytes: 3 is not defined.
 fn scan_ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut InvalidValues) {
     for (i, block) in bytes.chunks_exact(size).enumerate() {
         let mut inside = InvalidValues::default();
@@ -217,10 +217,10 @@ fn scan_ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut Inva
 mod tests {
     use super::*;
 
-    /// A type, the bytes of its block, and its scales and minima: where each is, and how it is stored.
+    /// Type, block size in bytes, and offset and type of each scale and minimum.
     type Layout = (DType, usize, &'static [(usize, ScaleType)]);
 
-    /// What the structs of ggml-common.h have.
+    /// Layouts of the structs in ggml-common.h.
     const SCALES: &[Layout] = {
         use ScaleType::{E8M0, F16, F32, SplitF16, UE4M3};
         &[
@@ -254,13 +254,13 @@ mod tests {
         ]
     };
 
-    /// The size of a block and its scales, from the list above.
+    /// Returns the block size and the scales from the table above.
     fn layout(dtype: DType) -> (usize, &'static [(usize, ScaleType)]) {
         let (_, size, scales) = SCALES.iter().find(|(row, ..)| *row == dtype).unwrap();
         (*size, scales)
     }
 
-    /// Five blocks of all sorts of codes, with scales that are small numbers.
+    /// Returns five blocks of assorted codes with small scales.
     fn valid(dtype: DType) -> Vec<u8> {
         let (size, scales) = layout(dtype);
         let mut bytes: Vec<u8> = (0..size * 5).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] & 0x5f).collect();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_that_is_no_number_is_found_where_decoding_feels_it() {
+    fn invalid_scales_are_found_and_affect_decoding() {
         for &dtype in DType::ALL.iter().filter(|dtype| dtype.is_quantised()) {
             let (size, scales) = layout(dtype);
             assert_eq!(size as u64, dtype.info().block_bytes, "{dtype}");
@@ -306,7 +306,7 @@ mod tests {
                 assert_eq!(found.of(InvalidValue::Scale), Some((1, (3 * size + at) as u64)), "{dtype} byte {at}");
                 (codec(dtype).unwrap().decode)(&bad, &mut values);
                 let visible = values.iter().any(|value| !value.is_finite());
-                // The NaN of an unsigned E4M3 decodes to zero, as in ggml; Q8_1 has a sum that nothing is decoded by.
+                // The NaN of an unsigned E4M3 decodes to zero, as in ggml; the sum of Q8_1 is not used in decoding.
                 let hidden = scale == ScaleType::UE4M3 || dtype == DType::Q8_1 && at == 2;
                 assert_eq!(visible, !hidden, "{dtype} byte {at}");
             }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_none_are_counted_and_placed() {
+    fn nan_and_infinity_are_counted_and_located() {
         fn check<const N: usize>(dtype: DType, nan: [u8; N], infinity: [u8; N], one: [u8; N]) {
             let mut bytes = one.repeat(5000);
             bytes[7 * N..8 * N].copy_from_slice(&infinity);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_that_a_type_does_not_have_are_found() {
+    fn undefined_codes_are_found() {
         assert_eq!(scan_invalid(DType::BOOL, &[0, 1, 2, 0xff]).of(InvalidValue::Range), Some((2, 2)));
         let mut bytes = valid(DType::TQ2_0);
         bytes[66 + 5] = 0b0100_1100; // the second of four codes is 3
@@ -347,14 +347,14 @@ mod tests {
         let mut bytes = valid(DType::NVFP4);
         bytes[36 + 2] = 0x81;
         assert_eq!(scan_invalid(DType::NVFP4, &bytes).of(InvalidValue::Range), Some((1, 38)));
-        // A power of two that is a number, of which six is none.
+        // A finite power of two that overflows when multiplied by six.
         let mut bytes = valid(DType::MXFP4);
         (bytes[17], bytes[18]) = (0xfe, 7);
         assert_eq!(scan_invalid(DType::MXFP4, &bytes).of(InvalidValue::Infinite).map(|(_, at)| at), Some(17));
     }
 
     #[test]
-    fn zeros_are_zeros() {
+    fn is_zero_tests_every_byte() {
         let mut bytes = vec![0; 10_000];
         assert!(is_zero(&bytes));
         bytes[9_999] = 1;

@@ -1,5 +1,5 @@
-//! The first block types of ggml: 32 (Q1_0: 128, Q2_0: 64) codes under one half-precision scale, and for the `_1` types a least
-//! value. Layouts: `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
+//! The first block types of ggml: 32 (Q1_0: 128, Q2_0: 64) codes with a half-precision scale, and for the `_1` types a minimum. Layouts:
+//! `block_q4_0` and its neighbours in ggml-common.h; searches for weighted rows: [`super::search`].
 
 use super::Codec;
 use super::block::{BlockCodec, low_byte, map_array, nibbles, scale_offset, scale_signed, transpose_blocks};
@@ -18,14 +18,14 @@ pub(super) const Q5_1: Codec = Codec::blocks::<Offset5>(DType::Q5_1);
 pub(super) const Q8_0: Codec = Codec::blocks::<Bytes>(DType::Q8_0);
 pub(super) const Q8_1: Codec = Codec::blocks::<BytesAndSum>(DType::Q8_1);
 
-/// The largest size of the numbers of a block; NaN counts as larger than all.
+/// Returns the largest magnitude of a block; NaN counts as the largest.
 #[inline(always)]
 fn largest_size(block: &[f32]) -> f32 {
-    // Sizes compare as their bits do, in any order, which sums of floats would not allow.
+    // Magnitudes compare like their bits, and integer maxima can be taken in any order.
     f32::from_bits(block.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest)))
 }
 
-/// The first number of the largest size; zero for a block of zeros.
+/// Returns the first value of the largest magnitude; zero for a block of zeros.
 #[inline(always)]
 fn largest<V: Lanes>(token: V::Token, block: &[f32; 32]) -> f32 {
     let size = largest_size(block);
@@ -45,7 +45,7 @@ fn largest<V: Lanes>(token: V::Token, block: &[f32; 32]) -> f32 {
     }
 }
 
-/// The least and the largest number. Of zeros of both signs the first counts.
+/// Returns the smallest and the largest value. Among zeros of both signs the first counts.
 #[inline(always)]
 fn min_max<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
     let (mut min, mut max) = (V::splat(token, f32::MAX), V::splat(token, -f32::MAX));
@@ -67,7 +67,7 @@ fn min_max<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
     (signed(lows[0]), signed(highs[0]))
 }
 
-/// The codes of a block: the whole part of `(x - min) * inverse + half`, as a signed byte of at most `nmax`.
+/// Returns the codes of a block: `(x - min) * inverse + half` rounded toward zero, as a signed byte of at most `nmax`.
 #[inline(always)]
 fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], min: f32, inverse: f32, half: f32, nmax: i8) -> [u8; 32] {
     let (min, inverse, half) = (V::splat(token, min), V::splat(token, inverse), V::splat(token, half));
@@ -78,19 +78,19 @@ fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], min: f32, inverse: 
     map_array(&codes, |code| (code as i8).min(nmax) as u8)
 }
 
-/// One over a scale, or zero.
+/// Returns the inverse of a scale, or zero.
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
-/// The mean of the squares of a row, summed from its start.
+/// Returns the mean square of a row, summed in order.
 #[inline(always)]
 fn mean_square(row: &[f32]) -> f32 {
     row.iter().fold(0.0, |sum, x| sum + x * x) / row.len() as f32
 }
 
-/// Packs 32 codes of four bits: the first sixteen into low nibbles.
+/// Packs 32 four-bit codes, the first sixteen into the low nibbles.
 #[inline(always)]
 fn pack_nibbles(codes: &[u8; 32], bytes: &mut [u8]) {
     for (i, byte) in bytes.iter_mut().enumerate().take(16) {
@@ -98,13 +98,13 @@ fn pack_nibbles(codes: &[u8; 32], bytes: &mut [u8]) {
     }
 }
 
-/// The fifth bits of 32 codes, the first in the lowest bit.
+/// Packs the fifth bits of 32 codes, the first into the lowest bit.
 #[inline(always)]
 fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     codes.iter().enumerate().fold(0, |bits, (i, code)| bits | u32::from(code >> 4 & 1) << i).to_le_bytes()
 }
 
-/// Codes of five bits: nibbles, and the fifth bits in four bytes.
+/// Unpacks five-bit codes from nibbles and four bytes of fifth bits.
 #[inline(always)]
 fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
     let mut codes = nibbles::<32>(packed);
@@ -115,7 +115,7 @@ fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
     codes
 }
 
-/// Codes counted from `zero` as signed bytes.
+/// Subtracts `zero` from each code, wrapping to signed bytes.
 #[inline(always)]
 fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
     for code in &mut codes {
@@ -124,7 +124,7 @@ fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
     codes
 }
 
-/// Encodes weighted blocks of 32 as `scale * code`; `write` takes each block's scale and codes.
+/// Encodes weighted blocks of 32 as `scale * code`; `write` takes each block's index, scale and codes.
 #[inline(always)]
 fn weighted_symmetric<V: Lanes>(token: V::Token, row: &[f32], importance: &[f32], nmax: i32, mut write: impl FnMut(usize, f32, &[u8; 32])) {
     let mean_square = V::splat(token, mean_square(row));
@@ -145,7 +145,7 @@ fn weighted_symmetric<V: Lanes>(token: V::Token, row: &[f32], importance: &[f32]
     }
 }
 
-/// Encodes weighted blocks of 32 as `scale * code + min`; `write` takes each block's scale, least value and codes.
+/// Encodes weighted blocks of 32 as `scale * code + min`; `write` takes each block's index, scale, minimum and codes.
 #[inline(always)]
 fn weighted_offset<V: Lanes>(
     token: V::Token,
@@ -170,7 +170,7 @@ fn weighted_offset<V: Lanes>(
     }
 }
 
-/// Q1_0: the sign of each number, under the mean of their sizes.
+/// Q1_0: the signs of the values, scaled by their mean magnitude.
 struct OneBit;
 
 impl BlockCodec for OneBit {
@@ -199,7 +199,7 @@ impl BlockCodec for OneBit {
     }
 }
 
-/// Q2_0: codes for -1, 0, 1, 2 times the scale; encoding makes no use of the 2.
+/// Q2_0: codes for -1, 0, 1, 2 times the scale; encoding does not use the 2.
 struct TwoBits;
 
 impl BlockCodec for TwoBits {
@@ -225,7 +225,7 @@ impl BlockCodec for TwoBits {
             for (byte, values) in packed.iter_mut().zip(values.as_chunks::<4>().0) {
                 let code = |x: f32| {
                     let whole = (x * inverse).round();
-                    // One over a subnormal scale is infinite; the reference's codes are zero then.
+                    // The inverse of a subnormal scale is infinite; the reference's codes are then zero.
                     if whole.is_finite() { low_byte(whole).wrapping_add(1) & 3 } else { 0 }
                 };
                 *byte = code(values[0]) | code(values[1]) << 2 | code(values[2]) << 4 | code(values[3]) << 6;
@@ -276,7 +276,7 @@ impl CodebookCodec for Symmetric4 {
     }
 }
 
-/// Q4_1: codes from 0 to 15 times the scale, and a least value.
+/// Q4_1: codes from 0 to 15 times the scale, plus a minimum.
 struct Offset4;
 
 impl BlockCodec for Offset4 {
@@ -359,7 +359,7 @@ impl BlockCodec for Symmetric5 {
     }
 }
 
-/// Q5_1: codes from 0 to 31 times the scale, and a least value.
+/// Q5_1: codes from 0 to 31 times the scale, plus a minimum.
 struct Offset5;
 
 impl BlockCodec for Offset5 {
@@ -398,7 +398,7 @@ impl BlockCodec for Offset5 {
     }
 }
 
-/// The scale of a block of bytes, and its codes.
+/// Returns the scale of a block and its eight-bit codes.
 #[inline(always)]
 fn to_bytes<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, [u8; 32]) {
     let scale = largest_size(block) / 127.0;
@@ -432,7 +432,7 @@ impl BlockCodec for Bytes {
     }
 }
 
-/// Q8_1: as Q8_0, and after the scale the sum of the codes times it, which decoding has no use for.
+/// Q8_1: as Q8_0, with the sum of the codes times the scale after it, which decoding does not use.
 struct BytesAndSum;
 
 impl BlockCodec for BytesAndSum {

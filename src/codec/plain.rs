@@ -1,4 +1,4 @@
-//! Numbers that are each stored by itself: IEEE floats, BF16, integers, booleans, complex pairs.
+//! Unquantised types: IEEE floats, BF16, integers, booleans, complex numbers.
 
 use super::Codec;
 use super::block::BlockCodec;
@@ -6,7 +6,7 @@ use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::{self, AHEAD, Lanes};
 use crate::model::DType;
 
-/// Reads little-endian numbers of `$type`, through `$convert`, into `$out`s.
+/// Defines a decoder of little-endian `$type`s, converted to `$out` by `$convert`.
 macro_rules! reader {
     ($type:ty => $out:ty, $convert:expr) => {{
         fn decode(bytes: &[u8], values: &mut [$out]) {
@@ -19,7 +19,7 @@ macro_rules! reader {
     }};
 }
 
-/// Writes numbers as the little-endian bytes that `$convert` makes of them.
+/// Defines an encoder to the little-endian bytes that `$convert` returns.
 macro_rules! writer {
     ($size:literal, $convert:expr) => {{
         fn encode(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
@@ -45,7 +45,7 @@ pub(super) const I16: Codec = Codec::reads(DType::I16, reader!(i16 => f32, f32::
 pub(super) const U8: Codec = Codec::reads(DType::U8, reader!(u8 => f32, f32::from));
 pub(super) const U16: Codec = Codec::reads(DType::U16, reader!(u16 => f32, f32::from));
 
-/// Integers that single precision rounds.
+/// Defines the codec of an integer type that single precision cannot hold.
 macro_rules! wide_integer {
     ($type:ty, $dtype:ident) => {
         pub(super) const $dtype: Codec =
@@ -58,13 +58,14 @@ wide_integer!(i64, I64);
 wide_integer!(u32, U32);
 wide_integer!(u64, U64);
 
-/// The value of a BF16: the upper half of a single-precision number.
+/// Converts a BF16, the upper half of a single-precision number.
 #[inline(always)]
 pub(super) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and upper payload and becomes quiet (`ggml_compute_fp32_to_bf16`).
+/// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and the upper bits of its payload and becomes quiet
+/// (`ggml_compute_fp32_to_bf16`).
 #[inline(always)]
 pub(super) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
@@ -72,7 +73,7 @@ pub(super) fn f32_to_bf16(value: f32) -> u16 {
     (if value.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
-/// F16: rounds to nearest, ties to even; beyond the largest finite half it becomes infinite.
+/// F16: rounded to nearest, ties to even; values beyond the largest finite half become infinite.
 struct F16Blocks;
 
 impl BlockCodec for F16Blocks {
@@ -81,7 +82,7 @@ impl BlockCodec for F16Blocks {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
-            simd::prefetch(bytes, AHEAD); // rows of a file, most often, of which the next ones are asked for soon
+            simd::prefetch(bytes, AHEAD); // usually rows of a mapped file that are read next
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
                 V::from_f16s(token, bytes).store(values);
             } else {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_half_and_bf16_comes_back_from_its_value() {
+    fn halves_and_bf16_round_trip() {
         let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         for dtype in [DType::F16, DType::BF16] {
             let mut values = vec![0f32; 1 << 16];

@@ -1,34 +1,34 @@
-//! The searches for scales that types share: for each block, the scale (and least value) whose codes give the smallest weighted
-//! error. After `make_qx_quants`, `make_q3_quants`, `make_qkx2_quants`, `make_qkx3_quants` and `make_qp_quants` of ggml-quants.c.
+//! Searches for the scale (and minimum) of a block whose codes give the smallest weighted error. After `make_qx_quants`, `make_q3_quants`,
+//! `make_qkx2_quants`, `make_qkx3_quants` and `make_qp_quants` of ggml-quants.c.
 //!
-//! One lane works on one block: `x[i]` holds element `i` of every block, and every block's sums run in the reference's order.
-//! The codes that a search ends with follow from what it returns, and most types never need them: they are computed when asked for.
+//! Each lane searches one block: `x[i]` holds element `i` of every block, and the sums of each block are added in the reference's order.
+//! Codes are computed from the result on demand, since most types do not need them.
 
 use super::simd::Lanes;
 
-/// Numbers whose nearest whole number is in the low bits of the mantissa once [`super::simd::ROUND`] is added.
+/// Limit below which [`super::simd::ROUND`] rounds to the nearest integer.
 const IN_RANGE: f32 = 4_194_303.0;
 
-/// Blocks whose largest size is under this are all zero.
+/// Blocks whose magnitudes are all below this count as zero.
 const ZERO: f32 = 1e-15;
 
-/// The nearest whole number, ties to even, as the reference computes it: exact for sizes under 2^22, and for the rest whatever
-/// its way with bits gives.
+/// Rounds to the nearest integer, ties to even, as the reference's bit manipulation does: exact for magnitudes under 2^22, the reference's
+/// result for larger ones.
 #[inline(always)]
 pub(super) fn nearest(value: f32) -> i32 {
     ((value + super::simd::ROUND).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
-/// A block as `scale * code`, codes from `-nmax` to `nmax - 1`.
+/// Block as `scale * code`, with codes from `-nmax` to `nmax - 1`.
 #[derive(Clone, Copy)]
 pub(super) struct Symmetric<V: Lanes> {
     /// The scale; zero for a block of zeros.
     pub(super) scale: V,
-    /// The codes are the nearest whole numbers of `x * inverse`; NaN for a block of zeros.
+    /// Inverse scale whose products with `x` round to the codes; NaN for a block of zeros.
     pub(super) inverse: V,
 }
 
-/// [`nearest`] within limits, for quotients that may be of any size.
+/// Rounds as [`nearest`] does and clamps, for values of any magnitude.
 #[inline(always)]
 pub(super) fn nearest_clamped<V: Lanes>(value: V, min: V, max: V) -> V {
     let token = value.token();
@@ -40,13 +40,13 @@ pub(super) fn nearest_clamped<V: Lanes>(value: V, min: V, max: V) -> V {
     V::select(in_range, rounded, value.map(|value| nearest(value) as f32).max(min).min(max))
 }
 
-/// What a search by [`symmetric`] ends with as the code of `x`, counted from zero. A block of zeros has zeros.
+/// Returns the code of `x`, counted from zero, after a search by [`symmetric`]. Zero for a block of zeros.
 #[inline(always)]
 pub(super) fn symmetric_code(x: f32, inverse: f32, nmax: i32) -> u8 {
     if inverse.is_nan() { 0 } else { (nmax + nearest(inverse * x).min(nmax - 1).max(-nmax)) as u8 }
 }
 
-/// The largest size, and the first number that has it.
+/// Returns the largest magnitude and the first value that has it.
 #[inline(always)]
 fn largest<V: Lanes, const N: usize>(x: &[V; N]) -> (V, V) {
     let token = x[0].token();
@@ -59,13 +59,13 @@ fn largest<V: Lanes, const N: usize>(x: &[V; N]) -> (V, V) {
     (size, value)
 }
 
-/// At which limits whole numbers are cut off.
+/// Bounds to which codes are clamped.
 const BOTH: u8 = 2;
 const UPPER: u8 = 1;
 const NONE: u8 = 0;
 
-/// The weighted sums of `x * code` and of `code * code`, under each of some scales. (A closure would not be compiled for the instruction
-/// set.)
+/// Returns the weighted sums of `x * code` and of `code * code` for each of several scales. (A closure would not be compiled for the
+/// instruction set.)
 #[inline(always)]
 fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u8>(
     x: &[V; N],
@@ -92,11 +92,10 @@ fn symmetric_sums<V: Lanes, const N: usize, const SCALES: usize, const LIMITS: u
     sums
 }
 
-/// The scales that [`symmetric`] tries beside the first, as tenths of a code, two at a time: sums that wait for each other leave room
-/// for others.
+/// Steps that [`symmetric`] tries beside the first scale, in tenths of a code. Two at a time, to hide the latency of dependent sums.
 const PAIRS: [[i8; 2]; 9] = [[-9, -8], [-7, -6], [-5, -4], [-3, -2], [-1, 1], [2, 3], [4, 5], [6, 7], [8, 9]];
 
-/// Tries nineteen scales about the one that takes the number of largest size to `-nmax`.
+/// Tries nineteen scales around the one that maps the value of largest magnitude to `-nmax`.
 #[inline(always)]
 pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], nmax: i32) -> Symmetric<V> {
     let token = x[0].token();
@@ -118,15 +117,15 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
         for (tried, step) in tried.iter_mut().zip(pair) {
             *tried = V::splat(token, -(nmax as f32 + 0.1 * f32::from(step))) / value;
         }
-        // No size is above that of the largest number, whose code before it is cut off is `nmax + 0.1 * step`: for most steps that
-        // keeps one limit or both. (A block of zeros has NaN for codes, which do not count.)
+        // The largest magnitude before clamping is `nmax + 0.1 * step`, so that most steps cannot reach one bound or both. (The codes of
+        // a block of zeros are NaN and are not used.)
         let sums = match pair[1] {
             ..=-6 if finite => symmetric_sums::<V, N, 2, NONE>(x, weights, &weighted, tried, nmax),
             -5..=4 if finite => symmetric_sums::<V, N, 2, UPPER>(x, weights, &weighted, tried, nmax),
             _ => symmetric_sums::<V, N, 2, BOTH>(x, weights, &weighted, tried, nmax),
         };
         for (tried, (sum_lx, sum_l2)) in tried.into_iter().zip(sums) {
-            // Without a branch on whether any lane is better: which way it goes is past guessing.
+            // No branch on whether any lane is better: it would be unpredictable.
             let better = V::and(zero.lt(sum_l2), (best * sum_l2).lt(sum_lx * sum_lx));
             inverse = V::select(better, tried, inverse);
             scale = V::select(better, sum_lx / sum_l2, scale);
@@ -137,8 +136,8 @@ pub(super) fn symmetric<V: Lanes, const N: usize>(x: &[V; N], weights: &[V; N], 
     Symmetric { scale: V::select(empty, zero, scale), inverse: V::select(empty, V::splat(token, f32::NAN), inverse) }
 }
 
-/// Starts with the scale that takes the number of largest size to `-nmax`, and changes single codes while that helps, weighted by
-/// the squares of `x`. Gives the scale, and the codes counted from zero.
+/// Starts from the scale that maps the value of largest magnitude to `-nmax`, and changes single codes while that reduces the error,
+/// weighted by the squares of `x`. Returns the scale, and the codes counted from zero.
 #[inline(always)]
 pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], nmax: i32) -> (V, [V; N]) {
     let token = x[0].token();
@@ -185,7 +184,7 @@ pub(super) fn symmetric_by_codes<V: Lanes, const N: usize>(x: &[V; N], nmax: i32
     (V::select(empty, zero, scale), codes)
 }
 
-/// The scales that [`offset`] tries: `(first + step * delta + nmax) / range` for steps from zero on.
+/// Scales that [`offset`] tries: `(rmin + step * rdelta + nmax) / (max - min)` for steps from zero to `nstep`.
 #[derive(Clone, Copy)]
 pub(super) struct ScaleSteps {
     pub(super) rmin: f32,
@@ -193,18 +192,18 @@ pub(super) struct ScaleSteps {
     pub(super) nstep: i32,
 }
 
-/// A block as `scale * code + min`, codes from zero to `nmax`.
+/// Block as `scale * code + min`, with codes from zero to `nmax`.
 #[derive(Clone, Copy)]
 pub(super) struct Offset<V: Lanes> {
     pub(super) scale: V,
-    /// The least value; never above zero.
+    /// Minimum; never above zero.
     pub(super) min: V,
-    /// The codes are the nearest whole numbers of `(x - base) * inverse`.
+    /// Inverse scale and offset of the codes: `(x - base) * inverse`, rounded to nearest.
     pub(super) inverse: V,
     pub(super) base: V,
 }
 
-/// The lanes of an [`Offset`] as numbers; more than there are lanes are zero.
+/// Lanes of an [`Offset`] as arrays, padded with zeros.
 pub(super) struct Unpacked {
     pub(super) scale: [f32; 16],
     pub(super) min: [f32; 16],
@@ -224,14 +223,14 @@ impl<V: Lanes> Offset<V> {
     }
 }
 
-/// What a search by [`offset`] ends with as the code of `x`.
+/// Returns the code of `x` after a search by [`offset`].
 #[inline(always)]
 pub(super) fn offset_code(x: f32, inverse: f32, base: f32, nmax: i32) -> u8 {
     nearest(inverse * (x - base)).min(nmax).max(0) as u8
 }
 
-/// Tries scales, each with the least-squares scale and least value of its codes. The error is the weighted sum of squares, or of
-/// sizes if `ABSOLUTE`.
+/// Tries scales, and fits scale and minimum to the codes of each by least squares. The error is the weighted sum of squares, or of
+/// magnitudes if `ABSOLUTE`.
 #[inline(always)]
 pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
     x: &[V; N],
@@ -282,7 +281,7 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
             sum_l2 = sum_l2 + weighted * code;
             sum_xl = sum_xl + weighted * x[i];
         };
-        // The least value moves as the search goes on, and the products may leave the range in which rounding is simple.
+        // The minimum moves during the search, and products may leave the range in which rounding is simple.
         let reach = tried.abs() * (max - min).abs().max((first_min - min).abs());
         if V::all(reach.lt(V::splat(token, IN_RANGE))) {
             for (i, x) in x.iter().enumerate() {
@@ -297,7 +296,7 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
         let mut this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
         let mut this_min = (sum_l2 * sum_x - sum_l * sum_xl) / det;
         let positive = zero.lt(this_min);
-        // Seldom, and a division.
+        // Rare, and needs a division.
         if V::any(positive) {
             this_min = V::select(positive, zero, this_min);
             this_scale = V::select(positive, sum_xl / sum_l2, this_scale);
@@ -320,8 +319,8 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
     }
 }
 
-/// Non-negative numbers as `scale * code`, codes from zero to `nmax`: tries nine scales, then changes single codes while that
-/// helps. The reference keeps its codes in bytes, and so do negative numbers wrap here. Gives the scale.
+/// Encodes non-negative numbers as `scale * code`, with codes from zero to `nmax`: tries nine scales, then changes single codes while that
+/// reduces the error. Returns the scale. As in the reference, codes are bytes, to which negative numbers wrap.
 pub(super) fn positive(x: &[f32], weights: &[f32], nmax: i32, codes: &mut [u8]) -> f32 {
     let largest = x.iter().fold(0.0, |largest, x| if largest > *x { largest } else { *x });
     if largest < ZERO {

@@ -1,55 +1,56 @@
-//! Where a vector of levels lies relative to a grid: on a point of it, or near some.
+//! Lookup of vectors of levels in a grid: the index of a grid point, or the neighbours of any other vector.
 //!
-//! A vector is written as a code: its levels packed from the lowest bits up, 2 bits each for 8 coordinates, 3 bits each for 4.
-//! ggml-quants.c builds the same tables in `iq2xs_init_impl` and `iq3xs_init_impl`.
+//! A vector is given by its code: levels packed from the lowest bits up, 2 bits each for 8 coordinates, 3 bits each for 4. The tables are
+//! those that ggml-quants.c builds in `iq2xs_init_impl` and `iq3xs_init_impl` (`kmap_q2xs`, `kneighbors_q2xs`).
 
 use std::sync::OnceLock;
 
 use super::grid;
 
-/// A grid with, for every vector that is not on it, the points near it.
+/// Grid points by code, and the neighbours of every code that is not a grid point.
 #[derive(Debug)]
 pub(super) struct GridIndex<const DIM: usize> {
-    /// For every code: the number of the point and [`ON_GRID`]; or the start of its neighbours and their count ([`COUNT_BITS`]), in eights.
+    /// For every code: a grid index with [`ON_GRID`] set, or the start and the number ([`COUNT_BITS`] bits) of its neighbours, in groups of
+    /// eight.
     map: Vec<u32>,
-    /// The codes of neighbours: the nearest first, those at the same distance by their number. The last one of each list
-    /// is repeated to fill its eights.
+    /// Codes of the neighbours, by ascending distance, then by grid index. Each list is padded to a multiple of eight by repeating its last
+    /// code.
     neighbours: Vec<[u16; 8]>,
 }
 
 const ON_GRID: u32 = 1 << 31;
 const COUNT_BITS: u32 = 8;
 
-/// Where a code is.
+/// Result of looking up a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup<'a> {
-    /// It is the point with this number.
+    /// Grid point, by its grid index.
     OnGrid(u16),
-    /// It is off the grid, near these points (given by their codes); there is at least one.
+    /// Codes of the nearest grid points; at least one.
     Neighbours(&'a [[u16; 8]]),
 }
 
-/// How many bits a level takes.
+/// Returns the number of bits of a level.
 pub(super) const fn level_bits(dim: usize) -> usize {
     if dim == 8 { 2 } else { 3 }
 }
 
-/// The highest level: two-bit levels do not use 3.
+/// Returns the highest level; two-bit levels do not use 3.
 pub(super) const fn top_level(dim: usize) -> i32 {
     if dim == 8 { 2 } else { 7 }
 }
 
-/// The level of coordinate `j` in a code.
+/// Returns the level of coordinate `j` in a code.
 pub(super) const fn level<const DIM: usize>(code: u16, j: usize) -> usize {
     code as usize >> (level_bits(DIM) * j) & ((1 << level_bits(DIM)) - 1)
 }
 
 impl<const DIM: usize> GridIndex<DIM> {
-    /// Builds the tables for the points with these codes; a neighbour is a point at one of the `shells` least distances.
+    /// Builds the tables for a grid given by the codes of its points; neighbours are the points at the `shells` smallest distances.
     fn new(points: &[u16], shells: usize) -> Self {
         let half_bits = level_bits(DIM) * DIM / 2;
         let half = 1usize << half_bits;
-        // Squared distances between halves of codes: that of two codes is the sum of two entries.
+        // Squared distances between halves of codes: the distance of two codes is the sum of two entries.
         let part = |a: usize, b: usize| -> u8 {
             (0..DIM / 2).map(|j| level::<DIM>(a as u16, j).abs_diff(level::<DIM>(b as u16, j)).pow(2) as u8).sum()
         };
@@ -85,7 +86,7 @@ impl<const DIM: usize> GridIndex<DIM> {
         grid
     }
 
-    /// Where a code is. Codes with levels above [`top_level`] do not occur.
+    /// Looks up a code. Its levels must not exceed [`top_level`].
     #[inline(always)]
     pub(super) fn lookup(&self, code: u16) -> Lookup<'_> {
         let entry = self.map[usize::from(code)];
@@ -96,7 +97,7 @@ impl<const DIM: usize> GridIndex<DIM> {
         Lookup::Neighbours(&self.neighbours[start as usize..][..count as usize])
     }
 
-    /// The number of the point with this code; 0 for a code that is off the grid.
+    /// Returns the grid index of a code; 0 if the code is not a grid point.
     #[inline(always)]
     pub(super) fn index(&self, code: u16) -> u16 {
         match self.lookup(code) {
@@ -108,7 +109,7 @@ impl<const DIM: usize> GridIndex<DIM> {
 
 macro_rules! grid_indexes {
     ($($name:ident: $dim:literal, $codes:ident, $shells:literal;)*) => {$(
-        /// Built when the first row of its type is encoded.
+        /// Returns the tables of the grid, which are built on first use.
         pub(super) fn $name() -> &'static GridIndex<$dim> {
             static INDEX: OnceLock<GridIndex<$dim>> = OnceLock::new();
             INDEX.get_or_init(|| GridIndex::new(&grid::$codes, $shells))
@@ -133,7 +134,7 @@ mod tests {
         (0..DIM).map(|j| level::<DIM>(a, j).abs_diff(level::<DIM>(b, j)).pow(2)).sum()
     }
 
-    /// Checks every `stride`-th code, and gives how many neighbours these have in all.
+    /// Checks every `stride`-th code and returns the total number of their neighbours.
     fn check<const DIM: usize>(grid: &GridIndex<DIM>, points: &[u16], shells: usize, stride: usize) -> usize {
         for (number, &point) in points.iter().enumerate() {
             assert_eq!(grid.lookup(point), Lookup::OnGrid(number as u16));

@@ -1,15 +1,14 @@
 //! Encoders of IQ1_S and IQ1_M (ggml-quants.c: `quantize_row_iq1_{s,m}_impl`, `iq1_find_best_neighbour2`).
 //!
-//! A value is -1, 0 or 1, all shifted by an eighth up or down, times the scale. The values of a block are sorted, so that any choice of a
-//! scale splits them at two places; all splits are tried with both shifts, and the best one is moved to the grid.
+//! A value is -1, 0 or 1, shifted by an eighth up or down, times the scale. The values of a block are sorted, so that any scale splits them
+//! at two positions; all splits are tried with both shifts, and the best one is moved to the grid.
 //!
-//! Builds of the reference disagree about IQ1_M where two splits are equally good but for rounding: in rows with many equal or zero values,
-//! or with very uneven importance, and hardly ever elsewhere. Older ones (libgguf 0.2.2 among them) add up each split from its elements; those
-//! of llama.cpp 0c1e570 take differences of running sums, and so does this.
+//! Builds of the reference disagree about IQ1_M where two splits differ by rounding only: in rows with many equal or zero values, or with
+//! very uneven importance, and rarely elsewhere. Older ones (libgguf 0.2.2 among them) sum the elements of each split; llama.cpp 0c1e570
+//! subtracts running sums, as this does.
 //!
-//! Two things the reference leaves open. Where no neighbour on the grid is at a distance that is a number (values beyond about 1e18), it
-//! reads past its arrays; here the first neighbour is taken. Equal values are sorted by `qsort`, which need not keep their order; here
-//! they keep it, as in glibc.
+//! Two cases are undefined in the reference. Where all distances to neighbours are NaN or infinite (values beyond about 1e18), it reads out
+//! of bounds; here the first neighbour is used. `qsort` may reorder equal values; here they keep their order, as in glibc.
 
 use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
@@ -17,32 +16,32 @@ use super::grid_index::{self, GridIndex, Lookup, level};
 use super::search::{best_neighbour, largest_scale, rows, scale_code, unpack};
 use super::{IQ1_DELTA, sum_of_squares, weights};
 
-/// What the levels stand for when they are shifted up.
+/// Values of the levels when shifted up.
 const UP: [f32; 3] = [-1.0 + IQ1_DELTA, IQ1_DELTA, 1.0 + IQ1_DELTA];
-/// And down.
+/// Values of the levels when shifted down.
 const DOWN: [f32; 3] = [-1.0 - IQ1_DELTA, -IQ1_DELTA, 1.0 - IQ1_DELTA];
 
-/// What a block is encoded to; `SHIFTS` is how many shifts it has.
+/// Encoded block with `SHIFTS` independently shifted parts.
 #[derive(Debug, Clone, Copy)]
 struct Found<const GROUPS: usize, const SHIFTS: usize> {
     scale: f32,
-    /// The number of each group's grid point.
+    /// Grid index of each group.
     indices: [u16; GROUPS],
-    /// Which parts of the block are shifted down.
+    /// Whether each part of the block is shifted down.
     down: [bool; SHIFTS],
 }
 
 impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
     const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], down: [false; SHIFTS] };
 
-    /// What the levels of a group stand for.
+    /// Returns the values of the levels in a group.
     #[inline(always)]
     fn steps(&self, group: usize) -> &'static [f32; 3] {
         if self.down[group * SHIFTS / GROUPS] { &DOWN } else { &UP }
     }
 }
 
-/// A way to split sorted values in three, before grid points are looked for: values up to `first` are -1, values from `second` on are 1.
+/// Split of the sorted values into three, before the search for grid points: those before `first` are -1, those from `second` on are 1.
 struct Split<const SHIFTS: usize> {
     first: usize,
     second: usize,
@@ -50,7 +49,7 @@ struct Split<const SHIFTS: usize> {
     down: [bool; SHIFTS],
 }
 
-/// The best of the splits that it is shown, one by one.
+/// Best of the splits considered so far.
 struct Best<const SHIFTS: usize> {
     score: f32,
     split: Option<Split<SHIFTS>>,
@@ -59,7 +58,7 @@ struct Best<const SHIFTS: usize> {
 impl<const SHIFTS: usize> Best<SHIFTS> {
     const NONE: Self = Self { score: -f32::MAX, split: None };
 
-    /// Sees a split by its sums of weight x step x value and of weight x step x step.
+    /// Considers a split, given its sums of weight x step x value and of weight x step x step.
     #[inline(always)]
     fn consider(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
         if q2 > 0.0 && qx * qx > self.score * q2 {
@@ -69,7 +68,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
         }
     }
 
-    /// Sees eight splits with each choice of shifts: those of `second` and the seven next to it, one a lane.
+    /// Considers eight splits, `second` and the next seven, with each choice of shifts; one split per lane.
     #[inline(always)]
     fn consider_eight<E: Eight, const CHOICES: usize>(
         &mut self,
@@ -85,7 +84,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
         for i in 0..CHOICES {
             better |= E::any(E::and(E::splat(token, 0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
         }
-        // The score only grows: what does not reach it now never does.
+        // The score only grows: splits that do not reach it now never will.
         if better {
             let (qx, q2) = (unpack(qx), unpack(q2));
             for lane in 0..8 {
@@ -97,7 +96,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
     }
 }
 
-/// The order of the values from small to large; equal ones, and both zeros, keep theirs.
+/// Returns the ascending order of the values; stable, and both zeros are equal.
 #[inline(always)]
 fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
     let mut order = std::array::from_fn(|i| i);
@@ -105,10 +104,10 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
     order
 }
 
-/// IQ1_S: all splits of 32 values, with one shift for all of them.
+/// Finds the best split of 32 values for IQ1_S, which shifts all of them alike.
 #[inline(always)]
 fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
-    // The sums beyond the last are no numbers, and so are those of splits beyond the last.
+    // NaN beyond the last sum excludes splits beyond the last.
     let (mut sx, mut sw) = ([f32::NAN; 40], [f32::NAN; 40]);
     (sx[0], sw[0]) = (0.0, 0.0);
     for (j, &i) in order.iter().enumerate() {
@@ -133,9 +132,10 @@ fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order
     best.split
 }
 
-/// IQ1_M: all splits of 16 values, with a shift for each half of the block.
+/// Finds the best split of 16 values for IQ1_M, which shifts each half on its own.
 ///
-/// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
+/// Levels are 1 apart under both shifts, so the sum of a half is its total times the highest level less the running sums at the two split
+/// positions.
 #[inline(always)]
 fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
     let (mut sx, mut sw) = ([[f32::NAN; 24]; 2], [[f32::NAN; 24]; 2]);
@@ -154,7 +154,7 @@ fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: 
     let mut best = Best::NONE;
     for first in 0..=16 {
         for second in (first..=16).step_by(8) {
-            // The sums of each half under each shift.
+            // Sums of each half under each shift.
             let (mut px, mut p2) = ([[zero; 2]; 2], [[zero; 2]; 2]);
             for half in 0..2 {
                 let (sx, sw) = (&sx[half], &sw[half]);
@@ -180,7 +180,7 @@ fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: 
     best.split
 }
 
-/// Moves a split to grid points: each group of eight to its own, or to the best neighbour.
+/// Moves a split to the grid: each group of eight to its own grid point or to the best neighbour.
 #[inline(always)]
 fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     token: E::Token,
@@ -235,7 +235,7 @@ fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usiz
     }
 }
 
-/// Whether all sizes are below `tiny`.
+/// Whether all magnitudes are below `tiny`.
 #[inline(always)]
 fn below(x: &[f32], tiny: f32) -> bool {
     x[1..].iter().fold(x[0].abs(), |max, x| if max > x.abs() { max } else { x.abs() }) < tiny
@@ -252,7 +252,7 @@ pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
             if below(x, 1e-12) {
                 continue;
             }
-            // The reference refuses to encode without importance. This is what it does if all values are as important.
+            // The reference requires importance weights. These are its weights for uniform importance.
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
             let order = sorted(x);
             if let Some(split) = split_together::<E>(token, x, &w, &order) {

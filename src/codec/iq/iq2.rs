@@ -8,7 +8,7 @@ use super::search::{Refit, SearchParams, scale_code, seven_signs};
 const IQ2_XS: SearchParams = SearchParams {
     even_signs: true,
     sigma2_factor: 1.0,
-    // The reference refuses to encode without importance. This is what it does if all values are as important.
+    // The reference requires importance weights. These are its weights for uniform importance.
     plain_weight: |mean, x| (mean + x * x).sqrt(),
     tiny: 1e-15,
     fitted: false,

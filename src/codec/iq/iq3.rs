@@ -25,7 +25,7 @@ pub(super) fn iq3_xxs<E: Eight>(token: E::Token, values: &[f32], importance: Opt
         let Some(d) = unit else { return };
         let (head, rest) = out.split_at_mut(2);
         let (points, scales) = rest.split_at_mut(64);
-        // The reference found a slightly larger scale to be better.
+        // Factor of the reference, which was found to reduce the error.
         head.copy_from_slice(&f32_to_f16(d * 1.0125));
         for ((block, points), out) in blocks.iter().zip(points.chunks_exact_mut(8)).zip(scales.chunks_exact_mut(4)) {
             for (out, index) in points.iter_mut().zip(block.indices) {
@@ -45,8 +45,8 @@ pub(super) fn iq3_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
         let (low, rest) = rest.split_at_mut(64);
         let (high, rest) = rest.split_at_mut(8);
         let (signs, scales) = rest.split_at_mut(32);
-        // The reference gives an all-zero block no place in these two lists, so that what follows it moves up (and is read back wrong,
-        // since the other lists have a place for it). Its bytes are what counts here.
+        // The reference skips all-zero blocks in these two lists, so that later blocks move up (and decode wrongly, since the other lists
+        // do not skip them). Its bytes are reproduced here.
         let mut places = low.chunks_exact_mut(8).zip(signs.chunks_exact_mut(4));
         for (block, high) in blocks.iter().zip(high) {
             let Some((low, signs)) = (if block.empty { None } else { places.next() }) else { continue };

@@ -1,21 +1,21 @@
-//! Encoders of IQ4_NL and IQ4_XS (ggml-quants.c: `quantize_row_iq4_nl_impl` with seven tries to each side).
+//! Encoders of IQ4_NL and IQ4_XS (ggml-quants.c: `quantize_row_iq4_nl_impl` with `ntry = 7`).
 
 use super::super::half::f32_to_f16;
 use super::super::search::nearest;
 use super::super::simd::{Eight, ROUND, StepFunction};
 use super::{IQ4_VALUES, sum_of_squares, weights};
 
-/// Values in a block that shares one scale.
+/// Number of values that share a scale.
 const BLOCK: usize = 32;
-/// How many scales are tried for a block: one that lets the largest value meet the end of the steps, and fifteen about it.
+/// Number of scales tried per block: one that maps the value of largest magnitude to the first table entry, and fifteen around it.
 const TRIES: usize = 16;
 /// A block whose largest magnitude is below this is zero (`GROUP_MAX_EPS`).
 const TINY: f32 = 1e-15;
 
-/// The step nearest to a number; of two that are as near, the upper one, and the last for a NaN (`best_index_int8`).
+/// Nearest table entry of a number: the upper one of two equally near, and the last for NaN (`best_index_int8`).
 ///
-/// The middle between two steps is exact in single precision, and so are both distances next to it: comparing with the middle is the same
-/// as comparing the distances.
+/// The midpoint of two entries is exact in single precision, and so are the distances to both next to it: comparing with the midpoint is
+/// the same as comparing the distances.
 static STEPS: StepFunction = {
     let mut steps = StepFunction { starts: [0.0; 15], values: [0.0; 16] };
     let mut i = 0;
@@ -29,22 +29,22 @@ static STEPS: StepFunction = {
     steps
 };
 
-/// The number of the nearest step.
+/// Index of the nearest table entry.
 static CODES: StepFunction =
     StepFunction { starts: STEPS.starts, values: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0] };
 
-/// The numbers of the steps nearest to all of `x * inverse`.
+/// Returns the codes nearest to `x * inverse`.
 #[inline(always)]
 fn codes<E: Eight>(token: E::Token, x: &[f32; BLOCK], inverse: f32) -> [u8; BLOCK] {
     let mut codes = [0.0; BLOCK];
     for (x, out) in x.as_chunks::<8>().0.iter().zip(codes.as_chunks_mut::<8>().0) {
         (E::load(token, x) * E::splat(token, inverse)).on_step(&CODES).store(out);
     }
-    // Safe from saturation, which is slow.
+    // Avoids a saturating conversion, which is slow.
     codes.map(|number| (number + ROUND).to_bits() as u8)
 }
 
-/// For each try's inverse scale: the sums of weight x step x value, and of weight x step x step. One lane is one try.
+/// Returns the sums of weight x entry x value and of weight x entry x entry for each inverse scale, one per lane.
 #[inline(always)]
 fn sums<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK], inverses: &[f32; TRIES]) -> ([f32; TRIES], [f32; TRIES]) {
     let inverses = [E::load(token, &inverses[..8]), E::load(token, &inverses[8..])];
@@ -66,7 +66,7 @@ fn sums<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK], inv
     (sums_qx, sums_q2)
 }
 
-/// The scale that fits a block best, signed.
+/// Returns the best scale of a block, with its sign.
 #[inline(always)]
 fn scale<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK]) -> f32 {
     let (largest, max) = x.iter().fold((0f32, 0f32), |(largest, max), &x| if x.abs() > largest { (x.abs(), x) } else { (largest, max) });
@@ -91,7 +91,7 @@ fn scale<E: Eight>(token: E::Token, x: &[f32; BLOCK], weights: &[f32; BLOCK]) ->
     scale
 }
 
-/// Two codes a byte: the first half of the block in the low nibbles.
+/// Packs two codes per byte: the first half of the block into the low nibbles.
 #[inline(always)]
 fn pack(codes: &[u8; BLOCK], out: &mut [u8]) {
     let (low, high) = codes.split_at(BLOCK / 2);
@@ -100,7 +100,7 @@ fn pack(codes: &[u8; BLOCK], out: &mut [u8]) {
     }
 }
 
-/// One over a scale, or nothing for no scale.
+/// Returns the inverse of a scale, or zero.
 #[inline(always)]
 fn inverse(scale: f32) -> f32 {
     if scale != 0.0 { 1.0 / scale } else { 0.0 }
@@ -153,7 +153,7 @@ mod tests {
     use super::super::super::simd::{Kernel, Lanes, on_each_level, run};
     use super::*;
 
-    /// The reference's own rule: between which two steps, then which of them is nearer.
+    /// Returns the code as the reference finds it: the interval first, then the nearer end.
     fn searched(x: f32) -> u8 {
         let value = |i: u8| f32::from(IQ4_VALUES[usize::from(i)]);
         if x <= value(0) {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn comparing_with_the_middle_is_comparing_distances() {
+    fn comparing_with_midpoints_finds_the_nearest_entry() {
         let mut all = vec![0.0, -0.0, f32::MIN_POSITIVE, -1e-42, 1e9, -1e9, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
         for pair in IQ4_VALUES.windows(2) {
             let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));

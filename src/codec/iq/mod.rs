@@ -1,10 +1,10 @@
-//! The IQ types: vectors of 8 or 4 values taken from a grid (IQ1, IQ2, IQ3), and 16 uneven steps (IQ4).
+//! IQ types: vectors of 8 or 4 values taken from a grid (IQ1, IQ2, IQ3), and non-linear four-bit codes (IQ4).
 //!
-//! Layouts and numbers are those of ggml's `ggml-common.h` (the `block_iq*` structs) and `ggml-quants.c` (`dequantize_row_iq*`,
-//! `quantize_row_iq*_impl`) in llama.cpp 0c1e570. All blocks hold 256 elements but those of IQ4_NL, which hold 32.
+//! Layouts and constants are those of ggml's `ggml-common.h` (the `block_iq*` structs) and `ggml-quants.c` (`dequantize_row_iq*`,
+//! `quantize_row_iq*_impl`) in llama.cpp 0c1e570. Blocks hold 256 elements, those of IQ4_NL 32.
 //!
-//! Encoders give the bytes of a build of the reference without fused multiply-add: sums run over the elements in order, each product
-//! and sum rounded by itself.
+//! Encoders reproduce the bytes of a build of the reference without fused multiply-add: sums run over the elements in order, and each
+//! product and sum is rounded.
 
 mod decode;
 mod grid;
@@ -28,7 +28,7 @@ macro_rules! types {
             impl BlockCodec for Blocks {
                 #[inline(always)]
                 fn decode<V: Lanes>($token: V::Token, $bytes: &[u8], $values: &mut [f32]) {
-                    let _ = $token; // which not every type needs
+                    let _ = $token; // the grid types decode without vectors
                     $decode;
                 }
 
@@ -56,26 +56,26 @@ types! {
     IQ4_XS: decode::iq4_xs::<V>(token, bytes, values), iq4::iq4_xs;
 }
 
-/// The values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).
+/// Values of IQ4 codes, in units of the scale (ggml-common.h: `kvalues_iq4nl`).
 const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// How far IQ1 values lie off -1, 0 and 1 (`IQ1S_DELTA`).
+/// Shift of IQ1 values from -1, 0 and 1 (`IQ1S_DELTA`).
 const IQ1_DELTA: f32 = 0.125;
 
-/// The signs of eight values, of which seven are stored: the number of negative ones is even.
+/// Returns eight signs, given the seven that are stored: the number of negative ones is even.
 #[inline(always)]
 const fn even_signs(seven: u8) -> u8 {
     let seven = seven & 127;
     seven | ((seven.count_ones() as u8 & 1) << 7)
 }
 
-/// The sum of the squares, in order.
+/// Returns the sum of squares, added in order.
 #[inline(always)]
 fn sum_of_squares(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, x| sum + x * x)
 }
 
-/// The weights of the `i`-th group of `N` values in a row: from the importance where there is one, and from the values alone where not.
+/// Returns the weights of the `i`-th group of `N` values in a row: by `weighted` if there is importance, by `plain` if not.
 #[inline(always)]
 fn weights<const N: usize>(
     x: &[f32; N],
@@ -95,9 +95,9 @@ mod tests {
     use super::super::simd::on_each_level;
     use super::*;
 
-    /// The reference stops at such values, or reads where it should not.
+    /// The reference aborts on such values or reads out of bounds.
     #[test]
-    fn values_that_are_no_numbers_or_too_large_encode_to_something() {
+    fn nan_infinite_and_huge_values_do_not_panic() {
         let wild =
             [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -3e38, 1e20, -1e19, f32::from_bits(1), -1e-40, 0.0, -0.0, 1.0, -1e-8];
         let all = [IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS];

@@ -1,63 +1,64 @@
-//! The search that encoders of IQ2 and IQ3 share: try scales, take the nearest grid point of each group under each, keep the best.
+//! Search shared by the encoders of IQ2 and IQ3: try scales, find the nearest grid point of each group, keep the best.
 //!
-//! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl`, `quantize_row_iq3_{xxs,s}_impl`, and `iq{2,3}_find_best_neighbour`.
+//! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl` and `quantize_row_iq3_{xxs,s}_impl`, and
+//! `iq{2,3}_find_best_neighbour`.
 
 use super::super::search::{nearest, nearest_clamped, positive};
 use super::super::simd::{Eight, ROUND};
 use super::grid_index::{GridIndex, Lookup, level, level_bits, top_level};
 use super::sum_of_squares;
 
-/// What tells the types apart.
+/// Differences between the types.
 #[derive(Debug)]
 pub(super) struct SearchParams {
-    /// Whether seven signs are stored for eight values, so that the number of negative ones must be even.
+    /// Whether seven signs are stored per eight values, so that the number of negative ones must be even.
     pub(super) even_signs: bool,
-    /// What the mean of the squares is multiplied by before it widens the weights.
+    /// Factor of the mean square in `sigma2`, which is added to the squares in the weights.
     pub(super) sigma2_factor: f32,
-    /// The weight of a value where there is no importance, from the mean of the squares and the value.
+    /// Weight of a value without importance, given `sigma2` and the value.
     pub(super) plain_weight: fn(f32, f32) -> f32,
-    /// A block whose largest value is below this is zero.
+    /// Blocks whose largest value is below this become zero.
     pub(super) tiny: f32,
-    /// Whether the search is about a scale that least squares find, and not about the largest value.
+    /// Whether the search starts from a least-squares fit instead of the largest value.
     pub(super) fitted: bool,
-    /// How many scales are tried to each side of the middle one.
+    /// Number of scales tried to each side of the start.
     pub(super) tries: i8,
-    /// How far they lie apart, in units of the largest value that a coordinate has.
+    /// Difference between the coordinates to which successive tries map the largest value.
     pub(super) step: f32,
-    /// Which groups are searched again under the scale that was found.
+    /// Groups that are searched again with the best scale.
     pub(super) refit: Refit,
 }
 
-/// Which groups are searched again under the best scale.
+/// Groups that are searched again with the best scale.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refit {
-    /// All of them.
+    /// All groups.
     Always,
-    /// All of them, unless all are on the grid as they are.
+    /// All groups, unless all of them are grid points.
     AllIfAnyOffGrid,
-    /// Those that are not on the grid as they are.
+    /// Groups that are not grid points.
     OffGrid,
 }
 
-/// Values of a block, with the weights that errors in them have.
+/// Values of a block and the weights of their errors.
 #[derive(Debug)]
 struct Block<const DIM: usize, const GROUPS: usize> {
-    /// The values, made positive (but for at most one of eight, where signs are even).
+    /// Magnitudes (if `even_signs`, at most one value of eight keeps a minus sign).
     x: [[f32; DIM]; GROUPS],
-    /// The weights.
+    /// Weights.
     weights: [[f32; DIM]; GROUPS],
-    /// Their square roots, which weigh the distances to neighbours.
+    /// Square roots of the weights, used in distances to neighbours.
     roots: [[f32; DIM]; GROUPS],
 }
 
-/// What a block is encoded to: nothing but zeros if it is too small.
+/// Encoded block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<const GROUPS: usize> {
-    /// The scale, not negative.
+    /// Scale, not negative.
     pub(super) scale: f32,
-    /// The number of each group's grid point.
+    /// Grid index of each group.
     pub(super) indices: [u16; GROUPS],
-    /// A bit for each negative value, the first in the lowest; of each eight the last means nothing where signs are even.
+    /// Sign bits, the first value in the lowest; if `even_signs`, the eighth of each eight is unused.
     pub(super) signs: u32,
     /// Whether the block was too small to be searched.
     pub(super) empty: bool,
@@ -67,13 +68,13 @@ impl<const GROUPS: usize> Found<GROUPS> {
     const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], signs: 0, empty: true };
 }
 
-/// Four times seven signs, and a scale of four bits.
+/// Packs four times seven signs and a four-bit scale.
 #[inline(always)]
 pub(super) fn seven_signs(signs: u32, scale: u8) -> u32 {
     (0..4).fold(u32::from(scale) << 28, |packed, i| packed | (signs >> (8 * i) & 127) << (7 * i))
 }
 
-/// The blocks of a row of 256-element blocks, each with its importance and its place in the output.
+/// Iterates over the blocks of 256 values of a row, each with its importance and its output bytes.
 #[inline(always)]
 pub(super) fn rows<'a, const BYTES: usize>(
     values: &'a [f32],
@@ -85,7 +86,7 @@ pub(super) fn rows<'a, const BYTES: usize>(
     blocks.enumerate().map(|(i, (values, bytes))| (values, importance.get(i), bytes))
 }
 
-/// Splits eight values into magnitudes and signs. Where signs are even, the value that matters least may keep a minus.
+/// Splits eight values into magnitudes and signs. If `even_signs`, the value with the smallest weighted square may keep a minus sign.
 #[inline(always)]
 fn split_signs(x: &[f32; 8], weights: &[f32; 8], even_signs: bool) -> ([f32; 8], u8) {
     let positive = x.map(|x| x >= 0.0);
@@ -100,25 +101,25 @@ fn split_signs(x: &[f32; 8], weights: &[f32; 8], even_signs: bool) -> ([f32; 8],
     (magnitudes, signs)
 }
 
-/// The larger one, as the reference's macro has it: the second if they do not compare.
+/// Returns `a > b ? a : b`, as the reference's macro does: `b` if either is NaN.
 #[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// The largest of the scales.
+/// Returns the largest scale.
 #[inline(always)]
 pub(super) fn largest_scale(scales: impl Iterator<Item = f32>) -> f32 {
     scales.fold(0.0, max)
 }
 
-/// The number that stands for a block's scale: an odd multiple of the row's, which is `1 / inverse`.
+/// Returns the code of a block's scale, which is an odd multiple of the row's scale, `1 / inverse`.
 #[inline(always)]
 pub(super) fn scale_code(scale: f32, inverse: f32, top: i32) -> u8 {
     nearest(0.5 * (inverse * scale - 1.0)).clamp(0, top) as u8
 }
 
-/// The code of the levels that lie nearest to `x` over the scale.
+/// Returns the code of the levels nearest to `x * inverse`.
 #[inline(always)]
 fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     x.iter().enumerate().fold(0, |code, (j, x)| {
@@ -127,11 +128,11 @@ fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     })
 }
 
-/// Of these points the one at the least weighted distance to a vector; the first of them if there are more, and the first of all if no
-/// distance is a number. `steps` are what the levels stand for; from the fifth on they are those of the first again if there are but three.
+/// Returns the point at the smallest weighted distance from a vector; the first of several, and the first of all if no distance is a
+/// number. `steps` holds the values of the levels, repeated from the fifth on if there are only three.
 ///
-/// The reference sums a term for each coordinate of each point. Terms depend on nothing but the level, and so they are few: they are
-/// computed once for all points, and looked up for eight points at a time.
+/// The reference sums a term per coordinate of each point. Terms depend on the level only, so they are computed once and looked up for
+/// eight points at a time.
 #[inline(always)]
 pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x: &[f32; DIM], weights: &[f32; DIM], steps: E) -> u16 {
     let token = steps.token();
@@ -157,7 +158,7 @@ pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x:
     points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
 }
 
-/// The distance of each point: the sum of its coordinates' terms. One that is no number becomes the largest there is.
+/// Returns the distance of each point, the sum of its coordinates' terms; NaN and infinity become `f32::MAX`.
 #[inline(always)]
 fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) -> E {
     let token = terms[0].token();
@@ -169,7 +170,7 @@ fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) ->
     sum.min(E::splat(token, f32::MAX))
 }
 
-/// The lanes one after the other.
+/// Returns the lanes as arrays.
 #[inline(always)]
 pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
     let mut indices = [[0.0; 8]; EIGHTS];
@@ -179,14 +180,14 @@ pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32
     indices
 }
 
-/// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
+/// Returns the values of the levels of IQ2 and IQ3 during the search, in units of the scale.
 #[inline(always)]
 fn steps<E: Eight, const DIM: usize>(token: E::Token) -> E {
     E::load(token, if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
 }
 
 impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
-    /// The code of the grid point for a group whose own code this is, and whether that was on the grid at once.
+    /// Returns the code of a group's grid point or best neighbour, and whether the given code was a grid point itself.
     #[inline(always)]
     fn point<E: Eight>(&self, token: E::Token, grid: &GridIndex<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
         match grid.lookup(code) {
@@ -198,7 +199,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         }
     }
 
-    /// The sums of weight x value x step, and of weight x step x step.
+    /// Returns the sums of weight x value x step and of weight x step x step.
     #[inline(always)]
     fn sums(&self, codes: &[u16; GROUPS]) -> (f32, f32) {
         let (mut qx, mut q2) = (0.0, 0.0);
@@ -212,18 +213,18 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         (qx, q2)
     }
 
-    /// The codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
+    /// Returns the codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
     #[inline(always)]
     fn codes<E: Eight, const EIGHTS: usize>(&self, inverses: &[E; EIGHTS], largest: f32) -> [[[u16; 8]; EIGHTS]; GROUPS] {
         let token = inverses[0].token();
-        // Quotients of any size need care; they are hardly ever that large.
+        // Large quotients need slower rounding; they are rare.
         let in_range = self.x.as_flattened().iter().fold(true, |in_range, x| in_range & (x.abs() * largest < 4e6));
         let (zero, half, one, top) =
             (E::splat(token, 0.0), E::splat(token, 0.5), E::splat(token, 1.0), E::splat(token, top_level(DIM) as f32));
         let mut codes = [[[0; 8]; EIGHTS]; GROUPS];
         for (x, codes) in self.x.iter().zip(&mut codes) {
             for (inverse, codes) in inverses.iter().zip(codes) {
-                // Sums of levels times powers of two: whole numbers below 2^16.
+                // Sums of levels times powers of two: integers below 2^16.
                 let mut sum = zero;
                 for (j, &x) in x.iter().enumerate() {
                     let level = half * (*inverse * E::splat(token, x) - one);
@@ -238,7 +239,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         codes
     }
 
-    /// [`Self::sums`] for the codes of many scales.
+    /// Returns [`Self::sums`] for the codes of all scales.
     #[inline(always)]
     fn all_sums<E: Eight, const EIGHTS: usize>(
         &self,
@@ -264,8 +265,8 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         (unpack(qx), unpack(q2))
     }
 
-    /// Searches about the scale that takes `max` to the highest level; `scale` is the answer if no try is any good.
-    /// The scale may come out negative. One lane is one try; there is room for all of them in `EIGHTS` x 8.
+    /// Tries scales around the one that maps `max` to the highest level; the result is `scale` if none is any good, and may be negative.
+    /// Each lane tries one scale; `EIGHTS` x 8 is at least the number of tries.
     #[inline(always)]
     fn search<E: Eight, const EIGHTS: usize>(
         &self,
@@ -323,7 +324,7 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
 }
 
 impl SearchParams {
-    /// Encodes a block. `weights` are those of its values.
+    /// Encodes a block, given the weights of its values.
     #[inline(always)]
     fn encode<E: Eight, const DIM: usize, const GROUPS: usize, const EIGHTS: usize>(
         &self,
@@ -355,13 +356,13 @@ impl SearchParams {
             }
         }
         let (scale, codes) = block.search::<E, EIGHTS>(token, grid, self, largest, start);
-        // Scales are stored without a sign; the values' signs turn instead.
+        // Stored scales are unsigned: flip the signs of the values instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
         Found { scale, indices: codes.map(|code| grid.index(code)), signs, empty: false }
     }
 
-    /// Encodes a row. `store` lays out the blocks of each 256 values in their bytes, which are zero before, and is told a thirty-first of
-    /// the largest of their scales, the unit that theirs are stored in; nothing if all are zero.
+    /// Encodes a row. `store` writes the blocks of each 256 values into zeroed bytes; it also takes the unit of their scales, 1/31 of the
+    /// largest, or `None` if all are zero.
     #[inline(always)]
     pub(super) fn encode_row<
         E: Eight,

@@ -1,8 +1,8 @@
-//! The K types: 256 numbers in sub-blocks of 16 or 32 whose scales are themselves codes under one or two half-precision numbers.
-//! Layouts: `block_q2_K` and its neighbours in ggml-common.h.
+//! K types: blocks of 256 values in sub-blocks of 16 or 32, whose scales are themselves quantised, with one or two half-precision numbers
+//! per block. Layouts: `block_q2_K` and its neighbours in ggml-common.h.
 //!
-//! Encoding takes up to sixteen blocks at a time: sub-blocks are searched side by side, one a lane, and so are the scales of the
-//! blocks where those are searched as well.
+//! Up to sixteen blocks are encoded at a time: sub-blocks are searched in parallel, one per lane, and so are the scales of the blocks where
+//! those are searched too.
 
 mod offset;
 mod symmetric;
@@ -20,20 +20,20 @@ pub(super) const Q5_K: Codec = Codec::blocks::<offset::Q5K>(DType::Q5_K);
 pub(super) const Q6_K: Codec = Codec::blocks::<symmetric::Q6K>(DType::Q6_K);
 pub(super) const Q8_K: Codec = Codec::blocks::<Bytes>(DType::Q8_K);
 
-/// How many numbers a block has.
+/// Number of values in a block (`QK_K`).
 const SIZE: usize = 256;
 
-/// How many blocks are encoded at a time.
+/// Number of blocks encoded at a time.
 const CHUNK: usize = 16;
 
-/// A number for each sub-block of a chunk, at most sixteen a block.
+/// One number for each sub-block of a chunk, at most sixteen per block.
 type PerSubBlock = [f32; CHUNK * 16];
 
-/// The sum of the squares of each block of a chunk, each summed from its start.
+/// Returns the sum of squares of each block of a chunk, added in order.
 #[inline(always)]
 fn sums_of_squares(values: &[f32]) -> [f32; CHUNK] {
     let mut sums = [0.0; CHUNK];
-    // Blocks side by side: one sum waits for each of its additions, many do not.
+    // Several blocks in parallel hide the latency of dependent additions.
     for (sums, blocks) in sums.as_chunks_mut::<8>().0.iter_mut().zip(values.chunks(8 * SIZE)) {
         let (blocks, _) = blocks.as_chunks::<SIZE>();
         for i in 0..SIZE {
@@ -45,7 +45,7 @@ fn sums_of_squares(values: &[f32]) -> [f32; CHUNK] {
     sums
 }
 
-/// Two bits of each of 256 codes, as Q2_K and Q3_K pack them: four codes a byte, 32 apart.
+/// Packs two bits of each of 256 codes as Q2_K and Q3_K do: four codes per byte, 32 apart.
 #[inline(always)]
 fn pack_pairs(codes: &[u8; SIZE], bytes: &mut [u8]) {
     for (codes, bytes) in codes.as_chunks::<128>().0.iter().zip(bytes.as_chunks_mut::<32>().0) {
@@ -55,7 +55,7 @@ fn pack_pairs(codes: &[u8; SIZE], bytes: &mut [u8]) {
     }
 }
 
-/// Writes the codes of a sub-block anew for the scale that was kept: the nearest of `(x + min) / scale`.
+/// Recomputes the codes of a sub-block for its quantised scale: the integer nearest to `(x + min) / scale`.
 #[inline(always)]
 fn requantise<const N: usize>(x: &[f32], scale: f32, min: f32, (low, high): (i32, i32), codes: &mut [u8]) {
     if let (Some(x), Some(codes)) = (x.first_chunk::<N>(), codes.first_chunk_mut::<N>()) {
@@ -65,7 +65,7 @@ fn requantise<const N: usize>(x: &[f32], scale: f32, min: f32, (low, high): (i32
     }
 }
 
-/// Q8_K: signed bytes times a single-precision scale, and the sums of sixteen codes each, which decoding has no use for.
+/// Q8_K: signed bytes with a single-precision scale, and the sums of sixteen codes each, which decoding does not use.
 struct Bytes;
 
 impl BlockCodec for Bytes {

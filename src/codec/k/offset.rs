@@ -1,4 +1,4 @@
-//! Q2_K, Q4_K and Q5_K: `scale * code - min`, both from the codes of a sub-block under the two numbers of the block.
+//! Q2_K, Q4_K and Q5_K: `scale * code - min`, with scale and minimum of each sub-block quantised under `d` and `dmin`.
 
 use super::super::block::{BlockCodec, map_array, scale_offset, transpose_blocks};
 use super::super::codebook::{Codebook, CodebookCodec};
@@ -7,32 +7,33 @@ use super::super::search::{self, ScaleSteps, nearest};
 use super::super::simd::Lanes;
 use super::{CHUNK, PerSubBlock, SIZE, pack_pairs, requantise, sums_of_squares};
 
-/// What sets the three types apart when they are encoded.
+/// Differences between the three types in encoding.
 struct Params {
-    /// The largest code.
+    /// Largest code.
     nmax: i32,
-    /// The largest code of a sub-block's scale, and of its least value.
+    /// Largest code of a sub-block's scale and minimum.
     nmax_scale: i32,
-    /// The scales that are tried without importance weights.
+    /// Scales tried without importance weights.
     steps: ScaleSteps,
-    /// What the weights add to the mean square of the block, as a multiple of it.
+    /// Factor of the mean square of the block that is added to the squares in the weights.
     mean_square: f32,
 }
 
-/// The scales that are tried with importance weights.
+/// Scales tried with importance weights.
 const WEIGHTED_STEPS: ScaleSteps = ScaleSteps { rmin: -0.9, rdelta: 0.05, nstep: 36 };
 
-/// What the search found for the sub-blocks of a chunk.
+/// Search results for the sub-blocks of a chunk.
 struct Found {
     scale: PerSubBlock,
-    /// What is taken away.
+    /// Minimum, negated.
     min: PerSubBlock,
     inverse: PerSubBlock,
     base: PerSubBlock,
     weight: PerSubBlock,
 }
 
-/// Searches every sub-block of up to sixteen blocks, one a lane. `N` numbers a sub-block; the error is absolute for Q2_K without weights.
+/// Searches every sub-block of up to sixteen blocks, one per lane. `N` is the number of values per sub-block; without weights the error of
+/// Q2_K is absolute.
 #[inline(always)]
 fn search<V: Lanes, const N: usize>(token: V::Token, params: &Params, values: &[f32], importance: Option<&[f32]>) -> Found {
     let mut found = Found { scale: [0.0; 256], min: [0.0; 256], inverse: [0.0; 256], base: [0.0; 256], weight: [0.0; 256] };
@@ -80,7 +81,7 @@ fn search<V: Lanes, const N: usize>(token: V::Token, params: &Params, values: &[
     found
 }
 
-/// The number of a block under which `found` become codes, and the codes: by a search with weights, or from the largest.
+/// Quantises scales or minima and returns the number that scales their codes: by a search with weights, or from the largest.
 #[inline(always)]
 fn scales(found: &[f32], weights: Option<&[f32]>, nmax: i32, codes: &mut [u8]) -> f32 {
     if let Some(weights) = weights {
@@ -94,7 +95,7 @@ fn scales(found: &[f32], weights: Option<&[f32]>, nmax: i32, codes: &mut [u8]) -
     largest / nmax as f32
 }
 
-/// Encodes a row: `write` packs a block's two numbers, the codes of its scales and least values, and its codes.
+/// Encodes a row; `write` packs a block's `d` and `dmin`, the codes of its scales and minima, and its codes.
 #[inline(always)]
 fn encode<V: Lanes, const N: usize, const BYTES: usize>(
     token: V::Token,
@@ -121,7 +122,7 @@ fn encode<V: Lanes, const N: usize, const BYTES: usize>(
             let mut codes = [0; SIZE];
             for (j, at) in own.enumerate() {
                 let (x, codes) = (&x[j * N..], &mut codes[j * N..]);
-                // For two bits a wrapped scale reaches into its neighbour's bits, in the reference too.
+                // In Q2_K a wrapped scale overflows into the bits of the minimum, as in the reference.
                 let packed =
                     if N == 32 { (sub_scales[j], sub_mins[j]) } else { (sub_scales[j] & 15, (sub_mins[j] & 15) | sub_scales[j] >> 4) };
                 let sub_scale = f16_to_f32(scale) * f32::from(packed.0);
@@ -138,7 +139,7 @@ fn encode<V: Lanes, const N: usize, const BYTES: usize>(
     }
 }
 
-/// The codes of eight scales and eight least values, six bits each, in twelve bytes.
+/// Packs the six-bit codes of eight scales and eight minima into twelve bytes.
 #[inline(always)]
 fn pack_scales(scales: &[u8], mins: &[u8]) -> [u8; 12] {
     let mut bytes = [0; 12];
@@ -150,7 +151,7 @@ fn pack_scales(scales: &[u8], mins: &[u8]) -> [u8; 12] {
     bytes
 }
 
-/// The other way: scales and least values.
+/// Unpacks the codes of scales and minima.
 #[inline(always)]
 fn unpack_scales(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut mins) = ([0; 8], [0; 8]);
@@ -163,7 +164,7 @@ fn unpack_scales(bytes: &[u8]) -> ([u8; 8], [u8; 8]) {
     (scales, mins)
 }
 
-/// The scales of the sub-blocks of Q4_K or Q5_K, and what is added to their codes.
+/// Returns the scales and the negated minima of the sub-blocks of Q4_K or Q5_K.
 #[inline(always)]
 fn scaled(block: &[u8]) -> ([f32; 8], [f32; 8]) {
     let (scale, min) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
@@ -171,7 +172,7 @@ fn scaled(block: &[u8]) -> ([f32; 8], [f32; 8]) {
     (map_array(&scales, |code| scale * f32::from(code)), map_array(&mins, |code| -(min * f32::from(code))))
 }
 
-/// The codes in the low and in the high halves of bytes.
+/// Returns the low and the high nibbles.
 #[inline(always)]
 fn nibbles(packed: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
     let (mut low, mut high) = ([0; 32], [0; 32]);
@@ -182,7 +183,7 @@ fn nibbles(packed: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
     (low, high)
 }
 
-/// Q2_K: two bits, sub-blocks of 16, four bits for their scales and least values.
+/// Q2_K: two-bit codes, sub-blocks of 16, four-bit scales and minima.
 pub(super) struct Q2K;
 
 const Q2K_PARAMS: Params = Params { nmax: 3, nmax_scale: 15, steps: ScaleSteps { rmin: -0.5, rdelta: 0.1, nstep: 15 }, mean_square: 1.0 };
@@ -221,7 +222,7 @@ impl BlockCodec for Q2K {
     }
 }
 
-/// Q4_K: four bits, sub-blocks of 32, six bits for their scales and least values.
+/// Q4_K: four-bit codes, sub-blocks of 32, six-bit scales and minima.
 pub(super) struct Q4K;
 
 const Q4K_PARAMS: Params = Params { nmax: 15, nmax_scale: 63, steps: ScaleSteps { rmin: -1.0, rdelta: 0.1, nstep: 20 }, mean_square: 2.0 };
@@ -269,7 +270,7 @@ impl CodebookCodec for Q4K {
     }
 }
 
-/// Q5_K: as Q4_K, and the fifth bits of eight codes 32 apart in a byte.
+/// Q5_K: as Q4_K, with the fifth bits of eight codes, 32 apart, in a byte.
 pub(super) struct Q5K;
 
 const Q5K_PARAMS: Params = Params { nmax: 31, nmax_scale: 63, steps: ScaleSteps { rmin: -0.5, rdelta: 0.1, nstep: 15 }, mean_square: 2.0 };

@@ -1,4 +1,4 @@
-//! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
+//! Q3_K and Q6_K: `scale * code`, with the scale of each sub-block of 16 quantised under `d`.
 
 use super::super::block::{BlockCodec, map_array, scale_signed, transpose_blocks};
 use super::super::half::{f16_to_f32, f32_to_f16};
@@ -6,10 +6,10 @@ use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
 use super::{CHUNK, PerSubBlock, SIZE, pack_pairs, requantise, sums_of_squares};
 
-/// How many sub-blocks a block has, and how many numbers a sub-block.
+/// Number of sub-blocks per block, and of values per sub-block.
 const SUB_BLOCKS: usize = 16;
 
-/// Searches every sub-block of up to sixteen blocks, one a lane: scales, and what the codes follow from.
+/// Searches every sub-block of up to sixteen blocks, one per lane. Returns scales and inverse scales.
 #[inline(always)]
 fn search<V: Lanes>(
     token: V::Token,
@@ -28,16 +28,16 @@ fn search<V: Lanes>(
     (scales, inverses)
 }
 
-/// The number of the largest size, the first of them.
+/// Returns the first value of the largest magnitude.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest: f32, x| if x.abs() > largest.abs() { *x } else { largest })
 }
 
-/// Q3_K: three bits, the third of eight codes 32 apart in a byte; six bits for the scales.
+/// Q3_K: three-bit codes, the third bits of eight codes, 32 apart, in a byte; six-bit scales.
 pub(super) struct Q3K;
 
-/// The codes of sixteen scales, six bits each, in twelve bytes.
+/// Packs sixteen six-bit scales into twelve bytes.
 #[inline(always)]
 fn pack_scales(codes: &[u8; 16]) -> [u8; 12] {
     let mut bytes = [0; 12];
@@ -50,7 +50,7 @@ fn pack_scales(codes: &[u8; 16]) -> [u8; 12] {
     bytes
 }
 
-/// The other way.
+/// Unpacks sixteen six-bit scales.
 #[inline(always)]
 fn unpack_scales(bytes: &[u8]) -> [u8; 16] {
     let mut codes = [0; 16];
@@ -62,7 +62,7 @@ fn unpack_scales(bytes: &[u8]) -> [u8; 16] {
 }
 
 impl Q3K {
-    /// The number of each block and the codes of its scales, counted from zero: by a search with weights.
+    /// Returns `d` of each block and the codes of its scales, counted from zero, by a weighted search.
     #[inline(always)]
     fn weighted_scales<V: Lanes>(
         token: V::Token,
@@ -87,7 +87,7 @@ impl Q3K {
         (numbers, codes)
     }
 
-    /// The same without weights, for one block: from its largest scale.
+    /// Returns `d` of one block and the codes of its scales, from the largest scale.
     #[inline(always)]
     fn scales(scales: &[f32; SUB_BLOCKS]) -> (f32, [u8; SUB_BLOCKS]) {
         let largest = largest(scales);
@@ -159,7 +159,7 @@ impl BlockCodec for Q3K {
                     None => Self::scales(own),
                 };
                 let number = f32_to_f16(number);
-                // Without weights, a block of zeros has zeros for the codes of its scales, which stand for -32.
+                // Without weights, the scales of a block of zeros have code 0, which stands for -32.
                 let packed = pack_scales(&sub_codes);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
@@ -189,7 +189,7 @@ impl BlockCodec for Q3K {
     }
 }
 
-/// Q6_K: four bits and two bits apart, a signed byte for the scale.
+/// Q6_K: six-bit codes, split into four low and two high bits; signed eight-bit scales.
 pub(super) struct Q6K;
 
 impl BlockCodec for Q6K {

@@ -1,31 +1,31 @@
-//! Eight numbers of double precision, for sums that keep their digits.
+//! Vectors of eight double-precision numbers, for accurate sums.
 
 use std::ops::{Add, Mul, Sub};
 
-/// How many numbers there are in [`Doubles`].
+/// Number of lanes of [`Doubles`].
 pub(crate) const EIGHT: usize = 8;
 
-/// Eight double-precision numbers that are worked on side by side. Lanes do not see each other.
+/// Vector of eight double-precision numbers. Lanes are independent.
 pub(crate) trait Doubles: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
-    /// Proof that the CPU has the instructions.
+    /// Proof that the CPU supports the instructions.
     type Token: Copy;
 
-    /// The same number in every lane.
+    /// Broadcasts a number to all lanes.
     fn splat(token: Self::Token, value: f64) -> Self;
-    /// The first eight numbers of a slice.
+    /// Loads the first eight numbers of a slice.
     fn load(token: Self::Token, values: &[f64]) -> Self;
-    /// The first eight numbers of a slice of singles.
+    /// Loads and widens the first eight single-precision numbers of a slice.
     fn widen(token: Self::Token, values: &[f32]) -> Self;
-    /// The size of each number.
+    /// Returns the magnitudes.
     fn abs(self) -> Self;
-    /// `self > other ? self : other`: the other, where either is NaN.
+    /// Returns `self > other ? self : other`, which is `other` if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `self * factor + addend`, rounded once.
+    /// Returns `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The numbers.
+    /// Returns the lanes as an array.
     fn lanes(self) -> [f64; EIGHT];
 
-    /// The sum of the lanes, in halves.
+    /// Returns the sum of the lanes, added pairwise.
     #[inline(always)]
     fn total(self) -> f64 {
         let lanes = self.lanes();
@@ -33,11 +33,11 @@ pub(crate) trait Doubles: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<O
     }
 }
 
-/// A number that is worked on in double precision, which holds it.
+/// Number that double precision holds exactly.
 pub(crate) trait Widen: Copy + PartialEq {
-    /// The number.
+    /// Returns the number in double precision.
     fn wide(self) -> f64;
-    /// The first eight numbers of a slice.
+    /// Loads the first eight numbers of a slice.
     fn eight<D: Doubles>(token: D::Token, values: &[Self]) -> D;
 }
 
@@ -65,7 +65,7 @@ impl Widen for f32 {
     }
 }
 
-/// A single as it is stored, little-endian.
+/// Single-precision number as stored, little-endian.
 impl Widen for [u8; 4] {
     #[inline(always)]
     fn wide(self) -> f64 {
@@ -82,7 +82,7 @@ impl Widen for [u8; 4] {
     }
 }
 
-/// Doubles in plain Rust, for the compiler to put into whatever vectors there are.
+/// Doubles in plain Rust, which the compiler vectorises.
 #[derive(Clone, Copy)]
 pub(crate) struct PlainDoubles([f64; EIGHT]);
 
@@ -166,11 +166,11 @@ pub(super) mod x86 {
     use super::super::x86::{Avx2Token, Avx512Token};
     use super::{Doubles, EIGHT};
 
-    /// Eight doubles in two vectors of AVX2.
+    /// Eight doubles in two AVX2 vectors.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2Doubles(__m256d, __m256d, Avx2Token);
 
-    /// Eight doubles in one vector of AVX-512.
+    /// Eight doubles in one AVX-512 vector.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512Doubles(__m512d, Avx512Token);
 

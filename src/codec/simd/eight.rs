@@ -1,30 +1,30 @@
-//! Eight lanes, and what can be looked up with them: an entry of a table of eight for every lane.
+//! Vectors of eight lanes that also serve as lookup tables of eight entries.
 
 use super::{Lanes, Plain};
 
-/// Lanes that are eight, and so can be a table of eight numbers as well.
+/// Vector of eight lanes, which can also be a table of eight numbers.
 pub(crate) trait Eight: Lanes {
-    /// A whole number of up to 16 bits for each lane.
+    /// Integers of up to 16 bits, one per lane.
     type Codes: Copy;
 
-    /// A code for each lane.
+    /// Loads a code for each lane.
     fn codes(token: Self::Token, codes: &[u16; 8]) -> Self::Codes;
-    /// For each lane, the entry of this table that three bits of its code name, from bit `shift` on.
+    /// Looks up, for each lane, the entry of this table that bits `shift..shift + 3` of its code select.
     fn lookup(self, codes: Self::Codes, shift: usize) -> Self;
-    /// For each lane the value of the step that it is on. A NaN is on the last one.
+    /// Evaluates the step function in each lane. NaN is on the last step.
     fn on_step(self, steps: &StepFunction) -> Self;
-    /// The least of the lanes; none of them may be NaN.
+    /// Returns the smallest lane; no lane may be NaN.
     fn reduce_min(self) -> f32;
-    /// The first lane that is true; 8 if none is.
+    /// Returns the index of the first true lane, or 8.
     fn first(mask: Self::Mask) -> usize;
 }
 
-/// A function of sixteen steps.
+/// Step function with sixteen steps.
 #[derive(Debug)]
 pub(crate) struct StepFunction {
-    /// Where the second to the last step begin, in order.
+    /// Start of each step but the first, ascending.
     pub(crate) starts: [f32; 15],
-    /// What the steps are worth.
+    /// Value of each step.
     pub(crate) values: [f32; 16],
 }
 
@@ -64,7 +64,7 @@ mod x86 {
     use super::super::x86::Avx2;
     use super::{Eight, StepFunction};
 
-    // As in `x86.rs`: lanes and tokens prove that the CPU has the instructions.
+    // As in `x86.rs`: lanes and tokens prove that the CPU supports the instructions.
     impl Eight for Avx2 {
         type Codes = __m256i;
 
@@ -84,7 +84,7 @@ mod x86 {
         fn on_step(self, StepFunction { starts: s, values }: &StepFunction) -> Self {
             let [third, fourth] = [[s[1], s[5], s[9], s[13], s[1], s[5], s[9], s[13]], [s[0], s[2], s[4], s[6], s[8], s[10], s[12], s[14]]];
             // SAFETY: the CPU has the instructions, and each load is of eight numbers.
-            // The step's number is found from its highest bit down; comparisons give all bits, or none, of a lane.
+            // Binary search for the step, one bit of its index at a time; a comparison sets all bits of a lane or none.
             let values = unsafe {
                 let not_below = |start| _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, start));
                 let append = |number, bit| _mm256_sub_epi32(_mm256_add_epi32(number, number), bit);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_look_up_alike_on_every_instruction_set() {
+    fn lookups_agree_on_every_instruction_set() {
         let mut all = Vec::new();
         on_each_level(|_| all.push(run(LookUp)));
         assert!(all.windows(2).all(|pair| pair[0] == pair[1]));

@@ -1,10 +1,9 @@
-//! Code for the machine at hand: the widest vectors that it has are found out at run time.
+//! Kernels for the instruction sets of this machine, selected at run time.
 //!
-//! A [`Kernel`] is written once, over [`Lanes`] of any number, and compiled for each instruction set. Every lane does what one
-//! number would do, in the same order, and products and sums are rounded together only where a kernel asks for that, so that all
-//! sets give the same bits.
+//! A [`Kernel`] is written once, generic over [`Lanes`], and compiled for each instruction set. Each lane computes what scalar code would,
+//! in the same order, and multiply-add is fused only where a kernel asks for it, so that all instruction sets give the same bits.
 
-// What is unsafe here: instructions that the CPU may lack, of which a token proves that it has them, and loads and stores of vectors.
+// Unsafe here: instructions that a CPU may lack, for which tokens prove support, and loads and stores through pointers.
 #![allow(unsafe_code)]
 
 use std::ops::{Add, Div, Mul, Sub};
@@ -21,40 +20,40 @@ mod x86;
 pub(crate) use doubles::{Doubles, EIGHT, PlainDoubles, Widen};
 pub(crate) use eight::{Eight, StepFunction};
 
-/// Single-precision numbers that are worked on side by side. Lanes do not see each other.
+/// Vector of single-precision numbers. Lanes are independent.
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
-    /// How many.
+    /// Number of lanes.
     const COUNT: usize;
-    /// Proof that the CPU has the instructions: making lanes takes one, and lanes keep it.
+    /// Proof that the CPU supports the instructions, made by detection only. Constructors take it and vectors carry it.
     type Token: Copy;
-    /// A truth value for each lane.
+    /// Boolean for each lane.
     type Mask: Copy;
-    /// Eight lanes in vectors of this instruction set.
+    /// Vector of eight lanes in this instruction set.
     type Eight: Eight<Token: From<Self::Token>>;
-    /// Eight doubles in vectors of this instruction set.
+    /// Vector of eight doubles in this instruction set.
     type Doubles: Doubles<Token = Self::Token>;
 
-    /// The token that the lanes were made with.
+    /// Returns the token that the vector was made with.
     fn token(self) -> Self::Token;
-    /// The same number in every lane.
+    /// Broadcasts a number to all lanes.
     fn splat(token: Self::Token, value: f32) -> Self;
-    /// `values[lane * stride]` for each lane.
+    /// Loads `values[lane * stride]` into each lane.
     fn gather(token: Self::Token, values: &[f32], stride: usize) -> Self;
-    /// The first numbers of a slice.
+    /// Loads the first numbers of a slice.
     fn load(token: Self::Token, values: &[f32]) -> Self;
-    /// Writes the lanes to the start of a slice.
+    /// Stores the lanes at the start of a slice.
     fn store(self, values: &mut [f32]);
-    /// The first bytes of a slice, as numbers.
+    /// Loads the first bytes of a slice as unsigned integers.
     fn from_bytes(token: Self::Token, bytes: &[u8]) -> Self;
-    /// The first bytes of a slice, as numbers from -128 to 127.
+    /// Loads the first bytes of a slice as signed integers.
     fn from_signed_bytes(token: Self::Token, bytes: &[u8]) -> Self;
-    /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
+    /// Loads the first little-endian half-precision numbers of a slice. NaN becomes quiet.
     fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self;
-    /// Writes the nearest half-precision numbers to the start of a slice, as `f32_to_f16` makes them.
+    /// Stores the lanes at the start of a slice as half-precision numbers, rounded as `f32_to_f16` does.
     fn store_f16s(self, bytes: &mut [u8]);
-    /// For each code, which must be under sixteen, the entry of a table.
+    /// Looks up each code, which must be under sixteen, in a table.
     fn entries(token: Self::Token, table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
-    /// The lowest four bits of each byte, bit by bit: bit `i` of plane `b` is bit `b` of byte `i`.
+    /// Returns the bit planes of the low four bits: bit `i` of plane `b` is bit `b` of byte `i`.
     #[inline(always)]
     fn bit_planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
         let mut planes = [0; 4];
@@ -65,51 +64,51 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
         }
         planes
     }
-    /// Writes the low byte of each whole number of a size under 2^22 to the start of a slice; zero for infinity.
+    /// Stores the low byte of each integer of magnitude under 2^22 at the start of a slice; infinity gives zero.
     fn store_bytes(self, bytes: &mut [u8]);
-    /// The whole part of each number.
+    /// Rounds toward zero.
     fn trunc(self) -> Self;
-    /// The nearest whole number, ties away from zero.
+    /// Rounds to the nearest integer, ties away from zero.
     fn round(self) -> Self;
-    /// The size of each number.
+    /// Returns the magnitudes.
     fn abs(self) -> Self;
-    /// The square root of each number.
+    /// Returns the square roots.
     fn sqrt(self) -> Self;
-    /// `self > other ? self : other`: the other, where either is NaN.
+    /// Returns `self > other ? self : other`, which is `other` if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `self < other ? self : other`: the other, where either is NaN.
+    /// Returns `self < other ? self : other`, which is `other` if either is NaN.
     fn min(self, other: Self) -> Self;
     /// Whether `self < other`.
     fn lt(self, other: Self) -> Self::Mask;
     /// Whether `self == other`.
     fn eq(self, other: Self) -> Self::Mask;
-    /// Both.
+    /// Returns the conjunction of two masks.
     fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask;
     /// Whether any lane is true.
     fn any(mask: Self::Mask) -> bool;
     /// Whether every lane is true.
     fn all(mask: Self::Mask) -> bool;
-    /// What a function gives for each lane.
+    /// Applies a function to each lane.
     fn map(self, function: impl Fn(f32) -> f32) -> Self;
-    /// Each lane from one or the other.
+    /// Selects `yes` where the mask is true and `no` elsewhere.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
-    /// The nearest whole number, ties to even, for sizes under 2^22. Of zero the sign may be any.
+    /// Rounds to the nearest integer, ties to even, for magnitudes under 2^22. The sign of a zero is unspecified.
     #[inline(always)]
     fn nearest(self) -> Self {
         let magic = Self::splat(self.token(), ROUND);
         (self + magic) - magic
     }
 
-    /// The nearest whole number within limits, ties to even, for sizes under 2^22. Others, and NaN, end at a limit.
+    /// Rounds to the nearest integer, ties to even, and clamps, for magnitudes under 2^22. Larger values and NaN give a bound.
     #[inline(always)]
     fn round_clamped(self, min: Self, max: Self) -> Self {
         self.nearest().max(min).min(max)
     }
 }
 
-/// Asks for the memory so many bytes after the start of some values, which may lie anywhere: it is on its way while they are worked on.
-/// Hardware asks by itself, but not beyond the end of a page.
+/// Prefetches the cache line `bytes` after the start of `values`, which may lie past their end. The hardware prefetcher stops at page
+/// boundaries.
 #[inline(always)]
 pub(crate) fn prefetch<T>(values: &[T], bytes: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -122,16 +121,16 @@ pub(crate) fn prefetch<T>(values: &[T], bytes: usize) {
     let _ = (values, bytes);
 }
 
-/// How much memory a cache line holds, in bytes: on most processors.
+/// Cache-line size in bytes on most CPUs.
 pub(crate) const LINE: usize = 64;
 
-/// How far ahead it pays to ask for memory, in bytes: of 1,024 to 8,192, which differ little.
+/// Prefetch distance in bytes. Distances from 1,024 to 8,192 perform about the same.
 pub(crate) const AHEAD: usize = 4096;
 
-/// Adding this number (1.5 x 2^23) to one of a size under 2^22 leaves its nearest whole number in the low bits of the mantissa.
+/// 1.5 x 2^23: adding it to a number of magnitude under 2^22 leaves the nearest integer in the low bits of the mantissa.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
-/// Lanes in plain Rust, for the compiler to put into whatever vectors there are.
+/// Lanes in plain Rust, which the compiler vectorises.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<const N: usize>([f32; N]);
 
@@ -155,7 +154,7 @@ lane_by_lane!(Add add +=, Sub sub -=, Mul mul *=, Div div /=);
 
 impl<const N: usize> Lanes for Plain<N> {
     const COUNT: usize = N;
-    /// Nothing to prove: every CPU runs plain Rust.
+    /// Nothing to prove: plain Rust runs on every CPU.
     type Token = ();
     type Mask = [bool; N];
     type Eight = Plain<8>;
@@ -341,26 +340,26 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 }
 
-/// Work that is compiled for each instruction set. `run` and what it calls must be inlined (`#[inline(always)]`), and so no closure
-/// may work on lanes.
+/// Work that is compiled for each instruction set. `run` and everything it calls must be `#[inline(always)]`, so closures must not work on
+/// lanes.
 pub(crate) trait Kernel {
-    /// What comes out.
+    /// Result of the kernel.
     type Output;
-    /// Does the work.
+    /// Runs the kernel with vectors of one instruction set.
     fn run<V: Lanes>(self, token: V::Token) -> Self::Output;
 }
 
-/// Does the work with the widest vectors of this machine.
+/// Runs a kernel with the widest vectors of this machine.
 pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     level().run(kernel)
 }
 
-/// An instruction set.
+/// Instruction set, with the proof that this machine has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// Plain Rust.
     Base,
-    /// What every machine of the target has.
+    /// Baseline of AArch64.
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(target_arch = "x86_64")]
@@ -370,7 +369,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// The sets that this machine has, the best one last.
+    /// Returns the instruction sets of this machine, the widest last.
     fn found() -> impl Iterator<Item = Self> {
         [
             Some(Self::Base),
@@ -412,7 +411,7 @@ impl Level {
     }
 }
 
-/// The best instruction set of this machine.
+/// Returns the widest instruction set of this machine.
 fn level() -> Level {
     #[cfg(any(test, fuzzing))]
     if let Some(level) = FORCED.get() {
@@ -427,7 +426,7 @@ thread_local! {
     static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
 }
 
-/// Does the same once on each instruction set of this machine.
+/// Runs a function once on each instruction set of this machine.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn on_each_level(mut work: impl FnMut(Level)) {
     for level in Level::found() {

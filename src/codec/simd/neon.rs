@@ -1,6 +1,6 @@
-//! Lanes in the vectors of NEON, which every AArch64 machine has: eight, in two vectors of four.
+//! Lanes in NEON vectors: eight, in two vectors of four. NEON is part of the AArch64 baseline.
 
-// What is unsafe here: instructions, which a machine must have, and loads and stores through pointers.
+// Unsafe here: NEON instructions, and loads and stores through pointers.
 
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
@@ -8,7 +8,7 @@ use std::ops::{Add, Div, Mul, Sub};
 use super::{Eight, Lanes, PlainDoubles, ROUND, StepFunction};
 use crate::codec::half::{f16_to_f32, f32_to_f16};
 
-/// Instructions on vectors: none of them touches memory.
+/// Wraps instructions that do not access memory.
 macro_rules! neon {
     ($work:expr) => {
         // SAFETY: every AArch64 machine has NEON.
@@ -42,7 +42,7 @@ impl Lanes for Neon {
     /// All bits of a lane, or none.
     type Mask = (uint32x4_t, uint32x4_t);
     type Eight = Self;
-    /// The compiler puts them into vectors: it may use all that there is.
+    /// Left to the compiler, since NEON is enabled everywhere.
     type Doubles = PlainDoubles;
 
     #[inline(always)]
@@ -160,7 +160,7 @@ impl Lanes for Neon {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // The instruction for the larger number gives NaN where either is.
+        // `vmaxq_f32` would give NaN if either operand is NaN.
         Self::select(other.lt(self), self, other)
     }
 
@@ -210,7 +210,7 @@ impl Lanes for Neon {
     }
 }
 
-/// The numbers of the four bytes of an entry of a table of single-precision numbers, for each lane's entry.
+/// Returns, for each lane's entry, the indices of its four bytes in a table of single-precision numbers.
 #[inline(always)]
 fn bytes_of_entries(entries: uint32x4_t) -> uint8x16_t {
     neon!(vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x0302_0100), entries, 0x0404_0404)))
@@ -239,7 +239,7 @@ impl Eight for Neon {
 
     #[inline(always)]
     fn on_step(self, StepFunction { starts, values }: &StepFunction) -> Self {
-        // All bits of a lane are -1, so that each start above it takes one from the number of the last step.
+        // A true lane is -1, so each start above the value takes one from the index of the last step.
         let mut step = neon!((vdupq_n_u32(15), vdupq_n_u32(15)));
         for start in starts {
             let below = self.lt(Self::splat((), *start));
@@ -261,7 +261,7 @@ impl Eight for Neon {
 
     #[inline(always)]
     fn first(mask: Self::Mask) -> usize {
-        // Eight bits a lane: a number in which the first lane has the lowest bits.
+        // Narrow to eight bits per lane: the first lane has the lowest bits.
         let lanes = neon!(vget_lane_u64::<0>(vreinterpret_u64_u8(vmovn_u16(vmovn_high_u32(vmovn_u32(mask.0), mask.1)))));
         lanes.trailing_zeros() as usize / 8
     }

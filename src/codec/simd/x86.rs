@@ -1,7 +1,7 @@
-//! Lanes in the vectors of AVX2 and AVX-512.
+//! Lanes in AVX2 and AVX-512 vectors.
 
-// What is unsafe here: instructions that a CPU may lack. Detection alone makes a token, making lanes takes one and lanes keep it, so
-// that whoever holds lanes or a token runs on a CPU with the instructions.
+// Unsafe here: instructions that a CPU may lack. Only detection makes a token, every constructor takes one and every vector carries one, so
+// that a vector or a token in hand proves that the CPU supports the instructions.
 
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
@@ -9,12 +9,12 @@ use std::ops::{Add, Div, Mul, Sub};
 use super::doubles::x86::{Avx2Doubles, Avx512Doubles};
 use super::{Lanes, ROUND};
 
-/// Proof that the CPU has AVX2, FMA, BMI2 and F16C.
+/// Proof that the CPU supports AVX2, FMA, BMI2 and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx2Token(());
 
 impl Avx2Token {
-    /// Returns the token if the CPU has the instructions.
+    /// Returns the token if the CPU supports them.
     pub(super) fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -24,12 +24,12 @@ impl Avx2Token {
     }
 }
 
-/// Proof that the CPU has AVX-512 F, BW, DQ and VL, and what [`Avx2Token`] proves.
+/// Proof that the CPU supports AVX-512 F, BW, DQ and VL, and all that [`Avx2Token`] proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Token(Avx2Token);
 
 impl Avx512Token {
-    /// Returns the token if the CPU has the instructions.
+    /// Returns the token if the CPU supports them.
     pub(super) fn detect() -> Option<Self> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -60,7 +60,7 @@ macro_rules! operators {
     )*};
 }
 
-/// What both sets write alike.
+/// Methods that differ between the two sets in instructions only.
 macro_rules! common {
     ($count:literal, $token:ident, $doubles:ident, $splat:ident, $load:ident, $store:ident, $sqrt:ident, $max:ident, $min:ident) => {
         const COUNT: usize = $count;
@@ -120,7 +120,7 @@ macro_rules! common {
             // SAFETY: the CPU has the instructions, and thirty-two bytes are read, from any address.
             unsafe {
                 let bytes = _mm256_loadu_si256(bytes.as_ptr().cast());
-                // A shift of pairs of bytes brings the bit to the top of both.
+                // Shifting pairs of bytes moves the bit to the top of both.
                 [
                     _mm256_movemask_epi8(_mm256_slli_epi16::<7>(bytes)) as u32,
                     _mm256_movemask_epi8(_mm256_slli_epi16::<6>(bytes)) as u32,
@@ -132,7 +132,7 @@ macro_rules! common {
 
         #[inline(always)]
         fn round(self) -> Self {
-            // Half of the number before one, so that the sum rounds up just where the number lies at a half or above.
+            // The largest number below 0.5, so that the sum reaches the next integer exactly from a half on.
             (self + Self::with_sign(0.5 - f32::EPSILON / 4.0, self)).trunc()
         }
 
@@ -171,7 +171,7 @@ macro_rules! common {
 pub(super) struct Avx2(pub(super) __m256, pub(super) Avx2Token);
 
 impl Avx2 {
-    /// A size with the sign of each number.
+    /// Returns a magnitude with the sign of each number.
     #[inline(always)]
     fn with_sign(size: f32, signs: Self) -> Self {
         // SAFETY: the CPU has the instructions.
@@ -287,7 +287,7 @@ impl Lanes for Avx2 {
 pub(super) struct Avx512(__m512, Avx512Token);
 
 impl Avx512 {
-    /// A size with the sign of each number.
+    /// Returns a magnitude with the sign of each number.
     #[inline(always)]
     fn with_sign(size: f32, signs: Self) -> Self {
         // SAFETY: the CPU has the instructions.
@@ -310,7 +310,7 @@ impl Lanes for Avx512 {
         _mm512_min_ps
     );
 
-    /// A bit a lane.
+    /// One bit per lane.
     type Mask = __mmask16;
 
     #[inline(always)]
