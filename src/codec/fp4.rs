@@ -26,10 +26,10 @@ fn encode<const N: usize>(values: &[f32; N], scale: f32, packed: &mut [u8]) {
     for (code, x) in codes.iter_mut().zip(values) {
         let mut min = x.abs();
         for (i, step) in steps.iter().enumerate().skip(1) {
-            let off = (step - x.abs()).abs();
-            let nearer = off < min;
+            let difference = (step - x.abs()).abs();
+            let nearer = difference < min;
             *code = if nearer { i as u32 } else { *code };
-            min = if nearer { off } else { min };
+            min = if nearer { difference } else { min };
         }
         *code |= if *code != 0 { x.to_bits() >> 31 << 3 } else { 0 };
     }

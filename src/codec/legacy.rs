@@ -69,7 +69,7 @@ fn min_max<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, f32) {
 
 /// Returns the codes of a block: `(x - min) * inverse + half` rounded toward zero, as a signed byte of at most `nmax`.
 #[inline(always)]
-fn whole_parts<V: Lanes>(token: V::Token, block: &[f32; 32], min: f32, inverse: f32, half: f32, nmax: i8) -> [u8; 32] {
+fn truncated_codes<V: Lanes>(token: V::Token, block: &[f32; 32], min: f32, inverse: f32, half: f32, nmax: i8) -> [u8; 32] {
     let (min, inverse, half) = (V::splat(token, min), V::splat(token, inverse), V::splat(token, half));
     let mut codes = [0; 32];
     for (x, codes) in block.chunks_exact(V::COUNT).zip(codes.chunks_exact_mut(V::COUNT)) {
@@ -100,13 +100,13 @@ fn pack_nibbles(codes: &[u8; 32], bytes: &mut [u8]) {
 
 /// Packs the fifth bits of 32 codes, the first into the lowest bit.
 #[inline(always)]
-fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+fn pack_fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     codes.iter().enumerate().fold(0, |bits, (i, code)| bits | u32::from(code >> 4 & 1) << i).to_le_bytes()
 }
 
 /// Unpacks five-bit codes from nibbles and four bytes of fifth bits.
 #[inline(always)]
-fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
+fn unpack_five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
     let mut codes = nibbles::<32>(packed);
     let fifth = u32::from_le_bytes(fifth);
     for (i, code) in codes.iter_mut().enumerate() {
@@ -117,7 +117,7 @@ fn five_bits(packed: &[u8], fifth: [u8; 4]) -> [u8; 32] {
 
 /// Subtracts `zero` from each code, wrapping to signed bytes.
 #[inline(always)]
-fn below_zero(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
+fn subtract_zero_point(mut codes: [u8; 32], zero: u8) -> [u8; 32] {
     for code in &mut codes {
         *code = code.wrapping_sub(zero);
     }
@@ -242,7 +242,7 @@ impl BlockCodec for Symmetric4 {
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<18>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
-            scale_signed::<V>(token, &below_zero(nibbles(&block[2..]), 8), scale, values);
+            scale_signed::<V>(token, &subtract_zero_point(nibbles(&block[2..]), 8), scale, values);
         }
     }
 
@@ -261,7 +261,7 @@ impl BlockCodec for Symmetric4 {
             let scale = largest::<V>(token, values) / -8.0;
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&f32_to_f16(scale));
-            let codes = whole_parts::<V>(token, values, 0.0, inverse, 8.5, 15);
+            let codes = truncated_codes::<V>(token, values, 0.0, inverse, 8.5, 15);
             pack_nibbles(&codes, &mut block[2..]);
         }
     }
@@ -306,7 +306,7 @@ impl BlockCodec for Offset4 {
             let inverse = inverse(scale);
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..4].copy_from_slice(&f32_to_f16(min));
-            let codes = whole_parts::<V>(token, values, min, inverse, 0.5, 15);
+            let codes = truncated_codes::<V>(token, values, min, inverse, 0.5, 15);
             pack_nibbles(&codes, &mut block[4..]);
         }
     }
@@ -330,8 +330,8 @@ impl BlockCodec for Symmetric5 {
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<22>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let scale = f16_to_f32([block[0], block[1]]);
-            let codes = five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
-            scale_signed::<V>(token, &below_zero(codes, 16), scale, values);
+            let codes = unpack_five_bits(&block[6..], [block[2], block[3], block[4], block[5]]);
+            scale_signed::<V>(token, &subtract_zero_point(codes, 16), scale, values);
         }
     }
 
@@ -340,7 +340,7 @@ impl BlockCodec for Symmetric5 {
         let (blocks, _) = bytes.as_chunks_mut::<22>();
         let write = |block: &mut [u8; 22], scale: f32, codes: &[u8; 32]| {
             block[..2].copy_from_slice(&f32_to_f16(scale));
-            block[2..6].copy_from_slice(&fifth_bits(codes));
+            block[2..6].copy_from_slice(&pack_fifth_bits(codes));
             pack_nibbles(codes, &mut block[6..]);
         };
         if let Some(importance) = importance {
@@ -353,7 +353,7 @@ impl BlockCodec for Symmetric5 {
         for (block, values) in blocks.iter_mut().zip(values.as_chunks::<32>().0) {
             let scale = largest::<V>(token, values) / -16.0;
             let inverse = inverse(scale);
-            let codes = whole_parts::<V>(token, values, 0.0, inverse, 16.5, 31);
+            let codes = truncated_codes::<V>(token, values, 0.0, inverse, 16.5, 31);
             write(block, scale, &codes);
         }
     }
@@ -367,7 +367,7 @@ impl BlockCodec for Offset5 {
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<24>().0.iter().zip(values.as_chunks_mut::<32>().0) {
             let (scale, min) = (f16_to_f32([block[0], block[1]]), f16_to_f32([block[2], block[3]]));
-            let codes = five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
+            let codes = unpack_five_bits(&block[8..], [block[4], block[5], block[6], block[7]]);
             scale_offset::<V>(token, &codes, scale, min, values);
         }
     }
@@ -378,7 +378,7 @@ impl BlockCodec for Offset5 {
         let write = |block: &mut [u8; 24], scale: f32, min: f32, codes: &[u8; 32]| {
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..4].copy_from_slice(&f32_to_f16(min));
-            block[4..8].copy_from_slice(&fifth_bits(codes));
+            block[4..8].copy_from_slice(&pack_fifth_bits(codes));
             pack_nibbles(codes, &mut block[8..]);
         };
         if let Some(importance) = importance {
@@ -392,7 +392,7 @@ impl BlockCodec for Offset5 {
             let (min, max) = min_max::<V>(token, values);
             let scale = (max - min) / 31.0;
             let inverse = inverse(scale);
-            let codes = whole_parts::<V>(token, values, min, inverse, 0.5, i8::MAX);
+            let codes = truncated_codes::<V>(token, values, min, inverse, 0.5, i8::MAX);
             write(block, scale, min, &codes);
         }
     }
@@ -400,7 +400,7 @@ impl BlockCodec for Offset5 {
 
 /// Returns the scale of a block and its eight-bit codes.
 #[inline(always)]
-fn to_bytes<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, [u8; 32]) {
+fn quantise_to_bytes<V: Lanes>(token: V::Token, block: &[f32; 32]) -> (f32, [u8; 32]) {
     let scale = largest_size(block) / 127.0;
     let inverse = V::splat(token, inverse(scale));
     let mut codes = [0; 32];
@@ -425,7 +425,7 @@ impl BlockCodec for Bytes {
     #[inline(always)]
     fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<34>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes::<V>(token, values);
+            let (scale, codes) = quantise_to_bytes::<V>(token, values);
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..].copy_from_slice(&codes);
         }
@@ -447,7 +447,7 @@ impl BlockCodec for BytesAndSum {
     #[inline(always)]
     fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (block, values) in bytes.as_chunks_mut::<36>().0.iter_mut().zip(values.as_chunks::<32>().0) {
-            let (scale, codes) = to_bytes::<V>(token, values);
+            let (scale, codes) = quantise_to_bytes::<V>(token, values);
             let sum: i32 = codes.iter().map(|code| i32::from(*code as i8)).sum();
             block[..2].copy_from_slice(&f32_to_f16(scale));
             block[2..4].copy_from_slice(&f32_to_f16(sum as f32 * scale));

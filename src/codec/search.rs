@@ -257,8 +257,8 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
     let error = |scale: V, min: V, codes: &[V; N]| {
         let mut error = zero;
         for i in 0..N {
-            let off = scale * codes[i] + min - x[i];
-            error = error + weights[i] * if ABSOLUTE { off.abs() } else { off * off };
+            let difference = scale * codes[i] + min - x[i];
+            error = error + weights[i] * if ABSOLUTE { difference.abs() } else { difference * difference };
         }
         error
     };
@@ -321,7 +321,7 @@ pub(super) fn offset<V: Lanes, const N: usize, const ABSOLUTE: bool>(
 
 /// Encodes non-negative numbers as `scale * code`, with codes from zero to `nmax`: tries nine scales, then changes single codes while that
 /// reduces the error. Returns the scale. As in the reference, codes are bytes, to which negative numbers wrap.
-pub(super) fn positive(x: &[f32], weights: &[f32], nmax: i32, codes: &mut [u8]) -> f32 {
+pub(super) fn non_negative(x: &[f32], weights: &[f32], nmax: i32, codes: &mut [u8]) -> f32 {
     let largest = x.iter().fold(0.0, |largest, x| if largest > *x { largest } else { *x });
     if largest < ZERO {
         codes.fill(0);
@@ -331,16 +331,16 @@ pub(super) fn positive(x: &[f32], weights: &[f32], nmax: i32, codes: &mut [u8]) 
     let scale = 1.0 / inverse;
     let mut best = 0.0;
     for (x, weight) in x.iter().zip(weights) {
-        let off = x - scale * f32::from(nearest(inverse * x) as u8);
-        best += weight * off * off;
+        let difference = x - scale * f32::from(nearest(inverse * x) as u8);
+        best += weight * difference * difference;
     }
     for step in (-4..=4).filter(|step| *step != 0) {
         let tried = (0.1 * step as f32 + nmax as f32) / largest;
         let scale = 1.0 / tried;
         let mut error = 0.0;
         for (x, weight) in x.iter().zip(weights) {
-            let off = x - scale * nearest(tried * x).min(nmax) as f32;
-            error += weight * off * off;
+            let difference = x - scale * nearest(tried * x).min(nmax) as f32;
+            error += weight * difference * difference;
         }
         if error < best {
             best = error;

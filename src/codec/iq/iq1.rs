@@ -23,7 +23,7 @@ const DOWN: [f32; 3] = [-1.0 - IQ1_DELTA, -IQ1_DELTA, 1.0 - IQ1_DELTA];
 
 /// Encoded block with `SHIFTS` independently shifted parts.
 #[derive(Debug, Clone, Copy)]
-struct Found<const GROUPS: usize, const SHIFTS: usize> {
+struct EncodedBlock<const GROUPS: usize, const SHIFTS: usize> {
     scale: f32,
     /// Grid index of each group.
     indices: [u16; GROUPS],
@@ -31,7 +31,7 @@ struct Found<const GROUPS: usize, const SHIFTS: usize> {
     down: [bool; SHIFTS],
 }
 
-impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
+impl<const GROUPS: usize, const SHIFTS: usize> EncodedBlock<GROUPS, SHIFTS> {
     const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], down: [false; SHIFTS] };
 
     /// Returns the values of the levels in a group.
@@ -98,7 +98,7 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
 
 /// Returns the ascending order of the values; stable, and both zeros are equal.
 #[inline(always)]
-fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
+fn ascending_order<const N: usize>(x: &[f32; N]) -> [usize; N] {
     let mut order = std::array::from_fn(|i| i);
     order.sort_by(|&a, &b| (x[a] + 0.0).total_cmp(&(x[b] + 0.0)));
     order
@@ -106,7 +106,7 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
 
 /// Finds the best split of 32 values for IQ1_S, which shifts all of them alike.
 #[inline(always)]
-fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
+fn best_split_iq1_s<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
     // NaN beyond the last sum excludes splits beyond the last.
     let (mut sx, mut sw) = ([f32::NAN; 40], [f32::NAN; 40]);
     (sx[0], sw[0]) = (0.0, 0.0);
@@ -137,7 +137,7 @@ fn split_together<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order
 /// Levels are 1 apart under both shifts, so the sum of a half is its total times the highest level less the running sums at the two split
 /// positions.
 #[inline(always)]
-fn split_halves<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
+fn best_split_iq1_m<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
     let (mut sx, mut sw) = ([[f32::NAN; 24]; 2], [[f32::NAN; 24]; 2]);
     for half in 0..2 {
         (sx[half][0], sw[half][0]) = (0.0, 0.0);
@@ -189,12 +189,12 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     w: &[f32; N],
     order: &[usize; N],
     split: &Split<SHIFTS>,
-) -> Found<GROUPS, SHIFTS> {
+) -> EncodedBlock<GROUPS, SHIFTS> {
     let mut levels = [1u16; N];
     for (j, &i) in order.iter().enumerate() {
         levels[i] = u16::from(j >= split.first) + u16::from(j >= split.second);
     }
-    let mut found = Found { scale: split.scale, indices: [0; GROUPS], down: split.down };
+    let mut found = EncodedBlock { scale: split.scale, indices: [0; GROUPS], down: split.down };
     if found.scale < 0.0 {
         levels = levels.map(|level| 2 - level);
         found.scale = -found.scale;
@@ -216,7 +216,7 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     if !all_on_grid {
         let mut sums = (0.0, 0.0);
         for (k, &code) in codes.iter().enumerate() {
-            add(&mut sums, &x[k], &w[k], |j| found.steps(k)[level::<8>(code, j)]);
+            add_sums(&mut sums, &x[k], &w[k], |j| found.steps(k)[level::<8>(code, j)]);
         }
         if sums.0 > 0.0 && sums.1 > 0.0 {
             found.scale = sums.0 / sums.1;
@@ -227,7 +227,7 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
 
 /// Adds the sums of weight x step x value and of weight x step x step of eight values.
 #[inline(always)]
-fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
+fn add_sums((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
     for j in 0..8 {
         let q = step(j);
         *qx += w[j] * q * x[j];
@@ -237,7 +237,7 @@ fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usiz
 
 /// Whether all magnitudes are below `tiny`.
 #[inline(always)]
-fn below(x: &[f32], tiny: f32) -> bool {
+fn all_below(x: &[f32], tiny: f32) -> bool {
     x[1..].iter().fold(x[0].abs(), |max, x| if max > x.abs() { max } else { x.abs() }) < tiny
 }
 
@@ -247,15 +247,15 @@ pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
     for (values, importance, out) in rows::<50>(values, importance, bytes) {
         out.fill(0);
         let mean = 2.0 * sum_of_squares(values) / 256.0;
-        let mut found = [Found::<4, 1>::EMPTY; 8];
+        let mut found = [EncodedBlock::<4, 1>::EMPTY; 8];
         for (ib, (x, found)) in values.as_chunks::<32>().0.iter().zip(&mut found).enumerate() {
-            if below(x, 1e-12) {
+            if all_below(x, 1e-12) {
                 continue;
             }
             // The reference requires importance weights. These are its weights for uniform importance.
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
-            let order = sorted(x);
-            if let Some(split) = split_together::<E>(token, x, &w, &order) {
+            let order = ascending_order(x);
+            if let Some(split) = best_split_iq1_s::<E>(token, x, &w, &order) {
                 *found = to_grid::<E, _, _, _>(token, grid, x, &w, &order, &split);
             }
         }
@@ -286,16 +286,16 @@ pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Optio
     for (values, importance, out) in rows::<56>(values, importance, bytes) {
         out.fill(0);
         let mean = 2.0 * sum_of_squares(values) / 256.0;
-        let mut found = [Found::<2, 2>::EMPTY; 16];
+        let mut found = [EncodedBlock::<2, 2>::EMPTY; 16];
         let mut block_weights = [[0.0; 16]; 16];
         let blocks = values.as_chunks::<16>().0;
         for (ib, ((x, w), found)) in blocks.iter().zip(&mut block_weights).zip(&mut found).enumerate() {
             *w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| x * x);
-            if below(x, 1e-7) {
+            if all_below(x, 1e-7) {
                 continue;
             }
-            let order = sorted(x);
-            if let Some(split) = split_halves::<E>(token, x, w, &order) {
+            let order = ascending_order(x);
+            if let Some(split) = best_split_iq1_m::<E>(token, x, w, &order) {
                 *found = to_grid::<E, _, _, _>(token, grid, x, w, &order, &split);
             }
         }
@@ -322,7 +322,7 @@ pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Optio
             for k in 0..2 {
                 let code = super::grid::IQ1_CODES[usize::from(found.indices[k])];
                 let (x, w) = (&blocks[ib].as_chunks().0[k], &block_weights[ib].as_chunks().0[k]);
-                add(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
+                add_sums(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
             }
         }
         if sums.1 > 0.0 {

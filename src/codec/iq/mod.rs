@@ -98,13 +98,13 @@ mod tests {
     /// The reference aborts on such values or reads out of bounds.
     #[test]
     fn nan_infinite_and_huge_values_do_not_panic() {
-        let wild =
+        let extremes =
             [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -3e38, 1e20, -1e19, f32::from_bits(1), -1e-40, 0.0, -0.0, 1.0, -1e-8];
         let all = [IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS];
         on_each_level(|_| {
             for every in [1, 3, 50] {
                 let row: Vec<f32> =
-                    (0..512).map(|i| if i % every == 0 { wild[i * i / every % wild.len()] } else { (i as f32).sin() }).collect();
+                    (0..512).map(|i| if i % every == 0 { extremes[i * i / every % extremes.len()] } else { (i as f32).sin() }).collect();
                 let importance: Vec<f32> = row.iter().rev().copied().collect();
                 for codec in &all {
                     let mut bytes = vec![0; codec.dtype.bytes_for(512).unwrap() as usize];

@@ -3,7 +3,7 @@
 //! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl` and `quantize_row_iq3_{xxs,s}_impl`, and
 //! `iq{2,3}_find_best_neighbour`.
 
-use super::super::search::{nearest, nearest_clamped, positive};
+use super::super::search::{nearest, nearest_clamped, non_negative};
 use super::super::simd::{Eight, ROUND};
 use super::grid_index::{GridIndex, Lookup, level, level_bits, top_level};
 use super::sum_of_squares;
@@ -53,7 +53,7 @@ struct Block<const DIM: usize, const GROUPS: usize> {
 
 /// Encoded block.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<const GROUPS: usize> {
+pub(super) struct EncodedBlock<const GROUPS: usize> {
     /// Scale, not negative.
     pub(super) scale: f32,
     /// Grid index of each group.
@@ -64,7 +64,7 @@ pub(super) struct Found<const GROUPS: usize> {
     pub(super) empty: bool,
 }
 
-impl<const GROUPS: usize> Found<GROUPS> {
+impl<const GROUPS: usize> EncodedBlock<GROUPS> {
     const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], signs: 0, empty: true };
 }
 
@@ -332,7 +332,7 @@ impl SearchParams {
         grid: &GridIndex<DIM>,
         values: &[[f32; DIM]; GROUPS],
         weights: &[[f32; DIM]; GROUPS],
-    ) -> Found<GROUPS> {
+    ) -> EncodedBlock<GROUPS> {
         let mut block = Block { x: *values, weights: *weights, roots: weights.map(|weights| weights.map(f32::sqrt)) };
         let mut signs = 0;
         let eights = block.x.as_flattened_mut().as_chunks_mut::<8>().0.iter_mut().zip(weights.as_flattened().as_chunks::<8>().0);
@@ -344,21 +344,21 @@ impl SearchParams {
         let flat = block.x.as_flattened();
         let mut largest = flat[1..].iter().fold(flat[0], |largest, &x| max(largest, x));
         if largest < self.tiny {
-            return Found::EMPTY;
+            return EncodedBlock::EMPTY;
         }
         let top = (2 * top_level(DIM) + 1) as f32;
         let mut start = largest / top;
         if self.fitted {
-            start = positive(flat, weights.as_flattened(), top_level(DIM) + 2, &mut [0; 32][..flat.len()]);
+            start = non_negative(flat, weights.as_flattened(), top_level(DIM) + 2, &mut [0; 32][..flat.len()]);
             largest = start * (top_level(DIM) + 1) as f32;
             if largest <= 0.0 {
-                return Found::EMPTY;
+                return EncodedBlock::EMPTY;
             }
         }
         let (scale, codes) = block.search::<E, EIGHTS>(token, grid, self, largest, start);
         // Stored scales are unsigned: flip the signs of the values instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
-        Found { scale, indices: codes.map(|code| grid.index(code)), signs, empty: false }
+        EncodedBlock { scale, indices: codes.map(|code| grid.index(code)), signs, empty: false }
     }
 
     /// Encodes a row. `store` writes the blocks of each 256 values into zeroed bytes; it also takes the unit of their scales, 1/31 of the
@@ -376,7 +376,7 @@ impl SearchParams {
         token: E::Token,
         grid: &GridIndex<DIM>,
         (values, importance, bytes): (&[f32], Option<&[f32]>, &mut [u8]),
-        store: impl Fn(&[Found<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
+        store: impl Fn(&[EncodedBlock<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
     ) {
         for (values, importance, out) in rows::<BYTES>(values, importance, bytes) {
             out.fill(0);
@@ -394,13 +394,13 @@ impl SearchParams {
         grid: &GridIndex<DIM>,
         values: &[f32; 256],
         importance: Option<&[f32; 256]>,
-    ) -> [Found<GROUPS>; BLOCKS] {
+    ) -> [EncodedBlock<GROUPS>; BLOCKS] {
         let mean = self.sigma2_factor * sum_of_squares(values) / 256.0;
         let weights: [f32; 256] = match importance {
             Some(importance) => std::array::from_fn(|i| importance[i] * (mean + values[i] * values[i]).sqrt()),
             None => values.map(|x| (self.plain_weight)(mean, x)),
         };
-        let mut found = [Found::EMPTY; BLOCKS];
+        let mut found = [EncodedBlock::EMPTY; BLOCKS];
         let values = values.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         let weights = weights.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         for ((values, weights), found) in values.iter().zip(weights).zip(&mut found) {

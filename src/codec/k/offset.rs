@@ -23,7 +23,7 @@ struct Params {
 const WEIGHTED_STEPS: ScaleSteps = ScaleSteps { rmin: -0.9, rdelta: 0.05, nstep: 36 };
 
 /// Search results for the sub-blocks of a chunk.
-struct Found {
+struct SubBlocks {
     scale: PerSubBlock,
     /// Minimum, negated.
     min: PerSubBlock,
@@ -35,8 +35,8 @@ struct Found {
 /// Searches every sub-block of up to sixteen blocks, one per lane. `N` is the number of values per sub-block; without weights the error of
 /// Q2_K is absolute.
 #[inline(always)]
-fn search<V: Lanes, const N: usize>(token: V::Token, params: &Params, values: &[f32], importance: Option<&[f32]>) -> Found {
-    let mut found = Found { scale: [0.0; 256], min: [0.0; 256], inverse: [0.0; 256], base: [0.0; 256], weight: [0.0; 256] };
+fn search<V: Lanes, const N: usize>(token: V::Token, params: &Params, values: &[f32], importance: Option<&[f32]>) -> SubBlocks {
+    let mut found = SubBlocks { scale: [0.0; 256], min: [0.0; 256], inverse: [0.0; 256], base: [0.0; 256], weight: [0.0; 256] };
     let mut mean_squares = [0.0; 256];
     if importance.is_some() {
         for (means, sum) in mean_squares.chunks_exact_mut(SIZE / N).zip(sums_of_squares(values)) {
@@ -85,7 +85,7 @@ fn search<V: Lanes, const N: usize>(token: V::Token, params: &Params, values: &[
 #[inline(always)]
 fn scales(found: &[f32], weights: Option<&[f32]>, nmax: i32, codes: &mut [u8]) -> f32 {
     if let Some(weights) = weights {
-        return search::positive(found, weights, nmax, codes);
+        return search::non_negative(found, weights, nmax, codes);
     }
     let largest = found.iter().fold(0.0, |largest, x| if *x > largest { *x } else { largest });
     let inverse = if largest > 0.0 { nmax as f32 / largest } else { 0.0 };
