@@ -216,7 +216,7 @@ pub(super) mod x86 {
         #[inline(always)]
         fn load(token: Self::Token, values: &[f64]) -> Self {
             let values: &[f64] = &values[..EIGHT];
-            // SAFETY: the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
             unsafe { Self(_mm256_loadu_pd(values.as_ptr()), _mm256_loadu_pd(values[4..].as_ptr()), token) }
         }
 
@@ -229,7 +229,7 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn abs(self) -> Self {
-            // SAFETY: the CPU has the instructions.
+            // SAFETY: a token proves that the CPU has the instructions.
             unsafe {
                 let sign = _mm256_set1_pd(-0.0);
                 Self(_mm256_andnot_pd(sign, self.0), _mm256_andnot_pd(sign, self.1), self.2)
@@ -238,7 +238,7 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             unsafe { Self(_mm256_max_pd(self.0, other.0), _mm256_max_pd(self.1, other.1), self.2) }
         }
 
@@ -251,7 +251,7 @@ pub(super) mod x86 {
         #[inline(always)]
         fn lanes(self) -> [f64; EIGHT] {
             let mut lanes = [0.0; EIGHT];
-            // SAFETY: the CPU has the instruction, and there is room for the eight numbers that are written, at any address.
+            // SAFETY: a token proves that the CPU has the instruction, and eight numbers fit, at any address.
             unsafe {
                 _mm256_storeu_pd(lanes.as_mut_ptr(), self.0);
                 _mm256_storeu_pd(lanes[4..].as_mut_ptr(), self.1);
@@ -272,7 +272,7 @@ pub(super) mod x86 {
         #[inline(always)]
         fn load(token: Self::Token, values: &[f64]) -> Self {
             let values: &[f64] = &values[..EIGHT];
-            // SAFETY: the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
             Self(unsafe { _mm512_loadu_pd(values.as_ptr()) }, token)
         }
 
@@ -285,13 +285,13 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn abs(self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { _mm512_abs_pd(self.0) }, self.1)
         }
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { _mm512_max_pd(self.0, other.0) }, self.1)
         }
 
@@ -304,7 +304,7 @@ pub(super) mod x86 {
         #[inline(always)]
         fn lanes(self) -> [f64; EIGHT] {
             let mut lanes = [0.0; EIGHT];
-            // SAFETY: the CPU has the instruction, and there is room for the eight numbers that are written, at any address.
+            // SAFETY: a token proves that the CPU has the instruction, and eight numbers fit, at any address.
             unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self.0) }
             lanes
         }

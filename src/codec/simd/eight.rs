@@ -70,20 +70,20 @@ mod x86 {
 
         #[inline(always)]
         fn codes(_: Self::Token, codes: &[u16; 8]) -> Self::Codes {
-            // SAFETY: the CPU has the instructions, and eight numbers of 16 bits are read.
+            // SAFETY: a token proves that the CPU has the instructions, and eight numbers of 16 bits are read.
             unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(codes.as_ptr().cast())) }
         }
 
         #[inline(always)]
         fn lookup(self, codes: Self::Codes, shift: usize) -> Self {
-            // SAFETY: the CPU has the instructions. The permutation looks at three bits of each lane.
+            // SAFETY: a token proves that the CPU has the instructions. The permutation looks at three bits of each lane.
             Self(unsafe { _mm256_permutevar8x32_ps(self.0, _mm256_srl_epi32(codes, _mm_cvtsi32_si128(shift as i32))) }, self.1)
         }
 
         #[inline(always)]
         fn on_step(self, StepFunction { starts: s, values }: &StepFunction) -> Self {
             let [third, fourth] = [[s[1], s[5], s[9], s[13], s[1], s[5], s[9], s[13]], [s[0], s[2], s[4], s[6], s[8], s[10], s[12], s[14]]];
-            // SAFETY: the CPU has the instructions, and each load is of eight numbers.
+            // SAFETY: a token proves that the CPU has the instructions, and each load is of eight numbers.
             // Binary search for the step, one bit of its index at a time; a comparison sets all bits of a lane or none.
             let values = unsafe {
                 let not_below = |start| _mm256_castps_si256(_mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, start));
@@ -105,7 +105,7 @@ mod x86 {
 
         #[inline(always)]
         fn reduce_min(self) -> f32 {
-            // SAFETY: the CPU has the instructions.
+            // SAFETY: a token proves that the CPU has the instructions.
             unsafe {
                 let four = _mm_min_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
                 let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
@@ -115,7 +115,7 @@ mod x86 {
 
         #[inline(always)]
         fn first(mask: Self::Mask) -> usize {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             let mask = unsafe { _mm256_movemask_ps(mask.0) };
             (mask | 0x100).trailing_zeros() as usize
         }

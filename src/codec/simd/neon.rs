@@ -11,7 +11,7 @@ use crate::codec::half::{f16_to_f32, f32_to_f16};
 /// Wraps instructions that do not access memory.
 macro_rules! neon {
     ($work:expr) => {
-        // SAFETY: every AArch64 machine has NEON.
+        // SAFETY: every AArch64 CPU has NEON.
         unsafe { $work }
     };
 }
@@ -119,7 +119,7 @@ impl Lanes for Neon {
     #[inline(always)]
     fn entries((): (), table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
         let mut entries = [0; 16];
-        // SAFETY: every AArch64 machine has NEON, and sixteen bytes are read, and written.
+        // SAFETY: every AArch64 CPU has NEON, and sixteen bytes are read, and written.
         unsafe { vst1q_u8(entries.as_mut_ptr(), vqtbl1q_u8(vreinterpretq_u8_s8(vld1q_s8(table.as_ptr())), vld1q_u8(codes.as_ptr()))) };
         entries
     }

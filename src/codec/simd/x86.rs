@@ -75,7 +75,7 @@ macro_rules! common {
 
         #[inline(always)]
         fn splat(token: Self::Token, value: f32) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { $splat(value) }, token)
         }
 
@@ -92,21 +92,21 @@ macro_rules! common {
         #[inline(always)]
         fn load(token: Self::Token, values: &[f32]) -> Self {
             let values: &[f32] = &values[..$count];
-            // SAFETY: the CPU has the instruction, and the slice has as many numbers as it reads, from any address.
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has as many numbers as it reads, from any address.
             Self(unsafe { $load(values.as_ptr()) }, token)
         }
 
         #[inline(always)]
         fn store(self, values: &mut [f32]) {
             let values: &mut [f32] = &mut values[..$count];
-            // SAFETY: the CPU has the instruction, and the slice has as many numbers as it writes, to any address.
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has as many numbers as it writes, to any address.
             unsafe { $store(values.as_mut_ptr(), self.0) }
         }
 
         #[inline(always)]
         fn entries(_: Self::Token, table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
             let mut entries = [0; 16];
-            // SAFETY: the CPU has the instructions, and sixteen bytes are read, and written, from and to any address.
+            // SAFETY: a token proves that the CPU has the instructions, and sixteen bytes are read, and written, from and to any address.
             unsafe {
                 let table = _mm_loadu_si128(table.as_ptr().cast());
                 let found = _mm_shuffle_epi8(table, _mm_loadu_si128(codes.as_ptr().cast()));
@@ -117,7 +117,7 @@ macro_rules! common {
 
         #[inline(always)]
         fn bit_planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
-            // SAFETY: the CPU has the instructions, and thirty-two bytes are read, from any address.
+            // SAFETY: a token proves that the CPU has the instructions, and thirty-two bytes are read, from any address.
             unsafe {
                 let bytes = _mm256_loadu_si256(bytes.as_ptr().cast());
                 // Shifting pairs of bytes moves the bit to the top of both.
@@ -138,19 +138,19 @@ macro_rules! common {
 
         #[inline(always)]
         fn sqrt(self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { $sqrt(self.0) }, self.1)
         }
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { $max(self.0, other.0) }, self.1)
         }
 
         #[inline(always)]
         fn min(self, other: Self) -> Self {
-            // SAFETY: the CPU has the instruction.
+            // SAFETY: a token proves that the CPU has the instruction.
             Self(unsafe { $min(self.0, other.0) }, self.1)
         }
 
@@ -174,7 +174,7 @@ impl Avx2 {
     /// Returns a magnitude with the sign of each number.
     #[inline(always)]
     fn with_sign(size: f32, signs: Self) -> Self {
-        // SAFETY: the CPU has the instructions.
+        // SAFETY: a token proves that the CPU has the instructions.
         Self(unsafe { _mm256_or_ps(_mm256_and_ps(signs.0, _mm256_set1_ps(-0.0)), _mm256_set1_ps(size)) }, signs.1)
     }
 }
@@ -190,7 +190,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn from_bytes(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..8];
-        // SAFETY: the CPU has the instructions, and the slice has the eight bytes that are read, from any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the eight bytes that are read, from any address.
         Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()))) }, token)
     }
 
@@ -205,7 +205,7 @@ impl Lanes for Avx2 {
     fn store_bytes(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..8];
         let whole = (self + Self::splat(self.1, ROUND)).0;
-        // SAFETY: the CPU has the instructions, and the slice has the eight bytes that are written, to any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the eight bytes that are written, to any address.
         unsafe {
             let low = _mm256_and_si256(_mm256_castps_si256(whole), _mm256_set1_epi32(0xff));
             let pairs = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
@@ -216,68 +216,68 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..16];
-        // SAFETY: the CPU has the instructions, and the slice has the 16 bytes that are read, from any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the 16 bytes that are read, from any address.
         Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bytes.as_ptr().cast())) }, token)
     }
 
     #[inline(always)]
     fn store_f16s(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..16];
-        // SAFETY: the CPU has the instructions, and the slice has the 16 bytes that are written, to any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the 16 bytes that are written, to any address.
         unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
     }
 
     #[inline(always)]
     fn trunc(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0) }, self.1)
     }
 
     #[inline(always)]
     fn nearest(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) }, self.1)
     }
 
     #[inline(always)]
     fn abs(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) }, self.1)
     }
 
     #[inline(always)]
     fn lt(self, other: Self) -> Self::Mask {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }, self.1)
     }
 
     #[inline(always)]
     fn eq(self, other: Self) -> Self::Mask {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }, self.1)
     }
 
     #[inline(always)]
     fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_and_ps(one.0, other.0) }, one.1)
     }
 
     #[inline(always)]
     fn any(mask: Self::Mask) -> bool {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         unsafe { _mm256_movemask_ps(mask.0) != 0 }
     }
 
     #[inline(always)]
     fn all(mask: Self::Mask) -> bool {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         unsafe { _mm256_movemask_ps(mask.0) == 0xff }
     }
 
     #[inline(always)]
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm256_blendv_ps(no.0, yes.0, mask.0) }, no.1)
     }
 }
@@ -290,7 +290,7 @@ impl Avx512 {
     /// Returns a magnitude with the sign of each number.
     #[inline(always)]
     fn with_sign(size: f32, signs: Self) -> Self {
-        // SAFETY: the CPU has the instructions.
+        // SAFETY: a token proves that the CPU has the instructions.
         Self(unsafe { _mm512_or_ps(_mm512_and_ps(signs.0, _mm512_set1_ps(-0.0)), _mm512_set1_ps(size)) }, signs.1)
     }
 }
@@ -316,7 +316,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn from_bytes(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..16];
-        // SAFETY: the CPU has the instructions, and the slice has the sixteen bytes that are read, from any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the sixteen bytes that are read, from any address.
         Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) }, token)
     }
 
@@ -331,51 +331,51 @@ impl Lanes for Avx512 {
     fn store_bytes(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..16];
         let whole = (self + Self::splat(self.1, ROUND)).0;
-        // SAFETY: the CPU has the instructions, and the slice has the sixteen bytes that are written, to any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the sixteen bytes that are written, to any address.
         unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(whole))) }
     }
 
     #[inline(always)]
     fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..32];
-        // SAFETY: the CPU has the instructions, and the slice has the 32 bytes that are read, from any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the 32 bytes that are read, from any address.
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }, token)
     }
 
     #[inline(always)]
     fn store_f16s(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..32];
-        // SAFETY: the CPU has the instructions, and the slice has the 32 bytes that are written, to any address.
+        // SAFETY: a token proves that the CPU has the instructions, and the slice has the 32 bytes that are written, to any address.
         unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
     }
 
     #[inline(always)]
     fn trunc(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(self.0) }, self.1)
     }
 
     #[inline(always)]
     fn nearest(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) }, self.1)
     }
 
     #[inline(always)]
     fn abs(self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm512_abs_ps(self.0) }, self.1)
     }
 
     #[inline(always)]
     fn lt(self, other: Self) -> Self::Mask {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
     }
 
     #[inline(always)]
     fn eq(self, other: Self) -> Self::Mask {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
     }
 
@@ -396,7 +396,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
-        // SAFETY: the CPU has the instruction.
+        // SAFETY: a token proves that the CPU has the instruction.
         Self(unsafe { _mm512_mask_blend_ps(mask, no.0, yes.0) }, no.1)
     }
 }
