@@ -1,69 +1,69 @@
-//! Blocks as the few values that their codes stand for, and how often each occurs: all that statistics need of them, and less to look
-//! at than the values one by one.
+//! Blocks as codebooks: the few values that their codes stand for, with counts. Statistics need no more, and this is faster than decoding
+//! each value.
 
 use super::Codec;
-use super::block::{Coding, each, scale_entries, scale_offset, scale_signed};
+use super::block::{BlockCodec, map_array, scale_entries, scale_offset, scale_signed};
 use super::simd::{self, Kernel, Lanes};
 use crate::model::DType;
 
-/// How many numbers one codebook tells of.
+/// Number of values that a codebook summarises.
 pub(crate) const NUMBERS: usize = 32;
 
-/// How many values a code of four bits stands for.
+/// Number of values of a four-bit code.
 pub(crate) const VALUES: usize = 16;
 
-/// What 32 numbers with codes of four bits are, in any order.
+/// Values and counts of 32 numbers with four-bit codes; their order is not kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Codebook {
     /// The value of each code.
     pub values: [f32; VALUES],
-    /// How many of the numbers have it.
+    /// Number of occurrences of each code.
     pub counts: [u8; VALUES],
 }
 
-/// The numbers of the codes.
+/// All four-bit codes.
 const CODES: [u8; VALUES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 impl Codebook {
-    /// Of `scale * (code - zero)`.
+    /// Returns the codebook of `scale * (code - zero)`.
     #[inline(always)]
-    pub(super) fn symmetric<V: Lanes>(codes: &[u8; NUMBERS], zero: u8, scale: f32) -> Self {
+    pub(super) fn symmetric<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], zero: u8, scale: f32) -> Self {
         let mut values = [0.0; VALUES];
         let mut signed = CODES;
         for code in &mut signed {
             *code = code.wrapping_sub(zero);
         }
-        scale_signed::<V>(&signed, scale, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_signed::<V>(token, &signed, scale, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
-    /// Of `scale * code + least`.
+    /// Returns the codebook of `scale * code + min`.
     #[inline(always)]
-    pub(super) fn offset<V: Lanes>(codes: &[u8; NUMBERS], scale: f32, least: f32) -> Self {
+    pub(super) fn offset<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], scale: f32, min: f32) -> Self {
         let mut values = [0.0; VALUES];
-        scale_offset::<V>(&CODES, scale, least, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_offset::<V>(token, &CODES, scale, min, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
-    /// Of `table[code] * scale`.
+    /// Returns the codebook of `table[code] * scale`.
     #[inline(always)]
-    pub(super) fn entries<V: Lanes>(codes: &[u8; NUMBERS], table: &[i8; VALUES], scale: f32) -> Self {
+    pub(super) fn entries<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS], table: &[i8; VALUES], scale: f32) -> Self {
         let mut values = [0.0; VALUES];
-        scale_entries::<V>(table, &CODES, scale, &mut values);
-        Self { values, counts: counts::<V>(codes) }
+        scale_entries::<V>(token, table, &CODES, scale, &mut values);
+        Self { values, counts: counts::<V>(token, codes) }
     }
 
-    /// The counts as single-precision numbers.
+    /// Returns the counts in single precision.
     #[inline(always)]
     pub(crate) fn counts_as_singles(&self) -> [f32; VALUES] {
-        each(&self.counts, f32::from)
+        map_array(&self.counts, f32::from)
     }
 }
 
-/// How often each code of four bits occurs: the numbers that have it are those whose bits are its bits, plane by plane.
+/// Counts each four-bit code: a code occurs where all four bit planes match its bits.
 #[inline(always)]
-fn counts<V: Lanes>(codes: &[u8; NUMBERS]) -> [u8; VALUES] {
-    let planes = V::planes(codes);
+fn counts<V: Lanes>(token: V::Token, codes: &[u8; NUMBERS]) -> [u8; VALUES] {
+    let planes = V::bit_planes(token, codes);
     let mut counts = [0; VALUES];
     for (code, count) in (0u32..).zip(&mut counts) {
         let plane = |bit: usize| planes[bit] ^ (code >> bit & 1).wrapping_sub(1);
@@ -72,27 +72,27 @@ fn counts<V: Lanes>(codes: &[u8; NUMBERS]) -> [u8; VALUES] {
     counts
 }
 
-/// A type whose blocks can be read as codebooks.
-pub(super) trait Coded: Coding {
+/// Block type that can be read as codebooks.
+pub(super) trait CodebookCodec: BlockCodec {
     /// Reads whole blocks.
-    fn codebooks<V: Lanes>(bytes: &[u8], codebooks: &mut [Codebook]);
+    fn codebooks<V: Lanes>(token: V::Token, bytes: &[u8], codebooks: &mut [Codebook]);
 }
 
 impl Codec {
-    /// The codec of a type of blocks with codes of four bits.
-    pub(super) const fn coded<C: Coded>(dtype: DType) -> Self {
+    /// Returns the codec of a block type with four-bit codes.
+    pub(super) const fn coded<C: CodebookCodec>(dtype: DType) -> Self {
         Self { codebooks: Some(codebooks::<C>), ..Self::blocks::<C>(dtype) }
     }
 }
 
-fn codebooks<C: Coded>(bytes: &[u8], codebooks: &mut [Codebook]) {
+fn codebooks<C: CodebookCodec>(bytes: &[u8], codebooks: &mut [Codebook]) {
     struct Reading<'a, C>(&'a [u8], &'a mut [Codebook], std::marker::PhantomData<C>);
-    impl<C: Coded> Kernel for Reading<'_, C> {
+    impl<C: CodebookCodec> Kernel for Reading<'_, C> {
         type Output = ();
 
         #[inline(always)]
-        fn run<V: Lanes>(self) {
-            C::codebooks::<V>(self.0, self.1);
+        fn run<V: Lanes>(self, token: V::Token) {
+            C::codebooks::<V>(token, self.0, self.1);
         }
     }
     simd::run(Reading(bytes, codebooks, std::marker::PhantomData::<C>));
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codebooks_hold_what_is_decoded() {
+    fn codebooks_match_decoded_values() {
         let mut types = 0;
         for codec in CODECS {
             let Some(read) = codec.codebooks else { continue };

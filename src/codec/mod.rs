@@ -1,13 +1,14 @@
-//! Bytes to numbers and back: one file a family of types, one row a type in [`CODECS`].
+//! Decoding and encoding of stored values: one file per family of types, one row per type in [`CODECS`].
 //!
-//! The reference is plain IEEE single precision in the order of ggml's C source, with no fused multiply-add, on every CPU.
+//! The reference is IEEE single precision in the order of ggml's C source, without fused multiply-add, on every CPU.
 
 use crate::model::{Class, DType};
 
 mod block;
 mod codebook;
-mod faults;
 mod fp4;
+mod half;
+mod invalid;
 mod iq;
 mod k;
 mod legacy;
@@ -20,35 +21,35 @@ mod ternary;
 
 pub use codebook::Codebook;
 pub(crate) use codebook::{NUMBERS as CODEBOOK_NUMBERS, VALUES as CODEBOOK_VALUES};
-pub use faults::{Fault, Faults, faults, is_zero};
+pub use invalid::{InvalidValue, InvalidValues, is_zero, scan_invalid};
 pub use number::Number;
 
-/// How the values of a type are read and written. A function takes whole blocks, and an encoder whole rows.
+/// Functions that read and write the values of a type: whole blocks when decoding, whole rows when encoding.
 ///
-/// Lengths that do not fit each other are no error: what has no counterpart is left alone.
+/// Mismatched lengths are no error: surplus blocks or values are ignored.
 #[derive(Debug)]
 pub struct Codec {
     /// The type.
     pub dtype: DType,
     /// Decodes blocks: `bytes.len() / block_bytes * block_elems * values_per_element == values.len()`.
     pub decode: Decode<f32>,
-    /// Decodes to double precision, where single precision cannot hold every value of the type.
+    /// Decodes to double precision, for types whose values single precision cannot hold.
     pub decode_wide: Option<Decode<f64>>,
-    /// Reads blocks as what their codes stand for, a codebook for every 32 numbers, where that is less to do than to decode them.
+    /// Reads blocks as codebooks, one per 32 values, for types where this is faster than decoding.
     pub codebooks: Option<Codebooks>,
-    /// Encodes one row, with importance weights (one a column) if there are any.
+    /// Encodes one row, with optional importance weights, one per column.
     pub encode: Option<Encode>,
 }
 
-/// Decodes whole blocks to numbers.
+/// Decodes whole blocks.
 pub type Decode<T> = fn(bytes: &[u8], values: &mut [T]);
 
 /// Reads whole blocks as codebooks.
 pub type Codebooks = fn(bytes: &[u8], codebooks: &mut [Codebook]);
 
-/// A number that blocks are decoded to.
+/// Number type that blocks decode to.
 pub trait Decoded: Copy + Default {
-    /// Decodes whole blocks of a codec's type.
+    /// Decodes whole blocks.
     fn decode(codec: &Codec, bytes: &[u8], values: &mut [Self]);
 }
 
@@ -64,10 +65,10 @@ impl Decoded for f64 {
     }
 }
 
-/// Encodes one row of values into whole blocks; the importance weights, if any, are as many as the values.
+/// Encodes one row of values into whole blocks, with optional importance weights, one per value.
 pub type Encode = fn(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]);
 
-/// Every type whose values this build reads.
+/// Codec of every type whose values can be read.
 pub static CODECS: &[Codec] = &[
     plain::F32,
     plain::F16,
@@ -120,47 +121,47 @@ pub static CODECS: &[Codec] = &[
     fp4::NVFP4,
 ];
 
-/// The codec of a type.
+/// Returns the codec of a type.
 pub fn codec(dtype: DType) -> Option<&'static Codec> {
     CODECS.iter().find(|codec| codec.dtype == dtype)
 }
 
-/// How many numbers an element decodes to: two for complex types (real, then imaginary part), one for the rest.
+/// Returns the number of values per element: two for complex types (real, then imaginary part), one for the rest.
 pub fn values_per_element(dtype: DType) -> usize {
     if dtype.info().class == Class::Complex { 2 } else { 1 }
 }
 
-/// Does the same once on each instruction set of this machine, so that a fuzzer can compare them. Not in the product.
+/// Runs a function once on each instruction set of this machine, for fuzzers to compare. Not part of the product.
 #[cfg(fuzzing)]
 pub fn on_each_level(mut work: impl FnMut()) {
     simd::on_each_level(|_| work());
 }
 
 impl Codec {
-    /// A codec that only reads, and whose values fit single precision.
+    /// Returns a codec that decodes to single precision and does not encode.
     const fn reads(dtype: DType, decode: Decode<f32>) -> Self {
         Self { dtype, decode, decode_wide: None, codebooks: None, encode: None }
     }
 
-    /// The same codec with a way to write.
+    /// Returns the codec with an encoder.
     const fn writes(mut self, encode: Encode) -> Self {
         self.encode = Some(encode);
         self
     }
 
-    /// The same codec with a way to read in double precision.
+    /// Returns the codec with a decoder to double precision.
     const fn wide(mut self, decode: Decode<f64>) -> Self {
         self.decode_wide = Some(decode);
         self
     }
 
-    /// Decodes blocks to double precision: exact for every type but for 64-bit integers beyond 2^53, which are rounded to nearest.
-    /// [`Codec::numbers`] keeps those as well.
+    /// Decodes blocks to double precision: exact, except for 64-bit integers beyond 2^53, which are rounded to nearest. [`Codec::numbers`]
+    /// keeps those exact as well.
     pub fn decode_f64(&self, bytes: &[u8], values: &mut [f64]) {
         if let Some(decode) = self.decode_wide {
             return decode(bytes, values);
         }
-        /// A multiple of every block.
+        /// Multiple of every block size.
         const CHUNK: usize = 1024;
         let mut narrow = [0f32; CHUNK];
         let info = self.dtype.info();
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_unique_and_bytes_of_any_kind_or_length_are_read() {
+    fn codecs_are_unique_and_decode_any_bytes() {
         let noise: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for (i, codec) in CODECS.iter().enumerate() {
             assert!(CODECS[..i].iter().all(|other| other.dtype != codec.dtype), "{} twice", codec.dtype);
@@ -194,14 +195,14 @@ mod tests {
             for (value, wide) in values.iter().zip(&wide) {
                 assert!(*value == *wide as f32 || (value.is_nan() && wide.is_nan()), "{}: {value} and {wide}", codec.dtype);
             }
-            // Cut short, or too long: no panic.
+            // Input or output too short: no panic.
             (codec.decode)(&noise[..noise.len() - 1], &mut values);
             (codec.decode)(&noise, &mut values[..count - 1]);
             codec.decode_f64(&noise[..1], &mut wide);
         }
     }
 
-    /// Rows that a quantiser meets, and some that it rarely does.
+    /// Returns typical rows and edge cases.
     fn rows() -> Vec<Vec<f32>> {
         let mut state = 1u64;
         let mut uniform = move || {
@@ -219,7 +220,7 @@ mod tests {
             (0..512).map(|i| 3.0 + (i % 5) as f32 / 1000.0).collect(),
         ];
         rows.push((0..256).map(|_| uniform() * 1e-39).collect());
-        // Numbers that are none: which of two NaN comes of an operation is up to the processor, and bits of theirs must not be.
+        // NaN payloads: which operand's NaN propagates is CPU-specific, so encoders must not depend on it.
         let specials = [f32::NAN, f32::INFINITY, 1e-40, 7.0, f32::from_bits(0xffff_fffd), f32::NEG_INFINITY, -2.0];
         rows.extend((1..=specials.len()).map(|count| specials.iter().copied().cycle().step_by(count).take(512).collect()));
         rows

@@ -1,27 +1,27 @@
-//! Single values, exactly as the file has them.
+//! Single values, exactly as stored.
 
 use std::fmt;
 
 use super::{Codec, values_per_element};
 use crate::model::{Class, DType};
 
-/// One value, in a type that holds it exactly. Printed and serialised as the shortest text that reads back the same.
+/// Value in a type that holds it exactly. Displayed and serialised as the shortest text that parses back to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
-    /// Single precision holds it: every float of at most 32 bits, and every quantised value.
+    /// Single precision: every float of at most 32 bits, and every quantised value.
     F32(f32),
     /// Double precision.
     F64(f64),
-    /// A whole number.
+    /// Signed integer.
     Signed(i64),
-    /// A whole number of an unsigned type.
+    /// Unsigned integer.
     Unsigned(u64),
-    /// True or false.
+    /// Boolean.
     Bool(bool),
 }
 
 impl Codec {
-    /// Decodes blocks into numbers that keep every value exactly; a complex element gives two (real, then imaginary part).
+    /// Decodes blocks to exact numbers; a complex element gives two (real, then imaginary part).
     pub fn numbers(&self, bytes: &[u8]) -> Vec<Number> {
         let info = self.dtype.info();
         let whole = |size: usize, number: fn([u8; 8]) -> Number| {
@@ -52,7 +52,7 @@ impl Codec {
 }
 
 impl Number {
-    /// The value in double precision; whole numbers beyond 2^53 are rounded to nearest.
+    /// Returns the value in double precision; integers beyond 2^53 are rounded to nearest.
     pub fn as_f64(self) -> f64 {
         match self {
             Self::F32(value) => f64::from(value),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_kept() {
+    fn values_are_exact() {
         assert_eq!(text(DType::I64, &i64::MIN.to_le_bytes()), ["-9223372036854775808"]);
         assert_eq!(text(DType::U64, &u64::MAX.to_le_bytes()), ["18446744073709551615"]);
         assert_eq!(text(DType::I8, &[0xff, 0x7f, 0x80]), ["-1", "127", "-128"]);

@@ -1,11 +1,12 @@
-//! Numbers that are each stored by itself: IEEE floats, BF16, integers, booleans, complex pairs.
+//! Unquantised types: IEEE floats, BF16, integers, booleans, complex numbers.
 
 use super::Codec;
-use super::block::{Coding, half, to_half};
+use super::block::BlockCodec;
+use super::half::{f16_to_f32, f32_to_f16};
 use super::simd::{self, AHEAD, Lanes};
 use crate::model::DType;
 
-/// Reads little-endian numbers of `$type`, through `$convert`, into `$out`s.
+/// Defines a decoder of little-endian `$type`s, converted to `$out` by `$convert`.
 macro_rules! reader {
     ($type:ty => $out:ty, $convert:expr) => {{
         fn decode(bytes: &[u8], values: &mut [$out]) {
@@ -18,7 +19,7 @@ macro_rules! reader {
     }};
 }
 
-/// Writes numbers as the little-endian bytes that `$convert` makes of them.
+/// Defines an encoder to the little-endian bytes that `$convert` returns.
 macro_rules! writer {
     ($size:literal, $convert:expr) => {{
         fn encode(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
@@ -32,8 +33,8 @@ macro_rules! writer {
 }
 
 pub(super) const F32: Codec = Codec::reads(DType::F32, reader!(f32 => f32, |x| x)).writes(writer!(4, f32::to_le_bytes));
-pub(super) const F16: Codec = Codec::blocks::<Half>(DType::F16);
-pub(super) const BF16: Codec = Codec::blocks::<UpperHalf>(DType::BF16);
+pub(super) const F16: Codec = Codec::blocks::<F16Blocks>(DType::F16);
+pub(super) const BF16: Codec = Codec::blocks::<Bf16Blocks>(DType::BF16);
 pub(super) const F64: Codec = Codec::reads(DType::F64, reader!(f64 => f32, |x| x as f32))
     .wide(reader!(f64 => f64, |x| x))
     .writes(writer!(8, |x: f32| f64::from(x).to_le_bytes()));
@@ -44,7 +45,7 @@ pub(super) const I16: Codec = Codec::reads(DType::I16, reader!(i16 => f32, f32::
 pub(super) const U8: Codec = Codec::reads(DType::U8, reader!(u8 => f32, f32::from));
 pub(super) const U16: Codec = Codec::reads(DType::U16, reader!(u16 => f32, f32::from));
 
-/// Integers that single precision rounds.
+/// Defines the codec of an integer type that single precision cannot hold.
 macro_rules! wide_integer {
     ($type:ty, $dtype:ident) => {
         pub(super) const $dtype: Codec =
@@ -57,13 +58,14 @@ wide_integer!(i64, I64);
 wide_integer!(u32, U32);
 wide_integer!(u64, U64);
 
-/// The value of a BF16: the upper half of a single-precision number.
+/// Converts a BF16, the upper half of a single-precision number.
 #[inline(always)]
 pub(super) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and upper payload and becomes quiet (`ggml_compute_fp32_to_bf16`).
+/// Rounds to the nearest BF16, ties to even; a NaN keeps its sign and the upper bits of its payload and becomes quiet
+/// (`ggml_compute_fp32_to_bf16`).
 #[inline(always)]
 pub(super) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
@@ -71,34 +73,34 @@ pub(super) fn f32_to_bf16(value: f32) -> u16 {
     (if value.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
-/// F16: rounds to nearest, ties to even; beyond the largest finite half it becomes infinite.
-struct Half;
+/// F16: rounded to nearest, ties to even; values beyond the largest finite half become infinite.
+struct F16Blocks;
 
-impl Coding for Half {
+impl BlockCodec for F16Blocks {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
-            simd::prefetch(bytes, AHEAD); // rows of a file, most often, of which the next ones are asked for soon
+            simd::prefetch(bytes, AHEAD); // usually rows of a mapped file that are read next
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
-                V::from_halves(bytes).store(values);
+                V::from_f16s(token, bytes).store(values);
             } else {
                 for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                    *value = half(*bytes);
+                    *value = f16_to_f32(*bytes);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (values, bytes) in values.chunks(V::COUNT).zip(bytes.chunks_mut(2 * V::COUNT)) {
             if values.len() == V::COUNT && bytes.len() == 2 * V::COUNT {
-                V::load(values).store_halves(bytes);
+                V::load(token, values).store_f16s(bytes);
             } else {
                 for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                    *bytes = to_half(*value);
+                    *bytes = f32_to_f16(*value);
                 }
             }
         }
@@ -106,20 +108,20 @@ impl Coding for Half {
 }
 
 /// BF16.
-struct UpperHalf;
+struct Bf16Blocks;
 
-impl Coding for UpperHalf {
+impl BlockCodec for Bf16Blocks {
     const KEEPS_NAN: bool = true;
 
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(_token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
             *value = bf16_to_f32(u16::from_le_bytes(*bytes));
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(_token: V::Token, values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
         for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
             *bytes = f32_to_bf16(*value).to_le_bytes();
         }
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_half_and_bf16_comes_back_from_its_value() {
+    fn halves_and_bf16_round_trip() {
         let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         for dtype in [DType::F16, DType::BF16] {
             let mut values = vec![0f32; 1 << 16];

@@ -1,46 +1,46 @@
-//! Floats of four to eight bits, as torch and the OCP specifications (OFP8; Microscaling Formats MX 1.0) have them.
+//! Floats of four to eight bits, as defined by torch and the OCP specifications (OFP8; Microscaling Formats MX 1.0).
 //!
-//! Four- and six-bit numbers are packed from the low bits up: the first of two F4 is the low nibble of its byte
-//! (torch's `float4_e2m1fn_x2`), and four F6 are a 24-bit little-endian number whose lowest six bits are the first.
+//! Four- and six-bit floats are packed from the low bits up: the first of two F4 is the low nibble of its byte (torch's
+//! `float4_e2m1fn_x2`), and four F6 form a 24-bit little-endian integer with the first in the lowest six bits.
 
 use super::Codec;
 use crate::model::DType;
 
-/// The shape of a small float, with what it does where it ends.
-struct Small {
+/// Layout of a small float and its special values.
+struct SmallFloat {
     exponent_bits: u32,
     mantissa_bits: u32,
     bias: i32,
-    /// What the codes past the finite ones mean.
+    /// Meaning of the codes beyond the finite ones.
     special: Special,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Special {
-    /// As in IEEE: the largest exponent is infinity and NaN; too large a number becomes infinite.
+    /// As in IEEE: the largest exponent is infinity and NaN; overflow becomes infinite.
     Ieee,
-    /// The largest code is NaN, there is no infinity; too large a number becomes the largest finite one, as in torch 2.15.
+    /// The largest code is NaN and there is no infinity; overflow saturates, as in torch 2.15.
     Fn,
-    /// The code of minus zero is NaN, there is no infinity and no minus zero; too large a number becomes NaN.
+    /// The code of negative zero is NaN, and there is neither infinity nor negative zero; overflow becomes NaN.
     Fnuz,
-    /// Every code is finite; too large a number becomes the largest, and so does NaN (keeping its sign).
+    /// Every code is finite; overflow and NaN saturate, keeping the sign.
     Finite,
 }
 
-const E4M3: Small = Small { exponent_bits: 4, mantissa_bits: 3, bias: 7, special: Special::Fn };
-const E5M2: Small = Small { exponent_bits: 5, mantissa_bits: 2, bias: 15, special: Special::Ieee };
-const E4M3FNUZ: Small = Small { exponent_bits: 4, mantissa_bits: 3, bias: 8, special: Special::Fnuz };
-const E5M2FNUZ: Small = Small { exponent_bits: 5, mantissa_bits: 2, bias: 16, special: Special::Fnuz };
-const E2M3: Small = Small { exponent_bits: 2, mantissa_bits: 3, bias: 1, special: Special::Finite };
-const E3M2: Small = Small { exponent_bits: 3, mantissa_bits: 2, bias: 3, special: Special::Finite };
-const E2M1: Small = Small { exponent_bits: 2, mantissa_bits: 1, bias: 1, special: Special::Finite };
+const E4M3: SmallFloat = SmallFloat { exponent_bits: 4, mantissa_bits: 3, bias: 7, special: Special::Fn };
+const E5M2: SmallFloat = SmallFloat { exponent_bits: 5, mantissa_bits: 2, bias: 15, special: Special::Ieee };
+const E4M3FNUZ: SmallFloat = SmallFloat { exponent_bits: 4, mantissa_bits: 3, bias: 8, special: Special::Fnuz };
+const E5M2FNUZ: SmallFloat = SmallFloat { exponent_bits: 5, mantissa_bits: 2, bias: 16, special: Special::Fnuz };
+const E2M3: SmallFloat = SmallFloat { exponent_bits: 2, mantissa_bits: 3, bias: 1, special: Special::Finite };
+const E3M2: SmallFloat = SmallFloat { exponent_bits: 3, mantissa_bits: 2, bias: 3, special: Special::Finite };
+const E2M1: SmallFloat = SmallFloat { exponent_bits: 2, mantissa_bits: 1, bias: 1, special: Special::Finite };
 
-impl Small {
+impl SmallFloat {
     const fn sign_bit(&self) -> u8 {
         1 << (self.exponent_bits + self.mantissa_bits)
     }
 
-    /// The largest code of a finite number.
+    /// Returns the largest finite code without the sign bit.
     const fn largest(&self) -> u8 {
         match self.special {
             Special::Ieee => self.sign_bit() - (1 << self.mantissa_bits) - 1,
@@ -49,7 +49,7 @@ impl Small {
         }
     }
 
-    /// The value of a code.
+    /// Returns the value of a code.
     const fn value(&self, code: u8) -> f32 {
         let magnitude = code & (self.sign_bit() - 1);
         let negative = code & self.sign_bit() != 0;
@@ -67,7 +67,7 @@ impl Small {
         if negative { -value } else { value }
     }
 
-    /// The values of all codes.
+    /// Returns the values of all codes.
     const fn table<const N: usize>(&self) -> [f32; N] {
         let mut table = [0.0; N];
         let mut code = 0;
@@ -78,12 +78,12 @@ impl Small {
         table
     }
 
-    /// The nearest code, ties to even.
+    /// Returns the nearest code, ties to even.
     #[inline(always)]
     const fn code(&self, value: f32) -> u8 {
         let dropped = 23 - self.mantissa_bits;
-        // The smallest normal number, and a number whose last place is that of the subnormal ones: added to one of them, it leaves the
-        // rounded mantissa in the low bits.
+        // The smallest normal number, and a number whose last place is that of the subnormals: adding it to one of them leaves the rounded
+        // mantissa in the low bits.
         let normal = ((128 - self.bias) as u32) << 23;
         let shift = ((128 - self.bias + dropped as i32) as u32) << 23;
         let bits = value.to_bits();
@@ -92,7 +92,7 @@ impl Small {
         let magnitude = if size < normal {
             (f32::from_bits(size) + f32::from_bits(shift)).to_bits() - shift
         } else {
-            // The carry of a mantissa that rounds up reaches the exponent.
+            // A mantissa that rounds up carries into the exponent.
             (size - (normal - (1 << 23)) + (1 << (dropped - 1)) - 1 + odd) >> dropped
         };
         let sign = (bits >> 31) as u8 * self.sign_bit();
@@ -111,12 +111,12 @@ impl Small {
     }
 }
 
-/// `2^exponent`, for the exponents of normal numbers.
+/// Returns `2^exponent`, for exponents of normal numbers.
 const fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// `2^(code - 127)`; the last code is NaN. Its least power is a subnormal number of single precision.
+/// Returns `2^(code - 127)` for every code; the last is NaN, the first a subnormal number of single precision.
 const fn e8m0_table() -> [f32; 256] {
     let mut table = [f32::NAN; 256];
     table[0] = f32::from_bits(1 << 22);
@@ -128,13 +128,13 @@ const fn e8m0_table() -> [f32; 256] {
     table
 }
 
-/// A codec of one number a byte.
+/// Defines the codec of an eight-bit float.
 macro_rules! byte_codec {
     ($dtype:ident, $shape:ident) => {
         pub(super) const $dtype: Codec = {
             static VALUES: [f32; 256] = $shape.table();
             fn decode(bytes: &[u8], values: &mut [f32]) {
-                look_up(&VALUES, bytes, values);
+                decode_table(&VALUES, bytes, values);
             }
             fn encode(values: &[f32], _importance: Option<&[f32]>, bytes: &mut [u8]) {
                 for (byte, value) in bytes.iter_mut().zip(values) {
@@ -154,18 +154,18 @@ byte_codec!(F8_E5M2FNUZ, E5M2FNUZ);
 pub(super) const F8_E8M0: Codec = {
     static VALUES: [f32; 256] = e8m0_table();
     fn decode(bytes: &[u8], values: &mut [f32]) {
-        look_up(&VALUES, bytes, values);
+        decode_table(&VALUES, bytes, values);
     }
     Codec::reads(DType::F8_E8M0, decode)
 };
 
-fn look_up(table: &[f32; 256], bytes: &[u8], values: &mut [f32]) {
+fn decode_table(table: &[f32; 256], bytes: &[u8], values: &mut [f32]) {
     for (value, byte) in values.iter_mut().zip(bytes) {
         *value = table[usize::from(*byte)];
     }
 }
 
-/// A codec of four six-bit numbers in three bytes.
+/// Defines the codec of a six-bit float, four in three bytes.
 macro_rules! six_bit_codec {
     ($dtype:ident, $shape:ident) => {
         pub(super) const $dtype: Codec = {
@@ -211,20 +211,20 @@ pub(super) const F4: Codec = {
 mod tests {
     use super::*;
 
-    const ALL: [(&str, Small); 7] =
+    const ALL: [(&str, SmallFloat); 7] =
         [("E4M3", E4M3), ("E5M2", E5M2), ("E4M3FNUZ", E4M3FNUZ), ("E5M2FNUZ", E5M2FNUZ), ("E2M3", E2M3), ("E3M2", E3M2), ("E2M1", E2M1)];
 
     #[test]
-    fn the_ends_are_those_of_the_specifications() {
+    fn extremes_match_the_specifications() {
         let ends = ALL.map(|(_, small)| (small.value(small.largest()), small.value(1)));
-        let least = |exponent: i32| 2f32.powi(exponent);
+        let power = |exponent: i32| 2f32.powi(exponent);
         assert_eq!(
             ends,
             [
-                (448.0, least(-9)),
-                (57344.0, least(-16)),
-                (240.0, least(-10)),
-                (57344.0, least(-17)),
+                (448.0, power(-9)),
+                (57344.0, power(-16)),
+                (240.0, power(-10)),
+                (57344.0, power(-17)),
                 (7.5, 0.125),
                 (28.0, 0.0625),
                 (6.0, 0.5),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_comes_back_and_what_lies_between_goes_to_the_nearest() {
+    fn codes_round_trip_and_other_values_round_to_nearest() {
         for (name, small) in ALL {
             let codes = 0..2 * u16::from(small.sign_bit());
             for code in codes.map(|code| code as u8) {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_a_number_becomes_what_the_type_has_for_it() {
+    fn overflow_follows_the_type() {
         assert_eq!((E4M3.code(463.9), E4M3.code(465.0), E4M3.code(f32::INFINITY), E4M3.code(-1e9)), (0x7e, 0x7e, 0x7e, 0xfe));
         assert_eq!((E5M2.code(61439.0), E5M2.code(61440.0), E5M2.code(f32::NEG_INFINITY), E5M2.code(f32::NAN)), (0x7b, 0x7c, 0xfc, 0x7f));
         assert_eq!((E4M3FNUZ.code(1e9), E4M3FNUZ.code(-1e9), E4M3FNUZ.code(-0.0), E4M3FNUZ.code(-1e-30)), (0x80, 0x80, 0, 0));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_numbers_start_at_the_low_bits() {
+    fn packing_starts_at_the_low_bits() {
         let mut values = [0f32; 4];
         (F4.decode)(&[0x21, 0xf7], &mut values);
         assert_eq!(values, [0.5, 1.0, 6.0, -6.0]);

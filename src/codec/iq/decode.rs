@@ -1,13 +1,14 @@
 //! Decoders of the IQ types.
 //!
-//! A decoder takes whole blocks; a tail that is no whole block is left alone on both sides. Every bit pattern decodes to something:
-//! all indexes are masked to the size of their grid.
+//! Decoders take whole blocks and ignore a partial block at the end. Every bit pattern decodes to something: all indices are masked to the
+//! size of their grid.
 
-use super::super::block::{half, nibbles, scale_entries};
+use super::super::block::{nibbles, scale_entries};
+use super::super::half::f16_to_f32;
 use super::super::simd::Lanes;
 use super::{IQ1_DELTA, IQ4_VALUES, even_signs, grid};
 
-/// Eight values: grid coordinates times the scale, with a sign bit each, the first in the lowest bit.
+/// Writes eight values: grid coordinates times the scale, with the signs applied; the first sign is the lowest bit.
 #[inline(always)]
 fn signed(out: &mut [f32; 8], scale: f32, point: [i8; 8], signs: u8) {
     for (j, (out, coordinate)) in out.iter_mut().zip(point).enumerate() {
@@ -16,7 +17,7 @@ fn signed(out: &mut [f32; 8], scale: f32, point: [i8; 8], signs: u8) {
     }
 }
 
-/// Two points of four coordinates side by side.
+/// Concatenates two points of four coordinates.
 #[inline(always)]
 fn pair(a: [i8; 4], b: [i8; 4]) -> [i8; 8] {
     let mut both = [0; 8];
@@ -25,7 +26,7 @@ fn pair(a: [i8; 4], b: [i8; 4]) -> [i8; 8] {
     both
 }
 
-/// Eight values of an IQ1 block: grid coordinates, all shifted, times the scale.
+/// Writes eight values of an IQ1 block: grid coordinates, shifted by `delta`, times the scale.
 #[inline(always)]
 fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
     for (out, coordinate) in out.iter_mut().zip(point) {
@@ -33,13 +34,13 @@ fn shifted(out: &mut [f32; 8], scale: f32, point: [i8; 8], delta: f32) {
     }
 }
 
-/// Thirty-two values from sixteen bytes of IQ4 codes: the low halves are the first sixteen values.
+/// Writes 32 values from sixteen bytes of IQ4 codes; the low nibbles come first.
 #[inline(always)]
-fn uneven<V: Lanes>(out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
-    scale_entries::<V>(&IQ4_VALUES, &nibbles::<32>(packed), scale, out);
+fn iq4_group<V: Lanes>(token: V::Token, out: &mut [f32; 32], scale: f32, packed: &[u8; 16]) {
+    scale_entries::<V>(token, &IQ4_VALUES, &nibbles::<32>(packed), scale, out);
 }
 
-/// The blocks, each with its place for 32 groups of eight values.
+/// Iterates over the blocks and the 32 groups of eight values that each decodes to.
 #[inline(always)]
 fn blocks<'a, const BYTES: usize>(
     bytes: &'a [u8],
@@ -48,10 +49,10 @@ fn blocks<'a, const BYTES: usize>(
     bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0.as_chunks_mut().0)
 }
 
-/// The F16 that most blocks begin with.
+/// Returns the F16 at the start of a block, its scale in most types.
 #[inline(always)]
-fn head(block: &[u8]) -> f32 {
-    half([block[0], block[1]])
+fn block_scale(block: &[u8]) -> f32 {
+    f16_to_f32([block[0], block[1]])
 }
 
 #[inline(always)]
@@ -65,11 +66,11 @@ fn u32_at(bytes: &[u8], index: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// IQ2_XXS: per 32 elements four grid numbers of 8 bits, then 4 x 7 bits of signs and 4 bits of scale.
+/// IQ2_XXS: per 32 elements four 8-bit grid indices, then 4 x 7 sign bits and a 4-bit scale.
 #[inline(always)]
 pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<66>(bytes, values) {
-        let (d, qs) = (head(block), &block[2..]);
+        let (d, qs) = (block_scale(block), &block[2..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(qs, 2 * ib + 1);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.25;
@@ -81,11 +82,11 @@ pub(super) fn iq2_xxs(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ2_XS: per 8 elements 9 bits of grid number and 7 of signs; a nibble of scale per 16.
+/// IQ2_XS: per 8 elements a 9-bit grid index and 7 sign bits; per 16 a 4-bit scale.
 #[inline(always)]
 pub(super) fn iq2_xs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<74>(bytes, values) {
-        let (d, qs, scales) = (head(block), &block[2..66], &block[66..]);
+        let (d, qs, scales) = (block_scale(block), &block[2..66], &block[66..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let q = u16_at(qs, k);
@@ -94,17 +95,17 @@ pub(super) fn iq2_xs(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// The nibble at this index, low halves first.
+/// Returns the nibble at an index, low nibbles first.
 #[inline(always)]
 fn nibble(bytes: &[u8], index: usize) -> u8 {
     bytes[index / 2] >> (4 * (index % 2)) & 15
 }
 
-/// IQ2_S: per 8 elements 8 + 2 bits of grid number and 8 of signs; a nibble of scale per 16.
+/// IQ2_S: per 8 elements a grid index of 8 + 2 bits and 8 sign bits; per 16 a 4-bit scale.
 #[inline(always)]
 pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<82>(bytes, values) {
-        let (d, qs, signs, qh, scales) = (head(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
+        let (d, qs, signs, qh, scales) = (block_scale(block), &block[2..34], &block[34..66], &block[66..74], &block[74..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * (0.5 + f32::from(nibble(scales, k / 2))) * 0.25;
             let high = usize::from(qh[k / 4] >> (2 * (k % 4)) & 3);
@@ -113,11 +114,11 @@ pub(super) fn iq2_s(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ3_XXS: per 4 elements a grid number of 8 bits; per 32 elements 4 x 7 bits of signs and 4 bits of scale.
+/// IQ3_XXS: per 4 elements an 8-bit grid index; per 32 elements 4 x 7 sign bits and a 4-bit scale.
 #[inline(always)]
 pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<98>(bytes, values) {
-        let (d, qs, rest) = (head(block), &block[2..66], &block[66..]);
+        let (d, qs, rest) = (block_scale(block), &block[2..66], &block[66..]);
         for (ib, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let aux = u32_at(rest, ib);
             let scale = d * (0.5 + (aux >> 28) as f32) * 0.5;
@@ -130,11 +131,11 @@ pub(super) fn iq3_xxs(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ3_S: per 4 elements 8 + 1 bits of grid number, per 8 elements 8 of signs; a nibble of scale per 32.
+/// IQ3_S: per 4 elements a grid index of 8 + 1 bits, per 8 elements 8 sign bits; per 32 a 4-bit scale.
 #[inline(always)]
 pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<110>(bytes, values) {
-        let (d, qs, qh, signs, scales) = (head(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
+        let (d, qs, qh, signs, scales) = (block_scale(block), &block[2..66], &block[66..74], &block[74..106], &block[106..]);
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(1 + 2 * nibble(scales, k / 4));
             let index = |i: usize| usize::from(qs[i]) | usize::from(qh[i / 8] >> (i % 8) & 1) << 8;
@@ -143,11 +144,11 @@ pub(super) fn iq3_s(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ1_S: per 8 elements 8 + 3 bits of grid number; per 32 elements 3 bits of scale and one for the direction of the shift.
+/// IQ1_S: per 8 elements a grid index of 8 + 3 bits; per 32 elements a 3-bit scale and the sign of the shift.
 #[inline(always)]
 pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<50>(bytes, values) {
-        let (d, qs, qh) = (head(block), &block[2..34], &block[34..]);
+        let (d, qs, qh) = (block_scale(block), &block[2..34], &block[34..]);
         for (k, out) in out.iter_mut().enumerate() {
             let high = u16_at(qh, k / 4);
             let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
@@ -158,15 +159,15 @@ pub(super) fn iq1_s(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ1_M: per 8 elements 8 + 3 bits of grid number and one for the direction of the shift; per 16 elements 3 bits of scale.
+/// IQ1_M: per 8 elements a grid index of 8 + 3 bits and the sign of the shift; per 16 elements a 3-bit scale.
 ///
-/// The block's own scale is an F16 in the four bits that are left at the top of each 16-bit word of scales.
+/// The block's scale is an F16, spread over the top four bits of the four 16-bit words of scales.
 #[inline(always)]
 pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
     for (block, out) in blocks::<56>(bytes, values) {
         let (qs, qh, scales) = (&block[..32], &block[32..48], &block[48..]);
         let bits = (0..4).fold(0, |bits, i| bits | (u16_at(scales, i) >> 12) << (4 * i));
-        let d = half(bits.to_le_bytes());
+        let d = f16_to_f32(bits.to_le_bytes());
         for (k, out) in out.iter_mut().enumerate() {
             let scale = d * f32::from(2 * (u16_at(scales, k / 8) >> (3 * (k / 2 % 4)) & 7) + 1);
             let high = nibble(qh, k);
@@ -176,27 +177,27 @@ pub(super) fn iq1_m(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// IQ4_NL: 32 codes of 4 bits under one scale.
+/// IQ4_NL: 32 four-bit codes with one scale.
 #[inline(always)]
-pub(super) fn iq4_nl<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_nl<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<18>();
     let (outs, _) = values.as_chunks_mut::<32>();
     for ([d0, d1, codes @ ..], out) in blocks.iter().zip(outs) {
-        uneven::<V>(out, half([*d0, *d1]), codes);
+        iq4_group::<V>(token, out, f16_to_f32([*d0, *d1]), codes);
     }
 }
 
-/// IQ4_XS: 256 codes of 4 bits; a scale of 6 bits per 32 of them, four bits in one place and two in another.
+/// IQ4_XS: 256 four-bit codes; per 32 a 6-bit scale, split into four low and two high bits.
 #[inline(always)]
-pub(super) fn iq4_xs<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+pub(super) fn iq4_xs<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<136>();
     let (groups, _) = values.as_chunks_mut::<32>();
     let (outs, _) = groups.as_chunks_mut::<8>();
     for (block, out) in blocks.iter().zip(outs) {
-        let (d, high, low, codes) = (head(block), u16_at(block, 1), &block[4..8], &block[8..]);
+        let (d, high, low, codes) = (block_scale(block), u16_at(block, 1), &block[4..8], &block[8..]);
         for (ib, (out, codes)) in out.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
             let scale = i16::from(nibble(low, ib)) | ((high >> (2 * ib) & 3) << 4) as i16;
-            uneven::<V>(out, d * f32::from(scale - 32), codes);
+            iq4_group::<V>(token, out, d * f32::from(scale - 32), codes);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The grids of the IQ types: which vectors of 8 (or 4) values a block can name by one number.
+//! Grids of the IQ types: the vectors of 8 (or 4) values that a grid index can select.
 
-/// What the levels of a coordinate stand for in IQ2 blocks, in units of the scale (ggml-common.h: `iq2xs_grid`).
+/// Values of the levels in IQ2 blocks, in units of the scale (ggml-common.h: `iq2xs_grid`).
 const IQ2_LEVELS: [i8; 4] = [8, 25, 43, 0];
-/// The same in IQ1 blocks (`iq1s_grid`), before the shift of an eighth.
+/// Values of the levels in IQ1 blocks before the shift by an eighth (`iq1s_grid`).
 const IQ1_LEVELS: [i8; 4] = [-1, 0, 1, 0];
-/// The same in IQ3_XXS blocks (`iq3xxs_grid`).
+/// Values of the levels in IQ3_XXS blocks (`iq3xxs_grid`).
 const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
-/// The same in IQ3_S blocks (`iq3s_grid`).
+/// Values of the levels in IQ3_S blocks (`iq3s_grid`).
 const IQ3_S_LEVELS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
-/// Points as they are stored: levels, packed from the lowest bits up.
+/// Points as codes: levels, packed from the lowest bits up.
 pub(super) static IQ1_CODES: [u16; 2048] = codes(include_bytes!("../grids/iq1.bin"));
 pub(super) static IQ2_XXS_CODES: [u16; 256] = codes(include_bytes!("../grids/iq2_xxs.bin"));
 pub(super) static IQ2_XS_CODES: [u16; 512] = codes(include_bytes!("../grids/iq2_xs.bin"));
@@ -17,7 +17,7 @@ pub(super) static IQ2_S_CODES: [u16; 1024] = codes(include_bytes!("../grids/iq2_
 pub(super) static IQ3_XXS_CODES: [u16; 256] = codes(include_bytes!("../grids/iq3_xxs.bin"));
 pub(super) static IQ3_S_CODES: [u16; 512] = codes(include_bytes!("../grids/iq3_s.bin"));
 
-/// Points as decoders use them: the values of the coordinates.
+/// Points as decoders use them: values of the coordinates.
 pub(super) static IQ1: [[i8; 8]; 2048] = points(&IQ1_CODES, &IQ1_LEVELS);
 pub(super) static IQ2_XXS: [[i8; 8]; 256] = points(&IQ2_XXS_CODES, &IQ2_LEVELS);
 pub(super) static IQ2_XS: [[i8; 8]; 512] = points(&IQ2_XS_CODES, &IQ2_LEVELS);
@@ -26,7 +26,7 @@ pub(super) static IQ3_XXS: [[i8; 4]; 256] = points(&IQ3_XXS_CODES, &IQ3_XXS_LEVE
 pub(super) static IQ3_S: [[i8; 4]; 512] = points(&IQ3_S_CODES, &IQ3_S_LEVELS);
 
 const fn codes<const N: usize>(file: &[u8]) -> [u16; N] {
-    assert!(file.len() == 2 * N, "a grid file has as many points as its type says");
+    assert!(file.len() == 2 * N, "a grid file must hold every point of its grid");
     let mut codes = [0; N];
     let mut i = 0;
     while i < N {

@@ -1,48 +1,47 @@
 //! Encoders of IQ1_S and IQ1_M (ggml-quants.c: `quantize_row_iq1_{s,m}_impl`, `iq1_find_best_neighbour2`).
 //!
-//! A value is -1, 0 or 1, all shifted by an eighth up or down, times the scale. The values of a block are sorted, so that any choice of a
-//! scale splits them at two places; all splits are tried with both shifts, and the best one is moved to the grid.
+//! A value is -1, 0 or 1, shifted by an eighth up or down, times the scale. The values of a block are sorted, so that any scale splits them
+//! at two positions; all splits are tried with both shifts, and the best one is moved to the grid.
 //!
-//! Builds of the reference disagree about IQ1_M where two splits are equally good but for rounding: in rows with many equal or zero values,
-//! or with very uneven importance, and hardly ever elsewhere. Older ones (libgguf 0.2.2 among them) add up each split from its elements; those
-//! of llama.cpp 0c1e570 take differences of running sums, and so does this.
+//! Builds of the reference disagree about IQ1_M where two splits differ by rounding only: in rows with many equal or zero values, or with
+//! very uneven importance, and rarely elsewhere. Older ones (libgguf 0.2.2 among them) sum the elements of each split; llama.cpp 0c1e570
+//! subtracts running sums, as this does.
 //!
-//! Two things the reference leaves open. Where no neighbour on the grid is at a distance that is a number (values beyond about 1e18), it
-//! reads past its arrays; here the first neighbour is taken. Equal values are sorted by `qsort`, which need not keep their order; here
-//! they keep it, as in glibc.
+//! Two cases are undefined in the reference. Where all distances to neighbours are NaN or infinite (values beyond about 1e18), it reads out
+//! of bounds; here the first neighbour is used. `qsort` may reorder equal values; here they keep their order, as in glibc.
 
-use super::super::block::to_half;
+use super::super::half::f32_to_f16;
 use super::super::simd::Eight;
-use super::lattice::{self, Lattice, Place, level};
-use super::search::{best_neighbour, largest_scale, rows, scale_number, unpack};
-use super::{IQ1_DELTA, squares, weights};
+use super::grid_index::{self, GridIndex, Lookup, level};
+use super::search::{best_neighbour, largest_scale, rows, scale_code, unpack};
+use super::{IQ1_DELTA, sum_of_squares, weights};
 
-/// What the levels stand for when they are shifted up.
+/// Values of the levels when shifted up.
 const UP: [f32; 3] = [-1.0 + IQ1_DELTA, IQ1_DELTA, 1.0 + IQ1_DELTA];
-/// And down.
+/// Values of the levels when shifted down.
 const DOWN: [f32; 3] = [-1.0 - IQ1_DELTA, -IQ1_DELTA, 1.0 - IQ1_DELTA];
 
-/// What a block is encoded to; `SHIFTS` is how many shifts it has.
+/// Encoded block with `SHIFTS` independently shifted parts.
 #[derive(Debug, Clone, Copy)]
-struct Found<const GROUPS: usize, const SHIFTS: usize> {
+struct EncodedBlock<const GROUPS: usize, const SHIFTS: usize> {
     scale: f32,
-    /// The number of each group's grid point.
-    numbers: [u16; GROUPS],
-    /// Which parts of the block are shifted down.
+    /// Grid index of each group.
+    indices: [u16; GROUPS],
+    /// Whether each part of the block is shifted down.
     down: [bool; SHIFTS],
 }
 
-impl<const GROUPS: usize, const SHIFTS: usize> Found<GROUPS, SHIFTS> {
-    const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], down: [false; SHIFTS] };
+impl<const GROUPS: usize, const SHIFTS: usize> EncodedBlock<GROUPS, SHIFTS> {
+    const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], down: [false; SHIFTS] };
 
-    /// What the levels of a group stand for.
+    /// Returns the values of the levels in a group.
     #[inline(always)]
     fn steps(&self, group: usize) -> &'static [f32; 3] {
         if self.down[group * SHIFTS / GROUPS] { &DOWN } else { &UP }
     }
 }
 
-/// A way to split sorted values in three, before grid points are looked for: values up to `first` are -1, values from `second` on are 1.
+/// Split of the sorted values into three, before the search for grid points: those before `first` are -1, those from `second` on are 1.
 struct Split<const SHIFTS: usize> {
     first: usize,
     second: usize,
@@ -50,7 +49,7 @@ struct Split<const SHIFTS: usize> {
     down: [bool; SHIFTS],
 }
 
-/// The best of the splits that it is shown, one by one.
+/// Best of the splits considered so far.
 struct Best<const SHIFTS: usize> {
     score: f32,
     split: Option<Split<SHIFTS>>,
@@ -59,9 +58,9 @@ struct Best<const SHIFTS: usize> {
 impl<const SHIFTS: usize> Best<SHIFTS> {
     const NONE: Self = Self { score: -f32::MAX, split: None };
 
-    /// Sees a split by its sums of weight x step x value and of weight x step x step.
+    /// Considers a split, given its sums of weight x step x value and of weight x step x step.
     #[inline(always)]
-    fn see(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
+    fn consider(&mut self, first: usize, second: usize, down: [bool; SHIFTS], qx: f32, q2: f32) {
         if q2 > 0.0 && qx * qx > self.score * q2 {
             let scale = qx / q2;
             self.score = scale * qx;
@@ -69,9 +68,9 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
         }
     }
 
-    /// Sees eight splits with each choice of shifts: those of `second` and the seven next to it, one a lane.
+    /// Considers eight splits, `second` and the next seven, with each choice of shifts; one split per lane.
     #[inline(always)]
-    fn see_eight<E: Eight, const CHOICES: usize>(
+    fn consider_eight<E: Eight, const CHOICES: usize>(
         &mut self,
         first: usize,
         second: usize,
@@ -79,35 +78,36 @@ impl<const SHIFTS: usize> Best<SHIFTS> {
         qx: [E; CHOICES],
         q2: [E; CHOICES],
     ) {
-        let score = E::splat(self.score);
+        let token = qx[0].token();
+        let score = E::splat(token, self.score);
         let mut better = false;
         for i in 0..CHOICES {
-            better |= E::any(E::and(E::splat(0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
+            better |= E::any(E::and(E::splat(token, 0.0).lt(q2[i]), (score * q2[i]).lt(qx[i] * qx[i])));
         }
-        // The score only grows: what does not reach it now never does.
+        // The score only grows: splits that do not reach it now never will.
         if better {
             let (qx, q2) = (unpack(qx), unpack(q2));
             for lane in 0..8 {
                 for (i, &down) in downs.iter().enumerate() {
-                    self.see(first, second + lane, down, qx[i][lane], q2[i][lane]);
+                    self.consider(first, second + lane, down, qx[i][lane], q2[i][lane]);
                 }
             }
         }
     }
 }
 
-/// The order of the values from small to large; equal ones, and both zeros, keep theirs.
+/// Returns the ascending order of the values; stable, and both zeros are equal.
 #[inline(always)]
-fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
+fn ascending_order<const N: usize>(x: &[f32; N]) -> [usize; N] {
     let mut order = std::array::from_fn(|i| i);
     order.sort_by(|&a, &b| (x[a] + 0.0).total_cmp(&(x[b] + 0.0)));
     order
 }
 
-/// IQ1_S: all splits of 32 values, with one shift for all of them.
+/// Finds the best split of 32 values for IQ1_S, which shifts all of them alike.
 #[inline(always)]
-fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
-    // The sums beyond the last are no numbers, and so are those of splits beyond the last.
+fn best_split_iq1_s<E: Eight>(token: E::Token, x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Option<Split<1>> {
+    // NaN beyond the last sum excludes splits beyond the last.
     let (mut sx, mut sw) = ([f32::NAN; 40], [f32::NAN; 40]);
     (sx[0], sw[0]) = (0.0, 0.0);
     for (j, &i) in order.iter().enumerate() {
@@ -117,26 +117,27 @@ fn split_together<E: Eight>(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -
     let mut best = Best::NONE;
     for first in 0..=32 {
         for second in (first..=32).step_by(8) {
-            let (to_x, to_w) = (E::load(&sx[second..]), E::load(&sw[second..]));
-            let px = [E::splat(sx[first] - sx[0]), to_x - E::splat(sx[first]), E::splat(sx[32]) - to_x];
-            let pw = [E::splat(sw[first] - sw[0]), to_w - E::splat(sw[first]), E::splat(sw[32]) - to_w];
-            let (mut qx, mut q2) = ([E::splat(0.0); 2], [E::splat(0.0); 2]);
+            let (to_x, to_w) = (E::load(token, &sx[second..]), E::load(token, &sw[second..]));
+            let px = [E::splat(token, sx[first] - sx[0]), to_x - E::splat(token, sx[first]), E::splat(token, sx[32]) - to_x];
+            let pw = [E::splat(token, sw[first] - sw[0]), to_w - E::splat(token, sw[first]), E::splat(token, sw[32]) - to_w];
+            let (mut qx, mut q2) = ([E::splat(token, 0.0); 2], [E::splat(token, 0.0); 2]);
             for (shift, [a, b, c]) in [UP, DOWN].into_iter().enumerate() {
-                let (a, b, c) = (E::splat(a), E::splat(b), E::splat(c));
+                let (a, b, c) = (E::splat(token, a), E::splat(token, b), E::splat(token, c));
                 qx[shift] = px[0] * a + px[1] * b + px[2] * c;
                 q2[shift] = pw[0] * a * a + pw[1] * b * b + pw[2] * c * c;
             }
-            best.see_eight(first, second, &[[false], [true]], qx, q2);
+            best.consider_eight(first, second, &[[false], [true]], qx, q2);
         }
     }
     best.split
 }
 
-/// IQ1_M: all splits of 16 values, with a shift for each half of the block.
+/// Finds the best split of 16 values for IQ1_M, which shifts each half on its own.
 ///
-/// The steps lie 1 apart under both shifts, and so a half's sum is its total times the last step less what lies before each split.
+/// Levels are 1 apart under both shifts, so the sum of a half is its total times the highest level less the running sums at the two split
+/// positions.
 #[inline(always)]
-fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
+fn best_split_iq1_m<E: Eight>(token: E::Token, x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> Option<Split<2>> {
     let (mut sx, mut sw) = ([[f32::NAN; 24]; 2], [[f32::NAN; 24]; 2]);
     for half in 0..2 {
         (sx[half][0], sw[half][0]) = (0.0, 0.0);
@@ -149,21 +150,22 @@ fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> 
         sw[other][j + 1] = sw[other][j];
     }
     const DOWNS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
-    let zero = E::splat(0.0);
+    let zero = E::splat(token, 0.0);
     let mut best = Best::NONE;
     for first in 0..=16 {
         for second in (first..=16).step_by(8) {
-            // The sums of each half under each shift.
+            // Sums of each half under each shift.
             let (mut px, mut p2) = ([[zero; 2]; 2], [[zero; 2]; 2]);
             for half in 0..2 {
                 let (sx, sw) = (&sx[half], &sw[half]);
-                let before = E::splat(sx[first]) + E::load(&sx[second..]);
+                let before = E::splat(token, sx[first]) + E::load(token, &sx[second..]);
                 for (shift, steps) in [UP, DOWN].into_iter().enumerate() {
                     let last = steps[2];
                     let a = steps[0] * steps[0] - steps[1] * steps[1];
                     let b = steps[1] * steps[1] - last * last;
-                    px[half][shift] = E::splat(sx[16] * last) - before;
-                    p2[half][shift] = E::splat(sw[16] * last * last + sw[first] * a) + E::load(&sw[second..]) * E::splat(b);
+                    px[half][shift] = E::splat(token, sx[16] * last) - before;
+                    p2[half][shift] =
+                        E::splat(token, sw[16] * last * last + sw[first] * a) + E::load(token, &sw[second..]) * E::splat(token, b);
                 }
             }
             let (mut qx, mut q2) = ([zero; 4], [zero; 4]);
@@ -172,26 +174,27 @@ fn split_halves<E: Eight>(x: &[f32; 16], w: &[f32; 16], order: &[usize; 16]) -> 
                 qx[i] = px[0][a] + px[1][b];
                 q2[i] = p2[0][a] + p2[1][b];
             }
-            best.see_eight(first, second, &DOWNS, qx, q2);
+            best.consider_eight(first, second, &DOWNS, qx, q2);
         }
     }
     best.split
 }
 
-/// Moves a split to grid points: each group of eight to its own, or to the best neighbour.
+/// Moves a split to the grid: each group of eight to its own grid point or to the best neighbour.
 #[inline(always)]
 fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
-    lattice: &Lattice<8>,
+    token: E::Token,
+    grid: &GridIndex<8>,
     x: &[f32; N],
     w: &[f32; N],
     order: &[usize; N],
     split: &Split<SHIFTS>,
-) -> Found<GROUPS, SHIFTS> {
+) -> EncodedBlock<GROUPS, SHIFTS> {
     let mut levels = [1u16; N];
     for (j, &i) in order.iter().enumerate() {
         levels[i] = u16::from(j >= split.first) + u16::from(j >= split.second);
     }
-    let mut found = Found { scale: split.scale, numbers: [0; GROUPS], down: split.down };
+    let mut found = EncodedBlock { scale: split.scale, indices: [0; GROUPS], down: split.down };
     if found.scale < 0.0 {
         levels = levels.map(|level| 2 - level);
         found.scale = -found.scale;
@@ -202,18 +205,18 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
     let mut all_on_grid = true;
     for (k, code) in codes.iter_mut().enumerate() {
         *code = (0..8).fold(0, |code, j| code | levels[k][j] << (2 * j));
-        if let Place::Near(neighbours) = lattice.place(*code) {
+        if let Lookup::Neighbours(neighbours) = grid.lookup(*code) {
             all_on_grid = false;
             let &[a, b, c] = found.steps(k);
-            let steps = E::splat(found.scale) * E::load(&[a, b, c, 0.0, a, b, c, 0.0]);
+            let steps = E::splat(token, found.scale) * E::load(token, &[a, b, c, 0.0, a, b, c, 0.0]);
             *code = best_neighbour(neighbours, &x[k], &w[k], steps);
         }
-        found.numbers[k] = lattice.number(*code);
+        found.indices[k] = grid.index(*code);
     }
     if !all_on_grid {
         let mut sums = (0.0, 0.0);
         for (k, &code) in codes.iter().enumerate() {
-            add(&mut sums, &x[k], &w[k], |j| found.steps(k)[level::<8>(code, j)]);
+            add_sums(&mut sums, &x[k], &w[k], |j| found.steps(k)[level::<8>(code, j)]);
         }
         if sums.0 > 0.0 && sums.1 > 0.0 {
             found.scale = sums.0 / sums.1;
@@ -224,7 +227,7 @@ fn to_grid<E: Eight, const N: usize, const GROUPS: usize, const SHIFTS: usize>(
 
 /// Adds the sums of weight x step x value and of weight x step x step of eight values.
 #[inline(always)]
-fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
+fn add_sums((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usize) -> f32) {
     for j in 0..8 {
         let q = step(j);
         *qx += w[j] * q * x[j];
@@ -232,28 +235,28 @@ fn add((qx, q2): &mut (f32, f32), x: &[f32; 8], w: &[f32; 8], step: impl Fn(usiz
     }
 }
 
-/// Whether all sizes are below `tiny`.
+/// Whether all magnitudes are below `tiny`.
 #[inline(always)]
-fn below(x: &[f32], tiny: f32) -> bool {
+fn all_below(x: &[f32], tiny: f32) -> bool {
     x[1..].iter().fold(x[0].abs(), |max, x| if max > x.abs() { max } else { x.abs() }) < tiny
 }
 
 #[inline(always)]
-pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-    let lattice = lattice::iq1();
+pub(super) fn iq1_s<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let grid = grid_index::iq1();
     for (values, importance, out) in rows::<50>(values, importance, bytes) {
         out.fill(0);
-        let mean = 2.0 * squares(values) / 256.0;
-        let mut found = [Found::<4, 1>::EMPTY; 8];
+        let mean = 2.0 * sum_of_squares(values) / 256.0;
+        let mut found = [EncodedBlock::<4, 1>::EMPTY; 8];
         for (ib, (x, found)) in values.as_chunks::<32>().0.iter().zip(&mut found).enumerate() {
-            if below(x, 1e-12) {
+            if all_below(x, 1e-12) {
                 continue;
             }
-            // The reference refuses to encode without importance. This is what it does if all values are as important.
+            // The reference requires importance weights. These are its weights for uniform importance.
             let w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| (mean + x * x).sqrt());
-            let order = sorted(x);
-            if let Some(split) = split_together::<E>(x, &w, &order) {
-                *found = to_grid::<E, _, _, _>(lattice, x, &w, &order, &split);
+            let order = ascending_order(x);
+            if let Some(split) = best_split_iq1_s::<E>(token, x, &w, &order) {
+                *found = to_grid::<E, _, _, _>(token, grid, x, &w, &order, &split);
             }
         }
         let (head, rest) = out.split_at_mut(2);
@@ -261,16 +264,16 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
         let largest = largest_scale(found.iter().map(|found| found.scale));
         let d = largest / 15.0;
         if largest != 0.0 {
-            head.copy_from_slice(&to_half(d * 1.125));
+            head.copy_from_slice(&f32_to_f16(d * 1.125));
         }
         for ((found, low), high) in found.iter().zip(low.chunks_exact_mut(4)).zip(high.chunks_exact_mut(2)) {
             let mut word = 0;
-            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
-                *low = number as u8;
-                word |= (number >> 8) << (3 * k);
+            for (k, (index, low)) in found.indices.into_iter().zip(low).enumerate() {
+                *low = index as u8;
+                word |= (index >> 8) << (3 * k);
             }
             if largest != 0.0 {
-                word |= u16::from(scale_number(found.scale, 1.0 / d, 7)) << 12 | u16::from(found.down[0]) << 15;
+                word |= u16::from(scale_code(found.scale, 1.0 / d, 7)) << 12 | u16::from(found.down[0]) << 15;
             }
             high.copy_from_slice(&word.to_le_bytes());
         }
@@ -278,30 +281,30 @@ pub(super) fn iq1_s<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
 }
 
 #[inline(always)]
-pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
-    let lattice = lattice::iq1();
+pub(super) fn iq1_m<E: Eight>(token: E::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    let grid = grid_index::iq1();
     for (values, importance, out) in rows::<56>(values, importance, bytes) {
         out.fill(0);
-        let mean = 2.0 * squares(values) / 256.0;
-        let mut found = [Found::<2, 2>::EMPTY; 16];
+        let mean = 2.0 * sum_of_squares(values) / 256.0;
+        let mut found = [EncodedBlock::<2, 2>::EMPTY; 16];
         let mut block_weights = [[0.0; 16]; 16];
         let blocks = values.as_chunks::<16>().0;
         for (ib, ((x, w), found)) in blocks.iter().zip(&mut block_weights).zip(&mut found).enumerate() {
             *w = weights(x, importance.map(|all| &all[..]), ib, |w, x| w * (mean + x * x).sqrt(), |x| x * x);
-            if below(x, 1e-7) {
+            if all_below(x, 1e-7) {
                 continue;
             }
-            let order = sorted(x);
-            if let Some(split) = split_halves::<E>(x, w, &order) {
-                *found = to_grid::<E, _, _, _>(lattice, x, w, &order, &split);
+            let order = ascending_order(x);
+            if let Some(split) = best_split_iq1_m::<E>(token, x, w, &order) {
+                *found = to_grid::<E, _, _, _>(token, grid, x, w, &order, &split);
             }
         }
         let (low, rest) = out.split_at_mut(32);
         let (high, scales) = rest.split_at_mut(16);
         for (found, (low, high)) in found.iter().zip(low.chunks_exact_mut(2).zip(high.iter_mut())) {
-            for (k, (number, low)) in found.numbers.into_iter().zip(low).enumerate() {
-                *low = number as u8;
-                *high |= ((number >> 8) as u8) << (4 * k);
+            for (k, (index, low)) in found.indices.into_iter().zip(low).enumerate() {
+                *low = index as u8;
+                *high |= ((index >> 8) as u8) << (4 * k);
             }
         }
         let largest = largest_scale(found.iter().map(|found| found.scale));
@@ -312,20 +315,20 @@ pub(super) fn iq1_m<E: Eight>(values: &[f32], importance: Option<&[f32]>, bytes:
         let mut words = [0u16; 4];
         let mut sums = (0.0, 0.0);
         for (ib, found) in found.iter().enumerate() {
-            let number = scale_number(found.scale, 1.0 / d, 7);
-            words[ib / 4] |= u16::from(number) << (3 * (ib % 4));
+            let index = scale_code(found.scale, 1.0 / d, 7);
+            words[ib / 4] |= u16::from(index) << (3 * (ib % 4));
             high[ib] |= u8::from(found.down[0]) << 3 | u8::from(found.down[1]) << 7;
-            let multiple = f32::from(2 * number + 1);
+            let multiple = f32::from(2 * index + 1);
             for k in 0..2 {
-                let code = super::grid::IQ1_CODES[usize::from(found.numbers[k])];
+                let code = super::grid::IQ1_CODES[usize::from(found.indices[k])];
                 let (x, w) = (&blocks[ib].as_chunks().0[k], &block_weights[ib].as_chunks().0[k]);
-                add(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
+                add_sums(&mut sums, x, w, |j| found.steps(k)[level::<8>(code, j)] * multiple);
             }
         }
         if sums.1 > 0.0 {
             d = sums.0 / sums.1;
         }
-        let d = u16::from_le_bytes(to_half(d * 1.1125));
+        let d = u16::from_le_bytes(f32_to_f16(d * 1.1125));
         for (i, (word, out)) in words.into_iter().zip(scales.chunks_exact_mut(2)).enumerate() {
             out.copy_from_slice(&(word | (d >> (4 * i) & 15) << 12).to_le_bytes());
         }

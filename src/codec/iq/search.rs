@@ -1,79 +1,80 @@
-//! The search that encoders of IQ2 and IQ3 share: try scales, take the nearest grid point of each group under each, keep the best.
+//! Search shared by the encoders of IQ2 and IQ3: try scales, find the nearest grid point of each group, keep the best.
 //!
-//! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl`, `quantize_row_iq3_{xxs,s}_impl`, and `iq{2,3}_find_best_neighbour`.
+//! ggml-quants.c: the inner loops of `quantize_row_iq2_{xxs,xs,s}_impl` and `quantize_row_iq3_{xxs,s}_impl`, and
+//! `iq{2,3}_find_best_neighbour`.
 
-use super::super::search::{nearest, nearest_within, positive};
+use super::super::search::{nearest, nearest_clamped, non_negative};
 use super::super::simd::{Eight, ROUND};
-use super::lattice::{Lattice, Place, level, level_bits, top_level};
-use super::squares;
+use super::grid_index::{GridIndex, Lookup, level, level_bits, top_level};
+use super::sum_of_squares;
 
-/// What tells the types apart.
+/// Differences between the types.
 #[derive(Debug)]
-pub(super) struct Rule {
-    /// Whether seven signs are stored for eight values, so that the number of negative ones must be even.
-    pub(super) even: bool,
-    /// What the mean of the squares is multiplied by before it widens the weights.
-    pub(super) spread: f32,
-    /// The weight of a value where there is no importance, from the mean of the squares and the value.
+pub(super) struct SearchParams {
+    /// Whether seven signs are stored per eight values, so that the number of negative ones must be even.
+    pub(super) even_signs: bool,
+    /// Factor of the mean square in `sigma2`, which is added to the squares in the weights.
+    pub(super) sigma2_factor: f32,
+    /// Weight of a value without importance, given `sigma2` and the value.
     pub(super) plain_weight: fn(f32, f32) -> f32,
-    /// A block whose largest value is below this is zero.
+    /// Blocks whose largest value is below this become zero.
     pub(super) tiny: f32,
-    /// Whether the search is about a scale that least squares find, and not about the largest value.
+    /// Whether the search starts from a least-squares fit instead of the largest value.
     pub(super) fitted: bool,
-    /// How many scales are tried to each side of the middle one.
+    /// Number of scales tried to each side of the start.
     pub(super) tries: i8,
-    /// How far they lie apart, in units of the largest value that a coordinate has.
+    /// Difference between the coordinates to which successive tries map the largest value.
     pub(super) step: f32,
-    /// Which groups are searched again under the scale that was found.
-    pub(super) again: Again,
+    /// Groups that are searched again with the best scale.
+    pub(super) refit: Refit,
 }
 
-/// Which groups are searched again under the best scale.
+/// Groups that are searched again with the best scale.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// All of them.
+pub(super) enum Refit {
+    /// All groups.
     Always,
-    /// All of them, unless all are on the grid as they are.
-    IfOneIsOff,
-    /// Those that are not on the grid as they are.
-    ThoseOff,
+    /// All groups, unless all of them are grid points.
+    AllIfAnyOffGrid,
+    /// Groups that are not grid points.
+    OffGrid,
 }
 
-/// Values of a block, with the weights that errors in them have.
+/// Values of a block and the weights of their errors.
 #[derive(Debug)]
 struct Block<const DIM: usize, const GROUPS: usize> {
-    /// The values, made positive (but for at most one of eight, where signs are even).
+    /// Magnitudes (if `even_signs`, at most one value of eight keeps a minus sign).
     x: [[f32; DIM]; GROUPS],
-    /// The weights.
+    /// Weights.
     weights: [[f32; DIM]; GROUPS],
-    /// Their square roots, which weigh the distances to neighbours.
+    /// Square roots of the weights, used in distances to neighbours.
     roots: [[f32; DIM]; GROUPS],
 }
 
-/// What a block is encoded to: nothing but zeros if it is too small.
+/// Encoded block.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<const GROUPS: usize> {
-    /// The scale, not negative.
+pub(super) struct EncodedBlock<const GROUPS: usize> {
+    /// Scale, not negative.
     pub(super) scale: f32,
-    /// The number of each group's grid point.
-    pub(super) numbers: [u16; GROUPS],
-    /// A bit for each negative value, the first in the lowest; of each eight the last means nothing where signs are even.
+    /// Grid index of each group.
+    pub(super) indices: [u16; GROUPS],
+    /// Sign bits, the first value in the lowest; if `even_signs`, the eighth of each eight is unused.
     pub(super) signs: u32,
     /// Whether the block was too small to be searched.
     pub(super) empty: bool,
 }
 
-impl<const GROUPS: usize> Found<GROUPS> {
-    const EMPTY: Self = Self { scale: 0.0, numbers: [0; GROUPS], signs: 0, empty: true };
+impl<const GROUPS: usize> EncodedBlock<GROUPS> {
+    const EMPTY: Self = Self { scale: 0.0, indices: [0; GROUPS], signs: 0, empty: true };
 }
 
-/// Four times seven signs, and a scale of four bits.
+/// Packs four times seven signs and a four-bit scale.
 #[inline(always)]
 pub(super) fn seven_signs(signs: u32, scale: u8) -> u32 {
     (0..4).fold(u32::from(scale) << 28, |packed, i| packed | (signs >> (8 * i) & 127) << (7 * i))
 }
 
-/// The blocks of a row of 256-element blocks, each with its importance and its place in the output.
+/// Iterates over the blocks of 256 values of a row, each with its importance and its output bytes.
 #[inline(always)]
 pub(super) fn rows<'a, const BYTES: usize>(
     values: &'a [f32],
@@ -85,40 +86,40 @@ pub(super) fn rows<'a, const BYTES: usize>(
     blocks.enumerate().map(|(i, (values, bytes))| (values, importance.get(i), bytes))
 }
 
-/// Splits eight values into magnitudes and signs. Where signs are even, the value that matters least may keep a minus.
+/// Splits eight values into magnitudes and signs. If `even_signs`, the value with the smallest weighted square may keep a minus sign.
 #[inline(always)]
-fn split_signs(x: &[f32; 8], weights: &[f32; 8], even: bool) -> ([f32; 8], u8) {
+fn split_signs(x: &[f32; 8], weights: &[f32; 8], even_signs: bool) -> ([f32; 8], u8) {
     let positive = x.map(|x| x >= 0.0);
     let mut magnitudes = std::array::from_fn(|i| if positive[i] { x[i] } else { -x[i] });
     let mut signs = (0..8).fold(0, |signs, i| signs | u8::from(!positive[i]) << i);
-    if even && signs.count_ones() % 2 == 1 {
+    if even_signs && signs.count_ones() % 2 == 1 {
         let cost = |i: usize| weights[i] * x[i] * x[i];
-        let least = (1..8).fold(0, |least, i| if cost(i) < cost(least) { i } else { least });
-        magnitudes[least] = -magnitudes[least];
-        signs ^= 1 << least;
+        let cheapest = (1..8).fold(0, |cheapest, i| if cost(i) < cost(cheapest) { i } else { cheapest });
+        magnitudes[cheapest] = -magnitudes[cheapest];
+        signs ^= 1 << cheapest;
     }
     (magnitudes, signs)
 }
 
-/// The larger one, as the reference's macro has it: the second if they do not compare.
+/// Returns `a > b ? a : b`, as the reference's macro does: `b` if either is NaN.
 #[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// The largest of the scales.
+/// Returns the largest scale.
 #[inline(always)]
 pub(super) fn largest_scale(scales: impl Iterator<Item = f32>) -> f32 {
     scales.fold(0.0, max)
 }
 
-/// The number that stands for a block's scale: an odd multiple of the row's, which is `1 / inverse`.
+/// Returns the code of a block's scale, which is an odd multiple of the row's scale, `1 / inverse`.
 #[inline(always)]
-pub(super) fn scale_number(scale: f32, inverse: f32, top: i32) -> u8 {
+pub(super) fn scale_code(scale: f32, inverse: f32, top: i32) -> u8 {
     nearest(0.5 * (inverse * scale - 1.0)).clamp(0, top) as u8
 }
 
-/// The code of the levels that lie nearest to `x` over the scale.
+/// Returns the code of the levels nearest to `x * inverse`.
 #[inline(always)]
 fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     x.iter().enumerate().fold(0, |code, (j, x)| {
@@ -127,75 +128,78 @@ fn code<const DIM: usize>(x: &[f32; DIM], inverse: f32) -> u16 {
     })
 }
 
-/// Of these points the one at the least weighted distance to a vector; the first of them if there are more, and the first of all if no
-/// distance is a number. `steps` are what the levels stand for; from the fifth on they are those of the first again if there are but three.
+/// Returns the point at the smallest weighted distance from a vector; the first of several, and the first of all if no distance is a
+/// number. `steps` holds the values of the levels, repeated from the fifth on if there are only three.
 ///
-/// The reference sums a term for each coordinate of each point. Terms depend on nothing but the level, and so they are few: they are
-/// computed once for all points, and looked up for eight points at a time.
+/// The reference sums a term per coordinate of each point. Terms depend on the level only, so they are computed once and looked up for
+/// eight points at a time.
 #[inline(always)]
 pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x: &[f32; DIM], weights: &[f32; DIM], steps: E) -> u16 {
-    let mut terms = [E::splat(0.0); DIM];
+    let token = steps.token();
+    let mut terms = [E::splat(token, 0.0); DIM];
     for ((term, &x), &weight) in terms.iter_mut().zip(x).zip(weights) {
-        let difference = steps - E::splat(x);
-        *term = E::splat(weight) * difference * difference;
+        let difference = steps - E::splat(token, x);
+        *term = E::splat(token, weight) * difference * difference;
     }
     let mut best = distances(&points[0], &terms);
     if points.len() == 1 {
-        return points[0][E::first(best.eq(E::splat(best.least())))];
+        return points[0][E::first(best.eq(E::splat(token, best.reduce_min())))];
     }
-    let mut place = E::splat(0.0);
+    let mut place = E::splat(token, 0.0);
     for (i, points) in points.iter().enumerate().skip(1) {
         let these = distances(points, &terms);
         let better = these.lt(best);
         best = E::select(better, these, best);
-        place = E::select(better, E::splat(8.0 * i as f32), place);
+        place = E::select(better, E::splat(token, 8.0 * i as f32), place);
     }
-    let least = best.eq(E::splat(best.least()));
-    let place = E::select(least, place + E::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(f32::MAX)).least();
+    let nearest_lanes = best.eq(E::splat(token, best.reduce_min()));
+    let place =
+        E::select(nearest_lanes, place + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).reduce_min();
     points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
 }
 
-/// The distance of each point: the sum of its coordinates' terms. One that is no number becomes the largest there is.
+/// Returns the distance of each point, the sum of its coordinates' terms; NaN and infinity become `f32::MAX`.
 #[inline(always)]
 fn distances<E: Eight, const DIM: usize>(points: &[u16; 8], terms: &[E; DIM]) -> E {
-    let codes = E::codes(points);
-    let mut sum = E::splat(0.0);
+    let token = terms[0].token();
+    let codes = E::codes(token, points);
+    let mut sum = E::splat(token, 0.0);
     for (j, term) in terms.iter().enumerate() {
         sum = sum + term.lookup(codes, level_bits(DIM) * j);
     }
-    sum.min(E::splat(f32::MAX))
+    sum.min(E::splat(token, f32::MAX))
 }
 
-/// The lanes one after the other.
+/// Returns the lanes as arrays.
 #[inline(always)]
 pub(super) fn unpack<E: Eight, const EIGHTS: usize>(lanes: [E; EIGHTS]) -> [[f32; 8]; EIGHTS] {
-    let mut numbers = [[0.0; 8]; EIGHTS];
-    for (lanes, numbers) in lanes.into_iter().zip(&mut numbers) {
-        lanes.store(numbers);
+    let mut indices = [[0.0; 8]; EIGHTS];
+    for (lanes, indices) in lanes.into_iter().zip(&mut indices) {
+        lanes.store(indices);
     }
-    numbers
+    indices
 }
 
-/// What the levels of IQ2 and IQ3 stand for while they are searched, in units of the scale.
+/// Returns the values of the levels of IQ2 and IQ3 during the search, in units of the scale.
 #[inline(always)]
-fn steps<E: Eight, const DIM: usize>() -> E {
-    E::load(if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
+fn steps<E: Eight, const DIM: usize>(token: E::Token) -> E {
+    E::load(token, if DIM == 8 { &[1.0, 3.0, 5.0, 7.0, 1.0, 3.0, 5.0, 7.0] } else { &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0] })
 }
 
 impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
-    /// The code of the grid point for a group whose own code this is, and whether that was on the grid at once.
+    /// Returns the code of a group's grid point or best neighbour, and whether the given code was a grid point itself.
     #[inline(always)]
-    fn point<E: Eight>(&self, lattice: &Lattice<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
-        match lattice.place(code) {
-            Place::On(_) => (code, true),
-            Place::Near(neighbours) => {
-                let steps = E::splat(scale) * steps::<E, DIM>();
+    fn point<E: Eight>(&self, token: E::Token, grid: &GridIndex<DIM>, group: usize, code: u16, scale: f32) -> (u16, bool) {
+        match grid.lookup(code) {
+            Lookup::OnGrid(_) => (code, true),
+            Lookup::Neighbours(neighbours) => {
+                let steps = E::splat(token, scale) * steps::<E, DIM>(token);
                 (best_neighbour(neighbours, &self.x[group], &self.roots[group], steps), false)
             }
         }
     }
 
-    /// The sums of weight x value x step, and of weight x step x step.
+    /// Returns the sums of weight x value x step and of weight x step x step.
     #[inline(always)]
     fn sums(&self, codes: &[u16; GROUPS]) -> (f32, f32) {
         let (mut qx, mut q2) = (0.0, 0.0);
@@ -209,21 +213,23 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         (qx, q2)
     }
 
-    /// The codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
+    /// Returns the codes of the groups under each of `EIGHTS` x 8 scales, given their inverses and the largest of these.
     #[inline(always)]
     fn codes<E: Eight, const EIGHTS: usize>(&self, inverses: &[E; EIGHTS], largest: f32) -> [[[u16; 8]; EIGHTS]; GROUPS] {
-        // Quotients of any size need care; they are hardly ever that large.
-        let tame = self.x.as_flattened().iter().fold(true, |tame, x| tame & (x.abs() * largest < 4e6));
-        let (zero, half, one, top) = (E::splat(0.0), E::splat(0.5), E::splat(1.0), E::splat(top_level(DIM) as f32));
+        let token = inverses[0].token();
+        // Large quotients need slower rounding; they are rare.
+        let in_range = self.x.as_flattened().iter().fold(true, |in_range, x| in_range & (x.abs() * largest < 4e6));
+        let (zero, half, one, top) =
+            (E::splat(token, 0.0), E::splat(token, 0.5), E::splat(token, 1.0), E::splat(token, top_level(DIM) as f32));
         let mut codes = [[[0; 8]; EIGHTS]; GROUPS];
         for (x, codes) in self.x.iter().zip(&mut codes) {
             for (inverse, codes) in inverses.iter().zip(codes) {
-                // Sums of levels times powers of two: whole numbers below 2^16.
+                // Sums of levels times powers of two: integers below 2^16.
                 let mut sum = zero;
                 for (j, &x) in x.iter().enumerate() {
-                    let level = half * (*inverse * E::splat(x) - one);
-                    let level = if tame { level.round_within(zero, top) } else { nearest_within(level, zero, top) };
-                    sum = sum + level * E::splat((1u32 << (level_bits(DIM) * j)) as f32);
+                    let level = half * (*inverse * E::splat(token, x) - one);
+                    let level = if in_range { level.round_clamped(zero, top) } else { nearest_clamped(level, zero, top) };
+                    sum = sum + level * E::splat(token, (1u32 << (level_bits(DIM) * j)) as f32);
                 }
                 let mut sums = [0.0; 8];
                 sum.store(&mut sums);
@@ -233,18 +239,22 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         codes
     }
 
-    /// [`Self::sums`] for the codes of many scales.
+    /// Returns [`Self::sums`] for the codes of all scales.
     #[inline(always)]
-    fn all_sums<E: Eight, const EIGHTS: usize>(&self, codes: &[[[u16; 8]; EIGHTS]; GROUPS]) -> ([[f32; 8]; EIGHTS], [[f32; 8]; EIGHTS]) {
-        let steps = steps::<E, DIM>();
-        let (mut qx, mut q2) = ([E::splat(0.0); EIGHTS], [E::splat(0.0); EIGHTS]);
+    fn all_sums<E: Eight, const EIGHTS: usize>(
+        &self,
+        token: E::Token,
+        codes: &[[[u16; 8]; EIGHTS]; GROUPS],
+    ) -> ([[f32; 8]; EIGHTS], [[f32; 8]; EIGHTS]) {
+        let steps = steps::<E, DIM>(token);
+        let (mut qx, mut q2) = ([E::splat(token, 0.0); EIGHTS], [E::splat(token, 0.0); EIGHTS]);
         for ((x, weights), codes) in self.x.iter().zip(&self.weights).zip(codes) {
-            let mut lanes = [E::codes(&codes[0]); EIGHTS];
+            let mut lanes = [E::codes(token, &codes[0]); EIGHTS];
             for (lanes, codes) in lanes.iter_mut().zip(codes) {
-                *lanes = E::codes(codes);
+                *lanes = E::codes(token, codes);
             }
             for (j, (x, w)) in x.iter().zip(weights).enumerate() {
-                let (wx, w) = (E::splat(w * x), E::splat(*w));
+                let (wx, w) = (E::splat(token, w * x), E::splat(token, *w));
                 for i in 0..EIGHTS {
                     let q = steps.lookup(lanes[i], level_bits(DIM) * j);
                     qx[i] = qx[i] + wx * q;
@@ -255,29 +265,36 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         (unpack(qx), unpack(q2))
     }
 
-    /// Searches about the scale that takes `max` to the highest level; `scale` is the answer if no try is any good.
-    /// The scale may come out negative. One lane is one try; there is room for all of them in `EIGHTS` x 8.
+    /// Tries scales around the one that maps `max` to the highest level; the result is `scale` if none is any good, and may be negative.
+    /// Each lane tries one scale; `EIGHTS` x 8 is at least the number of tries.
     #[inline(always)]
-    fn search<E: Eight, const EIGHTS: usize>(&self, lattice: &Lattice<DIM>, rule: &Rule, max: f32, mut scale: f32) -> (f32, [u16; GROUPS]) {
+    fn search<E: Eight, const EIGHTS: usize>(
+        &self,
+        token: E::Token,
+        grid: &GridIndex<DIM>,
+        params: &SearchParams,
+        max: f32,
+        mut scale: f32,
+    ) -> (f32, [u16; GROUPS]) {
         let top = (2 * top_level(DIM) + 1) as f32;
-        let tries = 2 * rule.tries as usize + 1;
-        let mut inverses = [E::splat(0.0); EIGHTS];
+        let tries = 2 * params.tries as usize + 1;
+        let mut inverses = [E::splat(token, 0.0); EIGHTS];
         let mut scales = [[0.0; 8]; EIGHTS];
         for (i, (inverse, scales)) in inverses.iter_mut().zip(&mut scales).enumerate() {
-            let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - rule.tries) * rule.step);
-            *inverse = (E::splat(top) + E::load(&offsets)) / E::splat(max);
-            (E::splat(1.0) / *inverse).store(scales);
+            let offsets: [f32; 8] = std::array::from_fn(|lane| f32::from((8 * i + lane) as i8 - params.tries) * params.step);
+            *inverse = (E::splat(token, top) + E::load(token, &offsets)) / E::splat(token, max);
+            (E::splat(token, 1.0) / *inverse).store(scales);
         }
-        let mut codes = self.codes(&inverses, (top + f32::from(rule.tries + 8) * rule.step) / max);
+        let mut codes = self.codes(&inverses, (top + f32::from(params.tries + 8) * params.step) / max);
         let mut on_grid = [0u32; GROUPS];
         for (group, (codes, on_grid)) in codes.iter_mut().zip(&mut on_grid).enumerate() {
             for (i, (code, &scale)) in codes.as_flattened_mut().iter_mut().zip(scales.as_flattened()).take(tries).enumerate() {
-                let (point, on) = self.point::<E>(lattice, group, *code, scale);
+                let (point, on) = self.point::<E>(token, grid, group, *code, scale);
                 *code = point;
                 *on_grid |= u32::from(on) << i;
             }
         }
-        let (qx, q2) = self.all_sums::<E, EIGHTS>(&codes);
+        let (qx, q2) = self.all_sums::<E, EIGHTS>(token, &codes);
         let (mut best, mut best_try) = (0.0, None);
         for (i, (&qx, &q2)) in qx.as_flattened().iter().zip(q2.as_flattened()).take(tries).enumerate() {
             if q2 > 0.0 && qx * qx > best * q2 {
@@ -288,13 +305,13 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
         }
         let (mut found, on_grid) = match best_try {
             Some(i) => (codes.map(|codes| codes.as_flattened()[i]), on_grid.map(|on_grid| on_grid >> i & 1 == 1)),
-            None => ([0; GROUPS], [rule.again == Again::ThoseOff; GROUPS]),
+            None => ([0; GROUPS], [params.refit == Refit::OffGrid; GROUPS]),
         };
-        if scale > 0.0 && (rule.again == Again::Always || on_grid.contains(&false)) {
+        if scale > 0.0 && (params.refit == Refit::Always || on_grid.contains(&false)) {
             let inverse = 1.0 / scale;
             for (group, on_grid) in on_grid.into_iter().enumerate() {
-                if !(on_grid && rule.again == Again::ThoseOff) {
-                    found[group] = self.point::<E>(lattice, group, code(&self.x[group], inverse), scale).0;
+                if !(on_grid && params.refit == Refit::OffGrid) {
+                    found[group] = self.point::<E>(token, grid, group, code(&self.x[group], inverse), scale).0;
                 }
             }
             let (qx, q2) = self.sums(&found);
@@ -306,45 +323,46 @@ impl<const DIM: usize, const GROUPS: usize> Block<DIM, GROUPS> {
     }
 }
 
-impl Rule {
-    /// Encodes a block. `weights` are those of its values.
+impl SearchParams {
+    /// Encodes a block, given the weights of its values.
     #[inline(always)]
     fn encode<E: Eight, const DIM: usize, const GROUPS: usize, const EIGHTS: usize>(
         &self,
-        lattice: &Lattice<DIM>,
+        token: E::Token,
+        grid: &GridIndex<DIM>,
         values: &[[f32; DIM]; GROUPS],
         weights: &[[f32; DIM]; GROUPS],
-    ) -> Found<GROUPS> {
+    ) -> EncodedBlock<GROUPS> {
         let mut block = Block { x: *values, weights: *weights, roots: weights.map(|weights| weights.map(f32::sqrt)) };
         let mut signs = 0;
         let eights = block.x.as_flattened_mut().as_chunks_mut::<8>().0.iter_mut().zip(weights.as_flattened().as_chunks::<8>().0);
         for (i, (x, weights)) in eights.enumerate() {
-            let (magnitudes, negative) = split_signs(x, weights, self.even);
+            let (magnitudes, negative) = split_signs(x, weights, self.even_signs);
             *x = magnitudes;
             signs |= u32::from(negative) << (8 * i);
         }
         let flat = block.x.as_flattened();
         let mut largest = flat[1..].iter().fold(flat[0], |largest, &x| max(largest, x));
         if largest < self.tiny {
-            return Found::EMPTY;
+            return EncodedBlock::EMPTY;
         }
         let top = (2 * top_level(DIM) + 1) as f32;
         let mut start = largest / top;
         if self.fitted {
-            start = positive(flat, weights.as_flattened(), top_level(DIM) + 2, &mut [0; 32][..flat.len()]);
+            start = non_negative(flat, weights.as_flattened(), top_level(DIM) + 2, &mut [0; 32][..flat.len()]);
             largest = start * (top_level(DIM) + 1) as f32;
             if largest <= 0.0 {
-                return Found::EMPTY;
+                return EncodedBlock::EMPTY;
             }
         }
-        let (scale, codes) = block.search::<E, EIGHTS>(lattice, self, largest, start);
-        // Scales are stored without a sign; the values' signs turn instead.
+        let (scale, codes) = block.search::<E, EIGHTS>(token, grid, self, largest, start);
+        // Stored scales are unsigned: flip the signs of the values instead.
         let (scale, signs) = if scale < 0.0 { (-scale, !signs) } else { (scale, signs) };
-        Found { scale, numbers: codes.map(|code| lattice.number(code)), signs, empty: false }
+        EncodedBlock { scale, indices: codes.map(|code| grid.index(code)), signs, empty: false }
     }
 
-    /// Encodes a row. `store` lays out the blocks of each 256 values in their bytes, which are zero before, and is told a thirty-first of
-    /// the largest of their scales, the unit that theirs are stored in; nothing if all are zero.
+    /// Encodes a row. `store` writes the blocks of each 256 values into zeroed bytes; it also takes the unit of their scales, 1/31 of the
+    /// largest, or `None` if all are zero.
     #[inline(always)]
     pub(super) fn encode_row<
         E: Eight,
@@ -355,13 +373,14 @@ impl Rule {
         const BYTES: usize,
     >(
         &self,
-        lattice: &Lattice<DIM>,
+        token: E::Token,
+        grid: &GridIndex<DIM>,
         (values, importance, bytes): (&[f32], Option<&[f32]>, &mut [u8]),
-        store: impl Fn(&[Found<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
+        store: impl Fn(&[EncodedBlock<GROUPS>; BLOCKS], Option<f32>, &mut [u8; BYTES]),
     ) {
         for (values, importance, out) in rows::<BYTES>(values, importance, bytes) {
             out.fill(0);
-            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(lattice, values, importance);
+            let blocks = self.encode_all::<E, DIM, GROUPS, BLOCKS, EIGHTS>(token, grid, values, importance);
             let largest = largest_scale(blocks.iter().map(|block| block.scale));
             store(&blocks, (largest != 0.0).then_some(largest / 31.0), out);
         }
@@ -371,20 +390,21 @@ impl Rule {
     #[inline(always)]
     fn encode_all<E: Eight, const DIM: usize, const GROUPS: usize, const BLOCKS: usize, const EIGHTS: usize>(
         &self,
-        lattice: &Lattice<DIM>,
+        token: E::Token,
+        grid: &GridIndex<DIM>,
         values: &[f32; 256],
         importance: Option<&[f32; 256]>,
-    ) -> [Found<GROUPS>; BLOCKS] {
-        let mean = self.spread * squares(values) / 256.0;
+    ) -> [EncodedBlock<GROUPS>; BLOCKS] {
+        let mean = self.sigma2_factor * sum_of_squares(values) / 256.0;
         let weights: [f32; 256] = match importance {
             Some(importance) => std::array::from_fn(|i| importance[i] * (mean + values[i] * values[i]).sqrt()),
             None => values.map(|x| (self.plain_weight)(mean, x)),
         };
-        let mut found = [Found::EMPTY; BLOCKS];
+        let mut found = [EncodedBlock::EMPTY; BLOCKS];
         let values = values.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         let weights = weights.as_chunks::<DIM>().0.as_chunks::<GROUPS>().0;
         for ((values, weights), found) in values.iter().zip(weights).zip(&mut found) {
-            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(lattice, values, weights);
+            *found = self.encode::<E, DIM, GROUPS, EIGHTS>(token, grid, values, weights);
         }
         found
     }

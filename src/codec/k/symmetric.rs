@@ -1,39 +1,45 @@
-//! Q3_K and Q6_K: `scale * code`, scales from the codes of sub-blocks of 16 under the number of the block.
+//! Q3_K and Q6_K: `scale * code`, with the scale of each sub-block of 16 quantised under `d`.
 
-use super::super::block::{Coding, across, each, half, scale_signed, to_half};
+use super::super::block::{BlockCodec, map_array, scale_signed, transpose_blocks};
+use super::super::half::{f16_to_f32, f32_to_f16};
 use super::super::search::{self, nearest};
 use super::super::simd::{Lanes, Plain};
-use super::{CHUNK, PerSub, SIZE, pack_pairs, requantise, sums_of_squares};
+use super::{CHUNK, PerSubBlock, SIZE, pack_pairs, requantise, sums_of_squares};
 
-/// How many sub-blocks a block has, and how many numbers a sub-block.
-const SUBS: usize = 16;
+/// Number of sub-blocks per block, and of values per sub-block.
+const SUB_BLOCKS: usize = 16;
 
-/// Searches every sub-block of up to sixteen blocks, one a lane: scales, and what the codes follow from.
+/// Searches every sub-block of up to sixteen blocks, one per lane. Returns scales and inverse scales.
 #[inline(always)]
-fn search<V: Lanes>(values: &[f32], most: i32, mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16]) -> (PerSub, PerSub) {
+fn search<V: Lanes>(
+    token: V::Token,
+    values: &[f32],
+    nmax: i32,
+    mut weigh: impl FnMut(usize, &[V; 16]) -> [V; 16],
+) -> (PerSubBlock, PerSubBlock) {
     let (mut scales, mut inverses) = ([0.0; 256], [0.0; 256]);
     for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
         let first = group * V::COUNT;
-        let x = across::<V, 16>(values);
-        let found = search::symmetric(&x, &weigh(first, &x), most);
+        let x = transpose_blocks::<V, 16>(token, values);
+        let found = search::symmetric(&x, &weigh(first, &x), nmax);
         found.scale.store(&mut scales[first..]);
         found.inverse.store(&mut inverses[first..]);
     }
     (scales, inverses)
 }
 
-/// The number of the largest size, the first of them.
+/// Returns the first value of the largest magnitude.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest: f32, x| if x.abs() > largest.abs() { *x } else { largest })
 }
 
-/// Q3_K: three bits, the third of eight codes 32 apart in a byte; six bits for the scales.
-pub(super) struct Three;
+/// Q3_K: three-bit codes, the third bits of eight codes, 32 apart, in a byte; six-bit scales.
+pub(super) struct Q3K;
 
-/// The codes of sixteen scales, six bits each, in twelve bytes.
+/// Packs sixteen six-bit scales into twelve bytes.
 #[inline(always)]
-fn pack_six_bits(codes: &[u8; 16]) -> [u8; 12] {
+fn pack_scales(codes: &[u8; 16]) -> [u8; 12] {
     let mut bytes = [0; 12];
     for i in 0..8 {
         bytes[i] = (codes[i] & 15) | codes[i + 8] << 4;
@@ -44,9 +50,9 @@ fn pack_six_bits(codes: &[u8; 16]) -> [u8; 12] {
     bytes
 }
 
-/// The other way.
+/// Unpacks sixteen six-bit scales.
 #[inline(always)]
-fn six_bits(bytes: &[u8]) -> [u8; 16] {
+fn unpack_scales(bytes: &[u8]) -> [u8; 16] {
     let mut codes = [0; 16];
     for (i, code) in codes.iter_mut().enumerate() {
         let low = if i < 8 { bytes[i] & 15 } else { bytes[i - 8] >> 4 };
@@ -55,58 +61,66 @@ fn six_bits(bytes: &[u8]) -> [u8; 16] {
     codes
 }
 
-impl Three {
-    /// The number of each block and the codes of its scales, counted from zero: by a search with weights.
+impl Q3K {
+    /// Returns `d` of each block and the codes of its scales, counted from zero, by a weighted search.
     #[inline(always)]
-    fn weighted_scales<V: Lanes>(scales: &PerSub, weights: &PerSub) -> ([f32; CHUNK], [[u8; SUBS]; CHUNK]) {
-        let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUBS]; CHUNK]);
+    fn weighted_scales<V: Lanes>(
+        token: V::Token,
+        scales: &PerSubBlock,
+        weights: &PerSubBlock,
+    ) -> ([f32; CHUNK], [[u8; SUB_BLOCKS]; CHUNK]) {
+        let (mut numbers, mut codes) = ([0.0; CHUNK], [[0; SUB_BLOCKS]; CHUNK]);
         for first in (0..CHUNK).step_by(V::COUNT) {
-            let own = first * SUBS..(first + V::COUNT) * SUBS;
-            let found = search::symmetric(&across::<V, SUBS>(&scales[own.clone()]), &across::<V, SUBS>(&weights[own.clone()]), 32);
+            let own = first * SUB_BLOCKS..(first + V::COUNT) * SUB_BLOCKS;
+            let found = search::symmetric(
+                &transpose_blocks::<V, SUB_BLOCKS>(token, &scales[own.clone()]),
+                &transpose_blocks::<V, SUB_BLOCKS>(token, &weights[own.clone()]),
+                32,
+            );
             let mut inverses = [0.0; CHUNK];
             found.scale.store(&mut numbers[first..]);
             found.inverse.store(&mut inverses);
-            for (i, scales) in scales[own].as_chunks::<SUBS>().0.iter().enumerate() {
-                codes[first + i] = each(scales, |scale| search::symmetric_code(scale, inverses[i], 32));
+            for (i, scales) in scales[own].as_chunks::<SUB_BLOCKS>().0.iter().enumerate() {
+                codes[first + i] = map_array(scales, |scale| search::symmetric_code(scale, inverses[i], 32));
             }
         }
         (numbers, codes)
     }
 
-    /// The same without weights, for one block: from its largest scale.
+    /// Returns `d` of one block and the codes of its scales, from the largest scale.
     #[inline(always)]
-    fn scales(scales: &[f32; SUBS]) -> (f32, [u8; SUBS]) {
+    fn scales(scales: &[f32; SUB_BLOCKS]) -> (f32, [u8; SUB_BLOCKS]) {
         let largest = largest(scales);
         if largest == 0.0 {
-            return (0.0, [0; SUBS]);
+            return (0.0, [0; SUB_BLOCKS]);
         }
         let inverse = -32.0 / largest;
-        (1.0 / inverse, each(scales, |scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
+        (1.0 / inverse, map_array(scales, |scale| ((nearest(inverse * scale) as i8).clamp(-32, 31) + 32) as u8))
     }
 }
 
-impl Coding for Three {
+impl BlockCodec for Q3K {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<110>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
             let (third, rest) = block.split_at(32);
             let (packed, rest) = rest.split_at(64);
-            let scale = half([rest[12], rest[13]]);
-            let scales = each(&six_bits(rest), |code| scale * (i32::from(code) - 32) as f32);
+            let scale = f16_to_f32([rest[12], rest[13]]);
+            let scales = map_array(&unpack_scales(rest), |code| scale * (i32::from(code) - 32) as f32);
             for (i, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 let packed = &packed[32 * (i / 4)..][..32];
                 let mut codes = [0; 32];
                 for (j, code) in codes.iter_mut().enumerate() {
                     *code = ((packed[j] >> (2 * (i % 4)) & 3) | (third[j] >> i & 1) << 2).wrapping_sub(4);
                 }
-                scale_signed::<V>(&codes[..16], scales[2 * i], &mut values[..16]);
-                scale_signed::<V>(&codes[16..], scales[2 * i + 1], &mut values[16..]);
+                scale_signed::<V>(token, &codes[..16], scales[2 * i], &mut values[..16]);
+                scale_signed::<V>(token, &codes[16..], scales[2 * i + 1], &mut values[16..]);
             }
         }
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<110>();
         for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
             let (scales, inverses);
@@ -114,14 +128,14 @@ impl Coding for Three {
             let weighted = if let Some(importance) = importance {
                 let importance = &importance[chunk * CHUNK * SIZE..][..values.len()];
                 let mut mean_squares = [0.0; 256];
-                for (means, sum) in mean_squares.as_chunks_mut::<SUBS>().0.iter_mut().zip(sums_of_squares(values)) {
+                for (means, sum) in mean_squares.as_chunks_mut::<SUB_BLOCKS>().0.iter_mut().zip(sums_of_squares(values)) {
                     means.fill(2.0 * sum / SIZE as f32);
                 }
-                (scales, inverses) = search::<V>(values, 4, |first, x| {
-                    let mean_square = V::load(&mean_squares[first..]);
+                (scales, inverses) = search::<V>(token, values, 4, |first, x| {
+                    let mean_square = V::load(token, &mean_squares[first..]);
                     let rest = &importance[first * 16..];
-                    let mut weights = across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)]);
-                    let mut sum = V::splat(0.0);
+                    let mut weights = transpose_blocks::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)]);
+                    let mut sum = V::splat(token, 0.0);
                     for (weight, x) in weights.iter_mut().zip(x) {
                         *weight = *weight * (mean_square + *x * *x).sqrt();
                         sum = sum + *weight;
@@ -129,33 +143,33 @@ impl Coding for Three {
                     sum.store(&mut sums[first..]);
                     weights
                 });
-                Some(Self::weighted_scales::<V>(&scales, &sums))
+                Some(Self::weighted_scales::<V>(token, &scales, &sums))
             } else {
                 let mut found = [0.0; 256];
                 for (group, values) in values.chunks(V::COUNT * 16).enumerate() {
-                    search::symmetric_by_codes(&across::<V, 16>(values), 4).0.store(&mut found[group * V::COUNT..]);
+                    search::symmetric_by_codes(&transpose_blocks::<V, 16>(token, values), 4).0.store(&mut found[group * V::COUNT..]);
                 }
                 (scales, inverses) = (found, [0.0; 256]);
                 None
             };
             for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
-                let own: &[f32; SUBS] = &scales.as_chunks::<SUBS>().0[i];
+                let own: &[f32; SUB_BLOCKS] = &scales.as_chunks::<SUB_BLOCKS>().0[i];
                 let (number, sub_codes) = match &weighted {
                     Some((numbers, codes)) => (numbers[i], codes[i]),
                     None => Self::scales(own),
                 };
-                let number = to_half(number);
-                // Without weights, a block of zeros has zeros for the codes of its scales, which stand for -32.
-                let packed = pack_six_bits(&sub_codes);
+                let number = f32_to_f16(number);
+                // Without weights, the scales of a block of zeros have code 0, which stands for -32.
+                let packed = pack_scales(&sub_codes);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-                    let scale = half(number) * (i32::from(sub_codes[j]) - 32) as f32;
+                    let scale = f16_to_f32(number) * (i32::from(sub_codes[j]) - 32) as f32;
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-4, 3), codes);
                     } else if weighted.is_some() {
-                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 4));
+                        *codes = map_array(x, |x| search::symmetric_code(x, inverses[i * SUB_BLOCKS + j], 4));
                     } else {
-                        let alone = across::<Plain<1>, 16>(x);
+                        let alone = transpose_blocks::<Plain<1>, 16>((), x);
                         for (code, found) in codes.iter_mut().zip(search::symmetric_by_codes(&alone, 4).1) {
                             let mut number = [0.0];
                             found.store(&mut number);
@@ -175,14 +189,14 @@ impl Coding for Three {
     }
 }
 
-/// Q6_K: four bits and two bits apart, a signed byte for the scale.
-pub(super) struct Six;
+/// Q6_K: six-bit codes, split into four low and two high bits; signed eight-bit scales.
+pub(super) struct Q6K;
 
-impl Coding for Six {
+impl BlockCodec for Q6K {
     #[inline(always)]
-    fn decode<V: Lanes>(bytes: &[u8], values: &mut [f32]) {
+    fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (block, values) in bytes.as_chunks::<210>().0.iter().zip(values.as_chunks_mut::<SIZE>().0) {
-            let scale = half([block[208], block[209]]);
+            let scale = f16_to_f32([block[208], block[209]]);
             for (i, values) in values.as_chunks_mut::<128>().0.iter_mut().enumerate() {
                 let (low, high) = (&block[64 * i..][..64], &block[128 + 32 * i..][..32]);
                 for (j, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
@@ -192,7 +206,7 @@ impl Coding for Six {
                         *code = ((low[k] >> (4 * (j / 2)) & 15) | (high[k] >> (2 * j) & 3) << 4).wrapping_sub(32);
                     }
                     for (k, (codes, values)) in codes.as_chunks::<16>().0.iter().zip(values.as_chunks_mut::<16>().0).enumerate() {
-                        scale_signed::<V>(codes, scale * f32::from(block[192 + 8 * i + 2 * j + k] as i8), values);
+                        scale_signed::<V>(token, codes, scale * f32::from(block[192 + 8 * i + 2 * j + k] as i8), values);
                     }
                 }
             }
@@ -200,13 +214,13 @@ impl Coding for Six {
     }
 
     #[inline(always)]
-    fn encode<V: Lanes>(values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
+    fn encode<V: Lanes>(token: V::Token, values: &[f32], importance: Option<&[f32]>, bytes: &mut [u8]) {
         let (blocks, _) = bytes.as_chunks_mut::<210>();
         for (chunk, (values, blocks)) in values.chunks(CHUNK * SIZE).zip(blocks.chunks_mut(CHUNK)).enumerate() {
-            let (scales, inverses) = search::<V>(values, 32, |first, x| match importance {
+            let (scales, inverses) = search::<V>(token, values, 32, |first, x| match importance {
                 Some(importance) => {
                     let rest = &importance[chunk * CHUNK * SIZE + first * 16..];
-                    across::<V, 16>(&rest[..rest.len().min(V::COUNT * 16)])
+                    transpose_blocks::<V, 16>(token, &rest[..rest.len().min(V::COUNT * 16)])
                 }
                 None => {
                     let mut weights = *x;
@@ -217,22 +231,22 @@ impl Coding for Six {
                 }
             });
             for (i, (x, block)) in values.as_chunks::<SIZE>().0.iter().zip(blocks).enumerate() {
-                let own = &scales.as_chunks::<SUBS>().0[i];
+                let own = &scales.as_chunks::<SUB_BLOCKS>().0[i];
                 let largest = largest(own);
                 if largest.abs() < 1e-15 {
                     block.fill(0);
                     continue;
                 }
                 let inverse = -128.0 / largest;
-                let number = to_half(1.0 / inverse);
-                let sub_codes = each(own, |scale| nearest(inverse * scale).min(127) as i8);
+                let number = f32_to_f16(1.0 / inverse);
+                let sub_codes = map_array(own, |scale| nearest(inverse * scale).min(127) as i8);
                 let mut codes = [0; SIZE];
                 for (j, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-                    let scale = half(number) * f32::from(sub_codes[j]);
+                    let scale = f16_to_f32(number) * f32::from(sub_codes[j]);
                     if scale != 0.0 {
                         requantise::<16>(x, scale, 0.0, (-32, 31), codes);
                     } else {
-                        *codes = each(x, |x| search::symmetric_code(x, inverses[i * SUBS + j], 32));
+                        *codes = map_array(x, |x| search::symmetric_code(x, inverses[i * SUB_BLOCKS + j], 32));
                     }
                 }
                 for (i, codes) in codes.as_chunks::<128>().0.iter().enumerate() {

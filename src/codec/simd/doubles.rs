@@ -1,28 +1,31 @@
-//! Eight numbers of double precision, for sums that keep their digits.
+//! Vectors of eight double-precision numbers, for accurate sums.
 
 use std::ops::{Add, Mul, Sub};
 
-/// How many numbers there are in [`Doubles`].
+/// Number of lanes of [`Doubles`].
 pub(crate) const EIGHT: usize = 8;
 
-/// Eight double-precision numbers that are worked on side by side. Lanes do not see each other.
+/// Vector of eight double-precision numbers. Lanes are independent.
 pub(crate) trait Doubles: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
-    /// The same number in every lane.
-    fn splat(value: f64) -> Self;
-    /// The first eight numbers of a slice.
-    fn load(values: &[f64]) -> Self;
-    /// The first eight numbers of a slice of singles.
-    fn widen(values: &[f32]) -> Self;
-    /// The size of each number.
+    /// Proof that the CPU supports the instructions.
+    type Token: Copy;
+
+    /// Broadcasts a number to all lanes.
+    fn splat(token: Self::Token, value: f64) -> Self;
+    /// Loads the first eight numbers of a slice.
+    fn load(token: Self::Token, values: &[f64]) -> Self;
+    /// Loads and widens the first eight single-precision numbers of a slice.
+    fn widen(token: Self::Token, values: &[f32]) -> Self;
+    /// Returns the magnitudes.
     fn abs(self) -> Self;
-    /// `self > other ? self : other`: the other, where either is NaN.
+    /// Returns `self > other ? self : other`, which is `other` if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `self * factor + addend`, rounded once.
+    /// Returns `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The numbers.
+    /// Returns the lanes as an array.
     fn lanes(self) -> [f64; EIGHT];
 
-    /// The sum of the lanes, in halves.
+    /// Returns the sum of the lanes, added pairwise.
     #[inline(always)]
     fn total(self) -> f64 {
         let lanes = self.lanes();
@@ -30,12 +33,12 @@ pub(crate) trait Doubles: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<O
     }
 }
 
-/// A number that is worked on in double precision, which holds it.
+/// Number that double precision holds exactly.
 pub(crate) trait Widen: Copy + PartialEq {
-    /// The number.
+    /// Returns the number in double precision.
     fn wide(self) -> f64;
-    /// The first eight numbers of a slice.
-    fn eight<D: Doubles>(values: &[Self]) -> D;
+    /// Loads the first eight numbers of a slice.
+    fn eight<D: Doubles>(token: D::Token, values: &[Self]) -> D;
 }
 
 impl Widen for f64 {
@@ -45,8 +48,8 @@ impl Widen for f64 {
     }
 
     #[inline(always)]
-    fn eight<D: Doubles>(values: &[Self]) -> D {
-        D::load(values)
+    fn eight<D: Doubles>(token: D::Token, values: &[Self]) -> D {
+        D::load(token, values)
     }
 }
 
@@ -57,12 +60,12 @@ impl Widen for f32 {
     }
 
     #[inline(always)]
-    fn eight<D: Doubles>(values: &[Self]) -> D {
-        D::widen(values)
+    fn eight<D: Doubles>(token: D::Token, values: &[Self]) -> D {
+        D::widen(token, values)
     }
 }
 
-/// A single as it is stored, little-endian.
+/// Single-precision number as stored, little-endian.
 impl Widen for [u8; 4] {
     #[inline(always)]
     fn wide(self) -> f64 {
@@ -70,16 +73,16 @@ impl Widen for [u8; 4] {
     }
 
     #[inline(always)]
-    fn eight<D: Doubles>(values: &[Self]) -> D {
+    fn eight<D: Doubles>(token: D::Token, values: &[Self]) -> D {
         let mut singles = [0.0; EIGHT];
         for (single, bytes) in singles.iter_mut().zip(&values[..EIGHT]) {
             *single = f32::from_le_bytes(*bytes);
         }
-        D::widen(&singles)
+        D::widen(token, &singles)
     }
 }
 
-/// Doubles in plain Rust, for the compiler to put into whatever vectors there are.
+/// Doubles in plain Rust, which the compiler vectorises.
 #[derive(Clone, Copy)]
 pub(crate) struct PlainDoubles([f64; EIGHT]);
 
@@ -102,20 +105,22 @@ macro_rules! plain {
 plain!(Add add +=, Sub sub -=, Mul mul *=);
 
 impl Doubles for PlainDoubles {
+    type Token = ();
+
     #[inline(always)]
-    fn splat(value: f64) -> Self {
+    fn splat((): (), value: f64) -> Self {
         Self([value; EIGHT])
     }
 
     #[inline(always)]
-    fn load(values: &[f64]) -> Self {
+    fn load((): (), values: &[f64]) -> Self {
         let mut lanes = [0.0; EIGHT];
         lanes.copy_from_slice(&values[..EIGHT]);
         Self(lanes)
     }
 
     #[inline(always)]
-    fn widen(values: &[f32]) -> Self {
+    fn widen((): (), values: &[f32]) -> Self {
         let mut lanes = [0.0; EIGHT];
         for (lane, value) in lanes.iter_mut().zip(&values[..EIGHT]) {
             *lane = f64::from(*value);
@@ -158,15 +163,16 @@ pub(super) mod x86 {
     use std::arch::x86_64::*;
     use std::ops::{Add, Mul, Sub};
 
+    use super::super::x86::{Avx2Token, Avx512Token};
     use super::{Doubles, EIGHT};
 
-    /// Eight doubles in two vectors of AVX2.
+    /// Eight doubles in two AVX2 vectors.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2Doubles(__m256d, __m256d);
+    pub(crate) struct Avx2Doubles(__m256d, __m256d, Avx2Token);
 
-    /// Eight doubles in one vector of AVX-512.
+    /// Eight doubles in one AVX-512 vector.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512Doubles(__m512d);
+    pub(crate) struct Avx512Doubles(__m512d, Avx512Token);
 
     macro_rules! operators {
         ($($op:ident $method:ident $avx2:ident $avx512:ident),*) => {$(
@@ -175,8 +181,8 @@ pub(super) mod x86 {
 
                 #[inline(always)]
                 fn $method(self, other: Self) -> Self {
-                    // SAFETY: the machine has the instruction, which was seen when `Level::run` was entered.
-                    unsafe { Self($avx2(self.0, other.0), $avx2(self.1, other.1)) }
+                    // SAFETY: the token proves that the CPU has the instruction.
+                    unsafe { Self($avx2(self.0, other.0), $avx2(self.1, other.1), self.2) }
                 }
             }
 
@@ -186,7 +192,7 @@ pub(super) mod x86 {
                 #[inline(always)]
                 fn $method(self, other: Self) -> Self {
                     // SAFETY: as above.
-                    Self(unsafe { $avx512(self.0, other.0) })
+                    Self(unsafe { $avx512(self.0, other.0) }, self.1)
                 }
             }
         )*};
@@ -199,51 +205,53 @@ pub(super) mod x86 {
     );
 
     impl Doubles for Avx2Doubles {
+        type Token = Avx2Token;
+
         #[inline(always)]
-        fn splat(value: f64) -> Self {
-            // SAFETY: the machine has the instruction, which was seen when `Level::run` was entered.
-            unsafe { Self(_mm256_set1_pd(value), _mm256_set1_pd(value)) }
+        fn splat(token: Self::Token, value: f64) -> Self {
+            // SAFETY: the token proves that the CPU has the instruction.
+            unsafe { Self(_mm256_set1_pd(value), _mm256_set1_pd(value), token) }
         }
 
         #[inline(always)]
-        fn load(values: &[f64]) -> Self {
+        fn load(token: Self::Token, values: &[f64]) -> Self {
             let values: &[f64] = &values[..EIGHT];
-            // SAFETY: the machine has the instruction, and the slice has the eight numbers that are read, from any address.
-            unsafe { Self(_mm256_loadu_pd(values.as_ptr()), _mm256_loadu_pd(values[4..].as_ptr())) }
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
+            unsafe { Self(_mm256_loadu_pd(values.as_ptr()), _mm256_loadu_pd(values[4..].as_ptr()), token) }
         }
 
         #[inline(always)]
-        fn widen(values: &[f32]) -> Self {
+        fn widen(token: Self::Token, values: &[f32]) -> Self {
             let values: &[f32] = &values[..EIGHT];
             // SAFETY: as above.
-            unsafe { Self(_mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(values[4..].as_ptr()))) }
+            unsafe { Self(_mm256_cvtps_pd(_mm_loadu_ps(values.as_ptr())), _mm256_cvtps_pd(_mm_loadu_ps(values[4..].as_ptr())), token) }
         }
 
         #[inline(always)]
         fn abs(self) -> Self {
-            // SAFETY: the machine has the instructions.
+            // SAFETY: a token proves that the CPU has the instructions.
             unsafe {
                 let sign = _mm256_set1_pd(-0.0);
-                Self(_mm256_andnot_pd(sign, self.0), _mm256_andnot_pd(sign, self.1))
+                Self(_mm256_andnot_pd(sign, self.0), _mm256_andnot_pd(sign, self.1), self.2)
             }
         }
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: the machine has the instruction.
-            unsafe { Self(_mm256_max_pd(self.0, other.0), _mm256_max_pd(self.1, other.1)) }
+            // SAFETY: a token proves that the CPU has the instruction.
+            unsafe { Self(_mm256_max_pd(self.0, other.0), _mm256_max_pd(self.1, other.1), self.2) }
         }
 
         #[inline(always)]
         fn mul_add(self, factor: Self, addend: Self) -> Self {
             // SAFETY: as above.
-            unsafe { Self(_mm256_fmadd_pd(self.0, factor.0, addend.0), _mm256_fmadd_pd(self.1, factor.1, addend.1)) }
+            unsafe { Self(_mm256_fmadd_pd(self.0, factor.0, addend.0), _mm256_fmadd_pd(self.1, factor.1, addend.1), self.2) }
         }
 
         #[inline(always)]
         fn lanes(self) -> [f64; EIGHT] {
             let mut lanes = [0.0; EIGHT];
-            // SAFETY: the machine has the instruction, and there is room for the eight numbers that are written, at any address.
+            // SAFETY: a token proves that the CPU has the instruction, and eight numbers fit, at any address.
             unsafe {
                 _mm256_storeu_pd(lanes.as_mut_ptr(), self.0);
                 _mm256_storeu_pd(lanes[4..].as_mut_ptr(), self.1);
@@ -253,48 +261,50 @@ pub(super) mod x86 {
     }
 
     impl Doubles for Avx512Doubles {
+        type Token = Avx512Token;
+
         #[inline(always)]
-        fn splat(value: f64) -> Self {
-            // SAFETY: the machine has the instruction, which was seen when `Level::run` was entered.
-            Self(unsafe { _mm512_set1_pd(value) })
+        fn splat(token: Self::Token, value: f64) -> Self {
+            // SAFETY: the token proves that the CPU has the instruction.
+            Self(unsafe { _mm512_set1_pd(value) }, token)
         }
 
         #[inline(always)]
-        fn load(values: &[f64]) -> Self {
+        fn load(token: Self::Token, values: &[f64]) -> Self {
             let values: &[f64] = &values[..EIGHT];
-            // SAFETY: the machine has the instruction, and the slice has the eight numbers that are read, from any address.
-            Self(unsafe { _mm512_loadu_pd(values.as_ptr()) })
+            // SAFETY: a token proves that the CPU has the instruction, and the slice has the eight numbers that are read, from any address.
+            Self(unsafe { _mm512_loadu_pd(values.as_ptr()) }, token)
         }
 
         #[inline(always)]
-        fn widen(values: &[f32]) -> Self {
+        fn widen(token: Self::Token, values: &[f32]) -> Self {
             let values: &[f32] = &values[..EIGHT];
             // SAFETY: as above.
-            Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(values.as_ptr())) })
+            Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(values.as_ptr())) }, token)
         }
 
         #[inline(always)]
         fn abs(self) -> Self {
-            // SAFETY: the machine has the instruction.
-            Self(unsafe { _mm512_abs_pd(self.0) })
+            // SAFETY: a token proves that the CPU has the instruction.
+            Self(unsafe { _mm512_abs_pd(self.0) }, self.1)
         }
 
         #[inline(always)]
         fn max(self, other: Self) -> Self {
-            // SAFETY: the machine has the instruction.
-            Self(unsafe { _mm512_max_pd(self.0, other.0) })
+            // SAFETY: a token proves that the CPU has the instruction.
+            Self(unsafe { _mm512_max_pd(self.0, other.0) }, self.1)
         }
 
         #[inline(always)]
         fn mul_add(self, factor: Self, addend: Self) -> Self {
             // SAFETY: as above.
-            Self(unsafe { _mm512_fmadd_pd(self.0, factor.0, addend.0) })
+            Self(unsafe { _mm512_fmadd_pd(self.0, factor.0, addend.0) }, self.1)
         }
 
         #[inline(always)]
         fn lanes(self) -> [f64; EIGHT] {
             let mut lanes = [0.0; EIGHT];
-            // SAFETY: the machine has the instruction, and there is room for the eight numbers that are written, at any address.
+            // SAFETY: a token proves that the CPU has the instruction, and eight numbers fit, at any address.
             unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self.0) }
             lanes
         }

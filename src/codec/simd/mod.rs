@@ -1,15 +1,14 @@
-//! Code for the machine at hand: the widest vectors that it has are found out at run time.
+//! Kernels for the instruction sets of this machine, selected at run time.
 //!
-//! A [`Kernel`] is written once, over [`Lanes`] of any number, and compiled for each instruction set. Every lane does what one
-//! number would do, in the same order, and products and sums are rounded together only where a kernel asks for that, so that all
-//! sets give the same bits.
+//! A [`Kernel`] is written once, generic over [`Lanes`], and compiled for each instruction set. Each lane computes what scalar code would,
+//! in the same order, and multiply-add is fused only where a kernel asks for it, so that all instruction sets give the same bits.
 
-// What is unsafe here: calling a function that was compiled for an instruction set, which is sound once the set was found.
+// Unsafe here: instructions that a CPU may lack, for which tokens prove support, and loads and stores through pointers.
 #![allow(unsafe_code)]
 
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::block::{half, to_half};
+use super::half::{f16_to_f32, f32_to_f16};
 
 mod doubles;
 mod eight;
@@ -19,40 +18,44 @@ mod neon;
 mod x86;
 
 pub(crate) use doubles::{Doubles, EIGHT, PlainDoubles, Widen};
-pub(crate) use eight::{Eight, Steps};
+pub(crate) use eight::{Eight, StepFunction};
 
-/// Single-precision numbers that are worked on side by side. Lanes do not see each other.
+/// Vector of single-precision numbers. Lanes are independent.
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
-    /// How many.
+    /// Number of lanes.
     const COUNT: usize;
-    /// A truth value for each lane.
+    /// Proof that the CPU supports the instructions, made by detection only. Constructors take it and vectors carry it.
+    type Token: Copy;
+    /// Boolean for each lane.
     type Mask: Copy;
-    /// Eight lanes in vectors of this instruction set.
-    type Eight: Eight;
-    /// Eight doubles in vectors of this instruction set.
-    type Doubles: Doubles;
+    /// Vector of eight lanes in this instruction set.
+    type Eight: Eight<Token: From<Self::Token>>;
+    /// Vector of eight doubles in this instruction set.
+    type Doubles: Doubles<Token = Self::Token>;
 
-    /// The same number in every lane.
-    fn splat(value: f32) -> Self;
-    /// `values[lane * stride]` for each lane.
-    fn gather(values: &[f32], stride: usize) -> Self;
-    /// The first numbers of a slice.
-    fn load(values: &[f32]) -> Self;
-    /// Writes the lanes to the start of a slice.
+    /// Returns the token that the vector was made with.
+    fn token(self) -> Self::Token;
+    /// Broadcasts a number to all lanes.
+    fn splat(token: Self::Token, value: f32) -> Self;
+    /// Loads `values[lane * stride]` into each lane.
+    fn gather(token: Self::Token, values: &[f32], stride: usize) -> Self;
+    /// Loads the first numbers of a slice.
+    fn load(token: Self::Token, values: &[f32]) -> Self;
+    /// Stores the lanes at the start of a slice.
     fn store(self, values: &mut [f32]);
-    /// The first bytes of a slice, as numbers.
-    fn from_bytes(bytes: &[u8]) -> Self;
-    /// The first bytes of a slice, as numbers from -128 to 127.
-    fn from_signed_bytes(bytes: &[u8]) -> Self;
-    /// The first half-precision numbers of a slice, little-endian. A NaN becomes quiet.
-    fn from_halves(bytes: &[u8]) -> Self;
-    /// Writes the nearest half-precision numbers to the start of a slice, as `to_half` makes them.
-    fn store_halves(self, bytes: &mut [u8]);
-    /// For each code, which must be under sixteen, the entry of a table.
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
-    /// The lowest four bits of each byte, bit by bit: bit `i` of plane `b` is bit `b` of byte `i`.
+    /// Loads the first bytes of a slice as unsigned integers.
+    fn from_bytes(token: Self::Token, bytes: &[u8]) -> Self;
+    /// Loads the first bytes of a slice as signed integers.
+    fn from_signed_bytes(token: Self::Token, bytes: &[u8]) -> Self;
+    /// Loads the first little-endian half-precision numbers of a slice. NaN becomes quiet.
+    fn from_f16s(token: Self::Token, bytes: &[u8]) -> Self;
+    /// Stores the lanes at the start of a slice as half-precision numbers, rounded as `f32_to_f16` does.
+    fn store_f16s(self, bytes: &mut [u8]);
+    /// Looks up each code, which must be under sixteen, in a table.
+    fn entries(token: Self::Token, table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16];
+    /// Returns the bit planes of the low four bits: bit `i` of plane `b` is bit `b` of byte `i`.
     #[inline(always)]
-    fn planes(bytes: &[u8; 32]) -> [u32; 4] {
+    fn bit_planes(_: Self::Token, bytes: &[u8; 32]) -> [u32; 4] {
         let mut planes = [0; 4];
         for (i, byte) in bytes.iter().enumerate() {
             for (bit, plane) in planes.iter_mut().enumerate() {
@@ -61,51 +64,51 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
         }
         planes
     }
-    /// Writes the low byte of each whole number of a size under 2^22 to the start of a slice; zero for infinity.
+    /// Stores the low byte of each integer of magnitude under 2^22 at the start of a slice; infinity gives zero.
     fn store_bytes(self, bytes: &mut [u8]);
-    /// The whole part of each number.
+    /// Rounds toward zero.
     fn trunc(self) -> Self;
-    /// The nearest whole number, ties away from zero.
+    /// Rounds to the nearest integer, ties away from zero.
     fn round(self) -> Self;
-    /// The size of each number.
+    /// Returns the magnitudes.
     fn abs(self) -> Self;
-    /// The square root of each number.
+    /// Returns the square roots.
     fn sqrt(self) -> Self;
-    /// `self > other ? self : other`: the other, where either is NaN.
+    /// Returns `self > other ? self : other`, which is `other` if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `self < other ? self : other`: the other, where either is NaN.
+    /// Returns `self < other ? self : other`, which is `other` if either is NaN.
     fn min(self, other: Self) -> Self;
     /// Whether `self < other`.
     fn lt(self, other: Self) -> Self::Mask;
     /// Whether `self == other`.
     fn eq(self, other: Self) -> Self::Mask;
-    /// Both.
+    /// Returns the conjunction of two masks.
     fn and(one: Self::Mask, other: Self::Mask) -> Self::Mask;
     /// Whether any lane is true.
     fn any(mask: Self::Mask) -> bool;
     /// Whether every lane is true.
     fn all(mask: Self::Mask) -> bool;
-    /// What a function gives for each lane.
+    /// Applies a function to each lane.
     fn map(self, function: impl Fn(f32) -> f32) -> Self;
-    /// Each lane from one or the other.
+    /// Selects `yes` where the mask is true and `no` elsewhere.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
-    /// The nearest whole number, ties to even, for sizes under 2^22. Of zero the sign may be any.
+    /// Rounds to the nearest integer, ties to even, for magnitudes under 2^22. The sign of a zero is unspecified.
     #[inline(always)]
     fn nearest(self) -> Self {
-        let magic = Self::splat(ROUND);
+        let magic = Self::splat(self.token(), ROUND);
         (self + magic) - magic
     }
 
-    /// The nearest whole number within limits, ties to even, for sizes under 2^22. Others, and NaN, end at a limit.
+    /// Rounds to the nearest integer, ties to even, and clamps, for magnitudes under 2^22. Larger values and NaN give a bound.
     #[inline(always)]
-    fn round_within(self, least: Self, most: Self) -> Self {
-        self.nearest().max(least).min(most)
+    fn round_clamped(self, min: Self, max: Self) -> Self {
+        self.nearest().max(min).min(max)
     }
 }
 
-/// Asks for the memory so many bytes after the start of some values, which may lie anywhere: it is on its way while they are worked on.
-/// Hardware asks by itself, but not beyond the end of a page.
+/// Prefetches the cache line `bytes` after the start of `values`, which may lie past their end. The hardware prefetcher stops at page
+/// boundaries.
 #[inline(always)]
 pub(crate) fn prefetch<T>(values: &[T], bytes: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -118,16 +121,16 @@ pub(crate) fn prefetch<T>(values: &[T], bytes: usize) {
     let _ = (values, bytes);
 }
 
-/// How much memory a cache line holds, in bytes: on most processors.
+/// Cache-line size in bytes on most CPUs.
 pub(crate) const LINE: usize = 64;
 
-/// How far ahead it pays to ask for memory, in bytes: of 1,024 to 8,192, which differ little.
+/// Prefetch distance in bytes. Distances from 1,024 to 8,192 perform about the same.
 pub(crate) const AHEAD: usize = 4096;
 
-/// Adding this number (1.5 x 2^23) to one of a size under 2^22 leaves its nearest whole number in the low bits of the mantissa.
+/// 1.5 x 2^23: adding it to a number of magnitude under 2^22 leaves the nearest integer in the low bits of the mantissa.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
-/// Lanes in plain Rust, for the compiler to put into whatever vectors there are.
+/// Lanes in plain Rust, which the compiler vectorises.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<const N: usize>([f32; N]);
 
@@ -151,17 +154,22 @@ lane_by_lane!(Add add +=, Sub sub -=, Mul mul *=, Div div /=);
 
 impl<const N: usize> Lanes for Plain<N> {
     const COUNT: usize = N;
+    /// Nothing to prove: plain Rust runs on every CPU.
+    type Token = ();
     type Mask = [bool; N];
     type Eight = Plain<8>;
     type Doubles = PlainDoubles;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn token(self) {}
+
+    #[inline(always)]
+    fn splat((): (), value: f32) -> Self {
         Self([value; N])
     }
 
     #[inline(always)]
-    fn gather(values: &[f32], stride: usize) -> Self {
+    fn gather((): (), values: &[f32], stride: usize) -> Self {
         let mut lanes = [0.0; N];
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = values[i * stride];
@@ -170,7 +178,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn load(values: &[f32]) -> Self {
+    fn load((): (), values: &[f32]) -> Self {
         let mut lanes = [0.0; N];
         lanes.copy_from_slice(&values[..N]);
         Self(lanes)
@@ -182,7 +190,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> Self {
+    fn from_bytes((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
             *lane = f32::from(*byte);
@@ -191,7 +199,7 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_signed_bytes(bytes: &[u8]) -> Self {
+    fn from_signed_bytes((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, byte) in lanes.iter_mut().zip(&bytes[..N]) {
             *lane = f32::from(*byte as i8);
@@ -200,23 +208,23 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 
     #[inline(always)]
-    fn from_halves(bytes: &[u8]) -> Self {
+    fn from_f16s((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; N];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..2 * N].as_chunks().0) {
-            *lane = half(*bytes);
+            *lane = f16_to_f32(*bytes);
         }
         Self(lanes)
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         for (bytes, lane) in bytes[..2 * N].as_chunks_mut().0.iter_mut().zip(self.0) {
-            *bytes = to_half(lane);
+            *bytes = f32_to_f16(lane);
         }
     }
 
     #[inline(always)]
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+    fn entries((): (), table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
         let mut entries = [0; 16];
         for (entry, code) in entries.iter_mut().zip(codes) {
             *entry = table[usize::from(code & 15)] as u8;
@@ -332,54 +340,45 @@ impl<const N: usize> Lanes for Plain<N> {
     }
 }
 
-/// Work that is compiled for each instruction set. `run` and what it calls must be inlined (`#[inline(always)]`), and so no closure
-/// may work on lanes.
+/// Work that is compiled for each instruction set. `run` and everything it calls must be `#[inline(always)]`, so closures must not work on
+/// lanes.
 pub(crate) trait Kernel {
-    /// What comes out.
+    /// Result of the kernel.
     type Output;
-    /// Does the work.
-    fn run<V: Lanes>(self) -> Self::Output;
+    /// Runs the kernel with vectors of one instruction set.
+    fn run<V: Lanes>(self, token: V::Token) -> Self::Output;
 }
 
-/// Does the work with the widest vectors of this machine.
+/// Runs a kernel with the widest vectors of this machine.
 pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     level().run(kernel)
 }
 
-/// An instruction set.
+/// Instruction set, with the proof that this machine has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// Plain Rust.
     Base,
-    /// What every machine of the target has.
+    /// Baseline of AArch64.
     #[cfg(target_arch = "aarch64")]
     Neon,
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(x86::Avx2Token),
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(x86::Avx512Token),
 }
 
 impl Level {
-    /// The sets that this machine has, the best one last.
+    /// Returns the instruction sets of this machine, the widest last.
     fn found() -> impl Iterator<Item = Self> {
         [
             Some(Self::Base),
             #[cfg(target_arch = "aarch64")]
             Some(Self::Neon),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("f16c"))
-            .then_some(Self::Avx2),
+            x86::Avx2Token::detect().map(Self::Avx2),
             #[cfg(target_arch = "x86_64")]
-            (is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("bmi2"))
-            .then_some(Self::Avx512),
+            x86::Avx512Token::detect().map(Self::Avx512),
         ]
         .into_iter()
         .flatten()
@@ -388,31 +387,31 @@ impl Level {
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,bmi2,f16c")]
-        fn avx2<K: Kernel>(kernel: K) -> K::Output {
-            kernel.run::<x86::Avx2>()
+        fn avx2<K: Kernel>(kernel: K, token: x86::Avx2Token) -> K::Output {
+            kernel.run::<x86::Avx2>(token)
         }
 
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi2")]
-        fn avx512<K: Kernel>(kernel: K) -> K::Output {
-            kernel.run::<x86::Avx512>()
+        fn avx512<K: Kernel>(kernel: K, token: x86::Avx512Token) -> K::Output {
+            kernel.run::<x86::Avx512>(token)
         }
 
         match self {
-            Self::Base => kernel.run::<Plain<4>>(),
+            Self::Base => kernel.run::<Plain<4>>(()),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => kernel.run::<neon::Neon>(),
-            // SAFETY: a level is only made by `found`, which has seen that the machine has these instructions.
+            Self::Neon => kernel.run::<neon::Neon>(()),
+            // SAFETY: the token proves that the CPU has the instructions.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(kernel) },
+            Self::Avx2(token) => unsafe { avx2(kernel, token) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512(kernel) },
+            Self::Avx512(token) => unsafe { avx512(kernel, token) },
         }
     }
 }
 
-/// The best instruction set of this machine.
+/// Returns the widest instruction set of this machine.
 fn level() -> Level {
     #[cfg(any(test, fuzzing))]
     if let Some(level) = FORCED.get() {
@@ -427,7 +426,7 @@ thread_local! {
     static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
 }
 
-/// Does the same once on each instruction set of this machine.
+/// Runs a function once on each instruction set of this machine.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn on_each_level(mut work: impl FnMut(Level)) {
     for level in Level::found() {

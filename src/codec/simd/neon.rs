@@ -1,17 +1,17 @@
-//! Lanes in the vectors of NEON, which every AArch64 machine has: eight, in two vectors of four.
+//! Lanes in NEON vectors: eight, in two vectors of four. NEON is part of the AArch64 baseline.
 
-// What is unsafe here: instructions, which a machine must have, and loads and stores through pointers.
+// Unsafe here: NEON instructions, and loads and stores through pointers.
 
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Eight, Lanes, PlainDoubles, ROUND, Steps};
-use crate::codec::block::{half, to_half};
+use super::{Eight, Lanes, PlainDoubles, ROUND, StepFunction};
+use crate::codec::half::{f16_to_f32, f32_to_f16};
 
-/// Instructions on vectors: none of them touches memory.
+/// Wraps instructions that do not access memory.
 macro_rules! neon {
     ($work:expr) => {
-        // SAFETY: every AArch64 machine has NEON.
+        // SAFETY: every AArch64 CPU has NEON.
         unsafe { $work }
     };
 }
@@ -37,29 +37,34 @@ operators!(Add add vaddq_f32, Sub sub vsubq_f32, Mul mul vmulq_f32, Div div vdiv
 
 impl Lanes for Neon {
     const COUNT: usize = 8;
+    /// Nothing to prove: every AArch64 CPU has NEON.
+    type Token = ();
     /// All bits of a lane, or none.
     type Mask = (uint32x4_t, uint32x4_t);
     type Eight = Self;
-    /// The compiler puts them into vectors: it may use all that there is.
+    /// Left to the compiler, since NEON is enabled everywhere.
     type Doubles = PlainDoubles;
 
     #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn token(self) {}
+
+    #[inline(always)]
+    fn splat((): (), value: f32) -> Self {
         neon!(Self(vdupq_n_f32(value), vdupq_n_f32(value)))
     }
 
     #[inline(always)]
-    fn gather(values: &[f32], stride: usize) -> Self {
+    fn gather((): (), values: &[f32], stride: usize) -> Self {
         let mut lanes = [0.0; 8];
         let values = &values[..7 * stride + 1];
         for (i, lane) in lanes.iter_mut().enumerate() {
             *lane = values[i * stride];
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
-    fn load(values: &[f32]) -> Self {
+    fn load((): (), values: &[f32]) -> Self {
         let values: &[f32] = &values[..8];
         // SAFETY: the slice has the eight numbers that are read, from any address.
         unsafe { Self(vld1q_f32(values.as_ptr()), vld1q_f32(values[4..].as_ptr())) }
@@ -76,7 +81,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> Self {
+    fn from_bytes((): (), bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..8];
         // SAFETY: the slice has the eight bytes that are read, from any address.
         let bytes = unsafe { vld1_u8(bytes.as_ptr()) };
@@ -85,7 +90,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_signed_bytes(bytes: &[u8]) -> Self {
+    fn from_signed_bytes((): (), bytes: &[u8]) -> Self {
         let bytes: &[u8] = &bytes[..8];
         // SAFETY: as above.
         let bytes = unsafe { vld1_u8(bytes.as_ptr()) };
@@ -94,27 +99,27 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn from_halves(bytes: &[u8]) -> Self {
+    fn from_f16s((): (), bytes: &[u8]) -> Self {
         let mut lanes = [0.0; 8];
         for (lane, bytes) in lanes.iter_mut().zip(bytes[..16].as_chunks().0) {
-            *lane = half(*bytes);
+            *lane = f16_to_f32(*bytes);
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
-    fn store_halves(self, bytes: &mut [u8]) {
+    fn store_f16s(self, bytes: &mut [u8]) {
         let mut lanes = [0.0; 8];
         self.store(&mut lanes);
         for (bytes, lane) in bytes[..16].as_chunks_mut().0.iter_mut().zip(lanes) {
-            *bytes = to_half(lane);
+            *bytes = f32_to_f16(lane);
         }
     }
 
     #[inline(always)]
-    fn entries(table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
+    fn entries((): (), table: &[i8; 16], codes: &[u8; 16]) -> [u8; 16] {
         let mut entries = [0; 16];
-        // SAFETY: every AArch64 machine has NEON, and sixteen bytes are read, and written.
+        // SAFETY: every AArch64 CPU has NEON, and sixteen bytes are read, and written.
         unsafe { vst1q_u8(entries.as_mut_ptr(), vqtbl1q_u8(vreinterpretq_u8_s8(vld1q_s8(table.as_ptr())), vld1q_u8(codes.as_ptr()))) };
         entries
     }
@@ -122,7 +127,7 @@ impl Lanes for Neon {
     #[inline(always)]
     fn store_bytes(self, bytes: &mut [u8]) {
         let bytes: &mut [u8] = &mut bytes[..8];
-        let whole = self + Self::splat(ROUND);
+        let whole = self + Self::splat((), ROUND);
         let words = neon!(vmovn_high_u32(vmovn_u32(vreinterpretq_u32_f32(whole.0)), vreinterpretq_u32_f32(whole.1)));
         // SAFETY: the slice has the eight bytes that are written, to any address.
         unsafe { vst1_u8(bytes.as_mut_ptr(), vmovn_u16(words)) }
@@ -155,7 +160,7 @@ impl Lanes for Neon {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // The instruction for the larger number gives NaN where either is.
+        // `vmaxq_f32` would give NaN if either operand is NaN.
         Self::select(other.lt(self), self, other)
     }
 
@@ -196,7 +201,7 @@ impl Lanes for Neon {
         for lane in &mut lanes {
             *lane = function(*lane);
         }
-        Self::load(&lanes)
+        Self::load((), &lanes)
     }
 
     #[inline(always)]
@@ -205,7 +210,7 @@ impl Lanes for Neon {
     }
 }
 
-/// The numbers of the four bytes of an entry of a table of single-precision numbers, for each lane's entry.
+/// Returns, for each lane's entry, the indices of its four bytes in a table of single-precision numbers.
 #[inline(always)]
 fn bytes_of_entries(entries: uint32x4_t) -> uint8x16_t {
     neon!(vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x0302_0100), entries, 0x0404_0404)))
@@ -215,7 +220,7 @@ impl Eight for Neon {
     type Codes = (uint32x4_t, uint32x4_t);
 
     #[inline(always)]
-    fn codes(codes: &[u16; 8]) -> Self::Codes {
+    fn codes((): (), codes: &[u16; 8]) -> Self::Codes {
         // SAFETY: eight numbers of 16 bits are read.
         let codes = unsafe { vld1q_u16(codes.as_ptr()) };
         neon!((vmovl_u16(vget_low_u16(codes)), vmovl_high_u16(codes)))
@@ -233,14 +238,14 @@ impl Eight for Neon {
     }
 
     #[inline(always)]
-    fn on_step(self, Steps { starts, values }: &Steps) -> Self {
-        // All bits of a lane are -1, so that each start above it takes one from the number of the last step.
+    fn on_step(self, StepFunction { starts, values }: &StepFunction) -> Self {
+        // A true lane is -1, so each start above the value takes one from the index of the last step.
         let mut step = neon!((vdupq_n_u32(15), vdupq_n_u32(15)));
         for start in starts {
-            let below = self.lt(Self::splat(*start));
+            let below = self.lt(Self::splat((), *start));
             step = neon!((vaddq_u32(step.0, below.0), vaddq_u32(step.1, below.1)));
         }
-        let (a, b) = (Self::load(&values[..8]), Self::load(&values[8..]));
+        let (a, b) = (Self::load((), &values[..8]), Self::load((), &values[8..]));
         neon!({
             let bytes = |numbers| vreinterpretq_u8_f32(numbers);
             let table = uint8x16x4_t(bytes(a.0), bytes(a.1), bytes(b.0), bytes(b.1));
@@ -250,13 +255,13 @@ impl Eight for Neon {
     }
 
     #[inline(always)]
-    fn least(self) -> f32 {
+    fn reduce_min(self) -> f32 {
         neon!(vminvq_f32(vminq_f32(self.0, self.1)))
     }
 
     #[inline(always)]
     fn first(mask: Self::Mask) -> usize {
-        // Eight bits a lane: a number in which the first lane has the lowest bits.
+        // Narrow to eight bits per lane: the first lane has the lowest bits.
         let lanes = neon!(vget_lane_u64::<0>(vreinterpret_u64_u8(vmovn_u16(vmovn_high_u32(vmovn_u32(mask.0), mask.1)))));
         lanes.trailing_zeros() as usize / 8
     }

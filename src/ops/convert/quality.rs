@@ -95,13 +95,13 @@ impl<T: Widen> Kernel for Summing<'_, T> {
     type Output = Sums;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> Sums {
-        let zero = V::Doubles::splat(0.0);
+    fn run<V: Lanes>(self, token: V::Token) -> Sums {
+        let zero = V::Doubles::splat(token, 0.0);
         let (mut squares, mut new_squares, mut products, mut errors, mut largest) = (zero, zero, zero, zero, zero);
         let (old, old_rest) = self.old.as_chunks::<EIGHT>();
         let (new, new_rest) = self.new.as_chunks::<EIGHT>();
         for (x, y) in old.iter().zip(new) {
-            let (x, y) = (T::eight::<V::Doubles>(x), T::eight::<V::Doubles>(y));
+            let (x, y) = (T::eight::<V::Doubles>(token, x), T::eight::<V::Doubles>(token, y));
             let error = y - x;
             squares = squares + x * x;
             new_squares = new_squares + y * y;

@@ -114,7 +114,7 @@ impl<T: Widen> Kernel for Differing<'_, T> {
     type Output = u64;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> u64 {
+    fn run<V: Lanes>(self, _token: V::Token) -> u64 {
         u64::from(self.0.iter().zip(self.1).map(|(a, b)| u32::from(a != b)).sum::<u32>())
     }
 }

@@ -54,7 +54,7 @@ impl<C: Tally> Kernel for SummingCodebooks<'_, C> {
 
     /// As values are summed one by one, each as often as it occurs.
     #[inline(always)]
-    fn run<V: Lanes>(self) -> Option<Moments> {
+    fn run<V: Lanes>(self, token: V::Token) -> Option<Moments> {
         let look = look_at_codebooks(self.codebooks, self.threshold);
         if !look.finite {
             return None;
@@ -62,18 +62,18 @@ impl<C: Tally> Kernel for SummingCodebooks<'_, C> {
         let first = self.codebooks.first()?;
         let near = {
             let n = first.counts_as_singles();
-            let sum = V::Doubles::widen(&n) * V::Doubles::widen(&first.values)
-                + V::Doubles::widen(&n[EIGHT..]) * V::Doubles::widen(&first.values[EIGHT..]);
+            let sum = V::Doubles::widen(token, &n) * V::Doubles::widen(token, &first.values)
+                + V::Doubles::widen(token, &n[EIGHT..]) * V::Doubles::widen(token, &first.values[EIGHT..]);
             sum.total() / CODEBOOK_NUMBERS as f64
         };
-        let center = V::Doubles::splat(near);
-        let zero = V::Doubles::splat(0.0);
+        let center = V::Doubles::splat(token, near);
+        let zero = V::Doubles::splat(token, 0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
         for codebook in self.codebooks {
             let n = codebook.counts_as_singles();
             for i in (0..n.len()).step_by(EIGHT) {
-                let n = V::Doubles::widen(&n[i..]);
-                let x = V::Doubles::widen(&codebook.values[i..]);
+                let n = V::Doubles::widen(token, &n[i..]);
+                let x = V::Doubles::widen(token, &codebook.values[i..]);
                 let distance = x - center;
                 let square = distance * distance;
                 let often = n * distance;

@@ -359,10 +359,10 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
 
     /// Powers are summed of the distance from a value near the mean, so that little is lost when they are moved to the mean itself.
     #[inline(always)]
-    fn run<V: Lanes>(self) -> Option<Moments> {
-        let near = near_mean::<T, V>(self.values)?;
-        let center = V::Doubles::splat(near);
-        let zero = V::Doubles::splat(0.0);
+    fn run<V: Lanes>(self, token: V::Token) -> Option<Moments> {
+        let near = near_mean::<T, V>(token, self.values)?;
+        let center = V::Doubles::splat(token, near);
+        let zero = V::Doubles::splat(token, 0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
         let mut seen = T::UNSEEN;
         let (groups, rest) = self.values.as_chunks::<GROUP>();
@@ -372,7 +372,7 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
             }
             T::see(group, &mut seen);
             for i in (0..GROUP).step_by(EIGHT) {
-                let x = T::eight::<V::Doubles>(&group[i..]);
+                let x = T::eight::<V::Doubles>(token, &group[i..]);
                 let distance = x - center;
                 let square = distance * distance;
                 abs = abs + x.abs();
@@ -444,11 +444,11 @@ impl Powers {
 
 /// The mean of the first group, or the first value if there are fewer; `None` without values.
 #[inline(always)]
-fn near_mean<T: Sample, V: Lanes>(values: &[T]) -> Option<f64> {
+fn near_mean<T: Sample, V: Lanes>(token: V::Token, values: &[T]) -> Option<f64> {
     let Some(group) = values.first_chunk::<GROUP>() else { return Some(values.first()?.wide()) };
-    let mut sum = T::eight::<V::Doubles>(group);
+    let mut sum = T::eight::<V::Doubles>(token, group);
     for i in (EIGHT..GROUP).step_by(EIGHT) {
-        sum = sum + T::eight(&group[i..]);
+        sum = sum + T::eight(token, &group[i..]);
     }
     Some(sum.total() / GROUP as f64)
 }

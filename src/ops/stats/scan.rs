@@ -228,7 +228,7 @@ fn largest<T: Sample>(values: &[T]) -> f32 {
 
         /// Patterns of floats of one sign are ordered as their magnitudes are.
         #[inline(always)]
-        fn run<V: Lanes>(self) -> i32 {
+        fn run<V: Lanes>(self, _token: V::Token) -> i32 {
             const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
             let mut largest = 0;
             for value in self.0 {
@@ -250,13 +250,13 @@ impl Kernel for LargestValue<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> f32 {
-        let zero = V::splat(0.0);
+    fn run<V: Lanes>(self, token: V::Token) -> f32 {
+        let zero = V::splat(token, 0.0);
         let mut largest = zero;
         for codebook in self.0 {
             for (values, counts) in codebook.values.chunks_exact(V::COUNT).zip(codebook.counts.chunks_exact(V::COUNT)) {
-                let occurs = zero.lt(V::from_bytes(counts));
-                largest = V::select(occurs, V::load(values).abs(), zero).max(largest);
+                let occurs = zero.lt(V::from_bytes(token, counts));
+                largest = V::select(occurs, V::load(token, values).abs(), zero).max(largest);
             }
         }
         let mut lanes = [0.0; CODEBOOK_VALUES];
@@ -294,7 +294,7 @@ impl<T: Pattern> Kernel for LargestPattern<'_, T> {
     type Output = u16;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> u16 {
+    fn run<V: Lanes>(self, _token: V::Token) -> u16 {
         let mut largest = 0;
         for pattern in self.patterns {
             let magnitude = pattern.code() & self.unsigned;

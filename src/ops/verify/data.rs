@@ -11,7 +11,7 @@ use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
 use crate::base::threads::par;
 use crate::base::{Error, Result, units};
-use crate::codec::{Fault, Faults, faults};
+use crate::codec::{InvalidValue, InvalidValues, scan_invalid};
 use crate::format::{Reader, codes};
 use crate::model::{Class, DType, TensorInfo};
 use crate::ops::convert::body::Body;
@@ -25,11 +25,11 @@ const PIECE_BYTES: u64 = 4 << 20;
 const TIED_ELEMENTS: u64 = 1 << 18;
 
 /// What a fault is called, and what its bearers are: values, or parts of blocks.
-const CODES: [(Fault, &str, &str); 4] = [
-    (Fault::Nan, codes::DATA_NAN, "values that are NaN"),
-    (Fault::Infinite, codes::DATA_INFINITE, "infinite values"),
-    (Fault::Scale, codes::DATA_SCALE, "scales of blocks that are NaN or infinite"),
-    (Fault::Range, codes::DATA_RANGE, "codes that the type does not have"),
+const CODES: [(InvalidValue, &str, &str); 4] = [
+    (InvalidValue::Nan, codes::DATA_NAN, "values that are NaN"),
+    (InvalidValue::Infinite, codes::DATA_INFINITE, "infinite values"),
+    (InvalidValue::Scale, codes::DATA_SCALE, "scales of blocks that are NaN or infinite"),
+    (InvalidValue::Range, codes::DATA_RANGE, "codes that the type does not have"),
 ];
 
 /// The shortest run of zero bytes that is told: what downloads come in is no smaller.
@@ -66,22 +66,22 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
     let total = pieces.iter().map(|piece| piece.end - piece.start).sum();
     let look = |piece: &Piece<'_>| {
         let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
-        let found = (faults(piece.dtype, &bytes), zeros::runs(&bytes, piece.in_file().start));
+        let found = (scan_invalid(piece.dtype, &bytes), zeros::runs(&bytes, piece.in_file().start));
         if let Some(progress) = progress {
             progress(piece.end - piece.start, total);
         }
         Ok(found)
     };
-    let looked: Vec<(Faults, Vec<Range<u64>>)> = par(&pieces).map(look).collect::<Result<_>>()?;
+    let looked: Vec<(InvalidValues, Vec<Range<u64>>)> = par(&pieces).map(look).collect::<Result<_>>()?;
     checked.values = reader.model().tensors.iter().filter(|tensor| tensor.elem.known().is_some()).count() as u64;
     checked.bytes = total;
-    let (faults, zeros): (Vec<Faults>, Vec<_>) = looked.into_iter().unzip();
-    let mut of_pieces = pieces.iter().zip(faults).peekable();
-    while let Some((piece, mut faults)) = of_pieces.next() {
+    let (invalid, zeros): (Vec<InvalidValues>, Vec<_>) = looked.into_iter().unzip();
+    let mut of_pieces = pieces.iter().zip(invalid).peekable();
+    while let Some((piece, mut invalid)) = of_pieces.next() {
         while let Some((next, more)) = of_pieces.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
-            faults.join(next.start, &more);
+            invalid.join(next.start, &more);
         }
-        tell(reader, piece.tensor, &faults, findings);
+        tell(reader, piece.tensor, &invalid, findings);
     }
     let runs = joined(&pieces, zeros, &bookkeeping);
     tell_zeros(reader, &runs, &packed, findings);
@@ -105,11 +105,11 @@ fn placed(reader: &Reader, tensor: &TensorInfo, error: Error, offset: u64) -> Er
     }
 }
 
-fn tell(reader: &Reader, tensor: &TensorInfo, faults: &Faults, findings: &mut Findings) {
+fn tell(reader: &Reader, tensor: &TensorInfo, invalid: &InvalidValues, findings: &mut Findings) {
     // A mask is made of infinities.
     let computed = components::place(&tensor.name).computed;
     for (fault, code, what) in CODES {
-        if let Some((count, first)) = faults.of(fault).filter(|_| !(computed && fault == Fault::Infinite)) {
+        if let Some((count, first)) = invalid.of(fault).filter(|_| !(computed && fault == InvalidValue::Infinite)) {
             let error = Error::malformed(format!("expected no {what}, found {count}, the first at this byte"));
             // Collected, it does not end the walk.
             let _ = findings.error(code, placed(reader, tensor, error, tensor.offset_bytes.saturating_add(first)));
@@ -228,23 +228,23 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
         let _ = findings.error(codes::DATA_PACKED, error);
     }
     let computed: Vec<&TensorInfo> = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor)).collect();
-    let look = |tensor: &&TensorInfo| -> Result<(Faults, bool)> {
-        let (mut all, mut zero) = (Faults::default(), true);
+    let look = |tensor: &&TensorInfo| -> Result<(InvalidValues, bool)> {
+        let (mut all, mut zero) = (InvalidValues::default(), true);
         for piece in pieces(tensor) {
             let bytes = reader.bytes_at(tensor, piece.start..piece.end)?;
-            all.join(piece.start, &faults(piece.dtype, &bytes));
+            all.join(piece.start, &scan_invalid(piece.dtype, &bytes));
             // Computed in single precision: a scale below zero makes -0 of a zero.
             zero &= bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
         }
         Ok((all, zero))
     };
-    let looked: Vec<Result<(Faults, bool)>> = par(&computed).map(look).collect();
+    let looked: Vec<Result<(InvalidValues, bool)>> = par(&computed).map(look).collect();
     for (tensor, looked) in computed.into_iter().zip(looked) {
         let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
         match looked {
-            Ok((faults, zero)) => {
+            Ok((invalid, zero)) => {
                 for (fault, code, what) in CODES {
-                    if let Some((count, _)) = faults.of(fault) {
+                    if let Some((count, _)) = invalid.of(fault) {
                         let _ = findings.error(code, about(Error::malformed(format!("expected no {what}, found {count} once unpacked"))));
                     }
                 }

@@ -1,47 +1,47 @@
-//! What in stored bytes no weight can be: NaN, infinities, scales that are neither number, codes that a type does not have.
+//! Finds stored values that cannot be weights: NaN, infinities, bad scales, codes that the type does not define.
 //!
-//! Blocks are not decoded: a value is finite when the scales of its block are, which are few. (The codes of all IQ types and of the
-//! floats of four and six bits are whole: each of them stands for something.)
+//! Most blocks are not decoded: their values are finite if their few scales are. (The IQ types and the floats of four and six bits define
+//! every code.)
 
 use std::ops::Range;
 
 use super::{Codec, codec};
 use crate::model::{Class, DType, Role, ScaleType};
 
-/// What can be wrong with a value.
+/// Kind of invalid value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It is NaN.
+pub enum InvalidValue {
+    /// NaN.
     Nan,
-    /// It is infinite.
+    /// Infinity.
     Infinite,
-    /// The scale of its block is NaN or infinite.
+    /// Scale of a block that is NaN or infinite.
     Scale,
-    /// Its code is none of the type's.
+    /// Code that the type does not define.
     Range,
 }
 
-impl Fault {
-    /// All of them.
-    pub const ALL: [Fault; 4] = [Self::Nan, Self::Infinite, Self::Scale, Self::Range];
+impl InvalidValue {
+    /// All kinds.
+    pub const ALL: [InvalidValue; 4] = [Self::Nan, Self::Infinite, Self::Scale, Self::Range];
 }
 
-/// How often something is wrong, and where first.
+/// Count and first position of each kind of invalid value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// By [`Fault`], in the order of [`Fault::ALL`].
-    counts: [u64; Fault::ALL.len()],
-    /// In bytes from the start of what was looked at.
-    first: [Option<u64>; Fault::ALL.len()],
+pub struct InvalidValues {
+    /// By [`InvalidValue`], in the order of [`InvalidValue::ALL`].
+    counts: [u64; InvalidValue::ALL.len()],
+    /// In bytes from the start of the scanned bytes.
+    first: [Option<u64>; InvalidValue::ALL.len()],
 }
 
-impl Faults {
-    /// How often this is wrong: in values, or in scales and codes of blocks; and where first, in bytes.
-    pub fn of(&self, fault: Fault) -> Option<(u64, u64)> {
-        Some((self.counts[fault as usize], self.first[fault as usize]?))
+impl InvalidValues {
+    /// Returns the number of invalid values (or block scales and codes) of a kind and the byte offset of the first one.
+    pub fn of(&self, kind: InvalidValue) -> Option<(u64, u64)> {
+        Some((self.counts[kind as usize], self.first[kind as usize]?))
     }
 
-    /// Takes over what was found in bytes that start at `offset`, which come after all before.
+    /// Adds the results for later bytes, which start at `offset`.
     pub fn join(&mut self, offset: u64, next: &Self) {
         for i in 0..self.counts.len() {
             self.counts[i] += next.counts[i];
@@ -49,38 +49,38 @@ impl Faults {
         }
     }
 
-    fn add(&mut self, fault: Fault, at: usize) {
-        self.counts[fault as usize] += 1;
-        let first = &mut self.first[fault as usize];
+    fn add(&mut self, kind: InvalidValue, at: usize) {
+        self.counts[kind as usize] += 1;
+        let first = &mut self.first[kind as usize];
         *first = Some(first.map_or(at as u64, |first| first.min(at as u64)));
     }
 }
 
-/// What is wrong with values of a type; bytes past the last whole block are not looked at.
-pub fn faults(dtype: DType, bytes: &[u8]) -> Faults {
-    let mut found = Faults::default();
+/// Scans the values of a type; bytes past the last whole block are ignored.
+pub fn scan_invalid(dtype: DType, bytes: &[u8]) -> InvalidValues {
+    let mut found = InvalidValues::default();
     match dtype {
-        DType::F16 => floats(bytes, 0x7c00, 0x03ff, &mut found),
-        DType::BF16 => floats(bytes, 0x7f80, 0x007f, &mut found),
-        DType::F32 | DType::C64 => singles(bytes, &mut found),
-        DType::F64 => doubles(bytes, &mut found),
-        DType::BOOL => codes(bytes, &mut found, |byte| byte > 1),
+        DType::F16 => scan_16_bit(bytes, 0x7c00, 0x03ff, &mut found),
+        DType::BF16 => scan_16_bit(bytes, 0x7f80, 0x007f, &mut found),
+        DType::F32 | DType::C64 => scan_f32(bytes, &mut found),
+        DType::F64 => scan_f64(bytes, &mut found),
+        DType::BOOL => scan_codes(bytes, &mut found, |byte| byte > 1),
         _ => {}
     }
     let size = dtype.info().block_bytes as usize;
     let mut at = 0;
     for field in dtype.info().fields {
         match field.role {
-            Role::Scale(scale) => look(scale, bytes, size, at..at + field.bytes(), &mut found),
-            Role::Ternary => ternary(bytes, size, at..at + field.bytes(), &mut found),
+            Role::Scale(scale) => scan_scales(scale, bytes, size, at..at + field.bytes(), &mut found),
+            Role::Ternary => scan_ternary(bytes, size, at..at + field.bytes(), &mut found),
             Role::Values => {}
         }
         at += field.bytes();
     }
-    // Small floats; and types whose scales are so wide that a finite one can still make an infinite value.
+    // Small floats, and types whose scales are so large that a finite one can still give an infinite value.
     let decoded = dtype.info().class == Class::Float && dtype.info().block_bytes == 1 || matches!(dtype, DType::Q8_K | DType::MXFP4);
     if decoded && let Some(codec) = codec(dtype) {
-        values(codec, bytes, &mut found);
+        scan_decoded(codec, bytes, &mut found);
     }
     found
 }
@@ -90,44 +90,44 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// How many bytes are looked at with one question before it is asked of each number.
+/// Number of bytes that are tested together before each value is tested on its own.
 const CHUNK: usize = 4096;
 
 macro_rules! plain_floats {
     ($name:ident, $bits:ty, $exponent:expr, $mantissa:expr $(, $argument:ident)*) => {
-        fn $name(bytes: &[u8], $($argument: $bits,)* found: &mut Faults) {
+        fn $name(bytes: &[u8], $($argument: $bits,)* found: &mut InvalidValues) {
             const SIZE: usize = size_of::<$bits>();
-            let odd = |number: &[u8; SIZE]| <$bits>::from_le_bytes(*number) & $exponent == $exponent;
+            let special = |number: &[u8; SIZE]| <$bits>::from_le_bytes(*number) & $exponent == $exponent;
             for (i, chunk) in bytes.as_chunks::<SIZE>().0.chunks(CHUNK / SIZE).enumerate() {
-                // Without a way out in the middle, so that many are looked at at a time.
-                if !chunk.iter().fold(false, |any, number| any | odd(number)) {
+                // No early exit, so that the loop is vectorised.
+                if !chunk.iter().fold(false, |any, number| any | special(number)) {
                     continue;
                 }
-                for (j, number) in chunk.iter().enumerate().filter(|(_, number)| odd(number)) {
+                for (j, number) in chunk.iter().enumerate().filter(|(_, number)| special(number)) {
                     let nan = <$bits>::from_le_bytes(*number) & $mantissa != 0;
-                    found.add(if nan { Fault::Nan } else { Fault::Infinite }, i * CHUNK + j * SIZE);
+                    found.add(if nan { InvalidValue::Nan } else { InvalidValue::Infinite }, i * CHUNK + j * SIZE);
                 }
             }
         }
     };
 }
 
-plain_floats!(floats, u16, exponent, mantissa, exponent, mantissa);
-plain_floats!(singles, u32, 0x7f80_0000, 0x007f_ffff);
-plain_floats!(doubles, u64, 0x7ff0_0000_0000_0000, 0x000f_ffff_ffff_ffff);
+plain_floats!(scan_16_bit, u16, exponent, mantissa, exponent, mantissa);
+plain_floats!(scan_f32, u32, 0x7f80_0000, 0x007f_ffff);
+plain_floats!(scan_f64, u64, 0x7ff0_0000_0000_0000, 0x000f_ffff_ffff_ffff);
 
-/// Bytes that are none of a type's.
-fn codes(bytes: &[u8], found: &mut Faults, bad: impl Fn(u8) -> bool) {
+/// Scans for bytes that the type does not define.
+fn scan_codes(bytes: &[u8], found: &mut InvalidValues, bad: impl Fn(u8) -> bool) {
     for (i, chunk) in bytes.chunks(CHUNK).enumerate() {
         if chunk.iter().fold(false, |any, byte| any | bad(*byte)) {
             let at = chunk.iter().enumerate().filter(|(_, byte)| bad(**byte));
-            at.for_each(|(j, _)| found.add(Fault::Range, i * CHUNK + j));
+            at.for_each(|(j, _)| found.add(InvalidValue::Range, i * CHUNK + j));
         }
     }
 }
 
-/// Values, where only decoding tells.
-fn values(codec: &Codec, bytes: &[u8], found: &mut Faults) {
+/// Scans decoded values, for types whose bytes alone do not tell.
+fn scan_decoded(codec: &Codec, bytes: &[u8], found: &mut InvalidValues) {
     const BLOCKS: usize = 64;
     let (size, elements) = (codec.dtype.info().block_bytes as usize, codec.dtype.info().block_elems as usize);
     let mut decoded = vec![0.0; BLOCKS * elements];
@@ -139,15 +139,15 @@ fn values(codec: &Codec, bytes: &[u8], found: &mut Faults) {
         }
         for (j, value) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
             let at = (i * BLOCKS + j / elements) * size;
-            // A scale that is no number is told as such.
-            if has_sound_scales(codec.dtype, bytes.get(at..at + size).unwrap_or_default()) {
-                found.add(if value.is_nan() { Fault::Nan } else { Fault::Infinite }, at);
+            // An invalid scale has been reported already.
+            if has_valid_scales(codec.dtype, bytes.get(at..at + size).unwrap_or_default()) {
+                found.add(if value.is_nan() { InvalidValue::Nan } else { InvalidValue::Infinite }, at);
             }
         }
     }
 }
 
-fn half_is_odd(bits: u16) -> bool {
+fn is_special_f16(bits: u16) -> bool {
     bits & 0x7c00 == 0x7c00
 }
 
@@ -155,31 +155,31 @@ fn bytes_at<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     block.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
-/// Whether every scale of a block is a number.
-fn has_sound_scales(dtype: DType, block: &[u8]) -> bool {
+/// Whether every scale of a block is finite.
+fn has_valid_scales(dtype: DType, block: &[u8]) -> bool {
     let mut at = 0;
     dtype.info().fields.iter().all(|field| {
         let range = at..at + field.bytes();
         at = range.end;
         match field.role {
-            Role::Scale(scale) => range.step_by(scale_bytes(scale)).all(|at| is_sound(scale, block, at)),
+            Role::Scale(scale) => range.step_by(scale_bytes(scale)).all(|at| is_valid_scale(scale, block, at)),
             Role::Values | Role::Ternary => true,
         }
     })
 }
 
-/// Looks at the scales in `range` of every block of `size` bytes.
-fn look(scale: ScaleType, bytes: &[u8], size: usize, range: Range<usize>, found: &mut Faults) {
+/// Scans the scales in `range` of every block of `size` bytes.
+fn scan_scales(scale: ScaleType, bytes: &[u8], size: usize, range: Range<usize>, found: &mut InvalidValues) {
     for (i, block) in bytes.chunks_exact(size).enumerate() {
-        for at in range.clone().step_by(scale_bytes(scale)).filter(|at| !is_sound(scale, block, *at)) {
-            // A negative number is one that UE4M3 does not have.
+        for at in range.clone().step_by(scale_bytes(scale)).filter(|at| !is_valid_scale(scale, block, *at)) {
+            // UE4M3 has no negative numbers.
             let negative = scale == ScaleType::UE4M3 && bytes_at::<1>(block, at) != [0x7f] && bytes_at::<1>(block, at) != [0xff];
-            found.add(if negative { Fault::Range } else { Fault::Scale }, i * size + at);
+            found.add(if negative { InvalidValue::Range } else { InvalidValue::Scale }, i * size + at);
         }
     }
 }
 
-/// The bytes that one scale takes.
+/// Returns the size of a scale in bytes.
 const fn scale_bytes(scale: ScaleType) -> usize {
     match scale {
         ScaleType::F16 => 2,
@@ -190,25 +190,25 @@ const fn scale_bytes(scale: ScaleType) -> usize {
 }
 
 #[inline(always)]
-fn is_sound(scale: ScaleType, block: &[u8], at: usize) -> bool {
+fn is_valid_scale(scale: ScaleType, block: &[u8], at: usize) -> bool {
     match scale {
-        ScaleType::F16 => !half_is_odd(u16::from_le_bytes(bytes_at(block, at))),
+        ScaleType::F16 => !is_special_f16(u16::from_le_bytes(bytes_at(block, at))),
         ScaleType::F32 => f32::from_le_bytes(bytes_at(block, at)).is_finite(),
         ScaleType::E8M0 => bytes_at::<1>(block, at) != [0xff],
         ScaleType::UE4M3 => bytes_at::<1>(block, at)[0] < 0x7f,
         ScaleType::SplitF16 => {
             let parts: [u8; 8] = bytes_at(block, at);
             let half = [parts[1] >> 4 | parts[3] & 0xf0, parts[5] >> 4 | parts[7] & 0xf0];
-            !half_is_odd(u16::from_le_bytes(half))
+            !is_special_f16(u16::from_le_bytes(half))
         }
     }
 }
 
-/// Looks at the pairs of bits in `range` of every block of `size` bytes: 3 is no code.
-fn ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut Faults) {
+/// Scans the two-bit codes in `range` of every block of `size` bytes: 3 is not defined.
+fn scan_ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut InvalidValues) {
     for (i, block) in bytes.chunks_exact(size).enumerate() {
-        let mut inside = Faults::default();
-        codes(block.get(range.clone()).unwrap_or_default(), &mut inside, |byte| byte & byte >> 1 & 0x55 != 0);
+        let mut inside = InvalidValues::default();
+        scan_codes(block.get(range.clone()).unwrap_or_default(), &mut inside, |byte| byte & byte >> 1 & 0x55 != 0);
         found.join((i * size + range.start) as u64, &inside);
     }
 }
@@ -217,10 +217,10 @@ fn ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut Faults) {
 mod tests {
     use super::*;
 
-    /// A type, the bytes of its block, and its scales and minima: where each is, and how it is stored.
+    /// Type, block size in bytes, and offset and type of each scale and minimum.
     type Layout = (DType, usize, &'static [(usize, ScaleType)]);
 
-    /// What the structs of ggml-common.h have.
+    /// Layouts of the structs in ggml-common.h.
     const SCALES: &[Layout] = {
         use ScaleType::{E8M0, F16, F32, SplitF16, UE4M3};
         &[
@@ -254,14 +254,14 @@ mod tests {
         ]
     };
 
-    /// The size of a block and its scales, from the list above.
+    /// Returns the block size and the scales from the table above.
     fn layout(dtype: DType) -> (usize, &'static [(usize, ScaleType)]) {
         let (_, size, scales) = SCALES.iter().find(|(row, ..)| *row == dtype).unwrap();
         (*size, scales)
     }
 
-    /// Five blocks of all sorts of codes, with scales that are small numbers.
-    fn sound(dtype: DType) -> Vec<u8> {
+    /// Returns five blocks of assorted codes with small scales.
+    fn valid(dtype: DType) -> Vec<u8> {
         let (size, scales) = layout(dtype);
         let mut bytes: Vec<u8> = (0..size * 5).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] & 0x5f).collect();
         for block in bytes.chunks_exact_mut(size) {
@@ -282,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_that_is_no_number_is_found_where_decoding_feels_it() {
+    fn invalid_scales_are_found_and_affect_decoding() {
         for &dtype in DType::ALL.iter().filter(|dtype| dtype.is_quantised()) {
             let (size, scales) = layout(dtype);
             assert_eq!(size as u64, dtype.info().block_bytes, "{dtype}");
-            let good = sound(dtype);
-            assert_eq!(faults(dtype, &good), Faults::default(), "{dtype}");
+            let good = valid(dtype);
+            assert_eq!(scan_invalid(dtype, &good), InvalidValues::default(), "{dtype}");
             let mut values = vec![0.0f32; 5 * dtype.info().block_elems as usize];
             for &(at, scale) in scales {
                 let mut bad = good.clone();
@@ -302,55 +302,59 @@ mod tests {
                         block[at + 7] |= 0x70;
                     }
                 }
-                let found = faults(dtype, &bad);
-                assert_eq!(found.of(Fault::Scale), Some((1, (3 * size + at) as u64)), "{dtype} byte {at}");
+                let found = scan_invalid(dtype, &bad);
+                assert_eq!(found.of(InvalidValue::Scale), Some((1, (3 * size + at) as u64)), "{dtype} byte {at}");
                 (codec(dtype).unwrap().decode)(&bad, &mut values);
-                let felt = values.iter().any(|value| !value.is_finite());
-                // The NaN of an unsigned E4M3 decodes to zero, as in ggml; Q8_1 has a sum that nothing is decoded by.
-                let deaf = scale == ScaleType::UE4M3 || dtype == DType::Q8_1 && at == 2;
-                assert_eq!(felt, !deaf, "{dtype} byte {at}");
+                let visible = values.iter().any(|value| !value.is_finite());
+                // The NaN of an unsigned E4M3 decodes to zero, as in ggml; the sum of Q8_1 is not used in decoding.
+                let hidden = scale == ScaleType::UE4M3 || dtype == DType::Q8_1 && at == 2;
+                assert_eq!(visible, !hidden, "{dtype} byte {at}");
             }
         }
     }
 
     #[test]
-    fn numbers_that_are_none_are_counted_and_placed() {
+    fn nan_and_infinity_are_counted_and_located() {
         fn check<const N: usize>(dtype: DType, nan: [u8; N], infinity: [u8; N], one: [u8; N]) {
             let mut bytes = one.repeat(5000);
             bytes[7 * N..8 * N].copy_from_slice(&infinity);
             bytes[4999 * N..].copy_from_slice(&nan);
             bytes[9 * N..10 * N].copy_from_slice(&nan);
-            let found = faults(dtype, &bytes);
-            assert_eq!((found.of(Fault::Nan), found.of(Fault::Infinite)), (Some((2, 9 * N as u64)), Some((1, 7 * N as u64))), "{dtype}");
-            assert_eq!(faults(dtype, &one.repeat(5000)), Faults::default());
+            let found = scan_invalid(dtype, &bytes);
+            assert_eq!(
+                (found.of(InvalidValue::Nan), found.of(InvalidValue::Infinite)),
+                (Some((2, 9 * N as u64)), Some((1, 7 * N as u64))),
+                "{dtype}"
+            );
+            assert_eq!(scan_invalid(dtype, &one.repeat(5000)), InvalidValues::default());
         }
         check(DType::F32, f32::NAN.to_le_bytes(), f32::NEG_INFINITY.to_le_bytes(), f32::MAX.to_le_bytes());
         check(DType::F64, f64::NAN.to_le_bytes(), f64::INFINITY.to_le_bytes(), f64::MIN.to_le_bytes());
         check(DType::F16, [1, 0xfc], [0, 0x7c], [0xff, 0x7b]);
         check(DType::BF16, [0xc0, 0x7f], [0x80, 0xff], [0x7f, 0x7f]);
         check(DType::F8_E5M2, [0x7d], [0x7c], [0x7b]);
-        assert_eq!(faults(DType::F8_E4M3, &[0x7f, 0, 0xff]).of(Fault::Nan), Some((2, 0)));
-        assert_eq!(faults(DType::F8_E8M0, &[0, 0xff, 0xfe]).of(Fault::Nan), Some((1, 1)));
-        assert_eq!(faults(DType::F6_E2M3, &[0xff; 6]), Faults::default());
+        assert_eq!(scan_invalid(DType::F8_E4M3, &[0x7f, 0, 0xff]).of(InvalidValue::Nan), Some((2, 0)));
+        assert_eq!(scan_invalid(DType::F8_E8M0, &[0, 0xff, 0xfe]).of(InvalidValue::Nan), Some((1, 1)));
+        assert_eq!(scan_invalid(DType::F6_E2M3, &[0xff; 6]), InvalidValues::default());
     }
 
     #[test]
-    fn codes_that_a_type_does_not_have_are_found() {
-        assert_eq!(faults(DType::BOOL, &[0, 1, 2, 0xff]).of(Fault::Range), Some((2, 2)));
-        let mut bytes = sound(DType::TQ2_0);
+    fn undefined_codes_are_found() {
+        assert_eq!(scan_invalid(DType::BOOL, &[0, 1, 2, 0xff]).of(InvalidValue::Range), Some((2, 2)));
+        let mut bytes = valid(DType::TQ2_0);
         bytes[66 + 5] = 0b0100_1100; // the second of four codes is 3
-        assert_eq!(faults(DType::TQ2_0, &bytes).of(Fault::Range), Some((1, 71)));
-        let mut bytes = sound(DType::NVFP4);
+        assert_eq!(scan_invalid(DType::TQ2_0, &bytes).of(InvalidValue::Range), Some((1, 71)));
+        let mut bytes = valid(DType::NVFP4);
         bytes[36 + 2] = 0x81;
-        assert_eq!(faults(DType::NVFP4, &bytes).of(Fault::Range), Some((1, 38)));
-        // A power of two that is a number, of which six is none.
-        let mut bytes = sound(DType::MXFP4);
+        assert_eq!(scan_invalid(DType::NVFP4, &bytes).of(InvalidValue::Range), Some((1, 38)));
+        // A finite power of two that overflows when multiplied by six.
+        let mut bytes = valid(DType::MXFP4);
         (bytes[17], bytes[18]) = (0xfe, 7);
-        assert_eq!(faults(DType::MXFP4, &bytes).of(Fault::Infinite).map(|(_, at)| at), Some(17));
+        assert_eq!(scan_invalid(DType::MXFP4, &bytes).of(InvalidValue::Infinite).map(|(_, at)| at), Some(17));
     }
 
     #[test]
-    fn zeros_are_zeros() {
+    fn is_zero_tests_every_byte() {
         let mut bytes = vec![0; 10_000];
         assert!(is_zero(&bytes));
         bytes[9_999] = 1;

@@ -1,60 +1,61 @@
-//! Where a vector of levels lies relative to a grid: on a point of it, or near some.
+//! Lookup of vectors of levels in a grid: the index of a grid point, or the neighbours of any other vector.
 //!
-//! A vector is written as a code: its levels packed from the lowest bits up, 2 bits each for 8 coordinates, 3 bits each for 4.
-//! ggml-quants.c builds the same tables in `iq2xs_init_impl` and `iq3xs_init_impl`.
+//! A vector is given by its code: levels packed from the lowest bits up, 2 bits each for 8 coordinates, 3 bits each for 4. The tables are
+//! those that ggml-quants.c builds in `iq2xs_init_impl` and `iq3xs_init_impl` (`kmap_q2xs`, `kneighbors_q2xs`).
 
 use std::sync::OnceLock;
 
 use super::grid;
 
-/// A grid with, for every vector that is not on it, the points near it.
+/// Grid points by code, and the neighbours of every code that is not a grid point.
 #[derive(Debug)]
-pub(super) struct Lattice<const DIM: usize> {
-    /// For every code: the number of the point and [`ON_GRID`]; or the start of its neighbours and their count ([`COUNT_BITS`]), in eights.
+pub(super) struct GridIndex<const DIM: usize> {
+    /// For every code: a grid index with [`ON_GRID`] set, or the start and the number ([`COUNT_BITS`] bits) of its neighbours, in groups of
+    /// eight.
     map: Vec<u32>,
-    /// The codes of neighbours: the nearest first, those at the same distance by their number. The last one of each list
-    /// is repeated to fill its eights.
+    /// Codes of the neighbours, by ascending distance, then by grid index. Each list is padded to a multiple of eight by repeating its last
+    /// code.
     neighbours: Vec<[u16; 8]>,
 }
 
 const ON_GRID: u32 = 1 << 31;
 const COUNT_BITS: u32 = 8;
 
-/// Where a code is.
+/// Result of looking up a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place<'a> {
-    /// It is the point with this number.
-    On(u16),
-    /// It is off the grid, near these points (given by their codes); there is at least one.
-    Near(&'a [[u16; 8]]),
+pub(super) enum Lookup<'a> {
+    /// Grid point, by its grid index.
+    OnGrid(u16),
+    /// Codes of the nearest grid points; at least one.
+    Neighbours(&'a [[u16; 8]]),
 }
 
-/// How many bits a level takes.
+/// Returns the number of bits of a level.
 pub(super) const fn level_bits(dim: usize) -> usize {
     if dim == 8 { 2 } else { 3 }
 }
 
-/// The highest level: two-bit levels do not use 3.
+/// Returns the highest level; two-bit levels do not use 3.
 pub(super) const fn top_level(dim: usize) -> i32 {
     if dim == 8 { 2 } else { 7 }
 }
 
-/// The level of coordinate `j` in a code.
+/// Returns the level of coordinate `j` in a code.
 pub(super) const fn level<const DIM: usize>(code: u16, j: usize) -> usize {
     code as usize >> (level_bits(DIM) * j) & ((1 << level_bits(DIM)) - 1)
 }
 
-impl<const DIM: usize> Lattice<DIM> {
-    /// Builds the tables for the points with these codes; a neighbour is a point at one of the `shells` least distances.
+impl<const DIM: usize> GridIndex<DIM> {
+    /// Builds the tables for a grid given by the codes of its points; neighbours are the points at the `shells` smallest distances.
     fn new(points: &[u16], shells: usize) -> Self {
         let half_bits = level_bits(DIM) * DIM / 2;
         let half = 1usize << half_bits;
-        // Squared distances between halves of codes: that of two codes is the sum of two entries.
+        // Squared distances between halves of codes: the distance of two codes is the sum of two entries.
         let part = |a: usize, b: usize| -> u8 {
             (0..DIM / 2).map(|j| level::<DIM>(a as u16, j).abs_diff(level::<DIM>(b as u16, j)).pow(2) as u8).sum()
         };
         let parts: Vec<u8> = (0..half * half).map(|i| part(i / half, i % half)).collect();
-        let mut lattice = Self { map: vec![0; half * half], neighbours: Vec::new() };
+        let mut grid = Self { map: vec![0; half * half], neighbours: Vec::new() };
         let mut distances = vec![0u8; points.len()];
         let mut near = Vec::new();
         for code in 0..half * half {
@@ -62,7 +63,7 @@ impl<const DIM: usize> Lattice<DIM> {
                 continue;
             }
             if let Ok(number) = points.binary_search(&(code as u16)) {
-                lattice.map[code] = ON_GRID | number as u32;
+                grid.map[code] = ON_GRID | number as u32;
                 continue;
             }
             let low = &parts[code % half * half..][..half];
@@ -78,45 +79,45 @@ impl<const DIM: usize> Lattice<DIM> {
                 near.extend(members.map(|(_, &point)| point));
             }
             near.resize(near.len().next_multiple_of(8), near.last().copied().unwrap_or(0));
-            let (start, eights) = (lattice.neighbours.len(), near.as_chunks().0);
-            lattice.map[code] = (start as u32) << COUNT_BITS | eights.len() as u32;
-            lattice.neighbours.extend_from_slice(eights);
+            let (start, eights) = (grid.neighbours.len(), near.as_chunks().0);
+            grid.map[code] = (start as u32) << COUNT_BITS | eights.len() as u32;
+            grid.neighbours.extend_from_slice(eights);
         }
-        lattice
+        grid
     }
 
-    /// Where a code is. Codes with levels above [`top_level`] do not occur.
+    /// Looks up a code. Its levels must not exceed [`top_level`].
     #[inline(always)]
-    pub(super) fn place(&self, code: u16) -> Place<'_> {
+    pub(super) fn lookup(&self, code: u16) -> Lookup<'_> {
         let entry = self.map[usize::from(code)];
         if entry & ON_GRID != 0 {
-            return Place::On(entry as u16);
+            return Lookup::OnGrid(entry as u16);
         }
         let (start, count) = (entry >> COUNT_BITS, entry & ((1 << COUNT_BITS) - 1));
-        Place::Near(&self.neighbours[start as usize..][..count as usize])
+        Lookup::Neighbours(&self.neighbours[start as usize..][..count as usize])
     }
 
-    /// The number of the point with this code; 0 for a code that is off the grid.
+    /// Returns the grid index of a code; 0 if the code is not a grid point.
     #[inline(always)]
-    pub(super) fn number(&self, code: u16) -> u16 {
-        match self.place(code) {
-            Place::On(number) => number,
-            Place::Near(_) => 0,
+    pub(super) fn index(&self, code: u16) -> u16 {
+        match self.lookup(code) {
+            Lookup::OnGrid(number) => number,
+            Lookup::Neighbours(_) => 0,
         }
     }
 }
 
-macro_rules! lattices {
+macro_rules! grid_indexes {
     ($($name:ident: $dim:literal, $codes:ident, $shells:literal;)*) => {$(
-        /// Built when the first row of its type is encoded.
-        pub(super) fn $name() -> &'static Lattice<$dim> {
-            static LATTICE: OnceLock<Lattice<$dim>> = OnceLock::new();
-            LATTICE.get_or_init(|| Lattice::new(&grid::$codes, $shells))
+        /// Returns the tables of the grid, which are built on first use.
+        pub(super) fn $name() -> &'static GridIndex<$dim> {
+            static INDEX: OnceLock<GridIndex<$dim>> = OnceLock::new();
+            INDEX.get_or_init(|| GridIndex::new(&grid::$codes, $shells))
         }
     )*};
 }
 
-lattices! {
+grid_indexes! {
     iq1: 8, IQ1_CODES, 3;
     iq2_xxs: 8, IQ2_XXS_CODES, 2;
     iq2_xs: 8, IQ2_XS_CODES, 2;
@@ -133,15 +134,15 @@ mod tests {
         (0..DIM).map(|j| level::<DIM>(a, j).abs_diff(level::<DIM>(b, j)).pow(2)).sum()
     }
 
-    /// Checks every `stride`-th code, and gives how many neighbours these have in all.
-    fn check<const DIM: usize>(lattice: &Lattice<DIM>, points: &[u16], shells: usize, stride: usize) -> usize {
+    /// Checks every `stride`-th code and returns the total number of their neighbours.
+    fn check<const DIM: usize>(grid: &GridIndex<DIM>, points: &[u16], shells: usize, stride: usize) -> usize {
         for (number, &point) in points.iter().enumerate() {
-            assert_eq!(lattice.place(point), Place::On(number as u16));
+            assert_eq!(grid.lookup(point), Lookup::OnGrid(number as u16));
         }
         let legal = |code: u16| (0..DIM).all(|j| level::<DIM>(code, j) <= top_level(DIM) as usize);
         let mut count = 0;
-        for code in (0..lattice.map.len()).step_by(stride).map(|code| code as u16).filter(|&code| legal(code)) {
-            let Place::Near(near) = lattice.place(code) else { continue };
+        for code in (0..grid.map.len()).step_by(stride).map(|code| code as u16).filter(|&code| legal(code)) {
+            let Lookup::Neighbours(near) = grid.lookup(code) else { continue };
             let mut all: Vec<(usize, usize)> = points.iter().enumerate().map(|(i, &point)| (distance::<DIM>(code, point), i)).collect();
             all.sort_unstable();
             let mut distances: Vec<usize> = all.iter().map(|entry| entry.0).collect();
