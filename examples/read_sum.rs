@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 use rayon::prelude::*;
-use weigh::base::mmap::Map;
+use weigh::source::mmap::Map;
 
 fn main() -> Result<(), weigh::Error> {
     let mut sum = 0u64;

@@ -1,13 +1,18 @@
 //! weigh opens model weight files (safetensors, GGUF), shows what is in them, measures the weights, and converts them.
 
-pub mod arch;
 pub mod base;
 pub mod cli;
 pub mod codec;
+pub mod family;
 pub mod format;
 pub mod model;
 pub mod ops;
+pub mod quant;
 pub mod render;
+pub mod source;
+pub mod tokenizer;
+pub mod view;
+pub mod write;
 
 pub use base::{Error, ErrorKind, Result};
 pub use format::{Reader, open, open_headers};

@@ -1,12 +1,35 @@
-//! The floors of the house: a module imports only from floors below it (or its own).
+//! The layers of the crate: a module imports only from layers below its own, and no files import each other in a circle.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the ground up. A file's floor is that of the first folder under `src/`.
-const FLOORS: [&str; 8] = ["base", "model", "codec", "format", "arch", "ops", "render", "cli"];
+/// The folders under `src/`, from the bottom up.
+const LAYERS: [&str; 13] =
+    ["base", "model", "source", "codec", "write", "format", "tokenizer", "family", "quant", "view", "ops", "render", "cli"];
+
+/// What `lib.rs` re-exports at the crate root, and from where.
+const REEXPORTS: [(&str, &str); 10] = [
+    ("Error", "base"),
+    ("ErrorKind", "base"),
+    ("Result", "base"),
+    ("DType", "model"),
+    ("ElemType", "model"),
+    ("Model", "model"),
+    ("TensorInfo", "model"),
+    ("Reader", "format"),
+    ("open", "format"),
+    ("open_headers", "format"),
+];
+
+/// A module's path from the crate root, such as `ops::convert::plan`.
+type Module = Vec<String>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -19,80 +42,155 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn floor_of(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| *floor == module)
+/// Every module in a file of its own, with its text.
+fn modules() -> BTreeMap<Module, String> {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let mut modules = BTreeMap::new();
+    for file in files {
+        let inside = file.strip_prefix(root()).unwrap().with_extension("");
+        let mut module: Module = inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        if module != ["lib"] && module != ["main"] {
+            modules.insert(module, fs::read_to_string(&file).unwrap());
+        }
+    }
+    modules
 }
 
-/// The first segments of all `crate::` paths in a line: `use crate::{base::x, model::y}` has two.
-fn imports(line: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    if line.trim_start().starts_with("//") {
-        return found;
-    }
-    for (at, _) in line.match_indices("crate::") {
-        let rest = &line[at + "crate::".len()..];
-        let names = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-        if let Some(group) = rest.strip_prefix('{') {
-            let (mut depth, mut start) = (0, true);
-            for (i, c) in group.char_indices() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => start = true,
-                    c if start && c.is_alphabetic() => {
-                        found.push(&group[i..i + names(&group[i..])]);
-                        start = false;
-                    }
-                    _ => {}
+fn layer(name: &str) -> Option<usize> {
+    let name = REEXPORTS.iter().find(|(item, _)| *item == name).map_or(name, |(_, module)| module);
+    LAYERS.iter().position(|layer| *layer == name)
+}
+
+fn identifier(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())]
+}
+
+/// Reads one path, or a group of paths in braces, that continues `prefix`.
+fn expand(text: &str, prefix: &[String], found: &mut Vec<Module>) {
+    if let Some(group) = text.strip_prefix('{') {
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    expand(group[start..at].trim(), prefix, found);
+                    start = at + 1;
                 }
+                _ => {}
             }
-        } else {
-            found.push(&rest[..names(rest)]);
+            if c == '}' && start == at + 1 {
+                return;
+            }
         }
+        return;
+    }
+    let name = identifier(text);
+    if name.is_empty() {
+        return;
+    }
+    let mut path = prefix.to_vec();
+    if name != "self" {
+        path.push(name.to_owned());
+    }
+    match text[name.len()..].strip_prefix("::") {
+        Some(rest) => expand(rest, &path, found),
+        None => found.push(path),
+    }
+}
+
+/// The paths that a module's text names from the crate root: those after `crate::`, and those after so many `super::` that they leave the
+/// module's folder.
+fn imports(module: &[String], text: &str) -> Vec<Module> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        expand(&code[at + "crate::".len()..], &[], &mut found);
+    }
+    for (at, _) in code.match_indices("super::") {
+        if code[..at].ends_with("super::") {
+            continue; // a part of the one before
+        }
+        let mut rest = &code[at..];
+        let mut ups = 0;
+        while let Some(next) = rest.strip_prefix("super::") {
+            (rest, ups) = (next, ups + 1);
+        }
+        expand(rest, &module[..module.len().saturating_sub(ups)], &mut found);
     }
     found
 }
 
 #[test]
 fn no_import_runs_upward() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
     let mut checked = 0;
     let mut upward = Vec::new();
-    for file in files {
-        let inside = file.strip_prefix(&root).unwrap();
-        let Some(own) = inside.components().next().and_then(|first| floor_of(first.as_os_str().to_str().unwrap())) else {
-            assert!(["lib.rs", "main.rs"].contains(&inside.to_str().unwrap()), "{} is on no floor", inside.display());
-            continue;
-        };
-        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
-            for module in imports(line) {
-                checked += 1;
-                if floor_of(module).is_some_and(|other| other > own) {
-                    upward.push(format!("{}:{}: {}", inside.display(), number + 1, line.trim()));
-                }
+    for (module, text) in modules() {
+        let own = layer(&module[0]).unwrap_or_else(|| panic!("src/{} is in no layer", module.join("/")));
+        for path in imports(&module, &text) {
+            checked += 1;
+            if path.first().and_then(|first| layer(first)).is_some_and(|other| other > own) {
+                upward.push(format!("{} imports {}", module.join("::"), path.join("::")));
             }
         }
     }
-    assert!(checked > 10, "the imports are not being read");
+    assert!(checked > 1000, "the imports are not being read");
     assert!(upward.is_empty(), "imports that run upward:\n{}", upward.join("\n"));
 }
 
 #[test]
+fn no_files_import_each_other_in_a_circle() {
+    let modules = modules();
+    let target = |path: &[String]| (1..=path.len()).rev().map(|len| path[..len].to_vec()).find(|start| modules.contains_key(start));
+    let mut open: BTreeMap<&Module, BTreeSet<Module>> = BTreeMap::new();
+    for (module, text) in &modules {
+        // Tests may use whatever they like.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        // A folder's own file declares its parts, and they may use what it declares.
+        let others = imports(module, code).into_iter().filter_map(|path| target(&path));
+        open.insert(module, others.filter(|other| !other.starts_with(module) && !module.starts_with(other)).collect());
+    }
+    // Takes away the modules that import none of those that are left, until only circles and what leads to them stay.
+    loop {
+        let free: Vec<&Module> =
+            open.iter().filter(|(_, others)| others.iter().all(|other| !open.contains_key(other))).map(|(m, _)| *m).collect();
+        if free.is_empty() {
+            break;
+        }
+        for module in free {
+            open.remove(module);
+        }
+    }
+    let left: Vec<String> = open.keys().map(|module| module.join("::")).collect();
+    assert!(left.is_empty(), "modules in a circle, or that lead to one: {left:?}");
+}
+
+#[test]
 fn imports_are_told_from_every_spelling() {
-    assert_eq!(imports("use crate::base::{Error, Result};"), ["base"]);
-    assert_eq!(imports("use crate::{base::num, model::{DType, Model}, ops};"), ["base", "model", "ops"]);
-    assert!(imports("/// See [`crate::format::Reader`].").is_empty());
-    assert_eq!(imports("    let x = crate::codec::codec(dtype);"), ["codec"]);
+    let of = |module: &str, text: &str| -> Vec<String> {
+        let module: Module = module.split("::").map(str::to_owned).collect();
+        imports(&module, text).iter().map(|path| path.join("::")).collect()
+    };
+    assert_eq!(of("ops", "use crate::base::{Error, Result};"), ["base::Error", "base::Result"]);
+    assert_eq!(of("ops", "use crate::{base::num, model::{DType, Model}, ops};"), ["base::num", "model::DType", "model::Model", "ops"]);
+    assert_eq!(of("ops", "use crate::base::num::{self, add};"), ["base::num", "base::num::add"]);
+    assert!(of("ops", "/// See [`crate::format::Reader`].").is_empty());
+    assert_eq!(of("ops", "    let x = crate::codec::codec(dtype);"), ["codec::codec"]);
+    assert_eq!(of("ops::convert::plan", "use super::super::count::Count;"), ["ops::count::Count"]);
+    assert_eq!(of("ops", "use super::cli::Args;"), ["cli::Args"]);
+    assert_eq!(of("base", "fn f(reader: &crate::Reader) {}"), ["Reader"]);
+    let from: HashMap<&str, &str> = REEXPORTS.into_iter().collect();
+    assert_eq!(layer("Reader"), layer(from["Reader"]));
 }
 
 #[test]
 fn all_threads_are_those_of_one_pool() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    sources(&root, &mut files);
+    sources(&root(), &mut files);
     for file in files.iter().filter(|file| !file.ends_with("base/threads.rs")) {
         let text = fs::read_to_string(file).unwrap();
         // rayon panics where the system refuses a thread, unless its pool was started with care.

@@ -4,6 +4,23 @@ use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use crate::base::{Error, Result};
 
+/// Bytes that several owners share: a mapped file, or a buffer. Those of a mapping may change at any moment: copy before checking.
+pub trait SharedBytes: std::fmt::Debug + Send + Sync {
+    /// Returns all of the bytes.
+    fn bytes(&self) -> &[u8];
+
+    /// Returns the path of the file that they are of, if they are of one.
+    fn path(&self) -> Option<&std::path::Path> {
+        None
+    }
+}
+
+impl SharedBytes for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
 /// The order of the bytes of a number in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Endian {

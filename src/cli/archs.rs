@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::arch::table::{Table, Tables};
 use crate::cli::context::{Context, Outcome};
+use crate::family::table::Table;
+use crate::family::table::Tables;
 use crate::ops::known::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 

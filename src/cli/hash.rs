@@ -7,12 +7,13 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::arch::table::{Table, Tables};
-use crate::base::mmap::Map;
 use crate::base::{Error, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
+use crate::family::table::Table;
+use crate::family::table::Tables;
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
+use crate::source::mmap::Map;
 
 /// Hash each tensor and the whole model in llama-gguf-hash's lines, or with --file whole files
 ///

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::base::output::{self, Output, Target};
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{PackingSummary, TypeName};
 use crate::ops::stats::{self, Histogram, Options, Percentiles};
 use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
+use crate::write::output;
+use crate::write::output::Output;
+use crate::write::output::Target;
 
 /// Draw the histogram of one tensor
 #[derive(Debug, clap::Args)]

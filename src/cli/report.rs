@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use crate::base::Result;
-use crate::base::output::{self, Output, Target};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
 use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
+use crate::write::output;
+use crate::write::output::Output;
+use crate::write::output::Target;
 
 /// One self-contained HTML page with pictures, of one model or of two
 #[derive(Debug, clap::Args)]

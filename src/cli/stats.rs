@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::arch::components;
 use crate::base::finding::Severity;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
+use crate::family::components;
 use crate::format::Reader;
 use crate::model::TensorInfo;
 use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::arch::table::{Table, Tables};
 use crate::base::finding::Severity;
 use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
+use crate::family::table::Table;
+use crate::family::table::Tables;
 use crate::ops::known::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verdict};
 use crate::render::{Cell, Column, Report, Section, Tone};

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::bytes::copy;
-use crate::base::file::{entries, parent, read_text};
 use crate::base::finding::Findings;
-use crate::base::mmap::Map;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, lacks_files};
 use crate::format::{FORMATS, START_BYTES, foreign, ollama};
+use crate::source::file::entries;
+use crate::source::file::parent;
+use crate::source::file::read_text;
+use crate::source::mmap::Map;
 
 /// Says what a file is when it is something else than weights.
 pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {

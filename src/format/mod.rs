@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::bytes::Endian;
-use crate::base::file::{self, Input};
 use crate::base::finding::{Finding, Findings};
-use crate::base::mmap::Map;
-use crate::base::{Error, Result, limits, num, undo};
+use crate::base::{Error, Result, limits, num};
 use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
+use crate::source::file;
+use crate::source::file::Input;
+use crate::source::mmap::Map;
+use crate::source::torn;
 
 pub mod codes;
 mod folder;
@@ -146,7 +148,7 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         let mut found = findings.another();
         let result = open_map(path, &file, map.clone(), &mut found);
         let maps = result.as_ref().map_or(std::slice::from_ref(&map), |reader| reader.maps());
-        if maps.iter().all(|map| undo::is_unchanged(map)) {
+        if maps.iter().all(|map| torn::is_unchanged(map)) {
             findings.append(found);
             return result;
         }
@@ -157,10 +159,10 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
 /// Maps a file of a model.
 ///
 /// # Errors
-/// As for [`Map::open`]; or a change of the file was interrupted ([`undo::refuse_torn`]).
+/// As for [`Map::open`]; or a change of the file was interrupted ([`torn::refuse_torn`]).
 fn open_file(path: &Path) -> Result<Map> {
     let file = file::open_regular(path)?;
-    undo::refuse_torn(path, &file)?;
+    torn::refuse_torn(path, &file)?;
     Map::of(&file, path)
 }
 

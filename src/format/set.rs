@@ -7,11 +7,11 @@ use rayon::prelude::*;
 
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::threads::par;
 use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
 use crate::model::{Metadata, Model, Shard, TensorInfo};
+use crate::source::mmap::Map;
 
 /// What one file of a model holds.
 #[derive(Debug)]

@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result, file, limits, num};
+use crate::base::{Error, Result, limits, num};
 use crate::format::gguf::spec as gguf;
 use crate::format::safetensors::{index, spec as safetensors};
 use crate::format::set::PartName;
 use crate::format::{Format, Layout, OutTensor};
 use crate::model::{Metadata, Value};
+use crate::source::file;
 
 /// A file of a model that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

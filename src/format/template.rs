@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, json, text};
 use crate::format::codes;
 use crate::model::{Metadata, Value};
+use crate::source::file;
 
 /// Words that no template for chats needs, and that known attacks use.
 const WORDS: &[&str] = &["import", "eval", "exec", "popen", "subprocess", "getattr", "attr", "lipsum", "cycler", "joiner"];

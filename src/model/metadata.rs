@@ -5,8 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::bytes::{Cursor, Endian, copy};
-use crate::base::mmap::Map;
+use crate::base::bytes::{Cursor, Endian, SharedBytes, copy};
 use crate::base::{Error, Result, limits};
 
 /// The type of a metadata value: those of GGUF; safetensors has strings only.
@@ -199,6 +198,16 @@ impl Value {
     }
 }
 
+/// The key in GGUF that a row of an architecture stands for.
+pub fn full_key(architecture: &str, key: &str) -> String {
+    if key.starts_with("general.") || key.starts_with("tokenizer.") { key.to_owned() } else { format!("{architecture}.{key}") }
+}
+
+/// Puts the file of shared bytes into an error, if they are of one.
+fn of_file(error: Error, bytes: &dyn SharedBytes) -> Error {
+    bytes.path().into_iter().fold(error, Error::in_file)
+}
+
 /// Reads a length: 64 bits, or 32 in GGUF v1.
 #[inline(always)] // a vocabulary has hundreds of thousands
 pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> {
@@ -257,7 +266,7 @@ enum ArrayData {
     },
     /// The bytes of the elements in the file, already walked over once, so known to be whole.
     File {
-        map: Arc<Map>,
+        map: Arc<dyn SharedBytes>,
         range: Range<usize>,
         endian: Endian,
         wide: bool,
@@ -329,7 +338,7 @@ impl Array {
     }
 
     /// An array whose elements lie at `range` of a mapped file, laid out as in GGUF. The reader has walked over them: they are whole.
-    pub fn in_file(elem: ValueType, len: u64, map: Arc<Map>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
+    pub fn in_file(elem: ValueType, len: u64, map: Arc<dyn SharedBytes>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
         Self { elem, len, data: ArrayData::File { map, range, endian, wide } }
     }
 
@@ -383,7 +392,7 @@ impl Array {
             ArrayData::File { map, range, endian, wide } => {
                 let copied = copy(map.bytes().get(range.clone()).unwrap_or_default());
                 let each = copied.and_then(|bytes| self.for_each_str_in(Cursor::new(&bytes, *endian), *wide, f));
-                each.map_err(|error| error.in_file(map.path()))?;
+                each.map_err(|error| of_file(error, map.as_ref()))?;
             }
         }
         Ok(())
@@ -436,7 +445,7 @@ impl Iterator for ArrayIter<'_> {
             ArrayData::Encoded { bytes, endian, wide } => self.decode_next(bytes, *endian, *wide),
             ArrayData::File { map, range, endian, wide } => {
                 let bytes = map.bytes().get(range.clone()).unwrap_or_default();
-                self.decode_next(bytes, *endian, *wide).map_err(|error| error.in_file(map.path()))
+                self.decode_next(bytes, *endian, *wide).map_err(|error| of_file(error, map.as_ref()))
             }
         };
         self.next += 1;
@@ -528,27 +537,6 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn strings_of_a_file_that_changes_meanwhile_are_read_as_they_were() {
-        use std::os::unix::fs::FileExt;
-        let bytes: Vec<u8> = ["aa", "bb", "cc"].iter().flat_map(|text| [&2u64.to_le_bytes(), text.as_bytes()].concat()).collect();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all_at(&bytes, 0).unwrap();
-        let map = Arc::new(Map::open(file.path()).unwrap());
-        let array = Array::in_file(ValueType::String, 3, Arc::clone(&map), 0..bytes.len(), Endian::Little, true);
-        let mut found = String::new();
-        array
-            .for_each_str(|_, text| {
-                file.as_file().write_all_at(&[0xff; 30], 0).unwrap();
-                found.push_str(text);
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!((found.as_str(), map.bytes()[0]), ("aabbcc", 0xff));
-        assert!(array.for_each_str(|_, _| Ok(())).is_err(), "now it is other bytes");
-    }
 
     #[test]
     fn entries_keep_their_order_through_changes() {

@@ -1,6 +1,7 @@
 //! The common model: what is in a weight file, whatever its format.
 
 pub mod assignment;
+pub mod companion;
 pub mod dtype;
 pub mod metadata;
 #[allow(clippy::module_inception)]

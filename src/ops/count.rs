@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::Reader;
-use crate::arch::components::{Component, Place, place};
-use crate::arch::facts;
-use crate::arch::packed::{Packing, Role};
 use crate::base::{Result, num, units};
+use crate::family::components::Component;
+use crate::family::components::Place;
+use crate::family::components::place;
+use crate::family::facts;
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
+use crate::quant::packed::Packing;
+use crate::quant::packed::Role;
 
 /// How many parameters, and of what.
 #[derive(Debug, Serialize)]

@@ -6,16 +6,21 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::base::file::read_text;
-use crate::base::lock::{Locked, Waiting};
-use crate::base::mmap::Map;
-use crate::base::node::{self, Node};
-use crate::base::output::{OutFile, Output, Target};
-use crate::base::undo::{self, Recovery};
 use crate::base::{Error, Result, limits, text};
 use crate::format::{self, Reader, Start};
 use crate::model::{Metadata, Value, assignment};
 use crate::ops::meta::Shown;
+use crate::source::file::read_text;
+use crate::source::mmap::Map;
+use crate::source::torn;
+use crate::write::lock::Locked;
+use crate::write::lock::Waiting;
+use crate::write::node::{self, Node};
+use crate::write::output::OutFile;
+use crate::write::output::Output;
+use crate::write::output::Target;
+use crate::write::undo;
+use crate::write::undo::Recovery;
 
 /// One change to the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,7 +271,7 @@ impl Edited {
 
     /// What was read of the file so far belongs together.
     fn check_unchanged(&self) -> Result<()> {
-        if undo::is_unchanged(&self.map) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
+        if torn::is_unchanged(&self.map) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
     }
 
     fn report(self, output: Option<PathBuf>, bytes_written: u64, notes: Vec<String>) -> EditReport {

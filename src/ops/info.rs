@@ -7,13 +7,18 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::Reader;
-use crate::arch::lora::{self, Adapter, Form, Update};
-use crate::arch::packed::Packing;
-use crate::arch::{card, facts, tokenizer};
 use crate::base::Result;
 use crate::base::threads::par;
+use crate::family::card;
+use crate::family::facts;
 use crate::model::{Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
+use crate::quant::packed::Packing;
+use crate::tokenizer;
+use crate::view::lora;
+use crate::view::lora::Adapter;
+use crate::view::lora::Form;
+use crate::view::lora::Update;
 
 /// What model this is.
 #[derive(Debug, Serialize)]

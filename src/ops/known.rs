@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::arch::table::Tables;
 use crate::base::Result;
 use crate::base::finding::Severity;
 use crate::codec::codec;
+use crate::family::table::Tables;
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType};
 
@@ -125,7 +125,7 @@ pub struct ArchRow {
 /// # Errors
 /// A table is none.
 pub fn archs(tables: &Tables) -> Result<Archs> {
-    let row = |table: crate::arch::table::Table| ArchRow {
+    let row = |table: crate::family::table::Table| ArchRow {
         tensors: table.tensors.len(),
         name: table.name,
         gguf: table.gguf,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::Reader;
-use crate::arch::comfy;
+use crate::family::comfy;
 use crate::model::{ElemType, PackingSummary};
 use crate::ops::select::Selection;
 use crate::ops::weights;

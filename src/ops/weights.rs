@@ -2,9 +2,10 @@
 //! weights that they stand for.
 
 use crate::Reader;
-use crate::arch::packed::{self, Packing};
 use crate::base::{Error, Result};
 use crate::model::PackingSummary;
+use crate::quant::packed;
+use crate::quant::packed::Packing;
 
 /// Returns the model as its weights: packed ones computed, under the names that they have unquantised, and without their scales.
 /// What is packed in a way that this build does not read stays as it is stored; [`packing`] of the result says so.

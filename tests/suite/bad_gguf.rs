@@ -263,7 +263,7 @@ fn experts_that_were_never_used_count_evenly() {
         .build();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), gguf).unwrap();
-    let matrix = weigh::arch::imatrix::Imatrix::open(file.path()).unwrap();
+    let matrix = weigh::quant::imatrix::Imatrix::open(file.path()).unwrap();
     // llama-quantize (tools/quantize/quantize.cpp, load_imatrix): sums over counts, and 1 where the count is 0.
     assert_eq!(matrix.weights("a").unwrap().unwrap(), [1.0, 3.0, 1.0, 1.0, 1.0, 1.0]);
 }
@@ -278,7 +278,7 @@ fn importance_is_finite_and_not_negative() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for (sums, sound) in [([1.0, 0.0], true), ([1.0, -1e-30], false), ([f32::NAN, 1.0], false), ([f32::INFINITY, 1.0], false)] {
         std::fs::write(file.path(), matrix(sums)).unwrap();
-        let opened = weigh::arch::imatrix::Imatrix::open(file.path()).map(|matrix| matrix.weights("a").unwrap().unwrap());
+        let opened = weigh::quant::imatrix::Imatrix::open(file.path()).map(|matrix| matrix.weights("a").unwrap().unwrap());
         match opened {
             Ok(weights) => assert!(sound && weights == [0.5, 0.0], "{sums:?}"),
             Err(error) => assert!(!sound && error.to_string().contains("not negative"), "{error}"),

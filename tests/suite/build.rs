@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use weigh::DType;
 use weigh::base::bytes::Endian;
 use weigh::base::finding::{Finding, Findings, Severity};
-use weigh::base::output::{Output, Target};
 use weigh::format::shards::{self, Content};
 use weigh::format::{FORMATS, Format, OutTensor};
 use weigh::model::Metadata;
+use weigh::write::output::Output;
+use weigh::write::output::Target;
 
 /// A safetensors file: the header's length, the header, the data.
 pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weigh::DType;
-use weigh::arch::recipe::TensorType;
 use weigh::model::{Array, Metadata, Value, ValueType};
 use weigh::ops::convert::loss::LossKind;
 use weigh::ops::convert::{self, ConvertReport, Options, Plan};
+use weigh::quant::recipe::TensorType;
 
 use crate::build::{Gguf, format, tensor, write};
 

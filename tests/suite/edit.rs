@@ -7,10 +7,10 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 use weigh::Error;
-use weigh::base::undo;
 use weigh::model::{Array, Metadata, Value};
 use weigh::ops::edit::{Change, Destination, EditReport, edit};
 use weigh::ops::hash::{Algorithm, Manifest, Outcome, hash};
+use weigh::write::undo;
 
 use crate::build::{self, Gguf};
 
@@ -312,7 +312,7 @@ fn a_torn_model_is_refused_by_every_command_until_it_is_recovered() {
     let (old, new) = changed_start(&path);
     let whole = fs::read(&path).unwrap();
     let copy = leave_copy(&path, &old, &new);
-    let torn = [undo::MARKER, &new[8..40], &whole[40..]].concat();
+    let torn = [weigh::source::torn::MARKER, &new[8..40], &whole[40..]].concat();
     fs::write(&path, &torn).unwrap();
     for reader in READERS.iter().chain([&["meta", "m.gguf", "set", "general.name=x", "--in-place"][..]].iter()) {
         let run = weigh(folder.path(), reader);

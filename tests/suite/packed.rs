@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use weigh::arch::packed::{Packing, Role, unpacked};
 use weigh::codec;
 use weigh::format;
+use weigh::quant::packed::Packing;
+use weigh::quant::packed::Role;
+use weigh::quant::packed::unpacked;
 
 use crate::build;
 

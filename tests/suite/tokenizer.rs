@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use weigh::ErrorKind;
-use weigh::arch::Content;
-use weigh::arch::tokenizer::{self, Kind, Options};
 use weigh::format;
+use weigh::model::companion::Content;
 use weigh::model::{Array, Metadata, Value};
+use weigh::tokenizer;
+use weigh::tokenizer::Kind;
+use weigh::tokenizer::Options;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers").join(name)

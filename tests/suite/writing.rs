@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weigh::base::output::{Output, Target};
-use weigh::base::signals;
 use weigh::model::Metadata;
 use weigh::ops::convert::{self, Options, Plan};
+use weigh::write::output::Output;
+use weigh::write::output::Target;
+use weigh::write::signals;
 use weigh::{DType, ops};
 
 use crate::build::{tensor, write};
@@ -248,7 +249,7 @@ fn an_input_is_not_overwritten_even_by_force() {
 #[test]
 fn reading_child() {
     let Some(path) = std::env::var_os("WEIGH_TEST_FILE").map(PathBuf::from) else { return };
-    weigh::base::mmap::exit_on_truncation();
+    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let reader = weigh::open(&path).unwrap();
     let bytes = reader.bytes(&reader.model().tensors[0]).unwrap();
     println!("\nready");
@@ -356,7 +357,7 @@ fn values_of_a_file_that_changed_are_no_result() {
 fn converting_child() {
     let Some(folder) = std::env::var_os("WEIGH_TEST_CONVERT").map(PathBuf::from) else { return };
     signals::clean_up_on_signals().unwrap();
-    weigh::base::mmap::exit_on_truncation();
+    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let target = std::env::var("WEIGH_TEST_TYPE").ok().map(|name| name.parse().unwrap());
     let options = Options { target, keep_names: true, no_quality: true, ..Options::default() };
     let reader = weigh::open(&folder.join("in.safetensors")).unwrap();

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use weigh::arch::recipe::Target as Types;
 use weigh::ops::convert::{self, Options, Plan};
+use weigh::quant::recipe::Target as Types;
 
 use super::round_trip::made;
 use super::{Target, file, fixture, fixtures, folder};

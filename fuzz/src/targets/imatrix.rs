@@ -1,6 +1,6 @@
 //! Any bytes as an importance matrix, of either form: it opens or not, and what opens gives its weights.
 
-use weigh::arch::imatrix::Imatrix;
+use weigh::quant::imatrix::Imatrix;
 
 use super::{Target, file, folder};
 use crate::build::Gguf;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use weigh::arch::tokenizer::{self, Kind};
 use weigh::ops::convert::{Options, Plan};
+use weigh::tokenizer;
+use weigh::tokenizer::Kind;
 
 use super::{Target, file, fixture, folder};
 use crate::build::safetensors;
@@ -231,7 +232,7 @@ fn model(data: &[u8]) {
         && let Ok(adapter) = weigh::open(&folder.join("adapter"))
     {
         let _ = weigh::ops::info::info(&adapter);
-        if let Ok(merged) = weigh::arch::lora::merged(reader, vec![adapter]) {
+        if let Ok(merged) = weigh::view::lora::merged(reader, vec![adapter]) {
             for tensor in &merged.model().tensors {
                 let _ = merged.bytes(tensor);
             }

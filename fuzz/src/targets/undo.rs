@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use weigh::base::lock::Locked;
-use weigh::base::undo::{self, MARKER, Recovery};
+use weigh::source::torn::MARKER;
+use weigh::write::lock::Locked;
+use weigh::write::undo;
+use weigh::write::undo::Recovery;
 
 use super::{Target, file, folder};
 

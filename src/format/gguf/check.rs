@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, num, text, units};
 use crate::format::codes;
 use crate::format::gguf::keys;
 use crate::format::set::{enough, is_cut, truncated};
 use crate::model::{Array, Metadata, TensorInfo, Value, ValueType};
+use crate::source::mmap::Map;
 
 /// An entry of the tensor table.
 #[derive(Debug)]

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, num};
 use crate::format::Start;
 use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{Metadata, Value, ValueType};
+use crate::source::mmap::Map;
 
 /// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
 ///

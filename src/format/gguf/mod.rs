@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::base::finding::Findings;
-use crate::base::mmap::Map;
 use crate::base::{Error, Result};
 use crate::format::set::join;
 use crate::format::{Format, Reader, codes};
+use crate::source::mmap::Map;
 
 mod check;
 mod edit;

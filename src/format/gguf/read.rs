@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::names::Seen;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
@@ -14,6 +13,7 @@ use crate::format::gguf::{check, values};
 use crate::format::set::{Part, enough};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value, ValueType};
+use crate::source::mmap::Map;
 
 /// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
 const LEAST_KEY: u64 = 1 + 4 + 1;

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::file;
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 use crate::format::gguf::read::read;
 use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, is_split_key};
 use crate::format::set::{Conflict, Part, PartName, enough, lacks_files};
 use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
+use crate::source::file;
+use crate::source::mmap::Map;
 
 /// Parts must agree on the model; on their own layout they need not.
 pub(crate) const CONFLICT: Conflict =

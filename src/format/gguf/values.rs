@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::base::bytes::Cursor;
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits};
 use crate::model::metadata::{read_array_head, read_len};
 use crate::model::{Array, ValueType};
+use crate::source::mmap::Map;
 
 /// The value type of this number.
 pub(crate) fn value_type(tag: u32) -> Option<ValueType> {

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::Findings;
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, num};
 use crate::format::{Format, Reader, codes};
 use crate::model::{Array, DType, ElemType, Metadata, Model, Shard, TensorInfo, Value, ValueType};
+use crate::source::mmap::Map;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format =

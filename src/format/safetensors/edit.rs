@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map as Object, Value as Json};
 
 use crate::base::bytes::copy;
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num};
 use crate::format::Start;
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::model::{Metadata, Value};
+use crate::source::mmap::Map;
 
 /// Length and header, with `metadata` in place of what is there. The header keeps its length where the new one fits it.
 ///

@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-use crate::base::file;
 use crate::base::finding::{Findings, Severity};
 use crate::base::threads::par;
 use crate::base::{Error, Result, limits, names};
@@ -19,6 +18,7 @@ use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
 use crate::format::set::{Part, enough, lacks_files, read_beside};
 use crate::format::{codes, folder, open_file};
+use crate::source::file;
 
 /// What an index says.
 #[derive(Debug, Default)]

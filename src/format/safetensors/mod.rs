@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::Result;
-use crate::base::file::{self, Input};
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
-use crate::base::mmap::Map;
 use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
 use crate::format::{Format, Reader, codes, open_file};
+use crate::source::file;
+use crate::source::file::Input;
+use crate::source::mmap::Map;
 
 mod edit;
 pub(super) mod index;

@@ -13,7 +13,6 @@ use serde::{Deserialize, Deserializer as _};
 
 use crate::base::bytes::{Endian, copy};
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
@@ -21,6 +20,7 @@ use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::set::{Part, enough, is_cut, truncated};
 use crate::model::dtype::TypeName;
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
+use crate::source::mmap::Map;
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
 pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use crate::arch::lora;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::DType;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::plan::Place;
 use crate::ops::weights;
+use crate::view::lora;
 
 /// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
 /// are stored; with adapters merged into it.

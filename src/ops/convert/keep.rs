@@ -5,12 +5,16 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::arch::recipe::Target;
-use crate::arch::{CompanionFile, Content, Draft, Note, Step};
 use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
+use crate::model::companion::CompanionFile;
+use crate::model::companion::Content;
+use crate::model::companion::Note;
 use crate::model::{DType, Metadata, Model, Value};
 use crate::ops::convert::metadata;
+use crate::quant::recipe::Target;
+use crate::view::draft::Draft;
+use crate::view::draft::Step;
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
 const COMPANIONS: &[&str] = &["json", "txt", "model", "jinja", "md", "tiktoken"];

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::arch::recipe::{Target, TensorType};
 use crate::model::{DType, Value};
+use crate::quant::recipe::Target;
+use crate::quant::recipe::TensorType;
 
 /// Everything that `weigh convert` can be told. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]

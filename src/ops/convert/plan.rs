@@ -4,20 +4,29 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::arch::imatrix::Imatrix;
-use crate::arch::origin::Origin;
-use crate::arch::table::{Table, Tables};
-use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
-use crate::base::file::{parent, same_file};
-use crate::base::{Error, Result, num, output};
+use crate::base::{Error, Result, num};
+use crate::family::comfy;
+use crate::family::table::Table;
+use crate::family::table::Tables;
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader};
+use crate::model::companion::CompanionFile;
+use crate::model::companion::Content;
+use crate::model::companion::Note;
 use crate::model::{DType, ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::{translate, types};
+use crate::quant::imatrix::Imatrix;
+use crate::source::file::parent;
+use crate::source::file::same_file;
+use crate::view::draft::Draft;
+use crate::view::draft::Step;
+use crate::view::lora;
+use crate::view::origin::Origin;
+use crate::write::output;
 
 /// A conversion, decided down to the place of every tensor in every file.
 #[derive(Debug)]

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::arch::{Note, NoteKind, Step};
 use crate::base::{Error, Result};
 use crate::format::Reader;
+use crate::model::companion::Note;
+use crate::model::companion::NoteKind;
 use crate::model::{DType, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
 use crate::ops::weights;
+use crate::view::draft::Step;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

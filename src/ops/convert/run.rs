@@ -8,15 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::arch::{Content as CompanionContent, Step};
 use crate::base::bytes::Endian;
-use crate::base::file::Input;
-use crate::base::mmap::Map;
-use crate::base::output::{OutFile, Output, Target};
 use crate::base::{Error, Result, num, threads};
 use crate::codec::{Encode, codec};
 use crate::format::shards::Content;
 use crate::format::{Layout, Reader};
+use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::loss::{self, Lossy, Lost};
@@ -24,6 +21,12 @@ use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
+use crate::source::file::Input;
+use crate::source::mmap::Map;
+use crate::view::draft::Step;
+use crate::write::output::OutFile;
+use crate::write::output::Output;
+use crate::write::output::Target;
 
 /// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.
 const CHUNK_ELEMENTS: u64 = 1 << 16;

@@ -1,11 +1,16 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
-use crate::arch::lora::{self, Form};
-use crate::arch::table::Tables;
-use crate::arch::{Draft, comfy, to_gguf, to_hf, tokenizer};
 use crate::base::{Error, Result};
+use crate::family::comfy;
+use crate::family::table::Tables;
 use crate::format::{Format, Reader};
 use crate::ops::convert::options::Options;
+use crate::tokenizer;
+use crate::view::draft::Draft;
+use crate::view::lora;
+use crate::view::lora::Form;
+use crate::view::to_gguf;
+use crate::view::to_hf;
 
 /// The draft of a conversion from a Hugging Face folder to GGUF, or the other way; `None` where nothing says what the tensors are
 /// (no config, no `general.architecture`).

@@ -1,17 +1,21 @@
 //! Which type every tensor of the output gets, and what that loses.
 
-use crate::arch::imatrix::Imatrix;
-use crate::arch::recipe::{self, Choice, Facts, Recipe};
-use crate::arch::{Note, Step};
 use crate::base::{Error, Result, units};
 use crate::codec::codec;
 use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
+use crate::model::companion::Note;
 use crate::model::{Class, DType, ElemType, Metadata, Tag, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::loss;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
+use crate::quant::imatrix::Imatrix;
+use crate::quant::recipe;
+use crate::quant::recipe::Choice;
+use crate::quant::recipe::Facts;
+use crate::quant::recipe::Recipe;
+use crate::view::draft::Step;
 
 /// What takes the place of a type that the format cannot hold.
 const SUBSTITUTE: DType = DType::F16;

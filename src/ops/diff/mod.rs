@@ -11,17 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::arch::components::{self, Component};
-use crate::arch::lora::{self, Form};
-use crate::arch::table::Tables;
-use crate::arch::{self, Step, to_gguf};
 use crate::base::threads::par;
 use crate::base::{Error, Result, num, units};
+use crate::family::components;
+use crate::family::components::Component;
+use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
 use crate::ops::convert::body::Body;
 use crate::ops::select::Selection;
 use crate::ops::weights;
+use crate::view;
+use crate::view::draft::Step;
+use crate::view::lora;
+use crate::view::lora::Form;
+use crate::view::to_gguf;
 
 mod measure;
 mod metadata;
@@ -219,7 +223,7 @@ impl<'r> Side<'r> {
     /// Tensors under their canonical names, as far as the architecture is known.
     fn canonical(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        Ok(Self { reader, steps: arch::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
+        Ok(Self { reader, steps: view::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
     }
 
     /// A Hugging Face folder as the GGUF that it would become.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Compared, ShapeRow, TensorRow};
-use crate::arch::components::Component;
 use crate::base::{text, units};
+use crate::family::components::Component;
 use crate::model::{Class, DType, TypeName};
 use crate::ops::convert::quality::Sums;
 

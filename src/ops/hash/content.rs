@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::{Algorithm, HashReport, Hasher, TensorHash};
-use crate::arch::table::Tables;
-use crate::arch::{self, Step};
 use crate::base::threads::par;
 use crate::base::{Error, Result};
+use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
 use crate::ops::convert::body::Body;
+use crate::view;
+use crate::view::draft::Step;
 
 /// How many elements are hashed at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 16;
@@ -29,7 +30,7 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
         let error = Error::argument("expected an algorithm for the content, found uuid");
         return Err(error.hint("llama.cpp's identifier is of the stored bytes: sha256, blake3, sha1 or xxh64"));
     }
-    let mut steps = arch::canonical(reader.model(), tables)?;
+    let mut steps = view::canonical(reader.model(), tables)?;
     steps.sort_by(|a, b| a.name.cmp(&b.name));
     let one = |&algorithm: &Algorithm| {
         // One tensor at a time: large ones are few.

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Algorithm, Hasher};
-use crate::base::mmap::Map;
 use crate::base::threads::par;
 use crate::base::{Error, Result, limits};
+use crate::source::mmap::Map;
 
 /// The digests of the files of one model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Algorithm, HashReport};
-use crate::base::{Error, Result, file, text};
+use crate::base::{Error, Result, text};
+use crate::source::file;
 
 /// What a manifest says of a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -5,18 +5,20 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::arch::check::Tied;
-use crate::arch::packed::{Packing, Role};
-use crate::arch::{Step, components};
 use crate::base::finding::{Findings, Severity};
 use crate::base::threads::par;
 use crate::base::{Error, Result, units};
 use crate::codec::{InvalidValue, InvalidValues, scan_invalid};
+use crate::family::components;
 use crate::format::{Reader, codes};
 use crate::model::{Class, DType, TensorInfo};
 use crate::ops::convert::body::Body;
 use crate::ops::verify::{Checked, Progress, zeros};
 use crate::ops::weights;
+use crate::quant::packed::Packing;
+use crate::quant::packed::Role;
+use crate::view::check::Tied;
+use crate::view::draft::Step;
 
 /// How many bytes a thread looks at at a time.
 const PIECE_BYTES: u64 = 4 << 20;

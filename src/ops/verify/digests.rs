@@ -5,11 +5,12 @@ use std::path::{Component, Path};
 use rayon::prelude::*;
 
 use crate::base::finding::{Findings, Severity};
-use crate::base::mmap::Map;
 use crate::base::threads::par;
-use crate::base::{Error, Result, file, limits, text};
+use crate::base::{Error, Result, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
+use crate::source::file;
+use crate::source::mmap::Map;
 
 /// The digest that a file should have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::arch::check;
-use crate::arch::table::Tables;
 use crate::base::Result;
-use crate::base::file::Input;
 use crate::base::finding::{Finding, Findings, Severity};
+use crate::family::table::Tables;
 use crate::format;
 use crate::model::PackingSummary;
 use crate::ops::weights;
+use crate::source::file::Input;
+use crate::view::check;
 
 mod data;
 mod digests;

@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use super::charts::{self, Heat, Stacks};
 use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
-use crate::arch::components::{Component, place};
 use crate::base::finding::Severity;
 use crate::base::units;
+use crate::family::components::Component;
+use crate::family::components::place;
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;

@@ -1,0 +1,333 @@
+//! A Hugging Face config as its class would complete it: sub-configs merged, absent keys filled in, rope parameters in one place.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use serde_json::{Map, Value as Json};
+
+use crate::base::{Error, Result, limits};
+use crate::family::expr;
+use crate::family::table::Table;
+
+/// How deep short names may lead to short names.
+const ALIASES: usize = 16;
+
+/// The spellings of the rope base, and of that of layers with a sliding window (`TextModel.__init__` of llama.cpp's converter). The last
+/// of each may be a default of the class, so that the others go before it.
+const THETA: [&str; 5] = ["global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_theta"];
+const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"];
+
+/// Hyperparameters by the names that Hugging Face gives them.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    keys: Map<String, Json>,
+    rope: Map<String, Json>,
+    lets: toml::Table,
+    /// What short names come to, until a key changes: each is evaluated once. One that is being evaluated is absent.
+    known: RefCell<HashMap<String, Option<f64>>>,
+    /// How many bytes of expressions have been evaluated.
+    evaluated: Cell<u64>,
+}
+
+impl Config {
+    /// Completes the config of a folder as its class would.
+    ///
+    /// # Errors
+    /// It is no JSON object, or the table's expressions are none.
+    pub fn new(table: &Table, config: &Json) -> Result<Self> {
+        let keys = config.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
+        let mut keys = keys.clone();
+        // The text part of a model with more parts has the hyperparameters; those beside it are kept.
+        if let Some(Json::Object(text)) = keys.remove("text_config") {
+            keys.extend(text);
+        }
+        let mut config = Self { keys, lets: table.lets.clone(), ..Self::default() };
+        for (key, default) in &table.defaults {
+            if config.get(key).is_none() {
+                let value = match default {
+                    toml::Value::String(text) => config.eval(text)?.map(number_json),
+                    toml::Value::Boolean(false) => None,
+                    other => from_toml(other),
+                };
+                if let Some(value) = value {
+                    config.set(key.clone(), value);
+                }
+            }
+        }
+        config.rope = config.rope_parameters();
+        config.known.get_mut().clear();
+        Ok(config)
+    }
+
+    /// For config that is being made from GGUF keys.
+    pub fn empty(table: &Table) -> Self {
+        Self { lets: table.lets.clone(), ..Self::default() }
+    }
+
+    /// The value of a key, unless it is absent or null. A dot leads into an object; `rope.` into the rope parameters.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        let (mut object, mut key) = (&self.keys, key);
+        if let Some(rest) = key.strip_prefix("rope.") {
+            (object, key) = (&self.rope, rest);
+        }
+        while let Some((first, rest)) = key.split_once('.') {
+            object = object.get(first)?.as_object()?;
+            key = rest;
+        }
+        object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The value of the first of these keys that is there.
+    pub fn first(&self, keys: &[String]) -> Option<&Json> {
+        keys.iter().find_map(|key| self.get(key))
+    }
+
+    /// Puts a value in.
+    pub fn set(&mut self, key: impl Into<String>, value: Json) {
+        self.keys.insert(key.into(), value);
+        self.known.get_mut().clear();
+    }
+
+    /// All keys, in order.
+    pub fn into_keys(self) -> Map<String, Json> {
+        self.keys
+    }
+
+    /// Whether a key is there and true.
+    pub fn is_true(&self, key: &str) -> bool {
+        self.get(key).and_then(Json::as_bool).unwrap_or(false)
+    }
+
+    /// Whether the class is the model without a head (`LlamaModel`), which has no output matrix of its own.
+    pub fn is_without_head(&self) -> bool {
+        let class = self.get("architectures").and_then(|classes| classes.get(0)).and_then(Json::as_str);
+        class.is_some_and(|class| class.ends_with("Model") && !class.ends_with("LMHeadModel"))
+    }
+
+    /// A name in an expression: a short name of the table, or a key that is a number (true is 1).
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.number_within(name, ALIASES)
+    }
+
+    fn number_within(&self, name: &str, depth: usize) -> Option<f64> {
+        match self.lets.get(name) {
+            Some(toml::Value::String(_)) if depth == 0 => None,
+            Some(toml::Value::String(text)) => {
+                if let Some(known) = self.known.borrow().get(name) {
+                    return *known;
+                }
+                self.known.borrow_mut().insert(name.to_owned(), None);
+                self.spend(text).ok()?;
+                let value = expr::eval(text, &|name| self.number_within(name, depth - 1)).ok().flatten();
+                self.known.borrow_mut().insert(name.to_owned(), value);
+                value
+            }
+            Some(toml::Value::Integer(number)) => Some(*number as f64),
+            Some(toml::Value::Float(number)) => Some(*number),
+            Some(_) => None,
+            None => match self.get(name)? {
+                Json::Bool(value) => Some(f64::from(u8::from(*value))),
+                value => value.as_f64(),
+            },
+        }
+    }
+
+    /// What an expression comes to.
+    ///
+    /// # Errors
+    /// The text is no expression.
+    pub fn eval(&self, text: &str) -> Result<Option<f64>> {
+        self.eval_with(text, &|name| self.number(name))
+    }
+
+    /// [`Config::eval`] where names may stand for something else as well.
+    ///
+    /// # Errors
+    /// As for [`Config::eval`].
+    pub fn eval_with(&self, text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
+        self.spend(text)?;
+        let value = expr::eval(text, lookup)?;
+        self.spend("")?; // short names in it may have taken more than there was
+        Ok(value)
+    }
+
+    /// Counts the bytes of an expression that is about to be evaluated.
+    fn spend(&self, text: &str) -> Result<()> {
+        self.evaluated.set(self.evaluated.get().saturating_add(text.len() as u64));
+        if self.evaluated.get() > limits::EXPRESSION_BYTES {
+            let most = limits::EXPRESSION_BYTES;
+            return Err(Error::limit(format!(
+                "expected an architecture table of at most {most} bytes of expressions to evaluate, found more"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What an expression comes to, as a count.
+    ///
+    /// # Errors
+    /// The text is no expression, a name in it is absent, or the result is no count.
+    pub fn count(&self, text: &str) -> Result<u64> {
+        expr::whole(text, self.eval(text)?)
+    }
+
+    /// What an expression comes to, as the length of a list: of layers, experts, elements of a head.
+    ///
+    /// # Errors
+    /// As for [`Config::count`]; it is more than any model has.
+    pub fn length(&self, text: &str) -> Result<u64> {
+        match self.count(text)? {
+            length if length <= limits::PARTS => Ok(length),
+            length => Err(Error::limit(format!("expected at most {} for {text}, found {length}", limits::PARTS))),
+        }
+    }
+
+    /// The rope parameters as newer configs have them, whichever spelling this one has.
+    ///
+    /// Older ones have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`; models with sliding windows have one set for
+    /// each sort of layer (transformers 5, `RotaryEmbeddingConfigMixin`).
+    fn rope_parameters(&self) -> Map<String, Json> {
+        let given = ["rope_parameters", "rope_scaling"].iter().find_map(|key| self.get(key).and_then(Json::as_object));
+        let mut rope = given.cloned().unwrap_or_default();
+        let local = LOCAL_THETA.iter().find_map(|key| self.get(key)).cloned();
+        let nested = rope.contains_key("full_attention") || rope.contains_key("sliding_attention");
+        if !nested {
+            self.complete(&mut rope);
+        }
+        for kind in ["full_attention", "sliding_attention"] {
+            if let Some(Json::Object(own)) = rope.get_mut(kind) {
+                self.complete_within(own, kind == "full_attention");
+            }
+        }
+        if let Some(local) = local
+            && !rope.contains_key("sliding_attention")
+        {
+            rope.insert("sliding_attention".to_owned(), serde_json::json!({ "rope_theta": local }));
+        }
+        rope
+    }
+
+    fn complete(&self, rope: &mut Map<String, Json>) {
+        self.complete_within(rope, true);
+        if let Some(factor) = self.get("partial_rotary_factor").or_else(|| self.get("rope_pct")) {
+            rope.entry("partial_rotary_factor").or_insert_with(|| factor.clone());
+        }
+        // Phi-3 has the length before scaling outside, and it goes before one inside.
+        if let Some(length) = self.get("original_max_position_embeddings") {
+            rope.insert("original_max_position_embeddings".to_owned(), length.clone());
+        } else if rope.get("rope_type").and_then(Json::as_str).is_some_and(|kind| ["llama3", "yarn", "longrope"].contains(&kind))
+            && let Some(length) = self.get("max_position_embeddings")
+        {
+            rope.entry("original_max_position_embeddings").or_insert_with(|| length.clone());
+        }
+    }
+
+    fn complete_within(&self, rope: &mut Map<String, Json>, with_theta: bool) {
+        if let Some(kind) = rope.get("type").cloned() {
+            rope.entry("rope_type").or_insert(kind);
+        }
+        if with_theta && let Some(theta) = THETA.iter().find_map(|key| self.get(key)) {
+            rope.entry("rope_theta").or_insert_with(|| theta.clone());
+        }
+    }
+}
+
+/// A number in single precision, in the shortest decimals that give it again.
+pub fn f32_json(number: f32) -> Json {
+    number.to_string().parse::<f64>().map_or(Json::Null, Json::from)
+}
+
+/// A number as JSON: a whole one without a point.
+pub fn number_json(value: f64) -> Json {
+    if value.fract() == 0.0 && value.abs() < 9e15 { Json::from(value as i64) } else { Json::from(value) }
+}
+
+/// A value of a table as JSON.
+pub fn from_toml(value: &toml::Value) -> Option<Json> {
+    Some(match value {
+        toml::Value::String(text) => Json::from(text.as_str()),
+        toml::Value::Integer(number) => Json::from(*number),
+        toml::Value::Float(number) => Json::from(*number),
+        toml::Value::Boolean(value) => Json::from(*value),
+        toml::Value::Array(values) => Json::Array(values.iter().filter_map(from_toml).collect()),
+        toml::Value::Table(table) => Json::Object(table.iter().filter_map(|(key, value)| Some((key.clone(), from_toml(value)?))).collect()),
+        toml::Value::Datetime(_) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(json: Json) -> Config {
+        let table = Table::parse(
+            "let = { hd = 'head_dim ?? hidden_size // num_attention_heads', a = 'b', b = 'a' }\n\
+             [defaults]\nnum_key_value_heads = 'num_attention_heads'\nrope_theta = 10000.0",
+        )
+        .unwrap();
+        Config::new(&table, &json).unwrap()
+    }
+
+    #[test]
+    fn lists_are_made_of_no_more_parts_than_a_model_has() {
+        let config = config(json!({"num_hidden_layers": 1e9, "num_attention_heads": 65536}));
+        assert_eq!(config.length("num_attention_heads").unwrap(), 65536);
+        let error = config.length("num_hidden_layers").unwrap_err().to_string();
+        assert!(error.contains("expected at most 65536"), "{error}");
+    }
+
+    #[test]
+    fn both_spellings_of_rope_give_the_same() {
+        let old = config(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
+        let new = config(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));
+        for key in ["rope.rope_theta", "rope.rope_type", "rope.factor"] {
+            assert_eq!(old.get(key), new.get(key), "{key}");
+            assert!(old.get(key).is_some(), "{key}");
+        }
+        assert_eq!(config(json!({"rope_scaling": null})).number("rope.rope_theta"), Some(10000.0));
+    }
+
+    #[test]
+    fn every_spelling_of_the_rope_bases_is_known() {
+        for key in THETA {
+            assert_eq!(config(json!({ key: 5.0 })).number("rope.rope_theta"), Some(5.0), "{key}");
+        }
+        for key in LOCAL_THETA {
+            assert_eq!(config(json!({ key: 7.0 })).number("rope.sliding_attention.rope_theta"), Some(7.0), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_filled_in() {
+        let config = config(json!({"num_attention_heads": 4, "hidden_size": 64, "head_dim": null, "text_config": {"hidden_size": 32}}));
+        assert_eq!(config.number("num_key_value_heads"), Some(4.0));
+        assert_eq!(config.count("hd").unwrap(), 8, "the text part goes before the rest");
+    }
+
+    #[test]
+    fn names_that_lead_in_a_circle_are_absent() {
+        assert_eq!(config(json!({})).number("a"), None);
+    }
+
+    #[test]
+    fn a_short_name_is_evaluated_once_and_again_after_a_change() {
+        let ten = |name: &str| [name; 10].join(" + ");
+        let lets = ('a'..'n').zip('b'..='n').map(|(name, next)| format!("{name} = '{}'", ten(&next.to_string()))).collect::<Vec<_>>();
+        let table = Table::parse(&format!("let = {{ {}, n = 'x', loop = '{}' }}", lets.join(", "), ten("loop"))).unwrap();
+        let mut config = Config::new(&table, &json!({"x": 1})).unwrap();
+        assert_eq!((config.number("a"), config.number("loop")), (Some(1e13), None));
+        assert!(config.evaluated.get() < 2_000, "{} bytes", config.evaluated.get());
+        config.set("x", json!(2));
+        assert_eq!(config.number("a"), Some(2e13));
+    }
+
+    #[test]
+    fn expressions_have_a_limit() {
+        let config = config(json!({"hidden_size": 8}));
+        let long = vec!["hidden_size"; 100_000].join(" + ");
+        let error = (0..100).find_map(|_| config.eval(&long).err()).unwrap().to_string();
+        assert!(error.contains("bytes of expressions to evaluate"), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Hyperparameters: config.json <-> the keys of GGUF, row by row.
+//!
+//! Some things take more than a row, and have a rule by name: `rope` (base, scaling), `pooling` (sentence-transformers),
+//! `file_type` (where that key goes).
+
+use serde_json::Value as Json;
+
+use crate::base::{Error, Result, limits};
+use crate::family::config::Config;
+use crate::family::config::f32_json;
+use crate::family::config::from_toml;
+use crate::family::config::number_json;
+use crate::family::pooling;
+use crate::family::rope;
+use crate::family::table::KeyRow;
+use crate::family::table::KeyType;
+use crate::family::table::Table;
+use crate::model::metadata::full_key;
+use crate::model::{Metadata, Module, Value};
+
+/// Adds the hyperparameters of a config to GGUF metadata; `file_type` stands for what is known of it now.
+///
+/// # Errors
+/// A key that is required is absent, or has a value that its type cannot hold.
+pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u32, metadata: &mut Metadata) -> Result<()> {
+    for row in &table.keys {
+        match row.rule.as_deref() {
+            Some("rope") => rope::to_gguf(&table.gguf, config, metadata)?,
+            Some("pooling") => pooling::to_gguf(&table.gguf, modules, metadata)?,
+            Some("file_type") => {
+                metadata.set("general.file_type", Value::U32(file_type));
+            }
+            Some(other) => return Err(Error::argument(format!("expected the name of a rule, found {other}"))),
+            None => {
+                if let Some(value) = row_value(row, config)? {
+                    metadata.set(full_key(&table.gguf, &row.gguf), value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
+    if let Some(text) = &row.text {
+        return Ok(Some(Value::String(text.clone())));
+    }
+    let names = row.hf.all();
+    let found = match config.first(names) {
+        Some(value) => Some(value.clone()),
+        None => match &row.value {
+            Some(text) => config.eval(text)?.map(number_json),
+            None => None,
+        },
+    };
+    let Some(found) = found else {
+        if row.required {
+            let name = names.first().map_or(row.value.as_deref().unwrap_or_default(), String::as_str);
+            return Err(Error::unsupported(format!("expected config.json to say {name}, found no such key")));
+        }
+        return Ok(None);
+    };
+    let found = match found.as_str() {
+        Some(text) if !row.map.is_empty() => match row.map.get(text).and_then(from_toml) {
+            Some(number) => number,
+            None => {
+                let known: Vec<&str> = row.map.keys().map(String::as_str).collect();
+                return Err(Error::unsupported(format!("expected {} to be one of {}, found {text}", row.gguf, known.join(", "))));
+            }
+        },
+        _ => found,
+    };
+    if row.nonzero && (found.as_f64() == Some(0.0) || found.as_bool() == Some(false)) {
+        return Ok(None);
+    }
+    let wrong = || Error::unsupported(format!("expected {} to be {:?}, found {found}", names.first().unwrap_or(&row.gguf), row.value_type));
+    Ok(Some(match row.value_type {
+        KeyType::U32 => {
+            let number = found.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number));
+            Value::U32(number.ok_or_else(wrong)? as u32)
+        }
+        KeyType::F32 => Value::F32(found.as_f64().ok_or_else(wrong)? as f32),
+        KeyType::Bool => Value::Bool(found.as_bool().or_else(|| found.as_f64().map(|number| number != 0.0)).ok_or_else(wrong)?),
+        KeyType::String => Value::String(found.as_str().ok_or_else(wrong)?.to_owned()),
+    }))
+}
+
+/// A config from the hyperparameters of a GGUF, in the names that Hugging Face gives them.
+///
+/// # Errors
+/// The table's expressions are none.
+pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Result<()> {
+    for (key, value) in &table.config {
+        if let Some(value) = from_toml(value) {
+            config.set(key.clone(), value);
+        }
+    }
+    for row in &table.keys {
+        if row.rule.as_deref() == Some("rope") {
+            rope::to_config(&table.gguf, metadata, config);
+        }
+        let Some(name) = row.hf.first() else { continue };
+        let Some(value) = metadata.get(&full_key(&table.gguf, &row.gguf)) else { continue };
+        let json = match value {
+            _ if row.zero_is_null && value.as_u64() == Some(0) => Json::Null,
+            Value::F32(number) => f32_json(*number),
+            Value::Bool(value) => Json::from(*value),
+            Value::String(text) => Json::from(text.as_str()),
+            other => match (other.as_u64(), other.as_f64()) {
+                (Some(number), _) => named(row, number).unwrap_or_else(|| Json::from(number)),
+                (_, Some(number)) => number_json(number),
+                _ => match uniform(other) {
+                    Some(number) => Json::from(number),
+                    None => continue,
+                },
+            },
+        };
+        config.set(name, json);
+    }
+    for (key, text) in &table.derived {
+        let Some(text) = text.as_str() else { continue };
+        let lookup = |name: &str| match name.strip_prefix("gguf.") {
+            Some(key) => metadata.get(&full_key(&table.gguf, key)).and_then(Value::as_f64),
+            None => config.number(name),
+        };
+        if let Some(value) = config.eval_with(text, &lookup)? {
+            config.set(key.clone(), number_json(value));
+        }
+    }
+    Ok(())
+}
+
+/// The integer that all elements of an array are: one that is given for each layer.
+fn uniform(value: &Value) -> Option<u64> {
+    let array = value.as_array().filter(|array| array.len() <= limits::PARTS)?;
+    let mut elements = array.iter().map(|element| element.ok()?.as_u64());
+    let first = elements.next()??;
+    elements.all(|element| element == Some(first)).then_some(first)
+}
+
+/// The name that a number stands for.
+fn named(row: &KeyRow, number: u64) -> Option<Json> {
+    let (name, _) = row.map.iter().find(|(_, value)| value.as_integer() == i64::try_from(number).ok())?;
+    Some(Json::from(name.as_str()))
+}

@@ -1,0 +1,100 @@
+//! What an embedding model of sentence-transformers does with its tokens after the transformer: pooling and dense layers.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::base::{Error, Result};
+use crate::model::companion::CompanionFile;
+use crate::model::companion::Content;
+use crate::model::companion::Note;
+use crate::model::{Metadata, Model, Module, Value};
+use crate::source::folder;
+
+/// Name, key of the pooling module's config, and number in GGUF (`enum llama_pooling_type`).
+const KINDS: [(&str, &str, u32); 3] =
+    [("mean", "pooling_mode_mean_tokens", 1), ("cls", "pooling_mode_cls_token", 2), ("lasttoken", "pooling_mode_lasttoken", 3)];
+
+/// The dense layers that GGUF has a place for: the module's folder, and the name in GGUF.
+const DENSE: [(&str, &str); 2] = [("2_Dense", "dense_2"), ("3_Dense", "dense_3")];
+
+/// Adds `pooling_type`, if the model has a pooling module.
+///
+/// # Errors
+/// The module has no config, or one with a sort of pooling that GGUF has no number for.
+pub fn to_gguf(architecture: &str, modules: &[Module], metadata: &mut Metadata) -> Result<()> {
+    let Some(pooling) = modules.iter().find(|module| module.is("Pooling")) else { return Ok(()) };
+    let path = &pooling.path;
+    if pooling.config.is_null() {
+        return Err(Error::malformed(format!("expected {path}/config.json for the pooling of the model, found none")));
+    }
+    let is = |key: &str| pooling.config.get(key).and_then(Json::as_bool) == Some(true);
+    let mode = pooling.config.get("pooling_mode").and_then(Json::as_str);
+    let number = KINDS.iter().find(|(_, key, _)| is(key)).or_else(|| KINDS.iter().find(|(name, ..)| Some(*name) == mode));
+    let Some((_, _, number)) = number else {
+        return Err(Error::unsupported(format!("expected mean, cls or last-token pooling in {path}/config.json, found another sort")));
+    };
+    metadata.set(format!("{architecture}.pooling_type"), Value::U32(*number));
+    Ok(())
+}
+
+/// The configs of the modules, for the expressions of tables: `modules.2_Dense.in_features`.
+pub fn configs(modules: &[Module]) -> Json {
+    Json::Object(modules.iter().map(|module| (module.path.clone(), module.config.clone())).collect::<Map<_, _>>())
+}
+
+/// What a GGUF does not keep of the dense layers that its architecture has a place for.
+///
+/// # Errors
+/// The weights of a dense layer are missing, or in a file that is not read.
+pub fn check_dense(model: &Model, has_place: impl Fn(&Module) -> bool, notes: &mut Vec<Note>) -> Result<()> {
+    for module in model.modules.iter().filter(|module| module.is("Dense")) {
+        if module.shard.is_none() {
+            let file = module.unread.clone().unwrap_or_else(|| model.folder.clone().unwrap_or_default().join(&module.path));
+            return Err(Error::unsupported("expected the weights of this module in model.safetensors, found none")
+                .in_file(&file)
+                .hint("--keep-names moves the tensors that are there"));
+        }
+        let activation = module.config.get("activation_function").and_then(Json::as_str).unwrap_or("torch.nn.modules.activation.Tanh");
+        if has_place(module) && !activation.ends_with("Identity") {
+            notes.push(Note::dropped(&module.path, format!("the activation {activation} has no place in GGUF: embeddings will differ")));
+        }
+    }
+    Ok(())
+}
+
+/// The modules of a model that a GGUF makes of tensors of its own: their folders.
+pub fn dense_folders(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    DENSE.iter().filter(|(_, gguf)| has(&format!("{gguf}.weight"))).map(|(folder, _)| *folder).collect()
+}
+
+/// The files that make a folder one of sentence-transformers, if the GGUF says how it pools or has dense layers.
+pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json>, dense: &[&str]) -> Vec<CompanionFile> {
+    let number = metadata.get_u64(&format!("{architecture}.pooling_type"));
+    let pooling = KINDS.iter().find(|(.., kind)| Some(u64::from(*kind)) == number);
+    if pooling.is_none() && dense.is_empty() {
+        return Vec::new();
+    }
+    let mut modules = vec![("", "Transformer")];
+    let mut files = Vec::new();
+    if let Some((_, chosen, _)) = pooling {
+        let mut config = json!({ "word_embedding_dimension": embedding });
+        for (_, key, _) in KINDS {
+            config[key] = json!(key == *chosen);
+        }
+        modules.push(("1_Pooling", "Pooling"));
+        files.push(("1_Pooling/config.json".to_owned(), config));
+    }
+    for (folder, gguf) in DENSE.iter().filter(|(folder, _)| dense.contains(folder)) {
+        let features = |end: &str| metadata.get_u64(&format!("{architecture}.{gguf}_feat_{end}"));
+        let config = json!({
+            "in_features": features("in"),
+            "out_features": features("out"),
+            "bias": false,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        });
+        modules.push((folder, "Dense"));
+        files.push((format!("{folder}/config.json"), config));
+    }
+    let row = |(i, (path, kind)): (usize, &(&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
+    files.insert(0, ("modules.json".to_owned(), Json::Array(modules.iter().enumerate().map(row).collect())));
+    files.into_iter().map(|(name, value)| CompanionFile { name, content: Content::Bytes(folder::to_json(&value)) }).collect()
+}

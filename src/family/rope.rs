@@ -1,0 +1,213 @@
+//! Rotary position embeddings: base frequency and scaling, and the tables of factors that llama.cpp keeps as tensors.
+
+use serde_json::{Value as Json, json};
+
+use crate::base::{Error, Result};
+use crate::family::config::Config;
+use crate::family::config::f32_json;
+use crate::family::config::number_json;
+use crate::model::{Metadata, Value};
+
+/// The numbers of a scaling in YaRN: names in Hugging Face and in GGUF.
+const YARN: [(&[&str], &str); 4] = [
+    (&["extrapolation_factor"], "yarn_ext_factor"),
+    (&["attention_factor", "attn_factor"], "yarn_attn_factor"),
+    (&["beta_fast"], "yarn_beta_fast"),
+    (&["beta_slow"], "yarn_beta_slow"),
+];
+
+/// Adds base and scaling to GGUF metadata, as `TextModel.set_gguf_parameters` of llama.cpp's converter does.
+///
+/// # Errors
+/// A scaling lacks a number that it needs.
+pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> Result<()> {
+    let full = |name: &str| config.get(&format!("rope.full_attention.{name}"));
+    let nested = config.get("rope.full_attention").is_some();
+    let get = |name: &str| if nested { full(name) } else { config.get(&format!("rope.{name}")) };
+    let number = |name: &str| get(name).and_then(Json::as_f64);
+    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let kind = get("rope_type").and_then(Json::as_str).unwrap_or("default");
+    match (kind, number("factor")) {
+        ("linear" | "yarn", Some(factor)) => {
+            metadata.set(key("scaling.type"), Value::String(kind.to_owned()));
+            metadata.set(key("scaling.factor"), Value::F32(factor as f32));
+            if kind == "yarn" {
+                let length = number("original_max_position_embeddings").ok_or_else(|| {
+                    Error::unsupported("expected original_max_position_embeddings beside yarn scaling, found no such key")
+                })?;
+                metadata.set(key("scaling.original_context_length"), Value::U32(length as u32));
+                for (names, gguf) in YARN {
+                    if let Some(value) = names.iter().find_map(|name| number(name)) {
+                        metadata.set(key(&format!("scaling.{gguf}")), Value::F32(value as f32));
+                    }
+                }
+            }
+        }
+        ("su" | "longrope", _) => {
+            metadata.set(key("scaling.type"), Value::String("longrope".to_owned()));
+        }
+        // llama3 becomes a tensor of factors, and dynamic scaling is the runtime's affair.
+        ("default" | "llama3" | "dynamic" | "linear" | "yarn", _) => {}
+        (other, _) => return Err(Error::unsupported(format!("expected a known sort of rope scaling, found {other}"))),
+    }
+    if let Some(theta) = number("rope_theta") {
+        metadata.set(key("freq_base"), Value::F32(theta as f32));
+    }
+    if let Some(theta) = config.get("rope.sliding_attention.rope_theta").and_then(Json::as_f64) {
+        metadata.set(key("freq_base_swa"), Value::F32(theta as f32));
+    }
+    Ok(())
+}
+
+/// The way back: `rope_theta` and `rope_scaling`, the spelling that every version of transformers reads.
+pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
+    let get = |name: &str| metadata.get(&format!("{architecture}.rope.{name}"));
+    let number = |name: &str| match get(name)? {
+        Value::F32(number) => Some(f32_json(*number)),
+        other => other.as_f64().map(number_json),
+    };
+    if let Some(theta) = number("freq_base") {
+        config.set("rope_theta", theta);
+    }
+    if let Some(theta) = number("freq_base_swa") {
+        config.set("rope_local_base_freq", theta);
+    }
+    let Some(kind @ ("linear" | "yarn")) = get("scaling.type").and_then(Value::as_str) else { return };
+    // What the family's table says of it stays.
+    let mut scaling = config.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
+    scaling.insert("rope_type".to_owned(), json!(kind));
+    if let Some(factor) = number("scaling.factor") {
+        scaling.insert("factor".to_owned(), factor);
+    }
+    if kind == "yarn" {
+        if let Some(length) = number("scaling.original_context_length") {
+            scaling.insert("original_max_position_embeddings".to_owned(), length);
+        }
+        // A tenth of what DeepSeek's configs say, for both of its numbers.
+        if let Some(scale) = get("scaling.yarn_log_multiplier").and_then(Value::as_f64) {
+            let scale = f32_json((scale * 10.0) as f32);
+            scaling.insert("mscale".to_owned(), scale.clone());
+            scaling.insert("mscale_all_dim".to_owned(), scale);
+        }
+        for (names, gguf) in YARN {
+            if let (Some(name), Some(value)) = (names.first(), number(&format!("scaling.{gguf}"))) {
+                scaling.insert((*name).to_owned(), value);
+            }
+        }
+    }
+    config.set("rope_scaling", Json::Object(scaling));
+}
+
+/// How Llama 3 stretches the low frequencies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Llama3 {
+    factor: f32,
+    low: f32,
+    high: f32,
+    length: f32,
+}
+
+impl Llama3 {
+    /// The factor of each frequency of a head of `dim` elements, in single precision as the converter computes them.
+    fn factors(&self, base: f64, dim: u64) -> Vec<f32> {
+        let (low_wavelength, high_wavelength) = (self.length / self.low, self.length / self.high);
+        (0..dim)
+            .step_by(2)
+            .map(|i| {
+                let exponent = i as f32 / dim as f32;
+                let frequency = 1.0 / f64::from(base as f32).powf(f64::from(exponent)) as f32;
+                let wavelength = std::f32::consts::TAU / frequency;
+                if wavelength < high_wavelength {
+                    1.0
+                } else if wavelength > low_wavelength {
+                    self.factor
+                } else {
+                    let smooth = (self.length / wavelength - self.low) / (self.high - self.low);
+                    1.0 / ((1.0 - smooth) / self.factor + smooth)
+                }
+            })
+            .collect()
+    }
+}
+
+/// The tensor `rope_freqs` of a model with Llama 3's scaling.
+pub fn llama3_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
+    if config.get("rope.rope_type").and_then(Json::as_str) != Some("llama3") {
+        return None;
+    }
+    let number = |name: &str, default: f64| config.number(&format!("rope.{name}")).unwrap_or(default);
+    let scaling = Llama3 {
+        factor: number("factor", 8.0) as f32,
+        low: number("low_freq_factor", 1.0) as f32,
+        high: number("high_freq_factor", 4.0) as f32,
+        length: number("original_max_position_embeddings", 8192.0) as f32,
+    };
+    Some(scaling.factors(number("rope_theta", 10000.0), dim))
+}
+
+/// The scaling whose factors these are, for `rope_scaling` in config.json; `None` when none is found that gives them.
+///
+/// GGUF keeps the factors alone. The usual band (1 to 4) with a length that is a power of two gives every published model;
+/// a band can be scaled together with the length, so this loses nothing.
+pub fn llama3_from_factors(factors: &[f32], base: f64) -> Option<Json> {
+    let dim = 2 * factors.len() as u64;
+    let factor = *factors.iter().max_by(|a, b| a.total_cmp(b))?;
+    let near = |a: &f32, b: &f32| (a - b).abs() <= 1e-5 * b.abs();
+    (8..=20)
+        .map(|bits| Llama3 { factor, low: 1.0, high: 4.0, length: (1u32 << bits) as f32 })
+        .find(|scaling| scaling.factors(base, dim).iter().zip(factors).all(|(a, b)| near(a, b)))
+        .map(|scaling| {
+            json!({
+                "rope_type": "llama3",
+                "factor": f32_json(scaling.factor),
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": scaling.length as u64,
+            })
+        })
+}
+
+/// The factors of a long context (Phi-3's longrope): `(long, short, attention factor)`.
+///
+/// # Errors
+/// They are not as many as `dim / 2`, or no numbers.
+#[allow(clippy::type_complexity)]
+pub fn long_factors(config: &Config, dim: u64) -> Result<Option<(Vec<f32>, Vec<f32>, f32)>> {
+    let list = |name: &str| -> Result<Option<Vec<f32>>> {
+        let Some(Json::Array(values)) = config.get(&format!("rope.{name}")) else { return Ok(None) };
+        let values: Option<Vec<f32>> = values.iter().map(|value| value.as_f64().map(|value| value as f32)).collect();
+        match values {
+            Some(values) if values.len() as u64 == dim / 2 => Ok(Some(values)),
+            _ => Err(Error::malformed(format!("expected {} numbers in {name}, found others", dim / 2))),
+        }
+    };
+    let (Some(long), Some(short)) = (list("long_factor")?, list("short_factor")?) else { return Ok(None) };
+    let length = config.count("max_position_embeddings")? as f64;
+    let original = config.count("rope.original_max_position_embeddings")? as f64;
+    let scale = length / original;
+    let attention = match config.get("rope.rope_type").and_then(Json::as_str) {
+        _ if scale <= 1.0 => 1.0,
+        Some("yarn") => 0.1 * scale.ln() + 1.0,
+        _ => (1.0 + scale.ln() / original.ln()).sqrt(),
+    };
+    Ok(Some((long, short, attention as f32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scaling_of_published_models_is_found_again_from_its_factors() {
+        for (factor, base, dim, length) in [(8.0, 500_000.0, 128, 8192), (32.0, 500_000.0, 64, 8192), (8.0, 500_000.0, 16, 1024)] {
+            let scaling = Llama3 { factor, low: 1.0, high: 4.0, length: length as f32 };
+            let found = llama3_from_factors(&scaling.factors(base, dim), base).unwrap();
+            assert_eq!(found["factor"].as_f64(), Some(f64::from(factor)));
+            if dim >= 64 {
+                assert_eq!(found["original_max_position_embeddings"], length);
+            }
+        }
+        assert_eq!(llama3_from_factors(&[1.0, 3.0, 2.0, 8.0], 10_000.0), None);
+        assert_eq!(llama3_from_factors(&[], 10_000.0), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! Quantisation: recipes of file types, importance matrices, packing schemes of other libraries.
+
+pub mod imatrix;
+pub mod packed;
+pub mod recipe;

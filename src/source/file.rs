@@ -1,0 +1,266 @@
+//! Files and folders, opened and read within bounds.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::base::{Error, ErrorKind, Result, limits};
+
+/// Opens a file for reading, without waiting for a writer at the other end of a FIFO.
+///
+/// # Errors
+/// It is not a regular file, or the system refuses.
+pub fn open_regular(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    let kind = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.file_type();
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a folder" } else { "a device, pipe or socket" };
+        return Err(Error::argument(format!("expected a regular file, found {found}")).in_file(path));
+    }
+    Ok(file)
+}
+
+/// Opens a regular file, for writing too if asked to, but not what a link in its place leads to.
+///
+/// # Errors
+/// It is something else, or the system refuses.
+pub(crate) fn open_itself(path: &Path, write: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(write);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+    }
+    let file = options.open(path)?;
+    let is_file = file.metadata()?.is_file();
+    if is_file { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Brings a folder's names onto the disk.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The folder that holds `path`; never the empty path.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The entries of a folder, sorted.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))?;
+    let mut found = Vec::new();
+    for entry in read {
+        found.push(entry.map_err(|error| Error::io("cannot list", folder, error))?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The bytes of a small file, such as those beside the weights: a copy, which does not change when the file does.
+///
+/// # Errors
+/// It has more than [`limits::JSON_FILE_BYTES`]; or it cannot be read.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, limits::JSON_FILE_BYTES)
+}
+
+/// The text of a small file, without a byte order mark.
+///
+/// # Errors
+/// As for [`read_bytes`]; it is not in UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut text = String::from_utf8(read_bytes(path)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to() as u64;
+        Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
+}
+
+/// The bytes of a file that should have no more than `most`.
+///
+/// # Errors
+/// It has more; or it cannot be read.
+pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
+    let mut bytes = Vec::new();
+    if len <= most {
+        bytes.try_reserve_exact(len as usize).map_err(|_| Error::limit(format!("expected memory for {len} bytes")).in_file(path))?;
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", path, error))?;
+    }
+    let found = len.max(bytes.len() as u64); // it may have grown
+    if found > most {
+        return Err(Error::limit(format!("expected a file of at most {most} bytes, found {found}")).in_file(path));
+    }
+    Ok(bytes)
+}
+
+/// Whether two files are one, through links, bind mounts and whatever else leads to it.
+#[cfg(unix)]
+pub fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Whether two files are one: nothing tells here.
+#[cfg(not(unix))]
+pub fn same_file(_: &Metadata, _: &Metadata) -> bool {
+    false
+}
+
+/// A file that is being read, and what it looked like at first.
+#[derive(Debug, Clone)]
+pub struct Input {
+    path: PathBuf,
+    seen: Metadata,
+}
+
+impl Input {
+    /// The file at a path.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(path: &Path) -> Result<Self> {
+        let seen = std::fs::metadata(path).map_err(|error| Error::io("cannot examine", path, error))?;
+        Ok(Self::new(path, seen))
+    }
+
+    /// A file that was opened by a path.
+    pub fn new(path: &Path, seen: Metadata) -> Self {
+        Self { path: path.to_path_buf(), seen }
+    }
+
+    /// The path by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file as the system knew it when it was opened.
+    pub fn metadata(&self) -> &Metadata {
+        &self.seen
+    }
+
+    /// Whether this is the file.
+    pub fn is(&self, found: &Metadata) -> bool {
+        same_file(&self.seen, found)
+    }
+
+    /// Looks at the file again: whatever was read of it since is of one state.
+    ///
+    /// # Errors
+    /// It was written to or replaced (its size, its times or its inode are others), or is gone.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let now = Self::of(&self.path)?;
+        if stamp(&now.seen) == stamp(&self.seen) {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Io, "the file changed while it was being read").in_file(&self.path);
+        Err(error.hint("run it again when nothing writes to the file"))
+    }
+}
+
+/// What changes whenever a file is written to or replaced.
+#[cfg(unix)]
+fn stamp(file: &Metadata) -> impl PartialEq {
+    use std::os::unix::fs::MetadataExt;
+    (file.dev(), file.ino(), file.len(), (file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()))
+}
+
+#[cfg(not(unix))]
+fn stamp(file: &Metadata) -> impl PartialEq {
+    (file.len(), file.modified().ok())
+}
+
+/// Reads the bytes at a place of a file.
+#[cfg(unix)]
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// Writes bytes at a place of a file.
+#[cfg(unix)]
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    let _held = seek(file, at)?;
+    file.read_exact(bytes)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    use std::io::Write;
+    let _held = seek(file, at)?;
+    file.write_all(bytes)
+}
+
+/// Where the position belongs to the file, only one thread may use it at a time.
+#[cfg(not(unix))]
+fn seek(mut file: &File, at: u64) -> io::Result<std::sync::MutexGuard<'static, ()>> {
+    use std::io::Seek;
+    static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let held = POSITION.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    file.seek(io::SeekFrom::Start(at))?;
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
+        let error = read_at_most(&path, 4).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Limit, "expected a file of at most 4 bytes, found 5"));
+        fs::write(&path, b"ok\xff").unwrap();
+        assert_eq!(read_text(&path).unwrap_err().offset(), Some(2));
+    }
+
+    #[test]
+    fn a_change_of_an_input_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["a", "b"].map(|name| folder.path().join(name));
+        fs::write(&path, b"12345").unwrap();
+        let input = Input::of(&path).unwrap();
+        fs::read(&path).unwrap();
+        input.check_unchanged().unwrap();
+        // As long, with the old time.
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        let written = File::options().write(true).open(&path).unwrap();
+        write_all_at(&written, b"2", 1).unwrap();
+        // File times are those of the last tick of the system's clock.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        written.set_modified(time).unwrap();
+        assert!(input.check_unchanged().unwrap_err().to_string().contains("changed while it was being read"));
+        // Another file of its name.
+        let input = Input::of(&path).unwrap();
+        fs::write(&other, b"12345").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(input.check_unchanged().is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(input.check_unchanged().is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! The other way: the `tokenizer.*` keys of a GGUF to the files of a Hugging Face folder.
+//!
+//! What a GGUF does not hold is filled in as its pre-tokenizer and its architecture have it; which tokens strip the space beside
+//! them is lost.
+
+use serde_json::{Map, Value, json};
+
+use super::JSON;
+use super::json::AddedToken;
+use super::keys::Role;
+use super::spm;
+use super::templates::ChatTemplates;
+use super::vocabulary::{ADDED_SCORE, Token, TokenType};
+use crate::base::{Error, Result};
+use crate::model::Metadata;
+use crate::model::companion::CompanionFile;
+use crate::model::companion::Content;
+
+mod held;
+mod post;
+mod sentencepiece;
+mod tokenizer_json;
+
+use held::Held;
+
+/// The files of the tokenizer that `metadata` holds, for transformers, with their names in the folder.
+///
+/// `pre`: the name of the pre-tokenizer (`--pre`), which the GGUF gives without it.
+///
+/// # Errors
+/// There is no tokenizer, or its keys contradict each other; its model or its pre-tokenizer is none that this build knows.
+pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile>> {
+    let mut held = Held::read(metadata)?;
+    if let Some(pre) = pre {
+        held.pre = Some(pre.to_owned());
+    }
+    let mut files = Vec::new();
+    let mut config = Config::default();
+    match held.model.as_str() {
+        "llama" if held.has_scores() => {
+            files.push(file(spm::FILE, sentencepiece::model(&held).write()));
+            sentencepiece::configure(&held, &mut config);
+        }
+        "llama" => files.push(json_file(JSON, &tokenizer_json::sentencepiece_style(&held, &mut config)?)?),
+        "gpt2" => files.push(json_file(JSON, &tokenizer_json::byte_level(&held, &mut config)?)?),
+        "bert" => {
+            let (json, vocab) = tokenizer_json::wordpiece(&held, &mut config)?;
+            files.push(json_file(JSON, &json)?);
+            files.push(file("vocab.txt", vocab));
+        }
+        "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&held, &mut config)?)?),
+        other => {
+            return Err(Error::unsupported(format!("expected a tokenizer of llama, gpt2, bert or t5, found {other}"))
+                .hint("--keep-names writes the tensors without a tokenizer"));
+        }
+    }
+    config.templates(&held.templates);
+    files.push(json_file("tokenizer_config.json", &config.0)?);
+    files.push(json_file("special_tokens_map.json", &config.special_tokens_map())?);
+    Ok(files)
+}
+
+fn file(name: &str, content: impl Into<Vec<u8>>) -> CompanionFile {
+    CompanionFile { name: name.to_owned(), content: Content::Bytes(content.into()) }
+}
+
+fn json_file(name: &str, value: &impl serde::Serialize) -> Result<CompanionFile> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::malformed(format!("cannot write {name}: {error}")))?;
+    bytes.push(b'\n');
+    Ok(file(name, bytes))
+}
+
+/// The ids of the special tokens, by their names in `config.json`: `bos_token_id` and its like.
+pub fn ids(metadata: &Metadata) -> Map<String, Value> {
+    let id = |role: &Role| Some((format!("{}_token_id", role.name()), Value::from(metadata.get_u64(role.id_key()?)?)));
+    Role::ALL.iter().filter_map(id).collect()
+}
+
+/// `tokenizer_config.json` under construction.
+#[derive(Debug, Default)]
+struct Config(Map<String, Value>);
+
+impl Config {
+    fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    /// Names the tokens that have a role, and lists the special tokens that have none.
+    fn special_tokens(&mut self, held: &Held, added: &[AddedToken]) {
+        for role in Role::COMMON {
+            if let Some(token) = held.token(role) {
+                self.set(&format!("{}_token", role.name()), token.text.as_str());
+            }
+        }
+        let named: Vec<String> = self.0.values().filter_map(Value::as_str).map(str::to_owned).collect();
+        let others = added.iter().filter(|token| token.special && !named.contains(&token.content));
+        let others: Vec<Value> = others.map(|token| Value::from(token.content.as_str())).collect();
+        if !others.is_empty() {
+            self.set("additional_special_tokens", others);
+        }
+    }
+
+    fn added_tokens(&mut self, added: &[AddedToken]) {
+        if added.is_empty() {
+            return;
+        }
+        let entry = |token: &AddedToken| {
+            let flags = json!({
+                "content": token.content,
+                "lstrip": token.lstrip,
+                "normalized": token.normalized,
+                "rstrip": token.rstrip,
+                "single_word": token.single_word,
+                "special": token.special,
+            });
+            (token.id.to_string(), flags)
+        };
+        self.set("added_tokens_decoder", added.iter().map(entry).collect::<Map<_, _>>());
+    }
+
+    fn templates(&mut self, templates: &ChatTemplates) {
+        match templates.0.as_slice() {
+            [] => {}
+            [(name, template)] if name == ChatTemplates::DEFAULT => self.set("chat_template", template.as_str()),
+            several => {
+                let several: Vec<Value> = several.iter().map(|(name, template)| json!({"name": name, "template": template})).collect();
+                self.set("chat_template", several);
+            }
+        }
+    }
+
+    fn special_tokens_map(&self) -> Map<String, Value> {
+        let of = |key: &str| self.0.get(key).map(|value| (key.to_owned(), value.clone()));
+        let named = Role::COMMON.iter().filter_map(|role| of(&format!("{}_token", role.name())));
+        named.chain(of("additional_special_tokens")).collect()
+    }
+}
+
+/// The control and user-defined tokens, as tokens that are found before text is split.
+fn added_tokens(held: &Held, text: impl Fn(&Token) -> String) -> Vec<AddedToken> {
+    let tokens = held.tokens.iter().zip(0..);
+    let added = tokens.filter(|(token, _)| matches!(token.token_type, TokenType::Control | TokenType::UserDefined));
+    added.map(|(token, id)| added_token(id, text(token), token.token_type == TokenType::Control)).collect()
+}
+
+fn added_token(id: u32, content: String, special: bool) -> AddedToken {
+    AddedToken { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }
+}
+
+/// Whether a folder added this token to a SentencePiece model.
+fn is_added(token: &Token) -> bool {
+    token.score == ADDED_SCORE && matches!(token.token_type, TokenType::Control | TokenType::UserDefined)
+}

@@ -1,0 +1,312 @@
+//! `tokenizer.json` of byte-level BPE, SentencePiece-style BPE, WordPiece and Unigram.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::held::Held;
+use super::{Config, added_tokens, post};
+use crate::base::{Error, Result};
+use crate::tokenizer::json::AddedToken;
+use crate::tokenizer::keys::Role;
+use crate::tokenizer::pre;
+use crate::tokenizer::vocabulary::Token;
+use crate::tokenizer::vocabulary::TokenType;
+
+/// The longest token that is taken apart into merges, in bytes: the work grows with the square of it.
+const MERGED_BYTES: usize = 512;
+
+/// A whole `tokenizer.json`.
+#[derive(Debug, Serialize)]
+pub(super) struct TokenizerJson {
+    version: &'static str,
+    truncation: Value,
+    padding: Value,
+    added_tokens: Vec<AddedToken>,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+enum Model {
+    #[serde(rename = "BPE")]
+    Bpe {
+        dropout: (),
+        unk_token: Option<String>,
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: bool,
+        byte_fallback: bool,
+        ignore_merges: bool,
+        vocab: Ids,
+        merges: Vec<(String, String)>,
+    },
+    WordPiece {
+        unk_token: String,
+        continuing_subword_prefix: &'static str,
+        max_input_chars_per_word: u32,
+        vocab: Ids,
+    },
+    Unigram {
+        unk_id: Option<u32>,
+        vocab: Scores,
+        byte_fallback: bool,
+    },
+}
+
+/// Tokens in the order of their ids, as a map to these.
+#[derive(Debug)]
+struct Ids(Vec<(String, u32)>);
+
+impl Serialize for Ids {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (text, id) in &self.0 {
+            map.serialize_entry(text, id)?;
+        }
+        map.end()
+    }
+}
+
+/// Tokens with their scores, as pairs.
+#[derive(Debug)]
+struct Scores(Vec<Token>);
+
+impl Serialize for Scores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.0.len()))?;
+        for token in &self.0 {
+            seq.serialize_element(&(&token.text, token.score))?;
+        }
+        seq.end()
+    }
+}
+
+impl TokenizerJson {
+    fn new(model: Model) -> Self {
+        Self {
+            version: "1.0",
+            truncation: Value::Null,
+            padding: Value::Null,
+            added_tokens: Vec::new(),
+            normalizer: Value::Null,
+            pre_tokenizer: Value::Null,
+            post_processor: Value::Null,
+            decoder: Value::Null,
+            model,
+        }
+    }
+}
+
+/// The model's own tokens: all up to the last one that is not added. Added tokens among them keep their places.
+fn base_tokens(held: &Held, text: impl Fn(&Token) -> String) -> Ids {
+    let len = held.base_len(|token| matches!(token.token_type, TokenType::Control | TokenType::UserDefined));
+    Ids(held.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect())
+}
+
+pub(super) fn byte_level(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
+    let pre = held.pre.as_deref().unwrap_or(pre::DEFAULT);
+    let splits = pre::by_name(pre).ok_or_else(|| {
+        Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}"))
+            .hint("name one that splits text the same way with --pre NAME")
+    })?;
+    let vocab = base_tokens(held, |token| token.text.clone());
+    let known: HashMap<&str, u32> = vocab.0.iter().map(|(text, id)| (text.as_str(), *id)).collect();
+    let merges = held.merges.iter().filter_map(|line| {
+        let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
+        let (left, right) = (&line[..space], &line[space + 1..]);
+        // The tokenizers library refuses a merge of tokens that are not in the vocabulary.
+        let whole = known.contains_key(left) && known.contains_key(right) && known.contains_key(format!("{left}{right}").as_str());
+        whole.then(|| (left.to_owned(), right.to_owned()))
+    });
+    let merges = merges.collect();
+    let model = Model::Bpe {
+        dropout: (),
+        unk_token: None,
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: false,
+        byte_fallback: false,
+        ignore_merges: splits.ignore_merges,
+        vocab,
+        merges,
+    };
+    let added_tokens = added_tokens(held, |token| token.text.clone());
+    // llama.cpp's converter tells the tokenizer of Phi-4 from that of Phi-3 by this class.
+    config.set("tokenizer_class", if held.architecture == "phi3" { "GPT2Tokenizer" } else { "PreTrainedTokenizerFast" });
+    config.set("clean_up_tokenization_spaces", false);
+    config.special_tokens(held, &added_tokens);
+    config.added_tokens(&added_tokens);
+    Ok(TokenizerJson {
+        added_tokens,
+        normalizer: splits.normalizer,
+        pre_tokenizer: splits.pre_tokenizer,
+        post_processor: post::processor(held, true, config),
+        decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        ..TokenizerJson::new(model)
+    })
+}
+
+pub(super) fn sentencepiece_style(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
+    let vocab = base_tokens(held, |token| token.text.clone());
+    let merges = merges_of(held, &vocab);
+    let model = Model::Bpe {
+        dropout: (),
+        unk_token: held.token(Role::Unk).map(|token| token.text.clone()),
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: true,
+        byte_fallback: true,
+        ignore_merges: false,
+        vocab,
+        merges,
+    };
+    let prefix = held.add_space_prefix.unwrap_or(true);
+    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let mut normalizers = vec![replace(" ", "\u{2581}")];
+    let mut decoders = vec![replace("\u{2581}", " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
+    if prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let added_tokens = added_tokens(held, |token| token.text.clone());
+    config.set("tokenizer_class", if held.architecture.starts_with("gemma") { "GemmaTokenizer" } else { "LlamaTokenizer" });
+    config.set("clean_up_tokenization_spaces", false);
+    config.set("legacy", false);
+    if let Some(add) = held.add_space_prefix {
+        config.set("add_prefix_space", add);
+    }
+    config.special_tokens(held, &added_tokens);
+    config.added_tokens(&added_tokens);
+    Ok(TokenizerJson {
+        added_tokens,
+        normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
+        post_processor: post::processor(held, false, config),
+        decoder: json!({"type": "Sequence", "decoders": decoders}),
+        ..TokenizerJson::new(model)
+    })
+}
+
+/// The merges that lead to the tokens, as transformers' converter from SentencePiece orders them: by token, and for each every way to
+/// make it of two others, by their ids.
+///
+/// Runs of spaces have the lowest scores, so that they come last; a first token with the score 0 is taken for one without a score.
+fn merges_of(held: &Held, vocab: &Ids) -> Vec<(String, String)> {
+    let normal = |id: u32| held.tokens.get(id as usize).is_some_and(|token| token.token_type == TokenType::Normal);
+    let known: HashMap<&str, u32> = vocab.0.iter().filter(|(_, id)| normal(*id)).map(|(text, id)| (text.as_str(), *id)).collect();
+    let made = vocab.0.iter().filter(|(text, id)| normal(*id) && text.chars().nth(1).is_some()).map(|(text, _)| text.as_str());
+    let (spaces, others): (Vec<&str>, Vec<&str>) = made.partition(|text| text.chars().all(|c| c == '\u{2581}'));
+    let first_is_scoreless = match (others.first(), spaces.first()) {
+        (Some(other), Some(space)) => known.get(other) < known.get(space),
+        _ => true,
+    };
+    let mut merges = Vec::new();
+    for text in others.into_iter().skip(first_is_scoreless.into()).chain(spaces) {
+        if text.len() > MERGED_BYTES {
+            continue;
+        }
+        let ways = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+        let mut ways: Vec<_> = ways.filter_map(|(left, right)| Some((known.get(left)?, known.get(right)?, left, right))).collect();
+        ways.sort_unstable();
+        merges.extend(ways.into_iter().map(|(_, _, left, right)| (left.to_owned(), right.to_owned())));
+    }
+    merges
+}
+
+/// The `tokenizer.json`, and the `vocab.txt` that says the same.
+pub(super) fn wordpiece(held: &Held, config: &mut Config) -> Result<(TokenizerJson, String)> {
+    // GGUF marks where a word starts, WordPiece where it goes on.
+    let text = |token: &Token| match (token.token_type, token.text.strip_prefix('\u{2581}')) {
+        (TokenType::Control, _) => token.text.clone(),
+        (_, Some(start)) => start.to_owned(),
+        (_, None) => format!("##{}", token.text),
+    };
+    let plain = |token: &Token| match token.token_type {
+        TokenType::Unused => Token { text: text(token), ..token.clone() },
+        _ => token.clone(),
+    };
+    let padded = held.tokens.iter().enumerate().rev().take_while(|(id, token)| plain(token).is_padding(*id)).count();
+    let len = held.tokens.len() - padded;
+    let vocab = Ids(held.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect());
+    let lines = vocab.0.iter().flat_map(|(text, _)| [text.as_str(), "\n"]).collect();
+    let unk = held.token(Role::Unk).map_or("[UNK]", |token| &token.text).to_owned();
+    let model = Model::WordPiece { unk_token: unk.clone(), continuing_subword_prefix: "##", max_input_chars_per_word: 100, vocab };
+
+    // llama.cpp takes text in lower case where nothing is said.
+    let lowercase = held.lowercase.unwrap_or(true);
+    config.set("tokenizer_class", "BertTokenizer");
+    config.set("do_lower_case", lowercase);
+    config.set("strip_accents", held.strip_accents);
+    config.set("tokenize_chinese_chars", true);
+    config.set("clean_up_tokenization_spaces", true);
+    if let Some(length) = held.context_length {
+        config.set("model_max_length", length);
+    }
+    config.set("unk_token", unk);
+    let first = held.token(Role::Bos);
+    let last = held.token(Role::Sep).or_else(|| held.token(Role::Eos));
+    for (key, token) in
+        [("cls_token", first), ("sep_token", last), ("pad_token", held.token(Role::Pad)), ("mask_token", held.token(Role::Mask))]
+    {
+        if let Some(token) = token {
+            config.set(key, token.text.as_str());
+        }
+    }
+    let added_tokens = added_tokens(held, text);
+    config.added_tokens(&added_tokens);
+    let json = TokenizerJson {
+        added_tokens,
+        normalizer: json!({
+            "type": "BertNormalizer",
+            "clean_text": true,
+            "handle_chinese_chars": true,
+            "strip_accents": held.strip_accents,
+            "lowercase": lowercase,
+        }),
+        pre_tokenizer: json!({"type": "BertPreTokenizer"}),
+        post_processor: post::processor(held, false, config),
+        decoder: json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        ..TokenizerJson::new(model)
+    };
+    Ok((json, lines))
+}
+
+pub(super) fn unigram(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
+    let len = held.base_len(|_| false);
+    let unk = held.id(Role::Unk).or_else(|| {
+        let unk = held.tokens.iter().position(|token| token.token_type == TokenType::Unknown);
+        unk.and_then(|id| u32::try_from(id).ok())
+    });
+    let vocab = Scores(held.tokens.iter().take(len).cloned().collect());
+    let model = Model::Unigram { unk_id: unk, vocab, byte_fallback: held.tokens.iter().any(|token| token.token_type == TokenType::Byte) };
+    let scheme = if held.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
+    let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
+    let added_tokens = added_tokens(held, |token| token.text.clone());
+    config.set("tokenizer_class", if held.architecture == "t5" { "T5Tokenizer" } else { "XLMRobertaTokenizer" });
+    if let Some(add) = held.add_space_prefix {
+        config.set("add_prefix_space", add);
+    }
+    config.set("clean_up_tokenization_spaces", held.remove_extra_whitespaces.unwrap_or(false));
+    config.special_tokens(held, &added_tokens);
+    config.added_tokens(&added_tokens);
+    let normalizer = match held.charsmap.as_slice() {
+        [] => Value::Null,
+        charsmap => json!({"type": "Precompiled", "precompiled_charsmap": STANDARD.encode(charsmap)}),
+    };
+    Ok(TokenizerJson {
+        added_tokens,
+        normalizer,
+        pre_tokenizer: metaspace.clone(),
+        post_processor: post::processor(held, false, config),
+        decoder: metaspace,
+        ..TokenizerJson::new(model)
+    })
+}

@@ -1,0 +1,298 @@
+//! What an architecture's table says of the tensors of a model, for `verify`: which must be there, in which shapes, with how many rows
+//! for the vocabulary. Drafting stops at the first thing that is wrong; this tells them all.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::base::finding::{Findings, Severity};
+use crate::base::{Error, ErrorKind, num};
+use crate::family::components::Component;
+use crate::family::components::place;
+use crate::family::config::Config;
+use crate::family::facts;
+use crate::family::mapping::Known;
+use crate::family::mapping::Mapping;
+use crate::family::mapping::Row;
+use crate::family::pattern;
+use crate::family::pattern::Places;
+use crate::family::table::Table;
+use crate::family::table::Tables;
+use crate::format::codes;
+use crate::model::{Model, Value};
+use crate::tokenizer;
+use crate::view::origin::Origin;
+use crate::view::to_gguf;
+use crate::view::to_hf;
+use crate::view::transform::Shaped;
+
+/// The canonical names of the matrices at both ends of a language model.
+const EMBEDDING: &str = "token_embd.weight";
+const OUTPUT: &str = "output.weight";
+
+/// Two tensors that must have the same values, by index in [`Model::tensors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tied {
+    /// The token embeddings.
+    pub embedding: usize,
+    /// The output matrix, which whoever loads the model takes from the embeddings.
+    pub output: usize,
+}
+
+/// Checks the tensors of a model against its architecture's table, if something says what it is. Gives the tensors that the config ties
+/// together, where both are stored.
+pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<Tied> {
+    if model.tensors.is_empty() {
+        return None; // a vocabulary, or an index alone
+    }
+    let hub = model.config.is_some() && to_gguf::says_what_it_is(model);
+    let gguf = model.format == "gguf" && to_hf::says_what_it_is(model);
+    let worked_out = match (hub, gguf) {
+        (true, _) => to_gguf::read_config(model, tables).map(|(_, table, config)| (table, config)),
+        (_, true) => to_hf::read_keys(model, tables),
+        _ => return None,
+    };
+    let remark = |findings: &mut Findings, severity, code, error: Error| findings.remark(severity, code, error.in_file(&model.path));
+    let (table, config) = match worked_out {
+        Ok(worked_out) => worked_out,
+        Err(error) => {
+            let (severity, code) = match error.kind() {
+                ErrorKind::Unsupported => (Severity::Note, codes::ARCH_UNKNOWN),
+                _ => (Severity::Warning, codes::ARCH_CONFIG),
+            };
+            remark(findings, severity, code, error);
+            return None;
+        }
+    };
+    let mapping = match Mapping::new(&table, &config) {
+        Ok(mapping) => mapping,
+        Err(error) => {
+            remark(findings, Severity::Warning, codes::ARCH_CONFIG, error);
+            return None;
+        }
+    };
+    let mut check = Check { model, mapping: &mapping, experts: config.count("experts").ok(), findings, met: Met::default() };
+    if hub {
+        check.hub_tensors();
+        check.hub_missing();
+        check.hub_vocabulary(&table, &config)
+    } else {
+        check.gguf_tensors(&table);
+        check.gguf_missing();
+        check.gguf_vocabulary();
+        None
+    }
+}
+
+/// The tensors of a row that were met at one layer.
+#[derive(Debug, Default)]
+struct Met {
+    /// By row and layer: the tensors by expert, or by part of the row.
+    groups: HashMap<(usize, Option<u64>), HashMap<u64, usize>>,
+    /// The tensors that have no place in GGUF, by index.
+    dropped: Vec<usize>,
+    /// Whether experts are there one by one, where the table has them in one tensor.
+    unmerged: bool,
+}
+
+impl Met {
+    fn has(&self, row: usize, places: Places, member: u64) -> bool {
+        self.groups.get(&(row, places.bid)).is_some_and(|group| group.contains_key(&member))
+    }
+}
+
+struct Check<'a, 'f> {
+    model: &'a Model,
+    mapping: &'a Mapping,
+    experts: Option<u64>,
+    findings: &'f mut Findings,
+    met: Met,
+}
+
+impl Check<'_, '_> {
+    fn error(&mut self, code: &'static str, tensor: &str, index: Option<usize>, message: String) {
+        let file = index.and_then(|index| self.model.shards.get(self.model.tensors.get(index)?.shard)).map(|shard| shard.path.as_path());
+        let error = Error::malformed(message).in_tensor(tensor).in_file(file.unwrap_or(&self.model.path));
+        // A sink that collects takes it, and goes on.
+        let _ = self.findings.error(code, error);
+    }
+
+    fn extra(&mut self, index: usize) {
+        let Some(tensor) = self.model.tensors.get(index) else { return };
+        let error =
+            Error::malformed("expected a tensor of this architecture, found one that its table does not name").in_tensor(&tensor.name);
+        self.findings.remark(Severity::Warning, codes::ARCH_EXTRA, error.in_file(&self.model.path));
+    }
+
+    fn missing(&mut self, name: &str) {
+        self.error(codes::ARCH_MISSING, name, None, "expected this tensor, found none of its name".to_owned());
+    }
+
+    fn hub_tensors(&mut self) {
+        for (index, tensor) in self.model.tensors.iter().enumerate() {
+            let (number, places) = match self.mapping.hf(&tensor.name) {
+                Known::Row(number, places) => (number, places),
+                Known::Dropped => {
+                    self.met.dropped.push(index);
+                    continue;
+                }
+                Known::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.knows(module)) => continue,
+                Known::Unknown => {
+                    self.extra(index);
+                    continue;
+                }
+            };
+            let Some(row) = self.mapping.rows.get(number) else { continue };
+            let expert = places.eid.unwrap_or(0);
+            if row.is_stacked() && self.experts.is_some_and(|experts| expert >= experts) {
+                self.extra(index);
+                continue;
+            }
+            self.met.groups.entry((number, places.bid)).or_default().insert(expert, index);
+            if let Some(shape) = &row.shape
+                && *shape != tensor.shape
+            {
+                let message = wrong_shape(shape, &tensor.shape);
+                self.error(codes::ARCH_SHAPE, &tensor.name, Some(index), message);
+            }
+        }
+    }
+
+    fn hub_missing(&mut self) {
+        let members = |row: &Row| if row.is_stacked() { self.experts.unwrap_or(0) } else { 1 };
+        // What is there in another layout (experts in one tensor, projections in one) is not missing.
+        let mut made = HashSet::new();
+        for (number, row) in self.mapping.rows.iter().enumerate() {
+            for places in row.places().into_iter().filter(|places| (0..members(row)).all(|member| self.met.has(number, *places, member))) {
+                made.extend(row.gguf.iter().map(|pattern| pattern::fill(pattern, places)));
+            }
+        }
+        let mut missing = Vec::new();
+        for (number, row) in self.mapping.rows.iter().enumerate() {
+            for places in row.places() {
+                let any = self.met.groups.contains_key(&(number, places.bid));
+                let elsewhere = || row.gguf.iter().all(|pattern| made.contains(&pattern::fill(pattern, places)));
+                if !any && (row.optional || elsewhere()) {
+                    continue;
+                }
+                let lacking = (0..members(row)).filter(|member| !self.met.has(number, places, *member));
+                missing.extend(lacking.map(|eid| pattern::fill(&row.hf, Places { eid: row.is_stacked().then_some(eid), ..places })));
+            }
+        }
+        missing.iter().for_each(|name| self.missing(name));
+    }
+
+    /// The tensor that becomes the one of this canonical name as it is.
+    fn hub_tensor(&self, canonical: &str) -> Option<usize> {
+        let row = self.mapping.rows.iter().position(|row| row.gguf.first().is_some_and(|name| name == canonical))?;
+        self.met.groups.get(&(row, None))?.get(&0).copied()
+    }
+
+    fn hub_vocabulary(&mut self, table: &Table, config: &Config) -> Option<Tied> {
+        let embedding = self.hub_tensor(EMBEDDING)?;
+        let rows = self.model.tensors.get(embedding)?.shape.first().copied()?;
+        if table.tokenizer.is_some()
+            && let Some(folder) = &self.model.folder
+            && let Ok(Some(largest)) = tokenizer::largest_id(folder)
+            && largest >= rows
+        {
+            let message = format!("expected a row of the embeddings for each token, found {rows} rows and a token {largest}");
+            self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
+        }
+        // A family that always ties drops an output matrix that is stored all the same.
+        let ties = config.is_true("tie_word_embeddings") || self.model.config.as_ref().is_some_and(facts::ties_output);
+        let tied = self.hub_tensor(OUTPUT).filter(|_| ties);
+        Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
+    }
+
+    /// The output matrix that has no place in GGUF beside these embeddings.
+    fn dropped_output(&self, embedding: usize) -> Option<usize> {
+        let shape = &self.model.tensors.get(embedding)?.shape;
+        let is_output = |index: &&usize| {
+            let tensor = self.model.tensors.get(**index);
+            tensor.is_some_and(|tensor| place(&tensor.name).component == Component::Output && tensor.shape == *shape)
+        };
+        self.met.dropped.iter().find(is_output).copied()
+    }
+
+    fn gguf_tensors(&mut self, table: &Table) {
+        let computed = to_hf::computed_names(table);
+        let fits = |places: Places| places.bid.is_none_or(|bid| bid < self.mapping.layers);
+        let mut extra = Vec::new();
+        for (index, tensor) in self.model.tensors.iter().enumerate() {
+            if let Some((number, part, places)) = self.mapping.gguf(&tensor.name) {
+                self.met.groups.entry((number, places.bid)).or_default().insert(part as u64, index);
+            } else if !computed.contains(&tensor.name.as_str()) {
+                let (_, places) = pattern::skeleton(&tensor.name);
+                self.met.unmerged |= places.eid.is_some() && fits(places);
+                // A scale or a bias of a tensor that is known belongs to it.
+                let beside = [".scale", ".input_scale", ".bias"].iter().find_map(|end| tensor.name.strip_suffix(end));
+                if beside.is_none_or(|stem| self.mapping.gguf(&format!("{stem}.weight")).is_none()) {
+                    extra.push(index);
+                }
+            }
+        }
+        extra.into_iter().for_each(|index| self.extra(index));
+        let mut groups: Vec<_> = self.met.groups.iter().collect();
+        groups.sort_by_key(|(place, _)| **place);
+        let wrong: Vec<_> = groups.into_iter().filter_map(|((number, _), group)| self.gguf_shape(*number, group)).collect();
+        for (index, message) in wrong {
+            let name = self.model.tensors.get(index).map_or("", |tensor| &tensor.name);
+            self.error(codes::ARCH_SHAPE, name, Some(index), message);
+        }
+    }
+
+    /// What is wrong with the shape of the tensors of a row, once they are all there.
+    fn gguf_shape(&self, number: usize, group: &HashMap<u64, usize>) -> Option<(usize, String)> {
+        let row = self.mapping.rows.get(number)?;
+        let wanted = row.shape.as_ref()?;
+        let indices: Vec<usize> = (0..row.gguf.len() as u64).map(|part| group.get(&part).copied()).collect::<Option<_>>()?;
+        let first = *indices.first()?;
+        let sources = indices.iter().map(|&index| {
+            let tensor = self.model.tensors.get(index)?;
+            Some(Shaped { origin: Origin::stored(self.model, index).ok()?, shape: tensor.shape.clone() })
+        });
+        let sources = sources.collect::<Option<Vec<_>>>()?; // nothing can be said of a type that is not known
+        match row.transform.backward(sources) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => None,
+            Err(error) => Some((first, error.message().to_owned())),
+            Ok(made) => {
+                let other = made.iter().find(|made| num::squeezed(&made.shape) != num::squeezed(wanted))?;
+                Some((first, wrong_shape(wanted, &other.shape)))
+            }
+        }
+    }
+
+    fn gguf_missing(&mut self) {
+        let mut missing = Vec::new();
+        for (number, row) in self.mapping.rows.iter().enumerate() {
+            if row.is_stacked() && self.met.unmerged {
+                continue;
+            }
+            for places in row.places() {
+                for (part, pattern) in row.gguf.iter().enumerate() {
+                    let name = pattern::fill(pattern, places);
+                    // A name that several rows make is looked for under the first.
+                    let own = self.mapping.gguf(&name).is_some_and(|(first, ..)| first == number);
+                    let started = self.met.groups.contains_key(&(number, places.bid));
+                    if own && !self.met.has(number, places, part as u64) && (!row.optional || started) {
+                        missing.push(name);
+                    }
+                }
+            }
+        }
+        missing.iter().for_each(|name| self.missing(name));
+    }
+
+    fn gguf_vocabulary(&mut self) {
+        let tokens = self.model.metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).map(|tokens| tokens.len());
+        let (Some(tokens), Some(index)) = (tokens, self.model.tensors.iter().position(|tensor| tensor.name == EMBEDDING)) else { return };
+        let rows = self.model.tensors.get(index).and_then(|tensor| tensor.shape.first().copied()).unwrap_or(0);
+        if rows != tokens {
+            let message = format!("expected a row for each of {tokens} tokens, found {rows}");
+            self.error(codes::ARCH_ROWS, EMBEDDING, Some(index), message);
+        }
+    }
+}
+
+fn wrong_shape(wanted: &[u64], found: &[u64]) -> String {
+    format!("expected the shape {} that the hyperparameters give, found {}", num::show_shape(wanted), num::show_shape(found))
+}

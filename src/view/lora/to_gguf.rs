@@ -1,0 +1,232 @@
+//! An adapter as the GGUF that llama.cpp loads beside a model: its factors under the names and in the layout of the base.
+//!
+//! As convert_lora_to_gguf.py of llama.cpp: the rows of B move as those of the base's matrix do, A stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use crate::base::{Error, Result};
+use crate::family::config::Config;
+use crate::family::mapping::Known;
+use crate::family::mapping::Mapping;
+use crate::family::mapping::Row;
+use crate::family::pattern;
+use crate::family::pattern::Places;
+use crate::family::table::Table;
+use crate::family::table::Tables;
+use crate::family::transform::Transform;
+use crate::format::{self, Reader};
+use crate::model::companion::Note;
+use crate::model::{ElemType, Metadata, Model, Value};
+use crate::source::folder;
+use crate::view::draft::Draft;
+use crate::view::draft::Step;
+use crate::view::general;
+use crate::view::lora::Adapter;
+use crate::view::lora::Factor;
+use crate::view::lora::Form;
+use crate::view::lora::Update;
+use crate::view::origin;
+use crate::view::origin::Origin;
+use crate::view::to_hf;
+use crate::view::transform::Shaped;
+
+/// The base's name of the token embeddings, whose first factor is kept turned: its rows are looked up.
+const EMBEDDING: &str = "token_embd.weight";
+
+/// What a folder's config is called.
+const CONFIG: &str = "config.json";
+
+/// The architecture and hyperparameters of an adapter's base: a folder with config.json, or a GGUF; what the adapter's config names, if
+/// no path is given and that is a folder on this machine.
+///
+/// # Errors
+/// There is no base, or it is of no known architecture.
+pub fn base_config(adapter: &Adapter, base: Option<&Path>, tables: &Tables) -> Result<(Table, Config)> {
+    let own = || adapter.base.as_deref().map(PathBuf::from).filter(|path| path.exists());
+    let path = base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
+        let named = adapter.base.as_deref().map_or(String::new(), |name| format!(" ({name})"));
+        Error::argument(format!("expected the base of the adapter{named}, which names and shapes come from, found none"))
+            .hint("--base FOLDER names it; its config.json is enough")
+    })?;
+    let file = base_file(&path)?;
+    if file.ends_with(CONFIG)
+        && let Some(json) = folder::json(&file)?
+    {
+        let table = tables.for_config(&json).map_err(|error| error.in_file(&path))?;
+        let config = Config::new(&table, &json).map_err(|error| error.in_file(&path))?;
+        return Ok((table, config));
+    }
+    let base = format::open(&file)?;
+    to_hf::read_keys(base.model(), tables)
+}
+
+/// The file that tells what the base at `path` is: the config of a folder, or else its weights.
+///
+/// # Errors
+/// There is no model.
+pub fn base_file(path: &Path) -> Result<PathBuf> {
+    let config = path.join(CONFIG);
+    if config.is_file() { Ok(config) } else { format::resolve(path) }
+}
+
+/// Drafts the GGUF of an adapter.
+///
+/// # Errors
+/// The adapter cannot be converted; a module is none of the base's, or its layout cannot be given to factors.
+pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Draft> {
+    let model = reader.model();
+    let adapter = Adapter::supported(reader)?;
+    if adapter.form != Form::Peft {
+        let message = format!("expected an adapter of PEFT, found one of {}", adapter.form.title());
+        return Err(Error::unsupported(message).in_file(&model.path));
+    }
+    let (table, config) = base_config(&adapter, base, tables)?;
+    let mapping = Mapping::new(&table, &config)?;
+    let mut draft = Draft::default();
+    only_factors(model, &adapter, &mut draft.notes)?;
+    let alpha = common_alpha(&adapter);
+    for ((number, bid), updates) in by_row(&adapter, &mapping)? {
+        let Some(row) = mapping.rows.get(number) else { continue };
+        let factors = factors(model, row, &updates, alpha, config.count("experts").ok()).map_err(|error| error.in_file(&model.path))?;
+        for ((a, b), pattern) in factors.into_iter().zip(&row.gguf) {
+            let name = pattern::fill(pattern, Places { bid, eid: None });
+            for (factor, end) in [(a, "lora_a"), (b, "lora_b")] {
+                let elem = ElemType::Known(factor.origin.dtype());
+                draft.steps.push(Step::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
+            }
+        }
+        let scaled = updates.values().filter(|update| alpha_of(update) != alpha).map(|update| {
+            Note::remark(
+                &update.module,
+                format!("has an alpha of its own: the second factor is multiplied by {}", alpha_of(update) / alpha),
+            )
+        });
+        draft.notes.extend(scaled);
+    }
+    draft.metadata = metadata(&table, model, alpha, &mut draft.notes)?;
+    Ok(draft)
+}
+
+fn metadata(table: &Table, model: &Model, alpha: f32, notes: &mut Vec<Note>) -> Result<Metadata> {
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", Value::String(table.gguf.clone()));
+    general::to_gguf(model.folder.as_deref(), model.config.as_ref().unwrap_or(&Json::Null), &[], &mut metadata, notes)?;
+    metadata.set("general.type", Value::String("adapter".to_owned()));
+    metadata.set("adapter.type", Value::String("lora".to_owned()));
+    metadata.set("adapter.lora.alpha", Value::F32(alpha));
+    metadata.set("general.quantization_version", Value::U32(2));
+    Ok(metadata)
+}
+
+/// Refuses what a GGUF adapter has no place for, and notes what is of no use in one.
+fn only_factors(model: &Model, adapter: &Adapter, notes: &mut Vec<Note>) -> Result<()> {
+    let refuse = |what: &str, name: &str| {
+        Err(Error::unsupported(format!("expected factors alone, as GGUF adapters have, found {what}")).in_tensor(name))
+    };
+    for (name, index) in &adapter.replaced {
+        match model.tensors.get(*index) {
+            Some(tensor) if tensor.name.contains(".base_layer.") => notes.push(Note::dropped(&tensor.name, "is the base's own")),
+            _ => return refuse("a whole tensor (modules_to_save)", name),
+        }
+    }
+    if let Some((name, ..)) = adapter.tokens.first() {
+        return refuse("rows for some tokens", name);
+    }
+    match adapter.updates.iter().find(|update| update.magnitude.is_some()) {
+        Some(update) => refuse("DoRA", &update.module),
+        None => Ok(()),
+    }
+}
+
+/// The alpha that gives an update's scale, as llama.cpp works it out: alpha / rank.
+fn alpha_of(update: &Update) -> f32 {
+    (f64::from(update.scale) * update.rank as f64) as f32
+}
+
+/// The alpha of most updates.
+fn common_alpha(adapter: &Adapter) -> f32 {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for update in &adapter.updates {
+        *counts.entry(alpha_of(update).to_bits()).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map_or(1.0, |(bits, _)| f32::from_bits(bits))
+}
+
+/// The updates of each row of the table and layer, by expert; in the order of the file.
+type ByRow<'a> = Vec<((usize, Option<u64>), BTreeMap<u64, &'a Update>)>;
+
+fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
+    let mut rows = ByRow::new();
+    let mut known: HashMap<(usize, Option<u64>), usize> = HashMap::new();
+    for update in &adapter.updates {
+        let name = format!("{}.weight", update.module);
+        match mapping.hf(&name) {
+            Known::Row(number, places) => {
+                let place = (number, places.bid);
+                let at = *known.entry(place).or_insert_with(|| {
+                    rows.push((place, BTreeMap::new()));
+                    rows.len() - 1
+                });
+                if let Some((_, experts)) = rows.get_mut(at) {
+                    experts.insert(places.eid.unwrap_or(0), update);
+                }
+            }
+            Known::Dropped => {
+                return Err(
+                    Error::unsupported("expected updates of tensors that the base has in GGUF, found one that it drops").in_tensor(&name)
+                );
+            }
+            Known::Unknown => {
+                return Err(Error::malformed("expected a module of the base, found one that its table does not name").in_tensor(&name));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Both factors, for each tensor that a row makes in GGUF.
+fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f32, experts: Option<u64>) -> Result<Vec<(Shaped, Shaped)>> {
+    let named = |error: Error| error.in_tensor(&row.hf);
+    let second = |update: &Update| -> Result<Shaped> {
+        let stored = stored(model, update.left)?;
+        let own = alpha_of(update);
+        let origin = if own == alpha { stored.origin } else { stored.origin.then(origin::Step::Scale(own / alpha))? };
+        Ok(Shaped { origin, ..stored })
+    };
+    if row.is_stacked() {
+        let experts = experts.unwrap_or(0);
+        if updates.keys().copied().ne(0..experts) {
+            return Err(named(Error::unsupported(format!("expected an update of each of {experts} experts, found {}", updates.len()))));
+        }
+        let all = |factor: &dyn Fn(&Update) -> Result<Shaped>| updates.values().map(|update| factor(update)).collect::<Result<Vec<_>>>();
+        let first = row.transform.forward(all(&|update| stored(model, update.right))?).map_err(named)?;
+        let second = row.transform.forward(all(&second)?).map_err(named)?;
+        return Ok(first.into_iter().zip(second).collect());
+    }
+    let Some(update) = updates.values().next() else { return Ok(Vec::new()) };
+    if row.gguf.first().is_some_and(|name| name == EMBEDDING) && update.left.transposed {
+        let (a, b) = (turned(stored(model, update.left)?)?, stored(model, update.right)?);
+        let origin = if alpha_of(update) == alpha { b.origin } else { b.origin.then(origin::Step::Scale(alpha_of(update) / alpha))? };
+        return Ok(vec![(a, Shaped { origin, ..b })]);
+    }
+    let moves_rows =
+        matches!(row.transform, Transform::Plain | Transform::RopePermute(_) | Transform::SplitRows(_) | Transform::GroupedQkv(..));
+    if !moves_rows || update.left.transposed {
+        return Err(named(Error::unsupported("expected an update of a matrix whose rows move, found one of another layout")));
+    }
+    let parts = row.transform.forward(vec![second(update)?]).map_err(named)?;
+    let first = stored(model, update.right)?;
+    Ok(parts.into_iter().map(|part| (first.clone(), part)).collect())
+}
+
+fn stored(model: &Model, factor: Factor) -> Result<Shaped> {
+    let shape = model.tensors.get(factor.tensor).map(|tensor| tensor.shape.clone()).unwrap_or_default();
+    Ok(Shaped { origin: Origin::stored(model, factor.tensor)?, shape })
+}
+
+fn turned(matrix: Shaped) -> Result<Shaped> {
+    Transform::Transpose.forward(vec![matrix])?.pop().ok_or_else(|| Error::argument("expected a matrix to transpose"))
+}

@@ -1,0 +1,284 @@
+//! Hugging Face -> GGUF: the draft of a GGUF from a folder with a config.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use crate::base::{Error, Result, units};
+use crate::family::config::Config;
+use crate::family::keys;
+use crate::family::mapping::Known;
+use crate::family::mapping::Mapping;
+use crate::family::mapping::Row;
+use crate::family::pattern;
+use crate::family::pattern::Places;
+use crate::family::pooling;
+use crate::family::rope;
+use crate::family::table::Table;
+use crate::family::table::Tables;
+use crate::model::companion::Note;
+use crate::model::{DType, Metadata, Model, Value};
+use crate::tokenizer;
+use crate::view::draft::Draft;
+use crate::view::draft::Step;
+use crate::view::general;
+use crate::view::origin::Origin;
+use crate::view::transform::Shaped;
+
+/// Drafts the GGUF of a Hugging Face model.
+///
+/// # Errors
+/// The architecture is unknown; a tensor is missing, extra or of another shape than the config says; a hyperparameter or the tokenizer
+/// is missing.
+pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Result<Draft> {
+    let (json, table, config) = read_config(model, tables)?;
+    let mut draft = Draft::default();
+    let computed = tensors(model, &table, &config, &mut draft)?;
+    metadata(&table, json, &config, model, model.folder.as_deref(), options, computed, &mut draft)?;
+    Ok(draft)
+}
+
+/// The draft but for the tokenizer.
+#[cfg(test)]
+pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<Draft> {
+    let (json, mut table, config) = read_config(model, tables)?;
+    table.tokenizer = None;
+    let mut draft = Draft::default();
+    let computed = tensors(model, &table, &config, &mut draft)?;
+    metadata(&table, json, &config, model, None, &tokenizer::Options::default(), computed, &mut draft)?;
+    Ok(draft)
+}
+
+/// The tensors of a Hugging Face model as GGUF would have them, without what only a file needs.
+///
+/// # Errors
+/// As for [`draft`], but for the tokenizer.
+pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
+    let (_, table, config) = read_config(model, tables)?;
+    let mut draft = Draft::default();
+    tensors(model, &table, &config, &mut draft)?;
+    Ok(draft.steps)
+}
+
+/// Whether a config names the architecture of a model, in whatever spelling.
+pub fn says_what_it_is(model: &Model) -> bool {
+    let keys = ["architectures", "model_type", "text_config", "dim"];
+    model.config.as_ref().is_some_and(|config| keys.iter().any(|key| config.get(key).is_some_and(|value| !value.is_null())))
+}
+
+/// What the config of a model says: the table of its architecture, and the hyperparameters as its class would complete them.
+///
+/// # Errors
+/// There is no config, or it is of no known architecture.
+pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
+    let json = model.config.as_ref().ok_or_else(|| {
+        Error::unsupported("expected a folder with config.json beside the weights, found none")
+            .in_file(&model.path)
+            .hint("--keep-names moves tensors as they are")
+    })?;
+    let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
+    let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
+    config.set("modules", pooling::configs(&model.modules));
+    Ok((json, table, config))
+}
+
+/// Adds the tensors to a draft; gives the keys that go with those that are computed.
+fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut Draft) -> Result<Metadata> {
+    let mapping = Mapping::new(table, config).map_err(|error| error.in_file(&model.path))?;
+    let mut computed = Metadata::new();
+    for name in &table.computed {
+        compute(name, table, config, &mut draft.steps, &mut computed)?;
+    }
+    steps(model, &mapping, config, draft)?;
+    Ok(computed)
+}
+
+/// Tensors that are computed from hyperparameters, and the keys that go with them.
+fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, metadata: &mut Metadata) -> Result<()> {
+    let mut add = |name: &str, values: Vec<f32>| {
+        let shape = vec![values.len() as u64];
+        steps.push(Step::made(Origin::values(values), format!("{name}.weight"), shape, crate::model::ElemType::Known(DType::F32)).fixed());
+    };
+    match name {
+        "rope_freqs" => {
+            if let Some(factors) = rope::llama3_factors(config, config.length("hd")?) {
+                add("rope_freqs", factors);
+            }
+        }
+        "rope_factors" => {
+            if let Some((long, short, attention)) = rope::long_factors(config, config.length("rope_dims")?)? {
+                metadata.set(crate::model::metadata::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
+                add("rope_factors_long", long);
+                add("rope_factors_short", short);
+            }
+        }
+        other => return Err(Error::argument(format!("expected a known tensor to compute, found {other}"))),
+    }
+    Ok(())
+}
+
+/// The sources of one tensor (or of the tensors that it is split into), as far as they were met.
+#[derive(Default)]
+struct Group {
+    /// By expert; 0 where there are none.
+    sources: BTreeMap<u64, usize>,
+}
+
+fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -> Result<()> {
+    pooling::check_dense(model, |module| mapping.knows(module), &mut draft.notes)?;
+    let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
+    let experts = || config.length("experts");
+    for (index, tensor) in model.tensors.iter().enumerate() {
+        let (number, places) = match mapping.hf(&tensor.name) {
+            Known::Row(number, places) => (number, places),
+            Known::Dropped => {
+                draft.notes.push(Note::dropped(&tensor.name, "has no place in GGUF"));
+                continue;
+            }
+            Known::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.knows(module)) => {
+                draft.notes.push(Note::dropped(&tensor.name, "belongs to a module of sentence-transformers, which has no place in GGUF"));
+                continue;
+            }
+            Known::Unknown => {
+                return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
+                    .in_tensor(&tensor.name)
+                    .hint("--keep-names moves tensors as they are; --arch-table FILE replaces the table"));
+            }
+        };
+        let Some(row) = mapping.rows.get(number) else { continue };
+        if let Some(shape) = &row.shape
+            && *shape != tensor.shape
+        {
+            let message = format!("expected the shape {shape:?} that the config gives, found {:?}", tensor.shape);
+            return Err(Error::malformed(message).in_tensor(&tensor.name));
+        }
+        let group = groups.entry((number, places.bid)).or_default();
+        if group.sources.insert(places.eid.unwrap_or(0), index).is_some() {
+            return Err(Error::malformed("expected a tensor once, found it under two names").in_tensor(&tensor.name));
+        }
+        if !row.is_stacked() || group.sources.len() as u64 == experts()? {
+            emit(model, row, places, group, draft)?;
+        }
+    }
+    let mut names = HashSet::new();
+    if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
+        return Err(Error::malformed("expected a tensor once, found it in two layouts").in_tensor(&step.name));
+    }
+    // What is missing is told before anything is written; what is there in another layout is not missing.
+    for (number, row) in mapping.rows.iter().enumerate() {
+        for places in row.places() {
+            let found = groups.get(&(number, places.bid)).map_or(0, |group| group.sources.len() as u64);
+            let wanted = if row.is_stacked() { experts()? } else { 1 };
+            let made = || row.gguf.iter().all(|pattern| names.contains(pattern::fill(pattern, places).as_str()));
+            if found == wanted || (found == 0 && (row.optional || made())) {
+                continue;
+            }
+            let has = |eid: &u64| groups.get(&(number, places.bid)).is_some_and(|group| group.sources.contains_key(eid));
+            let eid = row.is_stacked().then(|| (0..wanted).find(|eid| !has(eid)).unwrap_or(0));
+            return Err(Error::malformed("expected this tensor, found none of its name")
+                .in_tensor(&pattern::fill(&row.hf, Places { eid, ..places }))
+                .in_file(&model.path));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the tensors that a complete group makes.
+fn emit(model: &Model, row: &Row, places: Places, group: &Group, draft: &mut Draft) -> Result<()> {
+    let named = |error: Error| error.in_tensor(&pattern::fill(&row.hf, places));
+    if row.is_stacked() && group.sources.keys().copied().ne(0..group.sources.len() as u64) {
+        return Err(named(Error::malformed("expected experts numbered from 0 without a gap")));
+    }
+    let sources: Vec<Shaped> = group
+        .sources
+        .values()
+        .map(|&index| {
+            let shape = model.tensors.get(index).map(|tensor| tensor.shape.clone()).unwrap_or_default();
+            Ok(Shaped { origin: Origin::stored(model, index)?, shape })
+        })
+        .collect::<Result<_>>()?;
+    for (made, pattern) in row.transform.forward(sources).map_err(named)?.into_iter().zip(&row.gguf) {
+        let name = pattern::fill(pattern, places);
+        let elem = crate::model::ElemType::Known(made.origin.dtype());
+        let stays_f32 = stays_f32(&name, made.shape.len());
+        let step = Step::made(made.origin, name, made.shape, if stays_f32 { crate::model::ElemType::Known(DType::F32) } else { elem });
+        draft.steps.push(if stays_f32 { step.fixed() } else { step });
+    }
+    Ok(())
+}
+
+/// Whether llama.cpp's converter keeps a tensor in F32 whatever is asked for (`ModelBase.prepare_tensors`).
+pub fn stays_f32(name: &str, dimensions: usize) -> bool {
+    const KEPT: [&str; 6] = [
+        "_norm.weight",
+        ".ffn_gate_inp.weight",
+        ".ffn_gate_inp_shexp.weight",
+        "position_embd.weight",
+        "token_types.weight",
+        ".ssm_conv1d.weight",
+    ];
+    dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().any(|kept| name.ends_with(kept))
+}
+
+/// The number of a file type (`enum llama_ftype` in llama.h) in which most tensors are of this type.
+fn file_type(steps: &[Step]) -> u32 {
+    if steps.iter().any(|step| step.elem.known() == Some(DType::NVFP4)) {
+        return 39;
+    }
+    let first = steps.iter().find(|step| step.shape.len() > 1 && !step.fixed).and_then(|step| step.elem.known());
+    match first {
+        Some(DType::F32) => 0,
+        Some(DType::BF16) => 32,
+        Some(DType::Q8_0) => 7,
+        Some(DType::MXFP4) => 38,
+        _ => 1,
+    }
+}
+
+/// Tells of tokens that the tokenizer lacks: most models have a few rows to spare, one whose own tokenizer is elsewhere has some as well.
+fn made_up_tokens(ids: &[usize]) -> Option<Note> {
+    let name = |id: &usize| format!("[PAD{id}]");
+    let names = match ids {
+        [] => return None,
+        [only] => name(only),
+        [first, second] => format!("{}, {}", name(first), name(second)),
+        [first, .., last] => format!("{} ... {}", name(first), name(last)),
+    };
+    let tokens = match ids.len() {
+        1 => "1 token is".to_owned(),
+        count => format!("{} tokens are", units::grouped(count as u64)),
+    };
+    let message = format!("{tokens} made up for rows of the embeddings that the tokenizer has no token for: {names}");
+    Some(Note::made_up("tokenizer.ggml.tokens", message))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn metadata(
+    table: &Table,
+    json: &serde_json::Value,
+    config: &Config,
+    model: &Model,
+    folder: Option<&Path>,
+    options: &tokenizer::Options,
+    computed: Metadata,
+    draft: &mut Draft,
+) -> Result<()> {
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", Value::String(table.gguf.clone()));
+    for (key, value) in computed.iter() {
+        metadata.set(key, value.clone());
+    }
+    general::to_gguf(folder, json, &draft.steps, &mut metadata, &mut draft.notes)?;
+    keys::to_gguf(table, config, &model.modules, file_type(&draft.steps), &mut metadata)?;
+    metadata.set("general.quantization_version", Value::U32(2));
+    if let Some(kind) = table.tokenizer {
+        let Some(folder) = folder else {
+            return Err(Error::unsupported("expected the tokenizer in a folder beside the weights, found no folder"));
+        };
+        let tokenizer = tokenizer::read(folder, json, kind, options)?;
+        tokenizer.to_gguf(&table.gguf, &mut metadata);
+        draft.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
+        draft.notes.extend(made_up_tokens(tokenizer.made_up()));
+    }
+    draft.metadata = metadata;
+    Ok(())
+}

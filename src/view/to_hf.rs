@@ -1,0 +1,308 @@
+//! GGUF -> Hugging Face: the draft of a folder that transformers loads.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::base::{Error, Result};
+use crate::codec;
+use crate::family::config::Config;
+use crate::family::config::f32_json;
+use crate::family::keys;
+use crate::family::mapping::Mapping;
+use crate::family::mapping::Row;
+use crate::family::pattern;
+use crate::family::pattern::Places;
+use crate::family::pooling;
+use crate::family::rope;
+use crate::family::table::Table;
+use crate::family::table::Tables;
+use crate::format::Reader;
+use crate::model::companion::CompanionFile;
+use crate::model::companion::Content;
+use crate::model::companion::Note;
+use crate::model::{DType, ElemType, Metadata, Model, Value};
+use crate::source::folder;
+use crate::tokenizer;
+use crate::view::draft::Draft;
+use crate::view::draft::Step;
+use crate::view::origin;
+use crate::view::origin::Origin;
+use crate::view::transform::Shaped;
+
+/// What a caller may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The type of the weights, where they do not keep theirs.
+    pub dtype: Option<DType>,
+    /// The name of the pre-tokenizer, where it is not to be taken from the GGUF.
+    pub pre: Option<String>,
+}
+
+/// Whether a GGUF names the architecture of a model.
+pub fn says_what_it_is(model: &Model) -> bool {
+    let kind = model.metadata.get_str("general.type");
+    model.metadata.get_str("general.architecture").is_some() && kind.is_none_or(|kind| kind == "model")
+}
+
+/// Drafts the Hugging Face folder of a GGUF.
+///
+/// # Errors
+/// The architecture is unknown; a tensor is missing, extra or of another shape than the hyperparameters say; the
+/// tokenizer is missing.
+pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
+    let mut draft = weights(reader, tables, options)?;
+    let model = reader.model();
+    let tokenizer = tokenizer::write(&model.metadata, options.pre.as_deref()).map_err(|error| error.in_file(&model.path))?;
+    draft.files.extend(tokenizer);
+    Ok(draft)
+}
+
+/// The draft but for the tokenizer.
+pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
+    let model = reader.model();
+    let metadata = &model.metadata;
+    let (table, mut config) = read_keys(model, tables)?;
+    let mut draft = Draft::default();
+    let computed = computed(&table, reader, &mut config)?;
+    let mapping = Mapping::new(&table, &config)?;
+    steps(reader, &mapping, &computed, &mut draft)?;
+    let main = options.dtype.unwrap_or_else(|| main_type(model));
+    let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
+    draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
+    if !dense.is_empty() {
+        draft
+            .notes
+            .push(Note::remark("modules.json", "a GGUF does not tell whether embeddings are normalised, so no such module is listed"));
+    }
+    draft.files = files(&table, metadata, config, main, &dense);
+    // What transformers looks for in a file of safetensors.
+    draft.metadata.set("format", Value::String("pt".to_owned()));
+    Ok(draft)
+}
+
+/// What the keys of a GGUF say: the table of its architecture, and the hyperparameters as config.json would have them.
+///
+/// # Errors
+/// It is of no known architecture.
+pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
+    let metadata = &model.metadata;
+    let architecture = metadata.get_str("general.architecture").ok_or_else(|| {
+        Error::unsupported("expected the key general.architecture, found none")
+            .in_file(&model.path)
+            .hint("--keep-names moves tensors as they are")
+    })?;
+    let table = tables
+        .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
+        .map_err(|error| error.in_file(&model.path))?;
+    let mut config = Config::empty(&table);
+    hyperparameters(&table, model, &mut config)?;
+    Ok((table, config))
+}
+
+/// The hyperparameters that are keys of the GGUF, and those that its tensors tell.
+fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
+    keys::to_config(table, &model.metadata, config)?;
+    let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    for (key, tensor) in &table.flags {
+        let Some(tensor) = tensor.as_str() else { continue };
+        let value = match tensor.strip_prefix('!') {
+            Some(tensor) => !names.contains(tensor),
+            None => names.contains(tensor),
+        };
+        config.set(key.clone(), json!(value));
+    }
+    if let Some([rows, _]) = model.tensor("token_embd.weight").map(|tensor| tensor.shape.as_slice()) {
+        config.set("vocab_size", json!(rows));
+    }
+    Ok(())
+}
+
+/// What a table calls tensors that are computed from hyperparameters, and their names.
+const COMPUTED: [(&str, &[&str]); 2] =
+    [("rope_freqs", &["rope_freqs.weight"]), ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"])];
+
+/// The names of the tensors that a GGUF of this architecture may have beside those of its table's rows.
+pub(super) fn computed_names(table: &Table) -> Vec<&'static str> {
+    COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)).flat_map(|(_, names)| *names).copied().collect()
+}
+
+/// Takes in the tensors that are computed from hyperparameters, and gives their names.
+fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&'static str>> {
+    let model = reader.model();
+    let values = |name: &str| -> Result<Option<Vec<f32>>> {
+        let Some(index) = model.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
+        origin::values(reader, &Origin::stored(model, index)?).map(Some)
+    };
+    let mut found = Vec::new();
+    for (_, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
+        found.extend(names.iter().copied());
+        match names {
+            [freqs] => {
+                let Some(factors) = values(freqs)? else { continue };
+                let base = config.get("rope_theta").and_then(Json::as_f64).unwrap_or(10_000.0);
+                let scaling = rope::llama3_from_factors(&factors, base)
+                    .ok_or_else(|| Error::unsupported("expected the factors of Llama 3's rope scaling, found others").in_tensor(freqs))?;
+                config.set("rope_scaling", scaling);
+            }
+            [long, short] => {
+                let (Some(long), Some(short)) = (values(long)?, values(short)?) else { continue };
+                let list = |values: Vec<f32>| Json::Array(values.into_iter().map(f32_json).collect());
+                config.set("rope_scaling", json!({ "type": "longrope", "long_factor": list(long), "short_factor": list(short) }));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut Draft) -> Result<()> {
+    let model = reader.model();
+    let main = main_type(model);
+    let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
+    for (index, tensor) in model.tensors.iter().enumerate() {
+        if computed.contains(&tensor.name.as_str()) {
+            draft.notes.push(Note::dropped(&tensor.name, "is in config.json as rope scaling"));
+            continue;
+        }
+        let Some((number, part, places)) = mapping.gguf(&tensor.name) else {
+            return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
+                .in_tensor(&tensor.name)
+                .hint("--keep-names moves tensors as they are; --arch-table FILE replaces the table"));
+        };
+        let Some(row) = mapping.rows.get(number) else { continue };
+        let group = groups.entry((number, places.bid)).or_insert_with(|| vec![None; row.gguf.len()]);
+        if let Some(slot) = group.get_mut(part) {
+            *slot = Some(index);
+        }
+        if group.iter().all(Option::is_some) {
+            let indices: Vec<usize> = group.iter().flatten().copied().collect();
+            emit(reader, row, places, &indices, main, draft)?;
+        }
+    }
+    missing(mapping, &groups)
+        .map_or(Ok(()), |name| Err(Error::malformed("expected this tensor, found none of its name").in_tensor(&name).in_file(&model.path)))
+}
+
+/// The name of a tensor that should be there and is not.
+fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<usize>>>) -> Option<String> {
+    for (number, row) in mapping.rows.iter().enumerate() {
+        for places in row.places() {
+            let group = groups.get(&(number, places.bid));
+            for (part, pattern) in row.gguf.iter().enumerate() {
+                let found = group.is_some_and(|group| group.get(part).is_some_and(Option::is_some));
+                let name = pattern::fill(pattern, places);
+                // A name that several rows make is looked for under the first.
+                let own = mapping.gguf(&name).is_some_and(|(first, ..)| first == number);
+                if !found && own && (!row.optional || group.is_some()) {
+                    return Some(name);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn emit(reader: &Reader, row: &Row, places: Places, indices: &[usize], main: DType, draft: &mut Draft) -> Result<()> {
+    let model = reader.model();
+    let named = |error: Error| error.in_tensor(&pattern::fill(row.gguf.first().map_or("", String::as_str), places));
+    let sources: Vec<Shaped> = indices
+        .iter()
+        .map(|&index| {
+            let shape = model.tensors.get(index).map(|tensor| tensor.shape.clone()).unwrap_or_default();
+            Ok(Shaped { origin: Origin::stored(model, index)?, shape })
+        })
+        .collect::<Result<_>>()?;
+    for (eid, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
+        if let Some(shape) = &row.shape
+            && *shape != made.shape
+        {
+            let message = format!("expected the shape {shape:?} that the hyperparameters give, found {:?}", made.shape);
+            return Err(named(Error::malformed(message)));
+        }
+        let eid = row.is_stacked().then_some(eid as u64);
+        let name = pattern::fill(&row.hf, Places { eid, ..places });
+        let stored = made.origin.dtype();
+        // Norms and the like are in F32 only because GGUF keeps them so: they go back to the type of the weights where nothing is lost.
+        let elem = if stored == DType::F32 && main != DType::F32 && narrows(reader, &made.origin, main)? { main } else { stored };
+        draft.steps.push(Step::made(made.origin, name, made.shape, ElemType::Known(elem)));
+    }
+    Ok(())
+}
+
+/// The most values that are looked at to see whether a tensor fits a narrower type.
+const LOOKED_AT: u64 = 1 << 24;
+
+/// Whether all values of a tensor in F32 are values of a 16-bit type.
+fn narrows(reader: &Reader, origin: &Origin, main: DType) -> Result<bool> {
+    let Some(codec) = codec::codec(main) else { return Ok(false) };
+    let Some(encode) = codec.encode else { return Ok(false) };
+    if main.info().block_elems > 1 || origin.elements()? > LOOKED_AT {
+        return Ok(false);
+    }
+    let values = origin::values(reader, origin)?;
+    let mut bytes = vec![0; values.len() * main.info().block_bytes as usize];
+    encode(&values, None, &mut bytes);
+    let mut again = vec![0.0; values.len()];
+    (codec.decode)(&bytes, &mut again);
+    Ok(values.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()))
+}
+
+/// The type that the weights have in a Hugging Face file: F16 for quantised ones.
+fn main_type(model: &Model) -> DType {
+    let matrices = model.tensors.iter().filter(|tensor| tensor.shape.len() > 1 && tensor.name.ends_with(".weight"));
+    let types = matrices.filter_map(|tensor| tensor.elem.known());
+    // Most tables keep a few matrices in F32, so that another type, where there is one, is the one of the weights.
+    let chosen = types.fold(DType::F32, |chosen, dtype| if chosen == DType::F32 { dtype } else { chosen });
+    if chosen.is_quantised() { DType::F16 } else { chosen }
+}
+
+fn files(table: &Table, metadata: &Metadata, config: Config, main: DType, dense: &[&str]) -> Vec<CompanionFile> {
+    let ids = tokenizer::ids(metadata);
+    let embedding = config.get("hidden_size").cloned();
+    let mut keys = Map::new();
+    if let (Some(class), Some(model_type)) = (table.classes.first(), table.model_types.first()) {
+        keys.insert("architectures".to_owned(), json!([class]));
+        keys.insert("model_type".to_owned(), json!(model_type));
+    }
+    keys.extend(ids.clone());
+    let torch = [(DType::F32, "float32"), (DType::F16, "float16"), (DType::BF16, "bfloat16")];
+    if let Some((_, name)) = torch.iter().find(|(dtype, _)| *dtype == main) {
+        keys.insert("torch_dtype".to_owned(), json!(name));
+    }
+    keys.extend(config.into_keys());
+    let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
+    let mut files = vec![file("config.json", &Json::Object(keys))];
+    let generates = table.classes.first().is_some_and(|class| class.ends_with("ForCausalLM"));
+    if generates {
+        files.push(file("generation_config.json", &generation(metadata, &ids)));
+    }
+    files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref(), dense));
+    files
+}
+
+fn generation(metadata: &Metadata, ids: &Map<String, Json>) -> Json {
+    const SAMPLING: [(&str, &str); 5] =
+        [("top_k", "top_k"), ("top_p", "top_p"), ("min_p", "min_p"), ("temp", "temperature"), ("penalty_repeat", "repetition_penalty")];
+    let mut keys = Map::new();
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        if let Some(id) = ids.get(key) {
+            keys.insert(key.to_owned(), id.clone());
+        }
+    }
+    // The end of a turn ends a text as well.
+    if let (Some(eos), Some(eot)) = (ids.get("eos_token_id"), ids.get("eot_token_id"))
+        && eos != eot
+    {
+        keys.insert("eos_token_id".to_owned(), json!([eos, eot]));
+    }
+    for (gguf, name) in SAMPLING {
+        match metadata.get(&format!("general.sampling.{gguf}")) {
+            Some(Value::F32(number)) => keys.insert(name.to_owned(), f32_json(*number)),
+            Some(other) => keys.insert(name.to_owned(), json!(other.as_u64())),
+            None => continue,
+        };
+        keys.insert("do_sample".to_owned(), json!(true));
+    }
+    Json::Object(keys)
+}

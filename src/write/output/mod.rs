@@ -1,0 +1,399 @@
+//! Files written so that they appear whole or not at all: under a temporary name in the target's folder, synced, renamed.
+//!
+//! One file takes the place of an old one at once. Several cannot: so the old ones leave their names first, the last of them before the
+//! others, and then the new ones get theirs, the last of them after the others. Whoever looks meanwhile, or after the run was killed, finds
+//! the old files, the new ones, or too few; never some of each. Two runs that write the same set give their files names one after the
+//! other.
+//!
+//! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+
+use crate::base::{Error, Result};
+use crate::source::file::parent;
+use crate::write::signals::Guard;
+use crate::write::stale;
+
+mod check;
+mod commit;
+mod file;
+mod namelock;
+
+pub use check::{check, check_name};
+pub use file::OutFile;
+
+/// A file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where it is to appear.
+    pub path: PathBuf,
+    /// How long it will be, in bytes.
+    pub bytes: u64,
+}
+
+/// One or more files that appear together: each under a temporary name until [`Output::commit`].
+///
+/// Dropped before that, it leaves nothing behind, and whatever was there before is untouched.
+#[derive(Debug)]
+pub struct Output {
+    force: bool,
+    targets: Vec<Target>,
+    /// In the order of `targets`.
+    written: Vec<Option<Temporary>>,
+    /// Files that the targets take the place of, though they have other names.
+    superseded: Vec<PathBuf>,
+    /// Folders that were made for the targets, outermost first; removed again if nothing is committed.
+    folders: Vec<PathBuf>,
+    /// Whether files are read back before they get their names.
+    read_back: bool,
+    /// The locks on the targets' folders, by which others know that the temporary files there are in use.
+    locks: Vec<File>,
+    /// The locks on the names in the folders, while names are given.
+    name_locks: Vec<namelock::NameLock>,
+}
+
+/// A file under its temporary name. Dropping it removes the file.
+#[derive(Debug)]
+struct Temporary {
+    path: TempPath,
+    /// Removes the file when a signal ends the process.
+    guard: Guard,
+    sealed: bool,
+}
+
+impl Output {
+    /// Checks everything that can be checked before the first byte: no target is there already (unless `force`), none is one of
+    /// the `inputs` (through links either), the folders are there or can be made, and the disk has room for all. Temporary files that
+    /// a killed run left in the folders are removed.
+    ///
+    /// # Errors
+    /// One of these is not so; nothing was written.
+    pub fn begin(targets: Vec<Target>, force: bool, inputs: &[PathBuf]) -> Result<Self> {
+        for target in &targets {
+            check_name(&target.path, force, inputs)?;
+        }
+        let mut output = Self {
+            force,
+            written: targets.iter().map(|_| None).collect(),
+            targets,
+            superseded: Vec::new(),
+            folders: Vec::new(),
+            read_back: false,
+            locks: Vec::new(),
+            name_locks: Vec::new(),
+        };
+        output.make_folders()?;
+        output.locks = folders(&output.targets).into_iter().filter_map(stale::claim).collect();
+        check::space(&output.targets)?;
+        Ok(output)
+    }
+
+    /// Whether files that are created from here on are read back from the disk before they get their names, and compared with what was
+    /// written.
+    pub fn read_back(&mut self, wanted: bool) {
+        self.read_back = wanted;
+    }
+
+    /// Files that go when the targets appear, as if they had the names of targets: a reader would take them for a part of the same model.
+    pub fn supersede(&mut self, files: Vec<PathBuf>) {
+        self.superseded = files;
+    }
+
+    /// The files, in the order in which they will appear.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Starts the file of `targets()[index]` under a temporary name.
+    ///
+    /// # Errors
+    /// The system refuses; or the index is that of no target.
+    pub fn create(&mut self, index: usize) -> Result<OutFile> {
+        self.create_with_mode(index, 0o666)
+    }
+
+    /// [`Output::create`], with these permissions less the umask.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn create_with_mode(&mut self, index: usize, mode: u32) -> Result<OutFile> {
+        let (target, slot) = match (self.targets.get(index), self.written.get_mut(index)) {
+            (Some(target), Some(slot)) => (target, slot),
+            _ => return Err(Error::argument(format!("expected one of {} output files, found number {index}", self.targets.len()))),
+        };
+        let ((file, path), guard) = Guard::create(|| {
+            let (file, path) = temporary(&target.path, mode)?.into_parts();
+            let name = path.to_path_buf();
+            Ok(((file, path), name))
+        })?;
+        *slot = Some(Temporary { path, guard, sealed: false });
+        Ok(OutFile::new(file, index, &target.path, target.bytes, self.read_back))
+    }
+
+    /// Ends a file: it has its whole length, and its data is on the disk; where it is [read back](Output::read_back), it is what was
+    /// written.
+    ///
+    /// # Errors
+    /// Bytes are missing, or others than were written; or the system could not write them.
+    pub fn seal(&mut self, file: OutFile) -> Result<()> {
+        let index = file.index;
+        file.finish()?;
+        if let Some(Some(temporary)) = self.written.get_mut(index) {
+            temporary.sealed = true;
+        }
+        Ok(())
+    }
+
+    /// Writes a whole small file: [`Output::create`], the bytes, [`Output::seal`].
+    ///
+    /// # Errors
+    /// As for those.
+    pub fn write(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
+        let mut file = self.create(index)?;
+        file.put(bytes)?;
+        self.seal(file)
+    }
+
+    fn make_folders(&mut self) -> Result<()> {
+        for i in 0..self.targets.len() {
+            let mut missing: Vec<PathBuf> = Vec::new();
+            let mut folder = parent(&self.targets[i].path);
+            while !folder.is_dir() {
+                missing.push(folder.to_path_buf());
+                folder = parent(folder);
+                if missing.last().is_some_and(|last| last == folder) {
+                    break;
+                }
+            }
+            for folder in missing.into_iter().rev() {
+                fs::create_dir(&folder).map_err(|error| Error::io("cannot create the folder", &folder, error))?;
+                self.folders.push(folder);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.written.clear(); // removes the temporary files, so that the folders are empty
+        for folder in self.folders.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// A new file under a temporary name, beside `target`.
+fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
+    }
+    #[cfg(not(unix))]
+    let _ = mode;
+    builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
+}
+
+/// The folders of the targets, each once.
+fn folders(targets: &[Target]) -> Vec<&Path> {
+    let mut folders: Vec<&Path> = targets.iter().map(|target| parent(&target.path)).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::file::write_all_at;
+    use crate::source::mmap::Map;
+
+    fn target(path: PathBuf, bytes: u64) -> Target {
+        Target { path, bytes }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_appear_together_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("new/model");
+        let targets = vec![target(inner.join("a"), 5), target(inner.join("b"), 2)];
+        let mut output = Output::begin(targets, false, &[]).unwrap();
+        let mut a = output.create(0).unwrap();
+        a.put(b"xy").unwrap();
+        a.pad_to(5).unwrap();
+        output.seal(a).unwrap();
+        output.write(1, b"ok").unwrap();
+        assert!(!inner.join("a").exists());
+        output.commit().unwrap();
+        assert_eq!(fs::read(inner.join("a")).unwrap(), b"xy\0\0\0");
+        assert_eq!(names(&inner), ["a", "b"]);
+    }
+
+    #[test]
+    fn bytes_go_to_their_places_in_any_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut output = Output::begin(vec![target(path.clone(), 6)], false, &[]).unwrap();
+        let mut file = output.create(0).unwrap();
+        file.put(b"h").unwrap();
+        assert!(file.write_at(1, b"x").is_err(), "not reserved");
+        file.reserve().unwrap();
+        file.write_at(4, b"yz").unwrap();
+        file.write_at(2, b"x").unwrap();
+        assert!(file.write_at(5, b"12").is_err(), "past the end");
+        fs::write(folder.path().join("b"), "..12").unwrap();
+        let other = Map::open(&folder.path().join("b")).unwrap();
+        file.copy_at(3, &other, 2, b"1").unwrap();
+        assert!(file.copy_at(5, &other, 2, b"12").is_err(), "past the end");
+        file.sync_so_far().unwrap();
+        output.seal(file).unwrap();
+        output.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"h\0x1yz");
+    }
+
+    #[test]
+    fn bytes_that_change_between_writing_and_naming_are_found() {
+        let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let path = folder.path().join("a");
+        fs::write(beside.path(), "other").unwrap();
+        let other = Map::open(beside.path()).unwrap();
+        for fault in [false, true] {
+            let mut output = Output::begin(vec![target(path.clone(), 9000)], true, &[]).unwrap();
+            output.read_back(true);
+            let mut file = output.create(0).unwrap();
+            file.put(b"header").unwrap();
+            file.reserve().unwrap();
+            file.write_at(8000, &[7; 1000]).unwrap();
+            file.copy_at(100, &other, 0, b"other").unwrap();
+            if fault {
+                let temporary = names(folder.path()).into_iter().find(|name| name.starts_with(".weigh-")).unwrap();
+                let written = File::options().write(true).open(folder.path().join(temporary)).unwrap();
+                write_all_at(&written, b"8", 8500).unwrap();
+                let error = output.seal(file).unwrap_err();
+                assert_eq!((error.offset(), error.kind()), (Some(8000), crate::base::ErrorKind::Malformed));
+                assert!(output.commit().is_err());
+                assert_eq!(fs::read(&path).unwrap()[8500], 7, "the old file stays");
+            } else {
+                output.seal(file).unwrap();
+                output.commit().unwrap();
+            }
+        }
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/a");
+        let mut output = Output::begin(vec![target(path, 4)], false, &[]).unwrap();
+        let mut file = output.create(0).unwrap();
+        file.put(b"12").unwrap();
+        assert!(file.put(b"345").is_err(), "longer than announced");
+        assert!(output.seal(file).is_err(), "shorter than announced");
+        assert!(output.commit().is_err());
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn an_old_file_is_refused_or_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "old").unwrap();
+        let targets = vec![target(path.clone(), 3)];
+        assert!(Output::begin(targets.clone(), false, &[]).unwrap_err().to_string().contains("there already"));
+        let mut output = Output::begin(targets, true, &[]).unwrap();
+        output.write(0, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        output.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_appears_meanwhile_is_not_overwritten_and_the_set_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a"), folder.path().join("b"));
+        let mut output = Output::begin(vec![target(first, 1), target(second.clone(), 1)], false, &[]).unwrap();
+        output.write(0, b"1").unwrap();
+        output.write(1, b"2").unwrap();
+        fs::write(&second, "mine").unwrap();
+        assert!(output.commit().is_err());
+        assert_eq!(fs::read(&second).unwrap(), b"mine");
+        assert_eq!(names(folder.path()), ["b"]);
+    }
+
+    #[test]
+    fn a_set_that_cannot_be_named_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, other] = ["a", "b", "c"].map(|name| folder.path().join(name));
+        fs::write(&first, "old a").unwrap();
+        fs::write(&other, "old c").unwrap();
+        let begin = || {
+            let mut output = Output::begin(vec![target(first.clone(), 1), target(second.clone(), 1)], true, &[]).unwrap();
+            output.write(0, b"1").unwrap();
+            output.write(1, b"2").unwrap();
+            output.supersede(vec![other.clone()]);
+            output
+        };
+        let output = begin();
+        fs::create_dir_all(second.join("in the way")).unwrap();
+        assert!(output.commit().is_err());
+        assert_eq!((fs::read(&first).unwrap(), fs::read(&other).unwrap()), (b"old a".to_vec(), b"old c".to_vec()));
+        assert_eq!(names(folder.path()), ["a", "b", "c"]);
+        fs::remove_dir_all(&second).unwrap();
+        begin().commit().unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"1");
+        assert_eq!(names(folder.path()), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Output::begin(vec![target(folder.path().join("new/a"), u64::MAX / 2)], false, &[]).unwrap_err();
+        assert!(error.to_string().contains("bytes of free space"), "{error}");
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_input_is_never_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let [input, hard, soft] = ["input", "hard", "soft"].map(|name| folder.path().join(name));
+        fs::write(&input, "weights").unwrap();
+        fs::hard_link(&input, &hard).unwrap();
+        std::os::unix::fs::symlink(&input, &soft).unwrap();
+        for path in [&input, &hard, &soft] {
+            let error = Output::begin(vec![target(path.clone(), 1)], true, std::slice::from_ref(&input)).unwrap_err();
+            assert!(error.to_string().contains("an output that is no input"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn long_names_work_and_the_mode_follows_the_umask() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, plain) = (folder.path().join("x".repeat(255)), folder.path().join("plain"));
+        let mut output = Output::begin(vec![target(path.clone(), 1)], false, &[]).unwrap();
+        output.write(0, b"1").unwrap();
+        output.commit().unwrap();
+        fs::write(&plain, "1").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+        let mut output = Output::begin(vec![target(path.clone(), 1)], true, &[]).unwrap();
+        let private = output.create_with_mode(0, 0o400).unwrap().file().metadata().unwrap();
+        assert_eq!(private.permissions().mode() & 0o777, 0o400, "from the first moment");
+    }
+}

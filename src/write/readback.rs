@@ -1,0 +1,113 @@
+//! Whether a file on the disk has the bytes that were written into it: they are hashed on their way, piece by piece in whatever order they
+//! come, and hashed again as they are read back.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use xxhash_rust::xxh64::{Xxh64, xxh64};
+
+use crate::base::threads::par;
+use crate::base::{Error, Result, limits};
+use crate::source::file::read_exact_at;
+
+/// The pieces that were written so far.
+#[derive(Debug, Default)]
+pub(super) struct Written(Mutex<Vec<Piece>>);
+
+/// So many bytes from a place on, and their hash.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    at: u64,
+    len: u64,
+    hash: u64,
+}
+
+impl Written {
+    /// Takes note of bytes that are being written at a place where none were before.
+    pub(super) fn add(&self, at: u64, bytes: &[u8]) {
+        let piece = Piece { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+    }
+
+    /// Reads a file back, which is on the disk by now, on all threads. What lies between the pieces must be zeros.
+    ///
+    /// # Errors
+    /// Some bytes are others than were written; or the system cannot read them.
+    pub(super) fn compare(self, file: &File, file_bytes: u64, path: &Path) -> Result<()> {
+        let mut pieces = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pieces.sort_unstable_by_key(|piece| piece.at);
+        let ends = pieces.iter().map(|piece| piece.at + piece.len);
+        let starts = pieces.iter().map(|piece| piece.at).chain([file_bytes]);
+        let gaps: Vec<(u64, u64)> = std::iter::once(0).chain(ends).zip(starts).filter(|(end, start)| end < start).collect();
+        forget_cache(file);
+        let unreadable = |error| Error::io("cannot read back", path, error);
+        let wrong = |at: u64, len: u64| {
+            Error::malformed(format!("expected the {len} bytes that were written here, found others on reading them back"))
+                .at(at)
+                .in_file(path)
+                .hint("nothing was kept; check the disk and the memory of this machine")
+        };
+        par(&pieces).try_for_each(|piece| {
+            let mut hasher = Xxh64::new(0);
+            read(file, piece.at, piece.len, |bytes| hasher.update(bytes)).map_err(unreadable)?;
+            if hasher.digest() == piece.hash { Ok(()) } else { Err(wrong(piece.at, piece.len)) }
+        })?;
+        for (start, end) in gaps {
+            let mut zero = true;
+            read(file, start, end - start, |bytes| zero &= bytes.iter().all(|&byte| byte == 0)).map_err(unreadable)?;
+            if !zero {
+                return Err(wrong(start, end - start));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks the system to take the file from the disk again, not from its memory.
+fn forget_cache(file: &File) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+fn read(file: &File, mut at: u64, mut len: u64, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; len.min(limits::CHUNK_BYTES as u64) as usize];
+    while len > 0 {
+        let step = len.min(buffer.len() as u64) as usize;
+        read_exact_at(file, &mut buffer[..step], at)?;
+        each(&buffer[..step]);
+        (at, len) = (at + step as u64, len - step as u64);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comparing says of a file of these bytes, into which `abc` was written at 1 and `de` at 6, of 9 bytes in all.
+    fn compare(bytes: &[u8]) -> Result<()> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let written = Written::default();
+        written.add(6, b"de");
+        written.add(1, b"abc");
+        written.compare(file.as_file(), 9, file.path())
+    }
+
+    #[test]
+    fn bytes_that_changed_on_their_way_are_found_and_placed() {
+        compare(b"\0abc\0\0de\0").unwrap();
+        for (bytes, at) in
+            [(b"\0abC\0\0de\0", 1), (b"\0abc\0\0df\0", 6), (b"\0abc\0x\0de", 6), (b"\0abc\x01\0de\0", 4), (b"xabc\0\0de\0", 0)]
+        {
+            assert_eq!(compare(bytes).unwrap_err().offset(), Some(at), "{bytes:?}");
+        }
+        assert!(compare(b"\0abc\0\0de\x01").is_err(), "the end");
+        assert!(compare(b"\0abc\0\0d").unwrap_err().to_string().contains("cannot read back"));
+    }
+}
