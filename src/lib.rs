@@ -1,6 +1,7 @@
 //! weigh opens model weight files (safetensors, GGUF), shows what is in them, measures the weights, and converts them.
 
 pub mod base;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;
 pub mod family;
@@ -8,6 +9,7 @@ pub mod format;
 pub mod model;
 pub mod ops;
 pub mod quant;
+#[cfg(feature = "cli")]
 pub mod render;
 pub mod source;
 pub mod tokenizer;

@@ -29,6 +29,8 @@ mod options;
 mod progress;
 mod report;
 mod show;
+#[cfg(unix)]
+pub mod signals;
 mod stats;
 mod types;
 mod verify;

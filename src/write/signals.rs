@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::Result;
 #[cfg(unix)]
 use crate::source::mmap::try_lock;
 
 /// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
-/// Whether the process is weigh's own, so that it may handle signals.
-static OURS: AtomicBool = AtomicBool::new(false);
+/// What is called before the first temporary file is made.
+static WATCH: OnceLock<fn()> = OnceLock::new();
 
 fn temporaries() -> MutexGuard<'static, BTreeSet<CString>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,55 +67,24 @@ impl Drop for Guard {
     }
 }
 
-/// From here on, SIGINT, SIGTERM and SIGHUP remove the temporary files of [`crate::write::output`] and end the process with status
-/// 128 + n, unless the process was started with the signal ignored (as `nohup` does). A write past RLIMIT_FSIZE becomes an error
-/// instead of a crash. For the command line: a library must not change its host's signals.
-///
-/// The thread that waits for signals is started with the first temporary file: most commands make none. Where the system refuses it,
-/// an interrupted run leaves a temporary file behind, which is no reason not to run.
-///
-/// # Errors
-/// The system refuses a handler.
-#[cfg(unix)]
-pub fn clean_up_on_signals() -> Result<()> {
-    // With any handler in place the write fails with EFBIG, which is all that is wanted.
-    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())
-        .map_err(|error| Error::new(ErrorKind::Io, format!("cannot handle signals: {error}")))?;
-    OURS.store(true, Ordering::Relaxed);
-    Ok(())
+/// From here on, `watch` is called once, before the first temporary file is made: most commands make none. It is to see to it that signals
+/// that end the process call [`remove_and_exit`]. For the command line: a library must not change its host's signals.
+pub fn on_first_temporary(watch: fn()) {
+    let _ = WATCH.set(watch);
 }
 
-/// Starts to wait for signals, once, in a process that is weigh's own.
-fn watch() {
+/// Removes the temporary files and ends the process; nothing new is made meanwhile.
+pub fn remove_and_exit(status: i32) -> ! {
+    let list = temporaries();
     #[cfg(unix)]
-    if OURS.load(Ordering::Relaxed) {
-        static STARTED: Once = Once::new();
-        STARTED.call_once(|| {
-            let _ = wait_for_signals();
-        });
+    remove(list.iter());
+    std::process::exit(status)
+}
+
+/// Starts to wait for signals, once, where somebody asked for it.
+fn watch() {
+    static STARTED: Once = Once::new();
+    if let Some(watch) = WATCH.get() {
+        STARTED.call_once(watch);
     }
-}
-
-#[cfg(unix)]
-fn wait_for_signals() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let ignored = ignored_signals();
-    let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| ignored >> (signal - 1) & 1 == 0).collect();
-    let mut signals = signal_hook::iterator::Signals::new(&wanted)?;
-    let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            let list = temporaries(); // kept locked: nothing new is made from here on
-            remove(list.iter());
-            std::process::exit(128 + signal);
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
-}
-
-/// The signals that this process was started with ignored, as a bit mask (bit n - 1 for signal n); none where that cannot be told.
-#[cfg(unix)]
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

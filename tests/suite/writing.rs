@@ -11,7 +11,6 @@ use weigh::model::Metadata;
 use weigh::ops::convert::{self, Options, Plan};
 use weigh::write::output::Output;
 use weigh::write::output::Target;
-use weigh::write::signals;
 use weigh::{DType, ops};
 
 use crate::build::{tensor, write};
@@ -29,7 +28,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
-    signals::clean_up_on_signals().unwrap();
+    weigh::cli::signals::clean_up_on_signals().unwrap();
     let target = |name: &str| Target { path: folder.join(name), bytes: 1 << 20 };
     let mut output = Output::begin(vec![target("old"), target("new")], true, &[]).unwrap();
     let mut files = [output.create(0).unwrap(), output.create(1).unwrap()];
@@ -356,7 +355,7 @@ fn values_of_a_file_that_changed_are_no_result() {
 #[test]
 fn converting_child() {
     let Some(folder) = std::env::var_os("WEIGH_TEST_CONVERT").map(PathBuf::from) else { return };
-    signals::clean_up_on_signals().unwrap();
+    weigh::cli::signals::clean_up_on_signals().unwrap();
     weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let target = std::env::var("WEIGH_TEST_TYPE").ok().map(|name| name.parse().unwrap());
     let options = Options { target, keep_names: true, no_quality: true, ..Options::default() };
