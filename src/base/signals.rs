@@ -62,7 +62,7 @@ pub(crate) struct Guard(CString);
 
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
-    pub(crate) fn create<T>(make: impl FnOnce() -> Result<(T, PathBuf)>) -> Result<(T, Self)> {
+    pub(crate) fn create<T, E>(make: impl FnOnce() -> std::result::Result<(T, PathBuf), E>) -> std::result::Result<(T, Self), E> {
         watch();
         let mut list = temporaries();
         let (made, path) = make()?;
