@@ -11,7 +11,7 @@ use crate::arch::{CompanionFile, Content, Draft, Note, Step, comfy, lora};
 use crate::base::file::{parent, same_file};
 use crate::base::{Error, Result, num, output};
 use crate::format::shards::{self, OutFile};
-use crate::format::{self, Format, OutTensor, Reader};
+use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::{DType, ElemType, Metadata, Value};
 use crate::ops::convert::body::Body;
 use crate::ops::convert::keep;
@@ -88,19 +88,14 @@ impl Plan {
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
         let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
-        let removed = if options.force { shards::older(place.format, &place.weights, &files)? } else { Vec::new() };
         let inputs = inputs(reader, &companions, imatrix.as_ref(), options)?;
-        let beside = companions.iter().map(|file| out.join(&file.name));
-        for path in files.iter().map(|file| file.path.clone()).chain(beside).chain(removed.iter().cloned()) {
-            output::check_name(&path, options.force, &inputs)?;
-        }
-        Ok(Self {
+        let mut plan = Self {
             format: place.format,
             out: out.to_path_buf(),
             steps,
             files,
             companions,
-            removed,
+            removed: Vec::new(),
             inputs,
             weights: place.weights,
             lossy: decided.lossy,
@@ -111,7 +106,13 @@ impl Plan {
             verify: options.verify,
             strict: options.strict,
             quality: !options.no_quality,
-        })
+        };
+        plan.removed = plan.older()?;
+        let weights = plan.files.iter().map(|file| file.path.clone());
+        for path in weights.chain(plan.companion_targets()).chain(plan.removed.iter().cloned()) {
+            output::check_name(&path, plan.force, &plan.inputs)?;
+        }
+        Ok(plan)
     }
 
     /// The folder of the output, if it is one.
@@ -119,13 +120,27 @@ impl Plan {
         self.files.first().and_then(|file| file.path.parent()).filter(|folder| *folder == self.out)
     }
 
+    /// The files of an older output that the new one does not replace by name: those of its weights and, in a folder, its list of modules,
+    /// which a reader would join to the new weights. The list comes first and so leaves last: without it the older model would open as
+    /// another one.
+    fn older(&self) -> Result<Vec<PathBuf>> {
+        if !self.force {
+            return Ok(Vec::new());
+        }
+        let list = self.folder().map(|folder| folder.join(modules::LIST));
+        let is_older =
+            |list: &PathBuf| fs::symlink_metadata(list).is_ok_and(|found| !found.is_dir()) && !self.companion_targets().contains(list);
+        let mut older: Vec<PathBuf> = list.filter(is_older).into_iter().collect();
+        older.extend(shards::older(self.format, &self.weights, &self.files)?);
+        Ok(older)
+    }
+
     /// Looks again at what lies where the output goes. What came there since the plan was made is not the plan's to remove.
     ///
     /// # Errors
     /// Something came there that a reader would take for a part of this model.
     pub(super) fn check_removed(&self) -> Result<()> {
-        let found = if self.force { shards::older(self.format, &self.weights, &self.files)? } else { Vec::new() };
-        match found.iter().find(|path| !self.removed.contains(path)) {
+        match self.older()?.iter().find(|path| !self.removed.contains(path)) {
             None => Ok(()),
             Some(path) => {
                 Err(Error::argument("expected the older output as it was, found a file of another one that was written meanwhile")
