@@ -21,6 +21,8 @@ pub struct Draft {
     pub files: Vec<CompanionFile>,
     /// Modules of sentence-transformers among the tensors: the folders that theirs go to.
     pub modules: Vec<String>,
+    /// Files that were read for it besides those of the model.
+    pub inputs: Vec<PathBuf>,
     /// What is dropped, padded or made up on the way, for the plan.
     pub notes: Vec<Note>,
 }

@@ -244,6 +244,30 @@ fn what_is_read_beside_the_weights_is_an_input_too() {
     }
 }
 
+#[test]
+fn the_base_that_an_adapter_names_is_an_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lora");
+    for (from, to) in [("base", "base"), ("for-gguf", "adapter")] {
+        fs::create_dir(at.join(to)).unwrap();
+        for name in names(&fixtures.join(from)) {
+            fs::copy(fixtures.join(from).join(&name), at.join(to).join(name)).unwrap();
+        }
+    }
+    let adapter = at.join("adapter/adapter_config.json");
+    let config = fs::read_to_string(&adapter).unwrap();
+    assert!(config.contains("tiny/base"));
+    fs::write(&adapter, config.replace("tiny/base", "base")).unwrap();
+    let read = fs::read(at.join("base/config.json")).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let run = weigh(at, &[&["convert", "adapter", "base/config.json", "--to", "gguf", "--force"], more].concat());
+        assert!(run.status.code() == Some(2) && text(&run.stderr).contains("an output that is no input"), "{}", text(&run.stderr));
+        assert_eq!(fs::read(at.join("base/config.json")).unwrap(), read);
+    }
+    assert!(weigh(at, &["convert", "adapter", "out.gguf"]).status.success(), "the base is found by its name");
+}
+
 /// A folder of sentence-transformers: a transformer in `inner`, and a dense layer beside it.
 fn sentence_transformers(path: &Path, inner: &str) {
     model(&path.join(inner).join("model.safetensors"), None);

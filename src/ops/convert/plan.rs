@@ -68,7 +68,7 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes } = draft;
+        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
         let modules = if place.folder { modules } else { Vec::new() };
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
@@ -88,7 +88,7 @@ impl Plan {
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
         let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
-        let inputs = inputs(reader, &companions, imatrix.as_ref(), options)?;
+        let inputs = inputs(reader, &companions, of_draft, imatrix.as_ref(), options)?;
         let mut plan = Self {
             format: place.format,
             out: out.to_path_buf(),
@@ -162,14 +162,20 @@ impl Plan {
 }
 
 /// Every file that is read. Which of the files beside the weights are read depends on the architecture: all count.
-fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatrix>, options: &Options) -> Result<Vec<PathBuf>> {
+fn inputs(
+    reader: &Reader,
+    companions: &[CompanionFile],
+    of_draft: Vec<PathBuf>,
+    imatrix: Option<&Imatrix>,
+    options: &Options,
+) -> Result<Vec<PathBuf>> {
     let beside = keep::companions(reader.model())?;
     let copied = companions.iter().chain(&beside).filter_map(|file| match &file.content {
         Content::Copy(path) => Some(path.clone()),
         Content::Bytes(_) => None,
     });
     let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
-    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).collect();
+    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(of_draft).collect();
     inputs.extend(options.arch_table.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();
