@@ -8,7 +8,7 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, lacks_files};
-use crate::format::{FORMATS, START_BYTES, foreign, ollama};
+use crate::format::{FORMATS, START_BYTES, foreign, modules, ollama};
 use crate::source::file::entries;
 use crate::source::file::parent;
 use crate::source::file::read_text;
@@ -141,7 +141,7 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
 
 /// The folder of the transformer that a sentence-transformers folder names in `modules.json`.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
-    let path = folder.join("modules.json");
+    let path = folder.join(modules::LIST);
     let modules = json::parse(&read_text(&path).ok()?, &path).ok()?;
     let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
     let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));

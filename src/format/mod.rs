@@ -21,7 +21,7 @@ mod folder;
 mod foreign;
 pub mod gguf;
 pub mod imatrix;
-mod modules;
+pub(crate) mod modules;
 mod ollama;
 pub mod safetensors;
 mod set;

@@ -14,7 +14,7 @@ use crate::source::file::parent;
 use crate::source::file::read_text;
 
 /// The list of the modules, beside the weights of the transformer or in the folder above.
-const LIST: &str = "modules.json";
+pub(crate) const LIST: &str = "modules.json";
 
 /// Adds the modules that the list beside `weights` names: their configs, and their tensors under the name of the module.
 ///

@@ -1,5 +1,7 @@
 //! What becomes of a model in another format, before the types of its tensors are decided.
 
+use std::path::PathBuf;
+
 use crate::base::{Error, Result, num};
 use crate::family::comfy;
 use crate::model::companion::{CompanionFile, Note};
@@ -18,6 +20,8 @@ pub struct Draft {
     pub files: Vec<CompanionFile>,
     /// Modules of sentence-transformers among the tensors: the folders that theirs go to.
     pub modules: Vec<String>,
+    /// Files that were read for it besides those of the model.
+    pub inputs: Vec<PathBuf>,
     /// What is dropped, padded or made up on the way, for the plan.
     pub notes: Vec<Note>,
 }

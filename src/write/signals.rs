@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-use crate::base::Result;
 #[cfg(unix)]
 use crate::source::mmap::try_lock;
 
@@ -46,7 +45,7 @@ pub(crate) struct Guard(CString);
 
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
-    pub(crate) fn create<T>(make: impl FnOnce() -> Result<(T, PathBuf)>) -> Result<(T, Self)> {
+    pub(crate) fn create<T, E>(make: impl FnOnce() -> Result<(T, PathBuf), E>) -> Result<(T, Self), E> {
         watch();
         let mut list = temporaries();
         let (made, path) = make()?;

@@ -245,6 +245,68 @@ fn what_is_read_beside_the_weights_is_an_input_too() {
 }
 
 #[test]
+fn the_base_that_an_adapter_names_is_an_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lora");
+    for (from, to) in [("base", "base"), ("for-gguf", "adapter")] {
+        fs::create_dir(at.join(to)).unwrap();
+        for name in names(&fixtures.join(from)) {
+            fs::copy(fixtures.join(from).join(&name), at.join(to).join(name)).unwrap();
+        }
+    }
+    let adapter = at.join("adapter/adapter_config.json");
+    let config = fs::read_to_string(&adapter).unwrap();
+    assert!(config.contains("tiny/base"));
+    fs::write(&adapter, config.replace("tiny/base", "base")).unwrap();
+    let read = fs::read(at.join("base/config.json")).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let run = weigh(at, &[&["convert", "adapter", "base/config.json", "--to", "gguf", "--force"], more].concat());
+        assert!(run.status.code() == Some(2) && text(&run.stderr).contains("an output that is no input"), "{}", text(&run.stderr));
+        assert_eq!(fs::read(at.join("base/config.json")).unwrap(), read);
+    }
+    assert!(weigh(at, &["convert", "adapter", "out.gguf"]).status.success(), "the base is found by its name");
+}
+
+/// A folder of sentence-transformers: a transformer in `inner`, and a dense layer beside it.
+fn sentence_transformers(path: &Path, inner: &str) {
+    model(&path.join(inner).join("model.safetensors"), None);
+    let dense = tensor("linear.weight", DType::F32, &[4, 4], vec![0; 64]);
+    fs::create_dir(path.join("2_Dense")).unwrap();
+    write("safetensors", &path.join("2_Dense/model.safetensors"), &[dense], &Metadata::new(), None);
+    let list = serde_json::json!([{ "path": inner, "type": "a.Transformer" }, { "path": "2_Dense", "type": "a.Dense" }]);
+    fs::write(path.join("modules.json"), list.to_string()).unwrap();
+}
+
+#[test]
+fn modules_of_an_older_model_are_not_joined_to_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(&at.join("in.safetensors"), None);
+    sentence_transformers(&at.join("out"), "");
+    let tensors = |path: &str| weigh::open(&at.join(path)).unwrap().model().tensors.len();
+    assert_eq!(tensors("out"), 5, "four of the transformer, one of the dense layer");
+    // A file is what it is named: the list is that of the folder.
+    assert!(removed(at, &["in.safetensors", "out/model.safetensors"]).is_empty());
+    assert_eq!(tensors("out"), 5);
+    assert_eq!(removed(at, &["in.safetensors", "out"]), ["out/modules.json"]);
+    assert_eq!((tensors("out"), names(&at.join("out"))), (4, vec!["2_Dense".to_owned(), "model.safetensors".to_owned()]));
+    // A new list replaces the old one.
+    sentence_transformers(&at.join("modules"), "");
+    fs::write(at.join("modules/config.json"), "{}").unwrap();
+    assert!(removed(at, &["modules", "out"]).is_empty());
+    assert!(removed(at, &["modules", "out"]).is_empty());
+    assert_eq!(tensors("out"), 5);
+    // Shards of the older model: the index leaves first.
+    model(&at.join("out/model.safetensors"), Some(9000));
+    let gone = removed(at, &["in.safetensors", "out"]);
+    assert_eq!((gone[0].as_str(), gone[3].as_str()), ("out/modules.json", "out/model.safetensors.index.json"), "{gone:?}");
+    // The list in the folder above the transformer is read with it.
+    sentence_transformers(&at.join("whole"), "0_Transformer");
+    refused(&at.join("whole"), &["0_Transformer", "."]);
+}
+
+#[test]
 fn licences_come_along_from_folder_to_folder() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

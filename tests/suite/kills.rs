@@ -107,6 +107,26 @@ fn a_hundred_conversions_ended() {
     conversions(MANY);
 }
 
+/// Ends a conversion between the moment when the lock on names is created and the moment when it is held.
+///
+/// Needs strace, which keeps the one thread waiting there while the signal arrives.
+#[test]
+fn a_conversion_ended_while_it_takes_the_lock_on_names_leaves_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    fs::write(at.join("out.gguf"), "old").unwrap();
+    // Absolute paths, by which strace knows the calls.
+    let (lock, out) = (at.join(".weigh-namelock"), at.join("out.gguf"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-P"]).arg(&lock);
+    command.args(["-e", "inject=openat:signal=TERM", "-e", "inject=flock:delay_exit=300000", env!("CARGO_BIN_EXE_weigh")]);
+    command.args(["convert", "--type", "F16", "--keep-names", "--force", "in.safetensors"]).arg(&out);
+    let Ok(status) = command.current_dir(at).stdout(Stdio::null()).stderr(Stdio::null()).status() else { return };
+    assert_eq!(status.code(), Some(128 + 15), "the signal came");
+    assert_eq!(names(at), ["in.safetensors", "out.gguf"]);
+}
+
 /// Ends conversions into shards with an index: where the index is, everything is.
 fn sets(count: u32) {
     let folder = tempfile::tempdir().unwrap();

@@ -37,7 +37,14 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
     let notes =
         beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
     let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
-    Ok(Draft { metadata: carried(reader, format)?, steps, files: if stays { Vec::new() } else { beside }, modules, notes })
+    Ok(Draft {
+        metadata: carried(reader, format)?,
+        steps,
+        files: if stays { Vec::new() } else { beside },
+        modules,
+        notes,
+        inputs: Vec::new(),
+    })
 }
 
 /// The config as the reader tells it, where it computes tensors; other files as they are.

@@ -9,7 +9,7 @@ use crate::family::comfy;
 use crate::family::table::Table;
 use crate::family::table::Tables;
 use crate::format::shards::{self, OutFile};
-use crate::format::{self, Format, OutTensor, Reader};
+use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::CompanionFile;
 use crate::model::companion::Content;
 use crate::model::companion::Note;
@@ -77,7 +77,7 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes } = draft;
+        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
         let modules = if place.folder { modules } else { Vec::new() };
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
@@ -97,19 +97,14 @@ impl Plan {
         }
         let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
         let files = place.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
-        let removed = if options.force { shards::older(place.format, &place.weights, &files)? } else { Vec::new() };
-        let inputs = inputs(reader, &companions, imatrix.as_ref(), options)?;
-        let beside = companions.iter().map(|file| out.join(&file.name));
-        for path in files.iter().map(|file| file.path.clone()).chain(beside).chain(removed.iter().cloned()) {
-            output::check_name(&path, options.force, &inputs)?;
-        }
-        Ok(Self {
+        let inputs = inputs(reader, &companions, of_draft, imatrix.as_ref(), options)?;
+        let mut plan = Self {
             format: place.format,
             out: out.to_path_buf(),
             steps,
             files,
             companions,
-            removed,
+            removed: Vec::new(),
             inputs,
             weights: place.weights,
             lossy: decided.lossy,
@@ -120,7 +115,13 @@ impl Plan {
             verify: options.verify,
             strict: options.strict,
             quality: !options.no_quality,
-        })
+        };
+        plan.removed = plan.older()?;
+        let weights = plan.files.iter().map(|file| file.path.clone());
+        for path in weights.chain(plan.companion_targets()).chain(plan.removed.iter().cloned()) {
+            output::check_name(&path, plan.force, &plan.inputs)?;
+        }
+        Ok(plan)
     }
 
     /// The folder of the output, if it is one.
@@ -128,13 +129,27 @@ impl Plan {
         self.files.first().and_then(|file| file.path.parent()).filter(|folder| *folder == self.out)
     }
 
+    /// The files of an older output that the new one does not replace by name: those of its weights and, in a folder, its list of modules,
+    /// which a reader would join to the new weights. The list comes first and so leaves last: without it the older model would open as
+    /// another one.
+    fn older(&self) -> Result<Vec<PathBuf>> {
+        if !self.force {
+            return Ok(Vec::new());
+        }
+        let list = self.folder().map(|folder| folder.join(modules::LIST));
+        let is_older =
+            |list: &PathBuf| fs::symlink_metadata(list).is_ok_and(|found| !found.is_dir()) && !self.companion_targets().contains(list);
+        let mut older: Vec<PathBuf> = list.filter(is_older).into_iter().collect();
+        older.extend(shards::older(self.format, &self.weights, &self.files)?);
+        Ok(older)
+    }
+
     /// Looks again at what lies where the output goes. What came there since the plan was made is not the plan's to remove.
     ///
     /// # Errors
     /// Something came there that a reader would take for a part of this model.
     pub(super) fn check_removed(&self) -> Result<()> {
-        let found = if self.force { shards::older(self.format, &self.weights, &self.files)? } else { Vec::new() };
-        match found.iter().find(|path| !self.removed.contains(path)) {
+        match self.older()?.iter().find(|path| !self.removed.contains(path)) {
             None => Ok(()),
             Some(path) => {
                 Err(Error::argument("expected the older output as it was, found a file of another one that was written meanwhile")
@@ -156,14 +171,20 @@ impl Plan {
 }
 
 /// Every file that is read. Which of the files beside the weights are read depends on the architecture: all count.
-fn inputs(reader: &Reader, companions: &[CompanionFile], imatrix: Option<&Imatrix>, options: &Options) -> Result<Vec<PathBuf>> {
+fn inputs(
+    reader: &Reader,
+    companions: &[CompanionFile],
+    of_draft: Vec<PathBuf>,
+    imatrix: Option<&Imatrix>,
+    options: &Options,
+) -> Result<Vec<PathBuf>> {
     let beside = keep::companions(reader.model())?;
     let copied = companions.iter().chain(&beside).filter_map(|file| match &file.content {
         Content::Copy(path) => Some(path.clone()),
         Content::Bytes(_) => None,
     });
     let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
-    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).collect();
+    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(of_draft).collect();
     inputs.extend(options.arch_table.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();

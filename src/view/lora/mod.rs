@@ -19,7 +19,7 @@ mod peft;
 mod to_gguf;
 
 pub use merge::{merged, updates};
-pub use to_gguf::{base_config, base_file, draft};
+pub use to_gguf::{base_file, draft};
 
 /// Which library's form an adapter has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

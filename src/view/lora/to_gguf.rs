@@ -39,27 +39,29 @@ const EMBEDDING: &str = "token_embd.weight";
 /// What a folder's config is called.
 const CONFIG: &str = "config.json";
 
-/// The architecture and hyperparameters of an adapter's base: a folder with config.json, or a GGUF; what the adapter's config names, if
-/// no path is given and that is a folder on this machine.
-///
-/// # Errors
-/// There is no base, or it is of no known architecture.
-pub fn base_config(adapter: &Adapter, base: Option<&Path>, tables: &Tables) -> Result<(Table, Config)> {
+/// The base of an adapter: the path that is given, or else what the adapter's config names, if that is on this machine.
+fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
     let own = || adapter.base.as_deref().map(PathBuf::from).filter(|path| path.exists());
-    let path = base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
+    base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
         let named = adapter.base.as_deref().map_or(String::new(), |name| format!(" ({name})"));
         Error::argument(format!("expected the base of the adapter{named}, which names and shapes come from, found none"))
             .hint("--base FOLDER names it; its config.json is enough")
-    })?;
-    let file = base_file(&path)?;
+    })
+}
+
+/// The architecture and hyperparameters of an adapter's base, from its [`base_file`].
+///
+/// # Errors
+/// It is of no known architecture.
+fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config)> {
     if file.ends_with(CONFIG)
-        && let Some(json) = folder::json(&file)?
+        && let Some(json) = folder::json(file)?
     {
-        let table = tables.for_config(&json).map_err(|error| error.in_file(&path))?;
-        let config = Config::new(&table, &json).map_err(|error| error.in_file(&path))?;
+        let table = tables.for_config(&json).map_err(|error| error.in_file(file))?;
+        let config = Config::new(&table, &json).map_err(|error| error.in_file(file))?;
         return Ok((table, config));
     }
-    let base = format::open(&file)?;
+    let base = format::open(file)?;
     to_hf::read_keys(base.model(), tables)
 }
 
@@ -83,9 +85,10 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Dr
         let message = format!("expected an adapter of PEFT, found one of {}", adapter.form.title());
         return Err(Error::unsupported(message).in_file(&model.path));
     }
-    let (table, config) = base_config(&adapter, base, tables)?;
+    let base = base_file(&base_path(&adapter, base)?)?;
+    let (table, config) = base_config(&base, tables)?;
     let mapping = Mapping::new(&table, &config)?;
-    let mut draft = Draft::default();
+    let mut draft = Draft { inputs: vec![base], ..Draft::default() };
     only_factors(model, &adapter, &mut draft.notes)?;
     let alpha = common_alpha(&adapter);
     for ((number, bid), updates) in by_row(&adapter, &mapping)? {

@@ -28,31 +28,47 @@ impl NameLock {
     /// Waits for the lock; none where the system has no locks.
     pub(super) fn take(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        }
         for _ in 0..TRIES {
-            let file = options.open(&path).map_err(|error| Error::io("cannot create", &path, error))?;
-            match file.try_lock() {
-                // Whoever had it before removed it: only the file that has the name counts.
-                Ok(()) if is_at(&file, &path) => {
-                    let (_, guard) = Guard::create(|| Ok(((), path.clone())))?;
-                    return Ok(Some(Self { path, _file: file, _guard: guard }));
-                }
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-                Err(TryLockError::Error(_)) => {
-                    let _ = fs::remove_file(&path);
-                    return Ok(None);
-                }
+            match Guard::create(|| Ok((lock(&path)?, path.clone()))) {
+                Ok((file, guard)) => return Ok(Some(Self { path, _file: file, _guard: guard })),
+                Err(Refusal::Busy) => std::thread::sleep(PAUSE),
+                Err(Refusal::NoLocks) => return Ok(None),
+                Err(Refusal::Failed(error)) => return Err(error),
             }
         }
         let error = Error::argument("expected to give the new files their names, found another run that does so and does not end");
         Err(error.in_file(&path).hint("end the other run, or remove this file when there is none"))
+    }
+}
+
+/// Why the lock was not taken.
+enum Refusal {
+    /// Another run holds it.
+    Busy,
+    /// The system has no locks.
+    NoLocks,
+    /// The file cannot be created.
+    Failed(Error),
+}
+
+/// Opens and locks the file, which is created if there is none. One that another run holds is that run's to remove.
+fn lock(path: &Path) -> std::result::Result<File, Refusal> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    }
+    let file = options.open(path).map_err(|error| Refusal::Failed(Error::io("cannot create", path, error)))?;
+    match file.try_lock() {
+        // Whoever had it before removed it: only the file that has the name counts.
+        Ok(()) if is_at(&file, path) => Ok(file),
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(Refusal::Busy),
+        Err(TryLockError::Error(_)) => {
+            let _ = fs::remove_file(path);
+            Err(Refusal::NoLocks)
+        }
     }
 }
 
