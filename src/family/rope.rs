@@ -196,6 +196,23 @@ pub fn long_factors(config: &Config, dim: u64) -> Result<Option<(Vec<f32>, Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::table::Table;
+
+    /// The factors of Phi3MiniModel in llama.cpp's converter: 1 + ln(s) / 10 for yarn, sqrt(1 + ln(s) / ln(original)) for longrope.
+    #[test]
+    fn the_attention_factor_goes_by_the_kind_of_scaling_and_the_stretch() {
+        let attention = |kind: &str, length: u64| {
+            let scaling = json!({"rope_type": kind, "long_factor": [2.0], "short_factor": [1.0]});
+            let json = json!({"max_position_embeddings": length, "original_max_position_embeddings": 4096, "rope_scaling": scaling});
+            long_factors(&Config::new(&Table::parse("").unwrap(), &json).unwrap(), 2).unwrap().unwrap().2
+        };
+        // ln 32 = 5 ln 2 = 3.4657359, and 4096 = 2^12.
+        assert!((attention("yarn", 131_072) - 1.346_573_6).abs() < 1e-6);
+        assert!((attention("longrope", 131_072) - 1.190_238_1).abs() < 1e-6);
+        for kind in ["yarn", "longrope"] {
+            assert_eq!(attention(kind, 4096), 1.0, "{kind}");
+        }
+    }
 
     #[test]
     fn the_scaling_of_published_models_is_found_again_from_its_factors() {

@@ -416,6 +416,32 @@ fn an_edit_makes_no_file_that_others_can_read_and_syncs_the_removal_of_its_copy(
     }
 }
 
+/// A file is on the disk before it has its name, and its name before the command ends.
+///
+/// Needs strace.
+#[test]
+fn a_conversion_syncs_its_file_before_the_name_and_the_folder_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().canonicalize().unwrap();
+    write("safetensors", &at.join("in.safetensors"), &[tensor("w", DType::F32, &[2], vec![0; 8])], &Metadata::new(), None);
+    fs::create_dir(at.join("out")).unwrap();
+    for force in [&[][..], &["--force"]] {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-y", "-o", "trace", "-e", "trace=fsync,rename,renameat,renameat2,link,linkat", env!("CARGO_BIN_EXE_weigh")]);
+        command.args(["convert", "in.safetensors", "out/out.gguf", "--keep-names"]).args(force);
+        let Ok(status) = command.current_dir(&at).stdout(Stdio::null()).stderr(Stdio::null()).status() else { return };
+        assert!(status.success());
+        let trace = fs::read_to_string(at.join("trace")).unwrap();
+        let lines: Vec<_> = trace.lines().collect();
+        let last = |what: &str| lines.iter().rposition(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what} in {trace}"));
+        let named = last("out.gguf\"");
+        let file =
+            lines.iter().position(|line| line.contains(&format!("<{}/.weigh-", at.join("out").display())) && line.contains("fsync("));
+        assert!(file.is_some_and(|file| file < named), "{trace}");
+        assert!(last(&format!("<{}>", at.join("out").display())) > named, "{trace}");
+    }
+}
+
 /// Starts edits of one model at once: all of them arrive, one after the other.
 ///
 /// The test holds the lock until each says that it waits, so that all have opened the model before the first one writes.
