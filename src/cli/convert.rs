@@ -5,13 +5,11 @@ use std::path::PathBuf;
 use crate::base::{Error, Result, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
-use crate::model::DType;
-use crate::model::assignment;
+use crate::model::{DType, assignment};
 use crate::ops::convert::loss::LossKind;
 use crate::ops::convert::report::NoteRow;
 use crate::ops::convert::{self, ConvertReport, Options, Plan};
-use crate::quant::recipe::Target;
-use crate::quant::recipe::TensorType;
+use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
 /// How many of the worst tensors people see.

@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::base::{Error, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
-use crate::family::table::Table;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
 use crate::source::mmap::Map;

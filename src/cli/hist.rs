@@ -11,8 +11,7 @@ use crate::ops::stats::{self, Histogram, Options, Percentiles};
 use crate::ops::weights;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
 use crate::write::output;
-use crate::write::output::Output;
-use crate::write::output::Target;
+use crate::write::output::{Output, Target};
 
 /// Draw the histogram of one tensor
 #[derive(Debug, clap::Args)]

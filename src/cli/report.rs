@@ -9,8 +9,7 @@ use crate::format::Reader;
 use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
 use crate::write::output;
-use crate::write::output::Output;
-use crate::write::output::Target;
+use crate::write::output::{Output, Target};
 
 /// One self-contained HTML page with pictures, of one model or of two
 #[derive(Debug, clap::Args)]

@@ -6,15 +6,9 @@
 use serde_json::Value as Json;
 
 use crate::base::{Error, Result, limits};
-use crate::family::config::Config;
-use crate::family::config::f32_json;
-use crate::family::config::from_toml;
-use crate::family::config::number_json;
-use crate::family::pooling;
-use crate::family::rope;
-use crate::family::table::KeyRow;
-use crate::family::table::KeyType;
-use crate::family::table::Table;
+use crate::family::config::{Config, f32_json, from_toml, number_json};
+use crate::family::table::{KeyRow, KeyType, Table};
+use crate::family::{pooling, rope};
 use crate::model::metadata::full_key;
 use crate::model::{Metadata, Module, Value};
 

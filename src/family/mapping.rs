@@ -9,9 +9,7 @@ use crate::base::{Error, Result};
 use crate::family::config::Config;
 use crate::family::pattern;
 use crate::family::pattern::Places;
-use crate::family::table::Optional;
-use crate::family::table::Table;
-use crate::family::table::TensorRow;
+use crate::family::table::{Optional, Table, TensorRow};
 use crate::family::transform::Transform;
 use crate::model::Module;
 

@@ -3,9 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::base::{Error, Result};
-use crate::model::companion::CompanionFile;
-use crate::model::companion::Content;
-use crate::model::companion::Note;
+use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{Metadata, Model, Module, Value};
 use crate::source::folder;
 

@@ -3,9 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::base::{Error, Result};
-use crate::family::config::Config;
-use crate::family::config::f32_json;
-use crate::family::config::number_json;
+use crate::family::config::{Config, f32_json, number_json};
 use crate::model::{Metadata, Value};
 
 /// The numbers of a scaling in YaRN: names in Hugging Face and in GGUF.
@@ -196,7 +194,7 @@ pub fn long_factors(config: &Config, dim: u64) -> Result<Option<(Vec<f32>, Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::table::Table;
+    use crate::family::table::Table;
 
     /// The factors of Phi3MiniModel in llama.cpp's converter: 1 + ln(s) / 10 for yarn, sqrt(1 + ln(s) / ln(original)) for longrope.
     #[test]

@@ -9,9 +9,7 @@ use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, lacks_files};
 use crate::format::{FORMATS, START_BYTES, foreign, modules, ollama};
-use crate::source::file::entries;
-use crate::source::file::parent;
-use crate::source::file::read_text;
+use crate::source::file::{entries, parent, read_text};
 use crate::source::mmap::Map;
 
 /// Says what a file is when it is something else than weights.

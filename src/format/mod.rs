@@ -11,10 +11,9 @@ use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
 use crate::base::{Error, Result, limits, num};
 use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
-use crate::source::file;
 use crate::source::file::Input;
 use crate::source::mmap::Map;
-use crate::source::torn;
+use crate::source::{file, torn};
 
 pub mod codes;
 mod folder;

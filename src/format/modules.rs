@@ -9,9 +9,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, json, limits};
 use crate::format::{Reader, codes, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
-use crate::source::file::Input;
-use crate::source::file::parent;
-use crate::source::file::read_text;
+use crate::source::file::{Input, parent, read_text};
 
 /// The list of the modules, beside the weights of the transformer or in the folder above.
 pub(crate) const LIST: &str = "modules.json";

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text};
-use crate::source::file::entries;
-use crate::source::file::read_text;
+use crate::source::file::{entries, read_text};
 
 /// The media type of the layer that holds the weights.
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";

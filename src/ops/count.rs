@@ -6,14 +6,11 @@ use serde::Serialize;
 
 use crate::Reader;
 use crate::base::{Result, num, units};
-use crate::family::components::Component;
-use crate::family::components::Place;
-use crate::family::components::place;
+use crate::family::components::{Component, Place, place};
 use crate::family::facts;
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
-use crate::quant::packed::Packing;
-use crate::quant::packed::Role;
+use crate::quant::packed::{Packing, Role};
 
 /// How many parameters, and of what.
 #[derive(Debug, Serialize)]

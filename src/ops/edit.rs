@@ -13,12 +13,9 @@ use crate::ops::meta::Shown;
 use crate::source::file::read_text;
 use crate::source::mmap::Map;
 use crate::source::torn;
-use crate::write::lock::Locked;
-use crate::write::lock::Waiting;
+use crate::write::lock::{Locked, Waiting};
 use crate::write::node::{self, Node};
-use crate::write::output::OutFile;
-use crate::write::output::Output;
-use crate::write::output::Target;
+use crate::write::output::{OutFile, Output, Target};
 use crate::write::undo;
 use crate::write::undo::Recovery;
 

@@ -6,19 +6,15 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use crate::Reader;
 use crate::base::Result;
 use crate::base::threads::par;
-use crate::family::card;
-use crate::family::facts;
+use crate::family::{card, facts};
 use crate::model::{Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
 use crate::quant::packed::Packing;
-use crate::tokenizer;
 use crate::view::lora;
-use crate::view::lora::Adapter;
-use crate::view::lora::Form;
-use crate::view::lora::Update;
+use crate::view::lora::{Adapter, Form, Update};
+use crate::{Reader, tokenizer};
 
 /// What model this is.
 #[derive(Debug, Serialize)]

@@ -10,8 +10,7 @@ use std::sync::{OnceLock, TryLockError};
 
 use crate::base::bytes::SharedBytes;
 use crate::base::{Error, Result, text};
-use crate::source::file::Input;
-use crate::source::file::open_regular;
+use crate::source::file::{Input, open_regular};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched. No descriptor is kept, so
 /// that a model may have thousands of files.

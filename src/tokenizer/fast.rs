@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::added::Added;
-use super::bytes;
 use super::folder::Folder;
 use super::json::{TokenizerJson, Vocab};
-use super::setting;
 use super::special::token_text;
 use super::vocabulary::{ADDED_SCORE, PADDING_SCORE, Token, TokenType, looks_special};
+use super::{bytes, setting};
 use crate::base::{Error, Result};
 
 /// Everything that a vocabulary is made of.

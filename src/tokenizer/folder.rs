@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use crate::base::json::without_bom;
 use crate::base::{Error, Result};
-use crate::source::file;
-use crate::source::folder;
+use crate::source::{file, folder};
 use crate::tokenizer::proto;
 
 /// A folder in which tokenizer files are looked for.

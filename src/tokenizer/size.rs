@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::JSON;
 use super::folder::Folder;
 use super::json::TokenizerJson;
-use super::spm;
+use super::{JSON, spm};
 use crate::base::Result;
 
 /// The largest id of a token of the folder's tokenizer; none when it has none of a known form.

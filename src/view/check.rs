@@ -5,24 +5,18 @@ use std::collections::{HashMap, HashSet};
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, ErrorKind, num};
-use crate::family::components::Component;
-use crate::family::components::place;
+use crate::family::components::{Component, place};
 use crate::family::config::Config;
-use crate::family::facts;
-use crate::family::mapping::Known;
-use crate::family::mapping::Mapping;
-use crate::family::mapping::Row;
-use crate::family::pattern;
+use crate::family::mapping::{Known, Mapping, Row};
 use crate::family::pattern::Places;
-use crate::family::table::Table;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
+use crate::family::{facts, pattern};
 use crate::format::codes;
 use crate::model::{Model, Value};
 use crate::tokenizer;
 use crate::view::origin::Origin;
-use crate::view::to_gguf;
-use crate::view::to_hf;
 use crate::view::transform::Shaped;
+use crate::view::{to_gguf, to_hf};
 
 /// The canonical names of the matrices at both ends of a language model.
 const EMBEDDING: &str = "token_embd.weight";

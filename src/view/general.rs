@@ -7,10 +7,9 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::base::Result;
-use crate::family::card;
 use crate::family::card::Card;
-use crate::family::model_id;
 use crate::family::model_id::ModelId;
+use crate::family::{card, model_id};
 use crate::model::companion::Note;
 use crate::model::{Array, Metadata, Value};
 use crate::source::folder;

@@ -6,22 +6,17 @@ use serde_json::{Value as Json, json};
 
 use crate::base::bytes::Endian;
 use crate::family::config::Config;
-use crate::family::keys;
 use crate::family::mapping::Mapping;
-use crate::family::pattern;
 use crate::family::pattern::Places;
-use crate::family::table::Table;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
+use crate::family::{keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
 use crate::source::mmap::Map;
-use crate::view::canonical;
-use crate::view::draft::Source;
-use crate::view::draft::Step;
+use crate::view::draft::{Source, Step};
 use crate::view::origin::Origin;
-use crate::view::to_gguf;
-use crate::view::to_hf;
+use crate::view::{canonical, to_gguf, to_hf};
 
 /// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {

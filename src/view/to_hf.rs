@@ -5,30 +5,20 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value as Json, json};
 
 use crate::base::{Error, Result};
-use crate::codec;
-use crate::family::config::Config;
-use crate::family::config::f32_json;
-use crate::family::keys;
-use crate::family::mapping::Mapping;
-use crate::family::mapping::Row;
-use crate::family::pattern;
+use crate::family::config::{Config, f32_json};
+use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::Places;
-use crate::family::pooling;
-use crate::family::rope;
-use crate::family::table::Table;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
+use crate::family::{keys, pattern, pooling, rope};
 use crate::format::Reader;
-use crate::model::companion::CompanionFile;
-use crate::model::companion::Content;
-use crate::model::companion::Note;
+use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, Metadata, Model, Value};
 use crate::source::folder;
-use crate::tokenizer;
-use crate::view::draft::Draft;
-use crate::view::draft::Step;
+use crate::view::draft::{Draft, Step};
 use crate::view::origin;
 use crate::view::origin::Origin;
 use crate::view::transform::Shaped;
+use crate::{codec, tokenizer};
 
 /// What a caller may ask for.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::base::{Error, Result, limits};
-use crate::source::file::open_itself;
-use crate::source::file::same_file;
+use crate::source::file::{open_itself, same_file};
 
 /// How long to sleep between two tries to get a lock.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -16,16 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::{Error, Result};
-use crate::source::file::open_itself;
-use crate::source::file::parent;
-use crate::source::file::read_exact_at;
-use crate::source::file::sync_folder;
-use crate::source::file::write_all_at;
+use crate::source::file::{open_itself, parent, read_exact_at, sync_folder, write_all_at};
 use crate::source::torn::{MARKER, how_to_recover, is_marked, torn};
 use crate::write::lock::Locked;
 use crate::write::node::{self, Node};
-use crate::write::signals;
-use crate::write::stale;
+use crate::write::{signals, stale};
 
 /// The first bytes of a copy; the digit is its version.
 const MAGIC: &[u8; 8] = b"weigh-u2";

@@ -9,8 +9,7 @@ use weigh::base::finding::{Finding, Findings, Severity};
 use weigh::format::shards::{self, Content};
 use weigh::format::{FORMATS, Format, OutTensor};
 use weigh::model::Metadata;
-use weigh::write::output::Output;
-use weigh::write::output::Target;
+use weigh::write::output::{Output, Target};
 
 /// A safetensors file: the header's length, the header, the data.
 pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {

@@ -4,11 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use weigh::codec;
-use weigh::format;
-use weigh::quant::packed::Packing;
-use weigh::quant::packed::Role;
-use weigh::quant::packed::unpacked;
+use weigh::quant::packed::{Packing, Role, unpacked};
+use weigh::{codec, format};
 
 use crate::build;
 

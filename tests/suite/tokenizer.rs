@@ -4,13 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use weigh::ErrorKind;
-use weigh::format;
 use weigh::model::companion::Content;
 use weigh::model::{Array, Metadata, Value};
-use weigh::tokenizer;
-use weigh::tokenizer::Kind;
-use weigh::tokenizer::Options;
+use weigh::tokenizer::{Kind, Options};
+use weigh::{ErrorKind, format, tokenizer};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers").join(name)

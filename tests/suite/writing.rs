@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use weigh::model::Metadata;
 use weigh::ops::convert::{self, Options, Plan};
-use weigh::write::output::Output;
-use weigh::write::output::Target;
+use weigh::write::output::{Output, Target};
 use weigh::{DType, ops};
 
 use crate::build::{tensor, write};

@@ -8,8 +8,7 @@ use crate::base::{Error, Result, num};
 use crate::codec::{self, Decoded, codec};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo, TypeName};
-use crate::view::draft::Source;
-use crate::view::draft::Step;
+use crate::view::draft::{Source, Step};
 use crate::view::origin::Origin;
 
 /// What a [`Step`] is made of, ready to be asked for ranges.

@@ -7,14 +7,11 @@ use serde_json::Value as Json;
 
 use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
-use crate::model::companion::CompanionFile;
-use crate::model::companion::Content;
-use crate::model::companion::Note;
+use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 use crate::quant::recipe::Target;
-use crate::view::draft::Draft;
-use crate::view::draft::Step;
+use crate::view::draft::{Draft, Step};
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
 const COMPANIONS: &[&str] = &["json", "txt", "model", "jinja", "md", "tiktoken"];

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::model::{DType, Value};
-use crate::quant::recipe::Target;
-use crate::quant::recipe::TensorType;
+use crate::quant::recipe::{Target, TensorType};
 
 /// Everything that `weigh convert` can be told. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use crate::base::{Error, Result};
 use crate::format::Reader;
-use crate::model::companion::Note;
-use crate::model::companion::NoteKind;
+use crate::model::companion::{Note, NoteKind};
 use crate::model::{DType, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;

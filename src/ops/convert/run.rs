@@ -24,9 +24,7 @@ use crate::ops::convert::types;
 use crate::source::file::Input;
 use crate::source::mmap::Map;
 use crate::view::draft::Step;
-use crate::write::output::OutFile;
-use crate::write::output::Output;
-use crate::write::output::Target;
+use crate::write::output::{OutFile, Output, Target};
 
 /// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.
 const CHUNK_ELEMENTS: u64 = 1 << 16;

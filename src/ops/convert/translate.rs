@@ -7,10 +7,8 @@ use crate::format::{Format, Reader};
 use crate::ops::convert::options::Options;
 use crate::tokenizer;
 use crate::view::draft::Draft;
-use crate::view::lora;
 use crate::view::lora::Form;
-use crate::view::to_gguf;
-use crate::view::to_hf;
+use crate::view::{lora, to_gguf, to_hf};
 
 /// The draft of a conversion from a Hugging Face folder to GGUF, or the other way; `None` where nothing says what the tensors are
 /// (no config, no `general.architecture`).

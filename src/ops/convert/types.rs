@@ -12,9 +12,7 @@ use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
 use crate::quant::imatrix::Imatrix;
 use crate::quant::recipe;
-use crate::quant::recipe::Choice;
-use crate::quant::recipe::Facts;
-use crate::quant::recipe::Recipe;
+use crate::quant::recipe::{Choice, Facts, Recipe};
 use crate::view::draft::Step;
 
 /// What takes the place of a type that the format cannot hold.

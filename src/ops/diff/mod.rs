@@ -23,9 +23,8 @@ use crate::ops::select::Selection;
 use crate::ops::weights;
 use crate::view;
 use crate::view::draft::Step;
-use crate::view::lora;
 use crate::view::lora::Form;
-use crate::view::to_gguf;
+use crate::view::{lora, to_gguf};
 
 mod measure;
 mod metadata;

@@ -15,8 +15,7 @@ use crate::model::{Class, DType, TensorInfo};
 use crate::ops::convert::body::Body;
 use crate::ops::verify::{Checked, Progress, zeros};
 use crate::ops::weights;
-use crate::quant::packed::Packing;
-use crate::quant::packed::Role;
+use crate::quant::packed::{Packing, Role};
 use crate::view::check::Tied;
 use crate::view::draft::Step;
 

@@ -5,9 +5,7 @@ use crate::model::{Array, Metadata, ValueType};
 use crate::tokenizer::keys;
 use crate::tokenizer::keys::Role;
 use crate::tokenizer::templates::ChatTemplates;
-use crate::tokenizer::vocabulary::ADDED_SCORE;
-use crate::tokenizer::vocabulary::Token;
-use crate::tokenizer::vocabulary::TokenType;
+use crate::tokenizer::vocabulary::{ADDED_SCORE, Token, TokenType};
 
 /// A tokenizer as a GGUF holds it.
 #[derive(Debug)]

@@ -5,16 +5,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::JSON;
 use super::json::AddedToken;
 use super::keys::Role;
-use super::spm;
 use super::templates::ChatTemplates;
 use super::vocabulary::{ADDED_SCORE, Token, TokenType};
+use super::{JSON, spm};
 use crate::base::{Error, Result};
 use crate::model::Metadata;
-use crate::model::companion::CompanionFile;
-use crate::model::companion::Content;
+use crate::model::companion::{CompanionFile, Content};
 
 mod held;
 mod post;

@@ -3,11 +3,8 @@
 use super::held::Held;
 use super::{Config, added_token, is_added};
 use crate::tokenizer::keys::Role;
-use crate::tokenizer::proto::Algorithm;
-use crate::tokenizer::proto::Ids;
-use crate::tokenizer::proto::Model;
-use crate::tokenizer::vocabulary::Token;
-use crate::tokenizer::vocabulary::TokenType;
+use crate::tokenizer::proto::{Algorithm, Ids, Model};
+use crate::tokenizer::vocabulary::{Token, TokenType};
 
 /// The SentencePiece model. Tokens that a folder added at the end of the vocabulary are not in it, nor is padding.
 ///

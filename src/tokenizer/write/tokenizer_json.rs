@@ -14,8 +14,7 @@ use crate::base::{Error, Result};
 use crate::tokenizer::json::AddedToken;
 use crate::tokenizer::keys::Role;
 use crate::tokenizer::pre;
-use crate::tokenizer::vocabulary::Token;
-use crate::tokenizer::vocabulary::TokenType;
+use crate::tokenizer::vocabulary::{Token, TokenType};
 
 /// The longest token that is taken apart into merges, in bytes: the work grows with the square of it.
 const MERGED_BYTES: usize = 512;

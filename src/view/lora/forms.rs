@@ -7,12 +7,8 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::Model;
-use crate::view::lora::Adapter;
-use crate::view::lora::Factor;
-use crate::view::lora::Form;
-use crate::view::lora::Update;
-use crate::view::lora::floats;
 use crate::view::lora::peft::PREFIX;
+use crate::view::lora::{Adapter, Factor, Form, Update, floats};
 
 /// The ends of the names of factors in adapters of image models: the first (down), the second (up), and the form that has them.
 const PAIRS: [(&str, &str, Form); 5] = [

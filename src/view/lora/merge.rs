@@ -6,23 +6,17 @@ use std::sync::Arc;
 
 use crate::base::{Error, Result, num};
 use crate::codec;
-use crate::family::mapping::Known;
-use crate::family::mapping::Mapping;
-use crate::family::pattern;
-use crate::family::table;
+use crate::family::mapping::{Known, Mapping};
 use crate::family::table::Tables;
 use crate::family::transform::Transform;
+use crate::family::{pattern, table};
 use crate::format::{Computed, Reader};
 use crate::model::{Array, Class, DType, ElemType, TensorInfo, Value, ValueType};
 use crate::source::file::Input;
-use crate::view::lora::Adapter;
-use crate::view::lora::Form;
-use crate::view::lora::Update;
-use crate::view::lora::floats;
+use crate::view::lora::{Adapter, Form, Update, floats};
 use crate::view::origin::Origin;
-use crate::view::to_gguf;
-use crate::view::to_hf;
 use crate::view::transform::Shaped;
+use crate::view::{to_gguf, to_hf};
 
 /// What is done to a matrix of the base.
 #[derive(Debug, Clone)]

@@ -7,11 +7,7 @@ use serde_json::Value as Json;
 
 use crate::base::{Error, Result};
 use crate::model::{Model, TensorInfo};
-use crate::view::lora::Adapter;
-use crate::view::lora::Factor;
-use crate::view::lora::Form;
-use crate::view::lora::Update;
-use crate::view::lora::texts;
+use crate::view::lora::{Adapter, Factor, Form, Update, texts};
 
 /// What names in an adapter start with.
 pub(super) const PREFIX: &str = "base_model.model.";

@@ -9,29 +9,20 @@ use serde_json::Value as Json;
 
 use crate::base::{Error, Result};
 use crate::family::config::Config;
-use crate::family::mapping::Known;
-use crate::family::mapping::Mapping;
-use crate::family::mapping::Row;
+use crate::family::mapping::{Known, Mapping, Row};
 use crate::family::pattern;
 use crate::family::pattern::Places;
-use crate::family::table::Table;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
 use crate::family::transform::Transform;
 use crate::format::{self, Reader};
 use crate::model::companion::Note;
 use crate::model::{ElemType, Metadata, Model, Value};
 use crate::source::folder;
-use crate::view::draft::Draft;
-use crate::view::draft::Step;
-use crate::view::general;
-use crate::view::lora::Adapter;
-use crate::view::lora::Factor;
-use crate::view::lora::Form;
-use crate::view::lora::Update;
-use crate::view::origin;
+use crate::view::draft::{Draft, Step};
+use crate::view::lora::{Adapter, Factor, Form, Update};
 use crate::view::origin::Origin;
-use crate::view::to_hf;
 use crate::view::transform::Shaped;
+use crate::view::{general, origin, to_hf};
 
 /// The base's name of the token embeddings, whose first factor is kept turned: its rows are looked up.
 const EMBEDDING: &str = "token_embd.weight";

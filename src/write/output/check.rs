@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
-use crate::source::file::parent;
-use crate::source::file::same_file;
+use crate::source::file::{parent, same_file};
 use crate::write::output::Target;
 
 /// Checks a file that is to be written later: it is not there (unless `force`), is no input, and its folder is there.

@@ -9,12 +9,9 @@ use tempfile::TempPath;
 
 use crate::base::{Error, Result};
 use crate::source::file::parent;
-use crate::write::output::Output;
-use crate::write::output::check;
-use crate::write::output::folders;
 use crate::write::output::namelock::NameLock;
-use crate::write::signals;
-use crate::write::stale;
+use crate::write::output::{Output, check, folders};
+use crate::write::{signals, stale};
 
 impl Output {
     /// Waits until no other run gives files in these folders their names, and keeps others from it until this is dropped or committed.
