@@ -85,7 +85,10 @@ fn waiting(wanted: usize, mut spawn: impl FnMut(Box<dyn FnOnce() + Send>) -> io:
 /// what it allocates. What cannot be allocated later ends the process.
 fn has_room() -> bool {
     const ROOM: usize = 256 << 20;
-    Vec::<u8>::new().try_reserve_exact(ROOM).is_ok()
+    let mut room = Vec::<u8>::new();
+    let reserved = room.try_reserve_exact(ROOM);
+    std::hint::black_box(&room); // else the compiler leaves the allocation out
+    reserved.is_ok()
 }
 
 #[cfg(test)]

@@ -137,3 +137,30 @@ fn named(row: &KeyRow, number: u64) -> Option<Json> {
     let (name, _) = row.map.iter().find(|(_, value)| value.as_integer() == i64::try_from(number).ok())?;
     Some(Json::from(name.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_and_windows_of_none_come_back_as_they_were() {
+        let table = Table::parse(
+            "gguf = 'x'\nkeys = [\n\
+             { gguf = 'pooling', hf = 'pooling_mode', type = 'string' },\n\
+             { gguf = 'window', hf = 'sliding_window', value = '0', zero_is_null = true },\n]",
+        )
+        .unwrap();
+        for (window, number) in [(Json::Null, 0), (Json::from(2047), 2047)] {
+            let given = json!({"pooling_mode": "cls", "sliding_window": window});
+            let mut metadata = Metadata::new();
+            to_gguf(&table, &Config::new(&table, &given).unwrap(), &[], 0, &mut metadata).unwrap();
+            assert_eq!(metadata.get("x.pooling"), Some(&Value::String("cls".to_owned())));
+            assert_eq!(metadata.get("x.window"), Some(&Value::U32(number)));
+            let mut back = Config::empty(&table);
+            to_config(&table, &metadata, &mut back).unwrap();
+            assert_eq!(Json::Object(back.into_keys()), given);
+        }
+    }
+}

@@ -26,7 +26,7 @@ codes! {
     ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
     ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
-    ST_TYPE "st-type" Warning "A tensor's type is known.";
+    ST_TYPE "st-type" Error "A tensor's type is one of the specification's.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
@@ -107,8 +107,18 @@ codes! {
 }
 
 /// The rules that only `verify` holds a file to: one that breaks them opens all the same. They are dear to check, or ggml's own.
-pub const VERIFY_ONLY: &[&str] =
-    &[GGUF_UTF8, GGUF_NESTED, GGUF_KEY_TYPE, GGUF_KEY_MISSING, GGUF_TOKENS, GGUF_TOKEN_TWICE, GGUF_HOLE, GGUF_ORDER, SET_INCOMPLETE];
+pub const VERIFY_ONLY: &[&str] = &[
+    GGUF_UTF8,
+    GGUF_NESTED,
+    GGUF_KEY_TYPE,
+    GGUF_KEY_MISSING,
+    GGUF_TOKENS,
+    GGUF_TOKEN_TWICE,
+    GGUF_HOLE,
+    GGUF_ORDER,
+    SET_INCOMPLETE,
+    ST_TYPE,
+];
 
 #[cfg(test)]
 mod tests {

@@ -275,3 +275,29 @@ fn metadata(
     draft.metadata = metadata;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::draft::Source;
+    use crate::model::ElemType;
+
+    /// By `enum llama_ftype`; llama.cpp keeps tables of positions and routers in F32, which says nothing of the others.
+    #[test]
+    fn a_file_type_is_that_of_the_first_matrix_whose_type_is_free() {
+        let step = |dtype: DType, shape: &[u64], fixed| Step {
+            source: Source::Stored(0),
+            name: String::new(),
+            shape: shape.to_vec(),
+            elem: ElemType::Known(dtype),
+            fixed,
+        };
+        let (positions, norm) = (step(DType::F32, &[8, 4], true), step(DType::F32, &[4], true));
+        for (dtype, number) in
+            [(DType::F32, 0), (DType::F16, 1), (DType::Q8_0, 7), (DType::BF16, 32), (DType::MXFP4, 38), (DType::NVFP4, 39)]
+        {
+            let steps = [positions.clone(), norm.clone(), step(dtype, &[4, 4], false), step(DType::F16, &[4, 4], false)];
+            assert_eq!(file_type(&steps), number, "{dtype}");
+        }
+    }
+}

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use weigh::model::Metadata;
 use weigh::quant::packed::{Packing, Role, unpacked};
-use weigh::{codec, format};
+use weigh::{DType, codec, format};
 
 use crate::build;
 
@@ -124,6 +125,25 @@ fn weights_are_those_of_the_library_that_packed_them() {
             let (start, end) = (all.len() / 3 / 4 * 4, all.len() / 2 / 4 * 4);
             assert_eq!(reader.bytes_at(tensor, start as u64..end as u64).unwrap(), &all[start..end], "{}", folder.display());
         }
+    }
+}
+
+/// AutoAWQ's WQLinear_GEMVFast: I16 [outputs / 4, inputs], and scales and zero points [groups filled up to 8, outputs].
+#[test]
+fn awq_in_the_fast_layout_is_counted() {
+    for (outputs, parameters) in [(64, Value::from(8_192)), (60, Value::Null)] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv_fast"}}"#;
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let part = |name: &str, dtype, shape: &[u64]| {
+            let bytes = shape.iter().product::<u64>() as usize * 2;
+            build::tensor(&format!("model.layers.0.mlp.up_proj.{name}"), dtype, shape, vec![0x3c; bytes])
+        };
+        let tensors =
+            [part("qweight", DType::I16, &[16, 128]), part("qzeros", DType::F16, &[8, outputs]), part("scales", DType::F16, &[8, outputs])];
+        build::write("safetensors", &folder.path().join("model.safetensors"), &tensors, &Metadata::new(), None);
+        let (_, _, document) = json(&["count", folder.path().to_str().unwrap()]);
+        assert_eq!(document["parameters"], parameters, "{outputs} outputs: {document}");
     }
 }
 

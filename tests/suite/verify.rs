@@ -401,6 +401,22 @@ fn blob_digest_of_a_download_into_a_folder() {
 }
 
 #[test]
+fn every_digest_that_was_compared_is_counted() {
+    let (bytes, sha256, _) = small();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, manifest) = (folder.path().join("model.gguf"), folder.path().join("SHA256SUMS"));
+    let records = folder.path().join(".cache/huggingface/download");
+    fs::create_dir_all(&records).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    fs::write(records.join("model.gguf.metadata"), format!("{}\n{sha256}\n1.5\n", "0".repeat(40))).unwrap();
+    fs::write(&manifest, format!("{sha256}  model.gguf\n")).unwrap();
+    for (data, listed, count) in [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 2)] {
+        let options = Options { data, manifest: listed.then_some(manifest.as_path()), ..Options::default() };
+        assert_eq!(verify(&path, &options).unwrap().checked.digests, count, "values {data}, manifest {listed}");
+    }
+}
+
+#[test]
 fn manifest_digest_and_manifest_entry() {
     let (bytes, sha256, _) = small();
     let folder = tempfile::tempdir().unwrap();

@@ -297,7 +297,7 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
         let Info { elem, shape, begin, end, foreign } = info;
         if elem.known().is_none() {
             let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read"));
-            findings.remark(Severity::Warning, codes::ST_TYPE, error.in_tensor(&name).in_file(path));
+            findings.note_error(codes::ST_TYPE, &error.in_tensor(&name).in_file(path));
             enough(findings, path)?;
         }
         if let Some(field) = foreign {
