@@ -279,8 +279,8 @@ fn metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::draft::Source;
     use crate::model::ElemType;
+    use crate::view::draft::Source;
 
     /// By `enum llama_ftype`; llama.cpp keeps tables of positions and routers in F32, which says nothing of the others.
     #[test]
