@@ -31,7 +31,7 @@ Examples:
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
-    #[arg(value_names = ["IN", "OUT"], num_args = 2.., required = true)]
+    #[arg(value_names = ["IN", "OUT"], num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
     /// The format, whatever OUT is called: gguf or safetensors
     #[arg(long, value_name = "FORMAT")]

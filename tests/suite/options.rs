@@ -92,3 +92,10 @@ fn what_is_done_is_done_though_it_cannot_be_told() {
     assert!(weigh(&["verify", out.to_str().unwrap()], Stdio::null()).status.success());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn options_may_stand_between_the_paths_of_a_conversion() {
+    let out = weigh(&["convert", MODEL, "--type", "F16", "/nonexistent/m.gguf", "--dry-run"], Stdio::piped());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(refused(&["convert", MODEL]).contains("a model and a file or folder to write"));
+}
