@@ -1,14 +1,14 @@
 //! The files get their names, all of them or none.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
 use crate::base::{Error, Result};
-use crate::source::file::parent;
+use crate::source::file::{parent, sync_folder};
 use crate::write::output::namelock::NameLock;
 use crate::write::output::{Output, check, folders};
 use crate::write::{signals, stale};
@@ -103,7 +103,7 @@ impl Output {
         folders.dedup();
         for folder in folders {
             note("sync", folder);
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| Error::io("cannot sync", folder, error))?;
+            sync_folder(folder).map_err(|error| Error::io("cannot sync", folder, error))?;
         }
         Ok(())
     }
