@@ -202,3 +202,59 @@ fn all_threads_are_those_of_one_pool() {
         }
     }
 }
+
+/// The lines of Rust code without comments, and without what is tests.
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.map(|line| line.split(" // ").next().unwrap_or_default())
+}
+
+/// Whether a line names a long option or a command in a text: `--force`, `` `weigh types` ``.
+fn speaks_of_the_command_line(line: &str) -> bool {
+    let option = line.match_indices("--").any(|(at, _)| {
+        let before = line[..at].chars().last();
+        let after = line[at + 2..].chars().next();
+        before.is_none_or(|c| " `(\"'".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
+    });
+    option || line.contains("`weigh ") || line.contains("\"weigh ")
+}
+
+#[test]
+fn only_the_command_line_speaks_of_its_options() {
+    let front = ["cli", "render"];
+    let mut found = Vec::new();
+    let mut looked_at = 0;
+    for (module, text) in modules().into_iter().filter(|(module, _)| !front.contains(&module[0].as_str())) {
+        for line in code_lines(&text) {
+            looked_at += 1;
+            if speaks_of_the_command_line(line) {
+                found.push(format!("{}: {}", module.join("::"), line.trim()));
+            }
+        }
+    }
+    assert!(looked_at > 10_000, "the texts are not being read");
+    assert!(
+        found.is_empty(),
+        "the library has other callers than the command line: hints are kinds, and cli words them:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn options_and_commands_are_told_in_any_text() {
+    for line in [
+        "f(\"--force replaces it\")",
+        "that goes on with --data\",",
+        "(`--all`)",
+        "f(\"`weigh types` lists them\")",
+        "\"weigh convert OUT\"",
+    ] {
+        assert!(speaks_of_the_command_line(line), "{line}");
+    }
+    for line in ["\"a -- b\"", "\"----\"", "\"what weigh knows\"", "\"models--org--name\""] {
+        assert!(!speaks_of_the_command_line(line), "{line}");
+    }
+    let code = "// \"--a\"\nlet x = f(y); // --c\n#[cfg(test)]\nmod tests {\n\"--d\"";
+    assert_eq!(code_lines(code).collect::<Vec<_>>(), ["let x = f(y);"]);
+}

@@ -107,8 +107,8 @@ impl<'a> Cursor<'a> {
         let at = self.position();
         let bytes = copy(self.take(len, what)?)?;
         String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to() as u64;
-            Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + valid)
+            let error = error.utf8_error();
+            Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + error.valid_up_to() as u64).caused_by(error)
         })
     }
 

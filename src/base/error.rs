@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::hint::Hint;
 use crate::base::{limits, text};
 
 /// Short for a result with [`Error`].
@@ -12,6 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What sort of failure an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// The operating system could not read, write, map or rename.
     Io,
@@ -37,18 +39,31 @@ pub struct Error(Box<Details>);
 #[derive(Debug, Clone)]
 struct Details {
     kind: ErrorKind,
+    code: Option<&'static str>,
     message: String,
     path: Option<PathBuf>,
     tensor: Option<String>,
     offset: Option<u64>,
-    hint: Option<String>,
-    source: Option<Arc<std::io::Error>>,
+    hints: Vec<Hint>,
+    source: Option<Arc<Source>>,
 }
+
+/// What an error was made of.
+type Source = dyn std::error::Error + Send + Sync;
 
 impl Error {
     /// An error of `kind`; `message` says what was expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Details { kind, message: cut(message), path: None, tensor: None, offset: None, hint: None, source: None }))
+        Self(Box::new(Details {
+            kind,
+            code: None,
+            message: text::shorten_middle(message.into(), limits::MESSAGE_CHARS),
+            path: None,
+            tensor: None,
+            offset: None,
+            hints: Vec::new(),
+            source: None,
+        }))
     }
 
     /// Short for [`ErrorKind::Malformed`].
@@ -73,9 +88,8 @@ impl Error {
 
     /// A failed system call on `path`; `doing` is what was tried: `"cannot open"`.
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}"));
+        let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}")).caused_by(source);
         error.0.path = Some(path.into());
-        error.0.source = Some(Arc::new(source));
         error
     }
 
@@ -100,17 +114,30 @@ impl Error {
         self
     }
 
-    /// Says what to do about it.
+    /// Keeps the error of another library that this one was made of, for [`std::error::Error::source`].
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint.get_or_insert_with(|| cut(hint));
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
         self
+    }
+
+    /// Names the rule that is broken, as findings do, unless a deeper place named it already.
+    #[must_use]
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.0.code.get_or_insert(code);
+        self
+    }
+
+    /// Says what to do about it, unless a deeper place said so already.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<Hint>) -> Self {
+        if self.0.hints.is_empty() { self.with_hint(hint) } else { self }
     }
 
     /// Says what to do about it, in place of what was said before.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+    pub fn with_hint(mut self, hint: impl Into<Hint>) -> Self {
+        self.0.hints = vec![hint.into()];
         self
     }
 
@@ -121,8 +148,8 @@ impl Error {
 
     /// Says one more thing to do about it.
     #[must_use]
-    pub fn hint_also(mut self, hint: &str) -> Self {
-        self.0.hint = Some(self.raw_hint().map_or_else(|| hint.to_owned(), |first| format!("{first} {hint}")));
+    pub fn hint_also(mut self, hint: impl Into<Hint>) -> Self {
+        self.0.hints = self.hints().into_iter().chain([hint.into()]).collect();
         self
     }
 
@@ -158,26 +185,33 @@ impl Error {
         self.0.offset
     }
 
-    /// What to do about it, where that is known. Escaped as the message is.
-    pub fn hint_text(&self) -> Option<String> {
-        self.raw_hint().map(|hint| text::escape(hint).into_owned())
+    /// Returns the stable name of the rule that is broken, where findings of `verify` have one for it.
+    pub fn code(&self) -> Option<&'static str> {
+        self.0.code
     }
 
-    /// What to do about it, as it was given.
-    pub(crate) fn raw_hint(&self) -> Option<&str> {
-        let by_kind = (self.0.kind == ErrorKind::Truncated).then_some("was the download complete?");
-        self.0.hint.as_deref().or(by_kind)
+    /// Returns what to do about it, where that is known.
+    pub fn hints(&self) -> Vec<Hint> {
+        match (self.0.kind, self.0.hints.is_empty()) {
+            (ErrorKind::Truncated, true) => vec!["was the download complete?".into()],
+            _ => self.0.hints.clone(),
+        }
+    }
+
+    /// Returns what to do about it in words that suit any caller, escaped as the message is.
+    pub fn hint_text(&self) -> Option<String> {
+        Hint::join(&self.hints(), Hint::to_string)
+    }
+
+    /// Whether this was made of an error of the type `E`.
+    pub fn is_caused_by<E: std::error::Error + 'static>(&self) -> bool {
+        self.0.source.as_deref().is_some_and(|source| source.is::<E>())
     }
 
     /// The system's own error, for [`ErrorKind::Io`].
     pub fn io_source(&self) -> Option<&std::io::Error> {
-        self.0.source.as_deref()
+        self.0.source.as_deref()?.downcast_ref()
     }
-}
-
-/// A text with its middle out where it is too long: messages quote files.
-fn cut(text: impl Into<String>) -> String {
-    text::shorten_middle(text.into(), limits::MESSAGE_CHARS)
 }
 
 impl fmt::Display for Error {
@@ -216,6 +250,23 @@ mod tests {
         let error = Error::malformed(format!("expected x, found {}: at the end", "y".repeat(1 << 20))).hint("z".repeat(1 << 20));
         assert_eq!((error.message().chars().count(), error.hint_text().unwrap().chars().count()), (1000, 1000));
         assert!(error.message().starts_with("expected x, found yy") && error.message().ends_with("yy: at the end"), "{error}");
+    }
+
+    #[test]
+    fn the_error_of_another_library_is_kept() {
+        let json = serde_json::from_str::<u8>("x").unwrap_err();
+        let error = Error::malformed(format!("expected JSON, found: {json}")).caused_by(json).about("a");
+        assert!(error.is_caused_by::<serde_json::Error>() && error.io_source().is_none());
+        assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("line 1")));
+        assert!(Error::io("cannot open", "a", std::io::ErrorKind::NotFound.into()).io_source().is_some());
+    }
+
+    #[test]
+    fn the_first_hint_and_code_stay_and_more_can_be_said() {
+        let error = Error::truncated("x").hint_also(Hint::KeepNames).hint(Hint::Split).with_code("a").with_code("b");
+        assert_eq!(error.hints(), ["was the download complete?".into(), Hint::KeepNames]);
+        assert_eq!(error.code(), Some("a"));
+        assert_eq!(error.with_hint(Hint::Split).hints(), [Hint::Split]);
     }
 
     #[test]

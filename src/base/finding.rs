@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,8 +31,11 @@ pub struct Finding {
     pub offset: Option<u64>,
     /// The tensor that it is about.
     pub tensor: Option<String>,
-    /// What was expected and what was found, and what to do about it where that is known.
+    /// What was expected and what was found.
     pub message: String,
+    /// What to do about it, where that is known.
+    #[serde(skip)]
+    pub hints: Vec<Hint>,
     /// The tensors that it is about, where they are many: those of which bytes are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<String>,
@@ -47,11 +50,16 @@ impl Finding {
             file: error.path().map(PathBuf::from),
             offset: error.offset(),
             tensor: error.tensor().map(str::to_owned),
-            message: match error.raw_hint() {
-                Some(hint) => format!("{}; {hint}", error.message()),
-                None => error.message().to_owned(),
-            },
+            message: error.message().to_owned(),
+            hints: error.hints(),
             tensors: Vec::new(),
+        }
+    }
+
+    /// Moves what to do about it into the message, in the words of the caller.
+    pub fn word_hints(&mut self, words: impl Fn(&Hint) -> String) {
+        if let Some(hint) = Hint::join(&std::mem::take(&mut self.hints), words) {
+            self.message = format!("{}; {hint}", self.message);
         }
     }
 }
@@ -117,7 +125,7 @@ impl Findings {
     /// The error itself, when this sink stops at the first.
     pub fn error(&mut self, code: &'static str, error: Error) -> Result<()> {
         if !self.collects() {
-            return Err(error);
+            return Err(error.with_code(code));
         }
         self.list.push(Finding::from_error(code, &error));
         Ok(())
@@ -135,7 +143,7 @@ impl Findings {
         if self.collects() {
             self.list.push(Finding::from_error(code, &error));
         }
-        error
+        error.with_code(code)
     }
 
     /// Bytes of these tensors are missing, or files of the model: kept unless the values are wanted.
@@ -144,7 +152,7 @@ impl Findings {
     /// The error itself, when this sink stops at the first.
     pub fn missing(&mut self, code: &'static str, error: Error, tensors: Vec<String>) -> Result<()> {
         if !self.allows_missing() {
-            return Err(error);
+            return Err(error.with_code(code));
         }
         self.list.push(Finding { tensors, ..Finding::from_error(code, &error) });
         Ok(())

@@ -36,7 +36,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Json> {
         // Numbers of the same length in place of the constants: lines and columns are those of the file.
         let same_length = replace_constants(text, |name| name.chars().map(|c| if c == '-' { c } else { '1' }).collect());
         let error = same_length.and_then(|text| serde_json::from_str::<Json>(&text).err()).unwrap_or(error);
-        Error::malformed(format!("expected JSON, found: {error}")).in_file(path)
+        Error::malformed(format!("expected JSON, found: {error}")).caused_by(error).in_file(path)
     })
 }
 

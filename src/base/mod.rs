@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod error;
 pub mod finding;
 pub mod glob;
+pub mod hint;
 pub mod json;
 pub mod limits;
 pub(crate) mod names;
@@ -13,3 +14,4 @@ pub mod threads;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};
+pub use hint::Hint;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::base::{Error, ErrorKind, text};
+use crate::base::{Error, ErrorKind, Hint, text};
+use crate::cli::hints;
 use crate::format::Reader;
 use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report, Section};
@@ -65,6 +66,8 @@ struct ErrorReport {
 #[derive(Debug, Serialize)]
 struct ErrorFacts {
     kind: ErrorKind,
+    /// The rule that is broken, as `verify` names it.
+    code: Option<&'static str>,
     message: String,
     file: Option<String>,
     tensor: Option<String>,
@@ -76,11 +79,12 @@ impl ErrorReport {
     fn new(error: &Error) -> Self {
         let error = ErrorFacts {
             kind: error.kind(),
+            code: error.code(),
             message: error.message().to_owned(),
             file: error.path().map(|path| path.to_string_lossy().into_owned()),
             tensor: error.tensor().map(str::to_owned),
             offset: error.offset(),
-            hint: error.hint_text(),
+            hint: Hint::join(&error.hints(), hints::words),
         };
         Self { schema: "weigh.error.v1", error }
     }
@@ -159,6 +163,8 @@ impl<'a> Context<'a> {
     /// Warns of files of a set that are missing.
     pub(super) fn warn_of_missing(&mut self, reader: &Reader) {
         for finding in reader.lacks() {
+            let mut finding = finding.clone();
+            finding.word_hints(hints::words);
             let file = finding.file.as_deref().unwrap_or(&reader.model().path);
             self.warn(&format!("{}: {}", file.display(), finding.message));
         }
@@ -197,7 +203,7 @@ impl<'a> Context<'a> {
     pub(super) fn report_error(&mut self, error: &Error) {
         let _ = self.out.flush();
         let _ = writeln!(self.err, "weigh: {error}");
-        if let Some(hint) = error.hint_text() {
+        if let Some(hint) = Hint::join(&error.hints(), hints::words) {
             let _ = writeln!(self.err, "hint: {hint}");
         }
     }

@@ -20,6 +20,7 @@ mod count;
 mod diff;
 mod formats;
 mod hash;
+mod hints;
 mod hist;
 mod info;
 mod ls;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::base::finding::Severity;
 use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
+use crate::cli::hints;
 use crate::cli::progress::Progress;
 use crate::family::table::{Table, Tables};
 use crate::ops::known::{self, Codes};
@@ -57,7 +58,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         };
         let verdict = verify::verify(path, &options);
         progress.finish();
-        let verdict = verdict?;
+        let mut verdict = verdict?;
+        verdict.findings.iter_mut().for_each(|finding| finding.word_hints(hints::words));
         context.warn_packing(path, verdict.packing.as_ref());
         context.emit(&verdict, path)?;
         Ok(if verdict.ok { Status::Done } else { Status::Found })

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{Metadata, Model, Module, Value};
 use crate::source::folder;
@@ -49,7 +49,7 @@ pub fn check_dense(model: &Model, has_place: impl Fn(&Module) -> bool, notes: &m
             let file = module.unread.clone().unwrap_or_else(|| model.folder.clone().unwrap_or_default().join(&module.path));
             return Err(Error::unsupported("expected the weights of this module in model.safetensors, found none")
                 .in_file(&file)
-                .hint("--keep-names moves the tensors that are there"));
+                .hint(Hint::KeepNames));
         }
         let activation = module.config.get("activation_function").and_then(Json::as_str).unwrap_or("torch.nn.modules.activation.Tanh");
         if has_place(module) && !activation.ends_with("Identity") {

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::source::file;
 use crate::tokenizer;
 
@@ -254,12 +254,12 @@ impl Table {
     pub fn parse(text: &str) -> Result<Self> {
         let own: Self = toml::from_str(text).map_err(|error| {
             let line = text.get(..error.span().unwrap_or_default().start).unwrap_or_default().lines().count().max(1);
-            Error::argument(format!("expected an architecture table, found in line {line}: {}", error.message()))
+            Error::argument(format!("expected an architecture table, found in line {line}: {}", error.message())).caused_by(error)
         })?;
         let Some(parent) = &own.extends else { return Ok(own) };
         let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
             let message = format!("expected the name of a table after extends, found {parent}");
-            Err(Error::argument(message).hint("`weigh archs` lists them"))
+            Err(Error::argument(message).hint(Hint::ListArchitectures))
         })?;
         Ok(own.over(parent.clone()))
     }
@@ -425,7 +425,9 @@ impl Tables {
 
 fn unknown(architecture: &str) -> Error {
     Error::unsupported(format!("expected a known architecture, found {architecture}"))
-        .hint("`weigh archs` lists those known; --arch-table FILE adds one, and --keep-names moves tensors as they are")
+        .hint(Hint::ListArchitectures)
+        .hint_also(Hint::UseArchitectureTable)
+        .hint_also(Hint::KeepNames)
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ codes! {
     ARCH_EXTRA "arch-extra" Warning "Every tensor is one that the architecture has.";
     ARCH_ROWS "arch-rows" Error "The token embeddings of a GGUF have a row for each token, and no more.";
     ARCH_TOKENS "arch-tokens" Warning "Every token of a folder's tokenizer has a row in the embeddings.";
-    ARCH_TIED "arch-tied" Warning "An output matrix that is stored beside embeddings that it is tied to has their values (`--data`).";
+    ARCH_TIED "arch-tied" Warning "An output matrix that is stored beside embeddings that it is tied to has their values (when values are read).";
     // The values, with --data
     DATA_NAN "data-nan" Error "No value is NaN.";
     DATA_INFINITE "data-infinite" Error "No value is infinite, but in attention masks.";
@@ -91,7 +91,7 @@ codes! {
     DATA_ZERO "data-zero" Warning "A matrix, or a vector that is no bias, holds more than zeros.";
     DATA_ZERO_RUN "data-zero-run" Warning "No 64 KiB, and no 64 rows, one after the other are zero, which is what a part of a download that never arrived leaves.";
     DATA_PACKED "data-packed" Error "The values of all packed weights can be read.";
-    BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (`--data`).";
+    BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (when values are read).";
     // With --manifest
     MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";
     MANIFEST_NAME "manifest-name" Note "The manifest lists a file under the name that it has.";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
-use crate::base::{Error, Result, limits, num};
+use crate::base::{Error, Hint, Result, limits, num};
 use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::Input;
 use crate::source::mmap::Map;
@@ -235,7 +235,7 @@ fn find_format(map: &Map) -> Result<&'static Format> {
     let by_name = FORMATS.iter().find(|format| format.extensions.iter().any(|extension| name.ends_with(&format!(".{extension}"))));
     by_name.ok_or_else(|| {
         let names: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
-        let hint = if name.ends_with(".json") { "name the folder or the weights" } else { "`weigh formats` lists what can be read" };
+        let hint = if name.ends_with(".json") { "name the folder or the weights".into() } else { Hint::ListFormats };
         Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(map.path()).hint(hint)
     })
 }
@@ -466,5 +466,6 @@ fn spans(model: &Model) -> HashMap<String, u64> {
 fn unknown_size(tensor: &TensorInfo) -> Error {
     Error::unsupported(format!("expected a known type, found {}", tensor.elem))
         .in_tensor(&tensor.name)
-        .hint("a newer weigh may know this type; `weigh types` lists what this one knows")
+        .hint("a newer weigh may know this type")
+        .hint_also(Hint::ListTypes)
 }

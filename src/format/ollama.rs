@@ -49,8 +49,8 @@ pub(crate) fn find_manifest(folder: &Path) -> Result<Option<PathBuf>> {
 /// The blob that holds the weights of a manifest.
 pub(crate) fn model_of(manifest: &Path) -> Result<PathBuf> {
     let fail = |message: String| Error::malformed(message).in_file(manifest);
-    let parsed: serde_json::Value =
-        serde_json::from_str(&read_text(manifest)?).map_err(|error| fail(format!("expected a manifest in JSON, found: {error}")))?;
+    let parsed: serde_json::Value = serde_json::from_str(&read_text(manifest)?)
+        .map_err(|error| fail(format!("expected a manifest in JSON, found: {error}")).caused_by(error))?;
     let layers = parsed.get("layers").and_then(|layers| layers.as_array());
     let digest = layers
         .and_then(|layers| layers.iter().find(|layer| layer.get("mediaType").and_then(|kind| kind.as_str()) == Some(MODEL_LAYER)))

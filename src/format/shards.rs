@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result, limits, num};
+use crate::base::{Error, Hint, Result, limits, num};
 use crate::format::gguf::spec as gguf;
 use crate::format::safetensors::{index, spec as safetensors};
 use crate::format::set::PartName;
@@ -137,7 +137,7 @@ fn split(tensors: &[OutTensor], most: u64) -> Result<Vec<Range<usize>>> {
     }
     if ranges.len() > limits::SHARDS {
         let message = format!("expected at most {} shards, found {}", limits::SHARDS, ranges.len());
-        return Err(Error::argument(message).hint("ask for a larger --shard-size"));
+        return Err(Error::argument(message).hint(Hint::LargerShards));
     }
     Ok(ranges)
 }

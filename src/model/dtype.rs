@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::base::{Error, Result, num, text};
+use crate::base::{Error, Hint, Result, num, text};
 
 /// What sort of values a type stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,8 +269,8 @@ impl FromStr for DType {
         Self::ALL.iter().copied().find(|dtype| dtype.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
             let error = Error::argument(format!("expected the name of a type, found {name}"));
             match meant_type(name, Self::ALL.iter().map(|dtype| dtype.name())) {
-                Some(meant) => error.hint(format!("did you mean {meant}?")),
-                None => error.hint("`weigh types` lists them"),
+                Some(meant) => error.hint(Hint::DidYouMean(meant.to_owned())),
+                None => error.hint(Hint::ListTypes),
             }
         })
     }

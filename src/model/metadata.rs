@@ -225,8 +225,9 @@ fn borrow_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a
     let len = read_len(cursor, wide, what)?;
     let at = cursor.position();
     let bytes = cursor.take(len, what)?;
-    std::str::from_utf8(bytes)
-        .map_err(|error| Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + error.valid_up_to() as u64))
+    std::str::from_utf8(bytes).map_err(|error| {
+        Error::malformed(format!("expected {what} in UTF-8, found other bytes")).at(at + error.valid_up_to() as u64).caused_by(error)
+    })
 }
 
 /// Reads the element type and the length of an array, and checks the length against what is left.

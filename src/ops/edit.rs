@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::base::{Error, Result, limits, text};
+use crate::base::{Error, Hint, Result, limits, text};
 use crate::format::{self, Reader, Start};
 use crate::model::{Metadata, Value, assignment};
 use crate::ops::meta::Shown;
@@ -286,7 +286,7 @@ fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
         (shards, _) => {
             let error =
                 Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);
-            Err(error.hint("`weigh convert` with --metadata writes the whole set anew"))
+            Err(error.hint(Hint::ConvertWithMetadata))
         }
     }
 }
@@ -295,7 +295,7 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
         let error = Error::argument(format!("expected a key that is there, found {}", text::shorten(key)));
         match text::closest(key, old.iter().map(|(name, _)| name)) {
-            Some(close) => error.hint(format!("did you mean {close}?")),
+            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
             None => error,
         }
     };

@@ -4,7 +4,7 @@ use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Serialize, ser};
 
 use crate::Reader;
-use crate::base::{Error, Result, text};
+use crate::base::{Error, Hint, Result, text};
 use crate::model::{Array, Metadata, Value, ValueType};
 
 /// How many values of an array are shown, unless all are asked for.
@@ -117,7 +117,7 @@ pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaL
 fn missing(metadata: &Metadata, key: &str) -> Error {
     let error = Error::argument(format!("expected a metadata key of the model, found {}", text::shorten(key)));
     match text::closest(key, metadata.iter().map(|(name, _)| name)) {
-        Some(close) => error.hint(format!("did you mean {close}?")),
-        None => error.hint("`weigh meta PATH` lists the keys"),
+        Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
+        None => error.hint(Hint::ListKeys),
     }
 }

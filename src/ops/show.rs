@@ -4,7 +4,7 @@ use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use crate::Reader;
-use crate::base::{Error, Result, num, text};
+use crate::base::{Error, Hint, Result, num, text};
 use crate::codec::{Codec, Number, codec, values_per_element};
 use crate::model::{DType, PackingSummary, TensorInfo};
 use crate::ops::weights;
@@ -97,8 +97,8 @@ pub fn show<'m>(reader: &'m Reader, tensor: &str, slice: Option<&str>, edges: bo
     let info = model.tensor(tensor).ok_or_else(|| {
         let error = Error::argument(format!("expected a tensor of the model, found {}", text::shorten(tensor)));
         let error = match text::closest(tensor, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
-            Some(close) => error.hint(format!("did you mean {close}?")),
-            None => error.hint("`weigh ls PATH` lists the tensors"),
+            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
+            None => error.hint(Hint::ListTensors),
         };
         error.in_file(&model.path)
     })?;
@@ -106,8 +106,7 @@ pub fn show<'m>(reader: &'m Reader, tensor: &str, slice: Option<&str>, edges: bo
 }
 
 fn values<'m>(reader: &'m Reader, info: &'m TensorInfo, slice: Option<&str>, edges: bool) -> Result<Values<'m>> {
-    let unknown =
-        || Error::unsupported(format!("expected a type whose values are known, found {}", info.elem)).hint("`weigh types` lists them");
+    let unknown = || Error::unsupported(format!("expected a type whose values are known, found {}", info.elem)).hint(Hint::ListTypes);
     let dtype = info.elem.known().ok_or_else(unknown)?;
     let codec = codec(dtype).ok_or_else(unknown)?;
     if info.shape.len() > MOST_DIMENSIONS {
@@ -127,7 +126,7 @@ fn values<'m>(reader: &'m Reader, info: &'m TensorInfo, slice: Option<&str>, edg
     let count = num::elements(&counts)?;
     if count > MOST_VALUES {
         let error = Error::limit(format!("expected at most {MOST_VALUES} values at a time, found {count}"));
-        return Err(error.hint("--slice '0:4,:8' takes a part"));
+        return Err(error.hint(Hint::Slice));
     }
     let indexes: Vec<Vec<u64>> = picked
         .iter()
@@ -250,7 +249,7 @@ fn parse(slice: &str, shape: &[u64]) -> Result<Vec<Axis>> {
 fn axis(part: &str, dim: u64) -> Result<Axis> {
     let bad = || {
         let error = Error::argument(format!("expected an index or start:stop:step, found {}", text::shorten(part)));
-        error.hint("--slice '0:4,:8' takes the first 4 rows and of each the first 8 values")
+        error.hint(Hint::Slice)
     };
     let number = |text: &str| text.trim().parse::<i64>().map_err(|_| bad());
     // Counted from the end if negative; what lies outside is cut off.

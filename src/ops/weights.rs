@@ -2,7 +2,7 @@
 //! weights that they stand for.
 
 use crate::Reader;
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::model::PackingSummary;
 use crate::quant::packed;
 use crate::quant::packed::Packing;
@@ -41,9 +41,7 @@ pub fn packing(reader: &Reader) -> Option<PackingSummary> {
 pub(in crate::ops) fn check_readable(reader: &Reader) -> Result<()> {
     match packing(reader).and_then(|packing| packing.warning()) {
         None => Ok(()),
-        Some(warning) => {
-            Err(Error::unsupported(warning).in_file(&reader.model().path).hint("--stored moves the stored tensors as they are"))
-        }
+        Some(warning) => Err(Error::unsupported(warning).in_file(&reader.model().path).hint(Hint::KeepStored)),
     }
 }
 

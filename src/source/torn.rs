@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Instant;
 
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Hint, Result, limits};
 use crate::source::file::read_exact_at;
 use crate::source::mmap::Map;
 
@@ -48,9 +48,5 @@ pub(crate) fn is_marked(file: &File) -> bool {
 pub(crate) fn torn(path: &Path) -> Error {
     Error::malformed("a change of its metadata was interrupted: its header is partly the old one and partly the new one")
         .in_file(path)
-        .hint(how_to_recover(path))
-}
-
-pub(crate) fn how_to_recover(path: &Path) -> String {
-    format!("`weigh meta {} --recover` undoes the change", path.display())
+        .hint(Hint::Recover(path.to_path_buf()))
 }

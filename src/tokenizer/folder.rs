@@ -52,9 +52,9 @@ impl<'a> Folder<'a> {
     /// What a JSON file holds, or `None` when there is none.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
-        serde_json::from_slice(without_bom(&bytes))
-            .map(Some)
-            .map_err(|error| Error::malformed(format!("expected JSON of a {name}, found: {error}")).in_file(&self.file(name)))
+        serde_json::from_slice(without_bom(&bytes)).map(Some).map_err(|error| {
+            Error::malformed(format!("expected JSON of a {name}, found: {error}")).caused_by(error).in_file(&self.file(name))
+        })
     }
 
     /// The object in a JSON file, or `None` when there is no such file.

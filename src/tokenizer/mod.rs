@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use crate::base::{Error, Result, limits};
+use crate::base::{Error, Hint, Result, limits};
 use crate::model::metadata::full_key;
 use crate::model::{Array, Metadata, Value};
 
@@ -320,7 +320,7 @@ impl Build<'_> {
         let tokens = self.parts(&vocab).scoreless_tokens()?;
         self.notes.push(
             "the order of merges is left out and all tokens have one score, as by llama.cpp's converter: llama.cpp will split many words \
-             otherwise than this tokenizer does; --merge-scores keeps the order"
+             otherwise than this tokenizer does; the option merge-scores keeps the order"
                 .to_owned(),
         );
         self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
@@ -381,7 +381,7 @@ impl Build<'_> {
                 Some("GPT2Tokenizer" | "GPT2TokenizerFast") | None => Ok("gpt-2".to_owned()),
                 Some(other) => Err(Error::unsupported(format!("expected {JSON} to tell how text is split, found none, and {other}"))
                     .in_file(self.folder.path())
-                    .hint("name a pre-tokenizer of llama.cpp with --pre NAME")),
+                    .hint(Hint::NamePreTokenizer)),
             },
         }
     }

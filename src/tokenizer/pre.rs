@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::base::text::shorten_to;
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 
 /// A row of the table: the steps, and the name of the pre-tokenizer that does the same.
 struct Row {
@@ -228,8 +228,7 @@ pub(super) fn name(pre_tokenizer: &Value, ignore_merges: bool, model_type: Optio
     }
     let shown: Vec<_> = found.iter().map(|step| shorten_to(step, SHOWN_CHARS)).collect();
     let shown = if shown.is_empty() { "no steps at all".to_owned() } else { shown.join(" then ") };
-    Err(Error::unsupported(format!("expected a pre-tokenizer that llama.cpp knows, found: {shown}"))
-        .hint("name one that splits text the same way with --pre NAME"))
+    Err(Error::unsupported(format!("expected a pre-tokenizer that llama.cpp knows, found: {shown}")).hint(Hint::NamePreTokenizer))
 }
 
 /// How a `tokenizer.json` spells a pre-tokenizer.
@@ -332,7 +331,7 @@ mod tests {
     fn an_unknown_pattern_is_shown_and_the_way_out_is_named() {
         let error = name(&sequence(&[split("[xyz]+"), json!({"type": "Digits"})]), false, None).unwrap_err();
         assert!(error.to_string().contains("split [xyz]+ then digits"), "{error}");
-        assert!(error.hint_text().unwrap().contains("--pre"));
+        assert_eq!(error.hints(), [Hint::NamePreTokenizer]);
         assert!(name(&Value::Null, false, None).unwrap_err().to_string().contains("no steps"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use crate::base::{Error, Result, units};
+use crate::base::{Error, Hint, Result, units};
 use crate::family::config::Config;
 use crate::family::mapping::{Known, Mapping, Row};
 use crate::family::pattern::Places;
@@ -64,9 +64,7 @@ pub fn says_what_it_is(model: &Model) -> bool {
 /// There is no config, or it is of no known architecture.
 pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
     let json = model.config.as_ref().ok_or_else(|| {
-        Error::unsupported("expected a folder with config.json beside the weights, found none")
-            .in_file(&model.path)
-            .hint("--keep-names moves tensors as they are")
+        Error::unsupported("expected a folder with config.json beside the weights, found none").in_file(&model.path).hint(Hint::KeepNames)
     })?;
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
@@ -134,7 +132,8 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -
             Known::Unknown => {
                 return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
                     .in_tensor(&tensor.name)
-                    .hint("--keep-names moves tensors as they are; --arch-table FILE replaces the table"));
+                    .hint(Hint::KeepNames)
+                    .hint_also(Hint::UseArchitectureTable));
             }
         };
         let Some(row) = mapping.rows.get(number) else { continue };

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::Places;
@@ -78,9 +78,7 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
 pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
     let metadata = &model.metadata;
     let architecture = metadata.get_str("general.architecture").ok_or_else(|| {
-        Error::unsupported("expected the key general.architecture, found none")
-            .in_file(&model.path)
-            .hint("--keep-names moves tensors as they are")
+        Error::unsupported("expected the key general.architecture, found none").in_file(&model.path).hint(Hint::KeepNames)
     })?;
     let table = tables
         .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
@@ -158,7 +156,8 @@ fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut Draf
         let Some((number, part, places)) = mapping.gguf(&tensor.name) else {
             return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
                 .in_tensor(&tensor.name)
-                .hint("--keep-names moves tensors as they are; --arch-table FILE replaces the table"));
+                .hint(Hint::KeepNames)
+                .hint_also(Hint::UseArchitectureTable));
         };
         let Some(row) = mapping.rows.get(number) else { continue };
         let group = groups.entry((number, places.bid)).or_insert_with(|| vec![None; row.gguf.len()]);

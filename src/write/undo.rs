@@ -15,9 +15,9 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 
 use crate::base::bytes::{Cursor, Endian};
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::source::file::{open_itself, parent, read_exact_at, sync_folder, write_all_at};
-use crate::source::torn::{MARKER, how_to_recover, is_marked, torn};
+use crate::source::torn::{MARKER, is_marked, torn};
 use crate::write::lock::Locked;
 use crate::write::node::{self, Node};
 use crate::write::{signals, stale};
@@ -91,7 +91,7 @@ pub fn overwrite_start(locked: &Locked, old: &[u8], new: &[u8]) -> Result<()> {
     let written = write_start(locked.file(), new).map_err(|error| Error::io("cannot write", path, error));
     // The copy stays where even the old bytes cannot be written.
     if written.is_err() && write_start(locked.file(), old).is_err() {
-        return written.map_err(|error| error.hint(how_to_recover(path)));
+        return written.map_err(|error| error.hint(Hint::Recover(path.to_path_buf())));
     }
     remove(&copy)?;
     written
@@ -259,7 +259,7 @@ fn write_copy(locked: &Locked, found: &Metadata, copy: &Path, packed: &[u8]) -> 
     let written = file.as_file().metadata().map_err(failed)?;
     if let Some(why) = distrust(&Node::of(found), &Node::of(&written), node::caller()) {
         let error = Error::unsupported(format!("no undo copy can be made that would count: {why}")).in_file(locked.path());
-        return Err(error.hint("-o OUT writes a new file"));
+        return Err(error.hint(Hint::WriteNewFile));
     }
     file.write_all(packed).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.persist_noclobber(copy).map_err(|error| failed(error.error))?;
@@ -415,7 +415,7 @@ mod tests {
             let case = Case::new(&start);
             case.put();
             let error = refuse_torn(&case.path, &case.file()).unwrap_err();
-            assert!(error.hint_text().unwrap().contains("--recover"), "{error}");
+            assert!(matches!(error.hints()[..], [Hint::Recover(_)]), "{error}");
             assert_eq!((case.bytes(), case.names()), ([&start, REST].concat(), 2), "reading writes nothing");
             assert!(obstacle(&case.path, &case.file()).is_err());
             assert_eq!(recover(&case.locked()).unwrap(), Recovery::Undone);

@@ -417,7 +417,7 @@ fn what_a_user_would_not_expect_of_a_gguf_is_said() {
     assert_eq!(found.len(), 1, "{found:?}");
     let found = notes(&types("a=Q8_0"));
     assert_eq!(found[0].0, "a.bias", "{found:?}");
-    assert!(found[0].1.starts_with("stays F32 whatever --tensor-type says") && found[0].1.contains("1 more tensor"), "{found:?}");
+    assert!(found[0].1.starts_with("stays F32 whatever type is asked for by name") && found[0].1.contains("1 more tensor"), "{found:?}");
     let found = notes(&types("a=F32"));
     assert_eq!(found.len(), 1, "that is what they have: {found:?}");
 }

@@ -159,6 +159,7 @@ struct Failed {
 #[allow(dead_code)]
 struct ErrorFacts {
     kind: String,
+    code: Option<String>,
     message: String,
     file: Option<String>,
     tensor: Option<String>,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use weigh::DType;
+use weigh::base::Hint;
 use weigh::base::finding::Severity;
 use weigh::model::Metadata;
 use weigh::ops::edit::{Change, Destination, Editing, edit, edit_with};
@@ -491,7 +492,8 @@ fn keys_that_llama_cpp_needs_and_their_types() {
     let refused = |change: &Change| {
         let (_folder, path) = gguf();
         let error = edit(&path, std::slice::from_ref(change), &Destination::InPlace).unwrap_err();
-        assert!(error.hint_text().unwrap().contains("--force"), "{error}");
+        assert_eq!(error.hints(), [Hint::ForceChange], "{error}");
+        assert!(error.code().is_some_and(|code| code.starts_with("gguf-")), "{error:?}");
         edit_with(&path, std::slice::from_ref(change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
         codes(&path, &Options::default())
             .into_iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::{Findings, Severity};
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Hint, Result, num};
 use crate::format::Start;
 use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
@@ -25,7 +25,7 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata, force: b
     let version = read_version(&mut cursor).map_err(|(_, error)| error)?;
     if version < 2 || cursor.endian() == Endian::Big {
         return Err(Error::unsupported("expected a little-endian file of version 2 or 3 to edit, found an older or big-endian one")
-            .hint("`weigh convert` makes one of it"));
+            .hint(Hint::Convert));
     }
     let tensors = read_len(&mut cursor, true, "the tensor count")?;
     let keys = read_len(&mut cursor, true, "the key count")?;
@@ -69,7 +69,7 @@ fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
     }
     let before = remarks(old);
     match remarks(new).into_iter().find(|remark| remark.severity > Severity::Note && !before.contains(remark)) {
-        Some(remark) => Err(Error::argument(remark.message).hint("--force makes this change all the same")),
+        Some(remark) => Err(Error::argument(remark.message).with_code(remark.code).hint(Hint::ForceChange)),
         None => Ok(()),
     }
 }

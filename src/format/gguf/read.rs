@@ -116,7 +116,7 @@ impl<'a> Parser<'a> {
             let at = self.cursor.position();
             let key = self.key()?;
             let value = self.value().map_err(|error| {
-                let code = if error.message().contains("UTF-8") { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
+                let code = if error.is_caused_by::<std::str::Utf8Error>() { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
                 self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.map.path()))
             })?;
             if let Value::Bool(_) = value {

@@ -52,7 +52,7 @@ pub(crate) fn alignment_to_write(metadata: &Metadata) -> crate::Result<u64> {
     let alignment = alignment(metadata)?;
     if alignment > limits::GGUF_ALIGNMENT {
         let message = format!("expected {ALIGNMENT_KEY} to be at most {} in a file to write, found {alignment}", limits::GGUF_ALIGNMENT);
-        return Err(crate::Error::argument(message).hint(format!("`weigh meta set {ALIGNMENT_KEY}=u32:32` makes one of common alignment")));
+        return Err(crate::Error::argument(message).hint(crate::base::Hint::SetKey { key: ALIGNMENT_KEY, value: "u32:32" }));
     }
     Ok(alignment)
 }

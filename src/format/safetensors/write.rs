@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::base::{Error, Result, limits, num};
+use crate::base::{Error, Hint, Result, limits, num};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::{Layout, OutTensor};
 use crate::model::{ElemType, Metadata, Tag, Value};
@@ -57,7 +57,7 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let header_len = json.len() as u64;
     if header_len > limits::SAFETENSORS_HEADER_BYTES {
         let message = format!("expected a header of at most {} bytes, found {header_len}", limits::SAFETENSORS_HEADER_BYTES);
-        return Err(Error::limit(message).hint("split the model with --shard-size"));
+        return Err(Error::limit(message).hint(Hint::Split));
     }
     let data_start = LENGTH_BYTES + header_len;
     let mut header = header_len.to_le_bytes().to_vec();

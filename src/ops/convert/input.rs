@@ -20,7 +20,7 @@ pub fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Option
         return if adapters.is_empty() {
             Ok(reader)
         } else {
-            Err(Error::argument("expected no adapter with --stored: packed weights are moved as they are"))
+            Err(Error::argument("expected no adapter to merge where packed weights are moved as they are stored, found one"))
         };
     }
     weights::check_readable(&reader)?;

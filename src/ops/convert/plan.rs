@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
 use crate::family::table::{Table, Tables};
 use crate::format::shards::{self, OutFile};
@@ -191,7 +191,7 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     // Read even where nothing needs it: a table that is not there is a mistake.
     let own = options.arch_table.as_deref().map(Table::read).transpose()?;
     if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
-        return Err(error.clone().with_hint("--keep-names moves tensors as they are"));
+        return Err(error.clone().with_hint(Hint::KeepNames));
     }
     if !options.keep_names
         && let Some(draft) = translate::draft(reader, place.format, &Tables::with(own.into_iter().collect()), options)?
@@ -231,7 +231,7 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
         if !kept || !matrices || scales.iter().any(Option::is_none) {
             return Err(Error::unsupported("expected packed blocks that go to one tensor as they are, found others joined or changed")
                 .in_tensor(&step.name)
-                .hint("--type BF16 computes the weights"));
+                .hint(Hint::ComputeWeights("BF16")));
         }
         let Some(stem) = step.name.strip_suffix(".weight") else { continue };
         for (which, end) in ["scale", "input_scale"].into_iter().enumerate() {
@@ -297,7 +297,7 @@ impl Place {
             (None, Some(extension)) => by_extension(extension).ok_or_else(|| {
                 Error::argument(format!("expected .gguf, .safetensors or a folder to write, found .{extension}"))
                     .in_file(out)
-                    .hint("--to says the format; a folder's name ends in /")
+                    .hint(Hint::NameFormat)
             })?,
         };
         let folder = is_folder || (extension.is_none() && format.id == "safetensors");
@@ -342,9 +342,9 @@ impl Place {
             Ok(found) if self.folder && !found.is_dir() && !self.out.is_dir() => {
                 Err(Error::argument("expected a folder to write to, found a file").in_file(&self.out))
             }
-            Ok(_) if !force => Err(Error::argument("expected a new output, found one that is there already")
-                .in_file(&self.out)
-                .hint("--force replaces it")),
+            Ok(_) if !force => {
+                Err(Error::argument("expected a new output, found one that is there already").in_file(&self.out).hint(Hint::Replace))
+            }
             _ => Ok(()),
         }
     }

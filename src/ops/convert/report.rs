@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::companion::{Note, NoteKind};
 use crate::model::{DType, PackingSummary};
@@ -140,12 +140,12 @@ impl Lossy {
         found
     }
 
-    /// The error that it is with `--strict`.
+    /// Returns the error that it is to a caller who is strict.
     pub(super) fn strict(&self) -> Error {
         let Self { from, to, message, .. } = self;
         Error::argument(format!("expected no loss beyond the asked-for type, found {from} made {to}: {message}"))
             .in_tensor(&self.tensor)
-            .hint("without --strict it is done and reported")
+            .hint(Hint::AllowLoss)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::base::bytes::Endian;
-use crate::base::{Error, Result, num, threads};
+use crate::base::{Error, Hint, Result, num, threads};
 use crate::codec::{Encode, codec};
 use crate::format::shards::Content;
 use crate::format::{Layout, Reader};
@@ -49,7 +49,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(tensor) = &plan.lacks_imatrix {
         return Err(Error::argument("expected importance weights for a type of so few bits, found none")
             .in_tensor(tensor)
-            .hint("--imatrix FILE names an importance matrix of this model"));
+            .hint(Hint::GiveImportanceMatrix));
     }
     let mut report = ConvertReport::planned(reader, plan)?;
     report.dry_run = false;

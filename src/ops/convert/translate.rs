@@ -1,6 +1,6 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::family::comfy;
 use crate::family::table::Tables;
 use crate::format::{Format, Reader};
@@ -21,7 +21,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: 
         (Some(Form::Gguf), "safetensors") => {
             return Err(Error::unsupported("expected a model, found a GGUF adapter, which does not become one of PEFT")
                 .in_file(&model.path)
-                .hint("name its base first to merge it: weigh convert BASE ADAPTER.gguf OUT"));
+                .hint(Hint::MergeIntoBase));
         }
         (Some(form), "gguf") if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}

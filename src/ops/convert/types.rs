@@ -1,6 +1,6 @@
 //! Which type every tensor of the output gets, and what that loses.
 
-use crate::base::{Error, Result, units};
+use crate::base::{Error, Hint, Result, units};
 use crate::codec::codec;
 use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
@@ -73,11 +73,11 @@ pub(super) fn decide(
     Ok(decided)
 }
 
-/// Tells of tensors that `--tensor-type` names and that keep their type all the same.
+/// Tells of tensors that a type is given for by name and that keep theirs all the same.
 fn unheeded(all: &[&Step]) -> Option<Note> {
     let first = all.first()?;
     let message = format!(
-        "stays {} whatever --tensor-type says, as in llama.cpp: norms, biases, routers and names that do not end in weight are never quantised",
+        "stays {} whatever type is asked for by name, as in llama.cpp: norms, biases, routers and names that do not end in weight are never quantised",
         first.elem
     );
     Some(Note::remark(&first.name, message + &more(all.len())))
@@ -114,21 +114,21 @@ fn check_asked(format: &Format, options: &Options) -> Result<()> {
     let others = others.chain(options.output_tensor_type).chain(options.token_embedding_type);
     for (name, dtype) in asked.chain(others.map(|dtype| (dtype.to_string(), dtype))) {
         if !(format.stores)(dtype) {
-            return Err(Error::argument(format!("expected a type that {} holds, found {name}", format.id)).hint("`weigh types` lists them"));
+            return Err(Error::argument(format!("expected a type that {} holds, found {name}", format.id)).hint(Hint::ListTypes));
         }
         if codec(dtype).is_none_or(|codec| codec.encode.is_none()) {
             return Err(Error::argument(format!("expected a type that this build writes, found {name}")));
         }
     }
     let for_gguf = [
-        (options.output_tensor_type.is_some(), "--output-tensor-type"),
-        (options.token_embedding_type.is_some(), "--token-embedding-type"),
-        (options.leave_output_tensor, "--leave-output-tensor"),
-        (options.imatrix.is_some(), "--imatrix"),
-        (options.pure, "--pure"),
+        (options.output_tensor_type.is_some(), "a type of the output matrix"),
+        (options.token_embedding_type.is_some(), "a type of the token embeddings"),
+        (options.leave_output_tensor, "an output matrix that stays as it is"),
+        (options.imatrix.is_some(), "an importance matrix"),
+        (options.pure, "one type without a mix"),
     ];
     match for_gguf.iter().find(|(given, _)| *given && format.id != "gguf") {
-        Some((_, option)) => Err(Error::argument(format!("expected a GGUF to be written for {option}, found {}", format.id))),
+        Some((_, option)) => Err(Error::argument(format!("expected a GGUF to be written, which alone has {option}, found {}", format.id))),
         None => Ok(()),
     }
 }
@@ -210,7 +210,7 @@ fn decide_one(
     }
     if from.is_quantised() && to.is_quantised() && !options.allow_requantize {
         let message = format!("expected values that were not quantised before, found {from} to be made {to}");
-        return Err(Error::argument(message).hint("--allow-requantize does it all the same; quality suffers twice"));
+        return Err(Error::argument(message).hint(Hint::AllowRequantize));
     }
     if to.is_quantised() {
         check_importance(step, to, choice.needs_imatrix, imatrix, decided)?;

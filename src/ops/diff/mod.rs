@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::threads::par;
-use crate::base::{Error, Result, num, units};
+use crate::base::{Error, Hint, Result, num, units};
 use crate::family::components;
 use crate::family::components::Component;
 use crate::family::table::Tables;
@@ -250,7 +250,7 @@ pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static st
     {
         return Err(Error::unsupported("expected two adapters whose modules have the same names, found one in GGUF and one that is not")
             .in_file(&b.model().path)
-            .hint("weigh convert ADAPTER OUT.gguf --base FOLDER gives the names of GGUF"));
+            .hint(Hint::ConvertAdapter));
     }
     let (a, b) = (weights::weights(a)?, weights::weights(b)?);
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {

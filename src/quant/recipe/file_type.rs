@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::model::DType::{self, *};
 use crate::model::dtype::meant_type;
 
@@ -107,8 +107,8 @@ impl FromStr for Target {
             let error = Error::argument(format!("expected a type or a llama.cpp file type, found {name}"));
             let names = FILE_TYPES.iter().map(|file_type| file_type.name).chain(DType::ALL.iter().map(|dtype| dtype.name()));
             match meant_type(name, names) {
-                Some(meant) => error.hint(format!("did you mean {meant}?")),
-                None => error.hint("`weigh types` lists the types; file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
+                Some(meant) => error.hint(Hint::DidYouMean(meant.to_owned())),
+                None => error.hint(Hint::ListTypes).hint_also("file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
             }
         })
     }

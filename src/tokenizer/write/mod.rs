@@ -10,7 +10,7 @@ use super::keys::Role;
 use super::templates::ChatTemplates;
 use super::vocabulary::{ADDED_SCORE, Token, TokenType};
 use super::{JSON, spm};
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::model::Metadata;
 use crate::model::companion::{CompanionFile, Content};
 
@@ -48,8 +48,7 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile
         }
         "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&held, &mut config)?)?),
         other => {
-            return Err(Error::unsupported(format!("expected a tokenizer of llama, gpt2, bert or t5, found {other}"))
-                .hint("--keep-names writes the tensors without a tokenizer"));
+            return Err(Error::unsupported(format!("expected a tokenizer of llama, gpt2, bert or t5, found {other}")).hint(Hint::KeepNames));
         }
     }
     config.templates(&held.templates);

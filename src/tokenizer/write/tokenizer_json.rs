@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::held::Held;
 use super::{Config, added_tokens, post};
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::tokenizer::json::AddedToken;
 use crate::tokenizer::keys::Role;
 use crate::tokenizer::pre;
@@ -114,8 +114,7 @@ fn base_tokens(held: &Held, text: impl Fn(&Token) -> String) -> Ids {
 pub(super) fn byte_level(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
     let pre = held.pre.as_deref().unwrap_or(pre::DEFAULT);
     let splits = pre::by_name(pre).ok_or_else(|| {
-        Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}"))
-            .hint("name one that splits text the same way with --pre NAME")
+        Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}")).hint(Hint::NamePreTokenizer)
     })?;
     let vocab = base_tokens(held, |token| token.text.clone());
     let known: HashMap<&str, u32> = vocab.0.iter().map(|(text, id)| (text.as_str(), *id)).collect();

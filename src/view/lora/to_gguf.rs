@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::family::config::Config;
 use crate::family::mapping::{Known, Mapping, Row};
 use crate::family::pattern;
@@ -36,7 +36,7 @@ fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
     base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
         let named = adapter.base.as_deref().map_or(String::new(), |name| format!(" ({name})"));
         Error::argument(format!("expected the base of the adapter{named}, which names and shapes come from, found none"))
-            .hint("--base FOLDER names it; its config.json is enough")
+            .hint(Hint::NameBase)
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::source::file::{parent, same_file};
 use crate::write::output::Target;
 
@@ -52,7 +52,7 @@ fn system_folder(path: &Path) -> Option<&'static str> {
 }
 
 pub(super) fn exists(target: &Path) -> Error {
-    Error::argument("expected a new file, found one that is there already").in_file(target).hint("--force replaces it")
+    Error::argument("expected a new file, found one that is there already").in_file(target).hint(Hint::Replace)
 }
 
 /// The disks of the targets have room for them.
