@@ -70,6 +70,8 @@ pub enum Hint {
         /// The value, behind its type: `u32:32`.
         value: &'static str,
     },
+    /// The caller can name the type of a value.
+    NameValueType,
     /// An interrupted change of this file can be undone.
     Recover(PathBuf),
     /// A slice takes a part of a tensor.
@@ -131,6 +133,7 @@ impl fmt::Display for Hint {
             Self::Convert => "convert it",
             Self::ConvertWithMetadata => "a conversion with metadata writes the whole set anew",
             Self::SetKey { key, value } => return write!(f, "set {key} to {value}"),
+            Self::NameValueType => "name its type: u8 to u64, i8 to i64, f32, f64, bool, string, or an array of one of these",
             Self::Recover(path) => return write!(f, "recovering {} undoes the change", path.display()),
             Self::Slice => "a slice such as 0:4,:8 takes the first 4 rows and of each the first 8 values",
         };

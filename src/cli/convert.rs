@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use crate::base::{Error, Result, text, units};
+use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
-use crate::model::{DType, assignment};
+use crate::model::DType;
 use crate::ops::convert::loss::LossKind;
 use crate::ops::convert::report::NoteRow;
 use crate::ops::convert::{self, ConvertReport, Options, Plan};

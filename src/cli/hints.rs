@@ -31,6 +31,9 @@ pub(super) fn words(hint: &Hint) -> String {
         Hint::Convert => "`weigh convert` makes a file that can be edited",
         Hint::ConvertWithMetadata => "`weigh convert` with --metadata writes the whole set anew",
         Hint::SetKey { key, value } => return format!("`weigh meta PATH set {key}={value}` does it"),
+        Hint::NameValueType => {
+            "KEY=TYPE:VALUE names it: u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool string, and TYPE[] for an array of them in JSON"
+        }
         Hint::Recover(path) => return format!("`weigh meta {} --recover` undoes the change", path.display()),
         Hint::Slice => "--slice '0:4,:8' takes the first 4 rows and of each the first 8 values",
     };

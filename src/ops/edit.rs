@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, limits, text};
 use crate::format::{self, Reader, Start};
-use crate::model::{Metadata, Value, assignment};
+use crate::model::{Metadata, Value, value_text};
 use crate::ops::meta::Shown;
-use crate::source::file::read_text;
 use crate::source::mmap::Map;
 use crate::source::torn;
 use crate::write::lock::{Locked, Waiting};
@@ -20,10 +19,12 @@ use crate::write::undo;
 use crate::write::undo::Recovery;
 
 /// One change to the metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// `KEY=TYPE:VALUE`, `KEY=VALUE` for a key that is there, or `KEY=@FILE` for a text in a file.
-    Set(String),
+    /// Gives a key this value.
+    Set(String, Value),
+    /// Gives a key that is there the value that this text means, of the type that it has: arrays are JSON.
+    SetText(String, String),
     /// Takes a key out.
     Remove(String),
     /// Gives a key another name, in its old place.
@@ -291,6 +292,11 @@ fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
     }
 }
 
+/// Returns the error of a value for a new key that does not say its type.
+pub fn no_type(key: &str) -> Error {
+    Error::argument(format!("expected the type of the value of a new key, found none for {}", text::shorten(key))).hint(Hint::NameValueType)
+}
+
 fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
         let error = Error::argument(format!("expected a key that is there, found {}", text::shorten(key)));
@@ -302,12 +308,10 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let mut new = old.clone();
     for change in changes {
         match change {
-            Change::Set(given) => {
-                let (key, given) = assignment::split(given)?;
-                let value = match given.strip_prefix("string:").unwrap_or(given).strip_prefix('@') {
-                    Some(path) => Value::String(read_text(Path::new(path))?),
-                    None => assignment::value(given, new.get(key)).map_err(|error| error.hint(format!("for the key {key}")))?,
-                };
+            Change::Set(key, value) => drop(new.set(key, value.clone())),
+            Change::SetText(key, text) => {
+                let old = new.get(key).ok_or_else(|| no_type(key))?;
+                let value = value_text::read_like(old, text).map_err(|error| error.about(&text::shorten(key)))?;
                 new.set(key, value);
             }
             Change::Remove(key) => {

@@ -15,7 +15,7 @@ use weigh::write::undo;
 use crate::build::{self, Gguf};
 
 fn set(path: &Path, given: &str, destination: &Destination) -> Result<EditReport, Error> {
-    edit(path, &[Change::Set(given.to_owned())], destination)
+    edit(path, &[build::change(given)], destination)
 }
 
 /// A file of each version that can be edited, with a hole in the tensor table's order, an unknown type and an empty array.
@@ -104,7 +104,7 @@ fn safetensors_metadata_uses_its_padding_and_keeps_the_rest_of_the_header() {
     let header = r#"{"__metadata__":{"format":"pt","note":"a long note that can go"},"w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
     fs::write(&path, build::safetensors(header, &[1, 2, 3])).unwrap();
     let length = fs::metadata(&path).unwrap().len();
-    let report = edit(&path, &[Change::Remove("note".into()), Change::Set("made=string:u32:7".into())], &Destination::InPlace).unwrap();
+    let report = edit(&path, &[Change::Remove("note".into()), build::change("made=string:u32:7")], &Destination::InPlace).unwrap();
     assert!(report.fits);
     assert_eq!(fs::metadata(&path).unwrap().len(), length);
     assert_eq!((text(&path, "made").as_deref(), text(&path, "note")), (Some("u32:7"), None));
