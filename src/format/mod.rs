@@ -321,6 +321,11 @@ impl Reader {
         self.maps.iter().map(|map| map.input()).chain(&self.beside)
     }
 
+    /// Returns the paths of [`Reader::inputs`].
+    pub fn input_paths(&self) -> Vec<PathBuf> {
+        self.inputs().map(|input| input.path().to_path_buf()).collect()
+    }
+
     /// Looks at all [`Reader::inputs`] again. What was computed from the tensors' values is of one state of the files if none of them
     /// changed since they were opened.
     ///

@@ -299,11 +299,11 @@ pub fn no_type(key: &str) -> Error {
 
 fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
-        let error = Error::argument(format!("expected a key that is there, found {}", text::shorten(key)));
-        match text::closest(key, old.iter().map(|(name, _)| name)) {
-            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
-            None => error,
-        }
+        Error::argument(format!("expected a key that is there, found {}", text::shorten(key))).hint(Hint::of_name(
+            key,
+            old.iter().map(|(name, _)| name),
+            Hint::ListKeys,
+        ))
     };
     let mut new = old.clone();
     for change in changes {

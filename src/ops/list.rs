@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::Reader;
 use crate::family::comfy;
 use crate::model::{ElemType, PackingSummary};
 use crate::ops::select::Selection;
 use crate::ops::weights;
+use crate::{Error, Reader};
 
 /// The tensors of a model.
 #[derive(Debug, Serialize)]
@@ -27,6 +27,9 @@ pub struct TensorList<'m> {
     /// How many tensors the model has.
     #[serde(skip)]
     pub of: usize,
+    /// Why nothing is selected, in a model that has tensors.
+    #[serde(skip)]
+    pub nothing_selected: Option<Error>,
     /// What was selected, listed or not.
     #[serde(skip)]
     pub selected: Selected,
@@ -100,6 +103,10 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
         tensors,
         files: model.shards.len(),
         of: model.tensors.len(),
+        nothing_selected: (selected.tensors == 0 && !model.tensors.is_empty()).then(|| {
+            let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+            selection.nothing_selected(names).in_file(&model.path)
+        }),
         selected,
     })
 }

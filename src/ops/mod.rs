@@ -5,13 +5,18 @@ pub mod count;
 pub mod diff;
 pub mod edit;
 pub mod hash;
+pub mod hist;
 pub mod info;
 pub mod known;
 pub mod list;
 pub mod meta;
+pub mod overview;
 pub mod select;
 pub mod show;
 pub mod stats;
 pub mod tree;
 pub mod verify;
 pub mod weights;
+
+/// Told how far the work is: bytes more, and bytes in all.
+pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);

@@ -95,12 +95,10 @@ impl Serialize for Part<'_> {
 pub fn show<'m>(reader: &'m Reader, tensor: &str, slice: Option<&str>, edges: bool) -> Result<Values<'m>> {
     let model = reader.model();
     let info = model.tensor(tensor).ok_or_else(|| {
-        let error = Error::argument(format!("expected a tensor of the model, found {}", text::shorten(tensor)));
-        let error = match text::closest(tensor, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
-            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
-            None => error.hint(Hint::ListTensors),
-        };
-        error.in_file(&model.path)
+        let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+        Error::argument(format!("expected a tensor of the model, found {}", text::shorten(tensor)))
+            .in_file(&model.path)
+            .hint(Hint::of_name(tensor, names, Hint::ListTensors))
     })?;
     values(reader, info, slice, edges).map_err(|error| error.in_tensor(&info.name).in_file(&model.path))
 }

@@ -6,9 +6,19 @@ use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::DType;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::plan::Place;
+use crate::ops::convert::plan::{Place, Plan};
 use crate::ops::weights;
 use crate::view::lora;
+
+/// Returns the model as [`input`] sees it, and the plan to convert it.
+///
+/// # Errors
+/// As for [`input`] and [`Plan::new`].
+pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
+    let reader = input(model, adapters, out, options)?;
+    let plan = Plan::new(&reader, out, options)?;
+    Ok((reader, plan))
+}
 
 /// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
 /// are stored; with adapters merged into it.

@@ -14,7 +14,7 @@ pub mod run;
 mod translate;
 mod types;
 
-pub use input::input;
+pub use input::{input, prepare};
 pub use options::Options;
 pub use plan::Plan;
 pub use report::ConvertReport;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Options, Pair, SPAN, spans};
+use super::{Pair, SPAN, spans};
 use crate::base::Result;
 use crate::base::threads::par;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
@@ -32,7 +32,7 @@ impl Found {
 }
 
 /// The figures of the pairs whose bytes are not the same, and whose values can be read.
-pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
+pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<Found>>> {
     let spans = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
     let parts: Vec<Found> = par(&spans)
         .map(|&(number, start)| {
@@ -47,9 +47,7 @@ pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Optio
             } else {
                 numbers::<f32>(pair, a, range)
             };
-            if let Some(progress) = options.progress {
-                progress((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
-            }
+            told((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
             found.map_err(|error| error.in_tensor(pair.name))
         })
         .collect::<Result<_>>()?;

@@ -11,28 +11,19 @@ use crate::family::components::{Component, place};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;
+use crate::ops::overview::Overview;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
 
-/// What the page is made of.
-pub struct ModelPage<'a> {
-    /// What the model is.
-    pub info: &'a Info,
-    /// How many parameters it has.
-    pub count: &'a Count,
-    /// Its values, tensor by tensor.
-    pub stats: &'a Stats,
-}
-
 /// The page of one model, as HTML.
-pub fn model(data: &ModelPage<'_>) -> String {
+pub fn model(data: &Overview) -> String {
     let tensors = data.stats.tensors.as_deref().unwrap_or_default();
-    let mut body = head(data.info, data.count);
-    body.push_str(&parameters(data.count, tensors));
+    let mut body = head(&data.info, &data.count);
+    body.push_str(&parameters(&data.count, tensors));
     body.push_str(&types(tensors));
     body.push_str(&scales(tensors));
-    body.push_str(&findings(data.stats));
+    body.push_str(&findings(&data.stats));
     body.push_str(&values(tensors));
-    page(&format!("{} - weigh", title(data.info)), &body)
+    page(&format!("{} - weigh", title(&data.info)), &body)
 }
 
 pub(super) fn title(info: &Info) -> &str {
