@@ -184,7 +184,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
     no(&a, "b.gguf", &Options { to: Some("onnx".into()), ..keep() }, "a format that can be written");
-    no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "--pure");
+    no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "a GGUF to be written, which alone has one type without a mix");
     let requantise = Options { tensor_types: vec![TensorType::parse("q8_0=Q4_0").unwrap()], ..keep() };
     let mut weight = contents(&gguf).pop().unwrap();
     weight.0 = "q8_0.weight".into();

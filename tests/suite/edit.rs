@@ -150,8 +150,15 @@ fn a_text_comes_from_a_file() {
     let (path, template) = (folder.path().join("m.gguf"), folder.path().join("t.jinja"));
     fs::write(&path, gguf(3)).unwrap();
     fs::write(&template, "{% if x %}\n").unwrap();
-    set(&path, &format!("tokenizer.chat_template=@{}", template.display()), &Destination::InPlace).unwrap();
-    assert_eq!(text(&path, "tokenizer.chat_template").as_deref(), Some("{% if x %}\n"));
+    for given in ["tokenizer.chat_template=@t.jinja", "general.description=string:@t.jinja"] {
+        let run = weigh(folder.path(), &["meta", "m.gguf", "set", given, "--in-place"]);
+        assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+        assert_eq!(text(&path, given.split_once('=').unwrap().0).as_deref(), Some("{% if x %}\n"));
+    }
+    // The type of a new key is asked for, in the words of the command line.
+    let run = weigh(folder.path(), &["meta", "m.gguf", "set", "general.new=7", "--in-place"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(said(&run).contains("found none for general.new\nhint: KEY=TYPE:VALUE names it"), "{}", said(&run));
 }
 
 #[test]
