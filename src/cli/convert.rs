@@ -113,7 +113,7 @@ impl Args {
         let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<DType>).transpose();
         let quantise = &self.quantise;
         Ok(Options {
-            to: self.to.clone(),
+            to: self.to.as_deref().map(convert::format_named).transpose()?,
             target: self.target.as_deref().map(str::parse::<Target>).transpose()?,
             pure: quantise.pure,
             imatrix: quantise.imatrix.clone(),

@@ -19,7 +19,7 @@ impl Report for Formats {
         let columns =
             vec![Column::text("id"), Column::text("extensions"), Column::text("written"), Column::value("dtypes").titled("holds")];
         let rows = self.formats.iter().map(|row| {
-            vec![Cell::text(row.id), Cell::text(row.extensions.join(" ")), Cell::flag(row.written), Cell::text(row.dtypes.join(" "))]
+            vec![Cell::text(row.id.name()), Cell::text(row.extensions.join(" ")), Cell::flag(row.written), Cell::text(row.dtypes.join(" "))]
         });
         vec![Section::table("formats", columns).rows(rows)]
     }

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod keys;
 pub mod mapping;
 pub mod model_id;
+pub mod naming;
 pub mod pattern;
 pub mod pooling;
 pub mod rope;

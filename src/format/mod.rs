@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
 use crate::base::{Error, Hint, Result, limits, num};
-use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
+use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::Input;
 use crate::source::mmap::Map;
 use crate::source::{file, torn};
@@ -33,8 +33,8 @@ pub(crate) const START_BYTES: usize = 4096;
 /// A file format: what the rest of weigh needs to know of it.
 #[derive(Debug)]
 pub struct Format {
-    /// The name in weigh's output.
-    pub id: &'static str,
+    /// Which format it is.
+    pub id: FormatId,
     /// What the files are called; the format is told by content all the same.
     pub extensions: &'static [&'static str],
     /// Whether the start of a file looks like this format: 0 no, up to 100 certain.
@@ -106,6 +106,15 @@ pub struct Layout {
 /// Every format that this build opens.
 pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, imatrix::FORMAT];
 
+/// Returns the row of a format.
+pub(crate) fn format(id: FormatId) -> &'static Format {
+    match id {
+        FormatId::Safetensors => &safetensors::FORMAT,
+        FormatId::Gguf => &gguf::FORMAT,
+        FormatId::Imatrix => &imatrix::FORMAT,
+    }
+}
+
 /// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest.
 ///
 /// # Errors
@@ -172,7 +181,7 @@ fn open_map(path: &Path, file: &Path, map: Arc<Map>, findings: &mut Findings) ->
     if findings.collects() {
         check_templates(file, &reader, findings);
     }
-    if format.id == safetensors::FORMAT.id {
+    if format.id == FormatId::Safetensors {
         if let Some(path) = folder::find_config(file) {
             add_config(&mut reader, &path, findings);
         }
@@ -201,7 +210,7 @@ fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
 
 /// Looks at the chat templates of a model, wherever its format has them.
 fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
-    if reader.model.format == gguf::FORMAT.id {
+    if reader.model.format == FormatId::Gguf {
         template::check_metadata(&reader.model.metadata, file, findings);
     } else {
         template::check_folder(file::parent(file), findings);
@@ -234,7 +243,7 @@ fn find_format(map: &Map) -> Result<&'static Format> {
     let name = map.path().file_name().unwrap_or_default().to_string_lossy();
     let by_name = FORMATS.iter().find(|format| format.extensions.iter().any(|extension| name.ends_with(&format!(".{extension}"))));
     by_name.ok_or_else(|| {
-        let names: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
+        let names: Vec<&str> = FORMATS.iter().map(|format| format.id.name()).collect();
         let hint = if name.ends_with(".json") { "name the folder or the weights".into() } else { Hint::ListFormats };
         Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(map.path()).hint(hint)
     })

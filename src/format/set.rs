@@ -10,7 +10,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::threads::par;
 use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
-use crate::model::{Metadata, Model, Shard, TensorInfo};
+use crate::model::{FormatId, Metadata, Model, Shard, TensorInfo};
 use crate::source::mmap::Map;
 
 /// What one file of a model holds.
@@ -33,7 +33,7 @@ pub(crate) struct Conflict {
 }
 
 /// One model of all `parts`; `path` is what was asked for.
-pub(crate) fn join(format: &'static str, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
+pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
     let mut model = Model { format, path: path.to_path_buf(), ..Model::default() };
     let mut maps: Vec<Arc<Map>> = Vec::with_capacity(parts.len());
     let endian = parts.first().map(|part| part.endian).unwrap_or_default();

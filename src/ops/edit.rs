@@ -224,10 +224,9 @@ impl Edited {
     fn plan(path: &Path, changes: &[Change], force: bool) -> Result<Self> {
         let reader = format::open(path)?;
         let (file, map) = single_file(&reader)?;
-        let edit =
-            format::FORMATS.iter().find(|format| format.id == reader.model().format).and_then(|format| format.edit).ok_or_else(|| {
-                Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
-            })?;
+        let edit = format::format(reader.model().format).edit.ok_or_else(|| {
+            Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
+        })?;
         let old = &reader.model().metadata;
         let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
         let changes = differences(old, &new);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use crate::base::Result;
 use crate::base::threads::par;
 use crate::family::{card, facts};
-use crate::model::{Model, PackedType, PackingSummary, Value};
+use crate::model::{FormatId, Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
 use crate::quant::packed::Packing;
 use crate::view::lora;
@@ -24,7 +24,7 @@ pub struct Info {
     #[serde(skip)]
     pub path: String,
     /// The format of the files.
-    pub format: &'static str,
+    pub format: FormatId,
     /// The architecture, as the model names it.
     pub architecture: Option<String>,
     /// What the model is called.

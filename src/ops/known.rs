@@ -7,7 +7,7 @@ use crate::base::finding::Severity;
 use crate::codec::codec;
 use crate::family::table::Tables;
 use crate::format::{FORMATS, codes};
-use crate::model::{Class, DType};
+use crate::model::{Class, DType, FormatId};
 
 /// The element types.
 #[derive(Debug, Serialize)]
@@ -77,7 +77,7 @@ pub struct Formats {
 #[derive(Debug, Serialize)]
 pub struct FormatRow {
     /// Its name.
-    pub id: &'static str,
+    pub id: FormatId,
     /// What its files are called.
     pub extensions: &'static [&'static str],
     /// Whether it can be written.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Reader;
 use crate::family::comfy;
-use crate::model::{ElemType, PackingSummary};
+use crate::model::{ElemType, FormatId, PackingSummary};
 use crate::ops::select::Selection;
 use crate::ops::weights;
 
@@ -15,7 +15,7 @@ use crate::ops::weights;
 pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
-    pub format: &'static str,
+    pub format: FormatId,
     /// How the weights are packed, if they are: the tensors below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,

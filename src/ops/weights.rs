@@ -3,7 +3,7 @@
 
 use crate::Reader;
 use crate::base::{Error, Hint, Result};
-use crate::model::PackingSummary;
+use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;
 
@@ -21,7 +21,7 @@ pub fn weights(reader: Reader) -> Result<Reader> {
 /// # Errors
 /// As for [`weights`].
 pub(in crate::ops) fn repacked(reader: Reader) -> Result<Reader> {
-    if reader.model().format == "gguf" {
+    if reader.model().format == FormatId::Gguf {
         // Its blocks are what they are, and their scales go with them.
         let summary = packing(&reader);
         return Ok(reader.with_packing(summary));

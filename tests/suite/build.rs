@@ -171,7 +171,7 @@ pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
 
 /// The format of this id.
 pub(crate) fn format(id: &str) -> &'static Format {
-    FORMATS.iter().find(|format| format.id == id).unwrap()
+    FORMATS.iter().find(|format| format.id.name() == id).unwrap()
 }
 
 /// A tensor to write, and its bytes.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weigh::DType;
-use weigh::model::{Array, Metadata, Value, ValueType};
+use weigh::model::{Array, FormatId, Metadata, Value, ValueType};
 use weigh::ops::convert::loss::LossKind;
 use weigh::ops::convert::{self, ConvertReport, Options, Plan};
 use weigh::quant::recipe::TensorType;
@@ -183,7 +183,9 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.gguf", &typed("F8_E4M3"), "a type that gguf holds");
     no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
-    no(&a, "b.gguf", &Options { to: Some("onnx".into()), ..keep() }, "a format that can be written");
+    no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
+    assert!(convert::format_named("onnx").unwrap_err().to_string().contains("a format that can be written, found onnx"));
+    assert_eq!(convert::format_named("GGUF").unwrap(), FormatId::Gguf);
     no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "--pure");
     let requantise = Options { tensor_types: vec![TensorType::parse("q8_0=Q4_0").unwrap()], ..keep() };
     let mut weight = contents(&gguf).pop().unwrap();
@@ -194,7 +196,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     assert_eq!(contents(&at("b.gguf"))[0].1, "Q4_0");
     fs::create_dir(at("folder")).unwrap();
     no(&a, "folder", &keep(), "already");
-    no(&a, "folder", &Options { to: Some("gguf".into()), force: true, ..keep() }, "found a folder");
+    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "found a folder");
     fs::write(at("unknown.gguf"), Gguf::default().tensor("t", 99, &[4], vec![0; 16]).build()).unwrap();
     no(&at("unknown.gguf"), "c.safetensors", &keep(), "type 99");
 }

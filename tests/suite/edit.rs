@@ -199,7 +199,7 @@ fn an_alignment_that_would_make_gigabytes_of_padding_is_not_written() {
     }
     let mut metadata = Metadata::new();
     metadata.set("general.alignment", Value::U32(1 << 31));
-    let format = weigh::format::FORMATS.iter().find(|format| format.id == "gguf").unwrap();
+    let format = weigh::format::FORMATS.iter().find(|format| format.id == weigh::model::FormatId::Gguf).unwrap();
     assert!(weigh::format::shards::layout(format, &path, &[], &metadata, None).is_err());
 }
 

@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use weigh::Reader;
+use weigh::model::FormatId;
 
 use super::open::{safetensors_of, safetensors_seeds};
 use super::{Target, file, folder};
@@ -34,7 +35,7 @@ fn compare(bytes: &[u8]) {
     match (weigh::open(&path), SafeTensors::deserialize(bytes)) {
         (Ok(reader), Ok(peer)) => same(&reader, &peer, bytes),
         (Ok(reader), Err(error)) => {
-            assert_ne!(reader.model().format, "safetensors", "weigh opens what the crate refuses: {error}");
+            assert_ne!(reader.model().format, FormatId::Safetensors, "weigh opens what the crate refuses: {error}");
         }
         (Err(error), Ok(_)) => assert!(refused_on_purpose(bytes), "weigh refuses what the crate opens: {error}"),
         (Err(_), Err(_)) => {}

@@ -6,6 +6,7 @@ use crate::base::finding::Findings;
 use crate::base::{Error, Result};
 use crate::format::set::join;
 use crate::format::{Format, Reader, codes};
+use crate::model::FormatId;
 use crate::source::mmap::Map;
 
 mod check;
@@ -20,7 +21,7 @@ pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
-    id: "gguf",
+    id: FormatId::Gguf,
     extensions: &["gguf"],
     probe,
     open,

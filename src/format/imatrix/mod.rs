@@ -11,12 +11,19 @@ use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::Findings;
 use crate::base::{Error, Result, num};
 use crate::format::{Format, Reader, codes};
-use crate::model::{Array, DType, ElemType, Metadata, Model, Shard, TensorInfo, Value, ValueType};
+use crate::model::{Array, DType, ElemType, FormatId, Metadata, Model, Shard, TensorInfo, Value, ValueType};
 use crate::source::mmap::Map;
 
 /// The format's row in [`crate::format::FORMATS`].
-pub(crate) const FORMAT: Format =
-    Format { id: "imatrix", extensions: &["dat", "imatrix"], probe, open, layout: None, edit: None, stores: |dtype| dtype == DType::F32 };
+pub(crate) const FORMAT: Format = Format {
+    id: FormatId::Imatrix,
+    extensions: &["dat", "imatrix"],
+    probe,
+    open,
+    layout: None,
+    edit: None,
+    stores: |dtype| dtype == DType::F32,
+};
 
 /// The metadata key of the calls of each entry, in the order of the tensors.
 pub const CALLS: &str = "imatrix.calls";

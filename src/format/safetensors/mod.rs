@@ -8,6 +8,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
 use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
 use crate::format::{Format, Reader, codes, open_file};
+use crate::model::FormatId;
 use crate::source::file;
 use crate::source::file::Input;
 use crate::source::mmap::Map;
@@ -21,7 +22,7 @@ pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
-    id: "safetensors",
+    id: FormatId::Safetensors,
     extensions: &["safetensors", "safetensors.index.json"],
     probe,
     open,

@@ -16,6 +16,6 @@ mod types;
 
 pub use input::input;
 pub use options::Options;
-pub use plan::Plan;
+pub use plan::{Plan, format_named};
 pub use report::ConvertReport;
 pub use run::{Progress, run};

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::companion::{Note, NoteKind};
-use crate::model::{DType, PackingSummary};
+use crate::model::{DType, FormatId, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
@@ -24,7 +24,7 @@ pub struct ConvertReport {
     /// Whether what was written was read back and compared.
     pub verified: bool,
     /// The format of the output.
-    pub format: &'static str,
+    pub format: FormatId,
     /// The files written, the index last.
     pub output: Vec<PathBuf>,
     /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].

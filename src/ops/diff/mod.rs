@@ -17,7 +17,7 @@ use crate::family::components;
 use crate::family::components::Component;
 use crate::family::table::Tables;
 use crate::format::Reader;
-use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
+use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
 use crate::ops::convert::body::Body;
 use crate::ops::select::Selection;
 use crate::ops::weights;
@@ -270,7 +270,7 @@ pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static st
 /// Both models under names that meet, and whether their metadata can be compared.
 fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
     let (mut left, mut right) = (Side::plain(a)?, Side::plain(b)?);
-    let is_gguf = |reader: &Reader| reader.model().format == "gguf";
+    let is_gguf = |reader: &Reader| reader.model().format == FormatId::Gguf;
     let same_sort = is_gguf(a) == is_gguf(b);
     if left.meets(&right) {
         return Ok((left, right, same_sort)); // of one sort, or moved under their own names

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Compared, ShapeRow, TensorRow};
 use crate::base::{text, units};
 use crate::family::components::Component;
-use crate::model::{Class, DType, TypeName};
+use crate::model::{Class, DType, FormatId, TypeName};
 use crate::ops::convert::quality::Sums;
 
 /// Vectors that are this much alike are the same weights with errors; two-bit types reach down to about 0.9.
@@ -85,7 +85,7 @@ pub(super) struct Evidence<'a> {
     pub metadata: usize,
     /// Whether the tensors are the updates of two adapters.
     pub adapters: bool,
-    pub formats: [&'static str; 2],
+    pub formats: [FormatId; 2],
     pub bytes: [u64; 2],
 }
 

@@ -55,7 +55,7 @@ fn head(info: &Info, count: &Count) -> String {
 pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
     let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
     let mut rows = vec![
-        ("format", info.format.to_owned()),
+        ("format", info.format.name().to_owned()),
         ("architecture", info.architecture.clone().unwrap_or_default()),
         ("parameters", info.parameters.map_or_else(|| info.label.clone(), units::grouped)),
         ("active parameters", number(info.active_parameters.filter(|active| Some(*active) != info.parameters))),
