@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::base::Result;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::family::{card, facts};
 use crate::model::{Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};

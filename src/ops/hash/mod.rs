@@ -4,11 +4,10 @@
 
 use std::fmt;
 
-use rayon::prelude::*;
 use serde::Serialize;
 use sha2::Digest;
 
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Result, limits};
 use crate::format::Reader;
 use crate::model::TensorInfo;

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::finding::Finding;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
