@@ -63,6 +63,7 @@ impl Default for Options<'_> {
 
 /// What [`stats`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// `weigh.stats.v1`.
     pub schema: &'static str,
@@ -94,6 +95,7 @@ pub struct Stats {
 
 /// The values of one tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorStats {
     /// Its name.
     pub name: String,
@@ -111,6 +113,7 @@ pub struct TensorStats {
 
 /// The values of some tensors together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GroupStats {
     /// The name of the group.
     pub name: String,
