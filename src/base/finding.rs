@@ -20,6 +20,7 @@ pub enum Severity {
 
 /// One broken rule, or one thing worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

@@ -171,7 +171,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
     // A plan that needs the config says itself what is wrong with it.
-    let stored = crate::open(input)?;
+    let stored = crate::format::open(input)?;
     context.warn_of_missing(&stored);
     if args.keep_names {
         context.warn_of_config(&stored);

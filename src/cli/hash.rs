@@ -133,7 +133,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
 
 /// The files of a model; of a file that cannot be opened as a model (half a download, say), the file itself.
 fn files(path: &Path, context: &mut Context<'_>) -> Result<Vec<Arc<Map>>, Error> {
-    match crate::open(path) {
+    match crate::format::open(path) {
         Ok(reader) => Ok(reader.maps().to_vec()),
         Err(error) if path.is_file() => {
             context.warn(&format!("{error}; this is the digest of this one file"));

@@ -9,6 +9,7 @@ use crate::family::components::Pattern::*;
 /// The parts that weights are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Component {
     /// Tables of tokens, positions, token types.
     Embedding,

@@ -3,11 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
 use crate::model::{FormatId, Metadata, Model, Shard, TensorInfo};

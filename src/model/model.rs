@@ -7,6 +7,7 @@ use crate::model::{FormatId, Metadata, TensorInfo};
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shard {
     /// Where it is.
     pub path: PathBuf,

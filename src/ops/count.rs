@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::Reader;
 use crate::base::{Result, num, units};
 use crate::family::components::{Component, Place, place};
 use crate::family::facts;
+use crate::format::Reader;
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 
 /// How many parameters, and of what.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Count {
     schema: &'static str,
     /// Weights: tied ones once, tables that follow from the hyperparameters not at all. Unknown where numbers are packed in a way
@@ -50,6 +51,7 @@ pub struct Count {
 
 /// The tensors of one type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct DTypeCount {
     /// The type.
     pub dtype: String,
@@ -63,6 +65,7 @@ pub struct DTypeCount {
 
 /// The tensors of one component.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct ComponentCount {
     /// The component.
     pub component: Component,
@@ -76,6 +79,7 @@ pub struct ComponentCount {
 
 /// The tensors of one layer.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct LayerCount {
     /// The number of the layer; none for what belongs to no layer.
     pub layer: Option<u64>,

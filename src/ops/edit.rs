@@ -20,10 +20,13 @@ use crate::write::undo;
 use crate::write::undo::Recovery;
 
 /// One change to the metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Change {
     /// `KEY=TYPE:VALUE`, `KEY=VALUE` for a key that is there, or `KEY=@FILE` for a text in a file.
     Set(String),
+    /// Gives a key a value of a known type, in its old place or at the end.
+    SetValue(String, Value),
     /// Takes a key out.
     Remove(String),
     /// Gives a key another name, in its old place.
@@ -48,6 +51,7 @@ pub enum Destination {
 
 /// What was changed, or would be.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct EditReport {
     schema: &'static str,
     /// The keys whose values changed.
@@ -64,6 +68,7 @@ pub struct EditReport {
 
 /// One key before and after.
 #[derive(Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct KeyChange {
     /// The key.
     pub key: String,
@@ -131,6 +136,7 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
 
 /// What was done about a change in place that was interrupted.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct RecoveryReport {
     schema: &'static str,
     /// The file.
@@ -308,6 +314,9 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
                     None => assignment::value(given, new.get(key)).map_err(|error| error.hint(format!("for the key {key}")))?,
                 };
                 new.set(key, value);
+            }
+            Change::SetValue(key, value) => {
+                new.set(key, value.clone());
             }
             Change::Remove(key) => {
                 new.remove(key).ok_or_else(|| absent(key))?;

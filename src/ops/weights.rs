@@ -1,8 +1,8 @@
 //! What the tensors of a model stand for: the one place that decides that packed weights count, measure, compare and convert as the
 //! weights that they stand for.
 
-use crate::Reader;
 use crate::base::{Error, Hint, Result};
+use crate::format::Reader;
 use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;

@@ -207,7 +207,7 @@ fn every_version_and_byte_order_opens() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a name that says nothing");
         std::fs::write(&path, gguf.build()).unwrap();
-        let reader = weigh::open(&path).unwrap();
+        let reader = weigh::format::open(&path).unwrap();
         let model = reader.model();
         assert_eq!(model.metadata.get_u64("n"), Some(7));
         let array = model.metadata.get("f").unwrap().as_array().unwrap();
@@ -247,7 +247,7 @@ fn a_tensor_without_elements_behind_the_end_is_nothing() {
     let padded = base().f32("a", &[3]).f32("empty", &[0]).build();
     let bytes = &padded[..padded.len() - 20]; // to the end of the three numbers: some writers leave the last padding out
     std::fs::write(file.path(), bytes).unwrap();
-    let reader = weigh::open(file.path()).unwrap();
+    let reader = weigh::format::open(file.path()).unwrap();
     let empty = &reader.model().tensors[1];
     assert!(empty.offset_bytes > bytes.len() as u64);
     assert_eq!(reader.bytes(empty).unwrap().as_ref(), b"");

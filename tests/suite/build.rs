@@ -165,7 +165,7 @@ pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
             reader.bytes(tensor).unwrap();
         }
     }
-    let opened = weigh::open(path);
+    let opened = weigh::format::open(path);
     (findings.into_list(), opened.err().or(examined.err()))
 }
 

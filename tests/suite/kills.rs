@@ -162,7 +162,7 @@ fn sets(count: u32) {
 }
 
 fn weigh_hash(path: &Path) -> String {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     weigh::ops::hash::hash(&reader, &[weigh::ops::hash::Algorithm::Xxh64], false).unwrap().remove(0).model
 }
 
@@ -179,7 +179,7 @@ fn a_hundred_sets_ended() {
 
 /// The model of a path as one number; none where it does not open.
 fn opened(path: &Path) -> Option<String> {
-    path.exists().then(|| weigh::open(path).ok()).flatten().map(|_| weigh_hash(path))
+    path.exists().then(|| weigh::format::open(path).ok()).flatten().map(|_| weigh_hash(path))
 }
 
 /// Kills conversions over an old set of as many files with the same names, at each renaming in turn: no path opens as a mixture.
@@ -237,7 +237,7 @@ fn a_set_killed_while_it_replaces_an_old_one_is_never_a_mixture() {
                     }
                 }
                 // Files by themselves are each of one model, and so are all that are there together.
-                let of = |path: &Path| weigh::open(path).ok().map(|reader| reader.model().tensors[0].elem.to_string());
+                let of = |path: &Path| weigh::format::open(path).ok().map(|reader| reader.model().tensors[0].elem.to_string());
                 let mut types: Vec<_> = paths.iter().filter_map(|path| of(path)).collect();
                 types.dedup();
                 assert!(types.len() <= 1, "killed at {call} {when}: {types:?}");
@@ -266,7 +266,7 @@ fn editable(path: &Path) {
 }
 
 fn text(path: &Path, key: &str) -> String {
-    weigh::open(path).unwrap().model().metadata.get_str(key).unwrap().to_owned()
+    weigh::format::open(path).unwrap().model().metadata.get_str(key).unwrap().to_owned()
 }
 
 /// The changes of a header that are tried: of its values only, and one that it has to grow for.
@@ -280,7 +280,7 @@ const EDITS: [&[&str]; 2] = [
 fn check_edited(at: &Path, hash: &str, new: &str, what: &str) -> bool {
     let path = at.join("m.gguf");
     let before = fs::read(&path).unwrap();
-    let opened = weigh::open(&path);
+    let opened = weigh::format::open(&path);
     let refused = opened.as_ref().err().map(ToString::to_string);
     assert!(refused.as_ref().is_none_or(|error| error.contains("was interrupted")), "{what}: {refused:?}");
     assert!(fs::read(&path).unwrap() == before, "{what}: reading writes nothing");
@@ -473,7 +473,7 @@ fn edits_at_once(rounds: u32) {
         for mut child in children {
             assert!(child.wait().unwrap().success());
         }
-        let reader = weigh::open(&path).unwrap();
+        let reader = weigh::format::open(&path).unwrap();
         let value = |key: &str| reader.model().metadata.get(key).map(|value| format!("{value:?}"));
         let (key, wanted) = second.split_once('=').unwrap();
         assert_eq!((text(&path, "general.name").as_str(), text(&path, "general.version").as_str()), ("bbbb", "1"));
@@ -510,7 +510,7 @@ fn edits_beside_readers(count: u32) {
         let read = || {
             let mut seen = BTreeSet::new();
             while !done.load(Ordering::Relaxed) {
-                let reader = weigh::open(&path).unwrap();
+                let reader = weigh::format::open(&path).unwrap();
                 let [first, last] = ["first", "last"].map(|key| reader.model().metadata.get_str(key).unwrap().to_owned());
                 assert!(first == last, "a mixture of two states");
                 assert!(first.bytes().all(|byte| byte == first.as_bytes()[0]), "a mixture of two states");

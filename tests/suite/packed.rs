@@ -10,11 +10,11 @@ use weigh::{DType, codec, format};
 
 use crate::build;
 
-fn fixture(name: &str) -> weigh::Reader {
+fn fixture(name: &str) -> weigh::format::Reader {
     format::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)).unwrap()
 }
 
-fn values(reader: &weigh::Reader, name: &str) -> Vec<f32> {
+fn values(reader: &weigh::format::Reader, name: &str) -> Vec<f32> {
     let tensor = reader.model().tensor(name).unwrap_or_else(|| panic!("{name} is there"));
     let mut values = vec![0.0; tensor.elements().unwrap() as usize];
     (codec::codec(tensor.elem.known().unwrap()).unwrap().decode)(&reader.bytes(tensor).unwrap(), &mut values);

@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn of(path: &Path, options: &Options<'_>) -> Stats {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     let tensors: Vec<_> = reader.model().tensors.iter().collect();
     stats(&reader, &tensors, options).unwrap()
 }
@@ -133,7 +133,7 @@ fn groups_and_the_total_are_the_sum_of_their_tensors() {
         ("blk.1.y", safetensors::Dtype::F32, &[1000], f32s(values[2000..].iter().copied())),
         ("i", safetensors::Dtype::I8, &[4], vec![1, 2, 3, 255]),
     ]);
-    let group = |tensor: &weigh::TensorInfo| tensor.name[..tensor.name.len().min(5)].to_owned();
+    let group = |tensor: &weigh::model::TensorInfo| tensor.name[..tensor.name.len().min(5)].to_owned();
     let found = of(file.path(), &Options { group: Some(&group), by: "layer", ..Options::default() });
     let groups = found.groups.unwrap();
     assert_eq!(groups.iter().map(|group| (group.name.as_str(), group.tensors)).collect::<Vec<_>>(), [("blk.0", 1), ("blk.1", 2), ("i", 1)]);

@@ -8,7 +8,7 @@ use std::fmt;
 use safetensors::SafeTensors;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use weigh::Reader;
+use weigh::format::Reader;
 use weigh::model::FormatId;
 
 use super::open::{safetensors_of, safetensors_seeds};
@@ -32,7 +32,7 @@ fn seeds() -> Vec<Vec<u8>> {
 
 fn compare(bytes: &[u8]) {
     let path = file(&folder(), "m.safetensors", bytes);
-    match (weigh::open(&path), SafeTensors::deserialize(bytes)) {
+    match (weigh::format::open(&path), SafeTensors::deserialize(bytes)) {
         (Ok(reader), Ok(peer)) => same(&reader, &peer, bytes),
         (Ok(reader), Err(error)) => {
             assert_ne!(reader.model().format, FormatId::Safetensors, "weigh opens what the crate refuses: {error}");

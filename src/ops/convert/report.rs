@@ -16,6 +16,7 @@ use crate::view::draft::Step;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ConvertReport {
     /// `weigh.convert.v1`.
     pub schema: &'static str,
@@ -61,6 +62,7 @@ pub struct ConvertReport {
 
 /// A tensor of the output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorRow {
     /// Its name in the output.
     pub name: String,
@@ -83,6 +85,7 @@ pub struct TensorRow {
 
 /// Something that the plan tells beside the tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NoteRow {
     /// The tensor, key or file.
     pub name: String,

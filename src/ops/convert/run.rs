@@ -225,7 +225,7 @@ impl Queue<'_> {
     }
 }
 
-/// A panic elsewhere leaves no half-done state behind these locks, and is passed on by rayon in any case.
+/// A panic elsewhere leaves no half-done state behind these locks, and is passed on to whoever waits for that thread.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -251,8 +251,7 @@ fn write_tensors(
             let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out, &failure));
         }
         let _end = EndOf(&flusher);
-        threads::ready();
-        rayon::broadcast(|_| {
+        threads::broadcast(|| {
             let mut buffers = Buffers::default();
             while !failure.happened.load(Ordering::Relaxed)
                 && let Some(piece) = queue.take()

@@ -1,10 +1,8 @@
 //! The values of pairs of tensors, side by side.
 
-use rayon::prelude::*;
-
 use super::{Options, Pair, SPAN, spans};
 use crate::base::Result;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
 use crate::model::{Class, DType};

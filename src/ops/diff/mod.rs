@@ -8,10 +8,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Hint, Result, num, units};
 use crate::family::components;
 use crate::family::components::Component;
@@ -53,6 +52,7 @@ pub struct Options<'a> {
 
 /// What [`diff`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Diff {
     /// `weigh.diff.v1`.
     pub schema: &'static str,
@@ -92,6 +92,7 @@ pub struct Diff {
 
 /// What was compared, and so what a verdict is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Compared {
     /// How many tensors both models have, selected and in the same shape.
     pub tensors: u64,
@@ -109,6 +110,7 @@ pub struct Compared {
 
 /// How large the differences are beside what is tolerated.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Tolerance {
     /// The largest relative root mean square of the differences of a tensor that is tolerated.
     pub limit: f64,
@@ -139,6 +141,7 @@ impl Tolerance {
 
 /// A tensor of two shapes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ShapeRow {
     /// Its canonical name.
     pub name: String,
@@ -152,6 +155,7 @@ pub struct ShapeRow {
 
 /// The first rows of two matrices, as many as both have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct SharedRows {
     /// How many they are.
     pub rows: u64,
@@ -165,6 +169,7 @@ pub struct SharedRows {
 
 /// A tensor that both have. A figure that is no number, or was not asked for, is null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorRow {
     /// Its canonical name.
     pub name: String,

@@ -28,6 +28,7 @@ const SUMS: f64 = 1e-5;
 /// What a pair of models is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Kind {
     /// Nothing differs.
     Identical,
@@ -51,6 +52,7 @@ pub enum Kind {
 
 /// What a pair of models looks like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Verdict {
     /// In one word.
     pub kind: Kind,
@@ -62,6 +64,7 @@ pub struct Verdict {
 
 /// What changed in one component.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ComponentChange {
     /// The component.
     pub component: Component,

@@ -1,9 +1,7 @@
 //! Hashes of what tensors mean, however they are stored: the same in other shards, another order, another container.
 
-use rayon::prelude::*;
-
 use super::{Algorithm, HashReport, Hasher, TensorHash};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::family::table::Tables;
 use crate::format::Reader;

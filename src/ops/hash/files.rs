@@ -1,10 +1,9 @@
 //! Digests of whole files: those that model hubs show, and that `sha256sum` gives.
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Algorithm, Hasher};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::source::mmap::Map;
 

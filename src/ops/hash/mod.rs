@@ -4,11 +4,10 @@
 
 use std::fmt;
 
-use rayon::prelude::*;
 use serde::Serialize;
 use sha2::Digest;
 
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Result, limits};
 use crate::format::Reader;
 use crate::model::TensorInfo;
@@ -25,6 +24,7 @@ pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Algorithm {
     Sha256,
     Sha1,
@@ -115,6 +115,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The hash of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TensorHash {
     /// The name of the tensor, exact.
     pub name: String,
@@ -127,6 +128,7 @@ pub struct TensorHash {
 
 /// The hashes of one model by one algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HashReport {
     schema: &'static str,
     /// How they were made.

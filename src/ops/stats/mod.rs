@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::finding::Finding;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
@@ -64,6 +63,7 @@ impl Default for Options<'_> {
 
 /// What [`stats`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// `weigh.stats.v1`.
     pub schema: &'static str,
@@ -95,6 +95,7 @@ pub struct Stats {
 
 /// The values of one tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorStats {
     /// Its name.
     pub name: String,
@@ -112,6 +113,7 @@ pub struct TensorStats {
 
 /// The values of some tensors together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GroupStats {
     /// The name of the group.
     pub name: String,

@@ -3,10 +3,8 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, units};
 use crate::codec::{InvalidValue, InvalidValues, scan_invalid};
 use crate::family::components;

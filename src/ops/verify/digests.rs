@@ -2,10 +2,8 @@
 
 use std::path::{Component, Path};
 
-use rayon::prelude::*;
-
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};

@@ -38,6 +38,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// What was found.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Verdict {
     schema: &'static str,
     /// Whether no finding is an error; with [`Options::strict`], whether none is a warning either.
@@ -56,6 +57,7 @@ pub struct Verdict {
 
 /// How much was looked at; 0: not looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Checked {
     /// The tensors whose place, shape and type were checked.
     pub structure: u64,
