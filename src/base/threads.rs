@@ -4,6 +4,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+#[cfg(unix)]
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread::{self, JoinHandle};
 
 use rayon::iter::IntoParallelIterator;
@@ -45,6 +47,20 @@ pub fn start(wanted: usize) -> usize {
         };
         rayon::current_num_threads()
     })
+}
+
+/// Takes a lock inside the handler of a signal, where waiting is not allowed: tries for about a second. The thread that has it may be the
+/// one that was interrupted.
+#[cfg(unix)]
+pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..1_000 {
+        match lock.try_lock() {
+            Ok(held) => return Some(held),
+            Err(TryLockError::Poisoned(held)) => return Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+    None
 }
 
 /// A thread that runs and waits for its work, or ends where none is sent.
