@@ -129,6 +129,24 @@ impl<'a> Cursor<'a> {
         Ok(&self.data[start..self.pos])
     }
 
+    /// Steps over at most `count` strings, each after its length of 64 bits: over those that are whole and at hand. Returns how many.
+    /// A vocabulary has hundreds of thousands: each takes a few instructions.
+    pub fn step_over_strings(&mut self, count: u64) -> u64 {
+        let mut rest = self.data.get(self.pos..).unwrap_or_default();
+        let mut done = 0;
+        while done < count {
+            let Some((len, text)) = rest.split_first_chunk() else { break };
+            let len = if self.endian == Endian::Little { u64::from_le_bytes(*len) } else { u64::from_be_bytes(*len) };
+            if len > text.len() as u64 {
+                break;
+            }
+            rest = text.get(len as usize..).unwrap_or_default();
+            done += 1;
+        }
+        self.pos = self.data.len() - rest.len();
+        done
+    }
+
     /// The next `len` bytes as text. They are copied before they are looked at: a file can change while it is read.
     pub fn text(&mut self, len: u64, what: &str) -> Result<String> {
         let at = self.position();
@@ -192,6 +210,19 @@ mod tests {
         assert_eq!(error.to_string(), "byte 4: expected 4 bytes of the count, found 1 before the end");
         assert_eq!(cursor.u8("c").unwrap(), 9);
         assert_eq!(cursor.take(u64::MAX, "d").unwrap_err().offset(), Some(5));
+    }
+
+    #[test]
+    fn strings_are_stepped_over_as_far_as_they_are_whole() {
+        for (endian, length) in [(Endian::Little, u64::to_le_bytes as fn(u64) -> [u8; 8]), (Endian::Big, u64::to_be_bytes)] {
+            let data = [&length(2)[..], b"ab", &length(0), &length(3), b"cd"].concat();
+            let mut cursor = Cursor::new(&data, endian);
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (1, 10));
+            assert_eq!((cursor.step_over_strings(u64::MAX), cursor.position()), (1, 18));
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 18), "the third is cut short");
+            cursor.take(6, "half a length").unwrap();
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 24));
+        }
     }
 
     #[test]

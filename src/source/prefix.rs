@@ -90,11 +90,11 @@ impl Prefix {
         }
     }
 
-    /// Reads on beyond byte `end`. A step is no small part of what was read before, so that parsing anew costs little in all, and no
-    /// large one either: little is read that is no header.
+    /// Reads on up to byte `end` and a tenth more: what is read grows geometrically, so that parsing anew costs little in all, and little
+    /// is read that is no header.
     fn grow(&mut self, end: u64) -> Result<()> {
         let have = self.bytes().len() as u64;
-        let ahead = self.source.least_read().max(have / 10);
+        let ahead = self.source.least_read().max(end / 10);
         let end = end.saturating_add(ahead).min(self.len());
         if end <= have {
             return Err(Error::truncated("expected more bytes, found the end").at(have).in_file(self.path()));

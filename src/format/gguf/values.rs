@@ -45,7 +45,8 @@ fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, dep
 /// Steps over `len` strings. Where they are not all at hand, the others are taken to be about as long.
 fn step_over_strings(cursor: &mut Cursor<'_>, len: u64, wide: bool) -> Result<()> {
     let start = cursor.position();
-    for i in 0..len {
+    let first = if wide { cursor.step_over_strings(len) } else { 0 };
+    for i in first..len {
         let string = read_len(cursor, wide, "a string's length").and_then(|len| cursor.take(len, "a string of an array"));
         if let Err(error) = string {
             let stepped_over = cursor.position() - start;
