@@ -53,8 +53,8 @@ pub(crate) fn join(format: &'static str, path: &Path, parts: Vec<Part>, conflict
     Ok(Reader::new(model, sources, endian))
 }
 
-/// Parses the header at the start of a source, of which more is read until it is enough. Findings of an attempt that was given up for
-/// that do not count.
+/// Parses the header at the start of a source, and reads more of it for as long as the parser needs more. Only the findings of the last
+/// attempt count.
 pub(crate) fn parse_header<T>(
     prefix: &mut Prefix,
     findings: &mut Findings,

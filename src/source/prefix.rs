@@ -46,7 +46,7 @@ impl Prefix {
         self.source
     }
 
-    /// What messages call the source.
+    /// Returns what messages call the source.
     pub fn path(&self) -> &Path {
         self.source.path()
     }

@@ -29,12 +29,14 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// The range lies outside; or the bytes cannot be had.
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
 
-    /// Returns the file on disk that this is, with what tells it from others. What is none has no files beside it.
+    /// Returns the file on disk that this is, if it is one. Only then are there other files beside it, and only then can an output be
+    /// the same file.
     fn file(&self) -> Option<&Input> {
         None
     }
 
-    /// Looks whether the bytes are still those that they were at first. What checks that with every read need not say so here.
+    /// Checks that the bytes are still what they were when the source was opened. A source that checks this in every read has nothing
+    /// to do here.
     ///
     /// # Errors
     /// They are others, or gone.
@@ -42,12 +44,12 @@ pub trait Source: fmt::Debug + Send + Sync {
         self.file().map_or(Ok(()), Input::check_unchanged)
     }
 
-    /// Returns all of the bytes where that takes no reading, so that they can be borrowed for as long as anybody has them.
+    /// Returns all of the bytes, if they are at hand and need no reading. They stay for as long as the result does.
     fn shared(self: Arc<Self>) -> Option<Arc<dyn SharedBytes>> {
         None
     }
 
-    /// Returns how many bytes are worth a read: less of the start of a file is never asked for, if there is more.
+    /// Returns the least number of bytes that is worth a read: headers are read in steps of at least so many.
     fn least_read(&self) -> u64 {
         64 << 10
     }

@@ -249,6 +249,50 @@ fn a_source_that_gives_too_little_is_an_error() {
     assert_eq!((error.offset(), error.message()), (Some(last.offset_bytes + 7), wanted.as_str()));
 }
 
+/// The start of a GGUF that claims to be very long, and cannot be read further.
+#[derive(Debug)]
+struct Endless(Vec<u8>);
+
+impl Source for Endless {
+    fn path(&self) -> &Path {
+        Path::new("endless")
+    }
+
+    fn len(&self) -> u64 {
+        1 << 50
+    }
+
+    fn read(&self, range: Range<u64>) -> weigh::Result<Cow<'_, [u8]>> {
+        assert_eq!(range, 0..self.least_read());
+        Ok(Cow::Borrowed(&self.0))
+    }
+}
+
+#[test]
+fn a_header_past_the_limit_is_refused_before_it_is_read() {
+    let base = Gguf::default();
+    let mut start = base.clone().key("k", 9, base.array(0, 1 << 40, &[])).header();
+    start.resize(64 << 10, 0);
+    let error = open_source(Arc::new(Endless(start))).unwrap_err();
+    assert_eq!(error.kind(), weigh::ErrorKind::Limit, "{error}");
+}
+
+#[test]
+fn an_importance_matrix_is_read_by_ranges_as_from_a_file() {
+    let number = |number: usize| (number as i32).to_le_bytes();
+    let entry =
+        |name: &str, values: usize| [&number(name.len())[..], name.as_bytes(), &number(4), &number(values), &vec![0; values * 4]].concat();
+    let end = [&number(7)[..], &number(4), b"wiki"].concat();
+    let bytes = [&number(2)[..], &entry("blk.0.attn_q.weight", 40), &entry("blk.0.ffn_up.weight", 3), &end].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.dat");
+    for len in 0..=bytes.len() {
+        fs::write(&path, &bytes[..len]).unwrap();
+        let error = crate::build::judge_path(&path).1;
+        assert_eq!(error.is_none(), [bytes.len(), bytes.len() - 8, bytes.len() - 12].contains(&len), "{len}");
+    }
+}
+
 #[test]
 fn strings_of_a_header_read_by_ranges_are_those_of_the_file() {
     let path = Path::new("fixtures/llama-tiny-q8_0.gguf");

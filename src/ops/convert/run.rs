@@ -21,7 +21,6 @@ use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
-use crate::source::file::Input;
 use crate::source::{self, Source};
 use crate::view::draft::Step;
 use crate::write::output::{OutFile, Output, Target};
@@ -90,12 +89,13 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
-    let copied = companions.iter().filter_map(|file| match file {
-        Beside::File(file) => file.file(),
+    let mut copied = companions.iter().filter_map(|file| match file {
+        Beside::File(file) => Some(file),
         Beside::Bytes(_) => None,
     });
-    let of_matrix = plan.imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs());
-    reader.inputs().chain(of_matrix).chain(copied).try_for_each(Input::check_unchanged)?;
+    let matrices = plan.imatrix.iter().map(|imatrix| imatrix.reader());
+    std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
+    copied.try_for_each(|file| file.check_unchanged())?;
     output.lock_names()?;
     plan.check_removed()?;
     output.supersede(plan.removed.clone());
