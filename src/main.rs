@@ -9,7 +9,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 fn main() -> ExitCode {
     #[cfg(unix)]
     {
-        weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
+        weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
         // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
         let _ = weigh::cli::signals::clean_up_on_signals();
     }

@@ -110,6 +110,11 @@ impl Findings {
         self.list.extend(part.list);
     }
 
+    /// Forgets what was found after the first `len` findings.
+    pub fn truncate(&mut self, len: usize) {
+        self.list.truncate(len);
+    }
+
     /// Whether findings are kept, so that checks too dear for opening are worth their time.
     pub fn collects(&self) -> bool {
         self.mode == Mode::Collect

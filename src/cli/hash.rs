@@ -12,7 +12,7 @@ use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
 use crate::family::table::{Table, Tables};
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
-use crate::source::mmap::Map;
+use crate::source::{self, Source};
 
 /// Hash each tensor and the whole model in llama-gguf-hash's lines, or with --file whole files
 ///
@@ -132,12 +132,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
 }
 
 /// The files of a model; of a file that cannot be opened as a model (half a download, say), the file itself.
-fn files(path: &Path, context: &mut Context<'_>) -> Result<Vec<Arc<Map>>, Error> {
+fn files(path: &Path, context: &mut Context<'_>) -> Result<Vec<Arc<dyn Source>>, Error> {
     match crate::format::open(path) {
-        Ok(reader) => Ok(reader.maps().to_vec()),
+        Ok(reader) => Ok(reader.sources().to_vec()),
         Err(error) if path.is_file() => {
             context.warn(&format!("{error}; this is the digest of this one file"));
-            Ok(vec![Arc::new(Map::open(path)?)])
+            Ok(vec![source::open(path)?])
         }
         Err(error) => Err(error),
     }

@@ -160,6 +160,12 @@ impl Input {
         same_file(&self.seen, found)
     }
 
+    /// Opens the file once more, for calls that copy between files inside the kernel; none where its path leads elsewhere by now.
+    pub fn reopen(&self) -> Option<File> {
+        let file = open_regular(&self.path).ok()?;
+        file.metadata().is_ok_and(|found| self.is(&found)).then_some(file)
+    }
+
     /// Looks at the file again: whatever was read of it since is of one state.
     ///
     /// # Errors

@@ -13,14 +13,13 @@ use crate::family::{keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
-use crate::source::mmap::Map;
+use crate::source::InMemory;
 use crate::view::draft::{Source, Step};
 use crate::view::origin::Origin;
 use crate::view::{canonical, to_gguf, to_hf};
 
 /// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
-    let file = tempfile::NamedTempFile::new().unwrap();
     let mut infos = Vec::new();
     let mut all = Vec::new();
     for (name, shape, dtype, bytes) in tensors {
@@ -28,10 +27,9 @@ fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, 
         infos.push(TensorInfo { name, elem: ElemType::Known(dtype), shape, shard: 0, offset_bytes, len_bytes });
         all.extend(bytes);
     }
-    std::fs::write(file.path(), &all).unwrap();
-    let map = Map::open(file.path()).unwrap();
-    let shards = vec![Shard { path: file.path().to_path_buf(), bytes: all.len() as u64 }];
-    Reader::new(Model { tensors: infos, shards, metadata, config, ..Model::default() }, vec![Arc::new(map)], Endian::Little)
+    let shards = vec![Shard { path: "a".into(), bytes: all.len() as u64 }];
+    let model = Model { tensors: infos, shards, metadata, config, ..Model::default() };
+    Reader::new(model, vec![Arc::new(InMemory::new("a", all))], Endian::Little)
 }
 
 /// Hyperparameters that no two of are equal by chance, for every family at once.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 #[cfg(unix)]
-use crate::source::mmap::try_lock;
+use crate::base::threads::try_lock;
 
 /// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());

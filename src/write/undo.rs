@@ -314,7 +314,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
     use super::*;
-    use crate::source::mmap::Map;
+    use crate::source;
     use crate::source::torn::{PAUSE, is_unchanged, refuse_torn};
 
     const OLD: &[u8] = b"the old start";
@@ -373,7 +373,7 @@ mod tests {
         /// Neither reading nor recovering nor editing touches the file or what lies beside it.
         fn is_left_alone(&self, why: &str) {
             let (bytes, copy) = (self.bytes(), fs::read(self.copy()).unwrap());
-            Map::open(&self.path).unwrap();
+            source::open(&self.path).unwrap();
             let error = recover(&self.locked()).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("nothing was changed"), "{error}");
             let obstacle = obstacle(&self.path, self.locked().file()).unwrap().unwrap();
@@ -445,14 +445,14 @@ mod tests {
     fn a_file_that_is_being_changed_is_waited_for() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
         let locked = case.locked();
-        let map = Map::open(&case.path).unwrap();
+        let map = source::open(&case.path).unwrap();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| refuse_torn(&case.path, &case.file()));
             std::thread::sleep(PAUSE * 3);
             write_start(locked.file(), NEW).unwrap();
             reader.join().unwrap().unwrap();
         });
-        assert!(!is_unchanged(&map));
+        assert!(!is_unchanged(&*map));
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
         }
     }
     let opened = weigh::format::open(path);
+    crate::sources::judge_alike(path, &opened, &findings);
     (findings.into_list(), opened.err().or(examined.err()))
 }
 

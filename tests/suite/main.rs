@@ -26,6 +26,7 @@ mod report;
 mod resources;
 mod round_trips;
 mod sets;
+mod sources;
 mod stats;
 mod tokenizer;
 mod truncated;

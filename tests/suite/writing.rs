@@ -247,7 +247,7 @@ fn an_input_is_not_overwritten_even_by_force() {
 #[test]
 fn reading_child() {
     let Some(path) = std::env::var_os("WEIGH_TEST_FILE").map(PathBuf::from) else { return };
-    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
+    weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let reader = weigh::format::open(&path).unwrap();
     let bytes = reader.bytes(&reader.model().tensors[0]).unwrap();
     println!("\nready");
@@ -355,7 +355,7 @@ fn values_of_a_file_that_changed_are_no_result() {
 fn converting_child() {
     let Some(folder) = std::env::var_os("WEIGH_TEST_CONVERT").map(PathBuf::from) else { return };
     weigh::cli::signals::clean_up_on_signals().unwrap();
-    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
+    weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let target = std::env::var("WEIGH_TEST_TYPE").ok().map(|name| name.parse().unwrap());
     let options = Options { target, keep_names: true, no_quality: true, ..Options::default() };
     let reader = weigh::format::open(&folder.join("in.safetensors")).unwrap();

@@ -21,8 +21,7 @@ use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
-use crate::source::file::Input;
-use crate::source::mmap::Map;
+use crate::source::{self, Source};
 use crate::view::draft::Step;
 use crate::write::output::{OutFile, Output, Target};
 
@@ -55,22 +54,18 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
         Ok(match &file.content {
-            CompanionContent::Copy(path) => Beside::File(Box::new(Map::open(path)?)),
+            CompanionContent::Copy(path) => Beside::File(source::open(path)?),
             CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
         })
     });
     let companions = companions.collect::<Result<Vec<_>>>()?;
-    let mut targets: Vec<Target> = plan
-        .companion_targets()
-        .into_iter()
-        .zip(&companions)
-        .map(|(path, content)| Target { path, bytes: content.bytes().len() as u64 })
-        .collect();
+    let mut targets: Vec<Target> =
+        plan.companion_targets().into_iter().zip(&companions).map(|(path, content)| Target { path, bytes: content.len() }).collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
     let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
-        output.write(index, content.bytes())?;
+        output.write(index, &content.bytes()?)?;
     }
     let mut all = Sums::default();
     for (index, file) in plan.files.iter().enumerate() {
@@ -94,12 +89,13 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
-    let copied = companions.iter().filter_map(|file| match file {
-        Beside::File(map) => Some(map.input()),
+    let mut copied = companions.iter().filter_map(|file| match file {
+        Beside::File(file) => Some(file),
         Beside::Bytes(_) => None,
     });
-    let of_matrix = plan.imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs());
-    reader.inputs().chain(of_matrix).chain(copied).try_for_each(Input::check_unchanged)?;
+    let matrices = plan.imatrix.iter().map(|imatrix| imatrix.reader());
+    std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
+    copied.try_for_each(|file| file.check_unchanged())?;
     output.lock_names()?;
     plan.check_removed()?;
     output.supersede(plan.removed.clone());
@@ -111,15 +107,22 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 
 /// What is in a file beside the weights.
 enum Beside<'a> {
-    File(Box<Map>),
+    File(Arc<dyn Source>),
     Bytes(&'a [u8]),
 }
 
 impl Beside<'_> {
-    fn bytes(&self) -> &[u8] {
+    fn len(&self) -> u64 {
         match self {
-            Self::File(map) => map.bytes(),
-            Self::Bytes(bytes) => bytes,
+            Self::File(file) => file.len(),
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::File(file) => file.read(0..file.len()),
+            Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
         }
     }
 }
@@ -373,8 +376,8 @@ impl<'a> Job<'a> {
             How::Copy(tensor) => {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(tensor, start..start + len)?;
-                match (&bytes, reader.maps().get(tensor.shard)) {
-                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map, tensor.offset_bytes + start, bytes)?,
+                match (&bytes, reader.sources().get(tensor.shard)) {
+                    (Cow::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, tensor.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))

@@ -63,7 +63,7 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &Step) -> Result<Strin
     }
     let body = Body::new(reader, step)?;
     if let ElemType::Unknown { .. } = body.elem() {
-        hasher.update(body.stored()?);
+        hasher.update(&body.stored()?);
         return Ok(hasher.finish());
     }
     let elements = step.elements()?;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::{Algorithm, Hasher};
 use crate::base::threads::{par, prelude::*};
-use crate::base::{Error, Result, limits};
-use crate::source::mmap::Map;
+use crate::base::{Error, Result};
+use crate::source::{Source, read_chunks};
 
 /// The digests of the files of one model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,17 +31,20 @@ pub struct FileHash {
 /// Hashes files from their first byte to their last, several at a time.
 ///
 /// # Errors
-/// The algorithm is one for tensors only.
-pub fn hash_files<'m>(files: impl Iterator<Item = &'m Map>, algorithm: Algorithm) -> Result<FileHashes> {
+/// The algorithm is one for tensors only; or a file cannot be read.
+pub fn hash_files<'m>(files: impl Iterator<Item = &'m dyn Source>, algorithm: Algorithm) -> Result<FileHashes> {
     if !matches!(algorithm, Algorithm::Sha256 | Algorithm::Sha1 | Algorithm::Blake3) {
         return Err(Error::argument(format!("expected sha256, sha1 or blake3 for whole files, found {algorithm}")));
     }
-    let hash = |map: &Map| {
+    let hash = |source: &dyn Source| {
         let mut hasher = Hasher::new(algorithm);
-        map.bytes().chunks(limits::CHUNK_BYTES).for_each(|chunk| hasher.update(chunk));
-        FileHash { file: map.path().to_string_lossy().into_owned(), bytes: map.len(), hash: hasher.finish() }
+        read_chunks(source, 0, |chunk| {
+            hasher.update(chunk);
+            Ok(())
+        })?;
+        Ok(FileHash { file: source.path().to_string_lossy().into_owned(), bytes: source.len(), hash: hasher.finish() })
     };
-    let files: Vec<&Map> = files.collect();
-    let files = par(files).with_max_len(1).map(hash).collect();
+    let files: Vec<&dyn Source> = files.collect();
+    let files = par(files).with_max_len(1).map(hash).collect::<Result<_>>()?;
     Ok(FileHashes { schema: "weigh.hash.v1", algorithm, files })
 }

@@ -90,7 +90,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         let whole = findings.errors() == 0;
         if options.data {
             data::check(&reader, options.progress, &mut checked, &mut findings)?;
-            checked.digests += digests::check_recorded(&reader, &mut findings);
+            checked.digests += digests::check_recorded(&reader, &mut findings)?;
         } else {
             checked.recorded = digests::recorded(&reader).len() as u64;
         }

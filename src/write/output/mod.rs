@@ -211,8 +211,8 @@ fn folders(targets: &[Target]) -> Vec<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source;
     use crate::source::file::write_all_at;
-    use crate::source::mmap::Map;
 
     fn target(path: PathBuf, bytes: u64) -> Target {
         Target { path, bytes }
@@ -254,9 +254,9 @@ mod tests {
         file.write_at(2, b"x").unwrap();
         assert!(file.write_at(5, b"12").is_err(), "past the end");
         fs::write(folder.path().join("b"), "..12").unwrap();
-        let other = Map::open(&folder.path().join("b")).unwrap();
-        file.copy_at(3, &other, 2, b"1").unwrap();
-        assert!(file.copy_at(5, &other, 2, b"12").is_err(), "past the end");
+        let other = source::open(&folder.path().join("b")).unwrap();
+        file.copy_at(3, &*other, 2, b"1").unwrap();
+        assert!(file.copy_at(5, &*other, 2, b"12").is_err(), "past the end");
         file.sync_so_far().unwrap();
         output.seal(file).unwrap();
         output.commit().unwrap();
@@ -268,7 +268,7 @@ mod tests {
         let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
         let path = folder.path().join("a");
         fs::write(beside.path(), "other").unwrap();
-        let other = Map::open(beside.path()).unwrap();
+        let other = source::open(beside.path()).unwrap();
         for fault in [false, true] {
             let mut output = Output::begin(vec![target(path.clone(), 9000)], true, &[]).unwrap();
             output.read_back(true);
@@ -276,7 +276,7 @@ mod tests {
             file.put(b"header").unwrap();
             file.reserve().unwrap();
             file.write_at(8000, &[7; 1000]).unwrap();
-            file.copy_at(100, &other, 0, b"other").unwrap();
+            file.copy_at(100, &*other, 0, b"other").unwrap();
             if fault {
                 let temporary = names(folder.path()).into_iter().find(|name| name.starts_with(".weigh-")).unwrap();
                 let written = File::options().write(true).open(folder.path().join(temporary)).unwrap();
