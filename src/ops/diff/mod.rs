@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::base::threads::par;
 use crate::base::{Error, Result, num, units};
-use crate::family::components;
-use crate::family::components::Component;
+use crate::family::components::{Component, Components};
+use crate::family::facts;
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
@@ -313,6 +313,7 @@ struct Pair<'s> {
 /// Values of either cannot be read; the selection matches no tensor of either.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
+    let components = facts::components(a.model());
     let (left, right, comparable) = meet(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
@@ -332,7 +333,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             pairs.push(pair(step.elements()?)?);
             continue;
         }
-        if let Some((rows, elements)) = shared_rows(step, other) {
+        if let Some((rows, elements)) = shared_rows(&components, step, other) {
             shared.push(((shapes.len(), rows), pair(elements)?));
         }
         shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone(), shared: None });
@@ -354,7 +355,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
-        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
+        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
     for ((place, rows), row) in places.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
         shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
@@ -409,8 +410,8 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 }
 
 /// How many rows two matrices of vocabularies share, and how many elements those have.
-fn shared_rows(a: &Step, b: &Step) -> Option<(u64, u64)> {
-    let vocabulary = matches!(components::place(&a.name).component, Component::Embedding | Component::Output);
+fn shared_rows(components: &Components, a: &Step, b: &Step) -> Option<(u64, u64)> {
+    let vocabulary = matches!(components.place(&a.name).component, Component::Embedding | Component::Output);
     let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
     let decoded = a.elem.known().is_some() && b.elem.known().is_some();
     let rows = rows_a.min(rows_b);
@@ -462,8 +463,8 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
 }
 
-fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
-    let place = components::place(pair.name);
+fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
+    let place = components.place(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),
