@@ -2,8 +2,8 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rayon::iter::IntoParallelIterator;
@@ -18,6 +18,17 @@ static STARTED: OnceLock<usize> = OnceLock::new();
 pub(crate) fn par<I: IntoParallelIterator>(items: I) -> I::Iter {
     ready();
     items.into_par_iter()
+}
+
+/// Runs the same work once on every thread, and returns when all are done.
+pub(crate) fn on_all(work: impl Fn() + Sync) {
+    ready();
+    rayon::broadcast(|_| work());
+}
+
+/// Locks, whatever became of the thread that held it: a panic is passed on to whoever waits for the whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the threads, if they are not running yet.

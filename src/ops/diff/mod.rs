@@ -8,16 +8,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::base::threads::par;
 use crate::base::{Error, Result, num, units};
 use crate::family::components::{Component, Components};
 use crate::family::facts;
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::body::Body;
 use crate::ops::select::Selection;
 use crate::ops::weights;
@@ -429,21 +428,22 @@ fn within(row: &TensorRow, tolerance: f64) -> bool {
     row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
 }
 
-/// The pieces of every pair that is wanted, in order.
-fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)> {
-    let starts = |elements: u64| (0..elements.max(1)).step_by(SPAN as usize);
-    (0..pairs.len()).filter(|&pair| wanted(pair)).flat_map(|pair| starts(pairs[pair].elements).map(move |start| (pair, start))).collect()
+/// Returns how many spans each pair has: one at the least, and none where it is not wanted.
+fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
+    let count = |(number, pair): (usize, &Pair<'_>)| if wanted(number) { pair.elements.div_ceil(SPAN).max(1) } else { 0 };
+    pairs.iter().enumerate().map(count).collect()
 }
 
 /// Whether the bytes of each pair are the same; `None` where the types differ.
 fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    par(spans(pairs, alike)).try_for_each(|(number, start)| -> Result<()> {
-        let pair = &pairs[number];
-        if differ[number].load(Ordering::Relaxed) {
+    let look = |(): &mut (), chunk: Chunk| -> Result<()> {
+        let (pair, differs) = (&pairs[chunk.item], &differ[chunk.item]);
+        if differs.load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough
         }
+        let start = chunk.number * SPAN;
         let elements = SPAN.min(pair.elements - start);
         let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
             (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
@@ -456,10 +456,11 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
             }
         };
         if !same {
-            differ[number].store(true, Ordering::Relaxed);
+            differs.store(true, Ordering::Relaxed);
         }
         Ok(())
-    })?;
+    };
+    chunks::in_order(&spans(pairs, alike), look, |(), _, ()| Ok(()))?;
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
 }
 
