@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::base::Result;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
+use crate::family::facts;
 use crate::format::Reader;
 use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
@@ -67,7 +68,8 @@ fn one(stored: Reader, args: &Args, context: &mut Context<'_>) -> Result<String>
     };
     let stats = stats::stats(&reader, &tensors, &options);
     progress.finish();
-    Ok(html::model(&html::ModelPage { info: &info, count: &count, stats: &stats? }))
+    let components = facts::components(reader.model());
+    Ok(html::model(&html::ModelPage { info: &info, count: &count, stats: &stats?, components: &components }))
 }
 
 fn two(a: Reader, b: Reader, context: &mut Context<'_>) -> Result<String> {

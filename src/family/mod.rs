@@ -14,4 +14,5 @@ pub mod pattern;
 pub mod pooling;
 pub mod rope;
 pub mod table;
+pub mod ties;
 pub mod transform;

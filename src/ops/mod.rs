@@ -1,5 +1,6 @@
 //! The operations: a model in, a report out. They never print.
 
+mod chunks;
 pub mod convert;
 pub mod count;
 pub mod diff;

@@ -11,7 +11,7 @@ use crate::family::mapping::{Known, Mapping, Row};
 use crate::family::naming::Naming;
 use crate::family::pattern::Places;
 use crate::family::table::{Table, Tables};
-use crate::family::{comfy, facts, pattern};
+use crate::family::{comfy, pattern};
 use crate::format::codes;
 use crate::model::{Model, Value};
 use crate::tokenizer;
@@ -194,8 +194,7 @@ impl Check<'_, '_> {
             self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
         }
         // A family that always ties drops an output matrix that is stored all the same.
-        let ties = config.is_true("tie_word_embeddings") || self.model.config.as_ref().is_some_and(facts::ties_output);
-        let tied = self.hub_tensor(OUTPUT).filter(|_| ties);
+        let tied = self.hub_tensor(OUTPUT).filter(|_| config.is_true("tie_word_embeddings"));
         Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
     }
 

@@ -114,7 +114,7 @@ fn header_bytes(reader: &Reader) -> u64 {
 
 /// Opens a file by ranges, and expects the model of the file, and few reads of few bytes.
 fn opens_alike(path: &Path, most_reads: u64) {
-    let mapped = weigh::open_headers(path).unwrap();
+    let mapped = weigh::format::open_headers(path).unwrap();
     let ranges = Ranges::new(path, 64 << 10);
     let reader = open_source_headers(ranges.clone()).unwrap();
     let (reads, moved) = ranges.seen();

@@ -1,7 +1,7 @@
 //! The threads that compute, and the one way to them: rayon's pool, or without the feature `rayon` the calling thread alone. Results are
 //! the same either way.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
 #[cfg(feature = "rayon")]
@@ -31,4 +31,9 @@ pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         }
     }
     None
+}
+
+/// Locks, whatever became of the thread that held it: a panic is passed on to whoever waits for the whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::base::threads::{par, prelude::*};
+use crate::base::threads::prelude::*;
 use crate::base::{Error, Hint, Result, num, units};
-use crate::family::components;
-use crate::family::components::Component;
+use crate::family::components::{Component, Components};
+use crate::family::facts;
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::body::Body;
 use crate::ops::select::Selection;
 use crate::ops::weights;
@@ -318,6 +319,7 @@ struct Pair<'s> {
 /// Values of either cannot be read; the selection matches no tensor of either.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
+    let components = facts::components(a.model());
     let (left, right, comparable) = meet(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
@@ -337,7 +339,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             pairs.push(pair(step.elements()?)?);
             continue;
         }
-        if let Some((rows, elements)) = shared_rows(step, other) {
+        if let Some((rows, elements)) = shared_rows(&components, step, other) {
             shared.push(((shapes.len(), rows), pair(elements)?));
         }
         shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone(), shared: None });
@@ -359,7 +361,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
-        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
+        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
     for ((place, rows), row) in places.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
         shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
@@ -414,8 +416,8 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 }
 
 /// How many rows two matrices of vocabularies share, and how many elements those have.
-fn shared_rows(a: &Step, b: &Step) -> Option<(u64, u64)> {
-    let vocabulary = matches!(components::place(&a.name).component, Component::Embedding | Component::Output);
+fn shared_rows(components: &Components, a: &Step, b: &Step) -> Option<(u64, u64)> {
+    let vocabulary = matches!(components.place(&a.name).component, Component::Embedding | Component::Output);
     let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
     let decoded = a.elem.known().is_some() && b.elem.known().is_some();
     let rows = rows_a.min(rows_b);
@@ -433,21 +435,22 @@ fn within(row: &TensorRow, tolerance: f64) -> bool {
     row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
 }
 
-/// The pieces of every pair that is wanted, in order.
-fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)> {
-    let starts = |elements: u64| (0..elements.max(1)).step_by(SPAN as usize);
-    (0..pairs.len()).filter(|&pair| wanted(pair)).flat_map(|pair| starts(pairs[pair].elements).map(move |start| (pair, start))).collect()
+/// Returns how many spans each pair has: one at the least, and none where it is not wanted.
+fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
+    let count = |(number, pair): (usize, &Pair<'_>)| if wanted(number) { pair.elements.div_ceil(SPAN).max(1) } else { 0 };
+    pairs.iter().enumerate().map(count).collect()
 }
 
 /// Whether the bytes of each pair are the same; `None` where the types differ.
 fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    par(spans(pairs, alike)).try_for_each(|(number, start)| -> Result<()> {
-        let pair = &pairs[number];
-        if differ[number].load(Ordering::Relaxed) {
+    let look = |(): &mut (), chunk: Chunk| -> Result<()> {
+        let (pair, differs) = (&pairs[chunk.item], &differ[chunk.item]);
+        if differs.load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough
         }
+        let start = chunk.number * SPAN;
         let elements = SPAN.min(pair.elements - start);
         let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
             (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
@@ -460,15 +463,16 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
             }
         };
         if !same {
-            differ[number].store(true, Ordering::Relaxed);
+            differs.store(true, Ordering::Relaxed);
         }
         Ok(())
-    })?;
+    };
+    chunks::in_order(&spans(pairs, alike), look, |(), _, ()| Ok(()))?;
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
 }
 
-fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
-    let place = components::place(pair.name);
+fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
+    let place = components.place(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),

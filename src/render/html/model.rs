@@ -7,7 +7,7 @@ use super::charts::{self, Heat, Stacks};
 use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
 use crate::base::units;
-use crate::family::components::{Component, place};
+use crate::family::components::{Component, Components, place};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;
@@ -21,13 +21,15 @@ pub struct ModelPage<'a> {
     pub count: &'a Count,
     /// Its values, tensor by tensor.
     pub stats: &'a Stats,
+    /// The names that tell its components.
+    pub components: &'a Components,
 }
 
 /// The page of one model, as HTML.
 pub fn model(data: &ModelPage<'_>) -> String {
     let tensors = data.stats.tensors.as_deref().unwrap_or_default();
     let mut body = head(data.info, data.count);
-    body.push_str(&parameters(data.count, tensors));
+    body.push_str(&parameters(data, tensors));
     body.push_str(&types(tensors));
     body.push_str(&scales(tensors));
     body.push_str(&findings(data.stats));
@@ -118,7 +120,8 @@ fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&Te
     layers.into_iter().map(|((_, layer), sizes)| (layer, sizes)).collect()
 }
 
-fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
+fn parameters(data: &ModelPage<'_>, tensors: &[TensorStats]) -> String {
+    let count = data.count;
     let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
     let total = count.by_component.iter().map(|row| row.parameters).sum::<u64>().max(1) as f64;
     let names: Vec<String> = count
@@ -129,7 +132,7 @@ fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
             format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
         })
         .collect();
-    let rows = by_layer(tensors, &parts, |tensor| (place(&tensor.name).component, tensor.summary.elements as f64));
+    let rows = by_layer(tensors, &parts, |tensor| (data.components.place(&tensor.name).component, tensor.summary.elements as f64));
     let what = ["Parameters by component", "Parameters of each layer by component"];
     format!("<h2>Where the parameters are</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
 }

@@ -179,7 +179,7 @@ pub fn updates(reader: Reader) -> Result<Reader> {
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
     let mut merge = Merge {
-        prefixes: table::prefixes()?,
+        prefixes: table::names()?.prefixes.clone(),
         model: base.model().clone(),
         base,
         changes: HashMap::new(),
