@@ -2,7 +2,6 @@
 
 use super::{Options, Pair, SPAN, spans};
 use crate::base::Result;
-use crate::base::threads::prelude::*;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
 use crate::model::{Class, DType};

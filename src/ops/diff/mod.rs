@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::base::threads::prelude::*;
 use crate::base::{Error, Hint, Result, num, units};
 use crate::family::components::{Component, Components};
 use crate::family::facts;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::base::finding::Finding;
-use crate::base::threads::{lock, prelude::*};
+use crate::base::threads::lock;
 use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
