@@ -45,6 +45,10 @@ impl<'a> Parser<'a> {
         let mut cursor = Cursor::new(map.bytes(), Endian::Little);
         let version = read_version(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
         let wide = version > 1;
+        if !wide {
+            let error = Error::unsupported("expected version 2 or 3, which llama.cpp reads, found version 1").at(4);
+            findings.remark(Severity::Warning, codes::GGUF_VERSION_OLD, error.in_file(path));
+        }
         let mut counts = || Ok((read_len(&mut cursor, wide, "the tensor count")?, read_len(&mut cursor, wide, "the key count")?));
         let (tensors, keys) = counts().map_err(|error: Error| findings.fatal(codes::GGUF_HEADER, error.in_file(path)))?;
         Ok(Self { map, cursor, wide, keys, tensors, findings })
