@@ -41,7 +41,11 @@ fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
 
 /// Keeps a file on the list of what is removed on a signal, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Guard(CString);
+pub(crate) struct Guard {
+    entry: CString,
+    /// What dropping the guard removes.
+    removes: Option<PathBuf>,
+}
 
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
@@ -49,9 +53,16 @@ impl Guard {
         watch();
         let mut list = temporaries();
         let (made, path) = make()?;
-        let path = to_c(&path);
-        list.insert(path.clone());
-        Ok((made, Self(path)))
+        let entry = to_c(&path);
+        list.insert(entry.clone());
+        Ok((made, Self { entry, removes: None }))
+    }
+
+    /// Makes dropping the guard remove the file as well, at one go for signals: once it is gone, another run may make a file of this name,
+    /// which no signal of this run may remove.
+    pub(crate) fn removing(mut self, path: PathBuf) -> Self {
+        self.removes = Some(path);
+        self
     }
 }
 
@@ -62,7 +73,11 @@ fn to_c(path: &Path) -> CString {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        temporaries().remove(&self.0);
+        let mut list = temporaries();
+        if let Some(path) = &self.removes {
+            let _ = std::fs::remove_file(path);
+        }
+        list.remove(&self.entry);
     }
 }
 

@@ -85,6 +85,17 @@ fn keys() {
     assert!(error.is_none() && findings.iter().any(|finding| finding.code == "gguf-nested" && finding.severity == Severity::Error));
 }
 
+/// llama.cpp: "GGUFv1 is no longer supported, please use a more up-to-date version".
+#[test]
+fn version_1_opens_and_is_remarked_on() {
+    for (version, remarks) in [(1, &[("gguf-version-old", Severity::Warning)][..]), (2, &[]), (3, &[])] {
+        let (findings, error) =
+            judge("m.gguf", &Gguf { version, ..Gguf::default() }.key_str("general.architecture", "llama").f32("a", &[4]).build());
+        let found: Vec<_> = findings.iter().map(|finding| (finding.code, finding.severity)).collect();
+        assert!(error.is_none() && found == remarks, "version {version}: {found:?}");
+    }
+}
+
 #[test]
 fn alignments() {
     let with = |value_type: u32, value: &[u8]| base().key("general.alignment", value_type, value.to_vec()).f32("a", &[4]).build();

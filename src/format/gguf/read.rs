@@ -62,6 +62,10 @@ impl<'a> Parser<'a> {
     fn run(&mut self) -> Result<Header> {
         let version = read_version(&mut self.cursor).map_err(|(code, error)| self.fatal(code, error))?;
         self.wide = version > 1;
+        if !self.wide {
+            let error = Error::unsupported("expected version 2 or 3, which llama.cpp reads, found version 1").at(4);
+            self.findings.remark(Severity::Warning, codes::GGUF_VERSION_OLD, error.in_file(self.path()));
+        }
         (self.tensors, self.keys) = self.counts().map_err(|error| self.fatal(codes::GGUF_HEADER, error))?;
         self.check_counts()?;
         let metadata = self.metadata()?;

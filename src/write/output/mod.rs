@@ -179,7 +179,9 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        self.written.clear(); // removes the temporary files, so that the folders are empty
+        // So that the folders are empty; and while their locks are held, or another run could take these files for what a killed one left.
+        self.written.clear();
+        self.name_locks.clear();
         for folder in self.folders.iter().rev() {
             let _ = fs::remove_dir(folder);
         }
@@ -302,6 +304,7 @@ mod tests {
         file.put(b"12").unwrap();
         assert!(file.put(b"345").is_err(), "longer than announced");
         assert!(output.seal(file).is_err(), "shorter than announced");
+        output.lock_names().unwrap(); // by a file in the new folder
         assert!(output.commit().is_err());
         assert!(names(folder.path()).is_empty());
     }
