@@ -52,6 +52,9 @@
 //! `rayon` (default) computes on all cores; without it one thread does everything, with the same results. `cli` (default) is what the
 //! program needs on top: turn it off with `default-features = false`.
 
+#[cfg(not(unix))]
+compile_error!("weigh builds on Unix systems only: Linux and macOS");
+
 mod api;
 
 pub use api::{
@@ -62,6 +65,11 @@ pub use base::{Error, ErrorKind, Result};
 pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingSummary, Shard, Value, ValueType};
 pub use ops::hash::Algorithm;
 pub use ops::select::SortBy;
+
+/// The parts of [`DType::info`] and [`ElemType`].
+pub mod dtype {
+    pub use crate::model::dtype::{Class, DTypeInfo, Field, Role, ScaleType, Tag, TypeName};
+}
 
 /// What the operations report: structs of public fields that are `Serialize`.
 pub mod report {

@@ -30,7 +30,6 @@ mod options;
 mod progress;
 mod report;
 mod show;
-#[cfg(unix)]
 pub mod signals;
 mod stats;
 mod types;

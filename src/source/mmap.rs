@@ -6,12 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-#[cfg(unix)]
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::bytes::SharedBytes;
-#[cfg(unix)]
 use crate::base::threads::try_lock;
 use crate::base::{Error, Result, text};
 use crate::source::file::Input;
@@ -103,13 +101,11 @@ impl Drop for Mapping {
 }
 
 /// Called before the process ends because a mapped file became shorter.
-#[cfg(unix)]
 static CLEAN_UP: OnceLock<fn()> = OnceLock::new();
 
 /// From here on, a file that shrinks while it is read ends the process with one line on standard error and status 2, instead of a
 /// crash by SIGBUS; `clean_up` is called first, inside the signal's handler. For the command line: a library must not change its host's
 /// signals.
-#[cfg(unix)]
 pub fn exit_on_truncation(clean_up: fn()) {
     let _ = CLEAN_UP.set(clean_up);
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
@@ -124,7 +120,6 @@ pub fn exit_on_truncation(clean_up: fn()) {
 }
 
 /// Takes no memory and waits for no lock for long. Whoever touches a mapped page holds none of the two locks that are tried here.
-#[cfg(unix)]
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -173,7 +168,6 @@ mod tests {
         assert!(source.is_empty() && source.read(0..0).unwrap().is_empty() && source.read(0..1).is_err());
     }
 
-    #[cfg(unix)]
     #[test]
     fn strings_of_a_file_that_changes_meanwhile_are_read_as_they_were() {
         use std::os::unix::fs::FileExt;

@@ -15,7 +15,6 @@ mod read;
 pub mod torn;
 
 pub use memory::InMemory;
-#[cfg(unix)]
 pub use mmap::exit_on_truncation;
 pub use prefix::Prefix;
 pub use read::{Source, read_chunks};

@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-#[cfg(unix)]
 use crate::base::threads::try_lock;
 
 /// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
@@ -25,14 +24,12 @@ pub(crate) fn hold() -> impl Drop {
 }
 
 /// Removes the temporary files inside the handler of a signal that ends the process: takes no memory. From here on no new ones are made.
-#[cfg(unix)]
 pub fn remove_temporaries() {
     let list = try_lock(&TEMPORARIES);
     remove(list.iter().flat_map(|list| list.iter()));
     std::mem::forget(list);
 }
 
-#[cfg(unix)]
 fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
     for path in paths {
         let _ = rustix::fs::unlink(path.as_c_str());
@@ -90,7 +87,6 @@ pub fn on_first_temporary(watch: fn()) {
 /// Removes the temporary files and ends the process; nothing new is made meanwhile.
 pub fn remove_and_exit(status: i32) -> ! {
     let list = temporaries();
-    #[cfg(unix)]
     remove(list.iter());
     std::process::exit(status)
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -270,13 +271,7 @@ fn write_copy(locked: &Locked, found: &Metadata, copy: &Path, packed: &[u8]) -> 
 fn temporary(folder: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(mode));
-    }
-    #[cfg(not(unix))]
-    let _ = mode;
+    builder.permissions(fs::Permissions::from_mode(mode));
     builder.tempfile_in(folder)
 }
 
@@ -308,7 +303,6 @@ fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -17,6 +17,7 @@ mod golden;
 mod hostile;
 mod json_shapes;
 mod kills;
+mod library;
 mod lora;
 mod names;
 mod options;

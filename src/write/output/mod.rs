@@ -8,6 +8,7 @@
 //! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
@@ -192,13 +193,7 @@ impl Drop for Output {
 fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
-    }
-    #[cfg(not(unix))]
-    let _ = mode;
+    builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
     builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
@@ -369,7 +364,6 @@ mod tests {
         assert!(names(folder.path()).is_empty());
     }
 
-    #[cfg(unix)]
     #[test]
     fn an_input_is_never_written_to() {
         let folder = tempfile::tempdir().unwrap();
@@ -383,10 +377,8 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn long_names_work_and_the_mode_follows_the_umask() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let (path, plain) = (folder.path().join("x".repeat(255)), folder.path().join("plain"));
         let mut output = Output::begin(vec![target(path.clone(), 1)], false, &[]).unwrap();

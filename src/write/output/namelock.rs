@@ -2,6 +2,7 @@
 //! the end is the set of one of them.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,11 +56,7 @@ enum Refusal {
 fn lock(path: &Path) -> std::result::Result<File, Refusal> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    }
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| Refusal::Failed(Error::io("cannot create", path, error)))?;
     match file.try_lock() {
         // Whoever had it before removed it: only the file that has the name counts.
@@ -75,7 +72,7 @@ fn lock(path: &Path) -> std::result::Result<File, Refusal> {
 /// Whether an open file is the one of this name.
 fn is_at(file: &File, path: &Path) -> bool {
     let found = file.metadata().and_then(|own| Ok((own, fs::symlink_metadata(path)?)));
-    cfg!(not(unix)) || found.is_ok_and(|(own, found)| same_file(&own, &found))
+    found.is_ok_and(|(own, found)| same_file(&own, &found))
 }
 
 #[cfg(test)]
