@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::context::{Context, Outcome};
 use crate::family::table::{Table, Tables};
-use crate::ops::known::{self, Archs};
+use crate::ops::catalog::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 
 /// List the architectures that this build translates between Hugging Face and GGUF
@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let own = args.arch_table.as_deref().map(Table::read).transpose()?;
-    context.emit_table(&known::archs(&Tables::with(own.into_iter().collect()))?)
+    context.emit_table(&catalog::archs(&Tables::with(own.into_iter().collect()))?)
 }
 
 impl Report for Archs {

@@ -18,7 +18,6 @@ use crate::tokenizer;
 static EMBEDDED: &[(&str, &str)] = &[
     ("_names", include_str!("tables/_names.toml")),
     ("_text", include_str!("tables/_text.toml")),
-    ("_ties", include_str!("tables/_ties.toml")),
     ("llama", include_str!("tables/llama.toml")),
     ("mistral", include_str!("tables/mistral.toml")),
     ("mixtral", include_str!("tables/mixtral.toml")),
@@ -90,8 +89,6 @@ pub struct Table {
     pub replace: Vec<(String, String)>,
     /// Which parts of a model its tensors are, where their names do not tell it as those of all families do.
     pub components: Vec<ComponentRow>,
-    /// The model types whose class ties the output to the embeddings, where they have no table that says so.
-    pub tied: Vec<String>,
     /// Tensors, in any order.
     pub tensors: Vec<TensorRow>,
     /// Globs of tensors that have no place in GGUF, and are dropped.
@@ -375,14 +372,6 @@ fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<
 /// The embedded table is no table; tests see to it that this does not happen.
 pub fn names() -> Result<&'static Table> {
     embedded(|name, _| name == "_names").next().unwrap_or_else(|| Err(Error::argument("expected a table _names, found none")))
-}
-
-/// Returns the model types whose class ties the output to the embeddings.
-///
-/// # Errors
-/// As for [`names`].
-pub fn ties() -> Result<&'static [String]> {
-    embedded(|name, _| name == "_ties").next().map_or(Ok(&[]), |table| Ok(table?.tied.as_slice()))
 }
 
 /// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text has this in it: only

@@ -4,6 +4,9 @@ use serde_json::Value as Json;
 
 use crate::family::table::{self, Table};
 
+/// The model types that tie, each in quotes; it is searched and not parsed, which most models would wait for in vain.
+const LISTED: &str = include_str!("tables/_ties.toml");
+
 /// Whether the output matrix of a model is its embedding, by its config or the default of its class.
 pub fn ties_output(config: &Json) -> bool {
     let both = || [Some(config), config.get("text_config")].into_iter().flatten();
@@ -17,7 +20,7 @@ pub fn ties_output(config: &Json) -> bool {
 /// Whether the class of one of these model types ties them: transformers does, or the family's table says so.
 pub(in crate::family) fn types_tie(types: &[&str]) -> bool {
     let ties = |table: &Table| [&table.defaults, &table.config].iter().any(|keys| keys.get("tie_word_embeddings").is_some_and(is_true));
-    let is_listed = || table::ties().is_ok_and(|list| types.iter().any(|name| list.iter().any(|tied| tied == name)));
+    let is_listed = || types.iter().any(|name| LISTED.contains(&format!("\"{name}\"")));
     !types.is_empty() && (is_listed() || table::that_say("\ntie_word_embeddings = true", types).is_ok_and(|all| all.into_iter().any(ties)))
 }
 
@@ -40,6 +43,7 @@ mod tests {
             (json!({"model_type": "paligemma", "text_config": {"model_type": "gemma"}}), true),
             (json!({"model_type": "whisper"}), true),
             (json!({"model_type": "zaya"}), true),
+            (json!({"model_type": "zay"}), false),
             (json!({"model_type": "RefinedWebModel"}), true), // of which only Falcon's table knows
             (json!({"model_type": "llama"}), false),
             (json!({"model_type": "llama", "text_config": {"tie_word_embeddings": true}}), true),

@@ -1,5 +1,7 @@
 //! The operations: a model in, a report out. They never print.
 
+mod body;
+pub mod catalog;
 mod chunks;
 pub mod convert;
 pub mod count;
@@ -7,7 +9,6 @@ pub mod diff;
 pub mod edit;
 pub mod hash;
 pub mod info;
-pub mod known;
 pub mod list;
 pub mod meta;
 pub mod select;

@@ -1,6 +1,5 @@
 //! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
 
-pub(in crate::ops) mod body;
 mod input;
 mod keep;
 pub mod loss;

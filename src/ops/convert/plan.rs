@@ -11,7 +11,7 @@ use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, FormatId, Metadata, Value};
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::{keep, translate, types};

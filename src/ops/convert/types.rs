@@ -6,7 +6,7 @@ use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
 use crate::model::companion::Note;
 use crate::model::{Class, DType, ElemType, FormatId, Metadata, Tag, Value};
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
 use crate::ops::convert::loss;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;

@@ -6,7 +6,7 @@ use crate::base::{Error, Result};
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
 use crate::view;
 use crate::view::draft::Step;
 

@@ -1,4 +1,4 @@
-//! What this build knows: rows of the tables.
+//! What this build knows: element types, formats, architectures, codes of findings.
 
 use serde::Serialize;
 
