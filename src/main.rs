@@ -7,12 +7,9 @@ use std::process::ExitCode;
 const BUFFER_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
-    #[cfg(unix)]
-    {
-        weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
-        // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
-        let _ = weigh::cli::signals::clean_up_on_signals();
-    }
+    weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
+    // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
+    let _ = weigh::cli::signals::clean_up_on_signals();
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     weigh::cli::run(std::env::args_os(), &mut out, &mut io::stderr())
 }

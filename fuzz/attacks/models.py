@@ -82,7 +82,8 @@ def llama():
 
 
 TOKENIZER = {
-    "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+    "version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+    "post_processor": None, "decoder": {"type": "ByteLevel"},
     "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate("abcdefghijklmnop")}, "merges": []},
 }
 

@@ -4,6 +4,8 @@
 #[path = "../../tests/suite/build.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod build;
+/// The targets, which the tests run as well: they are beside those, so that the published package has them.
+#[path = "../../tests/fuzz/mod.rs"]
 pub mod targets;
 
 /// Makes ready for a target: writes its seeds into the folder that `WEIGH_SEEDS` names, if it names one, before libFuzzer reads it.

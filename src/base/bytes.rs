@@ -1,24 +1,29 @@
-//! A bounded cursor over bytes of either byte order: it cannot read past the end, and says where it stopped.
+//! A bounded cursor over bytes of either byte order: it cannot read past the end, and says where it stopped, or how much more it needs
+//! where only the start of a file is at hand.
+
+use std::fmt;
+use std::path::Path;
 
 use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use crate::base::{Error, Result};
 
-/// Bytes that several owners share: a mapped file, or a buffer. Those of a mapping may change at any moment: copy before checking.
-pub trait SharedBytes: std::fmt::Debug + Send + Sync {
+/// Bytes that several owners share: those of a file, or a buffer. Those of a file may change at any moment: copy before checking.
+pub trait SharedBytes: fmt::Debug + Send + Sync {
     /// Returns all of the bytes.
     fn bytes(&self) -> &[u8];
 
-    /// Returns the path of the file that they are of, if they are of one.
-    fn path(&self) -> Option<&std::path::Path> {
-        None
-    }
+    /// Returns what messages call the file that they are of.
+    fn path(&self) -> &Path;
 }
 
-impl SharedBytes for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
+/// The outcome of parsing the start of a file.
+#[derive(Debug)]
+pub enum Parsed<T> {
+    /// The bytes at hand were enough, for a value or to see that there is none.
+    Done(T),
+    /// The file must be at hand at least up to this byte; parsing begins anew then.
+    Need(u64),
 }
 
 /// The order of the bytes of a number in a file.
@@ -31,7 +36,7 @@ pub enum Endian {
     Big,
 }
 
-/// The bytes, copied: what is checked on the copy holds, whatever happens to the file that they are mapped from.
+/// Copies bytes: what is checked on the copy holds, whatever happens to the file that they are of.
 ///
 /// # Errors
 /// There is not so much memory.
@@ -42,12 +47,16 @@ pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(copied)
 }
 
-/// A reading position in a byte slice.
+/// A reading position in a byte slice, which may be the start of something longer.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     data: &'a [u8],
     pos: usize,
     endian: Endian,
+    /// How many bytes there are in all.
+    total: u64,
+    /// Up to where the data should have reached: 0 unless something was read that is there but not at hand.
+    needed: u64,
 }
 
 macro_rules! numbers {
@@ -67,7 +76,25 @@ macro_rules! numbers {
 impl<'a> Cursor<'a> {
     /// A cursor at the start of `data`.
     pub fn new(data: &'a [u8], endian: Endian) -> Self {
-        Self { data, pos: 0, endian }
+        Self::of_prefix(data, data.len() as u64, endian)
+    }
+
+    /// A cursor at the start of `data`, which are the first of `total` bytes.
+    pub fn of_prefix(data: &'a [u8], total: u64, endian: Endian) -> Self {
+        Self { data, pos: 0, endian, total: total.max(data.len() as u64), needed: 0 }
+    }
+
+    /// Returns the result of parsing with this cursor, unless it met the end of the data before the end of the file: then whatever the
+    /// result is, it does not count.
+    pub fn parsed<T>(&self, result: T) -> Parsed<T> {
+        if self.needed > 0 { Parsed::Need(self.needed.min(self.total)) } else { Parsed::Done(result) }
+    }
+
+    /// Says, where the data were not enough, that they must reach at least `bytes` further than is known so far.
+    pub fn need_also(&mut self, bytes: u64) {
+        if self.needed > 0 {
+            self.needed = self.needed.saturating_add(bytes);
+        }
     }
 
     /// How many bytes lie before the cursor.
@@ -75,10 +102,10 @@ impl<'a> Cursor<'a> {
         self.pos as u64
     }
 
-    /// How many bytes are left.
+    /// How many bytes are left in all, at hand or not.
     #[inline(always)]
     pub fn remaining(&self) -> u64 {
-        (self.data.len() - self.pos) as u64
+        self.total - self.pos as u64
     }
 
     /// The byte order in which numbers are read.
@@ -94,15 +121,33 @@ impl<'a> Cursor<'a> {
     /// The next `len` bytes; `what` names them in the error.
     #[inline(always)] // a few instructions, many times
     pub fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8]> {
-        if len > self.remaining() {
+        if len > (self.data.len() - self.pos) as u64 {
             return Err(self.too_short(len, what));
         }
         let start = self.pos;
-        self.pos += len as usize; // at most remaining(), which is a usize
+        self.pos += len as usize; // at most what is left of the data, which is a usize
         Ok(&self.data[start..self.pos])
     }
 
-    /// The next `len` bytes as text. They are copied before they are looked at: a file can change under its mapping.
+    /// Steps over at most `count` strings, each after its length of 64 bits: over those that are whole and at hand. Returns how many.
+    /// A vocabulary has hundreds of thousands: each takes a few instructions.
+    pub fn step_over_strings(&mut self, count: u64) -> u64 {
+        let mut rest = self.data.get(self.pos..).unwrap_or_default();
+        let mut done = 0;
+        while done < count {
+            let Some((len, text)) = rest.split_first_chunk() else { break };
+            let len = if self.endian == Endian::Little { u64::from_le_bytes(*len) } else { u64::from_be_bytes(*len) };
+            if len > text.len() as u64 {
+                break;
+            }
+            rest = text.get(len as usize..).unwrap_or_default();
+            done += 1;
+        }
+        self.pos = self.data.len() - rest.len();
+        done
+    }
+
+    /// The next `len` bytes as text. They are copied before they are looked at: a file can change while it is read.
     pub fn text(&mut self, len: u64, what: &str) -> Result<String> {
         let at = self.position();
         let bytes = copy(self.take(len, what)?)?;
@@ -113,8 +158,11 @@ impl<'a> Cursor<'a> {
     }
 
     #[cold]
-    fn too_short(&self, len: u64, what: &str) -> Error {
+    fn too_short(&mut self, len: u64, what: &str) -> Error {
         let found = self.remaining();
+        if len <= found {
+            self.needed = self.needed.max(self.position() + len);
+        }
         Error::truncated(format!("expected {len} bytes of {what}, found {found} before the end")).at(self.position())
     }
 
@@ -162,5 +210,34 @@ mod tests {
         assert_eq!(error.to_string(), "byte 4: expected 4 bytes of the count, found 1 before the end");
         assert_eq!(cursor.u8("c").unwrap(), 9);
         assert_eq!(cursor.take(u64::MAX, "d").unwrap_err().offset(), Some(5));
+    }
+
+    #[test]
+    fn strings_are_stepped_over_as_far_as_they_are_whole() {
+        for (endian, length) in [(Endian::Little, u64::to_le_bytes as fn(u64) -> [u8; 8]), (Endian::Big, u64::to_be_bytes)] {
+            let data = [&length(2)[..], b"ab", &length(0), &length(3), b"cd"].concat();
+            let mut cursor = Cursor::new(&data, endian);
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (1, 10));
+            assert_eq!((cursor.step_over_strings(u64::MAX), cursor.position()), (1, 18));
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 18), "the third is cut short");
+            cursor.take(6, "half a length").unwrap();
+            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 24));
+        }
+    }
+
+    #[test]
+    fn the_start_of_a_file_says_how_much_more_is_needed() {
+        let mut cursor = Cursor::of_prefix(&[1, 0, 2], 10, Endian::Little);
+        assert_eq!((cursor.u16("a").unwrap(), cursor.remaining()), (1, 8));
+        assert!(matches!(cursor.parsed(()), Parsed::Done(())));
+        cursor.need_also(1); // nothing is needed: nothing more is
+        assert_eq!(cursor.take(9, "b").unwrap_err().to_string(), "byte 2: expected 9 bytes of b, found 8 before the end");
+        assert!(matches!(cursor.parsed(()), Parsed::Done(())), "the file is too short");
+        cursor.u32("c").unwrap_err();
+        assert!(matches!(cursor.parsed(()), Parsed::Need(6)));
+        cursor.need_also(3);
+        assert!(matches!(cursor.parsed(()), Parsed::Need(9)));
+        cursor.need_also(3);
+        assert!(matches!(cursor.parsed(()), Parsed::Need(10)), "there is no more");
     }
 }

@@ -20,6 +20,7 @@ pub enum Severity {
 
 /// One broken rule, or one thing worth knowing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -107,6 +108,11 @@ impl Findings {
     /// Takes over what was found in a part of the work.
     pub fn append(&mut self, part: Self) {
         self.list.extend(part.list);
+    }
+
+    /// Forgets what was found after the first `len` findings.
+    pub fn truncate(&mut self, len: usize) {
+        self.list.truncate(len);
     }
 
     /// Whether findings are kept, so that checks too dear for opening are worth their time.

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The longest safetensors header, in bytes: the limit of the safetensors crate, 0.8.
 pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 
+/// The longest header that is fetched of a source that is not at hand, in bytes. Those in use have some 10 MB.
+pub const HEADER_BYTES: u64 = 1 << 30;
+
 /// The deepest nesting of JSON that is followed, in levels: serde_json's own limit is the same.
 pub const JSON_DEPTH: usize = 128;
 

@@ -3,9 +3,8 @@
 use std::hash::BuildHasher;
 
 use foldhash::{HashMap, HashMapExt};
-use rayon::prelude::*;
 
-use crate::base::threads::ready;
+use crate::base::threads;
 
 /// The places of names that came before, rising, each with the place where its name came first.
 ///
@@ -14,8 +13,7 @@ use crate::base::threads::ready;
 pub(crate) fn repeated(names: &[&str]) -> Vec<(usize, usize)> {
     let hasher = foldhash::fast::RandomState::default();
     let mut places: Vec<(u64, usize)> = names.iter().enumerate().map(|(place, name)| (hasher.hash_one(name), place)).collect();
-    ready();
-    places.par_sort_unstable();
+    threads::sort_unstable(&mut places);
     let mut repeated = Vec::new();
     for alike in places.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
         // Other names may have the same hash.

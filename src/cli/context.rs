@@ -139,7 +139,7 @@ impl<'a> Context<'a> {
 
     /// Opens a model; warns of files of its set that are missing, and of a config that cannot be read.
     pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
-        let reader = crate::open(path)?;
+        let reader = crate::format::open(path)?;
         self.warn_of_missing(&reader);
         self.warn_of_config(&reader);
         Ok(reader)
@@ -147,7 +147,7 @@ impl<'a> Context<'a> {
 
     /// Opens a model for what its headers say; says on standard error what of it is missing.
     pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
-        let reader = crate::open_headers(path)?;
+        let reader = crate::format::open_headers(path)?;
         self.warn_of_missing(&reader);
         self.warn_of_config(&reader);
         Ok(reader)

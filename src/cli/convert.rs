@@ -114,7 +114,7 @@ impl Args {
         let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<DType>).transpose();
         let quantise = &self.quantise;
         Ok(Options {
-            to: self.to.clone(),
+            to: self.to.as_deref().map(convert::format_named).transpose()?,
             target: self.target.as_deref().map(str::parse::<Target>).transpose()?,
             pure: quantise.pure,
             imatrix: quantise.imatrix.clone(),
@@ -145,7 +145,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("expected a model and a file or folder to write").into());
     };
     // A plan that needs the config says itself what is wrong with it.
-    let stored = crate::open(input)?;
+    let stored = crate::format::open(input)?;
     context.warn_of_missing(&stored);
     if args.keep_names {
         context.warn_of_config(&stored);

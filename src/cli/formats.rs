@@ -1,7 +1,7 @@
 //! `weigh formats`
 
 use crate::cli::context::{Context, Outcome};
-use crate::ops::known::{self, Formats};
+use crate::ops::catalog::{self, Formats};
 use crate::render::{Cell, Column, Report, Section};
 
 /// List the file formats that this build reads and writes
@@ -9,7 +9,7 @@ use crate::render::{Cell, Column, Report, Section};
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit_table(&known::formats())
+    context.emit_table(&catalog::formats())
 }
 
 impl Report for Formats {
@@ -19,7 +19,7 @@ impl Report for Formats {
         let columns =
             vec![Column::text("id"), Column::text("extensions"), Column::text("written"), Column::value("dtypes").titled("holds")];
         let rows = self.formats.iter().map(|row| {
-            vec![Cell::text(row.id), Cell::text(row.extensions.join(" ")), Cell::flag(row.written), Cell::text(row.dtypes.join(" "))]
+            vec![Cell::text(row.id.name()), Cell::text(row.extensions.join(" ")), Cell::flag(row.written), Cell::text(row.dtypes.join(" "))]
         });
         vec![Section::table("formats", columns).rows(rows)]
     }

@@ -102,7 +102,7 @@ impl Info {
         let text = |value: &Option<String>| Cell::maybe(value.clone(), Cell::text);
         vec![
             Fact::named("path", Cell::text(self.path.clone())),
-            Fact::named("format", Cell::text(self.format)),
+            Fact::named("format", Cell::text(self.format.name())),
             Fact::named("architecture", text(&self.architecture)),
             Fact::named("name", text(&self.name)),
             Fact::named("parameters", Cell::maybe(self.parameters, Cell::count)),
@@ -120,7 +120,7 @@ impl Info {
         let mut facts: Vec<Fact> = Vec::new();
         let mut add = |name: &'static str, cell: Option<Cell<'a>>| facts.extend(cell.map(|cell| Fact::named(name, cell)));
         add("name", self.name.clone().map(|name| Cell::text(name).tone(Tone::Strong)));
-        add("format", Some(Cell::text(self.format)));
+        add("format", Some(Cell::text(self.format.name())));
         add("architecture", self.architecture.clone().map(Cell::text));
         let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
         add("parameters", Some(parameters.tone(Tone::Strong)));

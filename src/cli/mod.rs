@@ -31,7 +31,6 @@ mod options;
 mod progress;
 mod report;
 mod show;
-#[cfg(unix)]
 pub mod signals;
 mod stats;
 mod types;

@@ -82,7 +82,7 @@ impl BlockCodec for F16Blocks {
     #[inline(always)]
     fn decode<V: Lanes>(token: V::Token, bytes: &[u8], values: &mut [f32]) {
         for (bytes, values) in bytes.chunks(2 * V::COUNT).zip(values.chunks_mut(V::COUNT)) {
-            simd::prefetch(bytes, AHEAD); // usually rows of a mapped file that are read next
+            simd::prefetch(bytes, AHEAD); // usually rows of a file that are read next
             if bytes.len() == 2 * V::COUNT && values.len() == V::COUNT {
                 V::from_f16s(token, bytes).store(values);
             } else {

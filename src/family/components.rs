@@ -1,14 +1,17 @@
-//! What part of a model a tensor is, by its name: a table of patterns for Hugging Face, Meta and GGUF names.
+//! What part of a model a tensor is, by its name: the patterns of `tables/_components.toml`, and those of a family's own table.
 
-use serde::Serialize;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
 use crate::family::components::Component::*;
 use crate::family::components::Pattern::*;
 
 /// The parts that weights are counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Component {
     /// Tables of tokens, positions, token types.
     Embedding,
@@ -49,120 +52,99 @@ pub struct Place {
     pub computed: bool,
 }
 
-/// Tables that follow from the hyperparameters: rotations, positions, attention masks (as GPT-2 and GPT-NeoX store them).
-const COMPUTED: &[&str] = &[
-    "rope_freqs",
-    "rope_factors_long",
-    "rope_factors_short",
-    "inv_freq",
-    "cos_cached",
-    "sin_cached",
-    "position_ids",
-    "token_type_ids",
-    "attn.bias",
-    "attn.masked_bias",
-    "attention.bias",
-    "attention.masked_bias",
-];
-
-/// What a name is searched for. Only `Whole` may have dots in it.
-enum Pattern {
-    /// These consecutive parts between dots.
-    Whole(&'static str),
-    /// A part that starts so.
-    Start(&'static str),
-    /// A part that ends so.
-    End(&'static str),
-    /// A part that has this in it.
-    Within(&'static str),
+/// The names that tell a component, as tables have them: see `tables/_components.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentRow {
+    component: Component,
+    /// Whether these are tables that follow from the hyperparameters.
+    #[serde(default)]
+    computed: bool,
+    /// Patterns with spaces between.
+    names: String,
 }
 
-/// The first row that matches counts.
-const PATTERNS: &[(Pattern, Component)] = &[
-    (Within("norm"), Norm), // GGUF *_norm; HF input_layernorm, q_norm, norm1, final_layernorm
-    (Within("LayerNorm"), Norm),
-    (Start("ln_"), Norm), // GPT-2 ln_1, ln_f; Falcon ln_attn, ln_mlp
-    (Start("ffn_gate_inp"), Router),
-    (Whole("exp_probs_b"), Router),
-    (Whole("block_sparse_moe.gate"), Router),
-    (Whole("mlp.gate"), Router),
-    (Whole("feed_forward.gate"), Router),
-    (Whole("feed_forward.router"), Router),
-    (Whole("mlp.router"), Router),
-    (Whole("shared_expert_gate"), Router),
-    (Whole("router"), Router),
-    (End("_exps"), Experts),
-    (Whole("experts"), Experts),
-    (Whole("switch_mlp"), Experts), // mlx-lm
-    (Whole("self_attn"), Attention),
-    (Whole("self_attention"), Attention),
-    (Whole("attention"), Attention),
-    (Whole("attn"), Attention),
-    (Start("attn_"), Attention),
-    (Whole("crossattention"), Attention),
-    (Start("cross_attn"), Attention),
-    (Whole("SelfAttention"), Attention),
-    (Whole("EncDecAttention"), Attention),
-    (Whole("mlp"), FeedForward),
-    (Whole("feed_forward"), FeedForward),
-    (Whole("ffn"), FeedForward),
-    (Start("ffn_"), FeedForward),
-    (Whole("block_sparse_moe"), FeedForward),
-    (Whole("intermediate.dense"), FeedForward), // BERT
-    (Whole("output.dense"), FeedForward),       // BERT; its attention.output.dense is above
-    (Whole("DenseReluDense"), FeedForward),     // T5
-    (Whole("fc1"), FeedForward),
-    (Whole("fc2"), FeedForward),
-    (Start("embed_tokens"), Embedding),
-    (Whole("embed_positions"), Embedding),
-    (Whole("embed_in"), Embedding),
-    (Whole("wte"), Embedding),
-    (Whole("wpe"), Embedding),
-    (Whole("tok_embeddings"), Embedding),
-    (Whole("word_embeddings"), Embedding),
-    (Whole("embeddings"), Embedding),
-    (Whole("shared"), Embedding), // T5
-    (Whole("token_embd"), Embedding),
-    (Whole("position_embd"), Embedding),
-    (Whole("token_types"), Embedding),
-    (Whole("per_layer_token_embd"), Embedding),
-    (Whole("lm_head"), Output),
-    (Whole("output"), Output),
-    (Whole("embed_out"), Output),
-    (Whole("pooler"), Output),
-    (Whole("classifier"), Output),
-    (Whole("score"), Output),
-    (Start("cls"), Output),
-    (End("_Dense"), Output), // sentence-transformers
-    (Start("dense_2"), Output),
-    (Start("dense_3"), Output),
-];
+/// The rows that hold for models of any family.
+static GENERAL: LazyLock<Vec<(Pattern, Component, bool)>> = LazyLock::new(|| {
+    #[derive(Deserialize)]
+    struct File {
+        components: Vec<ComponentRow>,
+    }
+    // A test sees to it that the embedded file can be read.
+    toml::from_str::<File>(include_str!("tables/_components.toml")).map(|file| patterns(&file.components)).unwrap_or_default()
+});
+
+/// What a name is searched for. Only `Whole` may have dots in it.
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// These consecutive parts between dots.
+    Whole(String),
+    /// A part that starts so.
+    Start(String),
+    /// A part that ends so.
+    End(String),
+    /// A part that has this in it.
+    Within(String),
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Self {
+        match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(_), Some(_)) => Self::Within(text.trim_matches('*').to_owned()),
+            (Some(end), None) => Self::End(end.to_owned()),
+            (None, Some(start)) => Self::Start(start.to_owned()),
+            (None, None) => Self::Whole(text.to_owned()),
+        }
+    }
+}
+
+fn patterns(rows: &[ComponentRow]) -> Vec<(Pattern, Component, bool)> {
+    let of = |row: &ComponentRow| {
+        row.names.split_whitespace().map(|name| (Pattern::parse(name), row.component, row.computed)).collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of).collect()
+}
 
 /// The parts of a name that a layer's number follows.
 const LAYER_LISTS: &[&str] = &["blk", "layers", "layer", "h", "block", "blocks"];
 
-/// Where the tensor of this name belongs.
-pub fn place(name: &str) -> Place {
-    if name.len() > limits::NAME_BYTES {
-        return Place { component: Other, layer: None, computed: false };
+/// The names by which the tensors of one model are told: those of its family's table, then those of all families.
+#[derive(Debug, Clone, Default)]
+pub struct Components {
+    own: Vec<(Pattern, Component, bool)>,
+}
+
+impl Components {
+    /// Returns the rows of a family's table over those of all families.
+    pub fn with(own: &[ComponentRow]) -> Self {
+        Self { own: patterns(own) }
     }
-    let parts: Vec<&str> = name.split('.').collect();
-    // The name from each part on.
-    let rests: Vec<&str> = std::iter::successors(Some(name), |rest| Some(rest.split_once('.')?.1)).collect();
-    let whole = |text: &str| {
+
+    /// Returns where the tensor of this name belongs.
+    pub fn place(&self, name: &str) -> Place {
+        if name.len() > limits::NAME_BYTES {
+            return Place { component: Other, layer: None, computed: false };
+        }
+        let parts: Vec<&str> = name.split('.').collect();
+        // The name from each part on.
+        let rests: Vec<&str> = std::iter::successors(Some(name), |rest| Some(rest.split_once('.')?.1)).collect();
         let ends = |after: &str| after.is_empty() || after.starts_with('.');
-        rests.iter().any(|rest| rest.strip_prefix(text).is_some_and(ends))
-    };
-    let matches = |pattern: &Pattern| match pattern {
-        Whole(text) => whole(text),
-        Start(text) => rests.iter().any(|rest| rest.starts_with(text)),
-        End(text) => parts.iter().any(|part| part.ends_with(text)),
-        Within(text) => name.contains(text),
-    };
-    let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
-    let computed = COMPUTED.iter().any(|text| whole(text));
-    let known = PATTERNS.iter().find(|(pattern, _)| !computed && matches(pattern));
-    Place { component: known.map_or(Other, |(_, component)| *component), layer, computed }
+        let matches = |pattern: &Pattern| match pattern {
+            Whole(text) => rests.iter().any(|rest| rest.strip_prefix(text.as_str()).is_some_and(ends)),
+            Start(text) => rests.iter().any(|rest| rest.starts_with(text)),
+            End(text) => parts.iter().any(|part| part.ends_with(text)),
+            Within(text) => name.contains(text),
+        };
+        let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
+        let known = self.own.iter().chain(&*GENERAL).find(|(pattern, ..)| matches(pattern));
+        let (component, computed) = known.map_or((Other, false), |(_, component, computed)| (*component, *computed));
+        Place { component, layer, computed }
+    }
+}
+
+/// Returns where a tensor of this name belongs in a model of any family.
+pub fn place(name: &str) -> Place {
+    Components::default().place(name)
 }
 
 #[cfg(test)]
@@ -242,6 +224,16 @@ mod tests {
         for name in ["h.0.attn.c_attn.bias", "layers.0.attention.dense.bias", "embeddings.position_embeddings.weight"] {
             assert!(!place(name).computed, "{name}");
         }
+    }
+
+    #[test]
+    fn the_names_of_a_family_go_before_those_of_all() {
+        let row = ComponentRow { component: Attention, computed: false, names: "mixer *_mix".to_owned() };
+        let components = Components::with(&[row]);
+        for (name, component) in [("blk.0.mixer.weight", Attention), ("h.1.time_mix.norm", Attention), ("h.1.norm", Norm)] {
+            assert_eq!(components.place(name).component, component, "{name}");
+        }
+        assert_eq!(place("blk.0.mixer.weight").component, Other);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
-use crate::family::expr;
-use crate::family::table::Table;
+use crate::family::table::{Hyperparameter, Table};
+use crate::family::{expr, ties};
 
 /// How deep short names may lead to short names.
 const ALIASES: usize = 16;
@@ -23,6 +23,7 @@ pub struct Config {
     keys: Map<String, Json>,
     rope: Map<String, Json>,
     lets: toml::Table,
+    hyperparameters: Vec<Hyperparameter>,
     /// What short names come to, until a key changes: each is evaluated once. One that is being evaluated is absent.
     known: RefCell<HashMap<String, Option<f64>>>,
     /// How many bytes of expressions have been evaluated.
@@ -34,16 +35,16 @@ impl Config {
     ///
     /// # Errors
     /// It is no JSON object, or the table's expressions are none.
-    pub fn new(table: &Table, config: &Json) -> Result<Self> {
-        let keys = config.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
+    pub fn new(table: &Table, json: &Json) -> Result<Self> {
+        let keys = json.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
         let mut keys = keys.clone();
         // The text part of a model with more parts has the hyperparameters; those beside it are kept.
         if let Some(Json::Object(text)) = keys.remove("text_config") {
             keys.extend(text);
         }
-        let mut config = Self { keys, lets: table.lets.clone(), ..Self::default() };
+        let mut config = Self { keys, ..Self::empty(table) };
         for (key, default) in &table.defaults {
-            if config.get(key).is_none() {
+            if config.spellings(key).iter().all(|key| config.get(key).is_none()) {
                 let value = match default {
                     toml::Value::String(text) => config.eval(text)?.map(number_json),
                     toml::Value::Boolean(false) => None,
@@ -54,6 +55,10 @@ impl Config {
                 }
             }
         }
+        let types: Vec<&str> = table.model_types.iter().map(String::as_str).collect();
+        if ties::ties_output(json) || (config.get("tie_word_embeddings").is_none() && ties::types_tie(&types)) {
+            config.set("tie_word_embeddings", Json::Bool(true));
+        }
         config.rope = config.rope_parameters();
         config.known.get_mut().clear();
         Ok(config)
@@ -61,7 +66,13 @@ impl Config {
 
     /// For config that is being made from GGUF keys.
     pub fn empty(table: &Table) -> Self {
-        Self { lets: table.lets.clone(), ..Self::default() }
+        Self { lets: table.lets.clone(), hyperparameters: table.hyperparameters.clone(), ..Self::default() }
+    }
+
+    /// Returns every spelling of the hyperparameter that a key is one of; the key alone where it is of none.
+    fn spellings<'a>(&'a self, key: &'a String) -> &'a [String] {
+        let known = self.hyperparameters.iter().find(|known| known.hf.contains(key));
+        known.map_or(std::slice::from_ref(key), |known| &known.hf)
     }
 
     /// The value of a key, unless it is absent or null. A dot leads into an object; `rope.` into the rope parameters.
@@ -104,7 +115,15 @@ impl Config {
         class.is_some_and(|class| class.ends_with("Model") && !class.ends_with("LMHeadModel"))
     }
 
-    /// A name in an expression: a short name of the table, or a key that is a number (true is 1).
+    /// The value of a hyperparameter, or of a key.
+    fn named(&self, name: &str) -> Option<&Json> {
+        match self.hyperparameters.iter().find(|known| known.name == name) {
+            Some(known) => self.first(&known.hf),
+            None => self.get(name),
+        }
+    }
+
+    /// A name in an expression: a short name of the table, a hyperparameter, or a key; one that is a number (true is 1).
     pub fn number(&self, name: &str) -> Option<f64> {
         self.number_within(name, ALIASES)
     }
@@ -125,7 +144,7 @@ impl Config {
             Some(toml::Value::Integer(number)) => Some(*number as f64),
             Some(toml::Value::Float(number)) => Some(*number),
             Some(_) => None,
-            None => match self.get(name)? {
+            None => match self.named(name)? {
                 Json::Bool(value) => Some(f64::from(u8::from(*value))),
                 value => value.as_f64(),
             },
@@ -304,6 +323,18 @@ mod tests {
         let config = config(json!({"num_attention_heads": 4, "hidden_size": 64, "head_dim": null, "text_config": {"hidden_size": 32}}));
         assert_eq!(config.number("num_key_value_heads"), Some(4.0));
         assert_eq!(config.count("hd").unwrap(), 8, "the text part goes before the rest");
+    }
+
+    #[test]
+    fn every_spelling_of_a_hyperparameter_gives_it_to_expressions_and_keys() {
+        let table = Table::parse("extends = '_text'\ngguf = 'x'").unwrap();
+        for key in ["num_hidden_layers", "n_layers", "n_layer", "num_layers"] {
+            let config = Config::new(&table, &json!({ key: 3 })).unwrap();
+            assert_eq!(config.count("layers").unwrap(), 3, "{key}");
+        }
+        // One that is said in another spelling is not taken for the default.
+        let config = Config::new(&table, &json!({"n_heads": 8, "num_attention_heads": 8, "n_kv_heads": 2})).unwrap();
+        assert_eq!(config.count("kv").unwrap(), 2);
     }
 
     #[test]

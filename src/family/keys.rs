@@ -35,19 +35,24 @@ pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u3
     Ok(())
 }
 
+/// Returns what a config says of a row, or the row takes where it says nothing.
+///
+/// # Errors
+/// The row's expression is none.
+pub fn said(row: &KeyRow, config: &Config) -> Result<Option<Json>> {
+    match (config.first(row.hf.all()), &row.value) {
+        (Some(value), _) => Ok(Some(value.clone())),
+        (None, Some(text)) => Ok(config.eval(text)?.map(number_json)),
+        (None, None) => Ok(None),
+    }
+}
+
 fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
     if let Some(text) = &row.text {
         return Ok(Some(Value::String(text.clone())));
     }
     let names = row.hf.all();
-    let found = match config.first(names) {
-        Some(value) => Some(value.clone()),
-        None => match &row.value {
-            Some(text) => config.eval(text)?.map(number_json),
-            None => None,
-        },
-    };
-    let Some(found) = found else {
+    let Some(found) = said(row, config)? else {
         if row.required {
             let name = names.first().map_or(row.value.as_deref().unwrap_or_default(), String::as_str);
             return Err(Error::unsupported(format!("expected config.json to say {name}, found no such key")));

@@ -10,6 +10,7 @@ use std::sync::{LazyLock, OnceLock};
 use serde::Deserialize;
 
 use crate::base::{Error, Hint, Result};
+use crate::family::components::ComponentRow;
 use crate::source::file;
 use crate::tokenizer;
 
@@ -74,6 +75,8 @@ pub struct Table {
     /// What the class takes where config.json leaves a key out or null: a value, or an expression in a string; `false`: nothing,
     /// whatever the table that this one extends says.
     pub defaults: toml::Table,
+    /// The hyperparameters that `weigh info` knows, in its order. Those of `_names.toml` are every table's.
+    pub hyperparameters: Vec<Hyperparameter>,
     /// Short names for expressions.
     #[serde(rename = "let")]
     pub lets: toml::Table,
@@ -84,6 +87,8 @@ pub struct Table {
     pub prefixes: Vec<String>,
     /// Parts of Hugging Face names, from the start of a name or of a part of it, and what stands for them before the rows are looked up.
     pub replace: Vec<(String, String)>,
+    /// Which parts of a model its tensors are, where their names do not tell it as those of all families do.
+    pub components: Vec<ComponentRow>,
     /// Tensors, in any order.
     pub tensors: Vec<TensorRow>,
     /// Globs of tensors that have no place in GGUF, and are dropped.
@@ -100,10 +105,24 @@ pub struct Table {
     pub flags: toml::Table,
 }
 
-/// A hyperparameter.
+/// A hyperparameter under all its names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hyperparameter {
+    /// Its name in weigh's output and in expressions.
+    pub name: String,
+    /// Its key in GGUF, without the architecture before it.
+    pub gguf: String,
+    /// Its keys in config.json and params.json: the first that is there counts, and the first is written.
+    pub hf: Vec<String>,
+}
+
+/// A key of GGUF.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyRow {
+    /// The hyperparameter whose key it is, which gives `gguf` and the first spellings of `hf`.
+    pub is: Option<String>,
     /// The key in GGUF, without the architecture before it; whole when it starts with `general.` or `tokenizer.`.
     pub gguf: String,
     /// The key of config.json, and its other spellings.
@@ -256,12 +275,24 @@ impl Table {
             let line = text.get(..error.span().unwrap_or_default().start).unwrap_or_default().lines().count().max(1);
             Error::argument(format!("expected an architecture table, found in line {line}: {}", error.message())).caused_by(error)
         })?;
-        let Some(parent) = &own.extends else { return Ok(own) };
+        let Some(parent) = &own.extends else { return own.resolved(&[]) };
         let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
             let message = format!("expected the name of a table after extends, found {parent}");
             Err(Error::argument(message).hint(Hint::ListArchitectures))
         })?;
-        Ok(own.over(parent.clone()))
+        Ok(own.resolved(&parent.hyperparameters)?.over(parent.clone()))
+    }
+
+    /// Fills in the names of the keys that are hyperparameters: of this table, or `inherited`.
+    fn resolved(mut self, inherited: &[Hyperparameter]) -> Result<Self> {
+        for row in &mut self.keys {
+            let Some(name) = &row.is else { continue };
+            let known = self.hyperparameters.iter().chain(inherited).find(|known| known.name == *name);
+            let known = known.ok_or_else(|| Error::argument(format!("expected the name of a hyperparameter, found {name}")))?;
+            row.gguf.clone_from(&known.gguf);
+            row.hf = OneOrMore::More(known.hf.iter().chain(row.hf.all()).cloned().collect());
+        }
+        Ok(self)
     }
 
     /// This table over the one that it extends.
@@ -270,11 +301,13 @@ impl Table {
         merge(&mut parent.tensors, self.tensors, |row| row.hf.clone());
         // A row whose GGUF name is empty only takes the parent's row away.
         parent.tensors.retain(|row| row.gguf.first().is_some());
+        merge(&mut parent.hyperparameters, self.hyperparameters, |known| known.name.clone());
         parent.defaults.extend(self.defaults);
         parent.lets.extend(self.lets);
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.components.splice(0..0, self.components);
         parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
         parent.drop.extend(self.drop);
@@ -333,12 +366,29 @@ fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<
     })
 }
 
-/// The prefixes that all tables share, where no family is known.
+/// Returns what all tables share, for models of which no family is known.
 ///
 /// # Errors
 /// The embedded table is no table; tests see to it that this does not happen.
-pub fn prefixes() -> Result<Vec<String>> {
-    embedded(|name, _| name == "_names").next().map_or(Ok(Vec::new()), |table| Ok(table?.prefixes.clone()))
+pub fn names() -> Result<&'static Table> {
+    embedded(|name, _| name == "_names").next().unwrap_or_else(|| Err(Error::argument("expected a table _names, found none")))
+}
+
+/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text has this in it: only
+/// those are parsed.
+///
+/// # Errors
+/// As for [`names`].
+pub fn that_say(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table>> {
+    let quoted: Vec<String> = architectures.iter().map(|name| format!("\"{name}\"")).collect();
+    let fits = |table: &&Table| {
+        let is = |name: &str| architectures.contains(&name);
+        is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
+    };
+    let wanted = |name: &str, own: &str| !name.starts_with('_') && own.contains(text) && quoted.iter().any(|name| own.contains(name));
+    let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
+    found.retain(fits);
+    Ok(found)
 }
 
 /// The tables at hand: a user's own first, then the embedded ones.
@@ -365,20 +415,21 @@ impl Tables {
     ///
     /// # Errors
     /// An embedded table is no table; tests see to it that this does not happen.
-    pub fn all(&self) -> Result<Vec<Table>> {
-        let mut all = self.own.clone();
-        for table in embedded(|name, _| !name.starts_with('_')) {
-            all.push(table?.clone());
-        }
-        Ok(all)
+    pub fn all(&self) -> Result<Vec<&Table>> {
+        self.among(|name, _| !name.starts_with('_'), |_| true)
     }
 
     /// The tables that speak of `word` and fit: only those that mention it are parsed.
-    fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<Table>> {
-        let mut found: Vec<Table> = self.own.iter().filter(|table| fits(table)).cloned().collect();
+    fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let quoted = format!("\"{word}\"");
-        for table in embedded(|name, text| !name.starts_with('_') && text.contains(&quoted)) {
-            found.extend(Some(table?).filter(|table| fits(table)).cloned());
+        self.among(|name, text| !name.starts_with('_') && text.contains(&quoted), fits)
+    }
+
+    /// The tables that fit: of the embedded ones only those whose names and texts are `wanted` are parsed.
+    fn among(&self, wanted: impl Fn(&str, &str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
+        let mut found: Vec<&Table> = self.own.iter().filter(|table| fits(table)).collect();
+        for table in embedded(wanted) {
+            found.extend(Some(table?).filter(|table| fits(table)));
         }
         Ok(found)
     }
@@ -393,24 +444,21 @@ impl Tables {
         let classes = [class(config), text_config.and_then(class)];
         for class in classes.iter().flatten() {
             if let Some(table) = self.find(class, |table| table.classes.contains(class))?.into_iter().next() {
-                return Ok(table);
+                return Ok(table.clone());
             }
         }
         let model_type = |config: &serde_json::Value| Some(config.get("model_type")?.as_str()?.to_owned());
         let model_types = [model_type(config), text_config.and_then(model_type)];
         for model_type in model_types.iter().flatten() {
             if let Some(table) = self.find(model_type, |table| table.model_types.contains(model_type))?.into_iter().next() {
-                return Ok(table);
+                return Ok(table.clone());
             }
         }
         if classes.iter().chain(&model_types).all(Option::is_none) {
             let fits = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
-            let mut native: Vec<Table> = self.own.iter().filter(|table| fits(table)).cloned().collect();
-            for table in embedded(|_, text| text.contains("\nparams = ")) {
-                native.extend(Some(table?).filter(|table| fits(table)).cloned());
-            }
+            let native = self.among(|_, text| text.contains("\nparams = "), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
-                return Ok(table);
+                return Ok(table.clone());
             }
         }
         let asked = classes.into_iter().chain(model_types).flatten().next();
@@ -427,7 +475,7 @@ impl Tables {
         let mut found = self.find(architecture, fits)?;
         // One that asks for a key that is there says more than one that asks for none.
         found.sort_by_key(|table| table.gguf_has.is_none());
-        found.into_iter().next().ok_or_else(|| unknown(architecture))
+        found.into_iter().next().cloned().ok_or_else(|| unknown(architecture))
     }
 }
 

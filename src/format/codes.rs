@@ -45,6 +45,7 @@ codes! {
     // GGUF, one file
     GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
     GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";
+    GGUF_VERSION_OLD "gguf-version-old" Warning "The version is 2 or 3: llama.cpp no longer reads version 1.";
     GGUF_COUNT "gguf-count" Error "The file is long enough for the keys and tensors that it claims.";
     GGUF_KEY "gguf-key" Error "A key is UTF-8, not empty, and at most 65,535 bytes long.";
     GGUF_KEY_DUPLICATE "gguf-key-duplicate" Error "Every key comes once.";

@@ -8,19 +8,19 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, lacks_files};
-use crate::format::{FORMATS, START_BYTES, foreign, modules, ollama};
+use crate::format::{FORMATS, foreign, modules, ollama, start_of};
+use crate::source::Prefix;
 use crate::source::file::{entries, parent, read_text};
-use crate::source::mmap::Map;
 
 /// Says what a file is when it is something else than weights.
-pub(crate) fn refuse_foreign(map: &Map) -> Result<()> {
-    let start = &copy(map.bytes().get(..START_BYTES).unwrap_or(map.bytes()))?;
+pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
+    let start = &copy(&start_of(file)?)?;
     // The length of a safetensors header may look like another format's magic.
-    if FORMATS.iter().any(|format| (format.probe)(start, map.len()) > 0) {
+    if FORMATS.iter().any(|format| (format.probe)(start, file.len()) > 0) {
         return Ok(());
     }
-    match foreign::recognise(start, map.len()) {
-        Some(error) => Err(error.in_file(map.path())),
+    match foreign::recognise(start, file.len()) {
+        Some(error) => Err(error.in_file(file.path())),
         None => Ok(()),
     }
 }

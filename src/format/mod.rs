@@ -10,10 +10,9 @@ use std::sync::Arc;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
 use crate::base::{Error, Hint, Result, limits, num};
-use crate::model::{DType, ElemType, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
-use crate::source::file::Input;
-use crate::source::mmap::Map;
-use crate::source::{file, torn};
+use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
+use crate::source::file::{self, Input};
+use crate::source::{self, Prefix, Source, torn};
 
 pub mod codes;
 mod folder;
@@ -33,14 +32,14 @@ pub(crate) const START_BYTES: usize = 4096;
 /// A file format: what the rest of weigh needs to know of it.
 #[derive(Debug)]
 pub struct Format {
-    /// The name in weigh's output.
-    pub id: &'static str,
+    /// Which format it is.
+    pub id: FormatId,
     /// What the files are called; the format is told by content all the same.
     pub extensions: &'static [&'static str],
     /// Whether the start of a file looks like this format: 0 no, up to 100 certain.
     pub probe: fn(start: &[u8], len: u64) -> u8,
     /// Opens a model from any one of its files. What breaks a rule goes to `findings`, which stops or goes on.
-    pub open: fn(file: Arc<Map>, findings: &mut Findings) -> Result<Reader>,
+    pub open: fn(file: Prefix, findings: &mut Findings) -> Result<Reader>,
     /// Lays out one file of this format, if it can be written.
     pub layout: Option<LayOut>,
     /// Gives a file of this format other metadata, if that can be done without touching its tensors.
@@ -54,7 +53,7 @@ pub type LayOut = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layou
 
 /// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused; with `force`
 /// only one that no reader could follow.
-pub type Edit = fn(map: &Arc<Map>, old: &Metadata, new: &Metadata, force: bool) -> Result<Start>;
+pub type Edit = fn(file: &mut Prefix, old: &Metadata, new: &Metadata, force: bool) -> Result<Start>;
 
 /// A new start of a file: everything before the bytes of the tensors, which follow unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +105,15 @@ pub struct Layout {
 /// Every format that this build opens.
 pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, imatrix::FORMAT];
 
+/// Returns the row of a format.
+pub(crate) fn format(id: FormatId) -> &'static Format {
+    match id {
+        FormatId::Safetensors => &safetensors::FORMAT,
+        FormatId::Gguf => &gguf::FORMAT,
+        FormatId::Imatrix => &imatrix::FORMAT,
+    }
+}
+
 /// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest.
 ///
 /// # Errors
@@ -123,6 +131,23 @@ pub fn open_headers(path: &Path) -> Result<Reader> {
     open_with(path, &mut Findings::headers())
 }
 
+/// Opens the model that a source has. What belongs to it beside (other shards, an index, a config) is looked for only where the source is
+/// a file on disk.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_source(source: Arc<dyn Source>) -> Result<Reader> {
+    open_source_with(source, &mut Findings::stop_at_first())
+}
+
+/// Opens the model that a source has for what its header says: as [`open_headers`] does.
+///
+/// # Errors
+/// As for [`open_headers`].
+pub fn open_source_headers(source: Arc<dyn Source>) -> Result<Reader> {
+    open_source_with(source, &mut Findings::headers())
+}
+
 /// Looks at the model at `path` and notes every rule that it breaks in `findings`, which should be one that collects.
 ///
 /// Gives what could be read all the same; tensors that are not sound are left out of it. None when nothing could be.
@@ -130,7 +155,19 @@ pub fn open_headers(path: &Path) -> Result<Reader> {
 /// # Errors
 /// There is nothing to examine: no such file, or none of a format that this build reads.
 pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
-    match open_with(path, findings) {
+    examined(open_with(path, findings), findings)
+}
+
+/// Looks at the model that a source has, as [`examine`] does.
+///
+/// # Errors
+/// As for [`examine`].
+pub fn examine_source(source: Arc<dyn Source>, findings: &mut Findings) -> Result<Option<Reader>> {
+    examined(open_source_with(source, findings), findings)
+}
+
+fn examined(opened: Result<Reader>, findings: &Findings) -> Result<Option<Reader>> {
+    match opened {
         Ok(reader) => Ok(Some(reader)),
         Err(_) if findings.errors() > 0 => Ok(None),
         Err(error) => Err(error),
@@ -143,11 +180,12 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         folder::check_whole(&file, findings)?;
     }
     for _ in 0..limits::REOPENINGS {
-        let map = Arc::new(open_file(&file)?);
+        let start = open_file(&file)?;
+        let source = Arc::clone(start.source());
         let mut found = findings.another();
-        let result = open_map(path, &file, map.clone(), &mut found);
-        let maps = result.as_ref().map_or(std::slice::from_ref(&map), |reader| reader.maps());
-        if maps.iter().all(|map| torn::is_unchanged(map)) {
+        let result = open_prefix(path, start, &mut found);
+        let sources = result.as_ref().map_or(std::slice::from_ref(&source), |reader| reader.sources());
+        if sources.iter().all(|source| torn::is_unchanged(&**source)) {
             findings.append(found);
             return result;
         }
@@ -155,28 +193,37 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     Err(Error::malformed("expected a file that stays the same while it is opened, found one that is being written").in_file(&file))
 }
 
-/// Maps a file of a model.
-///
-/// # Errors
-/// As for [`Map::open`]; or a change of the file was interrupted ([`torn::refuse_torn`]).
-fn open_file(path: &Path) -> Result<Map> {
-    let file = file::open_regular(path)?;
-    torn::refuse_torn(path, &file)?;
-    Map::of(&file, path)
+fn open_source_with(source: Arc<dyn Source>, findings: &mut Findings) -> Result<Reader> {
+    let path = source.path().to_path_buf();
+    let reader = open_prefix(&path, Prefix::new(source)?, findings)?;
+    reader.sources.iter().try_for_each(|source| source.check_unchanged())?;
+    Ok(reader)
 }
 
-fn open_map(path: &Path, file: &Path, map: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
-    let format = find_format(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
-    let mut reader = (format.open)(map, findings).map_err(|error| error.in_file(file))?;
+/// Opens a file of a model.
+///
+/// # Errors
+/// As for [`source::open`]; or a change of the file was interrupted ([`torn::refuse_torn`]).
+fn open_file(path: &Path) -> Result<Prefix> {
+    let file = file::open_regular(path)?;
+    torn::refuse_torn(path, &file)?;
+    Prefix::new(source::from_file(&file, path)?)
+}
+
+/// Opens the model of which `start` is a file; `path` is what was asked for.
+fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Reader> {
+    let (file, on_disk) = (start.path().to_path_buf(), start.source().file().is_some());
+    let format = find_format(&start).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    let mut reader = (format.open)(start, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
     if findings.collects() {
-        check_templates(file, &reader, findings);
+        check_templates(&file, on_disk, &reader, findings);
     }
-    if format.id == safetensors::FORMAT.id {
-        if let Some(path) = folder::find_config(file) {
+    if on_disk && format.id == FormatId::Safetensors {
+        if let Some(path) = folder::find_config(&file) {
             add_config(&mut reader, &path, findings);
         }
-        modules::join(file, &mut reader, findings)?;
+        modules::join(&file, &mut reader, findings)?;
     }
     if !findings.collects() {
         reader.lacks = findings.list().to_vec();
@@ -200,10 +247,10 @@ fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
 }
 
 /// Looks at the chat templates of a model, wherever its format has them.
-fn check_templates(file: &Path, reader: &Reader, findings: &mut Findings) {
-    if reader.model.format == gguf::FORMAT.id {
+fn check_templates(file: &Path, on_disk: bool, reader: &Reader, findings: &mut Findings) {
+    if reader.model.format == FormatId::Gguf {
         template::check_metadata(&reader.model.metadata, file, findings);
-    } else {
+    } else if on_disk {
         template::check_folder(file::parent(file), findings);
     }
 }
@@ -223,33 +270,42 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
+/// The bytes of a file that tell its format.
+fn start_of(file: &Prefix) -> Result<Cow<'_, [u8]>> {
+    let len = file.len().min(START_BYTES as u64);
+    match file.bytes().get(..len as usize) {
+        Some(start) => Ok(Cow::Borrowed(start)),
+        None => file.source().read(0..len),
+    }
+}
+
 /// The format of a file by its content; by its name only where the content is that of no format.
-fn find_format(map: &Map) -> Result<&'static Format> {
-    let start = map.bytes().get(..START_BYTES).unwrap_or(map.bytes());
-    let best = FORMATS.iter().map(|format| ((format.probe)(start, map.len()), format)).max_by_key(|(score, _)| *score);
+fn find_format(file: &Prefix) -> Result<&'static Format> {
+    let start = &*start_of(file)?;
+    let best = FORMATS.iter().map(|format| ((format.probe)(start, file.len()), format)).max_by_key(|(score, _)| *score);
     if let Some((_, format)) = best.filter(|(score, _)| *score > 0) {
         return Ok(format);
     }
-    folder::refuse_foreign(map)?;
-    let name = map.path().file_name().unwrap_or_default().to_string_lossy();
+    folder::refuse_foreign(file)?;
+    let name = file.path().file_name().unwrap_or_default().to_string_lossy();
     let by_name = FORMATS.iter().find(|format| format.extensions.iter().any(|extension| name.ends_with(&format!(".{extension}"))));
     by_name.ok_or_else(|| {
-        let names: Vec<&str> = FORMATS.iter().map(|format| format.id).collect();
+        let names: Vec<&str> = FORMATS.iter().map(|format| format.id.name()).collect();
         let hint = if name.ends_with(".json") { "name the folder or the weights".into() } else { Hint::ListFormats };
-        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(map.path()).hint(hint)
+        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(file.path()).hint(hint)
     })
 }
 
 /// An open model: what is in it, and the bytes of its tensors.
 ///
-/// Files are mapped, not read: opening costs the headers, and a tensor's bytes come without a copy.
+/// Opening costs the headers; of a file on disk, or bytes in memory, a tensor's bytes come without a copy.
 #[derive(Debug, Clone)]
 pub struct Reader {
     model: Model,
-    maps: Vec<Arc<Map>>,
+    sources: Vec<Arc<dyn Source>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
-    /// What was read besides `maps`: an index, a config, the files of adapters.
+    /// What was read besides `sources`: an index, a config, the files of adapters.
     beside: Vec<Input>,
     /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
     spans: Arc<HashMap<String, u64>>,
@@ -287,10 +343,10 @@ pub trait Computed: fmt::Debug + Send + Sync {
 }
 
 impl Reader {
-    /// Called by the formats: `maps[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
-    pub fn new(model: Model, maps: Vec<Arc<Map>>, endian: Endian) -> Self {
+    /// Called by the formats: `sources[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
+    pub fn new(model: Model, sources: Vec<Arc<dyn Source>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, maps, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
+        Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
     }
 
     /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are as `stored` has them.
@@ -300,7 +356,7 @@ impl Reader {
         Self {
             model,
             computed: all,
-            maps: stored.maps.clone(),
+            sources: stored.sources.clone(),
             endian: stored.endian,
             beside: stored.beside.clone(),
             spans: stored.spans.clone(),
@@ -316,9 +372,9 @@ impl Reader {
         self
     }
 
-    /// The files that the model was read from: weights, index, config, those of merged adapters.
+    /// The files on disk that the model was read from: weights, index, config, those of merged adapters.
     pub fn inputs(&self) -> impl Iterator<Item = &Input> {
-        self.maps.iter().map(|map| map.input()).chain(&self.beside)
+        self.sources.iter().filter_map(|source| source.file()).chain(&self.beside)
     }
 
     /// Returns the paths of [`Reader::inputs`].
@@ -326,13 +382,14 @@ impl Reader {
         self.inputs().map(|input| input.path().to_path_buf()).collect()
     }
 
-    /// Looks at all [`Reader::inputs`] again. What was computed from the tensors' values is of one state of the files if none of them
-    /// changed since they were opened.
+    /// Looks at all that the model was read from again. What was computed from the tensors' values is of one state of it if none of it
+    /// changed since it was opened.
     ///
     /// # Errors
     /// A file was written to or replaced, or is gone.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.inputs().try_for_each(Input::check_unchanged)
+        self.sources.iter().try_for_each(|source| source.check_unchanged())?;
+        self.beside.iter().try_for_each(Input::check_unchanged)
     }
 
     /// The same, with what is known of how the stored weights are packed.
@@ -381,9 +438,9 @@ impl Reader {
         &self.model
     }
 
-    /// The mapped files, in the order of [`Model::shards`].
-    pub fn maps(&self) -> &[Arc<Map>] {
-        &self.maps
+    /// The bytes of the files, in the order of [`Model::shards`].
+    pub fn sources(&self) -> &[Arc<dyn Source>] {
+        &self.sources
     }
 
     /// The byte order of the numbers in the tensors.
@@ -397,7 +454,7 @@ impl Reader {
         tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
     }
 
-    /// All bytes of a tensor, little-endian: borrowed from the file unless that is big-endian.
+    /// All bytes of a tensor, little-endian: borrowed where they are at hand, unless the file is big-endian.
     ///
     /// # Errors
     /// The size of the tensor's type is not known; or the tensor is not of this model, and lies outside its file.
@@ -416,8 +473,8 @@ impl Reader {
         }
         let bytes = self.stored_bytes(tensor, range)?;
         Ok(match (self.endian, tensor.elem.known()) {
-            (Endian::Little, _) => Cow::Borrowed(bytes),
-            (Endian::Big, Some(dtype)) => Cow::Owned(gguf::swap::to_little_endian(dtype, bytes)),
+            (Endian::Little, _) => bytes,
+            (Endian::Big, Some(dtype)) => Cow::Owned(gguf::swap::to_little_endian(dtype, &bytes)),
             (Endian::Big, None) => return Err(unknown_size(tensor)),
         })
     }
@@ -426,21 +483,28 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
-    pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<&[u8]> {
+    pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
-        let map = self.maps.get(tensor.shard).ok_or_else(outside)?;
+        let source = self.sources.get(tensor.shard).ok_or_else(outside)?;
         if range.start > range.end || range.end > len || self.is_computed(tensor) {
             return Err(outside());
         }
         if range.is_empty() {
-            return Ok(&[]); // a tensor without elements may lie behind the last byte, where padding was left out
+            return Ok(Cow::Borrowed(&[])); // a tensor without elements may lie behind the last byte, where padding was left out
         }
         let start = num::add(tensor.offset_bytes, range.start, "a tensor's start")?;
         let end = num::add(tensor.offset_bytes, range.end, "a tensor's end")?;
-        let (start, end) = (num::to_usize(start, "a tensor's start")?, num::to_usize(end, "a tensor's end")?);
-        map.bytes().get(start..end).ok_or_else(outside)
+        if end > source.len() {
+            return Err(outside());
+        }
+        let bytes = source.read(start..end)?;
+        if bytes.len() as u64 != end - start {
+            let message = format!("expected {} bytes, found {}", end - start, bytes.len());
+            return Err(Error::truncated(message).at(start + bytes.len() as u64).in_tensor(&tensor.name).in_file(source.path()));
+        }
+        Ok(bytes)
     }
 }
 

@@ -101,8 +101,8 @@ fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut F
         Err(error) => return Err(error),
     };
     let shard = reader.model.shards.len();
-    reader.model.shards.push(Shard { path: weights.to_path_buf(), bytes: part.map.len() });
-    reader.maps.push(Arc::clone(&part.map));
+    reader.model.shards.push(Shard { path: weights.to_path_buf(), bytes: part.source.len() });
+    reader.sources.push(part.source);
     let named = part.tensors.into_iter().map(|tensor| TensorInfo { name: format!("{path}.{}", tensor.name), shard, ..tensor });
     reader.model.tensors.extend(named);
     reader.spans = Arc::new(spans(&reader.model));

@@ -3,20 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
-use crate::base::bytes::Endian;
+use crate::base::bytes::{Endian, Parsed};
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names, text, units};
 use crate::format::{Reader, codes};
-use crate::model::{Metadata, Model, Shard, TensorInfo};
-use crate::source::mmap::Map;
+use crate::model::{FormatId, Metadata, Model, Shard, TensorInfo};
+use crate::source::{Prefix, Source};
 
 /// What one file of a model holds.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) map: Arc<Map>,
+    pub(crate) source: Arc<dyn Source>,
     /// In the order of their data; `shard` is 0.
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) metadata: Metadata,
@@ -33,24 +31,38 @@ pub(crate) struct Conflict {
 }
 
 /// One model of all `parts`; `path` is what was asked for.
-pub(crate) fn join(format: &'static str, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
+pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
     let mut model = Model { format, path: path.to_path_buf(), ..Model::default() };
-    let mut maps: Vec<Arc<Map>> = Vec::with_capacity(parts.len());
+    let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(parts.len());
     let endian = parts.first().map(|part| part.endian).unwrap_or_default();
     for (shard, part) in parts.into_iter().enumerate() {
-        model.shards.push(Shard { path: part.map.path().to_path_buf(), bytes: part.map.len() });
+        model.shards.push(Shard { path: part.source.path().to_path_buf(), bytes: part.source.len() });
         model.tensors.extend(part.tensors.into_iter().map(|tensor| TensorInfo { shard, ..tensor }));
         if shard == 0 {
             model.metadata = part.metadata;
         } else {
-            merge(&mut model.metadata, &part.metadata, conflict, part.map.path(), findings)?;
+            merge(&mut model.metadata, &part.metadata, conflict, part.source.path(), findings)?;
         }
-        maps.push(part.map);
+        sources.push(part.source);
     }
-    if maps.len() > 1 {
+    if sources.len() > 1 {
         drop_duplicates(&mut model, findings)?;
     }
-    Ok(Reader::new(model, maps, endian))
+    Ok(Reader::new(model, sources, endian))
+}
+
+/// Parses the header at the start of a source, and reads more of it for as long as the parser needs more. Only the findings of the last
+/// attempt count.
+pub(crate) fn parse_header<T>(
+    prefix: &mut Prefix,
+    findings: &mut Findings,
+    parse: impl Fn(&Prefix, &mut Findings) -> Parsed<Result<T>>,
+) -> Result<T> {
+    let before = findings.list().len();
+    prefix.parse(|prefix| {
+        findings.truncate(before);
+        parse(prefix, findings)
+    })?
 }
 
 /// Reads files side by side; gives for each what was read and what was found, in their order.

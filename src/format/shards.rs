@@ -8,7 +8,7 @@ use crate::format::gguf::spec as gguf;
 use crate::format::safetensors::{index, spec as safetensors};
 use crate::format::set::PartName;
 use crate::format::{Format, Layout, OutTensor};
-use crate::model::{Metadata, Value};
+use crate::model::{FormatId, Metadata, Value};
 use crate::source::file;
 
 /// A file of a model that is to be written.
@@ -57,7 +57,7 @@ pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Me
         let layout = lay_out(tensors, &metadata)?;
         return Ok(vec![OutFile { path: path.to_path_buf(), content: Content::Tensors(0..tensors.len(), layout) }]);
     }
-    let is_gguf = format.id == super::gguf::FORMAT.id;
+    let is_gguf = format.id == FormatId::Gguf;
     let mut files = Vec::with_capacity(ranges.len() + 1);
     let mut names = Vec::with_capacity(ranges.len());
     for (no, range) in ranges.iter().enumerate() {
@@ -95,7 +95,7 @@ pub fn older(format: &Format, path: &Path, files: &[OutFile]) -> Result<Vec<Path
         return Ok(Vec::new());
     }
     let mut older = vec![path.to_path_buf()];
-    let is_gguf = format.id == super::gguf::FORMAT.id;
+    let is_gguf = format.id == FormatId::Gguf;
     let index = path.with_file_name(format!("{}{}", stem(path), safetensors::INDEX_ENDING));
     if !is_gguf {
         older.extend(index::files_of(&index).iter().map(|name| path.with_file_name(name)));

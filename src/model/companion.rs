@@ -25,6 +25,7 @@ pub enum Content {
 /// What sort of thing a [`Note`] tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum NoteKind {
     /// Something of the input is not in the output.
     Dropped,

@@ -8,6 +8,7 @@ use crate::base::{Error, Hint, Result, num, text};
 
 /// What sort of values a type stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Class {
     /// Floating-point numbers, each stored by itself (or packed with its neighbours: F4, F6).
     Float,
@@ -23,6 +24,7 @@ pub enum Class {
 
 /// What the bits of a field of a block are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// Values, codes, signs, integer scales: every pattern of bits stands for something.
     Values,
@@ -34,6 +36,7 @@ pub enum Role {
 
 /// How a scale is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScaleType {
     /// IEEE half precision.
     F16,
@@ -104,6 +107,7 @@ const fn block_bytes(fields: &[Field]) -> u64 {
 
 /// A row of the table of types.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DTypeInfo {
     /// The name, as ggml or safetensors spell it.
     pub name: &'static str,
@@ -126,6 +130,7 @@ macro_rules! dtypes {
         /// A known element type. Its facts are in [`DType::info`].
         #[allow(non_camel_case_types, missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum DType { $($variant),* }
 
         impl DType {
@@ -303,6 +308,7 @@ pub enum ElemType {
 
 /// What a file calls a type that this build does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Tag {
     /// The number of the type in GGUF.
     Number(u32),

@@ -203,11 +203,6 @@ pub fn full_key(architecture: &str, key: &str) -> String {
     if key.starts_with("general.") || key.starts_with("tokenizer.") { key.to_owned() } else { format!("{architecture}.{key}") }
 }
 
-/// Puts the file of shared bytes into an error, if they are of one.
-fn of_file(error: Error, bytes: &dyn SharedBytes) -> Error {
-    bytes.path().into_iter().fold(error, Error::in_file)
-}
-
 /// Reads a length: 64 bits, or 32 in GGUF v1.
 #[inline(always)] // a vocabulary has hundreds of thousands
 pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> {
@@ -220,7 +215,7 @@ pub fn read_string(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<St
     cursor.text(len, what)
 }
 
-/// Borrows a string from bytes in memory, which are no mapping.
+/// Borrows a string from bytes that nobody changes.
 fn borrow_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a str> {
     let len = read_len(cursor, wide, what)?;
     let at = cursor.position();
@@ -267,7 +262,7 @@ enum ArrayData {
     },
     /// The bytes of the elements in the file, already walked over once, so known to be whole.
     File {
-        map: Arc<dyn SharedBytes>,
+        file: Arc<dyn SharedBytes>,
         range: Range<usize>,
         endian: Endian,
         wide: bool,
@@ -292,8 +287,8 @@ impl Array {
     #[must_use]
     pub fn in_memory(&self) -> Self {
         let data = match &self.data {
-            ArrayData::File { map, range, endian, wide } => {
-                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
+            ArrayData::File { file, range, endian, wide } => {
+                let bytes = file.bytes().get(range.clone()).unwrap_or_default();
                 ArrayData::Encoded { bytes: bytes.into(), endian: *endian, wide: *wide }
             }
             in_memory => in_memory.clone(),
@@ -338,9 +333,9 @@ impl Array {
         Self { elem, len: (bytes.len() / N) as u64, data: ArrayData::encoded(bytes) }
     }
 
-    /// An array whose elements lie at `range` of a mapped file, laid out as in GGUF. The reader has walked over them: they are whole.
-    pub fn in_file(elem: ValueType, len: u64, map: Arc<dyn SharedBytes>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
-        Self { elem, len, data: ArrayData::File { map, range, endian, wide } }
+    /// An array whose elements lie at `range` of a file, laid out as in GGUF. The reader has walked over them: they are whole.
+    pub fn in_file(elem: ValueType, len: u64, file: Arc<dyn SharedBytes>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
+        Self { elem, len, data: ArrayData::File { file, range, endian, wide } }
     }
 
     /// The type of the elements.
@@ -373,7 +368,7 @@ impl Array {
     pub fn encoded_le(&self) -> Option<&[u8]> {
         match &self.data {
             ArrayData::Encoded { bytes, endian: Endian::Little, wide: true } => Some(bytes),
-            ArrayData::File { map, range, endian: Endian::Little, wide: true } => map.bytes().get(range.clone()),
+            ArrayData::File { file, range, endian: Endian::Little, wide: true } => file.bytes().get(range.clone()),
             _ => None,
         }
     }
@@ -390,10 +385,10 @@ impl Array {
                 }
             }
             ArrayData::Encoded { bytes, endian, wide } => self.for_each_str_in(Cursor::new(bytes, *endian), *wide, f)?,
-            ArrayData::File { map, range, endian, wide } => {
-                let copied = copy(map.bytes().get(range.clone()).unwrap_or_default());
+            ArrayData::File { file, range, endian, wide } => {
+                let copied = copy(file.bytes().get(range.clone()).unwrap_or_default());
                 let each = copied.and_then(|bytes| self.for_each_str_in(Cursor::new(&bytes, *endian), *wide, f));
-                each.map_err(|error| of_file(error, map.as_ref()))?;
+                each.map_err(|error| error.in_file(file.path()))?;
             }
         }
         Ok(())
@@ -444,9 +439,9 @@ impl Iterator for ArrayIter<'_> {
         let item = match &self.array.data {
             ArrayData::Values(values) => Ok(values.get(self.next as usize)?.clone()),
             ArrayData::Encoded { bytes, endian, wide } => self.decode_next(bytes, *endian, *wide),
-            ArrayData::File { map, range, endian, wide } => {
-                let bytes = map.bytes().get(range.clone()).unwrap_or_default();
-                self.decode_next(bytes, *endian, *wide).map_err(|error| of_file(error, map.as_ref()))
+            ArrayData::File { file, range, endian, wide } => {
+                let bytes = file.bytes().get(range.clone()).unwrap_or_default();
+                self.decode_next(bytes, *endian, *wide).map_err(|error| error.in_file(file.path()))
             }
         };
         self.next += 1;

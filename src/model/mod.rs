@@ -2,6 +2,7 @@
 
 pub mod companion;
 pub mod dtype;
+pub mod format_id;
 pub mod metadata;
 #[allow(clippy::module_inception)]
 pub mod model;
@@ -10,6 +11,7 @@ pub mod tensor;
 pub mod value_text;
 
 pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
+pub use format_id::FormatId;
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Module, Shard};
 pub use packed::{PackedType, PackingSummary, TypeName};

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use crate::base::Error;
-use crate::model::{Metadata, TensorInfo};
+use crate::model::{FormatId, Metadata, TensorInfo};
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shard {
     /// Where it is.
     pub path: PathBuf,
@@ -17,8 +18,8 @@ pub struct Shard {
 /// A model as its files describe it. Values are not in it: they are read through a [`crate::format::Reader`].
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// The id of the format: `safetensors` or `gguf`.
-    pub format: &'static str,
+    /// The format of the files.
+    pub format: FormatId,
     /// The path that was asked for.
     pub path: PathBuf,
     /// The files that hold tensors, in the order of their numbers.

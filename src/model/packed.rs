@@ -33,6 +33,7 @@ impl fmt::Display for PackedType {
 
 /// The type of a tensor as reports show it: its packing, or the type of its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct TypeName {
     /// The type in which the elements are read.
     pub elem: ElemType,
@@ -63,6 +64,7 @@ impl Serialize for TypeName {
 
 /// How a model's weights are packed, and how much of it is understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct PackingSummary {
     /// The packing: as the tensors show it, or as the config names it.
     pub method: String,

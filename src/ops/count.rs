@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::Reader;
 use crate::base::{Result, num, units};
-use crate::family::components::{Component, Place, place};
-use crate::family::facts;
+use crate::family::components::{Component, Components, Place};
+use crate::family::{facts, ties};
+use crate::format::Reader;
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 
 /// How many parameters, and of what.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Count {
     schema: &'static str,
     /// Weights: tied ones once, tables that follow from the hyperparameters not at all. Unknown where numbers are packed in a way
@@ -50,6 +51,7 @@ pub struct Count {
 
 /// The tensors of one type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct DTypeCount {
     /// The type.
     pub dtype: String,
@@ -63,6 +65,7 @@ pub struct DTypeCount {
 
 /// The tensors of one component.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct ComponentCount {
     /// The component.
     pub component: Component,
@@ -76,6 +79,7 @@ pub struct ComponentCount {
 
 /// The tensors of one layer.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct LayerCount {
     /// The number of the layer; none for what belongs to no layer.
     pub layer: Option<u64>,
@@ -107,10 +111,11 @@ pub struct Counted<'m> {
 pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let model = reader.model();
     let packing = Packing::of(reader);
-    let tied = tied_output(model);
+    let components = facts::components(model);
+    let tied = tied_output(model, &components);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
     let count = |index: usize, tensor: &'_ TensorInfo| {
-        let place = place(&tensor.name);
+        let place = components.place(&tensor.name);
         let left_out = if packing.role(index) == Role::Bookkeeping {
             Some("a quantisation's scales and zero points")
         } else if place.computed {
@@ -134,11 +139,11 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
 }
 
 /// The output matrix that is stored although it is the embedding's by the config, or by the class where the config is silent.
-fn tied_output(model: &Model) -> Option<&str> {
+fn tied_output<'m>(model: &'m Model, components: &Components) -> Option<&'m str> {
     const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "proj_out.weight", "cls.predictions.decoder.weight"];
-    model.config.as_ref().filter(|config| facts::ties_output(config))?;
+    model.config.as_ref().filter(|config| ties::ties_output(config))?;
     let output = model.tensors.iter().find(|tensor| OUTPUTS.iter().any(|name| tensor.name.ends_with(name)))?;
-    let same = |tensor: &&TensorInfo| place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
+    let same = |tensor: &&TensorInfo| components.place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
     model.tensors.iter().find(same).map(|_| output.name.as_str())
 }
 

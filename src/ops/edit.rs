@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::base::{Error, Hint, Result, limits, text};
+use crate::base::{Error, Hint, Result, text};
 use crate::format::{self, Reader, Start};
 use crate::model::{Metadata, Value, value_text};
 use crate::ops::meta::Shown;
-use crate::source::mmap::Map;
+use crate::source::file::Input;
 use crate::source::torn;
+use crate::source::{Prefix, Source, read_chunks};
 use crate::write::lock::{Locked, Waiting};
 use crate::write::node::{self, Node};
 use crate::write::output::{OutFile, Output, Target};
@@ -20,6 +21,7 @@ use crate::write::undo::Recovery;
 
 /// One change to the metadata.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Change {
     /// Gives a key this value.
     Set(String, Value),
@@ -49,6 +51,7 @@ pub enum Destination {
 
 /// What was changed, or would be.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct EditReport {
     schema: &'static str,
     /// The keys whose values changed.
@@ -65,6 +68,7 @@ pub struct EditReport {
 
 /// One key before and after.
 #[derive(Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct KeyChange {
     /// The key.
     pub key: String,
@@ -120,7 +124,7 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
             let edited = Edited::plan(path, changes, how.force)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
             // As cp does: what others must not read in the old file, they must not read in the new one.
-            let file = output.create_with_mode(0, Node::of(edited.map.input().metadata()).mode & 0o666)?;
+            let file = output.create_with_mode(0, Node::of(edited.input.metadata()).mode & 0o666)?;
             edited.write(&mut output, file)?;
             edited.check_unchanged()?;
             output.commit()?;
@@ -132,6 +136,7 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
 
 /// What was done about a change in place that was interrupted.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct RecoveryReport {
     schema: &'static str,
     /// The file.
@@ -159,7 +164,7 @@ fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditRep
     let locked = Locked::open(&file, how.waiting)?;
     // Parsed anew under the lock: another edit may have come first.
     let edited = Edited::plan(path, changes, how.force)?;
-    if !locked.is(edited.map.input().metadata()) {
+    if !locked.is(edited.input.metadata()) {
         return Err(changed_meanwhile(&file));
     }
     if edited.changes.is_empty() {
@@ -214,7 +219,8 @@ fn changed_meanwhile(file: &Path) -> Error {
 /// A model file and what it is to become.
 struct Edited {
     file: PathBuf,
-    map: Arc<Map>,
+    source: Arc<dyn Source>,
+    input: Input,
     changes: Vec<KeyChange>,
     /// The start of the file that was parsed.
     old: Vec<u8>,
@@ -224,24 +230,25 @@ struct Edited {
 impl Edited {
     fn plan(path: &Path, changes: &[Change], force: bool) -> Result<Self> {
         let reader = format::open(path)?;
-        let (file, map) = single_file(&reader)?;
-        let edit =
-            format::FORMATS.iter().find(|format| format.id == reader.model().format).and_then(|format| format.edit).ok_or_else(|| {
-                Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
-            })?;
+        let (file, source) = single_file(&reader)?;
+        let on_disk = || Error::argument("expected a file on disk to edit, found none").in_file(&file);
+        let input = source.file().ok_or_else(on_disk)?.clone();
+        let edit = format::format(reader.model().format).edit.ok_or_else(|| {
+            Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
+        })?;
         let old = &reader.model().metadata;
         let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
         let changes = differences(old, &new);
-        let start = edit(&map, old, &new, force).map_err(|error| error.in_file(&file))?;
-        let old = map.bytes().get(..start.old_bytes as usize).unwrap_or_default().to_vec();
-        let edited = Self { file, map, changes, old, start };
+        let start = edit(&mut Prefix::new(Arc::clone(&source))?, old, &new, force).map_err(|error| error.in_file(&file))?;
+        let old = source.read(0..start.old_bytes)?.into_owned();
+        let edited = Self { file, source, input, changes, old, start };
         edited.check_unchanged()?;
         Ok(edited)
     }
 
     /// Opens the file once more.
     fn open(&self) -> Result<File> {
-        self.map.reopen().ok_or_else(|| changed_meanwhile(&self.file))
+        self.input.reopen().ok_or_else(|| changed_meanwhile(&self.file))
     }
 
     /// Whether the new start is as long as the old one.
@@ -251,7 +258,7 @@ impl Edited {
 
     /// How long the whole new file is.
     fn total(&self) -> u64 {
-        self.start.bytes.len() as u64 + (self.map.len() - self.start.old_bytes)
+        self.start.bytes.len() as u64 + (self.source.len() - self.start.old_bytes)
     }
 
     fn target(&self, path: &Path) -> Target {
@@ -261,15 +268,13 @@ impl Edited {
     /// Writes the new start and what follows the old one.
     fn write(&self, output: &mut Output, mut file: OutFile) -> Result<()> {
         file.put(&self.start.bytes)?;
-        for chunk in self.map.bytes().get(self.old.len()..).unwrap_or_default().chunks(limits::CHUNK_BYTES) {
-            file.put(chunk)?;
-        }
+        read_chunks(&*self.source, self.old.len() as u64, |chunk| file.put(chunk))?;
         output.seal(file)
     }
 
     /// What was read of the file so far belongs together.
     fn check_unchanged(&self) -> Result<()> {
-        if torn::is_unchanged(&self.map) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
+        if torn::is_unchanged(&*self.source) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
     }
 
     fn report(self, output: Option<PathBuf>, bytes_written: u64, notes: Vec<String>) -> EditReport {
@@ -278,12 +283,12 @@ impl Edited {
     }
 }
 
-fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<Map>)> {
+fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<dyn Source>)> {
     // The files of modules have metadata of their own.
     let modules = reader.model().modules.iter().filter(|module| module.shard.is_some()).count();
     let own = reader.model().shards.len().saturating_sub(modules);
-    match (reader.model().shards.get(..own).unwrap_or_default(), reader.maps()) {
-        ([shard], [map, ..]) => Ok((shard.path.clone(), map.clone())),
+    match (reader.model().shards.get(..own).unwrap_or_default(), reader.sources()) {
+        ([shard], [source, ..]) => Ok((shard.path.clone(), Arc::clone(source))),
         (shards, _) => {
             let error =
                 Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::Reader;
 use crate::base::{Error, Hint, Result, text};
+use crate::format::Reader;
 use crate::model::{PackingSummary, TypeName};
 use crate::ops::stats::{Histogram, Percentiles, measure_one};
 use crate::ops::weights;

@@ -2,29 +2,30 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::base::Result;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::family::{card, facts};
-use crate::model::{Model, PackedType, PackingSummary, Value};
+use crate::format::Reader;
+use crate::model::{FormatId, Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
 use crate::quant::packed::Packing;
+use crate::tokenizer;
 use crate::view::lora;
 use crate::view::lora::{Adapter, Form, Update};
-use crate::{Reader, tokenizer};
 
 /// What model this is.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Info {
     schema: &'static str,
     /// The path that was asked for; every document has it after its schema.
     #[serde(skip)]
     pub path: String,
     /// The format of the files.
-    pub format: &'static str,
+    pub format: FormatId,
     /// The architecture, as the model names it.
     pub architecture: Option<String>,
     /// What the model is called.
@@ -66,6 +67,7 @@ pub struct Info {
 
 /// A LoRA adapter.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct AdapterFacts {
     /// Which library's form it has.
     pub form: Form,
@@ -85,6 +87,7 @@ pub struct AdapterFacts {
 
 /// The update of one matrix.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct UpdateRow {
     /// The module whose matrix it is.
     pub module: String,
@@ -98,6 +101,7 @@ pub struct UpdateRow {
 
 /// One file.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct FileRow {
     /// Where it is.
     pub path: String,
@@ -109,6 +113,7 @@ pub struct FileRow {
 
 /// What is known of a tokenizer without building it.
 #[derive(Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Tokenizer {
     /// Its kind: as GGUF names it (`llama`, `gpt2`, `bert`), as tokenizer.json does (`BPE`, `WordPiece`, `Unigram`), or `SentencePiece`.
     pub model: Option<String>,

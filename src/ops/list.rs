@@ -4,18 +4,20 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::base::Error;
 use crate::family::comfy;
-use crate::model::{ElemType, PackingSummary};
+use crate::format::Reader;
+use crate::model::{ElemType, FormatId, PackingSummary};
 use crate::ops::select::Selection;
 use crate::ops::weights;
-use crate::{Error, Reader};
 
 /// The tensors of a model.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
-    pub format: &'static str,
+    pub format: FormatId,
     /// How the weights are packed, if they are: the tensors below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
@@ -37,6 +39,7 @@ pub struct TensorList<'m> {
 
 /// The tensors that were selected, together.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Selected {
     /// How many there are.
     pub tensors: u64,
@@ -48,6 +51,7 @@ pub struct Selected {
 
 /// One tensor.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorRow<'m> {
     /// Its name, exactly.
     pub name: &'m str,
@@ -75,7 +79,7 @@ pub struct TensorRow<'m> {
 pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<TensorList<'m>> {
     let model = reader.model();
     let files: Vec<Cow<'m, str>> = model.shards.iter().map(|shard| shard.path.to_string_lossy()).collect();
-    let row = |tensor: &'m crate::TensorInfo| {
+    let row = |tensor: &'m crate::model::TensorInfo| {
         let original = comfy::original_shape(model, tensor).filter(|shape| *shape != tensor.shape);
         Ok(TensorRow {
             name: &tensor.name,

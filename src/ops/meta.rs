@@ -3,8 +3,8 @@
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Serialize, ser};
 
-use crate::Reader;
 use crate::base::{Error, Hint, Result, text};
+use crate::format::Reader;
 use crate::model::{Array, Metadata, Value, ValueType};
 
 /// How many values of an array are shown, unless all are asked for.

@@ -1,5 +1,8 @@
 //! The operations: a model in, a report out. They never print.
 
+mod body;
+pub mod catalog;
+mod chunks;
 pub mod convert;
 pub mod count;
 pub mod diff;
@@ -7,7 +10,6 @@ pub mod edit;
 pub mod hash;
 pub mod hist;
 pub mod info;
-pub mod known;
 pub mod list;
 pub mod meta;
 pub mod overview;

@@ -1,7 +1,9 @@
 //! `report`: what there is to know of a model, or of two, for one page.
 
-use crate::Reader;
 use crate::base::Result;
+use crate::family::components::Components;
+use crate::family::facts;
+use crate::format::Reader;
 use crate::ops::count::{Count, count};
 use crate::ops::diff::{self, Diff};
 use crate::ops::info::{Info, info};
@@ -16,6 +18,8 @@ pub struct Overview {
     pub count: Count,
     /// Its values.
     pub stats: Stats,
+    /// The names that tell its components.
+    pub components: Components,
 }
 
 /// Describes, counts and measures a model.
@@ -23,7 +27,8 @@ pub struct Overview {
 /// # Errors
 /// As for [`stats::stats`].
 pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overview> {
-    Ok(Overview { info: info(reader)?, count: count(reader)?, stats: stats::stats(reader, options)? })
+    let components = facts::components(reader.model());
+    Ok(Overview { info: info(reader)?, count: count(reader)?, stats: stats::stats(reader, options)?, components })
 }
 
 /// Two models beside each other.

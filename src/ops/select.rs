@@ -8,6 +8,7 @@ use crate::model::{ElemType, Model, TensorInfo};
 
 /// What tensors are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SortBy {
     /// As in the files.
     #[default]

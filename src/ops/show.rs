@@ -3,9 +3,9 @@
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use crate::Reader;
 use crate::base::{Error, Hint, Result, num, text};
 use crate::codec::{Codec, Number, codec, values_per_element};
+use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo};
 use crate::ops::weights;
 

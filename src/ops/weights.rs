@@ -1,13 +1,12 @@
 //! What the tensors of a model stand for: the one place that decides that packed weights count, measure, compare and convert as the
 //! weights that they stand for.
 
-use std::borrow::Cow;
-
-use crate::Reader;
 use crate::base::{Error, Hint, Result};
-use crate::model::PackingSummary;
+use crate::format::Reader;
+use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;
+use std::borrow::Cow;
 
 /// Returns the model as its weights: packed ones computed, under the names that they have unquantised, and without their scales.
 /// What is packed in a way that this build does not read stays as it is stored; [`packing`] of the result says so.
@@ -34,7 +33,7 @@ pub(in crate::ops) fn of(reader: &Reader) -> Result<Cow<'_, Reader>> {
 /// # Errors
 /// As for [`weights`].
 pub(in crate::ops) fn repacked(reader: Reader) -> Result<Reader> {
-    if reader.model().format == "gguf" {
+    if reader.model().format == FormatId::Gguf {
         // Its blocks are what they are, and their scales go with them.
         let summary = packing(&reader);
         return Ok(reader.with_packing(summary));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::{Error, Result};
 use crate::format::{self, Reader, imatrix as legacy};
-use crate::model::{DType, ElemType, TensorInfo, Value};
+use crate::model::{DType, ElemType, FormatId, TensorInfo, Value};
 
 /// The endings of the two tensors of an entry in the GGUF form.
 const SUMS: &str = ".in_sum2";
@@ -41,7 +41,7 @@ impl Imatrix {
     /// It is no importance matrix, an entry lacks its sums or counts, or a value is not finite, or negative.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = format::open(path)?;
-        let entries = if reader.model().format == "imatrix" { legacy_entries(&reader) } else { gguf_entries(&reader) };
+        let entries = if reader.model().format == FormatId::Imatrix { legacy_entries(&reader) } else { gguf_entries(&reader) };
         let imatrix = Self { entries: entries.map_err(|error| error.in_file(path))?, reader };
         imatrix.check().map_err(|error| error.in_file(path))?;
         Ok(imatrix)

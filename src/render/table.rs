@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use rayon::prelude::*;
 use tabled::grid::CompactGrid;
 use tabled::grid::colors::Colors;
 use tabled::grid::config::{CompactConfig, Indent, Position, Sides};
@@ -14,7 +13,7 @@ use tabled::settings::Color;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::render::section::{Audience, Body, Cells, Column, Cut, Fact, Section, seen};
 use crate::render::{Tone, spark};
 

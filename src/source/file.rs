@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, ErrorKind, Result, limits};
@@ -13,11 +14,7 @@ use crate::base::{Error, ErrorKind, Result, limits};
 pub fn open_regular(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NONBLOCK);
-    }
+    options.custom_flags(libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| Error::io("cannot open", path, error))?;
     let kind = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.file_type();
     if !kind.is_file() {
@@ -34,11 +31,7 @@ pub fn open_regular(path: &Path) -> Result<File> {
 pub(crate) fn open_itself(path: &Path, write: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(write);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
-    }
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
     let file = options.open(path)?;
     let is_file = file.metadata()?.is_file();
     if is_file { Ok(file) } else { Err(io::Error::other("not a regular file")) }
@@ -111,16 +104,9 @@ pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
 }
 
 /// Whether two files are one, through links, bind mounts and whatever else leads to it.
-#[cfg(unix)]
 pub fn same_file(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
-}
-
-/// Whether two files are one: nothing tells here.
-#[cfg(not(unix))]
-pub fn same_file(_: &Metadata, _: &Metadata) -> bool {
-    false
 }
 
 /// A file that is being read, and what it looked like at first.
@@ -160,6 +146,12 @@ impl Input {
         same_file(&self.seen, found)
     }
 
+    /// Opens the file once more, for calls that copy between files inside the kernel; none where its path leads elsewhere by now.
+    pub fn reopen(&self) -> Option<File> {
+        let file = open_regular(&self.path).ok()?;
+        file.metadata().is_ok_and(|found| self.is(&found)).then_some(file)
+    }
+
     /// Looks at the file again: whatever was read of it since is of one state.
     ///
     /// # Errors
@@ -175,50 +167,19 @@ impl Input {
 }
 
 /// What changes whenever a file is written to or replaced.
-#[cfg(unix)]
 fn stamp(file: &Metadata) -> impl PartialEq {
     use std::os::unix::fs::MetadataExt;
     (file.dev(), file.ino(), file.len(), (file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()))
 }
 
-#[cfg(not(unix))]
-fn stamp(file: &Metadata) -> impl PartialEq {
-    (file.len(), file.modified().ok())
-}
-
 /// Reads the bytes at a place of a file.
-#[cfg(unix)]
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
 /// Writes bytes at a place of a file.
-#[cfg(unix)]
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
-    let _held = seek(file, at)?;
-    file.read_exact(bytes)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    use std::io::Write;
-    let _held = seek(file, at)?;
-    file.write_all(bytes)
-}
-
-/// Where the position belongs to the file, only one thread may use it at a time.
-#[cfg(not(unix))]
-fn seek(mut file: &File, at: u64) -> io::Result<std::sync::MutexGuard<'static, ()>> {
-    use std::io::Seek;
-    static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let held = POSITION.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    file.seek(io::SeekFrom::Start(at))?;
-    Ok(held)
 }
 
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! Files mapped into memory, read-only. The only unsafe code outside `codec/simd/`.
 #![allow(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-#[cfg(unix)]
-use std::sync::{OnceLock, TryLockError};
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::bytes::SharedBytes;
+use crate::base::threads::try_lock;
 use crate::base::{Error, Result, text};
-use crate::source::file::{Input, open_regular};
+use crate::source::file::Input;
+use crate::source::read::{Source, slice};
 
 /// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched. No descriptor is kept, so
 /// that a model may have thousands of files.
 #[derive(Debug)]
-pub struct Map {
+pub(super) struct Mapping {
     input: Input,
     mmap: Option<memmap2::Mmap>,
 }
@@ -27,20 +30,12 @@ fn mapped() -> MutexGuard<'static, BTreeMap<usize, (usize, String)>> {
     MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Map {
-    /// Maps the file at `path`.
-    ///
-    /// # Errors
-    /// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::of(&open_regular(path)?, path)
-    }
-
+impl Mapping {
     /// Maps an open regular file; `path` is what it was opened by.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn of(file: &File, path: &Path) -> Result<Self> {
+    pub(super) fn of(file: &File, path: &Path) -> Result<Self> {
         let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
         let mmap = if found.len() == 0 {
             None // an empty mapping is an error on Linux
@@ -60,57 +55,44 @@ impl Map {
         Ok(Self { input: Input::new(path, found), mmap })
     }
 
-    /// The file, and what it looked like when it was opened.
-    pub fn input(&self) -> &Input {
-        &self.input
-    }
-
-    /// Opens the file once more, for calls that copy between files inside the kernel; none where its path leads elsewhere by now.
-    pub fn reopen(&self) -> Option<File> {
-        let file = open_regular(self.path()).ok()?;
-        file.metadata().is_ok_and(|found| self.input.is(&found)).then_some(file)
-    }
-
-    /// The path that the file was opened by.
-    pub fn path(&self) -> &Path {
-        self.input.path()
-    }
-
-    /// The length of the file, in bytes.
-    pub fn len(&self) -> u64 {
-        self.bytes().len() as u64
-    }
-
-    /// Whether the file has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.mmap.is_none()
-    }
-
-    /// The bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         self.mmap.as_deref().unwrap_or_default()
-    }
-
-    /// Tells the kernel that the file will be read from front to back. Advice only: a refusal changes nothing.
-    #[cfg(unix)]
-    pub fn will_read_in_order(&self) {
-        if let Some(mmap) = &self.mmap {
-            let _ = mmap.advise(memmap2::Advice::Sequential);
-        }
     }
 }
 
-impl SharedBytes for Map {
+impl Source for Mapping {
+    fn path(&self) -> &Path {
+        self.input.path()
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        slice(self.bytes(), &range, self.input.path())
+    }
+
+    fn file(&self) -> Option<&Input> {
+        Some(&self.input)
+    }
+
+    fn shared(self: Arc<Self>) -> Option<Arc<dyn SharedBytes>> {
+        Some(self)
+    }
+}
+
+impl SharedBytes for Mapping {
     fn bytes(&self) -> &[u8] {
         Self::bytes(self)
     }
 
-    fn path(&self) -> Option<&Path> {
-        Some(Self::path(self))
+    fn path(&self) -> &Path {
+        self.input.path()
     }
 }
 
-impl Drop for Map {
+impl Drop for Mapping {
     fn drop(&mut self) {
         if let Some(mmap) = &self.mmap {
             mapped().remove(&(mmap.as_ptr() as usize));
@@ -119,27 +101,11 @@ impl Drop for Map {
 }
 
 /// Called before the process ends because a mapped file became shorter.
-#[cfg(unix)]
 static CLEAN_UP: OnceLock<fn()> = OnceLock::new();
 
-/// Takes a lock inside the handler of a signal, where waiting is not allowed: tries for about a second. The thread that has it may be the
-/// one that was interrupted.
-#[cfg(unix)]
-pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    for _ in 0..1_000 {
-        match lock.try_lock() {
-            Ok(held) => return Some(held),
-            Err(TryLockError::Poisoned(held)) => return Some(held.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(1)),
-        }
-    }
-    None
-}
-
-/// From here on, a file that shrinks while it is mapped ends the process with one line on standard error and status 2, instead of a
+/// From here on, a file that shrinks while it is read ends the process with one line on standard error and status 2, instead of a
 /// crash by SIGBUS; `clean_up` is called first, inside the signal's handler. For the command line: a library must not change its host's
 /// signals.
-#[cfg(unix)]
 pub fn exit_on_truncation(clean_up: fn()) {
     let _ = CLEAN_UP.set(clean_up);
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
@@ -154,7 +120,6 @@ pub fn exit_on_truncation(clean_up: fn()) {
 }
 
 /// Takes no memory and waits for no lock for long. Whoever touches a mapped page holds none of the two locks that are tried here.
-#[cfg(unix)]
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,33 +149,32 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::base::bytes::Endian;
     use crate::model::metadata::{Array, ValueType};
+    use crate::source;
 
     #[test]
     fn folders_and_devices_are_refused_at_once() {
         for path in ["/", "/dev/zero"] {
-            assert!(Map::open(Path::new(path)).unwrap_err().to_string().contains("expected a regular file"), "{path}");
+            assert!(source::open(Path::new(path)).unwrap_err().to_string().contains("expected a regular file"), "{path}");
         }
     }
 
     #[test]
     fn an_empty_file_is_an_empty_slice() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(Map::open(file.path()).unwrap().bytes().is_empty());
+        let source = source::open(file.path()).unwrap();
+        assert!(source.is_empty() && source.read(0..0).unwrap().is_empty() && source.read(0..1).is_err());
     }
 
-    #[cfg(unix)]
     #[test]
     fn strings_of_a_file_that_changes_meanwhile_are_read_as_they_were() {
         use std::os::unix::fs::FileExt;
         let bytes: Vec<u8> = ["aa", "bb", "cc"].iter().flat_map(|text| [&2u64.to_le_bytes(), text.as_bytes()].concat()).collect();
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all_at(&bytes, 0).unwrap();
-        let map = Arc::new(Map::open(file.path()).unwrap());
+        let map = Arc::new(Mapping::of(file.as_file(), file.path()).unwrap());
         let array = Array::in_file(ValueType::String, 3, map.clone(), 0..bytes.len(), Endian::Little, true);
         let mut found = String::new();
         array

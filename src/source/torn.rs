@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::base::{Error, Hint, Result, limits};
 use crate::source::file::read_exact_at;
-use crate::source::mmap::Map;
+use crate::source::read::Source;
 
 /// How a file starts while its start is overwritten. As the length of a safetensors header it is past every limit.
 pub const MARKER: &[u8; 8] = b"weigh-t1";
@@ -34,10 +34,15 @@ pub fn refuse_torn(path: &Path, file: &File) -> Result<()> {
     Ok(())
 }
 
-/// Whether nothing was written into the file since it was mapped, by weigh or by anything else that leaves the time of the change.
-pub fn is_unchanged(map: &Map) -> bool {
+/// Whether nothing was written into a source since it was opened, by weigh or by anything else that leaves the time of the change.
+pub fn is_unchanged(source: &dyn Source) -> bool {
     // In this order: a change that began after the first look has written nothing that was read before it.
-    !map.bytes().starts_with(MARKER) && map.input().check_unchanged().is_ok()
+    !is_marked_source(source) && source.check_unchanged().is_ok()
+}
+
+/// Only a file on disk is ever changed in its place.
+fn is_marked_source(source: &dyn Source) -> bool {
+    source.file().is_some() && source.read(0..MARKER.len() as u64).is_ok_and(|start| *start == *MARKER)
 }
 
 pub(crate) fn is_marked(file: &File) -> bool {

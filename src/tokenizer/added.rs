@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::json::{AddedToken, TokenizerJson};
 use super::keys::Role;
 use super::special::token_text;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::added::Added;
-use super::folder::Folder;
+use super::files::Folder;
 use super::json::{TokenizerJson, Vocab};
 use super::special::token_text;
 use super::vocabulary::{ADDED_SCORE, PADDING_SCORE, Token, TokenType, looks_special};

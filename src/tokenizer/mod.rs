@@ -16,7 +16,7 @@ use crate::model::{Array, Metadata, Value};
 mod added;
 mod bytes;
 mod fast;
-mod folder;
+mod files;
 mod json;
 mod keys;
 mod mistral;
@@ -34,7 +34,7 @@ mod vocabulary;
 mod write;
 
 use fast::Parts;
-use folder::Folder;
+use files::Folder;
 use json::{TokenizerJson, Vocab};
 use keys::Role;
 use pieces::is_sentencepiece_style;

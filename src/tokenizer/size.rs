@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::json::TokenizerJson;
 use super::{JSON, spm};
 use crate::base::Result;

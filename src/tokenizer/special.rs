@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::json::TokenizerJson;
 use super::keys::{self, Role};
 use super::templates::ChatTemplates;

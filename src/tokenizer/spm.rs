@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::json::AddedToken;
 use super::vocabulary::{ADDED_SCORE, Token, TokenType, looks_special};
 use super::{proto, setting};

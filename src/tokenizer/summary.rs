@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::{JSON, proto};
 
 /// A tokenizer at a glance.

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::folder::Folder;
+use super::files::Folder;
 use crate::base::{Error, Result, limits};
 
 /// The file.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::folder::Folder;
+use super::files::Folder;
 use super::keys;
 use crate::base::{Error, Result};
 use crate::model::{self, Array, Metadata};

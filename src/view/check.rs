@@ -8,9 +8,10 @@ use crate::base::{Error, ErrorKind, num};
 use crate::family::components::{Component, place};
 use crate::family::config::Config;
 use crate::family::mapping::{Known, Mapping, Row};
+use crate::family::naming::Naming;
 use crate::family::pattern::Places;
 use crate::family::table::{Table, Tables};
-use crate::family::{facts, pattern};
+use crate::family::{comfy, pattern};
 use crate::format::codes;
 use crate::model::{Model, Value};
 use crate::tokenizer;
@@ -37,12 +38,13 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
     if model.tensors.is_empty() {
         return None; // a vocabulary, or an index alone
     }
-    let hub = model.config.is_some() && to_gguf::says_what_it_is(model);
-    let gguf = model.format == "gguf" && to_hf::says_what_it_is(model);
-    let worked_out = match (hub, gguf) {
-        (true, _) => to_gguf::read_config(model, tables).map(|(_, table, config)| (table, config)),
-        (_, true) => to_hf::read_keys(model, tables),
-        _ => return None,
+    let naming = Naming::of(model);
+    let worked_out = match naming {
+        Naming::HuggingFace | Naming::Mistral => to_gguf::read_config(model, tables).map(|(_, table, config)| (table, config)),
+        Naming::Gguf => to_hf::read_keys(model, tables),
+        // There is no table of it, which is told.
+        Naming::Own if comfy::is_diffusion(model) => to_hf::read_keys(model, tables),
+        Naming::Own => return None,
     };
     let remark = |findings: &mut Findings, severity, code, error: Error| findings.remark(severity, code, error.in_file(&model.path));
     let (table, config) = match worked_out {
@@ -64,7 +66,7 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
         }
     };
     let mut check = Check { model, mapping: &mapping, experts: config.count("experts").ok(), findings, met: Met::default() };
-    if hub {
+    if naming != Naming::Gguf {
         check.hub_tensors();
         check.hub_missing();
         check.hub_vocabulary(&table, &config)
@@ -192,8 +194,7 @@ impl Check<'_, '_> {
             self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
         }
         // A family that always ties drops an output matrix that is stored all the same.
-        let ties = config.is_true("tie_word_embeddings") || self.model.config.as_ref().is_some_and(facts::ties_output);
-        let tied = self.hub_tensor(OUTPUT).filter(|_| ties);
+        let tied = self.hub_tensor(OUTPUT).filter(|_| config.is_true("tie_word_embeddings"));
         Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
     }
 

@@ -410,10 +410,10 @@ mod tests {
     use super::*;
     use crate::base::bytes::Endian;
     use crate::model::{ElemType, Shard, TensorInfo};
-    use crate::source::mmap::Map;
+    use crate::source::InMemory;
 
-    /// A model whose tensors are U8 and count up, on disk.
-    fn reader(shapes: &[&[u64]]) -> (tempfile::NamedTempFile, Reader) {
+    /// A model whose tensors are U8 and count up.
+    fn reader(shapes: &[&[u64]]) -> Reader {
         let mut tensors = Vec::new();
         let mut all = Vec::new();
         for (i, shape) in shapes.iter().enumerate() {
@@ -428,12 +428,9 @@ mod tests {
             });
             all.extend((0..len).map(|j| (j + 100 * i as u64) as u8));
         }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &all).unwrap();
-        let map = Map::open(file.path()).unwrap();
-        let shards = vec![Shard { path: PathBuf::from(file.path()), bytes: all.len() as u64 }];
+        let shards = vec![Shard { path: PathBuf::from("a"), bytes: all.len() as u64 }];
         let model = Model { tensors, shards, ..Model::default() };
-        (file, Reader::new(model, vec![Arc::new(map)], Endian::Little))
+        Reader::new(model, vec![Arc::new(InMemory::new("a", all))], Endian::Little)
     }
 
     fn all(origin: &Origin, reader: &Reader) -> Vec<u8> {
@@ -448,7 +445,7 @@ mod tests {
 
     #[test]
     fn swapping_rows_there_and_back_is_nothing() {
-        let (_file, reader) = reader(&[&[12, 2]]);
+        let reader = reader(&[&[12, 2]]);
         let stored = Origin::stored(reader.model(), 0).unwrap();
         let there = stored.clone().then(Step::SwapRows { a: 2, b: 3 }).unwrap();
         assert_eq!(all(&there, &reader), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, 12, 13, 18, 19, 14, 15, 20, 21, 16, 17, 22, 23]);
@@ -458,7 +455,7 @@ mod tests {
 
     #[test]
     fn joined_parts_are_found_again_as_slices() {
-        let (_file, reader) = reader(&[&[2, 3], &[1, 3], &[3, 3]]);
+        let reader = reader(&[&[2, 3], &[1, 3], &[3, 3]]);
         let model = reader.model();
         let parts: Vec<Origin> = (0..3).map(|i| Origin::stored(model, i).unwrap()).collect();
         let joined = Origin::join(parts.clone()).unwrap();
@@ -474,7 +471,7 @@ mod tests {
 
     #[test]
     fn every_second_row_and_the_rest_interleave_to_the_whole() {
-        let (_file, reader) = reader(&[&[2, 4, 2]]);
+        let reader = reader(&[&[2, 4, 2]]);
         let stored = Origin::stored(reader.model(), 0).unwrap();
         let even = stored.clone().then(Step::TakeRows { start: 0, len: 1, of: 2 }).unwrap();
         let odd = stored.clone().then(Step::TakeRows { start: 1, len: 1, of: 2 }).unwrap();
@@ -486,7 +483,7 @@ mod tests {
 
     #[test]
     fn transposing_planes_twice_is_nothing() {
-        let (_file, reader) = reader(&[&[2, 3, 4]]);
+        let reader = reader(&[&[2, 3, 4]]);
         let stored = Origin::stored(reader.model(), 0).unwrap();
         let turned = stored.clone().then(Step::Transpose { rows: 3 }).unwrap();
         assert_eq!((turned.rows(), turned.row_elements()), (8, 3));
@@ -496,7 +493,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let (_file, reader) = reader(&[&[6, 2], &[2, 3]]);
+        let reader = reader(&[&[6, 2], &[2, 3]]);
         let stored = Origin::stored(reader.model(), 0).unwrap();
         assert!(stored.clone().then(Step::SwapRows { a: 2, b: 2 }).is_err());
         assert!(stored.clone().then(Step::SwapRows { a: 0, b: 2 }).is_err());
@@ -510,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_vector_moves_by_element() {
-        let (_file, reader) = reader(&[&[6]]);
+        let reader = reader(&[&[6]]);
         let origin = Origin::stored(reader.model(), 0).unwrap().by_element().unwrap().then(Step::SwapRows { a: 2, b: 3 }).unwrap();
         assert_eq!(all(&origin, &reader), [0, 3, 1, 4, 2, 5]);
     }

@@ -13,14 +13,13 @@ use crate::family::{keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
-use crate::source::mmap::Map;
+use crate::source::InMemory;
 use crate::view::draft::{Source, Step};
 use crate::view::origin::Origin;
 use crate::view::{canonical, to_gguf, to_hf};
 
 /// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
-    let file = tempfile::NamedTempFile::new().unwrap();
     let mut infos = Vec::new();
     let mut all = Vec::new();
     for (name, shape, dtype, bytes) in tensors {
@@ -28,10 +27,9 @@ fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, 
         infos.push(TensorInfo { name, elem: ElemType::Known(dtype), shape, shard: 0, offset_bytes, len_bytes });
         all.extend(bytes);
     }
-    std::fs::write(file.path(), &all).unwrap();
-    let map = Map::open(file.path()).unwrap();
-    let shards = vec![Shard { path: file.path().to_path_buf(), bytes: all.len() as u64 }];
-    Reader::new(Model { tensors: infos, shards, metadata, config, ..Model::default() }, vec![Arc::new(map)], Endian::Little)
+    let shards = vec![Shard { path: "a".into(), bytes: all.len() as u64 }];
+    let model = Model { tensors: infos, shards, metadata, config, ..Model::default() };
+    Reader::new(model, vec![Arc::new(InMemory::new("a", all))], Endian::Little)
 }
 
 /// Hyperparameters that no two of are equal by chance, for every family at once.
@@ -111,16 +109,16 @@ fn written(reader: &Reader, steps: &[Step]) -> Vec<(String, Vec<u64>, DType, Vec
 fn every_table_leads_there_and_back_byte_for_byte() {
     let tables = Tables::default();
     for table in tables.all().unwrap().into_iter().filter(|table| table.params.is_empty()) {
-        let hf = made_up(&table);
+        let hf = made_up(table);
         let steps = to_gguf::canonical(hf.model(), &tables).unwrap_or_else(|error| panic!("{}: {error}", table.name));
         for step in &steps {
             let is_norm = step.name.ends_with("_norm.weight");
             assert!(!is_norm || (step.fixed && step.elem.known() == Some(DType::F32)), "{}: {} stays F32", table.name, step.name);
         }
-        let config = Config::new(&table, hf.model().config.as_ref().unwrap()).unwrap();
+        let config = Config::new(table, hf.model().config.as_ref().unwrap()).unwrap();
         let mut metadata = Metadata::new();
         metadata.set("general.architecture", Value::String(table.gguf.clone()));
-        keys::to_gguf(&table, &config, &[], 32, &mut metadata).unwrap();
+        keys::to_gguf(table, &config, &[], 32, &mut metadata).unwrap();
         metadata.set("tokenizer.ggml.token_type_count", Value::U32(2));
         let gguf = reader(written(&hf, &steps), metadata, None);
         let back = to_hf::weights(&gguf, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{}: {error}", table.name));
@@ -142,7 +140,7 @@ fn every_table_leads_there_and_back_byte_for_byte() {
             // `Qwen2MoeConfig` and `Qwen3MoeConfig` of transformers have no other name for it.
             assert_eq!(Some(&again["num_experts"]), config.get("num_experts").or(config.get("num_local_experts")), "{}", table.name);
         }
-        let (before, after) = (hf.model().config.as_ref().unwrap(), Config::new(&table, &again).unwrap());
+        let (before, after) = (hf.model().config.as_ref().unwrap(), Config::new(table, &again).unwrap());
         for row in &table.keys {
             let Some(key) = row.hf.first().filter(|key| before.get(key).is_some()) else { continue };
             assert_eq!(after.number(key), before[key].as_f64(), "{}: {key}", table.name);
@@ -154,7 +152,7 @@ fn every_table_leads_there_and_back_byte_for_byte() {
 fn a_makers_own_format_gives_the_same_gguf_names() {
     let tables = Tables::default();
     let table = tables.all().unwrap().into_iter().find(|table| table.name == "llama-native").unwrap();
-    let hf = made_up(&table);
+    let hf = made_up(table);
     let names: Vec<String> = to_gguf::canonical(hf.model(), &tables).unwrap().into_iter().map(|step| step.name).collect();
     assert!(names.contains(&"blk.1.ffn_down.weight".to_owned()), "{names:?}");
 }

@@ -52,12 +52,6 @@ pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
     Ok(draft.steps)
 }
 
-/// Whether a config names the architecture of a model, in whatever spelling.
-pub fn says_what_it_is(model: &Model) -> bool {
-    let keys = ["architectures", "model_type", "text_config", "dim"];
-    model.config.as_ref().is_some_and(|config| keys.iter().any(|key| config.get(key).is_some_and(|value| !value.is_null())))
-}
-
 /// What the config of a model says: the table of its architecture, and the hyperparameters as its class would complete them.
 ///
 /// # Errors

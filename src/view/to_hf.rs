@@ -29,12 +29,6 @@ pub struct Options {
     pub pre: Option<String>,
 }
 
-/// Whether a GGUF names the architecture of a model.
-pub fn says_what_it_is(model: &Model) -> bool {
-    let kind = model.metadata.get_str("general.type");
-    model.metadata.get_str("general.architecture").is_some() && kind.is_none_or(|kind| kind == "model")
-}
-
 /// Drafts the Hugging Face folder of a GGUF.
 ///
 /// # Errors

@@ -124,7 +124,6 @@ mod tests {
         assert_eq!(said, 0);
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_file_replaced_while_its_lock_was_waited_for_is_opened_anew() {
         let folder = tempfile::tempdir().unwrap();
@@ -141,7 +140,6 @@ mod tests {
         assert_eq!(std::io::read_to_string(second.file()).unwrap(), "new");
     }
 
-    #[cfg(unix)]
     #[test]
     fn the_file_behind_a_link_is_locked_and_a_link_put_in_its_place_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();

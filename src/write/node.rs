@@ -20,27 +20,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    #[cfg(unix)]
     pub(crate) fn of(found: &Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self { device: found.dev(), number: found.ino(), owner: found.uid(), mode: found.mode() & 0o7777, links: found.nlink() }
     }
-
-    #[cfg(not(unix))]
-    pub(crate) fn of(_: &Metadata) -> Self {
-        Self { device: 0, number: 0, owner: caller(), mode: 0o600, links: 1 }
-    }
 }
 
 /// The user that the process acts for.
-#[cfg(unix)]
 pub(crate) fn caller() -> u32 {
     rustix::process::geteuid().as_raw()
-}
-
-#[cfg(not(unix))]
-pub(crate) fn caller() -> u32 {
-    0
 }
 
 /// When the file was made, in nanoseconds since 1970; 0 where the file system does not keep it.
@@ -54,7 +42,6 @@ pub(crate) fn born(found: &Metadata) -> u64 {
 ///
 /// # Errors
 /// The system refuses the permissions.
-#[cfg(unix)]
 pub(crate) fn hand_over(old: &Metadata, new: &File) -> io::Result<Vec<String>> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let made = new.metadata()?;
@@ -72,13 +59,6 @@ pub(crate) fn hand_over(old: &Metadata, new: &File) -> io::Result<Vec<String>> {
     Ok(lost)
 }
 
-#[cfg(not(unix))]
-pub(crate) fn hand_over(old: &Metadata, new: &File) -> io::Result<Vec<String>> {
-    new.set_permissions(old.permissions())?;
-    Ok(Vec::new())
-}
-
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use super::*;

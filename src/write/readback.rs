@@ -6,10 +6,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::source::file::read_exact_at;
 

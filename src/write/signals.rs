@@ -5,8 +5,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-#[cfg(unix)]
-use crate::source::mmap::try_lock;
+use crate::base::threads::try_lock;
 
 /// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
@@ -25,14 +24,12 @@ pub(crate) fn hold() -> impl Drop {
 }
 
 /// Removes the temporary files inside the handler of a signal that ends the process: takes no memory. From here on no new ones are made.
-#[cfg(unix)]
 pub fn remove_temporaries() {
     let list = try_lock(&TEMPORARIES);
     remove(list.iter().flat_map(|list| list.iter()));
     std::mem::forget(list);
 }
 
-#[cfg(unix)]
 fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
     for path in paths {
         let _ = rustix::fs::unlink(path.as_c_str());
@@ -41,7 +38,11 @@ fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
 
 /// Keeps a file on the list of what is removed on a signal, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Guard(CString);
+pub(crate) struct Guard {
+    entry: CString,
+    /// What dropping the guard removes.
+    removes: Option<PathBuf>,
+}
 
 impl Guard {
     /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
@@ -49,9 +50,16 @@ impl Guard {
         watch();
         let mut list = temporaries();
         let (made, path) = make()?;
-        let path = to_c(&path);
-        list.insert(path.clone());
-        Ok((made, Self(path)))
+        let entry = to_c(&path);
+        list.insert(entry.clone());
+        Ok((made, Self { entry, removes: None }))
+    }
+
+    /// Makes dropping the guard remove the file as well, at one go for signals: once it is gone, another run may make a file of this name,
+    /// which no signal of this run may remove.
+    pub(crate) fn removing(mut self, path: PathBuf) -> Self {
+        self.removes = Some(path);
+        self
     }
 }
 
@@ -62,7 +70,11 @@ fn to_c(path: &Path) -> CString {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        temporaries().remove(&self.0);
+        let mut list = temporaries();
+        if let Some(path) = &self.removes {
+            let _ = std::fs::remove_file(path);
+        }
+        list.remove(&self.entry);
     }
 }
 
@@ -75,7 +87,6 @@ pub fn on_first_temporary(watch: fn()) {
 /// Removes the temporary files and ends the process; nothing new is made meanwhile.
 pub fn remove_and_exit(status: i32) -> ! {
     let list = temporaries();
-    #[cfg(unix)]
     remove(list.iter());
     std::process::exit(status)
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -270,13 +271,7 @@ fn write_copy(locked: &Locked, found: &Metadata, copy: &Path, packed: &[u8]) -> 
 fn temporary(folder: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(mode));
-    }
-    #[cfg(not(unix))]
-    let _ = mode;
+    builder.permissions(fs::Permissions::from_mode(mode));
     builder.tempfile_in(folder)
 }
 
@@ -308,13 +303,12 @@ fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
     use super::*;
-    use crate::source::mmap::Map;
+    use crate::source;
     use crate::source::torn::{PAUSE, is_unchanged, refuse_torn};
 
     const OLD: &[u8] = b"the old start";
@@ -373,7 +367,7 @@ mod tests {
         /// Neither reading nor recovering nor editing touches the file or what lies beside it.
         fn is_left_alone(&self, why: &str) {
             let (bytes, copy) = (self.bytes(), fs::read(self.copy()).unwrap());
-            Map::open(&self.path).unwrap();
+            source::open(&self.path).unwrap();
             let error = recover(&self.locked()).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("nothing was changed"), "{error}");
             let obstacle = obstacle(&self.path, self.locked().file()).unwrap().unwrap();
@@ -445,14 +439,14 @@ mod tests {
     fn a_file_that_is_being_changed_is_waited_for() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
         let locked = case.locked();
-        let map = Map::open(&case.path).unwrap();
+        let map = source::open(&case.path).unwrap();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| refuse_torn(&case.path, &case.file()));
             std::thread::sleep(PAUSE * 3);
             write_start(locked.file(), NEW).unwrap();
             reader.join().unwrap().unwrap();
         });
-        assert!(!is_unchanged(&map));
+        assert!(!is_unchanged(&*map));
     }
 
     #[test]

@@ -85,6 +85,17 @@ fn keys() {
     assert!(error.is_none() && findings.iter().any(|finding| finding.code == "gguf-nested" && finding.severity == Severity::Error));
 }
 
+/// llama.cpp: "GGUFv1 is no longer supported, please use a more up-to-date version".
+#[test]
+fn version_1_opens_and_is_remarked_on() {
+    for (version, remarks) in [(1, &[("gguf-version-old", Severity::Warning)][..]), (2, &[]), (3, &[])] {
+        let (findings, error) =
+            judge("m.gguf", &Gguf { version, ..Gguf::default() }.key_str("general.architecture", "llama").f32("a", &[4]).build());
+        let found: Vec<_> = findings.iter().map(|finding| (finding.code, finding.severity)).collect();
+        assert!(error.is_none() && found == remarks, "version {version}: {found:?}");
+    }
+}
+
 #[test]
 fn alignments() {
     let with = |value_type: u32, value: &[u8]| base().key("general.alignment", value_type, value.to_vec()).f32("a", &[4]).build();
@@ -207,7 +218,7 @@ fn every_version_and_byte_order_opens() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a name that says nothing");
         std::fs::write(&path, gguf.build()).unwrap();
-        let reader = weigh::open(&path).unwrap();
+        let reader = weigh::format::open(&path).unwrap();
         let model = reader.model();
         assert_eq!(model.metadata.get_u64("n"), Some(7));
         let array = model.metadata.get("f").unwrap().as_array().unwrap();
@@ -247,7 +258,7 @@ fn a_tensor_without_elements_behind_the_end_is_nothing() {
     let padded = base().f32("a", &[3]).f32("empty", &[0]).build();
     let bytes = &padded[..padded.len() - 20]; // to the end of the three numbers: some writers leave the last padding out
     std::fs::write(file.path(), bytes).unwrap();
-    let reader = weigh::open(file.path()).unwrap();
+    let reader = weigh::format::open(file.path()).unwrap();
     let empty = &reader.model().tensors[1];
     assert!(empty.offset_bytes > bytes.len() as u64);
     assert_eq!(reader.bytes(empty).unwrap().as_ref(), b"");

@@ -133,7 +133,7 @@ fn verify_goes_on_past_the_first() {
 #[test]
 fn metadata_that_is_null_is_none() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/null-metadata.safetensors");
-    let reader = weigh::open(&path).unwrap();
+    let reader = weigh::format::open(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let crate_reads = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert!(reader.model().metadata.is_empty());

@@ -166,13 +166,14 @@ pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
             reader.bytes(tensor).unwrap();
         }
     }
-    let opened = weigh::open(path);
+    let opened = weigh::format::open(path);
+    crate::sources::judge_alike(path, &opened, &findings);
     (findings.into_list(), opened.err().or(examined.err()))
 }
 
 /// The format of this id.
 pub(crate) fn format(id: &str) -> &'static Format {
-    FORMATS.iter().find(|format| format.id == id).unwrap()
+    FORMATS.iter().find(|format| format.id.name() == id).unwrap()
 }
 
 /// A tensor to write, and its bytes.

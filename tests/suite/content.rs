@@ -16,15 +16,15 @@ fn folder() -> PathBuf {
 }
 
 fn content(path: &Path) -> HashReport {
-    hash_content(&weigh::open(path).unwrap(), &Tables::default(), &[Algorithm::Sha256], true).unwrap().remove(0)
+    hash_content(&weigh::format::open(path).unwrap(), &Tables::default(), &[Algorithm::Sha256], true).unwrap().remove(0)
 }
 
 fn stored(path: &Path) -> String {
-    hash(&weigh::open(path).unwrap(), &[Algorithm::Sha256], false).unwrap().remove(0).model
+    hash(&weigh::format::open(path).unwrap(), &[Algorithm::Sha256], false).unwrap().remove(0).model
 }
 
 fn convert(input: &Path, output: &Path, options: &Options) {
-    let reader = weigh::open(input).unwrap();
+    let reader = weigh::format::open(input).unwrap();
     let plan = Plan::new(&reader, output, options).unwrap();
     run(&reader, &plan, &|_| ()).unwrap();
 }
@@ -88,7 +88,7 @@ fn one_bit_of_any_tensor_changes_it() {
     let path = at.path().join("m.gguf");
     convert(&folder(), &path, &Options::default());
     let (want, good) = (content(&path), fs::read(&path).unwrap());
-    let tensors = weigh::open(&path).unwrap().model().tensors.clone();
+    let tensors = weigh::format::open(&path).unwrap().model().tensors.clone();
     for tensor in &tensors {
         let mut bytes = good.clone();
         bytes[(tensor.offset_bytes + tensor.len_bytes.unwrap() - 1) as usize] ^= 1;

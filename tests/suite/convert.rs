@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weigh::DType;
-use weigh::model::{Array, Metadata, Value, ValueType};
+use weigh::model::{Array, FormatId, Metadata, Value, ValueType};
 use weigh::ops::convert::loss::LossKind;
 use weigh::ops::convert::{self, ConvertReport, Options, Plan};
 use weigh::quant::recipe::TensorType;
@@ -61,7 +61,7 @@ fn typed(name: &str) -> Options {
 }
 
 fn convert(input: &Path, output: &Path, options: &Options) -> weigh::Result<ConvertReport> {
-    let reader = weigh::open(input)?;
+    let reader = weigh::format::open(input)?;
     let plan = Plan::new(&reader, output, options)?;
     convert::run(&reader, &plan, &|_| {})
 }
@@ -77,7 +77,7 @@ fn refused(input: &Path, output: &Path, options: &Options) -> String {
 type Contents = Vec<(String, String, Vec<u64>, Vec<u8>)>;
 
 fn contents(path: &Path) -> Contents {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     let tensors = reader.model().tensors.iter();
     tensors.map(|t| (t.name.clone(), t.elem.to_string(), t.shape.clone(), reader.bytes(t).unwrap().into_owned())).collect()
 }
@@ -108,7 +108,7 @@ fn there_and_back_is_the_same_from_either_side() {
     let unheld: Vec<_> = report.lossy.iter().map(|lossy| (lossy.tensor.as_str(), lossy.kind, lossy.to.as_str())).collect();
     assert_eq!(unheld[0], ("q8_0", LossKind::Unheld, "F16"));
     convert(&at("e.safetensors"), &at("f.gguf"), &keep()).unwrap();
-    let (before, after) = (weigh::open(&first).unwrap(), weigh::open(&at("f.gguf")).unwrap());
+    let (before, after) = (weigh::format::open(&first).unwrap(), weigh::format::open(&at("f.gguf")).unwrap());
     let shown = |metadata: &Metadata| metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect::<Vec<_>>();
     // NaN is not equal to itself, but prints the same; its bits are tested beside the code.
     let typed = |metadata: &Metadata| metadata.iter().map(|(_, value)| value.value_type()).collect::<Vec<_>>();
@@ -148,7 +148,7 @@ fn a_big_endian_file_becomes_a_little_endian_one() {
     let data = [1.5f32, -2.0].iter().flat_map(|value| value.to_be_bytes()).collect();
     fs::write(at("big.gguf"), big.key_u32("n", 7).tensor("t", 0, &[2], data).build()).unwrap();
     convert(&at("big.gguf"), &at("little.gguf"), &keep()).unwrap();
-    let reader = weigh::open(&at("little.gguf")).unwrap();
+    let reader = weigh::format::open(&at("little.gguf")).unwrap();
     assert_eq!(reader.endian(), weigh::base::bytes::Endian::Little);
     assert_eq!(reader.bytes(&reader.model().tensors[0]).unwrap().as_ref(), [1.5f32, -2.0].map(f32::to_le_bytes).concat());
 }
@@ -183,7 +183,9 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.gguf", &typed("F8_E4M3"), "a type that gguf holds");
     no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
-    no(&a, "b.gguf", &Options { to: Some("onnx".into()), ..keep() }, "a format that can be written");
+    no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
+    assert!(convert::format_named("onnx").unwrap_err().to_string().contains("a format that can be written, found onnx"));
+    assert_eq!(convert::format_named("GGUF").unwrap(), FormatId::Gguf);
     no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "a GGUF to be written, which alone has one type without a mix");
     let requantise = Options { tensor_types: vec![TensorType::parse("q8_0=Q4_0").unwrap()], ..keep() };
     let mut weight = contents(&gguf).pop().unwrap();
@@ -194,7 +196,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     assert_eq!(contents(&at("b.gguf"))[0].1, "Q4_0");
     fs::create_dir(at("folder")).unwrap();
     no(&a, "folder", &keep(), "already");
-    no(&a, "folder", &Options { to: Some("gguf".into()), force: true, ..keep() }, "found a folder");
+    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "found a folder");
     fs::write(at("unknown.gguf"), Gguf::default().tensor("t", 99, &[4], vec![0; 16]).build()).unwrap();
     no(&at("unknown.gguf"), "c.safetensors", &keep(), "type 99");
 }
@@ -204,7 +206,7 @@ fn a_dry_run_tells_what_a_run_does_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let input = plain("gguf", &at("a.gguf"));
-    let reader = weigh::open(&input).unwrap();
+    let reader = weigh::format::open(&input).unwrap();
     let plan = Plan::new(&reader, &at("out.safetensors"), &keep()).unwrap();
     let planned = ConvertReport::planned(&reader, &plan).unwrap();
     assert!(planned.dry_run && !at("out.safetensors").exists());
@@ -221,7 +223,7 @@ fn asked_for_metadata_is_set() {
     let options = Options { metadata: vec![("a.bool".into(), Value::U8(3)), ("new".into(), Value::I64(-1))], ..keep() };
     convert(&input, &at("b.gguf"), &options).unwrap();
     convert(&input, &at("c.safetensors"), &options).unwrap();
-    let (b, c) = (weigh::open(&at("b.gguf")).unwrap(), weigh::open(&at("c.safetensors")).unwrap());
+    let (b, c) = (weigh::format::open(&at("b.gguf")).unwrap(), weigh::format::open(&at("c.safetensors")).unwrap());
     assert_eq!(b.model().metadata.get("a.bool"), Some(&Value::U8(3)));
     assert_eq!(b.model().metadata.get("new"), Some(&Value::I64(-1)));
     assert_eq!(c.model().metadata.get_str("new"), Some(r#"{"type":"i64","value":-1}"#));
@@ -307,18 +309,18 @@ fn tensors_that_comfyui_reshaped_get_their_shapes_back() {
         [("input_blocks.0.0.weight", &[32, 4, 3, 3][..]), ("conv.weight", &[8, 8, 3, 3]), ("x_pad_token", &[1, 40]), ("out.2.bias", &[4])];
     assert_eq!(shapes, expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())));
     assert!(report.notes[0].message.contains("diffusion model"), "{:?}", report.notes);
-    let written = weigh::open(&at("b.safetensors")).unwrap();
+    let written = weigh::format::open(&at("b.safetensors")).unwrap();
     assert_eq!(written.bytes(written.model().tensor("input_blocks.0.0.weight").unwrap()).unwrap().as_ref(), halves);
     assert_eq!(written.bytes(written.model().tensor("x_pad_token").unwrap()).unwrap().as_ref(), singles);
 
     // `ls` has both shapes.
-    let reader = weigh::open(&at("a.gguf")).unwrap();
+    let reader = weigh::format::open(&at("a.gguf")).unwrap();
     let list = weigh::ops::list::list(&reader, &Default::default()).unwrap();
     let listed: Vec<_> = list.tensors.iter().map(|row| (row.shape.to_vec(), row.stored_shape)).collect();
     assert_eq!(listed[2..], [(vec![1, 40], Some(&[40][..])), (vec![4], None)]);
 
     // Both are the same model, tensor for tensor.
-    let (a, b) = (weigh::open(&at("a.gguf")).unwrap(), written);
+    let (a, b) = (weigh::format::open(&at("a.gguf")).unwrap(), written);
     let diff = weigh::ops::diff::diff(&a, &b, &weigh::ops::diff::Options::default()).unwrap();
     assert!(diff.shapes.is_empty() && diff.tensors.iter().all(|row| row.equal == Some(true)));
     // And a GGUF keeps what it holds.
@@ -344,7 +346,7 @@ fn types_that_nobody_knows_are_copied_hashed_and_compared_by_their_bytes() {
     assert_eq!(fs::read(at("a.gguf")).unwrap(), fs::read(at("b.gguf")).unwrap());
     let note = report.notes.iter().find(|note| note.name == "blk.0.attn_q.weight").unwrap();
     assert!(note.message.contains("stays type 138") && note.message.contains("1 more tensor"), "{note:?}");
-    let (a, b) = (weigh::open(&at("a.gguf")).unwrap(), weigh::open(&at("b.gguf")).unwrap());
+    let (a, b) = (weigh::format::open(&at("a.gguf")).unwrap(), weigh::format::open(&at("b.gguf")).unwrap());
     let first = a.model().tensor("blk.0.attn_q.weight").unwrap();
     assert_eq!((first.len_bytes, a.len_bytes(first)), (None, Some(96)), "75 bytes, and what pads them to the alignment");
     assert_eq!(a.bytes(first).unwrap()[..75], (0..75).collect::<Vec<u8>>());
@@ -360,13 +362,13 @@ fn types_that_nobody_knows_are_copied_hashed_and_compared_by_their_bytes() {
     let mut other = unknown_types();
     other.tensors[2].data[63] = 8;
     fs::write(at("c.gguf"), other.build()).unwrap();
-    let c = weigh::open(&at("c.gguf")).unwrap();
+    let c = weigh::format::open(&at("c.gguf")).unwrap();
     let equal: Vec<_> = compare(&c).tensors.iter().map(|row| row.equal).collect();
     assert_eq!(equal, [Some(true), Some(true), Some(false)]);
     assert_ne!(hashes(&a), hashes(&c));
     // Other types change; these cannot.
     convert(&at("a.gguf"), &at("d.gguf"), &Options { target: Some("Q8_0".parse().unwrap()), ..Options::default() }).unwrap();
-    let d = weigh::open(&at("d.gguf")).unwrap();
+    let d = weigh::format::open(&at("d.gguf")).unwrap();
     let types: Vec<_> = d.model().tensors.iter().map(|tensor| tensor.elem.to_string()).collect();
     assert_eq!(types, ["type 138", "Q8_0", "type 36"]);
     assert_eq!(d.bytes(&d.model().tensors[0]).unwrap(), a.bytes(first).unwrap());
@@ -383,12 +385,12 @@ fn an_unknown_type_of_safetensors_is_copied_and_compared_by_its_bytes() {
     convert(&at("a.safetensors"), &at("b.safetensors"), &keep()).unwrap();
     assert_eq!(contents(&at("a.safetensors")), contents(&at("b.safetensors")));
     assert_eq!(contents(&at("b.safetensors"))[0], ("a".into(), "F8_NEW".into(), vec![4, 2], vec![1, 2, 3, 4, 5, 6, 7, 8]));
-    let a = weigh::open(&at("a.safetensors")).unwrap();
+    let a = weigh::format::open(&at("a.safetensors")).unwrap();
     let count = weigh::ops::count::count(&a).unwrap();
     // Its offsets tell how many bytes it takes.
     assert_eq!((count.parameters, count.bytes, count.bits_per_weight), (Some(9), Some(12), Some(96.0 / 9.0)));
     fs::write(at("c.safetensors"), file(9)).unwrap();
-    let c = weigh::open(&at("c.safetensors")).unwrap();
+    let c = weigh::format::open(&at("c.safetensors")).unwrap();
     let diff = weigh::ops::diff::diff(&a, &c, &weigh::ops::diff::Options::default()).unwrap();
     assert_eq!(diff.tensors.iter().map(|row| row.equal).collect::<Vec<_>>(), [Some(false), Some(true)]);
     assert!(refused(&at("a.safetensors"), &at("d.gguf"), &keep()).contains("F8_NEW"));

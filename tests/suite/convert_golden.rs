@@ -80,14 +80,14 @@ fn build(folder: &Path, layers: u64, kv_heads: u32, experts: u32) -> (PathBuf, P
 
 fn convert(input: &Path, output: &Path, options: &Options, threads: usize) -> weigh::Result<ConvertReport> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let reader = weigh::open(input)?;
+    let reader = weigh::format::open(input)?;
     let plan = Plan::new(&reader, output, options)?;
     pool.install(|| convert::run(&reader, &plan, &|_| {}))
 }
 
 /// The hash of names, types and bytes in the order of the golden script.
 fn hash(path: &Path, order: &[(String, Vec<u64>)]) -> String {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     let mut hash = Sha256::new();
     for (name, _) in order {
         let tensor = reader.model().tensor(name).unwrap();
@@ -127,7 +127,7 @@ fn every_file_type_has_the_bytes_of_llama_quantize() {
                 match golden {
                     Some((file_type, golden)) => {
                         let report = done.unwrap_or_else(|error| panic!("{key} {name}: {error}"));
-                        let reader = weigh::open(&out).unwrap();
+                        let reader = weigh::format::open(&out).unwrap();
                         let metadata = &reader.model().metadata;
                         assert_eq!(metadata.get_u64("general.file_type"), Some(*file_type), "{key} {name}");
                         assert_eq!(metadata.get_u64("general.quantization_version"), Some(2));

@@ -37,7 +37,7 @@ fn write(folder: &Path, name: &str, tensors: &[Tensor]) -> PathBuf {
 }
 
 fn compare(a: &Path, b: &Path) -> Diff {
-    diff(&weigh::open(a).unwrap(), &weigh::open(b).unwrap(), &Options::default()).unwrap()
+    diff(&weigh::format::open(a).unwrap(), &weigh::format::open(b).unwrap(), &Options::default()).unwrap()
 }
 
 fn run(arguments: &[&str]) -> (String, Value) {

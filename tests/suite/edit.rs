@@ -33,13 +33,13 @@ fn gguf(version: u32) -> Vec<u8> {
 }
 
 fn values(path: &Path) -> String {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     let known: Vec<_> = reader.model().tensors.iter().filter(|tensor| tensor.len_bytes.is_some()).collect();
     known.iter().map(|tensor| format!("{} {:?} {:?}\n", tensor.name, tensor.shape, reader.bytes(tensor).unwrap())).collect()
 }
 
 fn text(path: &Path, key: &str) -> Option<String> {
-    weigh::open(path).unwrap().model().metadata.get_str(key).map(str::to_owned)
+    weigh::format::open(path).unwrap().model().metadata.get_str(key).map(str::to_owned)
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -91,7 +91,7 @@ fn a_longer_value_moves_the_data_and_changes_none_of_it() {
     assert_eq!((text(&path, "general.name").unwrap(), values(&path)), (long, tensors));
     let bytes = fs::read(&path).unwrap();
     assert_eq!(bytes[4], 2, "the version stays");
-    let reader = weigh::open(&path).unwrap();
+    let reader = weigh::format::open(&path).unwrap();
     let none = reader.model().metadata.get("test.none").unwrap().as_array().unwrap();
     assert_eq!((none.elem(), none.len()), (weigh::model::ValueType::Bool, 0));
     assert!(reader.model().tensor("unknown").is_some());
@@ -124,7 +124,7 @@ fn renamed_keys_stay_in_their_place_and_removed_ones_are_gone() {
     let destination = Destination::New { path: out.clone(), force: false };
     let report = edit(&path, &changes, &destination).unwrap();
     assert_eq!(report.changes.len(), 3);
-    let reader = weigh::open(&out).unwrap();
+    let reader = weigh::format::open(&out).unwrap();
     let keys: Vec<_> = reader.model().metadata.iter().map(|(key, _)| key.to_owned()).collect();
     assert_eq!(keys, ["general.architecture", "general.basename", "tokenizer.ggml.bos_token_id"]);
     assert_eq!(fs::read(&path).unwrap(), before, "the input is as it was");
@@ -206,7 +206,7 @@ fn an_alignment_that_would_make_gigabytes_of_padding_is_not_written() {
     }
     let mut metadata = Metadata::new();
     metadata.set("general.alignment", Value::U32(1 << 31));
-    let format = weigh::format::FORMATS.iter().find(|format| format.id == "gguf").unwrap();
+    let format = weigh::format::FORMATS.iter().find(|format| format.id == weigh::model::FormatId::Gguf).unwrap();
     assert!(weigh::format::shards::layout(format, &path, &[], &metadata, None).is_err());
 }
 
@@ -215,7 +215,7 @@ fn hashes_stay_when_the_metadata_changes_and_tell_when_a_weight_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     fs::write(&path, Gguf::default().key_str("general.name", "x").f32("a", &[40]).f32("b", &[3]).build()).unwrap();
-    let report = || hash(&weigh::open(&path).unwrap(), &[Algorithm::Sha256, Algorithm::Xxh64], true).unwrap();
+    let report = || hash(&weigh::format::open(&path).unwrap(), &[Algorithm::Sha256, Algorithm::Xxh64], true).unwrap();
     let first = report();
     let lines: String = first.iter().map(|report| format!("{}  {}  {}\n", report.algorithm, report.model, path.display())).collect();
     let manifest = Manifest::parse(&format!("{lines}sha256  {}  elsewhere/m.gguf:b\n", first[0].tensors[1].hash)).unwrap();
@@ -224,7 +224,7 @@ fn hashes_stay_when_the_metadata_changes_and_tell_when_a_weight_does() {
     assert_eq!(manifest.judge(&path, &mut second[0]), Outcome::Success);
     assert_eq!(manifest.judge(Path::new("other.gguf"), &mut second[0]), Outcome::MissingEntry);
     let mut bytes = fs::read(&path).unwrap();
-    let last = weigh::open(&path).unwrap().model().tensor("a").unwrap().offset_bytes as usize;
+    let last = weigh::format::open(&path).unwrap().model().tensor("a").unwrap().offset_bytes as usize;
     bytes[last] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert_eq!(manifest.judge(&path, &mut report()[1]), Outcome::Failure);

@@ -74,7 +74,7 @@ fn an_index_and_an_adapter_may_have_a_byte_order_mark_as_well() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let index = sharded.join("model.safetensors.index.json");
     mark(&index);
-    let tensors = |path: &Path| weigh::open(path).unwrap().model().tensors.len();
+    let tensors = |path: &Path| weigh::format::open(path).unwrap().model().tensors.len();
     assert_eq!(tensors(&index), tensors(&plain));
     assert_eq!(tensors(&sharded), tensors(&plain));
     let other = sharded.join("weights.json"); // told by its content
@@ -83,7 +83,7 @@ fn an_index_and_an_adapter_may_have_a_byte_order_mark_as_well() {
 
     let adapter = copy("lora/adapter", at.path(), |_, bytes| bytes);
     mark(&adapter.join("adapter_config.json"));
-    let model = weigh::open(&adapter).unwrap().model().clone();
+    let model = weigh::format::open(&adapter).unwrap().model().clone();
     assert!(model.config_error.is_none() && model.config.is_some_and(|config| config.get("peft_type").is_some()));
 }
 
@@ -143,7 +143,7 @@ fn a_broken_config_is_no_reason_to_convert_under_other_names() {
     let out = at.path().join("kept.gguf");
     let output = weigh(&["convert", folder.to_str().unwrap(), out.to_str().unwrap(), "--keep-names"]);
     assert!(output.status.success());
-    assert!(weigh::open(&out).unwrap().model().tensor("model.norm.weight").is_some());
+    assert!(weigh::format::open(&out).unwrap().model().tensor("model.norm.weight").is_some());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_config_that_names_no_architecture_is_not_said_to_be_missing() {
 fn infinity_and_nan_are_read_as_python_reads_them() {
     let at = tempfile::tempdir().unwrap();
     let folder = with_config(at.path(), &with_end(",\n\"time_step_limit\": [0.0, Infinity], \"low\": -Infinity, \"scale\": NaN"));
-    let model = weigh::open(&folder).unwrap().model().clone();
+    let model = weigh::format::open(&folder).unwrap().model().clone();
     let config = model.config.unwrap();
     assert_eq!(config["time_step_limit"], serde_json::json!([0.0, {"__float__": "Infinity"}]));
     let output = weigh(&["convert", folder.to_str().unwrap(), at.path().join("out.gguf").to_str().unwrap()]);
@@ -199,7 +199,7 @@ fn what_is_lost_or_made_up_of_a_folder_is_said() {
     assert!(lost["message"].as_str().unwrap().contains("trailing comma at line 1 column 13"), "{lost}");
     let output = weigh(&["convert", folder.to_str().unwrap(), at.path().join("again.gguf").to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("[PAD300] ... [PAD303]"));
-    let reader = weigh::open(&at.path().join("out.gguf")).unwrap();
+    let reader = weigh::format::open(&at.path().join("out.gguf")).unwrap();
     let tokens = reader.model().metadata.get("tokenizer.ggml.tokens").unwrap().as_array().unwrap().values().unwrap();
     assert_eq!(tokens[303].as_str(), Some("[PAD303]"));
 }

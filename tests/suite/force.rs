@@ -284,7 +284,7 @@ fn modules_of_an_older_model_are_not_joined_to_the_new_one() {
     let at = folder.path();
     model(&at.join("in.safetensors"), None);
     sentence_transformers(&at.join("out"), "");
-    let tensors = |path: &str| weigh::open(&at.join(path)).unwrap().model().tensors.len();
+    let tensors = |path: &str| weigh::format::open(&at.join(path)).unwrap().model().tensors.len();
     assert_eq!(tensors("out"), 5, "four of the transformer, one of the dense layer");
     // A file is what it is named: the list is that of the folder.
     assert!(removed(at, &["in.safetensors", "out/model.safetensors"]).is_empty());

@@ -1,6 +1,6 @@
 //! The fuzz targets over their seeds, and over seeds changed in a fixed manner: they run here without libFuzzer (see `fuzz/run`).
 
-#[path = "../../fuzz/src/targets/mod.rs"]
+#[path = "../fuzz/mod.rs"]
 #[allow(unreachable_pub, dead_code)]
 mod targets;
 

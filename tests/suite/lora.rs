@@ -18,8 +18,8 @@ fn run(arguments: &[&str]) -> (String, Value) {
 }
 
 fn values(path: &Path) -> Vec<(String, Vec<f32>)> {
-    let reader = weigh::open(path).unwrap();
-    let decode = |tensor: &weigh::TensorInfo| {
+    let reader = weigh::format::open(path).unwrap();
+    let decode = |tensor: &weigh::model::TensorInfo| {
         let mut values = vec![0.0; tensor.elements().unwrap() as usize];
         (codec::codec(tensor.elem.known().unwrap()).unwrap().decode)(&reader.bytes(tensor).unwrap(), &mut values);
         (tensor.name.clone(), values)
@@ -234,14 +234,14 @@ fn an_adapter_becomes_the_gguf_that_llama_cpps_converter_makes() {
     let (adapter, base) = (fixture("for-gguf"), fixture("base"));
     let (err, _) = run(&["convert", adapter.to_str().unwrap(), out.to_str().unwrap(), "--base", base.to_str().unwrap()]);
     assert_eq!(err, "");
-    let (made, reference) = (weigh::open(&out).unwrap(), weigh::open(&fixture("for-gguf.gguf")).unwrap());
-    let keys = |reader: &weigh::Reader| {
+    let (made, reference) = (weigh::format::open(&out).unwrap(), weigh::format::open(&fixture("for-gguf.gguf")).unwrap());
+    let keys = |reader: &weigh::format::Reader| {
         let keys = reader.model().metadata.iter().filter(|(key, _)| *key != "general.name");
         keys.map(|(key, value)| (key.to_owned(), value.clone())).collect::<Vec<_>>()
     };
     assert_eq!(keys(&made), keys(&reference));
-    let tensors = |reader: &weigh::Reader| {
-        let body = |tensor: &weigh::TensorInfo| {
+    let tensors = |reader: &weigh::format::Reader| {
+        let body = |tensor: &weigh::model::TensorInfo| {
             (tensor.name.clone(), tensor.shape.clone(), tensor.elem, reader.bytes(tensor).unwrap().into_owned())
         };
         reader.model().tensors.iter().map(body).collect::<Vec<_>>()

@@ -148,7 +148,7 @@ fn a_folder_that_is_copied_keeps_its_modules_in_their_folders() {
     for file in ["modules.json", "1_Pooling/config.json", "2_Dense/config.json"] {
         assert_eq!(fs::read(path.join(file)).unwrap(), fs::read(out.join(file)).unwrap(), "{file}");
     }
-    let dense = weigh::open(&out.join("2_Dense/model.safetensors")).unwrap();
+    let dense = weigh::format::open(&out.join("2_Dense/model.safetensors")).unwrap();
     assert_eq!(dense.model().tensors[0].name, "linear.weight");
     let (_, diff) = run(&["diff", path.to_str().unwrap(), out.to_str().unwrap()]);
     assert_eq!(diff["verdict"]["kind"], "identical", "{diff}");
@@ -210,7 +210,7 @@ fn what_modules_weights_are_read_from_is_whole_unchanged_and_never_an_output() {
     assert!(err.contains("config.json") && out.is_file(), "{err}");
     let read = fs::read(&out).unwrap();
     assert!(read.starts_with(b"{"), "the input is as it was: {err}");
-    let inputs = weigh::open(&path).unwrap();
+    let inputs = weigh::format::open(&path).unwrap();
     let names: Vec<_> = inputs.inputs().map(|input| input.path().strip_prefix(&path).unwrap().to_str().unwrap().to_owned()).collect();
     for name in ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"] {
         assert!(names.iter().any(|own| own == name), "{name} in {names:?}");

@@ -10,11 +10,11 @@ use weigh::{DType, codec, format};
 
 use crate::build;
 
-fn fixture(name: &str) -> weigh::Reader {
+fn fixture(name: &str) -> weigh::format::Reader {
     format::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)).unwrap()
 }
 
-fn values(reader: &weigh::Reader, name: &str) -> Vec<f32> {
+fn values(reader: &weigh::format::Reader, name: &str) -> Vec<f32> {
     let tensor = reader.model().tensor(name).unwrap_or_else(|| panic!("{name} is there"));
     let mut values = vec![0.0; tensor.elements().unwrap() as usize];
     (codec::codec(tensor.elem.known().unwrap()).unwrap().decode)(&reader.bytes(tensor).unwrap(), &mut values);
@@ -386,7 +386,7 @@ fn nvfp4_goes_to_a_gguf_as_it_is() {
 fn operations_of_the_library_see_packed_weights_as_what_they_stand_for() {
     use weigh::ops::{diff, hist, stats};
     let (packed, expected) = (fixture("packed"), fixture("packed-expected.safetensors"));
-    let of = |reader: &weigh::Reader| stats::stats(reader, &stats::Options::default()).unwrap();
+    let of = |reader: &weigh::format::Reader| stats::stats(reader, &stats::Options::default()).unwrap();
     let (found, wanted) = (of(&packed), of(&expected));
     let (found, wanted) = (found.tensors.unwrap(), wanted.tensors.unwrap());
     assert_eq!(found.len(), wanted.len());

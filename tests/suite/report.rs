@@ -29,7 +29,7 @@ fn the_page_of_a_model_has_every_tensor() {
     let (page, err) = run(&["report", fixture("lora/base").to_str().unwrap()]);
     assert_eq!(err, "");
     check(&page);
-    let reader = weigh::open(&fixture("lora/base")).unwrap();
+    let reader = weigh::format::open(&fixture("lora/base")).unwrap();
     for tensor in &reader.model().tensors {
         assert!(page.contains(&tensor.name), "{}", tensor.name);
     }

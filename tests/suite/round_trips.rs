@@ -99,7 +99,7 @@ proptest! {
         }
         let model: Vec<_> = tensors.iter().map(|(name, (dtype, shape, seed))| tensor(name, *dtype, shape, bytes_of(*dtype, shape, *seed))).collect();
         let paths = write("gguf", &folder.path().join("m.gguf"), &model, &metadata, shard_bytes);
-        let reader = weigh::open(&paths[0]).unwrap();
+        let reader = weigh::format::open(&paths[0]).unwrap();
         let mut found = reader.model().metadata.clone();
         for key in ["split.no", "split.count", "split.tensors.count"] {
             found.remove(key);
@@ -135,7 +135,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.gguf");
         fs::write(&path, gguf.build()).unwrap();
-        let reader = weigh::open(&path).unwrap();
+        let reader = weigh::format::open(&path).unwrap();
         for (name, (dtype, shape, seed)) in &tensors {
             let read = reader.model().tensor(name).unwrap();
             prop_assert_eq!(&read.shape, shape);
@@ -153,7 +153,7 @@ proptest! {
         let metadata = metadata(entries.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect());
         let model: Vec<_> = tensors.iter().map(|(name, (dtype, shape, seed))| tensor(name, *dtype, shape, bytes_of(*dtype, shape, *seed))).collect();
         let paths = write("safetensors", &folder.path().join("m.safetensors"), &model, &metadata, shard_bytes);
-        let reader = weigh::open(&paths[0]).unwrap();
+        let reader = weigh::format::open(&paths[0]).unwrap();
         prop_assert!(equal(&reader.model().metadata, &metadata));
         for (out, bytes) in &model {
             let read = reader.model().tensor(&out.name).unwrap();
@@ -216,7 +216,7 @@ fn files_of_the_safetensors_crate_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m");
     fs::write(&path, bytes).unwrap();
-    let reader = weigh::open(&path).unwrap();
+    let reader = weigh::format::open(&path).unwrap();
     let model = reader.model();
     assert_eq!(model.metadata.get_str("format"), Some("pt"));
     assert_eq!(*reader.bytes(model.tensor("w").unwrap()).unwrap(), data[..16]);
@@ -232,7 +232,7 @@ fn the_bits_of_nan_survive() {
         .set("some", Value::Array(Array::new(ValueType::F64, vec![Value::F64(f64::from_bits(0x7ff4_0000_dead_beef)), Value::F64(-0.0)])));
     let folder = tempfile::tempdir().unwrap();
     let first = write("gguf", &folder.path().join("a.gguf"), &[], &metadata, None);
-    let read = weigh::open(&first[0]).unwrap();
+    let read = weigh::format::open(&first[0]).unwrap();
     assert!(matches!(read.model().metadata.get("one"), Some(Value::F32(v)) if v.to_bits() == nan.to_bits()));
     let second = write("gguf", &folder.path().join("b.gguf"), &[], &read.model().metadata, None);
     assert_eq!(fs::read(&first[0]).unwrap(), fs::read(&second[0]).unwrap());

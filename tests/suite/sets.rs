@@ -29,7 +29,7 @@ fn sharded(folder: &Path, map: &str) {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    let reader = weigh::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let reader = weigh::format::open(path).unwrap_or_else(|error| panic!("{error}"));
     reader.model().tensors.iter().map(|tensor| tensor.name.clone()).collect()
 }
 
@@ -47,7 +47,7 @@ fn any_part_of_a_sharded_model_opens_all_of_it() {
     fs::write(at.join("config.json"), r#"{"model_type":"x"}"#).unwrap();
     for name in ["", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
         assert_eq!(names(&at.join(name)), ["a", "b"], "{name}");
-        let reader = weigh::open(&at.join(name)).unwrap();
+        let reader = weigh::format::open(&at.join(name)).unwrap();
         assert_eq!(reader.model().config.as_ref().unwrap()["model_type"], "x");
         assert_eq!(*reader.bytes(&reader.model().tensors[1]).unwrap(), *b"b");
     }
@@ -60,7 +60,7 @@ fn any_part_of_a_sharded_model_opens_all_of_it() {
     // A folder is a whole model.
     let (findings, _) = judge_path(at);
     assert!(findings.iter().any(|finding| finding.code == "set-incomplete" && finding.severity == Severity::Error));
-    let error = weigh::open(at).unwrap_err().to_string();
+    let error = weigh::format::open(at).unwrap_err().to_string();
     assert!(error.contains("model-00001-of-00002.safetensors"), "{error}");
 }
 
@@ -122,7 +122,7 @@ fn folders_of_one_model() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(file), shard("a")).unwrap();
         fs::write(folder.path().join(config), r#"{"x":1}"#).unwrap();
-        let reader = weigh::open(folder.path()).unwrap();
+        let reader = weigh::format::open(folder.path()).unwrap();
         assert_eq!(reader.model().config.as_ref().unwrap()["x"], 1, "{file}");
         assert_eq!(reader.model().folder.as_deref(), Some(folder.path()));
         assert_eq!(reader.model().path, folder.path());
@@ -143,10 +143,10 @@ fn a_folder_of_sentence_transformers_with_its_transformer_inside() {
 #[test]
 fn folders_of_several_models_or_none_say_what_is_in_them() {
     let folder = tempfile::tempdir().unwrap();
-    let message = || weigh::open(folder.path()).unwrap_err().to_string();
+    let message = || weigh::format::open(folder.path()).unwrap_err().to_string();
     assert!(message().contains("found none"));
     fs::write(folder.path().join("pytorch_model.bin"), "PK\x03\x04").unwrap();
-    assert!(weigh::open(folder.path()).unwrap_err().hint_text().unwrap().contains("PyTorch"));
+    assert!(weigh::format::open(folder.path()).unwrap_err().hint_text().unwrap().contains("PyTorch"));
     fs::write(folder.path().join("x-Q4_0.gguf"), Gguf::default().build()).unwrap();
     assert!(names(folder.path()).is_empty());
     fs::write(folder.path().join("x-Q8_0.gguf"), Gguf::default().build()).unwrap();
@@ -175,7 +175,7 @@ fn a_hugging_face_cache() {
     assert_eq!(names(&snapshot), ["a", "b"]);
     assert_eq!(names(&snapshot.join("model-00002-of-00002.safetensors")), ["a", "b"]);
     fs::write(at.join("refs/main"), "../..").unwrap();
-    assert!(weigh::open(&at).unwrap_err().to_string().contains("found 2 snapshots"));
+    assert!(weigh::format::open(&at).unwrap_err().to_string().contains("found 2 snapshots"));
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn an_ollama_store() {
         }
         fs::remove_file(at.join("blobs").join(name)).unwrap();
     }
-    assert!(weigh::open(at).unwrap_err().to_string().contains("expected the blob sha256-0123abcd"));
+    assert!(weigh::format::open(at).unwrap_err().to_string().contains("expected the blob sha256-0123abcd"));
     fs::write(model.join("latest"), manifest("sha256:../../x")).unwrap();
-    assert!(weigh::open(at).unwrap_err().to_string().contains("expected a digest"));
+    assert!(weigh::format::open(at).unwrap_err().to_string().contains("expected a digest"));
     fs::write(model.join("8b"), manifest("sha256:0123abcd")).unwrap();
     fs::remove_file(model.join("latest")).unwrap();
     fs::write(model.join("7b"), "{}").unwrap();
-    assert!(weigh::open(at).unwrap_err().to_string().contains("7b, 8b"));
+    assert!(weigh::format::open(at).unwrap_err().to_string().contains("7b, 8b"));
 }
 
 /// Part `no` of 3 of a split model, counted from 0, with one tensor.
@@ -228,7 +228,7 @@ fn any_part_of_a_split_opens_all_of_it() {
     split(folder.path(), [part(0), part(1), part(2)]);
     for name in ["", "m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"] {
         assert_eq!(names(&folder.path().join(name)), ["a", "b", "c"]);
-        assert_eq!(weigh::open(&folder.path().join(name)).unwrap().model().metadata.get_str("general.architecture"), Some("llama"));
+        assert_eq!(weigh::format::open(&folder.path().join(name)).unwrap().model().metadata.get_str("general.architecture"), Some("llama"));
     }
 }
 
@@ -299,7 +299,7 @@ fn shards_are_written_with_their_index_and_splits_with_their_keys() {
         let found: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(found.join(" "), files);
         for path in &paths {
-            let reader = weigh::open(path).unwrap();
+            let reader = weigh::format::open(path).unwrap();
             let model = reader.model();
             assert_eq!(model.tensors.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), ["x", "a", "big", "b"]);
             assert_eq!(model.shards.len(), 3);
@@ -313,12 +313,12 @@ fn shards_are_written_with_their_index_and_splits_with_their_keys() {
         index.starts_with("{\n  \"metadata\": {\n    \"total_size\": 116\n  },\n  \"weight_map\": {\n    \"a\": \"model-00001"),
         "{index}"
     );
-    let keys = weigh::open(&folder.path().join("x-00001-of-00003.gguf")).unwrap();
+    let keys = weigh::format::open(&folder.path().join("x-00001-of-00003.gguf")).unwrap();
     let metadata = &keys.model().metadata;
     assert_eq!(metadata.get("split.count"), Some(&Value::U16(3)));
     assert_eq!(metadata.get("split.tensors.count"), Some(&Value::I32(4)));
     // All in one file again.
     let paths = write("gguf", &folder.path().join("one.gguf"), &tensors, metadata, Some(1000));
-    let one = weigh::open(&paths[0]).unwrap();
+    let one = weigh::format::open(&paths[0]).unwrap();
     assert!(one.model().metadata.get("split.count").is_none());
 }

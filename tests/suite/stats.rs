@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn of(path: &Path, options: &Options<'_>) -> Stats {
-    let reader = weigh::open(path).unwrap();
+    let reader = weigh::format::open(path).unwrap();
     stats(&reader, options).unwrap()
 }
 

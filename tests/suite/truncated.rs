@@ -38,7 +38,7 @@ fn cut(path: &Path, len: u64) {
 fn a_file_that_is_cut_short_is_one_finding() {
     for format in ["safetensors", "gguf"] {
         let (_folder, files) = model(format, false);
-        let start = weigh::open(&files[0]).unwrap().model().tensors[0].offset_bytes;
+        let start = weigh::format::open(&files[0]).unwrap().model().tensors[0].offset_bytes;
         // Past the middle of t4: it and the five after it are not whole.
         let len = start + 4 * if format == "gguf" { 1024 } else { 1000 } + 500;
         let whole = start + if format == "gguf" { 9 * 1024 + 1000 } else { 10_000 };
@@ -52,7 +52,7 @@ fn a_file_that_is_cut_short_is_one_finding() {
         assert_eq!(found[0].message, missing);
         assert_eq!(found[0].hints, ["was the download complete?".into()]);
         // Opening for values refuses with the same words.
-        let error = weigh::open(&files[0]).unwrap_err();
+        let error = weigh::format::open(&files[0]).unwrap_err();
         assert!(missing.starts_with(error.message()), "{error}");
         assert_eq!(error.hint_text().as_deref(), Some("was the download complete?"));
     }

@@ -99,7 +99,7 @@ fn data_scale() {
     let (_folder, path) = single(DType::Q8_0, &[96], bytes);
     only_with_data(&path, "data-scale");
     let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
-    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+    let start = weigh::format::open(&path).unwrap().model().tensors[0].offset_bytes;
     assert!(!verdict.ok);
     assert_eq!((verdict.findings[0].offset, verdict.findings[0].tensor.as_deref()), (Some(start + 34), Some("w")));
 }
@@ -136,7 +136,7 @@ fn with_hole(zeros: std::ops::Range<usize>) -> (tempfile::TempDir, PathBuf) {
     // 200,000 bytes each, which is a multiple of the alignment.
     let tensors = ["a", "b", "c"].map(|name| tensor(name, DType::I8, &[500, 400], vec![1; 200_000]));
     write("gguf", &path, &tensors, &Metadata::new(), None);
-    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes as usize;
+    let start = weigh::format::open(&path).unwrap().model().tensors[0].offset_bytes as usize;
     let mut bytes = fs::read(&path).unwrap();
     bytes[start..][zeros].fill(0);
     fs::write(&path, bytes).unwrap();
@@ -147,7 +147,7 @@ fn with_hole(zeros: std::ops::Range<usize>) -> (tempfile::TempDir, PathBuf) {
 fn data_zero_run() {
     let look = |zeros: std::ops::Range<usize>| {
         let (_folder, path) = with_hole(zeros);
-        let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+        let start = weigh::format::open(&path).unwrap().model().tensors[0].offset_bytes;
         let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
         assert!(verdict.ok, "a warning");
         verdict
@@ -183,7 +183,7 @@ fn a_run_of_zeros_is_found_past_the_pieces_that_threads_take() {
     bytes[(4 << 20) - 40_000..(4 << 20) + 40_000].fill(0);
     let (_folder, path) = single(DType::I8, &[9 << 20], bytes);
     let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
-    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+    let start = weigh::format::open(&path).unwrap().model().tensors[0].offset_bytes;
     let found: Vec<_> = verdict.findings.iter().map(|finding| (finding.code, finding.offset.unwrap() - start)).collect();
     assert_eq!(found, [("data-zero-run", (4 << 20) - 40_000)]);
     assert!(verdict.findings[0].message.contains("80,000 zero bytes"));
@@ -248,7 +248,7 @@ fn faults_are_found_past_the_first_piece_that_a_thread_takes() {
     bytes[at..at + 2].copy_from_slice(&[0, 0x7e]);
     let (_folder, path) = single(DType::F16, &[9 << 19], bytes);
     let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
-    let start = weigh::open(&path).unwrap().model().tensors[0].offset_bytes;
+    let start = weigh::format::open(&path).unwrap().model().tensors[0].offset_bytes;
     assert_eq!((verdict.findings.len(), verdict.findings[0].offset), (1, Some(start + at as u64)));
 }
 
@@ -331,7 +331,7 @@ fn arch_tokens() {
 fn arch_tied() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
-    let reader = weigh::open(&path).unwrap();
+    let reader = weigh::format::open(&path).unwrap();
     let mut tensors: Vec<_> = reader.model().tensors.iter().map(|t| (t, reader.bytes(t).unwrap().into_owned())).collect();
     let embedding = tensors.iter().find(|(tensor, _)| tensor.name == "model.embed_tokens.weight").unwrap().clone();
     tensors.push(embedding);
@@ -435,7 +435,7 @@ fn manifest_digest_and_manifest_entry() {
     assert_eq!(check(&format!("{wrong} *model.gguf\n")).unwrap(), ["manifest-digest"]);
     assert!(check(&format!("{wrong}  other.gguf\n")).unwrap_err().to_string().contains("of this model"));
     assert!(check("nothing of the kind\n").is_err());
-    let hash = weigh::ops::hash::hash(&weigh::open(&path).unwrap(), &[weigh::ops::hash::Algorithm::Xxh64], true).unwrap();
+    let hash = weigh::ops::hash::hash(&weigh::format::open(&path).unwrap(), &[weigh::ops::hash::Algorithm::Xxh64], true).unwrap();
     let model = &hash[0].model;
     assert_eq!(check(&format!("xxh64  {model}  model.gguf:w\nxxh64  {model}  model.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("xxh64  {model}  model.gguf\nxxh64  {model}  model.gguf:v\n")).unwrap(), ["manifest-entry"]);

@@ -247,8 +247,8 @@ fn an_input_is_not_overwritten_even_by_force() {
 #[test]
 fn reading_child() {
     let Some(path) = std::env::var_os("WEIGH_TEST_FILE").map(PathBuf::from) else { return };
-    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
-    let reader = weigh::open(&path).unwrap();
+    weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
+    let reader = weigh::format::open(&path).unwrap();
     let bytes = reader.bytes(&reader.model().tensors[0]).unwrap();
     println!("\nready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
@@ -281,7 +281,7 @@ fn eight(path: &Path) {
 
 /// What converting `input` does when `meanwhile` is done to it once its first piece is written.
 fn convert_while(input: &Path, output: &Path, options: &Options, meanwhile: impl Fn() + Sync) -> weigh::Result<()> {
-    let reader = weigh::open(input)?;
+    let reader = weigh::format::open(input)?;
     let plan = Plan::new(&reader, output, options)?;
     let once = Once::new();
     convert::run(&reader, &plan, &|_| once.call_once(&meanwhile)).map(drop)
@@ -326,7 +326,7 @@ fn values_of_a_file_that_changed_are_no_result() {
     let path = folder.path().join("m.safetensors");
     let opened = || {
         eight(&path);
-        let reader = weigh::open(&path).unwrap();
+        let reader = weigh::format::open(&path).unwrap();
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[9; 64], 5 << 20).unwrap();
         drop(file);
@@ -339,7 +339,7 @@ fn values_of_a_file_that_changed_are_no_result() {
     said(ops::stats::stats(&reader, &ops::stats::Options::default()).map(drop));
     said(ops::hash::hash(&reader, &[ops::hash::Algorithm::Xxh64], true).map(drop));
     said(ops::hash::hash_content(&reader, &Default::default(), &[ops::hash::Algorithm::Xxh64], true).map(drop));
-    let again = weigh::open(&path).unwrap();
+    let again = weigh::format::open(&path).unwrap();
     said(ops::diff::diff(&again, &reader, &ops::diff::Options::default()).map(drop));
     ops::diff::diff(&again, &again, &ops::diff::Options::default()).unwrap();
     let change = |_, _| {
@@ -355,10 +355,10 @@ fn values_of_a_file_that_changed_are_no_result() {
 fn converting_child() {
     let Some(folder) = std::env::var_os("WEIGH_TEST_CONVERT").map(PathBuf::from) else { return };
     weigh::cli::signals::clean_up_on_signals().unwrap();
-    weigh::source::mmap::exit_on_truncation(weigh::write::signals::remove_temporaries);
+    weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
     let target = std::env::var("WEIGH_TEST_TYPE").ok().map(|name| name.parse().unwrap());
     let options = Options { target, keep_names: true, no_quality: true, ..Options::default() };
-    let reader = weigh::open(&folder.join("in.safetensors")).unwrap();
+    let reader = weigh::format::open(&folder.join("in.safetensors")).unwrap();
     let plan = Plan::new(&reader, &folder.join("out.gguf"), &options).unwrap();
     let waiting = std::sync::Mutex::new(true);
     let done = convert::run(&reader, &plan, &|_| {
@@ -427,10 +427,10 @@ fn a_part_is_said_to_be_missing_only_where_it_is() {
         write(format, &at.join(name), &tensors, &Metadata::new(), Some(256));
         let first = at.join(part.replace("00002-of", "00001-of"));
         fs::remove_file(at.join(part)).unwrap();
-        assert!(weigh::open(&first).unwrap_err().hint_text().unwrap().contains("was the download complete?"), "{format}");
+        assert!(weigh::format::open(&first).unwrap_err().hint_text().unwrap().contains("was the download complete?"), "{format}");
         fs::create_dir(at.join(part)).unwrap();
         // Something else in its place: in a set without an index that is a part that is missing, too.
-        let error = weigh::open(&first).unwrap_err();
+        let error = weigh::format::open(&first).unwrap_err();
         assert_eq!(error.hint_text().is_some_and(|hint| hint.contains("download")), format == "gguf", "{format}: {error:?}");
     }
 }
@@ -488,8 +488,8 @@ fn opened_while_it_changes(times: u32) {
                     }
                 }
             });
-            let open = |_| weigh::open(&path).ok();
-            let sound = |reader: weigh::Reader| {
+            let open = |_| weigh::format::open(&path).ok();
+            let sound = |reader: weigh::format::Reader| {
                 let texts = reader.model().metadata.iter().filter_map(|(_, value)| value.as_str());
                 texts.chain([reader.model().tensors[0].name.as_str()]).all(|text| text == long)
             };
@@ -497,7 +497,7 @@ fn opened_while_it_changes(times: u32) {
             stop.store(true, Ordering::Relaxed);
             assert!(all, "{name}: something else than a text was read");
         });
-        weigh::open(&path).unwrap();
+        weigh::format::open(&path).unwrap();
     }
 }
 
@@ -514,7 +514,7 @@ fn a_header_may_change_while_it_is_read_ten_thousand_times() {
 
 /// The type of all tensors of a model, which must be one; and whether it opens.
 fn only_type(path: &Path) -> Option<String> {
-    let reader = weigh::open(path).ok()?;
+    let reader = weigh::format::open(path).ok()?;
     let types: Vec<String> = reader.model().tensors.iter().map(|tensor| tensor.elem.to_string()).collect();
     assert!(types.iter().all(|name| *name == types[0]), "a mixture: {types:?}");
     assert_eq!(types.len(), 8);
@@ -597,7 +597,7 @@ fn a_count_of_chunks_is_written_down_only_where_there_is_one() {
             ..Options::default()
         };
         convert_while(&at.join("in.gguf"), &at.join("out.gguf"), &options, || {}).unwrap();
-        let out = weigh::open(&at.join("out.gguf")).unwrap();
+        let out = weigh::format::open(&at.join("out.gguf")).unwrap();
         assert_eq!(out.model().metadata.get_u64("quantize.imatrix.chunks_count"), wanted, "{chunks:?}");
         assert_eq!(out.model().metadata.get_u64("quantize.imatrix.entries_count"), Some(1));
     }

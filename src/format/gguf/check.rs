@@ -9,7 +9,7 @@ use crate::format::codes;
 use crate::format::gguf::keys;
 use crate::format::set::{enough, is_cut, truncated};
 use crate::model::{Array, Metadata, TensorInfo, Value, ValueType};
-use crate::source::mmap::Map;
+use crate::source::Prefix;
 
 /// An entry of the tensor table.
 #[derive(Debug)]
@@ -21,8 +21,14 @@ pub(crate) struct Entry {
 }
 
 /// Gives every tensor its place in the file, in the order of the data, and checks that they lie there soundly.
-pub(crate) fn place(entries: Vec<Entry>, table_end: u64, alignment: u64, map: &Map, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
-    let path = map.path();
+pub(crate) fn place(
+    entries: Vec<Entry>,
+    table_end: u64,
+    alignment: u64,
+    file: &Prefix,
+    findings: &mut Findings,
+) -> Result<Vec<TensorInfo>> {
+    let (path, file_len) = (file.path(), file.len());
     let in_order = entries.is_sorted_by_key(|entry| entry.tensor.offset_bytes);
     if !in_order {
         let error = Error::malformed("expected the tensors to be listed in the order of their data, found another order");
@@ -45,15 +51,15 @@ pub(crate) fn place(entries: Vec<Entry>, table_end: u64, alignment: u64, map: &M
             }
         }
     }
-    if !tensors.is_empty() && data_start > map.len() && tensors.iter().all(|tensor| tensor.len_bytes == Some(0)) {
-        let message = format!("expected the data to start at byte {data_start}, found the end of the file at byte {}", map.len());
+    if !tensors.is_empty() && data_start > file_len && tensors.iter().all(|tensor| tensor.len_bytes == Some(0)) {
+        let message = format!("expected the data to start at byte {data_start}, found the end of the file at byte {}", file_len);
         findings.missing(codes::GGUF_TRUNCATED, Error::truncated(message).at(table_end).in_file(path), Vec::new())?;
     }
-    let whole = truncated(&tensors, map.len(), alignment, path, codes::GGUF_TRUNCATED, findings)?;
+    let whole = truncated(&tensors, file_len, alignment, path, codes::GGUF_TRUNCATED, findings)?;
     tensors.sort_by_key(|tensor| (tensor.offset_bytes, tensor.len_bytes));
-    check_neighbours(&tensors, data_start, alignment, whole, map, findings)?;
+    check_neighbours(&tensors, data_start, alignment, whole, file, findings)?;
     if findings.collects() {
-        tensors.retain(|tensor| !is_cut(tensor, map.len(), alignment));
+        tensors.retain(|tensor| !is_cut(tensor, file_len, alignment));
     }
     Ok(tensors)
 }
@@ -79,10 +85,10 @@ fn check_neighbours(
     data_start: u64,
     alignment: u64,
     whole: bool,
-    map: &Map,
+    file: &Prefix,
     findings: &mut Findings,
 ) -> Result<()> {
-    let path = map.path();
+    let (path, file_len) = (file.path(), file.len());
     // The end of the data so far, and the tensor that reaches it; none after a tensor of unknown size.
     let mut last = Some((data_start, ""));
     for tensor in tensors {
@@ -107,11 +113,11 @@ fn check_neighbours(
     // Of a file that is cut short nothing more is to be said.
     let Some((end, _)) = last.filter(|_| whole && !tensors.is_empty()) else { return Ok(()) };
     let padded = num::align(end, alignment, "the end of the data")?;
-    if map.len() > padded {
-        let message = format!("expected the file to end at byte {padded}, found {} bytes more", map.len() - padded);
+    if file_len > padded {
+        let message = format!("expected the file to end at byte {padded}, found {} bytes more", file_len - padded);
         findings.remark(Severity::Warning, codes::GGUF_TRAILING, Error::malformed(message).at(padded).in_file(path));
-    } else if map.len() < padded {
-        let message = format!("expected the last tensor to be padded to byte {padded}, found the end of the file at {}", map.len());
+    } else if file_len < padded {
+        let message = format!("expected the last tensor to be padded to byte {padded}, found the end of the file at {}", file_len);
         findings.remark(Severity::Note, codes::GGUF_PADDING, Error::malformed(message).at(end).in_file(path));
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::bytes::{Cursor, Endian};
+use crate::base::bytes::{Cursor, Endian, SharedBytes};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Hint, Result, num};
 use crate::format::Start;
@@ -12,33 +12,40 @@ use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{Metadata, Value, ValueType};
-use crate::source::mmap::Map;
+use crate::source::Prefix;
 
 /// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
 ///
 /// # Errors
 /// The file is big-endian or of version 1; the alignment is none, too large, or one that the tensors do not have; a key of a split would change;
 /// a rule over keys is broken that was not broken before.
-pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
+pub(crate) fn edit(file: &mut Prefix, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
     check_change(old, metadata, force)?;
-    let mut cursor = Cursor::new(map.bytes(), Endian::Little);
-    let version = read_version(&mut cursor).map_err(|(_, error)| error)?;
+    file.parse(|file| {
+        let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+        let start = new_start(&mut cursor, file, metadata);
+        cursor.parsed(start)
+    })?
+}
+
+fn new_start(cursor: &mut Cursor<'_>, file: &Prefix, metadata: &Metadata) -> Result<Start> {
+    let version = read_version(cursor).map_err(|(_, error)| error)?;
     if version < 2 || cursor.endian() == Endian::Big {
         return Err(Error::unsupported("expected a little-endian file of version 2 or 3 to edit, found an older or big-endian one")
             .hint(Hint::Convert));
     }
-    let tensors = read_len(&mut cursor, true, "the tensor count")?;
-    let keys = read_len(&mut cursor, true, "the key count")?;
-    let mut old_alignment = spec::DEFAULT_ALIGNMENT;
+    let tensors = read_len(cursor, true, "the tensor count")?;
+    let keys = read_len(cursor, true, "the key count")?;
+    let (shared, mut old_alignment) = (file.shared(), spec::DEFAULT_ALIGNMENT);
     for _ in 0..keys {
-        let key = read_string(&mut cursor, true, "a metadata key")?;
-        let value = step(&mut cursor, map)?;
+        let key = read_string(cursor, true, "a metadata key")?;
+        let value = step(cursor, &shared)?;
         if let (spec::ALIGNMENT_KEY, Some(alignment)) = (key.as_str(), value.and_then(|value| value.as_u64())) {
             old_alignment = alignment;
         }
     }
     let alignment = spec::alignment_to_write(metadata)?;
-    let table = table(&mut cursor, tensors, alignment)?;
+    let table = table(cursor, tensors, alignment)?;
     let old_bytes = num::align(cursor.position(), old_alignment, "the start of the data")?;
 
     let mut bytes = spec::MAGIC.to_vec();
@@ -46,11 +53,11 @@ pub(crate) fn edit(map: &Arc<Map>, old: &Metadata, metadata: &Metadata, force: b
     bytes.extend(tensors.to_le_bytes());
     bytes.extend((metadata.len() as u64).to_le_bytes());
     write::put_keys(&mut bytes, metadata)?;
-    bytes.extend_from_slice(map.bytes().get(table).unwrap_or_default());
+    bytes.extend_from_slice(file.bytes().get(table).unwrap_or_default());
     let start = num::align(bytes.len() as u64, alignment, "the start of the data")?;
     bytes.resize(num::to_usize(start, "a header")?, 0);
     // A file without tensors may end right after its header.
-    Ok(Start { bytes, old_bytes: old_bytes.min(map.len()) })
+    Ok(Start { bytes, old_bytes: old_bytes.min(file.len()) })
 }
 
 /// What `verify` says of the new keys and did not say of the old ones is refused; so is a file's place in a split, which its name gives.
@@ -75,11 +82,11 @@ fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
 }
 
 /// Steps over a value; gives it, unless it is an array.
-fn step(cursor: &mut Cursor<'_>, map: &Arc<Map>) -> Result<Option<Value>> {
+fn step(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>) -> Result<Option<Value>> {
     let at = cursor.position();
     let tag = cursor.u32("a value's type")?;
     match values::value_type(tag) {
-        Some(ValueType::Array) => values::array(cursor, map, true).map(|_| None),
+        Some(ValueType::Array) => values::array(cursor, file, true).map(|_| None),
         Some(kind) => Value::read(cursor, kind, true).map(Some),
         None => Err(Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at)),
     }

@@ -1,6 +1,8 @@
 //! What is known of keys: the type of each, and which a model must have. Sources: docs/gguf.md in the ggml repository, the writer of
 //! gguf-py (types), and llama.cpp (which keys it reads, and without which it refuses a model), as of 2026.
 
+use std::collections::BTreeSet;
+
 use crate::base::finding::Severity;
 use crate::model::ValueType::{Bool, F32, I32, String, U16, U32};
 use crate::model::{Metadata, Value, ValueType};
@@ -173,617 +175,175 @@ static KEYS: &[Group] = &[
 /// The keys of the special tokens: `tokenizer.ggml.X_token_id`.
 const TOKEN_IDS: (&str, &str) = ("tokenizer.ggml.", "_token_id");
 
-/// Keys of architectures, without the architecture's name before them; llama.cpp reads them all.
-static ARCHITECTURE_KEYS: &[(KeyType, &[&str])] = &[
+/// Keys of architectures, without the architecture's name before them and with spaces between; llama.cpp reads them all.
+static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (
         One(U32),
-        &[
-            "adapters.count",
-            "adapters.lora_rank",
-            "attention.decay_lora_rank",
-            "attention.gate_lora_rank",
-            "attention.group_norm_groups",
-            "attention.iclr_lora_rank",
-            "attention.indexer.block_size",
-            "attention.indexer.head_count",
-            "attention.indexer.key_length",
-            "attention.indexer.kpool",
-            "attention.indexer.local_blocks",
-            "attention.indexer.top_k",
-            "attention.key_length",
-            "attention.key_length_mla",
-            "attention.key_length_mla_swa",
-            "attention.key_length_swa",
-            "attention.kv_lora_rank",
-            "attention.kv_lora_rank_swa",
-            "attention.output_group_count",
-            "attention.output_lora_rank",
-            "attention.q_lora_rank",
-            "attention.relative_buckets_count",
-            "attention.shared_kv_layers",
-            "attention.sliding_window",
-            "attention.temperature_length",
-            "attention.value_length",
-            "attention.value_length_mla",
-            "attention.value_length_mla_swa",
-            "attention.value_length_swa",
-            "attention.value_residual_mix_lora_rank",
-            "attn_res.block_size",
-            "block_count",
-            "classifier.pooling_type",
-            "context_length",
-            "convnext.block_count",
-            "convnext.embedding_length",
-            "decoder_block_count",
-            "decoder_start_token_id",
-            "dense_2_feat_in",
-            "dense_2_feat_out",
-            "dense_3_feat_in",
-            "dense_3_feat_out",
-            "embedding_length",
-            "embedding_length_out",
-            "embedding_length_per_layer_input",
-            "expert_chunk_feed_forward_length",
-            "expert_count",
-            "expert_gating_func",
-            "expert_group_count",
-            "expert_group_used_count",
-            "expert_latent_length",
-            "expert_shared_count",
-            "expert_shared_feed_forward_length",
-            "experts_per_group",
-            "features_length",
-            "full_attention_interval",
-            "hash_layer_count",
-            "hrm.h_cycles",
-            "hrm.l_cycles",
-            "hrm.layers_per_stack",
-            "hyper_connection.count",
-            "hyper_connection.low_rank",
-            "hyper_connection.sinkhorn_iterations",
-            "interleave_moe_layer_step",
-            "kda.head_dim",
-            "leading_dense_block_count",
-            "moe_every_n_layers",
-            "moe_latent_size",
-            "n_deepstack_layers",
-            "nextn_predict_layers",
-            "num_loops",
-            "ple.conv_kernel",
-            "ple.eos_token_id",
-            "ple.heads_per_ngram",
-            "ple.image_token_id",
-            "ple.ngram_size",
-            "pooling_type",
-            "posnet.block_count",
-            "posnet.embedding_length",
-            "rescale_every_n_layers",
-            "rope.dimension_count",
-            "rope.dimension_count_swa",
-            "rope.scaling.original_context_length",
-            "shortconv.l_cache",
-            "ssm.conv_kernel",
-            "ssm.group_count",
-            "ssm.inner_size",
-            "ssm.state_size",
-            "ssm.time_step_rank",
-            "target_hidden_size",
-            "time_decay_extra_dim",
-            "time_mix_extra_dim",
-            "token_shift_count",
-            "vocab_size",
-            "wkv.head_size",
-        ],
+        "\
+            adapters.count adapters.lora_rank attention.decay_lora_rank attention.gate_lora_rank attention.group_norm_groups \
+            attention.iclr_lora_rank attention.indexer.block_size attention.indexer.head_count attention.indexer.key_length \
+            attention.indexer.kpool attention.indexer.local_blocks attention.indexer.top_k attention.key_length \
+            attention.key_length_mla attention.key_length_mla_swa attention.key_length_swa attention.kv_lora_rank \
+            attention.kv_lora_rank_swa attention.output_group_count attention.output_lora_rank attention.q_lora_rank \
+            attention.relative_buckets_count attention.shared_kv_layers attention.sliding_window attention.temperature_length \
+            attention.value_length attention.value_length_mla attention.value_length_mla_swa attention.value_length_swa \
+            attention.value_residual_mix_lora_rank attn_res.block_size block_count classifier.pooling_type context_length \
+            convnext.block_count convnext.embedding_length decoder_block_count decoder_start_token_id dense_2_feat_in dense_2_feat_out \
+            dense_3_feat_in dense_3_feat_out embedding_length embedding_length_out embedding_length_per_layer_input \
+            expert_chunk_feed_forward_length expert_count expert_gating_func expert_group_count expert_group_used_count \
+            expert_latent_length expert_shared_count expert_shared_feed_forward_length experts_per_group features_length \
+            full_attention_interval hash_layer_count hrm.h_cycles hrm.l_cycles hrm.layers_per_stack hyper_connection.count \
+            hyper_connection.low_rank hyper_connection.sinkhorn_iterations interleave_moe_layer_step kda.head_dim \
+            leading_dense_block_count moe_every_n_layers moe_latent_size n_deepstack_layers nextn_predict_layers num_loops \
+            ple.conv_kernel ple.eos_token_id ple.heads_per_ngram ple.image_token_id ple.ngram_size pooling_type posnet.block_count \
+            posnet.embedding_length rescale_every_n_layers rope.dimension_count rope.dimension_count_swa \
+            rope.scaling.original_context_length shortconv.l_cache ssm.conv_kernel ssm.group_count ssm.inner_size ssm.state_size \
+            ssm.time_step_rank target_hidden_size time_decay_extra_dim time_mix_extra_dim token_shift_count vocab_size wkv.head_size",
     ),
     (
         One(F32),
-        &[
-            "activation.situ_beta",
-            "activation.situ_linear_beta",
-            "adapters.router_gain",
-            "attention.clamp_kqv",
-            "attention.compress_rope_freq_base",
-            "attention.group_norm_epsilon",
-            "attention.layer_norm_epsilon",
-            "attention.layer_norm_rms_epsilon",
-            "attention.max_alibi_bias",
-            "attention.output_scale",
-            "attention.scale",
-            "attention.temperature_scale",
-            "attention.value_scale",
-            "attn_logit_softcapping",
-            "embedding_scale",
-            "expert_group_scale",
-            "expert_weights_scale",
-            "final_logit_softcapping",
-            "hyper_connection.epsilon",
-            "hyper_connection.magnitude",
-            "kda.gate_lower_bound",
-            "logit_scale",
-            "residual_scale",
-            "rope.freq_base",
-            "rope.freq_base_swa",
-            "rope.scale_linear",
-            "rope.scaling.alpha",
-            "rope.scaling.attn_factor",
-            "rope.scaling.factor",
-            "rope.scaling.yarn_attn_factor",
-            "rope.scaling.yarn_beta_fast",
-            "rope.scaling.yarn_beta_slow",
-            "rope.scaling.yarn_ext_factor",
-            "rope.scaling.yarn_log_multiplier",
-            "router_logit_softcapping",
-        ],
+        "\
+            activation.situ_beta activation.situ_linear_beta adapters.router_gain attention.clamp_kqv \
+            attention.compress_rope_freq_base attention.group_norm_epsilon attention.layer_norm_epsilon \
+            attention.layer_norm_rms_epsilon attention.max_alibi_bias attention.output_scale attention.scale \
+            attention.temperature_scale attention.value_scale attn_logit_softcapping embedding_scale expert_group_scale \
+            expert_weights_scale final_logit_softcapping hyper_connection.epsilon hyper_connection.magnitude kda.gate_lower_bound \
+            logit_scale residual_scale rope.freq_base rope.freq_base_swa rope.scale_linear rope.scaling.alpha rope.scaling.attn_factor \
+            rope.scaling.factor rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow \
+            rope.scaling.yarn_ext_factor rope.scaling.yarn_log_multiplier router_logit_softcapping",
     ),
     (
         One(Bool),
-        &[
-            "attention.causal",
-            "attention.indexer.kpool_select_tail",
-            "expert_weights_norm",
-            "hrm.prefix_lm",
-            "kda.safe_gate",
-            "norm_before_fc",
-            "norm_before_residual",
-            "rope.scaling.finetuned",
-            "skip_loop_final_norm",
-            "ssm.dt_b_c_rms",
-            "swin_norm",
-            "use_parallel_residual",
-        ],
+        "\
+            attention.causal attention.indexer.kpool_select_tail expert_weights_norm hrm.prefix_lm kda.safe_gate norm_before_fc \
+            norm_before_residual rope.scaling.finetuned skip_loop_final_norm ssm.dt_b_c_rms swin_norm use_parallel_residual",
     ),
-    (One(String), &["hidden_activation", "rope.scaling.type", "tensor_data_layout"]),
+    (One(String), "hidden_activation rope.scaling.type tensor_data_layout"),
     (
         PerLayer(U32),
-        &["attention.head_count", "attention.head_count_kv", "expert_feed_forward_length", "expert_used_count", "feed_forward_length"],
+        "\
+            attention.head_count attention.head_count_kv expert_feed_forward_length expert_used_count feed_forward_length",
     ),
-    (ArrayOf(String), &["classifier.output_labels"]),
+    (ArrayOf(String), "classifier.output_labels"),
 ];
 
-/// Keys of architectures without which llama.cpp refuses a model, and of which.
-static NEEDED: &[(&str, &[&str])] = &[
-    ("activation.situ_beta", &["kimi-k3"]),
-    ("activation.situ_linear_beta", &["kimi-k3"]),
-    ("adapters.count", &["graniteswitch"]),
-    ("adapters.lora_rank", &["graniteswitch"]),
-    ("adapters.token_ids_activate", &["graniteswitch"]),
-    ("adapters.token_ids_substitute", &["graniteswitch"]),
-    ("attention.clamp_kqv", &["dbrx"]),
-    ("attention.compress_ratios", &["deepseek4"]),
-    ("attention.compress_rope_freq_base", &["deepseek4"]),
-    ("attention.decay_lora_rank", &["arwkv7", "rwkv7"]),
-    ("attention.group_norm_epsilon", &["wavtokenizer-dec"]),
-    ("attention.group_norm_groups", &["wavtokenizer-dec"]),
-    ("attention.iclr_lora_rank", &["arwkv7", "rwkv7"]),
-    ("attention.indexer.block_size", &["minimax-m3"]),
-    ("attention.indexer.head_count", &["deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "minimax-m3", "qwen4exp"]),
-    ("attention.indexer.key_length", &["deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "minimax-m3", "qwen4exp"]),
-    ("attention.indexer.kpool", &["glm5-next"]),
-    ("attention.indexer.local_blocks", &["minimax-m3"]),
-    ("attention.indexer.top_k", &["deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "minimax-m3", "qwen4exp"]),
-    ("attention.indexer.types", &["dots3note"]),
-    ("attention.key_length_mla", &["bailingmoe3", "dots3note", "glm5-next", "hy_v4", "kimi-k3", "kimi-linear"]),
-    ("attention.key_length_mla_swa", &["dots3note"]),
-    ("attention.key_length_swa", &["gemma4", "gemma4-assistant"]),
+/// Keys of architectures without which llama.cpp refuses a model, and of which: names with spaces between.
+static NEEDED: &[(&str, &str)] = &[
+    ("activation.situ_beta activation.situ_linear_beta attn_res.block_size", "kimi-k3"),
+    ("adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", "graniteswitch"),
+    ("attention.clamp_kqv", "dbrx"),
+    (
+        "\
+            attention.compress_ratios attention.compress_rope_freq_base attention.output_group_count attention.output_lora_rank \
+            expert_weights_norm expert_weights_scale hash_layer_count",
+        "deepseek4",
+    ),
+    ("attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank", "arwkv7 rwkv7"),
+    ("attention.group_norm_epsilon attention.group_norm_groups", "wavtokenizer-dec"),
+    ("attention.indexer.block_size attention.indexer.local_blocks", "minimax-m3"),
+    (
+        "attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
+        "deepseek32 deepseek4 dots3note glm-dsa glm5-next minimax-m3 qwen4exp",
+    ),
+    ("attention.indexer.kpool", "glm5-next"),
+    (
+        "\
+            attention.indexer.types attention.key_length_mla_swa attention.kv_lora_rank_swa attention.value_length_mla_swa \
+            rope.freq_base_swa",
+        "dots3note",
+    ),
+    ("attention.key_length_mla attention.value_length_mla", "bailingmoe3 dots3note glm5-next hy_v4 kimi-k3 kimi-linear"),
+    ("attention.key_length_swa attention.value_length_swa", "gemma4 gemma4-assistant"),
     (
         "attention.kv_lora_rank",
-        &[
-            "bailingmoe3",
-            "deepseek2",
-            "deepseek32",
-            "dots3note",
-            "glm-dsa",
-            "glm5-next",
-            "hy_v4",
-            "kimi-k3",
-            "kimi-linear",
-            "minicpm3",
-            "mistral4",
-            "plm",
-        ],
+        "bailingmoe3 deepseek2 deepseek32 dots3note glm-dsa glm5-next hy_v4 kimi-k3 kimi-linear minicpm3 mistral4 plm",
     ),
-    ("attention.kv_lora_rank_swa", &["dots3note"]),
     (
         "attention.layer_norm_epsilon",
-        &[
-            "bert",
-            "bloom",
-            "codeshell",
-            "cohere2",
-            "command-r",
-            "dbrx",
-            "falcon",
-            "gpt2",
-            "gptneox",
-            "jais",
-            "jais2",
-            "jina-bert-v2",
-            "jina-bert-v3",
-            "modern-bert",
-            "mpt",
-            "nemotron",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "nomic-bert",
-            "nomic-bert-moe",
-            "olmo",
-            "orion",
-            "phi2",
-            "pockettts",
-            "stablelm",
-            "starcoder",
-            "starcoder2",
-            "wavtokenizer-dec",
-        ],
+        "\
+            bert bloom codeshell cohere2 command-r dbrx falcon gpt2 gptneox jais jais2 jina-bert-v2 jina-bert-v3 modern-bert mpt \
+            nemotron nemotron_h nemotron_h_moe nomic-bert nomic-bert-moe olmo orion phi2 pockettts stablelm starcoder starcoder2 \
+            wavtokenizer-dec",
     ),
     (
         "attention.layer_norm_rms_epsilon",
-        &[
-            "afmoe",
-            "apertus",
-            "arcee",
-            "arctic",
-            "baichuan",
-            "bailingmoe",
-            "bailingmoe2",
-            "bailingmoe3",
-            "bitnet",
-            "chameleon",
-            "chatglm",
-            "cogvlm",
-            "deci",
-            "deepseek",
-            "deepseek2",
-            "deepseek2-ocr",
-            "deepseek32",
-            "deepseek4",
-            "dflash",
-            "dots1",
-            "dots3note",
-            "dream",
-            "eagle3",
-            "ernie4_5",
-            "ernie4_5-moe",
-            "eurobert",
-            "exaone",
-            "exaone-moe",
-            "exaone4",
-            "falcon-h1",
-            "gemma",
-            "gemma-embedding",
-            "gemma2",
-            "gemma3",
-            "gemma3n",
-            "gemma4",
-            "gemma4-assistant",
-            "glm-dsa",
-            "glm4",
-            "glm4moe",
-            "glm5-next",
-            "gpt-oss",
-            "granite",
-            "granite_swa",
-            "granitehybrid",
-            "granitemoe",
-            "graniteswitch",
-            "grok",
-            "grovemoe",
-            "hrm_text",
-            "hunyuan-dense",
-            "hunyuan-moe",
-            "hunyuan_vl",
-            "hy_v3",
-            "hy_v4",
-            "internlm2",
-            "jamba",
-            "kimi-k3",
-            "kimi-linear",
-            "laguna",
-            "lfm2",
-            "lfm2moe",
-            "llada",
-            "llada-moe",
-            "llama",
-            "llama-embed",
-            "llama4",
-            "maincoder",
-            "mamba",
-            "mamba2",
-            "maple",
-            "mellum",
-            "mimo2",
-            "minicpm",
-            "minicpm3",
-            "minimax-01",
-            "minimax-m2",
-            "minimax-m3",
-            "mistral3",
-            "mistral4",
-            "muse-glimmer",
-            "nanbeige",
-            "neo-bert",
-            "olmo2",
-            "olmoe",
-            "openelm",
-            "paddleocr",
-            "pangu-embedded",
-            "phi3",
-            "phimoe",
-            "plamo",
-            "plamo2",
-            "plamo3",
-            "plm",
-            "qwen",
-            "qwen2",
-            "qwen2moe",
-            "qwen3",
-            "qwen35",
-            "qwen35moe",
-            "qwen3moe",
-            "qwen3next",
-            "qwen3tts",
-            "qwen3vl",
-            "qwen3vlmoe",
-            "qwen4exp",
-            "refact",
-            "rnd1",
-            "seed_oss",
-            "smallthinker",
-            "smollm3",
-            "spark2_5",
-            "step35",
-            "t5",
-            "t5encoder",
-            "talkie",
-            "xverse",
-        ],
+        "\
+            afmoe apertus arcee arctic baichuan bailingmoe bailingmoe2 bailingmoe3 bitnet chameleon chatglm cogvlm deci deepseek \
+            deepseek2 deepseek2-ocr deepseek32 deepseek4 dflash dots1 dots3note dream eagle3 ernie4_5 ernie4_5-moe eurobert exaone \
+            exaone-moe exaone4 falcon-h1 gemma gemma-embedding gemma2 gemma3 gemma3n gemma4 gemma4-assistant glm-dsa glm4 glm4moe \
+            glm5-next gpt-oss granite granite_swa granitehybrid granitemoe graniteswitch grok grovemoe hrm_text hunyuan-dense \
+            hunyuan-moe hunyuan_vl hy_v3 hy_v4 internlm2 jamba kimi-k3 kimi-linear laguna lfm2 lfm2moe llada llada-moe llama \
+            llama-embed llama4 maincoder mamba mamba2 maple mellum mimo2 minicpm minicpm3 minimax-01 minimax-m2 minimax-m3 mistral3 \
+            mistral4 muse-glimmer nanbeige neo-bert olmo2 olmoe openelm paddleocr pangu-embedded phi3 phimoe plamo plamo2 plamo3 plm \
+            qwen qwen2 qwen2moe qwen3 qwen35 qwen35moe qwen3moe qwen3next qwen3tts qwen3vl qwen3vlmoe qwen4exp refact rnd1 seed_oss \
+            smallthinker smollm3 spark2_5 step35 t5 t5encoder talkie xverse",
     ),
-    ("attention.output_group_count", &["deepseek4"]),
-    ("attention.output_lora_rank", &["deepseek4"]),
-    ("attention.q_lora_rank", &["deepseek32", "deepseek4", "dots3note", "glm-dsa", "glm5-next", "hy_v4", "minicpm3"]),
-    ("attention.relative_buckets_count", &["t5", "t5encoder"]),
+    ("attention.q_lora_rank", "deepseek32 deepseek4 dots3note glm-dsa glm5-next hy_v4 minicpm3"),
+    ("attention.relative_buckets_count", "t5 t5encoder"),
     (
         "attention.sliding_window",
-        &[
-            "cohere2",
-            "cohere2moe",
-            "deepseek4",
-            "dots3note",
-            "exaone-moe",
-            "gemma-embedding",
-            "gemma3n",
-            "gemma4",
-            "gemma4-assistant",
-            "gpt-oss",
-            "granite_swa",
-            "maple",
-            "mimo2",
-            "muse-glimmer",
-            "spark2_5",
-            "step35",
-        ],
+        "\
+            cohere2 cohere2moe deepseek4 dots3note exaone-moe gemma-embedding gemma3n gemma4 gemma4-assistant gpt-oss granite_swa \
+            maple mimo2 muse-glimmer spark2_5 step35",
     ),
-    (
-        "attention.sliding_window_pattern",
-        &["dots3note", "gemma4", "gemma4-assistant", "granite_swa", "maple", "mimo2", "spark2_5", "step35"],
-    ),
-    ("attention.value_length_mla", &["bailingmoe3", "dots3note", "glm5-next", "hy_v4", "kimi-k3", "kimi-linear"]),
-    ("attention.value_length_mla_swa", &["dots3note"]),
-    ("attention.value_length_swa", &["gemma4", "gemma4-assistant"]),
-    ("attention.value_residual_mix_lora_rank", &["arwkv7", "rwkv7"]),
-    ("attn_res.block_size", &["kimi-k3"]),
-    ("embedding_length_per_layer_input", &["gemma4"]),
+    ("attention.sliding_window_pattern", "dots3note gemma4 gemma4-assistant granite_swa maple mimo2 spark2_5 step35"),
+    ("embedding_length_per_layer_input", "gemma4"),
     (
         "expert_feed_forward_length",
-        &[
-            "afmoe",
-            "bailingmoe",
-            "bailingmoe2",
-            "bailingmoe3",
-            "cohere2moe",
-            "deepseek",
-            "deepseek2",
-            "deepseek2-ocr",
-            "deepseek32",
-            "deepseek4",
-            "dots1",
-            "dots3note",
-            "exaone-moe",
-            "glm-dsa",
-            "glm4moe",
-            "glm5-next",
-            "gpt-oss",
-            "grovemoe",
-            "hunyuan-moe",
-            "hy_v3",
-            "hy_v4",
-            "kimi-k3",
-            "kimi-linear",
-            "laguna",
-            "lfm2moe",
-            "llama4",
-            "maple",
-            "mellum",
-            "mimo2",
-            "minimax-m2",
-            "minimax-m3",
-            "mistral4",
-            "step35",
-        ],
+        "\
+            afmoe bailingmoe bailingmoe2 bailingmoe3 cohere2moe deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4 dots1 dots3note \
+            exaone-moe glm-dsa glm4moe glm5-next gpt-oss grovemoe hunyuan-moe hy_v3 hy_v4 kimi-k3 kimi-linear laguna lfm2moe llama4 \
+            maple mellum mimo2 minimax-m2 minimax-m3 mistral4 step35",
     ),
-    (
-        "expert_gating_func",
-        &[
-            "bailingmoe2",
-            "bailingmoe3",
-            "deepseek32",
-            "deepseek4",
-            "dots3note",
-            "exaone-moe",
-            "kimi-k3",
-            "kimi-linear",
-            "lfm2moe",
-            "minimax-m3",
-        ],
-    ),
-    ("expert_group_scale", &["grovemoe"]),
+    ("expert_gating_func", "bailingmoe2 bailingmoe3 deepseek32 deepseek4 dots3note exaone-moe kimi-k3 kimi-linear lfm2moe minimax-m3"),
+    ("expert_group_scale experts_per_group", "grovemoe"),
     (
         "expert_shared_count",
-        &[
-            "afmoe",
-            "bailingmoe",
-            "bailingmoe2",
-            "bailingmoe3",
-            "deepseek",
-            "deepseek2",
-            "deepseek2-ocr",
-            "deepseek32",
-            "deepseek4",
-            "dots1",
-            "dots3note",
-            "glm-dsa",
-            "glm4moe",
-            "glm5-next",
-            "hy_v4",
-            "kimi-k3",
-            "kimi-linear",
-            "minimax-m3",
-            "mistral4",
-        ],
+        "\
+            afmoe bailingmoe bailingmoe2 bailingmoe3 deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4 dots1 dots3note glm-dsa \
+            glm4moe glm5-next hy_v4 kimi-k3 kimi-linear minimax-m3 mistral4",
     ),
-    ("expert_weights_norm", &["deepseek4"]),
-    ("expert_weights_scale", &["deepseek4"]),
-    ("experts_per_group", &["grovemoe"]),
-    ("hash_layer_count", &["deepseek4"]),
-    ("hrm.h_cycles", &["hrm_text"]),
-    ("hrm.l_cycles", &["hrm_text"]),
-    ("hrm.layers_per_stack", &["hrm_text"]),
-    ("hyper_connection.count", &["deepseek4", "glm5-next", "hy_v4", "qwen4exp"]),
-    ("hyper_connection.epsilon", &["deepseek4", "glm5-next", "hy_v4"]),
-    ("hyper_connection.low_rank", &["qwen4exp"]),
-    ("hyper_connection.magnitude", &["hy_v4"]),
-    ("hyper_connection.sinkhorn_iterations", &["deepseek4", "glm5-next"]),
-    ("interleave_moe_layer_step", &["llama4"]),
-    ("kda.gate_lower_bound", &["bailingmoe3"]),
-    ("kda.head_dim", &["bailingmoe3", "glm5-next", "kimi-k3", "kimi-linear"]),
-    ("leading_dense_block_count", &["bailingmoe3", "cohere2moe", "dots3note", "laguna"]),
-    ("logit_scale", &["cohere2", "cohere2moe", "granite", "granite_swa", "granitemoe", "graniteswitch", "muse-glimmer", "talkie"]),
-    ("moe_every_n_layers", &["nomic-bert-moe"]),
-    ("residual_scale", &["minimax-01"]),
-    ("rope.dimension_sections", &["qwen2vl", "qwen35", "qwen35moe", "qwen3tts", "qwen3vl", "qwen3vlmoe", "qwen4exp"]),
-    ("rope.freq_base_swa", &["dots3note"]),
-    ("shortconv.l_cache", &["lfm2", "lfm2moe"]),
+    ("hrm.h_cycles hrm.l_cycles hrm.layers_per_stack", "hrm_text"),
+    ("hyper_connection.count", "deepseek4 glm5-next hy_v4 qwen4exp"),
+    ("hyper_connection.epsilon", "deepseek4 glm5-next hy_v4"),
+    ("hyper_connection.low_rank", "qwen4exp"),
+    ("hyper_connection.magnitude", "hy_v4"),
+    ("hyper_connection.sinkhorn_iterations", "deepseek4 glm5-next"),
+    ("interleave_moe_layer_step", "llama4"),
+    ("kda.gate_lower_bound", "bailingmoe3"),
+    ("kda.head_dim", "bailingmoe3 glm5-next kimi-k3 kimi-linear"),
+    ("leading_dense_block_count", "bailingmoe3 cohere2moe dots3note laguna"),
+    ("logit_scale", "cohere2 cohere2moe granite granite_swa granitemoe graniteswitch muse-glimmer talkie"),
+    ("moe_every_n_layers", "nomic-bert-moe"),
+    ("residual_scale", "minimax-01"),
+    ("rope.dimension_sections", "qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp"),
+    ("shortconv.l_cache", "lfm2 lfm2moe"),
     (
         "ssm.conv_kernel",
-        &[
-            "bailingmoe3",
-            "falcon-h1",
-            "glm5-next",
-            "granitehybrid",
-            "jamba",
-            "kimi-k3",
-            "kimi-linear",
-            "mamba",
-            "mamba2",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "plamo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "qwen4exp",
-        ],
+        "\
+            bailingmoe3 falcon-h1 glm5-next granitehybrid jamba kimi-k3 kimi-linear mamba mamba2 nemotron_h nemotron_h_moe plamo2 \
+            qwen35 qwen35moe qwen3next qwen4exp",
     ),
+    ("ssm.group_count", "falcon-h1 granitehybrid mamba2 nemotron_h nemotron_h_moe plamo2 qwen35 qwen35moe qwen3next qwen4exp"),
     (
-        "ssm.group_count",
-        &["falcon-h1", "granitehybrid", "mamba2", "nemotron_h", "nemotron_h_moe", "plamo2", "qwen35", "qwen35moe", "qwen3next", "qwen4exp"],
+        "ssm.inner_size ssm.state_size ssm.time_step_rank",
+        "\
+            falcon-h1 granitehybrid jamba mamba mamba2 nemotron_h nemotron_h_moe plamo2 qwen35 qwen35moe qwen3next qwen4exp",
     ),
-    (
-        "ssm.inner_size",
-        &[
-            "falcon-h1",
-            "granitehybrid",
-            "jamba",
-            "mamba",
-            "mamba2",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "plamo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "qwen4exp",
-        ],
-    ),
-    (
-        "ssm.state_size",
-        &[
-            "falcon-h1",
-            "granitehybrid",
-            "jamba",
-            "mamba",
-            "mamba2",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "plamo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "qwen4exp",
-        ],
-    ),
-    (
-        "ssm.time_step_rank",
-        &[
-            "falcon-h1",
-            "granitehybrid",
-            "jamba",
-            "mamba",
-            "mamba2",
-            "nemotron_h",
-            "nemotron_h_moe",
-            "plamo2",
-            "qwen35",
-            "qwen35moe",
-            "qwen3next",
-            "qwen4exp",
-        ],
-    ),
-    ("swiglu_clamp_exp", &["deepseek4", "maple"]),
-    ("target_hidden_size", &["eagle3"]),
-    ("time_decay_extra_dim", &["rwkv6", "rwkv6qwen2"]),
-    ("time_mix_extra_dim", &["rwkv6", "rwkv6qwen2"]),
-    ("use_parallel_residual", &["gptneox"]),
-    ("wkv.head_size", &["arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"]),
+    ("swiglu_clamp_exp", "deepseek4 maple"),
+    ("target_hidden_size", "eagle3"),
+    ("time_decay_extra_dim time_mix_extra_dim", "rwkv6 rwkv6qwen2"),
+    ("use_parallel_residual", "gptneox"),
+    ("wkv.head_size", "arwkv7 rwkv6 rwkv6qwen2 rwkv7"),
 ];
 
 /// Keys that every model needs.
 const NEEDED_BY_ALL: &[&str] = &["context_length", "embedding_length", "block_count"];
 
 /// Models of only attention and feed-forward layers, whose tensors have shapes that llama.cpp refuses without these keys.
-const DENSE: &[&str] = &[
-    "bert",
-    "cohere2",
-    "command-r",
-    "falcon",
-    "gemma",
-    "gemma-embedding",
-    "gemma2",
-    "gemma3",
-    "glm4",
-    "granite",
-    "hunyuan-dense",
-    "llama",
-    "mistral3",
-    "olmo2",
-    "phi3",
-    "qwen2",
-    "qwen2vl",
-    "qwen3",
-    "qwen3vl",
-    "smollm3",
-    "starcoder2",
-];
+const DENSE: &str = "\
+    bert cohere2 command-r falcon gemma gemma-embedding gemma2 gemma3 glm4 granite hunyuan-dense llama mistral3 olmo2 phi3 qwen2 \
+    qwen2vl qwen3 qwen3vl smollm3 starcoder2";
 const NEEDED_BY_DENSE: &[&str] = &["attention.head_count", "feed_forward_length"];
 
 /// Two keys of which neither goes without the other.
@@ -792,6 +352,11 @@ const EXPERTS: [&str; 2] = ["expert_count", "expert_used_count"];
 /// Tokenizers that rank pairs of tokens, and one of their pre-tokenizers that does without.
 const WITH_MERGES: &[&str] = &["gpt2", "hybriddna", "whitespace", "gemma4"];
 const WITHOUT_MERGES: &str = "kimi-k2";
+
+/// Whether a name is one of these, which have spaces between.
+fn has(names: &str, name: &str) -> bool {
+    names.split(' ').any(|one| one == name)
+}
 
 /// The type that a key must have in a model of this architecture, where that is known; and whether llama.cpp refuses others.
 pub(crate) fn type_of(key: &str, architecture: &str) -> Option<(KeyType, bool)> {
@@ -806,7 +371,7 @@ pub(crate) fn type_of(key: &str, architecture: &str) -> Option<(KeyType, bool)> 
         return Some((One(String), false));
     }
     let rest = key.strip_prefix(architecture)?.strip_prefix('.')?;
-    let (key_type, _) = ARCHITECTURE_KEYS.iter().find(|(_, keys)| keys.contains(&rest))?;
+    let (key_type, _) = ARCHITECTURE_KEYS.iter().find(|(_, keys)| has(keys, rest))?;
     Some((*key_type, true))
 }
 
@@ -857,9 +422,11 @@ pub(crate) fn missing(metadata: &Metadata) -> Vec<(std::string::String, Severity
     if architecture == "clip" {
         return Vec::new();
     }
-    let own = NEEDED.iter().filter(|(_, architectures)| architectures.contains(&architecture)).map(|(key, _)| key);
-    let mut needed: Vec<_> = NEEDED_BY_ALL.iter().chain(own).map(|key| (format!("{architecture}.{key}"), Severity::Error)).collect();
-    if DENSE.contains(&architecture) {
+    let own = NEEDED.iter().filter(|(_, architectures)| has(architectures, architecture)).flat_map(|(keys, _)| keys.split(' '));
+    let own: BTreeSet<&str> = own.collect();
+    let all = NEEDED_BY_ALL.iter().copied().chain(own);
+    let mut needed: Vec<_> = all.map(|key| (format!("{architecture}.{key}"), Severity::Error)).collect();
+    if has(DENSE, architecture) {
         needed.extend(NEEDED_BY_DENSE.iter().map(|key| (format!("{architecture}.{key}"), Severity::Error)));
     }
     if EXPERTS.iter().any(|key| metadata.get_u64(&format!("{architecture}.{key}")).is_some_and(|count| count > 0)) {

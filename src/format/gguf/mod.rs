@@ -1,12 +1,11 @@
 //! GGUF: the format of ggml and llama.cpp.
 
-use std::sync::Arc;
-
 use crate::base::finding::Findings;
 use crate::base::{Error, Result};
 use crate::format::set::join;
 use crate::format::{Format, Reader, codes};
-use crate::source::mmap::Map;
+use crate::model::FormatId;
+use crate::source::Prefix;
 
 mod check;
 mod edit;
@@ -20,7 +19,7 @@ pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
-    id: "gguf",
+    id: FormatId::Gguf,
     extensions: &["gguf"],
     probe,
     open,
@@ -33,13 +32,14 @@ fn probe(start: &[u8], _len: u64) -> u8 {
     if start.starts_with(spec::MAGIC) { 100 } else { 0 }
 }
 
-fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
-    let parts = split::read_all(&file, findings)?;
+fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
+    let path = file.path().to_path_buf();
+    let parts = split::read_all(file, findings)?;
     if let [first, rest @ ..] = &parts[..]
         && let Some(other) = rest.iter().find(|part| part.endian != first.endian)
     {
-        let error = Error::malformed("expected the byte order of the first part, found the other").in_file(other.map.path());
+        let error = Error::malformed("expected the byte order of the first part, found the other").in_file(other.source.path());
         return Err(findings.fatal(codes::SPLIT_CONFLICT, error));
     }
-    join(FORMAT.id, file.path(), parts, split::CONFLICT, findings)
+    join(FORMAT.id, &path, parts, split::CONFLICT, findings)
 }

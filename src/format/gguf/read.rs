@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::bytes::{Cursor, Endian};
+use crate::base::bytes::{Cursor, Endian, Parsed, SharedBytes};
 use crate::base::finding::{Findings, Severity};
 use crate::base::names::Seen;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
-use crate::format::set::{Part, enough};
+use crate::format::set::{Part, enough, parse_header};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value, ValueType};
-use crate::source::mmap::Map;
+use crate::source::Prefix;
 
 /// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
 const LEAST_KEY: u64 = 1 + 4 + 1;
@@ -24,33 +24,49 @@ const LEAST_TENSOR: u64 = 4 + 4 + 8;
 const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
-pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
-    Parser::new(map, findings).and_then(Parser::run).map_err(|error| error.in_file(map.path()))
+pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
+    let header = parse_header(&mut file, findings, parse).map_err(|error| error.in_file(file.path()))?;
+    let Header { tensors, metadata, endian } = header;
+    Ok(Part { source: file.into_source(), tensors, metadata, endian })
+}
+
+struct Header {
+    tensors: Vec<TensorInfo>,
+    metadata: Metadata,
+    endian: Endian,
+}
+
+fn parse(file: &Prefix, findings: &mut Findings) -> Parsed<Result<Header>> {
+    let cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let mut parser = Parser { file, bytes: file.shared(), cursor, wide: true, keys: 0, tensors: 0, findings };
+    let header = parser.run();
+    parser.need_the_rest();
+    parser.cursor.parsed(header)
 }
 
 struct Parser<'a> {
-    map: &'a Arc<Map>,
+    file: &'a Prefix,
+    /// The bytes under the cursor, which arrays keep.
+    bytes: Arc<dyn SharedBytes>,
     cursor: Cursor<'a>,
     /// Lengths have 64 bits; 32 in version 1.
     wide: bool,
+    /// How many keys are still to come.
     keys: u64,
+    /// How many tensors are still to come.
     tensors: u64,
     findings: &'a mut Findings,
 }
 
 impl<'a> Parser<'a> {
-    /// Reads magic, version and counts.
-    fn new(map: &'a Arc<Map>, findings: &'a mut Findings) -> Result<Self> {
-        let path = map.path();
-        let mut cursor = Cursor::new(map.bytes(), Endian::Little);
-        let version = read_version(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
-        let wide = version > 1;
-        let mut counts = || Ok((read_len(&mut cursor, wide, "the tensor count")?, read_len(&mut cursor, wide, "the key count")?));
-        let (tensors, keys) = counts().map_err(|error: Error| findings.fatal(codes::GGUF_HEADER, error.in_file(path)))?;
-        Ok(Self { map, cursor, wide, keys, tensors, findings })
-    }
-
-    fn run(mut self) -> Result<Part> {
+    fn run(&mut self) -> Result<Header> {
+        let version = read_version(&mut self.cursor).map_err(|(code, error)| self.fatal(code, error))?;
+        self.wide = version > 1;
+        if !self.wide {
+            let error = Error::unsupported("expected version 2 or 3, which llama.cpp reads, found version 1").at(4);
+            self.findings.remark(Severity::Warning, codes::GGUF_VERSION_OLD, error.in_file(self.path()));
+        }
+        (self.tensors, self.keys) = self.counts().map_err(|error| self.fatal(codes::GGUF_HEADER, error))?;
         self.check_counts()?;
         let metadata = self.metadata()?;
         check::metadata(&metadata, self.path(), self.findings);
@@ -69,12 +85,23 @@ impl<'a> Parser<'a> {
         if self.findings.collects() && entries.iter().any(|entry| entry.tensor.name == TOKEN_EMBEDDINGS) {
             check::needed_keys(&metadata, self.path(), self.findings);
         }
-        let tensors = check::place(entries, self.cursor.position(), alignment, self.map, self.findings)?;
-        Ok(Part { map: self.map.clone(), tensors, metadata, endian: self.cursor.endian() })
+        let tensors = check::place(entries, self.cursor.position(), alignment, self.file, self.findings)?;
+        Ok(Header { tensors, metadata, endian: self.cursor.endian() })
+    }
+
+    /// Where more bytes are needed, so are those of all keys and tensors that are still to come.
+    fn need_the_rest(&mut self) {
+        let length = self.length_bytes();
+        self.cursor.need_also(self.keys.saturating_mul(length + LEAST_KEY));
+        self.cursor.need_also(self.tensors.saturating_mul(length + LEAST_TENSOR));
+    }
+
+    fn counts(&mut self) -> Result<(u64, u64)> {
+        Ok((read_len(&mut self.cursor, self.wide, "the tensor count")?, read_len(&mut self.cursor, self.wide, "the key count")?))
     }
 
     fn path(&self) -> &'a Path {
-        self.map.path()
+        self.file.path()
     }
 
     fn fatal(&mut self, code: &'static str, error: Error) -> Error {
@@ -112,18 +139,14 @@ impl<'a> Parser<'a> {
 
     fn metadata(&mut self) -> Result<Metadata> {
         let mut metadata = Metadata::new();
-        for _ in 0..self.keys {
+        while self.keys > 0 {
+            self.keys -= 1;
             let at = self.cursor.position();
             let key = self.key()?;
-            let value = self.value().map_err(|error| {
+            let value = self.value(&key).map_err(|error| {
                 let code = if error.is_caused_by::<std::str::Utf8Error>() { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
-                self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.map.path()))
+                self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.file.path()))
             })?;
-            if let Value::Bool(_) = value {
-                let last = self.cursor.position() - 1;
-                let byte = self.map.bytes().get(last as usize).copied().unwrap_or(0);
-                check::truth(byte, &key, last, self.path(), self.findings);
-            }
             if metadata.get(&key).is_some() {
                 let message = format!("expected each key once, found {} twice", text::shorten(&key));
                 self.error(codes::GGUF_KEY_DUPLICATE, Error::malformed(message).at(at))?;
@@ -147,13 +170,19 @@ impl<'a> Parser<'a> {
         Ok(key)
     }
 
-    fn value(&mut self) -> Result<Value> {
+    fn value(&mut self, key: &str) -> Result<Value> {
         let at = self.cursor.position();
         let tag = self.cursor.u32("a value's type")?;
         let value_type =
             values::value_type(tag).ok_or_else(|| Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at))?;
         match value_type {
-            ValueType::Array => values::array(&mut self.cursor, self.map, self.wide).map(Value::Array),
+            ValueType::Array => values::array(&mut self.cursor, &self.bytes, self.wide).map(Value::Array),
+            ValueType::Bool => {
+                let at = self.cursor.position();
+                let byte = self.cursor.u8("a metadata value")?;
+                check::truth(byte, key, at, self.file.path(), self.findings);
+                Ok(Value::Bool(byte != 0))
+            }
             _ => Value::read(&mut self.cursor, value_type, self.wide),
         }
     }
@@ -162,7 +191,8 @@ impl<'a> Parser<'a> {
     fn table(&mut self) -> Result<Vec<check::Entry>> {
         let mut entries: Vec<check::Entry> = Vec::new();
         let mut seen = Seen::default();
-        for _ in 0..self.tensors {
+        while self.tensors > 0 {
+            self.tensors -= 1;
             let at = self.cursor.position();
             let name =
                 read_string(&mut self.cursor, self.wide, "a tensor's name").map_err(|error| self.fatal(codes::GGUF_TENSOR_NAME, error))?;

@@ -1,7 +1,6 @@
 //! Split GGUF files: `NAME-00001-of-00003.gguf`, each with `split.no`, `split.count` and `split.tensors.count`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, limits};
@@ -10,16 +9,16 @@ use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENS
 use crate::format::set::{Conflict, Part, PartName, enough, lacks_files};
 use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
-use crate::source::file;
-use crate::source::mmap::Map;
+use crate::source::{Prefix, file};
 
 /// Parts must agree on the model; on their own layout they need not.
 pub(crate) const CONFLICT: Conflict =
     Conflict { code: codes::SPLIT_CONFLICT, severity: Severity::Error, except: |key| is_split_key(key) || key == ALIGNMENT_KEY };
 
 /// Reads the file and, if it is a part of a split model, all other parts.
-pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
-    let path = file.path();
+pub(crate) fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = &file.path().to_path_buf();
+    let on_disk = file.source().file().is_some();
     let named = read(file, findings)?;
     let name = PartName::of(path).filter(|name| name.ending == ".gguf");
     let keys = match Keys::of(&named.metadata) {
@@ -40,7 +39,7 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
         return Err(findings.fatal(codes::SPLIT_KEYS, Error::malformed(message).hint(hint).in_file(path)));
     };
     let folder = file::parent(path);
-    let is_here = |no: &u64| *no == name.no || folder.join(name.file_of(*no)).is_file();
+    let is_here = |no: &u64| *no == name.no || on_disk && folder.join(name.file_of(*no)).is_file();
     let (here, missing): (Vec<u64>, Vec<u64>) = (1..=keys.count).partition(is_here);
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|no| name.file_of(*no)).collect();
@@ -67,14 +66,14 @@ pub(crate) fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<P
 }
 
 fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
-    let map = open_file(path).map_err(|error| findings.fatal(codes::SPLIT_PART, error))?;
-    folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
-    read(&Arc::new(map), findings)
+    let file = open_file(path).map_err(|error| findings.fatal(codes::SPLIT_PART, error))?;
+    folder::refuse_foreign(&file).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    read(file, findings)
 }
 
 /// A part's keys say what its name says, and what the first part's say.
 fn check_part(part: &Part, no: u64, first: &Keys, findings: &mut Findings) -> Result<()> {
-    let path = part.map.path();
+    let path = part.source.path();
     let keys = match Keys::of(&part.metadata) {
         Ok(Some(keys)) => keys,
         Ok(None) => {

@@ -2,23 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::base::bytes::Cursor;
+use crate::base::bytes::{Cursor, SharedBytes};
 use crate::base::{Error, Result, limits};
 use crate::model::metadata::{read_array_head, read_len};
 use crate::model::{Array, ValueType};
-use crate::source::mmap::Map;
 
 /// The value type of this number.
 pub(crate) fn value_type(tag: u32) -> Option<ValueType> {
     ValueType::ALL.get(usize::try_from(tag).ok()?).copied()
 }
 
-/// Steps over an array that starts at the cursor, checking that it is whole, and gives a handle on it.
-pub(crate) fn array(cursor: &mut Cursor<'_>, map: &Arc<Map>, wide: bool) -> Result<Array> {
+/// Steps over an array that starts at the cursor, checking that it is whole, and gives a handle on its range of `file`.
+pub(crate) fn array(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>, wide: bool) -> Result<Array> {
     let (elem, len) = read_array_head(cursor, wide)?;
     let start = cursor.position() as usize;
     step_over(cursor, elem, len, wide, 1)?;
-    Ok(Array::in_file(elem, len, map.clone(), start..cursor.position() as usize, cursor.endian(), wide))
+    Ok(Array::in_file(elem, len, Arc::clone(file), start..cursor.position() as usize, cursor.endian(), wide))
 }
 
 /// Steps over `len` values of type `elem`, `depth` levels deep.
@@ -29,17 +28,32 @@ fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, dep
         cursor.take(len.saturating_mul(width), WHAT)?;
         return Ok(());
     }
+    if elem == ValueType::String {
+        return step_over_strings(cursor, len, wide);
+    }
     for _ in 0..len {
-        if elem == ValueType::Array {
-            if depth >= limits::GGUF_ARRAY_DEPTH {
-                let message = format!("expected arrays nested at most {} deep, found more", limits::GGUF_ARRAY_DEPTH);
-                return Err(Error::limit(message).at(cursor.position()));
-            }
-            let (elem, len) = read_array_head(cursor, wide)?;
-            step_over(cursor, elem, len, wide, depth + 1)?;
-        } else {
-            let len = read_len(cursor, wide, "a string's length")?;
-            cursor.take(len, "a string of an array")?;
+        if depth >= limits::GGUF_ARRAY_DEPTH {
+            let message = format!("expected arrays nested at most {} deep, found more", limits::GGUF_ARRAY_DEPTH);
+            return Err(Error::limit(message).at(cursor.position()));
+        }
+        let (elem, len) = read_array_head(cursor, wide)?;
+        step_over(cursor, elem, len, wide, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// Steps over `len` strings. Where they are not all at hand, the others are taken to be about as long.
+fn step_over_strings(cursor: &mut Cursor<'_>, len: u64, wide: bool) -> Result<()> {
+    let start = cursor.position();
+    let first = if wide { cursor.step_over_strings(len) } else { 0 };
+    for i in first..len {
+        let string = read_len(cursor, wide, "a string's length").and_then(|len| cursor.take(len, "a string of an array"));
+        if let Err(error) = string {
+            let stepped_over = cursor.position() - start;
+            let least = if wide { 8 } else { 4 };
+            let each = stepped_over.checked_div(i).unwrap_or(least);
+            cursor.need_also((len - i - 1).saturating_mul(each));
+            return Err(error);
         }
     }
     Ok(())

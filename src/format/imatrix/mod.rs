@@ -5,18 +5,25 @@
 //! the length of the dataset's name, the name. Numbers are 32 bits, little-endian; values are single precision.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use crate::base::bytes::{Cursor, Endian};
+use crate::base::bytes::{Cursor, Endian, Parsed};
 use crate::base::finding::Findings;
 use crate::base::{Error, Result, num};
+use crate::format::set::parse_header;
 use crate::format::{Format, Reader, codes};
-use crate::model::{Array, DType, ElemType, Metadata, Model, Shard, TensorInfo, Value, ValueType};
-use crate::source::mmap::Map;
+use crate::model::{Array, DType, ElemType, FormatId, Metadata, Model, Shard, TensorInfo, Value, ValueType};
+use crate::source::Prefix;
 
 /// The format's row in [`crate::format::FORMATS`].
-pub(crate) const FORMAT: Format =
-    Format { id: "imatrix", extensions: &["dat", "imatrix"], probe, open, layout: None, edit: None, stores: |dtype| dtype == DType::F32 };
+pub(crate) const FORMAT: Format = Format {
+    id: FormatId::Imatrix,
+    extensions: &["dat", "imatrix"],
+    probe,
+    open,
+    layout: None,
+    edit: None,
+    stores: |dtype| dtype == DType::F32,
+};
 
 /// The metadata key of the calls of each entry, in the order of the tensors.
 pub const CALLS: &str = "imatrix.calls";
@@ -46,13 +53,12 @@ fn probe(start: &[u8], len: u64) -> u8 {
     if first().unwrap_or(false) { 20 } else { 0 }
 }
 
-fn open(map: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
-    let path = map.path();
-    let read = read(&map).map_err(|error| error.in_file(path));
-    let (tensors, metadata) = read.map_err(|error| findings.fatal(codes::IMATRIX_ENTRY, error))?;
-    let shards = vec![Shard { path: path.to_path_buf(), bytes: map.len() }];
-    let model = Model { format: FORMAT.id, path: path.to_path_buf(), shards, tensors, metadata, ..Model::default() };
-    Ok(Reader::new(model, vec![map], Endian::Little))
+fn open(mut file: Prefix, findings: &mut Findings) -> Result<Reader> {
+    let (tensors, metadata) = parse_header(&mut file, findings, parse)?;
+    let path = file.path().to_path_buf();
+    let shards = vec![Shard { path: path.clone(), bytes: file.len() }];
+    let model = Model { format: FORMAT.id, path, shards, tensors, metadata, ..Model::default() };
+    Ok(Reader::new(model, vec![file.into_source()], Endian::Little))
 }
 
 /// A count that may not be negative.
@@ -68,9 +74,14 @@ fn name(cursor: &mut Cursor<'_>, what: &str) -> Result<String> {
     Ok(text.trim_end_matches('\0').to_owned())
 }
 
-fn read(map: &Map) -> Result<(Vec<TensorInfo>, Metadata)> {
-    let mut cursor = Cursor::new(map.bytes(), Endian::Little);
-    let entries = count(&mut cursor, "a number of entries")?;
+fn parse(file: &Prefix, findings: &mut Findings) -> Parsed<Result<(Vec<TensorInfo>, Metadata)>> {
+    let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let read = read(&mut cursor).map_err(|error| findings.fatal(codes::IMATRIX_ENTRY, error.in_file(file.path())));
+    cursor.parsed(read)
+}
+
+fn read(cursor: &mut Cursor<'_>) -> Result<(Vec<TensorInfo>, Metadata)> {
+    let entries = count(cursor, "a number of entries")?;
     if entries * LEAST_ENTRY > cursor.remaining() {
         let message = format!("expected {entries} entries, found {} bytes", cursor.remaining());
         return Err(Error::malformed(message).at(0));
@@ -78,12 +89,12 @@ fn read(map: &Map) -> Result<(Vec<TensorInfo>, Metadata)> {
     let (mut tensors, mut calls, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for _ in 0..entries {
         let at = cursor.position();
-        let name = name(&mut cursor, "an entry's name")?;
+        let name = name(cursor, "an entry's name")?;
         if !names.insert(name.clone()) {
             return Err(Error::malformed("expected each entry once, found it twice").at(at).in_tensor(&name));
         }
-        calls.push(Value::U32(count(&mut cursor, "the calls of an entry")? as u32));
-        let values = count(&mut cursor, "the values of an entry")?;
+        calls.push(Value::U32(count(cursor, "the calls of an entry")? as u32));
+        let values = count(cursor, "the values of an entry")?;
         let offset_bytes = cursor.position();
         let len = num::mul(values, 4, "the bytes of an entry")?;
         cursor.take(len, "an entry's values").map_err(|error| error.in_tensor(&name))?;
@@ -94,10 +105,10 @@ fn read(map: &Map) -> Result<(Vec<TensorInfo>, Metadata)> {
     metadata.insert("general.type", Value::String("imatrix".to_owned()))?;
     metadata.insert(CALLS, Value::Array(Array::new(ValueType::U32, calls)))?;
     if cursor.remaining() > 0 {
-        metadata.insert(CHUNK_COUNT, Value::U32(count(&mut cursor, "a number of chunks")? as u32))?;
+        metadata.insert(CHUNK_COUNT, Value::U32(count(cursor, "a number of chunks")? as u32))?;
     }
     if cursor.remaining() > 0 {
-        metadata.insert(DATASETS, Value::Array(Array::strings([name(&mut cursor, "a dataset's name")?])))?;
+        metadata.insert(DATASETS, Value::Array(Array::strings([name(cursor, "a dataset's name")?])))?;
     }
     Ok((tensors, metadata))
 }
@@ -124,8 +135,8 @@ mod tests {
     fn opened(bytes: &[u8]) -> Result<Reader> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        let map = Arc::new(Map::open(file.path()).unwrap());
-        open(map, &mut Findings::stop_at_first())
+        let file = Prefix::new(crate::source::open(file.path()).unwrap()).unwrap();
+        open(file, &mut Findings::stop_at_first())
     }
 
     #[test]

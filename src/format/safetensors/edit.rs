@@ -1,26 +1,28 @@
 //! Another `__metadata__` for a safetensors file whose tensors stay as they are.
 
-use std::sync::Arc;
-
 use serde_json::{Map as Object, Value as Json};
 
-use crate::base::bytes::copy;
+use crate::base::bytes::{Cursor, Endian, copy};
 use crate::base::{Error, Result, limits, num};
 use crate::format::Start;
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::model::{Metadata, Value};
-use crate::source::mmap::Map;
+use crate::source::Prefix;
 
 /// Length and header, with `metadata` in place of what is there. The header keeps its length where the new one fits it.
 ///
 /// # Errors
 /// A value is no string; the header would be larger than readers take.
-pub(crate) fn edit(map: &Arc<Map>, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
+pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
     let malformed = || Error::malformed("expected a header that was read before, found another");
-    let length = map.bytes().first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(malformed)?;
+    let (length, json) = file.parse(|file| {
+        let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+        let length = cursor.u64("the length of the header");
+        let json = length.and_then(|length| Ok((length, copy(cursor.take(length, "the header")?)?)));
+        cursor.parsed(json)
+    })??;
     let old_bytes = num::add(LENGTH_BYTES, length, "the end of the header")?;
-    let json = map.bytes().get(LENGTH_BYTES as usize..num::to_usize(old_bytes, "a header")?).ok_or_else(malformed)?;
-    let mut header: Object<String, Json> = serde_json::from_slice(&copy(json)?).map_err(|_| malformed())?;
+    let mut header: Object<String, Json> = serde_json::from_slice(&json).map_err(|_| malformed())?;
     let had_some = header.contains_key(METADATA);
     if metadata.is_empty() {
         header.shift_remove(METADATA);

@@ -6,12 +6,11 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use foldhash::HashSet;
-use rayon::prelude::*;
 use serde::Deserializer as _;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
@@ -121,9 +120,9 @@ fn is_plain(file: &str) -> bool {
 
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
-    let map = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
-    folder::refuse_foreign(&map).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
-    read(&std::sync::Arc::new(map), findings)
+    let file = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
+    folder::refuse_foreign(&file).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
+    read(file, findings)
 }
 
 /// Where a shard is: `file` must be a relative path that stays inside `folder`, links included. `home` is the folder without links.

@@ -1,16 +1,15 @@
 //! Safetensors: the format of the Hugging Face hub.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::base::Result;
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
+use crate::base::{Error, Result};
 use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
-use crate::format::{Format, Reader, codes, open_file};
-use crate::source::file;
-use crate::source::file::Input;
-use crate::source::mmap::Map;
+use crate::format::{Format, Reader, codes, open_file, start_of};
+use crate::model::FormatId;
+use crate::source::Prefix;
+use crate::source::file::{self, Input};
 
 mod edit;
 pub(super) mod index;
@@ -21,7 +20,7 @@ pub mod write;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
-    id: "safetensors",
+    id: FormatId::Safetensors,
     extensions: &["safetensors", "safetensors.index.json"],
     probe,
     open,
@@ -49,29 +48,31 @@ fn is_json(start: &[u8]) -> bool {
 
 const CONFLICT: Conflict = Conflict { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };
 
-fn open(file: Arc<Map>, findings: &mut Findings) -> Result<Reader> {
-    let path = file.path();
+fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
+    let path = file.path().to_path_buf();
     let by_name = path.to_string_lossy().ends_with(spec::INDEX_ENDING);
-    let index = if by_name || is_json(file.bytes().get(..super::START_BYTES).unwrap_or(file.bytes())) {
-        Some(file.input().clone())
+    let on_disk = file.source().file();
+    let index = if by_name || is_json(&start_of(&file)?) {
+        let alone = || Error::unsupported("expected weights, found an index, beside which are no files").in_file(&path);
+        Some(on_disk.ok_or_else(alone)?.clone())
     } else {
-        index::index_of(path).map(|index| Input::of(&index)).transpose()?
+        on_disk.and_then(|_| index::index_of(&path)).map(|index| Input::of(&index)).transpose()?
     };
     let parts = match &index {
         Some(index) => index::read_set(index.path(), findings)?,
-        None => read_all(&file, findings)?,
+        None => read_all(file, findings)?,
     };
-    Ok(join(FORMAT.id, path, parts, CONFLICT, findings)?.with_inputs(index))
+    Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(index))
 }
 
 /// Reads one file by itself, whatever lies beside it.
 pub(super) fn read_one(path: &Path, findings: &mut Findings) -> Result<Part> {
-    let map = open_file(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-    read::read(&Arc::new(map), findings)
+    let file = open_file(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+    read::read(file, findings)
 }
 
 /// Reads a file that no index names, and if it is one of a numbered set the others.
-fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
+fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
     match PartName::of(file.path()) {
         Some(name) if name.count > 1 => read_numbered(file, &name, findings),
         _ => Ok(vec![read::read(file, findings)?]),
@@ -80,21 +81,22 @@ fn read_all(file: &Arc<Map>, findings: &mut Findings) -> Result<Vec<Part>> {
 
 /// Reads all files of a numbered set without an index; those that are here, if some are missing and the values are not wanted; else, by
 /// itself, the one that was named.
-fn read_numbered(named: &Arc<Map>, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
-    let path = named.path();
-    let folder = file::parent(path);
+fn read_numbered(named: Prefix, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = named.path().to_path_buf();
+    let on_disk = named.source().file().is_some();
+    let folder = file::parent(&path);
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
-    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_file());
+    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || on_disk && file.is_file());
     if !missing.is_empty() {
-        let error = lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(path);
+        let error = lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
         findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
-        if !findings.allows_missing() {
+        if !findings.allows_missing() || !on_disk {
             return Ok(vec![read::read(named, findings)?]);
         }
     }
     let read = read_beside(&files, findings, |file, findings| {
-        let map = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-        read::read(&Arc::new(map), findings)
+        let file = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        read::read(file, findings)
     });
     let part = |(part, found)| {
         findings.append(found);

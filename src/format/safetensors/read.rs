@@ -4,33 +4,31 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
-use byteorder::{ByteOrder, LittleEndian};
 use safetensors::Dtype;
 use serde::de::{IntoDeserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer as _};
 
-use crate::base::bytes::{Endian, copy};
+use crate::base::bytes::{Cursor, Endian, Parsed, copy};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
-use crate::format::set::{Part, enough, is_cut, truncated};
+use crate::format::set::{Part, enough, is_cut, parse_header, truncated};
 use crate::model::dtype::TypeName;
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
-use crate::source::mmap::Map;
+use crate::source::Prefix;
 
 /// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
-pub(crate) fn read(map: &Arc<Map>, findings: &mut Findings) -> Result<Part> {
-    let (metadata, tensors) = read_header(map, findings).map_err(|error| error.in_file(map.path()))?;
-    Ok(Part { map: map.clone(), tensors, metadata, endian: Endian::Little })
+pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
+    let text = parse_header(&mut file, findings, header_text)?;
+    let (metadata, tensors) = read_header(&text, &file, findings).map_err(|error| error.in_file(file.path()))?;
+    Ok(Part { source: file.into_source(), tensors, metadata, endian: Endian::Little })
 }
 
-fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {
-    let path = map.path();
-    let json = &*header_text(map.bytes(), path, findings)?;
+fn read_header(json: &str, file: &Prefix, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {
+    let path = file.path();
     let data_start = LENGTH_BYTES + json.len() as u64;
     let Header { metadata, metadata_twice, mut entries } =
         parse(json).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
@@ -44,43 +42,44 @@ fn read_header(map: &Map, findings: &mut Findings) -> Result<(Metadata, Vec<Tens
     }
     refuse_duplicates(&mut entries, path, findings)?;
     entries.sort_by_key(|(_, info)| (info.begin, info.end));
-    let tensors = place(entries, data_start, map, findings)?;
+    let tensors = place(entries, data_start, file, findings)?;
     Ok((metadata, tensors))
 }
 
-/// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change under its mapping.
-fn header_text(bytes: &[u8], path: &Path, findings: &mut Findings) -> Result<String> {
-    let found = bytes.len() as u64;
-    let mut fail = |code, error: Error| findings.fatal(code, error.in_file(path));
-    let Some((length, rest)) = bytes.split_at_checked(LENGTH_BYTES as usize) else {
-        return Err(fail(
-            codes::ST_HEADER_LENGTH,
-            Error::truncated(format!("expected 8 bytes of header length, found {found} in all")).at(0),
-        ));
-    };
-    let length = LittleEndian::read_u64(length);
+/// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change while it is read.
+fn header_text(file: &Prefix, findings: &mut Findings) -> Parsed<Result<String>> {
+    let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let text = text_at(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(file.path())));
+    cursor.parsed(text)
+}
+
+fn text_at(cursor: &mut Cursor<'_>) -> Result<String, (&'static str, Error)> {
+    let found = cursor.remaining();
+    if found < LENGTH_BYTES {
+        let message = format!("expected 8 bytes of header length, found {found} in all");
+        return Err((codes::ST_HEADER_LENGTH, Error::truncated(message).at(0)));
+    }
+    let length = cursor.u64("the length of the header").map_err(|error| (codes::ST_HEADER_LENGTH, error))?;
     if length > limits::SAFETENSORS_HEADER_BYTES {
         let message = format!("expected a header of at most {} bytes, found {length}", limits::SAFETENSORS_HEADER_BYTES);
-        return Err(fail(codes::ST_HEADER_LENGTH, Error::malformed(message).at(0)));
+        return Err((codes::ST_HEADER_LENGTH, Error::malformed(message).at(0)));
     }
-    let Some(header) = rest.get(..length as usize) else {
-        let message = format!("expected a header of {length} bytes, found {} after its length", rest.len());
-        return Err(fail(codes::ST_HEADER_LENGTH, Error::truncated(message).at(LENGTH_BYTES)));
-    };
-    let header = copy(header).map_err(|error| error.in_file(path))?;
+    if length > cursor.remaining() {
+        let message = format!("expected a header of {length} bytes, found {} after its length", cursor.remaining());
+        return Err((codes::ST_HEADER_LENGTH, Error::truncated(message).at(LENGTH_BYTES)));
+    }
+    let header = cursor.take(length, "the header").and_then(copy).map_err(|error| (codes::ST_HEADER_LENGTH, error))?;
     match header.first() {
         Some(b'{') => {}
         first => {
             let found = first.map_or("nothing".to_owned(), |byte| format!("byte 0x{byte:02x}"));
-            return Err(fail(
-                codes::ST_START,
-                Error::malformed(format!("expected a header that starts with {{, found {found}")).at(LENGTH_BYTES),
-            ));
+            let message = format!("expected a header that starts with {{, found {found}");
+            return Err((codes::ST_START, Error::malformed(message).at(LENGTH_BYTES)));
         }
     }
     String::from_utf8(header).map_err(|error| {
         let at = LENGTH_BYTES + error.utf8_error().valid_up_to() as u64;
-        fail(codes::ST_UTF8, Error::malformed("expected a header in UTF-8, found other bytes").at(at))
+        (codes::ST_UTF8, Error::malformed("expected a header in UTF-8, found other bytes").at(at))
     })
 }
 
@@ -288,9 +287,9 @@ fn refuse_duplicates(entries: &mut Vec<(String, Info)>, path: &Path, findings: &
 }
 
 /// Rules 3 to 5, over entries sorted by their offsets: no holes, no overlaps, sizes that fit, nothing after the last.
-fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
-    let path = map.path();
-    let data_len = map.len() - data_start;
+fn place(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
+    let (path, file_len) = (file.path(), file.len());
+    let data_len = file_len.saturating_sub(data_start);
     let mut tensors = Vec::with_capacity(entries.len());
     let mut last = 0;
     for (name, info) in entries {
@@ -326,9 +325,9 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, map: &Map, findings: &mu
             }
         }
     }
-    truncated(&tensors, map.len(), 0, path, codes::ST_TRUNCATED, findings)?;
+    truncated(&tensors, file_len, 0, path, codes::ST_TRUNCATED, findings)?;
     if findings.collects() {
-        tensors.retain(|tensor| !is_cut(tensor, map.len(), 0));
+        tensors.retain(|tensor| !is_cut(tensor, file_len, 0));
     }
     if last < data_len {
         let message = format!("expected the file to end with the last tensor, found {} bytes after it", data_len - last);
@@ -371,11 +370,11 @@ mod tests {
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();
-        let map = Map::open(file.path()).unwrap();
-        let text = header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).unwrap();
+        let mut prefix = Prefix::new(crate::source::open(file.path()).unwrap()).unwrap();
+        let mut read = || parse_header(&mut prefix, &mut Findings::stop_at_first(), header_text);
+        let text = read().unwrap();
         std::os::unix::fs::FileExt::write_all_at(file.as_file(), &[0xff; 20], 8).unwrap();
-        assert_eq!(map.bytes()[8], 0xff, "the mapping changes with the file");
         assert_eq!(text, header);
-        assert!(header_text(map.bytes(), file.path(), &mut Findings::stop_at_first()).is_err());
+        assert!(read().is_err(), "what is read anew changes with the file");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::{Error, Result};
 use crate::format::Reader;
-use crate::model::DType;
+use crate::model::{DType, FormatId};
 use crate::ops::convert::options::Options;
 use crate::ops::convert::plan::{Place, Plan};
 use crate::ops::weights;
@@ -37,13 +37,13 @@ pub fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Option
     if !adapters.is_empty() {
         return lora::merged(weights::weights(reader)?, adapters);
     }
-    let gguf = Place::of(out, options.to.as_deref())?.format.id == "gguf";
+    let gguf = Place::of(out, options.to)?.format.id == FormatId::Gguf;
     if gguf && keeps_blocks(&reader, options) { weights::repacked(reader) } else { weights::weights(reader) }
 }
 
 /// Whether no other type than that of packed blocks is asked for.
 fn keeps_blocks(reader: &Reader, options: &Options) -> bool {
     // Blocks of a GGUF are seen without their scales, which no step beyond a copy would do justice.
-    let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != "gguf");
+    let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != FormatId::Gguf);
     target && options.tensor_types.is_empty() && options.output_tensor_type.is_none() && options.token_embedding_type.is_none()
 }

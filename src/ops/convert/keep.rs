@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result, json};
 use crate::format::{Format, Reader};
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{DType, Metadata, Model, Value};
+use crate::model::{DType, FormatId, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 use crate::quant::recipe::Target;
 use crate::view::draft::{Draft, Step};
@@ -103,13 +103,13 @@ fn retype(files: &mut [CompanionFile], config: &Json, dtype: DType) -> Result<()
 
 /// A typed value as the format holds it.
 pub(super) fn value_for(format: &Format, value: &Value) -> Result<Value> {
-    if format.id == "safetensors" { metadata::to_text(value).map(Value::String) } else { Ok(value.clone()) }
+    if format.id == FormatId::Safetensors { metadata::to_text(value).map(Value::String) } else { Ok(value.clone()) }
 }
 
 /// The metadata of the output when the format changes: see [`metadata`].
 fn carried(reader: &Reader, format: &Format) -> Result<Metadata> {
     let model = reader.model();
-    match (model.format == "safetensors", format.id == "safetensors") {
+    match (model.format == FormatId::Safetensors, format.id == FormatId::Safetensors) {
         (true, false) => metadata::from_strings(&model.metadata),
         (false, true) => metadata::to_strings(&model.metadata),
         _ => Ok(model.metadata.clone()),

@@ -7,6 +7,7 @@ use crate::model::{Class, DType};
 
 /// A loss that was not asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Lossy {
     /// The tensor.
     pub tensor: String,
@@ -31,6 +32,7 @@ pub struct Lossy {
 /// What sort of loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LossKind {
     /// The rows are no whole number of the wanted type's blocks.
     Fallback,

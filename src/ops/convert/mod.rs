@@ -1,6 +1,5 @@
 //! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
 
-pub(in crate::ops) mod body;
 mod input;
 mod keep;
 pub mod loss;
@@ -16,6 +15,6 @@ mod types;
 
 pub use input::{input, prepare};
 pub use options::Options;
-pub use plan::Plan;
+pub use plan::{Plan, format_named};
 pub use report::ConvertReport;
 pub use run::{Progress, run};

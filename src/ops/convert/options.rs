@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::model::{DType, Value};
+use crate::model::{DType, FormatId, Value};
 use crate::quant::recipe::{Target, TensorType};
 
 /// What a conversion is asked for. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The format, `gguf` or `safetensors`; otherwise it is told from the output's name.
-    pub to: Option<String>,
+    /// The format of the output; otherwise it is told from its name.
+    pub to: Option<FormatId>,
     /// The file type or type; otherwise stored types are kept where the format has them.
     pub target: Option<Target>,
     /// No mix: one type for all tensors that are quantised.

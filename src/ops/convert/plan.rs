@@ -10,8 +10,8 @@ use crate::family::table::Tables;
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{DType, ElemType, Metadata, Value};
-use crate::ops::convert::body::Body;
+use crate::model::{DType, ElemType, FormatId, Metadata, Value};
+use crate::ops::body::Body;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::{keep, translate, types};
@@ -67,7 +67,7 @@ impl Plan {
     /// # Errors
     /// What is asked for cannot be done, or is forbidden by the options: nothing has been written.
     pub fn new(reader: &Reader, out: &Path, options: &Options) -> Result<Self> {
-        let place = Place::of(out, options.to.as_deref())?;
+        let place = Place::of(out, options.to)?;
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
@@ -201,8 +201,8 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
     if !options.keeps_names() && reader.model().format != place.format.id {
         let (name, lack) = match (place.format.id, &reader.model().config) {
-            ("gguf", None) => ("config.json", "is not there"),
-            ("gguf", Some(_)) => ("config.json", "names no architecture"),
+            (FormatId::Gguf, None) => ("config.json", "is not there"),
+            (FormatId::Gguf, Some(_)) => ("config.json", "names no architecture"),
             _ => ("general.architecture", "is not there"),
         };
         let message = if comfy::is_diffusion(reader.model()) {
@@ -278,30 +278,22 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(out: &Path, to: Option<&str>) -> Result<Self> {
+    pub(super) fn of(out: &Path, to: Option<FormatId>) -> Result<Self> {
         let slash = out.as_os_str().as_encoded_bytes().ends_with(b"/");
         let is_folder = slash || out.is_dir();
         let extension = out.extension().and_then(OsStr::to_str).filter(|_| !is_folder);
         let by_extension = |extension: &str| writable(|format| format.extensions.iter().any(|own| own.eq_ignore_ascii_case(extension)));
         let format = match (to, extension) {
-            (Some(id), _) => {
-                let found = writable(|format| format.id.eq_ignore_ascii_case(id));
-                found.ok_or_else(|| {
-                    Error::argument(format!("expected a format that can be written, found {id}")).hint("gguf or safetensors")
-                })?
-            }
-            (None, None) => {
-                let hub = writable(|format| format.id == "safetensors");
-                hub.ok_or_else(|| Error::unsupported("expected safetensors among the formats"))?
-            }
+            (Some(id), _) => writable(|format| format.id == id).ok_or_else(|| not_writable(id.name()))?,
+            (None, None) => format::format(FormatId::Safetensors),
             (None, Some(extension)) => by_extension(extension).ok_or_else(|| {
                 Error::argument(format!("expected .gguf, .safetensors or a folder to write, found .{extension}"))
                     .in_file(out)
                     .hint(Hint::NameFormat)
             })?,
         };
-        let folder = is_folder || (extension.is_none() && format.id == "safetensors");
-        if folder && format.id != "safetensors" {
+        let folder = is_folder || (extension.is_none() && format.id == FormatId::Safetensors);
+        if folder && format.id != FormatId::Safetensors {
             return Err(Error::argument(format!("expected the name of a file for {}, found a folder", format.id)).in_file(out));
         }
         let weights = if folder { out.join("model.safetensors") } else { out.to_path_buf() };
@@ -348,6 +340,18 @@ impl Place {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns the format of this name that a conversion can write.
+///
+/// # Errors
+/// There is none.
+pub fn format_named(name: &str) -> Result<FormatId> {
+    writable(|format| Some(format.id) == FormatId::named(name)).map(|format| format.id).ok_or_else(|| not_writable(name))
+}
+
+fn not_writable(name: &str) -> Error {
+    Error::argument(format!("expected a format that can be written, found {name}")).hint("gguf or safetensors")
 }
 
 fn writable(fits: impl Fn(&Format) -> bool) -> Option<&'static Format> {

@@ -128,6 +128,7 @@ impl<T: Widen> Kernel for Summing<'_, T> {
 /// How far the new values are from the old ones. A figure that is no number (nothing but zeros, no error at all, NaN in the
 /// values) is `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Quality {
     /// The root of the mean square of the errors.
     pub rmse: Option<f64>,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::companion::{Note, NoteKind};
-use crate::model::{DType, PackingSummary};
+use crate::model::{DType, FormatId, PackingSummary};
 use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
@@ -16,6 +16,7 @@ use crate::view::draft::Step;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ConvertReport {
     /// `weigh.convert.v1`.
     pub schema: &'static str,
@@ -24,7 +25,7 @@ pub struct ConvertReport {
     /// Whether what was written was read back and compared.
     pub verified: bool,
     /// The format of the output.
-    pub format: &'static str,
+    pub format: FormatId,
     /// The files written, the index last.
     pub output: Vec<PathBuf>,
     /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
@@ -61,6 +62,7 @@ pub struct ConvertReport {
 
 /// A tensor of the output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorRow {
     /// Its name in the output.
     pub name: String,
@@ -83,6 +85,7 @@ pub struct TensorRow {
 
 /// Something that the plan tells beside the tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct NoteRow {
     /// The tensor, key or file.
     pub name: String,

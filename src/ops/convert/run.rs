@@ -1,28 +1,27 @@
 //! Carries a plan out: streamed, on all threads, with the same bytes for any number of them.
 //!
 //! The layout says beforehand where every byte goes, so the work is cut into pieces of rows that any thread can take and write to
-//! their place; pieces are handed out in the order of the file, and no tensor is ever held. Sums are joined in the order of the pieces.
+//! their place, and no tensor is ever held.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::base::bytes::Endian;
-use crate::base::{Error, Hint, Result, num, threads};
+use crate::base::threads::lock;
+use crate::base::{Error, Hint, Result, num};
 use crate::codec::{Encode, codec};
 use crate::format::shards::Content;
 use crate::format::{Layout, Reader};
 use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::loss::{self, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
-use crate::source::file::Input;
-use crate::source::mmap::Map;
+use crate::source::{self, Source};
 use crate::view::draft::Step;
 use crate::write::output::{OutFile, Output, Target};
 
@@ -55,22 +54,18 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
         Ok(match &file.content {
-            CompanionContent::Copy(path) => Beside::File(Box::new(Map::open(path)?)),
+            CompanionContent::Copy(path) => Beside::File(source::open(path)?),
             CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
         })
     });
     let companions = companions.collect::<Result<Vec<_>>>()?;
-    let mut targets: Vec<Target> = plan
-        .companion_targets()
-        .into_iter()
-        .zip(&companions)
-        .map(|(path, content)| Target { path, bytes: content.bytes().len() as u64 })
-        .collect();
+    let mut targets: Vec<Target> =
+        plan.companion_targets().into_iter().zip(&companions).map(|(path, content)| Target { path, bytes: content.len() }).collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
     let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
-        output.write(index, content.bytes())?;
+        output.write(index, &content.bytes()?)?;
     }
     let mut all = Sums::default();
     for (index, file) in plan.files.iter().enumerate() {
@@ -94,12 +89,13 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
         return Err(lossy.strict());
     }
-    let copied = companions.iter().filter_map(|file| match file {
-        Beside::File(map) => Some(map.input()),
+    let mut copied = companions.iter().filter_map(|file| match file {
+        Beside::File(file) => Some(file),
         Beside::Bytes(_) => None,
     });
-    let of_matrix = plan.imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs());
-    reader.inputs().chain(of_matrix).chain(copied).try_for_each(Input::check_unchanged)?;
+    let matrices = plan.imatrix.iter().map(|imatrix| imatrix.reader());
+    std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
+    copied.try_for_each(|file| file.check_unchanged())?;
     output.lock_names()?;
     plan.check_removed()?;
     output.supersede(plan.removed.clone());
@@ -111,15 +107,22 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 
 /// What is in a file beside the weights.
 enum Beside<'a> {
-    File(Box<Map>),
+    File(Arc<dyn Source>),
     Bytes(&'a [u8]),
 }
 
 impl Beside<'_> {
-    fn bytes(&self) -> &[u8] {
+    fn len(&self) -> u64 {
         match self {
-            Self::File(map) => map.bytes(),
-            Self::Bytes(bytes) => bytes,
+            Self::File(file) => file.len(),
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::File(file) => file.read(0..file.len()),
+            Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
         }
     }
 }
@@ -134,7 +137,6 @@ struct Job<'a> {
     /// How many units there are, and how many make a piece: bytes that are copied, otherwise elements.
     units: u64,
     piece: u64,
-    tally: Mutex<Tally>,
     importance: Mutex<Importance>,
 }
 
@@ -168,66 +170,12 @@ impl Outcome {
     }
 }
 
-/// Outcomes of pieces, joined in their order: those that came early wait.
-#[derive(Debug, Default)]
-struct Tally {
-    next: u64,
-    early: BTreeMap<u64, Outcome>,
-    total: Outcome,
-}
-
-impl Tally {
-    fn add(&mut self, number: u64, outcome: Outcome) {
-        self.early.insert(number, outcome);
-        while let Some(outcome) = self.early.remove(&self.next) {
-            self.total.join(&outcome);
-            self.next += 1;
-        }
-    }
-}
-
 /// The importance weights of a tensor, while pieces of it are being worked on.
 #[derive(Debug, Default)]
 struct Importance {
     weights: Option<Arc<Vec<f32>>>,
     /// Pieces not yet done.
     left: u64,
-}
-
-/// A piece of work: units `start..start + len` of a job, its `number`th piece.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    job: usize,
-    number: u64,
-    start: u64,
-    len: u64,
-}
-
-/// Hands out pieces in the order of the file.
-struct Queue<'a> {
-    jobs: &'a [Job<'a>],
-    next: Mutex<(usize, u64)>,
-}
-
-impl Queue<'_> {
-    fn take(&self) -> Option<Piece> {
-        let mut next = lock(&self.next);
-        loop {
-            let (job, number) = *next;
-            let Job { units, piece, .. } = self.jobs.get(job)?;
-            let start = number * piece;
-            if start < *units {
-                next.1 += 1;
-                return Some(Piece { job, number, start, len: (*piece).min(units - start) });
-            }
-            *next = (job + 1, 0);
-        }
-    }
-}
-
-/// A panic elsewhere leaves no half-done state behind these locks, and is passed on by rayon in any case.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the bodies of `steps` to their places, on all threads. What came of each, in order.
@@ -241,57 +189,31 @@ fn write_tensors(
 ) -> Result<Vec<Outcome>> {
     let jobs = steps.iter().zip(&layout.offsets).map(|(step, offset)| Job::new(reader, step, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
-    let queue = Queue { jobs: &jobs, next: Mutex::new((0, 0)) };
-    let failure = Failure::default();
+    let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
     let flusher = Flusher::default();
     let bytes: u64 = jobs.iter().map(|job| job.units).sum();
-    std::thread::scope(|scope| {
+    let look = |buffers: &mut Buffers, chunk: Chunk| {
+        flusher.check()?;
+        let job = &jobs[chunk.item];
+        let (outcome, bytes) = job.write(plan, reader, chunk.number, buffers, out).map_err(|error| error.in_tensor(&job.step.name))?;
+        job.done();
+        flusher.wrote(bytes);
+        progress(bytes);
+        Ok(outcome)
+    };
+    let outcomes = std::thread::scope(|scope| {
         if bytes > SYNC_BYTES {
             // Where the system refuses the thread, all is synced at the end.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out, &failure));
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out));
         }
         let _end = EndOf(&flusher);
-        threads::ready();
-        rayon::broadcast(|_| {
-            let mut buffers = Buffers::default();
-            while !failure.happened.load(Ordering::Relaxed)
-                && let Some(piece) = queue.take()
-            {
-                let Some(job) = jobs.get(piece.job) else { break };
-                match job.write(plan, reader, piece, &mut buffers, out) {
-                    Ok((outcome, bytes)) => {
-                        lock(&job.tally).add(piece.number, outcome);
-                        job.done();
-                        flusher.wrote(bytes);
-                        progress(bytes);
-                    }
-                    Err(error) => failure.add((piece.job, piece.number), error.in_tensor(&job.step.name)),
-                }
-            }
-        });
-    });
-    match failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some((_, error)) => Err(error),
-        None => Ok(jobs.iter().map(|job| Outcome { to: job.step.elem.known(), ..lock(&job.tally).total }).collect()),
-    }
-}
-
-/// What went wrong first.
-#[derive(Default)]
-struct Failure {
-    happened: AtomicBool,
-    /// The number of the job and the piece, and the error. The first in the file is the one that is told, whichever thread was faster.
-    first: Mutex<Option<((usize, u64), Error)>>,
-}
-
-impl Failure {
-    fn add(&self, at: (usize, u64), error: Error) {
-        self.happened.store(true, Ordering::Relaxed);
-        let mut first = lock(&self.first);
-        if first.as_ref().is_none_or(|(other, _)| at < *other) {
-            *first = Some((at, error));
-        }
-    }
+        chunks::in_order(&counts, look, |total: &mut Outcome, _, outcome| {
+            total.join(&outcome);
+            Ok(())
+        })
+    })?;
+    flusher.check()?;
+    Ok(jobs.iter().zip(outcomes).map(|(job, outcome)| Outcome { to: job.step.elem.known(), ..outcome }).collect())
 }
 
 /// Ends the flusher, whatever else happens.
@@ -310,6 +232,7 @@ struct Flusher {
     /// Bytes written since the last time, and whether that was all.
     state: Mutex<(u64, bool)>,
     changed: Condvar,
+    failure: Mutex<Option<Error>>,
 }
 
 impl Flusher {
@@ -321,7 +244,12 @@ impl Flusher {
         }
     }
 
-    fn run(&self, out: &OutFile, failure: &Failure) {
+    /// Returns what the disk could not take.
+    fn check(&self) -> Result<()> {
+        lock(&self.failure).clone().map_or(Ok(()), Err)
+    }
+
+    fn run(&self, out: &OutFile) {
         loop {
             let mut state = lock(&self.state);
             while state.0 < SYNC_BYTES && !state.1 {
@@ -333,7 +261,7 @@ impl Flusher {
             state.0 = 0;
             drop(state);
             if let Err(error) = out.sync_so_far() {
-                failure.add((usize::MAX, 0), error);
+                *lock(&self.failure) = Some(error);
                 return;
             }
         }
@@ -364,18 +292,23 @@ impl<'a> Job<'a> {
         };
         let left = units.div_ceil(piece.max(1));
         let importance = Mutex::new(Importance { weights: None, left });
-        Ok(Self { step, body, how, offset, units, piece, tally: Mutex::default(), importance })
+        Ok(Self { step, body, how, offset, units, piece, importance })
     }
 
-    /// Writes one piece. What came of it, and how many bytes were written.
-    fn write(&self, plan: &Plan, reader: &Reader, piece: Piece, buffers: &mut Buffers, out: &OutFile) -> Result<(Outcome, u64)> {
-        let Piece { start, len, .. } = piece;
+    fn chunks(&self) -> u64 {
+        self.units.div_ceil(self.piece)
+    }
+
+    /// Writes the piece of this number. What came of it, and how many bytes were written.
+    fn write(&self, plan: &Plan, reader: &Reader, number: u64, buffers: &mut Buffers, out: &OutFile) -> Result<(Outcome, u64)> {
+        let start = number * self.piece;
+        let len = self.piece.min(self.units - start);
         match self.how {
             How::Copy(tensor) => {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(tensor, start..start + len)?;
-                match (&bytes, reader.maps().get(tensor.shard)) {
-                    (Cow::Borrowed(bytes), Some(map)) => out.copy_at(at, map, tensor.offset_bytes + start, bytes)?,
+                match (&bytes, reader.sources().get(tensor.shard)) {
+                    (Cow::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, tensor.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))
@@ -476,20 +409,5 @@ fn whole_rows(step: &Step, dtype: DType) -> u64 {
         (0, false) => CHUNK_ELEMENTS, // a multiple of every packed float's block
         (fitting, true) => fitting,
         (fitting, false) => fitting.next_multiple_of(dtype.info().block_elems),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_several_errors_the_first_in_the_file_is_told() {
-        let failure = Failure::default();
-        for (at, message) in [((2, 0), "later"), ((1, 3), "first"), ((1, 7), "in between"), ((usize::MAX, 0), "sync")] {
-            failure.add(at, Error::argument(message));
-        }
-        assert!(failure.happened.load(Ordering::Relaxed));
-        assert_eq!(failure.first.into_inner().unwrap().unwrap().1.message(), "first");
     }
 }

@@ -1,9 +1,10 @@
 //! Names and layouts between Hugging Face and GGUF, where the architecture is known.
 
 use crate::base::{Error, Hint, Result};
-use crate::family::comfy;
+use crate::family::naming::Naming;
 use crate::family::table::Tables;
 use crate::format::{Format, Reader};
+use crate::model::FormatId;
 use crate::ops::convert::options::Options;
 use crate::tokenizer;
 use crate::view::draft::Draft;
@@ -18,20 +19,20 @@ use crate::view::{lora, to_gguf, to_hf};
 pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<Draft>> {
     let model = reader.model();
     match (Form::of(reader), format.id) {
-        (Some(Form::Gguf), "safetensors") => {
+        (Some(Form::Gguf), FormatId::Safetensors) => {
             return Err(Error::unsupported("expected a model, found a GGUF adapter, which does not become one of PEFT")
                 .in_file(&model.path)
                 .hint(Hint::MergeIntoBase));
         }
-        (Some(form), "gguf") if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
+        (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }
-    match (model.format, format.id) {
-        ("safetensors", "gguf") if to_gguf::says_what_it_is(model) => {
+    match (Naming::of(model), format.id) {
+        (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
             to_gguf::draft(model, tables, &asked).map(Some)
         }
-        ("gguf", "safetensors") if to_hf::says_what_it_is(model) && !comfy::is_diffusion(model) => {
+        (Naming::Gguf, FormatId::Safetensors) => {
             let asked = options.target.map(|target| target.base());
             to_hf::draft(reader, tables, &to_hf::Options { dtype: asked, pre: options.pre.clone() }).map(Some)
         }

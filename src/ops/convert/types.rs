@@ -5,8 +5,8 @@ use crate::codec::codec;
 use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
 use crate::model::companion::Note;
-use crate::model::{Class, DType, ElemType, Metadata, Tag, Value};
-use crate::ops::convert::body::Body;
+use crate::model::{Class, DType, ElemType, FormatId, Metadata, Tag, Value};
+use crate::ops::body::Body;
 use crate::ops::convert::loss;
 use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
@@ -67,7 +67,7 @@ pub(super) fn decide(
     }
     decided.notes.extend(unheeded(&stay.iter().filter_map(|&index| steps.get(index)).collect::<Vec<_>>()));
     decided.notes.extend(unknown_types(steps));
-    if format.id == "gguf" {
+    if format.id == FormatId::Gguf {
         decided.notes.extend(long_names(steps));
     }
     Ok(decided)
@@ -127,7 +127,7 @@ fn check_asked(format: &Format, options: &Options) -> Result<()> {
         (options.imatrix.is_some(), "an importance matrix"),
         (options.pure, "one type without a mix"),
     ];
-    match for_gguf.iter().find(|(given, _)| *given && format.id != "gguf") {
+    match for_gguf.iter().find(|(given, _)| *given && format.id != FormatId::Gguf) {
         Some((_, option)) => Err(Error::argument(format!("expected a GGUF to be written, which alone has {option}, found {}", format.id))),
         None => Ok(()),
     }
@@ -147,7 +147,7 @@ fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata
     };
     // A converter makes all weights the asked-for float; only a quantiser leaves some of them as they are.
     let quantises = !translated || options.target.is_none_or(|target| target.base().is_quantised());
-    if format.id == "gguf" && quantises {
+    if format.id == FormatId::Gguf && quantises {
         let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
         return recipe::choose(&recipe, &Facts::from_metadata(metadata), &tensors);
     }
@@ -180,8 +180,8 @@ fn decide_one(
     let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);
     let held = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
-        ElemType::Unknown { tag: Tag::Number(_) } => format.id == "gguf",
-        ElemType::Unknown { tag: Tag::Name(_) } => format.id == "safetensors",
+        ElemType::Unknown { tag: Tag::Number(_) } => format.id == FormatId::Gguf,
+        ElemType::Unknown { tag: Tag::Name(_) } => format.id == FormatId::Safetensors,
     };
     step.elem = chosen.map_or(natural, ElemType::Known);
     if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {
@@ -252,7 +252,7 @@ fn check_importance(step: &Step, to: DType, needed: bool, imatrix: Option<&Imatr
 
 /// Writes down in a GGUF's metadata what was asked for, as llama-quantize does.
 pub(super) fn record(format: &Format, metadata: &mut Metadata, imatrix: Option<&Imatrix>, options: &Options) -> Result<()> {
-    let Some(target) = options.target.filter(|_| format.id == "gguf") else { return Ok(()) };
+    let Some(target) = options.target.filter(|_| format.id == FormatId::Gguf) else { return Ok(()) };
     metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     match target.number() {
         Some(number) => drop(metadata.set("general.file_type", Value::U32(number))),

@@ -1,13 +1,11 @@
 //! The values of pairs of tensors, side by side.
 
-use rayon::prelude::*;
-
 use super::{Pair, SPAN, spans};
 use crate::base::Result;
-use crate::base::threads::par;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
 use crate::model::{Class, DType};
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::quality::Sums;
 
 /// How many elements are decoded at a time: a multiple of every block.
@@ -33,29 +31,27 @@ impl Found {
 
 /// The figures of the pairs whose bytes are not the same, and whose values can be read.
 pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<Found>>> {
-    let spans = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
-    let parts: Vec<Found> = par(&spans)
-        .map(|&(number, start)| {
-            let pair = &pairs[number];
-            let Some([a, b]) = codecs(pair) else { return Ok(Found::default()) };
-            let range = start..pair.elements.min(start + SPAN);
-            let len = range.end - range.start;
-            let found = if [a, b].iter().all(|codec| codec.dtype.info().class == Class::Integer) {
-                whole_numbers(pair, [a, b], range)
-            } else if a.decode_wide.or(b.decode_wide).is_some() {
-                numbers::<f64>(pair, a, range)
-            } else {
-                numbers::<f32>(pair, a, range)
-            };
-            told((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
-            found.map_err(|error| error.in_tensor(pair.name))
-        })
-        .collect::<Result<_>>()?;
-    let mut all: Vec<Option<Found>> = vec![None; pairs.len()];
-    for ((pair, _), part) in spans.iter().zip(parts) {
-        all[*pair].get_or_insert_default().join(&part);
-    }
-    Ok(all)
+    let counts = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
+    let look = |(): &mut (), chunk: Chunk| {
+        let pair = &pairs[chunk.item];
+        let Some([a, b]) = codecs(pair) else { return Ok(Found::default()) };
+        let start = chunk.number * SPAN;
+        let range = start..pair.elements.min(start + SPAN);
+        let len = range.end - range.start;
+        let found = if [a, b].iter().all(|codec| codec.dtype.info().class == Class::Integer) {
+            whole_numbers(pair, [a, b], range)
+        } else if a.decode_wide.or(b.decode_wide).is_some() {
+            numbers::<f64>(pair, a, range)
+        } else {
+            numbers::<f32>(pair, a, range)
+        };
+        told((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
+        found.map_err(|error| error.in_tensor(pair.name))
+    };
+    chunks::in_order(&counts, look, |all: &mut Option<Found>, _, part| {
+        all.get_or_insert_default().join(&part);
+        Ok(())
+    })
 }
 
 /// The codecs of both sides, if there are any and elements of both are as many numbers.
@@ -64,8 +60,8 @@ fn codecs(pair: &Pair<'_>) -> Option<[&'static Codec; 2]> {
     (codec::values_per_element(a) == codec::values_per_element(b)).then_some([codec(a)?, codec(b)?])
 }
 
-/// The chunks of a range.
-fn chunks(range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+/// The parts of a range that are decoded at a time.
+fn parts(range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u64)> {
     range.clone().step_by(CHUNK as usize).map(move |first| (first, CHUNK.min(range.end - first)))
 }
 
@@ -74,7 +70,7 @@ fn numbers<T: Decoded + Widen>(pair: &Pair<'_>, codec: &Codec, range: std::ops::
     let per_element = codec::values_per_element(codec.dtype);
     let (mut a, mut b) = (Vec::new(), Vec::new());
     let mut found = Found::default();
-    for (first, elements) in chunks(range) {
+    for (first, elements) in parts(range) {
         let len = elements as usize * per_element;
         a.resize(len, T::default());
         b.resize(len, T::default());
@@ -125,7 +121,7 @@ fn whole_numbers(pair: &Pair<'_>, codecs: [&Codec; 2], range: std::ops::Range<u6
         other => other.as_f64() as i128,
     };
     let mut found = Found::default();
-    for (first, elements) in chunks(range) {
+    for (first, elements) in parts(range) {
         let [a, b] = [(&pair.a, codecs[0]), (&pair.b, codecs[1])].map(|(body, codec)| {
             body.bytes(first, elements).map(|bytes| codec.numbers(&bytes).into_iter().map(whole).collect::<Vec<i128>>())
         });

@@ -10,6 +10,7 @@ const SHOWN: u64 = 8;
 
 /// A key whose value differs, or that one side lacks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct MetadataRow {
     /// The key.
     pub key: String,

@@ -9,17 +9,16 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::base::threads::par;
 use crate::base::{Error, Hint, Result, num, units};
-use crate::family::components;
-use crate::family::components::Component;
+use crate::family::components::{Component, Components};
+use crate::family::facts;
 use crate::family::table::Tables;
 use crate::format::Reader;
-use crate::model::{ElemType, Metadata, PackingSummary, TypeName};
-use crate::ops::convert::body::Body;
+use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
+use crate::ops::body::Body;
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
 use crate::ops::{Progress, weights};
 use crate::view;
@@ -56,6 +55,7 @@ pub struct Options<'a> {
 
 /// What [`diff`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Diff {
     /// `weigh.diff.v1`.
     pub schema: &'static str,
@@ -110,6 +110,7 @@ pub struct Unlisted {
 
 /// What was compared, and so what a verdict is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Compared {
     /// How many tensors both models have, selected and in the same shape.
     pub tensors: u64,
@@ -138,6 +139,7 @@ impl Diff {
 
 /// How large the differences are beside what is tolerated.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Tolerance {
     /// The largest relative root mean square of the differences of a tensor that is tolerated.
     pub limit: f64,
@@ -168,6 +170,7 @@ impl Tolerance {
 
 /// A tensor of two shapes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ShapeRow {
     /// Its canonical name.
     pub name: String,
@@ -181,6 +184,7 @@ pub struct ShapeRow {
 
 /// The first rows of two matrices, as many as both have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct SharedRows {
     /// How many they are.
     pub rows: u64,
@@ -194,6 +198,7 @@ pub struct SharedRows {
 
 /// A tensor that both have. A figure that is no number, or was not asked for, is null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorRow {
     /// Its canonical name.
     pub name: String,
@@ -301,7 +306,7 @@ fn sides<'r>(a: &'r Reader, b: &'r Reader) -> Result<(Cow<'r, Reader>, Cow<'r, R
 /// Both models under names that meet, and whether their metadata can be compared.
 fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
     let (mut left, mut right) = (Side::plain(a)?, Side::plain(b)?);
-    let is_gguf = |reader: &Reader| reader.model().format == "gguf";
+    let is_gguf = |reader: &Reader| reader.model().format == FormatId::Gguf;
     let same_sort = is_gguf(a) == is_gguf(b);
     if left.meets(&right) {
         return Ok((left, right, same_sort)); // of one sort, or moved under their own names
@@ -353,6 +358,7 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 
 fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
+    let components = facts::components(a.model());
     let (left, right, comparable) = meet(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
@@ -372,7 +378,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             pairs.push(pair(step.elements()?)?);
             continue;
         }
-        if let Some((rows, elements)) = shared_rows(step, other) {
+        if let Some((rows, elements)) = shared_rows(&components, step, other) {
             shared.push(((shapes.len(), rows), pair(elements)?));
         }
         shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone(), shared: None });
@@ -400,7 +406,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &told)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
-        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(pair, *same, found)).collect();
+        pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
     for ((place, rows), row) in places.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
         shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
@@ -457,8 +463,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 }
 
 /// How many rows two matrices of vocabularies share, and how many elements those have.
-fn shared_rows(a: &Step, b: &Step) -> Option<(u64, u64)> {
-    let vocabulary = matches!(components::place(&a.name).component, Component::Embedding | Component::Output);
+fn shared_rows(components: &Components, a: &Step, b: &Step) -> Option<(u64, u64)> {
+    let vocabulary = matches!(components.place(&a.name).component, Component::Embedding | Component::Output);
     let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
     let decoded = a.elem.known().is_some() && b.elem.known().is_some();
     let rows = rows_a.min(rows_b);
@@ -476,21 +482,22 @@ fn within(row: &TensorRow, tolerance: f64) -> bool {
     row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
 }
 
-/// The pieces of every pair that is wanted, in order.
-fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<(usize, u64)> {
-    let starts = |elements: u64| (0..elements.max(1)).step_by(SPAN as usize);
-    (0..pairs.len()).filter(|&pair| wanted(pair)).flat_map(|pair| starts(pairs[pair].elements).map(move |start| (pair, start))).collect()
+/// Returns how many spans each pair has: one at the least, and none where it is not wanted.
+fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
+    let count = |(number, pair): (usize, &Pair<'_>)| if wanted(number) { pair.elements.div_ceil(SPAN).max(1) } else { 0 };
+    pairs.iter().enumerate().map(count).collect()
 }
 
 /// Whether the bytes of each pair are the same; `None` where the types differ.
 fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    par(spans(pairs, alike)).try_for_each(|(number, start)| -> Result<()> {
-        let pair = &pairs[number];
-        if differ[number].load(Ordering::Relaxed) {
+    let look = |(): &mut (), chunk: Chunk| -> Result<()> {
+        let (pair, differs) = (&pairs[chunk.item], &differ[chunk.item]);
+        if differs.load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough
         }
+        let start = chunk.number * SPAN;
         let elements = SPAN.min(pair.elements - start);
         let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
             (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
@@ -501,15 +508,16 @@ fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Opt
             }
         };
         if !same {
-            differ[number].store(true, Ordering::Relaxed);
+            differs.store(true, Ordering::Relaxed);
         }
         Ok(())
-    })?;
+    };
+    chunks::in_order(&spans(pairs, alike), look, |(), _, ()| Ok(()))?;
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
 }
 
-fn row(pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
-    let place = components::place(pair.name);
+fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
+    let place = components.place(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),

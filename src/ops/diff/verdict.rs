@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Compared, ShapeRow, TensorRow};
 use crate::base::{text, units};
 use crate::family::components::Component;
-use crate::model::{Class, DType, TypeName};
+use crate::model::{Class, DType, FormatId, TypeName};
 use crate::ops::convert::quality::Sums;
 
 /// Vectors that are this much alike are the same weights with errors; two-bit types reach down to about 0.9.
@@ -28,6 +28,7 @@ const SUMS: f64 = 1e-5;
 /// What a pair of models is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Kind {
     /// Nothing differs.
     Identical,
@@ -51,6 +52,7 @@ pub enum Kind {
 
 /// What a pair of models looks like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Verdict {
     /// In one word.
     pub kind: Kind,
@@ -62,6 +64,7 @@ pub struct Verdict {
 
 /// What changed in one component.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ComponentChange {
     /// The component.
     pub component: Component,
@@ -85,7 +88,7 @@ pub(super) struct Evidence<'a> {
     pub metadata: usize,
     /// Whether the tensors are the updates of two adapters.
     pub adapters: bool,
-    pub formats: [&'static str; 2],
+    pub formats: [FormatId; 2],
     pub bytes: [u64; 2],
 }
 

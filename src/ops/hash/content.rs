@@ -1,14 +1,12 @@
 //! Hashes of what tensors mean, however they are stored: the same in other shards, another order, another container.
 
-use rayon::prelude::*;
-
 use super::{Algorithm, HashReport, Hasher, TensorHash};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
 use crate::view;
 use crate::view::draft::Step;
 
@@ -65,7 +63,7 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &Step) -> Result<Strin
     }
     let body = Body::new(reader, step)?;
     if let ElemType::Unknown { .. } = body.elem() {
-        hasher.update(body.stored()?);
+        hasher.update(&body.stored()?);
         return Ok(hasher.finish());
     }
     let elements = step.elements()?;

@@ -5,11 +5,10 @@
 use std::fmt;
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::Serialize;
 use sha2::Digest;
 
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Result, limits};
 use crate::family::table::Tables;
 use crate::format::Reader;
@@ -20,13 +19,14 @@ mod files;
 mod manifest;
 
 pub use content::hash_content;
-pub use files::{FileHash, FileHashes, hash_files};
+pub use files::{FileHash, FileHashes, hash_files, hash_sources};
 pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read_lines};
 
 /// How contents are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Algorithm {
     Sha256,
     Sha1,
@@ -117,6 +117,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The hash of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TensorHash {
     /// The name of the tensor, exact.
     pub name: String,
@@ -129,6 +130,7 @@ pub struct TensorHash {
 
 /// The hashes of one model by one algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct HashReport {
     schema: &'static str,
     /// How they were made.

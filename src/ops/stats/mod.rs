@@ -6,17 +6,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::finding::Finding;
-use crate::base::threads::par;
+use crate::base::threads::lock;
 use crate::base::{Error, Result};
-use crate::family::components;
+use crate::family::components::Components;
+use crate::family::facts;
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
 use crate::ops::{Progress as Told, weights};
 
@@ -72,8 +73,8 @@ impl By {
     }
 
     /// Returns the name of a tensor's group. Tensors that are told of by themselves are in one.
-    fn group(self, reader: &Reader, tensor: &TensorInfo) -> String {
-        let place = components::place(&tensor.name);
+    fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
+        let place = components.place(&tensor.name);
         match self {
             Self::Tensor | Self::Model => Self::Model.name().to_owned(),
             Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
@@ -110,6 +111,7 @@ impl Default for Options<'_> {
 
 /// What [`stats`] found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// `weigh.stats.v1`.
     pub schema: &'static str,
@@ -141,6 +143,7 @@ pub struct Stats {
 
 /// The values of one tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorStats {
     /// Its name.
     pub name: String,
@@ -158,6 +161,7 @@ pub struct TensorStats {
 
 /// The values of some tensors together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GroupStats {
     /// The name of the group.
     pub name: String,
@@ -168,28 +172,40 @@ pub struct GroupStats {
     pub summary: Summary,
 }
 
-/// A piece of work for one thread.
-struct Span {
-    /// The tensor's place in the list.
-    tensor: usize,
-    /// The span's place among the tensor's.
-    number: usize,
-}
-
 /// A tensor while its spans are being looked at, and then.
 enum Slot {
-    Open(Progress),
+    Open(Whole),
     Done(Box<Done>),
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::Open(Whole::default())
+    }
 }
 
 /// What is known of one tensor while its spans are being looked at. It takes memory from its first span on.
 #[derive(Default)]
-struct Progress {
-    spans: usize,
-    left: usize,
+struct Whole {
     counts: Counts,
-    moments: Vec<Moments>,
+    moments: Moments,
     row_max: Vec<f32>,
+}
+
+impl Whole {
+    /// Adds the next part.
+    fn add(&mut self, part: Part) {
+        self.counts.add(&part.counts);
+        self.moments.join(&part.moments);
+        let first = part.first_row as usize;
+        let rows = first + part.row_max.len();
+        if self.row_max.len() < rows {
+            self.row_max.resize(rows, 0.0);
+        }
+        for (all, part) in self.row_max[first..].iter_mut().zip(part.row_max) {
+            *all = all.max(part);
+        }
+    }
 }
 
 /// A tensor that is done.
@@ -209,11 +225,6 @@ struct Merged {
     min: f64,
     max: f64,
     distribution: Option<(Distribution, bool)>,
-}
-
-/// Locks, whatever became of the thread that held it: a panic elsewhere ends the whole anyway.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The elements of a tensor to look at: all of them in pieces of [`SPAN`], or `sample` in pieces of [`CHUNK`], spread evenly.
@@ -304,11 +315,12 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
     }
     let lens = |tensor: &TensorInfo| lenses.get(&tensor.elem.known()?)?.as_ref();
 
+    let components = facts::components(reader.model());
     let mut groups: Vec<(String, Mutex<Merged>)> = Vec::new();
     let mut group_of = Vec::new();
     let mut places = BTreeMap::new();
     for tensor in tensors {
-        let name = options.by.group(reader, tensor);
+        let name = options.by.group(reader, &components, tensor);
         let place = *places.entry(name.clone()).or_insert_with(|| {
             groups.push((name, Mutex::new(Merged { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Merged::default() })));
             groups.len() - 1
@@ -328,64 +340,43 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
         let elements = if lens(tensor).is_some() { tensor.elements()? } else { 0 };
         Ok(Pieces::new(elements, options.sample))
     };
-    let mut spans = Vec::new();
-    let mut slots = Vec::new();
-    slots.resize_with(tensors.len(), || Mutex::new(Slot::Open(Progress::default())));
-    for &tensor in &order {
-        let count = pieces(tensors[tensor])?.spans(together) as usize;
-        spans.extend((0..count).map(|number| Span { tensor, number }));
-        slots[tensor] = Mutex::new(Slot::Open(Progress { spans: count, left: count, ..Progress::default() }));
-    }
-
+    let counts = order.iter().map(|&i| Ok(pieces(tensors[i])?.spans(together))).collect::<Result<Vec<_>>>()?;
     let mut total = Mutex::new(Merged::default());
-    par(&spans).try_for_each(|span| -> Result<()> {
-        let tensor = tensors[span.tensor];
-        let settled = |done: Done, counts: &Counts| {
-            settle(tensor, counts, &done.moments, &lenses, &groups[group_of[span.tensor]].1, &total);
-            *lock(&slots[span.tensor]) = Slot::Done(Box::new(done));
-            Ok(())
-        };
-        let Some(lens) = lens(tensor) else {
-            return settled(unread(reader, tensor)?, &Counts::default());
-        };
-        let ranges = pieces(tensor)?.of_span(span.number as u64, together);
+    let look = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
+        let tensor = tensors[order[chunk.item]];
+        let Some(lens) = lens(tensor) else { return Ok(None) };
+        let ranges = pieces(tensor)?.of_span(chunk.number, together);
         let part = scan::scan(reader, tensor, lens, &ranges, options.threshold)?;
         if let Some(progress) = options.progress {
             let examined: u64 = ranges.iter().map(|range| range.end - range.start).sum();
             progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64, all_bytes);
         }
-        match put(&slots[span.tensor], span.number, part) {
-            Some(whole) => settled(finish(reader, tensor, lens, &whole, options)?, &whole.counts),
-            None => Ok(()),
+        Ok(Some(part))
+    };
+    let join = |slot: &mut Slot, chunk: Chunk, part: Option<Part>| -> Result<()> {
+        let Slot::Open(whole) = slot else { return Ok(()) };
+        part.into_iter().for_each(|part| whole.add(part));
+        if chunk.number + 1 < counts[chunk.item] {
+            return Ok(());
         }
-    })?;
+        let (whole, place) = (std::mem::take(whole), order[chunk.item]);
+        let done = match lens(tensors[place]) {
+            Some(lens) => finish(reader, tensors[place], lens, &whole, options)?,
+            None => unread(reader, tensors[place])?,
+        };
+        settle(tensors[place], &whole.counts, &done.moments, &lenses, &groups[group_of[place]].1, &total);
+        *slot = Slot::Done(Box::new(done));
+        Ok(())
+    };
+    let mut slots: Vec<(usize, Slot)> = order.iter().copied().zip(chunks::in_order(&counts, look, join)?).collect();
+    slots.sort_by_key(|(place, _)| *place);
     reader.check_unchanged()?;
-    drop(spans);
     let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)?;
     Ok(Stats { packing: weights::packing(reader), ..stats })
 }
 
-/// Puts a part of a tensor in its place. The last one gets the whole.
-fn put(slot: &Mutex<Slot>, number: usize, part: Part) -> Option<Progress> {
-    let mut slot = lock(slot);
-    let Slot::Open(progress) = &mut *slot else { return None };
-    progress.counts.add(&part.counts);
-    progress.moments.resize(progress.spans, Moments::default());
-    progress.moments[number] = part.moments;
-    let first = part.first_row as usize;
-    let rows = first + part.row_max.len();
-    if progress.row_max.len() < rows {
-        progress.row_max.resize(rows, 0.0);
-    }
-    for (all, part) in progress.row_max[first..].iter_mut().zip(part.row_max) {
-        *all = all.max(part);
-    }
-    progress.left -= 1;
-    (progress.left == 0).then(|| std::mem::take(progress))
-}
-
 /// What a tensor's parts amount to.
-fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, options: &Options<'_>) -> Result<Done> {
+fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Whole, options: &Options<'_>) -> Result<Done> {
     let elements = tensor.elements()?;
     let mut exact = lens.counting.is_exact();
     let (moments, distribution) = match &lens.table {
@@ -398,8 +389,7 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Progress, o
             (moments, distribution)
         }
         None => {
-            let mut moments = Moments::default();
-            whole.moments.iter().for_each(|part| moments.join(part));
+            let moments = whole.moments;
             exact = elements <= FEW;
             let distribution = if exact {
                 Distribution::from_values(scan::values(reader, tensor, lens)?.into_iter().map(|value| (value, 1)))
@@ -482,7 +472,7 @@ fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens
 }
 
 fn report(
-    slots: Vec<Mutex<Slot>>,
+    slots: Vec<(usize, Slot)>,
     groups: Vec<(String, Mutex<Merged>)>,
     group_of: &[usize],
     total: &Merged,
@@ -494,8 +484,8 @@ fn report(
     let mut elements = 0u64;
     let mut tensors = Vec::with_capacity(slots.len());
     let mut findings = Vec::new();
-    for (slot, &group) in slots.into_iter().zip(group_of) {
-        let Slot::Done(done) = slot.into_inner().unwrap_or_else(PoisonError::into_inner) else {
+    for ((_, slot), &group) in slots.into_iter().zip(group_of) {
+        let Slot::Done(done) = slot else {
             return Err(Error::limit("expected every tensor to be looked at, found one left out"));
         };
         all.join(&done.moments);

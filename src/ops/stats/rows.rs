@@ -1,12 +1,11 @@
 //! The values of one tensor, row by row: a row is an output channel of a linear layer.
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::moments::{self, BLOCK, Moments};
 use super::scan::byte_range;
 use super::{Options, measured_as, selected};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Hint, Result};
 use crate::codec;
 use crate::format::Reader;

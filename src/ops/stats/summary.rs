@@ -18,6 +18,7 @@ pub const SHAPE_BINS: usize = 16;
 ///
 /// Extremes, means, percentiles and histograms are over the finite values; where there are none they are NaN, which JSON shows as null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// How many elements there are; those of a complex type count once, their parts are values of their own.
     pub elements: u64,
@@ -58,6 +59,7 @@ pub struct Summary {
 
 /// Percentiles, interpolated linearly between neighbours, as NumPy does.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Percentiles {
     /// One value for each of [`PERCENTILES`].
     pub values: [f64; PERCENTILES.len()],
@@ -75,6 +77,7 @@ impl Serialize for Percentiles {
 
 /// Two histograms of the same values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Histogram {
     /// Bins of equal width.
     pub linear: Linear,
@@ -84,6 +87,7 @@ pub struct Histogram {
 
 /// Bins of equal width from the least to the greatest value. Where percentiles have an error, a value may fall into a neighbouring bin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Linear {
     /// Where the first bin begins.
     pub low: f64,
@@ -95,6 +99,7 @@ pub struct Linear {
 
 /// Counts of bins. Where most are empty only the others are kept: a model may have a million tensors of one value each.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Bins {
     len: usize,
     /// The places of bins that are not empty, rising, with their counts; or the counts of all bins.
@@ -139,6 +144,7 @@ impl Serialize for Bins {
 
 /// Bins of magnitude: bin i holds 2^(lowest + i) <= |x| < 2^(lowest + i + 1).
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Log {
     /// The exponent of the first bin.
     pub lowest_exponent: i32,

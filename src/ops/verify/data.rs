@@ -3,19 +3,17 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, units};
 use crate::codec::{InvalidValue, InvalidValues, scan_invalid};
 use crate::family::components;
 use crate::format::{Reader, codes};
 use crate::model::{Class, DType, TensorInfo};
-use crate::ops::Progress;
-use crate::ops::convert::body::Body;
+use crate::ops::body::Body;
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::verify::{Checked, zeros};
-use crate::ops::weights;
+use crate::ops::{Progress, weights};
 use crate::quant::packed::{Packing, Role};
 use crate::view::check::Tied;
 use crate::view::draft::Step;
@@ -66,7 +64,8 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
     // Zero points and scales may well be zeros; whether packed weights are, their values say (`check_unpacked`).
     let (bookkeeping, packed) = (with_role(|role| role == Role::Bookkeeping), with_role(|role| matches!(role, Role::Packed(_))));
     let total = pieces.iter().map(|piece| piece.end - piece.start).sum();
-    let look = |piece: &Piece<'_>| {
+    let look = |(): &mut (), chunk: Chunk| {
+        let piece = &pieces[chunk.number as usize];
         let bytes = reader.bytes_at(piece.tensor, piece.start..piece.end)?;
         let found = (scan_invalid(piece.dtype, &bytes), zeros::runs(&bytes, piece.in_file().start));
         if let Some(progress) = progress {
@@ -74,10 +73,13 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
         }
         Ok(found)
     };
-    let looked: Vec<(InvalidValues, Vec<Range<u64>>)> = par(&pieces).map(look).collect::<Result<_>>()?;
+    let looked = chunks::in_order(&[pieces.len() as u64], look, |all: &mut Vec<_>, _, found: (InvalidValues, Vec<Range<u64>>)| {
+        all.push(found);
+        Ok(())
+    })?;
     checked.values = reader.model().tensors.iter().filter(|tensor| tensor.elem.known().is_some()).count() as u64;
     checked.bytes = total;
-    let (invalid, zeros): (Vec<InvalidValues>, Vec<_>) = looked.into_iter().unzip();
+    let (invalid, zeros): (Vec<InvalidValues>, Vec<_>) = looked.into_iter().flatten().unzip();
     let mut of_pieces = pieces.iter().zip(invalid).peekable();
     while let Some((piece, mut invalid)) = of_pieces.next() {
         while let Some((next, more)) = of_pieces.next_if(|(next, _)| std::ptr::eq(next.tensor, piece.tensor)) {
@@ -270,18 +272,23 @@ pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -
     }
     let (a, b) = (Body::new(reader, &embedding)?, Body::new(reader, &output)?);
     let elements = embedding.elements()?;
-    let starts: Vec<u64> = (0..elements).step_by(TIED_ELEMENTS as usize).collect();
-    let differs = |start: &u64| -> Result<bool> {
+    let differs = |(left, right): &mut (Vec<f32>, Vec<f32>), chunk: Chunk| -> Result<bool> {
+        let start = chunk.number * TIED_ELEMENTS;
         let len = TIED_ELEMENTS.min(elements - start);
         if a.elem() == b.elem() {
-            return Ok(a.bytes(*start, len)? != b.bytes(*start, len)?);
+            return Ok(a.bytes(start, len)? != b.bytes(start, len)?);
         }
-        let (mut left, mut right) = (vec![0.0f32; len as usize], vec![0.0f32; len as usize]);
-        a.values(*start, &mut left)?;
-        b.values(*start, &mut right)?;
+        left.resize(len as usize, 0.0);
+        right.resize(len as usize, 0.0);
+        a.values(start, left)?;
+        b.values(start, right)?;
         Ok(left != right)
     };
-    if par(&starts).map(differs).collect::<Result<Vec<_>>>()?.contains(&true) {
+    let found = chunks::in_order(&[elements.div_ceil(TIED_ELEMENTS)], differs, |any: &mut bool, _, differs| {
+        *any |= differs;
+        Ok(())
+    })?;
+    if found.contains(&true) {
         let message = format!(
             "expected the values of {}, which the model ties it to, found others: whoever loads the model takes those",
             embedding.name

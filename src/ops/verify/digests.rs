@@ -2,15 +2,12 @@
 
 use std::path::{Component, Path};
 
-use rayon::prelude::*;
-
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::par;
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
-use crate::source::file;
-use crate::source::mmap::Map;
+use crate::source::{self, Source, file, read_chunks};
 
 /// The digest that a file should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,37 +34,44 @@ impl Wanted {
         }
     }
 
-    /// The digest that bytes have.
-    fn of(&self, bytes: &[u8]) -> String {
+    /// The digest that a file has.
+    fn of(&self, file: &dyn Source) -> Result<String> {
         let mut hasher = Hasher::new(self.algorithm);
         if self.git {
-            hasher.update(format!("blob {}\0", bytes.len()).as_bytes());
+            hasher.update(format!("blob {}\0", file.len()).as_bytes());
         }
-        bytes.chunks(limits::CHUNK_BYTES).for_each(|chunk| hasher.update(chunk));
-        hasher.finish()
+        read_chunks(file, 0, |chunk| {
+            hasher.update(chunk);
+            Ok(())
+        })?;
+        Ok(hasher.finish())
     }
 }
 
 /// Compares files side by side; what differs is told under `code`. Gives how many were compared.
-fn compare(files: &[(&Path, &[u8], Wanted)], code: &'static str, findings: &mut Findings) -> u64 {
-    let found: Vec<String> = par(files).with_max_len(1).map(|(_, bytes, wanted)| wanted.of(bytes)).collect();
-    for ((path, _, wanted), found) in files.iter().zip(found).filter(|((.., wanted), found)| wanted.hex != *found) {
+fn compare(files: &[(&dyn Source, Wanted)], code: &'static str, findings: &mut Findings) -> Result<u64> {
+    let found: Vec<String> = par(files).with_max_len(1).map(|(file, wanted)| wanted.of(*file)).collect::<Result<_>>()?;
+    for ((file, wanted), found) in files.iter().zip(found).filter(|((_, wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // Collected, it does not end the walk.
-        let _ = findings.error(code, error.in_file(path));
+        let _ = findings.error(code, error.in_file(file.path()));
     }
-    files.len() as u64
+    Ok(files.len() as u64)
 }
 
 /// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down; gives how many digests
 /// there were.
-pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> u64 {
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> Result<u64> {
     compare(&recorded(reader), codes::BLOB_DIGEST, findings)
 }
 
 /// The files that a digest is known of.
-pub(super) fn recorded(reader: &Reader) -> Vec<(&Path, &[u8], Wanted)> {
-    reader.maps().iter().filter_map(|map| Some((map.path(), map.bytes(), recorded_of(map.path())?))).collect()
+pub(super) fn recorded(reader: &Reader) -> Vec<(&dyn Source, Wanted)> {
+    let recorded = |file: &'_ dyn Source| recorded_of(file.file()?.path());
+    reader.sources().iter().filter_map(|file| Some((&**file, recorded(&**file)?))).collect()
 }
 
 /// What is known of where a file came from: a blob of a Hugging Face cache (a SHA-256, or git's name for small files) or of an Ollama
@@ -110,34 +114,41 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, find
 /// # Errors
 /// No line is of this model.
 fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> Result<u64> {
-    let folder = reader.maps().first().and_then(|map| map.path().parent()).unwrap_or(Path::new(""));
+    let folder = reader.sources().first().and_then(|file| file.file()?.path().parent()).unwrap_or(Path::new(""));
     let (mut beside, mut others) = (Vec::new(), Vec::new());
-    let mut of_model: Vec<Option<Wanted>> = vec![None; reader.maps().len()];
+    let mut of_model: Vec<Option<Wanted>> = vec![None; reader.sources().len()];
     for (wanted, line_name) in lines {
         let name = Path::new(line_name);
-        let shard = reader.maps().iter().position(|map| map.path().file_name() == name.file_name());
+        let shard = reader.sources().iter().position(|file| file.path().file_name() == name.file_name());
         let inside = name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         match shard.and_then(|shard| of_model.get_mut(shard)) {
             Some(slot) => *slot = Some(wanted.clone()),
             // Configs and tokenizers, which lie where the weights do.
             None if inside && folder.join(name).is_file() => {
-                if let Ok(map) = Map::open(&folder.join(name)) {
-                    beside.push((map, wanted.clone()));
+                if let Ok(file) = source::open(&folder.join(name)) {
+                    beside.push((file, wanted.clone()));
                 }
             }
             None => others.push((wanted, *line_name)),
         }
     }
     let mut known = of_model.iter().any(Option::is_some);
-    let unnamed: Vec<_> = reader.maps().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(map, _)| map).collect();
-    let listed_as = |map: &&std::sync::Arc<Map>| others.iter().find(|(wanted, _)| wanted.of(map.bytes()) == wanted.hex);
-    let found: Vec<Option<&(&Wanted, &str)>> = par(&unnamed).with_max_len(1).map(listed_as).collect();
+    let unnamed: Vec<_> = reader.sources().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(file, _)| &**file).collect();
+    let listed_as = |file: &&dyn Source| {
+        for line in &others {
+            if line.0.of(*file)? == line.0.hex {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    };
+    let found: Vec<Option<&(&Wanted, &str)>> = par(&unnamed).with_max_len(1).map(listed_as).collect::<Result<_>>()?;
     let renamed = found.iter().flatten().count() as u64;
     known |= renamed > 0;
     if !known {
         return Err(not_listed(&others));
     }
-    for (map, found) in unnamed.into_iter().zip(found) {
+    for (file, found) in unnamed.into_iter().zip(found) {
         let (severity, code, message) = match found {
             Some((_, name)) => (
                 Severity::Note,
@@ -146,11 +157,11 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
             ),
             None => (Severity::Warning, codes::MANIFEST_ENTRY, "expected a line for this file in the manifest, found none".to_owned()),
         };
-        findings.remark(severity, code, Error::malformed(message).in_file(map.path()));
+        findings.remark(severity, code, Error::malformed(message).in_file(file.path()));
     }
-    let shards = reader.maps().iter().zip(of_model).filter_map(|(map, wanted)| Some((map.path(), map.bytes(), wanted?)));
-    let files: Vec<_> = shards.chain(beside.iter().map(|(map, wanted)| (map.path(), map.bytes(), wanted.clone()))).collect();
-    Ok(compare(&files, codes::MANIFEST_DIGEST, findings) + renamed)
+    let shards = reader.sources().iter().zip(of_model).filter_map(|(file, wanted)| Some((&**file, wanted?)));
+    let files: Vec<_> = shards.chain(beside.iter().map(|(file, wanted)| (&**file, wanted.clone()))).collect();
+    Ok(compare(&files, codes::MANIFEST_DIGEST, findings)? + renamed)
 }
 
 /// The error of a list of files that has none of a model.
@@ -192,12 +203,14 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::InMemory;
 
     #[test]
     fn digests_are_those_of_the_tools() {
-        let of = |algorithm, bytes: &[u8]| Wanted::new(algorithm, String::new()).of(bytes);
+        let digest = |wanted: &Wanted, bytes: &'static [u8]| wanted.of(&InMemory::new("a", bytes)).unwrap();
+        let of = |algorithm, bytes| digest(&Wanted::new(algorithm, String::new()), bytes);
         let git = Wanted { git: true, ..Wanted::new(Algorithm::Sha1, String::new()) };
-        assert_eq!(git.of(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a"); // git hash-object
+        assert_eq!(digest(&git, b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a"); // git hash-object
         assert_eq!(of(Algorithm::Sha1, b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(of(Algorithm::Sha256, b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(of(Algorithm::Blake3, b""), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");

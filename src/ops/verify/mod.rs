@@ -35,6 +35,7 @@ pub struct Options<'a> {
 
 /// What was found.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Verdict {
     schema: &'static str,
     /// Whether no finding is an error; with [`Options::strict`], whether none is a warning either.
@@ -53,6 +54,7 @@ pub struct Verdict {
 
 /// How much was looked at; 0: not looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Checked {
     /// The tensors whose place, shape and type were checked.
     pub structure: u64,
@@ -85,7 +87,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         let whole = findings.errors() == 0;
         if options.data {
             data::check(&reader, options.progress, &mut checked, &mut findings)?;
-            checked.digests += digests::check_recorded(&reader, &mut findings);
+            checked.digests += digests::check_recorded(&reader, &mut findings)?;
         } else {
             checked.recorded = digests::recorded(&reader).len() as u64;
         }

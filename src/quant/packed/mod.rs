@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::family::components;
 use crate::format::Reader;
-use crate::model::{Class, DType, Model, PackedType, PackingSummary, TensorInfo};
+use crate::model::{Class, DType, FormatId, Model, PackedType, PackingSummary, TensorInfo};
 
 mod claims;
 mod decode;
@@ -123,7 +123,7 @@ impl Packing {
         let model = reader.model();
         let roles = vec![Role::Plain; model.tensors.len()];
         let mut packing = Self { weights: Vec::new(), claimed: None, roles };
-        if model.format == "gguf" {
+        if model.format == FormatId::Gguf {
             packing.scaled_blocks(model);
             return packing;
         }

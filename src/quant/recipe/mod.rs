@@ -88,7 +88,15 @@ impl TensorType {
             .split_once('=')
             .filter(|(pattern, _)| !pattern.is_empty())
             .ok_or_else(|| Error::argument(format!("expected GLOB=TYPE, found {text}")))?;
-        Ok(Self { pattern: NamePattern::parse(pattern)?, dtype: dtype.parse()? })
+        Self::new(pattern, dtype.parse()?)
+    }
+
+    /// Returns the rule that gives tensors whose names match a pattern this type.
+    ///
+    /// # Errors
+    /// The pattern is malformed.
+    pub fn new(pattern: &str, dtype: DType) -> Result<Self> {
+        Ok(Self { pattern: NamePattern::parse(pattern)?, dtype })
     }
 
     /// Whether it is about a tensor of this name.

@@ -18,7 +18,7 @@ use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
 pub fn model(data: &Overview) -> String {
     let tensors = data.stats.tensors.as_deref().unwrap_or_default();
     let mut body = head(&data.info, &data.count);
-    body.push_str(&parameters(&data.count, tensors));
+    body.push_str(&parameters(data, tensors));
     body.push_str(&types(tensors));
     body.push_str(&scales(tensors));
     body.push_str(&findings(&data.stats));
@@ -46,7 +46,7 @@ fn head(info: &Info, count: &Count) -> String {
 pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
     let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
     let mut rows = vec![
-        ("format", info.format.to_owned()),
+        ("format", info.format.name().to_owned()),
         ("architecture", info.architecture.clone().unwrap_or_default()),
         ("parameters", info.parameters.map_or_else(|| info.label.clone(), units::grouped)),
         ("active parameters", number(info.active_parameters.filter(|active| Some(*active) != info.parameters))),
@@ -109,7 +109,8 @@ fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&Te
     layers.into_iter().map(|((_, layer), sizes)| (layer, sizes)).collect()
 }
 
-fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
+fn parameters(data: &Overview, tensors: &[TensorStats]) -> String {
+    let count = &data.count;
     let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
     let total = count.by_component.iter().map(|row| row.parameters).sum::<u64>().max(1) as f64;
     let names: Vec<String> = count
@@ -120,7 +121,7 @@ fn parameters(count: &Count, tensors: &[TensorStats]) -> String {
             format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
         })
         .collect();
-    let rows = by_layer(tensors, &parts, |tensor| (place(&tensor.name).component, tensor.summary.elements as f64));
+    let rows = by_layer(tensors, &parts, |tensor| (data.components.place(&tensor.name).component, tensor.summary.elements as f64));
     let what = ["Parameters by component", "Parameters of each layer by component"];
     format!("<h2>Where the parameters are</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
 }

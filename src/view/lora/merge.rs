@@ -11,7 +11,7 @@ use crate::family::table::Tables;
 use crate::family::transform::Transform;
 use crate::family::{pattern, table};
 use crate::format::{Computed, Reader};
-use crate::model::{Array, Class, DType, ElemType, TensorInfo, Value, ValueType};
+use crate::model::{Array, Class, DType, ElemType, FormatId, TensorInfo, Value, ValueType};
 use crate::source::file::Input;
 use crate::view::lora::{Adapter, Form, Update, floats};
 use crate::view::origin::Origin;
@@ -179,7 +179,7 @@ pub fn updates(reader: Reader) -> Result<Reader> {
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
     let mut merge = Merge {
-        prefixes: table::prefixes()?,
+        prefixes: table::names()?.prefixes.clone(),
         model: base.model().clone(),
         base,
         changes: HashMap::new(),
@@ -189,7 +189,7 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     for reader in adapters {
         let adapter = Adapter::supported(&reader)?;
         merge.inputs.extend(reader.inputs().cloned());
-        let is_gguf = merge.base.model().format == "gguf";
+        let is_gguf = merge.base.model().format == FormatId::Gguf;
         if is_gguf == (adapter.form == Form::Gguf) {
             merge.add(adapter, reader)?;
         } else {
@@ -328,7 +328,7 @@ impl Merge {
 /// The updates of an adapter as a base in the other format has them: names, origins and shapes.
 fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, Origin, Vec<u64>)>> {
     let tables = Tables::default();
-    let to_gguf = base.format == "gguf";
+    let to_gguf = base.format == FormatId::Gguf;
     let (table, config) = if to_gguf {
         to_hf::read_keys(base, &tables)?
     } else {

@@ -24,6 +24,7 @@ pub use to_gguf::{base_file, draft};
 /// Which library's form an adapter has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Form {
     /// adapter_config.json with `peft_type`.
     Peft,

@@ -56,7 +56,6 @@ pub(super) fn exists(target: &Path) -> Error {
 }
 
 /// The disks of the targets have room for them.
-#[cfg(unix)]
 pub(super) fn space(targets: &[Target]) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let mut of_disk: Vec<(u64, &Path, u64)> = Vec::new();
@@ -79,12 +78,7 @@ pub(super) fn space(targets: &[Target]) -> Result<()> {
     Ok(())
 }
 
-#[cfg(not(unix))]
-pub(super) fn space(_: &[Target]) -> Result<()> {
-    Ok(())
-}
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

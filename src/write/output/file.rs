@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, ErrorKind, Result};
-use crate::source::file::write_all_at;
-use crate::source::mmap::Map;
+use crate::source::Source;
+use crate::source::file::{Input, write_all_at};
 use crate::write::readback::Written;
 
 /// Bytes that are collected before they go to the system. Larger writes go there directly.
@@ -93,14 +93,14 @@ impl OutFile {
         write_all_at(self.file.get_ref(), bytes, at).map_err(|error| write_error(&self.target, error))
     }
 
-    /// Copies the mapped `bytes` of another file, which are at `from` in it, to a place of a file that is
+    /// Copies the `bytes` of another file, which are at `from` in it, to a place of a file that is
     /// [`reserved`](OutFile::reserve): inside the kernel where that can be done.
     ///
     /// # Errors
     /// As for [`OutFile::write_at`]; or the other file has become shorter.
-    pub fn copy_at(&self, at: u64, source: &Map, from: u64, bytes: &[u8]) -> Result<()> {
+    pub fn copy_at(&self, at: u64, source: &dyn Source, from: u64, bytes: &[u8]) -> Result<()> {
         let inside = at.checked_add(bytes.len() as u64).is_some_and(|end| end <= self.position);
-        let copied = match source.reopen().filter(|_| inside) {
+        let copied = match source.file().and_then(Input::reopen).filter(|_| inside) {
             Some(source) => copy_in_kernel(&source, from, self.file.get_ref(), at, bytes.len()),
             None => 0,
         };
@@ -163,7 +163,7 @@ fn copy_in_kernel(_: &File, _: u64, _: &File, _: u64, _: usize) -> usize {
 
 fn write_error(target: &Path, error: io::Error) -> Error {
     if error.raw_os_error() == Some(libc::EFAULT) {
-        // The bytes to be written are not there: they are of a mapped file, which whoever mapped it names.
+        // The bytes to be written are not there any more: they are of another file, which the caller names.
         return Error::new(ErrorKind::Io, "the file became shorter or unreadable while it was being read");
     }
     Error::io("cannot write", target, error)

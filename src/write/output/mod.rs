@@ -8,6 +8,7 @@
 //! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
@@ -189,7 +190,9 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        self.written.clear(); // removes the temporary files, so that the folders are empty
+        // So that the folders are empty; and while their locks are held, or another run could take these files for what a killed one left.
+        self.written.clear();
+        self.name_locks.clear();
         for folder in self.folders.iter().rev() {
             let _ = fs::remove_dir(folder);
         }
@@ -200,13 +203,7 @@ impl Drop for Output {
 fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
-    }
-    #[cfg(not(unix))]
-    let _ = mode;
+    builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
     builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
@@ -221,8 +218,8 @@ fn folders(targets: &[Target]) -> Vec<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source;
     use crate::source::file::write_all_at;
-    use crate::source::mmap::Map;
 
     fn target(path: PathBuf, bytes: u64) -> Target {
         Target { path, bytes }
@@ -264,9 +261,9 @@ mod tests {
         file.write_at(2, b"x").unwrap();
         assert!(file.write_at(5, b"12").is_err(), "past the end");
         fs::write(folder.path().join("b"), "..12").unwrap();
-        let other = Map::open(&folder.path().join("b")).unwrap();
-        file.copy_at(3, &other, 2, b"1").unwrap();
-        assert!(file.copy_at(5, &other, 2, b"12").is_err(), "past the end");
+        let other = source::open(&folder.path().join("b")).unwrap();
+        file.copy_at(3, &*other, 2, b"1").unwrap();
+        assert!(file.copy_at(5, &*other, 2, b"12").is_err(), "past the end");
         file.sync_so_far().unwrap();
         output.seal(file).unwrap();
         output.commit().unwrap();
@@ -278,7 +275,7 @@ mod tests {
         let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
         let path = folder.path().join("a");
         fs::write(beside.path(), "other").unwrap();
-        let other = Map::open(beside.path()).unwrap();
+        let other = source::open(beside.path()).unwrap();
         for fault in [false, true] {
             let mut output = Output::begin(vec![target(path.clone(), 9000)], true, &[]).unwrap();
             output.read_back(true);
@@ -286,7 +283,7 @@ mod tests {
             file.put(b"header").unwrap();
             file.reserve().unwrap();
             file.write_at(8000, &[7; 1000]).unwrap();
-            file.copy_at(100, &other, 0, b"other").unwrap();
+            file.copy_at(100, &*other, 0, b"other").unwrap();
             if fault {
                 let temporary = names(folder.path()).into_iter().find(|name| name.starts_with(".weigh-")).unwrap();
                 let written = File::options().write(true).open(folder.path().join(temporary)).unwrap();
@@ -312,6 +309,7 @@ mod tests {
         file.put(b"12").unwrap();
         assert!(file.put(b"345").is_err(), "longer than announced");
         assert!(output.seal(file).is_err(), "shorter than announced");
+        output.lock_names().unwrap(); // by a file in the new folder
         assert!(output.commit().is_err());
         assert!(names(folder.path()).is_empty());
     }
@@ -376,7 +374,6 @@ mod tests {
         assert!(names(folder.path()).is_empty());
     }
 
-    #[cfg(unix)]
     #[test]
     fn an_input_is_never_written_to() {
         let folder = tempfile::tempdir().unwrap();
@@ -390,10 +387,8 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn long_names_work_and_the_mode_follows_the_umask() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let (path, plain) = (folder.path().join("x".repeat(255)), folder.path().join("plain"));
         let mut output = Output::begin(vec![target(path.clone(), 1)], false, &[]).unwrap();

@@ -2,7 +2,8 @@
 //! the end is the set of one of them.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::base::{Error, Result};
@@ -16,12 +17,12 @@ const NAME: &str = ".weigh-namelock";
 const TRIES: u32 = 6_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The lock on the names in a folder. Dropping it removes the file, then gives the lock back.
+/// The lock on the names in a folder. Dropping it removes the file, then gives the lock back: in this order, or the file could be one that
+/// another run has locked by then.
 #[derive(Debug)]
 pub(super) struct NameLock {
-    path: PathBuf,
-    _file: File,
     _guard: Guard,
+    _file: File,
 }
 
 impl NameLock {
@@ -30,7 +31,7 @@ impl NameLock {
         let path = folder.join(NAME);
         for _ in 0..TRIES {
             match Guard::create(|| Ok((lock(&path)?, path.clone()))) {
-                Ok((file, guard)) => return Ok(Some(Self { path, _file: file, _guard: guard })),
+                Ok((file, guard)) => return Ok(Some(Self { _guard: guard.removing(path), _file: file })),
                 Err(Refusal::Busy) => std::thread::sleep(PAUSE),
                 Err(Refusal::NoLocks) => return Ok(None),
                 Err(Refusal::Failed(error)) => return Err(error),
@@ -55,11 +56,7 @@ enum Refusal {
 fn lock(path: &Path) -> std::result::Result<File, Refusal> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    }
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| Refusal::Failed(Error::io("cannot create", path, error)))?;
     match file.try_lock() {
         // Whoever had it before removed it: only the file that has the name counts.
@@ -75,13 +72,7 @@ fn lock(path: &Path) -> std::result::Result<File, Refusal> {
 /// Whether an open file is the one of this name.
 fn is_at(file: &File, path: &Path) -> bool {
     let found = file.metadata().and_then(|own| Ok((own, fs::symlink_metadata(path)?)));
-    cfg!(not(unix)) || found.is_ok_and(|(own, found)| same_file(&own, &found))
-}
-
-impl Drop for NameLock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
+    found.is_ok_and(|(own, found)| same_file(&own, &found))
 }
 
 #[cfg(test)]

@@ -225,11 +225,11 @@ fn model(data: &[u8]) {
         }
     }
     file(&folder, name, content);
-    let Ok(reader) = weigh::open(&folder) else { return };
+    let Ok(reader) = weigh::format::open(&folder) else { return };
     let _ = weigh::ops::info::info(&reader);
     let _ = Plan::new(&reader, &folder.join("out.gguf"), &Options::default());
     if name.starts_with("adapter")
-        && let Ok(adapter) = weigh::open(&folder.join("adapter"))
+        && let Ok(adapter) = weigh::format::open(&folder.join("adapter"))
     {
         let _ = weigh::ops::info::info(&adapter);
         if let Ok(merged) = weigh::view::lora::merged(reader, vec![adapter]) {

@@ -1,15 +1,15 @@
-//! The rate of the machine: maps files, reads them on all threads and sums them as 64-bit numbers. A yardstick for `stats` and `diff`.
+//! The rate of the machine: reads files them on all threads and sums them as 64-bit numbers. A yardstick for `stats` and `diff`.
 #![allow(clippy::print_stdout)]
 
 use rayon::prelude::*;
-use weigh::source::mmap::Map;
+use weigh::source;
 
 fn main() -> Result<(), weigh::Error> {
     let mut sum = 0u64;
     for path in std::env::args_os().skip(1) {
-        let map = Map::open(path.as_ref())?;
+        let file = source::open(path.as_ref())?;
         sum = sum.wrapping_add(
-            map.bytes()
+            file.read(0..file.len())?
                 .par_chunks(1 << 20)
                 .map(|chunk| {
                     chunk.chunks_exact(8).fold(0u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().unwrap_or_default())))

@@ -11,7 +11,7 @@ pub const IMATRIX: Target = Target { name: "imatrix", run, seeds };
 fn run(data: &[u8]) {
     let path = file(&folder(), "imatrix.dat", data);
     let Ok(imatrix) = Imatrix::open(&path) else { return };
-    let reader = weigh::open(&path).expect("it was opened");
+    let reader = weigh::format::open(&path).expect("it was opened");
     for tensor in &reader.model().tensors {
         let name = tensor.name.strip_suffix(".in_sum2").unwrap_or(&tensor.name);
         if let Some(count) = imatrix.weights_of(name) {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use weigh::Reader;
 use weigh::base::bytes::Endian;
 use weigh::base::finding::{Findings, Severity};
+use weigh::format::Reader;
 use weigh::format::codes::VERIFY_ONLY;
 
 use super::{Target, file, fixtures, folder};
@@ -39,7 +39,7 @@ pub(super) fn check(path: &Path) {
     // Some rules are worth their time in verify alone: those on metadata that nobody may ask for. And a model opens without its config.
     let lax = |code: &str| VERIFY_ONLY.contains(&code) || code == "config-json";
     let unsound = findings.list().iter().any(|finding| finding.severity == Severity::Error && !lax(finding.code));
-    match weigh::open(path) {
+    match weigh::format::open(path) {
         Ok(reader) => {
             assert!(!unsound, "what opens is sound: {:?}", findings.list());
             read(&reader);

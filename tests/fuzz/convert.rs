@@ -19,7 +19,7 @@ fn run(data: &[u8]) {
     let [output, types, rest @ ..] = data else { return };
     let Some(bytes) = made(rest) else { return };
     let folder = folder();
-    let Ok(reader) = weigh::open(&file(&folder, "model", &bytes)) else { return };
+    let Ok(reader) = weigh::format::open(&file(&folder, "model", &bytes)) else { return };
     let out = folder.join(OUTPUTS[usize::from(output & 3)]);
     let flag = |bit: u8| output >> bit & 1 == 1;
     let options = Options {
@@ -40,7 +40,7 @@ fn run(data: &[u8]) {
     }
     let Ok(report) = convert::run(&reader, &plan, &|_| {}) else { return };
     let first = plan.files.first().map_or(out.as_path(), |file| &file.path);
-    let written = weigh::open(first).expect("what is written opens");
+    let written = weigh::format::open(first).expect("what is written opens");
     assert_eq!(written.model().tensors.len(), report.tensors.len());
     for path in plan.files.iter().map(|file| &file.path) {
         fs::remove_file(path).expect("it was written");

@@ -1,13 +1,13 @@
-//! What this build knows: rows of the tables.
+//! What this build knows: element types, formats, architectures, codes of findings.
 
 use serde::Serialize;
 
 use crate::base::Result;
 use crate::base::finding::Severity;
 use crate::codec::codec;
-use crate::family::table::Tables;
+use crate::family::table::{Table, Tables};
 use crate::format::{FORMATS, codes};
-use crate::model::{Class, DType};
+use crate::model::{Class, DType, FormatId};
 
 /// The element types.
 #[derive(Debug, Serialize)]
@@ -77,7 +77,7 @@ pub struct Formats {
 #[derive(Debug, Serialize)]
 pub struct FormatRow {
     /// Its name.
-    pub id: &'static str,
+    pub id: FormatId,
     /// What its files are called.
     pub extensions: &'static [&'static str],
     /// Whether it can be written.
@@ -125,12 +125,12 @@ pub struct ArchRow {
 /// # Errors
 /// A table is none.
 pub fn archs(tables: &Tables) -> Result<Archs> {
-    let row = |table: crate::family::table::Table| ArchRow {
+    let row = |table: &Table| ArchRow {
         tensors: table.tensors.len(),
-        name: table.name,
-        gguf: table.gguf,
-        classes: table.classes,
-        model_types: table.model_types,
+        name: table.name.clone(),
+        gguf: table.gguf.clone(),
+        classes: table.classes.clone(),
+        model_types: table.model_types.clone(),
     };
     Ok(Archs { schema: "weigh.archs.v1", archs: tables.all()?.into_iter().map(row).collect() })
 }

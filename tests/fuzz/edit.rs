@@ -31,20 +31,20 @@ fn run(data: &[u8]) {
     let Some((choices, model)) = rest.split_at_checked(usize::from(*length)) else { return };
     let (Some(bytes), Ok(changes)) = (made(model), changes(&mut Unstructured::new(choices))) else { return };
     let path = file(&folder(), "edited", &bytes);
-    let Ok(before) = weigh::open(&path) else { return };
+    let Ok(before) = weigh::format::open(&path) else { return };
     let new = folder().join("new");
     let destination = match destination % 4 {
         0 => Destination::DryRun,
         1 => Destination::InPlace,
         _ => Destination::New { path: new.clone(), force: true },
     };
-    let bodies = |reader: &weigh::Reader| -> Vec<(String, Option<Vec<u8>>)> {
+    let bodies = |reader: &weigh::format::Reader| -> Vec<(String, Option<Vec<u8>>)> {
         let body = |tensor| reader.bytes(tensor).ok().map(|bytes| bytes.into_owned());
         reader.model().tensors.iter().map(|tensor| (tensor.name.clone(), body(tensor))).collect()
     };
     let old = bodies(&before);
     let Ok(report) = edit(&path, &changes, &destination) else { return };
-    let after = weigh::open(report.output.as_ref().unwrap_or(&path)).expect("what is written opens");
+    let after = weigh::format::open(report.output.as_ref().unwrap_or(&path)).expect("what is written opens");
     assert!(bodies(&after) == old, "the tensors are as they were");
     if report.output.is_some() {
         for change in &report.changes {

@@ -28,7 +28,7 @@ fn run(data: &[u8]) {
     let folder = made(set);
     file(&folder, name, content);
     let path = folder.join(path);
-    if let Ok(reader) = weigh::open(&path) {
+    if let Ok(reader) = weigh::format::open(&path) {
         for shard in &reader.model().shards {
             let real = fs::canonicalize(&shard.path).expect("it was opened");
             assert!(real.starts_with(&folder), "outside of the folder: {}", shard.path.display());

@@ -1,4 +1,4 @@
-//! The threads that compute: as many as there are cores, and fewer where the system refuses some.
+//! The threads of rayon's pool: as many as there are cores, and fewer where the system refuses some.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -7,21 +7,34 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use rayon::iter::IntoParallelIterator;
+use rayon::slice::ParallelSliceMut;
 use rayon::{ThreadBuilder, ThreadPoolBuilder};
 
 use crate::base::limits;
 
 static STARTED: OnceLock<usize> = OnceLock::new();
 
-/// Iterates over items on all threads: the one way into rayon, which by itself panics where the system refuses it a thread (a limit on
-/// processes or on the address space).
+/// Iterates over items on all threads. By itself rayon panics where the system refuses it a thread (a limit on processes or on the address
+/// space).
 pub(crate) fn par<I: IntoParallelIterator>(items: I) -> I::Iter {
     ready();
     items.into_par_iter()
 }
 
+/// Runs a function once on every thread.
+pub(crate) fn broadcast(work: impl Fn() + Sync) {
+    ready();
+    rayon::broadcast(|_| work());
+}
+
+/// Sorts a slice on all threads; equal items may change places.
+pub(crate) fn sort_unstable<T: Ord + Send>(items: &mut [T]) {
+    ready();
+    items.par_sort_unstable();
+}
+
 /// Starts the threads, if they are not running yet.
-pub(crate) fn ready() {
+fn ready() {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     start(cores);
 }

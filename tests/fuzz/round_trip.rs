@@ -15,14 +15,14 @@ pub const ROUND_TRIP: Target = Target { name: "round_trip", run, seeds };
 
 fn run(data: &[u8]) {
     let Some(bytes) = made(data) else { return };
-    let first = match weigh::open(&file(&folder(), "first", &bytes)) {
+    let first = match weigh::format::open(&file(&folder(), "first", &bytes)) {
         Ok(first) if first.model().tensors.iter().all(|tensor| tensor.len_bytes.is_some()) => first,
         _ => return,
     };
     let model = first.model();
     let format = FORMATS.iter().find(|format| format.id == model.format).expect("the format that opened it");
     let Some(lay_out) = format.layout else { return };
-    let out = |tensor: &weigh::TensorInfo| OutTensor {
+    let out = |tensor: &weigh::model::TensorInfo| OutTensor {
         name: tensor.name.clone(),
         elem: tensor.elem,
         shape: tensor.shape.clone(),
@@ -44,7 +44,7 @@ fn run(data: &[u8]) {
         bytes.extend_from_slice(&first.bytes(tensor).expect("checked when it was opened"));
     }
     bytes.resize(layout.total as usize, 0);
-    let second = weigh::open(&file(&folder(), "second", &bytes)).expect("what is written opens");
+    let second = weigh::format::open(&file(&folder(), "second", &bytes)).expect("what is written opens");
     assert_eq!(second.model().tensors.len(), tensors.len());
     for tensor in &model.tensors {
         let again = second.model().tensor(&tensor.name).expect("no tensor is lost");

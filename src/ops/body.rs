@@ -1,6 +1,6 @@
 //! The elements of one tensor of the output, a range at a time: as numbers, or as stored bytes when nothing about them changes.
 //!
-//! Nothing here holds a tensor: a range is asked of the mapped files, or of the rows that are gathered from them.
+//! Nothing here holds a tensor: a range is asked of the files, or of the rows that are gathered from them.
 
 use std::borrow::Cow;
 
@@ -124,7 +124,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// The tensor is not stored as it is, or the size of its type is not known.
-    pub(in crate::ops) fn stored(&self) -> Result<&'a [u8]> {
+    pub(in crate::ops) fn stored(&self) -> Result<Cow<'a, [u8]>> {
         match self.source {
             Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
             Stored::Made(_) => Err(Error::argument("expected a stored tensor")),

@@ -1,0 +1,195 @@
+//! Conversion.
+
+use std::path::{Path, PathBuf};
+
+use crate::api::Progress;
+use crate::base::Result;
+use crate::format::{self, Reader};
+use crate::model::{DType, FormatId, Value};
+use crate::ops::convert::{self, ConvertReport, Options, Plan};
+use crate::quant::recipe::TensorType;
+
+/// What [`crate::Model::convert`] makes. The default keeps the stored types; the format is that of the output's name.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct ConvertOptions<'a> {
+    options: Options,
+    file_type: Option<String>,
+    tensor_types: Vec<(String, DType)>,
+    adapters: Vec<PathBuf>,
+    dry_run: bool,
+    progress: Option<Progress<'a>>,
+}
+
+impl<'a> ConvertOptions<'a> {
+    /// Returns the default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the format, where the output's name does not say it.
+    pub fn format(mut self, format: FormatId) -> Self {
+        self.options.to = Some(format);
+        self
+    }
+
+    /// Sets the type of the weights: a file type of llama.cpp, which is a mix (`Q4_K_M`), or a type for all that are quantised (`F16`).
+    pub fn file_type(mut self, name: impl Into<String>) -> Self {
+        self.file_type = Some(name.into());
+        self
+    }
+
+    /// Sets whether a file type is taken without its mix: one type for all tensors that are quantised.
+    pub fn pure(mut self, pure: bool) -> Self {
+        self.options.pure = pure;
+        self
+    }
+
+    /// Sets a file with an importance matrix, as llama-imatrix writes it.
+    pub fn imatrix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.imatrix = Some(path.into());
+        self
+    }
+
+    /// Sets the type of the tensors whose names match a pattern; the first pattern that matches counts.
+    pub fn tensor_type(mut self, pattern: impl Into<String>, dtype: DType) -> Self {
+        self.tensor_types.push((pattern.into(), dtype));
+        self
+    }
+
+    /// Sets the type of the output matrix.
+    pub fn output_tensor_type(mut self, dtype: DType) -> Self {
+        self.options.output_tensor_type = Some(dtype);
+        self
+    }
+
+    /// Sets the type of the token embeddings.
+    pub fn token_embedding_type(mut self, dtype: DType) -> Self {
+        self.options.token_embedding_type = Some(dtype);
+        self
+    }
+
+    /// Sets whether the output matrix keeps its type.
+    pub fn leave_output_tensor(mut self, leave: bool) -> Self {
+        self.options.leave_output_tensor = leave;
+        self
+    }
+
+    /// Sets whether tensors that are quantised already may be quantised again.
+    pub fn allow_requantize(mut self, allow: bool) -> Self {
+        self.options.allow_requantize = allow;
+        self
+    }
+
+    /// Sets how many bytes of tensors one file holds at most; the output is split accordingly.
+    pub fn shard_bytes(mut self, bytes: u64) -> Self {
+        self.options.shard_bytes = Some(bytes);
+        self
+    }
+
+    /// Adds a LoRA adapter that is merged into the model.
+    pub fn adapter(mut self, path: impl Into<PathBuf>) -> Self {
+        self.adapters.push(path.into());
+        self
+    }
+
+    /// Sets the base model of an adapter that becomes a GGUF: a folder with config.json, or a GGUF.
+    pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.base = Some(path.into());
+        self
+    }
+
+    /// Sets a key of the output's metadata.
+    pub fn metadata(mut self, key: impl Into<String>, value: Value) -> Self {
+        self.options.metadata.push((key.into(), value));
+        self
+    }
+
+    /// Sets the name of the pre-tokenizer, where it cannot be told.
+    pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
+        self.options.pre = Some(name.into());
+        self
+    }
+
+    /// Sets whether tokens get the scores that their merges stand for.
+    pub fn merge_scores(mut self, scores: bool) -> Self {
+        self.options.merge_scores = scores;
+        self
+    }
+
+    /// Sets a table of one more architecture.
+    pub fn arch_table(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.arch_table = Some(path.into());
+        self
+    }
+
+    /// Sets whether tensors keep their names and layout, whatever the architecture.
+    pub fn keep_names(mut self, keep: bool) -> Self {
+        self.options.keep_names = keep;
+        self
+    }
+
+    /// Sets whether packed weights are copied as they are stored, under their own names.
+    pub fn stored(mut self, stored: bool) -> Self {
+        (self.options.stored, self.options.keep_names) = (stored, stored || self.options.keep_names);
+        self
+    }
+
+    /// Sets whether any loss beyond that of the type asked for is an error.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.options.strict = strict;
+        self
+    }
+
+    /// Sets whether an output that is there already is replaced.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.options.force = overwrite;
+        self
+    }
+
+    /// Sets whether what was written is read back and compared before it gets its name.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.options.verify = verify;
+        self
+    }
+
+    /// Sets whether the report says what quantising cost; it does by default.
+    pub fn quality(mut self, quality: bool) -> Self {
+        self.options.no_quality = !quality;
+        self
+    }
+
+    /// Sets whether nothing is written, and the report says what would be.
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Sets what is called as tensors are written.
+    pub fn progress(mut self, progress: Progress<'a>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    fn resolve(&self) -> Result<Options> {
+        let target = self.file_type.as_deref().map(str::parse).transpose()?;
+        let tensor_types = self.tensor_types.iter().map(|(pattern, dtype)| TensorType::new(pattern, *dtype)).collect::<Result<_>>()?;
+        Ok(Options { target, tensor_types, ..self.options.clone() })
+    }
+}
+
+pub(super) fn convert(reader: &Reader, out: &Path, options: &ConvertOptions<'_>) -> Result<ConvertReport> {
+    let resolved = options.resolve()?;
+    let adapters = options.adapters.iter().map(|path| format::open(path)).collect::<Result<_>>()?;
+    let reader = convert::input(reader.clone(), adapters, out, &resolved)?;
+    let plan = Plan::new(&reader, out, &resolved)?;
+    if options.dry_run {
+        return ConvertReport::planned(&reader, &plan);
+    }
+    let total = plan.bytes_out();
+    convert::run(&reader, &plan, &|bytes| {
+        if let Some(progress) = options.progress {
+            progress(bytes, total);
+        }
+    })
+}

@@ -1,0 +1,65 @@
+//! One thread: what stands in for rayon where the library is built without it.
+
+/// Iterates over items on the calling thread.
+pub(crate) fn par<I: IntoIterator>(items: I) -> Serial<I::IntoIter> {
+    Serial(items.into_iter())
+}
+
+/// Runs a function once, as on the only thread.
+pub(crate) fn broadcast(work: impl Fn()) {
+    work();
+}
+
+/// Sorts a slice; equal items may change places.
+pub(crate) fn sort_unstable<T: Ord>(items: &mut [T]) {
+    items.sort_unstable();
+}
+
+/// Returns how many threads there are: one, however many are wanted.
+pub fn start(_wanted: usize) -> usize {
+    1
+}
+
+/// Items that one thread goes through, with the methods of rayon's iterators.
+pub(crate) struct Serial<I>(I);
+
+/// What is used of `rayon::prelude`.
+pub(crate) mod prelude {
+    use super::Serial;
+
+    /// Methods of rayon's iterators, in a trait as there.
+    pub(crate) trait ParallelIterator: Sized {
+        type Iter: Iterator;
+
+        fn items(self) -> Self::Iter;
+
+        fn map<R, F: FnMut(<Self::Iter as Iterator>::Item) -> R>(self, work: F) -> Serial<std::iter::Map<Self::Iter, F>> {
+            Serial(self.items().map(work))
+        }
+
+        fn zip<J: IntoIterator>(self, others: J) -> Serial<std::iter::Zip<Self::Iter, J::IntoIter>> {
+            Serial(self.items().zip(others))
+        }
+
+        /// Changes nothing: with one thread, no item waits for another thread.
+        fn with_max_len(self, _items: usize) -> Self {
+            self
+        }
+
+        fn try_for_each<E>(self, work: impl FnMut(<Self::Iter as Iterator>::Item) -> Result<(), E>) -> Result<(), E> {
+            self.items().try_for_each(work)
+        }
+
+        fn collect<C: FromIterator<<Self::Iter as Iterator>::Item>>(self) -> C {
+            self.items().collect()
+        }
+    }
+
+    impl<I: Iterator> ParallelIterator for Serial<I> {
+        type Iter = I;
+
+        fn items(self) -> I {
+            self.0
+        }
+    }
+}

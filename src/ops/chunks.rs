@@ -1,0 +1,215 @@
+//! The scheduler of the operations: work on tensors in chunks, on all threads, reduced in order.
+//!
+//! Chunks are fixed by the data alone, threads take them in order, and what they find is joined in order: the result is the same for any
+//! number of threads. Results that come early wait, and a thread waits where too many do, so that memory does not grow.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::base::threads::{self, lock};
+use crate::base::{Error, Result};
+
+/// How many results of an item may wait for earlier ones.
+const MOST_EARLY: usize = 64;
+
+/// A chunk of an item (a tensor, a pair of tensors), by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::ops) struct Chunk {
+    pub(in crate::ops) item: usize,
+    pub(in crate::ops) number: u64,
+}
+
+/// Looks at all chunks of items that have so many chunks each, and returns what each item amounts to.
+///
+/// `look` has a scratch space of its thread; `join` adds what it returned to the item, in the order of the chunks.
+///
+/// # Errors
+/// That of the first chunk, in order, that has one. Chunks after it may have been looked at or not.
+pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
+    counts: &[u64],
+    look: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
+    join: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
+) -> Result<Vec<W>> {
+    let run = Run { items: counts.iter().map(|_| Item::default()).collect(), queue: Queue::new(counts), failure: Failure::default() };
+    threads::broadcast(|| {
+        let _on_panic = StopOnPanic(&run);
+        let mut scratch = S::default();
+        while !run.failure.happened.load(Ordering::Relaxed)
+            && let Some(chunk) = run.queue.take()
+        {
+            if let Err(error) = look(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &join)) {
+                run.failure.add(chunk, error);
+                run.wake();
+            }
+        }
+    });
+    match run.failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(run.items.into_iter().map(|item| item.state.into_inner().unwrap_or_else(PoisonError::into_inner).whole).collect()),
+    }
+}
+
+struct Run<'c, P, W> {
+    items: Vec<Item<P, W>>,
+    queue: Queue<'c>,
+    failure: Failure,
+}
+
+/// An item while its chunks are being looked at.
+struct Item<P, W> {
+    state: Mutex<State<P, W>>,
+    joined: Condvar,
+}
+
+struct State<P, W> {
+    /// The number of the chunk to join next.
+    next: u64,
+    early: BTreeMap<u64, P>,
+    whole: W,
+}
+
+impl<P, W: Default> Default for Item<P, W> {
+    fn default() -> Self {
+        Self { state: Mutex::new(State { next: 0, early: BTreeMap::new(), whole: W::default() }), joined: Condvar::new() }
+    }
+}
+
+impl<P, W> Run<'_, P, W> {
+    /// Joins the result of a chunk, and those that waited for it. Where it has to wait, and many do, the thread waits too: whichever has
+    /// the chunk that they wait for is at work.
+    fn add(&self, chunk: Chunk, part: P, join: &impl Fn(&mut W, Chunk, P) -> Result<()>) -> Result<()> {
+        let Some(item) = self.items.get(chunk.item) else { return Ok(()) };
+        let mut state = lock(&item.state);
+        state.early.insert(chunk.number, part);
+        let State { next, early, whole } = &mut *state;
+        while let Some(part) = early.remove(next) {
+            join(whole, Chunk { number: *next, ..chunk }, part)?;
+            *next += 1;
+        }
+        item.joined.notify_all();
+        while state.early.len() > MOST_EARLY && !self.failure.happened.load(Ordering::Relaxed) {
+            state = item.joined.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Wakes all threads that wait.
+    fn wake(&self) {
+        for item in &self.items {
+            drop(lock(&item.state)); // none is between its look at the failure and its sleep
+            item.joined.notify_all();
+        }
+    }
+}
+
+/// Ends the whole where one thread panics, which is passed on.
+struct StopOnPanic<'r, 'c, P, W>(&'r Run<'c, P, W>);
+
+impl<P, W> Drop for StopOnPanic<'_, '_, P, W> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failure.happened.store(true, Ordering::Relaxed);
+            self.0.wake();
+        }
+    }
+}
+
+/// Hands out chunks in order.
+struct Queue<'c> {
+    counts: &'c [u64],
+    next: Mutex<Chunk>,
+}
+
+impl<'c> Queue<'c> {
+    fn new(counts: &'c [u64]) -> Self {
+        Self { counts, next: Mutex::new(Chunk { item: 0, number: 0 }) }
+    }
+
+    fn take(&self) -> Option<Chunk> {
+        let mut next = lock(&self.next);
+        while next.number >= *self.counts.get(next.item)? {
+            *next = Chunk { item: next.item + 1, number: 0 };
+        }
+        let chunk = *next;
+        next.number += 1;
+        Some(chunk)
+    }
+}
+
+/// The error of the first chunk in order, whichever thread was faster.
+#[derive(Default)]
+struct Failure {
+    happened: AtomicBool,
+    first: Mutex<Option<(Chunk, Error)>>,
+}
+
+impl Failure {
+    fn add(&self, at: Chunk, error: Error) {
+        self.happened.store(true, Ordering::Relaxed);
+        let mut first = lock(&self.first);
+        if first.as_ref().is_none_or(|(other, _)| at < *other) {
+            *first = Some((at, error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_joined_in_order_whoever_is_first() {
+        let counts = [3, 0, 500, 1];
+        let wait = |chunk: Chunk| {
+            // Every seventh chunk is late.
+            if chunk.number.is_multiple_of(7) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        };
+        let look = |seen: &mut u64, chunk: Chunk| {
+            wait(chunk);
+            *seen += 1;
+            Ok(chunk.number * 10)
+        };
+        let join = |all: &mut Vec<u64>, chunk: Chunk, part: u64| {
+            assert_eq!(part, chunk.number * 10);
+            all.push(part);
+            Ok(())
+        };
+        let wholes: Vec<Vec<u64>> = in_order(&counts, look, join).unwrap();
+        for (whole, count) in wholes.iter().zip(counts) {
+            assert_eq!(*whole, (0..count).map(|number| number * 10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn of_several_errors_the_first_in_order_is_told() {
+        let failure = Failure::default();
+        for (item, number, message) in [(2, 0, "later"), (1, 3, "first"), (1, 7, "in between")] {
+            failure.add(Chunk { item, number }, Error::argument(message));
+        }
+        assert_eq!(failure.first.into_inner().unwrap().unwrap().1.message(), "first");
+        let fails = |_: &mut (), chunk: Chunk| if chunk.number < 40 { Ok(()) } else { Err(Error::argument(chunk.number.to_string())) };
+        let error = in_order(&[100, 100], fails, |_: &mut (), _, ()| Ok(())).unwrap_err();
+        assert_eq!(error.message(), "40");
+    }
+
+    #[test]
+    fn a_late_chunk_makes_the_others_wait() {
+        // The first chunk is done when no other thread can go on: with one thread it is simply the first.
+        let most = Mutex::new(0);
+        let started = std::sync::atomic::AtomicU64::new(0);
+        let look = |_: &mut (), chunk: Chunk| {
+            let number = started.fetch_add(1, Ordering::Relaxed);
+            if chunk.number == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                *lock(&most) = started.load(Ordering::Relaxed);
+            }
+            Ok(number)
+        };
+        in_order(&[10_000], look, |_: &mut (), _, _| Ok(())).unwrap();
+        let threads = rayon::current_num_threads();
+        assert!(*lock(&most) <= (MOST_EARLY + 2 * threads) as u64, "{}", lock(&most));
+    }
+}

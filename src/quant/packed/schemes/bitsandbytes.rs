@@ -1,0 +1,37 @@
+//! bitsandbytes.
+
+use serde_json::Value as Json;
+
+use crate::quant::packed::Lookup;
+use crate::quant::packed::schemes::{Found, Layout, Nested, Parts, named};
+
+/// The tensors that LLM.int8, NF4 and FP4 keep beside a weight.
+pub(super) const NF4: &str = ".weight.quant_state.bitsandbytes__nf4";
+pub(super) const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";
+
+pub(super) fn bnb4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+    let (shown, state) = match (parts.get(lookup, NF4), parts.get(lookup, FP4)) {
+        (Some(state), _) => ("NF4", Some(state)),
+        (None, state) => ("FP4", state),
+    };
+    let bytes = parts.weight.elements().ok()?;
+    let state: Json = match state.filter(|tensor| tensor.elements().is_ok_and(|n| n <= 1 << 16)) {
+        Some(tensor) => serde_json::from_slice(&lookup.reader.bytes(tensor).ok()?).ok()?,
+        None => Json::Null,
+    };
+    let told = state.get("shape").and_then(Json::as_array).and_then(|dims| dims.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
+    let shape = match told {
+        Some(shape) => shape,
+        None => vec![bytes.checked_mul(2)?],
+    };
+    let elements = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim))?;
+    let scales = parts.get(lookup, ".weight.absmax")?.elements().ok()?;
+    let block = state.get("blocksize").and_then(Json::as_u64).unwrap_or(64).max(1);
+    let nested = parts.get(lookup, ".weight.nested_absmax").map(|_| Nested {
+        block: state.get("nested_blocksize").and_then(Json::as_u64).unwrap_or(256).max(1),
+        offset: state.get("nested_offset").and_then(Json::as_f64).unwrap_or(0.0) as f32,
+    });
+    let table = parts.get(lookup, ".weight.quant_map")?.elements().ok()? == 16;
+    let fits = elements.div_ceil(2) == bytes && elements.div_ceil(block) == scales && table;
+    fits.then_some((Layout::Bnb4 { block, nested }, shape, named(shown)))
+}
