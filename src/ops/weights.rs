@@ -1,12 +1,13 @@
 //! What the tensors of a model stand for: the one place that decides that packed weights count, measure, compare and convert as the
 //! weights that they stand for.
 
+use std::borrow::Cow;
+
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;
-use std::borrow::Cow;
 
 /// Returns the model as its weights: packed ones computed, under the names that they have unquantised, and without their scales.
 /// What is packed in a way that this build does not read stays as it is stored; [`packing`] of the result says so.
