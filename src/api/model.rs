@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::api::{ConvertOptions, HashOptions, ListOptions, StatsOptions, Tensor, convert, measure};
+use crate::base::Result;
 use crate::base::finding::Finding;
-use crate::base::{Error, Result, text};
 use crate::format::{self, Reader};
 use crate::model::{FormatId, Metadata, PackingSummary, Shard};
 use crate::ops;
@@ -90,15 +90,7 @@ impl Model {
     /// # Errors
     /// There is none.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let model = self.weights.model();
-        let info = model.tensor(name).ok_or_else(|| {
-            let error = Error::argument(format!("expected a tensor of the model, found {}", text::shorten(name))).in_file(&model.path);
-            match text::closest(name, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
-                Some(close) => error.hint(format!("did you mean {close}?")),
-                None => error,
-            }
-        })?;
-        Ok(Tensor::new(&self.weights, info))
+        Ok(Tensor::new(&self.weights, ops::select::tensor_named(self.weights.model(), name)?))
     }
 
     /// Returns the metadata of the files: the keys of a GGUF, the `__metadata__` of safetensors files.

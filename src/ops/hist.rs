@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::base::{Error, Hint, Result, text};
+use crate::base::Result;
 use crate::format::Reader;
 use crate::model::{PackingSummary, TypeName};
 use crate::ops::stats::{Histogram, Percentiles, measure_one};
-use crate::ops::weights;
+use crate::ops::{select, weights};
 
 /// The histogram of one tensor.
 #[derive(Debug, Serialize)]
@@ -33,12 +33,7 @@ pub struct Hist {
 /// There is no such tensor, or its values cannot be read.
 pub fn hist(reader: &Reader, tensor: &str) -> Result<Hist> {
     let reader = weights::of(reader)?;
-    let model = reader.model();
-    let tensor = model.tensor(tensor).ok_or_else(|| {
-        let error = Error::argument(format!("expected a tensor of the model, found no {}", text::shorten(tensor)));
-        error.in_file(&model.path).hint(Hint::of_name(tensor, model.tensors.iter().map(|tensor| tensor.name.as_str()), Hint::ListTensors))
-    })?;
-    let found = measure_one(&reader, tensor)?;
+    let found = measure_one(&reader, select::tensor_named(reader.model(), tensor)?)?;
     Ok(Hist {
         schema: "weigh.hist.v1",
         name: found.name,
