@@ -6,8 +6,7 @@ use crate::format::Reader;
 use crate::ops::diff::{self, Diff};
 use crate::ops::hash::{self, Algorithm, HashReport};
 use crate::ops::select::{Selection, SortBy};
-pub use crate::ops::stats::By as GroupBy;
-use crate::ops::stats::{self, Stats};
+use crate::ops::stats::{self, GroupBy, Stats};
 
 /// The builders of options that select tensors by `filter` and `exclude`.
 macro_rules! selects_tensors {

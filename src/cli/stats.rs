@@ -9,7 +9,7 @@ use crate::base::{text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
-use crate::ops::stats::{self, By, Options, PERCENTILES, Stats, Summary};
+use crate::ops::stats::{self, GroupBy, Options, PERCENTILES, Stats, Summary};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
 
 /// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong
@@ -55,13 +55,13 @@ enum ByArg {
 }
 
 impl ByArg {
-    fn resolve(self) -> By {
+    fn resolve(self) -> GroupBy {
         match self {
-            Self::Tensor => By::Tensor,
-            Self::Layer => By::Layer,
-            Self::Component => By::Component,
-            Self::Dtype => By::DType,
-            Self::Model => By::Model,
+            Self::Tensor => GroupBy::Tensor,
+            Self::Layer => GroupBy::Layer,
+            Self::Component => GroupBy::Component,
+            Self::Dtype => GroupBy::DType,
+            Self::Model => GroupBy::Model,
         }
     }
 }

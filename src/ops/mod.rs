@@ -20,5 +20,6 @@ pub mod tree;
 pub mod verify;
 pub mod weights;
 
-/// Told how far the work is: bytes more, and bytes in all.
+/// Called from any thread while an operation reads or writes: with the number of bytes done since the last call, and the number in all,
+/// which is an estimate.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);

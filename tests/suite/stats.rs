@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use weigh::codec;
-use weigh::ops::stats::{By, Options, PERCENTILES, Stats, Summary, stats};
+use weigh::ops::stats::{GroupBy, Options, PERCENTILES, Stats, Summary, stats};
 
 use crate::build::Gguf;
 
@@ -132,7 +132,7 @@ fn groups_and_the_total_are_the_sum_of_their_tensors() {
         ("blk.1.y", safetensors::Dtype::F32, &[1000], f32s(values[2000..].iter().copied())),
         ("i", safetensors::Dtype::I8, &[4], vec![1, 2, 3, 255]),
     ]);
-    let found = of(file.path(), &Options { by: By::Layer, ..Options::default() });
+    let found = of(file.path(), &Options { by: GroupBy::Layer, ..Options::default() });
     let groups = found.groups.unwrap();
     assert_eq!(groups.iter().map(|group| (group.name.as_str(), group.tensors)).collect::<Vec<_>>(), [("0", 1), ("1", 2), ("-", 1)]);
     assert!(found.tensors.is_none());

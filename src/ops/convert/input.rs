@@ -10,10 +10,10 @@ use crate::ops::convert::plan::{Place, Plan};
 use crate::ops::weights;
 use crate::view::lora;
 
-/// Returns the model as [`input`] sees it, and the plan to convert it.
+/// Returns the model as it is to be converted (packed weights computed, kept or as they are stored; adapters merged), and the plan.
 ///
 /// # Errors
-/// As for [`input`] and [`Plan::new`].
+/// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
 pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
     let reader = input(model, adapters, out, options)?;
     let plan = Plan::new(&reader, out, options)?;
@@ -22,10 +22,7 @@ pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Optio
 
 /// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
 /// are stored; with adapters merged into it.
-///
-/// # Errors
-/// Packed weights cannot be read; an adapter does not fit.
-pub fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
+fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
     if options.stored {
         return if adapters.is_empty() {
             Ok(reader)

@@ -46,21 +46,22 @@ const FEW: u64 = 8192;
 
 /// What values are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum By {
+#[non_exhaustive]
+pub enum GroupBy {
     /// Each tensor by itself.
     #[default]
     Tensor,
-    /// The tensors of a layer; those of none together.
+    /// The tensors of each layer; those of none together.
     Layer,
-    /// The tensors of a component, such as attention.
+    /// The tensors of each component: embedding, attention, norms ...
     Component,
-    /// The tensors of a type, or of a packing.
+    /// The tensors of each type or packing.
     DType,
     /// All tensors.
     Model,
 }
 
-impl By {
+impl GroupBy {
     /// Returns its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -89,7 +90,7 @@ pub struct Options<'a> {
     /// Which tensors are measured, in which order, and how many of them or of their groups are listed; all of them if not given.
     pub selection: Option<&'a Selection>,
     /// What values are told of.
-    pub by: By,
+    pub by: GroupBy,
     /// Measures packed weights as they are stored: integers and their scales.
     pub stored: bool,
     /// Magnitudes below this count as sparse.
@@ -104,7 +105,7 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        let by = By::default();
+        let by = GroupBy::default();
         Self { selection: None, by, stored: false, threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None }
     }
 }
@@ -496,7 +497,7 @@ fn report(
     }
     findings.extend(findings::of_scales(&tensors));
     let (distribution, exact) = merged(&total.counts, lenses, all.min, all.max);
-    let grouped = options.by != By::Tensor;
+    let grouped = options.by != GroupBy::Tensor;
     let groups = groups.into_iter().zip(group_moments).map(|((name, merged), moments)| {
         let merged = merged.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (distribution, exact) = merged.distribution.unwrap_or((Distribution::default(), true));
