@@ -10,7 +10,7 @@ mod verify;
 pub use convert::ConvertOptions;
 pub use edit::{Edit, edit, recover};
 pub use measure::{DiffOptions, HashOptions, ListOptions, StatsOptions, diff};
-pub use model::{Model, open, open_headers};
+pub use model::{Model, open, open_bytes, open_headers};
 pub use tensor::Tensor;
 pub use verify::{VerifyOptions, verify};
 

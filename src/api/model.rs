@@ -1,6 +1,6 @@
 //! An open model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -18,10 +18,11 @@ use crate::ops::info::Info;
 use crate::ops::list::TensorList;
 use crate::ops::stats::Stats;
 use crate::quant::packed::Packing;
+use crate::source::InMemory;
 
 /// An open model: its tensors, its metadata, and the operations on it.
 ///
-/// Opening reads headers only; values are read from the mapped files when they are asked for. A clone shares the files. The files must
+/// Opening reads headers only; values are read from the mapped files when they are asked for. A clone shares the files. Files on disk must
 /// not be cut short while the model is open: the system then ends the process with SIGBUS where a missing page is read.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -47,6 +48,15 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
 /// As for [`open`], except for what is missing.
 pub fn open_headers(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open_headers(path.as_ref())?)
+}
+
+/// Opens the model in `bytes`: a whole file, which the model keeps and reads its values from without a copy. `name` stands for its path in
+/// messages and reports; nothing is looked for beside it, so that a safetensors file has no config. The format is recognised by content.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_bytes(name: impl Into<PathBuf>, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Model> {
+    Model::of(format::open_source(Arc::new(InMemory::new(name, bytes)))?)
 }
 
 impl Model {

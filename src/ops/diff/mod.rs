@@ -101,6 +101,7 @@ pub struct Diff {
 
 /// How many tensors both models have that are not listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Unlisted {
     /// Those that are equal, where only others are listed.
     pub equal: u64,
