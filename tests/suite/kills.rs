@@ -2,7 +2,7 @@
 //!
 //! Each test tries a few moments; `cargo test --test suite kills -- --ignored` tries a hundred of each.
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::collections::BTreeSet;
 use std::fs;
