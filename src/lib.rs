@@ -2,7 +2,8 @@
 //! weights, and converts them.
 //!
 //! [`open`] gives a [`Model`], which has [tensors](Model::tensors), [metadata](Model::metadata) and the operations. Opening reads headers
-//! only, and files are mapped: neither time nor memory grows with the weights until their values are asked for.
+//! only, and files are mapped: neither time nor memory grows with the weights until their values are asked for. [`open_bytes`] opens a file
+//! that is in memory already.
 //!
 //! List the tensors of a model, whatever its format:
 //!
@@ -59,9 +60,9 @@ mod api;
 
 pub use api::{
     ConvertOptions, DiffOptions, Edit, GroupBy, HashOptions, ListOptions, Model, Progress, StatsOptions, Tensor, VerifyOptions, diff, edit,
-    open, open_headers, recover, verify,
+    open, open_bytes, open_headers, recover, verify,
 };
-pub use base::{Error, ErrorKind, Result};
+pub use base::{Error, ErrorKind, Hint, Result};
 pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingSummary, Shard, Value, ValueType};
 pub use ops::hash::Algorithm;
 pub use ops::select::SortBy;
@@ -100,7 +101,9 @@ pub mod report {
 
     /// The parts of a [`Diff`].
     pub mod diff {
-        pub use crate::ops::diff::{Compared, ComponentChange, Kind, MetadataRow, ShapeRow, SharedRows, TensorRow, Tolerance, Verdict};
+        pub use crate::ops::diff::{
+            Compared, ComponentChange, Kind, MetadataRow, ShapeRow, SharedRows, TensorRow, Tolerance, Unlisted, Verdict,
+        };
     }
 
     /// The parts of an [`EditReport`].

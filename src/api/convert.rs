@@ -6,7 +6,7 @@ use crate::api::Progress;
 use crate::base::Result;
 use crate::format::{self, Reader};
 use crate::model::{DType, FormatId, Value};
-use crate::ops::convert::{self, ConvertReport, Options, Plan};
+use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::TensorType;
 
 /// What [`crate::Model::convert`] makes. The default keeps the stored types; the format is that of the output's name.
@@ -131,7 +131,7 @@ impl<'a> ConvertOptions<'a> {
 
     /// Sets whether packed weights are copied as they are stored, under their own names.
     pub fn stored(mut self, stored: bool) -> Self {
-        (self.options.stored, self.options.keep_names) = (stored, stored || self.options.keep_names);
+        self.options.stored = stored;
         self
     }
 
@@ -181,8 +181,7 @@ impl<'a> ConvertOptions<'a> {
 pub(super) fn convert(reader: &Reader, out: &Path, options: &ConvertOptions<'_>) -> Result<ConvertReport> {
     let resolved = options.resolve()?;
     let adapters = options.adapters.iter().map(|path| format::open(path)).collect::<Result<_>>()?;
-    let reader = convert::input(reader.clone(), adapters, out, &resolved)?;
-    let plan = Plan::new(&reader, out, &resolved)?;
+    let (reader, plan) = convert::prepare(reader.clone(), adapters, out, &resolved)?;
     if options.dry_run {
         return ConvertReport::planned(&reader, &plan);
     }

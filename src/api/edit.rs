@@ -25,7 +25,7 @@ impl Edit {
 
     /// Gives a key a value, in its old place or at the end.
     pub fn set(mut self, key: impl Into<String>, value: Value) -> Self {
-        self.changes.push(Change::SetValue(key.into(), value));
+        self.changes.push(Change::Set(key.into(), value));
         self
     }
 

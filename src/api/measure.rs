@@ -2,14 +2,11 @@
 
 use crate::api::{Model, Progress};
 use crate::base::Result;
-use crate::family::components;
-use crate::family::table::Tables;
 use crate::format::Reader;
-use crate::model::TensorInfo;
 use crate::ops::diff::{self, Diff};
 use crate::ops::hash::{self, Algorithm, HashReport};
 use crate::ops::select::{Selection, SortBy};
-use crate::ops::stats::{self, Stats};
+use crate::ops::stats::{self, GroupBy, Stats};
 
 /// The builders of options that select tensors by `filter` and `exclude`.
 macro_rules! selects_tensors {
@@ -71,46 +68,6 @@ impl ListOptions {
     }
 }
 
-/// What [`Model::stats`] tells figures of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum GroupBy {
-    /// Each tensor.
-    #[default]
-    Tensor,
-    /// The tensors of each layer.
-    Layer,
-    /// The tensors of each component: embedding, attention, norms ...
-    Component,
-    /// The tensors of each type.
-    DType,
-    /// All tensors.
-    Model,
-}
-
-impl GroupBy {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tensor => "tensor",
-            Self::Layer => "layer",
-            Self::Component => "component",
-            Self::DType => "dtype",
-            Self::Model => "model",
-        }
-    }
-
-    fn group(self, reader: &Reader, tensor: &TensorInfo) -> String {
-        let place = components::place(&tensor.name);
-        match self {
-            Self::Tensor => tensor.name.clone(),
-            Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
-            Self::Component => place.component.name().to_owned(),
-            Self::DType => reader.type_name(tensor).to_string(),
-            Self::Model => "model".to_owned(),
-        }
-    }
-}
-
 /// What [`Model::stats`] measures. The default is every value of every tensor.
 #[derive(Clone, Default)]
 #[must_use]
@@ -163,26 +120,20 @@ impl<'a> StatsOptions<'a> {
     }
 }
 
+/// Measures a model as it is seen here: its weights, or what is stored.
 pub(super) fn stats(reader: &Reader, options: &StatsOptions<'_>) -> Result<Stats> {
     let selection = Selection::new(&options.filter, &options.exclude, SortBy::File, false, None)?;
-    let model = reader.model();
-    let tensors = selection.pick(model);
-    if tensors.is_empty() && !model.tensors.is_empty() {
-        return Err(selection.nothing_selected(model.tensors.iter().map(|tensor| tensor.name.as_str())).in_file(&model.path));
-    }
-    let total = tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add);
-    let progress = options.progress.map(|progress| move |bytes| progress(bytes, total));
-    let group = |tensor: &TensorInfo| options.by.group(reader, tensor);
     let default = stats::Options::default();
     let options = stats::Options {
-        group: (options.by != GroupBy::Tensor).then_some(&group),
-        by: options.by.name(),
+        selection: Some(&selection),
+        by: options.by,
+        stored: true,
         threshold: options.threshold.unwrap_or(default.threshold),
         outlier: options.outlier.unwrap_or(default.outlier),
         sample: options.sample,
-        progress: progress.as_ref().map(|progress| progress as _),
+        progress: options.progress,
     };
-    stats::stats(reader, &tensors, &options)
+    stats::stats(reader, &options)
 }
 
 /// What [`Model::hash`] hashes. The default is SHA-256 of the stored bytes of each tensor and of all.
@@ -221,11 +172,9 @@ impl HashOptions {
 }
 
 pub(super) fn hash(reader: &Reader, options: &HashOptions) -> Result<Vec<HashReport>> {
-    let algorithms = if options.algorithms.is_empty() { &[Algorithm::Sha256][..] } else { &options.algorithms };
-    if options.content {
-        return hash::hash_content(reader, &Tables::default(), algorithms, !options.model_only);
-    }
-    hash::hash(reader, algorithms, !options.model_only)
+    let HashOptions { algorithms, content, model_only } = options.clone();
+    let options = hash::Options { algorithms, tensors: !model_only, content, ..hash::Options::default() };
+    hash::hashes(reader, &reader.model().path, &options)
 }
 
 /// What [`diff`] compares. The default is names, shapes, types, metadata and values.
@@ -273,18 +222,12 @@ impl<'a> DiffOptions<'a> {
 /// Values of either cannot be read; a pattern is malformed or matches no tensor of either; an adapter does not fit.
 pub fn diff(a: &Model, b: &Model, options: &DiffOptions<'_>) -> Result<Diff> {
     let selection = Selection::new(&options.filter, &options.exclude, SortBy::File, false, None)?;
-    let path_b = b.path().to_string_lossy().into_owned();
-    let (a, b, note) = diff::sides(a.reader().clone(), b.reader().clone())?;
-    let total = diff::work(&a, &b);
-    let progress = options.progress.map(|progress| move |bytes| progress(bytes, total));
     let options = diff::Options {
         quick: options.quick,
         tolerance: options.tolerance,
         selection: Some(&selection),
-        progress: progress.as_ref().map(|progress| progress as _),
+        progress: options.progress,
+        ..diff::Options::default()
     };
-    let mut diff = diff::diff(&a, &b, &options)?;
-    diff.notes.extend(note.map(str::to_owned));
-    diff.path_b = path_b;
-    Ok(diff)
+    diff::diff(a.reader(), b.reader(), &options)
 }

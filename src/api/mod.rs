@@ -9,11 +9,10 @@ mod verify;
 
 pub use convert::ConvertOptions;
 pub use edit::{Edit, edit, recover};
-pub use measure::{DiffOptions, GroupBy, HashOptions, ListOptions, StatsOptions, diff};
-pub use model::{Model, open, open_headers};
+pub use measure::{DiffOptions, HashOptions, ListOptions, StatsOptions, diff};
+pub use model::{Model, open, open_bytes, open_headers};
 pub use tensor::Tensor;
 pub use verify::{VerifyOptions, verify};
 
-/// Called from any thread while an operation reads or writes: with the number of bytes done since the last call, and the number in all,
-/// which is an estimate.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
+pub use crate::ops::Progress;
+pub use crate::ops::stats::GroupBy;

@@ -1,13 +1,13 @@
 //! An open model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use crate::api::{ConvertOptions, HashOptions, ListOptions, StatsOptions, Tensor, convert, measure};
+use crate::base::Result;
 use crate::base::finding::Finding;
-use crate::base::{Error, Result, text};
 use crate::format::{self, Reader};
 use crate::model::{FormatId, Metadata, PackingSummary, Shard};
 use crate::ops;
@@ -18,10 +18,11 @@ use crate::ops::info::Info;
 use crate::ops::list::TensorList;
 use crate::ops::stats::Stats;
 use crate::quant::packed::Packing;
+use crate::source::InMemory;
 
 /// An open model: its tensors, its metadata, and the operations on it.
 ///
-/// Opening reads headers only; values are read from the mapped files when they are asked for. A clone shares the files. The files must
+/// Opening reads headers only; values are read from the mapped files when they are asked for. A clone shares the files. Files on disk must
 /// not be cut short while the model is open: the system then ends the process with SIGBUS where a missing page is read.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -47,6 +48,15 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
 /// As for [`open`], except for what is missing.
 pub fn open_headers(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open_headers(path.as_ref())?)
+}
+
+/// Opens the model in `bytes`: a whole file, which the model keeps and reads its values from without a copy. `name` stands for its path in
+/// messages and reports; nothing is looked for beside it, so that a safetensors file has no config. The format is recognised by content.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_bytes(name: impl Into<PathBuf>, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Model> {
+    Model::of(format::open_source(Arc::new(InMemory::new(name, bytes)))?)
 }
 
 impl Model {
@@ -90,15 +100,7 @@ impl Model {
     /// # Errors
     /// There is none.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
-        let model = self.weights.model();
-        let info = model.tensor(name).ok_or_else(|| {
-            let error = Error::argument(format!("expected a tensor of the model, found {}", text::shorten(name))).in_file(&model.path);
-            match text::closest(name, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
-                Some(close) => error.hint(format!("did you mean {close}?")),
-                None => error,
-            }
-        })?;
-        Ok(Tensor::new(&self.weights, info))
+        Ok(Tensor::new(&self.weights, ops::select::tensor_named(self.weights.model(), name)?))
     }
 
     /// Returns the metadata of the files: the keys of a GGUF, the `__metadata__` of safetensors files.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::Progress;
 use crate::base::Result;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Tables;
 use crate::ops::verify::{self, Verdict};
 
 /// What [`verify`] looks at. The default is the structure of the files and the tensors of the architecture.
@@ -60,11 +60,10 @@ impl<'a> VerifyOptions<'a> {
 /// # Errors
 /// There is nothing to examine: no such file; a manifest that cannot be read, or has nothing of this model.
 pub fn verify(path: impl AsRef<Path>, options: &VerifyOptions<'_>) -> Result<Verdict> {
-    let tables = options.arch_table.as_deref().map(Table::read).transpose()?;
     let checks = verify::Options {
         data: options.data,
         manifest: options.manifest.as_deref(),
-        tables: Tables::with(tables.into_iter().collect()),
+        tables: Tables::with_file(options.arch_table.as_deref())?,
         progress: options.progress,
         strict: options.strict,
     };

@@ -23,6 +23,8 @@ pub enum Hint {
     ListArchitectures,
     /// The tensors of the model are listed.
     ListTensors,
+    /// The caller can select one tensor by its name.
+    SelectTensor,
     /// The metadata keys of the model are listed.
     ListKeys,
     /// A table of the caller's own adds an architecture, or replaces the table of one.
@@ -70,6 +72,10 @@ pub enum Hint {
         /// The value, behind its type: `u32:32`.
         value: &'static str,
     },
+    /// The manifest is one of digests of whole files, which are compared when a model is verified.
+    VerifyManifest,
+    /// The caller can name the type of a value.
+    NameValueType,
     /// An interrupted change of this file can be undone.
     Recover(PathBuf),
     /// A slice takes a part of a tensor.
@@ -77,6 +83,11 @@ pub enum Hint {
 }
 
 impl Hint {
+    /// Returns the hint for a name that is not among `names`: the one that is much like it, or else `otherwise`.
+    pub(crate) fn of_name<'n>(name: &str, names: impl Iterator<Item = &'n str>, otherwise: Self) -> Self {
+        text::closest(name, names).map_or(otherwise, |close| Self::DidYouMean(text::shorten(close).into_owned()))
+    }
+
     /// Joins several hints, each in the caller's words, to one line that is safe to show; nothing where there are none.
     pub fn join<'h>(hints: impl IntoIterator<Item = &'h Self>, words: impl Fn(&Self) -> String) -> Option<String> {
         let line = hints.into_iter().fold(String::new(), |line, hint| match line.chars().last() {
@@ -110,6 +121,7 @@ impl fmt::Display for Hint {
             Self::ListFormats => "the list of formats has those that can be read",
             Self::ListArchitectures => "the list of architectures has those that are known",
             Self::ListTensors => "the list of tensors has their names",
+            Self::SelectTensor => "select it by its name",
             Self::ListKeys => "the metadata has the keys",
             Self::UseArchitectureTable => "an architecture table of your own can say what the tensors are",
             Self::KeepNames => "a conversion that keeps names moves tensors as they are",
@@ -131,6 +143,8 @@ impl fmt::Display for Hint {
             Self::Convert => "convert it",
             Self::ConvertWithMetadata => "a conversion with metadata writes the whole set anew",
             Self::SetKey { key, value } => return write!(f, "set {key} to {value}"),
+            Self::VerifyManifest => "its lines are digests of whole files: verify the model with it",
+            Self::NameValueType => "name its type: u8 to u64, i8 to i64, f32, f64, bool, string, or an array of one of these",
             Self::Recover(path) => return write!(f, "recovering {} undoes the change", path.display()),
             Self::Slice => "a slice such as 0:4,:8 takes the first 4 rows and of each the first 8 values",
         };

@@ -1,5 +1,7 @@
 //! Numbers as people say them: 271M parameters, 253 MB, 262,144 tokens.
 
+use crate::base::{Error, Result};
+
 /// A count in three significant digits with its unit: `271M`, `6.74B`, `46.7B`, `512`.
 pub fn label(count: u64) -> String {
     scaled(count, &["", "K", "M", "B", "T", "Q"])
@@ -97,6 +99,36 @@ fn scaled(count: u64, units: &[&str]) -> String {
     count.to_string()
 }
 
+/// Reads a size in bytes: `5GB` in powers of 1000, `2GiB` in powers of 1024.
+///
+/// # Errors
+/// It is no such text, or nothing.
+pub fn parse_bytes(text: &str) -> Result<u64> {
+    const UNITS: [(&str, u64); 12] = [
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("TIB", 1 << 40),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("K", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("B", 1),
+    ];
+    let upper = text.trim().to_ascii_uppercase();
+    let (number, unit) = UNITS.iter().find_map(|(name, unit)| Some((upper.strip_suffix(name)?, *unit))).unwrap_or((&upper, 1));
+    let bytes = match number.trim().parse::<u64>() {
+        Ok(whole) => whole.checked_mul(unit),
+        Err(_) => {
+            number.trim().parse::<f64>().ok().map(|number| number * unit as f64).filter(|bytes| *bytes < 1e18).map(|bytes| bytes as u64)
+        }
+    };
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| Error::argument(format!("expected a size such as 5GB, found {text}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +206,17 @@ mod tests {
             (f64::NEG_INFINITY, "-inf"),
         ] {
             assert_eq!(general(value, 5), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [("5GB", 5_000_000_000), ("2GiB", 2 << 30), ("500mb", 500_000_000), ("1.5 GB", 1_500_000_000), ("4096", 4096)]
+        {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for wrong in ["", "GB", "0", "-1GB", "5XB", "nan", "1e30GB"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::context::{Context, Outcome};
-use crate::family::table::{Table, Tables};
+use crate::family::table::Tables;
 use crate::ops::catalog::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 
@@ -16,8 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let own = args.arch_table.as_deref().map(Table::read).transpose()?;
-    context.emit_table(&catalog::archs(&Tables::with(own.into_iter().collect()))?)
+    context.emit_table(&catalog::archs(&Tables::with_file(args.arch_table.as_deref())?)?)
 }
 
 impl Report for Archs {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use crate::base::{Error, Result, text, units};
+use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
-use crate::model::{DType, assignment};
+use crate::model::DType;
 use crate::ops::convert::loss::LossKind;
 use crate::ops::convert::report::NoteRow;
-use crate::ops::convert::{self, ConvertReport, Options, Plan};
+use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
@@ -122,7 +123,7 @@ impl Args {
             token_embedding_type: dtype(&quantise.token_embedding_type)?,
             leave_output_tensor: quantise.leave_output_tensor,
             allow_requantize: quantise.allow_requantize,
-            shard_bytes: self.shard_size.as_deref().map(size).transpose()?,
+            shard_bytes: self.shard_size.as_deref().map(units::parse_bytes).transpose()?,
             force: self.force,
             verify: self.verify,
             pre: self.pre.clone(),
@@ -131,38 +132,11 @@ impl Args {
             base: self.base.clone(),
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
             strict: self.strict,
-            keep_names: self.keep_names || self.stored,
+            keep_names: self.keep_names,
             stored: self.stored,
             no_quality: quantise.no_quality,
         })
     }
-}
-
-/// Parses a size in bytes: `5GB` in powers of 1000, `2GiB` in powers of 1024.
-fn size(text: &str) -> Result<u64> {
-    const UNITS: [(&str, u64); 12] = [
-        ("KIB", 1 << 10),
-        ("MIB", 1 << 20),
-        ("GIB", 1 << 30),
-        ("TIB", 1 << 40),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("K", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("B", 1),
-    ];
-    let upper = text.trim().to_ascii_uppercase();
-    let (number, unit) = UNITS.iter().find_map(|(name, unit)| Some((upper.strip_suffix(name)?, *unit))).unwrap_or((&upper, 1));
-    let bytes = match number.trim().parse::<u64>() {
-        Ok(whole) => whole.checked_mul(unit),
-        Err(_) => {
-            number.trim().parse::<f64>().ok().map(|number| number * unit as f64).filter(|bytes| *bytes < 1e18).map(|bytes| bytes as u64)
-        }
-    };
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| Error::argument(format!("expected a size such as 5GB, found {text}")))
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
@@ -177,16 +151,15 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         context.warn_of_config(&stored);
     }
     let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
-    let reader = convert::input(stored, adapters, output, &options)?;
-    let plan = Plan::new(&reader, output, &options)?;
+    let (reader, plan) = convert::prepare(stored, adapters, output, &options)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
         }
         context.emit(&ConvertReport::planned(&reader, &plan)?, input)
     } else {
-        let progress = Progress::new(plan.bytes_out(), context.quiet());
-        let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes));
+        let progress = Progress::new(context.quiet());
+        let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes, plan.bytes_out()));
         progress.finish();
         context.emit_done(&done?, input, output)
     }
@@ -329,20 +302,4 @@ impl ConvertReport {
 fn note_table<'a>(key: &'static str, title: &'static str, notes: &'a [NoteRow]) -> Section<'a> {
     let rows = notes.iter().map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
     Section::table(key, vec![Column::name("name"), Column::value("message")]).rows(rows).titled(title).only(Audience::People)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("5GB", 5_000_000_000), ("2GiB", 2 << 30), ("500mb", 500_000_000), ("1.5 GB", 1_500_000_000), ("4096", 4096)]
-        {
-            assert_eq!(size(text).unwrap(), bytes, "{text}");
-        }
-        for wrong in ["", "GB", "0", "-1GB", "5XB", "nan", "1e30GB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
 }

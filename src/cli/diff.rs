@@ -8,8 +8,7 @@ use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
-use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance};
-use crate::ops::weights;
+use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance, Unlisted};
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
 /// Compare two models: names, shapes, types, metadata, values
@@ -46,37 +45,25 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.tolerance.is_some_and(|tolerance| !(0.0..f64::INFINITY).contains(&tolerance)) {
         return Err(Error::argument("expected a tolerance of 0 or more").into());
     }
-    let (a, b, note) = diff::sides(context.open(&args.a)?, context.open(&args.b)?)?;
-    for (path, reader) in [(&args.a, &a), (&args.b, &b)] {
-        context.warn_packing(path, weights::packing(reader).as_ref());
-    }
-    let progress = Progress::new(diff::work(&a, &b), context.quiet());
-    let options =
-        Options { quick: args.quick, tolerance: args.tolerance, selection: Some(&selection), progress: Some(&|bytes| progress.add(bytes)) };
+    let (a, b) = (context.open(&args.a)?, context.open(&args.b)?);
+    let progress = Progress::new(context.quiet());
+    let for_people = matches!(context.output(), Output::Table | Output::Markdown);
+    let options = Options {
+        quick: args.quick,
+        tolerance: args.tolerance,
+        selection: Some(&selection),
+        differing: for_people && !args.all,
+        progress: Some(&|bytes, all| progress.add(bytes, all)),
+    };
     let report = diff::diff(&a, &b, &options);
     progress.finish();
     let mut diff = report?;
-    diff.notes.extend(note.map(str::to_owned));
+    for (path, packing) in [&args.a, &args.b].into_iter().zip(&diff.packings) {
+        context.warn_packing(path, packing.as_ref());
+    }
     diff.path_b = args.b.to_string_lossy().into_owned();
-    if !matches!(context.output(), Output::Table | Output::Markdown) {
-        diff.tensors.truncate(selection.limit()); // people see those first that differ
-    }
-    let report = Seen { diff, all: args.all, limit: selection.limit() };
-    context.emit(&report, &args.a)?;
-    Ok(if report.diff.differ { Status::Found } else { Status::Done })
-}
-
-/// The report, whether people see equal tensors, and how many tensors they see at most.
-struct Seen {
-    diff: Diff,
-    all: bool,
-    limit: usize,
-}
-
-impl serde::Serialize for Seen {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.diff.serialize(serializer)
-    }
+    context.emit(&diff, &args.a)?;
+    Ok(if diff.differ { Status::Found } else { Status::Done })
 }
 
 /// How many rows of a list of names people see.
@@ -134,11 +121,11 @@ fn names<'a>(key: &'static str, title: &str, names: &'a [String]) -> Option<Sect
     (!names.is_empty()).then(|| if more > 0 { table.footer(format!("and {more} more")) } else { table })
 }
 
-impl Report for Seen {
+impl Report for Diff {
     const ROWS: Option<&'static str> = Some("tensors");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        let diff = &self.diff;
+        let diff = self;
         let mut sections = Vec::new();
         // How large updates are is what people ask of adapters first.
         let norm = |key: &'static str, title: &'static str| {
@@ -159,26 +146,17 @@ impl Report for Seen {
             norm("l2_a", "norm a"),
             norm("l2_b", "norm b"),
         ];
-        // Scripts get every tensor; people those that are not equal.
-        let seen = |row: &&TensorRow| self.all || row.equal != Some(true);
-        let table = Section::table("tensors", columns.clone()).rows(diff.tensors.iter().map(cells)).only(Audience::Scripts);
-        sections.push(table);
-        let mut rows: Vec<Vec<Cell>> = diff.tensors.iter().filter(seen).map(cells).collect();
-        let (equal, to_show) = (diff.tensors.len() - rows.len(), rows.len());
-        rows.truncate(self.limit);
-        if to_show > 0 {
-            let mut more = Vec::new();
-            more.extend(
-                (rows.len() < to_show)
-                    .then(|| format!("{} of {} listed", units::grouped(rows.len() as u64), units::grouped(to_show as u64))),
-            );
-            let them = if equal == 1 { ("is", "it") } else { ("are", "them") };
-            more.extend(
-                (equal > 0).then(|| format!("{} {} equal (--all lists {})", units::counted(equal as u64, "more tensor"), them.0, them.1)),
-            );
-            let table = Section::table("tensors", columns).rows(rows).only(Audience::People);
-            sections.push(if more.is_empty() { table } else { table.footer(more.join("; ")) });
+        let mut table = Section::table("tensors", columns).rows(diff.tensors.iter().map(cells));
+        let Unlisted { equal, beyond } = diff.unlisted;
+        let listed = diff.tensors.len() as u64;
+        let mut more = Vec::new();
+        more.extend((beyond > 0).then(|| format!("{} of {} listed", units::grouped(listed), units::grouped(listed + beyond))));
+        let them = if equal == 1 { ("is", "it") } else { ("are", "them") };
+        more.extend((equal > 0).then(|| format!("{} {} equal (--all lists {})", units::counted(equal, "more tensor"), them.0, them.1)));
+        if !more.is_empty() {
+            table = table.footer(more.join("; "));
         }
+        sections.push(if listed + beyond > 0 { table } else { table.only(Audience::Scripts) });
         sections.extend(names("only_a", "Only in the first", &diff.only_a));
         sections.extend(names("only_b", "Only in the second", &diff.only_b));
         if !diff.shapes.is_empty() {

@@ -2,17 +2,15 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::base::{Error, text};
+use crate::base::{ErrorKind, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
-use crate::family::table::{Table, Tables};
+use crate::family::table::Tables;
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
-use crate::source::{self, Source};
 
 /// Hash each tensor and the whole model in llama-gguf-hash's lines, or with --file whole files
 ///
@@ -79,77 +77,53 @@ const UNKNOWN_HASH: u8 = 4;
 const MANIFEST_UNREADABLE: u8 = 5;
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
-    let manifest = match &args.check {
-        None => None,
-        Some(path) => match read_manifest(path) {
-            Ok(manifest) => Some(manifest),
-            Err((status, error)) => {
-                context.report_error(&error);
-                return Ok(Status::Other(status));
-            }
-        },
+    let manifest = match args.check.as_deref().map(Manifest::read).transpose() {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            context.report_error(&error);
+            let unknown = error.kind() == ErrorKind::Malformed;
+            return Ok(Status::Other(if unknown { UNKNOWN_HASH } else { MANIFEST_UNREADABLE }));
+        }
     };
-    let content = args.content || manifest.as_ref().is_some_and(Manifest::is_of_content);
-    let tables = Tables::with(args.arch_table.as_deref().map(Table::read).transpose()?.into_iter().collect());
-    let mut algorithms: Vec<Algorithm> = args.algorithm.iter().map(|algorithm| algorithm.resolve()).collect();
-    if algorithms.is_empty() {
-        let strongest = manifest.as_ref().and_then(|manifest| manifest.algorithms(content).first().copied());
-        algorithms.push(strongest.unwrap_or(Algorithm::Sha256));
-    }
+    let options = hash::Options {
+        algorithms: args.algorithm.iter().map(|algorithm| algorithm.resolve()).collect(),
+        tensors: !args.no_layer,
+        content: args.content,
+        tables: Tables::with_file(args.arch_table.as_deref())?,
+        manifest: manifest.as_ref(),
+    };
     if args.file {
-        return context.each(&args.paths, |context, path| {
-            let files = files(path, context)?;
-            for &algorithm in &algorithms {
-                context.emit(&hash::hash_files(files.iter().map(AsRef::as_ref), algorithm)?, path)?;
-            }
-            Ok(Status::Done)
-        });
+        return files(args, &options.algorithms, context);
     }
-    let mut of_tensors = !content && manifest.is_none() && context.output() == Output::Table;
+    let mut of_tensors = !args.content && manifest.is_none() && context.output() == Output::Table;
     context.each(&args.paths, |context, path| {
         let reader = context.open(path)?;
         if std::mem::take(&mut of_tensors) {
             context.warn("these are hashes of the tensors, not of the files: --file gives those");
         }
         let mut status = Status::Done;
-        let reports = if content {
-            hash::hash_content(&reader, &tables, &algorithms, !args.no_layer)?
-        } else {
-            hash::hash(&reader, &algorithms, !args.no_layer)?
-        };
-        for mut report in reports {
-            if let Some(manifest) = &manifest {
-                status = match (status, manifest.judge(path, &mut report)) {
-                    (status, Outcome::Success) => status,
-                    (_, Outcome::Failure) | (Status::Found, _) => Status::Found,
-                    (_, outcome) => Status::Other(outcome.status()),
-                };
-            }
+        for report in hash::hashes(&reader, path, &options)? {
+            status = match (status, report.outcome) {
+                (status, None | Some(Outcome::Success)) => status,
+                (_, Some(Outcome::Failure)) | (Status::Found, _) => Status::Found,
+                (_, Some(outcome)) => Status::Other(outcome.status()),
+            };
             context.emit(&View { report, path, check: args.check.as_deref().zip(manifest.as_ref()) }, path)?;
         }
         Ok(status)
     })
 }
 
-/// The files of a model; of a file that cannot be opened as a model (half a download, say), the file itself.
-fn files(path: &Path, context: &mut Context<'_>) -> Result<Vec<Arc<dyn Source>>, Error> {
-    match crate::format::open(path) {
-        Ok(reader) => Ok(reader.sources().to_vec()),
-        Err(error) if path.is_file() => {
+fn files(args: &Args, algorithms: &[Algorithm], context: &mut Context<'_>) -> CommandOutcome {
+    context.each(&args.paths, |context, path| {
+        let (reports, unopened) = hash::hash_files(path, algorithms)?;
+        if let Some(error) = unopened {
             context.warn(&format!("{error}; this is the digest of this one file"));
-            Ok(vec![source::open(path)?])
         }
-        Err(error) => Err(error),
-    }
-}
-
-fn read_manifest(path: &Path) -> Result<Manifest, (u8, Error)> {
-    let lines = hash::read_lines(path).map_err(|error| (MANIFEST_UNREADABLE, error))?;
-    Manifest::parse(&lines).map_err(|error| {
-        let of_files = lines.lines().any(|line| hash::file_line(line).is_some());
-        let error =
-            if of_files { error.hint("its lines are digests of whole files: `weigh verify --manifest` compares those") } else { error };
-        (UNKNOWN_HASH, error.in_file(path))
+        for report in reports {
+            context.emit(&report, path)?;
+        }
+        Ok(Status::Done)
     })
 }
 

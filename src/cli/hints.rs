@@ -10,6 +10,7 @@ pub(super) fn words(hint: &Hint) -> String {
         Hint::ListFormats => "`weigh formats` lists what can be read",
         Hint::ListArchitectures => "`weigh archs` lists the architectures",
         Hint::ListTensors => "`weigh ls PATH` lists the tensors",
+        Hint::SelectTensor => "--filter NAME selects it",
         Hint::ListKeys => "`weigh meta PATH` lists the keys",
         Hint::UseArchitectureTable => "--arch-table FILE names a table of your own",
         Hint::KeepNames => "--keep-names moves tensors as they are",
@@ -31,6 +32,10 @@ pub(super) fn words(hint: &Hint) -> String {
         Hint::Convert => "`weigh convert` makes a file that can be edited",
         Hint::ConvertWithMetadata => "`weigh convert` with --metadata writes the whole set anew",
         Hint::SetKey { key, value } => return format!("`weigh meta PATH set {key}={value}` does it"),
+        Hint::VerifyManifest => "its lines are digests of whole files: `weigh verify --manifest` compares those",
+        Hint::NameValueType => {
+            "KEY=TYPE:VALUE names it: u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool string, and TYPE[] for an array of them in JSON"
+        }
         Hint::Recover(path) => return format!("`weigh meta {} --recover` undoes the change", path.display()),
         Hint::Slice => "--slice '0:4,:8' takes the first 4 rows and of each the first 8 values",
     };

@@ -31,9 +31,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.each(&args.path, |context, path| {
         let reader = context.open_headers(path)?;
         let list = list::list(&reader, &selection)?;
-        if list.selected.tensors == 0 && list.of > 0 {
-            let error = selection.nothing_selected(reader.model().tensors.iter().map(|tensor| tensor.name.as_str()));
-            context.warn_of(&error.in_file(path));
+        if let Some(error) = &list.nothing_selected {
+            context.warn_of(error);
         }
         if args.tree {
             context.emit(&Tree(list), path)?

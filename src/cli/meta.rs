@@ -1,11 +1,11 @@
 //! `weigh meta`
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text, units};
+use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome, Status};
-use crate::model::{Array, Value, assignment};
+use crate::model::{Array, Value, value_text};
 use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryReport};
 use crate::ops::meta::{self, MetaList, Shown};
 use crate::render::{Cell, Column, Report, Section};
@@ -138,7 +138,7 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
             };
             return Ok(Status::of_headers(&reader));
         }
-        Some(Action::Set { key, destination }) => (key.into_iter().map(Change::Set).collect(), destination),
+        Some(Action::Set { key, destination }) => (key.iter().map(|given| assignment::change(given)).collect::<Result<_>>()?, destination),
         Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
         Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
     };
@@ -258,7 +258,7 @@ fn write_line(out: &mut String, shown: Shown<'_>) {
             out.push(']');
         }
         Value::String(text) if !shown.full => out.push_str(&text::shorten_to(text, LINE_CHARS)),
-        _ => write_plain(out, shown),
+        value => value_text::write_scalar(value, out),
     }
 }
 
@@ -271,7 +271,7 @@ fn block(shown: Shown<'_>) -> String {
                 out.push_str(if i == 0 { "" } else { "\n" });
                 match &value {
                     Value::String(_) | Value::Array(_) => out.push_str(&text::escape(&line(Shown { value: &value, ..shown }))),
-                    _ => write_plain(&mut out, Shown { value: &value, ..shown }),
+                    value => value_text::write_scalar(value, &mut out),
                 }
             }
             if let Some(more) = more(shown, array) {
@@ -285,7 +285,7 @@ fn block(shown: Shown<'_>) -> String {
                 out.push_str(&text::escape(line));
             }
         }
-        _ => write_plain(&mut out, shown),
+        value => value_text::write_scalar(value, &mut out),
     }
     out
 }
@@ -305,26 +305,4 @@ fn write_quoted(out: &mut String, shown: Shown<'_>) {
         }
         _ => write_line(out, shown),
     }
-}
-
-fn write_plain(out: &mut String, shown: Shown<'_>) {
-    // Writing to a String cannot fail.
-    let _ = match shown.value {
-        Value::U8(v) => write!(out, "{v}"),
-        Value::I8(v) => write!(out, "{v}"),
-        Value::U16(v) => write!(out, "{v}"),
-        Value::I16(v) => write!(out, "{v}"),
-        Value::U32(v) => write!(out, "{v}"),
-        Value::I32(v) => write!(out, "{v}"),
-        Value::U64(v) => write!(out, "{v}"),
-        Value::I64(v) => write!(out, "{v}"),
-        Value::F32(v) => write!(out, "{v:?}"), // the shortest text that reads back the same
-        Value::F64(v) => write!(out, "{v:?}"),
-        Value::Bool(v) => write!(out, "{v}"),
-        Value::String(v) => out.write_str(v),
-        Value::Array(_) => {
-            write_line(out, shown);
-            Ok(())
-        }
-    };
 }

@@ -13,6 +13,7 @@ use crate::base::{Error, ErrorKind, text};
 use context::{Context, Failure, Outcome, Status};
 
 mod archs;
+mod assignment;
 mod completions;
 mod context;
 mod convert;

@@ -9,9 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How long nothing is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes done of a known number.
+/// Bytes done of a number that each step tells.
 pub(super) struct Progress {
-    total: u64,
     quiet: bool,
     start: Instant,
     done: AtomicU64,
@@ -20,17 +19,12 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Starts to count; a quiet one shows nothing.
-    pub(super) fn new(total: u64, quiet: bool) -> Self {
-        Self { total, quiet, start: Instant::now(), done: AtomicU64::new(0), bar: OnceLock::new() }
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { quiet, start: Instant::now(), done: AtomicU64::new(0), bar: OnceLock::new() }
     }
 
-    /// So many bytes more are done.
-    pub(super) fn add(&self, bytes: u64) {
-        self.add_of(bytes, self.total);
-    }
-
-    /// So many bytes more are done of a number that was not known at the start.
-    pub(super) fn add_of(&self, bytes: u64, total: u64) {
+    /// So many bytes more are done, of so many in all.
+    pub(super) fn add(&self, bytes: u64, total: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.quiet || self.start.elapsed() < PATIENCE {
             return;
@@ -45,10 +39,16 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away; so does dropping this.
     pub(super) fn finish(&self) {
         if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -5,16 +5,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::base::finding::Severity;
-use crate::base::{Error, text, units};
+use crate::base::{text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
-use crate::family::components::Components;
-use crate::family::facts;
-use crate::format::Reader;
-use crate::model::TensorInfo;
-use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
-use crate::ops::weights;
+use crate::ops::stats::{self, GroupBy, Options, PERCENTILES, Stats, Summary};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
 
 /// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong
@@ -30,7 +25,7 @@ pub(super) struct Args {
     path: Vec<PathBuf>,
     /// What the values are told of
     #[arg(long, value_enum, value_name = "GROUP", default_value = "tensor", hide_default_value = true)]
-    by: By,
+    by: ByArg,
     /// Row by row (a row is an output channel), for one tensor
     #[arg(long, conflicts_with_all = ["by", "sample"])]
     per_row: bool,
@@ -50,8 +45,8 @@ pub(super) struct Args {
     selection: SelectionArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum By {
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ByArg {
     Tensor,
     Layer,
     Component,
@@ -59,19 +54,14 @@ enum By {
     Model,
 }
 
-impl By {
-    fn name(self) -> &'static str {
-        ["tensor", "layer", "component", "dtype", "model"][self as usize]
-    }
-
-    fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
-        let place = components.place(&tensor.name);
+impl ByArg {
+    fn resolve(self) -> GroupBy {
         match self {
-            Self::Tensor => tensor.name.clone(),
-            Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
-            Self::Component => place.component.name().to_owned(),
-            Self::Dtype => reader.type_name(tensor).to_string(),
-            Self::Model => "model".to_owned(),
+            Self::Tensor => GroupBy::Tensor,
+            Self::Layer => GroupBy::Layer,
+            Self::Component => GroupBy::Component,
+            Self::Dtype => GroupBy::DType,
+            Self::Model => GroupBy::Model,
         }
     }
 }
@@ -80,38 +70,26 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
         let reader = context.open(path)?;
-        let reader = if args.stored { reader } else { weights::weights(reader)? };
-        context.warn_packing(path, weights::packing(&reader).as_ref());
-        let tensors = selection.pick(reader.model());
-        if tensors.is_empty() && !reader.model().tensors.is_empty() {
-            let names = reader.model().tensors.iter().map(|tensor| tensor.name.as_str());
-            return Err(selection.nothing_selected(names).in_file(path).into());
-        }
-        if args.per_row {
-            let [tensor] = tensors[..tensors.len().min(selection.limit())] else {
-                return Err(Error::argument(format!("expected one tensor for --per-row, found {}", tensors.len()))
-                    .hint("name it with --filter")
-                    .into());
-            };
-            return context.emit(&stats::rows(&reader, tensor)?, path);
-        }
-        let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
-        let components = facts::components(reader.model());
-        let group = |tensor: &TensorInfo| args.by.group(&reader, &components, tensor);
+        let progress = Progress::new(context.quiet());
         let options = Options {
-            group: (args.by != By::Tensor).then_some(&group),
-            by: args.by.name(),
+            selection: Some(&selection),
+            by: args.by.resolve(),
+            stored: args.stored,
             threshold: args.threshold,
             outlier: args.outlier,
             sample: args.sample.then_some(stats::SAMPLE),
-            progress: Some(&|bytes| progress.add(bytes)),
+            progress: Some(&|bytes, all| progress.add(bytes, all)),
         };
-        let report = stats::stats(&reader, &tensors, &options);
+        if args.per_row {
+            let rows = stats::rows(&reader, &options)?;
+            context.warn_packing(path, rows.packing.as_ref());
+            return context.emit(&rows, path);
+        }
+        let report = stats::stats(&reader, &options);
         progress.finish();
-        let mut report = report?;
-        report.tensors.iter_mut().for_each(|tensors| tensors.truncate(selection.limit()));
-        report.groups.iter_mut().for_each(|groups| groups.truncate(selection.limit()));
-        if args.by == By::Tensor { context.emit(&report, path) } else { context.emit(&Groups(report), path) }
+        let report = report?;
+        context.warn_packing(path, report.packing.as_ref());
+        if report.groups.is_none() { context.emit(&report, path) } else { context.emit(&Groups(report), path) }
     })
 }
 

@@ -7,7 +7,7 @@ use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Tables;
 use crate::ops::catalog::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verdict};
 use crate::render::{Cell, Column, Report, Section, Tone};
@@ -47,13 +47,13 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return context.emit_table(&catalog::codes());
     }
     context.each(&args.path, |context, path| {
-        let own = args.arch_table.as_deref().map(Table::read).transpose()?;
-        let progress = Progress::new(0, context.quiet());
+        let tables = Tables::with_file(args.arch_table.as_deref())?;
+        let progress = Progress::new(context.quiet());
         let options = Options {
             data: args.data,
             manifest: args.manifest.as_deref(),
-            tables: Tables::with(own.into_iter().collect()),
-            progress: Some(&|bytes, total| progress.add_of(bytes, total)),
+            tables,
+            progress: Some(&|bytes, total| progress.add(bytes, total)),
             strict: args.strict,
         };
         let verdict = verify::verify(path, &options);

@@ -328,7 +328,7 @@ impl Table {
         }
     }
 
-    /// Reads a table from a file, for `--arch-table`.
+    /// Reads a table from a file.
     ///
     /// # Errors
     /// The file cannot be read, is too long, or is no table.
@@ -401,6 +401,14 @@ impl Tables {
     /// The embedded tables, and these before them.
     pub fn with(own: Vec<Table>) -> Self {
         Self { own }
+    }
+
+    /// Returns the embedded tables and the one in a file, if one is named.
+    ///
+    /// # Errors
+    /// As for [`Table::read`].
+    pub fn with_file(path: Option<&Path>) -> Result<Self> {
+        Ok(Self::with(path.map(Table::read).transpose()?.into_iter().collect()))
     }
 
     /// Every table, parsed.

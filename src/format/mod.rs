@@ -377,6 +377,11 @@ impl Reader {
         self.sources.iter().filter_map(|source| source.file()).chain(&self.beside)
     }
 
+    /// Returns the paths of [`Reader::inputs`].
+    pub fn input_paths(&self) -> Vec<PathBuf> {
+        self.inputs().map(|input| input.path().to_path_buf()).collect()
+    }
+
     /// Looks at all that the model was read from again. What was computed from the tensors' values is of one state of it if none of it
     /// changed since it was opened.
     ///

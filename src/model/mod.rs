@@ -1,6 +1,5 @@
 //! The common model: what is in a weight file, whatever its format.
 
-pub mod assignment;
 pub mod companion;
 pub mod dtype;
 pub mod format_id;
@@ -9,6 +8,7 @@ pub mod metadata;
 pub mod model;
 pub mod packed;
 pub mod tensor;
+pub mod value_text;
 
 pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
 pub use format_id::FormatId;

@@ -8,10 +8,9 @@ use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, text};
 use crate::format::{self, Reader, Start};
-use crate::model::{Metadata, Value, assignment};
+use crate::model::{Metadata, Value, value_text};
 use crate::ops::meta::Shown;
 use crate::source::file::Input;
-use crate::source::file::read_text;
 use crate::source::torn;
 use crate::source::{Prefix, Source, read_chunks};
 use crate::write::lock::{Locked, Waiting};
@@ -24,10 +23,10 @@ use crate::write::undo::Recovery;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
-    /// `KEY=TYPE:VALUE`, `KEY=VALUE` for a key that is there, or `KEY=@FILE` for a text in a file.
-    Set(String),
-    /// Gives a key a value of a known type, in its old place or at the end.
-    SetValue(String, Value),
+    /// Gives a key this value.
+    Set(String, Value),
+    /// Gives a key that is there the value that this text means, of the type that it has: arrays are JSON.
+    SetText(String, String),
     /// Takes a key out.
     Remove(String),
     /// Gives a key another name, in its old place.
@@ -298,27 +297,27 @@ fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<dyn Source>)> {
     }
 }
 
+/// Returns the error of a value for a new key that does not say its type.
+pub fn no_type(key: &str) -> Error {
+    Error::argument(format!("expected the type of the value of a new key, found none for {}", text::shorten(key))).hint(Hint::NameValueType)
+}
+
 fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
-        let error = Error::argument(format!("expected a key that is there, found {}", text::shorten(key)));
-        match text::closest(key, old.iter().map(|(name, _)| name)) {
-            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
-            None => error,
-        }
+        Error::argument(format!("expected a key that is there, found {}", text::shorten(key))).hint(Hint::of_name(
+            key,
+            old.iter().map(|(name, _)| name),
+            Hint::ListKeys,
+        ))
     };
     let mut new = old.clone();
     for change in changes {
         match change {
-            Change::Set(given) => {
-                let (key, given) = assignment::split(given)?;
-                let value = match given.strip_prefix("string:").unwrap_or(given).strip_prefix('@') {
-                    Some(path) => Value::String(read_text(Path::new(path))?),
-                    None => assignment::value(given, new.get(key)).map_err(|error| error.hint(format!("for the key {key}")))?,
-                };
+            Change::Set(key, value) => drop(new.set(key, value.clone())),
+            Change::SetText(key, text) => {
+                let old = new.get(key).ok_or_else(|| no_type(key))?;
+                let value = value_text::read_like(old, text).map_err(|error| error.about(&text::shorten(key)))?;
                 new.set(key, value);
-            }
-            Change::SetValue(key, value) => {
-                new.set(key, value.clone());
             }
             Change::Remove(key) => {
                 new.remove(key).ok_or_else(|| absent(key))?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::base::Error;
 use crate::family::comfy;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, PackingSummary};
@@ -28,6 +29,9 @@ pub struct TensorList<'m> {
     /// How many tensors the model has.
     #[serde(skip)]
     pub of: usize,
+    /// Why nothing is selected, in a model that has tensors.
+    #[serde(skip)]
+    pub nothing_selected: Option<Error>,
     /// What was selected, listed or not.
     #[serde(skip)]
     pub selected: Selected,
@@ -103,6 +107,10 @@ pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<Tens
         tensors,
         files: model.shards.len(),
         of: model.tensors.len(),
+        nothing_selected: (selected.tensors == 0 && !model.tensors.is_empty()).then(|| {
+            let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+            selection.nothing_selected(names).in_file(&model.path)
+        }),
         selected,
     })
 }

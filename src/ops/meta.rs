@@ -115,9 +115,9 @@ pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaL
 }
 
 fn missing(metadata: &Metadata, key: &str) -> Error {
-    let error = Error::argument(format!("expected a metadata key of the model, found {}", text::shorten(key)));
-    match text::closest(key, metadata.iter().map(|(name, _)| name)) {
-        Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
-        None => error.hint(Hint::ListKeys),
-    }
+    Error::argument(format!("expected a metadata key of the model, found {}", text::shorten(key))).hint(Hint::of_name(
+        key,
+        metadata.iter().map(|(name, _)| name),
+        Hint::ListKeys,
+    ))
 }

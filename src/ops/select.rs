@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::base::glob::NamePattern;
-use crate::base::{Error, Result, text, units};
+use crate::base::{Error, Hint, Result, text, units};
 use crate::model::{ElemType, Model, TensorInfo};
 
 /// What tensors are ordered by.
@@ -93,6 +93,21 @@ impl Selection {
             None => Error::argument(message),
         }
     }
+}
+
+/// Returns the tensor of this name.
+///
+/// # Errors
+/// The model has none.
+pub fn tensor_named<'m>(model: &'m Model, name: &str) -> Result<&'m TensorInfo> {
+    model.tensor(name).ok_or_else(|| {
+        let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
+        Error::argument(format!("expected a tensor of the model, found {}", text::shorten(name))).in_file(&model.path).hint(Hint::of_name(
+            name,
+            names,
+            Hint::ListTensors,
+        ))
+    })
 }
 
 /// Compares names with the numbers in them by value: `blk.2` is before `blk.10`.

@@ -7,7 +7,7 @@ use crate::base::{Error, Hint, Result, num, text};
 use crate::codec::{Codec, Number, codec, values_per_element};
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo};
-use crate::ops::weights;
+use crate::ops::{select, weights};
 
 /// The most values that are given out at once.
 const MOST_VALUES: u64 = 1 << 20;
@@ -94,14 +94,7 @@ impl Serialize for Part<'_> {
 /// There is no such tensor, or its type is not known; the slice does not fit the shape; there are too many values.
 pub fn show<'m>(reader: &'m Reader, tensor: &str, slice: Option<&str>, edges: bool) -> Result<Values<'m>> {
     let model = reader.model();
-    let info = model.tensor(tensor).ok_or_else(|| {
-        let error = Error::argument(format!("expected a tensor of the model, found {}", text::shorten(tensor)));
-        let error = match text::closest(tensor, model.tensors.iter().map(|tensor| tensor.name.as_str())) {
-            Some(close) => error.hint(Hint::DidYouMean(text::shorten(close).into_owned())),
-            None => error.hint(Hint::ListTensors),
-        };
-        error.in_file(&model.path)
-    })?;
+    let info = select::tensor_named(model, tensor)?;
     values(reader, info, slice, edges).map_err(|error| error.in_tensor(&info.name).in_file(&model.path))
 }
 

@@ -1,6 +1,8 @@
 //! What the tensors of a model stand for: the one place that decides that packed weights count, measure, compare and convert as the
 //! weights that they stand for.
 
+use std::borrow::Cow;
+
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::{FormatId, PackingSummary};
@@ -14,6 +16,17 @@ use crate::quant::packed::Packing;
 /// A shape is past all measure.
 pub fn weights(reader: Reader) -> Result<Reader> {
     packed::unpacked(reader)
+}
+
+/// Returns the model as [`weights`] does, without taking it: itself where nothing in it is packed, or all is computed already.
+///
+/// # Errors
+/// As for [`weights`].
+pub(in crate::ops) fn of(reader: &Reader) -> Result<Cow<'_, Reader>> {
+    match reader.packing().is_some() || packing(reader).is_none() {
+        true => Ok(Cow::Borrowed(reader)),
+        false => weights(reader.clone()).map(Cow::Owned),
+    }
 }
 
 /// Returns the model as [`weights`] does, but keeps what a GGUF can hold in its own blocks without loss.

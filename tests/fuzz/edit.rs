@@ -1,7 +1,7 @@
 //! Any changes to the metadata of any model: refused, or made; and then the file opens with them, its tensors as they were.
 
 use arbitrary::{Result, Unstructured};
-use weigh::model::Value;
+use weigh::model::{Value, value_text};
 use weigh::ops::edit::{Change, Destination, edit};
 
 use super::round_trip::{made, seeds};
@@ -17,13 +17,13 @@ const VALUES: [&str; 12] = [
     "u64:18446744073709551615",
     "f32:nan",
     "bool:true",
-    "string[]:a,b",
-    "u8[]:",
+    "string[]:[\"a\",\"b\"]",
+    "u8[]:[]",
     "i8:-1",
     "plain",
     "u32:0",
     "string:a much longer text, so that the header grows over its padding and all tensors move",
-    "f64[]:1,2,x",
+    "f64[]:[1,2]",
 ];
 
 fn run(data: &[u8]) {
@@ -64,6 +64,15 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// The value of `TYPE:VALUE`, if it is one.
+fn typed(text: &str) -> Option<Value> {
+    let (name, text) = text.split_once(':')?;
+    match name.strip_suffix("[]") {
+        Some(elem) => value_text::read_array(value_text::scalar_type(elem)?, text).ok(),
+        None => value_text::read_scalar(value_text::scalar_type(name)?, text).ok(),
+    }
+}
+
 fn changes(choices: &mut Unstructured<'_>) -> Result<Vec<Change>> {
     let key = |choices: &mut Unstructured<'_>| -> Result<String> {
         Ok(if choices.ratio(7, 8)? { (*choices.choose(&KEYS)?).to_owned() } else { choices.arbitrary()? })
@@ -75,9 +84,8 @@ fn changes(choices: &mut Unstructured<'_>) -> Result<Vec<Change>> {
             0 => Change::Remove(name),
             1 => Change::Rename(name, key(choices)?),
             _ => {
-                let value = if choices.ratio(7, 8)? { (*choices.choose(&VALUES)?).to_owned() } else { choices.arbitrary()? };
-                // A file that is named is no input of this target.
-                Change::Set(format!("{name}={}", value.replace('@', "")))
+                let text = if choices.ratio(7, 8)? { (*choices.choose(&VALUES)?).to_owned() } else { choices.arbitrary()? };
+                typed(&text).map_or_else(|| Change::SetText(name.clone(), text.clone()), |value| Change::Set(name.clone(), value))
             }
         });
     }

@@ -8,7 +8,8 @@ use weigh::base::bytes::Endian;
 use weigh::base::finding::{Finding, Findings, Severity};
 use weigh::format::shards::{self, Content};
 use weigh::format::{FORMATS, Format, OutTensor};
-use weigh::model::Metadata;
+use weigh::model::{Metadata, value_text};
+use weigh::ops::edit::Change;
 use weigh::write::output::{Output, Target};
 
 /// A safetensors file: the header's length, the header, the data.
@@ -236,4 +237,18 @@ pub(crate) fn write_weights(path: &Path, tensors: &[(String, Vec<u64>)]) {
     let mut header = serde_json::Value::Object(header).to_string();
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     fs::write(path, safetensors(&header, &data)).unwrap();
+}
+
+/// A change of metadata, `KEY=TYPE:VALUE` or `KEY=VALUE` for a key that is there.
+pub(crate) fn change(given: &str) -> Change {
+    let (key, given) = given.split_once('=').unwrap();
+    let typed = given.split_once(':').and_then(|(name, text)| {
+        let elem = name.strip_suffix("[]").and_then(value_text::scalar_type);
+        let scalar = || value_text::scalar_type(name).map(|kind| value_text::read_scalar(kind, text).unwrap());
+        elem.map(|elem| value_text::read_array(elem, text).unwrap()).or_else(scalar)
+    });
+    match typed {
+        Some(value) => Change::Set(key.to_owned(), value),
+        None => Change::SetText(key.to_owned(), given.to_owned()),
+    }
 }

@@ -186,7 +186,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
     assert!(convert::format_named("onnx").unwrap_err().to_string().contains("a format that can be written, found onnx"));
     assert_eq!(convert::format_named("GGUF").unwrap(), FormatId::Gguf);
-    no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "--pure");
+    no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "a GGUF to be written, which alone has one type without a mix");
     let requantise = Options { tensor_types: vec![TensorType::parse("q8_0=Q4_0").unwrap()], ..keep() };
     let mut weight = contents(&gguf).pop().unwrap();
     weight.0 = "q8_0.weight".into();

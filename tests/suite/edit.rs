@@ -15,7 +15,7 @@ use weigh::write::undo;
 use crate::build::{self, Gguf};
 
 fn set(path: &Path, given: &str, destination: &Destination) -> Result<EditReport, Error> {
-    edit(path, &[Change::Set(given.to_owned())], destination)
+    edit(path, &[build::change(given)], destination)
 }
 
 /// A file of each version that can be edited, with a hole in the tensor table's order, an unknown type and an empty array.
@@ -104,7 +104,7 @@ fn safetensors_metadata_uses_its_padding_and_keeps_the_rest_of_the_header() {
     let header = r#"{"__metadata__":{"format":"pt","note":"a long note that can go"},"w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
     fs::write(&path, build::safetensors(header, &[1, 2, 3])).unwrap();
     let length = fs::metadata(&path).unwrap().len();
-    let report = edit(&path, &[Change::Remove("note".into()), Change::Set("made=string:u32:7".into())], &Destination::InPlace).unwrap();
+    let report = edit(&path, &[Change::Remove("note".into()), build::change("made=string:u32:7")], &Destination::InPlace).unwrap();
     assert!(report.fits);
     assert_eq!(fs::metadata(&path).unwrap().len(), length);
     assert_eq!((text(&path, "made").as_deref(), text(&path, "note")), (Some("u32:7"), None));
@@ -150,8 +150,15 @@ fn a_text_comes_from_a_file() {
     let (path, template) = (folder.path().join("m.gguf"), folder.path().join("t.jinja"));
     fs::write(&path, gguf(3)).unwrap();
     fs::write(&template, "{% if x %}\n").unwrap();
-    set(&path, &format!("tokenizer.chat_template=@{}", template.display()), &Destination::InPlace).unwrap();
-    assert_eq!(text(&path, "tokenizer.chat_template").as_deref(), Some("{% if x %}\n"));
+    for given in ["tokenizer.chat_template=@t.jinja", "general.description=string:@t.jinja"] {
+        let run = weigh(folder.path(), &["meta", "m.gguf", "set", given, "--in-place"]);
+        assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+        assert_eq!(text(&path, given.split_once('=').unwrap().0).as_deref(), Some("{% if x %}\n"));
+    }
+    // The type of a new key is asked for, in the words of the command line.
+    let run = weigh(folder.path(), &["meta", "m.gguf", "set", "general.new=7", "--in-place"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(said(&run).contains("found none for general.new\nhint: KEY=TYPE:VALUE names it"), "{}", said(&run));
 }
 
 #[test]

@@ -547,7 +547,7 @@ fn edits_beside_readers(count: u32) {
             let c = char::from(b'b' + (round % 20) as u8);
             // Every eighth grows or shrinks the header.
             let length = LENGTH + 100 * (round as usize / 8 % 2);
-            let change = |key: &str| Change::Set(format!("{key}=string:{}", c.to_string().repeat(length)));
+            let change = |key: &str| Change::Set(key.to_owned(), Value::String(c.to_string().repeat(length)));
             edit(&path, &[change("first"), change("last")], &Destination::InPlace).unwrap();
         }
         done.store(true, Ordering::Relaxed);

@@ -1,6 +1,8 @@
 //! The library as its users see it: models, tensors and their values, operations with options.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weigh::base::bytes::Endian;
@@ -13,15 +15,6 @@ use crate::build::{self, Gguf};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
-}
-
-/// Opens a model of one file with these bytes. The folder lives as long as it is held.
-fn open_bytes(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Model) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, bytes).unwrap();
-    let model = weigh::open(&path).unwrap();
-    (folder, model)
 }
 
 /// Q8_0: a scale in half precision, then 32 codes. Here the scale is 0.5.
@@ -62,7 +55,7 @@ fn packed_weights_are_read_as_what_they_stand_for() {
 fn blocks_are_decoded_and_cut_where_rows_are_asked_for() {
     let data = [q8_0_block(0), q8_0_block(-32), q8_0_block(-16)].concat();
     let gguf = Gguf::default().tensor("a", 8, &[32, 3], data.clone()).tensor("b", 8, &[96], data.clone());
-    let (_folder, model) = open_bytes("m.gguf", &gguf.build());
+    let model = weigh::open_bytes("m.gguf", gguf.build()).unwrap();
     let values: Vec<f32> = (0..32).chain(-32..0).chain(-16..16).map(|code| code as f32 * 0.5).collect();
     let a = model.tensor("a").unwrap();
     assert_eq!((a.shape(), a.elements(), a.dtype()), (&[3, 32][..], 96, ElemType::Known(DType::Q8_0)));
@@ -82,7 +75,7 @@ fn blocks_are_decoded_and_cut_where_rows_are_asked_for() {
 fn large_tensors_are_read_in_chunks_that_join() {
     let data: Vec<u8> = (0..140_000u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let header = r#"{"a":{"dtype":"F32","shape":[140,1000],"data_offsets":[0,560000]}}"#;
-    let (_folder, model) = open_bytes("m.safetensors", &build::safetensors(header, &data));
+    let model = weigh::open_bytes("m.safetensors", build::safetensors(header, &data)).unwrap();
     let a = model.tensor("a").unwrap();
     assert!(a.to_f32().unwrap().into_iter().eq((0..140_000).map(|i| i as f32)));
     assert!(a.rows(60..139).unwrap().to_f64().unwrap().into_iter().eq((60_000..139_000).map(f64::from)));
@@ -96,7 +89,7 @@ fn every_number_type_gives_its_values() {
     data.extend(0.1f64.to_le_bytes());
     let header = r#"{"complex":{"dtype":"C64","shape":[2],"data_offsets":[0,16]},"whole":{"dtype":"I64","shape":[2,1],"data_offsets":[16,32]},
         "scalar":{"dtype":"F64","shape":[],"data_offsets":[32,40]}}"#;
-    let (_folder, model) = open_bytes("m.safetensors", &build::safetensors(header, &data));
+    let model = weigh::open_bytes("m.safetensors", build::safetensors(header, &data)).unwrap();
     let complex = model.tensor("complex").unwrap();
     assert_eq!((complex.elements(), complex.to_f32().unwrap()), (2, vec![1.5, -2.0, 0.25, 8.0]), "real, imaginary");
     assert_eq!(complex.rows(1..2).unwrap().to_f64().unwrap(), [0.25, 8.0]);
@@ -109,7 +102,7 @@ fn every_number_type_gives_its_values() {
 fn bytes_of_a_big_endian_file_are_little_endian() {
     let data = [1.5f32, -2.0].map(f32::to_be_bytes).concat();
     let gguf = Gguf { endian: Endian::Big, ..Gguf::default() }.tensor("a", 0, &[1, 2], data);
-    let (_folder, model) = open_bytes("m.gguf", &gguf.build());
+    let model = weigh::open_bytes("m.gguf", gguf.build()).unwrap();
     let a = model.tensor("a").unwrap();
     assert_eq!((a.to_f32().unwrap(), &*a.bytes().unwrap()), (vec![1.5, -2.0], &[1.5f32, -2.0].map(f32::to_le_bytes).concat()[..]));
     assert_eq!(&*a.rows(1..).unwrap().bytes().unwrap(), &(-2.0f32).to_le_bytes()[..]);
@@ -118,7 +111,7 @@ fn bytes_of_a_big_endian_file_are_little_endian() {
 #[test]
 fn what_cannot_be_read_says_why() {
     let gguf = Gguf::default().tensor("new", 4711, &[8, 4], vec![7; 64]).f32("norm", &[8]);
-    let (_folder, model) = open_bytes("m.gguf", &gguf.build());
+    let model = weigh::open_bytes("m.gguf", gguf.build()).unwrap();
     let new = model.tensor("new").unwrap();
     let text = |error: weigh::Error| (error.kind(), error.to_string().split_once("m.gguf: ").unwrap().1.to_owned());
     let unknown = "tensor \"new\": expected a type whose values are known, found type 4711";
@@ -144,6 +137,37 @@ fn what_cannot_be_read_says_why() {
             .to_string()
             .ends_with("expected a tensor with rows, found a scalar")
     );
+}
+
+#[test]
+fn bytes_in_memory_are_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["llama-tiny-q8_0.gguf", "llama-tiny/model.safetensors"] {
+        let path = fixture(name);
+        let bytes: Arc<[u8]> = std::fs::read(&path).unwrap().into();
+        let (memory, file) = (weigh::open_bytes(name, Arc::clone(&bytes)).unwrap(), weigh::open(&path).unwrap());
+        assert_eq!((memory.path(), memory.format()), (Path::new(name), file.format()));
+        assert!(memory.metadata().iter().eq(file.metadata().iter()));
+        assert!(file.tensors().len() > 0 && memory.tensors().len() == file.tensors().len());
+        for (memory, file) in memory.tensors().zip(file.tensors()) {
+            assert_eq!((memory.name(), memory.dtype(), memory.shape()), (file.name(), file.dtype(), file.shape()));
+            assert_eq!(memory.to_f64().unwrap(), file.to_f64().unwrap(), "{}", file.name());
+            let stored = memory.bytes().unwrap();
+            assert!(matches!(stored, Cow::Borrowed(_)) && bytes.as_ptr_range().contains(&stored.as_ptr()), "{} is a copy", file.name());
+        }
+        assert!(weigh::diff(&memory, &file, &DiffOptions::new()).unwrap().identical);
+        assert_eq!(memory.hash(&HashOptions::new()).unwrap()[0].model, file.hash(&HashOptions::new()).unwrap()[0].model);
+        let out = folder.path().join(path.file_name().unwrap());
+        memory.convert(&out, &ConvertOptions::new().keep_names(true)).unwrap();
+        let diff = weigh::diff(&memory, &weigh::open(&out).unwrap(), &DiffOptions::new()).unwrap();
+        assert!(diff.tensors.iter().all(|row| row.equal == Some(true)) && diff.only_a.is_empty());
+    }
+    // Nothing is looked for beside bytes, even where the name is the path of a file with a config beside it.
+    let path = fixture("llama-tiny/model.safetensors");
+    let memory = weigh::open_bytes(&path, std::fs::read(&path).unwrap()).unwrap();
+    assert!(memory.config().is_none() && weigh::open(&path).unwrap().config().is_some());
+    let error = weigh::open_bytes("some.gguf", b"GGUF\x03\0\0\0").unwrap_err();
+    assert_eq!((error.kind(), error.to_string().starts_with("some.gguf: ")), (ErrorKind::Truncated, true), "{error}");
 }
 
 #[test]

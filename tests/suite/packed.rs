@@ -381,3 +381,25 @@ fn nvfp4_goes_to_a_gguf_as_it_is() {
     let (_, _, diff) = json(&["diff", &modelopt, out]);
     assert!(diff["tensors"].as_array().unwrap().iter().all(|row| row["equal"] == true), "{diff}");
 }
+
+#[test]
+fn operations_of_the_library_see_packed_weights_as_what_they_stand_for() {
+    use weigh::ops::{diff, hist, stats};
+    let (packed, expected) = (fixture("packed"), fixture("packed-expected.safetensors"));
+    let of = |reader: &weigh::format::Reader| stats::stats(reader, &stats::Options::default()).unwrap();
+    let (found, wanted) = (of(&packed), of(&expected));
+    let (found, wanted) = (found.tensors.unwrap(), wanted.tensors.unwrap());
+    assert_eq!(found.len(), wanted.len());
+    for wanted in &wanted {
+        let found = found.iter().find(|found| found.name == wanted.name).unwrap();
+        for (found, wanted) in [(found.summary.min, wanted.summary.min), (found.summary.l2, wanted.summary.l2)] {
+            assert!((found - wanted).abs() <= 1e-6 * wanted.abs(), "{found} {wanted}");
+        }
+        let hist = hist::hist(&packed, &found.name).unwrap();
+        assert_eq!(hist.percentiles, found.summary.percentiles, "{}", found.name);
+    }
+    let stored = stats::stats(&packed, &stats::Options { stored: true, ..stats::Options::default() }).unwrap();
+    assert_eq!(stored.tensors.unwrap().len(), packed.model().tensors.len());
+    let diff = diff::diff(&packed, &expected, &diff::Options { tolerance: Some(1e-6), ..diff::Options::default() }).unwrap();
+    assert!(!diff.differ && diff.packings[0].is_some() && diff.packings[1].is_none(), "{:?}", diff.tolerance);
+}

@@ -174,11 +174,9 @@ fn operations_read_sources_as_files() {
     let memory = open_source(Arc::new(InMemory::new(path, fs::read(path).unwrap()))).unwrap();
     let ranges = open_source(Ranges::new(path, 4096)).unwrap();
     let said = |reader: &Reader| {
-        let tensors: Vec<_> = reader.model().tensors.iter().collect();
-        let stats = weigh::ops::stats::stats(reader, &tensors, &Default::default()).unwrap();
+        let stats = weigh::ops::stats::stats(reader, &Default::default()).unwrap();
         let hash = weigh::ops::hash::hash(reader, &[weigh::ops::hash::Algorithm::Sha256], true).unwrap();
-        let files = reader.sources().iter().map(|source| &**source);
-        let files = weigh::ops::hash::hash_files(files, weigh::ops::hash::Algorithm::Blake3).unwrap();
+        let files = weigh::ops::hash::hash_sources(reader.sources(), weigh::ops::hash::Algorithm::Blake3).unwrap();
         serde_json::to_string(&(stats, hash, files)).unwrap()
     };
     assert_eq!(said(&memory), said(&mapped));

@@ -48,12 +48,9 @@ fn a_file_that_is_cut_short_is_one_finding() {
         assert_eq!((found[0].severity, found[0].offset), (Severity::Error, Some(len)));
         assert_eq!(found[0].code, if format == "gguf" { "gguf-truncated" } else { "st-truncated" });
         assert_eq!(found[0].tensors, ["t4", "t5", "t6", "t7", "t8", "t9"]);
-        let missing = format!(
-            "{:.1} kB of {:.1} kB are missing: 6 of 10 tensors; was the download complete?",
-            (whole - len) as f64 / 1e3,
-            whole as f64 / 1e3
-        );
+        let missing = format!("{:.1} kB of {:.1} kB are missing: 6 of 10 tensors", (whole - len) as f64 / 1e3, whole as f64 / 1e3);
         assert_eq!(found[0].message, missing);
+        assert_eq!(found[0].hints, ["was the download complete?".into()]);
         // Opening for values refuses with the same words.
         let error = weigh::format::open(&files[0]).unwrap_err();
         assert!(missing.starts_with(error.message()), "{error}");

@@ -12,7 +12,7 @@ use weigh::model::Metadata;
 use weigh::ops::edit::{Change, Destination, Editing, edit, edit_with};
 use weigh::ops::verify::{Options, verify};
 
-use crate::build::{Gguf, tensor, write};
+use crate::build::{self, Gguf, tensor, write};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -285,7 +285,7 @@ fn arch_shape() {
     set_config(folder.path(), "intermediate_size", 96.into());
     assert_eq!(found(folder.path()).0, vec!["arch-shape"; 6]);
     let (_folder, path) = gguf();
-    edit(&path, &[Change::Set("llama.feed_forward_length=u32:96".into())], &Destination::InPlace).unwrap();
+    edit(&path, &[build::change("llama.feed_forward_length=u32:96")], &Destination::InPlace).unwrap();
     assert_eq!(found(&path).0, vec!["arch-shape"; 6]);
 }
 
@@ -311,7 +311,7 @@ fn arch_unknown() {
 fn arch_rows() {
     let (_folder, path) = gguf();
     let tokens: Vec<String> = (0..330).map(|i| format!("t{i}")).collect();
-    let list = |what: &str, values: serde_json::Value| Change::Set(format!("tokenizer.ggml.{what}={values}"));
+    let list = |what: &str, values: serde_json::Value| Change::SetText(format!("tokenizer.ggml.{what}"), values.to_string());
     let changes = [list("tokens", tokens.into()), list("token_type", vec![1; 330].into())];
     edit(&path, &changes, &Destination::InPlace).unwrap();
     assert_eq!(found(&path).0, ["arch-rows"]);
@@ -537,7 +537,7 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         "tokenizer.ggml.bos_token_id=i32:1",
         "tokenizer.ggml.add_bos_token=u32:1",
     ] {
-        assert!(refused(&Change::Set(given.into())).contains(&"gguf-key-type"), "{given}");
+        assert!(refused(&build::change(given)).contains(&"gguf-key-type"), "{given}");
     }
     // And these it takes.
     for (change, warned) in [
@@ -545,10 +545,10 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         (Change::Remove("llama.rope.freq_base".into()), None),
         (Change::Remove("tokenizer.ggml.pre".into()), None),
         (Change::Remove("tokenizer.ggml.token_type".into()), None),
-        (Change::Set("llama.attention.head_count_kv=u32[]:[2,2]".into()), None),
-        (Change::Set("llama.feed_forward_length=i32[]:[128,128]".into()), None),
-        (Change::Set("general.size_label=u32:1".into()), Some("gguf-key-type")),
-        (Change::Set("tokenizer.chat_template=u32:1".into()), Some("gguf-key-type")),
+        (build::change("llama.attention.head_count_kv=u32[]:[2,2]"), None),
+        (build::change("llama.feed_forward_length=i32[]:[128,128]"), None),
+        (build::change("general.size_label=u32:1"), Some("gguf-key-type")),
+        (build::change("tokenizer.chat_template=u32:1"), Some("gguf-key-type")),
     ] {
         let (_folder, path) = gguf();
         edit_with(&path, std::slice::from_ref(&change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();

@@ -6,16 +6,23 @@ use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, FormatId};
 use crate::ops::convert::options::Options;
-use crate::ops::convert::plan::Place;
+use crate::ops::convert::plan::{Place, Plan};
 use crate::ops::weights;
 use crate::view::lora;
 
-/// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
-/// are stored; with adapters merged into it.
+/// Returns the model as it is to be converted (packed weights computed, kept or as they are stored; adapters merged), and the plan.
 ///
 /// # Errors
-/// Packed weights cannot be read; an adapter does not fit.
-pub fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
+/// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
+pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
+    let reader = input(model, adapters, out, options)?;
+    let plan = Plan::new(&reader, out, options)?;
+    Ok((reader, plan))
+}
+
+/// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
+/// are stored; with adapters merged into it.
+fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
     if options.stored {
         return if adapters.is_empty() {
             Ok(reader)

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use crate::base::Result;
-use crate::model::{Array, Metadata, Value, ValueType};
+use crate::model::{Array, Metadata, Value, ValueType, value_text};
 
 /// The metadata of a GGUF as strings.
 ///
@@ -72,23 +72,12 @@ fn write_typed(value: &Value, out: &mut String) -> Result<()> {
 
 /// A value that is no array, without its type.
 fn write_bare(value: &Value, out: &mut String) {
-    // Writing to a string cannot fail. Floats print as the shortest text that reads back as the same number.
+    // Writing to a string cannot fail.
     let _ = match value {
-        Value::U8(v) => write!(out, "{v}"),
-        Value::I8(v) => write!(out, "{v}"),
-        Value::U16(v) => write!(out, "{v}"),
-        Value::I16(v) => write!(out, "{v}"),
-        Value::U32(v) => write!(out, "{v}"),
-        Value::I32(v) => write!(out, "{v}"),
-        Value::U64(v) => write!(out, "{v}"),
-        Value::I64(v) => write!(out, "{v}"),
-        Value::Bool(v) => write!(out, "{v}"),
-        Value::F32(v) if v.is_finite() => write!(out, "{v:?}"),
-        Value::F32(v) => write!(out, "\"0x{:08x}\"", v.to_bits()),
-        Value::F64(v) if v.is_finite() => write!(out, "{v:?}"),
-        Value::F64(v) => write!(out, "\"0x{:016x}\"", v.to_bits()),
+        Value::F32(v) if !v.is_finite() => write!(out, "\"0x{:08x}\"", v.to_bits()),
+        Value::F64(v) if !v.is_finite() => write!(out, "\"0x{:016x}\"", v.to_bits()),
         Value::String(text) => write!(out, "{}", Json::from(text.as_str())),
-        Value::Array(_) => Ok(()),
+        value => return value_text::write_scalar(value, out),
     };
 }
 

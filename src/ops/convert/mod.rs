@@ -13,7 +13,7 @@ pub mod run;
 mod translate;
 mod types;
 
-pub use input::input;
+pub use input::prepare;
 pub use options::Options;
 pub use plan::{Plan, format_named};
 pub use report::ConvertReport;

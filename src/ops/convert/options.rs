@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::model::{DType, FormatId, Value};
 use crate::quant::recipe::{Target, TensorType};
 
-/// Everything that `weigh convert` can be told. The default keeps all types and names.
+/// What a conversion is asked for. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The format of the output; otherwise it is told from its name.
@@ -50,4 +50,11 @@ pub struct Options {
     pub verify: bool,
     /// No figures on what quantising costs.
     pub no_quality: bool,
+}
+
+impl Options {
+    /// Whether tensors keep their names: packed weights that are moved as they are stored do in any case.
+    pub(super) fn keeps_names(&self) -> bool {
+        self.keep_names || self.stored
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Tables;
 use crate::format::shards::{self, OutFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
@@ -189,17 +189,17 @@ fn inputs(
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
 fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
     // Read even where nothing needs it: a table that is not there is a mistake.
-    let own = options.arch_table.as_deref().map(Table::read).transpose()?;
-    if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
+    let tables = Tables::with_file(options.arch_table.as_deref())?;
+    if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keeps_names()) {
         return Err(error.clone().with_hint(Hint::KeepNames));
     }
-    if !options.keep_names
-        && let Some(draft) = translate::draft(reader, place.format, &Tables::with(own.into_iter().collect()), options)?
+    if !options.keeps_names()
+        && let Some(draft) = translate::draft(reader, place.format, &tables, options)?
     {
         return Ok(draft);
     }
     let mut draft = keep::draft(reader, place.format, place.folder, options.target)?;
-    if !options.keep_names && reader.model().format != place.format.id {
+    if !options.keeps_names() && reader.model().format != place.format.id {
         let (name, lack) = match (place.format.id, &reader.model().config) {
             (FormatId::Gguf, None) => ("config.json", "is not there"),
             (FormatId::Gguf, Some(_)) => ("config.json", "names no architecture"),

@@ -135,7 +135,7 @@ fn check_asked(format: &Format, options: &Options) -> Result<()> {
 
 /// What is asked for each tensor.
 fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata, options: &Options) -> Vec<Choice> {
-    let translated = !options.keep_names && reader.model().format != format.id;
+    let translated = !options.keeps_names() && reader.model().format != format.id;
     let recipe = Recipe {
         target: options.target,
         pure: options.pure,

@@ -1,6 +1,6 @@
 //! The values of pairs of tensors, side by side.
 
-use super::{Options, Pair, SPAN, spans};
+use super::{Pair, SPAN, spans};
 use crate::base::Result;
 use crate::codec::simd::{self, Kernel, Lanes, Widen};
 use crate::codec::{self, Codec, Decoded, Number, codec};
@@ -30,7 +30,7 @@ impl Found {
 }
 
 /// The figures of the pairs whose bytes are not the same, and whose values can be read.
-pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Options<'_>) -> Result<Vec<Option<Found>>> {
+pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<Found>>> {
     let counts = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
     let look = |(): &mut (), chunk: Chunk| {
         let pair = &pairs[chunk.item];
@@ -45,9 +45,7 @@ pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], options: &Optio
         } else {
             numbers::<f32>(pair, a, range)
         };
-        if let Some(progress) = options.progress {
-            progress((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
-        }
+        told((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
         found.map_err(|error| error.in_tensor(pair.name))
     };
     chunks::in_order(&counts, look, |all: &mut Option<Found>, _, part| {

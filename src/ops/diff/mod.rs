@@ -5,6 +5,7 @@
 //! Both sides are streamed: equal bytes are told without decoding; what differs is decoded in fixed chunks, whose sums are joined in
 //! order.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +20,7 @@ use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
 use crate::ops::body::Body;
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
-use crate::ops::weights;
+use crate::ops::{Progress, weights};
 use crate::view;
 use crate::view::draft::Step;
 use crate::view::lora::Form;
@@ -46,8 +47,10 @@ pub struct Options<'a> {
     pub tolerance: Option<f64>,
     /// Which tensors are compared, by canonical name, and in which order: that of the first model's. All of them if not given.
     pub selection: Option<&'a Selection>,
-    /// Told how many bytes have been compared since it was last called.
-    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+    /// Lists only tensors that are not equal.
+    pub differing: bool,
+    /// Told how far the work is: of bytes in all, at least those of the larger model.
+    pub progress: Option<Progress<'a>>,
 }
 
 /// What [`diff`] found.
@@ -75,11 +78,17 @@ pub struct Diff {
     pub shapes: Vec<ShapeRow>,
     /// Metadata that differs, where both sides have the same sort.
     pub metadata: Vec<MetadataRow>,
-    /// Tensors that both have, in the order of the first.
+    /// Tensors that both have, in the order of the first: no more than the selection lists.
     pub tensors: Vec<TensorRow>,
+    /// The tensors that both have and that are not listed.
+    #[serde(skip)]
+    pub unlisted: Unlisted,
     /// How the weights of both are packed, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
+    /// How the weights of each are packed, if they are.
+    #[serde(skip)]
+    pub packings: [Option<PackingSummary>; 2],
     /// What to know about how they were compared.
     pub notes: Vec<String>,
     /// Whether both are adapters, whose updates were compared.
@@ -88,6 +97,16 @@ pub struct Diff {
     /// Whether the two count as different: by anything, or by more than the tolerance.
     #[serde(skip)]
     pub differ: bool,
+}
+
+/// How many tensors both models have that are not listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Unlisted {
+    /// Those that are equal, where only others are listed.
+    pub equal: u64,
+    /// Those beyond the limit of the selection.
+    pub beyond: u64,
 }
 
 /// What was compared, and so what a verdict is about.
@@ -106,6 +125,17 @@ pub struct Compared {
     pub values: bool,
     /// Whether metadata was compared.
     pub metadata: bool,
+}
+
+impl Diff {
+    /// Takes out what is not to be listed.
+    fn list(&mut self, options: &Options<'_>) {
+        let all = self.tensors.len();
+        self.tensors.retain(|row| !options.differing || row.equal != Some(true));
+        let wanted = self.tensors.len();
+        self.tensors.truncate(options.selection.map_or(usize::MAX, Selection::limit));
+        self.unlisted = Unlisted { equal: (all - wanted) as u64, beyond: (wanted - self.tensors.len()) as u64 };
+    }
 }
 
 /// How large the differences are beside what is tolerated.
@@ -249,24 +279,26 @@ impl<'r> Side<'r> {
 ///
 /// # Errors
 /// An adapter is not one of LoRA, or does not fit the model.
-pub fn sides(a: Reader, b: Reader) -> Result<(Reader, Reader, Option<&'static str>)> {
-    if let (Some(form), Some(other)) = (Form::of(&a), Form::of(&b))
+fn sides<'r>(a: &'r Reader, b: &'r Reader) -> Result<(Cow<'r, Reader>, Cow<'r, Reader>, Option<&'static str>)> {
+    if let (Some(form), Some(other)) = (Form::of(a), Form::of(b))
         && (form == Form::Gguf) != (other == Form::Gguf)
     {
         return Err(Error::unsupported("expected two adapters whose modules have the same names, found one in GGUF and one that is not")
             .in_file(&b.model().path)
             .hint(Hint::ConvertAdapter));
     }
-    let (a, b) = (weights::weights(a)?, weights::weights(b)?);
+    let (a, b) = (weights::of(a)?, weights::of(b)?);
+    let updates = |adapter: Cow<'r, Reader>| lora::updates(adapter.into_owned()).map(Cow::Owned);
+    let merged = |base: &Reader, adapter: Cow<'r, Reader>| lora::merged(base.clone(), vec![adapter.into_owned()]).map(Cow::Owned);
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
         (false, false) => (a, b, None),
-        (true, true) => (lora::updates(a)?, lora::updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
+        (true, true) => (updates(a)?, updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
         (false, true) => {
-            let merged = lora::merged(a.clone(), vec![b])?;
+            let merged = merged(&a, b)?;
             (a, merged, Some("the second is compared as what the adapter makes of the first"))
         }
         (true, false) => {
-            let merged = lora::merged(b.clone(), vec![a])?;
+            let merged = merged(&b, a)?;
             (merged, b, Some("the first is compared as what the adapter makes of the second"))
         }
     })
@@ -312,11 +344,20 @@ struct Pair<'s> {
     dimensions: usize,
 }
 
-/// Compares two open models.
+/// Compares two open models by their weights; of adapters, two by their updates, and one by what it makes of the other model.
 ///
 /// # Errors
-/// Values of either cannot be read; the selection matches no tensor of either.
+/// Values of either cannot be read; the selection matches no tensor of either; an adapter is not one of LoRA, or does not fit the model.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
+    let (left, right, note) = sides(a, b)?;
+    let mut diff = compare(&left, &right, options)?;
+    diff.notes.extend(note.map(str::to_owned));
+    diff.path_b = b.model().path.to_string_lossy().into_owned();
+    diff.list(options);
+    Ok(diff)
+}
+
+fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
     let components = facts::components(a.model());
     let (left, right, comparable) = meet(a, b, &mut notes)?;
@@ -355,9 +396,15 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let whole = pairs.len();
     let (places, rows_of_both): (Vec<(usize, u64)>, Vec<Pair<'_>>) = shared.into_iter().unzip();
     pairs.extend(rows_of_both);
-    let same = same_bytes(&pairs, options)?;
+    let all_bytes = bytes(a).max(bytes(b));
+    let told = |bytes: u64| {
+        if let Some(progress) = options.progress {
+            progress(bytes, all_bytes);
+        }
+    };
+    let same = same_bytes(&pairs, &told)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
-    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, options)? };
+    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &told)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
@@ -407,7 +454,9 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         shapes,
         metadata,
         tensors,
+        unlisted: Unlisted::default(),
         packing: weights::packing_of_both(a, b),
+        packings: [weights::packing(a), weights::packing(b)],
         notes,
         adapters,
         differ,
@@ -441,7 +490,7 @@ fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
 }
 
 /// Whether the bytes of each pair are the same; `None` where the types differ.
-fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bool>>> {
+fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
     let look = |(): &mut (), chunk: Chunk| -> Result<()> {
@@ -455,9 +504,7 @@ fn same_bytes(pairs: &[Pair<'_>], options: &Options<'_>) -> Result<Vec<Option<bo
             (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
-                if let Some(progress) = options.progress {
-                    progress(a.len() as u64);
-                }
+                told(a.len() as u64);
                 a == b
             }
         };
@@ -505,11 +552,6 @@ fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Opt
         }
     }
     row
-}
-
-/// How many bytes [`diff`] will tell of at least: those of the larger model.
-pub fn work(a: &Reader, b: &Reader) -> u64 {
-    bytes(a).max(bytes(b))
 }
 
 /// How many bytes the tensors of a model take.

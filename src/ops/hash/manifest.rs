@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Algorithm, HashReport};
-use crate::base::{Error, Result, text};
+use crate::base::{Error, Hint, Result, text};
 use crate::source::file;
 
 /// What a manifest says of a hash.
@@ -111,6 +111,19 @@ pub fn file_line(line: &str) -> Option<(Algorithm, String, &str)> {
 }
 
 impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// The file cannot be read; or, as [`ErrorKind::Malformed`](crate::ErrorKind), no line is of a known algorithm.
+    pub fn read(path: &Path) -> Result<Self> {
+        let lines = read_lines(path)?;
+        Self::parse(&lines).map_err(|error| {
+            let of_files = lines.lines().any(|line| file_line(line).is_some());
+            let error = if of_files { error.hint(Hint::VerifyManifest) } else { error };
+            error.in_file(path)
+        })
+    }
+
     /// Reads the lines that are of a known algorithm, and passes over all others. The first line for a name counts.
     ///
     /// # Errors

@@ -3,12 +3,14 @@
 //! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 use sha2::Digest;
 
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Result, limits};
+use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::TensorInfo;
 
@@ -17,7 +19,7 @@ mod files;
 mod manifest;
 
 pub use content::hash_content;
-pub use files::{FileHash, FileHashes, hash_files};
+pub use files::{FileHash, FileHashes, hash_files, hash_sources};
 pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read_lines};
 
 /// How contents are hashed.
@@ -35,7 +37,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm, the strongest first: `--check` takes the first that the manifest has.
+    /// Every algorithm, the strongest first.
     pub const ALL: &'static [Algorithm] = &[Self::Sha256, Self::Blake3, Self::Sha1, Self::Xxh64, Self::Uuid];
 
     /// The name in lines, in JSON and on the command line.
@@ -146,6 +148,41 @@ pub struct HashReport {
     /// What comes of all verdicts together, once they are there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+/// What is asked of [`hashes`].
+#[derive(Default)]
+pub struct Options<'a> {
+    /// How contents are hashed. If empty: the strongest way that the manifest has, SHA-256 without one.
+    pub algorithms: Vec<Algorithm>,
+    /// Whether each tensor is hashed by itself as well.
+    pub tensors: bool,
+    /// Hashes what the weights are, not how they are stored, as is done for a manifest of such hashes in any case: see [`hash_content`].
+    pub content: bool,
+    /// What is known of architectures, for the content.
+    pub tables: Tables,
+    /// The hashes of an earlier run, to compare with.
+    pub manifest: Option<&'a Manifest>,
+}
+
+/// Hashes the model at `path`, and compares the hashes with those of a manifest.
+///
+/// # Errors
+/// As for [`hash`] and [`hash_content`].
+pub fn hashes(reader: &Reader, path: &Path, options: &Options<'_>) -> Result<Vec<HashReport>> {
+    let content = options.content || options.manifest.is_some_and(Manifest::is_of_content);
+    let strongest = || options.manifest.and_then(|manifest| manifest.algorithms(content).first().copied()).unwrap_or(Algorithm::Sha256);
+    let algorithms = if options.algorithms.is_empty() { vec![strongest()] } else { options.algorithms.clone() };
+    let mut reports = match content {
+        true => hash_content(reader, &options.tables, &algorithms, options.tensors)?,
+        false => hash(reader, &algorithms, options.tensors)?,
+    };
+    if let Some(manifest) = options.manifest {
+        for report in &mut reports {
+            manifest.judge(path, report);
+        }
+    }
+    Ok(reports)
 }
 
 /// Hashes a model; `tensors` says whether each tensor is hashed by itself as well. Reports are in the order of `algorithms`.

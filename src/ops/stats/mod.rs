@@ -3,6 +3,7 @@
 //! Counts are whole numbers, which add up the same in any order; sums are joined in the order of the file. So the digits do not
 //! depend on the number of threads.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -12,10 +13,13 @@ use serde::Serialize;
 use crate::base::finding::Finding;
 use crate::base::threads::lock;
 use crate::base::{Error, Result};
+use crate::family::components::Components;
+use crate::family::facts;
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
 use crate::ops::chunks::{self, Chunk};
-use crate::ops::weights;
+use crate::ops::select::Selection;
+use crate::ops::{Progress as Told, weights};
 
 mod codebooks;
 mod counts;
@@ -33,32 +37,76 @@ use counts::{Counts, Distribution};
 use moments::Moments;
 use scan::{CHUNK, Lens, Part, SPAN};
 
-/// How many elements of a tensor `--sample` looks at.
+/// How many elements of a tensor are enough for a quick look.
 pub const SAMPLE: u64 = 1 << 20;
 
 /// Up to this many elements, percentiles are told from the values themselves, whatever their type: where values are few, neighbours
 /// on both sides of zero lie far apart, and what is interpolated between them would be off by more than they are.
 const FEW: u64 = 8192;
 
+/// What values are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum GroupBy {
+    /// Each tensor by itself.
+    #[default]
+    Tensor,
+    /// The tensors of each layer; those of none together.
+    Layer,
+    /// The tensors of each component: embedding, attention, norms ...
+    Component,
+    /// The tensors of each type or packing.
+    DType,
+    /// All tensors.
+    Model,
+}
+
+impl GroupBy {
+    /// Returns its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tensor => "tensor",
+            Self::Layer => "layer",
+            Self::Component => "component",
+            Self::DType => "dtype",
+            Self::Model => "model",
+        }
+    }
+
+    /// Returns the name of a tensor's group. Tensors that are told of by themselves are in one.
+    fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
+        let place = components.place(&tensor.name);
+        match self {
+            Self::Tensor | Self::Model => Self::Model.name().to_owned(),
+            Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
+            Self::Component => place.component.name().to_owned(),
+            Self::DType => reader.type_name(tensor).to_string(),
+        }
+    }
+}
+
 /// What is asked of [`stats`].
 pub struct Options<'a> {
-    /// Tells the group of a tensor, if tensors are to be told of in groups.
-    pub group: Option<&'a (dyn Fn(&TensorInfo) -> String + Sync)>,
-    /// What the groups are: `layer`, `component`, `dtype`, `model`.
-    pub by: &'static str,
+    /// Which tensors are measured, in which order, and how many of them or of their groups are listed; all of them if not given.
+    pub selection: Option<&'a Selection>,
+    /// What values are told of.
+    pub by: GroupBy,
+    /// Measures packed weights as they are stored: integers and their scales.
+    pub stored: bool,
     /// Magnitudes below this count as sparse.
     pub threshold: f64,
     /// A row is an outlier when its largest magnitude is this many times the median row's.
     pub outlier: f64,
     /// Looks at this many elements of each tensor, evenly spread in pieces, instead of all.
     pub sample: Option<u64>,
-    /// Told how many bytes have been read since it was last called.
-    pub progress: Option<&'a (dyn Fn(u64) + Sync)>,
+    /// Told how far the work is.
+    pub progress: Option<Told<'a>>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { group: None, by: "tensor", threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None }
+        let by = GroupBy::default();
+        Self { selection: None, by, stored: false, threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None }
     }
 }
 
@@ -222,22 +270,58 @@ impl Pieces {
     }
 }
 
-/// Looks at the values of `tensors`.
+/// Measures the values of a model's weights.
 ///
 /// # Errors
-/// Values cannot be read. Tensors of a type that this build does not decode are no error, but a finding.
-pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Stats> {
+/// The selection matches no tensor, or values cannot be read. Tensors of a type that this build does not decode are no error, but a
+/// finding.
+pub fn stats(reader: &Reader, options: &Options<'_>) -> Result<Stats> {
+    let reader = measured_as(reader, options)?;
+    let tensors = selected(&reader, options)?;
+    let mut stats = measure(&reader, &tensors, options)?;
+    let limit = options.selection.map_or(usize::MAX, Selection::limit);
+    stats.tensors.iter_mut().for_each(|tensors| tensors.truncate(limit));
+    stats.groups.iter_mut().for_each(|groups| groups.truncate(limit));
+    Ok(stats)
+}
+
+/// Measures one tensor of a model that is seen as its weights.
+pub(in crate::ops) fn measure_one(reader: &Reader, tensor: &TensorInfo) -> Result<TensorStats> {
+    let found = measure(reader, &[tensor], &Options::default())?.tensors.and_then(|mut tensors| tensors.pop());
+    found.ok_or_else(|| Error::limit("expected the tensor to be measured, found it left out"))
+}
+
+/// Returns the model as its weights, or as it is stored.
+fn measured_as<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Cow<'r, Reader>> {
+    if options.stored { Ok(Cow::Borrowed(reader)) } else { weights::of(reader) }
+}
+
+/// Returns the selected tensors. None in a model that has some is a mistake.
+fn selected<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Vec<&'r TensorInfo>> {
+    let model = reader.model();
+    let all = Selection::default();
+    let selection = options.selection.unwrap_or(&all);
+    let tensors = selection.pick(model);
+    if tensors.is_empty() && !model.tensors.is_empty() {
+        return Err(selection.nothing_selected(model.tensors.iter().map(|tensor| tensor.name.as_str())).in_file(&model.path));
+    }
+    Ok(tensors)
+}
+
+fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Stats> {
+    let all_bytes = tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add);
     let mut lenses: BTreeMap<DType, Option<Lens>> = BTreeMap::new();
     for dtype in tensors.iter().filter_map(|tensor| tensor.elem.known()) {
         lenses.entry(dtype).or_insert_with(|| Lens::new(dtype));
     }
     let lens = |tensor: &TensorInfo| lenses.get(&tensor.elem.known()?)?.as_ref();
 
+    let components = facts::components(reader.model());
     let mut groups: Vec<(String, Mutex<Merged>)> = Vec::new();
     let mut group_of = Vec::new();
     let mut places = BTreeMap::new();
     for tensor in tensors {
-        let name = options.group.map_or_else(String::new, |group| group(tensor));
+        let name = options.by.group(reader, &components, tensor);
         let place = *places.entry(name.clone()).or_insert_with(|| {
             groups.push((name, Mutex::new(Merged { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Merged::default() })));
             groups.len() - 1
@@ -266,7 +350,7 @@ pub fn stats(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) ->
         let part = scan::scan(reader, tensor, lens, &ranges, options.threshold)?;
         if let Some(progress) = options.progress {
             let examined: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-            progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64);
+            progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64, all_bytes);
         }
         Ok(Some(part))
     };
@@ -413,6 +497,7 @@ fn report(
     }
     findings.extend(findings::of_scales(&tensors));
     let (distribution, exact) = merged(&total.counts, lenses, all.min, all.max);
+    let grouped = options.by != GroupBy::Tensor;
     let groups = groups.into_iter().zip(group_moments).map(|((name, merged), moments)| {
         let merged = merged.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (distribution, exact) = merged.distribution.unwrap_or((Distribution::default(), true));
@@ -425,9 +510,9 @@ fn report(
         sample: options.sample,
         packing: None,
         threshold: options.threshold,
-        by: options.group.map(|_| options.by),
-        groups: options.group.map(|_| groups.collect()),
-        tensors: options.group.is_none().then_some(tensors),
+        by: grouped.then(|| options.by.name()),
+        groups: grouped.then(|| groups.collect()),
+        tensors: (!grouped).then_some(tensors),
         total: Summary::new(elements, &all, &distribution, exact),
         findings,
     })

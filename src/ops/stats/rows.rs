@@ -4,11 +4,13 @@ use serde::Serialize;
 
 use super::moments::{self, BLOCK, Moments};
 use super::scan::byte_range;
+use super::{Options, measured_as, selected};
 use crate::base::threads::{par, prelude::*};
-use crate::base::{Error, Result};
+use crate::base::{Error, Hint, Result};
 use crate::codec;
 use crate::format::Reader;
 use crate::model::{PackingSummary, TensorInfo};
+use crate::ops::select::Selection;
 use crate::ops::weights;
 
 /// What [`rows`] found.
@@ -44,11 +46,21 @@ pub struct RowStats {
     pub inf: u64,
 }
 
-/// Looks at the rows of one tensor.
+/// Measures the rows of the one tensor that is selected.
 ///
 /// # Errors
-/// Its type is not decoded by this build, its rows do not begin at whole bytes, or values cannot be read.
-pub fn rows(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
+/// None or several are selected; its type is not decoded by this build, its rows do not begin at whole bytes, or values cannot be read.
+pub fn rows(reader: &Reader, options: &Options<'_>) -> Result<Rows> {
+    let reader = measured_as(reader, options)?;
+    let tensors = selected(&reader, options)?;
+    let limit = options.selection.map_or(usize::MAX, Selection::limit);
+    match tensors[..tensors.len().min(limit)] {
+        [tensor] => of_tensor(&reader, tensor),
+        _ => Err(Error::argument(format!("expected one tensor to measure by rows, found {}", tensors.len())).hint(Hint::SelectTensor)),
+    }
+}
+
+fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
     let unread = || Error::unsupported(format!("expected a type whose values are read, found {}", tensor.elem)).in_tensor(&tensor.name);
     let dtype = tensor.elem.known().ok_or_else(unread)?;
     let codec = codec::codec(dtype).ok_or_else(unread)?;

@@ -175,17 +175,9 @@ fn not_listed(others: &[(&Wanted, &str)]) -> Error {
 
 /// Hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
 fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<u64> {
-    let content = manifest.is_of_content();
-    let Some(&algorithm) = manifest.algorithms(content).first() else { return Ok(0) };
-    let tensors = manifest.has_tensors();
-    let reports = if content {
-        hash::hash_content(reader, &Default::default(), &[algorithm], tensors)?
-    } else {
-        hash::hash(reader, &[algorithm], tensors)?
-    };
+    let options = hash::Options { tensors: manifest.has_tensors(), manifest: Some(manifest), ..hash::Options::default() };
     let mut known = 0;
-    for mut report in reports {
-        manifest.judge(path, &mut report);
+    for report in hash::hashes(reader, path, &options)? {
         let of_tensors = report.tensors.iter().map(|tensor| (Some(tensor.name.as_str()), tensor.verdict));
         for (tensor, verdict) in of_tensors.chain([(None, report.model_verdict)]) {
             let place = |message: &str| match tensor {

@@ -10,7 +10,7 @@ use crate::base::finding::{Finding, Findings, Severity};
 use crate::family::table::Tables;
 use crate::format;
 use crate::model::PackingSummary;
-use crate::ops::weights;
+use crate::ops::{Progress, weights};
 use crate::source::file::Input;
 use crate::view::check;
 
@@ -32,9 +32,6 @@ pub struct Options<'a> {
     /// Whether a warning makes the model unsound as well.
     pub strict: bool,
 }
-
-/// Told how far the work is: bytes more, and bytes in all.
-pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// What was found.
 #[derive(Debug, Serialize)]

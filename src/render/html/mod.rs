@@ -10,8 +10,8 @@ mod charts;
 mod model;
 mod pair;
 
-pub use model::{ModelPage, model};
-pub use pair::{PairPage, pair};
+pub use model::model;
+pub use pair::pair;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

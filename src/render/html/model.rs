@@ -7,34 +7,23 @@ use super::charts::{self, Heat, Stacks};
 use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
 use crate::base::units;
-use crate::family::components::{Component, Components, place};
+use crate::family::components::{Component, place};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;
+use crate::ops::overview::Overview;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
 
-/// What the page is made of.
-pub struct ModelPage<'a> {
-    /// What the model is.
-    pub info: &'a Info,
-    /// How many parameters it has.
-    pub count: &'a Count,
-    /// Its values, tensor by tensor.
-    pub stats: &'a Stats,
-    /// The names that tell its components.
-    pub components: &'a Components,
-}
-
 /// The page of one model, as HTML.
-pub fn model(data: &ModelPage<'_>) -> String {
+pub fn model(data: &Overview) -> String {
     let tensors = data.stats.tensors.as_deref().unwrap_or_default();
-    let mut body = head(data.info, data.count);
+    let mut body = head(&data.info, &data.count);
     body.push_str(&parameters(data, tensors));
     body.push_str(&types(tensors));
     body.push_str(&scales(tensors));
-    body.push_str(&findings(data.stats));
+    body.push_str(&findings(&data.stats));
     body.push_str(&values(tensors));
-    page(&format!("{} - weigh", title(data.info)), &body)
+    page(&format!("{} - weigh", title(&data.info)), &body)
 }
 
 pub(super) fn title(info: &Info) -> &str {
@@ -120,8 +109,8 @@ fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&Te
     layers.into_iter().map(|((_, layer), sizes)| (layer, sizes)).collect()
 }
 
-fn parameters(data: &ModelPage<'_>, tensors: &[TensorStats]) -> String {
-    let count = data.count;
+fn parameters(data: &Overview, tensors: &[TensorStats]) -> String {
+    let count = &data.count;
     let parts: Vec<Component> = count.by_component.iter().map(|row| row.component).collect();
     let total = count.by_component.iter().map(|row| row.parameters).sum::<u64>().max(1) as f64;
     let names: Vec<String> = count

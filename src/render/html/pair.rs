@@ -6,23 +6,12 @@ use super::charts::{self, Heat};
 use super::model::{info_facts, title};
 use super::{Cell, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::units;
-use crate::ops::count::Count;
 use crate::ops::diff::{Diff, TensorRow};
-use crate::ops::info::Info;
-
-/// What the page is made of.
-pub struct PairPage<'a> {
-    /// What both models are.
-    pub infos: [&'a Info; 2],
-    /// How many parameters they have.
-    pub counts: [&'a Count; 2],
-    /// How they differ.
-    pub diff: &'a Diff,
-}
+use crate::ops::overview::Comparison;
 
 /// The page of two models, as HTML.
-pub fn pair(data: &PairPage<'_>) -> String {
-    let [a, b] = data.infos;
+pub fn pair(data: &Comparison) -> String {
+    let [a, b] = &data.infos;
     let mut body = format!(
         "<h1>{} and {}</h1><p class=\"lead\">{}</p>",
         escape(title(a)),
@@ -32,7 +21,7 @@ pub fn pair(data: &PairPage<'_>) -> String {
     for note in &data.diff.notes {
         let _ = write!(body, "<p class=\"soft\">{}</p>", escape(note));
     }
-    for (heading, (info, count)) in ["The first", "The second"].into_iter().zip(data.infos.into_iter().zip(data.counts)) {
+    for (heading, (info, count)) in ["The first", "The second"].into_iter().zip(data.infos.iter().zip(&data.counts)) {
         let _ = write!(
             body,
             "<h2>{heading}: {}</h2><p class=\"soft\">{}</p>{}",
@@ -41,9 +30,9 @@ pub fn pair(data: &PairPage<'_>) -> String {
             facts(&info_facts(info, count))
         );
     }
-    body.push_str(&components(data.diff));
+    body.push_str(&components(&data.diff));
     body.push_str(&heat(&data.diff.tensors));
-    body.push_str(&rest(data.diff));
+    body.push_str(&rest(&data.diff));
     body.push_str(&tensors(&data.diff.tensors));
     page(&format!("{} and {} - weigh", title(a), title(b)), &body)
 }

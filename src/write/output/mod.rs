@@ -35,6 +35,16 @@ pub struct Target {
     pub bytes: u64,
 }
 
+/// Writes one file whole, from bytes in memory.
+///
+/// # Errors
+/// As for [`check`], or the file cannot be written; nothing is left behind then.
+pub fn write_whole(path: &Path, bytes: &[u8], force: bool, inputs: &[PathBuf]) -> Result<()> {
+    let mut output = Output::begin(vec![Target { path: path.to_path_buf(), bytes: bytes.len() as u64 }], force, inputs)?;
+    output.write(0, bytes)?;
+    output.commit()
+}
+
 /// One or more files that appear together: each under a temporary name until [`Output::commit`].
 ///
 /// Dropped before that, it leaves nothing behind, and whatever was there before is untouched.

@@ -1,0 +1,69 @@
+//! `KEY=TYPE:VALUE`, as metadata is given on the command line.
+
+use std::path::Path;
+
+use crate::base::{Error, Result, text};
+use crate::model::Value;
+use crate::model::value_text::{read_array, read_scalar, scalar_type};
+use crate::ops::edit::{self, Change};
+use crate::source::file::read_text;
+
+/// Splits `KEY=VALUE`.
+pub(super) fn split(assignment: &str) -> Result<(&str, &str)> {
+    match assignment.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key, value)),
+        _ => Err(Error::argument(format!("expected KEY=TYPE:VALUE, found {}", text::shorten(assignment)))),
+    }
+}
+
+/// Reads `KEY=TYPE:VALUE`, `KEY=VALUE` for a key that is there, or `KEY=@FILE` for a text in a file.
+pub(super) fn change(assignment: &str) -> Result<Change> {
+    let (key, given) = split(assignment)?;
+    if let Some(path) = given.strip_prefix("string:").unwrap_or(given).strip_prefix('@') {
+        return Ok(Change::Set(key.to_owned(), Value::String(read_text(Path::new(path))?)));
+    }
+    Ok(match typed(key, given)? {
+        Some(value) => Change::Set(key.to_owned(), value),
+        None => Change::SetText(key.to_owned(), given.to_owned()),
+    })
+}
+
+/// Reads `KEY=TYPE:VALUE` for a key that is not there yet.
+pub(super) fn parse(assignment: &str) -> Result<(String, Value)> {
+    let (key, given) = split(assignment)?;
+    let value = typed(key, given)?.ok_or_else(|| edit::no_type(key))?;
+    Ok((key.to_owned(), value))
+}
+
+/// Returns the value of `TYPE:VALUE`, or of `TYPE[]:JSON` for an array; nothing where no type is named.
+fn typed(key: &str, given: &str) -> Result<Option<Value>> {
+    let Some((name, text)) = given.split_once(':') else { return Ok(None) };
+    let read = match (scalar_type(name), name.strip_suffix("[]").and_then(scalar_type)) {
+        (Some(kind), _) => read_scalar(kind, text),
+        (None, Some(elem)) => read_array(elem, text),
+        (None, None) => return Ok(None),
+    };
+    read.map(Some).map_err(|error| error.about(&text::shorten(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Array;
+
+    #[test]
+    fn types_are_named_or_those_of_the_key() {
+        assert_eq!(split("a=b=c").unwrap(), ("a", "b=c"));
+        assert!(split("=x").is_err() && split("x").is_err());
+        let set = |value| Change::Set("a".to_owned(), value);
+        assert_eq!(change("a=u32:7").unwrap(), set(Value::U32(7)));
+        assert_eq!(change("a=string:u32:7").unwrap(), set(Value::String("u32:7".into())));
+        assert_eq!(change("a=STR[]:[\"b\"]").unwrap(), set(Value::Array(Array::strings(["b"]))));
+        for text in ["7", "My: model", "array:[]"] {
+            assert_eq!(change(&format!("a={text}")).unwrap(), Change::SetText("a".into(), text.into()));
+        }
+        assert!(change("a=u8:256").unwrap_err().to_string().starts_with("a: "));
+        assert!(change("a=@/nowhere/to/be/found").is_err());
+        assert!(!parse("a=7").unwrap_err().hints().is_empty());
+    }
+}
