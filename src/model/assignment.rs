@@ -1,4 +1,4 @@
-//! `KEY=TYPE:VALUE`, as the command line gives metadata.
+//! Parser for `KEY=TYPE:VALUE` metadata assignments.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use serde_json::Value as Json;
 use crate::base::{Error, Result, text};
 use crate::model::{Array, Value, ValueType};
 
-/// The key and what it is to become, not yet looked at: `TYPE:VALUE`, `VALUE` or `@FILE`.
+/// Splits an assignment into the key and the unparsed rest: `TYPE:VALUE`, `VALUE` or `@FILE`.
 ///
 /// # Errors
-/// There is no `=`, or no key before it.
+/// There is no `=`, or the key is empty.
 pub fn split(assignment: &str) -> Result<(&str, &str)> {
     match assignment.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key, value)),
@@ -19,7 +19,7 @@ pub fn split(assignment: &str) -> Result<(&str, &str)> {
     }
 }
 
-/// `KEY=TYPE:VALUE` for a key that is not there yet.
+/// Parses `KEY=TYPE:VALUE` for a new key.
 ///
 /// # Errors
 /// As for [`split`] and [`value`].
@@ -28,12 +28,12 @@ pub fn parse(assignment: &str) -> Result<(String, Value)> {
     Ok((key.to_owned(), value(given, None)?))
 }
 
-/// The value that `TYPE:VALUE` names; a value without a type gets that of `old`, the key's value so far.
+/// Parses `TYPE:VALUE`; if the type is omitted, `old` (the current value of the key) determines it.
 ///
-/// Arrays are JSON behind their element type and `[]`: `i32[]:[1, 2]`, `string[]:["a"]`.
+/// Arrays are JSON, prefixed by their element type and `[]`: `i32[]:[1, 2]`, `string[]:["a"]`.
 ///
 /// # Errors
-/// No type is given and there is no old value; or the text is no value of the type.
+/// The type is omitted and there is no old value, or the text is not a value of the type.
 pub fn value(given: &str, old: Option<&Value>) -> Result<Value> {
     if let Some((name, text)) = given.split_once(':') {
         if let Some(kind) = scalar_type(name) {
@@ -63,7 +63,7 @@ fn scalar(kind: ValueType, text: &str) -> Result<Value> {
     fn number<T: FromStr<Err: Display>>(kind: ValueType, text: &str) -> Result<T> {
         text.parse().map_err(|error| Error::argument(format!("expected a value of type {kind}, found {}: {error}", text::shorten(text))))
     }
-    /// A number in digits is none of infinite size.
+    /// Rejects finite literals that overflow to infinity.
     fn float<T: FromStr<Err: Display> + Into<f64> + Copy>(kind: ValueType, text: &str) -> Result<T> {
         let value: T = number(kind, text)?;
         if value.into().is_infinite() && text.contains(|c: char| c.is_ascii_digit()) {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_an_error() {
+    fn invalid_values_are_errors() {
         for given in [
             "u8:256",
             "bool:yes",
