@@ -69,7 +69,7 @@ pub use ops::select::SortBy;
 
 /// The parts of [`DType::info`] and [`ElemType`].
 pub mod dtype {
-    pub use crate::model::dtype::{Class, DTypeInfo, Field, Role, ScaleType, Tag, TypeName};
+    pub use crate::model::dtype::{Class, DTypeInfo, Field, InlineName, Role, ScaleType, Tag};
 }
 
 /// What the operations report: structs of public fields that are `Serialize`.

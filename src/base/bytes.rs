@@ -1,5 +1,5 @@
-//! A bounded cursor over bytes of either byte order: it cannot read past the end, and says where it stopped, or how much more it needs
-//! where only the start of a file is at hand.
+//! A bounded, endian-aware cursor over bytes. It never reads past the end; its errors name the offset, or, if only a prefix of the file is
+//! available, how many more bytes are needed.
 
 use std::fmt;
 use std::path::Path;
@@ -8,25 +8,25 @@ use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
 use crate::base::{Error, Result};
 
-/// Bytes that several owners share: those of a file, or a buffer. Those of a file may change at any moment: copy before checking.
+/// Bytes with shared ownership: a file or a buffer. A file's bytes may change at any moment, so copy before validating.
 pub trait SharedBytes: fmt::Debug + Send + Sync {
     /// Returns all of the bytes.
     fn bytes(&self) -> &[u8];
 
-    /// Returns what messages call the file that they are of.
+    /// Returns the path to use in messages.
     fn path(&self) -> &Path;
 }
 
 /// The outcome of parsing the start of a file.
 #[derive(Debug)]
 pub enum Parsed<T> {
-    /// The bytes at hand were enough, for a value or to see that there is none.
+    /// The available bytes were enough to return a value or an error.
     Done(T),
-    /// The file must be at hand at least up to this byte; parsing begins anew then.
+    /// At least this many bytes of the file must be available; parsing then starts over.
     Need(u64),
 }
 
-/// The order of the bytes of a number in a file.
+/// The byte order of numbers in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Endian {
     /// Least significant byte first.
@@ -36,10 +36,10 @@ pub enum Endian {
     Big,
 }
 
-/// Copies bytes: what is checked on the copy holds, whatever happens to the file that they are of.
+/// Copies bytes, so that what is validated on the copy holds even if the file changes.
 ///
 /// # Errors
-/// There is not so much memory.
+/// Memory cannot be allocated.
 pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut copied = Vec::new();
     copied.try_reserve_exact(bytes.len()).map_err(|_| Error::limit(format!("expected memory for {} bytes", bytes.len())))?;
@@ -47,15 +47,15 @@ pub fn copy(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(copied)
 }
 
-/// A reading position in a byte slice, which may be the start of something longer.
+/// A read position in a byte slice, which may be a prefix of a longer file.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     data: &'a [u8],
     pos: usize,
     endian: Endian,
-    /// How many bytes there are in all.
+    /// Total length in bytes, including bytes that are not available.
     total: u64,
-    /// Up to where the data should have reached: 0 unless something was read that is there but not at hand.
+    /// The length that the prefix would need; 0 if no read went beyond it.
     needed: u64,
 }
 
@@ -74,51 +74,50 @@ macro_rules! numbers {
 }
 
 impl<'a> Cursor<'a> {
-    /// A cursor at the start of `data`.
+    /// Returns a cursor at the start of `data`.
     pub fn new(data: &'a [u8], endian: Endian) -> Self {
-        Self::of_prefix(data, data.len() as u64, endian)
+        Self::from_prefix(data, data.len() as u64, endian)
     }
 
-    /// A cursor at the start of `data`, which are the first of `total` bytes.
-    pub fn of_prefix(data: &'a [u8], total: u64, endian: Endian) -> Self {
+    /// Returns a cursor at the start of `data`, the prefix of a file of `total` bytes.
+    pub fn from_prefix(data: &'a [u8], total: u64, endian: Endian) -> Self {
         Self { data, pos: 0, endian, total: total.max(data.len() as u64), needed: 0 }
     }
 
-    /// Returns the result of parsing with this cursor, unless it met the end of the data before the end of the file: then whatever the
-    /// result is, it does not count.
+    /// Wraps the result of parsing; if a read went beyond the prefix, discards it and asks for more bytes.
     pub fn parsed<T>(&self, result: T) -> Parsed<T> {
         if self.needed > 0 { Parsed::Need(self.needed.min(self.total)) } else { Parsed::Done(result) }
     }
 
-    /// Says, where the data were not enough, that they must reach at least `bytes` further than is known so far.
-    pub fn need_also(&mut self, bytes: u64) {
+    /// If a read went beyond the prefix, asks for `bytes` more than it needed.
+    pub fn need_more(&mut self, bytes: u64) {
         if self.needed > 0 {
             self.needed = self.needed.saturating_add(bytes);
         }
     }
 
-    /// How many bytes lie before the cursor.
+    /// Returns the number of bytes before the cursor.
     pub fn position(&self) -> u64 {
         self.pos as u64
     }
 
-    /// How many bytes are left in all, at hand or not.
+    /// Returns the number of bytes left in the file, available or not.
     #[inline(always)]
     pub fn remaining(&self) -> u64 {
         self.total - self.pos as u64
     }
 
-    /// The byte order in which numbers are read.
+    /// Returns the byte order in which numbers are read.
     pub fn endian(&self) -> Endian {
         self.endian
     }
 
-    /// Reads numbers in another byte order from here on.
+    /// Sets the byte order of subsequent reads.
     pub fn set_endian(&mut self, endian: Endian) {
         self.endian = endian;
     }
 
-    /// The next `len` bytes; `what` names them in the error.
+    /// Returns the next `len` bytes; `what` names them in the error.
     #[inline(always)] // a few instructions, many times
     pub fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8]> {
         if len > (self.data.len() - self.pos) as u64 {
@@ -129,9 +128,9 @@ impl<'a> Cursor<'a> {
         Ok(&self.data[start..self.pos])
     }
 
-    /// Steps over at most `count` strings, each after its length of 64 bits: over those that are whole and at hand. Returns how many.
-    /// A vocabulary has hundreds of thousands: each takes a few instructions.
-    pub fn step_over_strings(&mut self, count: u64) -> u64 {
+    /// Skips at most `count` length-prefixed (64-bit) strings, stopping at the first incomplete one, and returns the number skipped. Cheap,
+    /// because a vocabulary has hundreds of thousands.
+    pub fn skip_strings(&mut self, count: u64) -> u64 {
         let mut rest = self.data.get(self.pos..).unwrap_or_default();
         let mut done = 0;
         while done < count {
@@ -147,7 +146,7 @@ impl<'a> Cursor<'a> {
         done
     }
 
-    /// The next `len` bytes as text. They are copied before they are looked at: a file can change while it is read.
+    /// Reads the next `len` bytes as UTF-8, copying first because the file can change meanwhile.
     pub fn text(&mut self, len: u64, what: &str) -> Result<String> {
         let at = self.position();
         let bytes = copy(self.take(len, what)?)?;
@@ -217,27 +216,27 @@ mod tests {
         for (endian, length) in [(Endian::Little, u64::to_le_bytes as fn(u64) -> [u8; 8]), (Endian::Big, u64::to_be_bytes)] {
             let data = [&length(2)[..], b"ab", &length(0), &length(3), b"cd"].concat();
             let mut cursor = Cursor::new(&data, endian);
-            assert_eq!((cursor.step_over_strings(1), cursor.position()), (1, 10));
-            assert_eq!((cursor.step_over_strings(u64::MAX), cursor.position()), (1, 18));
-            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 18), "the third is cut short");
+            assert_eq!((cursor.skip_strings(1), cursor.position()), (1, 10));
+            assert_eq!((cursor.skip_strings(u64::MAX), cursor.position()), (1, 18));
+            assert_eq!((cursor.skip_strings(1), cursor.position()), (0, 18), "the third is cut short");
             cursor.take(6, "half a length").unwrap();
-            assert_eq!((cursor.step_over_strings(1), cursor.position()), (0, 24));
+            assert_eq!((cursor.skip_strings(1), cursor.position()), (0, 24));
         }
     }
 
     #[test]
     fn the_start_of_a_file_says_how_much_more_is_needed() {
-        let mut cursor = Cursor::of_prefix(&[1, 0, 2], 10, Endian::Little);
+        let mut cursor = Cursor::from_prefix(&[1, 0, 2], 10, Endian::Little);
         assert_eq!((cursor.u16("a").unwrap(), cursor.remaining()), (1, 8));
         assert!(matches!(cursor.parsed(()), Parsed::Done(())));
-        cursor.need_also(1); // nothing is needed: nothing more is
+        cursor.need_more(1); // nothing is needed: nothing more is
         assert_eq!(cursor.take(9, "b").unwrap_err().to_string(), "byte 2: expected 9 bytes of b, found 8 before the end");
         assert!(matches!(cursor.parsed(()), Parsed::Done(())), "the file is too short");
         cursor.u32("c").unwrap_err();
         assert!(matches!(cursor.parsed(()), Parsed::Need(6)));
-        cursor.need_also(3);
+        cursor.need_more(3);
         assert!(matches!(cursor.parsed(()), Parsed::Need(9)));
-        cursor.need_also(3);
+        cursor.need_more(3);
         assert!(matches!(cursor.parsed(()), Parsed::Need(10)), "there is no more");
     }
 }

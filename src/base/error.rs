@@ -1,4 +1,4 @@
-//! The one error type of the library.
+//! The library's error type.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,35 +7,35 @@ use std::sync::Arc;
 use crate::base::hint::Hint;
 use crate::base::{limits, text};
 
-/// Short for a result with [`Error`].
+/// A result whose error is [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure an [`Error`] is.
+/// The category of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system could not read, write, map or rename.
+    /// A system call failed: read, write, map or rename.
     Io,
-    /// The file breaks a rule of its format.
+    /// The file violates its format.
     Malformed,
-    /// The end of the file is missing, or a file that belongs to it.
+    /// The end of the file, or a file of the set, is missing.
     Truncated,
-    /// The file may be sound, but this build does not know how to handle it.
+    /// The file may be valid, but this build does not support it.
     Unsupported,
     /// A limit of [`crate::base::limits`] is exceeded.
     Limit,
-    /// The caller asked for something that makes no sense.
+    /// The arguments are invalid.
     Argument,
 }
 
-/// Says which file, where in it, what was expected and what was found.
+/// An error with file, tensor, byte offset and message.
 ///
-/// It prints as one line, with all text from files escaped: `PATH: tensor "NAME": byte 12: expected X, found Y`.
+/// Displays as one line, with untrusted text escaped: `PATH: tensor "NAME": byte 12: expected X, found Y`.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Details>);
 
-/// Boxed, so that a `Result` stays as small as its value.
+/// Boxed to keep `Result` small.
 #[derive(Debug, Clone)]
 struct Details {
     kind: ErrorKind,
@@ -48,11 +48,11 @@ struct Details {
     source: Option<Arc<Source>>,
 }
 
-/// What an error was made of.
+/// The underlying error.
 type Source = dyn std::error::Error + Send + Sync;
 
 impl Error {
-    /// An error of `kind`; `message` says what was expected and what was found.
+    /// Returns an error of `kind`; parse errors are worded "expected X, found Y".
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,
@@ -66,131 +66,131 @@ impl Error {
         }))
     }
 
-    /// Short for [`ErrorKind::Malformed`].
+    /// Returns an [`ErrorKind::Malformed`] error.
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Malformed, message)
     }
 
-    /// Short for [`ErrorKind::Unsupported`].
+    /// Returns an [`ErrorKind::Unsupported`] error.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, message)
     }
 
-    /// Short for [`ErrorKind::Limit`].
+    /// Returns an [`ErrorKind::Limit`] error.
     pub fn limit(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Limit, message)
     }
 
-    /// Short for [`ErrorKind::Argument`].
+    /// Returns an [`ErrorKind::Argument`] error.
     pub fn argument(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Argument, message)
     }
 
-    /// A failed system call on `path`; `doing` is what was tried: `"cannot open"`.
+    /// Returns the error of a failed system call on `path`; `doing` is the attempted action: `"cannot open"`.
     pub fn io(doing: &str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, format!("{doing}: {source}")).caused_by(source);
         error.0.path = Some(path.into());
         error
     }
 
-    /// Names the file, unless a deeper place named it already.
+    /// Sets the file, unless it is already set.
     #[must_use]
     pub fn in_file(mut self, path: &Path) -> Self {
         self.0.path.get_or_insert_with(|| path.to_path_buf());
         self
     }
 
-    /// Names the tensor, unless a deeper place named it already.
+    /// Sets the tensor, unless it is already set.
     #[must_use]
     pub fn in_tensor(mut self, name: &str) -> Self {
         self.0.tensor.get_or_insert_with(|| name.to_owned());
         self
     }
 
-    /// Gives the absolute offset in the file, in bytes, unless a deeper place gave it already.
+    /// Sets the absolute offset in the file, in bytes, unless it is already set.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// Keeps the error of another library that this one was made of, for [`std::error::Error::source`].
+    /// Keeps the underlying error of another library for [`std::error::Error::source`].
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
 
-    /// Names the rule that is broken, as findings do, unless a deeper place named it already.
+    /// Sets the code of the violated rule, as in findings, unless it is already set.
     #[must_use]
     pub fn with_code(mut self, code: &'static str) -> Self {
         self.0.code.get_or_insert(code);
         self
     }
 
-    /// Says what to do about it, unless a deeper place said so already.
+    /// Sets the hint, unless there already is one.
     #[must_use]
     pub fn hint(self, hint: impl Into<Hint>) -> Self {
         if self.0.hints.is_empty() { self.with_hint(hint) } else { self }
     }
 
-    /// Says what to do about it, in place of what was said before.
+    /// Sets the hint, replacing earlier ones.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Hint>) -> Self {
         self.0.hints = vec![hint.into()];
         self
     }
 
-    /// Short for [`ErrorKind::Truncated`].
+    /// Returns an [`ErrorKind::Truncated`] error.
     pub fn truncated(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Truncated, message)
     }
 
-    /// Says one more thing to do about it.
+    /// Adds a hint.
     #[must_use]
-    pub fn hint_also(mut self, hint: impl Into<Hint>) -> Self {
+    pub fn add_hint(mut self, hint: impl Into<Hint>) -> Self {
         self.0.hints = self.hints().into_iter().chain([hint.into()]).collect();
         self
     }
 
-    /// Puts `what` before the message; place and hint stay.
+    /// Prefixes the message with `what`; location and hints stay.
     #[must_use]
-    pub fn about(mut self, what: &str) -> Self {
+    pub fn context(mut self, what: &str) -> Self {
         self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
-    /// What sort of failure this is.
+    /// Returns the category.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What was expected and what was found, without the place.
+    /// Returns the message without the location.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The file, where one is known.
+    /// Returns the file, if known.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// The tensor, where one is known.
+    /// Returns the tensor, if known.
     pub fn tensor(&self) -> Option<&str> {
         self.0.tensor.as_deref()
     }
 
-    /// The absolute offset in the file, in bytes, where one is known.
+    /// Returns the absolute offset in the file, in bytes, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
-    /// Returns the stable name of the rule that is broken, where findings of `verify` have one for it.
+    /// Returns the code of the violated rule, as in the findings of `verify`, if it has one.
     pub fn code(&self) -> Option<&'static str> {
         self.0.code
     }
 
-    /// Returns what to do about it, where that is known.
+    /// Returns the hints.
     pub fn hints(&self) -> Vec<Hint> {
         match (self.0.kind, self.0.hints.is_empty()) {
             (ErrorKind::Truncated, true) => vec!["was the download complete?".into()],
@@ -198,17 +198,17 @@ impl Error {
         }
     }
 
-    /// Returns what to do about it in words that suit any caller, escaped as the message is.
+    /// Returns the hints as one escaped line, in wording that suits any caller.
     pub fn hint_text(&self) -> Option<String> {
         Hint::join(&self.hints(), Hint::to_string)
     }
 
-    /// Whether this was made of an error of the type `E`.
+    /// Whether the underlying error is of type `E`.
     pub fn is_caused_by<E: std::error::Error + 'static>(&self) -> bool {
         self.0.source.as_deref().is_some_and(|source| source.is::<E>())
     }
 
-    /// The system's own error, for [`ErrorKind::Io`].
+    /// Returns the underlying I/O error, for [`ErrorKind::Io`].
     pub fn io_source(&self) -> Option<&std::io::Error> {
         self.0.source.as_deref()?.downcast_ref()
     }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn the_error_of_another_library_is_kept() {
         let json = serde_json::from_str::<u8>("x").unwrap_err();
-        let error = Error::malformed(format!("expected JSON, found: {json}")).caused_by(json).about("a");
+        let error = Error::malformed(format!("expected JSON, found: {json}")).caused_by(json).context("a");
         assert!(error.is_caused_by::<serde_json::Error>() && error.io_source().is_none());
         assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("line 1")));
         assert!(Error::io("cannot open", "a", std::io::ErrorKind::NotFound.into()).io_source().is_some());
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_first_hint_and_code_stay_and_more_can_be_said() {
-        let error = Error::truncated("x").hint_also(Hint::KeepNames).hint(Hint::Split).with_code("a").with_code("b");
+        let error = Error::truncated("x").add_hint(Hint::KeepNames).hint(Hint::Split).with_code("a").with_code("b");
         assert_eq!(error.hints(), ["was the download complete?".into(), Hint::KeepNames]);
         assert_eq!(error.code(), Some("a"));
         assert_eq!(error.with_hint(Hint::Split).hints(), [Hint::Split]);

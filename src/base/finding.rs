@@ -1,4 +1,4 @@
-//! What is wrong with a file: one rule broken is one finding. Opening stops at the first; `verify` goes on where that is safe.
+//! Problems in a file: each violated rule is one finding. Opening stops at the first; `verify` goes on where that is safe.
 
 use std::path::PathBuf;
 
@@ -6,44 +6,44 @@ use serde::Serialize;
 
 use crate::base::{Error, Hint, Result};
 
-/// How bad a [`Finding`] is.
+/// The severity of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing; the file is sound.
+    /// Worth knowing; the file is valid.
     Note,
-    /// The file can be used, but something about it is unusual, wasteful or risky.
+    /// The file is usable, but something about it is unusual, wasteful or risky.
     Warning,
-    /// The file breaks a rule of its format.
+    /// The file violates its format.
     Error,
 }
 
-/// One broken rule, or one thing worth knowing.
+/// A violated rule, or a remark.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// A stable name for the rule: `st-overlap`, `gguf-alignment`. The table of codes is in the README.
+    /// Stable code of the rule: `st-overlap`, `gguf-alignment`. The README lists the codes.
     pub code: &'static str,
-    /// The file that it is in.
+    /// The affected file.
     pub file: Option<PathBuf>,
-    /// Where in the file, in bytes from its start.
+    /// Offset in the file, in bytes.
     pub offset: Option<u64>,
-    /// The tensor that it is about.
+    /// The affected tensor.
     pub tensor: Option<String>,
-    /// What was expected and what was found.
+    /// The message, usually "expected X, found Y".
     pub message: String,
-    /// What to do about it, where that is known.
+    /// Hints on how to resolve it.
     #[serde(skip)]
     pub hints: Vec<Hint>,
-    /// The tensors that it is about, where they are many: those of which bytes are missing.
+    /// The affected tensors, if there are several: those whose bytes are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<String>,
 }
 
 impl Finding {
-    /// The finding that an error amounts to.
+    /// Converts an error to a finding.
     pub fn from_error(code: &'static str, error: &Error) -> Self {
         Self {
             severity: Severity::Error,
@@ -57,7 +57,7 @@ impl Finding {
         }
     }
 
-    /// Moves what to do about it into the message, in the words of the caller.
+    /// Moves the hints into the message, in the caller's wording.
     pub fn word_hints(&mut self, words: impl Fn(&Hint) -> String) {
         if let Some(hint) = Hint::join(&std::mem::take(&mut self.hints), words) {
             self.message = format!("{}; {hint}", self.message);
@@ -65,70 +65,70 @@ impl Finding {
     }
 }
 
-/// Where readers put what they find. One parser serves opening and verifying: the sink decides whether it goes on.
+/// A sink for findings. One parser serves opening and verifying: the sink decides whether reading continues.
 #[derive(Debug, Default)]
 pub struct Findings {
     mode: Mode,
     list: Vec<Finding>,
 }
 
-/// How far reading goes.
+/// How much is collected before reading stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Mode {
-    /// The first error ends it; notes and warnings are not kept.
+    /// The first error stops reading; notes and warnings are discarded.
     #[default]
     Stop,
-    /// As `Stop`, but what is not here (the end of a file, files of a set) is only kept: the headers are wanted, not the values.
+    /// Like `Stop`, but missing data (truncated or absent files) is recorded without failing: only the headers are needed.
     Headers,
-    /// Everything is kept.
+    /// Everything is collected.
     Collect,
 }
 
 impl Findings {
-    /// For opening: the first error ends the reading, and notes and warnings are not kept.
+    /// Returns a sink for opening: the first error stops reading, and notes and warnings are discarded.
     pub fn stop_at_first() -> Self {
         Self::default()
     }
 
-    /// For opening a model of which only the headers are wanted: that bytes or files are missing is kept, and ends nothing.
+    /// Returns a sink for reading headers only: missing bytes or files are recorded without failing.
     pub fn headers() -> Self {
         Self { mode: Mode::Headers, list: Vec::new() }
     }
 
-    /// For verifying: everything is kept.
+    /// Returns a sink for verifying: everything is collected.
     pub fn collect() -> Self {
         Self { mode: Mode::Collect, list: Vec::new() }
     }
 
-    /// An empty sink of the same kind, for a part of the work that is done beside others.
-    pub fn another(&self) -> Self {
+    /// Returns an empty sink of the same mode, for work in parallel.
+    pub fn new_like(&self) -> Self {
         Self { mode: self.mode, list: Vec::new() }
     }
 
-    /// Takes over what was found in a part of the work.
+    /// Appends the findings of a part of the work.
     pub fn append(&mut self, part: Self) {
         self.list.extend(part.list);
     }
 
-    /// Forgets what was found after the first `len` findings.
+    /// Keeps the first `len` findings.
     pub fn truncate(&mut self, len: usize) {
         self.list.truncate(len);
     }
 
-    /// Whether findings are kept, so that checks too dear for opening are worth their time.
+    /// Whether everything is collected, so that checks too expensive for opening should run.
     pub fn collects(&self) -> bool {
         self.mode == Mode::Collect
     }
 
-    /// Whether a model of which bytes or files are missing can be opened all the same.
+    /// Whether a model with missing bytes or files can be opened.
     pub fn allows_missing(&self) -> bool {
         self.mode != Mode::Stop
     }
 
-    /// A broken rule, after which the reading can go on safely.
+    /// Reports a violated rule that does not prevent reading on.
     ///
     /// # Errors
-    /// The error itself, when this sink stops at the first.
+    /// Returns the error itself if this sink stops at the first.
     pub fn error(&mut self, code: &'static str, error: Error) -> Result<()> {
         if !self.collects() {
             return Err(error.with_code(code));
@@ -137,14 +137,14 @@ impl Findings {
         Ok(())
     }
 
-    /// A broken rule that keeps nobody from opening the model: kept when this sink collects.
+    /// Records a violated rule that does not prevent opening the model, if this sink collects.
     pub fn note_error(&mut self, code: &'static str, error: &Error) {
         if self.collects() {
             self.list.push(Finding::from_error(code, error));
         }
     }
 
-    /// A broken rule, after which the reading cannot go on: hands the error back either way, once it is noted.
+    /// Reports a violated rule that prevents reading on: records the error if this sink collects, and returns it.
     pub fn fatal(&mut self, code: &'static str, error: Error) -> Error {
         if self.collects() {
             self.list.push(Finding::from_error(code, &error));
@@ -152,10 +152,10 @@ impl Findings {
         error.with_code(code)
     }
 
-    /// Bytes of these tensors are missing, or files of the model: kept unless the values are wanted.
+    /// Reports missing bytes of these tensors, or missing files of the model; an error only if the values are needed.
     ///
     /// # Errors
-    /// The error itself, when this sink stops at the first.
+    /// Returns the error itself if this sink stops at the first.
     pub fn missing(&mut self, code: &'static str, error: Error, tensors: Vec<String>) -> Result<()> {
         if !self.allows_missing() {
             return Err(error.with_code(code));
@@ -164,34 +164,34 @@ impl Findings {
         Ok(())
     }
 
-    /// Files of the model are missing, or not read; those that are can be used by themselves: kept in any case.
+    /// Records in any mode that files of the model are missing or were not read, while the others remain usable.
     pub fn incomplete(&mut self, severity: Severity, code: &'static str, error: &Error) {
         self.list.push(Finding { severity, ..Finding::from_error(code, error) });
     }
 
-    /// Something that breaks no rule; `error` carries the place and the message.
+    /// Reports something that violates no rule; `error` carries location and message.
     pub fn remark(&mut self, severity: Severity, code: &'static str, error: Error) {
-        self.remark_of(severity, code, error, Vec::new());
+        self.remark_tensors(severity, code, error, Vec::new());
     }
 
-    /// As [`Findings::remark`], of these tensors.
-    pub fn remark_of(&mut self, severity: Severity, code: &'static str, error: Error, tensors: Vec<String>) {
+    /// Like [`Findings::remark`], for these tensors.
+    pub fn remark_tensors(&mut self, severity: Severity, code: &'static str, error: Error, tensors: Vec<String>) {
         if self.collects() {
             self.list.push(Finding { severity, tensors, ..Finding::from_error(code, &error) });
         }
     }
 
-    /// How many broken rules were found so far.
+    /// Returns the number of errors so far.
     pub fn errors(&self) -> usize {
         self.list.iter().filter(|finding| finding.severity == Severity::Error).count()
     }
 
-    /// What was found, in the order of finding.
+    /// Returns the findings in order.
     pub fn into_list(self) -> Vec<Finding> {
         self.list
     }
 
-    /// What was found so far.
+    /// Returns the findings so far.
     pub fn list(&self) -> &[Finding] {
         &self.list
     }

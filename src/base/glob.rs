@@ -1,20 +1,20 @@
-//! Patterns of tensor names, as people type them.
+//! User-supplied patterns of tensor names.
 
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::base::{Error, Result};
 
-/// A pattern of tensor names: a glob, which matches the whole name, or a plain piece of a name.
+/// A pattern of tensor names: a glob, which matches the whole name, or a plain substring.
 #[derive(Debug, Clone)]
 pub struct NamePattern {
     text: String,
-    /// `None` for a plain piece.
+    /// `None` for a substring.
     glob: Option<GlobMatcher>,
 }
 
 impl NamePattern {
-    /// Parses a pattern. With any of `*?[{` it is a glob, in which `*` also matches `/`; without, it matches wherever it is a piece of the
-    /// name, as llama-quantize takes it.
+    /// Parses a pattern. With any of `*?[{` it is a glob, in which `*` also matches `/`; otherwise it matches as a substring, as in
+    /// llama-quantize.
     ///
     /// # Errors
     /// The pattern is empty, or a malformed glob.
@@ -32,7 +32,7 @@ impl NamePattern {
         Ok(Self { text: text.to_owned(), glob })
     }
 
-    /// Whether a tensor of this name is meant.
+    /// Whether the pattern matches this tensor name.
     pub fn matches(&self, name: &str) -> bool {
         match &self.glob {
             Some(glob) => glob.is_match(name),
@@ -40,7 +40,7 @@ impl NamePattern {
         }
     }
 
-    /// The pattern as it was typed.
+    /// Returns the pattern as given.
     pub fn text(&self) -> &str {
         &self.text
     }

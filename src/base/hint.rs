@@ -1,94 +1,94 @@
-//! What can be done about an error, as a kind: each front end words it in terms of its own options.
+//! Hints on how to resolve an error, as an enum: each front end words them in terms of its own options.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::base::{limits, text};
 
-/// What can be done about an [`Error`](crate::base::Error) or a [`Finding`](crate::base::finding::Finding).
+/// A hint on how to resolve an [`Error`](crate::base::Error) or a [`Finding`](crate::base::finding::Finding).
 ///
-/// `Display` gives words that suit any caller; the command line names its own options and commands instead.
+/// `Display` gives wording that suits any caller; the command line names its own options and commands instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hint {
-    /// Advice that is the same for every caller.
+    /// Advice with the same wording for every caller.
     Advice(String),
-    /// A known name that is much like the one that was given.
+    /// A known name similar to the given one.
     DidYouMean(String),
-    /// The element types are listed.
+    /// List the element types.
     ListTypes,
-    /// The formats are listed.
+    /// List the formats.
     ListFormats,
-    /// The architectures are listed.
+    /// List the architectures.
     ListArchitectures,
-    /// The tensors of the model are listed.
+    /// List the tensors of the model.
     ListTensors,
-    /// The caller can select one tensor by its name.
+    /// Select one tensor by name.
     SelectTensor,
-    /// The metadata keys of the model are listed.
+    /// List the metadata keys of the model.
     ListKeys,
-    /// A table of the caller's own adds an architecture, or replaces the table of one.
+    /// Add or replace an architecture with a custom table.
     UseArchitectureTable,
-    /// A conversion can move tensors under their own names.
+    /// Convert without renaming tensors.
     KeepNames,
-    /// A conversion can move packed weights as they are stored.
+    /// Convert packed weights as they are stored.
     KeepStored,
-    /// A conversion can compute packed weights as this type.
+    /// Convert packed weights to this type.
     ComputeWeights(&'static str),
-    /// The caller can name the pre-tokenizer.
+    /// Name the pre-tokenizer.
     NamePreTokenizer,
-    /// The caller can name the format of the output.
+    /// Name the output format.
     NameFormat,
-    /// The caller can name the base of the adapter.
+    /// Give the adapter's base model.
     NameBase,
-    /// The caller can give an importance matrix.
+    /// Give an importance matrix.
     GiveImportanceMatrix,
-    /// Naming the base before the adapter merges it.
+    /// Give the base model before the adapter to merge it.
     MergeIntoBase,
-    /// An adapter becomes a GGUF beside its base.
+    /// Convert an adapter to GGUF, next to its base model.
     ConvertAdapter,
-    /// What was quantised can be quantised again.
+    /// Allow quantising weights that are already quantised.
     AllowRequantize,
-    /// Losses are reported instead of refused unless the caller is strict.
+    /// Report losses instead of failing: do not convert strictly.
     AllowLoss,
-    /// The output can be split.
+    /// Split the output into shards.
     Split,
-    /// The parts of a split can be larger.
+    /// Allow larger shards.
     LargerShards,
-    /// What is there can be replaced.
+    /// Overwrite existing output.
     Replace,
-    /// A change can be made although it breaks a rule.
+    /// Force a change that violates a rule.
     ForceChange,
-    /// The changed model can be written to a new file.
+    /// Write the changed model to a new file.
     WriteNewFile,
-    /// A conversion writes a file of the current format.
+    /// Convert to the current version of the format.
     Convert,
-    /// A conversion can set metadata.
+    /// Set metadata in a conversion.
     ConvertWithMetadata,
-    /// A metadata key can be given a value.
+    /// Set a metadata key.
     SetKey {
         /// The key.
         key: &'static str,
-        /// The value, behind its type: `u32:32`.
+        /// The value with its type: `u32:32`.
         value: &'static str,
     },
-    /// The manifest is one of digests of whole files, which are compared when a model is verified.
+    /// The manifest holds digests of whole files: verify the model with it.
     VerifyManifest,
-    /// The caller can name the type of a value.
+    /// Name the type of the value.
     NameValueType,
-    /// An interrupted change of this file can be undone.
+    /// Undo an interrupted change of this file.
     Recover(PathBuf),
-    /// A slice takes a part of a tensor.
+    /// Read part of a tensor with a slice.
     Slice,
 }
 
 impl Hint {
-    /// Returns the hint for a name that is not among `names`: the one that is much like it, or else `otherwise`.
+    /// Returns the hint for a name that is not among `names`: the most similar one, else `otherwise`.
     pub(crate) fn of_name<'n>(name: &str, names: impl Iterator<Item = &'n str>, otherwise: Self) -> Self {
         text::closest(name, names).map_or(otherwise, |close| Self::DidYouMean(text::shorten(close).into_owned()))
     }
 
-    /// Joins several hints, each in the caller's words, to one line that is safe to show; nothing where there are none.
+    /// Joins hints, each in the caller's wording, to one escaped line; `None` if there are none.
     pub fn join<'h>(hints: impl IntoIterator<Item = &'h Self>, words: impl Fn(&Self) -> String) -> Option<String> {
         let line = hints.into_iter().fold(String::new(), |line, hint| match line.chars().last() {
             None => words(hint),
@@ -117,31 +117,31 @@ impl fmt::Display for Hint {
         let words = match self {
             Self::Advice(advice) => advice,
             Self::DidYouMean(name) => return write!(f, "did you mean {name}?"),
-            Self::ListTypes => "the list of types has those that are known",
-            Self::ListFormats => "the list of formats has those that can be read",
-            Self::ListArchitectures => "the list of architectures has those that are known",
-            Self::ListTensors => "the list of tensors has their names",
-            Self::SelectTensor => "select it by its name",
-            Self::ListKeys => "the metadata has the keys",
-            Self::UseArchitectureTable => "an architecture table of your own can say what the tensors are",
-            Self::KeepNames => "a conversion that keeps names moves tensors as they are",
-            Self::KeepStored => "a conversion of what is stored moves packed weights as they are",
-            Self::ComputeWeights(dtype) => return write!(f, "a conversion to {dtype} computes the weights"),
+            Self::ListTypes => "see the list of element types",
+            Self::ListFormats => "see the list of supported formats",
+            Self::ListArchitectures => "see the list of architectures",
+            Self::ListTensors => "see the list of tensors",
+            Self::SelectTensor => "select it by name",
+            Self::ListKeys => "see the metadata keys of the model",
+            Self::UseArchitectureTable => "load a custom architecture table",
+            Self::KeepNames => "keep the tensor names in the conversion",
+            Self::KeepStored => "convert the stored tensors without unpacking",
+            Self::ComputeWeights(dtype) => return write!(f, "convert to {dtype} to unpack the weights"),
             Self::NamePreTokenizer => "name a pre-tokenizer of llama.cpp that splits text the same way",
             Self::NameFormat => "name the format; a folder's name ends in /",
-            Self::NameBase => "name the folder of its base; its config.json is enough",
+            Self::NameBase => "give the folder of the base model; its config.json is enough",
             Self::GiveImportanceMatrix => "give an importance matrix of this model",
             Self::MergeIntoBase => "convert its base with this adapter to merge it",
             Self::ConvertAdapter => "convert the adapter to GGUF beside its base for names of GGUF",
-            Self::AllowRequantize => "it can be allowed to quantise again; quality suffers twice",
-            Self::AllowLoss => "a conversion that is not strict does it and reports it",
+            Self::AllowRequantize => "allow requantising; quality suffers twice",
+            Self::AllowLoss => "a conversion that is not strict reports losses instead of failing",
             Self::Split => "split the model into shards",
             Self::LargerShards => "allow larger shards",
             Self::Replace => "allow it to be replaced",
             Self::ForceChange => "the change can be forced",
             Self::WriteNewFile => "write the changed model to a new file",
             Self::Convert => "convert it",
-            Self::ConvertWithMetadata => "a conversion with metadata writes the whole set anew",
+            Self::ConvertWithMetadata => "a conversion with metadata rewrites the whole set",
             Self::SetKey { key, value } => return write!(f, "set {key} to {value}"),
             Self::VerifyManifest => "its lines are digests of whole files: verify the model with it",
             Self::NameValueType => "name its type: u8 to u64, i8 to i64, f32, f64, bool, string, or an array of one of these",

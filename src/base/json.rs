@@ -1,5 +1,5 @@
-//! JSON as the files of a model's folder hold it: perhaps behind a byte order mark, perhaps with the constants NaN, Infinity and
-//! -Infinity, which Python's `json` writes and reads though JSON has no such numbers.
+//! JSON as found in model folders: possibly with a byte order mark, and with the constants NaN, Infinity and -Infinity, which Python's
+//! `json` reads and writes although they are not valid JSON.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use serde_json::{Value as Json, json};
 
 use crate::base::{Error, Result};
 
-/// The constants, the longest first.
+/// The constants, longest first.
 const CONSTANTS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// The key that stands for a constant in an object of its own: `{"__float__": "Infinity"}`, as transformers 5 writes configs.
+/// Key of the object that represents a constant: `{"__float__": "Infinity"}`, as written by transformers 5.
 const FLOAT: &str = "__float__";
 
-/// Returns the bytes behind the byte order mark, if there is one.
+/// Strips the byte order mark, if there is one.
 pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
@@ -21,7 +21,7 @@ pub fn without_bom(bytes: &[u8]) -> &[u8] {
 /// Parses the text of the file at `path`. A constant becomes an object: `{"__float__": "Infinity"}`.
 ///
 /// # Errors
-/// It is no JSON; the message says at which line and column.
+/// The text is not JSON; the message gives the line and column.
 pub fn parse(text: &str, path: &Path) -> Result<Json> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let strict = match serde_json::from_str(text) {
@@ -33,14 +33,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Json> {
         None => Err(strict),
     };
     parsed.map_err(|error| {
-        // Numbers of the same length in place of the constants: lines and columns are those of the file.
+        // Numbers of the same length instead of the constants keep line and column right.
         let same_length = replace_constants(text, |name| name.chars().map(|c| if c == '-' { c } else { '1' }).collect());
         let error = same_length.and_then(|text| serde_json::from_str::<Json>(&text).err()).unwrap_or(error);
         Error::malformed(format!("expected JSON, found: {error}")).caused_by(error).in_file(path)
     })
 }
 
-/// Writes a value as indented text that Python's `json` reads: constants are constants again.
+/// Serialises a value as indented text for Python's `json`, with constants restored.
 ///
 /// # Errors
 /// Never for a value that was parsed.
@@ -51,7 +51,7 @@ pub fn to_text(value: &Json) -> Result<String> {
     Ok(CONSTANTS.iter().fold(text, |text, name| text.replace(&Json::from(marked(name)).to_string(), name)))
 }
 
-/// The same value with marked strings for the objects that stand for constants.
+/// Replaces the objects that represent constants by marked strings.
 fn mark(value: &Json, marked: &dyn Fn(&str) -> String) -> Json {
     match value {
         Json::Object(object) => match object.get(FLOAT).and_then(Json::as_str) {
@@ -63,7 +63,7 @@ fn mark(value: &Json, marked: &dyn Fn(&str) -> String) -> Json {
     }
 }
 
-/// Replaces the constants outside strings; `None` when there are none.
+/// Replaces the constants outside strings; `None` if there are none.
 fn replace_constants(text: &str, with: impl Fn(&str) -> String) -> Option<String> {
     let mut out = String::new();
     let (mut copied, mut at, mut in_string) = (0, 0, false);

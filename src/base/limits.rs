@@ -1,67 +1,67 @@
-//! Every limit that weigh puts on what it reads, in one place.
+//! All limits on untrusted input, in one place.
 
 use std::time::Duration;
 
-/// The longest safetensors header, in bytes: the limit of the safetensors crate, 0.8.
+/// Maximum length of a safetensors header in bytes; the same as in the safetensors crate 0.8.
 pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 
-/// The longest header that is fetched of a source that is not at hand, in bytes. Those in use have some 10 MB.
+/// Maximum length of a header that is fetched from a remote source, in bytes. Headers in use have about 10 MB.
 pub const HEADER_BYTES: u64 = 1 << 30;
 
-/// The deepest nesting of JSON that is followed, in levels: serde_json's own limit is the same.
+/// Maximum nesting depth of JSON; the same as in serde_json.
 pub const JSON_DEPTH: usize = 128;
 
-/// The largest JSON file beside the weights (config, index, tokenizer) that is read, in bytes.
+/// Maximum size of a JSON file of the model (config, index, tokenizer), in bytes.
 pub const JSON_FILE_BYTES: u64 = 256 << 20;
 
-/// The longest GGUF metadata key, in bytes: the GGUF specification.
+/// Maximum length of a GGUF metadata key in bytes, as in the GGUF specification.
 pub const GGUF_KEY_BYTES: u64 = 65_535;
 
-/// The longest tensor name that tells where in a model the tensor belongs, in bytes: names in use have some hundred.
+/// Maximum length of a tensor name that is parsed for its role in the model, in bytes. Names in use have about a hundred.
 pub const NAME_BYTES: usize = 4_096;
 
-/// The most dimensions of a GGUF tensor: `GGML_MAX_DIMS` in ggml.h.
+/// Maximum number of dimensions of a GGUF tensor: `GGML_MAX_DIMS` in ggml.h.
 pub const GGUF_DIMS: u32 = 4;
 
-/// The deepest nesting of GGUF arrays that is followed, in levels.
+/// Maximum nesting depth of GGUF arrays.
 pub const GGUF_ARRAY_DEPTH: usize = 4;
 
-/// The most bytes that the tensors of a GGUF that weigh writes are aligned to: padding comes before the first and after each. Files
-/// are aligned to 32, and to a few thousand where a device reads them.
+/// Maximum alignment of the GGUF files that weigh writes, in bytes: padding precedes the first tensor and follows each. Files in use have
+/// 32, or a few thousand for direct I/O by devices.
 pub const GGUF_ALIGNMENT: u64 = 1 << 24;
 
-/// The most dimensions of an original shape that metadata gives back: those of a PyTorch tensor.
+/// Maximum number of dimensions of an original shape kept in metadata: PyTorch's limit.
 pub const ORIGINAL_DIMS: u64 = 64;
 
-/// The most shards of one model.
+/// Maximum number of shards of a model.
 pub const SHARDS: usize = 10_000;
 
-/// The most threads that compute. More of them only wait for each other: a thousand take seconds over a file of a few kilobytes.
+/// Maximum number of compute threads. More do not help: a thousand take seconds for a file of a few kilobytes.
 pub const THREADS: usize = 256;
 
-/// The most bytes of one tensor that an operation holds at a time, while it streams.
+/// Maximum size of a chunk of a tensor in streaming operations, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// How long a lock that another program holds on a model is waited for, before it is changed in its place.
+/// How long an in-place change waits for another program's lock on the model.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// How often a model is opened anew that changed while it was opened.
+/// Maximum number of retries if a model changes while it is opened.
 pub const REOPENINGS: usize = 10;
 
-/// The most findings that are collected from one walk over a file.
+/// Maximum number of findings per pass over a file.
 pub const FINDINGS: usize = 1_000;
 
-/// The most tokens of a vocabulary. The largest in use have about 262,000; so many take 130 MB.
+/// Maximum size of a vocabulary, in tokens. The largest in use have about 262,000; this many take 130 MB.
 pub const VOCABULARY: u64 = 1 << 21;
 
-/// The most layers, experts, and elements of a head that a config may have: lists are made of so many.
+/// Maximum number of layers, experts and elements per head in a config: lists of this length are allocated.
 pub const PARTS: u64 = 1 << 16;
 
-/// The most bytes of expressions of an architecture table that are evaluated for one model. The tables in use take some 10 kB.
+/// Maximum total length of the architecture table expressions evaluated for one model, in bytes. Existing tables need about 10 kB.
 pub const EXPRESSION_BYTES: u64 = 1 << 24;
 
-/// The most characters of an error message: what it quotes may be as long as a file.
+/// Maximum length of an error message, in characters: what it quotes may be as long as a file.
 pub const MESSAGE_CHARS: usize = 1_000;
 
-/// The most names that a mistyped one is compared with.
+/// Maximum number of names that a mistyped one is compared with.
 pub const NAMES_COMPARED: usize = 100_000;

@@ -1,4 +1,4 @@
-//! The ground floor: errors, limits, checked arithmetic, bounded reading.
+//! The lowest layer: errors, limits, checked arithmetic, bounded reading.
 
 pub mod bytes;
 pub mod error;

@@ -1,17 +1,17 @@
-//! Checked arithmetic over counts that come from files.
+//! Checked arithmetic on untrusted counts.
 
 use crate::base::{Error, Result};
 
-/// The product of the dimensions: how many elements a tensor has. The empty shape is a scalar: 1.
+/// Returns the number of elements of a shape. The empty shape is a scalar: 1.
 pub fn elements(shape: &[u64]) -> Result<u64> {
-    // A zero dimension makes the whole zero, but the other dimensions must still be sane.
+    // A zero dimension makes the product zero, but the other dimensions must still be valid.
     shape
         .iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim))
         .ok_or_else(|| Error::malformed(format!("expected a shape of at most 2^64 elements, found {}", show_shape(shape))))
 }
 
-/// A shape as it stands in a message: a hostile one may have thousands of dimensions.
+/// Formats a shape for a message; an untrusted one may have thousands of dimensions.
 pub fn show_shape(shape: &[u64]) -> String {
     const SHOWN_DIMS: usize = 8;
     let shown: Vec<String> = shape.iter().take(SHOWN_DIMS).map(u64::to_string).collect();
@@ -19,17 +19,17 @@ pub fn show_shape(shape: &[u64]) -> String {
     format!("[{}{rest}]", shown.join(", "))
 }
 
-/// `a + b`, or an error that names `what`.
+/// Returns `a + b`, or an error that names `what`.
 pub fn add(a: u64, b: u64, what: &str) -> Result<u64> {
     a.checked_add(b).ok_or_else(|| Error::malformed(format!("expected {what} below 2^64, found {a} + {b}")))
 }
 
-/// `a * b`, or an error that names `what`.
+/// Returns `a * b`, or an error that names `what`.
 pub fn mul(a: u64, b: u64, what: &str) -> Result<u64> {
     a.checked_mul(b).ok_or_else(|| Error::malformed(format!("expected {what} below 2^64, found {a} x {b}")))
 }
 
-/// The least multiple of `alignment` that is not below `value`.
+/// Rounds `value` up to a multiple of `alignment`.
 pub fn align(value: u64, alignment: u64, what: &str) -> Result<u64> {
     match value.checked_next_multiple_of(alignment) {
         Some(aligned) => Ok(aligned),
@@ -37,12 +37,12 @@ pub fn align(value: u64, alignment: u64, what: &str) -> Result<u64> {
     }
 }
 
-/// `value` as a length in this machine's memory.
+/// Converts `value` to a `usize`.
 pub fn to_usize(value: u64, what: &str) -> Result<usize> {
     usize::try_from(value).map_err(|_| Error::limit(format!("expected {what} that this machine can address, found {value}")))
 }
 
-/// The dimensions that are not 1: formats differ in whether they keep those.
+/// Drops dimensions of size 1, which formats may or may not store.
 pub fn squeezed(shape: &[u64]) -> Vec<u64> {
     shape.iter().copied().filter(|&dim| dim != 1).collect()
 }

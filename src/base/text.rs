@@ -1,13 +1,13 @@
-//! Text from files made safe to show: names and metadata are written by strangers.
+//! Makes untrusted text from files, such as names and metadata, safe to display.
 
 use std::borrow::Cow;
 
 use crate::base::limits;
 
-/// How many characters of a name an error message shows.
+/// Maximum length of a name in an error message, in characters.
 const SHOWN_NAME_CHARS: usize = 120;
 
-/// Whether a character may forge or disturb what a terminal, a log or a page shows.
+/// Whether a character can spoof or disturb the display of a terminal, a log or a web page.
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -20,9 +20,9 @@ fn is_hostile(c: char) -> bool {
             | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `text` with control characters, bidirectional overrides and invisible characters as escapes: `\n`, `\u{202e}`.
+/// Escapes control characters, bidirectional overrides and invisible characters in `text`: `\n`, `\u{202e}`.
 ///
-/// A backslash stays as it is: the result is for people, not for a parser.
+/// Backslashes are not escaped: the result is for people, not for a parser.
 pub fn escape(text: &str) -> Cow<'_, str> {
     let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')); // to the end: vectors do it
     if plain || !text.chars().any(is_hostile) {
@@ -39,12 +39,12 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The first characters of a long text, with an ellipsis for the rest.
+/// Truncates a long text for display, ending it with an ellipsis.
 pub fn shorten(text: &str) -> Cow<'_, str> {
     shorten_to(text, SHOWN_NAME_CHARS)
 }
 
-/// The first `chars` characters of `text`, the last of them an ellipsis where something was cut.
+/// Truncates `text` to `chars` characters, the last of them an ellipsis.
 pub fn shorten_to(text: &str, chars: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars) {
         None => Cow::Borrowed(text),
@@ -52,7 +52,7 @@ pub fn shorten_to(text: &str, chars: usize) -> Cow<'_, str> {
     }
 }
 
-/// `text` with an ellipsis for its middle where it has more than `chars` characters: most of its start and some of its end stay.
+/// Replaces the middle of `text` by an ellipsis if it has more than `chars` characters, keeping most of the start and some of the end.
 pub fn shorten_middle(text: String, chars: usize) -> String {
     if text.len() <= chars || text.char_indices().nth(chars).is_none() {
         return text;
@@ -63,11 +63,11 @@ pub fn shorten_middle(text: String, chars: usize) -> String {
     format!("{head}{end}")
 }
 
-/// The candidate most like `wanted`, if one is like it at all: what may have been meant by a mistyped name.
+/// Returns the candidate most similar to `wanted`, if any is similar enough to suggest for a mistyped name.
 pub fn closest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// From 0 (nothing in common) to 1 (the same); names in models share long beginnings.
+    /// Similarity threshold, from 0 (unrelated) to 1 (equal); tensor names share long prefixes.
     const LEAST_LIKENESS: f64 = 0.85;
-    /// Longer texts are not names, and dear to compare.
+    /// Longer texts are not names, and are expensive to compare.
     const MOST_BYTES: usize = 256;
     let sane = |text: &&str| text.len() <= MOST_BYTES && wanted.len() <= MOST_BYTES;
     let scored = candidates.into_iter().take(limits::NAMES_COMPARED).filter(sane).map(|name| (strsim::jaro_winkler(wanted, name), name));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_is_escaped() {
-        // Default_Ignorable_Code_Point of Unicode 16, and the controls of direction: one of each run, and both ends of the long ones.
+        // Default_Ignorable_Code_Point of Unicode 16, and direction controls: one of each run, and both ends of the long ones.
         let invisible = "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180e}\u{200b}\u{200f}\u{202a}\u{202e}\u{2060}\u{2066}\u{2067}\u{2068}\
             \u{2069}\u{206f}\u{3164}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\u{1d173}\u{1d17a}\u{e0001}\u{e0100}\u{e01ef}";
         for c in invisible.chars() {

@@ -1,19 +1,19 @@
-//! Numbers as people say them: 271M parameters, 253 MB, 262,144 tokens.
+//! Human-readable numbers: 271M parameters, 253 MB, 262,144 tokens.
 
 use crate::base::{Error, Result};
 
-/// A count in three significant digits with its unit: `271M`, `6.74B`, `46.7B`, `512`.
+/// Formats a count with three significant digits and a unit: `271M`, `6.74B`, `46.7B`, `512`.
 pub fn label(count: u64) -> String {
     scaled(count, &["", "K", "M", "B", "T", "Q"])
 }
 
-/// A number of bytes in three significant digits and powers of 1000, as disks and downloads are sold: `253 MB`.
+/// Formats a size with three significant digits and decimal (SI) units: `253 MB`.
 pub fn bytes(bytes: u64) -> String {
     scaled(bytes, &[" B", " kB", " MB", " GB", " TB", " PB"])
 }
 
-/// A number of bytes with one decimal, where two are compared: `253.1 MB`.
-pub fn bytes_to_a_tenth(bytes: u64) -> String {
+/// Formats a size with one decimal, for comparisons: `253.1 MB`.
+pub fn bytes_with_decimal(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 999.95 && unit + 1 < UNITS.len() {
@@ -22,7 +22,7 @@ pub fn bytes_to_a_tenth(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// A whole number with a comma after every third digit: `262,144`.
+/// Formats an integer with thousands separators: `262,144`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -35,12 +35,12 @@ pub fn grouped(count: u64) -> String {
     out
 }
 
-/// A count with its noun, in the plural unless there is one: `1 tensor`, `2,048 tensors`.
+/// Formats a count with its noun, pluralised unless the count is one: `1 tensor`, `2,048 tensors`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// A share as a percentage in `digits` significant digits, never with an exponent: `0.537%`, `4.7%`, `130%`, `1,250%`.
+/// Formats a fraction as a percentage with `digits` significant digits, never with an exponent: `0.537%`, `4.7%`, `130%`, `1,250%`.
 pub fn percent(share: f64, digits: usize) -> String {
     let percent = share * 100.0;
     if percent.abs() >= 10f64.powi(digits as i32 - 1) && percent.abs() < 1e15 {
@@ -54,7 +54,7 @@ pub fn percent(share: f64, digits: usize) -> String {
     }
 }
 
-/// A number in `digits` significant digits, without trailing zeros; very large and very small ones with an exponent: `%g` of C.
+/// Formats a number like C's `%g`: `digits` significant digits without trailing zeros, and an exponent if it is very large or small.
 pub fn general(value: f64, digits: usize) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value.is_nan() { "nan".into() } else { format!("{value}") };
@@ -138,9 +138,9 @@ mod tests {
         for (bytes, text) in
             [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (253_113_024, "253.1 MB")]
         {
-            assert_eq!(bytes_to_a_tenth(bytes), text);
+            assert_eq!(bytes_with_decimal(bytes), text);
         }
-        assert_eq!(bytes_to_a_tenth(u64::MAX), "18.4 EB");
+        assert_eq!(bytes_with_decimal(u64::MAX), "18.4 EB");
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn typed(key: &str, given: &str) -> Result<Option<Value>> {
         (None, Some(elem)) => read_array(elem, text),
         (None, None) => return Ok(None),
     };
-    read.map(Some).map_err(|error| error.about(&text::shorten(key)))
+    read.map(Some).map_err(|error| error.context(&text::shorten(key)))
 }
 
 #[cfg(test)]

@@ -482,8 +482,8 @@ impl Tables {
 fn unknown(architecture: &str) -> Error {
     Error::unsupported(format!("expected a known architecture, found {architecture}"))
         .hint(Hint::ListArchitectures)
-        .hint_also(Hint::UseArchitectureTable)
-        .hint_also(Hint::KeepNames)
+        .add_hint(Hint::UseArchitectureTable)
+        .add_hint(Hint::KeepNames)
 }
 
 #[cfg(test)]

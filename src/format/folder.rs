@@ -57,10 +57,10 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
     }
     let tensors = ending(ENDING);
     for prefix in ["model-", "consolidated", "adapter_model", "adapters"] {
-        let of_prefix: Vec<PathBuf> =
+        let from_prefix: Vec<PathBuf> =
             tensors.iter().chain(&ending(INDEX_ENDING)).filter(|file| starts_with(file, prefix)).cloned().collect();
-        if !of_prefix.is_empty() {
-            return only(folder, of_prefix);
+        if !from_prefix.is_empty() {
+            return only(folder, from_prefix);
         }
     }
     let candidates = [ending(INDEX_ENDING), tensors, ending(".gguf")].into_iter().find(|found| !found.is_empty());
@@ -105,7 +105,7 @@ pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(lacks_files(count as usize, &missing).in_file(first).hint_also("a single file opens by its own name"))
+    Err(lacks_files(count as usize, &missing).in_file(first).add_hint("a single file opens by its own name"))
 }
 
 fn several(what: &str, candidates: &[PathBuf]) -> Error {

@@ -182,7 +182,7 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     for _ in 0..limits::REOPENINGS {
         let start = open_file(&file)?;
         let source = Arc::clone(start.source());
-        let mut found = findings.another();
+        let mut found = findings.new_like();
         let result = open_prefix(path, start, &mut found);
         let sources = result.as_ref().map_or(std::slice::from_ref(&source), |reader| reader.sources());
         if sources.iter().all(|source| torn::is_unchanged(&**source)) {
@@ -536,5 +536,5 @@ fn unknown_size(tensor: &TensorInfo) -> Error {
     Error::unsupported(format!("expected a known type, found {}", tensor.elem))
         .in_tensor(&tensor.name)
         .hint("a newer weigh may know this type")
-        .hint_also(Hint::ListTypes)
+        .add_hint(Hint::ListTypes)
 }

@@ -72,7 +72,7 @@ pub(crate) fn read_beside<T: Sync>(
     read: impl Fn(&T, &mut Findings) -> Result<Part> + Sync,
 ) -> Vec<(Result<Part>, Findings)> {
     let one = |file| {
-        let mut found = findings.another();
+        let mut found = findings.new_like();
         (read(file, &mut found), found)
     };
     par(files).map(one).collect()
@@ -97,7 +97,7 @@ fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, 
 
 fn drop_duplicates(model: &mut Model, findings: &mut Findings) -> Result<()> {
     let names: Vec<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    let twice = names::repeated(&names);
+    let twice = names::duplicates(&names);
     for &(i, other) in &twice {
         let tensor = &model.tensors[i];
         let name = |shard: usize| model.shards[shard].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -148,7 +148,7 @@ pub(crate) fn truncated(
     let cut: Vec<&TensorInfo> = tensors.iter().filter(|tensor| is_cut(tensor, file_len, alignment)).collect();
     let ends = cut.iter().map(|tensor| tensor.offset_bytes.saturating_add(tensor.len_bytes.unwrap_or(0)));
     let Some(end) = ends.max() else { return Ok(true) };
-    let (missing, wanted) = (units::bytes_to_a_tenth(end.saturating_sub(file_len)), units::bytes_to_a_tenth(end));
+    let (missing, wanted) = (units::bytes_with_decimal(end.saturating_sub(file_len)), units::bytes_with_decimal(end));
     let of = units::grouped(tensors.len() as u64);
     let message = match cut[..] {
         [one] => format!("{missing} of {wanted} are missing: 1 of {of} tensors (\"{}\")", text::shorten(&one.name)),

@@ -1,71 +1,72 @@
-//! Files that go beside the weights, and notes on what a conversion leaves out, fills up or adds.
+//! Companion files of the weights, and notes on what a conversion drops, pads or synthesizes.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// A file that goes beside the weights.
+/// A file written next to the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompanionFile {
-    /// Its name in the folder.
+    /// Its file name.
     pub name: String,
-    /// What is in it.
+    /// Its contents.
     pub content: Content,
 }
 
-/// What is in a companion file.
+/// The contents of a companion file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The bytes of this file.
+    /// A copy of this file.
     Copy(PathBuf),
     /// These bytes.
     Bytes(Vec<u8>),
 }
 
-/// What sort of thing a [`Note`] tells.
+/// The kind of a [`Note`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NoteKind {
-    /// Something of the input is not in the output.
+    /// Something in the input that is not in the output.
     Dropped,
-    /// Something was filled up with zeros.
+    /// Something that was zero-padded.
     Padded,
-    /// Something of the output is not in the input.
-    MadeUp,
-    /// Something else that is worth knowing.
+    /// Something in the output that was synthesized.
+    #[serde(rename = "made_up")]
+    Synthesized,
+    /// Another remark.
     Remark,
 }
 
-/// One thing that the plan tells beside the tensors.
+/// A note on a conversion, in addition to its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What sort.
+    /// The kind.
     pub kind: NoteKind,
-    /// The tensor, key or file.
+    /// The tensor, key or file concerned.
     pub name: String,
-    /// Why, and what it means.
+    /// The reason and its effect.
     pub message: String,
 }
 
 impl Note {
-    /// A note of something that is not in the output.
+    /// Returns a note on something that is not in the output.
     pub fn dropped(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: NoteKind::Dropped, name: name.into(), message: message.into() }
     }
 
-    /// A note of something that was filled up.
+    /// Returns a note on something that was zero-padded.
     pub fn padded(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: NoteKind::Padded, name: name.into(), message: message.into() }
     }
 
-    /// A note of something else.
+    /// Returns a remark.
     pub fn remark(name: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind: NoteKind::Remark, name: name.into(), message: message.into() }
     }
 
-    /// A note of something that is not in the input.
-    pub fn made_up(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: NoteKind::MadeUp, name: name.into(), message: message.into() }
+    /// Returns a note on something that was synthesized.
+    pub fn synthesized(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: NoteKind::Synthesized, name: name.into(), message: message.into() }
     }
 }

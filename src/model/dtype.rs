@@ -1,4 +1,4 @@
-//! The element types, one row each. Everything that asks a question of a type asks this table.
+//! The table of element types, the only source of their properties.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,35 +6,35 @@ use std::str::FromStr;
 
 use crate::base::{Error, Hint, Result, num, text};
 
-/// What sort of values a type stands for.
+/// The class of values that a type stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Class {
-    /// Floating-point numbers, each stored by itself (or packed with its neighbours: F4, F6).
+    /// Floating-point numbers, stored individually (F4, F6: packed with their neighbours).
     Float,
-    /// Whole numbers, each stored by itself.
+    /// Integers, stored individually.
     Integer,
-    /// True or false, a byte each.
+    /// Booleans, one byte each.
     Bool,
-    /// Pairs of floating-point numbers: real and imaginary part.
+    /// Complex numbers: real and imaginary part in floating point.
     Complex,
-    /// Quantised blocks: integers that share scales.
+    /// Quantised blocks: integers with shared scales.
     Block,
 }
 
-/// What the bits of a field of a block are.
+/// The meaning of the bits of a block's field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
-    /// Values, codes, signs, integer scales: every pattern of bits stands for something.
+    /// Values, codes, signs or integer scales, where every bit pattern is valid.
     Values,
-    /// Pairs of bits of which 3 is no code.
+    /// 2-bit codes of which 3 is invalid.
     Ternary,
-    /// A scale or a minimum of the block, as a number of one of the floating-point types.
+    /// A floating-point scale or minimum of the block.
     Scale(ScaleType),
 }
 
-/// How a scale is stored.
+/// The encoding of a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScaleType {
@@ -42,29 +42,29 @@ pub enum ScaleType {
     F16,
     /// IEEE single precision.
     F32,
-    /// The exponent of a power of two; 255 is NaN.
+    /// An E8M0 power of two; 255 is NaN.
     E8M0,
-    /// E4M3 without a sign; 127 is NaN.
+    /// Unsigned E4M3; 127 is NaN.
     UE4M3,
-    /// A half in four parts, in eight bytes: the high nibbles of four little-endian 16-bit numbers.
+    /// A half split into four parts: the high nibbles of four little-endian 16-bit integers.
     SplitF16,
 }
 
-/// A field of a block: numbers of one size, one after the other. A big-endian file holds the bytes of each number reversed.
+/// A field of a block: consecutive numbers of one size. Big-endian files store the bytes of each number reversed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// The name in the structs of ggml-common.h; `x` where a block is one value.
+    /// The name in the structs of ggml-common.h; `x` if a block is one value.
     pub name: &'static str,
-    /// The bytes of one number.
+    /// Bytes per number.
     pub width: usize,
-    /// How many numbers.
+    /// The number of numbers.
     pub count: usize,
-    /// What they are.
+    /// Their role.
     pub role: Role,
 }
 
 impl Field {
-    /// The bytes of the whole field.
+    /// Returns the size of the field in bytes.
     pub const fn bytes(&self) -> usize {
         self.width * self.count
     }
@@ -105,36 +105,36 @@ const fn block_bytes(fields: &[Field]) -> u64 {
     sum as u64
 }
 
-/// A row of the table of types.
+/// A row of the type table.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DTypeInfo {
-    /// The name, as ggml or safetensors spell it.
+    /// The name in ggml or safetensors.
     pub name: &'static str,
-    /// How many elements one block stands for.
+    /// The number of elements per block.
     pub block_elems: u64,
-    /// How many bytes one block takes: the sum of its fields.
+    /// The size of a block in bytes, the sum of its fields.
     pub block_bytes: u64,
-    /// The fields of a block, in their order.
+    /// The fields of a block in order.
     pub fields: &'static [Field],
-    /// What sort of values.
+    /// The class of values.
     pub class: Class,
-    /// The number of the type in GGUF (`enum ggml_type` in ggml.h), where it has one.
+    /// The GGUF type number (`enum ggml_type` in ggml.h), if any.
     pub ggml_id: Option<u32>,
-    /// The name of the type in safetensors, where it has one.
+    /// The safetensors type name, if any.
     pub safetensors: Option<&'static str>,
 }
 
 macro_rules! dtypes {
     ($($variant:ident $name:literal $class:ident $ggml:expr, $safetensors:expr, $elems:literal [$($field:expr),+];)*) => {
-        /// A known element type. Its facts are in [`DType::info`].
+        /// A known element type; [`DType::info`] returns its properties.
         #[allow(non_camel_case_types, missing_docs)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum DType { $($variant),* }
 
         impl DType {
-            /// Every known type, in the order of the table.
+            /// All known types in table order.
             pub const ALL: &'static [DType] = &[$(DType::$variant),*];
         }
 
@@ -145,7 +145,7 @@ macro_rules! dtypes {
     };
 }
 
-// Fields are those of the structs in ggml-common.h, in their order.
+// The fields of the structs in ggml-common.h, in order.
 dtypes! {
     F32         "F32"         Float   Some(0),  Some("F32"),            1 [values("x", 4, 1)];
     F16         "F16"         Float   Some(1),  Some("F16"),            1 [values("x", 2, 1)];
@@ -199,41 +199,41 @@ dtypes! {
 }
 
 impl DType {
-    /// The row of this type.
+    /// Returns the table row of this type.
     pub fn info(self) -> &'static DTypeInfo {
         &TABLE[self as usize]
     }
 
-    /// The name, as ggml or safetensors spell it.
+    /// Returns the name in ggml or safetensors.
     pub fn name(self) -> &'static str {
         self.info().name
     }
 
-    /// The type with this number in GGUF.
+    /// Returns the type with this GGUF type number.
     pub fn from_ggml_id(id: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|dtype| dtype.info().ggml_id == Some(id))
     }
 
-    /// The type with this name in safetensors; the spelling must be exact.
+    /// Returns the type with exactly this safetensors name.
     pub fn from_safetensors(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|dtype| dtype.info().safetensors == Some(name))
     }
 
-    /// Whether values are stored in blocks that share scales.
+    /// Whether values are quantised in blocks.
     pub fn is_quantised(self) -> bool {
         self.info().class == Class::Block
     }
 
-    /// Bits per weight.
+    /// Returns the bits per weight, including scales.
     pub fn bits_per_weight(self) -> f64 {
         let info = self.info();
         (info.block_bytes * 8) as f64 / info.block_elems as f64
     }
 
-    /// How many bytes `elements` elements take.
+    /// Returns the size of `elements` elements in bytes.
     ///
     /// # Errors
-    /// They are no whole number of blocks, or the size is past 2^64 bits.
+    /// `elements` is not a multiple of the block size, or the size overflows 2^64 bits.
     pub fn bytes_for(self, elements: u64) -> Result<u64> {
         let info = self.info();
         if !elements.is_multiple_of(info.block_elems) {
@@ -244,10 +244,10 @@ impl DType {
         Ok(bytes)
     }
 
-    /// How many bytes a tensor of this shape takes (outermost dimension first).
+    /// Returns the size of a tensor of this shape (outermost dimension first) in bytes.
     ///
     /// # Errors
-    /// As for [`DType::bytes_for`]; and a quantised tensor's rows must each be a whole number of blocks.
+    /// As for [`DType::bytes_for`]; also, the row length of a quantised tensor must be a multiple of the block size.
     pub fn bytes_for_shape(self, shape: &[u64]) -> Result<u64> {
         if self.is_quantised() {
             let row = shape.last().copied().unwrap_or(1);
@@ -269,11 +269,11 @@ impl fmt::Display for DType {
 impl FromStr for DType {
     type Err = Error;
 
-    /// Takes the name in any case.
+    /// Parses the name, ignoring case.
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.iter().copied().find(|dtype| dtype.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
             let error = Error::argument(format!("expected the name of a type, found {name}"));
-            match meant_type(name, Self::ALL.iter().map(|dtype| dtype.name())) {
+            match suggest_type(name, Self::ALL.iter().map(|dtype| dtype.name())) {
                 Some(meant) => error.hint(Hint::DidYouMean(meant.to_owned())),
                 None => error.hint(Hint::ListTypes),
             }
@@ -281,8 +281,8 @@ impl FromStr for DType {
     }
 }
 
-/// The type that a mistyped name stands for: one of the same letters and digits (`q4km`), or else the most alike.
-pub(crate) fn meant_type<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+/// Returns the type that a mistyped name probably means: one with the same letters and digits (`q4km`), else the most similar.
+pub(crate) fn suggest_type<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let plain = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
     let wanted = plain(name);
     names.clone().find(|known| plain(known) == wanted).or_else(|| text::closest(&name.to_ascii_uppercase(), names))
@@ -294,40 +294,40 @@ impl serde::Serialize for DType {
     }
 }
 
-/// The type of a tensor's elements, as its file says it.
+/// The element type of a tensor as declared in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ElemType {
-    /// A type of the table.
+    /// A type in the table.
     Known(DType),
-    /// A type that this build does not know: the tensor is listed, copied and compared by its bytes; its values are refused.
+    /// A type unknown to this build: the tensor can be listed, copied and compared bytewise, but its values cannot be read.
     Unknown {
-        /// What its file calls it.
+        /// Its name or number in the file.
         tag: Tag,
     },
 }
 
-/// What a file calls a type that this build does not know.
+/// The name or number of an unknown type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tag {
-    /// The number of the type in GGUF.
+    /// The GGUF type number.
     Number(u32),
-    /// The name of the type in safetensors.
-    Name(TypeName),
+    /// The safetensors type name.
+    Name(InlineName),
 }
 
-/// The name of a type, kept in place: at most [`TypeName::BYTES`] graphic ASCII characters.
+/// An inline type name of at most [`InlineName::BYTES`] graphic ASCII characters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TypeName {
+pub struct InlineName {
     len: u8,
     bytes: [u8; Self::BYTES],
 }
 
-impl TypeName {
-    /// The longest name, in bytes: twice that of the longest known one.
+impl InlineName {
+    /// Maximum length in bytes: twice that of the longest known name.
     pub const BYTES: usize = 22;
 
-    /// Keeps a name; `None` when it is empty, too long, or no name at all.
+    /// Stores a name inline; `None` if it is empty, too long or contains non-graphic characters.
     pub fn new(name: &str) -> Option<Self> {
         let mut bytes = [0; Self::BYTES];
         bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
@@ -335,20 +335,20 @@ impl TypeName {
         graphic.then_some(Self { len: name.len() as u8, bytes })
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         self.bytes.get(..usize::from(self.len)).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 }
 
-impl fmt::Debug for TypeName {
+impl fmt::Debug for InlineName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
 impl ElemType {
-    /// The known type.
+    /// Returns the type, if known.
     pub fn known(self) -> Option<DType> {
         match self {
             Self::Known(dtype) => Some(dtype),
@@ -356,7 +356,7 @@ impl ElemType {
         }
     }
 
-    /// The name of the type; `type N` for a number of GGUF that is not known.
+    /// Returns the name of the type; `type N` for an unknown GGUF type number.
     pub fn name(self) -> Cow<'static, str> {
         match self {
             Self::Known(dtype) => dtype.name().into(),
@@ -437,10 +437,10 @@ mod tests {
     #[test]
     fn unknown_names_are_kept_within_bounds() {
         for name in ["F128", "x", "F8_E4M3_SOMETHING_NEW2"] {
-            assert_eq!(ElemType::Unknown { tag: Tag::Name(TypeName::new(name).unwrap()) }.to_string(), name);
+            assert_eq!(ElemType::Unknown { tag: Tag::Name(InlineName::new(name).unwrap()) }.to_string(), name);
         }
         for name in ["", "F8_E4M3_SOMETHING_NEW23", "F 8", "F8\u{1b}[2J", "Ä"] {
-            assert_eq!(TypeName::new(name), None, "{name}");
+            assert_eq!(InlineName::new(name), None, "{name}");
         }
         assert_eq!(ElemType::Unknown { tag: Tag::Number(99) }.to_string(), "type 99");
     }

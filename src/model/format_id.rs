@@ -4,24 +4,24 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A file format that this build opens.
+/// A file format supported by this build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FormatId {
-    /// The format of the Hugging Face hub.
+    /// The Hugging Face format.
     #[default]
     Safetensors,
-    /// The format of ggml and llama.cpp.
+    /// The ggml and llama.cpp format.
     Gguf,
-    /// llama.cpp's older form of importance matrices.
+    /// llama.cpp's legacy importance matrix format.
     Imatrix,
 }
 
 impl FormatId {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Self; 3] = [Self::Safetensors, Self::Gguf, Self::Imatrix];
 
-    /// Returns the name of the format in weigh's output.
+    /// Returns the name used in weigh's output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
@@ -30,7 +30,7 @@ impl FormatId {
         }
     }
 
-    /// Returns the format of this name, in upper or lower case.
+    /// Returns the format with this name, ignoring case.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }

@@ -1,4 +1,4 @@
-//! Metadata: keys with typed values, in the order of the file.
+//! Metadata: typed key-value pairs in file order.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::bytes::{Cursor, Endian, SharedBytes, copy};
 use crate::base::{Error, Result, limits};
 
-/// The type of a metadata value: those of GGUF; safetensors has strings only.
+/// The type of a metadata value, as in GGUF; safetensors has only strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum ValueType {
@@ -28,7 +28,7 @@ pub enum ValueType {
 }
 
 impl ValueType {
-    /// Every type, in the order of their numbers in GGUF (`enum gguf_type` in gguf.h): the index is the number.
+    /// All types, indexed by their GGUF type number (`enum gguf_type` in gguf.h).
     pub const ALL: &'static [ValueType] = &[
         Self::U8,
         Self::I8,
@@ -45,12 +45,12 @@ impl ValueType {
         Self::F64,
     ];
 
-    /// The name in weigh's output and in `meta set KEY=TYPE:VALUE`.
+    /// Returns the name used in weigh's output and in `meta set KEY=TYPE:VALUE`.
     pub fn name(self) -> &'static str {
         ["u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"][self as usize]
     }
 
-    /// How many bytes a value takes in a file, where that does not depend on the value.
+    /// Returns the encoded size of a value in bytes, if it is fixed.
     pub fn fixed_bytes(self) -> Option<u64> {
         [Some(1), Some(1), Some(2), Some(2), Some(4), Some(4), Some(4), Some(1), None, None, Some(8), Some(8), Some(8)][self as usize]
     }
@@ -82,7 +82,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The type of this value.
+    /// Returns the type of this value.
     pub fn value_type(&self) -> ValueType {
         match self {
             Self::U8(_) => ValueType::U8,
@@ -101,7 +101,7 @@ impl Value {
         }
     }
 
-    /// The value as an unsigned number, if it is a whole number that is not negative.
+    /// Returns the value as an unsigned integer, if it is a non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(v) => Some(v.into()),
@@ -116,7 +116,7 @@ impl Value {
         }
     }
 
-    /// The value as a number in double precision, if it is a number.
+    /// Returns the value as an `f64`, if it is a number.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Self::F32(v) => Some(v.into()),
@@ -129,7 +129,7 @@ impl Value {
         }
     }
 
-    /// The value as text, if it is a string.
+    /// Returns the value as text, if it is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -137,7 +137,7 @@ impl Value {
         }
     }
 
-    /// The value as true or false, if it is that.
+    /// Returns the value as a boolean, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         match *self {
             Self::Bool(v) => Some(v),
@@ -145,13 +145,13 @@ impl Value {
         }
     }
 
-    /// The same value, none of it in a file: see [`Array::in_memory`].
+    /// Returns a copy that does not borrow from a file: see [`Array::in_memory`].
     #[must_use]
     pub fn in_memory(&self) -> Self {
         self.as_array().map_or_else(|| self.clone(), |array| Self::Array(array.in_memory()))
     }
 
-    /// The value as an array, if it is one.
+    /// Returns the value as an array, if it is one.
     pub fn as_array(&self) -> Option<&Array> {
         match self {
             Self::Array(array) => Some(array),
@@ -159,9 +159,9 @@ impl Value {
         }
     }
 
-    /// Reads one value, as GGUF lays it out; `wide` is false for the 32-bit lengths of GGUF v1.
+    /// Reads one GGUF-encoded value; `wide` is false for the 32-bit lengths of GGUF v1.
     ///
-    /// An array is decoded in full: for arrays in a file use [`Array::in_file`].
+    /// Arrays are decoded in full; use [`Array::in_file`] to leave them in the file.
     pub fn read(cursor: &mut Cursor<'_>, value_type: ValueType, wide: bool) -> Result<Self> {
         Self::read_nested(cursor, value_type, wide, 0)
     }
@@ -198,24 +198,24 @@ impl Value {
     }
 }
 
-/// The key in GGUF that a row of an architecture stands for.
+/// Returns the full GGUF key for a key of an architecture table.
 pub fn full_key(architecture: &str, key: &str) -> String {
     if key.starts_with("general.") || key.starts_with("tokenizer.") { key.to_owned() } else { format!("{architecture}.{key}") }
 }
 
-/// Reads a length: 64 bits, or 32 in GGUF v1.
-#[inline(always)] // a vocabulary has hundreds of thousands
+/// Reads a length: 64 bits, or 32 bits in GGUF v1.
+#[inline(always)] // called hundreds of thousands of times per vocabulary
 pub fn read_len(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<u64> {
     if wide { cursor.u64(what) } else { cursor.u32(what).map(u64::from) }
 }
 
-/// Reads a string: its length, then UTF-8. It is copied, as the file can change.
+/// Reads a length-prefixed UTF-8 string, copying it because the file can change.
 pub fn read_string(cursor: &mut Cursor<'_>, wide: bool, what: &str) -> Result<String> {
     let len = read_len(cursor, wide, what)?;
     cursor.text(len, what)
 }
 
-/// Borrows a string from bytes that nobody changes.
+/// Borrows a string from bytes that cannot change.
 fn borrow_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a str> {
     let len = read_len(cursor, wide, what)?;
     let at = cursor.position();
@@ -225,7 +225,7 @@ fn borrow_str<'a>(cursor: &mut Cursor<'a>, wide: bool, what: &str) -> Result<&'a
     })
 }
 
-/// Reads the element type and the length of an array, and checks the length against what is left.
+/// Reads the element type and length of an array, and checks the length against the remaining bytes.
 pub fn read_array_head(cursor: &mut Cursor<'_>, wide: bool) -> Result<(ValueType, u64)> {
     let at = cursor.position();
     let tag = cursor.u32("an array's element type")?;
@@ -243,7 +243,7 @@ pub fn read_array_head(cursor: &mut Cursor<'_>, wide: bool) -> Result<(ValueType
     }
 }
 
-/// Values of one type. Those of a file stay in the file until they are asked for.
+/// An array of values of one type. An array of a file is decoded lazily.
 #[derive(Debug, Clone)]
 pub struct Array {
     elem: ValueType,
@@ -254,13 +254,13 @@ pub struct Array {
 #[derive(Debug, Clone)]
 enum ArrayData {
     Values(Arc<[Value]>),
-    /// The bytes of the elements as a GGUF lays them out.
+    /// GGUF-encoded elements in memory.
     Encoded {
         bytes: Arc<[u8]>,
         endian: Endian,
         wide: bool,
     },
-    /// The bytes of the elements in the file, already walked over once, so known to be whole.
+    /// GGUF-encoded elements in the file, already validated.
     File {
         file: Arc<dyn SharedBytes>,
         range: Range<usize>,
@@ -270,20 +270,20 @@ enum ArrayData {
 }
 
 impl ArrayData {
-    /// Elements laid out as in a little-endian GGUF of the present version.
+    /// Wraps elements encoded as in a current little-endian GGUF.
     fn encoded(bytes: Vec<u8>) -> Self {
         Self::Encoded { bytes: bytes.into(), endian: Endian::Little, wide: true }
     }
 }
 
 impl Array {
-    /// An array of values that are in memory. They must all be of type `elem`; an empty array keeps its element type.
+    /// Returns an array of values in memory. All must be of type `elem`, which is kept even if there are none.
     pub fn new(elem: ValueType, values: Vec<Value>) -> Self {
         debug_assert!(values.iter().all(|value| value.value_type() == elem));
         Self { elem, len: values.len() as u64, data: ArrayData::Values(values.into()) }
     }
 
-    /// The same array, none of it in the file any more: for whoever changes that file.
+    /// Returns a copy that does not borrow from the file, so that the file can be changed.
     #[must_use]
     pub fn in_memory(&self) -> Self {
         let data = match &self.data {
@@ -296,27 +296,27 @@ impl Array {
         Self { data, ..*self }
     }
 
-    /// An array of strings that are in memory.
+    /// Returns an array of strings in memory.
     pub fn strings<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
         Self::new(ValueType::String, values.into_iter().map(|text| Value::String(text.into())).collect())
     }
 
-    /// An array of bytes that are in memory.
+    /// Returns an array of bytes in memory.
     pub fn u8s(values: Vec<u8>) -> Self {
         Self { elem: ValueType::U8, len: values.len() as u64, data: ArrayData::encoded(values) }
     }
 
-    /// An array of 32-bit numbers with a sign that are in memory, four bytes each: token types.
+    /// Returns a densely encoded array of signed 32-bit integers (token types).
     pub fn i32s(values: impl IntoIterator<Item = i32>) -> Self {
         Self::encoded(ValueType::I32, values.into_iter().map(i32::to_le_bytes))
     }
 
-    /// An array of single-precision numbers that are in memory, four bytes each: token scores.
+    /// Returns a densely encoded array of single-precision numbers (token scores).
     pub fn f32s(values: impl IntoIterator<Item = f32>) -> Self {
         Self::encoded(ValueType::F32, values.into_iter().map(f32::to_le_bytes))
     }
 
-    /// An array of strings that are in memory as one run of bytes: hundreds of thousands of them cost little more than their text.
+    /// Returns a densely encoded array of strings: hundreds of thousands cost little more than their text.
     pub fn packed_strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Self {
         let (mut bytes, mut len) = (Vec::new(), 0);
         for value in values {
@@ -333,38 +333,38 @@ impl Array {
         Self { elem, len: (bytes.len() / N) as u64, data: ArrayData::encoded(bytes) }
     }
 
-    /// An array whose elements lie at `range` of a file, laid out as in GGUF. The reader has walked over them: they are whole.
+    /// Returns an array whose GGUF-encoded elements are at `range` of a file. The caller has validated them.
     pub fn in_file(elem: ValueType, len: u64, file: Arc<dyn SharedBytes>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
         Self { elem, len, data: ArrayData::File { file, range, endian, wide } }
     }
 
-    /// The type of the elements.
+    /// Returns the element type.
     pub fn elem(&self) -> ValueType {
         self.elem
     }
 
-    /// How many elements there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The elements, decoded one after the other. After an error it ends.
+    /// Returns an iterator that decodes the elements, ending after the first error.
     pub fn iter(&self) -> ArrayIter<'_> {
         ArrayIter { array: self, next: 0, pos: 0, failed: false }
     }
 
-    /// All elements.
+    /// Decodes all elements.
     pub fn values(&self) -> Result<Vec<Value>> {
         self.iter().collect()
     }
 
-    /// The bytes of the elements as they lie in a little-endian GGUF of version 2 or 3, when they need no change for it:
-    /// a writer can copy them without decoding.
+    /// Returns the encoded elements if they are encoded as in a little-endian GGUF of version 2 or 3, so that a writer can copy them
+    /// without decoding.
     pub fn encoded_le(&self) -> Option<&[u8]> {
         match &self.data {
             ArrayData::Encoded { bytes, endian: Endian::Little, wide: true } => Some(bytes),
@@ -373,7 +373,7 @@ impl Array {
         }
     }
 
-    /// The strings without an allocation each: only for an array of strings. Those in a file are copied first, all at once.
+    /// Calls `f` for each string of an array of strings without allocating each. Strings in a file are copied first, all at once.
     pub fn for_each_str(&self, mut f: impl FnMut(u64, &str) -> Result<()>) -> Result<()> {
         if self.elem != ValueType::String {
             return Err(Error::malformed(format!("expected an array of strings, found one of {}", self.elem)));
@@ -403,7 +403,7 @@ impl Array {
 }
 
 impl PartialEq for Array {
-    /// Equal type and elements, wherever they are stored.
+    /// Compares type and elements, regardless of how they are stored.
     fn eq(&self, other: &Self) -> bool {
         self.elem == other.elem
             && self.len == other.len
@@ -450,7 +450,7 @@ impl Iterator for ArrayIter<'_> {
     }
 }
 
-/// Keys and values, in order, each key once.
+/// Key-value pairs in order, with unique keys.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     entries: Vec<(String, Value)>,
@@ -458,45 +458,45 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// No entries.
+    /// Returns empty metadata.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The entries, in order.
+    /// Returns the entries in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.index.get(key).map(|&i| &self.entries[i].1)
     }
 
-    /// The text of a key, if its value is a string.
+    /// Returns the value of a key, if it is a string.
     pub fn get_str(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()
     }
 
-    /// The number of a key, if its value is a whole number that is not negative.
+    /// Returns the value of a key, if it is a non-negative integer.
     pub fn get_u64(&self, key: &str) -> Option<u64> {
         self.get(key)?.as_u64()
     }
 
-    /// Adds an entry at the end.
+    /// Appends an entry.
     ///
     /// # Errors
-    /// The key is there already.
+    /// The key already exists.
     pub fn insert(&mut self, key: impl Into<String>, value: Value) -> Result<()> {
         let key = key.into();
         if self.index.contains_key(&key) {
@@ -507,7 +507,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Gives a key a value: in its old place, or at the end. Returns the old value.
+    /// Sets the value of a key, in place or at the end. Returns the old value.
     pub fn set(&mut self, key: impl Into<String>, value: Value) -> Option<Value> {
         let key = key.into();
         match self.index.get(&key) {
@@ -520,7 +520,7 @@ impl Metadata {
         }
     }
 
-    /// Takes a key out. Returns its value.
+    /// Removes a key. Returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.index.remove(key)?;
         for place in self.index.values_mut().filter(|place| **place > at) {

@@ -1,4 +1,4 @@
-//! The common model: what is in a weight file, whatever its format.
+//! The format-independent model: tensors, types and metadata of a weight file.
 
 pub mod companion;
 pub mod dtype;

@@ -1,4 +1,4 @@
-//! What is said of weights that a library packed: the type that a tensor shows, and how many are understood.
+//! The displayed type of packed weights, and a summary of how many can be unpacked.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use serde::{Serialize, Serializer};
 
 use crate::model::ElemType;
 
-/// The type that a packed weight shows where types are listed: `GPTQ-4`, `NVFP4`.
+/// The displayed type of a packed weight: `GPTQ-4`, `NVFP4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackedType {
-    /// The packing.
+    /// The packing scheme.
     pub name: &'static str,
-    /// Bits of each number, where the name does not say them; otherwise 0.
+    /// Bits per weight if the name does not imply them, otherwise 0.
     pub bits: u32,
 }
 
 impl PackedType {
-    /// A type whose name says all.
+    /// Returns a type whose name implies its bits.
     pub const fn named(name: &'static str) -> Self {
         Self { name, bits: 0 }
     }
@@ -31,13 +31,13 @@ impl fmt::Display for PackedType {
     }
 }
 
-/// The type of a tensor as reports show it: its packing, or the type of its elements.
+/// The displayed type of a tensor: its packing scheme, or its element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TypeName {
-    /// The type in which the elements are read.
+    /// The type of the elements as read.
     pub elem: ElemType,
-    /// The packing, if there is one.
+    /// The packing scheme, if packed.
     pub packed: Option<PackedType>,
 }
 
@@ -62,26 +62,26 @@ impl Serialize for TypeName {
     }
 }
 
-/// How a model's weights are packed, and how much of it is understood.
+/// The packing scheme of a model's weights, and how many of them can be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PackingSummary {
-    /// The packing: as the tensors show it, or as the config names it.
+    /// The packing scheme: as displayed for the tensors, or as named in the config.
     pub method: String,
-    /// Packed weights whose values can be read.
+    /// Number of packed weights whose values can be read.
     pub resolved: u64,
-    /// Packed weights whose values cannot be read.
+    /// Number of packed weights whose values cannot be read.
     pub unresolved: u64,
-    /// The name of the first of those.
+    /// The name of the first weight that cannot be read.
     #[serde(skip)]
     pub first: Option<String>,
-    /// Whether the number of parameters is unknown because of them.
+    /// Whether the parameter count is unknown because of them.
     #[serde(skip)]
     pub uncounted: bool,
 }
 
 impl PackingSummary {
-    /// A sentence on the packed weights that cannot be read, if there are any.
+    /// Returns a warning about packed weights that cannot be read, if there are any.
     pub fn warning(&self) -> Option<String> {
         let first = self.first.as_ref().filter(|_| self.unresolved > 0)?;
         let of = self.resolved + self.unresolved;

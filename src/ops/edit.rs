@@ -13,8 +13,8 @@ use crate::ops::meta::Shown;
 use crate::source::file::Input;
 use crate::source::torn;
 use crate::source::{Prefix, Source, read_chunks};
-use crate::write::lock::{Locked, Waiting};
-use crate::write::node::{self, Node};
+use crate::write::inode::{self, Inode};
+use crate::write::lock::{LockedFile, OnWait};
 use crate::write::output::{OutFile, Output, Target};
 use crate::write::undo;
 use crate::write::undo::Recovery;
@@ -89,7 +89,7 @@ pub struct Editing<'a> {
     /// Whether well-known keys may get any type, and keys that a model needs may go.
     pub force: bool,
     /// Called when another edit has to be waited for.
-    pub waiting: Waiting<'a>,
+    pub waiting: OnWait<'a>,
 }
 
 /// [`edit_with`], not forced, and without a word about waiting.
@@ -115,7 +115,7 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
         Destination::DryRun => {
             let edited = Edited::plan(path, changes, how.force)?;
             let real = std::fs::canonicalize(&edited.file).map_err(|error| Error::io("cannot find", &edited.file, error))?;
-            let obstacle = if edited.fits() { undo::obstacle(&real, &edited.open()?)? } else { None };
+            let obstacle = if edited.fits() { undo::overwrite_obstacle(&real, &edited.open()?)? } else { None };
             let bytes = if edited.fits() && obstacle.is_none() { edited.start.bytes.len() as u64 } else { edited.total() };
             Ok(edited.report(None, bytes, obstacle.map(new_file_because).into_iter().collect()))
         }
@@ -124,7 +124,7 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
             let edited = Edited::plan(path, changes, how.force)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
             // As cp does: what others must not read in the old file, they must not read in the new one.
-            let file = output.create_with_mode(0, Node::of(edited.input.metadata()).mode & 0o666)?;
+            let file = output.create_with_mode(0, Inode::from_metadata(edited.input.metadata()).mode & 0o666)?;
             edited.write(&mut output, file)?;
             edited.check_unchanged()?;
             output.commit()?;
@@ -149,9 +149,9 @@ pub struct RecoveryReport {
 ///
 /// # Errors
 /// As for that.
-pub fn recover(path: &Path, waiting: Waiting<'_>) -> Result<RecoveryReport> {
+pub fn recover(path: &Path, waiting: OnWait<'_>) -> Result<RecoveryReport> {
     let file = format::resolve(path)?;
-    let recovery = match undo::recover(&Locked::open(&file, waiting)?)? {
+    let recovery = match undo::recover(&LockedFile::open(&file, waiting)?)? {
         Recovery::Nothing => "nothing",
         Recovery::Finished => "finished",
         Recovery::Undone => "undone",
@@ -161,7 +161,7 @@ pub fn recover(path: &Path, waiting: Waiting<'_>) -> Result<RecoveryReport> {
 
 fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditReport> {
     let (file, _) = single_file(&format::open(path)?)?;
-    let locked = Locked::open(&file, how.waiting)?;
+    let locked = LockedFile::open(&file, how.waiting)?;
     // Parsed anew under the lock: another edit may have come first.
     let edited = Edited::plan(path, changes, how.force)?;
     if !locked.is(edited.input.metadata()) {
@@ -172,9 +172,9 @@ fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditRep
     }
     let mut notes = Vec::new();
     if edited.fits() {
-        match undo::obstacle(locked.real_path(), locked.file())? {
+        match undo::overwrite_obstacle(locked.real_path(), locked.file())? {
             None => {
-                undo::overwrite_start(&locked, &edited.old, &edited.start.bytes)?;
+                undo::overwrite_header(&locked, &edited.old, &edited.start.bytes)?;
                 let bytes = edited.start.bytes.len() as u64;
                 return Ok(edited.report(Some(file), bytes, notes));
             }
@@ -187,14 +187,14 @@ fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditRep
 }
 
 /// Puts a new file in the place of a locked one, and returns what the new one has not kept.
-fn replace(edited: &Edited, locked: &Locked) -> Result<Vec<String>> {
+fn replace(edited: &Edited, locked: &LockedFile) -> Result<Vec<String>> {
     let old = locked.file().metadata().map_err(|error| Error::io("cannot examine", locked.path(), error))?;
-    let node = Node::of(&old);
+    let node = Inode::from_metadata(&old);
     // The target of a link is replaced, not the link.
     let mut output = Output::begin(vec![edited.target(locked.real_path())], true, &[])?;
     // Nobody else can open the new file before it is whole.
     let file = output.create_with_mode(0, node.mode & 0o600)?;
-    let give = || node::hand_over(&old, file.file());
+    let give = || inode::copy_ownership(&old, file.file());
     let mut notes = give().map_err(|error| Error::io("cannot give the old file's permissions to its new copy", locked.path(), error))?;
     edited.write(&mut output, file)?;
     edited.check_unchanged()?;
@@ -267,8 +267,8 @@ impl Edited {
 
     /// Writes the new start and what follows the old one.
     fn write(&self, output: &mut Output, mut file: OutFile) -> Result<()> {
-        file.put(&self.start.bytes)?;
-        read_chunks(&*self.source, self.old.len() as u64, |chunk| file.put(chunk))?;
+        file.append(&self.start.bytes)?;
+        read_chunks(&*self.source, self.old.len() as u64, |chunk| file.append(chunk))?;
         output.seal(file)
     }
 
@@ -316,7 +316,7 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
             Change::Set(key, value) => drop(new.set(key, value.clone())),
             Change::SetText(key, text) => {
                 let old = new.get(key).ok_or_else(|| no_type(key))?;
-                let value = value_text::read_like(old, text).map_err(|error| error.about(&text::shorten(key)))?;
+                let value = value_text::read_like(old, text).map_err(|error| error.context(&text::shorten(key)))?;
                 new.set(key, value);
             }
             Change::Remove(key) => {

@@ -127,7 +127,7 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -
                 return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
                     .in_tensor(&tensor.name)
                     .hint(Hint::KeepNames)
-                    .hint_also(Hint::UseArchitectureTable));
+                    .add_hint(Hint::UseArchitectureTable));
             }
         };
         let Some(row) = mapping.rows.get(number) else { continue };
@@ -234,7 +234,7 @@ fn made_up_tokens(ids: &[usize]) -> Option<Note> {
         count => format!("{} tokens are", units::grouped(count as u64)),
     };
     let message = format!("{tokens} made up for rows of the embeddings that the tokenizer has no token for: {names}");
-    Some(Note::made_up("tokenizer.ggml.tokens", message))
+    Some(Note::synthesized("tokenizer.ggml.tokens", message))
 }
 
 #[allow(clippy::too_many_arguments)]

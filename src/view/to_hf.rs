@@ -151,7 +151,7 @@ fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut Draf
             return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
                 .in_tensor(&tensor.name)
                 .hint(Hint::KeepNames)
-                .hint_also(Hint::UseArchitectureTable));
+                .add_hint(Hint::UseArchitectureTable));
         };
         let Some(row) = mapping.rows.get(number) else { continue };
         let group = groups.entry((number, places.bid)).or_insert_with(|| vec![None; row.gguf.len()]);

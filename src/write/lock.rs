@@ -1,4 +1,4 @@
-//! Files that are changed in their place, locked: one change comes after the other.
+//! File locks that serialise in-place changes.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,32 +7,32 @@ use std::time::{Duration, Instant};
 use crate::base::{Error, Result, limits};
 use crate::source::file::{open_itself, same_file};
 
-/// How long to sleep between two tries to get a lock.
+/// Delay between attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Called once with the file's path when its lock is held by somebody else and has to be waited for.
-pub type Waiting<'a> = &'a mut dyn FnMut(&Path);
+/// Callback, called once with the path of a file if its lock is held by another program.
+pub type OnWait<'a> = &'a mut dyn FnMut(&Path);
 
-/// A regular file, open for reading and writing, that no other run of weigh changes for as long as this lives.
+/// A regular file open for reading and writing, locked against other runs of weigh until dropped.
 #[derive(Debug)]
-pub struct Locked {
-    /// The path that it was asked for by, for messages.
+pub struct LockedFile {
+    /// The path as given, for messages.
     path: PathBuf,
-    /// The path without links.
+    /// The canonical path.
     real: PathBuf,
     file: File,
 }
 
-impl Locked {
-    /// Opens the file at `path` and locks it. Once the lock is held the path still leads to this very file.
+impl LockedFile {
+    /// Opens and locks the file at `path`, checking that the path still refers to it once the lock is held.
     ///
     /// # Errors
-    /// It is not a regular file, or the system refuses; or somebody else holds the lock for longer than [`limits::LOCK_WAIT`].
-    pub fn open(path: &Path, waiting: Waiting<'_>) -> Result<Self> {
+    /// It is not a regular file, a system call fails, or another program holds the lock for longer than [`limits::LOCK_WAIT`].
+    pub fn open(path: &Path, waiting: OnWait<'_>) -> Result<Self> {
         Self::open_within(path, limits::LOCK_WAIT, waiting)
     }
 
-    fn open_within(path: &Path, limit: Duration, waiting: Waiting<'_>) -> Result<Self> {
+    fn open_within(path: &Path, limit: Duration, waiting: OnWait<'_>) -> Result<Self> {
         let start = Instant::now();
         let mut said = false;
         loop {
@@ -48,7 +48,7 @@ impl Locked {
                 std::thread::sleep(PAUSE);
             }
             let locked = Self { path: path.to_path_buf(), real, file };
-            // Whoever held the lock may have put another file in this one's place.
+            // The previous holder may have replaced the file.
             if locked.is_at_its_path() {
                 return Ok(locked);
             }
@@ -58,27 +58,27 @@ impl Locked {
         }
     }
 
-    /// The path that the file was asked for by.
+    /// Returns the path as given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of the file itself, without links.
+    /// Returns the canonical path.
     pub fn real_path(&self) -> &Path {
         &self.real
     }
 
-    /// The open file: the one to write to, whatever its path leads to by now.
+    /// Returns the open file, which is the one to write to even if the path now refers to another.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Whether this is the file that `found` tells of.
+    /// Whether `found` is the metadata of this file.
     pub fn is(&self, found: &fs::Metadata) -> bool {
         self.file.metadata().is_ok_and(|own| same_file(&own, found))
     }
 
-    /// Whether the path still leads to this file.
+    /// Whether the path still refers to this file.
     pub fn is_at_its_path(&self) -> bool {
         open_itself(&self.real, false).and_then(|file| file.metadata()).is_ok_and(|found| self.is(&found))
     }
@@ -93,8 +93,8 @@ fn try_lock(path: &Path, file: &File) -> Result<bool> {
 }
 
 fn held(path: &Path, limit: Duration) -> Error {
-    let message = format!("expected the lock on the file within {} s, found it held by another program", limit.as_secs());
-    Error::new(crate::base::ErrorKind::Io, message).in_file(path).hint("try again when nothing else is working on the file")
+    let message = format!("the file is locked by another program (waited {} s)", limit.as_secs());
+    Error::new(crate::base::ErrorKind::Io, message).in_file(path).hint("try again when no other program uses the file")
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_somebody_else_keeps_is_waited_for_aloud_and_not_for_ever() {
+    fn waiting_for_a_lock_is_announced_and_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m");
         fs::write(&path, "x").unwrap();
@@ -114,24 +114,24 @@ mod tests {
                 other.lock().unwrap()
             }
             let mut said = 0;
-            let error = Locked::open_within(&path, PAUSE * 3, &mut |_| said += 1).unwrap_err().to_string();
-            assert!(error.contains("held by another program"), "{error}");
+            let error = LockedFile::open_within(&path, PAUSE * 3, &mut |_| said += 1).unwrap_err().to_string();
+            assert!(error.contains("locked by another program"), "{error}");
             assert_eq!(said, 1);
             other.unlock().unwrap();
         }
         let mut said = 0;
-        assert!(Locked::open_within(&path, PAUSE, &mut |_| said += 1).is_ok());
+        assert!(LockedFile::open_within(&path, PAUSE, &mut |_| said += 1).is_ok());
         assert_eq!(said, 0);
     }
 
     #[test]
-    fn a_file_replaced_while_its_lock_was_waited_for_is_opened_anew() {
+    fn a_file_replaced_during_the_wait_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
         let [path, other] = ["m", "new"].map(|name| folder.path().join(name));
         fs::write(&path, "old").unwrap();
         fs::write(&other, "new").unwrap();
-        let mut first = Some(Locked::open(&path, &mut |_| ()).unwrap());
-        let second = Locked::open(&path, &mut |_| {
+        let mut first = Some(LockedFile::open(&path, &mut |_| ()).unwrap());
+        let second = LockedFile::open(&path, &mut |_| {
             fs::rename(&other, &path).unwrap();
             first = None;
         });
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn the_file_behind_a_link_is_locked_and_a_link_put_in_its_place_is_not_followed() {
+    fn the_target_of_a_link_is_locked_and_a_link_replacing_it_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let [path, link, other] = ["m", "link", "other"].map(|name| folder.path().join(name));
         fs::write(&path, "x").unwrap();
         fs::write(&other, "mine").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let locked = Locked::open(&link, &mut |_| ()).unwrap();
+        let locked = LockedFile::open(&link, &mut |_| ()).unwrap();
         assert!(locked.is(&fs::metadata(&path).unwrap()));
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();

@@ -1,7 +1,7 @@
-//! Output files that appear whole or not at all, and changes in place that can be undone.
+//! Atomic output files, and crash-safe in-place changes.
 
+pub(crate) mod inode;
 pub mod lock;
-pub(crate) mod node;
 pub mod output;
 mod readback;
 pub mod signals;

@@ -1,5 +1,4 @@
-//! Whether a file on the disk has the bytes that were written into it: they are hashed on their way, piece by piece in whatever order they
-//! come, and hashed again as they are read back.
+//! Verifies that a file on disk has the bytes that were written: chunks are hashed when written, in any order, and again when read back.
 
 use std::fs::File;
 use std::io;
@@ -12,29 +11,29 @@ use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::source::file::read_exact_at;
 
-/// The pieces that were written so far.
+/// The chunks written so far.
 #[derive(Debug, Default)]
-pub(super) struct Written(Mutex<Vec<Piece>>);
+pub(super) struct WrittenChunks(Mutex<Vec<Chunk>>);
 
-/// So many bytes from a place on, and their hash.
+/// Offset, length and hash of a chunk.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct Chunk {
     at: u64,
     len: u64,
     hash: u64,
 }
 
-impl Written {
-    /// Takes note of bytes that are being written at a place where none were before.
+impl WrittenChunks {
+    /// Records bytes written at an offset where none were written before.
     pub(super) fn add(&self, at: u64, bytes: &[u8]) {
-        let piece = Piece { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
+        let piece = Chunk { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
     }
 
-    /// Reads a file back, which is on the disk by now, on all threads. What lies between the pieces must be zeros.
+    /// Reads a synced file back in parallel and compares it. Gaps between the chunks must be zero.
     ///
     /// # Errors
-    /// Some bytes are others than were written; or the system cannot read them.
+    /// Some bytes differ from those written, or cannot be read.
     pub(super) fn compare(self, file: &File, file_bytes: u64, path: &Path) -> Result<()> {
         let mut pieces = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         pieces.sort_unstable_by_key(|piece| piece.at);
@@ -44,10 +43,10 @@ impl Written {
         forget_cache(file);
         let unreadable = |error| Error::io("cannot read back", path, error);
         let wrong = |at: u64, len: u64| {
-            Error::malformed(format!("expected the {len} bytes that were written here, found others on reading them back"))
+            Error::malformed(format!("the {len} bytes read back differ from those written"))
                 .at(at)
                 .in_file(path)
-                .hint("nothing was kept; check the disk and the memory of this machine")
+                .hint("the output was discarded; check this machine's disk and memory")
         };
         par(&pieces).try_for_each(|piece| {
             let mut hasher = Xxh64::new(0);
@@ -65,7 +64,7 @@ impl Written {
     }
 }
 
-/// Asks the system to take the file from the disk again, not from its memory.
+/// Asks the kernel to drop the file from the page cache.
 fn forget_cache(file: &File) {
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
@@ -88,18 +87,18 @@ fn read(file: &File, mut at: u64, mut len: u64, mut each: impl FnMut(&[u8])) -> 
 mod tests {
     use super::*;
 
-    /// What comparing says of a file of these bytes, into which `abc` was written at 1 and `de` at 6, of 9 bytes in all.
+    /// Compares a file of these bytes, of which `abc` was written at 1 and `de` at 6, 9 bytes in all.
     fn compare(bytes: &[u8]) -> Result<()> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        let written = Written::default();
+        let written = WrittenChunks::default();
         written.add(6, b"de");
         written.add(1, b"abc");
         written.compare(file.as_file(), 9, file.path())
     }
 
     #[test]
-    fn bytes_that_changed_on_their_way_are_found_and_placed() {
+    fn changed_bytes_are_found_and_located() {
         compare(b"\0abc\0\0de\0").unwrap();
         for (bytes, at) in
             [(b"\0abC\0\0de\0", 1), (b"\0abc\0\0df\0", 6), (b"\0abc\0x\0de", 6), (b"\0abc\x01\0de\0", 4), (b"xabc\0\0de\0", 0)]

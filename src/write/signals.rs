@@ -1,4 +1,4 @@
-//! Signals that end the process: temporary files are removed first, so that a broken-off run leaves nothing behind.
+//! Removes temporary files on signals that end the process.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -7,23 +7,23 @@ use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use crate::base::threads::try_lock;
 
-/// The files to remove when the process is told to end, as the system takes their paths: a handler cannot make them so.
+/// Paths of the files to remove on a signal, converted in advance because a signal handler cannot allocate.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 
-/// What is called before the first temporary file is made.
+/// Callback, called before the first temporary file is created.
 static WATCH: OnceLock<fn()> = OnceLock::new();
 
 fn temporaries() -> MutexGuard<'static, BTreeSet<CString>> {
     TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes signals that end the process wait for as long as the result lives. No [`Guard`] may be made or dropped meanwhile.
+/// Blocks the handling of signals that end the process until the result is dropped. No [`Guard`] may be created or dropped meanwhile.
 pub(crate) fn hold() -> impl Drop {
     watch();
     temporaries()
 }
 
-/// Removes the temporary files inside the handler of a signal that ends the process: takes no memory. From here on no new ones are made.
+/// Removes the temporary files from a signal handler, without allocating. No new ones can be created afterwards.
 pub fn remove_temporaries() {
     let list = try_lock(&TEMPORARIES);
     remove(list.iter().flat_map(|list| list.iter()));
@@ -36,16 +36,16 @@ fn remove<'a>(paths: impl Iterator<Item = &'a CString>) {
     }
 }
 
-/// Keeps a file on the list of what is removed on a signal, for as long as it lives.
+/// Registers a file for removal on a signal until dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     entry: CString,
-    /// What dropping the guard removes.
+    /// The file to remove on drop.
     removes: Option<PathBuf>,
 }
 
 impl Guard {
-    /// Makes a file with `make`, which gives the file's path as well. A signal waits until the file is made and on the list.
+    /// Creates a file with `make`, which also returns its path. Signals are held until the file is registered.
     pub(crate) fn create<T, E>(make: impl FnOnce() -> Result<(T, PathBuf), E>) -> Result<(T, Self), E> {
         watch();
         let mut list = temporaries();
@@ -55,15 +55,15 @@ impl Guard {
         Ok((made, Self { entry, removes: None }))
     }
 
-    /// Makes dropping the guard remove the file as well, at one go for signals: once it is gone, another run may make a file of this name,
-    /// which no signal of this run may remove.
+    /// Makes dropping the guard remove the file too, atomically with respect to signals: once it is removed, another run may create a file
+    /// with the same name, which this run must not delete.
     pub(crate) fn removing(mut self, path: PathBuf) -> Self {
         self.removes = Some(path);
         self
     }
 }
 
-/// No path has a zero byte in it.
+/// Paths do not contain NUL bytes.
 fn to_c(path: &Path) -> CString {
     CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default()
 }
@@ -78,20 +78,20 @@ impl Drop for Guard {
     }
 }
 
-/// From here on, `watch` is called once, before the first temporary file is made: most commands make none. It is to see to it that signals
-/// that end the process call [`remove_and_exit`]. For the command line: a library must not change its host's signals.
+/// Registers `watch` to be called once, before the first temporary file is created (most commands create none). It should install handlers
+/// that call [`remove_and_exit`]. For the command line: a library must not change signal handling in its host.
 pub fn on_first_temporary(watch: fn()) {
     let _ = WATCH.set(watch);
 }
 
-/// Removes the temporary files and ends the process; nothing new is made meanwhile.
+/// Removes the temporary files and exits; no new ones can be created.
 pub fn remove_and_exit(status: i32) -> ! {
     let list = temporaries();
     remove(list.iter());
     std::process::exit(status)
 }
 
-/// Starts to wait for signals, once, where somebody asked for it.
+/// Installs the signal handlers once, if registered.
 fn watch() {
     static STARTED: Once = Once::new();
     if let Some(watch) = WATCH.get() {

@@ -1,32 +1,32 @@
-//! Temporary files of runs that were killed (SIGKILL, a crash of the machine): the next run that writes into the folder removes them.
+//! Cleanup of temporary files left by killed runs (SIGKILL, system crash): the next run that writes to the folder removes them.
 //!
-//! Every run locks the folders that it writes into, shared with others, for as long as it may have temporary files there. Whoever gets
-//! such a lock for itself alone knows that no run is left that the temporary files could belong to.
+//! Every run holds shared locks on the folders where it may have temporary files. A run that gets an exclusive lock knows that no temporary
+//! file there is in use.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-/// How the name of a temporary file starts. Short: a target with the longest possible name must not fail.
+/// Name prefix of temporary files; short, so that the longest possible target name works.
 pub(super) const PREFIX: &str = ".weigh-";
 
-/// How the name of an old file of a set starts while the new set takes its names: it is removed by nobody but the run itself.
+/// Name prefix of old files of a set while it is being replaced; only the run itself removes these.
 pub(super) const OLD_PREFIX: &str = ".weigh-old-";
 
-/// How many letters and digits come after it.
+/// Length of the random suffix.
 pub(super) const RANDOM: usize = 8;
 
-/// How often, and after how long, a lock is tried again that somebody holds alone: to remove files, which takes no time.
+/// Number of attempts to take a lock held exclusively by another run, which only removes files, and the delay between them.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Removes what killed runs left in a folder, and holds the folder's lock until dropped. Where the system has no such locks, or somebody
-/// else holds the folder for long, nothing is removed and nothing is held.
+/// Removes what killed runs left in a folder, and holds a shared lock until dropped. If the system has no such locks, or another program
+/// holds the folder for long, does nothing.
 pub(super) fn claim(folder: &Path) -> Option<File> {
     let lock = File::open(folder).ok()?;
     if lock.try_lock().is_ok() {
         clear(folder);
-        // Given back, so that the next lock is one like everybody's.
+        // Released, so that the next lock is a shared one.
         lock.unlock().ok()?;
     }
     for _ in 0..TRIES {
@@ -42,13 +42,13 @@ pub(super) fn claim(folder: &Path) -> Option<File> {
 fn clear(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if is_temporary(&entry.file_name().to_string_lossy()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            // One that cannot be removed stays, and is ignored as before.
+            // A file that cannot be removed stays, and is ignored as before.
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Copies of the starts of files that were being changed have a hyphen in the rest of their names: they are no temporaries.
+/// Whether this is the name of a temporary file; undo copies have a hyphen after the prefix and are not.
 fn is_temporary(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == RANDOM && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_removed_and_nothing_else() {
+    fn only_files_of_killed_runs_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         for name in OTHERS.iter().chain(&[".weigh-aB3dEfg8"]) {
             fs::write(folder.path().join(name), "x").unwrap();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_run_that_goes_on_stay() {
+    fn the_files_of_a_running_process_stay() {
         let folder = tempfile::tempdir().unwrap();
         let running = claim(folder.path());
         fs::write(folder.path().join(".weigh-aB3dEfg8"), "x").unwrap();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_somebody_else_locks_is_no_reason_to_wait_for_ever() {
+    fn waiting_for_a_locked_folder_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let other = File::open(folder.path()).unwrap();
         other.lock().unwrap();

@@ -1,11 +1,11 @@
-//! Overwriting the start of a file so that a crash at any moment can be undone, and nobody takes half a change for a model.
+//! Crash-safe overwriting of a file's header: it can always be undone, and a partly written header is never read as a model.
 //!
-//! The old and the new bytes go into an undo copy beside the file first, `.weigh-undo-` and the file's number on its disk. Only then is
-//! the start overwritten: first its first bytes by a [`MARKER`] that no format has, then the rest, then the first bytes; each step is
-//! synced before the next. So the start is wholly old, wholly new, or marked. When it is new, the copy is removed.
+//! First, the old and new bytes are written to an undo copy next to the file, `.weigh-undo-` and the inode number. Then the first bytes are
+//! overwritten by a [`MARKER`] that no format uses, then the rest is written, then the first bytes; each step is synced before the next. So
+//! the header is always the old one, the new one, or marked. Finally, the copy is removed.
 //!
-//! Readers look at the marker alone, never at copies: they refuse a marked file, and write nothing. [`recover`] puts the old bytes back,
-//! from a copy that counts: a regular file of the file's owner, who is the caller, that nobody else can write, of this very file.
+//! Readers check only for the marker, never for copies: they refuse a marked file and write nothing. [`recover`] restores the old bytes
+//! from a trusted copy: a regular file for this very file, owned by the file's owner, who is the caller, and writable by nobody else.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
@@ -19,69 +19,70 @@ use crate::base::bytes::{Cursor, Endian};
 use crate::base::{Error, Hint, Result};
 use crate::source::file::{open_itself, parent, read_exact_at, sync_folder, write_all_at};
 use crate::source::torn::{MARKER, is_marked, torn};
-use crate::write::lock::Locked;
-use crate::write::node::{self, Node};
+use crate::write::inode::{self, Inode};
+use crate::write::lock::LockedFile;
 use crate::write::{signals, stale};
 
-/// The first bytes of a copy; the digit is its version.
+/// Magic of a copy; the digit is its version.
 const MAGIC: &[u8; 8] = b"weigh-u2";
 
-/// The bytes of a copy before the old start: magic, digest, number, size and birth of the file, length of the start.
+/// Bytes of a copy before the old header: magic, digest, inode number, file size, birth time, header length.
 const HEAD_BYTES: u64 = 8 + 32 + 4 * 8;
 
-/// What [`recover`] found and did.
+/// The outcome of [`recover`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
     /// No change was interrupted.
     Nothing,
-    /// The change was complete; only its copy was left.
+    /// The change was complete; the left-over copy was removed.
     Finished,
-    /// The file has its old start again.
+    /// The old header was restored.
     Undone,
 }
 
-/// Why the start of a file must not be overwritten, so that a new file has to take its place; none if it may be. The path is that of
-/// the file itself, without links.
+/// Returns the reason why a file's header must not be overwritten in place, so that the whole file has to be replaced; `None` if it may be.
+/// `real` is the canonical path.
 ///
 /// # Errors
-/// A change of the file was interrupted and must be undone first; or the system refuses.
-pub fn obstacle(real: &Path, file: &File) -> Result<Option<String>> {
+/// An interrupted change of the file must be undone first, or a system call fails.
+pub fn overwrite_obstacle(real: &Path, file: &File) -> Result<Option<String>> {
     let found = file.metadata().map_err(|error| Error::io("cannot examine", real, error))?;
-    let node = Node::of(&found);
-    if node.owner != node::caller() {
+    let node = Inode::from_metadata(&found);
+    if node.owner != inode::current_user() {
         return Ok(Some("the file belongs to another user".to_owned()));
     }
     if node.links > 1 {
-        // Through a name in another folder nobody would find the copy.
+        // Nobody would find the copy through a hard link in another folder.
         return Ok(Some(format!("the file has {} names (hard links)", node.links)));
     }
     match examine(real, file, &found)? {
-        Beside::Copy(_, Present::Torn) => Err(torn(real)),
-        Beside::Nothing | Beside::Copy(..) => Ok(None),
-        Beside::Other(why) => Ok(Some(why)),
+        CopyState::Copy(_, HeaderState::Torn) => Err(torn(real)),
+        CopyState::Nothing | CopyState::Copy(..) => Ok(None),
+        CopyState::Other(why) => Ok(Some(why)),
     }
 }
 
-/// Overwrites the first bytes of a file, which must be `old`, by as many new ones. A signal that ends the process waits meanwhile.
+/// Overwrites the header of a file, which must be `old`, with new bytes of the same length. Signals that end the process are held
+/// meanwhile.
 ///
 /// # Errors
-/// The file does not start with `old`; [`obstacle`] has something against it; or the system refuses. The file then has its old start,
-/// or is marked.
-pub fn overwrite_start(locked: &Locked, old: &[u8], new: &[u8]) -> Result<()> {
+/// The file does not start with `old`, [`overwrite_obstacle`] returns a reason, or a system call fails. The file then has its old header or is
+/// marked.
+pub fn overwrite_header(locked: &LockedFile, old: &[u8], new: &[u8]) -> Result<()> {
     let path = locked.path();
     if old.len() != new.len() || old.len() < MARKER.len() {
         let message = format!("expected as many new bytes as old ones, at least {}, found {} for {}", MARKER.len(), new.len(), old.len());
         return Err(Error::argument(message).in_file(path));
     }
-    if let Some(why) = obstacle(locked.real_path(), locked.file())? {
-        return Err(Error::argument(format!("expected a file whose start can be overwritten: {why}")).in_file(path));
+    if let Some(why) = overwrite_obstacle(locked.real_path(), locked.file())? {
+        return Err(Error::argument(format!("the file cannot be changed in place: {why}")).in_file(path));
     }
     let found = locked.file().metadata().map_err(|error| Error::io("cannot examine", path, error))?;
     let copy = copy_path(locked.real_path(), &found);
     let _held = signals::hold();
     remove_if_there(&copy)?; // that of a change that was complete
     write_copy(locked, &found, &copy, &pack(&found, old, new))?;
-    let present = read_start(locked.file(), old.len());
+    let present = read_header(locked.file(), old.len());
     if !present.as_ref().is_ok_and(|present| present == old) {
         remove(&copy)?;
         return Err(match present {
@@ -89,103 +90,104 @@ pub fn overwrite_start(locked: &Locked, old: &[u8], new: &[u8]) -> Result<()> {
             Err(error) => Error::io("cannot read", path, error),
         });
     }
-    let written = write_start(locked.file(), new).map_err(|error| Error::io("cannot write", path, error));
-    // The copy stays where even the old bytes cannot be written.
-    if written.is_err() && write_start(locked.file(), old).is_err() {
+    let written = write_header(locked.file(), new).map_err(|error| Error::io("cannot write", path, error));
+    // The copy is kept if the old bytes cannot be restored either.
+    if written.is_err() && write_header(locked.file(), old).is_err() {
         return written.map_err(|error| error.hint(Hint::Recover(path.to_path_buf())));
     }
     remove(&copy)?;
     written
 }
 
-/// Ends a change of the file that was interrupted: takes back what was written, or removes the copy of a change that was complete.
+/// Resolves an interrupted change of the file: restores the old header, or removes the copy if the change was complete.
 ///
 /// # Errors
-/// There is a copy that does not count, or somebody has changed the file since: nothing is touched. Or the file is marked, and has no copy;
-/// or the system refuses.
-pub fn recover(locked: &Locked) -> Result<Recovery> {
+/// The copy is not trusted, or the file has changed since: nothing is touched. Or the file is marked but has no copy, or a system call
+/// fails.
+pub fn recover(locked: &LockedFile) -> Result<Recovery> {
     let (path, file) = (locked.path(), locked.file());
     let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
     let name = copy_path(locked.real_path(), &found);
     let (copy, present) = match examine(locked.real_path(), file, &found)? {
-        Beside::Copy(copy, present) => (copy, present),
-        Beside::Other(why) => {
+        CopyState::Copy(copy, present) => (copy, present),
+        CopyState::Other(why) => {
             let error = Error::malformed(format!("{why}; nothing was changed")).in_file(path);
             return Err(error.hint(match is_marked(file) {
-                true => "the owner of the model can recover it; else take it anew from where it came",
-                false => "remove the copy if the model is as it should be",
+                true => "the owner of the model can recover it; otherwise download it again",
+                false => "remove the copy if the model is intact",
             }));
         }
-        Beside::Nothing if is_marked(file) => {
-            let message = format!("a change of its header was interrupted, and its undo copy {} is not there", name.display());
+        CopyState::Nothing if is_marked(file) => {
+            let message = format!("a change of its header was interrupted, and its undo copy {} does not exist", name.display());
             return Err(Error::malformed(message).in_file(path).hint("the copy is in the folder in which the file was changed"));
         }
-        Beside::Nothing => return Ok(Recovery::Nothing),
+        CopyState::Nothing => return Ok(Recovery::Nothing),
     };
     let _held = signals::hold();
-    if present == Present::Torn {
-        write_start(file, &copy.old).map_err(|error| Error::io("cannot write", path, error))?;
+    if present == HeaderState::Torn {
+        write_header(file, &copy.old).map_err(|error| Error::io("cannot write", path, error))?;
     }
     remove(&name)?;
-    Ok(if present == Present::New { Recovery::Finished } else { Recovery::Undone })
+    Ok(if present == HeaderState::New { Recovery::Finished } else { Recovery::Undone })
 }
 
-/// The undo copy of a file: its old start and its new one.
+/// An undo copy: the old and the new header of a file.
 #[derive(Debug)]
-struct Copy {
+struct UndoCopy {
     old: Vec<u8>,
     new: Vec<u8>,
 }
 
-/// What lies under the name of a file's undo copy.
+/// The state of a file's undo copy.
 #[derive(Debug)]
-enum Beside {
+enum CopyState {
     Nothing,
-    /// A copy that counts, and which of its starts the file has.
-    Copy(Copy, Present),
-    /// Something that does not count, and why.
+    /// A trusted copy, and which header the file has.
+    Copy(UndoCopy, HeaderState),
+    /// An untrusted copy, and the reason.
     Other(String),
 }
 
-/// The start that a file has.
+/// The header that a file has.
 #[derive(Debug, PartialEq)]
-enum Present {
+enum HeaderState {
     Old,
     New,
     /// Marked, or a mixture of the two.
     Torn,
 }
 
-impl Copy {
-    /// None for a start that is neither the old one nor the new one nor made of these two: somebody has changed the file since.
-    fn compare(&self, present: &[u8]) -> Option<Present> {
+impl UndoCopy {
+    /// Compares the present header with the copy's; `None` if it is neither of the two nor a mixture, so that someone has changed the file
+    /// since.
+    fn compare(&self, present: &[u8]) -> Option<HeaderState> {
         let rest = if present.starts_with(MARKER) { MARKER.len() } else { 0 };
         let mut bytes = present.iter().zip(&self.old).zip(&self.new).skip(rest);
         if present == self.old {
-            Some(Present::Old)
+            Some(HeaderState::Old)
         } else if present == self.new {
-            Some(Present::New)
+            Some(HeaderState::New)
         } else {
-            bytes.all(|((present, old), new)| present == old || present == new).then_some(Present::Torn)
+            bytes.all(|((present, old), new)| present == old || present == new).then_some(HeaderState::Torn)
         }
     }
 }
 
-/// Looks at the undo copy of a file and decides whether it counts.
-fn examine(real: &Path, file: &File, found: &Metadata) -> Result<Beside> {
+/// Examines the undo copy of a file and decides whether to trust it.
+fn examine(real: &Path, file: &File, found: &Metadata) -> Result<CopyState> {
     let name = copy_path(real, found);
-    let other = |why: &str| Ok(Beside::Other(format!("{} does not count as its undo copy: {why}", name.display())));
+    let other = |why: &str| Ok(CopyState::Other(format!("{} cannot be used as its undo copy: {why}", name.display())));
     let copy = match open_itself(&name, false) {
         Ok(copy) => copy,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beside::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(CopyState::Nothing),
         Err(error) => return other(&error.to_string()),
     };
     let Ok(meta) = copy.metadata() else { return other("it cannot be examined") };
-    if let Some(why) = distrust(&Node::of(found), &Node::of(&meta), node::caller()) {
+    if let Some(why) = why_untrusted(&Inode::from_metadata(found), &Inode::from_metadata(&meta), inode::current_user()) {
         return other(why);
     }
     let mut packed = Vec::new();
-    // Neither start is longer than the file.
+    // Both headers must fit in the file.
     let most = found.len().saturating_mul(2).saturating_add(HEAD_BYTES);
     if let Err(error) = copy.take(most.saturating_add(1)).read_to_end(&mut packed) {
         return Err(Error::io("cannot read", name, error));
@@ -194,18 +196,18 @@ fn examine(real: &Path, file: &File, found: &Metadata) -> Result<Beside> {
         Ok(copy) => copy,
         Err(error) => return other(error.message()),
     };
-    let present = read_start(file, copy.old.len()).map_err(|error| Error::io("cannot read", real, error))?;
+    let present = read_header(file, copy.old.len()).map_err(|error| Error::io("cannot read", real, error))?;
     match copy.compare(&present) {
-        Some(present) => Ok(Beside::Copy(copy, present)),
+        Some(present) => Ok(CopyState::Copy(copy, present)),
         None => other("another program has changed the file since"),
     }
 }
 
-/// Why a copy does not count, by who may have written it; none if it does.
-fn distrust(file: &Node, copy: &Node, caller: u32) -> Option<&'static str> {
-    if file.owner != caller {
+/// Returns the reason not to trust a copy, depending on who may have written it; `None` if it can be trusted.
+fn why_untrusted(file: &Inode, copy: &Inode, current_user: u32) -> Option<&'static str> {
+    if file.owner != current_user {
         Some("the file belongs to another user")
-    } else if copy.owner != caller {
+    } else if copy.owner != current_user {
         Some("it belongs to another user")
     } else if copy.mode & 0o022 != 0 {
         Some("others can write it")
@@ -216,50 +218,50 @@ fn distrust(file: &Node, copy: &Node, caller: u32) -> Option<&'static str> {
     }
 }
 
-/// The bytes of the copy of a file whose start is `old` and is to be `new`: magic, digest of what follows, number, size and birth of
-/// the file, length of the start, old start, new start.
+/// Serialises the undo copy of a file: magic, digest of the rest, inode number, size and birth time of the file, header length, old header,
+/// new header.
 pub fn pack(found: &Metadata, old: &[u8], new: &[u8]) -> Vec<u8> {
-    let head = [Node::of(found).number, found.len(), node::born(found), old.len() as u64].map(u64::to_le_bytes).concat();
+    let head = [Inode::from_metadata(found).number, found.len(), inode::birth_time(found), old.len() as u64].map(u64::to_le_bytes).concat();
     let digest = Sha256::new().chain_update(&head).chain_update(old).chain_update(new).finalize();
     [&MAGIC[..], &digest, &head, old, new].concat()
 }
 
-fn unpack(packed: &[u8], found: &Metadata) -> Result<Copy> {
+fn unpack(packed: &[u8], found: &Metadata) -> Result<UndoCopy> {
     let mut cursor = Cursor::new(packed, Endian::Little);
     let magic = cursor.take(MAGIC.len() as u64, "the magic")?;
     let digest = cursor.take(32, "the digest")?;
     let body = packed.get(MAGIC.len() + 32..).unwrap_or_default();
     if magic != MAGIC || digest != Sha256::digest(body).as_slice() {
-        return Err(Error::malformed("its bytes are not those of a copy"));
+        return Err(Error::malformed("it is damaged or not an undo copy"));
     }
     let mut number = |what| cursor.u64(what);
     let of = [number("the number")?, number("the size")?, number("the birth")?];
     let len = number("the length")?;
-    if of != [Node::of(found).number, found.len(), node::born(found)] {
-        return Err(Error::malformed("it is of another file"));
+    if of != [Inode::from_metadata(found).number, found.len(), inode::birth_time(found)] {
+        return Err(Error::malformed("it belongs to another file"));
     }
     let old = cursor.take(len, "the old start")?.to_vec();
     let new = cursor.take(len, "the new start")?.to_vec();
     if cursor.remaining() > 0 || old.len() < MARKER.len() {
-        return Err(Error::malformed("its lengths do not fit the file"));
+        return Err(Error::malformed("its lengths do not match the file"));
     }
-    Ok(Copy { old, new })
+    Ok(UndoCopy { old, new })
 }
 
-/// The path of the undo copy of a file. Short, so that a file with the longest possible name can be changed too.
+/// Returns the path of a file's undo copy; short, so that it works for the longest possible file name.
 pub fn copy_path(real: &Path, found: &Metadata) -> PathBuf {
-    real.with_file_name(format!(".weigh-undo-{:x}", Node::of(found).number))
+    real.with_file_name(format!(".weigh-undo-{:x}", Inode::from_metadata(found).number))
 }
 
-/// Writes a copy that appears whole or not at all, open to no more people than the file is.
-fn write_copy(locked: &Locked, found: &Metadata, copy: &Path, packed: &[u8]) -> Result<()> {
+/// Writes a copy atomically, with permissions no wider than the file's.
+fn write_copy(locked: &LockedFile, found: &Metadata, copy: &Path, packed: &[u8]) -> Result<()> {
     let folder = parent(copy);
     let failed = |error| Error::io("cannot write the undo copy", copy, error);
     let _claim = stale::claim(folder);
-    let mut file = temporary(folder, Node::of(found).mode & 0o600).map_err(failed)?;
+    let mut file = temporary(folder, Inode::from_metadata(found).mode & 0o600).map_err(failed)?;
     let written = file.as_file().metadata().map_err(failed)?;
-    if let Some(why) = distrust(&Node::of(found), &Node::of(&written), node::caller()) {
-        let error = Error::unsupported(format!("no undo copy can be made that would count: {why}")).in_file(locked.path());
+    if let Some(why) = why_untrusted(&Inode::from_metadata(found), &Inode::from_metadata(&written), inode::current_user()) {
+        let error = Error::unsupported(format!("no trusted undo copy can be written: {why}")).in_file(locked.path());
         return Err(error.hint(Hint::WriteNewFile));
     }
     file.write_all(packed).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
@@ -267,7 +269,7 @@ fn write_copy(locked: &Locked, found: &Metadata, copy: &Path, packed: &[u8]) -> 
     sync_folder(folder).map_err(failed)
 }
 
-/// A new file with these permissions at most, under a name that a later run clears away.
+/// Creates a file with at most these permissions, under a name that a later run cleans up.
 fn temporary(folder: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
@@ -284,21 +286,21 @@ fn remove_if_there(copy: &Path) -> Result<()> {
     if fs::symlink_metadata(copy).is_ok() { remove(copy) } else { Ok(()) }
 }
 
-fn read_start(file: &File, len: usize) -> io::Result<Vec<u8>> {
+fn read_header(file: &File, len: usize) -> io::Result<Vec<u8>> {
     let mut start = vec![0; len];
     read_exact_at(file, &mut start, 0)?;
     Ok(start)
 }
 
-/// Writes the first bytes of a file so that it is marked for as long as they are not whole.
-fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
+/// Writes the header so that the file is marked until it is complete.
+fn write_header(file: &File, bytes: &[u8]) -> io::Result<()> {
     let (first, rest) = bytes.split_at_checked(MARKER.len()).ok_or(io::ErrorKind::InvalidInput)?;
     write_all_at(file, MARKER, 0)?;
     file.sync_data()?;
     write_all_at(file, rest, MARKER.len() as u64)?;
     file.sync_data()?;
     write_all_at(file, first, 0)?;
-    // The system's own times are a few milliseconds coarse: a reader could not tell the file from that before the change.
+    // Kernel timestamps are a few milliseconds coarse, so that readers might not notice the change.
     let _ = file.set_modified(SystemTime::now());
     file.sync_all()
 }
@@ -321,7 +323,7 @@ mod tests {
     }
 
     impl Case {
-        /// A file with this start.
+        /// Creates a file with this header.
         fn new(start: &[u8]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().canonicalize().unwrap().join("m");
@@ -337,7 +339,7 @@ mod tests {
             copy_path(&self.path, &self.meta())
         }
 
-        /// Puts a copy beside the file, as a change of OLD to NEW leaves it.
+        /// Writes the copy that a change from OLD to NEW leaves.
         fn put(&self) -> &Self {
             self.put_bytes(&pack(&self.meta(), OLD, NEW))
         }
@@ -352,8 +354,8 @@ mod tests {
             File::open(&self.path).unwrap()
         }
 
-        fn locked(&self) -> Locked {
-            Locked::open(&self.path, &mut |_| ()).unwrap()
+        fn locked(&self) -> LockedFile {
+            LockedFile::open(&self.path, &mut |_| ()).unwrap()
         }
 
         fn bytes(&self) -> Vec<u8> {
@@ -364,24 +366,24 @@ mod tests {
             fs::read_dir(self.folder.path()).unwrap().count()
         }
 
-        /// Neither reading nor recovering nor editing touches the file or what lies beside it.
-        fn is_left_alone(&self, why: &str) {
+        /// Checks that reading, recovering and editing touch neither the file nor the copy.
+        fn is_untouched(&self, why: &str) {
             let (bytes, copy) = (self.bytes(), fs::read(self.copy()).unwrap());
             source::open(&self.path).unwrap();
             let error = recover(&self.locked()).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("nothing was changed"), "{error}");
-            let obstacle = obstacle(&self.path, self.locked().file()).unwrap().unwrap();
-            assert!(obstacle.contains(why), "{obstacle}");
-            assert!(overwrite_start(&self.locked(), &bytes[..OLD.len()], NEW).is_err());
+            let overwrite_obstacle = overwrite_obstacle(&self.path, self.locked().file()).unwrap().unwrap();
+            assert!(overwrite_obstacle.contains(why), "{overwrite_obstacle}");
+            assert!(overwrite_header(&self.locked(), &bytes[..OLD.len()], NEW).is_err());
             assert_eq!((self.bytes(), fs::read(self.copy()).unwrap()), (bytes, copy));
         }
     }
 
     #[test]
-    fn the_start_is_new_and_no_copy_is_left() {
+    fn the_header_is_replaced_and_the_copy_removed() {
         let case = Case::new(OLD);
         let before = case.meta().modified().unwrap();
-        overwrite_start(&case.locked(), OLD, NEW).unwrap();
+        overwrite_header(&case.locked(), OLD, NEW).unwrap();
         assert_eq!(case.bytes(), [NEW, REST].concat());
         assert_eq!(case.names(), 1);
         assert_ne!(case.meta().modified().unwrap(), before, "readers see that it was changed");
@@ -389,15 +391,15 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_is_not_the_one_that_was_parsed_is_not_overwritten() {
+    fn a_header_that_differs_from_the_parsed_one_is_not_overwritten() {
         let case = Case::new(b"their  start!");
-        assert!(overwrite_start(&case.locked(), OLD, NEW).unwrap_err().to_string().contains("another program"));
+        assert!(overwrite_header(&case.locked(), OLD, NEW).unwrap_err().to_string().contains("another program"));
         assert_eq!(case.bytes(), [&b"their  start!"[..], REST].concat());
         assert_eq!(case.names(), 1);
     }
 
     #[test]
-    fn after_a_crash_at_any_moment_readers_refuse_or_find_a_whole_start_and_recovery_ends_the_change() {
+    fn after_a_crash_at_any_step_the_header_is_whole_or_refused_and_recoverable() {
         let marked = |rest: &[u8]| [&MARKER[..], rest].concat();
         let torn = [
             marked(&OLD[8..]),
@@ -411,7 +413,7 @@ mod tests {
             let error = refuse_torn(&case.path, &case.file()).unwrap_err();
             assert!(matches!(error.hints()[..], [Hint::Recover(_)]), "{error}");
             assert_eq!((case.bytes(), case.names()), ([&start, REST].concat(), 2), "reading writes nothing");
-            assert!(obstacle(&case.path, &case.file()).is_err());
+            assert!(overwrite_obstacle(&case.path, &case.file()).is_err());
             assert_eq!(recover(&case.locked()).unwrap(), Recovery::Undone);
             assert_eq!((case.bytes(), case.names()), ([OLD, REST].concat(), 1));
         }
@@ -422,35 +424,35 @@ mod tests {
             assert_eq!(case.names(), 2, "reading writes nothing");
             assert_eq!(recover(&case.locked()).unwrap(), want);
             assert_eq!((case.bytes(), case.names()), ([start, REST].concat(), 1));
-            // The next change clears the copy away too.
+            // The next change removes the copy too.
             case.put();
-            overwrite_start(&case.locked(), start, b"a third start").unwrap();
+            overwrite_header(&case.locked(), start, b"a third start").unwrap();
             assert_eq!((case.bytes(), case.names()), ([&b"a third start"[..], REST].concat(), 1));
         }
     }
 
     #[test]
-    fn a_marked_file_without_its_copy_is_said_to_be_one() {
+    fn a_marked_file_without_its_copy_is_reported() {
         let case = Case::new(&[&MARKER[..], &OLD[8..]].concat());
-        assert!(recover(&case.locked()).unwrap_err().to_string().contains("is not there"));
+        assert!(recover(&case.locked()).unwrap_err().to_string().contains("does not exist"));
     }
 
     #[test]
-    fn a_file_that_is_being_changed_is_waited_for() {
+    fn recovery_waits_for_a_change_in_progress() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
         let locked = case.locked();
         let map = source::open(&case.path).unwrap();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| refuse_torn(&case.path, &case.file()));
             std::thread::sleep(PAUSE * 3);
-            write_start(locked.file(), NEW).unwrap();
+            write_header(locked.file(), NEW).unwrap();
             reader.join().unwrap().unwrap();
         });
         assert!(!is_unchanged(&*map));
     }
 
     #[test]
-    fn copies_of_other_files_do_not_count() {
+    fn copies_of_other_files_are_not_trusted() {
         let case = Case::new(OLD);
         let meta = case.meta();
         let packed = pack(&meta, OLD, NEW);
@@ -459,65 +461,65 @@ mod tests {
         damaged[60] ^= 1;
         let beyond = [OLD, REST, REST].concat();
         for (packed, why) in [
-            (pack(&other.meta(), OLD, NEW), "of another file"),
-            (damaged, "not those of a copy"),
-            ([&packed[..], b"x"].concat(), "not those of a copy"),
-            (packed[..40].to_vec(), "not those of a copy"),
+            (pack(&other.meta(), OLD, NEW), "belongs to another file"),
+            (damaged, "not an undo copy"),
+            ([&packed[..], b"x"].concat(), "not an undo copy"),
+            (packed[..40].to_vec(), "not an undo copy"),
             (b"weigh-u1 from an older time".to_vec(), "expected"),
             (Vec::new(), "expected"),
             (pack(&meta, b"shorter start", b"short"), "expected"),
             (pack(&meta, b"seven..", b"SEVEN.."), "lengths"),
-            (pack(&meta, &beyond, &beyond), "not those of a copy"),
+            (pack(&meta, &beyond, &beyond), "not an undo copy"),
         ] {
-            case.put_bytes(&packed).is_left_alone(why);
+            case.put_bytes(&packed).is_untouched(why);
         }
     }
 
     #[test]
-    fn a_file_that_another_tool_has_changed_since_is_left_alone() {
+    fn a_file_changed_since_by_another_program_is_untouched() {
         let marked = [&MARKER[..], b"other"].concat();
         for start in [&b"their start!!"[..], &marked] {
-            Case::new(start).put().is_left_alone("another program has changed the file since");
+            Case::new(start).put().is_untouched("another program has changed the file since");
         }
     }
 
     #[test]
-    fn a_copy_that_somebody_else_may_have_written_does_not_count() {
+    fn a_copy_writable_by_others_is_not_trusted() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
         for mode in [0o620, 0o602, 0o666] {
             fs::set_permissions(case.put().copy(), fs::Permissions::from_mode(mode)).unwrap();
-            case.is_left_alone("others can write it");
+            case.is_untouched("others can write it");
         }
         let elsewhere = case.path.with_file_name("elsewhere");
         fs::rename(case.put().copy(), &elsewhere).unwrap();
         symlink(&elsewhere, case.copy()).unwrap();
-        case.is_left_alone("symbolic link");
+        case.is_untouched("symbolic link");
         fs::remove_file(case.copy()).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, case.copy(), 0o600.into()).unwrap();
         assert!(recover(&case.locked()).unwrap_err().to_string().contains("not a regular file"));
-        assert!(distrust(&node(1), &node(1), 2).unwrap().contains("the file belongs to another user"));
-        assert!(distrust(&node(1), &node(2), 1).unwrap().contains("it belongs to another user"));
-        assert!(distrust(&node(1), &Node { device: 2, ..node(1) }, 1).unwrap().contains("another device"));
-        assert_eq!(distrust(&node(1), &node(1), 1), None);
+        assert!(why_untrusted(&node(1), &node(1), 2).unwrap().contains("the file belongs to another user"));
+        assert!(why_untrusted(&node(1), &node(2), 1).unwrap().contains("it belongs to another user"));
+        assert!(why_untrusted(&node(1), &Inode { device: 2, ..node(1) }, 1).unwrap().contains("another device"));
+        assert_eq!(why_untrusted(&node(1), &node(1), 1), None);
     }
 
-    fn node(owner: u32) -> Node {
-        Node { device: 1, number: 1, owner, mode: 0o600, links: 1 }
+    fn node(owner: u32) -> Inode {
+        Inode { device: 1, number: 1, owner, mode: 0o600, links: 1 }
     }
 
     #[test]
-    fn a_planted_copy_of_another_user_changes_nothing() {
+    fn a_copy_planted_by_another_user_is_ignored() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
-        // Only root can give files away.
+        // Only root can change owners.
         if chown(case.put().copy(), Some(65_533), None).is_ok() {
-            case.is_left_alone("it belongs to another user");
+            case.is_untouched("it belongs to another user");
             chown(&case.path, Some(65_533), None).unwrap();
-            case.is_left_alone("the file belongs to another user");
+            case.is_untouched("the file belongs to another user");
         }
     }
 
     #[test]
-    fn what_is_written_goes_into_the_locked_file_wherever_its_path_leads_by_now() {
+    fn writes_go_to_the_locked_file_even_if_its_path_changes() {
         let case = Case::new(&[&MARKER[..], &NEW[8..]].concat());
         let locked = case.put().locked();
         let victim = Case::new(OLD);
@@ -526,17 +528,17 @@ mod tests {
         symlink(&victim.path, &case.path).unwrap();
         assert_eq!(recover(&locked).unwrap(), Recovery::Undone);
         assert_eq!((fs::read(&moved).unwrap(), victim.bytes()), ([OLD, REST].concat(), [OLD, REST].concat()));
-        overwrite_start(&locked, OLD, NEW).unwrap();
+        overwrite_header(&locked, OLD, NEW).unwrap();
         assert_eq!((fs::read(&moved).unwrap(), victim.bytes()), ([NEW, REST].concat(), [OLD, REST].concat()));
     }
 
     #[test]
-    fn a_copy_is_never_open_to_more_people_than_the_file() {
+    fn a_copy_never_has_wider_permissions_than_the_file() {
         for (mode, want) in [(0o644, 0o600), (0o600, 0o600), (0o777, 0o600)] {
             let case = Case::new(OLD);
             fs::set_permissions(&case.path, fs::Permissions::from_mode(mode)).unwrap();
             let meta = case.meta();
-            let made = temporary(case.folder.path(), Node::of(&meta).mode & 0o600).unwrap();
+            let made = temporary(case.folder.path(), Inode::from_metadata(&meta).mode & 0o600).unwrap();
             assert_eq!(made.as_file().metadata().unwrap().mode() & 0o777, want, "from the first moment");
             write_copy(&case.locked(), &meta, &case.copy(), &pack(&meta, OLD, NEW)).unwrap();
             assert_eq!(fs::metadata(case.copy()).unwrap().mode() & 0o777, want);

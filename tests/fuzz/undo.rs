@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use weigh::source::torn::MARKER;
-use weigh::write::lock::Locked;
+use weigh::write::lock::LockedFile;
 use weigh::write::undo;
 use weigh::write::undo::Recovery;
 
@@ -44,7 +44,7 @@ fn run(data: &[u8]) {
 
     let _ = weigh::format::open(&path);
     assert!(untouched(), "reading writes nothing");
-    let recovered = Locked::open(&path, &mut |_| ()).and_then(|locked| undo::recover(&locked));
+    let recovered = LockedFile::open(&path, &mut |_| ()).and_then(|locked| undo::recover(&locked));
     match recovered {
         Err(_) => assert!(untouched(), "what is refused is left alone"),
         Ok(recovery) => {

@@ -199,10 +199,10 @@ pub(crate) fn write(
             Content::Bytes(bytes) => output.write(i, bytes).unwrap(),
             Content::Tensors(range, layout) => {
                 let mut writer = output.create(i).unwrap();
-                writer.put(&layout.header).unwrap();
+                writer.append(&layout.header).unwrap();
                 for ((_, bytes), &offset) in tensors[range.clone()].iter().zip(&layout.offsets) {
                     writer.pad_to(offset).unwrap();
-                    writer.put(bytes).unwrap();
+                    writer.append(bytes).unwrap();
                 }
                 writer.pad_to(layout.total).unwrap();
                 output.seal(writer).unwrap();

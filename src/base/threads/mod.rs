@@ -1,5 +1,4 @@
-//! The threads that compute, and the one way to them: rayon's pool, or without the feature `rayon` the calling thread alone. Results are
-//! the same either way.
+//! The only access to compute threads: rayon's pool, or without the feature `rayon` the calling thread. Results are the same either way.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -20,8 +19,7 @@ pub use single::start;
 #[cfg(not(feature = "rayon"))]
 pub(crate) use single::{broadcast, par, prelude, sort_unstable};
 
-/// Takes a lock inside the handler of a signal, where waiting is not allowed: tries for about a second. The thread that has it may be the
-/// one that was interrupted.
+/// Takes a lock in a signal handler, which must not block: tries for about a second, since the interrupted thread may hold it.
 pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     for _ in 0..1_000 {
         match lock.try_lock() {
@@ -33,7 +31,7 @@ pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     None
 }
 
-/// Locks, whatever became of the thread that held it: a panic is passed on to whoever waits for the whole.
+/// Locks, ignoring poisoning: a panic propagates where the threads are joined.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

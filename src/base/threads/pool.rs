@@ -1,4 +1,4 @@
-//! The threads of rayon's pool: as many as there are cores, and fewer where the system refuses some.
+//! Rayon's thread pool: one thread per core, or fewer if the system refuses to start them.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -14,37 +14,38 @@ use crate::base::limits;
 
 static STARTED: OnceLock<usize> = OnceLock::new();
 
-/// Iterates over items on all threads. By itself rayon panics where the system refuses it a thread (a limit on processes or on the address
-/// space).
+/// Iterates over items on all threads. The pool is started here, because rayon itself panics if the system refuses a thread (process or
+/// address space limit).
 pub(crate) fn par<I: IntoParallelIterator>(items: I) -> I::Iter {
-    ready();
+    ensure_started();
     items.into_par_iter()
 }
 
 /// Runs a function once on every thread.
 pub(crate) fn broadcast(work: impl Fn() + Sync) {
-    ready();
+    ensure_started();
     rayon::broadcast(|_| work());
 }
 
 /// Sorts a slice on all threads; equal items may change places.
 pub(crate) fn sort_unstable<T: Ord + Send>(items: &mut [T]) {
-    ready();
+    ensure_started();
     items.par_sort_unstable();
 }
 
-/// Starts the threads, if they are not running yet.
-fn ready() {
+/// Starts the threads, unless they are already running.
+fn ensure_started() {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     start(cores);
 }
 
-/// Starts so many threads, [`limits::THREADS`] at the most, and returns how many there are. Where they run already, their number stays.
+/// Starts this many threads, at most [`limits::THREADS`], and returns their number. If they are already running, the number does not
+/// change.
 pub fn start(wanted: usize) -> usize {
     *STARTED.get_or_init(|| {
-        let threads = waiting(wanted.min(limits::THREADS), |work| thread::Builder::new().spawn(work));
+        let threads = start_waiting(wanted.min(limits::THREADS), |work| thread::Builder::new().spawn(work));
         let pool = ThreadPoolBuilder::new();
-        // A program that this library is part of may have threads of its own, which then serve.
+        // A host program may have its own rayon pool, which is then used.
         let _ = match threads.len() {
             0 => pool.num_threads(1).use_current_thread().build_global(),
             many => {
@@ -60,16 +61,16 @@ pub fn start(wanted: usize) -> usize {
     })
 }
 
-/// A thread that runs and waits for its work, or ends where none is sent.
-struct Waiting {
+/// A running thread that waits for its work, and ends if the sender is dropped.
+struct WaitingThread {
     work: Sender<ThreadBuilder>,
     handle: JoinHandle<()>,
 }
 
-/// Starts threads that wait. They start before the pool that they are for: a pool whose threads cannot all be started is lost.
+/// Starts threads that wait, before the pool is built: rayon cannot recover a pool if some of its threads fail to start.
 ///
-/// Where not all can be started, half of those that could be: the work needs memory as well.
-fn waiting(wanted: usize, mut spawn: impl FnMut(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>) -> Vec<Waiting> {
+/// If some cannot be started, keeps half of the others: the work needs memory too.
+fn start_waiting(wanted: usize, mut spawn: impl FnMut(Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>) -> Vec<WaitingThread> {
     let mut threads = Vec::with_capacity(wanted);
     while threads.len() < wanted {
         let (work, receiver) = channel::<ThreadBuilder>();
@@ -82,20 +83,20 @@ fn waiting(wanted: usize, mut spawn: impl FnMut(Box<dyn FnOnce() + Send>) -> io:
         };
         let spawned = if has_room() { spawn(Box::new(wait)) } else { Err(io::ErrorKind::OutOfMemory.into()) };
         let Ok(handle) = spawned else {
-            for Waiting { work, handle } in threads.drain(threads.len() / 2..) {
+            for WaitingThread { work, handle } in threads.drain(threads.len() / 2..) {
                 drop(work);
                 let _ = handle.join(); // its memory is free from here on
             }
             break;
         };
         let _ = has_started.recv(); // it has taken the memory that it starts with
-        threads.push(Waiting { work, handle });
+        threads.push(WaitingThread { work, handle });
     }
     threads
 }
 
-/// Whether there are addresses for one more thread and for the work: a thread takes a stack of 2 MB, and glibc sets 64 MB aside for
-/// what it allocates. What cannot be allocated later ends the process.
+/// Whether address space is left for one more thread and for the work: a thread takes a 2 MB stack, and glibc reserves a 64 MB arena. A
+/// failed allocation later would abort the process.
 fn has_room() -> bool {
     const ROOM: usize = 256 << 20;
     let mut room = Vec::<u8>::new();
@@ -112,7 +113,7 @@ mod tests {
     fn half_of_the_threads_that_could_be_started_are_kept() {
         for (most, kept) in [(0, 0), (1, 0), (2, 1), (7, 3), (8, 8), (9, 8)] {
             let mut left = most;
-            let threads = waiting(8, |work| {
+            let threads = start_waiting(8, |work| {
                 left = usize::checked_sub(left, 1).ok_or(io::ErrorKind::WouldBlock)?;
                 thread::Builder::new().spawn(work)
             });

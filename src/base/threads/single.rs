@@ -1,11 +1,11 @@
-//! One thread: what stands in for rayon where the library is built without it.
+//! The single-threaded replacement for rayon.
 
 /// Iterates over items on the calling thread.
 pub(crate) fn par<I: IntoIterator>(items: I) -> Serial<I::IntoIter> {
     Serial(items.into_iter())
 }
 
-/// Runs a function once, as on the only thread.
+/// Runs a function once, on the only thread.
 pub(crate) fn broadcast(work: impl Fn()) {
     work();
 }
@@ -15,19 +15,19 @@ pub(crate) fn sort_unstable<T: Ord>(items: &mut [T]) {
     items.sort_unstable();
 }
 
-/// Returns how many threads there are: one, however many are wanted.
+/// Returns the number of threads, which is always one.
 pub fn start(_wanted: usize) -> usize {
     1
 }
 
-/// Items that one thread goes through, with the methods of rayon's iterators.
+/// A sequential iterator with rayon's methods.
 pub(crate) struct Serial<I>(I);
 
-/// What is used of `rayon::prelude`.
+/// The part of `rayon::prelude` in use.
 pub(crate) mod prelude {
     use super::Serial;
 
-    /// Methods of rayon's iterators, in a trait as there.
+    /// Methods of rayon's iterators, in a trait as in rayon.
     pub(crate) trait ParallelIterator: Sized {
         type Iter: Iterator;
 
@@ -41,7 +41,7 @@ pub(crate) mod prelude {
             Serial(self.items().zip(others))
         }
 
-        /// Changes nothing: with one thread, no item waits for another thread.
+        /// Does nothing: there is only one thread.
         fn with_max_len(self, _items: usize) -> Self {
             self
         }

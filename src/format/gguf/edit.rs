@@ -22,7 +22,7 @@ use crate::source::Prefix;
 pub(crate) fn edit(file: &mut Prefix, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
     check_change(old, metadata, force)?;
     file.parse(|file| {
-        let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+        let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
         let start = new_start(&mut cursor, file, metadata);
         cursor.parsed(start)
     })?

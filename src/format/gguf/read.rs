@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::bytes::{Cursor, Endian, Parsed, SharedBytes};
 use crate::base::finding::{Findings, Severity};
-use crate::base::names::Seen;
+use crate::base::names::DuplicateCheck;
 use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
@@ -37,7 +37,7 @@ struct Header {
 }
 
 fn parse(file: &Prefix, findings: &mut Findings) -> Parsed<Result<Header>> {
-    let cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
     let mut parser = Parser { file, bytes: file.shared(), cursor, wide: true, keys: 0, tensors: 0, findings };
     let header = parser.run();
     parser.need_the_rest();
@@ -92,8 +92,8 @@ impl<'a> Parser<'a> {
     /// Where more bytes are needed, so are those of all keys and tensors that are still to come.
     fn need_the_rest(&mut self) {
         let length = self.length_bytes();
-        self.cursor.need_also(self.keys.saturating_mul(length + LEAST_KEY));
-        self.cursor.need_also(self.tensors.saturating_mul(length + LEAST_TENSOR));
+        self.cursor.need_more(self.keys.saturating_mul(length + LEAST_KEY));
+        self.cursor.need_more(self.tensors.saturating_mul(length + LEAST_TENSOR));
     }
 
     fn counts(&mut self) -> Result<(u64, u64)> {
@@ -145,7 +145,7 @@ impl<'a> Parser<'a> {
             let key = self.key()?;
             let value = self.value(&key).map_err(|error| {
                 let code = if error.is_caused_by::<std::str::Utf8Error>() { codes::GGUF_UTF8 } else { codes::GGUF_VALUE };
-                self.findings.fatal(code, error.about(&text::shorten(&key)).at(at).in_file(self.file.path()))
+                self.findings.fatal(code, error.context(&text::shorten(&key)).at(at).in_file(self.file.path()))
             })?;
             if metadata.get(&key).is_some() {
                 let message = format!("expected each key once, found {} twice", text::shorten(&key));
@@ -190,7 +190,7 @@ impl<'a> Parser<'a> {
     /// The entries of the tensors, their offsets still counted from the start of the data.
     fn table(&mut self) -> Result<Vec<check::Entry>> {
         let mut entries: Vec<check::Entry> = Vec::new();
-        let mut seen = Seen::default();
+        let mut names = DuplicateCheck::default();
         while self.tensors > 0 {
             self.tensors -= 1;
             let at = self.cursor.position();
@@ -202,7 +202,7 @@ impl<'a> Parser<'a> {
                 self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
                 enough(self.findings, path)?;
             }
-            let twice = seen.came_before(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
+            let twice = names.is_duplicate(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
             if twice {
                 let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).at(at);
                 self.error(codes::GGUF_DUPLICATE, error)?;

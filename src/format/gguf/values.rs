@@ -29,7 +29,7 @@ fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, dep
         return Ok(());
     }
     if elem == ValueType::String {
-        return step_over_strings(cursor, len, wide);
+        return skip_strings(cursor, len, wide);
     }
     for _ in 0..len {
         if depth >= limits::GGUF_ARRAY_DEPTH {
@@ -43,16 +43,16 @@ fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, dep
 }
 
 /// Steps over `len` strings. Where they are not all at hand, the others are taken to be about as long.
-fn step_over_strings(cursor: &mut Cursor<'_>, len: u64, wide: bool) -> Result<()> {
+fn skip_strings(cursor: &mut Cursor<'_>, len: u64, wide: bool) -> Result<()> {
     let start = cursor.position();
-    let first = if wide { cursor.step_over_strings(len) } else { 0 };
+    let first = if wide { cursor.skip_strings(len) } else { 0 };
     for i in first..len {
         let string = read_len(cursor, wide, "a string's length").and_then(|len| cursor.take(len, "a string of an array"));
         if let Err(error) = string {
             let stepped_over = cursor.position() - start;
             let least = if wide { 8 } else { 4 };
             let each = stepped_over.checked_div(i).unwrap_or(least);
-            cursor.need_also((len - i - 1).saturating_mul(each));
+            cursor.need_more((len - i - 1).saturating_mul(each));
             return Err(error);
         }
     }

@@ -75,7 +75,7 @@ fn name(cursor: &mut Cursor<'_>, what: &str) -> Result<String> {
 }
 
 fn parse(file: &Prefix, findings: &mut Findings) -> Parsed<Result<(Vec<TensorInfo>, Metadata)>> {
-    let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
     let read = read(&mut cursor).map_err(|error| findings.fatal(codes::IMATRIX_ENTRY, error.in_file(file.path())));
     cursor.parsed(read)
 }

@@ -16,7 +16,7 @@ use crate::source::Prefix;
 pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
     let malformed = || Error::malformed("expected a header that was read before, found another");
     let (length, json) = file.parse(|file| {
-        let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+        let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
         let length = cursor.u64("the length of the header");
         let json = length.and_then(|length| Ok((length, copy(cursor.take(length, "the header")?)?)));
         cursor.parsed(json)

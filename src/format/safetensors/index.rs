@@ -146,7 +146,7 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
 /// Every tensor of the map has one file.
 fn check_map(index: &Index<'_>, path: &Path, findings: &mut Findings) -> Result<()> {
     let names: Vec<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
-    for (place, _) in names::repeated(&names) {
+    for (place, _) in names::duplicates(&names) {
         let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(names[place]).in_file(path);
         findings.error(codes::INDEX_JSON, error)?;
         enough(findings, path)?;

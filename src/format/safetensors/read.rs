@@ -16,7 +16,7 @@ use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::set::{Part, enough, is_cut, parse_header, truncated};
-use crate::model::dtype::TypeName;
+use crate::model::dtype::InlineName;
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
 use crate::source::Prefix;
 
@@ -48,7 +48,7 @@ fn read_header(json: &str, file: &Prefix, findings: &mut Findings) -> Result<(Me
 
 /// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change while it is read.
 fn header_text(file: &Prefix, findings: &mut Findings) -> Parsed<Result<String>> {
-    let mut cursor = Cursor::of_prefix(file.bytes(), file.len(), Endian::Little);
+    let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
     let text = text_at(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(file.path())));
     cursor.parsed(text)
 }
@@ -213,13 +213,13 @@ impl<'de> Deserialize<'de> for TypeOf {
             type Value = TypeOf;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "the name of a type, of at most {} bytes", TypeName::BYTES)
+                write!(f, "the name of a type, of at most {} bytes", InlineName::BYTES)
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TypeOf, E> {
                 let known = Dtype::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(name)).ok();
                 let known = known.and_then(|_| DType::from_safetensors(name)).map(ElemType::Known);
-                let unknown = || TypeName::new(name).map(|name| ElemType::Unknown { tag: Tag::Name(name) });
+                let unknown = || InlineName::new(name).map(|name| ElemType::Unknown { tag: Tag::Name(name) });
                 known.or_else(unknown).map(TypeOf).ok_or_else(|| E::invalid_value(Unexpected::Str(&text::shorten(name)), &self))
             }
         }

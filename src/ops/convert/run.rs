@@ -73,7 +73,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
             Content::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
             Content::Tensors(range, layout) => {
                 let mut out = output.create(companions.len() + index)?;
-                out.put(&layout.header)?;
+                out.append(&layout.header)?;
                 out.reserve()?;
                 let steps = plan.steps.get(range.clone()).unwrap_or_default();
                 let outcomes = write_tensors(reader, plan, steps, layout, &out, progress)?;

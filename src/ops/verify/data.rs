@@ -177,7 +177,7 @@ fn tell_zeros(reader: &Reader, runs: &[Run<'_>], packed: &HashSet<&str>, finding
             };
             let message = format!("expected values, found {} zero bytes{inside}", units::grouped(len));
             let names = run.tensors.iter().filter(|_| run.tensors.len() > 1).map(|tensor| tensor.name.clone()).collect();
-            findings.remark_of(
+            findings.remark_tensors(
                 Severity::Warning,
                 codes::DATA_ZERO_RUN,
                 placed(reader, first, Error::truncated(message), run.bytes.start),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::base::{Error, Hint, Result};
 use crate::model::DType::{self, *};
-use crate::model::dtype::meant_type;
+use crate::model::dtype::suggest_type;
 
 /// A file type: a name for a mix of tensor types.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,9 +106,9 @@ impl FromStr for Target {
         name.parse().map(Self::Uniform).map_err(|_| {
             let error = Error::argument(format!("expected a type or a llama.cpp file type, found {name}"));
             let names = FILE_TYPES.iter().map(|file_type| file_type.name).chain(DType::ALL.iter().map(|dtype| dtype.name()));
-            match meant_type(name, names) {
+            match suggest_type(name, names) {
                 Some(meant) => error.hint(Hint::DidYouMean(meant.to_owned())),
-                None => error.hint(Hint::ListTypes).hint_also("file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
+                None => error.hint(Hint::ListTypes).add_hint("file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
             }
         })
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a target, before the first byte is written.
+//! Checks of targets before anything is written.
 
 use std::fs;
 use std::io;
@@ -8,43 +8,43 @@ use crate::base::{Error, Hint, Result};
 use crate::source::file::{parent, same_file};
 use crate::write::output::Target;
 
-/// Checks a file that is to be written later: it is not there (unless `force`), is no input, and its folder is there.
+/// Checks a file to be written later: it does not exist (unless `force`), is not an input, and its folder exists.
 ///
 /// # Errors
-/// One of these is not so.
+/// A check fails.
 pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     check_name(path, force, inputs)?;
     let folder = parent(path);
-    if folder.is_dir() { Ok(()) } else { Err(Error::argument("expected a folder to write into, found none").in_file(folder)) }
+    if folder.is_dir() { Ok(()) } else { Err(Error::argument("the output folder does not exist").in_file(folder)) }
 }
 
-/// Checks the name of a file that is to be written: it is not there (unless `force`), and is no input, device or special file.
+/// Checks a target's path: nothing exists there (unless `force`), and it is not an input, device or special file.
 ///
 /// # Errors
-/// One of these is not so.
+/// A check fails.
 pub fn check_name(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     if target.file_name().is_none() {
-        return Err(Error::argument("expected the name of a file to write, found none in the path").in_file(target));
+        return Err(Error::argument("the output path has no file name").in_file(target));
     }
     if let Some(system) = system_folder(target) {
-        let message = format!("expected a file to write, found something in {system}, which the system makes up");
+        let message = format!("cannot write to {system}, which holds devices and other special files");
         return Err(Error::argument(message).in_file(target).hint("write to a file, then copy it there"));
     }
     let Ok(link) = fs::symlink_metadata(target) else { return Ok(()) };
     if let Ok(found) = fs::metadata(target) {
         if let Some(input) = inputs.iter().find(|input| fs::metadata(input).is_ok_and(|input| same_file(&input, &found))) {
-            let message = format!("expected an output that is no input, found the same file as {}", input.display());
+            let message = format!("the output is also an input ({})", input.display());
             return Err(Error::argument(message).in_file(target).hint("write to another name"));
         }
         if !found.is_file() {
             let what = if found.is_dir() { "a folder" } else { "a device, pipe or socket" };
-            return Err(Error::argument(format!("expected a regular file to write, found {what}")).in_file(target));
+            return Err(Error::argument(format!("the output is {what}, not a regular file")).in_file(target));
         }
     }
     if force || !(link.is_file() || link.is_symlink()) { Ok(()) } else { Err(exists(target)) }
 }
 
-/// The folder of the system's own that a path lies in: what is there stands for devices and open files, and must not be replaced.
+/// Returns the system folder that a path is in: it holds devices and open files, which must not be replaced.
 fn system_folder(path: &Path) -> Option<&'static str> {
     let folder = parent(path).canonicalize().ok()?;
     let inside = |system: &&str| folder.starts_with(system) && !folder.starts_with("/dev/shm");
@@ -52,10 +52,10 @@ fn system_folder(path: &Path) -> Option<&'static str> {
 }
 
 pub(super) fn exists(target: &Path) -> Error {
-    Error::argument("expected a new file, found one that is there already").in_file(target).hint(Hint::Replace)
+    Error::argument("the output already exists").in_file(target).hint(Hint::Replace)
 }
 
-/// The disks of the targets have room for them.
+/// Checks that the targets' disks have enough space.
 pub(super) fn space(targets: &[Target]) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let mut of_disk: Vec<(u64, &Path, u64)> = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn space(targets: &[Target]) -> Result<()> {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if needed > free {
             let source = io::Error::from(io::ErrorKind::StorageFull);
-            return Err(Error::io(&format!("expected {needed} bytes of free space, found {free}"), folder, source));
+            return Err(Error::io(&format!("not enough disk space: {needed} bytes needed, {free} bytes free"), folder, source));
         }
     }
     Ok(())
@@ -83,13 +83,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_makes_up_is_never_written_not_even_by_force() {
+    fn special_files_are_never_overwritten_even_with_force() {
         for name in ["/dev/stdout", "/dev/null", "/dev/fd/1", "/proc/self/fd/1", "/proc/self/out.gguf", "/dev/new", "/sys/new"] {
             if !parent(Path::new(name)).is_dir() {
                 continue;
             }
             let error = check_name(Path::new(name), true, &[]).unwrap_err();
-            assert!(error.message().contains("which the system makes up"), "{name}: {error}");
+            assert!(error.message().contains("special files"), "{name}: {error}");
         }
         let folder = tempfile::tempdir().unwrap();
         let [fifo, link] = ["fifo", "link"].map(|name| folder.path().join(name));
@@ -101,9 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_neither_replaced_nor_made() {
+    fn a_folder_is_neither_replaced_nor_created() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(check(folder.path(), true, &[]).unwrap_err().message().contains("found a folder"));
+        assert!(check(folder.path(), true, &[]).unwrap_err().message().contains("is a folder"));
         let error = check(&folder.path().join("missing/a.html"), true, &[]).unwrap_err();
         assert!(error.path().is_some_and(|path| path.ends_with("missing")), "{error}");
         check(&folder.path().join("a.html"), false, &[]).unwrap();

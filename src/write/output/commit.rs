@@ -1,4 +1,4 @@
-//! The files get their names, all of them or none.
+//! The commit step: renames all output files into place, or none.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::write::output::{Output, check, folders};
 use crate::write::{signals, stale};
 
 impl Output {
-    /// Waits until no other run gives files in these folders their names, and keeps others from it until this is dropped or committed.
-    /// [`Output::commit`] does so by itself; before it, this is for those who look at what is there first.
+    /// Waits for other runs that rename files in these folders, and keeps others from doing so until dropped or committed.
+    /// [`Output::commit`] does this itself; call it before inspecting existing files.
     ///
     /// # Errors
-    /// Another run does not come to an end; or the system refuses.
+    /// Another run does not finish, or a system call fails.
     pub fn lock_names(&mut self) -> Result<()> {
         if self.name_locks.is_empty() {
             self.name_locks =
@@ -27,43 +27,43 @@ impl Output {
         Ok(())
     }
 
-    /// Gives the files their names, in the order of the targets (so an index goes last), and syncs the folders.
+    /// Renames the files into place in the order of the targets (so an index comes last) and syncs the folders.
     ///
     /// # Errors
-    /// A file was not sealed; a target has appeared meanwhile; the system refuses. Then files that were new are taken back, and old ones
-    /// that had left their names for a set get them back.
+    /// A file was not sealed, a target has appeared meanwhile, or a system call fails. New files are then removed again, and the old files
+    /// of a set restored.
     pub fn commit(mut self) -> Result<()> {
         if let Some(at) = self.written.iter().position(|temporary| !temporary.as_ref().is_some_and(|temporary| temporary.sealed)) {
-            return Err(Error::argument("expected the file to be written in full, found it unfinished").in_file(&self.targets[at].path));
+            return Err(Error::argument("the file was not written in full").in_file(&self.targets[at].path));
         }
         if self.targets.len() + self.superseded.len() > 1 {
             self.lock_names()?;
         }
         let (paths, guards): (Vec<_>, Vec<_>) = self.written.drain(..).flatten().map(|file| (file.path, file.guard)).unzip();
-        let held = signals::hold(); // a signal comes before all names or after them
+        let held = signals::hold(); // signals are handled before or after all renames
         let (mut old, mut new) = (Vec::new(), Vec::new());
         let renamed = self.put_aside(&mut old).and_then(|()| self.rename_all(paths, &mut new));
         if renamed.is_err() {
             for path in new.into_iter().rev() {
                 let _ = fs::remove_file(path);
             }
-            // Put aside from the last to the first: the last comes back last.
+            // Restored in reverse order, so that the index comes back last.
             for (aside, path) in old.into_iter().rev() {
                 if let Err(error) = aside.persist(path) {
-                    let _ = error.path.keep(); // under the other name rather than not at all
+                    let _ = error.path.keep(); // better under the other name than lost
                 }
             }
             return renamed;
         }
-        drop(old); // removes them
+        drop(old); // removes the old files
         drop(held);
         drop(guards);
         self.sync_folders()?;
-        self.folders.clear(); // they stay
+        self.folders.clear(); // the new folders stay
         Ok(())
     }
 
-    /// Takes their names from the old files of a set, the last first; `old` gets where they are now, and their names.
+    /// Renames the old files of a set away, last first, and records their temporary and original paths in `old`.
     fn put_aside(&self, old: &mut Vec<(TempPath, PathBuf)>) -> Result<()> {
         if !self.force || self.targets.len() + self.superseded.len() < 2 {
             return Ok(());
@@ -71,19 +71,19 @@ impl Output {
         let all = self.superseded.iter().chain(self.targets.iter().map(|target| &target.path));
         for path in all.rev().filter(|path| fs::symlink_metadata(path).is_ok()) {
             let aside = aside(path)?;
-            note("put aside", path);
+            record_step("put aside", path);
             fs::rename(path, &aside).map_err(|error| Error::io("cannot rename the old file", path, error))?;
             old.push((aside, path.clone()));
         }
-        // No new name gets onto the disk before the old ones are gone from it.
+        // The old files must be gone from disk before a new one appears.
         if old.is_empty() { Ok(()) } else { self.sync_folders() }
     }
 
-    /// Gives the new files their names; `new` gets those that were not there before.
+    /// Renames the new files into place and records in `new` those that did not replace a file.
     fn rename_all(&self, paths: Vec<TempPath>, new: &mut Vec<PathBuf>) -> Result<()> {
         for (target, path) in self.targets.iter().zip(paths) {
             let fresh = fs::symlink_metadata(&target.path).is_err();
-            note("name", &target.path);
+            record_step("name", &target.path);
             let renamed = if self.force { path.persist(&target.path) } else { path.persist_noclobber(&target.path) };
             renamed.map_err(|error| match error.error.kind() {
                 io::ErrorKind::AlreadyExists => check::exists(&target.path),
@@ -102,17 +102,17 @@ impl Output {
         folders.sort_unstable();
         folders.dedup();
         for folder in folders {
-            note("sync", folder);
+            record_step("sync", folder);
             sync_folder(folder).map_err(|error| Error::io("cannot sync", folder, error))?;
         }
         Ok(())
     }
 }
 
-/// Where an old file goes while a new set takes its name. It is no temporary file: if the run is killed, it stays until somebody who knows
-/// better takes it back or removes it.
+/// Returns the path to which an old file is renamed while a new set replaces it. It is not a temporary file: if the run is killed, it stays
+/// for the user to restore or remove.
 fn aside(path: &Path) -> Result<TempPath> {
-    // With the old name in it, unless that makes it too long.
+    // Contains the old name, unless that makes it too long.
     let name = path.file_name().filter(|name| name.len() < 200).unwrap_or_default();
     let mut suffix = OsString::from("-");
     suffix.push(name);
@@ -122,8 +122,8 @@ fn aside(path: &Path) -> Result<TempPath> {
     Ok(file.into_temp_path())
 }
 
-/// Takes note of a step that is about to be taken, for the tests: that folders are synced cannot be seen from outside.
-fn note(step: &str, path: &Path) {
+/// Records a step for the tests: syncing folders is not observable from outside.
+fn record_step(step: &str, path: &Path) {
     #[cfg(test)]
     tests::STEPS.with_borrow_mut(|steps| steps.push(format!("{step} {}", path.file_name().unwrap_or_default().display())));
     #[cfg(not(test))]
@@ -141,7 +141,7 @@ mod tests {
         pub(super) static STEPS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// The steps of writing files `targets` into `folder` in the place of old ones of these names and of `superseded`.
+    /// Returns the steps of writing `targets` to `folder`, replacing files with these names and `superseded`.
     fn steps(folder: &Path, targets: &[&str], superseded: &[&str], force: bool) -> Vec<String> {
         let path = |name: &&str| folder.join(name);
         let files = targets.iter().map(|name| Target { path: path(name), bytes: 1 }).collect();
@@ -154,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn names_and_syncs_come_in_an_order_that_no_crash_makes_a_mixture_of() {
+    fn no_crash_can_leave_a_mixture_of_old_and_new_files() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("f");
-        // A new folder is synced with the one that it is in.
+        // A new folder is synced together with its parent.
         let parent = folder.path().file_name().unwrap().to_str().unwrap();
         assert_eq!(steps(&at, &["one", "index"], &[], false), ["name one", "name index", &format!("sync {parent}"), "sync f"]);
-        // The last leaves first: a set without its index is none. The new names come after the old ones have gone from the disk.
+        // The index leaves first, because a set without its index is not used. New files appear after the old ones are gone from disk.
         for name in ["2-of-2", "old.index"] {
             fs::write(at.join(name), "old").unwrap();
         }
@@ -168,7 +168,7 @@ mod tests {
         let wanted =
             ["put aside index", "put aside one", "put aside old.index", "put aside 2-of-2", "sync f", "name one", "name index", "sync f"];
         assert_eq!(found, wanted);
-        // One file takes the place of another at once.
+        // A single file is replaced directly.
         assert_eq!(steps(&at, &["one"], &[], true), ["name one", "sync f"]);
         let mut left: Vec<_> = fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();

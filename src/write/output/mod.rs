@@ -1,11 +1,10 @@
-//! Files written so that they appear whole or not at all: under a temporary name in the target's folder, synced, renamed.
+//! Atomic output: files are written under temporary names in the target folder, synced, and renamed into place.
 //!
-//! One file takes the place of an old one at once. Several cannot: so the old ones leave their names first, the last of them before the
-//! others, and then the new ones get theirs, the last of them after the others. Whoever looks meanwhile, or after the run was killed, finds
-//! the old files, the new ones, or too few; never some of each. Two runs that write the same set give their files names one after the
-//! other.
+//! A single file replaces an old one directly. For several files, the old ones are renamed away first, the last of them first, and then the
+//! new ones renamed into place, the last of them last. At any moment, and after a kill, there are the old files, the new ones, or too few,
+//! but never a mixture. Runs that write the same set take turns at renaming.
 //!
-//! What is wrong with the targets (they exist, they are inputs, the disk is too small) is said before the first byte.
+//! Problems with the targets (they exist, they are inputs, the disk is full) are reported before anything is written.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -26,16 +25,16 @@ mod namelock;
 pub use check::{check, check_name};
 pub use file::OutFile;
 
-/// A file that is to be written.
+/// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Where it is to appear.
+    /// The path of the finished file.
     pub path: PathBuf,
-    /// How long it will be, in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
-/// Writes one file whole, from bytes in memory.
+/// Writes one file from bytes in memory.
 ///
 /// # Errors
 /// As for [`check`], or the file cannot be written; nothing is left behind then.
@@ -45,24 +44,24 @@ pub fn write_whole(path: &Path, bytes: &[u8], force: bool, inputs: &[PathBuf]) -
     output.commit()
 }
 
-/// One or more files that appear together: each under a temporary name until [`Output::commit`].
+/// One or more files that appear together: each has a temporary name until [`Output::commit`].
 ///
-/// Dropped before that, it leaves nothing behind, and whatever was there before is untouched.
+/// If dropped before that, it leaves nothing behind, and existing files are untouched.
 #[derive(Debug)]
 pub struct Output {
     force: bool,
     targets: Vec<Target>,
     /// In the order of `targets`.
     written: Vec<Option<Temporary>>,
-    /// Files that the targets take the place of, though they have other names.
+    /// Files with other names that the targets replace.
     superseded: Vec<PathBuf>,
-    /// Folders that were made for the targets, outermost first; removed again if nothing is committed.
+    /// Folders created for the targets, outermost first; removed again unless committed.
     folders: Vec<PathBuf>,
-    /// Whether files are read back before they get their names.
+    /// Whether files are read back before they are renamed into place.
     read_back: bool,
-    /// The locks on the targets' folders, by which others know that the temporary files there are in use.
+    /// Locks on the targets' folders that protect the temporary files from cleanup by other runs.
     locks: Vec<File>,
-    /// The locks on the names in the folders, while names are given.
+    /// Rename locks of the folders, held during the commit.
     name_locks: Vec<namelock::NameLock>,
 }
 
@@ -70,18 +69,17 @@ pub struct Output {
 #[derive(Debug)]
 struct Temporary {
     path: TempPath,
-    /// Removes the file when a signal ends the process.
+    /// Removes the file if a signal ends the process.
     guard: Guard,
     sealed: bool,
 }
 
 impl Output {
-    /// Checks everything that can be checked before the first byte: no target is there already (unless `force`), none is one of
-    /// the `inputs` (through links either), the folders are there or can be made, and the disk has room for all. Temporary files that
-    /// a killed run left in the folders are removed.
+    /// Checks, before anything is written, that no target exists (unless `force`) or is one of the `inputs` (also through links), that the
+    /// folders exist or can be created, and that the disk has enough space. Removes temporary files of killed runs from the folders.
     ///
     /// # Errors
-    /// One of these is not so; nothing was written.
+    /// A check fails; nothing was written.
     pub fn begin(targets: Vec<Target>, force: bool, inputs: &[PathBuf]) -> Result<Self> {
         for target in &targets {
             check_name(&target.path, force, inputs)?;
@@ -102,18 +100,17 @@ impl Output {
         Ok(output)
     }
 
-    /// Whether files that are created from here on are read back from the disk before they get their names, and compared with what was
-    /// written.
+    /// Sets whether files created from here on are read back and compared before they are renamed into place.
     pub fn read_back(&mut self, wanted: bool) {
         self.read_back = wanted;
     }
 
-    /// Files that go when the targets appear, as if they had the names of targets: a reader would take them for a part of the same model.
+    /// Adds files to remove when the targets appear: readers would otherwise take them for parts of the same model.
     pub fn supersede(&mut self, files: Vec<PathBuf>) {
         self.superseded = files;
     }
 
-    /// The files, in the order in which they will appear.
+    /// Returns the targets, in the order in which they will appear.
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
@@ -121,15 +118,15 @@ impl Output {
     /// Starts the file of `targets()[index]` under a temporary name.
     ///
     /// # Errors
-    /// The system refuses; or the index is that of no target.
+    /// A system call fails, or the index is out of range.
     pub fn create(&mut self, index: usize) -> Result<OutFile> {
         self.create_with_mode(index, 0o666)
     }
 
-    /// [`Output::create`], with these permissions less the umask.
+    /// Like [`Output::create`], with these permissions less the umask.
     ///
     /// # Errors
-    /// As for that.
+    /// As for [`Output::create`].
     pub fn create_with_mode(&mut self, index: usize, mode: u32) -> Result<OutFile> {
         let (target, slot) = match (self.targets.get(index), self.written.get_mut(index)) {
             (Some(target), Some(slot)) => (target, slot),
@@ -144,11 +141,10 @@ impl Output {
         Ok(OutFile::new(file, index, &target.path, target.bytes, self.read_back))
     }
 
-    /// Ends a file: it has its whole length, and its data is on the disk; where it is [read back](Output::read_back), it is what was
-    /// written.
+    /// Finishes a file: checks its length, syncs it, and compares it if it is [read back](Output::read_back).
     ///
     /// # Errors
-    /// Bytes are missing, or others than were written; or the system could not write them.
+    /// Bytes are missing or differ from those written, or a system call fails.
     pub fn seal(&mut self, file: OutFile) -> Result<()> {
         let index = file.index;
         file.finish()?;
@@ -158,13 +154,13 @@ impl Output {
         Ok(())
     }
 
-    /// Writes a whole small file: [`Output::create`], the bytes, [`Output::seal`].
+    /// Writes a small file at once: [`Output::create`], the bytes, [`Output::seal`].
     ///
     /// # Errors
     /// As for those.
     pub fn write(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
         let mut file = self.create(index)?;
-        file.put(bytes)?;
+        file.append(bytes)?;
         self.seal(file)
     }
 
@@ -190,7 +186,7 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // So that the folders are empty; and while their locks are held, or another run could take these files for what a killed one left.
+        // Files go before the folders, which must be empty, and before the folder locks, or another run could clean them up.
         self.written.clear();
         self.name_locks.clear();
         for folder in self.folders.iter().rev() {
@@ -199,7 +195,7 @@ impl Drop for Output {
     }
 }
 
-/// A new file under a temporary name, beside `target`.
+/// Creates a file under a temporary name next to `target`.
 fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
@@ -207,7 +203,7 @@ fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
-/// The folders of the targets, each once.
+/// Returns the distinct folders of the targets.
 fn folders(targets: &[Target]) -> Vec<&Path> {
     let mut folders: Vec<&Path> = targets.iter().map(|target| parent(&target.path)).collect();
     folders.sort_unstable();
@@ -238,7 +234,7 @@ mod tests {
         let targets = vec![target(inner.join("a"), 5), target(inner.join("b"), 2)];
         let mut output = Output::begin(targets, false, &[]).unwrap();
         let mut a = output.create(0).unwrap();
-        a.put(b"xy").unwrap();
+        a.append(b"xy").unwrap();
         a.pad_to(5).unwrap();
         output.seal(a).unwrap();
         output.write(1, b"ok").unwrap();
@@ -249,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_to_their_places_in_any_order() {
+    fn bytes_can_be_written_in_any_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let mut output = Output::begin(vec![target(path.clone(), 6)], false, &[]).unwrap();
         let mut file = output.create(0).unwrap();
-        file.put(b"h").unwrap();
+        file.append(b"h").unwrap();
         assert!(file.write_at(1, b"x").is_err(), "not reserved");
         file.reserve().unwrap();
         file.write_at(4, b"yz").unwrap();
@@ -271,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_change_between_writing_and_naming_are_found() {
+    fn bytes_that_change_before_the_rename_are_found() {
         let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
         let path = folder.path().join("a");
         fs::write(beside.path(), "other").unwrap();
@@ -280,7 +276,7 @@ mod tests {
             let mut output = Output::begin(vec![target(path.clone(), 9000)], true, &[]).unwrap();
             output.read_back(true);
             let mut file = output.create(0).unwrap();
-            file.put(b"header").unwrap();
+            file.append(b"header").unwrap();
             file.reserve().unwrap();
             file.write_at(8000, &[7; 1000]).unwrap();
             file.copy_at(100, &*other, 0, b"other").unwrap();
@@ -301,13 +297,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_leaves_nothing_behind() {
+    fn dropped_output_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/a");
         let mut output = Output::begin(vec![target(path, 4)], false, &[]).unwrap();
         let mut file = output.create(0).unwrap();
-        file.put(b"12").unwrap();
-        assert!(file.put(b"345").is_err(), "longer than announced");
+        file.append(b"12").unwrap();
+        assert!(file.append(b"345").is_err(), "longer than announced");
         assert!(output.seal(file).is_err(), "shorter than announced");
         output.lock_names().unwrap(); // by a file in the new folder
         assert!(output.commit().is_err());
@@ -315,12 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn an_old_file_is_refused_or_replaced_whole() {
+    fn an_existing_file_is_refused_or_replaced_atomically() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         fs::write(&path, "old").unwrap();
         let targets = vec![target(path.clone(), 3)];
-        assert!(Output::begin(targets.clone(), false, &[]).unwrap_err().to_string().contains("there already"));
+        assert!(Output::begin(targets.clone(), false, &[]).unwrap_err().to_string().contains("already exists"));
         let mut output = Output::begin(targets, true, &[]).unwrap();
         output.write(0, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
@@ -330,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_appears_meanwhile_is_not_overwritten_and_the_set_is_taken_back() {
+    fn a_file_that_appears_meanwhile_is_not_overwritten_and_the_set_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("a"), folder.path().join("b"));
         let mut output = Output::begin(vec![target(first, 1), target(second.clone(), 1)], false, &[]).unwrap();
@@ -343,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_cannot_be_named_leaves_the_old_one() {
+    fn a_set_that_cannot_be_renamed_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, other] = ["a", "b", "c"].map(|name| folder.path().join(name));
         fs::write(&first, "old a").unwrap();
@@ -367,15 +363,15 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_is_too_small_is_told_before_the_first_byte() {
+    fn a_full_disk_is_reported_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let error = Output::begin(vec![target(folder.path().join("new/a"), u64::MAX / 2)], false, &[]).unwrap_err();
-        assert!(error.to_string().contains("bytes of free space"), "{error}");
+        assert!(error.to_string().contains("bytes free"), "{error}");
         assert!(names(folder.path()).is_empty());
     }
 
     #[test]
-    fn an_input_is_never_written_to() {
+    fn an_input_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let [input, hard, soft] = ["input", "hard", "soft"].map(|name| folder.path().join(name));
         fs::write(&input, "weights").unwrap();
@@ -383,12 +379,12 @@ mod tests {
         std::os::unix::fs::symlink(&input, &soft).unwrap();
         for path in [&input, &hard, &soft] {
             let error = Output::begin(vec![target(path.clone(), 1)], true, std::slice::from_ref(&input)).unwrap_err();
-            assert!(error.to_string().contains("an output that is no input"), "{error}");
+            assert!(error.to_string().contains("is also an input"), "{error}");
         }
     }
 
     #[test]
-    fn long_names_work_and_the_mode_follows_the_umask() {
+    fn long_names_work_and_the_umask_applies() {
         let folder = tempfile::tempdir().unwrap();
         let (path, plain) = (folder.path().join("x".repeat(255)), folder.path().join("plain"));
         let mut output = Output::begin(vec![target(path.clone(), 1)], false, &[]).unwrap();

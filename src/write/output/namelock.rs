@@ -1,5 +1,5 @@
-//! Runs that write into one folder give their files names one after the other: of two that write the same set at once, what is there in
-//! the end is the set of one of them.
+//! A lock that serialises the renaming step of runs writing to the same folder, so that concurrent writes of the same set leave the set of
+//! one of them.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,15 +10,15 @@ use crate::base::{Error, Result};
 use crate::source::file::same_file;
 use crate::write::signals::Guard;
 
-/// The file that is locked. It is named as temporary files are, so that the next run removes one that a killed run left.
+/// The lock file. It is named like a temporary file, so that the next run removes it if a run is killed.
 const NAME: &str = ".weigh-namelock";
 
-/// How often, and after how long, a lock is tried again that another run holds: to rename files and to sync a folder.
+/// Number of attempts to take a lock held by another run, which renames files and syncs a folder, and the delay between them.
 const TRIES: u32 = 6_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The lock on the names in a folder. Dropping it removes the file, then gives the lock back: in this order, or the file could be one that
-/// another run has locked by then.
+/// The rename lock of a folder. Dropping it first removes the file, then releases the lock: the other way round, it might remove a file
+/// that another run has locked.
 #[derive(Debug)]
 pub(super) struct NameLock {
     _guard: Guard,
@@ -26,7 +26,7 @@ pub(super) struct NameLock {
 }
 
 impl NameLock {
-    /// Waits for the lock; none where the system has no locks.
+    /// Waits for the lock; `None` on systems without locks.
     pub(super) fn take(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
         for _ in 0..TRIES {
@@ -37,29 +37,29 @@ impl NameLock {
                 Err(Refusal::Failed(error)) => return Err(error),
             }
         }
-        let error = Error::argument("expected to give the new files their names, found another run that does so and does not end");
-        Err(error.in_file(&path).hint("end the other run, or remove this file when there is none"))
+        let error = Error::argument("another run is renaming its files in this folder and does not finish");
+        Err(error.in_file(&path).hint("end the other run, or remove this file if there is none"))
     }
 }
 
-/// Why the lock was not taken.
+/// The reason why the lock was not taken.
 enum Refusal {
     /// Another run holds it.
     Busy,
-    /// The system has no locks.
+    /// The system does not support locks.
     NoLocks,
     /// The file cannot be created.
     Failed(Error),
 }
 
-/// Opens and locks the file, which is created if there is none. One that another run holds is that run's to remove.
+/// Opens and locks the file, creating it if necessary. A file locked by another run is removed by that run.
 fn lock(path: &Path) -> std::result::Result<File, Refusal> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| Refusal::Failed(Error::io("cannot create", path, error)))?;
     match file.try_lock() {
-        // Whoever had it before removed it: only the file that has the name counts.
+        // The previous holder has removed it: only the file at the path counts.
         Ok(()) if is_at(&file, path) => Ok(file),
         Ok(()) | Err(TryLockError::WouldBlock) => Err(Refusal::Busy),
         Err(TryLockError::Error(_)) => {
@@ -69,7 +69,7 @@ fn lock(path: &Path) -> std::result::Result<File, Refusal> {
     }
 }
 
-/// Whether an open file is the one of this name.
+/// Whether the open file is the one at the path.
 fn is_at(file: &File, path: &Path) -> bool {
     let found = file.metadata().and_then(|own| Ok((own, fs::symlink_metadata(path)?)));
     found.is_ok_and(|(own, found)| same_file(&own, &found))
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_has_it_at_a_time_and_nothing_is_left() {
+    fn the_lock_is_exclusive_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let inside = std::sync::atomic::AtomicU32::new(0);
         std::thread::scope(|scope| {
