@@ -19,7 +19,7 @@ use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
-use crate::ops::{Progress as Told, weights};
+use crate::ops::{Progress, weights};
 
 mod codebooks;
 mod counts;
@@ -100,7 +100,7 @@ pub struct Options<'a> {
     /// Looks at this many elements of each tensor, evenly spread in pieces, instead of all.
     pub sample: Option<u64>,
     /// Told how far the work is.
-    pub progress: Option<Told<'a>>,
+    pub progress: Option<Progress<'a>>,
 }
 
 impl Default for Options<'_> {
