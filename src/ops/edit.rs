@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, text};
-use crate::format::{self, Reader, Start};
+use crate::format::{self, EditedHeader, Reader};
 use crate::model::{Metadata, Value, assignment};
 use crate::ops::meta::Shown;
 use crate::source::file::Input;
@@ -225,7 +225,7 @@ struct Edited {
     changes: Vec<KeyChange>,
     /// The start of the file that was parsed.
     old: Vec<u8>,
-    start: Start,
+    start: EditedHeader,
 }
 
 impl Edited {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use weigh::DType;
 use weigh::base::bytes::Endian;
 use weigh::base::finding::{Finding, Findings, Severity};
-use weigh::format::shards::{self, Content};
+use weigh::format::shards::{self, FileContent};
 use weigh::format::{FORMATS, Format, OutTensor};
 use weigh::model::Metadata;
 use weigh::write::output::{Output, Target};
@@ -195,13 +195,13 @@ pub(crate) fn write(
     let mut output = Output::begin(targets, false, &[]).unwrap();
     for (i, file) in files.iter().enumerate() {
         match &file.content {
-            Content::Bytes(bytes) => output.write(i, bytes).unwrap(),
-            Content::Tensors(range, layout) => {
+            FileContent::Bytes(bytes) => output.write(i, bytes).unwrap(),
+            FileContent::Tensors(range, layout) => {
                 let mut writer = output.create(i).unwrap();
-                writer.put(&layout.header).unwrap();
+                writer.append(&layout.header).unwrap();
                 for ((_, bytes), &offset) in tensors[range.clone()].iter().zip(&layout.offsets) {
                     writer.pad_to(offset).unwrap();
-                    writer.put(bytes).unwrap();
+                    writer.append(bytes).unwrap();
                 }
                 writer.pad_to(layout.total).unwrap();
                 output.seal(writer).unwrap();

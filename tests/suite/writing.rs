@@ -32,7 +32,7 @@ fn child() {
     let mut output = Output::begin(vec![target("old"), target("new")], true, &[]).unwrap();
     let mut files = [output.create(0).unwrap(), output.create(1).unwrap()];
     for file in &mut files {
-        file.put(&[7; 1 << 20]).unwrap();
+        file.append(&[7; 1 << 20]).unwrap();
     }
     assert_eq!(names(&folder).len(), 3);
     println!("\nready");

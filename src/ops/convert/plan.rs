@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
 use crate::family::table::{Table, Tables};
-use crate::format::shards::{self, OutFile};
+use crate::format::shards::{self, PlannedFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, FormatId, Metadata, Value};
@@ -32,7 +32,7 @@ pub struct Plan {
     /// The tensors, in the order of the output.
     pub steps: Vec<Step>,
     /// The files with tensors and their index, in the order in which they appear.
-    pub files: Vec<OutFile>,
+    pub files: Vec<PlannedFile>,
     /// Files beside the weights.
     pub companions: Vec<CompanionFile>,
     /// The files of an older output of the same name that go when the new ones appear: those that are replaced by name are not among
@@ -160,7 +160,7 @@ impl Plan {
 
     /// How many bytes the files will have in all.
     pub fn bytes_out(&self) -> u64 {
-        self.files.iter().map(OutFile::bytes).sum()
+        self.files.iter().map(PlannedFile::bytes).sum()
     }
 }
 
@@ -301,7 +301,7 @@ impl Place {
     }
 
     /// Lays out the files: those of the weights, then one for each module in its folder. The tensors are in the order of the modules.
-    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
+    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<PlannedFile>> {
         let start = |number: usize| tensors.partition_point(|tensor| module_number(modules, &tensor.name) < number);
         let mut files = shards::layout(self.format, &self.weights, &tensors[..start(1)], metadata, shard_bytes)?;
         for (i, module) in modules.iter().enumerate() {
@@ -311,7 +311,7 @@ impl Place {
             let mut keys = Metadata::new();
             keys.set("format", Value::String("pt".to_owned()));
             for mut file in shards::layout(self.format, &self.out.join(module).join("model.safetensors"), &own, &keys, None)? {
-                if let shards::Content::Tensors(tensors, _) = &mut file.content {
+                if let shards::FileContent::Tensors(tensors, _) = &mut file.content {
                     *tensors = range.start + tensors.start..range.start + tensors.end;
                 }
                 files.push(file);

@@ -10,7 +10,7 @@ use crate::base::bytes::Endian;
 use crate::base::threads::lock;
 use crate::base::{Error, Hint, Result, num};
 use crate::codec::{Encode, codec};
-use crate::format::shards::Content;
+use crate::format::shards::FileContent;
 use crate::format::{Layout, Reader};
 use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
@@ -70,8 +70,8 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     let mut all = Sums::default();
     for (index, file) in plan.files.iter().enumerate() {
         match &file.content {
-            Content::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
-            Content::Tensors(range, layout) => {
+            FileContent::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
+            FileContent::Tensors(range, layout) => {
                 let mut out = output.create(companions.len() + index)?;
                 out.append(&layout.header)?;
                 out.reserve()?;
