@@ -100,7 +100,7 @@ impl GroupBy {
     }
 
     fn group(self, reader: &Reader, tensor: &TensorInfo) -> String {
-        let place = components::place(&tensor.name);
+        let place = components::classify(&tensor.name);
         match self {
             Self::Tensor => tensor.name.clone(),
             Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),

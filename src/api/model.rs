@@ -51,7 +51,7 @@ pub fn open_headers(path: impl AsRef<Path>) -> Result<Model> {
 
 impl Model {
     fn of(stored: Reader) -> Result<Self> {
-        let packed = !Packing::of(&stored).is_empty();
+        let packed = !Packing::detect(&stored).is_empty();
         let stored = Arc::new(stored);
         let weights = if packed { Arc::new(ops::weights::weights(Reader::clone(&stored))?) } else { Arc::clone(&stored) };
         Ok(Self { stored, weights })

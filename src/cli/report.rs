@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Result;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
-use crate::family::facts;
+use crate::family::hyperparameters;
 use crate::format::Reader;
 use crate::ops::{count, diff, info, stats, weights};
 use crate::render::html;
@@ -68,7 +68,7 @@ fn one(stored: Reader, args: &Args, context: &mut Context<'_>) -> Result<String>
     };
     let stats = stats::stats(&reader, &tensors, &options);
     progress.finish();
-    let components = facts::components(reader.model());
+    let components = hyperparameters::components(reader.model());
     Ok(html::model(&html::ModelPage { info: &info, count: &count, stats: &stats?, components: &components }))
 }
 

@@ -10,7 +10,7 @@ use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
 use crate::family::components::Components;
-use crate::family::facts;
+use crate::family::hyperparameters;
 use crate::format::Reader;
 use crate::model::TensorInfo;
 use crate::ops::stats::{self, Options, PERCENTILES, Stats, Summary};
@@ -65,7 +65,7 @@ impl By {
     }
 
     fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
-        let place = components.place(&tensor.name);
+        let place = components.classify(&tensor.name);
         match self {
             Self::Tensor => tensor.name.clone(),
             Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             return context.emit(&stats::rows(&reader, tensor)?, path);
         }
         let progress = Progress::new(tensors.iter().filter_map(|tensor| tensor.len_bytes).sum(), context.quiet());
-        let components = facts::components(reader.model());
+        let components = hyperparameters::components(reader.model());
         let group = |tensor: &TensorInfo| args.by.group(&reader, &components, tensor);
         let options = Options {
             group: (args.by != By::Tensor).then_some(&group),

@@ -17,9 +17,9 @@ use crate::ops::convert::options::Options;
 use crate::ops::convert::{keep, translate, types};
 use crate::quant::imatrix::Imatrix;
 use crate::source::file::{parent, same_file};
-use crate::view::draft::{Draft, Step};
 use crate::view::lora;
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tensor_expr::TensorExpr;
 use crate::write::output;
 
 /// A conversion, decided down to the place of every tensor in every file.
@@ -30,7 +30,7 @@ pub struct Plan {
     /// The output, as it was named.
     pub out: PathBuf,
     /// The tensors, in the order of the output.
-    pub steps: Vec<Step>,
+    pub steps: Vec<OutputTensor>,
     /// The files with tensors and their index, in the order in which they appear.
     pub files: Vec<PlannedFile>,
     /// Files beside the weights.
@@ -71,7 +71,7 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
+        let OutputModel { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
         let modules = if place.folder { modules } else { Vec::new() };
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
@@ -187,7 +187,7 @@ fn inputs(
 }
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
-fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<OutputModel> {
     // Read even where nothing needs it: a table that is not there is a mistake.
     let own = options.arch_table.as_deref().map(Table::read).transpose()?;
     if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keep_names) {
@@ -217,7 +217,7 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
 
 /// Adds the scales of tensors that keep packed blocks: `X.scale` and `X.input_scale` beside `X.weight` (llama.cpp,
 /// conversion of NVFP4).
-fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
+fn block_scales(reader: &Reader, steps: &mut Vec<OutputTensor>) -> Result<()> {
     let mut found = Vec::new();
     for step in steps.iter() {
         let tensors = step.tensors();
@@ -238,7 +238,9 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
             let values: Option<Vec<f32>> = scales.iter().map(|scale| scale.and_then(|scale| *scale.get(which)?)).collect();
             if let Some(values) = values {
                 let shape = vec![values.len() as u64];
-                found.push(Step::made(Origin::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed());
+                found.push(
+                    OutputTensor::made(TensorExpr::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed(),
+                );
             }
         }
     }
@@ -247,7 +249,7 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
 }
 
 /// A tensor of the output, for its layout.
-fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
+fn out_tensor(reader: &Reader, step: &OutputTensor) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
