@@ -1,7 +1,7 @@
-//! The front matter of a model card: the YAML between two lines `---` at the start of README.md.
+//! The front matter of a model card: YAML between `---` lines at the start of README.md.
 //!
-//! Only what describes a model is read: keys at the outermost level whose values are plain, quoted, or a list of such. Whatever else YAML
-//! can say (nested maps, block text, anchors) is passed over, so hostile files cost no more than their length.
+//! Only top-level keys with plain or quoted values, or lists of these, are read. Other YAML (nested maps, block scalars, anchors) is
+//! skipped, so that parsing is linear for untrusted files.
 
 use std::path::Path;
 
@@ -20,18 +20,18 @@ impl Card {
         self.entries.iter().any(|(own, _)| own == key)
     }
 
-    /// The values of a key: one, or those of its list.
+    /// Returns the values of a key: a single value, or those of its list.
     pub fn list(&self, key: &str) -> Vec<String> {
         self.entries.iter().find(|(own, _)| own == key).map(|(_, values)| values.clone()).unwrap_or_default()
     }
 
-    /// The value of the first of these keys that has one.
+    /// Returns the value of the first of these keys that is set.
     pub fn text(&self, keys: &[&str]) -> Option<String> {
         keys.iter().find_map(|key| self.list(key).into_iter().next())
     }
 }
 
-/// Reads the card of a model; one without front matter, or none at all, says nothing.
+/// Reads the model card; empty without front matter or file.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -40,32 +40,32 @@ pub fn read(path: &Path) -> Result<Card> {
 }
 
 fn parse(text: &str) -> Card {
-    // Editors of some systems put a byte order mark first, or spaces behind the line.
+    // Some editors insert a byte order mark, or trailing spaces.
     let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim_end);
     if lines.next() != Some("---") {
         return Card::default();
     }
     let mut card = Card::default();
-    // Whether lines that go deeper belong to a value that is passed over.
+    // Whether deeper indented lines belong to a skipped value.
     let mut nested = false;
     let mut lines = lines.take_while(|line| !["---", "..."].contains(line));
     while let Some(line) = lines.next() {
-        let bare = line.trim_start();
-        if bare.is_empty() || bare.starts_with('#') {
+        let strip_prefixes = line.trim_start();
+        if strip_prefixes.is_empty() || strip_prefixes.starts_with('#') {
             continue;
         }
-        let indented = line.len() > bare.len();
-        if let Some(item) = bare.strip_prefix("- ") {
+        let indented = line.len() > strip_prefixes.len();
+        if let Some(item) = strip_prefixes.strip_prefix("- ") {
             if let Some((_, values)) = card.entries.last_mut()
                 && !nested
             {
-                // An item that is a map describes something that is not of interest here.
+                // A map as a list item is not of interest.
                 match (key_of(item), scalar(item)) {
                     (None, Some(value)) => values.push(value),
                     _ => nested = true,
                 }
             }
-        } else if !indented && let Some((key, value)) = key_of(bare) {
+        } else if !indented && let Some((key, value)) = key_of(strip_prefixes) {
             let value = value.trim();
             nested = value.starts_with(['|', '>', '{', '&', '*', '!']);
             let values = match value.strip_prefix('[') {
@@ -81,25 +81,25 @@ fn parse(text: &str) -> Card {
     card
 }
 
-/// A key at the start of a line, and what follows it.
+/// Splits a line into key and rest.
 fn key_of(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.split_once(':')?;
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
     (plain && (value.is_empty() || value.starts_with(' '))).then_some((key, value))
 }
 
-/// The items of a list in brackets, which may go on over further lines. `start`: what follows the bracket.
+/// Reads a bracketed list, which may span lines. `start`: the text after the bracket.
 fn flow_list<'t>(start: &'t str, lines: &mut impl Iterator<Item = &'t str>) -> Vec<String> {
     let mut list = String::new();
     let mut line = start;
     loop {
-        let bare = line.split(" #").next().unwrap_or_default();
-        let bare = if bare.trim_start().starts_with('#') { "" } else { bare };
-        if let Some((last, _)) = bare.split_once(']') {
+        let strip_prefixes = line.split(" #").next().unwrap_or_default();
+        let strip_prefixes = if strip_prefixes.trim_start().starts_with('#') { "" } else { strip_prefixes };
+        if let Some((last, _)) = strip_prefixes.split_once(']') {
             list.push_str(last);
             break;
         }
-        list.push_str(bare);
+        list.push_str(strip_prefixes);
         match lines.next() {
             Some(next) => line = next,
             None => break,
@@ -108,7 +108,7 @@ fn flow_list<'t>(start: &'t str, lines: &mut impl Iterator<Item = &'t str>) -> V
     list.split(',').filter_map(scalar).collect()
 }
 
-/// A plain or quoted value without its comment; `None` when there is none, or it is null.
+/// Parses a plain or quoted value without its comment; `None` if empty or null.
 fn scalar(text: &str) -> Option<String> {
     let text = text.trim();
     if text.starts_with('#') {
@@ -121,7 +121,7 @@ fn scalar(text: &str) -> Option<String> {
     (!text.is_empty() && !["null", "~", "[]"].contains(&text)).then(|| text.to_owned())
 }
 
-/// The text between quotes: in single ones a doubled quote is one, in double ones a backslash takes the next character as it is.
+/// Parses a quoted value: in single quotes a doubled quote is an escape, in double quotes a backslash.
 fn quoted(text: &str) -> Option<String> {
     let mut chars = text.chars();
     let quote = chars.next()?;
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn comments_quotes_and_lists_over_lines_are_as_in_yaml() {
-        // As PyYAML's safe_load reads it.
+        // Expected values from PyYAML's safe_load.
         let card = parse(
             "\u{feff}--- \nlicense: [mit, 'apache-2.0'] # both\nlicense_name: 'Dev''s licence' # its own\nlicense_link: \"a \\\"b\\\"\" \n\
              tags: [\n  a, # first\n  # none\n  \"b c\"\n]\nempty: # nothing\nlanguage:\n# a comment\n- en # English\n...\nauthor: x\n",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_without_front_matter_says_nothing() {
+    fn a_card_without_front_matter_is_empty() {
         assert_eq!(parse("# Title\n---\nlicense: mit\n"), Card::default());
         assert_eq!(parse(""), Card::default());
         assert_eq!(parse("---\n: : :\n- x\n  - - -\n\"\n'"), Card::default());

@@ -1,10 +1,10 @@
-//! Diffusion models in GGUF, as ComfyUI-GGUF writes and loads them (its `loader.py`): tensors keep the names of the original
-//! checkpoint, and one that was reshaped to be quantised has its original shape in a key.
+//! Diffusion models in GGUF as written and loaded by ComfyUI-GGUF (`loader.py`): tensors keep the names of the original checkpoint, and the
+//! original shape of a tensor reshaped for quantisation is stored in a key.
 
 use crate::base::{limits, num};
 use crate::model::{Model, TensorInfo, Value, ValueType};
 
-/// The key that holds the original shape of a tensor, outermost dimension first, but for the tensor's name.
+/// Prefix of the key with a tensor's original shape, outermost dimension first.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// The architectures of diffusion models in GGUF: `IMG_ARCH_LIST`.
@@ -16,7 +16,7 @@ pub fn is_diffusion(model: &Model) -> bool {
     model.metadata.get_str("general.architecture").is_some_and(|name| ARCHITECTURES.contains(&name))
 }
 
-/// The shape that a tensor had before it was reshaped to be quantised; `None` where the metadata has none of as many elements.
+/// Returns the original shape of a tensor reshaped for quantisation; `None` unless the metadata has one with the same number of elements.
 pub fn original_shape(model: &Model, tensor: &TensorInfo) -> Option<Vec<u64>> {
     let array = match model.metadata.get(&format!("{ORIGINAL_SHAPE}{}", tensor.name))? {
         Value::Array(array) if array.elem() == ValueType::I32 && array.len() <= limits::ORIGINAL_DIMS => array,
@@ -32,7 +32,7 @@ mod tests {
     use crate::model::{Array, DType, ElemType, Metadata};
 
     #[test]
-    fn a_shape_counts_where_it_has_as_many_elements() {
+    fn an_original_shape_must_have_the_same_number_of_elements() {
         let shape_of = |elem: ValueType, dims: Vec<Value>| {
             let mut metadata = Metadata::new();
             metadata.set(format!("{ORIGINAL_SHAPE}a"), Value::Array(Array::new(elem, dims)));
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(i32s(&[1, 2, 3]), Some(vec![1, 2, 3]));
         assert_eq!(i32s(&[2, 2]), None);
         assert_eq!(i32s(&[-2, -3]), None);
-        assert_eq!(i32s(&[&[6][..], &[1; 100]].concat()), None, "more dimensions than any library takes");
-        assert_eq!(shape_of(ValueType::U32, vec![Value::U32(6)]), None, "ComfyUI-GGUF takes whole numbers with a sign only");
+        assert_eq!(i32s(&[&[6][..], &[1; 100]].concat()), None, "more dimensions than any library supports");
+        assert_eq!(shape_of(ValueType::U32, vec![Value::U32(6)]), None, "ComfyUI-GGUF accepts only signed integers");
     }
 }

@@ -1,4 +1,4 @@
-//! What part of a model a tensor is, by its name: the patterns of `tables/_components.toml`, and those of a family's own table.
+//! Classifies tensors by component of the model, using the patterns in `tables/_components.toml` and in family tables.
 
 use std::sync::LazyLock;
 
@@ -8,82 +8,82 @@ use crate::base::limits;
 use crate::family::components::Component::*;
 use crate::family::components::Pattern::*;
 
-/// The parts that weights are counted by.
+/// The components by which weights are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Component {
-    /// Tables of tokens, positions, token types.
+    /// Embeddings of tokens, positions, token types.
     Embedding,
-    /// Attention, with its biases.
+    /// Attention, including biases.
     Attention,
-    /// Feed-forward networks that every token passes, shared experts too.
+    /// Dense feed-forward networks and shared experts.
     FeedForward,
-    /// Feed-forward networks of which a router picks some for each token.
+    /// Routed experts.
     Experts,
-    /// What picks the experts.
+    /// The expert router.
     Router,
-    /// Normalisations, wherever they are.
+    /// All normalisation layers.
     Norm,
-    /// From the last layer to the result: the output matrix, heads.
+    /// The output matrix and heads.
     Output,
-    /// What no pattern knows.
+    /// Anything else.
     Other,
 }
 
 impl Component {
-    /// Every component, in the order in which they are shown.
+    /// All components in display order.
     pub const ALL: &'static [Component] = &[Embedding, Attention, FeedForward, Experts, Router, Norm, Output, Other];
 
-    /// The name in weigh's output.
+    /// Returns the name in weigh's output.
     pub fn name(self) -> &'static str {
         ["embedding", "attention", "feed_forward", "experts", "router", "norm", "output", "other"][self as usize]
     }
 }
 
-/// Where in a model a tensor belongs.
+/// The role of a tensor in a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// What part it is.
+pub struct Classification {
+    /// The component.
     pub component: Component,
-    /// The number of its layer, where it belongs to one.
+    /// The layer index, if it is in a layer.
     pub layer: Option<u64>,
-    /// Whether it is a table that follows from the hyperparameters, so holds no parameters.
+    /// Whether it is derived from hyperparameters, and so contains no parameters.
     pub computed: bool,
 }
 
-/// The names that tell a component, as tables have them: see `tables/_components.toml`.
+/// A component's name patterns in a table: see `tables/_components.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComponentRow {
     component: Component,
-    /// Whether these are tables that follow from the hyperparameters.
+    /// Whether these tensors are derived from hyperparameters.
     #[serde(default)]
     computed: bool,
-    /// Patterns with spaces between.
+    /// Patterns separated by spaces.
     names: String,
 }
 
-/// The rows that hold for models of any family.
+/// The patterns for all families.
 static GENERAL: LazyLock<Vec<(Pattern, Component, bool)>> = LazyLock::new(|| {
     #[derive(Deserialize)]
     struct File {
         components: Vec<ComponentRow>,
     }
-    // A test sees to it that the embedded file can be read.
+    // A test checks that the embedded file is valid.
     toml::from_str::<File>(include_str!("tables/_components.toml")).map(|file| patterns(&file.components)).unwrap_or_default()
 });
 
-/// What a name is searched for. Only `Whole` may have dots in it.
+/// What a pattern matches. Only `Whole` may contain dots.
 #[derive(Debug, Clone)]
 enum Pattern {
-    /// These consecutive parts between dots.
+    /// These consecutive dot-separated parts.
     Whole(String),
-    /// A part that starts so.
+    /// A part with this prefix.
     Start(String),
-    /// A part that ends so.
+    /// A part with this suffix.
     End(String),
-    /// A part that has this in it.
+    /// A part containing this.
     Within(String),
 }
 
@@ -105,25 +105,25 @@ fn patterns(rows: &[ComponentRow]) -> Vec<(Pattern, Component, bool)> {
     rows.iter().flat_map(of).collect()
 }
 
-/// The parts of a name that a layer's number follows.
+/// The parts of a name that precede a layer index.
 const LAYER_LISTS: &[&str] = &["blk", "layers", "layer", "h", "block", "blocks"];
 
-/// The names by which the tensors of one model are told: those of its family's table, then those of all families.
+/// The component patterns for one model: those of its family's table, then the general ones.
 #[derive(Debug, Clone, Default)]
 pub struct Components {
     own: Vec<(Pattern, Component, bool)>,
 }
 
 impl Components {
-    /// Returns the rows of a family's table over those of all families.
+    /// Returns the patterns of a family's table followed by the general ones.
     pub fn with(own: &[ComponentRow]) -> Self {
         Self { own: patterns(own) }
     }
 
-    /// Returns where the tensor of this name belongs.
-    pub fn place(&self, name: &str) -> Place {
+    /// Classifies the tensor with this name.
+    pub fn classify(&self, name: &str) -> Classification {
         if name.len() > limits::NAME_BYTES {
-            return Place { component: Other, layer: None, computed: false };
+            return Classification { component: Other, layer: None, computed: false };
         }
         let parts: Vec<&str> = name.split('.').collect();
         // The name from each part on.
@@ -138,13 +138,13 @@ impl Components {
         let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
         let known = self.own.iter().chain(&*GENERAL).find(|(pattern, ..)| matches(pattern));
         let (component, computed) = known.map_or((Other, false), |(_, component, computed)| (*component, *computed));
-        Place { component, layer, computed }
+        Classification { component, layer, computed }
     }
 }
 
-/// Returns where a tensor of this name belongs in a model of any family.
-pub fn place(name: &str) -> Place {
-    Components::default().place(name)
+/// Classifies a tensor of any family by its name.
+pub fn classify(name: &str) -> Classification {
+    Components::default().classify(name)
 }
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_every_family_find_their_component() {
+    fn names_of_every_family_are_classified() {
         for (name, component, layer) in [
             ("model.embed_tokens.weight", Embedding, None),
             ("model.language_model.layers.11.self_attn.q_proj.bias", Attention, Some(11)),
@@ -201,43 +201,43 @@ mod tests {
             ("dense_3.weight", Output, None),
             ("conv.0.kernel", Other, None),
         ] {
-            let found = place(name);
+            let found = classify(name);
             assert_eq!((found.component, found.layer, found.computed), (component, layer, false), "{name}");
         }
     }
 
     #[test]
-    fn names_of_any_length_are_placed_in_little_work() {
+    fn names_of_any_length_are_classified_cheaply() {
         // Tables of the parts of 200 such names would take 30 GB.
         let long = "h.0.attn.".repeat(1 << 20);
         for _ in 0..200 {
-            assert_eq!(place(&long), Place { component: Other, layer: None, computed: false });
+            assert_eq!(classify(&long), Classification { component: Other, layer: None, computed: false });
         }
-        assert_eq!(place(&long[..4096 / 9 * 9]).layer, Some(0));
+        assert_eq!(classify(&long[..4096 / 9 * 9]).layer, Some(0));
     }
 
     #[test]
-    fn computed_tables_are_told_from_biases() {
+    fn derived_tables_are_distinguished_from_biases() {
         for name in ["rope_freqs.weight", "h.0.attn.bias", "embeddings.position_ids", "model.layers.0.self_attn.rotary_emb.inv_freq"] {
-            assert!(place(name).computed, "{name}");
+            assert!(classify(name).computed, "{name}");
         }
         for name in ["h.0.attn.c_attn.bias", "layers.0.attention.dense.bias", "embeddings.position_embeddings.weight"] {
-            assert!(!place(name).computed, "{name}");
+            assert!(!classify(name).computed, "{name}");
         }
     }
 
     #[test]
-    fn the_names_of_a_family_go_before_those_of_all() {
+    fn family_patterns_take_precedence() {
         let row = ComponentRow { component: Attention, computed: false, names: "mixer *_mix".to_owned() };
         let components = Components::with(&[row]);
         for (name, component) in [("blk.0.mixer.weight", Attention), ("h.1.time_mix.norm", Attention), ("h.1.norm", Norm)] {
-            assert_eq!(components.place(name).component, component, "{name}");
+            assert_eq!(components.classify(name).component, component, "{name}");
         }
-        assert_eq!(place("blk.0.mixer.weight").component, Other);
+        assert_eq!(classify("blk.0.mixer.weight").component, Other);
     }
 
     #[test]
-    fn names_lead_back() {
+    fn names_round_trip() {
         for component in Component::ALL {
             assert_eq!(serde_json::to_value(component).unwrap(), component.name());
         }

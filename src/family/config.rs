@@ -1,4 +1,4 @@
-//! A Hugging Face config as its class would complete it: sub-configs merged, absent keys filled in, rope parameters in one place.
+//! A Hugging Face config completed like its class does: merged sub-configs, defaults, rope parameters in one place.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -9,36 +9,36 @@ use crate::base::{Error, Result, limits};
 use crate::family::table::{Hyperparameter, Table};
 use crate::family::{expr, ties};
 
-/// How deep short names may lead to short names.
+/// Maximum depth of nested short names.
 const ALIASES: usize = 16;
 
-/// The spellings of the rope base, and of that of layers with a sliding window (`TextModel.__init__` of llama.cpp's converter). The last
-/// of each may be a default of the class, so that the others go before it.
+/// The spellings of the RoPE base, and of the base for sliding-window layers (`TextModel.__init__` in llama.cpp's converter). The last of
+/// each may be a class default, so the others take precedence.
 const THETA: [&str; 5] = ["global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_theta"];
 const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"];
 
-/// Hyperparameters by the names that Hugging Face gives them.
+/// Hyperparameters under Hugging Face key names.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     keys: Map<String, Json>,
     rope: Map<String, Json>,
     lets: toml::Table,
     hyperparameters: Vec<Hyperparameter>,
-    /// What short names come to, until a key changes: each is evaluated once. One that is being evaluated is absent.
+    /// Cache of evaluated short names, cleared when a key changes. A name being evaluated counts as absent.
     known: RefCell<HashMap<String, Option<f64>>>,
-    /// How many bytes of expressions have been evaluated.
+    /// Total length of expressions evaluated, in bytes.
     evaluated: Cell<u64>,
 }
 
 impl Config {
-    /// Completes the config of a folder as its class would.
+    /// Completes the config of a folder like its class does.
     ///
     /// # Errors
-    /// It is no JSON object, or the table's expressions are none.
+    /// `json` is not an object, or an expression in the table is invalid.
     pub fn new(table: &Table, json: &Json) -> Result<Self> {
         let keys = json.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
         let mut keys = keys.clone();
-        // The text part of a model with more parts has the hyperparameters; those beside it are kept.
+        // In a multimodal model, the text config has the hyperparameters; top-level keys are kept.
         if let Some(Json::Object(text)) = keys.remove("text_config") {
             keys.extend(text);
         }
@@ -64,18 +64,18 @@ impl Config {
         Ok(config)
     }
 
-    /// For config that is being made from GGUF keys.
+    /// Returns an empty config, to be filled from GGUF keys.
     pub fn empty(table: &Table) -> Self {
         Self { lets: table.lets.clone(), hyperparameters: table.hyperparameters.clone(), ..Self::default() }
     }
 
-    /// Returns every spelling of the hyperparameter that a key is one of; the key alone where it is of none.
+    /// Returns all spellings of a hyperparameter, given one of them; only the key itself if it is not a hyperparameter.
     fn spellings<'a>(&'a self, key: &'a String) -> &'a [String] {
         let known = self.hyperparameters.iter().find(|known| known.hf.contains(key));
         known.map_or(std::slice::from_ref(key), |known| &known.hf)
     }
 
-    /// The value of a key, unless it is absent or null. A dot leads into an object; `rope.` into the rope parameters.
+    /// Returns the value of a key unless absent or null. A dot leads into an object; `rope.` into the RoPE parameters.
     pub fn get(&self, key: &str) -> Option<&Json> {
         let (mut object, mut key) = (&self.keys, key);
         if let Some(rest) = key.strip_prefix("rope.") {
@@ -88,34 +88,34 @@ impl Config {
         object.get(key).filter(|value| !value.is_null())
     }
 
-    /// The value of the first of these keys that is there.
+    /// Returns the value of the first of these keys that is set.
     pub fn first(&self, keys: &[String]) -> Option<&Json> {
         keys.iter().find_map(|key| self.get(key))
     }
 
-    /// Puts a value in.
+    /// Sets a key.
     pub fn set(&mut self, key: impl Into<String>, value: Json) {
         self.keys.insert(key.into(), value);
         self.known.get_mut().clear();
     }
 
-    /// All keys, in order.
+    /// Returns all keys in order.
     pub fn into_keys(self) -> Map<String, Json> {
         self.keys
     }
 
-    /// Whether a key is there and true.
+    /// Whether a key is true.
     pub fn is_true(&self, key: &str) -> bool {
         self.get(key).and_then(Json::as_bool).unwrap_or(false)
     }
 
-    /// Whether the class is the model without a head (`LlamaModel`), which has no output matrix of its own.
+    /// Whether the class is the model without a head (`LlamaModel`), which has no output matrix.
     pub fn is_without_head(&self) -> bool {
         let class = self.get("architectures").and_then(|classes| classes.get(0)).and_then(Json::as_str);
         class.is_some_and(|class| class.ends_with("Model") && !class.ends_with("LMHeadModel"))
     }
 
-    /// The value of a hyperparameter, or of a key.
+    /// Returns the value of a hyperparameter or key.
     fn named(&self, name: &str) -> Option<&Json> {
         match self.hyperparameters.iter().find(|known| known.name == name) {
             Some(known) => self.first(&known.hf),
@@ -123,7 +123,7 @@ impl Config {
         }
     }
 
-    /// A name in an expression: a short name of the table, a hyperparameter, or a key; one that is a number (true is 1).
+    /// Returns the numeric value of a name in an expression: a short name, a hyperparameter or a key (true is 1).
     pub fn number(&self, name: &str) -> Option<f64> {
         self.number_within(name, ALIASES)
     }
@@ -151,49 +151,47 @@ impl Config {
         }
     }
 
-    /// What an expression comes to.
+    /// Evaluates an expression.
     ///
     /// # Errors
-    /// The text is no expression.
+    /// The text is not an expression.
     pub fn eval(&self, text: &str) -> Result<Option<f64>> {
         self.eval_with(text, &|name| self.number(name))
     }
 
-    /// [`Config::eval`] where names may stand for something else as well.
+    /// Evaluates an expression with additional names.
     ///
     /// # Errors
     /// As for [`Config::eval`].
     pub fn eval_with(&self, text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
         self.spend(text)?;
         let value = expr::eval(text, lookup)?;
-        self.spend("")?; // short names in it may have taken more than there was
+        self.spend("")?; // nested short names may have exceeded the limit
         Ok(value)
     }
 
-    /// Counts the bytes of an expression that is about to be evaluated.
+    /// Adds the length of an expression to the total and checks the limit.
     fn spend(&self, text: &str) -> Result<()> {
         self.evaluated.set(self.evaluated.get().saturating_add(text.len() as u64));
         if self.evaluated.get() > limits::EXPRESSION_BYTES {
             let most = limits::EXPRESSION_BYTES;
-            return Err(Error::limit(format!(
-                "expected an architecture table of at most {most} bytes of expressions to evaluate, found more"
-            )));
+            return Err(Error::limit(format!("the architecture table needs more than {most} bytes of expressions to evaluate")));
         }
         Ok(())
     }
 
-    /// What an expression comes to, as a count.
+    /// Evaluates an expression as a count.
     ///
     /// # Errors
-    /// The text is no expression, a name in it is absent, or the result is no count.
+    /// The text is not an expression, a name is absent, or the result is not a count.
     pub fn count(&self, text: &str) -> Result<u64> {
         expr::whole(text, self.eval(text)?)
     }
 
-    /// What an expression comes to, as the length of a list: of layers, experts, elements of a head.
+    /// Evaluates an expression as a list length: of layers, experts or elements per head.
     ///
     /// # Errors
-    /// As for [`Config::count`]; it is more than any model has.
+    /// As for [`Config::count`]; or it exceeds [`limits::PARTS`].
     pub fn length(&self, text: &str) -> Result<u64> {
         match self.count(text)? {
             length if length <= limits::PARTS => Ok(length),
@@ -201,10 +199,10 @@ impl Config {
         }
     }
 
-    /// The rope parameters as newer configs have them, whichever spelling this one has.
+    /// Returns the RoPE parameters in the structure of newer configs.
     ///
-    /// Older ones have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`; models with sliding windows have one set for
-    /// each sort of layer (transformers 5, `RotaryEmbeddingConfigMixin`).
+    /// Older configs have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`; models with sliding windows have one set per layer
+    /// type (transformers 5, `RotaryEmbeddingConfigMixin`).
     fn rope_parameters(&self) -> Map<String, Json> {
         let given = ["rope_parameters", "rope_scaling"].iter().find_map(|key| self.get(key).and_then(Json::as_object));
         let mut rope = given.cloned().unwrap_or_default();
@@ -231,7 +229,7 @@ impl Config {
         if let Some(factor) = self.get("partial_rotary_factor").or_else(|| self.get("rope_pct")) {
             rope.entry("partial_rotary_factor").or_insert_with(|| factor.clone());
         }
-        // Phi-3 has the length before scaling outside, and it goes before one inside.
+        // Phi-3 has the original length outside, with precedence over one inside.
         if let Some(length) = self.get("original_max_position_embeddings") {
             rope.insert("original_max_position_embeddings".to_owned(), length.clone());
         } else if rope.get("rope_type").and_then(Json::as_str).is_some_and(|kind| ["llama3", "yarn", "longrope"].contains(&kind))
@@ -251,17 +249,17 @@ impl Config {
     }
 }
 
-/// A number in single precision, in the shortest decimals that give it again.
+/// Returns a single-precision number in its shortest decimal representation.
 pub fn f32_json(number: f32) -> Json {
     number.to_string().parse::<f64>().map_or(Json::Null, Json::from)
 }
 
-/// A number as JSON: a whole one without a point.
+/// Returns a number as JSON, integers without a decimal point.
 pub fn number_json(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 9e15 { Json::from(value as i64) } else { Json::from(value) }
 }
 
-/// A value of a table as JSON.
+/// Converts a TOML value to JSON.
 pub fn from_toml(value: &toml::Value) -> Option<Json> {
     Some(match value {
         toml::Value::String(text) => Json::from(text.as_str()),
@@ -290,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_made_of_no_more_parts_than_a_model_has() {
+    fn list_lengths_are_limited() {
         let config = config(json!({"num_hidden_layers": 1e9, "num_attention_heads": 65536}));
         assert_eq!(config.length("num_attention_heads").unwrap(), 65536);
         let error = config.length("num_hidden_layers").unwrap_err().to_string();
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_rope_give_the_same() {
+    fn both_rope_spellings_are_equivalent() {
         let old = config(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
         let new = config(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));
         for key in ["rope.rope_theta", "rope.rope_type", "rope.factor"] {
@@ -319,26 +317,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_null_is_filled_in() {
+    fn absent_or_null_keys_get_defaults() {
         let config = config(json!({"num_attention_heads": 4, "hidden_size": 64, "head_dim": null, "text_config": {"hidden_size": 32}}));
         assert_eq!(config.number("num_key_value_heads"), Some(4.0));
         assert_eq!(config.count("hd").unwrap(), 8, "the text part goes before the rest");
     }
 
     #[test]
-    fn every_spelling_of_a_hyperparameter_gives_it_to_expressions_and_keys() {
+    fn every_spelling_of_a_hyperparameter_works_in_expressions_and_keys() {
         let table = Table::parse("extends = '_text'\ngguf = 'x'").unwrap();
         for key in ["num_hidden_layers", "n_layers", "n_layer", "num_layers"] {
             let config = Config::new(&table, &json!({ key: 3 })).unwrap();
             assert_eq!(config.count("layers").unwrap(), 3, "{key}");
         }
-        // One that is said in another spelling is not taken for the default.
+        // A value under another spelling takes precedence over the default.
         let config = Config::new(&table, &json!({"n_heads": 8, "num_attention_heads": 8, "n_kv_heads": 2})).unwrap();
         assert_eq!(config.count("kv").unwrap(), 2);
     }
 
     #[test]
-    fn names_that_lead_in_a_circle_are_absent() {
+    fn circular_names_are_absent() {
         assert_eq!(config(json!({})).number("a"), None);
     }
 

@@ -1,17 +1,17 @@
-//! The arithmetic of architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `4 * hidden_size`.
+//! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `4 * hidden_size`.
 //!
-//! Numbers, names (with dots), `+ - * /`, `//` (whole quotient, rounded down), `==` (1 or 0), parentheses, and `a ?? b`: `b` where `a` is absent.
-//! A name that is absent makes the whole expression absent, up to the next `??`.
+//! Numbers, names (with dots), `+ - * /`, `//` (floor division), `==` (1 or 0), parentheses, and `a ?? b`: `b` if `a` is absent. An absent
+//! name makes the whole expression absent, up to the next `??`.
 
 use crate::base::{Error, Result, text};
 
-/// The deepest nesting of parentheses.
+/// Maximum nesting depth of parentheses.
 const DEPTH: usize = 32;
 
-/// What `text` comes to, with the names looked up; `None` where a name is absent, or a division has no result.
+/// Evaluates `text` with names resolved by `lookup`; `None` if a name is absent or a division undefined.
 ///
 /// # Errors
-/// The text is no expression.
+/// The text is not an expression.
 pub fn eval(text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
     let mut parser = Parser { text, rest: text, lookup, depth: 0 };
     let value = parser.fallback()?;
@@ -19,17 +19,17 @@ pub fn eval(text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f
     if parser.rest.is_empty() { Ok(value) } else { Err(parser.error("an operator or the end")) }
 }
 
-/// The value of an expression as a whole number that is not negative.
+/// Converts the value of an expression to a non-negative integer.
 ///
 /// # Errors
-/// The value is absent, or no such number.
+/// The value is absent, or not a non-negative integer.
 pub fn whole(text: &str, value: Option<f64>) -> Result<u64> {
     let text = text::shorten(text);
-    let value = value.ok_or_else(|| Error::unsupported(format!("expected hyperparameters that give {text}, found them missing")))?;
+    let value = value.ok_or_else(|| Error::unsupported(format!("hyperparameters needed for {text} are missing")))?;
     if value.fract() == 0.0 && (0.0..9e15).contains(&value) {
         Ok(value as u64)
     } else {
-        Err(Error::unsupported(format!("expected {text} to be a whole number, found {value}")))
+        Err(Error::unsupported(format!("expected {text} to be a non-negative integer, found {value}")))
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_binds_as_usual() {
+    fn arithmetic_has_the_usual_precedence() {
         assert_eq!(value("d + 2 * h"), Some(72.0));
         assert_eq!(value("(d + 2) * h - 1"), Some(263.0));
         assert_eq!(value("d // (h + 1)"), Some(12.0));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_falls_back() {
+    fn absent_names_fall_back() {
         assert_eq!(value("hd ?? d // h"), Some(16.0));
         assert_eq!(value("hd * 2 ?? nothing ?? 7"), Some(7.0));
         assert_eq!(value("hd"), None);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_an_error() {
+    fn invalid_expressions_are_errors() {
         for text in ["", "1 +", "(1", "1 2", "1..2.3", "a $ b", &"(".repeat(100)] {
             assert!(eval(text, &|_| None).is_err(), "{text}");
         }

@@ -1,7 +1,7 @@
-//! Hyperparameters: config.json <-> the keys of GGUF, row by row.
+//! Converts hyperparameters between config.json and GGUF keys, by the rows of a table.
 //!
-//! Some things take more than a row, and have a rule by name: `rope` (base, scaling), `pooling` (sentence-transformers),
-//! `file_type` (where that key goes).
+//! Hyperparameters that need more than a row have named rules: `rope` (base, scaling), `pooling` (sentence-transformers), `file_type` (the
+//! position of that key).
 
 use serde_json::Value as Json;
 
@@ -12,10 +12,10 @@ use crate::family::{pooling, rope};
 use crate::model::metadata::full_key;
 use crate::model::{Metadata, Module, Value};
 
-/// Adds the hyperparameters of a config to GGUF metadata; `file_type` stands for what is known of it now.
+/// Adds the hyperparameters of a config to GGUF metadata; `file_type` is its preliminary value.
 ///
 /// # Errors
-/// A key that is required is absent, or has a value that its type cannot hold.
+/// A required key is missing, or its value does not fit its type.
 pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u32, metadata: &mut Metadata) -> Result<()> {
     for row in &table.keys {
         match row.rule.as_deref() {
@@ -35,11 +35,11 @@ pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u3
     Ok(())
 }
 
-/// Returns what a config says of a row, or the row takes where it says nothing.
+/// Returns the value of a row in a config, or the row's default.
 ///
 /// # Errors
-/// The row's expression is none.
-pub fn said(row: &KeyRow, config: &Config) -> Result<Option<Json>> {
+/// The row's expression is invalid.
+pub fn config_value(row: &KeyRow, config: &Config) -> Result<Option<Json>> {
     match (config.first(row.hf.all()), &row.value) {
         (Some(value), _) => Ok(Some(value.clone())),
         (None, Some(text)) => Ok(config.eval(text)?.map(number_json)),
@@ -52,10 +52,10 @@ fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
         return Ok(Some(Value::String(text.clone())));
     }
     let names = row.hf.all();
-    let Some(found) = said(row, config)? else {
+    let Some(found) = config_value(row, config)? else {
         if row.required {
             let name = names.first().map_or(row.value.as_deref().unwrap_or_default(), String::as_str);
-            return Err(Error::unsupported(format!("expected config.json to say {name}, found no such key")));
+            return Err(Error::unsupported(format!("config.json has no {name}")));
         }
         return Ok(None);
     };
@@ -84,10 +84,10 @@ fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
     }))
 }
 
-/// A config from the hyperparameters of a GGUF, in the names that Hugging Face gives them.
+/// Creates a config with Hugging Face key names from the hyperparameters of a GGUF.
 ///
 /// # Errors
-/// The table's expressions are none.
+/// An expression in the table is invalid.
 pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Result<()> {
     for (key, value) in &table.config {
         if let Some(value) = from_toml(value) {
@@ -129,7 +129,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
     Ok(())
 }
 
-/// The integer that all elements of an array are: one that is given for each layer.
+/// Returns the integer that all elements of a per-layer array equal.
 fn uniform(value: &Value) -> Option<u64> {
     let array = value.as_array().filter(|array| array.len() <= limits::PARTS)?;
     let mut elements = array.iter().map(|element| element.ok()?.as_u64());
@@ -137,7 +137,7 @@ fn uniform(value: &Value) -> Option<u64> {
     elements.all(|element| element == Some(first)).then_some(first)
 }
 
-/// The name that a number stands for.
+/// Returns the name mapped to a number.
 fn named(row: &KeyRow, number: u64) -> Option<Json> {
     let (name, _) = row.map.iter().find(|(_, value)| value.as_integer() == i64::try_from(number).ok())?;
     Some(Json::from(name.as_str()))
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_windows_of_none_come_back_as_they_were() {
+    fn strings_and_absent_windows_round_trip() {
         let table = Table::parse(
             "gguf = 'x'\nkeys = [\n\
              { gguf = 'pooling', hf = 'pooling_mode', type = 'string' },\n\

@@ -1,4 +1,4 @@
-//! A table with the hyperparameters of one model filled in: which tensor of Hugging Face is which of GGUF.
+//! A table evaluated for one model: maps tensors between Hugging Face and GGUF.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,17 +8,17 @@ use globset::{Glob, GlobMatcher};
 use crate::base::{Error, Result};
 use crate::family::config::Config;
 use crate::family::pattern;
-use crate::family::pattern::Places;
+use crate::family::pattern::Indices;
 use crate::family::table::{Optional, Table, TensorRow};
 use crate::family::transform::Transform;
 use crate::model::Module;
 
-/// The rows of a table, worked out for one model.
+/// The rows of a table, evaluated for one model.
 #[derive(Debug)]
 pub struct Mapping {
-    /// One row for each kind of tensor and suffix.
+    /// One row per kind of tensor and suffix.
     pub rows: Vec<Row>,
-    /// How many layers the model has.
+    /// The number of layers.
     pub layers: u64,
     prefixes: Vec<String>,
     replace: Vec<(String, String)>,
@@ -28,60 +28,60 @@ pub struct Mapping {
     by_gguf: HashMap<String, (usize, usize)>,
 }
 
-/// One kind of tensor.
+/// A kind of tensor.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Its pattern in Hugging Face.
+    /// Its Hugging Face name template.
     pub hf: String,
-    /// Its patterns in GGUF: several where it is split.
+    /// Its GGUF name templates: several if it is split.
     pub gguf: Vec<String>,
-    /// What happens between the two.
+    /// The transform between the two.
     pub transform: Transform,
-    /// Its dimensions in Hugging Face, where the table says them.
+    /// Its Hugging Face shape, if given by the table.
     pub shape: Option<Vec<u64>>,
-    /// Whether it may be absent.
+    /// Whether it is optional.
     pub optional: bool,
     /// The layers that have it; empty for a tensor outside the layers.
     pub layers: Range<u64>,
 }
 
 impl Row {
-    /// Whether there is one for each layer.
+    /// Whether there is one per layer.
     pub fn is_layered(&self) -> bool {
         self.hf.contains("{bid}")
     }
 
-    /// Whether there is one for each expert.
+    /// Whether there is one per expert.
     pub fn is_stacked(&self) -> bool {
         self.transform == Transform::StackExperts
     }
 
-    /// The layers, or the one place outside them.
-    pub fn places(&self) -> Vec<Places> {
+    /// Returns the indices of its tensors: one per layer, or a single one outside the layers.
+    pub fn indices(&self) -> Vec<Indices> {
         if self.is_layered() {
-            self.layers.clone().map(|bid| Places { bid: Some(bid), eid: None }).collect()
+            self.layers.clone().map(|layer| Indices { layer: Some(layer), expert: None }).collect()
         } else {
-            vec![Places::default()]
+            vec![Indices::default()]
         }
     }
 }
 
-/// What a name of Hugging Face is.
+/// The result of looking up a Hugging Face tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// A tensor of the row of this number.
-    Row(usize, Places),
-    /// One that has no place in GGUF.
+pub enum HfTensor {
+    /// A tensor of the row with this index.
+    Row(usize, Indices),
+    /// A tensor without GGUF equivalent.
     Dropped,
-    /// None of the table's.
+    /// A tensor that is not in the table.
     Unknown,
 }
 
 impl Mapping {
-    /// Works out the rows for a model.
+    /// Evaluates a table for a model.
     ///
     /// # Errors
-    /// A hyperparameter that a transform or the layers need is missing, or the table is wrong.
+    /// A hyperparameter needed by a transform or the layer count is missing, or the table is invalid.
     pub fn new(table: &Table, config: &Config) -> Result<Self> {
         let layers = config.length("layers")?;
         let mut rows = Vec::new();
@@ -102,10 +102,10 @@ impl Mapping {
             .map_err(|error| Error::argument(format!("expected a glob in the table {}: {error}", table.name)))?;
         let prefixes = table.prefixes.clone();
         if table.without_head || config.is_without_head() {
-            rows.iter_mut().for_each(|row| row.hf = pattern::bare(&row.hf, &prefixes).to_owned());
+            rows.iter_mut().for_each(|row| row.hf = pattern::strip_prefixes(&row.hf, &prefixes).to_owned());
         }
-        let by_hf = rows.iter().enumerate().map(|(i, row)| (pattern::bare(&row.hf, &prefixes).to_owned(), i)).collect();
-        // The first row that makes a name is the one that the way back takes.
+        let by_hf = rows.iter().enumerate().map(|(i, row)| (pattern::strip_prefixes(&row.hf, &prefixes).to_owned(), i)).collect();
+        // The first row with a GGUF name is used for the reverse direction.
         let mut by_gguf = HashMap::new();
         for (i, row) in rows.iter().enumerate() {
             for (part, name) in row.gguf.iter().enumerate() {
@@ -116,13 +116,13 @@ impl Mapping {
         Ok(Self { rows, layers, prefixes, replace, drop, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
     }
 
-    /// What a tensor of Hugging Face is.
-    pub fn hf(&self, name: &str) -> Known {
-        let bare = pattern::bare(name, &self.prefixes);
-        if self.drop.iter().any(|glob| glob.is_match(name) || glob.is_match(bare)) {
-            return Known::Dropped;
+    /// Looks up a Hugging Face tensor.
+    pub fn lookup_hf(&self, name: &str) -> HfTensor {
+        let strip_prefixes = pattern::strip_prefixes(name, &self.prefixes);
+        if self.drop.iter().any(|glob| glob.is_match(name) || glob.is_match(strip_prefixes)) {
+            return HfTensor::Dropped;
         }
-        let mut name = bare.to_owned();
+        let mut name = strip_prefixes.to_owned();
         for (from, to) in &self.replace {
             let at = name.match_indices(from.as_str()).map(|(at, _)| at).find(|&at| {
                 let before = name.get(..at).unwrap_or_default();
@@ -132,30 +132,30 @@ impl Mapping {
                 name.replace_range(at..at + from.len(), to);
             }
         }
-        let (pattern, places) = pattern::skeleton(&name);
-        if self.drops_further_layers && places.bid.is_some_and(|bid| bid >= self.layers) {
-            return Known::Dropped;
+        let (pattern, places) = pattern::split_template(&name);
+        if self.drops_further_layers && places.layer.is_some_and(|layer| layer >= self.layers) {
+            return HfTensor::Dropped;
         }
         match self.by_hf.get(&pattern) {
-            Some(&row) if places.bid.is_none_or(|bid| bid < self.layers) => Known::Row(row, places),
-            _ => Known::Unknown,
+            Some(&row) if places.layer.is_none_or(|layer| layer < self.layers) => HfTensor::Row(row, places),
+            _ => HfTensor::Unknown,
         }
     }
 
-    /// Whether any row is of this module of sentence-transformers.
-    pub fn knows(&self, module: &Module) -> bool {
+    /// Whether any row belongs to this sentence-transformers module.
+    pub fn has_module(&self, module: &Module) -> bool {
         self.rows.iter().any(|row| module.has(&row.hf))
     }
 
-    /// The row of a tensor of GGUF, which of the row's tensors it is, and its layer.
-    pub fn gguf(&self, name: &str) -> Option<(usize, usize, Places)> {
-        let (pattern, places) = pattern::skeleton(name);
+    /// Looks up a GGUF tensor: returns its row, which of the row's tensors it is, and its indices.
+    pub fn lookup_gguf(&self, name: &str) -> Option<(usize, usize, Indices)> {
+        let (pattern, places) = pattern::split_template(name);
         let &(row, part) = self.by_gguf.get(&pattern)?;
-        places.bid.is_none_or(|bid| bid < self.layers).then_some((row, part, places))
+        places.layer.is_none_or(|layer| layer < self.layers).then_some((row, part, places))
     }
 }
 
-/// The row of the same experts in one tensor, as mlx-lm's `SwitchGLU` has them: `mlp.switch_mlp.gate_proj` for `mlp.experts.{eid}.w1`.
+/// Returns a row for the same experts stacked as in mlx-lm's `SwitchGLU`: `mlp.switch_mlp.gate_proj` for `mlp.experts.{eid}.w1`.
 fn stacked_by_mlx(row: &Row, experts: u64) -> Row {
     const PROJECTIONS: [(&str, &str); 3] = [("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")];
     let name = row.gguf.first().map_or("", String::as_str);
@@ -175,7 +175,7 @@ fn stacked_by_mlx(row: &Row, experts: u64) -> Row {
 
 fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: u64) -> Result<Row> {
     let shape = if suffix == "bias" && row.shape.len() > 1 {
-        // A bias has a number for each output: all dimensions but the last.
+        // A bias has one number per output: all dimensions but the last.
         row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
     } else {
         &row.shape[..]
@@ -193,7 +193,7 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
             Optional::Plain(optional) => *optional,
             Optional::When(key) => config.is_true(key) || config.is_without_head(),
         };
-    // Of a tensor that may be absent, what gives the shape may be absent as well.
+    // For an optional tensor, the hyperparameters of the shape may be absent too.
     let is_known = !optional || shape.iter().all(|dim| config.eval(dim).is_ok_and(|value| value.is_some()));
     let shape = match shape {
         [] => None,

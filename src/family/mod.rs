@@ -1,11 +1,11 @@
-//! Families of models: tables of names, hyperparameters and layouts, and what the files beside the weights say.
+//! Model families: tables of names, hyperparameters and layouts, and the files next to the weights.
 
 pub mod card;
 pub mod comfy;
 pub mod components;
 pub mod config;
 pub mod expr;
-pub mod facts;
+pub mod hyperparameters;
 pub mod keys;
 pub mod mapping;
 pub mod model_id;

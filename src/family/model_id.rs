@@ -1,25 +1,25 @@
-//! What the name of a model tells: `Qwen2.5-7B-Instruct-v2` has a base name, a size, a fine-tune and a version.
+//! Parses model names: `Qwen2.5-7B-Instruct-v2` has a base name, a size, a fine-tune and a version.
 //!
-//! The rules are those of gguf-py's `Metadata.get_model_id_components` (gguf-py/gguf/metadata.py).
+//! The rules follow gguf-py's `Metadata.get_model_id_components` (gguf-py/gguf/metadata.py).
 
-/// The parts of a model's name.
+/// The components of a model name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelId {
     /// The name without the organization.
     pub name: Option<String>,
-    /// Who it is from, where the name says so: `org/name`.
+    /// The organization, if the name contains it: `org/name`.
     pub organization: Option<String>,
-    /// The name of the family.
+    /// The base name of the model series.
     pub basename: Option<String>,
-    /// What it was trained further for.
+    /// The fine-tune.
     pub finetune: Option<String>,
-    /// Its version.
+    /// The version.
     pub version: Option<String>,
-    /// Its size.
+    /// The size.
     pub size_label: Option<String>,
 }
 
-/// What a part of a name may be; a part may be several things.
+/// The possible roles of a name component; there may be several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Marks {
     base: bool,
@@ -40,7 +40,7 @@ impl Marks {
 }
 
 impl ModelId {
-    /// Takes a name apart; `parameters` tells a size from a context length (`128k`), 0 where it is not known.
+    /// Parses a name; `parameters` distinguishes a size from a context length (`128k`), 0 if unknown.
     pub fn parse(id: &str, parameters: u64) -> Self {
         if id.contains(' ') {
             return Self { name: Some(id.to_owned()), ..Self::default() };
@@ -54,7 +54,7 @@ impl ModelId {
         for (i, (part, marks)) in parts.iter_mut().enumerate() {
             mark(i, part, marks, parameters);
         }
-        // Words for sizes (small, mini) say nothing beside a number.
+        // Size words (small, mini) are redundant next to a number.
         if parts.iter().any(|(part, marks)| marks.size && part.contains(|c: char| c.is_ascii_digit())) {
             for (part, marks) in &mut parts {
                 marks.size &= !part.chars().all(char::is_alphabetic);
@@ -69,7 +69,7 @@ impl ModelId {
                 marks.finetune |= !marks.any();
             }
         }
-        // A version at the end is none of the base name.
+        // A version at the end is not part of the base name.
         for (_, marks) in parts.iter_mut().rev() {
             if !(marks.base && marks.beside_base()) {
                 break;
@@ -110,7 +110,7 @@ fn mark(i: usize, part: &mut String, marks: &mut Marks, parameters: u64) {
     } else if i > 0 && is_size(&lower) {
         *part = size_part(part);
         let label = label_parameters(part);
-        // A number far from the model's own size is most likely the length of its context.
+        // A number far from the parameter count is most likely a context length.
         if parameters != 0 && label.is_some_and(|label| (label - parameters as f64).abs() > (7 * u128::from(parameters) / 8) as f64) {
             marks.finetune = true;
             if let Some(last) = part.pop() {
@@ -123,13 +123,13 @@ fn mark(i: usize, part: &mut String, marks: &mut Marks, parameters: u64) {
     }
 }
 
-/// `v2`, `iter3`, `2.5`.
+/// Whether the component is a version: `v2`, `iter3`, `2.5`.
 fn is_version(part: &str) -> bool {
     let digits = part.strip_prefix("iter").or_else(|| part.strip_prefix('v')).unwrap_or(part);
     !digits.is_empty() && digits.split('.').all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// `q4_k_m`, `iq2_xs`, `fp16`, `bf16`.
+/// Whether the component is a quantisation type: `q4_k_m`, `iq2_xs`, `fp16`, `bf16`.
 fn is_quantisation(part: &str) -> bool {
     let float = part.strip_prefix('b').unwrap_or(part);
     let float = float.strip_prefix('f').map(|rest| rest.strip_prefix('p').unwrap_or(rest));
@@ -143,7 +143,7 @@ fn is_quantisation(part: &str) -> bool {
         && chars.as_str().split('_').enumerate().all(|(i, word)| if i == 0 { word.is_empty() } else { word.chars().count() == 1 })
 }
 
-/// `7b`, `8x7B`, `a3b`, `0.5B`, `1_5b`, `7b1`, `small`.
+/// Whether the component is a size: `7b`, `8x7B`, `a3b`, `0.5B`, `1_5b`, `7b1`, `small`.
 fn is_size(part: &str) -> bool {
     if ["small", "mini", "medium", "large"].contains(&part) || part.strip_suffix('l').is_some_and(|xs| ["x", "xx"].contains(&xs)) {
         return true;
@@ -163,7 +163,7 @@ fn is_size(part: &str) -> bool {
     fits && (after.len() == 1 || (after.len() == 2 && digits(&after[1..])))
 }
 
-/// A size as it is written in labels: a point, a capital unit.
+/// Normalises a size for labels: decimal point, upper-case unit.
 fn size_part(part: &str) -> String {
     let mut chars: Vec<char> = part.replace('_', ".").chars().collect();
     let len = chars.len();
@@ -189,7 +189,7 @@ fn label_parameters(part: &str) -> Option<f64> {
     Some(number * 1000f64.powi(i32::try_from(power).ok()?))
 }
 
-/// A name as a title: words in small letters get a capital, unless they are versions.
+/// Formats a name as a title: capitalises lower-case words, except versions.
 pub fn title(name: &str) -> String {
     let word = |word: &str| {
         let has_lower = word.chars().any(char::is_lowercase) && !word.chars().any(char::is_uppercase);
@@ -197,7 +197,7 @@ pub fn title(name: &str) -> String {
         if !has_lower || version {
             return word.to_owned();
         }
-        // As Python's str.title: a letter after anything that is no letter.
+        // As in Python's str.title: a letter after any non-letter.
         let mut after_letter = false;
         word.chars()
             .flat_map(|c| {
@@ -210,8 +210,8 @@ pub fn title(name: &str) -> String {
     name.trim().replace('-', " ").split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// What is known of a model or data set that this one comes from: a name of the Hub, or an address.
-pub fn of_source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
+/// Returns the metadata of a source model or data set, given a Hub name or a URL.
+pub fn source_metadata(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
     let is_address = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));
     let mut parts = Vec::new();
     let on_hub = if is_address {
@@ -242,11 +242,11 @@ pub fn of_source(id: &str, parameters: u64) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
 
-    /// Organization, base name, fine-tune, version, size: as gguf-py's `Metadata` takes these names apart.
+    /// Expected organization, base name, fine-tune, version and size, as parsed by gguf-py's `Metadata`.
     type Expected = [Option<&'static str>; 5];
 
     #[test]
-    fn names_are_taken_apart_as_gguf_py_does() {
+    fn names_are_parsed_like_gguf_py() {
         let cases: &[(&str, u64, Expected)] = &[
             ("Mistral-7B-Instruct-v0.2", 7_241_732_096, [None, Some("Mistral"), Some("Instruct"), Some("v0.2"), Some("7B")]),
             ("mistralai/Mixtral-8x7B-v0.1", 0, [Some("mistralai"), Some("Mixtral"), None, Some("v0.1"), Some("8x7B")]),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_have_capitals_but_for_versions() {
+    fn titles_are_capitalised_except_for_versions() {
         assert_eq!(title("all-MiniLM-l6-v2"), "All MiniLM L6 v2");
         assert_eq!(title("hf"), "Hf");
         assert_eq!(title("qwen2.5-7b"), "Qwen2.5 7b");

@@ -1,25 +1,25 @@
-//! Which naming convention the tensors of a model follow.
+//! The naming convention of a model's tensors.
 
 use crate::family::comfy;
 use crate::model::{FormatId, Model};
 
-/// A convention for the names, layouts and hyperparameters of a model.
+/// A convention for tensor names, layouts and hyperparameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Naming {
-    /// That of the Hugging Face hub: `model.layers.0.mlp.up_proj.weight`, with config.json.
+    /// Hugging Face: `model.layers.0.mlp.up_proj.weight`, with config.json.
     HuggingFace,
-    /// That of llama.cpp: `blk.0.ffn_up.weight`, with `general.architecture`.
+    /// llama.cpp: `blk.0.ffn_up.weight`, with `general.architecture`.
     Gguf,
-    /// That of Meta and Mistral: `layers.0.feed_forward.w3.weight`, with params.json.
+    /// Meta and Mistral: `layers.0.feed_forward.w3.weight`, with params.json.
     Mistral,
-    /// None that is known: a checkpoint without a config, a diffusion model.
+    /// Unknown: a checkpoint without a config, or a diffusion model.
     Own,
 }
 
 impl Naming {
-    /// Returns the convention that the config of a model, or its keys, say that it follows.
-    pub fn of(model: &Model) -> Self {
+    /// Returns the convention implied by the config or metadata of a model.
+    pub fn detect(model: &Model) -> Self {
         let has = |key: &str| model.config.as_ref().and_then(|config| config.get(key)).is_some_and(|value| !value.is_null());
         match model.format {
             FormatId::Gguf if is_gguf_model(model) && !comfy::is_diffusion(model) => Self::Gguf,
@@ -30,7 +30,7 @@ impl Naming {
     }
 }
 
-/// Whether a GGUF says of which architecture it is, and is no adapter, no importance matrix, no projector.
+/// Whether a GGUF has an architecture and is not an adapter, importance matrix or projector.
 fn is_gguf_model(model: &Model) -> bool {
     let kind = model.metadata.get_str("general.type");
     model.metadata.get_str("general.architecture").is_some() && kind.is_none_or(|kind| kind == "model")
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_config_of_a_folder_names_the_convention() {
-        let of = |config| Naming::of(&Model { config, ..Model::default() });
+        let of = |config| Naming::detect(&Model { config, ..Model::default() });
         assert_eq!(of(None), Naming::Own);
         assert_eq!(of(Some(json!({ "model_type": null, "hidden_size": 8 }))), Naming::Own);
         assert_eq!(of(Some(json!({ "text_config": {} }))), Naming::HuggingFace);
@@ -58,7 +58,7 @@ mod tests {
         let of = |keys: &[(&str, &str)]| {
             let mut metadata = Metadata::new();
             keys.iter().for_each(|(key, value)| drop(metadata.set(*key, Value::String((*value).to_owned()))));
-            Naming::of(&Model { format: FormatId::Gguf, metadata, ..Model::default() })
+            Naming::detect(&Model { format: FormatId::Gguf, metadata, ..Model::default() })
         };
         assert_eq!(of(&[]), Naming::Own);
         assert_eq!(of(&[("general.architecture", "llama")]), Naming::Gguf);

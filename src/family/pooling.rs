@@ -1,4 +1,4 @@
-//! What an embedding model of sentence-transformers does with its tokens after the transformer: pooling and dense layers.
+//! sentence-transformers modules after the transformer: pooling and dense layers.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -7,17 +7,17 @@ use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{Metadata, Model, Module, Value};
 use crate::source::folder;
 
-/// Name, key of the pooling module's config, and number in GGUF (`enum llama_pooling_type`).
-const KINDS: [(&str, &str, u32); 3] =
+/// Name, config key of the pooling module, and GGUF number (`enum llama_pooling_type`).
+const MODES: [(&str, &str, u32); 3] =
     [("mean", "pooling_mode_mean_tokens", 1), ("cls", "pooling_mode_cls_token", 2), ("lasttoken", "pooling_mode_lasttoken", 3)];
 
-/// The dense layers that GGUF has a place for: the module's folder, and the name in GGUF.
+/// The dense layers that GGUF supports: module folder and GGUF name.
 const DENSE: [(&str, &str); 2] = [("2_Dense", "dense_2"), ("3_Dense", "dense_3")];
 
 /// Adds `pooling_type`, if the model has a pooling module.
 ///
 /// # Errors
-/// The module has no config, or one with a sort of pooling that GGUF has no number for.
+/// The module has no config, or GGUF does not support its pooling mode.
 pub fn to_gguf(architecture: &str, modules: &[Module], metadata: &mut Metadata) -> Result<()> {
     let Some(pooling) = modules.iter().find(|module| module.is("Pooling")) else { return Ok(()) };
     let path = &pooling.path;
@@ -26,20 +26,20 @@ pub fn to_gguf(architecture: &str, modules: &[Module], metadata: &mut Metadata) 
     }
     let is = |key: &str| pooling.config.get(key).and_then(Json::as_bool) == Some(true);
     let mode = pooling.config.get("pooling_mode").and_then(Json::as_str);
-    let number = KINDS.iter().find(|(_, key, _)| is(key)).or_else(|| KINDS.iter().find(|(name, ..)| Some(*name) == mode));
+    let number = MODES.iter().find(|(_, key, _)| is(key)).or_else(|| MODES.iter().find(|(name, ..)| Some(*name) == mode));
     let Some((_, _, number)) = number else {
-        return Err(Error::unsupported(format!("expected mean, cls or last-token pooling in {path}/config.json, found another sort")));
+        return Err(Error::unsupported(format!("expected mean, cls or last-token pooling in {path}/config.json, found another mode")));
     };
     metadata.set(format!("{architecture}.pooling_type"), Value::U32(*number));
     Ok(())
 }
 
-/// The configs of the modules, for the expressions of tables: `modules.2_Dense.in_features`.
+/// Returns the module configs for table expressions: `modules.2_Dense.in_features`.
 pub fn configs(modules: &[Module]) -> Json {
     Json::Object(modules.iter().map(|module| (module.path.clone(), module.config.clone())).collect::<Map<_, _>>())
 }
 
-/// What a GGUF does not keep of the dense layers that its architecture has a place for.
+/// Notes what a GGUF cannot store of the dense layers that its architecture supports.
 ///
 /// # Errors
 /// The weights of a dense layer are missing, or in a file that is not read.
@@ -53,21 +53,21 @@ pub fn check_dense(model: &Model, has_place: impl Fn(&Module) -> bool, notes: &m
         }
         let activation = module.config.get("activation_function").and_then(Json::as_str).unwrap_or("torch.nn.modules.activation.Tanh");
         if has_place(module) && !activation.ends_with("Identity") {
-            notes.push(Note::dropped(&module.path, format!("the activation {activation} has no place in GGUF: embeddings will differ")));
+            notes.push(Note::dropped(&module.path, format!("GGUF cannot store the activation {activation}: embeddings will differ")));
         }
     }
     Ok(())
 }
 
-/// The modules of a model that a GGUF makes of tensors of its own: their folders.
+/// Returns the folders of the modules whose tensors are stored in a GGUF.
 pub fn dense_folders(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     DENSE.iter().filter(|(_, gguf)| has(&format!("{gguf}.weight"))).map(|(folder, _)| *folder).collect()
 }
 
-/// The files that make a folder one of sentence-transformers, if the GGUF says how it pools or has dense layers.
+/// Returns the files of a sentence-transformers folder, if the GGUF has a pooling type or dense layers.
 pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json>, dense: &[&str]) -> Vec<CompanionFile> {
     let number = metadata.get_u64(&format!("{architecture}.pooling_type"));
-    let pooling = KINDS.iter().find(|(.., kind)| Some(u64::from(*kind)) == number);
+    let pooling = MODES.iter().find(|(.., kind)| Some(u64::from(*kind)) == number);
     if pooling.is_none() && dense.is_empty() {
         return Vec::new();
     }
@@ -75,7 +75,7 @@ pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json
     let mut files = Vec::new();
     if let Some((_, chosen, _)) = pooling {
         let mut config = json!({ "word_embedding_dimension": embedding });
-        for (_, key, _) in KINDS {
+        for (_, key, _) in MODES {
             config[key] = json!(key == *chosen);
         }
         modules.push(("1_Pooling", "Pooling"));

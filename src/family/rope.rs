@@ -1,4 +1,4 @@
-//! Rotary position embeddings: base frequency and scaling, and the tables of factors that llama.cpp keeps as tensors.
+//! Rotary position embeddings: base frequency, scaling, and the factor tables that llama.cpp stores as tensors.
 
 use serde_json::{Value as Json, json};
 
@@ -6,7 +6,7 @@ use crate::base::{Error, Result};
 use crate::family::config::{Config, f32_json, number_json};
 use crate::model::{Metadata, Value};
 
-/// The numbers of a scaling in YaRN: names in Hugging Face and in GGUF.
+/// YaRN parameters: Hugging Face and GGUF names.
 const YARN: [(&[&str], &str); 4] = [
     (&["extrapolation_factor"], "yarn_ext_factor"),
     (&["attention_factor", "attn_factor"], "yarn_attn_factor"),
@@ -14,10 +14,10 @@ const YARN: [(&[&str], &str); 4] = [
     (&["beta_slow"], "yarn_beta_slow"),
 ];
 
-/// Adds base and scaling to GGUF metadata, as `TextModel.set_gguf_parameters` of llama.cpp's converter does.
+/// Adds base and scaling to GGUF metadata, like `TextModel.set_gguf_parameters` in llama.cpp's converter.
 ///
 /// # Errors
-/// A scaling lacks a number that it needs.
+/// A parameter of the scaling is missing.
 pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> Result<()> {
     let full = |name: &str| config.get(&format!("rope.full_attention.{name}"));
     let nested = config.get("rope.full_attention").is_some();
@@ -30,9 +30,8 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
             metadata.set(key("scaling.type"), Value::String(kind.to_owned()));
             metadata.set(key("scaling.factor"), Value::F32(factor as f32));
             if kind == "yarn" {
-                let length = number("original_max_position_embeddings").ok_or_else(|| {
-                    Error::unsupported("expected original_max_position_embeddings beside yarn scaling, found no such key")
-                })?;
+                let length = number("original_max_position_embeddings")
+                    .ok_or_else(|| Error::unsupported("yarn scaling needs original_max_position_embeddings"))?;
                 metadata.set(key("scaling.original_context_length"), Value::U32(length as u32));
                 for (names, gguf) in YARN {
                     if let Some(value) = names.iter().find_map(|name| number(name)) {
@@ -44,9 +43,9 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
         ("su" | "longrope", _) => {
             metadata.set(key("scaling.type"), Value::String("longrope".to_owned()));
         }
-        // llama3 becomes a tensor of factors, and dynamic scaling is the runtime's affair.
+        // llama3 becomes a factor tensor; dynamic scaling happens at run time.
         ("default" | "llama3" | "dynamic" | "linear" | "yarn", _) => {}
-        (other, _) => return Err(Error::unsupported(format!("expected a known sort of rope scaling, found {other}"))),
+        (other, _) => return Err(Error::unsupported(format!("unknown rope scaling type {other}"))),
     }
     if let Some(theta) = number("rope_theta") {
         metadata.set(key("freq_base"), Value::F32(theta as f32));
@@ -57,7 +56,7 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
     Ok(())
 }
 
-/// The way back: `rope_theta` and `rope_scaling`, the spelling that every version of transformers reads.
+/// Restores `rope_theta` and `rope_scaling`, the spelling that all versions of transformers read.
 pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
     let get = |name: &str| metadata.get(&format!("{architecture}.rope.{name}"));
     let number = |name: &str| match get(name)? {
@@ -71,7 +70,7 @@ pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
         config.set("rope_local_base_freq", theta);
     }
     let Some(kind @ ("linear" | "yarn")) = get("scaling.type").and_then(Value::as_str) else { return };
-    // What the family's table says of it stays.
+    // Values from the family's table are kept.
     let mut scaling = config.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
     scaling.insert("rope_type".to_owned(), json!(kind));
     if let Some(factor) = number("scaling.factor") {
@@ -81,7 +80,7 @@ pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
         if let Some(length) = number("scaling.original_context_length") {
             scaling.insert("original_max_position_embeddings".to_owned(), length);
         }
-        // A tenth of what DeepSeek's configs say, for both of its numbers.
+        // A tenth of the value in DeepSeek's configs, for both parameters.
         if let Some(scale) = get("scaling.yarn_log_multiplier").and_then(Value::as_f64) {
             let scale = f32_json((scale * 10.0) as f32);
             scaling.insert("mscale".to_owned(), scale.clone());
@@ -96,7 +95,7 @@ pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
     config.set("rope_scaling", Json::Object(scaling));
 }
 
-/// How Llama 3 stretches the low frequencies.
+/// Llama 3's scaling of low frequencies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Llama3 {
     factor: f32,
@@ -106,7 +105,7 @@ struct Llama3 {
 }
 
 impl Llama3 {
-    /// The factor of each frequency of a head of `dim` elements, in single precision as the converter computes them.
+    /// Returns the factor of each frequency for head size `dim`, in single precision like the converter.
     fn factors(&self, base: f64, dim: u64) -> Vec<f32> {
         let (low_wavelength, high_wavelength) = (self.length / self.low, self.length / self.high);
         (0..dim)
@@ -128,7 +127,7 @@ impl Llama3 {
     }
 }
 
-/// The tensor `rope_freqs` of a model with Llama 3's scaling.
+/// Returns the `rope_freqs` tensor of a model with Llama 3 scaling.
 pub fn llama3_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
     if config.get("rope.rope_type").and_then(Json::as_str) != Some("llama3") {
         return None;
@@ -143,10 +142,10 @@ pub fn llama3_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
     Some(scaling.factors(number("rope_theta", 10000.0), dim))
 }
 
-/// The scaling whose factors these are, for `rope_scaling` in config.json; `None` when none is found that gives them.
+/// Recovers `rope_scaling` for config.json from the factors; `None` if no parameters produce them.
 ///
-/// GGUF keeps the factors alone. The usual band (1 to 4) with a length that is a power of two gives every published model;
-/// a band can be scaled together with the length, so this loses nothing.
+/// GGUF stores only the factors. The usual band (1 to 4) with a power-of-two length covers every published model; scaling band and length
+/// together is equivalent, so nothing is lost.
 pub fn llama3_from_factors(factors: &[f32], base: f64) -> Option<Json> {
     let dim = 2 * factors.len() as u64;
     let factor = *factors.iter().max_by(|a, b| a.total_cmp(b))?;
@@ -165,10 +164,10 @@ pub fn llama3_from_factors(factors: &[f32], base: f64) -> Option<Json> {
         })
 }
 
-/// The factors of a long context (Phi-3's longrope): `(long, short, attention factor)`.
+/// Returns the longrope factors of Phi-3: `(long, short, attention factor)`.
 ///
 /// # Errors
-/// They are not as many as `dim / 2`, or no numbers.
+/// There are not `dim / 2` of them, or they are not numbers.
 #[allow(clippy::type_complexity)]
 pub fn long_factors(config: &Config, dim: u64) -> Result<Option<(Vec<f32>, Vec<f32>, f32)>> {
     let list = |name: &str| -> Result<Option<Vec<f32>>> {
@@ -196,9 +195,9 @@ mod tests {
     use super::*;
     use crate::family::table::Table;
 
-    /// The factors of Phi3MiniModel in llama.cpp's converter: 1 + ln(s) / 10 for yarn, sqrt(1 + ln(s) / ln(original)) for longrope.
+    /// Attention factors of Phi3MiniModel in llama.cpp's converter: 1 + ln(s) / 10 for yarn, sqrt(1 + ln(s) / ln(original)) for longrope.
     #[test]
-    fn the_attention_factor_goes_by_the_kind_of_scaling_and_the_stretch() {
+    fn the_attention_factor_depends_on_scaling_type_and_ratio() {
         let attention = |kind: &str, length: u64| {
             let scaling = json!({"rope_type": kind, "long_factor": [2.0], "short_factor": [1.0]});
             let json = json!({"max_position_embeddings": length, "original_max_position_embeddings": 4096, "rope_scaling": scaling});
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scaling_of_published_models_is_found_again_from_its_factors() {
+    fn the_scaling_of_published_models_is_recovered_from_its_factors() {
         for (factor, base, dim, length) in [(8.0, 500_000.0, 128, 8192), (32.0, 500_000.0, 64, 8192), (8.0, 500_000.0, 16, 1024)] {
             let scaling = Llama3 { factor, low: 1.0, high: 4.0, length: length as f32 };
             let found = llama3_from_factors(&scaling.factors(base, dim), base).unwrap();

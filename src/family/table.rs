@@ -1,6 +1,6 @@
-//! Architecture tables: what one family of models calls its tensors and hyperparameters in Hugging Face and in GGUF.
+//! Architecture tables: tensor and hyperparameter names of a model family in Hugging Face and GGUF.
 //!
-//! The language is described, with a worked example, in CONTRIBUTING.md. Tables are embedded, and parsed only when their family is met.
+//! The language is described, with an example, in CONTRIBUTING.md. Tables are embedded, and parsed on demand.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,7 +14,7 @@ use crate::family::components::ComponentRow;
 use crate::source::file;
 use crate::tokenizer;
 
-/// The embedded tables: name and text. A name that starts with `_` is a part that others extend.
+/// The embedded tables: name and text. Names starting with `_` are base tables.
 static EMBEDDED: &[(&str, &str)] = &[
     ("_names", include_str!("tables/_names.toml")),
     ("_text", include_str!("tables/_text.toml")),
@@ -47,16 +47,16 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("deepseek3", include_str!("tables/deepseek3.toml")),
 ];
 
-/// The embedded tables that were met so far, in the order of [`EMBEDDED`].
+/// The parsed tables, in the order of [`EMBEDDED`].
 static PARSED: LazyLock<Vec<OnceLock<Table>>> = LazyLock::new(|| EMBEDDED.iter().map(|_| OnceLock::new()).collect());
 
-/// What one family of models calls things.
+/// The table of a model family.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Table {
     /// The name of the family.
     pub name: String,
-    /// An embedded table whose rows come first; rows of this one replace those of the same name.
+    /// The embedded base table; rows here replace its rows with the same name.
     pub extends: Option<String>,
     /// `general.architecture` in GGUF.
     pub gguf: String,
@@ -64,83 +64,83 @@ pub struct Table {
     pub classes: Vec<String>,
     /// `model_type` in config.json; the first is written.
     pub model_types: Vec<String>,
-    /// Keys that config (params.json) has in the stead of `architectures`, for a maker's own format.
+    /// Keys present in the config (params.json) instead of `architectures`, in vendor formats.
     pub params: Vec<String>,
-    /// A GGUF key that tells this family from others of the same architecture.
+    /// A GGUF key that distinguishes this family from others of the same architecture.
     pub gguf_has: Option<String>,
-    /// Whether the class is a model without a head, so that the names of its tensors are written without prefixes.
+    /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
-    /// What sort of tokenizer the family has.
+    /// The kind of tokenizer.
     pub tokenizer: Option<tokenizer::Kind>,
-    /// What the class takes where config.json leaves a key out or null: a value, or an expression in a string; `false`: nothing,
-    /// whatever the table that this one extends says.
+    /// Class defaults for keys absent or null in config.json: a value, or an expression in a string; `false` removes the base table's
+    /// default.
     pub defaults: toml::Table,
-    /// The hyperparameters that `weigh info` knows, in its order. Those of `_names.toml` are every table's.
+    /// The hyperparameters that `weigh info` shows, in order. Those of `_names.toml` apply to every table.
     pub hyperparameters: Vec<Hyperparameter>,
-    /// Short names for expressions.
+    /// Short names in expressions.
     #[serde(rename = "let")]
     pub lets: toml::Table,
-    /// Hyperparameters, in the order in which they are written.
+    /// Hyperparameter keys, in the order in which they are written.
     pub keys: Vec<KeyRow>,
-    /// First parts of Hugging Face names that only say which module holds the model (`model`, `language_model`, `transformer`):
-    /// a tensor is looked up without them, so that one table serves a model with a head, without one, and inside another model.
+    /// Leading parts of Hugging Face names that only name the containing module (`model`, `language_model`, `transformer`). They are
+    /// stripped for lookup, so that one table serves a model with a head, without one, and inside another model.
     pub prefixes: Vec<String>,
-    /// Parts of Hugging Face names, from the start of a name or of a part of it, and what stands for them before the rows are looked up.
+    /// Replacements in Hugging Face names, at the start of the name or of a part, applied before lookup.
     pub replace: Vec<(String, String)>,
-    /// Which parts of a model its tensors are, where their names do not tell it as those of all families do.
+    /// Component patterns for tensors whose names the general patterns misclassify.
     pub components: Vec<ComponentRow>,
     /// Tensors, in any order.
     pub tensors: Vec<TensorRow>,
-    /// Globs of tensors that have no place in GGUF, and are dropped.
+    /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
-    /// Whether layers past those of the config are dropped (they predict further tokens).
+    /// Whether layers beyond the config's count are dropped (multi-token prediction).
     pub drops_further_layers: bool,
-    /// Tensors that are computed: `rope_freqs` (Llama 3's scaling), `rope_factors` (long contexts).
+    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_factors` (longrope).
     pub computed: Vec<String>,
-    /// What config.json has in any case.
+    /// Keys always written to config.json.
     pub config: toml::Table,
-    /// Keys of config.json from expressions over `gguf.KEY` and the keys before.
+    /// Keys of config.json computed from `gguf.KEY` and previous keys.
     pub derived: toml::Table,
-    /// Keys of config.json that tell whether a tensor is there; `!` before the name: whether it is not.
+    /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this.
     pub flags: toml::Table,
 }
 
-/// A hyperparameter under all its names.
+/// A hyperparameter with all its names.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Hyperparameter {
     /// Its name in weigh's output and in expressions.
     pub name: String,
-    /// Its key in GGUF, without the architecture before it.
+    /// Its GGUF key without the architecture prefix.
     pub gguf: String,
-    /// Its keys in config.json and params.json: the first that is there counts, and the first is written.
+    /// Its keys in config.json and params.json: the first one set is read, and the first one is written.
     pub hf: Vec<String>,
 }
 
-/// A key of GGUF.
+/// A row for a GGUF key.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeyRow {
-    /// The hyperparameter whose key it is, which gives `gguf` and the first spellings of `hf`.
+    /// The hyperparameter, which determines `gguf` and the first spellings in `hf`.
     pub is: Option<String>,
-    /// The key in GGUF, without the architecture before it; whole when it starts with `general.` or `tokenizer.`.
+    /// The GGUF key without the architecture prefix; full if it starts with `general.` or `tokenizer.`.
     pub gguf: String,
-    /// The key of config.json, and its other spellings.
+    /// The key in config.json, and other spellings.
     pub hf: OneOrMore,
-    /// The type in GGUF.
+    /// The GGUF type.
     #[serde(rename = "type")]
     pub value_type: KeyType,
-    /// Text that it always is.
+    /// A constant string value.
     pub text: Option<String>,
-    /// What it is, or is taken for where `hf` is absent: an expression.
+    /// An expression for the value, or for the default if `hf` is given.
     pub value: Option<String>,
-    /// Whether it is left out where it is absent or null.
+    /// Whether a missing value is an error.
     pub required: bool,
-    /// Whether it is left out where it is zero.
+    /// Whether it is omitted if zero.
     pub nonzero: bool,
-    /// Whether zero in GGUF is null in config.json.
+    /// Whether zero in GGUF corresponds to null in config.json.
     pub zero_is_null: bool,
-    /// The numbers that names stand for.
+    /// The numbers that names map to.
     pub map: toml::Table,
     /// A rule that writes several keys: see [`crate::family::keys`].
     pub rule: Option<String>,
@@ -150,9 +150,9 @@ pub struct KeyRow {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMore {
-    /// One.
+    /// A single name.
     One(String),
-    /// Several, the most usual first.
+    /// Several names, the most common first.
     More(Vec<String>),
 }
 
@@ -163,7 +163,7 @@ impl Default for OneOrMore {
 }
 
 impl OneOrMore {
-    /// All of them.
+    /// Returns all names.
     pub fn all(&self) -> &[String] {
         match self {
             Self::One(name) => std::slice::from_ref(name),
@@ -171,7 +171,7 @@ impl OneOrMore {
         }
     }
 
-    /// The first.
+    /// Returns the first name.
     pub fn first(&self) -> Option<&str> {
         self.all().first().map(String::as_str)
     }
@@ -181,46 +181,46 @@ impl OneOrMore {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
-    /// A whole number.
+    /// An unsigned integer.
     #[default]
     U32,
-    /// A number in single precision.
+    /// A single-precision number.
     F32,
-    /// True or false.
+    /// A boolean.
     Bool,
-    /// Text.
+    /// A string.
     String,
 }
 
-/// A tensor, or one a layer, or one a layer and expert.
+/// A tensor, or one per layer, or one per layer and expert.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TensorRow {
-    /// Its name in Hugging Face, up to the suffix.
+    /// Its Hugging Face name without suffix.
     pub hf: String,
-    /// Its name in GGUF, up to the suffix; several where it is split.
+    /// Its GGUF name without suffix; several if it is split.
     pub gguf: OneOrMore,
-    /// What both names end in: `weight` unless said otherwise; `?` after it: may be absent. Empty: the names are whole.
+    /// The suffix of both names, `weight` by default; a trailing `?` makes it optional. Empty: the names are complete.
     pub suffix: Option<OneOrMore>,
-    /// What the Hugging Face name ends in, where that differs: one for each suffix.
+    /// The suffix of the Hugging Face name if different: one per suffix.
     pub hf_suffix: Option<OneOrMore>,
-    /// What happens between the two: see [`crate::family::transform`].
+    /// The transform between the two: see [`crate::family::transform`].
     pub transform: Option<String>,
-    /// The dimensions in Hugging Face, outermost first: expressions.
+    /// The Hugging Face dimensions, outermost first, as expressions.
     pub shape: Vec<String>,
-    /// Whether it may be absent: true, or the key of config.json that says so.
+    /// Whether it is optional: true, or a key of config.json.
     pub optional: Optional,
-    /// The layers that have it: `from..to`, both expressions; either may be left out.
+    /// The layers that have it: `from..to`, both expressions and optional.
     pub layers: Option<String>,
 }
 
-/// Whether a tensor may be absent.
+/// Whether a tensor is optional.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Optional {
     /// Always or never.
     Plain(bool),
-    /// When this key of config.json is true.
+    /// If this key of config.json is true.
     When(String),
 }
 
@@ -231,7 +231,7 @@ impl Default for Optional {
 }
 
 impl TensorRow {
-    /// The suffixes, and whether each may be absent. One empty suffix: the names are whole.
+    /// Returns the suffixes, and whether each is optional. A single empty suffix: the names are complete.
     pub fn suffixes(&self) -> Vec<(&str, bool)> {
         match &self.suffix {
             None => vec![("weight", false)],
@@ -247,7 +247,7 @@ impl TensorRow {
         }
     }
 
-    /// The Hugging Face name for the suffix of this number.
+    /// Returns the Hugging Face name for the suffix with this index.
     pub fn hf_name(&self, number: usize, suffix: &str) -> String {
         match self.hf_suffix.as_ref().and_then(|own| own.all().get(number)) {
             Some(own) => format!("{}{own}", self.hf),
@@ -255,7 +255,7 @@ impl TensorRow {
         }
     }
 
-    /// The GGUF names for a suffix.
+    /// Returns the GGUF names for a suffix.
     pub fn gguf_names(&self, suffix: &str) -> Vec<String> {
         self.gguf.all().iter().map(|name| with_suffix(name, suffix)).collect()
     }
@@ -266,10 +266,10 @@ fn with_suffix(name: &str, suffix: &str) -> String {
 }
 
 impl Table {
-    /// Reads a table.
+    /// Parses a table.
     ///
     /// # Errors
-    /// The text is no table.
+    /// The text is not a valid table.
     pub fn parse(text: &str) -> Result<Self> {
         let own: Self = toml::from_str(text).map_err(|error| {
             let line = text.get(..error.span().unwrap_or_default().start).unwrap_or_default().lines().count().max(1);
@@ -277,29 +277,29 @@ impl Table {
         })?;
         let Some(parent) = &own.extends else { return own.resolved(&[]) };
         let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
-            let message = format!("expected the name of a table after extends, found {parent}");
+            let message = format!("unknown table {parent} after extends");
             Err(Error::argument(message).hint(Hint::ListArchitectures))
         })?;
         Ok(own.resolved(&parent.hyperparameters)?.over(parent.clone()))
     }
 
-    /// Fills in the names of the keys that are hyperparameters: of this table, or `inherited`.
+    /// Resolves key rows that refer to hyperparameters of this table or `inherited` ones.
     fn resolved(mut self, inherited: &[Hyperparameter]) -> Result<Self> {
         for row in &mut self.keys {
             let Some(name) = &row.is else { continue };
             let known = self.hyperparameters.iter().chain(inherited).find(|known| known.name == *name);
-            let known = known.ok_or_else(|| Error::argument(format!("expected the name of a hyperparameter, found {name}")))?;
+            let known = known.ok_or_else(|| Error::argument(format!("unknown hyperparameter {name}")))?;
             row.gguf.clone_from(&known.gguf);
             row.hf = OneOrMore::More(known.hf.iter().chain(row.hf.all()).cloned().collect());
         }
         Ok(self)
     }
 
-    /// This table over the one that it extends.
+    /// Merges this table into its base table.
     fn over(self, mut parent: Self) -> Self {
         merge(&mut parent.keys, self.keys, |row| (row.gguf.clone(), row.rule.clone()));
         merge(&mut parent.tensors, self.tensors, |row| row.hf.clone());
-        // A row whose GGUF name is empty only takes the parent's row away.
+        // A row with an empty GGUF name only removes the base table's row.
         parent.tensors.retain(|row| row.gguf.first().is_some());
         merge(&mut parent.hyperparameters, self.hyperparameters, |known| known.name.clone());
         parent.defaults.extend(self.defaults);
@@ -331,13 +331,13 @@ impl Table {
     /// Reads a table from a file.
     ///
     /// # Errors
-    /// The file cannot be read, is too long, or is no table.
+    /// The file cannot be read, is too large, or is not a valid table.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&file::read_text(path)?).map_err(|error| error.in_file(path))
     }
 }
 
-/// Puts rows over those of the same name, and others behind them.
+/// Replaces rows with the same name, and appends the others.
 fn merge<R, N: Eq + Hash>(rows: &mut Vec<R>, own: Vec<R>, name: impl Fn(&R) -> N) {
     let mut places = HashMap::new();
     for (place, row) in rows.iter().enumerate() {
@@ -354,7 +354,7 @@ fn merge<R, N: Eq + Hash>(rows: &mut Vec<R>, own: Vec<R>, name: impl Fn(&R) -> N
     }
 }
 
-/// The embedded tables whose names and texts are `wanted`. Each is parsed when it is first asked for.
+/// Returns the embedded tables whose name and text satisfy `wanted`, parsing them on first use.
 fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
     let wanted = EMBEDDED.iter().zip(&*PARSED).filter(move |((name, text), _)| wanted(name, text));
     wanted.map(|((name, text), parsed)| match parsed.get() {
@@ -366,20 +366,20 @@ fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<
     })
 }
 
-/// Returns what all tables share, for models of which no family is known.
+/// Returns the table common to all families, for models of an unknown family.
 ///
 /// # Errors
-/// The embedded table is no table; tests see to it that this does not happen.
-pub fn names() -> Result<&'static Table> {
-    embedded(|name, _| name == "_names").next().unwrap_or_else(|| Err(Error::argument("expected a table _names, found none")))
+/// The embedded table is invalid, which tests rule out.
+pub fn common() -> Result<&'static Table> {
+    embedded(|name, _| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
 }
 
-/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text has this in it: only
+/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`; only
 /// those are parsed.
 ///
 /// # Errors
-/// As for [`names`].
-pub fn that_say(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table>> {
+/// As for [`common`].
+pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table>> {
     let quoted: Vec<String> = architectures.iter().map(|name| format!("\"{name}\"")).collect();
     let fits = |table: &&Table| {
         let is = |name: &str| architectures.contains(&name);
@@ -391,14 +391,14 @@ pub fn that_say(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table
     Ok(found)
 }
 
-/// The tables at hand: a user's own first, then the embedded ones.
+/// The available tables: custom ones, then the embedded ones.
 #[derive(Debug, Default)]
 pub struct Tables {
     own: Vec<Table>,
 }
 
 impl Tables {
-    /// The embedded tables, and these before them.
+    /// Returns the custom tables followed by the embedded ones.
     pub fn with(own: Vec<Table>) -> Self {
         Self { own }
     }
@@ -411,21 +411,21 @@ impl Tables {
         Ok(Self::with(path.map(Table::read).transpose()?.into_iter().collect()))
     }
 
-    /// Every table, parsed.
+    /// Returns all tables, parsed.
     ///
     /// # Errors
-    /// An embedded table is no table; tests see to it that this does not happen.
+    /// An embedded table is invalid, which tests rule out.
     pub fn all(&self) -> Result<Vec<&Table>> {
         self.among(|name, _| !name.starts_with('_'), |_| true)
     }
 
-    /// The tables that speak of `word` and fit: only those that mention it are parsed.
+    /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let quoted = format!("\"{word}\"");
         self.among(|name, text| !name.starts_with('_') && text.contains(&quoted), fits)
     }
 
-    /// The tables that fit: of the embedded ones only those whose names and texts are `wanted` are parsed.
+    /// Returns the tables that satisfy `fits`, parsing only embedded ones whose name and text satisfy `wanted`.
     fn among(&self, wanted: impl Fn(&str, &str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let mut found: Vec<&Table> = self.own.iter().filter(|table| fits(table)).collect();
         for table in embedded(wanted) {
@@ -434,10 +434,10 @@ impl Tables {
         Ok(found)
     }
 
-    /// The table for a Hugging Face config.
+    /// Returns the table for a Hugging Face config.
     ///
     /// # Errors
-    /// None fits; the message names what was looked for.
+    /// There is none; the message names the architecture.
     pub fn for_config(&self, config: &serde_json::Value) -> Result<Table> {
         let text_config = config.get("text_config");
         let class = |config: &serde_json::Value| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
@@ -465,22 +465,22 @@ impl Tables {
         Err(unknown(asked.as_deref().unwrap_or("none named")))
     }
 
-    /// The table for a GGUF: several families may share an architecture, so `has` says which keys there are.
+    /// Returns the table for a GGUF. As families may share an architecture, `has` tells which keys exist.
     ///
     /// # Errors
-    /// None fits.
+    /// There is none.
     pub fn for_gguf(&self, architecture: &str, has: impl Fn(&str) -> bool) -> Result<Table> {
         let fits =
             |table: &Table| table.gguf == architecture && !table.classes.is_empty() && table.gguf_has.as_ref().is_none_or(|key| has(key));
         let mut found = self.find(architecture, fits)?;
-        // One that asks for a key that is there says more than one that asks for none.
+        // A family with a required key is more specific than one without.
         found.sort_by_key(|table| table.gguf_has.is_none());
         found.into_iter().next().cloned().ok_or_else(|| unknown(architecture))
     }
 }
 
 fn unknown(architecture: &str) -> Error {
-    Error::unsupported(format!("expected a known architecture, found {architecture}"))
+    Error::unsupported(format!("unknown architecture {architecture}"))
         .hint(Hint::ListArchitectures)
         .add_hint(Hint::UseArchitectureTable)
         .add_hint(Hint::KeepNames)
@@ -493,7 +493,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_embedded_table_is_one_and_its_names_lead_to_it() {
+    fn every_embedded_table_is_valid_and_found_by_its_names() {
         let tables = Tables::default();
         for table in tables.all().unwrap() {
             for class in &table.classes {
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_ones_own_goes_before_the_embedded() {
+    fn a_custom_table_takes_precedence() {
         let own = Table::parse("name = 'mine'\nextends = 'llama'\ngguf = 'llama'\nclasses = ['LlamaForCausalLM']").unwrap();
         assert!(own.tensors.len() > 5, "rows of the table that it extends");
         let tables = Tables::with(vec![own]);
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_and_what_no_table_knows_are_errors() {
+    fn invalid_tables_and_unknown_architectures_are_errors() {
         for text in ["name = 1", "nonsense = true", "extends = 'nothing'", "[[tensors]]\nhf = 'a'\nwrong = 1", "\u{0}"] {
             assert!(Table::parse(text).is_err(), "{text}");
         }

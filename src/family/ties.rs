@@ -1,13 +1,13 @@
-//! Whether the output matrix of a model is its embedding.
+//! Whether a model ties its output matrix to its embeddings.
 
 use serde_json::Value as Json;
 
 use crate::family::table::{self, Table};
 
-/// The model types that tie, each in quotes; it is searched and not parsed, which most models would wait for in vain.
+/// The model types with tied embeddings, in quotes; searched as text because parsing would take too long.
 const LISTED: &str = include_str!("tables/_ties.toml");
 
-/// Whether the output matrix of a model is its embedding, by its config or the default of its class.
+/// Whether the output matrix is tied to the embeddings, by the config or the default of its class.
 pub fn ties_output(config: &Json) -> bool {
     let both = || [Some(config), config.get("text_config")].into_iter().flatten();
     let said = both().find_map(|config| config.get("tie_word_embeddings")?.as_bool());
@@ -17,11 +17,12 @@ pub fn ties_output(config: &Json) -> bool {
     })
 }
 
-/// Whether the class of one of these model types ties them: transformers does, or the family's table says so.
+/// Whether the class of one of these model types ties them, by transformers or the family's table.
 pub(in crate::family) fn types_tie(types: &[&str]) -> bool {
     let ties = |table: &Table| [&table.defaults, &table.config].iter().any(|keys| keys.get("tie_word_embeddings").is_some_and(is_true));
     let is_listed = || types.iter().any(|name| LISTED.contains(&format!("\"{name}\"")));
-    !types.is_empty() && (is_listed() || table::that_say("\ntie_word_embeddings = true", types).is_ok_and(|all| all.into_iter().any(ties)))
+    !types.is_empty()
+        && (is_listed() || table::mentioning("\ntie_word_embeddings = true", types).is_ok_and(|all| all.into_iter().any(ties)))
 }
 
 fn is_true(value: &toml::Value) -> bool {
@@ -36,7 +37,7 @@ mod tests {
     use crate::family::table::Tables;
 
     #[test]
-    fn the_output_is_tied_as_the_config_or_else_the_class_says() {
+    fn the_config_takes_precedence_over_the_class() {
         for (config, tied) in [
             (json!({"model_type": "gemma2"}), true),
             (json!({"model_type": "gemma2", "tie_word_embeddings": false}), false),
@@ -44,7 +45,7 @@ mod tests {
             (json!({"model_type": "whisper"}), true),
             (json!({"model_type": "zaya"}), true),
             (json!({"model_type": "zay"}), false),
-            (json!({"model_type": "RefinedWebModel"}), true), // of which only Falcon's table knows
+            (json!({"model_type": "RefinedWebModel"}), true), // known only to Falcon's table
             (json!({"model_type": "llama"}), false),
             (json!({"model_type": "llama", "text_config": {"tie_word_embeddings": true}}), true),
             (json!({}), false),
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_table_takes_by_itself_every_command_takes() {
+    fn table_defaults_apply_to_every_command() {
         for table in Tables::default().all().unwrap() {
             let ties = [&table.defaults, &table.config].iter().any(|keys| keys.get("tie_word_embeddings").is_some_and(is_true));
             for model_type in table.model_types.iter().filter(|_| ties) {

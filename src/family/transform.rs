@@ -1,41 +1,41 @@
-//! What happens to a tensor between Hugging Face and GGUF, by name, each with its inverse.
+//! Named tensor transforms between Hugging Face and GGUF, each with its inverse.
 //!
-//! A row of a table names one: `rope_permute(h)`, `add(1)`, `stack_experts`, `split_rows(ff, ff)` ... The arguments are expressions over
-//! the hyperparameters, so that the same row serves both directions.
+//! A table row names one: `rope_permute(h)`, `add(1)`, `stack_experts`, `split_rows(ff, ff)` ... The arguments are expressions over the
+//! hyperparameters, so that a row works in both directions.
 
 use crate::base::{Error, Result};
 use crate::family::config::Config;
 
-/// A transform with its arguments worked out.
+/// A transform with evaluated arguments.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transform {
-    /// The tensor as it is.
+    /// No change.
     Plain,
-    /// `rope_permute(heads)`: in each head, the two halves of the rotated pairs (Hugging Face) and the pairs side by side (GGUF).
+    /// `rope_permute(heads)`: within each head, rotated halves (Hugging Face) to interleaved pairs (GGUF).
     RopePermute(u64),
-    /// `add(number)`: every value plus a number, in single precision (Gemma keeps its norms less one).
+    /// `add(number)`: adds a number to every value in single precision (Gemma stores norms less one).
     Add(f32),
-    /// `stack_experts`: a tensor for each expert becomes one, experts outermost.
+    /// `stack_experts`: one tensor per expert to a single one, experts outermost.
     StackExperts,
-    /// `split_rows(a, b, ...)`: rows of each plane, in this order, become tensors of their own.
+    /// `split_rows(a, b, ...)`: consecutive row ranges of each matrix to separate tensors.
     SplitRows(Vec<u64>),
-    /// `split_alternate`: even and odd rows of each plane (for a matrix of biases: its elements) become tensors of their own.
+    /// `split_alternate`: even and odd rows of each matrix (or elements of a bias matrix) to separate tensors.
     SplitAlternate,
-    /// `grouped_qkv(heads, kv_heads)`: for each group of heads queries, key and value (Hugging Face) become all queries, all keys, all values.
+    /// `grouped_qkv(heads, kv_heads)`: queries, key and value per group of heads (Hugging Face) to all queries, all keys, all values.
     GroupedQkv(u64, u64),
-    /// `split_mla(nope, v)`: for each head the rows that make keys, transposed, and those that make values (DeepSeek's `kv_b_proj`).
+    /// `split_mla(nope, v)`: for each head, key rows (transposed) and value rows (DeepSeek's `kv_b_proj`).
     SplitMla(u64, u64),
-    /// `split_columns`: even and odd columns of each plane, transposed, become tensors of their own (the experts of gpt-oss).
+    /// `split_columns`: even and odd columns of each matrix, transposed, to separate tensors (gpt-oss experts).
     SplitColumns,
-    /// `transpose`: the last two dimensions change places.
+    /// `transpose`: swaps the last two dimensions.
     Transpose,
 }
 
 impl Transform {
-    /// Reads a transform of a table, with the hyperparameters for its arguments.
+    /// Parses a transform in a table, evaluating its arguments over the hyperparameters.
     ///
     /// # Errors
-    /// There is no transform of this name with so many arguments, or a hyperparameter is missing.
+    /// The name or number of arguments is unknown, or a hyperparameter is missing.
     pub fn parse(text: &str, config: &Config) -> Result<Self> {
         let (name, arguments) = match text.split_once('(') {
             Some((name, rest)) => {
@@ -61,7 +61,7 @@ impl Transform {
         })
     }
 
-    /// How many tensors of GGUF it makes of those of Hugging Face.
+    /// Returns the number of GGUF tensors that it produces.
     pub fn outputs(&self) -> usize {
         match self {
             Self::SplitRows(sizes) => sizes.len(),

@@ -1,4 +1,4 @@
-//! The codes of findings: stable names for the rules that readers check. The README's table is printed from [`CODES`].
+//! Finding codes: stable names of the rules that readers check. The README's table is printed from [`CODES`].
 
 use crate::base::finding::Severity;
 
@@ -6,67 +6,67 @@ macro_rules! codes {
     ($($name:ident $code:literal $severity:ident $rule:literal;)*) => {
         $(#[doc = $rule] pub const $name: &str = $code;)*
 
-        /// Every code: the code, how bad a break of its rule is, and the rule.
+        /// Every code with the severity of a violation, and the rule.
         pub static CODES: &[(&str, Severity, &str)] = &[$(($code, Severity::$severity, $rule)),*];
     };
 }
 
 codes! {
     // Any file
-    FILE_UNREADABLE "file-unreadable" Error "A file of the model is there and can be read.";
-    FILE_FOREIGN "file-foreign" Error "A file is of a format that this build reads.";
-    TEMPLATE "template" Warning "A chat template stays clear of Python's internals.";
+    FILE_UNREADABLE "file-unreadable" Error "Every file of the model exists and can be read.";
+    FILE_FOREIGN "file-foreign" Error "Every file has a format that this build supports.";
+    TEMPLATE "template" Warning "A chat template does not use Python's internals.";
     // Safetensors, one file
     ST_HEADER_LENGTH "st-header-length" Error "The header's length is at most 100,000,000 bytes and inside the file.";
     ST_UTF8 "st-utf8" Error "The header is UTF-8.";
     ST_START "st-start" Error "The header starts with `{`.";
-    ST_JSON "st-json" Error "The header is one JSON object of tensors, each with dtype, shape and data_offsets, and no name in it comes twice.";
+    ST_JSON "st-json" Error "The header is one JSON object of tensors, each with dtype, shape and data_offsets, without duplicate names.";
     ST_METADATA "st-metadata" Error "`__metadata__` maps strings to strings, each key once.";
-    ST_DUPLICATE "st-duplicate" Error "Every tensor name comes once.";
+    ST_DUPLICATE "st-duplicate" Error "Tensor names are unique.";
     ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
-    ST_HOLE "st-hole" Error "Every tensor begins where the one before it ends: there are no holes.";
+    ST_HOLE "st-hole" Error "Every tensor begins where the previous one ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
     ST_TYPE "st-type" Error "A tensor's type is one of the specification's.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
     ST_PADDING "st-padding" Note "The data starts at a multiple of 8 bytes.";
-    ST_FIELD "st-field" Warning "A tensor has no fields but dtype, shape and data_offsets.";
+    ST_FIELD "st-field" Warning "A tensor has only the fields dtype, shape and data_offsets.";
     // Safetensors, several files
     INDEX_JSON "index-json" Error "The index is JSON with a weight_map from tensor names to file names, each name once.";
-    INDEX_PATH "index-path" Error "A shard's file is named by a path inside the index's folder.";
-    INDEX_MISSING "index-missing" Error "Every tensor of the index is in the file that the index names.";
+    INDEX_PATH "index-path" Error "The path of a shard is inside the index's folder.";
+    INDEX_MISSING "index-missing" Error "Every tensor of the index is in the file that the index lists for it.";
     INDEX_UNLISTED "index-unlisted" Warning "Every tensor of the shards is in the index.";
     INDEX_TOTAL "index-total" Warning "The index's total_size is the size of all tensors.";
-    SET_INCOMPLETE "set-incomplete" Error "All files of the model are here: those that the index names, or that the name of this one speaks of.";
+    SET_INCOMPLETE "set-incomplete" Error "All files of the model exist: those listed in the index, or implied by a numbered file name.";
     SET_DUPLICATE "set-duplicate" Error "No tensor is in two files of a model.";
     SET_METADATA "set-metadata" Note "The files of a model agree on their metadata.";
-    CONFIG_JSON "config-json" Error "The config beside the weights is an object in JSON.";
+    CONFIG_JSON "config-json" Error "The config next to the weights is a JSON object.";
     // GGUF, one file
-    GGUF_HEADER "gguf-header" Error "The file holds a whole header: magic, version and counts.";
+    GGUF_HEADER "gguf-header" Error "The header is complete: magic, version and counts.";
     GGUF_VERSION "gguf-version" Error "The version is 1, 2 or 3.";
     GGUF_VERSION_OLD "gguf-version-old" Warning "The version is 2 or 3: llama.cpp no longer reads version 1.";
     GGUF_COUNT "gguf-count" Error "The file is long enough for the keys and tensors that it claims.";
     GGUF_KEY "gguf-key" Error "A key is UTF-8, not empty, and at most 65,535 bytes long.";
-    GGUF_KEY_DUPLICATE "gguf-key-duplicate" Error "Every key comes once.";
+    GGUF_KEY_DUPLICATE "gguf-key-duplicate" Error "Keys are unique.";
     GGUF_VALUE "gguf-value" Error "A value is of a known type, and lies inside the file.";
     GGUF_UTF8 "gguf-utf8" Error "Every string is UTF-8.";
-    GGUF_BOOL "gguf-bool" Warning "A truth value is 0 or 1.";
+    GGUF_BOOL "gguf-bool" Warning "A boolean is stored as 0 or 1.";
     GGUF_KEY_TYPE "gguf-key-type" Error "A key has the type that the specification and llama.cpp give it (a warning for keys that llama.cpp does not read).";
-    GGUF_KEY_MISSING "gguf-key-missing" Error "A model with token embeddings has the keys without which llama.cpp refuses it.";
-    GGUF_NESTED "gguf-nested" Error "No array is one of arrays, which ggml refuses.";
+    GGUF_KEY_MISSING "gguf-key-missing" Error "A model with token embeddings has the keys that llama.cpp requires.";
+    GGUF_NESTED "gguf-nested" Error "No array contains arrays, which ggml rejects.";
     GGUF_KEY_NAME "gguf-key-name" Note "Keys are ASCII.";
-    GGUF_TOKENS "gguf-tokens" Error "The lists of a vocabulary have one entry for each token (a warning where there are more).";
-    GGUF_TOKEN_TWICE "gguf-token-twice" Error "Every token comes once.";
-    GGUF_TOKEN_ID "gguf-token-id" Warning "The ids of special tokens are in the vocabulary.";
+    GGUF_TOKENS "gguf-tokens" Error "The vocabulary arrays have one element per token (a warning if more).";
+    GGUF_TOKEN_TWICE "gguf-token-twice" Error "Tokens are unique.";
+    GGUF_TOKEN_ID "gguf-token-id" Warning "The IDs of special tokens are in the vocabulary.";
     GGUF_ALIGNMENT "gguf-alignment" Error "`general.alignment` is a u32 and a power of two.";
     GGUF_ALIGNMENT_SMALL "gguf-alignment-small" Warning "`general.alignment` is a multiple of 8.";
     GGUF_TENSOR "gguf-tensor" Error "A tensor's entry lies inside the file.";
     GGUF_TENSOR_NAME "gguf-tensor-name" Error "A tensor's name is UTF-8.";
-    GGUF_TENSOR_LONG "gguf-tensor-name-long" Warning "A tensor's name has 1 to 63 bytes, which is what ggml takes.";
-    GGUF_DUPLICATE "gguf-duplicate" Error "Every tensor name comes once.";
+    GGUF_TENSOR_LONG "gguf-tensor-name-long" Warning "A tensor's name has 1 to 63 bytes, the limit of ggml.";
+    GGUF_DUPLICATE "gguf-duplicate" Error "Tensor names are unique.";
     GGUF_DIMS "gguf-dims" Error "A tensor has at most 4 dimensions.";
-    GGUF_SIZE "gguf-size" Error "A tensor's rows are whole blocks, its dimensions are below 2^63, and its size does not overflow.";
+    GGUF_SIZE "gguf-size" Error "A tensor's row length is a multiple of the block size, its dimensions are below 2^63, and its size does not overflow.";
     GGUF_TYPE "gguf-type" Warning "A tensor's type is known.";
     GGUF_OFFSET "gguf-offset" Error "A tensor starts at a multiple of the alignment.";
     GGUF_TRUNCATED "gguf-truncated" Error "The file holds all bytes of every tensor.";
@@ -75,39 +75,39 @@ codes! {
     GGUF_ORDER "gguf-order" Error "Tensors are listed in the order of their data.";
     GGUF_TRAILING "gguf-trailing" Warning "The file ends with the last tensor and its padding.";
     GGUF_PADDING "gguf-padding" Note "The last tensor is padded to the alignment.";
-    // What the architecture's table asks for
-    ARCH_UNKNOWN "arch-unknown" Note "The architecture is one that this build has a table of; else its tensors are not checked against it.";
-    ARCH_CONFIG "arch-config" Warning "The hyperparameters that tell the number and shapes of the tensors are there.";
-    ARCH_MISSING "arch-missing" Error "Every tensor that the architecture needs is there: an output matrix too, where it is not tied to the embeddings.";
-    ARCH_SHAPE "arch-shape" Error "A tensor has the shape that the hyperparameters give.";
-    ARCH_EXTRA "arch-extra" Warning "Every tensor is one that the architecture has.";
-    ARCH_ROWS "arch-rows" Error "The token embeddings of a GGUF have a row for each token, and no more.";
+    // Checks against the architecture table
+    ARCH_UNKNOWN "arch-unknown" Note "This build has a table of the architecture; otherwise the tensors are not checked against it.";
+    ARCH_CONFIG "arch-config" Warning "The hyperparameters that determine the number and shapes of the tensors are present.";
+    ARCH_MISSING "arch-missing" Error "Every tensor that the architecture requires is present, including the output matrix unless it is tied to the embeddings.";
+    ARCH_SHAPE "arch-shape" Error "A tensor has the shape implied by the hyperparameters.";
+    ARCH_EXTRA "arch-extra" Warning "Every tensor belongs to the architecture.";
+    ARCH_ROWS "arch-rows" Error "The token embeddings of a GGUF have exactly one row per token.";
     ARCH_TOKENS "arch-tokens" Warning "Every token of a folder's tokenizer has a row in the embeddings.";
-    ARCH_TIED "arch-tied" Warning "An output matrix that is stored beside embeddings that it is tied to has their values (when values are read).";
+    ARCH_TIED "arch-tied" Warning "An output matrix that is stored although it is tied to the embeddings equals them (if values are read).";
     // The values, with --data
     DATA_NAN "data-nan" Error "No value is NaN.";
-    DATA_INFINITE "data-infinite" Error "No value is infinite, but in attention masks.";
-    DATA_SCALE "data-scale" Error "No scale of a block is NaN or infinite.";
-    DATA_RANGE "data-range" Error "Every code is one of its type: truth values 0 and 1, TQ2_0 up to 2, scales of NVFP4 without a sign.";
-    DATA_ZERO "data-zero" Warning "A matrix, or a vector that is no bias, holds more than zeros.";
-    DATA_ZERO_RUN "data-zero-run" Warning "No 64 KiB, and no 64 rows, one after the other are zero, which is what a part of a download that never arrived leaves.";
+    DATA_INFINITE "data-infinite" Error "No value is infinite, except in attention masks.";
+    DATA_SCALE "data-scale" Error "No block scale is NaN or infinite.";
+    DATA_RANGE "data-range" Error "Every code is valid for its type: booleans are 0 or 1, TQ2_0 codes at most 2, NVFP4 scales unsigned.";
+    DATA_ZERO "data-zero" Warning "No matrix, and no vector other than a bias, is all zeros.";
+    DATA_ZERO_RUN "data-zero-run" Warning "No run of 64 KiB or 64 rows is all zeros, as an incomplete download leaves.";
     DATA_PACKED "data-packed" Error "The values of all packed weights can be read.";
-    BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download has the digest that it was recorded under (when values are read).";
+    BLOB_DIGEST "blob-digest" Error "A file of a Hugging Face or Ollama download matches its recorded digest (if values are read).";
     // With --manifest
-    MANIFEST_DIGEST "manifest-digest" Error "Every digest is the one that the manifest has.";
-    MANIFEST_NAME "manifest-name" Note "The manifest lists a file under the name that it has.";
-    MANIFEST_ENTRY "manifest-entry" Warning "What is in the model is in the manifest, and what is in the manifest is in the model.";
-    // Importance matrices of the older form
-    IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a name of its own and lies inside the file.";
+    MANIFEST_DIGEST "manifest-digest" Error "Every digest matches the manifest.";
+    MANIFEST_NAME "manifest-name" Note "The manifest lists a file under its present name.";
+    MANIFEST_ENTRY "manifest-entry" Warning "The model and the manifest list the same entries.";
+    // Importance matrices in the legacy format
+    IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a unique name and lies inside the file.";
     // GGUF, several files
-    SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, and they agree with its name.";
-    SPLIT_NAME "split-name" Warning "A file that is named as a part of a split has the keys of one.";
-    SPLIT_PART "split-part" Error "All parts of a split file are there.";
-    SPLIT_TENSORS "split-tensors" Error "The parts hold as many tensors as split.tensors.count says.";
+    SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, consistent with its file name.";
+    SPLIT_NAME "split-name" Warning "A file named like part of a split has the split keys.";
+    SPLIT_PART "split-part" Error "All parts of a split file exist.";
+    SPLIT_TENSORS "split-tensors" Error "The parts contain split.tensors.count tensors in total.";
     SPLIT_CONFLICT "split-conflict" Error "The parts of a split file agree on their metadata and byte order.";
 }
 
-/// The rules that only `verify` holds a file to: one that breaks them opens all the same. They are dear to check, or ggml's own.
+/// Rules that only `verify` checks, and that do not prevent opening: they are expensive to check, or specific to ggml.
 pub const VERIFY_ONLY: &[&str] = &[
     GGUF_UTF8,
     GGUF_NESTED,

@@ -1,4 +1,4 @@
-//! Folders of models: which file in a folder is the model, and what lies beside it.
+//! Model folders: finding the weights and the config.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use crate::base::finding::Findings;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
-use crate::format::set::{PartName, lacks_files};
+use crate::format::set::{PartName, missing_files_error};
 use crate::format::{FORMATS, foreign, modules, ollama, start_of};
 use crate::source::Prefix;
 use crate::source::file::{entries, parent, read_text};
 
-/// Says what a file is when it is something else than weights.
+/// Returns an error that names the format if the file is of a known foreign format.
 pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
     let start = &copy(&start_of(file)?)?;
-    // The length of a safetensors header may look like another format's magic.
+    // A safetensors header length may look like another format's magic.
     if FORMATS.iter().any(|format| (format.probe)(start, file.len()) > 0) {
         return Ok(());
     }
@@ -25,13 +25,13 @@ pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
     }
 }
 
-/// The `blobs` folder of the Hugging Face cache that `folder` is in, if it is under a `snapshots` folder.
+/// Returns the `blobs` folder of the Hugging Face cache, if `folder` is below its `snapshots` folder.
 pub(crate) fn blobs_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"))?;
     Some(snapshots.parent()?.join("blobs"))
 }
 
-/// The file to open for a folder: an index, a single file, or any one of a numbered set.
+/// Returns the file to open for a folder: an index, a single file, or any file of a numbered set.
 pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
     if folder.join("snapshots").is_dir() {
         return find_model(&snapshot(folder)?);
@@ -71,21 +71,21 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
         return find_model(&inner);
     }
     let hint = hint_for(&all);
-    Err(Error::argument("expected a folder with safetensors or GGUF files, found none in it").in_file(folder).hint(hint))
+    Err(Error::argument("no safetensors or GGUF files in this folder").in_file(folder).hint(hint))
 }
 
 fn starts_with(file: &Path, prefix: &str) -> bool {
     file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
-/// The one model among the candidates: an index, a single file, or the first of one numbered set.
+/// Returns the only model among the candidates: an index, a single file, or the first file of the only numbered set.
 fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
     let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(INDEX_ENDING)).collect();
     if let [index] = indexes[..] {
         return Ok(index.clone());
     }
     if let Some(first) = candidates.first() {
-        let set = |file: &Path| PartName::of(file).map(|name| name.file_of(1));
+        let set = |file: &Path| PartName::parse(file).map(|name| name.file_name(1));
         let of_first = set(first);
         if candidates.len() == 1 || of_first.is_some() && candidates.iter().all(|file| set(file) == of_first) {
             return Ok(first.clone());
@@ -94,18 +94,18 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
     Err(several("models", &candidates).in_file(folder))
 }
 
-/// A folder is a whole model: of a numbered set without an index all files are in it.
+/// Checks that a folder contains all files of a numbered set without an index.
 ///
 /// # Errors
-/// Some are missing, and the values are wanted.
+/// Some are missing, and the values are needed.
 pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
-    let Some(name) = PartName::of(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
+    let Some(name) = PartName::parse(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
     let count = name.count.min(crate::base::limits::SHARDS as u64);
-    let missing: Vec<String> = (1..=count).map(|no| name.file_of(no)).filter(|file| !parent(first).join(file).is_file()).collect();
+    let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !parent(first).join(file).is_file()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(lacks_files(count as usize, &missing).in_file(first).add_hint("a single file opens by its own name"))
+    Err(missing_files_error(count as usize, &missing).in_file(first).add_hint("to open a single file, give its path"))
 }
 
 fn several(what: &str, candidates: &[PathBuf]) -> Error {
@@ -114,10 +114,10 @@ fn several(what: &str, candidates: &[PathBuf]) -> Error {
         candidates.iter().take(SHOWN).map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
     let more = if candidates.len() > SHOWN { ", ..." } else { "" };
     Error::argument(format!("expected one model in the folder, found {} {what}: {}{more}", candidates.len(), names.join(", ")))
-        .hint("name one of them")
+        .hint("give the path of one of them")
 }
 
-/// The snapshot of a Hugging Face cache folder that `refs/main` names, or its only one.
+/// Returns the snapshot of a Hugging Face cache folder that `refs/main` names, or else the only one.
 fn snapshot(folder: &Path) -> Result<PathBuf> {
     let snapshots = folder.join("snapshots");
     if let Ok(revision) = read_text(&folder.join("refs").join("main")) {
@@ -131,13 +131,13 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
     let folders: Vec<PathBuf> = found.iter().filter(|entry| entry.is_dir()).cloned().collect();
     match &folders[..] {
         [only] => Ok(only.clone()),
-        // Files right in snapshots/: an export, not the cache's own layout.
+        // Files directly in snapshots/: an export, not the cache layout.
         [] if !found.is_empty() => Ok(snapshots),
         _ => Err(several("snapshots", &folders).in_file(&snapshots)),
     }
 }
 
-/// The folder of the transformer that a sentence-transformers folder names in `modules.json`.
+/// Returns the transformer's folder according to `modules.json` of a sentence-transformers folder.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     let path = folder.join(modules::LIST);
     let modules = json::parse(&read_text(&path).ok()?, &path).ok()?;
@@ -152,11 +152,11 @@ fn hint_for(all: &[PathBuf]) -> String {
     if with(|name| name.starts_with("pytorch_model") || name.ends_with(".pth") || name.ends_with(".pt")) {
         "the folder has PyTorch checkpoints, which are not supported: convert them to safetensors first".to_owned()
     } else if with(|name| name.starts_with("models--")) {
-        "this is a cache of several models: name one of the folders models--*".to_owned()
+        "this is a cache of several models: give the path of one of the models--* folders".to_owned()
     } else if let Some(inner) = all.iter().find(|entry| entry.is_dir() && holds_weights(entry)) {
-        format!("name the folder inside: {}", inner.display())
+        format!("give the path of the inner folder: {}", inner.display())
     } else {
-        "name the file or the folder that holds the weights".to_owned()
+        "give the path of the file or folder with the weights".to_owned()
     }
 }
 
@@ -165,7 +165,7 @@ fn holds_weights(folder: &Path) -> bool {
         .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
 }
 
-/// Finds the config beside a file of weights: what each kind of folder calls it.
+/// Finds the config next to a weight file, under any of its usual names.
 pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
     let is_adapter = starts_with(weights, "adapter") || weights.to_string_lossy().ends_with("_adapters.safetensors");
     let names: &[&str] = if is_adapter {
@@ -178,12 +178,12 @@ pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
     names.iter().map(|name| parent(weights).join(name)).find(|path| path.is_file())
 }
 
-/// Reads a config: an object in JSON.
+/// Reads a config, which must be a JSON object.
 pub(crate) fn read_config(path: &Path) -> Result<serde_json::Value> {
     let config = json::parse(&read_text(path)?, path)?;
     if config.is_object() {
         return Ok(config);
     }
     let found = shorten(&config.to_string()).into_owned();
-    Err(Error::malformed(format!("expected an object in JSON, found {found}")).in_file(path))
+    Err(Error::malformed(format!("expected a JSON object, found {found}")).in_file(path))
 }

@@ -1,29 +1,29 @@
-//! Files that are no weights this build reads: told by their first bytes, so that the error can say what they are.
+//! Recognises files of unsupported formats by their first bytes, so that the error can name the format.
 
 use crate::base::{Error, ErrorKind};
 
-/// Something that people have in the place of a weight file.
+/// A foreign format, and what to do about it.
 struct Foreign {
-    /// Where the bytes are.
+    /// Offset of the bytes.
     at: usize,
     bytes: &'static [u8],
     what: &'static str,
     hint: &'static str,
 }
 
-const CONVERT: &str = "convert it to safetensors with the library that it was made with";
+const CONVERT: &str = "convert it to safetensors with the library that wrote it";
 const UNPACK: &str = "unpack it first";
-const DOWNLOAD: &str = "download the file again: this is what a server sent in its place";
+const DOWNLOAD: &str = "download the file again: the server sent a page instead";
 const LEGACY: &str = "convert it to GGUF with an older llama.cpp";
 
 static FOREIGN: &[Foreign] = &[
     Foreign { at: 0, bytes: b"version https://git-lfs", what: "a Git LFS pointer", hint: "fetch the file itself: git lfs pull" },
-    Foreign { at: 0, bytes: b"PK\x03\x04", what: "a zip archive, as PyTorch saves checkpoints", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x80\x02", what: "a pickle, as PyTorch saved checkpoints of old", hint: CONVERT },
+    Foreign { at: 0, bytes: b"PK\x03\x04", what: "a zip archive (PyTorch checkpoint)", hint: CONVERT },
+    Foreign { at: 0, bytes: b"\x80\x02", what: "a pickle file (PyTorch before 1.6)", hint: CONVERT },
     Foreign { at: 0, bytes: b"\x80\x03", what: "a pickle", hint: CONVERT },
     Foreign { at: 0, bytes: b"\x80\x04", what: "a pickle", hint: CONVERT },
     Foreign { at: 0, bytes: b"\x80\x05", what: "a pickle", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x89HDF\r\n\x1a\n", what: "an HDF5 file, as Keras and TensorFlow save weights", hint: CONVERT },
+    Foreign { at: 0, bytes: b"\x89HDF\r\n\x1a\n", what: "an HDF5 file (Keras or TensorFlow)", hint: CONVERT },
     Foreign { at: 0, bytes: b"\x93NUMPY", what: "a NumPy array", hint: CONVERT },
     Foreign { at: 0, bytes: b"lmgg", what: "a GGML file from before GGUF", hint: LEGACY },
     Foreign { at: 0, bytes: b"fmgg", what: "a GGMF file from before GGUF", hint: LEGACY },
@@ -37,11 +37,11 @@ static FOREIGN: &[Foreign] = &[
     Foreign { at: 257, bytes: b"ustar", what: "a tar archive", hint: UNPACK },
 ];
 
-/// What the file is, as an error, when its start is that of something else than weights.
+/// Returns an error that names the format if the file is of a known foreign format.
 pub(crate) fn recognise(start: &[u8], len: u64) -> Option<Error> {
     let error = |what: &str, hint: &str| Some(Error::new(ErrorKind::Unsupported, format!("not supported: {what}")).hint(hint));
     if len == 0 {
-        return Some(Error::malformed("expected weights, found an empty file").hint("was the download complete?"));
+        return Some(Error::malformed("the file is empty").hint("was the download complete?"));
     }
     if let Some(found) = FOREIGN.iter().find(|foreign| start.get(foreign.at..).is_some_and(|rest| rest.starts_with(foreign.bytes))) {
         return error(found.what, found.hint);
@@ -54,7 +54,7 @@ pub(crate) fn recognise(start: &[u8], len: u64) -> Option<Error> {
     }
     if start.len() >= 64 && start.iter().all(|&byte| byte == 0) {
         return Some(
-            Error::malformed("expected weights, found zeros").hint("the file was made but never filled: was the download complete?"),
+            Error::malformed("the file contains only zeros").hint("it was allocated but never written: was the download complete?"),
         );
     }
     None
@@ -65,7 +65,7 @@ fn is_page(start: &[u8]) -> bool {
     ["<!doctype", "<html", "<head", "<?xml", "<!--"].iter().any(|tag| text.starts_with(tag))
 }
 
-/// An ONNX file is a protocol buffer: field 1 (the IR version, a small number), then field 2 (the producer's name).
+/// Recognises ONNX: a protocol buffer with field 1 (IR version, a small number), then field 2 (producer name).
 fn is_onnx(start: &[u8]) -> bool {
     match start {
         [0x08, version, 0x12, len, name @ ..] => {

@@ -1,4 +1,4 @@
-//! Files <-> [`Model`]: one folder a format, one line each in [`FORMATS`].
+//! File formats: reading and writing [`Model`]s. One module and one row of [`FORMATS`] per format.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,59 +26,59 @@ mod set;
 pub mod shards;
 mod template;
 
-/// How many bytes of a file's start tell its format.
+/// Number of bytes at the start of a file used to recognise its format.
 pub(crate) const START_BYTES: usize = 4096;
 
-/// A file format: what the rest of weigh needs to know of it.
+/// A file format.
 #[derive(Debug)]
 pub struct Format {
-    /// Which format it is.
+    /// The format's ID.
     pub id: FormatId,
-    /// What the files are called; the format is told by content all the same.
+    /// The usual file extensions; the format is recognised by content nevertheless.
     pub extensions: &'static [&'static str],
-    /// Whether the start of a file looks like this format: 0 no, up to 100 certain.
+    /// Returns how likely the start of a file is of this format, from 0 (not) to 100 (certain).
     pub probe: fn(start: &[u8], len: u64) -> u8,
-    /// Opens a model from any one of its files. What breaks a rule goes to `findings`, which stops or goes on.
+    /// Opens a model, given any of its files. Violated rules go to `findings`, which decides whether to continue.
     pub open: fn(file: Prefix, findings: &mut Findings) -> Result<Reader>,
-    /// Lays out one file of this format, if it can be written.
-    pub layout: Option<LayOut>,
-    /// Gives a file of this format other metadata, if that can be done without touching its tensors.
-    pub edit: Option<Edit>,
-    /// Whether the format can hold tensors of a type.
+    /// Computes the layout of a file, if the format can be written.
+    pub layout: Option<LayoutFn>,
+    /// Replaces the metadata of a file without touching its tensors, if the format supports that.
+    pub edit: Option<EditFn>,
+    /// Whether the format can store tensors of a type.
     pub stores: fn(DType) -> bool,
 }
 
-/// Lays a whole file out before its first byte is written: header, offsets, padding.
-pub type LayOut = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout>;
+/// Computes the layout of a whole file before anything is written: header, offsets, padding.
+pub type LayoutFn = fn(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout>;
 
-/// What a file with the metadata `old` must start with to have the metadata `new`. A change that breaks a rule is refused; with `force`
-/// only one that no reader could follow.
-pub type Edit = fn(file: &mut Prefix, old: &Metadata, new: &Metadata, force: bool) -> Result<Start>;
+/// Returns the header that replaces the metadata `old` of a file by `new`. Changes that violate a rule are refused; with `force`, only
+/// those that no reader could handle.
+pub type EditFn = fn(file: &mut Prefix, old: &Metadata, new: &Metadata, force: bool) -> Result<EditedHeader>;
 
-/// A new start of a file: everything before the bytes of the tensors, which follow unchanged.
+/// A replaced header: all bytes before the tensors, which follow unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
-    /// The new bytes.
+pub struct EditedHeader {
+    /// The new header.
     pub bytes: Vec<u8>,
-    /// How many bytes of the file they stand for.
+    /// Length of the header that it replaces, in bytes.
     pub old_bytes: u64,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutTensor {
-    /// Its name in the new file.
+    /// The name in the new file.
     pub name: String,
-    /// Its type in the new file. Bytes of an unknown type are copied: `len_bytes` is then taken from the source.
+    /// The type in the new file. The bytes of an unknown type are copied, with `len_bytes` taken from the source.
     pub elem: ElemType,
-    /// Its dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// How many bytes its body has.
+    /// The size of its data in bytes.
     pub len_bytes: u64,
 }
 
 impl OutTensor {
-    /// The size is that of shape and type; of an unknown type nobody can tell.
+    /// Checks that the size matches shape and type, unless the type is unknown.
     pub(crate) fn check_size(&self) -> Result<()> {
         let Some(dtype) = self.elem.known() else { return Ok(()) };
         let wanted = dtype.bytes_for_shape(&self.shape)?;
@@ -90,19 +90,18 @@ impl OutTensor {
     }
 }
 
-/// Where everything goes in a file that is to be written.
+/// The layout of a file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// All bytes before the first body.
+    /// All bytes before the first tensor's data.
     pub header: Vec<u8>,
-    /// Where the body of each tensor starts, in bytes from the start of the file, in the order in which they were given.
-    /// Bytes between bodies are zero.
+    /// Absolute offset of each tensor's data, in the given order. Gaps are zero.
     pub offsets: Vec<u64>,
-    /// The length of the whole file, in bytes.
+    /// The file size in bytes.
     pub total: u64,
 }
 
-/// Every format that this build opens.
+/// All supported formats.
 pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, imatrix::FORMAT];
 
 /// Returns the row of a format.
@@ -117,22 +116,21 @@ pub(crate) fn format(id: FormatId) -> &'static Format {
 /// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest.
 ///
 /// # Errors
-/// There is no model that this build reads; or a file breaks a rule of its format.
+/// No supported model was found, or a file violates its format.
 pub fn open(path: &Path) -> Result<Reader> {
     open_with(path, &mut Findings::stop_at_first())
 }
 
-/// Opens the model at `path` for what its headers say: it opens too when a file is cut short behind its header, or files of the set are
-/// missing, of which [`Reader::lacks`] tells. Values that are not here are errors once they are asked for.
+/// Opens the model at `path` for its headers: this also succeeds if a file is truncated after its header, or files of the set are missing,
+/// which [`Reader::lacks`] lists. Reading missing values is an error.
 ///
 /// # Errors
-/// As for [`open`], but for what is missing.
+/// As for [`open`], except for missing data.
 pub fn open_headers(path: &Path) -> Result<Reader> {
     open_with(path, &mut Findings::headers())
 }
 
-/// Opens the model that a source has. What belongs to it beside (other shards, an index, a config) is looked for only where the source is
-/// a file on disk.
+/// Opens a model from a source. Related files (other shards, an index, a config) are only looked for if the source is a file on disk.
 ///
 /// # Errors
 /// As for [`open`].
@@ -140,7 +138,7 @@ pub fn open_source(source: Arc<dyn Source>) -> Result<Reader> {
     open_source_with(source, &mut Findings::stop_at_first())
 }
 
-/// Opens the model that a source has for what its header says: as [`open_headers`] does.
+/// Opens a model from a source for its headers, like [`open_headers`].
 ///
 /// # Errors
 /// As for [`open_headers`].
@@ -148,17 +146,17 @@ pub fn open_source_headers(source: Arc<dyn Source>) -> Result<Reader> {
     open_source_with(source, &mut Findings::headers())
 }
 
-/// Looks at the model at `path` and notes every rule that it breaks in `findings`, which should be one that collects.
+/// Opens the model at `path` and collects all violated rules in `findings`, which should be in collecting mode.
 ///
-/// Gives what could be read all the same; tensors that are not sound are left out of it. None when nothing could be.
+/// Returns what could be read, without invalid tensors; `None` if nothing could be read.
 ///
 /// # Errors
-/// There is nothing to examine: no such file, or none of a format that this build reads.
+/// There is no such file, or it is of no supported format.
 pub fn examine(path: &Path, findings: &mut Findings) -> Result<Option<Reader>> {
     examined(open_with(path, findings), findings)
 }
 
-/// Looks at the model that a source has, as [`examine`] does.
+/// Examines a model from a source, like [`examine`].
 ///
 /// # Errors
 /// As for [`examine`].
@@ -190,7 +188,7 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
             return result;
         }
     }
-    Err(Error::malformed("expected a file that stays the same while it is opened, found one that is being written").in_file(&file))
+    Err(Error::malformed("the file keeps changing while it is opened").in_file(&file))
 }
 
 fn open_source_with(source: Arc<dyn Source>, findings: &mut Findings) -> Result<Reader> {
@@ -210,7 +208,7 @@ fn open_file(path: &Path) -> Result<Prefix> {
     Prefix::new(source::from_file(&file, path)?)
 }
 
-/// Opens the model of which `start` is a file; `path` is what was asked for.
+/// Opens the model that `start` is a file of; `path` is the path that was given.
 fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Reader> {
     let (file, on_disk) = (start.path().to_path_buf(), start.source().file().is_some());
     let format = find_format(&start).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
@@ -231,7 +229,7 @@ fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Re
     Ok(reader)
 }
 
-/// Adds the config of a folder to its model, or why it cannot be read.
+/// Adds the config of the folder to the model, or the error of reading it.
 fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
     reader.beside.extend(Input::of(path).ok());
     let model = &mut reader.model;
@@ -246,7 +244,7 @@ fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
     }
 }
 
-/// Looks at the chat templates of a model, wherever its format has them.
+/// Checks the chat templates of a model.
 fn check_templates(file: &Path, on_disk: bool, reader: &Reader, findings: &mut Findings) {
     if reader.model.format == FormatId::Gguf {
         template::check_metadata(&reader.model.metadata, file, findings);
@@ -255,10 +253,10 @@ fn check_templates(file: &Path, on_disk: bool, reader: &Reader, findings: &mut F
     }
 }
 
-/// The file that a path stands for.
+/// Resolves a path to the file to open.
 ///
 /// # Errors
-/// There is none, or no single one.
+/// There is no such file, or the choice is ambiguous.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     let kind = std::fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
     if kind.is_dir() {
@@ -270,7 +268,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-/// The bytes of a file that tell its format.
+/// Returns the start of a file, by which its format is recognised.
 fn start_of(file: &Prefix) -> Result<Cow<'_, [u8]>> {
     let len = file.len().min(START_BYTES as u64);
     match file.bytes().get(..len as usize) {
@@ -279,7 +277,7 @@ fn start_of(file: &Prefix) -> Result<Cow<'_, [u8]>> {
     }
 }
 
-/// The format of a file by its content; by its name only where the content is that of no format.
+/// Recognises the format of a file by its content, or by its name if the content is inconclusive.
 fn find_format(file: &Prefix) -> Result<&'static Format> {
     let start = &*start_of(file)?;
     let best = FORMATS.iter().map(|format| ((format.probe)(start, file.len()), format)).max_by_key(|(score, _)| *score);
@@ -292,64 +290,64 @@ fn find_format(file: &Prefix) -> Result<&'static Format> {
     by_name.ok_or_else(|| {
         let names: Vec<&str> = FORMATS.iter().map(|format| format.id.name()).collect();
         let hint = if name.ends_with(".json") { "name the folder or the weights".into() } else { Hint::ListFormats };
-        Error::unsupported(format!("expected a file of {}, found something else", names.join(" or "))).in_file(file.path()).hint(hint)
+        Error::unsupported(format!("not a {} file", names.join(" or "))).in_file(file.path()).hint(hint)
     })
 }
 
-/// An open model: what is in it, and the bytes of its tensors.
+/// An open model: its headers, and access to the data of its tensors.
 ///
-/// Opening costs the headers; of a file on disk, or bytes in memory, a tensor's bytes come without a copy.
+/// Opening reads only the headers; the bytes of a tensor are borrowed from a mapped file or from memory.
 #[derive(Debug, Clone)]
 pub struct Reader {
     model: Model,
     sources: Vec<Arc<dyn Source>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
-    /// What was read besides `sources`: an index, a config, the files of adapters.
+    /// Files read in addition to `sources`: index, config, adapters.
     beside: Vec<Input>,
-    /// The bytes of the tensors whose types do not tell their size, by name: all up to the next tensor, or the end of the file.
+    /// Sizes of the tensors of unknown type, by name: up to the next tensor or the end of the file.
     spans: Arc<HashMap<String, u64>>,
     lacks: Vec<Finding>,
     packing: Option<PackingSummary>,
 }
 
-/// The bytes of a tensor that is in no file as it is: unpacked, merged.
+/// A tensor computed on access (unpacked or merged) rather than stored.
 pub trait Computed: fmt::Debug + Send + Sync {
-    /// A range of the tensor's bytes, little-endian, counted from its start.
+    /// Returns a range of the tensor's little-endian bytes, relative to its start.
     ///
     /// # Errors
-    /// What it is computed from cannot be read.
+    /// The underlying data cannot be read.
     fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>>;
 
-    /// The type to store the tensor in when nothing else is asked for, if that is not the one that it is computed in.
+    /// Returns the default type for storing the tensor, if it differs from the type in which it is computed.
     fn suggested(&self) -> Option<DType> {
         None
     }
 
-    /// How many bytes it takes in the files, if not as many as it has here.
+    /// Returns its stored size in bytes, if different from its size here.
     fn stored_size(&self) -> Option<u64> {
         None
     }
 
-    /// The packing that it is stored in.
+    /// Returns the packing scheme in which it is stored.
     fn packed(&self) -> Option<PackedType> {
         None
     }
 
-    /// Of blocks whose values a GGUF multiplies by a scale of its own: that scale, and that of the activations, if there are any.
+    /// Returns the weight scale and the activation scale that a GGUF multiplies the values of its blocks by, if any.
     fn scales(&self) -> Option<[Option<f32>; 2]> {
         None
     }
 }
 
 impl Reader {
-    /// Called by the formats: `sources[i]` is the file of `model.shards[i]`, and numbers in the tensors have this byte order.
+    /// Returns a reader; `sources[i]` is the file of `model.shards[i]`, and numbers in tensors are in byte order `endian`.
     pub fn new(model: Model, sources: Vec<Arc<dyn Source>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
         Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
     }
 
-    /// Another view of an open model: tensors that `computed` has, by name, are computed; the others are as `stored` has them.
+    /// Returns another view of an open model, in which the tensors named in `computed` are computed and the others are those of `stored`.
     pub fn computed(stored: &Self, model: Model, computed: HashMap<String, Arc<dyn Computed>>) -> Self {
         let mut all = stored.computed.clone();
         all.extend(computed);
@@ -365,14 +363,14 @@ impl Reader {
         }
     }
 
-    /// Counts further files among those that the model was read from.
+    /// Adds files to the inputs of the model.
     #[must_use]
     pub fn with_inputs(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
         self.beside.extend(inputs);
         self
     }
 
-    /// The files on disk that the model was read from: weights, index, config, those of merged adapters.
+    /// Returns the files on disk that the model was read from: weights, index, config, merged adapters.
     pub fn inputs(&self) -> impl Iterator<Item = &Input> {
         self.sources.iter().filter_map(|source| source.file()).chain(&self.beside)
     }
@@ -382,91 +380,89 @@ impl Reader {
         self.inputs().map(|input| input.path().to_path_buf()).collect()
     }
 
-    /// Looks at all that the model was read from again. What was computed from the tensors' values is of one state of it if none of it
-    /// changed since it was opened.
+    /// Checks that no input file has changed since the model was opened, so that results computed from its values are consistent.
     ///
     /// # Errors
-    /// A file was written to or replaced, or is gone.
+    /// A file was modified, replaced or removed.
     pub fn check_unchanged(&self) -> Result<()> {
         self.sources.iter().try_for_each(|source| source.check_unchanged())?;
         self.beside.iter().try_for_each(Input::check_unchanged)
     }
 
-    /// The same, with what is known of how the stored weights are packed.
+    /// Returns the reader with a summary of the packed weights.
     #[must_use]
     pub fn with_packing(self, packing: Option<PackingSummary>) -> Self {
         Self { packing, ..self }
     }
 
-    /// How the stored weights of a view are packed, and how much of that is understood.
+    /// Returns the summary of packed weights.
     pub fn packing(&self) -> Option<&PackingSummary> {
         self.packing.as_ref()
     }
 
-    /// The type of a tensor as reports show it: its packing, where it is computed of packed weights.
+    /// Returns the displayed type of a tensor: its packing scheme if it is computed from packed weights.
     pub fn type_name(&self, tensor: &TensorInfo) -> TypeName {
         TypeName { elem: tensor.elem, packed: self.computed.get(&tensor.name).and_then(|computed| computed.packed()) }
     }
 
-    /// How many bytes a tensor takes in the files, scales and all; 0 where the size of its type is not known.
+    /// Returns the stored size of a tensor in bytes, including scales; 0 if its type is unknown.
     pub fn stored_size(&self, tensor: &TensorInfo) -> u64 {
         self.computed.get(&tensor.name).and_then(|computed| computed.stored_size()).or(tensor.len_bytes).unwrap_or(0)
     }
 
-    /// Of a tensor in blocks whose values are multiplied by a scale of its own: that scale, and that of the activations.
+    /// Returns the per-tensor scales (weight and activation) of a block-quantised tensor.
     pub fn block_scales(&self, tensor: &TensorInfo) -> Option<[Option<f32>; 2]> {
         self.computed.get(&tensor.name)?.scales()
     }
 
-    /// Whether a tensor is computed: its bytes are in no file.
+    /// Whether a tensor is computed rather than stored.
     pub fn is_computed(&self, tensor: &TensorInfo) -> bool {
         self.computed.contains_key(&tensor.name)
     }
 
-    /// The type to store a computed tensor in when nothing else is asked for, if that is not its own.
+    /// Returns the default type for storing a computed tensor, if it differs from its own.
     pub fn suggested(&self, tensor: &TensorInfo) -> Option<DType> {
         self.computed.get(&tensor.name)?.suggested()
     }
 
-    /// What of the model is not here: files of its set, or (see [`open_headers`]) the ends of files. Not told by `verify`'s own opening.
+    /// Returns the missing parts of the model: files of the set or (see [`open_headers`]) ends of files. Empty if opened by [`examine`].
     pub fn lacks(&self) -> &[Finding] {
         &self.lacks
     }
 
-    /// What is in the model.
+    /// Returns the model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The bytes of the files, in the order of [`Model::shards`].
+    /// Returns the files in the order of [`Model::shards`].
     pub fn sources(&self) -> &[Arc<dyn Source>] {
         &self.sources
     }
 
-    /// The byte order of the numbers in the tensors.
+    /// Returns the byte order of the numbers in tensors.
     pub fn endian(&self) -> Endian {
         self.endian
     }
 
-    /// How many bytes of its file belong to a tensor. Where its type does not tell, those are all up to the next tensor: what pads
-    /// it is among them.
+    /// Returns the size of a tensor in its file. For an unknown type, this is everything up to the next tensor, including padding.
     pub fn len_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
         tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
     }
 
-    /// All bytes of a tensor, little-endian: borrowed where they are at hand, unless the file is big-endian.
+    /// Returns a tensor's bytes, little-endian: borrowed if possible, copied if the file is big-endian.
     ///
     /// # Errors
-    /// The size of the tensor's type is not known; or the tensor is not of this model, and lies outside its file.
+    /// The size of the type is unknown, or the tensor is not in this model and out of bounds.
     pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
         let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         self.bytes_at(tensor, 0..len)
     }
 
-    /// A range of a tensor's bytes, little-endian, counted from the tensor's start. In a big-endian file it must be whole blocks.
+    /// Returns a range of a tensor's bytes, little-endian, relative to its start. In a big-endian file it must consist of whole blocks.
     ///
     /// # Errors
-    /// As for [`Reader::bytes`]; the range lies outside the tensor.
+    /// As for [`Reader::bytes`]; or the range is out of bounds.
     pub fn bytes_at(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         if let Some(computed) = self.computed.get(&tensor.name) {
             return computed.bytes(range).map(Cow::Owned);
@@ -479,10 +475,10 @@ impl Reader {
         })
     }
 
-    /// A range of a tensor's bytes as they are in the file, whatever its byte order.
+    /// Returns a range of a tensor's bytes as stored, in the file's byte order.
     ///
     /// # Errors
-    /// As for [`Reader::bytes_at`]; a computed tensor is in no file.
+    /// As for [`Reader::bytes_at`]; or the tensor is computed.
     pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
@@ -492,7 +488,7 @@ impl Reader {
             return Err(outside());
         }
         if range.is_empty() {
-            return Ok(Cow::Borrowed(&[])); // a tensor without elements may lie behind the last byte, where padding was left out
+            return Ok(Cow::Borrowed(&[])); // an empty tensor may lie beyond the end if padding was omitted
         }
         let start = num::add(tensor.offset_bytes, range.start, "a tensor's start")?;
         let end = num::add(tensor.offset_bytes, range.end, "a tensor's end")?;
@@ -508,7 +504,7 @@ impl Reader {
     }
 }
 
-/// The distance from each tensor of unknown size to the next one of its file, or to the end of that.
+/// Returns the distance from each tensor of unknown size to the next tensor, or to the end of the file.
 fn spans(model: &Model) -> HashMap<String, u64> {
     if model.tensors.iter().all(|tensor| tensor.len_bytes.is_some()) {
         return HashMap::new();

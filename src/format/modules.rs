@@ -1,4 +1,4 @@
-//! Modules of sentence-transformers: what a model runs after its transformer, each in a folder of its own (`1_Pooling`, `2_Dense`).
+//! Modules of sentence-transformers: the stages after the transformer, each in its own folder (`1_Pooling`, `2_Dense`).
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::format::{Reader, codes, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
 use crate::source::file::{Input, parent, read_text};
 
-/// The list of the modules, beside the weights of the transformer or in the folder above.
+/// The list of modules, next to the transformer's weights or in the parent folder.
 pub(crate) const LIST: &str = "modules.json";
 
-/// Adds the modules that the list beside `weights` names: their configs, and their tensors under the name of the module.
+/// Adds the modules listed next to `weights`: their configs, and their tensors with the module's path as prefix.
 ///
 /// # Errors
-/// The list is no JSON; a module lies outside the folder; its weights break a rule of their format.
+/// The list is not JSON, a module is outside the folder, or its weights violate their format.
 pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let own = parent(weights);
     let Some(root) = [own, parent(own)].into_iter().find(|folder| folder.join(LIST).is_file()) else { return Ok(()) };
@@ -27,7 +27,7 @@ pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings)
         Err(error) => return findings.error(codes::CONFIG_JSON, error),
     };
     let paths: Vec<(&str, &str)> = listed.as_array().into_iter().flatten().take(limits::SHARDS).filter_map(path_and_kind).collect();
-    // A list in the folder above speaks of these weights only if it names their folder.
+    // A list in the parent folder refers to these weights only if it lists their folder.
     let is_own = |path: &str| if path.is_empty() { root == own } else { same(&root.join(path), own) };
     if !paths.iter().any(|(path, _)| is_own(path)) {
         return Ok(());
@@ -38,7 +38,7 @@ pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings)
             findings.error(codes::CONFIG_JSON, Error::malformed(message).in_file(&list))?;
             continue;
         }
-        // One that runs twice has its weights once.
+        // The weights of a repeated module are added once.
         if reader.model.modules.iter().all(|module| module.path != path) {
             add(root, path, kind, reader, findings)?;
         }
@@ -60,7 +60,7 @@ fn read(path: &Path, reader: &mut Reader) -> Result<Json> {
     json::parse(&read_text(path)?, path)
 }
 
-/// Reads the config of a module, which keeps nobody from opening the model: null where there is none, or none that can be read.
+/// Reads a module's config; null if it is missing or invalid, which does not prevent opening the model.
 fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
     if !path.is_file() {
         return Json::Null;
@@ -92,7 +92,7 @@ fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut 
     Ok(())
 }
 
-/// Adds the tensors of a module's file; gives its number among the files.
+/// Adds the tensors of a module's file; returns its index among the files.
 fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
     let before = findings.errors();
     let part = match safetensors::read_one(weights, findings) {

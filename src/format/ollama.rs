@@ -1,24 +1,24 @@
-//! Ollama's store: `manifests/REGISTRY/NAMESPACE/MODEL/TAG` name layers by digest, which lie in `blobs/`.
+//! Ollama's store: `manifests/REGISTRY/NAMESPACE/MODEL/TAG` list layers by digest, which are stored in `blobs/`.
 
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text};
 use crate::source::file::{entries, read_text};
 
-/// The media type of the layer that holds the weights.
+/// The media type of the weights layer.
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";
 
-/// The folder of manifests that `path` is in, or is.
+/// Returns the `manifests` folder that `path` is in or equals.
 fn manifests_of(path: &Path) -> Option<&Path> {
     path.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "manifests"))
 }
 
-/// Whether `path` is a manifest of a store.
+/// Whether `path` is a manifest in a store.
 pub(crate) fn is_manifest(path: &Path) -> bool {
     manifests_of(path).and_then(Path::parent).is_some_and(|store| store.join("blobs").is_dir())
 }
 
-/// The manifest that a folder of a store means: the store itself, a model, or anything between; none when it is no store.
+/// Returns the only manifest below a folder of a store (the store itself, a model, or anything between); `None` if it is not a store.
 pub(crate) fn find_manifest(folder: &Path) -> Result<Option<PathBuf>> {
     let inner = folder.join("manifests");
     let start = if inner.is_dir() && folder.join("blobs").is_dir() { inner } else { folder.to_path_buf() };
@@ -39,14 +39,14 @@ pub(crate) fn find_manifest(folder: &Path) -> Result<Option<PathBuf>> {
                 let names: Vec<_> =
                     found.iter().take(8).map(|entry| entry.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
                 let error = Error::argument(format!("expected one model in the store, found {}: {}", found.len(), names.join(", ")));
-                return Err(error.in_file(&at).hint("name one of them"));
+                return Err(error.in_file(&at).hint("give the path of one of them"));
             }
         };
     }
     Ok(Some(at).filter(|path| path.is_file()))
 }
 
-/// The blob that holds the weights of a manifest.
+/// Returns the path of the blob with the weights of a manifest.
 pub(crate) fn model_of(manifest: &Path) -> Result<PathBuf> {
     let fail = |message: String| Error::malformed(message).in_file(manifest);
     let parsed: serde_json::Value = serde_json::from_str(&read_text(manifest)?)
@@ -61,10 +61,10 @@ pub(crate) fn model_of(manifest: &Path) -> Result<PathBuf> {
     });
     let (algorithm, hex) = plain.ok_or_else(|| fail(format!("expected a digest, found {}", text::shorten(digest))))?;
     let blobs = manifests_of(manifest).and_then(Path::parent).map(|store| store.join("blobs")).unwrap_or_default();
-    // Newer stores name the file with a dash, older ones with the colon of the digest.
+    // Newer stores name blobs with a dash, older ones with the colon of the digest.
     let names = [format!("{algorithm}-{hex}"), format!("{algorithm}:{hex}")];
     names.iter().map(|name| blobs.join(name)).find(|path| path.exists()).ok_or_else(|| {
-        let error = fail(format!("expected the blob {} in the store, found none", names[0]));
-        error.hint("the model is not all there: pull it again")
+        let error = fail(format!("the blob {} is missing from the store", names[0]));
+        error.hint("the model is incomplete: pull it again")
     })
 }

@@ -1,4 +1,4 @@
-//! Several files that are one model: shards of safetensors, splits of GGUF.
+//! Models in several files: safetensors shards and GGUF splits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::format::{Reader, codes};
 use crate::model::{FormatId, Metadata, Model, Shard, TensorInfo};
 use crate::source::{Prefix, Source};
 
-/// What one file of a model holds.
+/// The contents of one file of a model.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) source: Arc<dyn Source>,
-    /// In the order of their data; `shard` is 0.
+    /// Ordered by offset; `shard` is 0.
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) metadata: Metadata,
     pub(crate) endian: Endian,
 }
 
-/// How bad it is when a later file of a set gives a key another value than an earlier one.
+/// How to report a key with different values in several files of a set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Conflict {
+pub(crate) struct ConflictRule {
     pub(crate) code: &'static str,
     pub(crate) severity: Severity,
     /// Keys that may differ.
     pub(crate) except: fn(&str) -> bool,
 }
 
-/// One model of all `parts`; `path` is what was asked for.
-pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Conflict, findings: &mut Findings) -> Result<Reader> {
+/// Joins all `parts` to one model; `path` is the path that was opened.
+pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: ConflictRule, findings: &mut Findings) -> Result<Reader> {
     let mut model = Model { format, path: path.to_path_buf(), ..Model::default() };
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(parts.len());
     let endian = parts.first().map(|part| part.endian).unwrap_or_default();
@@ -51,8 +51,8 @@ pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Co
     Ok(Reader::new(model, sources, endian))
 }
 
-/// Parses the header at the start of a source, and reads more of it for as long as the parser needs more. Only the findings of the last
-/// attempt count.
+/// Parses the header at the start of a source, reading more for as long as the parser needs it. Only the findings of the last attempt are
+/// kept.
 pub(crate) fn parse_header<T>(
     prefix: &mut Prefix,
     findings: &mut Findings,
@@ -65,8 +65,8 @@ pub(crate) fn parse_header<T>(
     })?
 }
 
-/// Reads files side by side; gives for each what was read and what was found, in their order.
-pub(crate) fn read_beside<T: Sync>(
+/// Reads items in parallel; returns results and findings in order.
+pub(crate) fn read_parallel<T: Sync>(
     files: &[T],
     findings: &Findings,
     read: impl Fn(&T, &mut Findings) -> Result<Part> + Sync,
@@ -78,7 +78,7 @@ pub(crate) fn read_beside<T: Sync>(
     par(files).map(one).collect()
 }
 
-fn merge(into: &mut Metadata, from: &Metadata, conflict: Conflict, path: &Path, findings: &mut Findings) -> Result<()> {
+fn merge(into: &mut Metadata, from: &Metadata, conflict: ConflictRule, path: &Path, findings: &mut Findings) -> Result<()> {
     for (key, value) in from.iter().filter(|(key, _)| !(conflict.except)(key)) {
         match into.get(key) {
             None => into.insert(key, value.clone())?,
@@ -102,7 +102,7 @@ fn drop_duplicates(model: &mut Model, findings: &mut Findings) -> Result<()> {
         let tensor = &model.tensors[i];
         let name = |shard: usize| model.shards[shard].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let other = model.tensors[other].shard;
-        let error = Error::malformed(format!("expected each tensor in one file, found it in {} and {}", name(other), name(tensor.shard)));
+        let error = Error::malformed(format!("duplicate tensor in {} and {}", name(other), name(tensor.shard)));
         findings.error(codes::SET_DUPLICATE, error.in_tensor(&tensor.name).in_file(&model.shards[tensor.shard].path))?;
     }
     if twice.is_empty() {
@@ -118,26 +118,26 @@ fn drop_duplicates(model: &mut Model, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Ends a collecting walk that finds one thing after the other: a hostile file could make it find millions.
-pub(crate) fn enough(findings: &mut Findings, path: &Path) -> Result<()> {
+/// Stops a pass that reports too many findings: an invalid file could cause millions.
+pub(crate) fn check_finding_limit(findings: &mut Findings, path: &Path) -> Result<()> {
     if findings.list().len() < limits::FINDINGS {
         return Ok(());
     }
-    Err(Error::limit(format!("expected fewer than {} findings: the rest of the file was not looked at", limits::FINDINGS)).in_file(path))
+    Err(Error::limit(format!("more than {} findings: the rest of the file was not checked", limits::FINDINGS)).in_file(path))
 }
 
-/// Whether bytes of a tensor lie behind the end of its file. An empty tensor needs none, and so no padding before it either.
+/// Whether some bytes of a tensor are missing at the end of the file. An empty tensor needs none, nor padding before it.
 pub(crate) fn is_cut(tensor: &TensorInfo, file_len: u64, alignment: u64) -> bool {
     let end = tensor.offset_bytes.saturating_add(tensor.len_bytes.unwrap_or(0));
     let spared = if tensor.len_bytes == Some(0) { alignment } else { 0 };
     end > file_len.saturating_add(spared)
 }
 
-/// Looks for tensors whose bytes are not all in the file, whose places are absolute; gives whether there are none. They are one fault.
+/// Reports all tensors (with absolute offsets) whose bytes are missing as one finding; returns whether there are none.
 ///
 /// # Errors
-/// There are such tensors, and the values are wanted.
-pub(crate) fn truncated(
+/// Some are truncated, and the values are needed.
+pub(crate) fn check_truncated(
     tensors: &[TensorInfo],
     file_len: u64,
     alignment: u64,
@@ -159,41 +159,41 @@ pub(crate) fn truncated(
     Ok(false)
 }
 
-/// The names of files without their folders.
+/// Returns the names of files without their folders.
 pub(crate) fn file_names(files: &[PathBuf]) -> Vec<String> {
     files.iter().map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect()
 }
 
-/// The names of files as a message lists them: the first few.
-pub(crate) fn few(names: &[String]) -> String {
+/// Joins the first few file names for a message.
+pub(crate) fn join_few(names: &[String]) -> String {
     const SHOWN: usize = 3;
     let more = if names.len() > SHOWN { ", ..." } else { "" };
     names.get(..SHOWN).unwrap_or(names).iter().map(|name| text::shorten(name)).collect::<Vec<_>>().join(", ") + more
 }
 
-/// What is said of a set of `count` files of which `missing` are not here.
-pub(crate) fn lacks_files(count: usize, missing: &[String]) -> Error {
+/// Returns the error for a set of `count` files of which `missing` do not exist.
+pub(crate) fn missing_files_error(count: usize, missing: &[String]) -> Error {
     let here = count.saturating_sub(missing.len());
     let are = if here == 1 { "is" } else { "are" };
-    Error::truncated(format!("{here} of {count} files of the model {are} here: no {}", few(missing)))
+    Error::truncated(format!("{here} of {count} files of the model {are} present; missing: {}", join_few(missing)))
 }
 
-/// The name of a numbered file: `PREFIX-00001-of-00003.safetensors`.
+/// The name of a file in a numbered set: `PREFIX-00001-of-00003.safetensors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartName {
     prefix: String,
-    /// Counted from 1.
+    /// One-based.
     pub(crate) no: u64,
     pub(crate) count: u64,
-    /// What follows the numbers, dot included.
+    /// File name suffix after the numbers, including the dot.
     pub(crate) ending: String,
-    /// How many digits each number has.
+    /// Number of digits of each number.
     digits: (usize, usize),
 }
 
 impl PartName {
-    /// Takes the name of a file apart, if it is numbered.
-    pub(crate) fn of(path: &Path) -> Option<Self> {
+    /// Parses a file name, if it is numbered.
+    pub(crate) fn parse(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let (stem, ending) = name.rfind('.').map(|dot| name.split_at(dot))?;
         let (rest, count) = stem.rsplit_once("-of-")?;
@@ -204,13 +204,13 @@ impl PartName {
         (no >= 1 && no <= count).then(|| Self { prefix: prefix.to_owned(), no, count, ending: ending.to_owned(), digits })
     }
 
-    /// Whether the file is named after `stem`: `STEM-00001-of-00003.ENDING`.
-    pub(crate) fn is_of(&self, stem: &str, ending: &str) -> bool {
+    /// Whether the file is `STEM-00001-of-00003.ENDING` for this `stem`.
+    pub(crate) fn belongs_to(&self, stem: &str, ending: &str) -> bool {
         self.prefix == stem && self.ending == ending
     }
 
-    /// The name of file `no` of the same set.
-    pub(crate) fn file_of(&self, no: u64) -> String {
+    /// Returns the name of file `no` of the same set.
+    pub(crate) fn file_name(&self, no: u64) -> String {
         let Self { prefix, count, ending, digits: (wide, of_wide), .. } = self;
         format!("{prefix}-{no:0wide$}-of-{count:0of_wide$}{ending}")
     }

@@ -1,4 +1,4 @@
-//! A model laid out in one file or in several: shards of safetensors with their index, splits of GGUF.
+//! Splits the output into one or several files: safetensors shards with an index, or GGUF splits.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,43 +11,49 @@ use crate::format::{Format, Layout, OutTensor};
 use crate::model::{FormatId, Metadata, Value};
 use crate::source::file;
 
-/// A file of a model that is to be written.
+/// A file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutFile {
-    /// Where it goes.
+pub struct PlannedFile {
+    /// Its path.
     pub path: PathBuf,
-    /// What is in it.
-    pub content: Content,
+    /// Its contents.
+    pub content: FileContent,
 }
 
-/// What is in a file.
+/// The contents of a file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// Some of the tensors: the range of them, and where each goes.
+pub enum FileContent {
+    /// A range of the tensors, and the layout of the file.
     Tensors(Range<usize>, Layout),
-    /// These bytes: an index.
+    /// These bytes: the index.
     Bytes(Vec<u8>),
 }
 
-impl OutFile {
-    /// How long the file will be, in bytes.
+impl PlannedFile {
+    /// Returns the file size in bytes.
     pub fn bytes(&self) -> u64 {
         match &self.content {
-            Content::Tensors(_, layout) => layout.total,
-            Content::Bytes(bytes) => bytes.len() as u64,
+            FileContent::Tensors(_, layout) => layout.total,
+            FileContent::Bytes(bytes) => bytes.len() as u64,
         }
     }
 }
 
-/// Lays out the file at `path`; or, when the tensors take more than `shard_bytes` together, several beside each other, named after it:
+/// Plans the file at `path`, or, if the tensors exceed `shard_bytes` in total, several files named after it:
 /// `NAME-00001-of-00003.safetensors` and `NAME.safetensors.index.json`, or `NAME-00001-of-00003.gguf`.
 ///
-/// The index comes last. Keys that say how a GGUF was split are dropped, and written anew where the new file is split.
+/// The index comes last. GGUF split keys are dropped, and rewritten if the output is split.
 ///
 /// # Errors
-/// The format cannot be written, or cannot hold one of the tensors or values.
-pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Metadata, shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
-    let lay_out = format.layout.ok_or_else(|| Error::unsupported(format!("expected a format that can be written, found {}", format.id)))?;
+/// The format cannot be written, or cannot store one of the tensors or values.
+pub fn layout(
+    format: &Format,
+    path: &Path,
+    tensors: &[OutTensor],
+    metadata: &Metadata,
+    shard_bytes: Option<u64>,
+) -> Result<Vec<PlannedFile>> {
+    let lay_out = format.layout.ok_or_else(|| Error::unsupported(format!("{} cannot be written", format.id)))?;
     let mut metadata = metadata.clone();
     for key in [gguf::SPLIT_NO, gguf::SPLIT_COUNT, gguf::SPLIT_TENSORS] {
         metadata.remove(key);
@@ -55,7 +61,7 @@ pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Me
     let ranges = split(tensors, shard_bytes.unwrap_or(u64::MAX))?;
     if ranges.len() <= 1 {
         let layout = lay_out(tensors, &metadata)?;
-        return Ok(vec![OutFile { path: path.to_path_buf(), content: Content::Tensors(0..tensors.len(), layout) }]);
+        return Ok(vec![PlannedFile { path: path.to_path_buf(), content: FileContent::Tensors(0..tensors.len(), layout) }]);
     }
     let is_gguf = format.id == FormatId::Gguf;
     let mut files = Vec::with_capacity(ranges.len() + 1);
@@ -63,33 +69,33 @@ pub fn layout(format: &Format, path: &Path, tensors: &[OutTensor], metadata: &Me
     for (no, range) in ranges.iter().enumerate() {
         let mut keys = if no == 0 { metadata.clone() } else { later_metadata(&metadata, is_gguf) };
         if is_gguf {
-            // In the order in which llama-gguf-split has them.
+            // In the order of llama-gguf-split.
             keys.set(gguf::SPLIT_NO, Value::U16(no as u16));
             keys.set(gguf::SPLIT_TENSORS, Value::I32(tensors.len() as i32));
             keys.set(gguf::SPLIT_COUNT, Value::U16(ranges.len() as u16));
         }
         let name = numbered(path, no + 1, ranges.len());
         let layout = lay_out(&tensors[range.clone()], &keys)?;
-        files.push(OutFile { path: path.with_file_name(&name), content: Content::Tensors(range.clone(), layout) });
+        files.push(PlannedFile { path: path.with_file_name(&name), content: FileContent::Tensors(range.clone(), layout) });
         names.push(name);
     }
     if !is_gguf {
         let bytes = index_bytes(tensors, &ranges, &names)?;
         let name = format!("{}{}", stem(path), safetensors::INDEX_ENDING);
-        files.push(OutFile { path: path.with_file_name(name), content: Content::Bytes(bytes) });
+        files.push(PlannedFile { path: path.with_file_name(name), content: FileContent::Bytes(bytes) });
     }
     Ok(files)
 }
 
-/// The files of an older output at `path`, whether in one file or in several, that the new `files` do not replace by name. A reader would
-/// take them for the model of that name, or for a part of it. An index comes last.
+/// Returns the files of an older output at `path` (in one file or several) that the new `files` do not overwrite: readers would take them
+/// for that model or parts of it. An index comes last.
 ///
-/// Those are the file itself; of safetensors the index, what it lists, and all files with numbers; of GGUF files with numbers where the
-/// new ones have numbers too, as those of one set are not looked for from a file without.
+/// For safetensors, these are the file itself, the index, the files it lists, and all numbered files; for GGUF, the file itself, and the
+/// numbered files if the new ones are numbered, since a single GGUF does not refer to others.
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub fn older(format: &Format, path: &Path, files: &[OutFile]) -> Result<Vec<PathBuf>> {
+pub fn older(format: &Format, path: &Path, files: &[PlannedFile]) -> Result<Vec<PathBuf>> {
     let folder = file::parent(path);
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -102,7 +108,7 @@ pub fn older(format: &Format, path: &Path, files: &[OutFile]) -> Result<Vec<Path
     }
     if !is_gguf || files.len() > 1 {
         let ending = format!(".{}", path.extension().unwrap_or_default().to_string_lossy());
-        let numbered = |entry: &PathBuf| PartName::of(entry).is_some_and(|name| name.is_of(&stem(path), &ending));
+        let numbered = |entry: &PathBuf| PartName::parse(entry).is_some_and(|name| name.belongs_to(&stem(path), &ending));
         older.extend(
             file::entries(folder)?.iter().filter(|entry| numbered(entry)).filter_map(|entry| Some(path.with_file_name(entry.file_name()?))),
         );
@@ -118,7 +124,7 @@ pub fn older(format: &Format, path: &Path, files: &[OutFile]) -> Result<Vec<Path
     Ok(older)
 }
 
-/// The tensors in their order, each part at most `most` bytes; a larger tensor is a part by itself.
+/// Splits the tensors, in order, into parts of at most `most` bytes; a larger tensor is a part of its own.
 fn split(tensors: &[OutTensor], most: u64) -> Result<Vec<Range<usize>>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut bytes = 0u64;
@@ -142,7 +148,7 @@ fn split(tensors: &[OutTensor], most: u64) -> Result<Vec<Range<usize>>> {
     Ok(ranges)
 }
 
-/// What files after the first say: of a GGUF nothing; of safetensors the framework, which loaders want to see in each.
+/// Returns the metadata of the files after the first: none for GGUF; for safetensors the framework, which loaders expect in each.
 fn later_metadata(metadata: &Metadata, is_gguf: bool) -> Metadata {
     const FRAMEWORK: &str = "format";
     let mut later = Metadata::new();
@@ -152,7 +158,7 @@ fn later_metadata(metadata: &Metadata, is_gguf: bool) -> Metadata {
     later
 }
 
-/// The name of a file without its ending.
+/// Returns the file name without its extension.
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -162,7 +168,7 @@ fn numbered(path: &Path, no: usize, count: usize) -> String {
     format!("{}-{no:05}-of-{count:05}.{extension}", stem(path))
 }
 
-/// The index as `huggingface_hub` writes it: sorted names, two spaces of indent.
+/// Formats the index like `huggingface_hub`: sorted names, two-space indent.
 fn index_bytes(tensors: &[OutTensor], ranges: &[Range<usize>], names: &[String]) -> Result<Vec<u8>> {
     let mut map = std::collections::BTreeMap::new();
     let mut total = 0u64;

@@ -1,4 +1,4 @@
-//! Chat templates: text that other programs run. This one never does; `verify` points out what reaches for Python's internals.
+//! Chat templates, which other programs execute. weigh never does; `verify` reports use of Python's internals.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::format::codes;
 use crate::model::{Metadata, Value};
 use crate::source::file;
 
-/// Words that no template for chats needs, and that known attacks use.
+/// Words that no chat template needs and that known attacks use.
 const WORDS: &[&str] = &["import", "eval", "exec", "popen", "subprocess", "getattr", "attr", "lipsum", "cycler", "joiner"];
 
-/// The first word in a template that reaches for Python's internals: one of [`WORDS`], or a name between double underscores.
+/// Returns the first word in a template that accesses Python's internals: one of [`WORDS`], or a name between double underscores.
 ///
-/// Only what is inside `{{ }}` and `{% %}` is run, so only that is looked at.
+/// Only the contents of `{{ }}` and `{% %}` are executed, so only these are searched.
 pub(crate) fn suspicious_word(template: &str) -> Option<&str> {
     let mut rest = template;
     while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
@@ -30,7 +30,7 @@ pub(crate) fn suspicious_word(template: &str) -> Option<&str> {
     None
 }
 
-/// Looks at the templates of a GGUF: `tokenizer.chat_template`, and those with a name behind it.
+/// Checks the templates of a GGUF: `tokenizer.chat_template` and named ones.
 pub(crate) fn check_metadata(metadata: &Metadata, path: &Path, findings: &mut Findings) {
     for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("tokenizer.chat_template")) {
         if let Value::String(template) = value {
@@ -39,7 +39,7 @@ pub(crate) fn check_metadata(metadata: &Metadata, path: &Path, findings: &mut Fi
     }
 }
 
-/// Looks at the templates of a Hugging Face folder.
+/// Checks the templates in a Hugging Face folder.
 pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
     let jinja = folder.join("chat_template.jinja");
     if let Ok(template) = file::read_text(&jinja) {
@@ -50,7 +50,7 @@ pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
         let Some(config) = file::read_text(&path).ok().and_then(|text| json::parse(&text, &path).ok()) else { continue };
         match config.get("chat_template") {
             Some(serde_json::Value::String(template)) => check(template, "chat_template", &path, findings),
-            // Several, each with a name.
+            // Several named templates.
             Some(serde_json::Value::Array(templates)) => {
                 for template in templates.iter().filter_map(|template| template.get("template")?.as_str()) {
                     check(template, "chat_template", &path, findings);
@@ -64,7 +64,7 @@ pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
 fn check(template: &str, what: &str, path: &Path, findings: &mut Findings) {
     if let Some(word) = suspicious_word(template) {
         let (what, word) = (text::shorten(what), text::shorten(word));
-        let message = format!("expected {what} to stay clear of Python's internals, found {word}: do not run it where it is not sandboxed");
+        let message = format!("{what} uses Python's internals ({word}): run it only in a sandbox");
         findings.remark(Severity::Warning, codes::TEMPLATE, Error::malformed(message).in_file(path));
     }
 }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attacks_are_told_from_templates() {
+    fn attacks_are_distinguished_from_templates() {
         for (template, word) in [
             ("{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% endfor %}", None),
             ("__class__ import eval outside of what is run", None),

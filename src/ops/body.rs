@@ -8,10 +8,10 @@ use crate::base::{Error, Result, num};
 use crate::codec::{self, Decoded, codec};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo, TypeName};
-use crate::view::draft::{Source, Step};
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputTensor, Source};
+use crate::view::tensor_expr::TensorExpr;
 
-/// What a [`Step`] is made of, ready to be asked for ranges.
+/// What a [`OutputTensor`] is made of, ready to be asked for ranges.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) struct Body<'a> {
     reader: &'a Reader,
@@ -21,7 +21,7 @@ pub(in crate::ops) struct Body<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Stored<'a> {
     Whole(&'a TensorInfo),
-    Made(&'a Origin),
+    Made(&'a TensorExpr),
 }
 
 impl<'a> Body<'a> {
@@ -29,7 +29,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// There is no such tensor, or its elements are not as many as those of the step.
-    pub(in crate::ops) fn new(reader: &'a Reader, step: &'a Step) -> Result<Self> {
+    pub(in crate::ops) fn new(reader: &'a Reader, step: &'a OutputTensor) -> Result<Self> {
         let (source, elements) = match &step.source {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
@@ -85,7 +85,7 @@ impl<'a> Body<'a> {
             Stored::Made(origin) => {
                 let row = origin.row_elements().max(1);
                 let (first, last) = (start / row, end.div_ceil(row));
-                let rows = origin.gather(self.reader, first..last)?;
+                let rows = origin.eval_rows(self.reader, first..last)?;
                 let skip = at(start - first * row)? as usize;
                 let len = at(elements)? as usize;
                 let cut = || Error::argument(format!("expected {len} bytes of gathered rows, found {}", rows.len()));

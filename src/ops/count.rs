@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::base::{Result, num, units};
-use crate::family::components::{Component, Components, Place};
-use crate::family::{facts, ties};
+use crate::family::components::{Classification, Component, Components};
+use crate::family::{hyperparameters, ties};
 use crate::format::Reader;
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
@@ -97,7 +97,7 @@ pub struct Counted<'m> {
     /// The tensor.
     pub tensor: &'m TensorInfo,
     /// Where it belongs.
-    pub place: Place,
+    pub place: Classification,
     /// How many parameters it stands for; unknown where its numbers are packed in a way that is not known.
     pub parameters: Option<u64>,
     /// Why it stands for none, though it has elements.
@@ -110,12 +110,12 @@ pub struct Counted<'m> {
 /// A tensor has more than 2^64 elements, which readers do not let pass.
 pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let model = reader.model();
-    let packing = Packing::of(reader);
-    let components = facts::components(model);
+    let packing = Packing::detect(reader);
+    let components = hyperparameters::components(model);
     let tied = tied_output(model, &components);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
     let count = |index: usize, tensor: &'_ TensorInfo| {
-        let place = components.place(&tensor.name);
+        let place = components.classify(&tensor.name);
         let left_out = if packing.role(index) == Role::Bookkeeping {
             Some("a quantisation's scales and zero points")
         } else if place.computed {
@@ -143,7 +143,7 @@ fn tied_output<'m>(model: &'m Model, components: &Components) -> Option<&'m str>
     const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "proj_out.weight", "cls.predictions.decoder.weight"];
     model.config.as_ref().filter(|config| ties::ties_output(config))?;
     let output = model.tensors.iter().find(|tensor| OUTPUTS.iter().any(|name| tensor.name.ends_with(name)))?;
-    let same = |tensor: &&TensorInfo| components.place(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
+    let same = |tensor: &&TensorInfo| components.classify(&tensor.name).component == Component::Embedding && tensor.shape == output.shape;
     model.tensors.iter().find(same).map(|_| output.name.as_str())
 }
 
@@ -246,8 +246,8 @@ fn active(model: &Model, parameters: u64, experts: u64) -> Option<u64> {
     if experts == 0 {
         return Some(parameters);
     }
-    let known = facts::hyperparameters(model);
-    let (of, used) = (facts::number(&known, "experts")?, facts::number(&known, "experts_used")?);
+    let known = hyperparameters::all(model);
+    let (of, used) = (hyperparameters::number(&known, "experts")?, hyperparameters::number(&known, "experts_used")?);
     if of == 0 || used > of {
         return None;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, text};
-use crate::format::{self, Reader, Start};
+use crate::format::{self, EditedHeader, Reader};
 use crate::model::{Metadata, Value, value_text};
 use crate::ops::meta::Shown;
 use crate::source::file::Input;
@@ -224,7 +224,7 @@ struct Edited {
     changes: Vec<KeyChange>,
     /// The start of the file that was parsed.
     old: Vec<u8>,
-    start: Start,
+    start: EditedHeader,
 }
 
 impl Edited {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::base::Result;
 use crate::base::threads::{par, prelude::*};
-use crate::family::{card, facts};
+use crate::family::{card, hyperparameters};
 use crate::format::Reader;
 use crate::model::{FormatId, Model, PackedType, PackingSummary, Value};
 use crate::ops::count::{self, DTypeCount};
@@ -155,7 +155,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         schema: "weigh.info.v1",
         path: model.path.to_string_lossy().into_owned(),
         format: model.format,
-        architecture: facts::architecture(model).map(str::to_owned),
+        architecture: hyperparameters::architecture(model).map(str::to_owned),
         name: name(model),
         parameters: count.parameters,
         active_parameters: count.active_parameters,
@@ -165,12 +165,12 @@ pub fn info(reader: &Reader) -> Result<Info> {
         bits_per_weight: count.bits_per_weight,
         files,
         dtypes: count.by_dtype,
-        hyperparameters: facts::hyperparameters(model),
+        hyperparameters: hyperparameters::all(model),
         tokenizer: tokenizer(model),
         license: license.id,
         license_name: license.name,
         license_link: license.link,
-        packed: Packing::of(reader).shown(),
+        packed: Packing::detect(reader).shown(),
         adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
 }

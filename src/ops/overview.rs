@@ -2,7 +2,7 @@
 
 use crate::base::Result;
 use crate::family::components::Components;
-use crate::family::facts;
+use crate::family::hyperparameters;
 use crate::format::Reader;
 use crate::ops::count::{Count, count};
 use crate::ops::diff::{self, Diff};
@@ -27,7 +27,7 @@ pub struct Overview {
 /// # Errors
 /// As for [`stats::stats`].
 pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overview> {
-    let components = facts::components(reader.model());
+    let components = hyperparameters::components(reader.model());
     Ok(Overview { info: info(reader)?, count: count(reader)?, stats: stats::stats(reader, options)?, components })
 }
 

@@ -44,7 +44,7 @@ pub(in crate::ops) fn repacked(reader: Reader) -> Result<Reader> {
 
 /// Returns how the weights of a model are packed, and how much of that is understood; nothing where none are.
 pub fn packing(reader: &Reader) -> Option<PackingSummary> {
-    reader.packing().cloned().or_else(|| Packing::of(reader).summary(reader.model()))
+    reader.packing().cloned().or_else(|| Packing::detect(reader).summary(reader.model()))
 }
 
 /// Refuses packed weights whose values cannot be read.

@@ -1,4 +1,4 @@
-//! Importance matrices: how much each column of a weight matters, measured by running the model. Both of llama.cpp's forms.
+//! Importance matrices: how much each column of a weight matters, measured by running the model. Reads both llama.cpp formats.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,11 +7,11 @@ use crate::base::{Error, Result};
 use crate::format::{self, Reader, imatrix as legacy};
 use crate::model::{DType, ElemType, FormatId, TensorInfo, Value};
 
-/// The endings of the two tensors of an entry in the GGUF form.
+/// Suffixes of the two tensors of an entry in the GGUF format.
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
 
-/// An open importance matrix. The sums stay in the file: only what is asked for is read.
+/// An open importance matrix. Sums are read from the file on demand.
 #[derive(Debug)]
 pub struct Imatrix {
     reader: Reader,
@@ -20,25 +20,25 @@ pub struct Imatrix {
 
 #[derive(Debug)]
 struct Entry {
-    /// The tensor of sums, by its index.
+    /// The index of the tensor of sums.
     sums: usize,
     divisors: Divisors,
 }
 
-/// What the sums are divided by.
+/// The divisors of the sums.
 #[derive(Debug)]
 enum Divisors {
-    /// A count for each matrix of a stack, in this tensor. A matrix that was never used counts as equally important everywhere.
+    /// A tensor of counts, one per matrix of a stack. A matrix that was never used gets equal importance everywhere.
     Counts(usize),
-    /// The calls, one number for all. None leaves the sums as they are.
+    /// A single number of calls. `None` leaves the sums unchanged.
     Calls(u32),
 }
 
 impl Imatrix {
-    /// Opens a file of either form.
+    /// Opens a file in either format.
     ///
     /// # Errors
-    /// It is no importance matrix, an entry lacks its sums or counts, or a value is not finite, or negative.
+    /// It is not an importance matrix, an entry lacks sums or counts, or a value is negative or not finite.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = format::open(path)?;
         let entries = if reader.model().format == FormatId::Imatrix { legacy_entries(&reader) } else { gguf_entries(&reader) };
@@ -47,27 +47,27 @@ impl Imatrix {
         Ok(imatrix)
     }
 
-    /// The open file.
+    /// Returns the open file.
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// On how many chunks of text it was measured, if it says so.
+    /// Returns the number of text chunks that it was measured on, if recorded.
     pub fn chunks(&self) -> Option<u64> {
         self.reader.model().metadata.get_u64(legacy::CHUNK_COUNT)
     }
 
-    /// The first dataset that it was measured on, if it says so.
+    /// Returns the first dataset that it was measured on, if recorded.
     pub fn dataset(&self) -> Option<String> {
         match self.reader.model().metadata.get(legacy::DATASETS)?.as_array()?.iter().next()?.ok()? {
             Value::String(name) => Some(name),
@@ -75,13 +75,13 @@ impl Imatrix {
         }
     }
 
-    /// How many weights the entry of a tensor has; `None`: it has no entry.
+    /// Returns the number of importance weights of a tensor; `None` without an entry.
     pub fn weights_of(&self, tensor: &str) -> Option<u64> {
         let entry = self.entries.get(tensor)?;
         self.tensor(entry.sums).ok()?.elements().ok()
     }
 
-    /// The importance weights of a tensor: one a column, for each matrix of a stack. `None`: it has no entry.
+    /// Returns the importance weights of a tensor: one per column, for each matrix of a stack. `None` without an entry.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -108,7 +108,7 @@ impl Imatrix {
     }
 
     fn tensor(&self, index: usize) -> Result<&TensorInfo> {
-        self.reader.model().tensors.get(index).ok_or_else(|| Error::argument("expected a tensor of the importance matrix, found none"))
+        self.reader.model().tensors.get(index).ok_or_else(|| Error::argument("no such tensor in the importance matrix"))
     }
 
     fn numbers(&self, index: usize) -> Result<Vec<f32>> {
@@ -121,13 +121,12 @@ impl Imatrix {
             if let Divisors::Counts(index) = entry.divisors {
                 let counts = self.tensor(index)?.elements()?;
                 if counts == 0 || !sums.is_multiple_of(counts) {
-                    let message = format!("expected sums for each of {counts} counts, found {sums} sums");
+                    let message = format!("expected a multiple of {counts} sums, found {sums}");
                     return Err(Error::malformed(message).in_tensor(name));
                 }
             }
             if let Some(value) = self.weights(name)?.unwrap_or_default().iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
-                return Err(Error::malformed(format!("expected importance weights that are finite and not negative, found {value}"))
-                    .in_tensor(name));
+                return Err(Error::malformed(format!("expected finite, non-negative importance weights, found {value}")).in_tensor(name));
             }
         }
         Ok(())
@@ -168,8 +167,7 @@ fn gguf_entries(reader: &Reader) -> Result<HashMap<String, Entry>> {
             None => (tensor.name.strip_suffix(COUNTS).unwrap_or_default(), SUMS),
         };
         let pair = index.get(format!("{name}{other}").as_str());
-        let pair =
-            *pair.ok_or_else(|| Error::malformed(format!("expected {name}{other} beside it, found none")).in_tensor(&tensor.name))?;
+        let pair = *pair.ok_or_else(|| Error::malformed(format!("its companion {name}{other} is missing")).in_tensor(&tensor.name))?;
         if other == COUNTS {
             entries.insert(name.to_owned(), Entry { sums: i, divisors: Divisors::Counts(pair) });
         }

@@ -1,4 +1,4 @@
-//! Which tokens a folder adds to the vocabulary of its `tokenizer.json`, as transformers' `AutoTokenizer` works them out.
+//! The tokens added to the vocabulary of a `tokenizer.json`, as determined by transformers' `AutoTokenizer`.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,10 +11,10 @@ use super::special::token_text;
 use super::spm;
 use crate::base::Result;
 
-/// The special tokens that a tokenizer class of transformers has when the folder names none.
+/// The default special tokens of a transformers tokenizer class.
 struct ClassDefaults {
     class: &'static str,
-    /// The models whose class it is when the folder names no class (transformers' `TOKENIZER_MAPPING_NAMES`).
+    /// The model types that use this class by default (transformers' `TOKENIZER_MAPPING_NAMES`).
     models: &'static [&'static str],
     tokens: &'static [(Role, &'static str)],
 }
@@ -75,13 +75,13 @@ fn defaults(class: Option<&str>, model_type: Option<&str>) -> &'static [(Role, &
     row.map_or(&[], |row| row.tokens)
 }
 
-/// Added tokens by their text.
+/// Added tokens by text.
 pub(super) struct Added {
     pub(super) tokens: Vec<AddedToken>,
     by_text: HashMap<String, usize>,
-    /// The id of the next token that the vocabulary does not have.
+    /// The first ID after the vocabulary.
     next: u32,
-    /// The texts of the tokens that have a role, or are listed as special without one.
+    /// The texts of tokens with a role, or listed as special without one.
     pub(super) special: HashSet<String>,
 }
 
@@ -90,7 +90,7 @@ impl Added {
         self.by_text.get(text).map(|&i| &self.tokens[i])
     }
 
-    /// Gathers the added tokens. `vocab`: the ids of the model's own tokens.
+    /// Collects the added tokens. `vocab`: the IDs of the model's own tokens.
     pub(super) fn read(
         folder: Folder<'_>,
         json: Option<&TokenizerJson>,
@@ -110,7 +110,7 @@ impl Added {
         for token in in_order {
             added.put(token, vocab, false);
         }
-        // Folders from before `added_tokens_decoder` have files of their own for it.
+        // Older folders, without `added_tokens_decoder`, have separate files.
         let map = if legacy { folder.object("special_tokens_map.json")? } else { None };
         let listed = if legacy { folder.object("added_tokens.json")? } else { None };
         let mut listed: Vec<_> = listed.into_iter().flatten().filter_map(|(text, id)| Some((id.as_u64()?, text))).collect();
@@ -131,7 +131,7 @@ impl Added {
             match named(&format!("{}_token", role.name())) {
                 Some(token) => added.mark(&token, vocab),
                 None => {
-                    // A default that the vocabulary does not have is of no use to anyone.
+                    // A default token that is not in the vocabulary is ignored.
                     let default = defaults.iter().find(|(other, text)| *other == role && vocab.contains_key(text));
                     if let Some((_, text)) = default {
                         added.mark(&Value::from(*text), vocab);
@@ -149,8 +149,8 @@ impl Added {
         Ok(added)
     }
 
-    /// Adds a token, or gives one that is there already new flags. Its id is its own where `keep_id`, else that of the vocabulary's
-    /// token of this text, else the next.
+    /// Adds a token, or updates the flags of an existing one. The ID is its own if `keep_id`, otherwise that of the equal token in the
+    /// vocabulary, otherwise the next free one.
     fn put(&mut self, token: AddedToken, vocab: &HashMap<&str, u32>, keep_id: bool) {
         if token.content.is_empty() {
             return;
@@ -166,7 +166,7 @@ impl Added {
         self.tokens.push(AddedToken { id, ..token });
     }
 
-    /// Marks a token as special, and adds it if it is not there yet.
+    /// Marks a token as special, adding it if necessary.
     fn mark(&mut self, token: &Value, vocab: &HashMap<&str, u32>) {
         let Some(text) = token_text(token) else { return };
         self.special.insert(text.to_owned());

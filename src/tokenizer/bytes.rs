@@ -1,10 +1,10 @@
-//! The alphabet of byte-level BPE: every byte as a printable character (GPT-2's `bytes_to_unicode`).
+//! The alphabet of byte-level BPE, which maps every byte to a printable character (GPT-2's `bytes_to_unicode`).
 
 fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
 }
 
-/// The byte of a character, if it stands for one: itself where it is printable in Latin-1, else by its place from U+0100 on.
+/// Returns the byte of a character in the alphabet: itself if printable in Latin-1, otherwise by its offset from U+0100.
 fn byte_of(c: char) -> Option<u8> {
     match u8::try_from(c) {
         Ok(byte) => Some(byte).filter(|byte| is_printable(*byte)),
@@ -15,7 +15,7 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// The token that stands for these bytes.
+/// Returns the token for these bytes.
 pub(super) fn encode(bytes: &[u8]) -> String {
     let char_of = |&byte: &u8| match byte {
         _ if is_printable(byte) => char::from(byte),
@@ -27,7 +27,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     bytes.iter().map(char_of).collect()
 }
 
-/// The bytes that a token stands for, or `None` where one of its characters stands for none.
+/// Returns the bytes of a token; `None` if a character is not in the alphabet.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     text.chars().map(byte_of).collect()
 }

@@ -1,4 +1,4 @@
-//! The small files of a Hugging Face folder, read within limits.
+//! Bounded reading of the small files of a Hugging Face folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::base::{Error, Result};
 use crate::source::{file, folder};
 use crate::tokenizer::proto;
 
-/// A folder in which tokenizer files are looked for.
+/// A folder with tokenizer files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Folder<'a> {
     path: &'a Path,
@@ -33,23 +33,23 @@ impl<'a> Folder<'a> {
         self.file(name).is_file()
     }
 
-    /// The bytes of a file, or `None` when there is none.
+    /// Reads a file; `None` if it does not exist.
     pub(super) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.has(name).then(|| file::read_bytes(&self.file(name))).transpose()
     }
 
-    /// The text of a file, or `None` when there is none.
+    /// Reads a text file; `None` if it does not exist.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
         self.has(name).then(|| file::read_text(&self.file(name))).transpose()
     }
 
-    /// The SentencePiece model in a file, or `None` when there is none.
+    /// Reads a SentencePiece model; `None` if it does not exist.
     pub(super) fn pieces(&self, name: &str) -> Result<Option<proto::Model>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         proto::Model::read(&bytes).map(Some).map_err(|error| error.in_file(&self.file(name)))
     }
 
-    /// What a JSON file holds, or `None` when there is none.
+    /// Reads a JSON file; `None` if it does not exist.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         serde_json::from_slice(without_bom(&bytes)).map(Some).map_err(|error| {
@@ -57,12 +57,12 @@ impl<'a> Folder<'a> {
         })
     }
 
-    /// The object in a JSON file, or `None` when there is no such file.
+    /// Reads a JSON file with an object; `None` if it does not exist.
     pub(super) fn object(&self, name: &str) -> Result<Option<serde_json::Map<String, Value>>> {
         match folder::json(&self.file(name))? {
             None => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
-            Some(_) => Err(Error::malformed("expected one JSON object").in_file(&self.file(name))),
+            Some(_) => Err(Error::malformed("expected a JSON object").in_file(&self.file(name))),
         }
     }
 }

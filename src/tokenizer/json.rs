@@ -1,4 +1,4 @@
-//! `tokenizer.json` of the tokenizers library, read without a tree of JSON values for its hundreds of thousands of entries.
+//! Reads `tokenizer.json` of the tokenizers library without building a JSON tree for its hundreds of thousands of entries.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::base::limits;
 
-/// The parts of a `tokenizer.json` that say what its tokens are.
+/// The fields of a `tokenizer.json` in use.
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenizerJson {
     #[serde(default)]
@@ -24,7 +24,7 @@ pub(super) struct TokenizerJson {
     pub(super) model: Model,
 }
 
-/// A token that is found in the text before it is split.
+/// A token that is matched before text is split.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct AddedToken {
     pub(super) id: u32,
@@ -41,7 +41,7 @@ pub(super) struct AddedToken {
     pub(super) special: bool,
 }
 
-/// The model: what splits words into tokens.
+/// The model, which splits words into tokens.
 #[derive(Debug, Deserialize)]
 pub(super) struct Model {
     #[serde(rename = "type", default)]
@@ -60,7 +60,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// BPE, WordPiece or Unigram: said by old files through what else is there.
+    /// Returns BPE, WordPiece or Unigram; older files only imply it by other fields.
     pub(super) fn kind(&self) -> &str {
         match (&self.model_type, &self.vocab) {
             (Some(name), _) => name,
@@ -71,12 +71,12 @@ impl Model {
     }
 }
 
-/// The tokens of a model.
+/// The vocabulary of a model.
 #[derive(Debug)]
 pub(super) enum Vocab {
-    /// Tokens with their ids, of BPE and WordPiece.
+    /// Tokens with IDs, for BPE and WordPiece.
     Ids(Vec<(String, u32)>),
-    /// Tokens with their scores, of Unigram: the place is the id.
+    /// Tokens with scores, for Unigram; the index is the ID.
     Scores(Vec<(String, f64)>),
 }
 
@@ -88,7 +88,7 @@ impl Vocab {
         }
     }
 
-    /// The tokens with their ids, whatever else is known of them.
+    /// Returns the tokens with their IDs.
     pub(super) fn ids(&self) -> Box<dyn Iterator<Item = (&str, u32)> + '_> {
         match self {
             Self::Ids(tokens) => Box::new(tokens.iter().map(|(text, id)| (text.as_str(), *id))),
@@ -136,9 +136,9 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-/// The merges of a BPE model, in their order, as GGUF spells them: `left right`.
+/// The merges of a BPE model in order, in GGUF notation: `left right`.
 ///
-/// A space inside of a part is spelt `Ġ`, as byte-level BPE spells it: a GGUF entry is split at its first space.
+/// A space inside a part is spelled `Ġ`, as in byte-level BPE, since GGUF splits an entry at its first space.
 #[derive(Debug, Default)]
 pub(super) struct Merges(pub(super) Vec<String>);
 
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for Merges {
     }
 }
 
-/// One merge, in either spelling.
+/// A merge in either notation.
 struct Line(String);
 
 impl<'de> Deserialize<'de> for Line {
@@ -204,7 +204,7 @@ impl<'de> Deserialize<'de> for Line {
     }
 }
 
-/// The line of a merge in GGUF.
+/// Formats a merge in GGUF notation.
 pub(super) fn merge_line(left: &str, right: &str) -> String {
     let mut line = String::with_capacity(left.len() + right.len() + 1);
     let push = |line: &mut String, part: &str| line.extend(part.chars().map(|c| if c == ' ' { 'Ġ' } else { c }));

@@ -1,8 +1,8 @@
 //! The metadata keys of a tokenizer in GGUF (gguf-py/gguf/constants.py, `Keys.Tokenizer`).
 
-/// How the tokens are made: `llama`, `gpt2`, `bert`, `t5`.
+/// The tokenizer model: `llama`, `gpt2`, `bert`, `t5`.
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
-/// How text is split before that, and normalised.
+/// The pre-tokenizer.
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
@@ -17,7 +17,7 @@ pub(super) const STRIP_ACCENTS: &str = "tokenizer.ggml.normalizer.strip_accents"
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub(super) const CHAT_TEMPLATES: &str = "tokenizer.chat_templates";
 
-/// What a token stands for, beside itself.
+/// The role of a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     Bos,
@@ -32,12 +32,12 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// Those that every tokenizer may have, in the order in which the reference converter looks for them.
+    /// The roles that every tokenizer may have, in the order of the reference converter.
     pub(super) const COMMON: [Self; 7] = [Self::Bos, Self::Eos, Self::Unk, Self::Sep, Self::Pad, Self::Cls, Self::Mask];
 
     pub(super) const ALL: [Self; 9] = [Self::Bos, Self::Eos, Self::Unk, Self::Sep, Self::Pad, Self::Cls, Self::Mask, Self::Eot, Self::Eom];
 
-    /// The word in `bos_token`, `bos_token_id` and `add_bos_token` of the Hugging Face files.
+    /// Returns the name in `bos_token`, `bos_token_id` and `add_bos_token` of Hugging Face files.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Bos => "bos",
@@ -52,7 +52,7 @@ impl Role {
         }
     }
 
-    /// The key of the token's id. GGUF has none for `cls`: there it is `bos`. The spelling of `sep` is GGUF's own.
+    /// Returns the key of the token's ID. For `cls`, GGUF uses `bos`; the key of `sep` is misspelled in GGUF.
     pub(super) fn id_key(self) -> Option<&'static str> {
         match self {
             Self::Bos => Some("tokenizer.ggml.bos_token_id"),
@@ -67,7 +67,7 @@ impl Role {
         }
     }
 
-    /// The key that says whether the token is added to every text.
+    /// Returns the key for whether the token is added to every text.
     pub(super) fn add_key(self) -> Option<&'static str> {
         match self {
             Self::Bos => Some("tokenizer.ggml.add_bos_token"),

@@ -1,4 +1,4 @@
-//! Tokenizers as Mistral publishes them itself: `tekken.json`, or a SentencePiece model whose name says its version.
+//! Mistral's own tokenizer files: `tekken.json`, or a SentencePiece model with the version in its name.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::model::{Array, Value};
 use crate::source::file;
 use crate::tokenizer::keys::Role;
 
-/// Chat templates that llama.cpp has built in, by name: those of SentencePiece versions and of tekken's.
+/// llama.cpp's built-in chat templates by name, for SentencePiece and tekken versions.
 const TEMPLATES: [(&str, bool, &str); 5] = [
     ("v1", false, "mistral-v1"),
     ("v3", false, "mistral-v3"),
@@ -39,7 +39,7 @@ impl Build<'_> {
         self.own_end(&version, false)
     }
 
-    /// The SentencePiece model of the latest version, by name: `tokenizer.model`, `tokenizer.model.v3`, `x.model.v7m1`; and the version.
+    /// Returns the name and version of the latest SentencePiece model: `tokenizer.model`, `tokenizer.model.v3`, `x.model.v7m1`.
     fn versioned_model(&self) -> Result<Option<(String, String)>> {
         let entries = file::entries(self.folder.path())?;
         let versioned = entries.iter().filter_map(|path| {
@@ -72,7 +72,7 @@ impl Build<'_> {
         let mut tokens: Vec<Token> = special.into_iter().map(|text| Token { text, score: 0.0, token_type: TokenType::Control }).collect();
         tokens.extend(texts.into_iter().map(|text| Token { text, score: 0.0, token_type: TokenType::Normal }));
         self.vocabulary(&tokens, false);
-        // The reference converter has whole numbers here, and before the types.
+        // The reference converter writes integers here, before the types.
         let types = self.out.remove(keys::TOKEN_TYPE);
         self.out.set(keys::SCORES, Value::Array(Array::i32s(tokens.iter().map(|_| 0))));
         if let Some(types) = types {
@@ -89,7 +89,7 @@ impl Build<'_> {
         }
     }
 
-    /// What follows the tokens, whichever they are.
+    /// Writes the keys after the tokens.
     fn own_end(&mut self, version: &str, tekken: bool) -> Result<()> {
         self.out.set("vocab_size", Value::U32(u32::try_from(self.tokens).unwrap_or(u32::MAX)));
         for (role, add) in [(Role::Bos, true), (Role::Eos, false)] {
@@ -103,14 +103,14 @@ impl Build<'_> {
                 self.out.set(keys::CHAT_TEMPLATE, Value::String(template));
             }
             None => {
-                self.notes.push(format!("there is no chat_template.jinja, and llama.cpp has no template built in for version {version}"))
+                self.notes.push(format!("there is no chat_template.jinja, and llama.cpp has no built-in template for version {version}"))
             }
         }
         Ok(())
     }
 }
 
-/// The version that the name of a SentencePiece model says: `v1` where it says none.
+/// Returns the version in the name of a SentencePiece model, `v1` by default.
 fn model_version(name: &str) -> Option<&str> {
     let (_, suffix) = name.split_once('.')?;
     let version = match suffix.strip_prefix("model")? {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_model_says_its_version() {
+    fn the_version_is_parsed_from_the_model_name() {
         assert_eq!(model_version("tokenizer.model"), Some("v1"));
         assert_eq!(model_version("tokenizer.model.v3"), Some("v3"));
         assert_eq!(model_version("mistral_instruct_tokenizer_241114.model.v7m1"), Some("v7"));

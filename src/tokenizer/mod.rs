@@ -1,7 +1,7 @@
-//! Tokenizers: the files of a Hugging Face folder to the `tokenizer.*` keys of a GGUF, and back.
+//! Converts tokenizers between Hugging Face files and the `tokenizer.*` keys of a GGUF.
 //!
-//! The keys, their types and their values are those that llama.cpp's converter writes (conversion/*.py and gguf-py/gguf/vocab.py),
-//! but for `tokenizer.ggml.pre`, which is told from how the tokenizer splits text (see the `pre` module).
+//! Keys, types and values follow llama.cpp's converter (conversion/*.py and gguf-py/gguf/vocab.py), except for `tokenizer.ggml.pre`, which
+//! is determined from the pre-tokenizer steps (see the `pre` module).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::model::{Array, Metadata, Value};
 
 mod added;
 mod bytes;
-mod fast;
 mod files;
+mod hf_json;
 mod json;
 mod keys;
 mod mistral;
@@ -33,8 +33,8 @@ mod unigram;
 mod vocabulary;
 mod write;
 
-use fast::Parts;
 use files::Folder;
+use hf_json::Parts;
 use json::{TokenizerJson, Vocab};
 use keys::Role;
 use pieces::is_sentencepiece_style;
@@ -46,28 +46,28 @@ pub use size::largest_id;
 pub use summary::{Summary, summary};
 pub use write::{ids, write};
 
-/// The file of the tokenizers library.
+/// The tokenizers library's file.
 const JSON: &str = "tokenizer.json";
 
-/// Which files a family has its tokenizer in, and what it does with them: the `tokenizer` of a table in `arch/tables`.
+/// The tokenizer files of a family and how they are converted: `tokenizer` in the family's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Llama and its kin: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.
+    /// Llama-like: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.
     Llama,
-    /// Mistral's own files: tekken.json, else a SentencePiece model whose name says its version.
+    /// Mistral's own files: tekken.json, else a SentencePiece model with the version in its name.
     Mistral,
     /// A SentencePiece model, else byte-level BPE (Qwen 2 and 3, DeepSeek).
     SentencepieceOrBpe,
     /// Byte-level BPE.
     Bpe,
-    /// Gemma 1: a SentencePiece model, no space before the text, and the end of a turn that CodeGemma needs.
+    /// Gemma 1: a SentencePiece model, no leading space, and CodeGemma's end-of-turn token.
     Gemma,
-    /// Gemma 2: a SentencePiece model, no space before the text.
+    /// Gemma 2: a SentencePiece model, no leading space.
     Gemma2,
-    /// Gemma 3: as Gemma 2, else byte-level BPE.
+    /// Gemma 3: like Gemma 2, else byte-level BPE.
     Gemma3,
-    /// Phi-3: a SentencePiece model with tokens added as they are; Phi-4: byte-level BPE.
+    /// Phi-3: a SentencePiece model with unmodified added tokens; Phi-4: byte-level BPE.
     Phi3,
     /// BERT: WordPiece.
     Bert,
@@ -77,7 +77,7 @@ pub enum Kind {
     XlmRoberta,
 }
 
-/// A tokenizer as a GGUF holds it.
+/// A tokenizer in GGUF form.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     keys: Metadata,
@@ -87,12 +87,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The keys, in the order in which llama.cpp's converter writes them. Those without `tokenizer.` go under the architecture's name.
+    /// Returns the keys in the order of llama.cpp's converter. Those without the prefix `tokenizer.` belong below the architecture's name.
     pub fn keys(&self) -> &Metadata {
         &self.keys
     }
 
-    /// How many tokens there are, padding included.
+    /// Returns the number of tokens, including padding.
     pub fn len(&self) -> u64 {
         self.tokens
     }
@@ -102,12 +102,12 @@ impl Tokenizer {
         self.tokens == 0
     }
 
-    /// The ids that have no token in the folder, and so one that is made up.
+    /// Returns the IDs without a token in the folder, which get a placeholder.
     pub fn made_up(&self) -> &[usize] {
         &self.made_up
     }
 
-    /// What was left out, a line each.
+    /// Returns notes on what was dropped, one per line.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -120,22 +120,22 @@ impl Tokenizer {
     }
 }
 
-/// What a caller may ask for.
+/// Conversion options.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The name of the pre-tokenizer (`--pre`), where it is not to be told from the files.
+    /// The pre-tokenizer name (`--pre`), overriding detection.
     pub pre: Option<String>,
-    /// Whether tokens get the scores that their merges stand for (`--merge-scores`), where llama.cpp's converter gives all the same.
+    /// Whether to derive token scores from the merges (`--merge-scores`), where llama.cpp's converter gives every token the same score.
     pub merge_scores: bool,
 }
 
 /// Reads the tokenizer of the Hugging Face folder at `path`.
 ///
-/// `config`: what is in its `config.json`.
+/// `config`: the contents of its `config.json`.
 ///
 /// # Errors
-/// The folder has no tokenizer of this kind; a file is too large or not what its name says; a token has an id past the vocabulary
-/// size of the config; the pre-tokenizer is none that llama.cpp knows.
+/// The folder has no tokenizer of this kind; a file is too large or malformed; a token ID exceeds the vocabulary size in the config; or the
+/// pre-tokenizer has no known equivalent in llama.cpp.
 pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result<Tokenizer> {
     let folder = Folder::new(path);
     let tokenizer_config = folder.object("tokenizer_config.json")?;
@@ -144,13 +144,13 @@ pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result
         .read(kind)
 }
 
-/// A number of the config; that of a model's text part counts for more.
+/// Returns a number in the config; that of the text model takes precedence.
 fn setting(config: &Json, key: &str) -> Option<u64> {
     let text = config.get("text_config").and_then(|config| config.get(key)).and_then(Json::as_u64);
     text.or_else(|| config.get(key).and_then(Json::as_u64))
 }
 
-/// A number of tokens, within the limit.
+/// Checks a vocabulary size against the limit.
 fn vocabulary_size(size: u64, folder: Folder<'_>) -> Result<usize> {
     match usize::try_from(size) {
         Ok(len) if size <= limits::VOCABULARY => Ok(len),
@@ -158,7 +158,7 @@ fn vocabulary_size(size: u64, folder: Folder<'_>) -> Result<usize> {
     }
 }
 
-/// A tokenizer under construction.
+/// A tokenizer being built.
 struct Build<'a> {
     folder: Folder<'a>,
     config: &'a Json,
@@ -181,7 +181,7 @@ impl Build<'_> {
             Kind::SentencepieceOrBpe | Kind::Bpe => self.bpe()?,
             Kind::Gemma => {
                 self.sentencepiece(AddedTokens::Interpreted)?;
-                // The reference gives every Gemma CodeGemma's end of a turn; its other three have no key in GGUF.
+                // The reference adds CodeGemma's end-of-turn token to every Gemma 1; its other three have no GGUF key.
                 self.more_special(Role::Eot, 107)?;
                 self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
             }
@@ -190,7 +190,7 @@ impl Build<'_> {
                 self.sentencepiece(AddedTokens::Interpreted)?;
                 self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
             }
-            // Phi-4. A folder without the SentencePiece model that all of Phi-3 have is of the same sort, whatever class reads it.
+            // Phi-4, or another folder without the SentencePiece model that all Phi-3 models have, regardless of the tokenizer class.
             Kind::Phi3 if class(&self).as_deref() == Some("GPT2Tokenizer") || self.is_byte_level() => self.bpe()?,
             Kind::Phi3 => self.sentencepiece(AddedTokens::Literal)?,
             Kind::Roberta if self.json.is_some() => {
@@ -203,7 +203,7 @@ impl Build<'_> {
         Ok(Tokenizer { keys: self.out, tokens: self.tokens, made_up: self.made_up, notes: self.notes })
     }
 
-    /// Whether the tokenizer is a `tokenizer.json` of byte-level BPE alone.
+    /// Whether the tokenizer is only a byte-level BPE `tokenizer.json`.
     fn is_byte_level(&self) -> bool {
         !self.folder.has(spm::FILE) && self.json.as_ref().is_some_and(|json| !is_sentencepiece_style(json))
     }
@@ -276,7 +276,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// One role more, with the id that the family fixes for it.
+    /// Reads one more role, with the ID that the family prescribes.
     fn more_special(&mut self, role: Role, id: u32) -> Result<()> {
         let mut special = Special::read(&self.sources(None), &[role])?;
         special.default_id(role, id);
@@ -289,7 +289,7 @@ impl Build<'_> {
         self.out.set(keys::TOKEN_TYPE_COUNT, Value::U32(count));
     }
 
-    /// The tokens of a SentencePiece model, or of the `tokenizer.json` that was made from one.
+    /// Reads the tokens of a SentencePiece model, or of the `tokenizer.json` converted from one.
     fn sentencepiece(&mut self, added: AddedTokens) -> Result<()> {
         let mut decoder = spm::decoder_tokens(self.folder, self.tokenizer_config.as_ref())?;
         let pieces = match (spm::read_model(self.folder)?, &mut self.json) {
@@ -297,7 +297,7 @@ impl Build<'_> {
             (None, Some(json)) if is_sentencepiece_style(json) => {
                 let vocab = std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new()));
                 if decoder.is_empty() {
-                    // Control tokens of the vocabulary are that already.
+                    // Control tokens of the vocabulary are already marked.
                     let known: HashSet<&str> = vocab.ids().map(|(text, _)| text).collect();
                     let further = json.added_tokens.iter().filter(|token| !token.special || !known.contains(token.content.as_str()));
                     decoder = further.cloned().collect();
@@ -314,7 +314,7 @@ impl Build<'_> {
         self.special()
     }
 
-    /// SentencePiece-style BPE as the reference converter writes it: without the order of the merges.
+    /// Writes SentencePiece-style BPE as in the reference converter, without the order of the merges.
     fn scoreless(&mut self) -> Result<()> {
         let vocab = self.vocab(&[JSON])?;
         let tokens = self.parts(&vocab).scoreless_tokens()?;
@@ -350,7 +350,7 @@ impl Build<'_> {
         let vocab = self.vocab(&[JSON, "vocab.txt"])?;
         let mut tokens = self.parts(&vocab).plain_tokens()?;
         for token in &mut tokens {
-            // GGUF marks where a word starts instead of where it goes on.
+            // GGUF marks the start of words instead of the continuations.
             if token.token_type != TokenType::Control {
                 token.text = match token.text.strip_prefix("##") {
                     Some(rest) => rest.to_owned(),
@@ -365,7 +365,7 @@ impl Build<'_> {
         self.special()
     }
 
-    /// How text is split: as told, or as `tokenizer.json` does; without that file, as the class does that goes with the other files.
+    /// Returns the pre-tokenizer name: as given, or as detected in `tokenizer.json`; without that file, by tokenizer class.
     fn pre_name(&self) -> Result<String> {
         if let Some(pre) = self.pre() {
             return Ok(pre.to_owned());
@@ -379,7 +379,7 @@ impl Build<'_> {
             None => match self.tokenizer_setting("tokenizer_class").and_then(Json::as_str) {
                 Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => Ok("qwen2".to_owned()),
                 Some("GPT2Tokenizer" | "GPT2TokenizerFast") | None => Ok("gpt-2".to_owned()),
-                Some(other) => Err(Error::unsupported(format!("expected {JSON} to tell how text is split, found none, and {other}"))
+                Some(other) => Err(Error::unsupported(format!("there is no {JSON} with the pre-tokenizer of {other}"))
                     .in_file(self.folder.path())
                     .hint(Hint::NamePreTokenizer)),
             },
@@ -396,7 +396,7 @@ impl Build<'_> {
         }
     }
 
-    /// The tokens with their ids from the first of `files` that is there.
+    /// Reads token IDs from the first existing file of `files`.
     fn vocab(&mut self, files: &[&str]) -> Result<Vocab> {
         if let Some(json) = &mut self.json {
             return Ok(std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new())));
@@ -428,6 +428,6 @@ impl Build<'_> {
     }
 
     fn missing(&self, files: &[&str]) -> Error {
-        Error::malformed(format!("expected a tokenizer in {}, found no such file", files.join(" or "))).in_file(self.folder.path())
+        Error::malformed(format!("no tokenizer found: {} does not exist", files.join(" or "))).in_file(self.folder.path())
     }
 }

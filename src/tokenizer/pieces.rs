@@ -1,14 +1,15 @@
-//! The pieces of a SentencePiece model as a `tokenizer.json` has them: BPE with byte fallback, whose merges stand for scores.
+//! SentencePiece pieces from a converted `tokenizer.json` (BPE with byte fallback), with scores derived from the merges.
 //!
-//! SentencePiece joins the pair that makes the piece of the highest score, the tokenizers library the pair whose merge comes first.
-//! A trainer scores pieces by the order in which it learns them, which is that of their ids: `-0, -1, -2, ...`. Those scores come
+//! SentencePiece merges the pair with the highest-scoring piece, the tokenizers library the pair whose merge comes first. A trainer scores
+//! pieces in training order, which is ID order: `-0, -1, -2, ...`. These scores are restored here; a piece out of order among the merges
+//! gets a score that keeps its position.
 //! back here; a piece that was put elsewhere among the merges gets a score that keeps it there.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::fast::is_byte;
+use super::hf_json::is_byte;
 use super::json::{TokenizerJson, Vocab};
 use super::vocabulary::{Token, TokenType};
 
@@ -19,7 +20,7 @@ pub(super) fn is_sentencepiece_style(json: &TokenizerJson) -> bool {
         && json.decoder.get("type").and_then(Value::as_str) == Some("Sequence")
 }
 
-/// Whether a text gets a space before it.
+/// Whether text gets a leading space.
 pub(super) fn adds_space_prefix(json: &TokenizerJson) -> bool {
     fn any(step: &Value, list: &str, found: &impl Fn(&Value) -> bool) -> bool {
         found(step) || step.get(list).and_then(Value::as_array).is_some_and(|steps| steps.iter().any(|step| any(step, list, found)))
@@ -31,7 +32,7 @@ pub(super) fn adds_space_prefix(json: &TokenizerJson) -> bool {
         })
 }
 
-/// The pieces in the order of their ids. An id that has no piece is padding.
+/// Returns the pieces in ID order. IDs without a piece are padding.
 pub(super) fn from_json(json: &TokenizerJson, vocab: &Vocab) -> Vec<Token> {
     let len = vocab.ids().map(|(_, id)| id as usize + 1).max().unwrap_or(0);
     let added: HashMap<&str, bool> = json.added_tokens.iter().map(|token| (token.content.as_str(), token.special)).collect();
@@ -55,7 +56,7 @@ fn scores(json: &TokenizerJson, vocab: &Vocab, added: &HashMap<&str, bool>, len:
     let merged = json.model.merges.0.iter().filter_map(|line| line.split_once(' ')).map(|(left, right)| format!("{left}{right}"));
     let learnt: Vec<u32> = merged.filter_map(|text| ids.get(text.as_str()).copied()).filter(|id| seen.insert(*id)).collect();
     let mut scores = vec![0.0; len];
-    // The pieces that are learnt come after the bytes.
+    // Trained pieces follow the byte tokens.
     let bytes = vocab.ids().filter(|(text, _)| is_byte(text)).map(|(_, id)| id + 1).max().unwrap_or(0);
     let Some(first) = learnt.first().map(|id| if bytes > 0 { bytes.min(*id) } else { *id }) else { return scores };
     let by_id = |id: u32| -(f64::from(id) - f64::from(first)) as f32;
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn merges_in_the_order_of_ids_give_back_the_scores_of_the_trainer() {
+    fn merges_in_id_order_restore_the_trainer_scores() {
         let found = pieces(
             json!({"<unk>": 0, "<s>": 1, "<0x0A>": 2, "ab": 3, "abc": 4, "a": 5, "b": 6, "c": 7}),
             json!(["a b", "ab c"]),
@@ -103,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_out_of_order_stays_where_its_merge_is() {
-        // Runs of spaces come first by id and last by merge in Llama 2; further pieces may come last by id and first by merge.
+    fn a_piece_out_of_order_keeps_its_merge_position() {
+        // In Llama 2, runs of spaces come first by ID and last by merge; other pieces may come last by ID and first by merge.
         let found = pieces(json!({"xx": 0, "ab": 1, "abc": 2, "a": 3, "b": 4, "c": 5, "x": 6}), json!(["a b", "ab c", "x x"]), json!([]));
         let score = |i: usize| found[i].score;
         assert!(score(1) > score(2) && score(2) > score(0), "{found:?}");
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_space_before_a_text_is_told_from_the_steps() {
+    fn the_leading_space_is_recognised() {
         let with = |normalizer: Value, pre_tokenizer: Value| {
             let json = json!({"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": {"vocab": {}}});
             adds_space_prefix(&serde_json::from_value(json).unwrap())

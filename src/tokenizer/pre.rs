@@ -1,7 +1,7 @@
-//! `tokenizer.ggml.pre`: which of llama.cpp's pre-tokenizers splits text as a `tokenizer.json` does.
+//! `tokenizer.ggml.pre`: finds llama.cpp's equivalent of a pre-tokenizer in `tokenizer.json`.
 //!
-//! llama.cpp's converter tells it by a hash over what the whole vocabulary makes of one text, and gives up on a vocabulary that it
-//! has not seen. Here it is told from what decides it: the steps that split text before the model sees it.
+//! llama.cpp's converter identifies it by a hash of a text tokenized with the whole vocabulary, and fails for unknown vocabularies. Here it
+//! is identified by its steps, which split text before the model runs.
 //! Names and patterns: `llm_tokenizer_bpe` and `llama_vocab::impl::load` in src/llama-vocab.cpp.
 
 use serde_json::{Value, json};
@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 use crate::base::text::shorten_to;
 use crate::base::{Error, Hint, Result};
 
-/// A row of the table: the steps, and the name of the pre-tokenizer that does the same.
+/// A table row: pre-tokenizer steps, and llama.cpp's name for them.
 struct Row {
-    /// What [`steps`] makes of a `tokenizer.json`.
+    /// The normalised steps, as returned by [`steps`].
     steps: &'static [&'static str],
     name: &'static str,
-    /// Models (`model_type` in config.json) that have a name of their own for the same steps.
+    /// Models (`model_type` in config.json) with a separate name for the same steps.
     models: &'static [(&'static str, &'static str)],
-    /// Further names of the same steps, that only a GGUF gives.
+    /// Further names for the same steps, found only in GGUF files.
     aliases: &'static [&'static str],
 }
 
-/// A step that some rows ask for: a word that is a token is taken whole, whatever the merges make of it.
+/// A pseudo-step for `ignore_merges`: a word that is a token is not split by merges.
 const WHOLE_WORDS: &str = "whole words";
 
 const LLAMA3: &str =
@@ -38,13 +38,13 @@ const DEEPSEEK_MARKS: &str = r"split \s?[!-/:-~！-／：-～‘-‟　-。]+";
 const GPT2: &str = r"split 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 const BLOOM: &str = r"split  ?[^(\s|[.,!?…。，、।۔،])]+";
 
-/// What llama.cpp does where a GGUF names no pre-tokenizer.
+/// llama.cpp's pre-tokenizer if a GGUF does not name one.
 pub(super) const DEFAULT: &str = "default";
 
-/// What all of BERT's WordPiece tokenizers are called: llama.cpp splits them by rules of their own, whatever the name.
+/// The name for all WordPiece tokenizers of BERT models: llama.cpp splits these in code, whatever the name.
 pub(super) const WORDPIECE: &str = "jina-v2-en";
 
-/// In the order in which rows are tried.
+/// The rows in the order in which they are tried.
 static TABLE: &[Row] = &[
     Row {
         steps: &[WHOLE_WORDS, LLAMA3, "bytes"],
@@ -172,10 +172,10 @@ impl Row {
     }
 }
 
-/// How long each step is allowed to be in an error message, in characters.
+/// Maximum length of each step in an error message, in characters.
 const SHOWN_CHARS: usize = 400;
 
-/// The steps of a pre-tokenizer in one spelling, whichever of the equivalent ones the file uses.
+/// Appends the steps of a pre-tokenizer in normalised spelling.
 fn steps(pre_tokenizer: &Value, out: &mut Vec<String>) {
     let text = |key: &str| pre_tokenizer.get(key).and_then(Value::as_str).unwrap_or_default();
     let flag = |key: &str| pre_tokenizer.get(key).and_then(Value::as_bool);
@@ -190,7 +190,7 @@ fn steps(pre_tokenizer: &Value, out: &mut Vec<String>) {
             let pattern = pre_tokenizer.get("pattern");
             let pattern = pattern.and_then(|pattern| pattern.get("Regex").or_else(|| pattern.get("String"))).and_then(Value::as_str);
             let pattern = one_spelling(pattern.unwrap_or_default());
-            // To keep what matches as pieces of their own is to remove what does not match, when everything matches.
+            // Keeping the matches as separate pieces equals removing everything else if the pattern matches everything.
             match (text("behavior"), flag("invert").unwrap_or(false)) {
                 ("Isolated", false) | ("Removed", true) => out.push(format!("split {pattern}")),
                 (behavior, invert) => out.push(format!("split {pattern} {behavior}{}", if invert { " inverted" } else { "" })),
@@ -203,7 +203,7 @@ fn steps(pre_tokenizer: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// A pattern with its contractions and its repeats in one of the spellings that mean the same.
+/// Normalises equivalent spellings of contractions and repetitions in a pattern.
 fn one_spelling(pattern: &str) -> String {
     pattern
         .replace(r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)")
@@ -214,10 +214,10 @@ fn one_spelling(pattern: &str) -> String {
         .replace("]++", "]+")
 }
 
-/// The name of the pre-tokenizer.
+/// Returns llama.cpp's name for a pre-tokenizer.
 ///
 /// # Errors
-/// llama.cpp has none that is known to split like this.
+/// llama.cpp has no pre-tokenizer with these steps.
 pub(super) fn name(pre_tokenizer: &Value, ignore_merges: bool, model_type: Option<&str>) -> Result<&'static str> {
     let mut found = Vec::new();
     steps(pre_tokenizer, &mut found);
@@ -227,26 +227,26 @@ pub(super) fn name(pre_tokenizer: &Value, ignore_merges: bool, model_type: Optio
         return Ok(own.map_or(row.name, |(_, name)| name));
     }
     let shown: Vec<_> = found.iter().map(|step| shorten_to(step, SHOWN_CHARS)).collect();
-    let shown = if shown.is_empty() { "no steps at all".to_owned() } else { shown.join(" then ") };
-    Err(Error::unsupported(format!("expected a pre-tokenizer that llama.cpp knows, found: {shown}")).hint(Hint::NamePreTokenizer))
+    let shown = if shown.is_empty() { "no steps".to_owned() } else { shown.join(" then ") };
+    Err(Error::unsupported(format!("llama.cpp has no known equivalent of this pre-tokenizer: {shown}")).hint(Hint::NamePreTokenizer))
 }
 
-/// How a `tokenizer.json` spells a pre-tokenizer.
+/// A pre-tokenizer as fields of `tokenizer.json`.
 #[derive(Debug)]
 pub(super) struct Spelt {
     pub(super) normalizer: Value,
     pub(super) pre_tokenizer: Value,
-    /// A word that is a token is taken whole, whatever the merges make of it.
+    /// Whether a word that is a token is not split by merges.
     pub(super) ignore_merges: bool,
 }
 
-/// Those whose `tokenizer.json` has Unicode's composed forms; llama.cpp leaves text as it is.
+/// Pre-tokenizers whose `tokenizer.json` normalises to Unicode NFC; llama.cpp does not normalise.
 const COMPOSED: &[&str] = &["qwen2", "qwen35", "stablelm2", "command-r", "deepseek-r1-qwen"];
 
-/// Those of llama.cpp's that take words whole, beside the rows that ask for it.
+/// llama.cpp pre-tokenizers that imply `ignore_merges`, in addition to the rows with that pseudo-step.
 const TAKES_WORDS_WHOLE: &[&str] = &["tekken"];
 
-/// The steps of the pre-tokenizer of this name, as a `tokenizer.json` spells them.
+/// Returns the `tokenizer.json` fields of the pre-tokenizer with this name.
 pub(super) fn by_name(name: &str) -> Option<Spelt> {
     let row = TABLE.iter().find(|row| row.is_called(name))?;
     let (whole, steps) = match row.steps {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_told_from_the_others() {
+    fn every_row_is_distinct() {
         for row in TABLE {
             let found: Vec<String> = row.steps.iter().filter(|step| **step != WHOLE_WORDS).map(|step| (*step).to_owned()).collect();
             let whole = row.steps[0] == WHOLE_WORDS;
@@ -294,9 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_spelt_as_what_is_told_from_it() {
+    fn every_name_round_trips() {
         for row in TABLE {
-            // A name that stands in two rows is spelt as the first has it.
+            // A name in two rows uses the first.
             let own = |name: &str| TABLE.iter().find(|row| row.is_called(name)).is_some_and(|first| first.name == row.name);
             for (model, name) in row.models.iter().map(|(model, name)| (Some(*model), *name)).chain([(None, row.name)]) {
                 if !own(name) {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_llama_3_pattern_is_known_in_both_spellings_and_with_and_without_merges() {
+    fn a_llama_3_pattern_is_recognised_in_both_spellings_with_and_without_merges() {
         let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false});
         let pattern = LLAMA3.strip_prefix("split ").unwrap();
         let spelt_out = pattern.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])");
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_pattern_is_shown_and_the_way_out_is_named() {
+    fn an_unknown_pattern_is_shown_with_a_hint() {
         let error = name(&sequence(&[split("[xyz]+"), json!({"type": "Digits"})]), false, None).unwrap_err();
         assert!(error.to_string().contains("split [xyz]+ then digits"), "{error}");
         assert_eq!(error.hints(), [Hint::NamePreTokenizer]);

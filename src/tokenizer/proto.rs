@@ -1,4 +1,4 @@
-//! SentencePiece's `tokenizer.model`: a protobuf message, read within bounds and written.
+//! SentencePiece's `tokenizer.model`: bounded reading and writing of the protobuf message.
 //!
 //! Field numbers and defaults are those of sentencepiece_model.proto (google/sentencepiece).
 
@@ -6,14 +6,14 @@ use super::vocabulary::{Token, TokenType};
 use crate::base::bytes::{Cursor, Endian};
 use crate::base::{Error, Result, limits};
 
-/// How the model splits text (`TrainerSpec.ModelType`).
+/// The tokenization algorithm (`TrainerSpec.ModelType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Unigram = 1,
     Bpe = 2,
 }
 
-/// What is read of, and written to, a `tokenizer.model`.
+/// The fields of `tokenizer.model` in use.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Model {
     pub(super) pieces: Vec<Token>,
@@ -25,7 +25,7 @@ pub(super) struct Model {
     pub(super) charsmap: Vec<u8>,
 }
 
-/// The ids of special pieces; `None`: the model has none.
+/// The IDs of special pieces; `None` if the model has no such piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ids {
     pub(super) unk: Option<u32>,
@@ -75,7 +75,7 @@ mod field {
     pub(super) const EXTRA_WHITESPACES: u64 = 4;
 }
 
-/// The value of a field on the wire.
+/// An encoded field value.
 #[derive(Debug, Clone, Copy)]
 enum Wire<'a> {
     Varint(u64),
@@ -106,7 +106,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// An id: negative numbers are ten bytes long on the wire, and mean that there is none.
+    /// Returns an ID; negative numbers, encoded in ten bytes, mean none.
     fn id(self) -> Result<Option<u32>> {
         Ok(u32::try_from(self.number()?).ok().filter(|id| i32::try_from(*id).is_ok()))
     }
@@ -122,7 +122,7 @@ fn wrong(expected: &str, found: Wire<'_>) -> Error {
     Error::malformed(format!("expected {expected} in a field of a SentencePiece model, found {found}"))
 }
 
-/// Calls `f` with the number and the value of each field of a message. `at`: where the message starts in the file.
+/// Calls `f` with number, value and offset of each field of a message that starts at offset `at` of the file.
 fn fields<'a>(message: &'a [u8], at: u64, mut f: impl FnMut(u64, Wire<'a>, u64) -> Result<()>) -> Result<()> {
     let mut cursor = Cursor::new(message, Endian::Little);
     while cursor.remaining() > 0 {
@@ -175,7 +175,7 @@ fn varint(cursor: &mut Cursor<'_>) -> Result<u64> {
 }
 
 impl Model {
-    /// Reads a whole `tokenizer.model`.
+    /// Reads a `tokenizer.model`.
     pub(super) fn read(bytes: &[u8]) -> Result<Self> {
         let mut model = Self::default();
         fields(bytes, 0, |number, wire, at| match number {
@@ -191,7 +191,7 @@ impl Model {
             _ => Ok(()),
         })?;
         if model.pieces.is_empty() {
-            return Err(Error::malformed("expected a SentencePiece model with at least one token, found none"));
+            return Err(Error::malformed("the SentencePiece model has no tokens"));
         }
         Ok(model)
     }
@@ -233,7 +233,7 @@ impl Model {
         })
     }
 
-    /// The bytes of a `tokenizer.model` that reads back as this.
+    /// Encodes a `tokenizer.model`.
     pub(super) fn write(&self) -> Vec<u8> {
         let mut out = Message::default();
         for piece in &self.pieces {
@@ -293,7 +293,7 @@ fn read_piece(message: &[u8], at: u64) -> Result<Token> {
     Ok(piece)
 }
 
-/// A protobuf message under construction.
+/// A protobuf message being encoded.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn pieces_are_counted() {
-        // Two pieces, a trainer_spec (field 2), a varint (field 9), and a piece that is cut short.
+        // Two pieces, a trainer_spec (field 2), a varint (field 9), and a truncated piece.
         let whole = [0x0a, 1, 0, 0x0a, 0, 0x12, 2, 1, 2, 0x48, 0x80, 1];
         assert_eq!(count_pieces(&whole).unwrap(), 2);
         assert!(count_pieces(&[0x0a, 5, 1]).is_err());
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn written_models_read_back() {
         assert_eq!(Model::read(&sample().write()).unwrap(), sample());
     }
 

@@ -1,4 +1,4 @@
-//! How many rows of embeddings a tokenizer asks for.
+//! The number of embedding rows that a tokenizer needs.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use super::json::TokenizerJson;
 use super::{JSON, spm};
 use crate::base::Result;
 
-/// The largest id of a token of the folder's tokenizer; none when it has none of a known form.
+/// Returns the largest token ID of the folder's tokenizer; `None` if it has none of a known format.
 ///
 /// # Errors
-/// A file of it is not what its name says.
+/// A file of the tokenizer is malformed.
 pub fn largest_id(path: &Path) -> Result<Option<u64>> {
     let folder = Folder::new(path);
     if let Some(json) = folder.json::<TokenizerJson>(JSON)? {

@@ -1,7 +1,7 @@
-//! Special tokens: their ids, whether they are added to every text, the chat templates and what the normaliser does.
+//! Special tokens: their IDs, whether they are added to every text, chat templates, and normaliser settings.
 //!
-//! The keys and values are those that llama.cpp's converter writes (gguf-py/gguf/vocab.py, `SpecialVocab`), whose reading of a
-//! `tokenizer.json` is followed to its last fallback: files that differ from their siblings by one token would else differ in a key.
+//! Keys and values follow llama.cpp's converter (gguf-py/gguf/vocab.py, `SpecialVocab`), including every fallback in its reading of
+//! `tokenizer.json`, since related models could otherwise differ in a key.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::templates::ChatTemplates;
 use crate::base::{Error, Result};
 use crate::model::{self, Metadata};
 
-/// What is special in a tokenizer, in the order in which it was found.
+/// The special tokens and settings of a tokenizer, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(super) struct Special {
     ids: Vec<(Role, u32)>,
@@ -22,7 +22,7 @@ pub(super) struct Special {
     strip_accents: Option<bool>,
 }
 
-/// Where [`Special`] is read from.
+/// The inputs of [`Special`].
 pub(super) struct Sources<'a> {
     pub(super) folder: Folder<'a>,
     pub(super) json: Option<&'a TokenizerJson>,
@@ -30,16 +30,16 @@ pub(super) struct Sources<'a> {
     pub(super) tokenizer_config: Option<&'a Map<String, Value>>,
     /// `config.json`.
     pub(super) config: &'a Value,
-    /// Ids at or past this are left out.
+    /// IDs from here on are ignored.
     pub(super) below: Option<u32>,
 }
 
 impl Special {
-    /// Looks for the tokens of `roles`, and for what the post-processor adds to them.
+    /// Reads the tokens of `roles`, and whether the post-processor adds them.
     pub(super) fn read(sources: &Sources<'_>, roles: &[Role]) -> Result<Self> {
         let mut special = Self::default();
         let mut roles = roles.to_vec();
-        // An empty object is as good as no file.
+        // An empty object counts as absent.
         let mut config = sources.tokenizer_config.filter(|config| !config.is_empty()).cloned();
         if let Some(json) = sources.json {
             special.read_normalizer(&json.normalizer);
@@ -59,7 +59,7 @@ impl Special {
 
     fn read_named(&mut self, sources: &Sources<'_>, config: &Map<String, Value>, role: Role) {
         if let Some(&Value::Bool(add)) = config.get(&format!("add_{}_token", role.name())) {
-            // What the post-processor does counts for more than what the config says.
+            // The post-processor takes precedence over the config.
             if !self.add.iter().any(|(other, _)| *other == role) {
                 self.add.push((role, add));
             }
@@ -77,7 +77,7 @@ impl Special {
             None | Some(Value::Null) => sources.config.get("text_config").and_then(|config| config.get(&key)),
             found => found,
         };
-        // Lists of ids are for generation, not for the tokenizer.
+        // Lists of IDs are for generation, not for the tokenizer.
         let Some(id) = id.filter(|id| id.is_i64() || id.is_u64()) else { return Ok(()) };
         let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
         let number = number.ok_or_else(|| {
@@ -87,14 +87,14 @@ impl Special {
         Ok(())
     }
 
-    /// The first id that is found for a role stays.
+    /// Sets the ID of a role, unless already set.
     fn set_id(&mut self, sources: &Sources<'_>, role: Role, id: u32) {
         if sources.below.is_none_or(|below| id < below) && !self.ids.iter().any(|(other, _)| *other == role) {
             self.ids.push((role, id));
         }
     }
 
-    /// Gives a role the id that a family fixes, unless the folder says another.
+    /// Sets the ID that a family prescribes for a role, unless the folder has another.
     pub(super) fn default_id(&mut self, role: Role, id: u32) {
         if !self.ids.iter().any(|(other, _)| *other == role) {
             self.ids.push((role, id));
@@ -121,7 +121,7 @@ impl Special {
         }
     }
 
-    /// Writes the keys, those that are there already in their old place.
+    /// Writes the keys; existing ones keep their position.
     pub(super) fn write(&self, out: &mut Metadata) {
         for (role, id) in &self.ids {
             if let Some(key) = role.id_key() {
@@ -144,7 +144,7 @@ impl Special {
     }
 }
 
-/// Follows a post-processor: which tokens it puts before, between and after texts.
+/// Determines which tokens a post-processor adds before, between and after texts.
 struct PostProcessor<'a> {
     special: &'a mut Special,
     roles: &'a mut Vec<Role>,
@@ -217,7 +217,7 @@ impl<'a> PostProcessor<'a> {
         }
     }
 
-    /// The tokens around a single text.
+    /// Returns the tokens around a single text.
     fn read_single<'t>(&mut self, single: &'t [Value]) -> (Option<&'t str>, Option<&'t str>) {
         let (Some(first), Some(last), true) = (single.first(), single.last(), single.len() > 1) else { return (None, None) };
         let (first, last) = (special_of(first), special_of(last));
@@ -241,7 +241,7 @@ impl<'a> PostProcessor<'a> {
             if self.config.is_none() {
                 self.eos = last.into();
             } else if self.eos != last {
-                // The text ends with another token than the config's: that one ends a turn.
+                // The text ends with a different token than in the config: it ends a turn.
                 for (role, key) in [(Role::Eot, "eot_token"), (Role::Eom, "eom_token")] {
                     if !self.roles.contains(&role) {
                         self.roles.push(role);
@@ -257,7 +257,7 @@ impl<'a> PostProcessor<'a> {
         (first, last)
     }
 
-    /// The tokens between two texts.
+    /// Examines the tokens between two texts.
     fn read_pair(&mut self, mut pair: &[Value], first: Option<&str>, last: Option<&str>) {
         if let Some((head, rest)) = pair.split_first()
             && first.is_some()
@@ -293,7 +293,7 @@ fn list_of<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A flag that is there as `null` unsets what came before.
+/// Reads a flag; `null` unsets an earlier value.
 fn bool_of(value: &Value, key: &str, before: Option<bool>) -> Option<bool> {
     value.get(key).map_or(before, Value::as_bool)
 }
@@ -315,7 +315,7 @@ fn is_set(token: &Value) -> bool {
     }
 }
 
-/// The text of a special token: written out, or inside of an object with its flags.
+/// Returns the text of a special token: a string, or an object with flags.
 pub(super) fn token_text(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }

@@ -8,26 +8,26 @@ use super::vocabulary::{ADDED_SCORE, Token, TokenType, looks_special};
 use super::{proto, setting};
 use crate::base::{Error, Result};
 
-/// The file of a SentencePiece model.
+/// The file name of the SentencePiece model.
 pub(super) const FILE: &str = "tokenizer.model";
 
-/// Which of the reference converter's two readings of added tokens is followed.
+/// How added tokens are read; the reference converter has two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddedTokens {
-    /// Tokens that look special are control tokens; U+2581 in the others becomes a space.
+    /// Tokens that look special become control tokens; U+2581 in others becomes a space.
     Interpreted,
-    /// Phi-3: as they are, and those of `tokenizer.json` as well.
+    /// Phi-3: unmodified, including those of `tokenizer.json`.
     Literal,
 }
 
-/// Reads the model in `folder`, or `None` when there is none.
+/// Reads the model in `folder`; `None` if it does not exist.
 pub(super) fn read_model(folder: Folder<'_>) -> Result<Option<proto::Model>> {
     folder.pieces(FILE)
 }
 
-/// The pieces of a model with the folder's added tokens, padded or cut to the vocabulary size of `config`.
+/// Returns the pieces of a model and the added tokens, padded or truncated to the vocabulary size in `config`.
 ///
-/// `decoder`: the added tokens of `tokenizer_config.json`; `json_added`: those of `tokenizer.json`.
+/// `decoder`: the added tokens in `tokenizer_config.json`; `json_added`: those in `tokenizer.json`.
 pub(super) fn tokens(
     folder: Folder<'_>,
     pieces: Vec<Token>,
@@ -42,20 +42,20 @@ pub(super) fn tokens(
     if let Some(size) = size {
         let size = super::vocabulary_size(size, folder)?;
         if size < tokens.len() {
-            notes.push(format!("{} tokens past the vocabulary size of {size} are left out", tokens.len() - size));
+            notes.push(format!("{} tokens beyond the vocabulary size of {size} are dropped", tokens.len() - size));
         }
         tokens.truncate(size);
         tokens.extend((tokens.len()..size).map(Token::padding));
     }
     for token in &mut tokens {
-        // GGUF marks as user-defined only what a folder adds to the model.
+        // GGUF marks only tokens added to the model as user-defined.
         if token.token_type == TokenType::UserDefined {
             token.token_type = TokenType::Normal;
         }
     }
     let mut put = |id: u64, text: String, token_type: TokenType| match usize::try_from(id).ok().and_then(|id| tokens.get_mut(id)) {
         Some(token) => *token = Token { text, score: ADDED_SCORE, token_type },
-        None => notes.push(format!("the added token {id} is past the end of the vocabulary and is left out")),
+        None => notes.push(format!("the added token {id} is beyond the end of the vocabulary and is dropped")),
     };
 
     if let Some(file) = folder.object("added_tokens.json")? {
@@ -85,7 +85,7 @@ pub(super) fn tokens(
     Ok(tokens)
 }
 
-/// `added_tokens_decoder` of `tokenizer_config.json`, in its order.
+/// Reads `added_tokens_decoder` of `tokenizer_config.json` in order.
 pub(super) fn decoder_tokens(folder: Folder<'_>, tokenizer_config: Option<&Map<String, Value>>) -> Result<Vec<AddedToken>> {
     let Some(decoder) = tokenizer_config.and_then(|config| config.get("added_tokens_decoder")) else { return Ok(Vec::new()) };
     let wrong = |found: &str| {

@@ -1,4 +1,4 @@
-//! What the tokenizer files of a folder say at a glance, without building a tokenizer.
+//! A summary of a folder's tokenizer files, without building a tokenizer.
 
 use std::path::Path;
 
@@ -7,18 +7,18 @@ use serde::Deserialize;
 use super::files::Folder;
 use super::{JSON, proto};
 
-/// A tokenizer at a glance.
+/// A tokenizer summary.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Its kind: as tokenizer.json names it (`BPE`, `WordPiece`, `Unigram`), or `SentencePiece`.
+    /// The tokenizer model: as in tokenizer.json (`BPE`, `WordPiece`, `Unigram`), or `SentencePiece`.
     pub kind: Option<String>,
-    /// How many tokens it knows.
+    /// The vocabulary size.
     pub tokens: Option<u64>,
     /// Whether there is a chat template.
     pub chat_template: bool,
 }
 
-/// Reads what the tokenizer files of `folder` say. What cannot be read is taken for absent.
+/// Summarises the tokenizer files of `folder`. Unreadable files count as absent.
 pub fn summary(folder: &Path) -> Option<Summary> {
     let folder = Folder::new(folder);
     let mut found = Summary::default();
@@ -44,7 +44,7 @@ struct TokenizerConfig {
     chat_template: Option<serde::de::IgnoredAny>,
 }
 
-/// The parts of a tokenizer.json that are wanted, read without building its vocabulary.
+/// The required parts of a tokenizer.json, read without building the vocabulary.
 #[derive(Deserialize)]
 struct Scan {
     model: ScanModel,
@@ -64,7 +64,7 @@ struct AddedToken {
     id: u64,
 }
 
-/// How many entries a list or a map has.
+/// The number of entries in a list or map.
 struct Entries(u64);
 
 impl<'de> Deserialize<'de> for Entries {

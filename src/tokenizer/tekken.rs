@@ -1,7 +1,7 @@
-//! `tekken.json`: Mistral's byte-level BPE, as a list of byte strings in the order in which they were learnt.
+//! `tekken.json`: Mistral's byte-level BPE, as a list of byte strings in training order.
 //!
-//! The layout is that of mistral-common (tokens/tokenizers/tekken.py). Ids start with the special tokens; those that the file does
-//! not name are filled up. Merges are what llama.cpp's converter derives: every pair of tokens that makes a token.
+//! The layout follows mistral-common (tokens/tokenizers/tekken.py). IDs start with the special tokens, with placeholders for those that the
+//! file does not name. Merges are derived as in llama.cpp's converter: all pairs of tokens that form a token.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::files::Folder;
 use crate::base::{Error, Result, limits};
 
-/// The file.
+/// The file name.
 pub(super) const FILE: &str = "tekken.json";
 
-/// What is read of a `tekken.json`.
+/// The fields of `tekken.json` in use.
 #[derive(Debug, Deserialize)]
 pub(super) struct Tekken {
     pub(super) config: Config,
@@ -26,9 +26,9 @@ pub(super) struct Tekken {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Config {
-    /// How text is split.
+    /// The regular expression that splits text.
     pub(super) pattern: String,
-    /// Tokens in all; the file may have more.
+    /// The total number of tokens; the file may contain more.
     default_vocab_size: u64,
     default_num_special_tokens: u64,
     #[serde(default)]
@@ -46,7 +46,7 @@ struct SpecialToken {
     token_str: String,
 }
 
-/// The special tokens of files from before they were named there.
+/// The special tokens of files that do not list them.
 const SPECIAL_TOKENS: [&str; 20] = [
     "<unk>",
     "<s>",
@@ -71,7 +71,7 @@ const SPECIAL_TOKENS: [&str; 20] = [
 ];
 
 impl Tekken {
-    /// Reads the file in `folder`, or gives `None` where there is none.
+    /// Reads the file in `folder`; `None` if there is none.
     pub(super) fn read(folder: Folder<'_>) -> Result<Option<Self>> {
         let Some(tekken) = folder.json::<Self>(FILE)? else { return Ok(None) };
         let Config { default_vocab_size: all, default_num_special_tokens: special, .. } = tekken.config;
@@ -83,7 +83,7 @@ impl Tekken {
         Ok(Some(tekken))
     }
 
-    /// The special tokens, in the order of their ids.
+    /// Returns the special tokens in ID order.
     pub(super) fn special_tokens(&self) -> Vec<String> {
         let mut tokens: Vec<String> = match &self.special_tokens {
             Some(named) => named.iter().map(|token| token.token_str.clone()).collect(),
@@ -95,7 +95,7 @@ impl Tekken {
         tokens
     }
 
-    /// The bytes of the other tokens, in the order of their ranks.
+    /// Returns the bytes of the other tokens in rank order.
     pub(super) fn ranked(&self) -> Result<Vec<Vec<u8>>> {
         let len = (self.config.default_vocab_size - self.config.default_num_special_tokens) as usize;
         let mut ranked = vec![None; len];
@@ -113,7 +113,7 @@ impl Tekken {
     }
 }
 
-/// The merges as lines of GGUF, for tokens that are spelt as `texts`: for each that is no single byte, the pairs that make it.
+/// Returns the merges in GGUF notation for tokens spelled as `texts`: for each multi-byte token, the pair of tokens that form it.
 pub(super) fn merges(ranked: &[Vec<u8>], texts: &[String]) -> Result<Vec<String>> {
     let ranks: HashMap<&[u8], usize> = ranked.iter().enumerate().map(|(rank, token)| (token.as_slice(), rank)).collect();
     let mut lines = Vec::new();
@@ -125,7 +125,7 @@ pub(super) fn merges(ranked: &[Vec<u8>], texts: &[String]) -> Result<Vec<String>
             })
             .collect();
         if pairs.is_empty() {
-            return Err(Error::malformed(format!("expected the token of rank {rank} to be two others joined, found no two")));
+            return Err(Error::malformed(format!("expected the token of rank {rank} to be a concatenation of two others")));
         }
         pairs.sort_unstable();
         lines.extend(pairs.into_iter().map(|(left, right)| format!("{} {}", texts[left], texts[right])));

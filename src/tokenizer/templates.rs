@@ -1,4 +1,4 @@
-//! Chat templates: one, or several by name.
+//! Chat templates: a single one, or several with names.
 
 use std::collections::HashSet;
 
@@ -9,17 +9,18 @@ use super::keys;
 use crate::base::{Error, Result};
 use crate::model::{self, Array, Metadata};
 
-/// The folder in which transformers looks for further templates.
+/// The folder with additional templates in transformers.
 pub(super) const ADDITIONAL: &str = "additional_chat_templates";
 
-/// Templates with their names, in order; the one that is used when none is named is called `default`.
+/// Templates with their names, in order; the unnamed one is called `default`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ChatTemplates(pub(super) Vec<(String, String)>);
 
 impl ChatTemplates {
     pub(super) const DEFAULT: &str = "default";
 
-    /// `tokenizer_config.json` comes first, then `chat_template.jinja` with its additional ones, then `chat_template.json`.
+    /// Reads the templates of a folder, in order of precedence: `tokenizer_config.json`, `chat_template.jinja` with the additional ones,
+    /// `chat_template.json`.
     pub(super) fn read(folder: Folder<'_>, tokenizer_config: &Map<String, Value>) -> Result<Option<Self>> {
         if let Some(value) = tokenizer_config.get("chat_template") {
             return Ok(Self::from_json(value));
@@ -44,7 +45,7 @@ impl ChatTemplates {
         }
     }
 
-    /// In the order of their names, whatever order the file system has.
+    /// Reads the additional templates, sorted by name.
     fn read_additional(&mut self, folder: Folder<'_>) -> Result<()> {
         let path = folder.file(ADDITIONAL);
         if !path.is_dir() {
@@ -67,7 +68,7 @@ impl ChatTemplates {
         Ok(())
     }
 
-    /// Names become part of a key, so all but ASCII letters and digits in them become `_`.
+    /// Writes the templates. Names become part of a key, so all characters except ASCII letters and digits become `_`.
     pub(super) fn write(&self, out: &mut Metadata) {
         let (mut names, mut seen): (Vec<String>, _) = (Vec::new(), HashSet::new());
         for (name, template) in &self.0 {
@@ -88,7 +89,7 @@ impl ChatTemplates {
         }
     }
 
-    /// What a GGUF holds.
+    /// Reads the templates of a GGUF.
     pub(super) fn from_gguf(metadata: &Metadata) -> Self {
         let mut templates = Vec::new();
         if let Some(template) = metadata.get_str(keys::CHAT_TEMPLATE) {
@@ -109,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_names_take_work_in_proportion() {
-        // Comparing each with every other would take an hour.
+    fn many_names_take_linear_time() {
+        // Comparing every pair would take an hour.
         let names = || (0..1_000_000).map(|i| format!("t{}", i % 500_000));
         let templates = ChatTemplates(names().map(|name| (name, String::new())).collect());
         let mut metadata = Metadata::new();

@@ -1,4 +1,4 @@
-//! XLM-RoBERTa's tokenizer: Unigram, with a normaliser of its own.
+//! XLM-RoBERTa's tokenizer: Unigram with its own normaliser.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use super::{Build, JSON, keys, pre, setting, vocabulary_size};
 use crate::base::{Error, Result};
 use crate::model::{Array, Value};
 
-/// The file of XLM-RoBERTa's SentencePiece model.
+/// The file name of XLM-RoBERTa's SentencePiece model.
 const FILE: &str = "sentencepiece.bpe.model";
 
 impl Build<'_> {
@@ -35,7 +35,7 @@ impl Build<'_> {
         self.special()
     }
 
-    /// The pieces at the ids that fairseq gave them: four special tokens first, and the last place of the vocabulary cut off.
+    /// Moves the pieces to fairseq's IDs: four special tokens first, and the last vocabulary entry dropped.
     fn realigned(&self, mut pieces: Vec<Token>) -> Result<Vec<Token>> {
         let size = setting(self.config, "vocab_size").unwrap_or(0).max(pieces.len() as u64);
         let size = vocabulary_size(size, self.folder)?;

@@ -1,9 +1,9 @@
-//! A vocabulary: the tokens in the order of their ids, each with its type and score.
+//! A vocabulary: the tokens in ID order, with types and scores.
 
 use super::keys;
 use crate::model::{Array, Metadata, Value};
 
-/// What a token is. The numbers are those of GGUF (`TokenType` in gguf-py/gguf/constants.py) and of SentencePiece models
+/// The type of a token. The numbers are those of GGUF (`TokenType` in gguf-py/gguf/constants.py) and of SentencePiece
 /// (`ModelProto.SentencePiece.Type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenType {
@@ -23,7 +23,7 @@ impl TokenType {
     }
 }
 
-/// A token. The score is 0 where the algorithm knows none.
+/// A token. The score is 0 if the algorithm has none.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Token {
     pub(super) text: String,
@@ -31,13 +31,13 @@ pub(super) struct Token {
     pub(super) token_type: TokenType,
 }
 
-/// The score of a token that no SentencePiece model holds: what llama.cpp's converter gives added tokens.
+/// The score of tokens that are not in a SentencePiece model: the same as llama.cpp's converter gives added tokens.
 pub(super) const ADDED_SCORE: f32 = -1000.0;
-/// The score of a place in the vocabulary that has no token.
+/// The score of a padding token.
 pub(super) const PADDING_SCORE: f32 = -10000.0;
 
 impl Token {
-    /// What stands in a place that has no token.
+    /// Returns the placeholder for an ID without a token.
     pub(super) fn padding(id: usize) -> Self {
         Self { text: format!("[PAD{id}]"), score: PADDING_SCORE, token_type: TokenType::Unused }
     }
@@ -48,8 +48,7 @@ impl Token {
     }
 }
 
-/// Whether the text of a token says that it is a control token, although the folder does not: some models' added tokens are
-/// not marked as special.
+/// Whether the text of a token suggests that it is a control token even if it is not marked as special, as in some models.
 pub(super) fn looks_special(text: &str) -> bool {
     let between = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
     ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&text)
@@ -58,7 +57,7 @@ pub(super) fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
-/// Writes the tokens, their scores where `scored`, and their types.
+/// Writes the tokens, their scores if `scored`, and their types.
 pub(super) fn write(tokens: &[Token], scored: bool, out: &mut Metadata) {
     out.set(keys::TOKENS, Value::Array(Array::packed_strings(tokens.iter().map(|token| &token.text))));
     if scored {
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unmarked_control_tokens_are_told_by_their_text() {
+    fn unmarked_control_tokens_are_recognised_by_their_text() {
         for special in ["<|im_start|>", "<\u{ff5c}end\u{ff5c}>", "<unused12>", "<pad>"] {
             assert!(looks_special(special), "{special}");
         }
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_told_from_tokens_that_look_like_it() {
+    fn padding_is_distinguished_from_similar_tokens() {
         assert!(Token::padding(12).is_padding(12));
         assert!(!Token::padding(12).is_padding(13));
         assert!(!Token { token_type: TokenType::Control, ..Token::padding(0) }.is_padding(0));

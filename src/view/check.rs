@@ -1,48 +1,48 @@
-//! What an architecture's table says of the tensors of a model, for `verify`: which must be there, in which shapes, with how many rows
-//! for the vocabulary. Drafting stops at the first thing that is wrong; this tells them all.
+//! Checks the tensors of a model against its architecture table for `verify`: required tensors, shapes, and vocabulary rows. Unlike
+//! conversion, this reports all problems.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, ErrorKind, num};
-use crate::family::components::{Component, place};
+use crate::family::components::{Component, classify};
 use crate::family::config::Config;
-use crate::family::mapping::{Known, Mapping, Row};
+use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::naming::Naming;
-use crate::family::pattern::Places;
+use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{comfy, pattern};
 use crate::format::codes;
 use crate::model::{Model, Value};
 use crate::tokenizer;
-use crate::view::origin::Origin;
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 use crate::view::{to_gguf, to_hf};
 
-/// The canonical names of the matrices at both ends of a language model.
+/// The canonical names of the token embeddings and the output matrix.
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
 
-/// Two tensors that must have the same values, by index in [`Model::tensors`].
+/// Two tied tensors, by index in [`Model::tensors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tied {
     /// The token embeddings.
     pub embedding: usize,
-    /// The output matrix, which whoever loads the model takes from the embeddings.
+    /// The output matrix, which loaders take from the embeddings.
     pub output: usize,
 }
 
-/// Checks the tensors of a model against its architecture's table, if something says what it is. Gives the tensors that the config ties
-/// together, where both are stored.
+/// Checks the tensors of a model against its architecture table, if the architecture is known. Returns the tensors that the config ties, if
+/// both are stored.
 pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<Tied> {
     if model.tensors.is_empty() {
-        return None; // a vocabulary, or an index alone
+        return None; // vocabulary-only, or just an index
     }
-    let naming = Naming::of(model);
+    let naming = Naming::detect(model);
     let worked_out = match naming {
         Naming::HuggingFace | Naming::Mistral => to_gguf::read_config(model, tables).map(|(_, table, config)| (table, config)),
         Naming::Gguf => to_hf::read_keys(model, tables),
-        // There is no table of it, which is told.
+        // An unknown architecture is reported.
         Naming::Own if comfy::is_diffusion(model) => to_hf::read_keys(model, tables),
         Naming::Own => return None,
     };
@@ -78,20 +78,20 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
     }
 }
 
-/// The tensors of a row that were met at one layer.
+/// The tensors found so far.
 #[derive(Debug, Default)]
 struct Met {
     /// By row and layer: the tensors by expert, or by part of the row.
     groups: HashMap<(usize, Option<u64>), HashMap<u64, usize>>,
-    /// The tensors that have no place in GGUF, by index.
+    /// The tensors without GGUF equivalent, by index.
     dropped: Vec<usize>,
-    /// Whether experts are there one by one, where the table has them in one tensor.
+    /// Whether experts are stored individually although the table stacks them.
     unmerged: bool,
 }
 
 impl Met {
-    fn has(&self, row: usize, places: Places, member: u64) -> bool {
-        self.groups.get(&(row, places.bid)).is_some_and(|group| group.contains_key(&member))
+    fn has(&self, row: usize, places: Indices, member: u64) -> bool {
+        self.groups.get(&(row, places.layer)).is_some_and(|group| group.contains_key(&member))
     }
 }
 
@@ -107,42 +107,41 @@ impl Check<'_, '_> {
     fn error(&mut self, code: &'static str, tensor: &str, index: Option<usize>, message: String) {
         let file = index.and_then(|index| self.model.shards.get(self.model.tensors.get(index)?.shard)).map(|shard| shard.path.as_path());
         let error = Error::malformed(message).in_tensor(tensor).in_file(file.unwrap_or(&self.model.path));
-        // A sink that collects takes it, and goes on.
+        // A collecting sink continues.
         let _ = self.findings.error(code, error);
     }
 
     fn extra(&mut self, index: usize) {
         let Some(tensor) = self.model.tensors.get(index) else { return };
-        let error =
-            Error::malformed("expected a tensor of this architecture, found one that its table does not name").in_tensor(&tensor.name);
+        let error = Error::malformed("this tensor is not in the architecture table").in_tensor(&tensor.name);
         self.findings.remark(Severity::Warning, codes::ARCH_EXTRA, error.in_file(&self.model.path));
     }
 
     fn missing(&mut self, name: &str) {
-        self.error(codes::ARCH_MISSING, name, None, "expected this tensor, found none of its name".to_owned());
+        self.error(codes::ARCH_MISSING, name, None, "this tensor is missing".to_owned());
     }
 
     fn hub_tensors(&mut self) {
         for (index, tensor) in self.model.tensors.iter().enumerate() {
-            let (number, places) = match self.mapping.hf(&tensor.name) {
-                Known::Row(number, places) => (number, places),
-                Known::Dropped => {
+            let (number, places) = match self.mapping.lookup_hf(&tensor.name) {
+                HfTensor::Row(number, places) => (number, places),
+                HfTensor::Dropped => {
                     self.met.dropped.push(index);
                     continue;
                 }
-                Known::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.knows(module)) => continue,
-                Known::Unknown => {
+                HfTensor::Unknown if self.model.module_of(&tensor.name).is_some_and(|module| !self.mapping.has_module(module)) => continue,
+                HfTensor::Unknown => {
                     self.extra(index);
                     continue;
                 }
             };
             let Some(row) = self.mapping.rows.get(number) else { continue };
-            let expert = places.eid.unwrap_or(0);
+            let expert = places.expert.unwrap_or(0);
             if row.is_stacked() && self.experts.is_some_and(|experts| expert >= experts) {
                 self.extra(index);
                 continue;
             }
-            self.met.groups.entry((number, places.bid)).or_default().insert(expert, index);
+            self.met.groups.entry((number, places.layer)).or_default().insert(expert, index);
             if let Some(shape) = &row.shape
                 && *shape != tensor.shape
             {
@@ -154,29 +153,30 @@ impl Check<'_, '_> {
 
     fn hub_missing(&mut self) {
         let members = |row: &Row| if row.is_stacked() { self.experts.unwrap_or(0) } else { 1 };
-        // What is there in another layout (experts in one tensor, projections in one) is not missing.
+        // Tensors present in another layout (stacked experts, fused projections) are not missing.
         let mut made = HashSet::new();
         for (number, row) in self.mapping.rows.iter().enumerate() {
-            for places in row.places().into_iter().filter(|places| (0..members(row)).all(|member| self.met.has(number, *places, member))) {
+            for places in row.indices().into_iter().filter(|places| (0..members(row)).all(|member| self.met.has(number, *places, member))) {
                 made.extend(row.gguf.iter().map(|pattern| pattern::fill(pattern, places)));
             }
         }
         let mut missing = Vec::new();
         for (number, row) in self.mapping.rows.iter().enumerate() {
-            for places in row.places() {
-                let any = self.met.groups.contains_key(&(number, places.bid));
+            for places in row.indices() {
+                let any = self.met.groups.contains_key(&(number, places.layer));
                 let elsewhere = || row.gguf.iter().all(|pattern| made.contains(&pattern::fill(pattern, places)));
                 if !any && (row.optional || elsewhere()) {
                     continue;
                 }
                 let lacking = (0..members(row)).filter(|member| !self.met.has(number, places, *member));
-                missing.extend(lacking.map(|eid| pattern::fill(&row.hf, Places { eid: row.is_stacked().then_some(eid), ..places })));
+                missing
+                    .extend(lacking.map(|expert| pattern::fill(&row.hf, Indices { expert: row.is_stacked().then_some(expert), ..places })));
             }
         }
         missing.iter().for_each(|name| self.missing(name));
     }
 
-    /// The tensor that becomes the one of this canonical name as it is.
+    /// Returns the tensor that maps unchanged to this canonical name.
     fn hub_tensor(&self, canonical: &str) -> Option<usize> {
         let row = self.mapping.rows.iter().position(|row| row.gguf.first().is_some_and(|name| name == canonical))?;
         self.met.groups.get(&(row, None))?.get(&0).copied()
@@ -190,37 +190,37 @@ impl Check<'_, '_> {
             && let Ok(Some(largest)) = tokenizer::largest_id(folder)
             && largest >= rows
         {
-            let message = format!("expected a row of the embeddings for each token, found {rows} rows and a token {largest}");
+            let message = format!("expected an embedding row for each token, found {rows} rows and token {largest}");
             self.findings.remark(Severity::Warning, codes::ARCH_TOKENS, Error::malformed(message).in_file(folder));
         }
-        // A family that always ties drops an output matrix that is stored all the same.
+        // A family that always ties its embeddings drops a stored output matrix.
         let tied = self.hub_tensor(OUTPUT).filter(|_| config.is_true("tie_word_embeddings"));
         Some(Tied { embedding, output: tied.or_else(|| self.dropped_output(embedding))? })
     }
 
-    /// The output matrix that has no place in GGUF beside these embeddings.
+    /// Returns the output matrix that is dropped as tied to these embeddings.
     fn dropped_output(&self, embedding: usize) -> Option<usize> {
         let shape = &self.model.tensors.get(embedding)?.shape;
         let is_output = |index: &&usize| {
             let tensor = self.model.tensors.get(**index);
-            tensor.is_some_and(|tensor| place(&tensor.name).component == Component::Output && tensor.shape == *shape)
+            tensor.is_some_and(|tensor| classify(&tensor.name).component == Component::Output && tensor.shape == *shape)
         };
         self.met.dropped.iter().find(is_output).copied()
     }
 
     fn gguf_tensors(&mut self, table: &Table) {
         let computed = to_hf::computed_names(table);
-        let fits = |places: Places| places.bid.is_none_or(|bid| bid < self.mapping.layers);
+        let fits = |places: Indices| places.layer.is_none_or(|layer| layer < self.mapping.layers);
         let mut extra = Vec::new();
         for (index, tensor) in self.model.tensors.iter().enumerate() {
-            if let Some((number, part, places)) = self.mapping.gguf(&tensor.name) {
-                self.met.groups.entry((number, places.bid)).or_default().insert(part as u64, index);
+            if let Some((number, part, places)) = self.mapping.lookup_gguf(&tensor.name) {
+                self.met.groups.entry((number, places.layer)).or_default().insert(part as u64, index);
             } else if !computed.contains(&tensor.name.as_str()) {
-                let (_, places) = pattern::skeleton(&tensor.name);
-                self.met.unmerged |= places.eid.is_some() && fits(places);
-                // A scale or a bias of a tensor that is known belongs to it.
+                let (_, places) = pattern::split_template(&tensor.name);
+                self.met.unmerged |= places.expert.is_some() && fits(places);
+                // A scale or bias belongs to its known tensor.
                 let beside = [".scale", ".input_scale", ".bias"].iter().find_map(|end| tensor.name.strip_suffix(end));
-                if beside.is_none_or(|stem| self.mapping.gguf(&format!("{stem}.weight")).is_none()) {
+                if beside.is_none_or(|stem| self.mapping.lookup_gguf(&format!("{stem}.weight")).is_none()) {
                     extra.push(index);
                 }
             }
@@ -235,7 +235,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// What is wrong with the shape of the tensors of a row, once they are all there.
+    /// Checks the shape of a complete row of tensors.
     fn gguf_shape(&self, number: usize, group: &HashMap<u64, usize>) -> Option<(usize, String)> {
         let row = self.mapping.rows.get(number)?;
         let wanted = row.shape.as_ref()?;
@@ -243,9 +243,9 @@ impl Check<'_, '_> {
         let first = *indices.first()?;
         let sources = indices.iter().map(|&index| {
             let tensor = self.model.tensors.get(index)?;
-            Some(Shaped { origin: Origin::stored(self.model, index).ok()?, shape: tensor.shape.clone() })
+            Some(Shaped { origin: TensorExpr::stored(self.model, index).ok()?, shape: tensor.shape.clone() })
         });
-        let sources = sources.collect::<Option<Vec<_>>>()?; // nothing can be said of a type that is not known
+        let sources = sources.collect::<Option<Vec<_>>>()?; // an unknown type cannot be checked
         match row.transform.backward(sources) {
             Err(error) if error.kind() == ErrorKind::Unsupported => None,
             Err(error) => Some((first, error.message().to_owned())),
@@ -262,12 +262,12 @@ impl Check<'_, '_> {
             if row.is_stacked() && self.met.unmerged {
                 continue;
             }
-            for places in row.places() {
+            for places in row.indices() {
                 for (part, pattern) in row.gguf.iter().enumerate() {
                     let name = pattern::fill(pattern, places);
-                    // A name that several rows make is looked for under the first.
-                    let own = self.mapping.gguf(&name).is_some_and(|(first, ..)| first == number);
-                    let started = self.met.groups.contains_key(&(number, places.bid));
+                    // A name produced by several rows is looked up under the first.
+                    let own = self.mapping.lookup_gguf(&name).is_some_and(|(first, ..)| first == number);
+                    let started = self.met.groups.contains_key(&(number, places.layer));
                     if own && !self.met.has(number, places, part as u64) && (!row.optional || started) {
                         missing.push(name);
                     }
@@ -289,5 +289,5 @@ impl Check<'_, '_> {
 }
 
 fn wrong_shape(wanted: &[u64], found: &[u64]) -> String {
-    format!("expected the shape {} that the hyperparameters give, found {}", num::show_shape(wanted), num::show_shape(found))
+    format!("expected shape {} by the hyperparameters, found {}", num::show_shape(wanted), num::show_shape(found))
 }

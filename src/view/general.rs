@@ -1,6 +1,6 @@
-//! `general.*`: what a GGUF says of the model in words, from its card, its config and the name of its folder.
+//! `general.*` metadata of a GGUF, from the model card, the config and the folder name.
 //!
-//! The rules are those of gguf-py's `Metadata` (gguf-py/gguf/metadata.py), so that names and labels are what people are used to.
+//! The rules follow gguf-py's `Metadata` (gguf-py/gguf/metadata.py), so that names and labels are familiar.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use crate::family::{card, model_id};
 use crate::model::companion::Note;
 use crate::model::{Array, Metadata, Value};
 use crate::source::folder;
-use crate::view::draft::Step;
+use crate::view::output_model::OutputTensor;
 
-/// Sampling advice of generation_config.json: its names, the first found goes; the key in GGUF; whether it is a whole number.
+/// Sampling parameters in generation_config.json: names in order of preference, GGUF key, and whether it is an integer.
 const SAMPLING: [(&[&str], &str, bool); 11] = [
     (&["top_k"], "top_k", true),
     (&["top_p"], "top_p", false),
@@ -30,14 +30,14 @@ const SAMPLING: [(&[&str], &str, bool); 11] = [
     (&["mirostat_eta"], "mirostat_eta", false),
 ];
 
-/// The file of the sampling parameters.
+/// The file with the sampling parameters.
 const GENERATION: &str = "generation_config.json";
 
-/// Adds `general.*` for a model of these tensors, from the files of its folder.
+/// Adds `general.*` for a model with these tensors, from the files in its folder.
 ///
 /// # Errors
-/// A file of the folder cannot be read.
-pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &mut Metadata, notes: &mut Vec<Note>) -> Result<()> {
+/// A file in the folder cannot be read.
+pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[OutputTensor], metadata: &mut Metadata, notes: &mut Vec<Note>) -> Result<()> {
     let mut set = |key: &str, value: Value| drop(metadata.set(format!("general.{key}"), value));
     set("type", text("model"));
     let size = Size::of(steps);
@@ -47,7 +47,7 @@ pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &
     };
     let generation = match folder.map(|folder| folder::json(&folder.join(GENERATION))).transpose() {
         Ok(found) => found.flatten(),
-        // It says nothing of the weights, so the rest goes on without it.
+        // It does not affect the weights, so continue without it.
         Err(error) => {
             notes.push(Note::dropped(GENERATION, format!("cannot be read, so there are no sampling parameters: {}", error.message())));
             None
@@ -105,7 +105,7 @@ pub fn to_gguf(folder: Option<&Path>, config: &Json, steps: &[Step], metadata: &
         let ids = card.list(name);
         set(&format!("{kind}.count"), Value::U32(ids.len() as u32));
         for (i, id) in ids.iter().enumerate() {
-            for (part, value) in model_id::of_source(id, size.total) {
+            for (part, value) in model_id::source_metadata(id, size.total) {
                 set(&format!("{kind}.{i}.{part}"), text(&value));
             }
         }
@@ -123,13 +123,13 @@ fn text(value: &str) -> Value {
     Value::String(value.to_owned())
 }
 
-/// The name of a folder, also of one that was given as `.`.
+/// Returns the name of a folder, even if given as `.`.
 fn folder_name(folder: &Path) -> Option<String> {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     name.or_else(|| Some(folder.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned()))
 }
 
-/// What is known of a model by words.
+/// Descriptive metadata of a model.
 #[derive(Debug, Default)]
 struct About {
     name: Option<String>,
@@ -153,7 +153,7 @@ impl About {
         }
     }
 
-    /// Fills in what is not known yet.
+    /// Sets the fields that are not yet known.
     fn complete(&mut self, id: &ModelId) {
         let fill = |own: &mut Option<String>, other: Option<String>| {
             if own.is_none() {
@@ -169,24 +169,24 @@ impl About {
     }
 }
 
-/// How many parameters the tensors of a GGUF hold.
+/// Parameter counts of a GGUF.
 #[derive(Debug, Default)]
 struct Size {
     total: u64,
     shared: u64,
-    /// Of one expert.
+    /// Parameters of a single expert.
     expert: u64,
     experts: u64,
 }
 
 impl Size {
-    fn of(steps: &[Step]) -> Self {
+    fn of(steps: &[OutputTensor]) -> Self {
         let mut size = Self::default();
         let (mut sum, mut count) = (0u64, 0u64);
         for step in steps {
             let elements = step.elements().unwrap_or(0);
             size.total = size.total.saturating_add(elements);
-            // The experts are outermost in a matrix for each, and also in a vector for each (their biases).
+            // Experts are the outermost dimension of stacked matrices, and of stacked bias vectors.
             let experts = match step.shape.as_slice() {
                 shape if !step.name.contains("_exps.") || shape.len() < 3 => None,
                 [.., experts, _] if step.name.contains(".bias") => Some(*experts),
@@ -206,7 +206,7 @@ impl Size {
         size
     }
 
-    /// As gguf-py's `size_label` writes it: `271M`, `8x7B`.
+    /// Formats as in gguf-py's `size_label`: `271M`, `8x7B`.
     fn label(&self) -> Option<String> {
         match self {
             Self { total: 0, .. } => None,
@@ -216,7 +216,7 @@ impl Size {
     }
 }
 
-/// A count with at least two digits: `1.7B`, `27B`, `271M`.
+/// Formats a count with at least two digits: `1.7B`, `27B`, `271M`.
 fn rounded(count: u64) -> String {
     let count = count as f64;
     let (scaled, suffix) = match count {

@@ -1,10 +1,10 @@
-//! The tensors of a model as another format or a merge has them: expressions over stored rows, evaluated by ranges of rows.
+//! Models as another format or a merge presents them: lazy expressions over stored rows, evaluated by row ranges.
 
 pub mod check;
-pub mod draft;
 pub mod general;
 pub mod lora;
-pub mod origin;
+pub mod output_model;
+pub mod tensor_expr;
 pub mod to_gguf;
 pub mod to_hf;
 pub mod transform;
@@ -13,20 +13,20 @@ use crate::base::Result;
 use crate::family::table::Tables;
 use crate::model::Model;
 
-pub use draft::{Draft, Source, Step};
+pub use output_model::{OutputModel, OutputTensor, Source};
 
-/// The tensors of a model under their canonical names and in their canonical layout: those of GGUF, where the architecture is known.
-/// `count`, `stats` and `diff` go by them across formats. A model of no known architecture has its tensors as they are.
+/// Returns the tensors under canonical names and layouts: those of GGUF, if the architecture is known, so that `count`, `stats` and `diff`
+/// work across formats. Tensors of an unknown architecture are unchanged.
 ///
 /// # Errors
-/// A tensor of a GGUF is not there: never for a model that was opened.
-pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
+/// A tensor of a GGUF does not exist, which cannot happen for an opened model.
+pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     if model.config.is_some()
         && let Ok(steps) = to_gguf::canonical(model, tables)
     {
         return Ok(steps);
     }
-    (0..model.tensors.len()).map(|index| Step::original(model, index)).collect()
+    (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every table there and back: names, shapes and bytes, over models that are made up from the table itself.
+//! Round trips of every table: names, shapes and bytes, for models synthesized from the table.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use serde_json::{Value as Json, json};
 use crate::base::bytes::Endian;
 use crate::family::config::Config;
 use crate::family::mapping::Mapping;
-use crate::family::pattern::Places;
+use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
 use crate::source::InMemory;
-use crate::view::draft::{Source, Step};
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputTensor, Source};
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::{canonical, to_gguf, to_hf};
 
-/// Tensors of BF16 or F32 by name, shape and bytes, as an open model.
+/// Returns an open model of BF16 or F32 tensors, given by name, shape, type and bytes.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
     let mut infos = Vec::new();
     let mut all = Vec::new();
@@ -32,7 +32,7 @@ fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, 
     Reader::new(model, vec![Arc::new(InMemory::new("a", all))], Endian::Little)
 }
 
-/// Hyperparameters that no two of are equal by chance, for every family at once.
+/// Hyperparameters for every family at once, all distinct.
 fn config(table: &Table) -> Json {
     if !table.params.is_empty() {
         return json!({
@@ -58,7 +58,7 @@ fn config(table: &Table) -> Json {
     config
 }
 
-/// A model as the table says it must be: every tensor that is not optional, with values that BF16 holds.
+/// Synthesizes a model of a table: every required tensor, with values that BF16 can represent.
 fn made_up(table: &Table) -> Reader {
     let json = config(table);
     let config = Config::new(table, &json).unwrap();
@@ -67,46 +67,46 @@ fn made_up(table: &Table) -> Reader {
     let mut seed = 1u32;
     for row in mapping.rows.iter().filter(|row| !row.optional) {
         let experts = if row.is_stacked() { config.count("experts").unwrap() } else { 1 };
-        for places in row.places() {
+        for places in row.indices() {
             for expert in 0..experts {
-                let eid = row.is_stacked().then_some(expert);
+                let expert = row.is_stacked().then_some(expert);
                 let shape = row.shape.clone().unwrap_or_else(|| panic!("{}: {} has no shape", table.name, row.hf));
                 let bytes = (0..shape.iter().product::<u64>())
                     .flat_map(|_| {
                         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                        // A quarter to a half, of either sign: one more or less loses no bit.
+                        // From a quarter to a half, positive or negative: adding or subtracting one is exact.
                         (((seed >> 9) & 0x807f) as u16 | 0x3e80).to_le_bytes()
                     })
                     .collect();
-                tensors.push((pattern::fill(&row.hf, Places { eid, ..places }), shape, DType::BF16, bytes));
+                tensors.push((pattern::fill(&row.hf, Indices { expert, ..places }), shape, DType::BF16, bytes));
             }
         }
     }
     reader(tensors, Metadata::new(), Some(json))
 }
 
-/// The bytes of a step, in its type: what a conversion would write.
-fn body(reader: &Reader, step: &Step) -> Vec<u8> {
+/// Returns the bytes of an output tensor in its type, as a conversion would write them.
+fn body(reader: &Reader, step: &OutputTensor) -> Vec<u8> {
     let origin = match &step.source {
-        Source::Stored(index) => Origin::stored(reader.model(), *index).unwrap(),
+        Source::Stored(index) => TensorExpr::stored(reader.model(), *index).unwrap(),
         Source::Made(origin) => origin.clone(),
     };
     let dtype = step.elem.known().unwrap();
     if dtype == origin.dtype() {
-        return origin.gather(reader, 0..origin.rows()).unwrap().into_owned();
+        return origin.eval_rows(reader, 0..origin.rows()).unwrap().into_owned();
     }
-    let values = crate::view::origin::values(reader, &origin).unwrap();
+    let values = crate::view::tensor_expr::values(reader, &origin).unwrap();
     let mut bytes = vec![0; dtype.bytes_for(values.len() as u64).unwrap() as usize];
     crate::codec::codec(dtype).unwrap().encode.unwrap()(&values, None, &mut bytes);
     bytes
 }
 
-fn written(reader: &Reader, steps: &[Step]) -> Vec<(String, Vec<u64>, DType, Vec<u8>)> {
+fn written(reader: &Reader, steps: &[OutputTensor]) -> Vec<(String, Vec<u64>, DType, Vec<u8>)> {
     steps.iter().map(|step| (step.name.clone(), step.shape.clone(), step.elem.known().unwrap(), body(reader, step))).collect()
 }
 
 #[test]
-fn every_table_leads_there_and_back_byte_for_byte() {
+fn every_table_round_trips_byte_for_byte() {
     let tables = Tables::default();
     for table in tables.all().unwrap().into_iter().filter(|table| table.params.is_empty()) {
         let hf = made_up(table);
@@ -124,7 +124,8 @@ fn every_table_leads_there_and_back_byte_for_byte() {
         let back = to_hf::weights(&gguf, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{}: {error}", table.name));
         let mut made = written(&gguf, &back.steps);
         made.sort();
-        let mut original = written(&hf, &(0..hf.model().tensors.len()).map(|i| Step::keep(hf.model(), i).unwrap()).collect::<Vec<_>>());
+        let mut original =
+            written(&hf, &(0..hf.model().tensors.len()).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect::<Vec<_>>());
         original.sort();
         assert_eq!(
             made.iter().map(|t| (&t.0, &t.1, t.2)).collect::<Vec<_>>(),
@@ -149,7 +150,7 @@ fn every_table_leads_there_and_back_byte_for_byte() {
 }
 
 #[test]
-fn a_makers_own_format_gives_the_same_gguf_names() {
+fn vendor_formats_give_the_same_gguf_names() {
     let tables = Tables::default();
     let table = tables.all().unwrap().into_iter().find(|table| table.name == "llama-native").unwrap();
     let hf = made_up(table);
@@ -158,7 +159,7 @@ fn a_makers_own_format_gives_the_same_gguf_names() {
 }
 
 #[test]
-fn what_is_missing_extra_or_of_another_shape_has_its_own_error() {
+fn missing_extra_and_misshapen_tensors_have_distinct_errors() {
     let tables = Tables::default();
     let table = tables.for_gguf("llama", |_| false).unwrap();
     let whole = made_up(&table).model().clone();
@@ -168,9 +169,9 @@ fn what_is_missing_extra_or_of_another_shape_has_its_own_error() {
         to_gguf::canonical(&model, &tables).unwrap_err().to_string()
     };
     let missing = error(&|model| model.tensors.retain(|tensor| tensor.name != "model.layers.1.mlp.up_proj.weight"));
-    assert!(missing.contains("model.layers.1.mlp.up_proj.weight") && missing.contains("none of its name"), "{missing}");
+    assert!(missing.contains("model.layers.1.mlp.up_proj.weight") && missing.contains("is missing"), "{missing}");
     let extra = error(&|model| model.tensors[0].name = "model.surprise.weight".to_owned());
-    assert!(extra.contains("model.surprise.weight") && extra.contains("does not name"), "{extra}");
+    assert!(extra.contains("model.surprise.weight") && extra.contains("is not in the architecture"), "{extra}");
     let layer = error(&|model| model.tensors[1].name = "model.layers.2.input_layernorm.weight".to_owned());
     assert!(layer.contains("model.layers.2.input_layernorm.weight"), "{layer}");
     let shape = error(&|model| model.tensors[0].shape = vec![3, 5]);
@@ -184,7 +185,7 @@ fn what_is_missing_extra_or_of_another_shape_has_its_own_error() {
 }
 
 #[test]
-fn a_model_of_no_known_architecture_has_its_tensors_as_they_are() {
+fn tensors_of_an_unknown_architecture_are_unchanged() {
     let tables = Tables::default();
     let table = tables.for_gguf("llama", |_| false).unwrap();
     let mut model = made_up(&table).model().clone();
@@ -201,7 +202,7 @@ fn fnv64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The weights that the converter was given: they follow from the tensor's name.
+/// The reference weights, derived from the tensor's name.
 fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
     let mut seed = fnv32(name);
     let mut bytes = Vec::new();
@@ -217,7 +218,7 @@ fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
 }
 
 #[test]
-fn keys_and_tensors_are_those_of_llama_cpps_converter() {
+fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -244,7 +245,7 @@ fn keys_and_tensors_are_those_of_llama_cpps_converter() {
             .map(|(name, shape, dtype, bytes)| json!([name, dtype.name(), shape, format!("{:016x}", fnv64(bytes))]))
             .collect();
         let mut wanted = golden["gguf"].as_array().unwrap().clone();
-        // The converter takes tensors in the order of their names, weigh in that of the file.
+        // The converter sorts tensors by name, weigh keeps the file order.
         made.sort_by_key(Json::to_string);
         wanted.sort_by_key(Json::to_string);
         assert_eq!(made, wanted, "{}", path.display());

@@ -1,73 +1,74 @@
-//! Hugging Face -> GGUF: the draft of a GGUF from a folder with a config.
+//! Hugging Face -> GGUF: plans a GGUF from a folder with a config.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use crate::base::{Error, Hint, Result, units};
 use crate::family::config::Config;
-use crate::family::mapping::{Known, Mapping, Row};
-use crate::family::pattern::Places;
+use crate::family::mapping::{HfTensor, Mapping, Row};
+use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pattern, pooling, rope};
 use crate::model::companion::Note;
 use crate::model::{DType, Metadata, Model, Value};
 use crate::tokenizer;
-use crate::view::draft::{Draft, Step};
 use crate::view::general;
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 
-/// Drafts the GGUF of a Hugging Face model.
+/// Plans the GGUF of a Hugging Face model.
 ///
 /// # Errors
-/// The architecture is unknown; a tensor is missing, extra or of another shape than the config says; a hyperparameter or the tokenizer
-/// is missing.
-pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Result<Draft> {
+/// The architecture is unknown; a tensor is missing, extra or has a different shape than the config implies; or a hyperparameter or the
+/// tokenizer is missing.
+pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Result<OutputModel> {
     let (json, table, config) = read_config(model, tables)?;
-    let mut draft = Draft::default();
+    let mut draft = OutputModel::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
     metadata(&table, json, &config, model, model.folder.as_deref(), options, computed, &mut draft)?;
     Ok(draft)
 }
 
-/// The draft but for the tokenizer.
+/// Plans everything except the tokenizer.
 #[cfg(test)]
-pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<Draft> {
+pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<OutputModel> {
     let (json, mut table, config) = read_config(model, tables)?;
     table.tokenizer = None;
-    let mut draft = Draft::default();
+    let mut draft = OutputModel::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
     metadata(&table, json, &config, model, None, &tokenizer::Options::default(), computed, &mut draft)?;
     Ok(draft)
 }
 
-/// The tensors of a Hugging Face model as GGUF would have them, without what only a file needs.
+/// Returns the tensors as in GGUF, without metadata and files.
 ///
 /// # Errors
-/// As for [`draft`], but for the tokenizer.
-pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<Step>> {
+/// As for [`draft`], except for the tokenizer.
+pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     let (_, table, config) = read_config(model, tables)?;
-    let mut draft = Draft::default();
+    let mut draft = OutputModel::default();
     tensors(model, &table, &config, &mut draft)?;
     Ok(draft.steps)
 }
 
-/// What the config of a model says: the table of its architecture, and the hyperparameters as its class would complete them.
+/// Returns the config of a model, the table of its architecture, and the completed hyperparameters.
 ///
 /// # Errors
-/// There is no config, or it is of no known architecture.
+/// There is no config, or the architecture is unknown.
 pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
-    let json = model.config.as_ref().ok_or_else(|| {
-        Error::unsupported("expected a folder with config.json beside the weights, found none").in_file(&model.path).hint(Hint::KeepNames)
-    })?;
+    let json = model
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::unsupported("there is no config.json next to the weights").in_file(&model.path).hint(Hint::KeepNames))?;
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
     config.set("modules", pooling::configs(&model.modules));
     Ok((json, table, config))
 }
 
-/// Adds the tensors to a draft; gives the keys that go with those that are computed.
-fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut Draft) -> Result<Metadata> {
+/// Adds the tensors to a plan; returns the metadata of the computed ones.
+fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut OutputModel) -> Result<Metadata> {
     let mapping = Mapping::new(table, config).map_err(|error| error.in_file(&model.path))?;
     let mut computed = Metadata::new();
     for name in &table.computed {
@@ -77,11 +78,14 @@ fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut Draft) -> 
     Ok(computed)
 }
 
-/// Tensors that are computed from hyperparameters, and the keys that go with them.
-fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, metadata: &mut Metadata) -> Result<()> {
+/// Adds a tensor computed from hyperparameters, and its metadata.
+fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTensor>, metadata: &mut Metadata) -> Result<()> {
     let mut add = |name: &str, values: Vec<f32>| {
         let shape = vec![values.len() as u64];
-        steps.push(Step::made(Origin::values(values), format!("{name}.weight"), shape, crate::model::ElemType::Known(DType::F32)).fixed());
+        steps.push(
+            OutputTensor::made(TensorExpr::values(values), format!("{name}.weight"), shape, crate::model::ElemType::Known(DType::F32))
+                .fixed(),
+        );
     };
     match name {
         "rope_freqs" => {
@@ -101,30 +105,30 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<Step>, me
     Ok(())
 }
 
-/// The sources of one tensor (or of the tensors that it is split into), as far as they were met.
+/// The sources of one tensor (or of the parts that it is split into), collected so far.
 #[derive(Default)]
 struct Group {
-    /// By expert; 0 where there are none.
+    /// By expert; 0 if there are none.
     sources: BTreeMap<u64, usize>,
 }
 
-fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -> Result<()> {
-    pooling::check_dense(model, |module| mapping.knows(module), &mut draft.notes)?;
+fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut OutputModel) -> Result<()> {
+    pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let experts = || config.length("experts");
     for (index, tensor) in model.tensors.iter().enumerate() {
-        let (number, places) = match mapping.hf(&tensor.name) {
-            Known::Row(number, places) => (number, places),
-            Known::Dropped => {
-                draft.notes.push(Note::dropped(&tensor.name, "has no place in GGUF"));
+        let (number, places) = match mapping.lookup_hf(&tensor.name) {
+            HfTensor::Row(number, places) => (number, places),
+            HfTensor::Dropped => {
+                draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent"));
                 continue;
             }
-            Known::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.knows(module)) => {
-                draft.notes.push(Note::dropped(&tensor.name, "belongs to a module of sentence-transformers, which has no place in GGUF"));
+            HfTensor::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.has_module(module)) => {
+                draft.notes.push(Note::dropped(&tensor.name, "belongs to a sentence-transformers module without GGUF equivalent"));
                 continue;
             }
-            Known::Unknown => {
-                return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
+            HfTensor::Unknown => {
+                return Err(Error::unsupported("this tensor is not in the architecture table")
                     .in_tensor(&tensor.name)
                     .hint(Hint::KeepNames)
                     .add_hint(Hint::UseArchitectureTable));
@@ -134,12 +138,12 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -
         if let Some(shape) = &row.shape
             && *shape != tensor.shape
         {
-            let message = format!("expected the shape {shape:?} that the config gives, found {:?}", tensor.shape);
+            let message = format!("expected shape {shape:?} by the config, found {:?}", tensor.shape);
             return Err(Error::malformed(message).in_tensor(&tensor.name));
         }
-        let group = groups.entry((number, places.bid)).or_default();
-        if group.sources.insert(places.eid.unwrap_or(0), index).is_some() {
-            return Err(Error::malformed("expected a tensor once, found it under two names").in_tensor(&tensor.name));
+        let group = groups.entry((number, places.layer)).or_default();
+        if group.sources.insert(places.expert.unwrap_or(0), index).is_some() {
+            return Err(Error::malformed("this tensor is present under two names").in_tensor(&tensor.name));
         }
         if !row.is_stacked() || group.sources.len() as u64 == experts()? {
             emit(model, row, places, group, draft)?;
@@ -147,52 +151,53 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut Draft) -
     }
     let mut names = HashSet::new();
     if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
-        return Err(Error::malformed("expected a tensor once, found it in two layouts").in_tensor(&step.name));
+        return Err(Error::malformed("this tensor is present in two layouts").in_tensor(&step.name));
     }
-    // What is missing is told before anything is written; what is there in another layout is not missing.
+    // Missing tensors are reported before anything is written; tensors present in another layout are not missing.
     for (number, row) in mapping.rows.iter().enumerate() {
-        for places in row.places() {
-            let found = groups.get(&(number, places.bid)).map_or(0, |group| group.sources.len() as u64);
+        for places in row.indices() {
+            let found = groups.get(&(number, places.layer)).map_or(0, |group| group.sources.len() as u64);
             let wanted = if row.is_stacked() { experts()? } else { 1 };
             let made = || row.gguf.iter().all(|pattern| names.contains(pattern::fill(pattern, places).as_str()));
             if found == wanted || (found == 0 && (row.optional || made())) {
                 continue;
             }
-            let has = |eid: &u64| groups.get(&(number, places.bid)).is_some_and(|group| group.sources.contains_key(eid));
-            let eid = row.is_stacked().then(|| (0..wanted).find(|eid| !has(eid)).unwrap_or(0));
-            return Err(Error::malformed("expected this tensor, found none of its name")
-                .in_tensor(&pattern::fill(&row.hf, Places { eid, ..places }))
+            let has = |expert: &u64| groups.get(&(number, places.layer)).is_some_and(|group| group.sources.contains_key(expert));
+            let expert = row.is_stacked().then(|| (0..wanted).find(|expert| !has(expert)).unwrap_or(0));
+            return Err(Error::malformed("this tensor is missing")
+                .in_tensor(&pattern::fill(&row.hf, Indices { expert, ..places }))
                 .in_file(&model.path));
         }
     }
     Ok(())
 }
 
-/// Adds the tensors that a complete group makes.
-fn emit(model: &Model, row: &Row, places: Places, group: &Group, draft: &mut Draft) -> Result<()> {
+/// Adds the tensors that a complete group produces.
+fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut OutputModel) -> Result<()> {
     let named = |error: Error| error.in_tensor(&pattern::fill(&row.hf, places));
     if row.is_stacked() && group.sources.keys().copied().ne(0..group.sources.len() as u64) {
-        return Err(named(Error::malformed("expected experts numbered from 0 without a gap")));
+        return Err(named(Error::malformed("expected experts numbered consecutively from 0")));
     }
     let sources: Vec<Shaped> = group
         .sources
         .values()
         .map(|&index| {
             let shape = model.tensors.get(index).map(|tensor| tensor.shape.clone()).unwrap_or_default();
-            Ok(Shaped { origin: Origin::stored(model, index)?, shape })
+            Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
     for (made, pattern) in row.transform.forward(sources).map_err(named)?.into_iter().zip(&row.gguf) {
         let name = pattern::fill(pattern, places);
         let elem = crate::model::ElemType::Known(made.origin.dtype());
         let stays_f32 = stays_f32(&name, made.shape.len());
-        let step = Step::made(made.origin, name, made.shape, if stays_f32 { crate::model::ElemType::Known(DType::F32) } else { elem });
+        let step =
+            OutputTensor::made(made.origin, name, made.shape, if stays_f32 { crate::model::ElemType::Known(DType::F32) } else { elem });
         draft.steps.push(if stays_f32 { step.fixed() } else { step });
     }
     Ok(())
 }
 
-/// Whether llama.cpp's converter keeps a tensor in F32 whatever is asked for (`ModelBase.prepare_tensors`).
+/// Whether llama.cpp's converter keeps a tensor in F32 regardless of the requested type (`ModelBase.prepare_tensors`).
 pub fn stays_f32(name: &str, dimensions: usize) -> bool {
     const KEPT: [&str; 6] = [
         "_norm.weight",
@@ -205,8 +210,8 @@ pub fn stays_f32(name: &str, dimensions: usize) -> bool {
     dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().any(|kept| name.ends_with(kept))
 }
 
-/// The number of a file type (`enum llama_ftype` in llama.h) in which most tensors are of this type.
-fn file_type(steps: &[Step]) -> u32 {
+/// Returns the number of the file type (`enum llama_ftype` in llama.h) for the most common tensor type.
+fn file_type(steps: &[OutputTensor]) -> u32 {
     if steps.iter().any(|step| step.elem.known() == Some(DType::NVFP4)) {
         return 39;
     }
@@ -220,7 +225,7 @@ fn file_type(steps: &[Step]) -> u32 {
     }
 }
 
-/// Tells of tokens that the tokenizer lacks: most models have a few rows to spare, one whose own tokenizer is elsewhere has some as well.
+/// Notes placeholder tokens: most models have a few spare rows, and those with the tokenizer elsewhere do too.
 fn made_up_tokens(ids: &[usize]) -> Option<Note> {
     let name = |id: &usize| format!("[PAD{id}]");
     let names = match ids {
@@ -233,7 +238,7 @@ fn made_up_tokens(ids: &[usize]) -> Option<Note> {
         1 => "1 token is".to_owned(),
         count => format!("{} tokens are", units::grouped(count as u64)),
     };
-    let message = format!("{tokens} made up for rows of the embeddings that the tokenizer has no token for: {names}");
+    let message = format!("{tokens} synthesized for embedding rows without a token: {names}");
     Some(Note::synthesized("tokenizer.ggml.tokens", message))
 }
 
@@ -246,7 +251,7 @@ fn metadata(
     folder: Option<&Path>,
     options: &tokenizer::Options,
     computed: Metadata,
-    draft: &mut Draft,
+    draft: &mut OutputModel,
 ) -> Result<()> {
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::String(table.gguf.clone()));
@@ -258,7 +263,7 @@ fn metadata(
     metadata.set("general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
         let Some(folder) = folder else {
-            return Err(Error::unsupported("expected the tokenizer in a folder beside the weights, found no folder"));
+            return Err(Error::unsupported("there is no folder with the tokenizer"));
         };
         let tokenizer = tokenizer::read(folder, json, kind, options)?;
         tokenizer.to_gguf(&table.gguf, &mut metadata);
@@ -273,12 +278,12 @@ fn metadata(
 mod tests {
     use super::*;
     use crate::model::ElemType;
-    use crate::view::draft::Source;
+    use crate::view::output_model::Source;
 
-    /// By `enum llama_ftype`; llama.cpp keeps tables of positions and routers in F32, which says nothing of the others.
+    /// Values of `enum llama_ftype`; llama.cpp keeps position tables and routers in F32, which says nothing about the others.
     #[test]
-    fn a_file_type_is_that_of_the_first_matrix_whose_type_is_free() {
-        let step = |dtype: DType, shape: &[u64], fixed| Step {
+    fn the_file_type_is_that_of_the_first_convertible_matrix() {
+        let step = |dtype: DType, shape: &[u64], fixed| OutputTensor {
             source: Source::Stored(0),
             name: String::new(),
             shape: shape.to_vec(),

@@ -1,4 +1,4 @@
-//! GGUF -> Hugging Face: the draft of a folder that transformers loads.
+//! GGUF -> Hugging Face: plans a folder that transformers can load.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,34 +7,34 @@ use serde_json::{Map, Value as Json, json};
 use crate::base::{Error, Hint, Result};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
-use crate::family::pattern::Places;
+use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pattern, pooling, rope};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, Metadata, Model, Value};
 use crate::source::folder;
-use crate::view::draft::{Draft, Step};
-use crate::view::origin;
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tensor_expr;
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 use crate::{codec, tokenizer};
 
-/// What a caller may ask for.
+/// Conversion options.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The type of the weights, where they do not keep theirs.
+    /// The type of the weights, if not their own.
     pub dtype: Option<DType>,
-    /// The name of the pre-tokenizer, where it is not to be taken from the GGUF.
+    /// The pre-tokenizer name, overriding the GGUF's.
     pub pre: Option<String>,
 }
 
-/// Drafts the Hugging Face folder of a GGUF.
+/// Plans the Hugging Face folder of a GGUF.
 ///
 /// # Errors
-/// The architecture is unknown; a tensor is missing, extra or of another shape than the hyperparameters say; the
-/// tokenizer is missing.
-pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
+/// The architecture is unknown; a tensor is missing, extra or has a different shape than the hyperparameters imply; or the tokenizer is
+/// missing.
+pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
     let mut draft = weights(reader, tables, options)?;
     let model = reader.model();
     let tokenizer = tokenizer::write(&model.metadata, options.pre.as_deref()).map_err(|error| error.in_file(&model.path))?;
@@ -42,12 +42,12 @@ pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draf
     Ok(draft)
 }
 
-/// The draft but for the tokenizer.
-pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<Draft> {
+/// Plans everything except the tokenizer.
+pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
     let model = reader.model();
     let metadata = &model.metadata;
     let (table, mut config) = read_keys(model, tables)?;
-    let mut draft = Draft::default();
+    let mut draft = OutputModel::default();
     let computed = computed(&table, reader, &mut config)?;
     let mapping = Mapping::new(&table, &config)?;
     steps(reader, &mapping, &computed, &mut draft)?;
@@ -57,23 +57,23 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     if !dense.is_empty() {
         draft
             .notes
-            .push(Note::remark("modules.json", "a GGUF does not tell whether embeddings are normalised, so no such module is listed"));
+            .push(Note::remark("modules.json", "a GGUF does not record whether embeddings are normalised, so no such module is listed"));
     }
     draft.files = files(&table, metadata, config, main, &dense);
-    // What transformers looks for in a file of safetensors.
+    // transformers requires this in safetensors files.
     draft.metadata.set("format", Value::String("pt".to_owned()));
     Ok(draft)
 }
 
-/// What the keys of a GGUF say: the table of its architecture, and the hyperparameters as config.json would have them.
+/// Returns the table of a GGUF's architecture, and its hyperparameters as in config.json.
 ///
 /// # Errors
-/// It is of no known architecture.
+/// The architecture is unknown.
 pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
     let metadata = &model.metadata;
-    let architecture = metadata.get_str("general.architecture").ok_or_else(|| {
-        Error::unsupported("expected the key general.architecture, found none").in_file(&model.path).hint(Hint::KeepNames)
-    })?;
+    let architecture = metadata
+        .get_str("general.architecture")
+        .ok_or_else(|| Error::unsupported("the key general.architecture is missing").in_file(&model.path).hint(Hint::KeepNames))?;
     let table = tables
         .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
         .map_err(|error| error.in_file(&model.path))?;
@@ -82,7 +82,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
     Ok((table, config))
 }
 
-/// The hyperparameters that are keys of the GGUF, and those that its tensors tell.
+/// Converts the hyperparameters in GGUF keys, and those implied by tensors.
 fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
     keys::to_config(table, &model.metadata, config)?;
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -100,21 +100,21 @@ fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<
     Ok(())
 }
 
-/// What a table calls tensors that are computed from hyperparameters, and their names.
+/// The names in tables of computed tensors, and their tensor names.
 const COMPUTED: [(&str, &[&str]); 2] =
     [("rope_freqs", &["rope_freqs.weight"]), ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"])];
 
-/// The names of the tensors that a GGUF of this architecture may have beside those of its table's rows.
+/// Returns the names of tensors that a GGUF of this architecture may have in addition to the table's rows.
 pub(super) fn computed_names(table: &Table) -> Vec<&'static str> {
     COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)).flat_map(|(_, names)| *names).copied().collect()
 }
 
-/// Takes in the tensors that are computed from hyperparameters, and gives their names.
+/// Converts computed tensors to config keys, and returns their names.
 fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&'static str>> {
     let model = reader.model();
     let values = |name: &str| -> Result<Option<Vec<f32>>> {
         let Some(index) = model.tensors.iter().position(|tensor| tensor.name == name) else { return Ok(None) };
-        origin::values(reader, &Origin::stored(model, index)?).map(Some)
+        tensor_expr::values(reader, &TensorExpr::stored(model, index)?).map(Some)
     };
     let mut found = Vec::new();
     for (_, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
@@ -124,7 +124,7 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
                 let Some(factors) = values(freqs)? else { continue };
                 let base = config.get("rope_theta").and_then(Json::as_f64).unwrap_or(10_000.0);
                 let scaling = rope::llama3_from_factors(&factors, base)
-                    .ok_or_else(|| Error::unsupported("expected the factors of Llama 3's rope scaling, found others").in_tensor(freqs))?;
+                    .ok_or_else(|| Error::unsupported("the factors are not those of Llama 3's rope scaling").in_tensor(freqs))?;
                 config.set("rope_scaling", scaling);
             }
             [long, short] => {
@@ -138,23 +138,23 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
     Ok(found)
 }
 
-fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut Draft) -> Result<()> {
+fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut OutputModel) -> Result<()> {
     let model = reader.model();
     let main = main_type(model);
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
     for (index, tensor) in model.tensors.iter().enumerate() {
         if computed.contains(&tensor.name.as_str()) {
-            draft.notes.push(Note::dropped(&tensor.name, "is in config.json as rope scaling"));
+            draft.notes.push(Note::dropped(&tensor.name, "is stored in config.json as rope scaling"));
             continue;
         }
-        let Some((number, part, places)) = mapping.gguf(&tensor.name) else {
-            return Err(Error::unsupported("expected a tensor of this architecture, found one that its table does not name")
+        let Some((number, part, places)) = mapping.lookup_gguf(&tensor.name) else {
+            return Err(Error::unsupported("this tensor is not in the architecture table")
                 .in_tensor(&tensor.name)
                 .hint(Hint::KeepNames)
                 .add_hint(Hint::UseArchitectureTable));
         };
         let Some(row) = mapping.rows.get(number) else { continue };
-        let group = groups.entry((number, places.bid)).or_insert_with(|| vec![None; row.gguf.len()]);
+        let group = groups.entry((number, places.layer)).or_insert_with(|| vec![None; row.gguf.len()]);
         if let Some(slot) = group.get_mut(part) {
             *slot = Some(index);
         }
@@ -163,20 +163,19 @@ fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut Draf
             emit(reader, row, places, &indices, main, draft)?;
         }
     }
-    missing(mapping, &groups)
-        .map_or(Ok(()), |name| Err(Error::malformed("expected this tensor, found none of its name").in_tensor(&name).in_file(&model.path)))
+    missing(mapping, &groups).map_or(Ok(()), |name| Err(Error::malformed("this tensor is missing").in_tensor(&name).in_file(&model.path)))
 }
 
-/// The name of a tensor that should be there and is not.
+/// Returns the name of a required tensor that is missing.
 fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<usize>>>) -> Option<String> {
     for (number, row) in mapping.rows.iter().enumerate() {
-        for places in row.places() {
-            let group = groups.get(&(number, places.bid));
+        for places in row.indices() {
+            let group = groups.get(&(number, places.layer));
             for (part, pattern) in row.gguf.iter().enumerate() {
                 let found = group.is_some_and(|group| group.get(part).is_some_and(Option::is_some));
                 let name = pattern::fill(pattern, places);
-                // A name that several rows make is looked for under the first.
-                let own = mapping.gguf(&name).is_some_and(|(first, ..)| first == number);
+                // A name produced by several rows is looked up under the first.
+                let own = mapping.lookup_gguf(&name).is_some_and(|(first, ..)| first == number);
                 if !found && own && (!row.optional || group.is_some()) {
                     return Some(name);
                 }
@@ -186,44 +185,44 @@ fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<
     None
 }
 
-fn emit(reader: &Reader, row: &Row, places: Places, indices: &[usize], main: DType, draft: &mut Draft) -> Result<()> {
+fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DType, draft: &mut OutputModel) -> Result<()> {
     let model = reader.model();
     let named = |error: Error| error.in_tensor(&pattern::fill(row.gguf.first().map_or("", String::as_str), places));
     let sources: Vec<Shaped> = indices
         .iter()
         .map(|&index| {
             let shape = model.tensors.get(index).map(|tensor| tensor.shape.clone()).unwrap_or_default();
-            Ok(Shaped { origin: Origin::stored(model, index)?, shape })
+            Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
-    for (eid, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
+    for (expert, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
         if let Some(shape) = &row.shape
             && *shape != made.shape
         {
-            let message = format!("expected the shape {shape:?} that the hyperparameters give, found {:?}", made.shape);
+            let message = format!("expected shape {shape:?} by the hyperparameters, found {:?}", made.shape);
             return Err(named(Error::malformed(message)));
         }
-        let eid = row.is_stacked().then_some(eid as u64);
-        let name = pattern::fill(&row.hf, Places { eid, ..places });
+        let expert = row.is_stacked().then_some(expert as u64);
+        let name = pattern::fill(&row.hf, Indices { expert, ..places });
         let stored = made.origin.dtype();
-        // Norms and the like are in F32 only because GGUF keeps them so: they go back to the type of the weights where nothing is lost.
+        // Norms etc. are F32 only because GGUF requires it: they return to the main type if that is lossless.
         let elem = if stored == DType::F32 && main != DType::F32 && narrows(reader, &made.origin, main)? { main } else { stored };
-        draft.steps.push(Step::made(made.origin, name, made.shape, ElemType::Known(elem)));
+        draft.steps.push(OutputTensor::made(made.origin, name, made.shape, ElemType::Known(elem)));
     }
     Ok(())
 }
 
-/// The most values that are looked at to see whether a tensor fits a narrower type.
+/// Maximum number of values checked to decide whether a tensor fits a narrower type.
 const LOOKED_AT: u64 = 1 << 24;
 
-/// Whether all values of a tensor in F32 are values of a 16-bit type.
-fn narrows(reader: &Reader, origin: &Origin, main: DType) -> Result<bool> {
+/// Whether a 16-bit type can represent all values of an F32 tensor exactly.
+fn narrows(reader: &Reader, origin: &TensorExpr, main: DType) -> Result<bool> {
     let Some(codec) = codec::codec(main) else { return Ok(false) };
     let Some(encode) = codec.encode else { return Ok(false) };
     if main.info().block_elems > 1 || origin.elements()? > LOOKED_AT {
         return Ok(false);
     }
-    let values = origin::values(reader, origin)?;
+    let values = tensor_expr::values(reader, origin)?;
     let mut bytes = vec![0; values.len() * main.info().block_bytes as usize];
     encode(&values, None, &mut bytes);
     let mut again = vec![0.0; values.len()];
@@ -231,11 +230,11 @@ fn narrows(reader: &Reader, origin: &Origin, main: DType) -> Result<bool> {
     Ok(values.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()))
 }
 
-/// The type that the weights have in a Hugging Face file: F16 for quantised ones.
+/// Returns the main type of the weights in the output: F16 for quantised ones.
 fn main_type(model: &Model) -> DType {
     let matrices = model.tensors.iter().filter(|tensor| tensor.shape.len() > 1 && tensor.name.ends_with(".weight"));
     let types = matrices.filter_map(|tensor| tensor.elem.known());
-    // Most tables keep a few matrices in F32, so that another type, where there is one, is the one of the weights.
+    // Most tables keep some matrices in F32, so any other type is the main type.
     let chosen = types.fold(DType::F32, |chosen, dtype| if chosen == DType::F32 { dtype } else { chosen });
     if chosen.is_quantised() { DType::F16 } else { chosen }
 }
@@ -273,7 +272,7 @@ fn generation(metadata: &Metadata, ids: &Map<String, Json>) -> Json {
             keys.insert(key.to_owned(), id.clone());
         }
     }
-    // The end of a turn ends a text as well.
+    // The end-of-turn token also ends generation.
     if let (Some(eos), Some(eot)) = (ids.get("eos_token_id"), ids.get("eot_token_id"))
         && eos != eot
     {

@@ -1,20 +1,20 @@
-//! Transforms of a table carried out on expressions over rows, in both directions.
+//! Applies table transforms to tensor expressions, in both directions.
 
 use crate::base::{Error, Result, limits, num};
 use crate::family::transform::Transform;
-use crate::view::origin::{Origin, Step};
+use crate::view::tensor_expr::{RowOp, TensorExpr};
 
-/// A tensor on its way: where its rows come from, and its shape.
+/// An expression with a shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shaped {
-    /// Where its rows come from.
-    pub origin: Origin,
-    /// Its dimensions, outermost first.
+    /// The expression.
+    pub origin: TensorExpr,
+    /// The shape, outermost dimension first.
     pub shape: Vec<u64>,
 }
 
 impl Transform {
-    /// From Hugging Face to GGUF: one tensor, or one for each expert.
+    /// Converts from Hugging Face to GGUF: a single tensor, or one per expert.
     ///
     /// # Errors
     /// The shapes do not fit the transform.
@@ -27,9 +27,9 @@ impl Transform {
             Self::Plain | Self::StackExperts => vec![Shaped { origin, shape }],
             Self::RopePermute(heads) => {
                 let half = half_head(&shape, *heads)?;
-                vec![Shaped { origin: movable(origin, &shape)?.then(Step::SwapRows { a: 2, b: half })?, shape }]
+                vec![Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a: 2, b: half })?, shape }]
             }
-            Self::Add(number) => vec![Shaped { origin: origin.then(Step::Add(*number))?, shape }],
+            Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(*number))?, shape }],
             Self::SplitRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
             Self::SplitAlternate => alternate(origin, &shape)?,
             Self::SplitColumns => {
@@ -39,23 +39,24 @@ impl Transform {
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
                 let origin = movable(origin, &shape)?;
-                let take = |start, len| origin.clone().then(Step::TakeRows { start, len, of: group.queries + 2 * group.head });
+                let take = |start, len| origin.clone().then(RowOp::SliceRows { start, len, of: group.queries + 2 * group.head });
                 let parts = vec![take(0, group.queries)?, take(group.queries, group.head)?, take(group.queries + group.head, group.head)?];
-                vec![Shaped { origin: Origin::join(parts)?, shape }]
+                vec![Shaped { origin: TensorExpr::join(parts)?, shape }]
             }
             Self::SplitMla(nope, v) => {
                 let [rows, rank] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
                 let both = num::add(*nope, *v, "the rows of a head")?;
                 let heads = divided(*rows, both, &shape)?;
-                let keys = origin.clone().then(Step::TakeRows { start: 0, len: *nope, of: both })?.then(Step::Transpose { rows: *nope })?;
-                let values = origin.then(Step::TakeRows { start: *nope, len: *v, of: both })?;
+                let keys =
+                    origin.clone().then(RowOp::SliceRows { start: 0, len: *nope, of: both })?.then(RowOp::Transpose { rows: *nope })?;
+                let values = origin.then(RowOp::SliceRows { start: *nope, len: *v, of: both })?;
                 vec![Shaped { origin: keys, shape: vec![heads, *rank, *nope] }, Shaped { origin: values, shape: vec![heads, *v, *rank] }]
             }
             Self::Transpose => vec![transposed(origin, shape)?],
         })
     }
 
-    /// From GGUF back to Hugging Face: as many tensors as [`Transform::forward`] makes become one, or one for each expert.
+    /// Converts from GGUF to Hugging Face: the outputs of [`Transform::forward`] to a single tensor, or one per expert.
     ///
     /// # Errors
     /// The shapes do not fit the transform.
@@ -75,7 +76,7 @@ impl Transform {
             Self::StackExperts => {
                 let (&experts, own) = shape.split_first().ok_or_else(|| misfit("experts", &shape))?;
                 if experts > limits::PARTS {
-                    return Err(misfit("experts", &shape)); // as many as that only where they have no elements
+                    return Err(misfit("experts", &shape)); // that many are possible only without elements
                 }
                 let rows = divided(origin.rows(), experts, &shape)?;
                 (0..experts)
@@ -84,9 +85,9 @@ impl Transform {
             }
             Self::RopePermute(heads) => {
                 let half = half_head(&shape, *heads)?;
-                vec![Shaped { origin: movable(origin, &shape)?.then(Step::SwapRows { a: half, b: 2 })?, shape }]
+                vec![Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a: half, b: 2 })?, shape }]
             }
-            Self::Add(number) => vec![Shaped { origin: origin.then(Step::Add(-number))?, shape }],
+            Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(-number))?, shape }],
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
                 let origin = movable(origin, &shape)?;
@@ -97,7 +98,7 @@ impl Transform {
                     })
                     .map(|(start, len)| origin.clone().slice(start, len))
                     .collect::<Result<_>>()?;
-                vec![Shaped { origin: Origin::join(parts)?, shape }]
+                vec![Shaped { origin: TensorExpr::join(parts)?, shape }]
             }
             Self::Transpose => vec![transposed(origin, shape)?],
             _ => vec![Shaped { origin, shape }],
@@ -117,8 +118,8 @@ fn single(sources: Vec<Shaped>) -> Result<Shaped> {
     }
 }
 
-/// Rows that can be moved: those of a matrix, or the elements of a vector.
-fn movable(origin: Origin, shape: &[u64]) -> Result<Origin> {
+/// Returns an expression over movable rows: those of a matrix, or the elements of a vector.
+fn movable(origin: TensorExpr, shape: &[u64]) -> Result<TensorExpr> {
     if shape.len() == 1 { origin.by_element() } else { Ok(origin) }
 }
 
@@ -134,7 +135,7 @@ fn half_head(shape: &[u64], heads: u64) -> Result<u64> {
     divided(rows, num::mul(heads, 2, "the halves of heads")?, shape)
 }
 
-/// The axis along which rows are split: the last but one, or the only one.
+/// Returns the axis along which rows are split: the last but one, or the only one.
 fn row_axis(shape: &[u64]) -> usize {
     shape.len().saturating_sub(2)
 }
@@ -150,10 +151,10 @@ fn stack(sources: Vec<Shaped>) -> Result<Shaped> {
     }
     let mut stacked = vec![sources.len() as u64];
     stacked.extend(shape);
-    Ok(Shaped { origin: Origin::join(sources.into_iter().map(|source| source.origin).collect())?, shape: stacked })
+    Ok(Shaped { origin: TensorExpr::join(sources.into_iter().map(|source| source.origin).collect())?, shape: stacked })
 }
 
-fn take_each(origin: Origin, shape: &[u64], sizes: &[u64]) -> Result<Vec<Shaped>> {
+fn take_each(origin: TensorExpr, shape: &[u64], sizes: &[u64]) -> Result<Vec<Shaped>> {
     let axis = row_axis(shape);
     let of: u64 = sizes.iter().sum();
     if shape.get(axis) != Some(&of) {
@@ -163,14 +164,14 @@ fn take_each(origin: Origin, shape: &[u64], sizes: &[u64]) -> Result<Vec<Shaped>
     sizes
         .iter()
         .map(|&len| {
-            let origin = origin.clone().then(Step::TakeRows { start, len, of })?;
+            let origin = origin.clone().then(RowOp::SliceRows { start, len, of })?;
             start += len;
             Ok(Shaped { origin, shape: with_axis(shape, axis, len) })
         })
         .collect()
 }
 
-/// The inverse of [`take_each`]: plane by plane, the rows of each.
+/// The inverse of [`take_each`]: concatenates the rows of each, matrix by matrix.
 fn join_each(sources: Vec<Shaped>, sizes: &[u64]) -> Result<Shaped> {
     let first = sources.first().map(|source| source.shape.clone()).unwrap_or_default();
     let axis = row_axis(&first);
@@ -180,18 +181,18 @@ fn join_each(sources: Vec<Shaped>, sizes: &[u64]) -> Result<Shaped> {
         }
     }
     let planes: u64 = num::elements(first.get(..axis).unwrap_or_default())?;
-    let origins: Vec<Origin> = sources.into_iter().map(|source| movable(source.origin, &source.shape)).collect::<Result<_>>()?;
+    let origins: Vec<TensorExpr> = sources.into_iter().map(|source| movable(source.origin, &source.shape)).collect::<Result<_>>()?;
     let mut parts = Vec::new();
     for plane in 0..planes {
         for (origin, &size) in origins.iter().zip(sizes) {
             parts.push(origin.clone().slice(plane * size, size)?);
         }
     }
-    Ok(Shaped { origin: Origin::join(parts)?, shape: with_axis(&first, axis, sizes.iter().sum()) })
+    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&first, axis, sizes.iter().sum()) })
 }
 
-/// Rows that alternate: those of planes, or the elements of a matrix of biases; and their axis.
-fn alternating(origin: Origin, shape: &[u64]) -> Result<(Origin, usize)> {
+/// Returns an expression over alternating rows (of matrices, or the elements of a bias matrix), and their axis.
+fn alternating(origin: TensorExpr, shape: &[u64]) -> Result<(TensorExpr, usize)> {
     match shape.len() {
         3 => Ok((origin, 1)),
         1 | 2 => Ok((origin.by_element()?, shape.len() - 1)),
@@ -199,11 +200,11 @@ fn alternating(origin: Origin, shape: &[u64]) -> Result<(Origin, usize)> {
     }
 }
 
-/// Even rows and odd rows.
-fn alternate(origin: Origin, shape: &[u64]) -> Result<Vec<Shaped>> {
+/// Splits even and odd rows.
+fn alternate(origin: TensorExpr, shape: &[u64]) -> Result<Vec<Shaped>> {
     let (origin, axis) = alternating(origin, shape)?;
     let half = halved(shape, axis)?;
-    let take = |start| Ok(Shaped { origin: origin.clone().then(Step::TakeRows { start, len: 1, of: 2 })?, shape: half.clone() });
+    let take = |start| Ok(Shaped { origin: origin.clone().then(RowOp::SliceRows { start, len: 1, of: 2 })?, shape: half.clone() });
     Ok(vec![take(0)?, take(1)?])
 }
 
@@ -227,7 +228,7 @@ fn interleaved(sources: Vec<Shaped>) -> Result<Shaped> {
         .flat_map(|plane| [even_rows.clone().slice(plane * len, len), odd_rows.clone().slice(plane * len, len)])
         .collect::<Result<_>>()?;
     Ok(Shaped {
-        origin: Origin::join(parts)?.then(Step::SwapRows { a: 2, b: len })?,
+        origin: TensorExpr::join(parts)?.then(RowOp::TransposeGrid { a: 2, b: len })?,
         shape: with_axis(&even.shape, axis, num::mul(len, 2, "the rows of both")?),
     })
 }
@@ -240,21 +241,21 @@ fn join_mla(sources: Vec<Shaped>, nope: u64, v: u64) -> Result<Shaped> {
     if keys.shape != [heads, rank, nope] || values.shape != [heads, v, rank] {
         return Err(misfit(&format!("values of [{heads}, {v}, {rank}] beside keys of [{heads}, {rank}, {nope}]"), &values.shape));
     }
-    let keys = keys.origin.then(Step::Transpose { rows: rank })?;
+    let keys = keys.origin.then(RowOp::Transpose { rows: rank })?;
     let parts = (0..heads)
         .flat_map(|head| [keys.clone().slice(head * nope, nope), values.origin.clone().slice(head * v, v)])
         .collect::<Result<_>>()?;
-    Ok(Shaped { origin: Origin::join(parts)?, shape: vec![heads * (nope + v), rank] })
+    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: vec![heads * (nope + v), rank] })
 }
 
-fn transposed(origin: Origin, shape: Vec<u64>) -> Result<Shaped> {
+fn transposed(origin: TensorExpr, shape: Vec<u64>) -> Result<Shaped> {
     let [planes @ .., rows, cols] = shape.as_slice() else { return Err(misfit("two dimensions to transpose", &shape)) };
     let mut turned = planes.to_vec();
     turned.extend([*cols, *rows]);
-    Ok(Shaped { origin: origin.then(Step::Transpose { rows: *rows })?, shape: turned })
+    Ok(Shaped { origin: origin.then(RowOp::Transpose { rows: *rows })?, shape: turned })
 }
 
-/// The rows of one group of heads that share a key and a value.
+/// The rows of a group of query heads with its KV head.
 struct QkvGroup {
     queries: u64,
     head: u64,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use weigh::DType;
 use weigh::base::bytes::Endian;
 use weigh::base::finding::{Finding, Findings, Severity};
-use weigh::format::shards::{self, Content};
+use weigh::format::shards::{self, FileContent};
 use weigh::format::{FORMATS, Format, OutTensor};
 use weigh::model::{Metadata, value_text};
 use weigh::ops::edit::Change;
@@ -196,8 +196,8 @@ pub(crate) fn write(
     let mut output = Output::begin(targets, false, &[]).unwrap();
     for (i, file) in files.iter().enumerate() {
         match &file.content {
-            Content::Bytes(bytes) => output.write(i, bytes).unwrap(),
-            Content::Tensors(range, layout) => {
+            FileContent::Bytes(bytes) => output.write(i, bytes).unwrap(),
+            FileContent::Tensors(range, layout) => {
                 let mut writer = output.create(i).unwrap();
                 writer.append(&layout.header).unwrap();
                 for ((_, bytes), &offset) in tensors[range.clone()].iter().zip(&layout.offsets) {

@@ -57,7 +57,7 @@ fn any_range_reads_the_same_bytes() {
 #[test]
 fn weights_count_and_bookkeeping_does_not() {
     let reader = fixture("packed");
-    let packing = Packing::of(&reader);
+    let packing = Packing::detect(&reader);
     let model = reader.model();
     let parameters: u64 = (0..model.tensors.len()).map(|i| packing.parameters(model, i).unwrap()).sum();
     let expected: u64 = fixture("packed-expected.safetensors").model().tensors.iter().map(|tensor| tensor.elements().unwrap()).sum();
@@ -108,7 +108,7 @@ fn weights_are_those_of_the_library_that_packed_them() {
     for folder in folders {
         let expected = format::open(&folder.join("expected.safetensors")).unwrap();
         let stored = format::open(&folder).unwrap();
-        let packing = Packing::of(&stored).summary(stored.model()).unwrap();
+        let packing = Packing::detect(&stored).summary(stored.model()).unwrap();
         assert_eq!((packing.unresolved, packing.warning()), (0, None), "{}", folder.display());
         let reader = unpacked(stored).unwrap();
         assert_eq!(reader.model().tensors.len(), expected.model().tensors.len(), "{}", folder.display());

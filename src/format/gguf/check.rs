@@ -1,4 +1,4 @@
-//! Rules over a whole GGUF file: where the data of its tensors lies, and what well-known keys hold.
+//! Rules for a whole GGUF file: tensor offsets, and the values of well-known keys.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,21 +7,21 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, num, text, units};
 use crate::format::codes;
 use crate::format::gguf::keys;
-use crate::format::set::{enough, is_cut, truncated};
+use crate::format::set::{check_finding_limit, check_truncated, is_cut};
 use crate::model::{Array, Metadata, TensorInfo, Value, ValueType};
 use crate::source::Prefix;
 
-/// An entry of the tensor table.
+/// A tensor table entry.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Its offset is counted from the start of the data.
+    /// The tensor, with its offset relative to the start of the data.
     pub(crate) tensor: TensorInfo,
-    /// Where the entry is in the file.
+    /// Offset of the entry in the file.
     pub(crate) at: u64,
 }
 
-/// Gives every tensor its place in the file, in the order of the data, and checks that they lie there soundly.
-pub(crate) fn place(
+/// Makes tensor offsets absolute, sorts the tensors by offset, and checks that they are aligned, adjacent and inside the file.
+pub(crate) fn place_tensors(
     entries: Vec<Entry>,
     table_end: u64,
     alignment: u64,
@@ -47,7 +47,7 @@ pub(crate) fn place(
             }
             Err((code, error)) => {
                 findings.error(code, error.in_tensor(&tensor.name).at(at).in_file(path))?;
-                enough(findings, path)?;
+                check_finding_limit(findings, path)?;
             }
         }
     }
@@ -55,7 +55,7 @@ pub(crate) fn place(
         let message = format!("expected the data to start at byte {data_start}, found the end of the file at byte {}", file_len);
         findings.missing(codes::GGUF_TRUNCATED, Error::truncated(message).at(table_end).in_file(path), Vec::new())?;
     }
-    let whole = truncated(&tensors, file_len, alignment, path, codes::GGUF_TRUNCATED, findings)?;
+    let whole = check_truncated(&tensors, file_len, alignment, path, codes::GGUF_TRUNCATED, findings)?;
     tensors.sort_by_key(|tensor| (tensor.offset_bytes, tensor.len_bytes));
     check_neighbours(&tensors, data_start, alignment, whole, file, findings)?;
     if findings.collects() {
@@ -64,7 +64,7 @@ pub(crate) fn place(
     Ok(tensors)
 }
 
-/// Where the tensor starts in the file, if it is at a multiple of the alignment and its end can be said.
+/// Returns the absolute offset of a tensor if it is aligned and its end does not overflow.
 fn absolute(tensor: &TensorInfo, data_start: u64, alignment: u64) -> Result<u64, (&'static str, Error)> {
     let offset = tensor.offset_bytes;
     if !offset.is_multiple_of(alignment) {
@@ -89,20 +89,21 @@ fn check_neighbours(
     findings: &mut Findings,
 ) -> Result<()> {
     let (path, file_len) = (file.path(), file.len());
-    // The end of the data so far, and the tensor that reaches it; none after a tensor of unknown size.
+    // The end of the data so far, and the tensor that ends there; `None` after a tensor of unknown size.
     let mut last = Some((data_start, ""));
     for tensor in tensors {
         let start = tensor.offset_bytes;
         if let Some((end, name)) = last {
             if start < end && tensor.len_bytes != Some(0) {
-                let message = format!("expected it after the end of \"{}\" at byte {end}, found it at byte {start}", text::shorten(name));
+                let message =
+                    format!("expected it to start after the end of \"{}\" at byte {end}, found it at byte {start}", text::shorten(name));
                 findings.error(codes::GGUF_OVERLAP, Error::malformed(message).in_tensor(&tensor.name).at(start).in_file(path))?;
-                enough(findings, path)?;
+                check_finding_limit(findings, path)?;
             } else if whole && start > num::align(end, alignment, "the end of a tensor")? {
                 let message = format!("expected it at byte {end} or after its padding, found a hole of {} bytes before it", start - end);
                 let error = Error::malformed(message).in_tensor(&tensor.name).at(end).in_file(path);
                 findings.remark(Severity::Error, codes::GGUF_HOLE, error);
-                enough(findings, path)?;
+                check_finding_limit(findings, path)?;
             }
         }
         if tensor.len_bytes != Some(0) {
@@ -110,7 +111,7 @@ fn check_neighbours(
             last = end.map(|end| last.filter(|last| last.0 > end.0).unwrap_or(end));
         }
     }
-    // Of a file that is cut short nothing more is to be said.
+    // A truncated file is already reported.
     let Some((end, _)) = last.filter(|_| whole && !tensors.is_empty()) else { return Ok(()) };
     let padded = num::align(end, alignment, "the end of the data")?;
     if file_len > padded {
@@ -123,7 +124,7 @@ fn check_neighbours(
     Ok(())
 }
 
-/// What `verify` says of the metadata; opening does not ask.
+/// Checks the metadata for `verify`; opening does not need this.
 pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings) {
     if !findings.collects() {
         return;
@@ -143,7 +144,7 @@ pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings
         }
     }
     if let Some("") = metadata.get_str("general.architecture") {
-        let error = Error::malformed("expected general.architecture to be a name, found nothing");
+        let error = Error::malformed("expected general.architecture to be a name, found an empty string");
         findings.remark(Severity::Warning, codes::GGUF_KEY_TYPE, error.in_file(path));
     }
     let lens = ["tokens", "scores", "token_type"]
@@ -152,14 +153,14 @@ pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings
         for (name, len) in ["scores", "token_type"].into_iter().zip(others).filter_map(|(name, len)| len.map(|len| (name, len))) {
             if len != tokens {
                 let error = Error::malformed(format!("expected {tokens} {name} for {tokens} tokens, found {len}"));
-                // llama.cpp refuses a list that is too short.
+                // llama.cpp rejects a list that is too short.
                 let severity = if len < tokens { Severity::Error } else { Severity::Warning };
                 findings.remark(severity, codes::GGUF_TOKENS, error.in_file(path));
             }
         }
     }
-    if let Some((token, first, second)) = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).and_then(twice) {
-        let message = format!("expected each token once, found {} as token {first} and {second}", text::shorten(&token));
+    if let Some((token, first, second)) = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).and_then(find_duplicate) {
+        let message = format!("duplicate token {} ({first} and {second})", text::shorten(&token));
         findings.remark(Severity::Error, codes::GGUF_TOKEN_TWICE, Error::malformed(message).in_file(path));
     }
     if let Some(tokens) = lens[0] {
@@ -178,20 +179,20 @@ pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings
         if let Value::Array(array) = value
             && array.elem() == ValueType::Array
         {
-            let error = Error::malformed(format!("expected {} to be an array of values, found one of arrays", text::shorten(key)));
+            let error = Error::malformed(format!("expected {} to be an array of scalars, found an array of arrays", text::shorten(key)));
             findings.remark(Severity::Error, codes::GGUF_NESTED, error.in_file(path));
         }
         if let Value::Array(array) = value
             && let Some(error) = first_bad_value(array)
         {
             let error = Error::malformed(format!("{}: {}", text::shorten(key), error.message()));
-            // Once collected, it does not end the walk. A string that is not text loses bytes wherever it is shown or converted.
+            // When collecting, this does not end the pass. A string that is not UTF-8 loses bytes when it is displayed or converted.
             let _ = findings.error(codes::GGUF_UTF8, error.in_file(path));
         }
     }
 }
 
-/// What `verify` says of keys that a model lacks.
+/// Checks for `verify` that required keys are present.
 pub(crate) fn needed_keys(metadata: &Metadata, path: &Path, findings: &mut Findings) {
     for (key, severity) in keys::missing(metadata) {
         let error =
@@ -200,19 +201,19 @@ pub(crate) fn needed_keys(metadata: &Metadata, path: &Path, findings: &mut Findi
     }
 }
 
-/// A truth value is read as false or true; what else its byte may hold would be lost in a rewrite.
-pub(crate) fn truth(byte: u8, key: &str, at: u64, path: &Path, findings: &mut Findings) {
+/// Checks a boolean: it is read as false or true, so any other byte value would be lost in a rewrite.
+pub(crate) fn check_bool(byte: u8, key: &str, at: u64, path: &Path, findings: &mut Findings) {
     if byte > 1 {
         let error = Error::malformed(format!("expected {} to be 0 or 1, found {byte}", text::shorten(key))).at(at);
         findings.remark(Severity::Warning, codes::GGUF_BOOL, error.in_file(path));
     }
 }
 
-/// The first token that comes twice, and its two numbers; llama.cpp ends at it. (An empty one gets a name of its own there.)
-fn twice(tokens: &Array) -> Option<(String, u64, u64)> {
+/// Returns the first duplicate token and its two IDs; llama.cpp aborts on it, except that it renames empty tokens.
+fn find_duplicate(tokens: &Array) -> Option<(String, u64, u64)> {
     let mut seen: HashMap<String, u64> = HashMap::new();
     let mut found = None;
-    // A token that is no text was told, and ends the list here.
+    // A token that is not UTF-8 is already reported, and ends the iteration.
     let _ = tokens.for_each_str(|i, token| {
         if found.is_none()
             && !token.is_empty()
@@ -225,7 +226,7 @@ fn twice(tokens: &Array) -> Option<(String, u64, u64)> {
     found
 }
 
-/// What is wrong with the first bad element; numbers are never wrong.
+/// Returns the error of the first invalid element; numbers are always valid.
 fn first_bad_value(array: &Array) -> Option<Error> {
     match array.elem() {
         ValueType::String => array.for_each_str(|_, _| Ok(())).err(),

@@ -1,4 +1,4 @@
-//! Another set of keys for a GGUF file whose tensors stay as they are, down to the byte.
+//! Replaces the metadata of a GGUF file while its tensors stay bytewise unchanged.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 use crate::base::bytes::{Cursor, Endian, SharedBytes};
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Hint, Result, num};
-use crate::format::Start;
+use crate::format::EditedHeader;
 use crate::format::gguf::read::read_version;
 use crate::format::gguf::{check, spec, values, write};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{Metadata, Value, ValueType};
 use crate::source::Prefix;
 
-/// Everything before the data, with `metadata` in place of the keys that are there. Version and tensor table are taken over as they are.
+/// Returns the header with `metadata` instead of the present keys. Version and tensor table are unchanged.
 ///
 /// # Errors
-/// The file is big-endian or of version 1; the alignment is none, too large, or one that the tensors do not have; a key of a split would change;
-/// a rule over keys is broken that was not broken before.
-pub(crate) fn edit(file: &mut Prefix, old: &Metadata, metadata: &Metadata, force: bool) -> Result<Start> {
+/// The file is big-endian or version 1; the alignment is invalid, too large, or does not fit the tensor offsets; a split key would change;
+/// or a rule is violated that was not violated before.
+pub(crate) fn edit(file: &mut Prefix, old: &Metadata, metadata: &Metadata, force: bool) -> Result<EditedHeader> {
     check_change(old, metadata, force)?;
     file.parse(|file| {
         let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
@@ -28,7 +28,7 @@ pub(crate) fn edit(file: &mut Prefix, old: &Metadata, metadata: &Metadata, force
     })?
 }
 
-fn new_start(cursor: &mut Cursor<'_>, file: &Prefix, metadata: &Metadata) -> Result<Start> {
+fn new_start(cursor: &mut Cursor<'_>, file: &Prefix, metadata: &Metadata) -> Result<EditedHeader> {
     let version = read_version(cursor).map_err(|(_, error)| error)?;
     if version < 2 || cursor.endian() == Endian::Big {
         return Err(Error::unsupported("expected a little-endian file of version 2 or 3 to edit, found an older or big-endian one")
@@ -57,13 +57,13 @@ fn new_start(cursor: &mut Cursor<'_>, file: &Prefix, metadata: &Metadata) -> Res
     let start = num::align(bytes.len() as u64, alignment, "the start of the data")?;
     bytes.resize(num::to_usize(start, "a header")?, 0);
     // A file without tensors may end right after its header.
-    Ok(Start { bytes, old_bytes: old_bytes.min(file.len()) })
+    Ok(EditedHeader { bytes, old_bytes: old_bytes.min(file.len()) })
 }
 
-/// What `verify` says of the new keys and did not say of the old ones is refused; so is a file's place in a split, which its name gives.
+/// Refuses changes that add findings of `verify`, and changes of the split keys, which must match the file name.
 fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
     if let Some(key) = [spec::SPLIT_NO, spec::SPLIT_COUNT, spec::SPLIT_TENSORS].into_iter().find(|key| old.get(key) != new.get(key)) {
-        return Err(Error::argument(format!("expected {key} to stay as it is, found a change: it says how the model is split")));
+        return Err(Error::argument(format!("{key} cannot be changed: it describes how the model is split")));
     }
     let remarks = |metadata: &Metadata| {
         let mut findings = Findings::collect();
@@ -81,7 +81,7 @@ fn check_change(old: &Metadata, new: &Metadata, force: bool) -> Result<()> {
     }
 }
 
-/// Steps over a value; gives it, unless it is an array.
+/// Skips a value and returns it, unless it is an array.
 fn step(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>) -> Result<Option<Value>> {
     let at = cursor.position();
     let tag = cursor.u32("a value's type")?;
@@ -92,7 +92,7 @@ fn step(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>) -> Result<Option<V
     }
 }
 
-/// Where the tensor table is; its offsets must fit the alignment.
+/// Returns the range of the tensor table, checking its offsets against the alignment.
 fn table(cursor: &mut Cursor<'_>, tensors: u64, alignment: u64) -> Result<Range<usize>> {
     let start = cursor.position() as usize;
     for _ in 0..tensors {

@@ -1,5 +1,5 @@
-//! What is known of keys: the type of each, and which a model must have. Sources: docs/gguf.md in the ggml repository, the writer of
-//! gguf-py (types), and llama.cpp (which keys it reads, and without which it refuses a model), as of 2026.
+//! Known GGUF keys: their types, and which are required. Sources: docs/gguf.md in the ggml repository, the gguf-py writer (types), and
+//! llama.cpp (which keys it reads and which it requires), as of 2026.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::base::finding::Severity;
 use crate::model::ValueType::{Bool, F32, I32, String, U16, U32};
 use crate::model::{Metadata, Value, ValueType};
 
-/// What type a key's value may have.
+/// The allowed types of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyType {
     /// This type.
@@ -16,24 +16,24 @@ pub(crate) enum KeyType {
     Whole,
     /// An array of this type.
     ArrayOf(ValueType),
-    /// This type; or an array of it, with an element for each layer. Signed elements do where unsigned ones are asked for.
+    /// This type, or an array of it with one element per layer. Signed elements are accepted for unsigned ones.
     PerLayer(ValueType),
-    /// An array of bytes, signed or not.
+    /// An array of bytes, signed or unsigned.
     Bytes,
 }
 
 /// Keys of one type.
 struct Group {
     key_type: KeyType,
-    /// Whether llama.cpp reads them, and so refuses a file where they have another type.
+    /// Whether llama.cpp reads them, and so rejects a file in which they have another type.
     read: bool,
-    /// Whole names.
+    /// Full names.
     keys: &'static [&'static str],
 }
 
 use KeyType::{ArrayOf, Bytes, One, PerLayer, Whole};
 
-/// Keys by their whole names; `*` at the end stands for anything.
+/// Keys by full name; `*` at the end is a wildcard.
 static KEYS: &[Group] = &[
     Group {
         key_type: One(String),
@@ -98,7 +98,7 @@ static KEYS: &[Group] = &[
         keys: &["clip.vision.attention.layer_norm_epsilon", "clip.audio.attention.layer_norm_epsilon"],
     },
     Group { key_type: ArrayOf(F32), read: true, keys: &["clip.vision.image_mean", "clip.vision.image_std"] },
-    // Read by others, or only shown.
+    // Read by other programs, or only displayed.
     Group {
         key_type: One(String),
         read: false,
@@ -172,10 +172,10 @@ static KEYS: &[Group] = &[
     },
 ];
 
-/// The keys of the special tokens: `tokenizer.ggml.X_token_id`.
+/// Prefix and suffix of the special token keys: `tokenizer.ggml.X_token_id`.
 const TOKEN_IDS: (&str, &str) = ("tokenizer.ggml.", "_token_id");
 
-/// Keys of architectures, without the architecture's name before them and with spaces between; llama.cpp reads them all.
+/// Architecture-specific keys without the architecture prefix, separated by spaces; llama.cpp reads them all.
 static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (
         One(U32),
@@ -227,7 +227,7 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (ArrayOf(String), "classifier.output_labels"),
 ];
 
-/// Keys of architectures without which llama.cpp refuses a model, and of which: names with spaces between.
+/// Keys that llama.cpp requires for specific architectures, separated by spaces.
 static NEEDED: &[(&str, &str)] = &[
     ("activation.situ_beta activation.situ_linear_beta attn_res.block_size", "kimi-k3"),
     ("adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", "graniteswitch"),
@@ -340,25 +340,25 @@ static NEEDED: &[(&str, &str)] = &[
 /// Keys that every model needs.
 const NEEDED_BY_ALL: &[&str] = &["context_length", "embedding_length", "block_count"];
 
-/// Models of only attention and feed-forward layers, whose tensors have shapes that llama.cpp refuses without these keys.
+/// Dense transformers; without these keys, llama.cpp rejects their tensor shapes.
 const DENSE: &str = "\
     bert cohere2 command-r falcon gemma gemma-embedding gemma2 gemma3 glm4 granite hunyuan-dense llama mistral3 olmo2 phi3 qwen2 \
     qwen2vl qwen3 qwen3vl smollm3 starcoder2";
 const NEEDED_BY_DENSE: &[&str] = &["attention.head_count", "feed_forward_length"];
 
-/// Two keys of which neither goes without the other.
+/// Two keys that require each other.
 const EXPERTS: [&str; 2] = ["expert_count", "expert_used_count"];
 
-/// Tokenizers that rank pairs of tokens, and one of their pre-tokenizers that does without.
+/// Tokenizers that need merges, and the pre-tokenizer of one of them that does not.
 const WITH_MERGES: &[&str] = &["gpt2", "hybriddna", "whitespace", "gemma4"];
 const WITHOUT_MERGES: &str = "kimi-k2";
 
-/// Whether a name is one of these, which have spaces between.
+/// Whether a space-separated list contains a name.
 fn has(names: &str, name: &str) -> bool {
     names.split(' ').any(|one| one == name)
 }
 
-/// The type that a key must have in a model of this architecture, where that is known; and whether llama.cpp refuses others.
+/// Returns the type that a key must have in a model of this architecture, if known, and whether llama.cpp rejects others.
 pub(crate) fn type_of(key: &str, architecture: &str) -> Option<(KeyType, bool)> {
     let by_name = |key: &str| KEYS.iter().find(|group| group.keys.contains(&key)).map(|group| (group.key_type, group.read));
     if let Some(found) = by_name(key) {
@@ -376,7 +376,7 @@ pub(crate) fn type_of(key: &str, architecture: &str) -> Option<(KeyType, bool)> 
 }
 
 impl KeyType {
-    /// Whether a value is of this type; `layers` are those of the model.
+    /// Whether a value has this type; `layers` is the number of layers of the model.
     pub(crate) fn fits(self, value: &Value, layers: Option<u64>) -> bool {
         match self {
             One(value_type) => value.value_type() == value_type,
@@ -392,7 +392,7 @@ impl KeyType {
         }
     }
 
-    /// The type in words, as a message has it.
+    /// Describes the type for a message.
     pub(crate) fn describe(self, layers: Option<u64>) -> std::string::String {
         match self {
             One(value_type) => value_type.to_string(),
@@ -407,9 +407,9 @@ impl KeyType {
     }
 }
 
-/// The keys without which llama.cpp refuses a model that has these keys, where they are absent; and whether the file is one that was made
-/// without any tokenizer, of which the tokenizer's own are all. What is no model by its own words (an adapter, a projector, an importance
-/// matrix, a later part of a split) needs none.
+/// Returns the missing keys that llama.cpp requires, with their severity: a note for tokenizer keys of a file that was deliberately made
+/// without a tokenizer. Files that declare themselves not to be a model (adapter, projector, importance matrix, later part of a split) need
+/// none.
 pub(crate) fn missing(metadata: &Metadata) -> Vec<(std::string::String, Severity)> {
     let text = |key: &str| metadata.get_str(key).unwrap_or_default();
     if !["", "model"].contains(&text("general.type")) || metadata.get_u64("split.no").is_some_and(|no| no > 0) {
@@ -432,7 +432,7 @@ pub(crate) fn missing(metadata: &Metadata) -> Vec<(std::string::String, Severity
     if EXPERTS.iter().any(|key| metadata.get_u64(&format!("{architecture}.{key}")).is_some_and(|count| count > 0)) {
         needed.extend(EXPERTS.iter().map(|key| (format!("{architecture}.{key}"), Severity::Error)));
     }
-    // Made without a tokenizer, for whoever brings their own.
+    // Deliberately made without a tokenizer.
     let bare = !metadata.iter().any(|(key, _)| key.starts_with("tokenizer."));
     needed.push(("tokenizer.ggml.model".to_owned(), if bare { Severity::Warning } else { Severity::Error }));
     let tokenizer = text("tokenizer.ggml.model");

@@ -1,4 +1,4 @@
-//! GGUF: the format of ggml and llama.cpp.
+//! GGUF: the ggml and llama.cpp format.
 
 use crate::base::finding::Findings;
 use crate::base::{Error, Result};
@@ -38,7 +38,7 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     if let [first, rest @ ..] = &parts[..]
         && let Some(other) = rest.iter().find(|part| part.endian != first.endian)
     {
-        let error = Error::malformed("expected the byte order of the first part, found the other").in_file(other.source.path());
+        let error = Error::malformed("expected the byte order of the first part, found the opposite").in_file(other.source.path());
         return Err(findings.fatal(codes::SPLIT_CONFLICT, error));
     }
     join(FORMAT.id, &path, parts, split::CONFLICT, findings)

@@ -1,4 +1,4 @@
-//! One GGUF file: header, metadata and tensor table, each count checked against what is left of the file.
+//! Reads one GGUF file: header, metadata and tensor table, with every count checked against the remaining bytes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::gguf::spec::{self, GGML_NAME_BYTES, MAGIC};
 use crate::format::gguf::{check, values};
-use crate::format::set::{Part, enough, parse_header};
+use crate::format::set::{Part, check_finding_limit, parse_header};
 use crate::model::metadata::{read_len, read_string};
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value, ValueType};
 use crate::source::Prefix;
 
-/// The least bytes that a key and its value take, after the key's length: one byte of key, the type, one byte of value.
+/// Minimum size of a key-value pair after the key length: one byte of key, the type, one byte of value.
 const LEAST_KEY: u64 = 1 + 4 + 1;
-/// The least bytes that a tensor's entry takes, after the name's length: the count of dimensions, the type, the offset.
+/// Minimum size of a tensor entry after the name length: number of dimensions, type, offset.
 const LEAST_TENSOR: u64 = 4 + 4 + 8;
 
-/// The tensor that every language model has: a file with it is a model, and not an adapter or a vocabulary.
+/// A tensor that every language model has, unlike adapters and vocabulary-only files.
 const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
 
-/// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
+/// Reads the header of one file. Invalid tensors are reported to `findings` and omitted.
 pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
     let header = parse_header(&mut file, findings, parse).map_err(|error| error.in_file(file.path()))?;
     let Header { tensors, metadata, endian } = header;
@@ -46,14 +46,14 @@ fn parse(file: &Prefix, findings: &mut Findings) -> Parsed<Result<Header>> {
 
 struct Parser<'a> {
     file: &'a Prefix,
-    /// The bytes under the cursor, which arrays keep.
+    /// The bytes under the cursor, shared with arrays.
     bytes: Arc<dyn SharedBytes>,
     cursor: Cursor<'a>,
-    /// Lengths have 64 bits; 32 in version 1.
+    /// Whether lengths have 64 bits, not 32 as in version 1.
     wide: bool,
-    /// How many keys are still to come.
+    /// Number of keys still to read.
     keys: u64,
-    /// How many tensors are still to come.
+    /// Number of tensors still to read.
     tensors: u64,
     findings: &'a mut Findings,
 }
@@ -63,7 +63,7 @@ impl<'a> Parser<'a> {
         let version = read_version(&mut self.cursor).map_err(|(code, error)| self.fatal(code, error))?;
         self.wide = version > 1;
         if !self.wide {
-            let error = Error::unsupported("expected version 2 or 3, which llama.cpp reads, found version 1").at(4);
+            let error = Error::unsupported("expected version 2 or 3, found version 1, which llama.cpp no longer reads").at(4);
             self.findings.remark(Severity::Warning, codes::GGUF_VERSION_OLD, error.in_file(self.path()));
         }
         (self.tensors, self.keys) = self.counts().map_err(|error| self.fatal(codes::GGUF_HEADER, error))?;
@@ -78,18 +78,18 @@ impl<'a> Parser<'a> {
                 }
                 alignment
             }
-            // Without the alignment nothing says where the data starts.
+            // Without the alignment, the start of the data is unknown.
             Err(error) => return Err(self.fatal(codes::GGUF_ALIGNMENT, error)),
         };
         let entries = self.table()?;
         if self.findings.collects() && entries.iter().any(|entry| entry.tensor.name == TOKEN_EMBEDDINGS) {
             check::needed_keys(&metadata, self.path(), self.findings);
         }
-        let tensors = check::place(entries, self.cursor.position(), alignment, self.file, self.findings)?;
+        let tensors = check::place_tensors(entries, self.cursor.position(), alignment, self.file, self.findings)?;
         Ok(Header { tensors, metadata, endian: self.cursor.endian() })
     }
 
-    /// Where more bytes are needed, so are those of all keys and tensors that are still to come.
+    /// If more bytes are needed, asks for those of all remaining keys and tensors too.
     fn need_the_rest(&mut self) {
         let length = self.length_bytes();
         self.cursor.need_more(self.keys.saturating_mul(length + LEAST_KEY));
@@ -112,15 +112,15 @@ impl<'a> Parser<'a> {
     fn error(&mut self, code: &'static str, error: Error) -> Result<()> {
         let path = self.path();
         self.findings.error(code, error.in_file(path))?;
-        enough(self.findings, path)
+        check_finding_limit(self.findings, path)
     }
 
-    /// The bytes of a length field.
+    /// Returns the size of a length field in bytes.
     fn length_bytes(&self) -> u64 {
         if self.wide { 8 } else { 4 }
     }
 
-    /// What is claimed must fit what is left, before any loop and any allocation.
+    /// Checks the counts against the remaining bytes before any loop or allocation.
     fn check_counts(&mut self) -> Result<()> {
         let left = self.cursor.remaining();
         let needed = |count: u64, least: u64| count.checked_mul(least + self.length_bytes());
@@ -148,7 +148,7 @@ impl<'a> Parser<'a> {
                 self.findings.fatal(code, error.context(&text::shorten(&key)).at(at).in_file(self.file.path()))
             })?;
             if metadata.get(&key).is_some() {
-                let message = format!("expected each key once, found {} twice", text::shorten(&key));
+                let message = format!("duplicate key {}", text::shorten(&key));
                 self.error(codes::GGUF_KEY_DUPLICATE, Error::malformed(message).at(at))?;
             } else {
                 metadata.set(key, value);
@@ -180,14 +180,14 @@ impl<'a> Parser<'a> {
             ValueType::Bool => {
                 let at = self.cursor.position();
                 let byte = self.cursor.u8("a metadata value")?;
-                check::truth(byte, key, at, self.file.path(), self.findings);
+                check::check_bool(byte, key, at, self.file.path(), self.findings);
                 Ok(Value::Bool(byte != 0))
             }
             _ => Value::read(&mut self.cursor, value_type, self.wide),
         }
     }
 
-    /// The entries of the tensors, their offsets still counted from the start of the data.
+    /// Reads the tensor entries, with offsets relative to the start of the data.
     fn table(&mut self) -> Result<Vec<check::Entry>> {
         let mut entries: Vec<check::Entry> = Vec::new();
         let mut names = DuplicateCheck::default();
@@ -200,11 +200,11 @@ impl<'a> Parser<'a> {
                 let error = Error::malformed(format!("expected a name of 1 to {GGML_NAME_BYTES} bytes, found {}", name.len()));
                 let path = self.path();
                 self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
-                enough(self.findings, path)?;
+                check_finding_limit(self.findings, path)?;
             }
             let twice = names.is_duplicate(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
             if twice {
-                let error = Error::malformed("expected each tensor name once, found it twice").in_tensor(&name).at(at);
+                let error = Error::malformed("duplicate tensor name").in_tensor(&name).at(at);
                 self.error(codes::GGUF_DUPLICATE, error)?;
             }
             entries.extend(self.entry(name, at)?.filter(|_| !twice));
@@ -212,7 +212,7 @@ impl<'a> Parser<'a> {
         Ok(entries)
     }
 
-    /// The rest of an entry after its name; none when its size makes no sense.
+    /// Reads the rest of an entry after its name; `None` if its size is invalid.
     fn entry(&mut self, name: String, at: u64) -> Result<Option<check::Entry>> {
         let raw = self.raw_entry().map_err(|(code, error)| self.fatal(code, error.in_tensor(&name)))?;
         let elem = DType::from_ggml_id(raw.tag).map_or(ElemType::Unknown { tag: Tag::Number(raw.tag) }, ElemType::Known);
@@ -227,7 +227,7 @@ impl<'a> Parser<'a> {
             let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read")).in_tensor(&name).at(at);
             let path = self.path();
             self.findings.remark(Severity::Warning, codes::GGUF_TYPE, error.in_file(path));
-            enough(self.findings, path)?;
+            check_finding_limit(self.findings, path)?;
         }
         let signed = raw.shape.iter().all(|dim| i64::try_from(*dim).is_ok());
         let too_large = || Error::malformed(format!("expected dimensions below 2^63, found {}", num::show_shape(&raw.shape)));
@@ -255,7 +255,7 @@ impl<'a> Parser<'a> {
         for _ in 0..dims {
             shape.push(read_len(&mut self.cursor, self.wide, "a dimension").map_err(cut)?);
         }
-        shape.reverse(); // the file has the innermost first
+        shape.reverse(); // GGUF stores the innermost dimension first
         let tag = self.cursor.u32("a tensor's type").map_err(cut)?;
         let offset = self.cursor.u64("a tensor's offset").map_err(cut)?;
         Ok(RawEntry { shape, tag, offset })
@@ -268,7 +268,7 @@ struct RawEntry {
     offset: u64,
 }
 
-/// Reads magic and version, and sets the byte order of the cursor.
+/// Reads magic and version, and sets the cursor's byte order.
 pub(crate) fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, (&'static str, Error)> {
     let header = |error| (codes::GGUF_HEADER, error);
     let magic = cursor.take(4, "the magic").map_err(header)?;

@@ -6,26 +6,26 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, limits};
 use crate::format::gguf::read::read;
 use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, is_split_key};
-use crate::format::set::{Conflict, Part, PartName, enough, lacks_files};
+use crate::format::set::{ConflictRule, Part, PartName, check_finding_limit, missing_files_error};
 use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
 use crate::source::{Prefix, file};
 
-/// Parts must agree on the model; on their own layout they need not.
-pub(crate) const CONFLICT: Conflict =
-    Conflict { code: codes::SPLIT_CONFLICT, severity: Severity::Error, except: |key| is_split_key(key) || key == ALIGNMENT_KEY };
+/// Parts must agree on the metadata, except for the split keys and alignment.
+pub(crate) const CONFLICT: ConflictRule =
+    ConflictRule { code: codes::SPLIT_CONFLICT, severity: Severity::Error, except: |key| is_split_key(key) || key == ALIGNMENT_KEY };
 
-/// Reads the file and, if it is a part of a split model, all other parts.
+/// Reads the file and, if it is part of a split, all other parts.
 pub(crate) fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = &file.path().to_path_buf();
     let on_disk = file.source().file().is_some();
     let named = read(file, findings)?;
-    let name = PartName::of(path).filter(|name| name.ending == ".gguf");
-    let keys = match Keys::of(&named.metadata) {
+    let name = PartName::parse(path).filter(|name| name.ending == ".gguf");
+    let keys = match SplitKeys::from_metadata(&named.metadata) {
         Ok(Some(keys)) if keys.count > 1 => keys,
         Ok(_) => {
             if let Some(name) = name.filter(|name| name.count > 1) {
-                let message = format!("expected the keys of part {} of {}, as the file's name says, found none", name.no, name.count);
+                let message = format!("expected the split keys of part {} of {}, as in the file name, found none", name.no, name.count);
                 findings.remark(Severity::Warning, codes::SPLIT_NAME, Error::malformed(message).in_file(path));
             }
             return Ok(vec![named]);
@@ -34,27 +34,27 @@ pub(crate) fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part
     };
     let Some(name) = name.filter(|name| name.count == keys.count && name.no == keys.no + 1) else {
         let message =
-            format!("expected a file named NAME-{:05}-of-{:05}.gguf, as its split keys say, found another name", keys.no + 1, keys.count);
-        let hint = "the other parts are found by their names: give the parts their names back";
+            format!("expected a file named NAME-{:05}-of-{:05}.gguf, as in its split keys, found another name", keys.no + 1, keys.count);
+        let hint = "the other parts are found by name: rename them as they were";
         return Err(findings.fatal(codes::SPLIT_KEYS, Error::malformed(message).hint(hint).in_file(path)));
     };
     let folder = file::parent(path);
-    let is_here = |no: &u64| *no == name.no || on_disk && folder.join(name.file_of(*no)).is_file();
+    let is_here = |no: &u64| *no == name.no || on_disk && folder.join(name.file_name(*no)).is_file();
     let (here, missing): (Vec<u64>, Vec<u64>) = (1..=keys.count).partition(is_here);
     if !missing.is_empty() {
-        let names: Vec<String> = missing.iter().map(|no| name.file_of(*no)).collect();
-        findings.missing(codes::SPLIT_PART, lacks_files(here.len() + names.len(), &names).in_file(path), Vec::new())?;
+        let names: Vec<String> = missing.iter().map(|no| name.file_name(*no)).collect();
+        findings.missing(codes::SPLIT_PART, missing_files_error(here.len() + names.len(), &names).in_file(path), Vec::new())?;
     }
     let mut named = Some(named);
     let mut parts = Vec::new();
     for no in here {
         let part = if no == name.no { named.take().map(Ok) } else { None };
-        let part = part.unwrap_or_else(|| read_part(&folder.join(name.file_of(no)), findings));
+        let part = part.unwrap_or_else(|| read_part(&folder.join(name.file_name(no)), findings));
         match part.and_then(|part| check_part(&part, no, &keys, findings).map(|()| part)) {
             Ok(part) => parts.push(part),
-            // Already among the findings; the other parts can still be looked at.
+            // Already reported; the other parts can still be checked.
             Err(error) if !findings.collects() => return Err(error),
-            Err(error) => enough(findings, path).map_err(|_| error)?,
+            Err(error) => check_finding_limit(findings, path).map_err(|_| error)?,
         }
     }
     let found = parts.iter().map(|part| part.tensors.len() as u64).sum::<u64>();
@@ -71,10 +71,10 @@ fn read_part(path: &Path, findings: &mut Findings) -> Result<Part> {
     read(file, findings)
 }
 
-/// A part's keys say what its name says, and what the first part's say.
-fn check_part(part: &Part, no: u64, first: &Keys, findings: &mut Findings) -> Result<()> {
+/// Checks a part's split keys against its name and the first part's keys.
+fn check_part(part: &Part, no: u64, first: &SplitKeys, findings: &mut Findings) -> Result<()> {
     let path = part.source.path();
-    let keys = match Keys::of(&part.metadata) {
+    let keys = match SplitKeys::from_metadata(&part.metadata) {
         Ok(Some(keys)) => keys,
         Ok(None) => {
             let error = Error::malformed(format!("expected {SPLIT_NO} and {SPLIT_COUNT} in every part, found neither"));
@@ -96,22 +96,22 @@ fn check_part(part: &Part, no: u64, first: &Keys, findings: &mut Findings) -> Re
     Ok(())
 }
 
-/// What a part's metadata says of the set.
+/// The split keys of a part.
 #[derive(Debug)]
-struct Keys {
+struct SplitKeys {
     no: u64,
     count: u64,
     tensors: Option<u64>,
 }
 
-impl Keys {
-    /// The keys of a part; none when the file is no part.
-    fn of(metadata: &Metadata) -> Result<Option<Self>> {
+impl SplitKeys {
+    /// Returns the split keys; `None` if the file is not part of a split.
+    fn from_metadata(metadata: &Metadata) -> Result<Option<Self>> {
         let number = |key: &str| match metadata.get(key) {
             None => Ok(None),
             Some(value) => match value.as_u64() {
                 Some(number) => Ok(Some(number)),
-                None => Err(Error::malformed(format!("expected {key} to be a whole number, found another {}", value.value_type()))),
+                None => Err(Error::malformed(format!("expected {key} to be a non-negative integer, found {}", value.value_type()))),
             },
         };
         let (no, count, tensors) = (number(SPLIT_NO)?, number(SPLIT_COUNT)?, number(SPLIT_TENSORS)?);

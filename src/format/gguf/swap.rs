@@ -1,15 +1,15 @@
-//! Byte order of tensor data: a big-endian GGUF holds the numbers inside each block big-endian.
+//! Byte order of tensor data: a big-endian GGUF stores the numbers inside each block big-endian.
 
 use crate::model::DType;
 
-/// Whole blocks of `dtype` with their numbers turned from one byte order to the other.
+/// Returns whole blocks of `dtype` with the bytes of their numbers swapped.
 pub fn to_little_endian(dtype: DType, bytes: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
     swap(dtype, &mut out);
     out
 }
 
-/// Turns the numbers in whole blocks of `dtype` from one byte order to the other, whichever they have.
+/// Swaps the bytes of the numbers in whole blocks of `dtype`.
 pub fn swap(dtype: DType, bytes: &mut [u8]) {
     let info = dtype.info();
     if let [field] = info.fields {

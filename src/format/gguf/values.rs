@@ -1,4 +1,4 @@
-//! Metadata values of GGUF: arrays are stepped over and stay in the file.
+//! GGUF metadata values; arrays are skipped and stay in the file.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use crate::base::{Error, Result, limits};
 use crate::model::metadata::{read_array_head, read_len};
 use crate::model::{Array, ValueType};
 
-/// The value type of this number.
+/// Returns the value type with this type number.
 pub(crate) fn value_type(tag: u32) -> Option<ValueType> {
     ValueType::ALL.get(usize::try_from(tag).ok()?).copied()
 }
 
-/// Steps over an array that starts at the cursor, checking that it is whole, and gives a handle on its range of `file`.
+/// Skips an array at the cursor, validating its extent, and returns a handle to its range of `file`.
 pub(crate) fn array(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>, wide: bool) -> Result<Array> {
     let (elem, len) = read_array_head(cursor, wide)?;
     let start = cursor.position() as usize;
@@ -20,11 +20,11 @@ pub(crate) fn array(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>, wide: 
     Ok(Array::in_file(elem, len, Arc::clone(file), start..cursor.position() as usize, cursor.endian(), wide))
 }
 
-/// Steps over `len` values of type `elem`, `depth` levels deep.
+/// Skips `len` values of type `elem` at nesting level `depth`.
 fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, depth: usize) -> Result<()> {
     const WHAT: &str = "an array's values";
     if let Some(width) = elem.fixed_bytes() {
-        // The head was checked: the product is at most what is left.
+        // The array head was checked: the product does not exceed the remaining bytes.
         cursor.take(len.saturating_mul(width), WHAT)?;
         return Ok(());
     }
@@ -42,7 +42,7 @@ fn step_over(cursor: &mut Cursor<'_>, elem: ValueType, len: u64, wide: bool, dep
     Ok(())
 }
 
-/// Steps over `len` strings. Where they are not all at hand, the others are taken to be about as long.
+/// Skips `len` strings. If some lie beyond the prefix, estimates their length from the others.
 fn skip_strings(cursor: &mut Cursor<'_>, len: u64, wide: bool) -> Result<()> {
     let start = cursor.position();
     let first = if wide { cursor.skip_strings(len) } else { 0 };

@@ -1,4 +1,4 @@
-//! Lays out a GGUF file: version 3, little-endian.
+//! Writes GGUF headers: version 3, little-endian.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,12 @@ use crate::format::gguf::spec::{self, MAGIC, VERSION};
 use crate::format::{Layout, OutTensor};
 use crate::model::{Array, ElemType, Metadata, Tag, Value};
 
-/// Lays out header, keys, tensor table and data; each tensor is padded to the alignment that the metadata asks for, 32 without.
+/// Computes the layout of a file: header, keys, tensor table and data, with each tensor padded to the alignment in the metadata (default
+/// 32).
 ///
 /// # Errors
-/// The alignment is none, or too large; a tensor has more than 4 dimensions, a type without a number in GGUF, or a size that is not that of its
-/// shape; a name comes twice; a key is empty or too long.
+/// The alignment is invalid or too large; a tensor has more than 4 dimensions, a type that GGUF does not have, or a size that does not
+/// match its shape; a name is duplicated; or a key is empty or too long.
 pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let alignment = spec::alignment_to_write(metadata)?;
     let mut header = MAGIC.to_vec();
@@ -24,7 +25,7 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let mut start = 0u64;
     for tensor in tensors {
         if !names.insert(tensor.name.as_str()) {
-            return Err(Error::argument("expected each tensor name once, found it twice").in_tensor(&tensor.name));
+            return Err(Error::argument("duplicate tensor name").in_tensor(&tensor.name));
         }
         put_entry(&mut header, tensor, start).map_err(|error| error.in_tensor(&tensor.name))?;
         starts.push(start);
@@ -36,7 +37,7 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     Ok(Layout { header, offsets: starts.into_iter().map(|start| data_start + start).collect(), total })
 }
 
-/// The keys and their values, one after the other.
+/// Writes the key-value pairs.
 pub(crate) fn put_keys(out: &mut Vec<u8>, metadata: &Metadata) -> Result<()> {
     for (key, value) in metadata.iter() {
         if key.is_empty() || key.len() as u64 > limits::GGUF_KEY_BYTES {
@@ -59,7 +60,7 @@ fn put_entry(out: &mut Vec<u8>, tensor: &OutTensor, start: u64) -> Result<()> {
         ElemType::Unknown { tag: Tag::Name(_) } => None,
         ElemType::Known(dtype) => dtype.info().ggml_id,
     };
-    let tag = tag.ok_or_else(|| Error::argument(format!("expected a type of GGUF, found {}", tensor.elem)))?;
+    let tag = tag.ok_or_else(|| Error::argument(format!("GGUF has no type {}", tensor.elem)))?;
     tensor.check_size()?;
     put_str(out, &tensor.name);
     out.extend((tensor.shape.len() as u32).to_le_bytes());
@@ -95,7 +96,7 @@ fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// An array keeps its element type when it is empty, and its very bytes when they are as they should be already.
+/// Writes an array. An empty one keeps its element type; encoded bytes are copied if possible.
 fn put_array(out: &mut Vec<u8>, array: &Array) -> Result<()> {
     out.extend((array.elem() as u32).to_le_bytes());
     out.extend(array.len().to_le_bytes());

@@ -1,8 +1,8 @@
-//! Importance matrices in llama.cpp's older binary form (`imatrix.dat`), opened as a model: a tensor an entry.
+//! Importance matrices in llama.cpp's legacy binary format (`imatrix.dat`), opened as a model with one tensor per entry.
 //!
-//! The newer form is a GGUF with `general.type = imatrix`. Layout (common/imatrix-loader.cpp in llama.cpp): the number of entries;
-//! for each the length of the name, the name, the calls, the number of values, the values; then, optionally, the number of chunks,
-//! the length of the dataset's name, the name. Numbers are 32 bits, little-endian; values are single precision.
+//! The current format is a GGUF with `general.type = imatrix`. Layout (common/imatrix-loader.cpp in llama.cpp): the number of entries; for
+//! each entry the name length, name, number of calls, number of values, values; then, optionally, the number of chunks, and the length and
+//! name of the dataset. Numbers are 32-bit little-endian; values are single precision.
 
 use std::collections::HashSet;
 
@@ -25,19 +25,19 @@ pub(crate) const FORMAT: Format = Format {
     stores: |dtype| dtype == DType::F32,
 };
 
-/// The metadata key of the calls of each entry, in the order of the tensors.
+/// The metadata key with the number of calls of each entry, in tensor order.
 pub const CALLS: &str = "imatrix.calls";
-/// The metadata key of the number of chunks, named as in the newer form.
+/// The metadata key with the number of chunks, named as in the GGUF format.
 pub const CHUNK_COUNT: &str = "imatrix.chunk_count";
-/// The metadata key of the names of datasets, named as in the newer form.
+/// The metadata key with the names of datasets, named as in the GGUF format.
 pub const DATASETS: &str = "imatrix.datasets";
 
-/// The most entries, and the most bytes of a name, that the probe takes for plausible.
+/// Plausible maximum number of entries and name length, for probing.
 const PLAUSIBLE: (i32, i32) = (1 << 20, 1 << 10);
-/// The least bytes of an entry: three numbers and one value.
+/// Minimum size of an entry in bytes: three numbers and one value.
 const LEAST_ENTRY: u64 = 16;
 
-/// The form has no magic: the first entry must make sense.
+/// Recognises the format, which has no magic, by a plausible first entry.
 fn probe(start: &[u8], len: u64) -> u8 {
     let first = || -> Result<bool> {
         let mut cursor = Cursor::new(start, Endian::Little);
@@ -61,7 +61,7 @@ fn open(mut file: Prefix, findings: &mut Findings) -> Result<Reader> {
     Ok(Reader::new(model, vec![file.into_source()], Endian::Little))
 }
 
-/// A count that may not be negative.
+/// Reads a non-negative count.
 fn count(cursor: &mut Cursor<'_>, what: &str) -> Result<u64> {
     let at = cursor.position();
     let count = cursor.i32(what)?;
@@ -91,7 +91,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<(Vec<TensorInfo>, Metadata)> {
         let at = cursor.position();
         let name = name(cursor, "an entry's name")?;
         if !names.insert(name.clone()) {
-            return Err(Error::malformed("expected each entry once, found it twice").at(at).in_tensor(&name));
+            return Err(Error::malformed("duplicate entry").at(at).in_tensor(&name));
         }
         calls.push(Value::U32(count(cursor, "the calls of an entry")? as u32));
         let values = count(cursor, "the values of an entry")?;

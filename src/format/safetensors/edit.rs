@@ -1,20 +1,20 @@
-//! Another `__metadata__` for a safetensors file whose tensors stay as they are.
+//! Replaces `__metadata__` of a safetensors file while its tensors stay unchanged.
 
 use serde_json::{Map as Object, Value as Json};
 
 use crate::base::bytes::{Cursor, Endian, copy};
 use crate::base::{Error, Result, limits, num};
-use crate::format::Start;
+use crate::format::EditedHeader;
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::model::{Metadata, Value};
 use crate::source::Prefix;
 
-/// Length and header, with `metadata` in place of what is there. The header keeps its length where the new one fits it.
+/// Returns length and header with `metadata` instead of the present one. The header keeps its length if the new one fits.
 ///
 /// # Errors
-/// A value is no string; the header would be larger than readers take.
-pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<Start> {
-    let malformed = || Error::malformed("expected a header that was read before, found another");
+/// A value is not a string, or the header would be larger than readers accept.
+pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<EditedHeader> {
+    let malformed = || Error::malformed("the header has changed since it was read");
     let (length, json) = file.parse(|file| {
         let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
         let length = cursor.u64("the length of the header");
@@ -33,7 +33,7 @@ pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _for
         });
         let strings = Json::Object(strings.collect::<Result<_>>()?);
         if had_some {
-            header.insert(METADATA.to_owned(), strings); // in its old place
+            header.insert(METADATA.to_owned(), strings); // at its old position
         } else {
             header.shift_insert(0, METADATA.to_owned(), strings);
         }
@@ -45,5 +45,5 @@ pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _for
         return Err(Error::limit(message));
     }
     json.resize(num::to_usize(padded, "a header")?, b' ');
-    Ok(Start { bytes: [&padded.to_le_bytes(), &json[..]].concat(), old_bytes })
+    Ok(EditedHeader { bytes: [&padded.to_le_bytes(), &json[..]].concat(), old_bytes })
 }

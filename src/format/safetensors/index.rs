@@ -1,4 +1,4 @@
-//! Sharded safetensors: the index that maps tensor names to files, and sets of files without one.
+//! Sharded safetensors: the index that maps tensor names to files, and numbered sets without an index.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,16 +15,16 @@ use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, enough, lacks_files, read_beside};
+use crate::format::set::{Part, check_finding_limit, missing_files_error, read_parallel};
 use crate::format::{codes, folder, open_file};
 use crate::source::file;
 
-/// What an index says.
+/// The contents of an index.
 #[derive(Debug, Default)]
 pub(crate) struct Index<'a> {
-    /// Tensor names and the files that hold them, in the order of the index.
+    /// Tensor names and their files, in index order.
     weight_map: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// `metadata.total_size`, when that is there.
+    /// `metadata.total_size`, if present.
     total_size: Option<serde_json::Value>,
 }
 
@@ -34,9 +34,9 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
     let folder = file::parent(path);
-    // Shards in the order of their names, which is that of their numbers.
+    // Sorted by name, which is the order of the shard numbers.
     let mut files: Vec<&str> = index.weight_map.iter().map(|(_, file)| file.as_ref()).collect();
-    files.dedup(); // most follow their like
+    files.dedup(); // mostly sorted already
     files.sort_unstable();
     files.dedup();
     if files.len() > limits::SHARDS {
@@ -45,11 +45,11 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     let (files, missing): (Vec<&str>, Vec<&str>) = files.into_iter().partition(|file| !is_missing(folder, file));
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|file| (*file).to_owned()).collect();
-        let error = lacks_files(files.len() + missing.len(), &names).in_file(path);
+        let error = missing_files_error(files.len() + missing.len(), &names).in_file(path);
         findings.missing(codes::SET_INCOMPLETE, error, Vec::new())?;
     }
     let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
-    let read = read_beside(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
+    let read = read_parallel(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
     let mut parts = Vec::new();
     let mut of_file = HashMap::new();
     for (file, (part, found)) in files.into_iter().zip(read) {
@@ -57,17 +57,17 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
         findings.append(found);
         match part {
             Ok(part) => {
-                // A shard with faults lacks tensors for them, which need not be said again.
+                // Tensors missing from an invalid shard are not reported again.
                 if sound {
                     of_file.insert(file, parts.len());
                 }
                 parts.push(part);
             }
-            // Already among the findings; the other shards can still be looked at.
+            // Already reported; the other shards can still be checked.
             Err(error) if !findings.collects() => return Err(error),
-            Err(error) => enough(findings, path).map_err(|_| error)?,
+            Err(error) => check_finding_limit(findings, path).map_err(|_| error)?,
         }
-        enough(findings, path)?;
+        check_finding_limit(findings, path)?;
     }
     check_places(&index, &parts, &of_file, path, findings)?;
     if findings.errors() == 0 {
@@ -76,7 +76,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     Ok(parts)
 }
 
-/// The files that the index beside `path` names, if it names `path` among them: the index's own path.
+/// Returns the index next to `path` that lists `path`, if there is one.
 pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let folder = file::parent(path);
@@ -86,7 +86,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
         .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_ENDING)))
         .collect();
     indexes.sort();
-    // A broken index must not keep a single shard from being opened by itself.
+    // A broken index must not prevent opening a single shard.
     indexes.into_iter().find(|index| {
         file::read_text(index).is_ok_and(|text| {
             parse(&text).is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(&**file) == Path::new(name)))
@@ -94,7 +94,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// The names of the files that an index lists, as far as they lie right beside it; none where it is no index.
+/// Returns the file names that an index lists, as far as they are in the same folder; empty if it is not a valid index.
 pub(crate) fn files_of(index: &Path) -> Vec<String> {
     let Ok(text) = file::read_text(index) else { return Vec::new() };
     let Ok(index) = parse(&text) else { return Vec::new() };
@@ -105,12 +105,12 @@ pub(crate) fn files_of(index: &Path) -> Vec<String> {
     names
 }
 
-/// Whether nothing is where an index puts a file. What is no plain path is looked at later.
+/// Whether a file listed in an index does not exist. Paths that are not plain are checked later.
 fn is_missing(folder: &Path, file: &str) -> bool {
     is_plain(file) && matches!(folder.join(file).try_exists(), Ok(false))
 }
 
-/// Whether a file is named by a relative path that does not lead up.
+/// Whether the path is relative and has no `..`.
 fn is_plain(file: &str) -> bool {
     !file.is_empty()
         && !file.contains(['\0', '\\'])
@@ -120,21 +120,21 @@ fn is_plain(file: &str) -> bool {
 
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
-    let file = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index names this file")))?;
+    let file = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index lists this file")))?;
     folder::refuse_foreign(&file).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     read(file, findings)
 }
 
-/// Where a shard is: `file` must be a relative path that stays inside `folder`, links included. `home` is the folder without links.
+/// Returns the path of a shard: `file` must be a relative path inside `folder`, also after resolving links. `home` is the canonical folder.
 ///
-/// In a Hugging Face cache the files of `snapshots/` are links into `blobs/` beside it; those are followed.
+/// In a Hugging Face cache, the files in `snapshots/` are links to `blobs/`; those are followed.
 fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
     if !is_plain(file) {
         return Err(Error::malformed(format!("expected a file inside the index's folder, found {}", crate::base::text::shorten(file))));
     }
     let path = folder.join(file);
     let Ok(real) = path.canonicalize() else {
-        return Ok(path); // not there: opening it says so
+        return Ok(path); // does not exist: opening it reports this
     };
     if real.starts_with(home) || folder::blobs_of(home).is_some_and(|blobs| real.starts_with(blobs)) {
         return Ok(path);
@@ -143,18 +143,18 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
     Err(Error::malformed(format!("expected a file inside the index's folder, found {file}, a link that leads out of it")))
 }
 
-/// Every tensor of the map has one file.
+/// Checks that the index lists every tensor once.
 fn check_map(index: &Index<'_>, path: &Path, findings: &mut Findings) -> Result<()> {
     let names: Vec<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
     for (place, _) in names::duplicates(&names) {
-        let error = Error::malformed("expected each tensor once in the index, found it twice").in_tensor(names[place]).in_file(path);
+        let error = Error::malformed("duplicate tensor in the index").in_tensor(names[place]).in_file(path);
         findings.error(codes::INDEX_JSON, error)?;
-        enough(findings, path)?;
+        check_finding_limit(findings, path)?;
     }
     Ok(())
 }
 
-/// Every tensor of the map is in its file, and every tensor of the files is in the map.
+/// Checks that the index and the shards contain the same tensors.
 fn check_places<'i>(
     index: &'i Index<'_>,
     parts: &[Part],
@@ -162,7 +162,7 @@ fn check_places<'i>(
     path: &Path,
     findings: &mut Findings,
 ) -> Result<()> {
-    // Part by part: tables of the names of one file stay in the processor's cache.
+    // Part by part, so that the hash table of names stays in the CPU cache.
     let mut listed: Vec<(&str, Vec<&str>)> = vec![("", Vec::new()); parts.len()];
     for same in index.weight_map.chunk_by(|a, b| a.1 == b.1) {
         let Some((_, file)) = same.first() else { continue };
@@ -176,16 +176,16 @@ fn check_places<'i>(
     };
     let missing: Vec<Vec<(&str, &str)>> = par(&listed).zip(parts).map(missing).collect();
     for (name, file) in missing.into_iter().flatten() {
-        let error = Error::malformed(format!("expected the tensor in {file}, where the index puts it, found no such tensor in it"));
+        let error = Error::malformed(format!("the index lists the tensor in {file}, which does not contain it"));
         findings.error(codes::INDEX_MISSING, error.in_tensor(name).in_file(path))?;
-        enough(findings, path)?;
+        check_finding_limit(findings, path)?;
     }
     if findings.collects() {
         let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
         for tensor in parts.iter().flat_map(|part| &part.tensors).filter(|tensor| !listed.contains(tensor.name.as_str())) {
-            let error = Error::malformed("expected every tensor of the shards in the index, found one that it lacks");
+            let error = Error::malformed("the index does not list this tensor");
             findings.remark(Severity::Warning, codes::INDEX_UNLISTED, error.in_tensor(&tensor.name).in_file(path));
-            enough(findings, path)?;
+            check_finding_limit(findings, path)?;
         }
     }
     Ok(())
@@ -201,7 +201,7 @@ fn check_total(index: &Index<'_>, parts: &[Part], path: &Path, findings: &mut Fi
     }
 }
 
-/// Parses an index; a name may still come twice in its map.
+/// Parses an index; its map may contain duplicates.
 fn parse(text: &str) -> Result<Index<'_>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = deserializer.deserialize_map(IndexVisitor).and_then(|index| deserializer.end().map(|()| index));
@@ -223,7 +223,7 @@ impl<'de> Visitor<'de> for IndexVisitor {
         let mut seen = false;
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                WEIGHT_MAP if seen => return Err(serde::de::Error::custom("weight_map comes twice")),
+                WEIGHT_MAP if seen => return Err(serde::de::Error::custom("duplicate weight_map")),
                 WEIGHT_MAP => {
                     index.weight_map = map.next_value::<Pairs<'_>>()?.0;
                     seen = true;

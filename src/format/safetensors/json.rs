@@ -1,4 +1,4 @@
-//! JSON as headers and indexes hold it: objects of strings, and errors by offset.
+//! JSON in headers and indexes: objects of strings, and errors with byte offsets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,10 +7,10 @@ use serde::de::{MapAccess, Visitor};
 
 use crate::base::Error;
 
-/// The pairs of an object of strings, in order, duplicates and all.
+/// The pairs of an object of strings, in order, including duplicates.
 pub(crate) struct Pairs<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-/// A text as it stands in the JSON, or a copy where something in it is escaped.
+/// A string borrowed from the JSON, or a copy if it contains escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -36,20 +36,20 @@ impl<'de> serde::Deserialize<'de> for Pairs<'de> {
     }
 }
 
-/// A JSON error with its place counted from the start of the text.
+/// A JSON error with a byte offset in the text.
 pub(crate) struct JsonError {
     message: String,
     offset: u64,
 }
 
 impl JsonError {
-    /// As an error of a file in which the text starts at `base`.
+    /// Converts to an [`Error`], with the text starting at offset `base` of the file.
     pub(crate) fn at_base(self, base: u64) -> Error {
         Error::malformed(self.message).at(base + self.offset)
     }
 }
 
-/// Says where in `json` it went wrong, as an offset instead of line and column; `what` is what the text should have been.
+/// Converts the line and column of a JSON error to a byte offset; `what` describes the expected text.
 pub(crate) fn json_error(json: &str, error: &serde_json::Error, what: &str) -> JsonError {
     let line_start: usize = json.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let offset = (line_start + error.column().saturating_sub(1)).min(json.len()) as u64;

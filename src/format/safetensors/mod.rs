@@ -1,11 +1,11 @@
-//! Safetensors: the format of the Hugging Face hub.
+//! Safetensors: the Hugging Face format.
 
 use std::path::Path;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
 use crate::base::{Error, Result};
-use crate::format::set::{Conflict, Part, PartName, file_names, join, lacks_files, read_beside};
+use crate::format::set::{ConflictRule, Part, PartName, file_names, join, missing_files_error, read_parallel};
 use crate::format::{Format, Reader, codes, open_file, start_of};
 use crate::model::FormatId;
 use crate::source::Prefix;
@@ -29,10 +29,10 @@ pub(crate) const FORMAT: Format = Format {
     stores: |dtype| dtype.info().safetensors.is_some(),
 };
 
-/// A file starts with the length of its header, and the header with `{`; an index is JSON with a weight_map.
+/// Recognises a header (its length, then `{`) or an index (JSON with a weight_map).
 fn probe(start: &[u8], len: u64) -> u8 {
     match start.split_first_chunk::<8>() {
-        // A header that is longer than the file: it is cut short.
+        // A header longer than the file: truncated.
         Some((length, [b'{', ..])) if u64::from_le_bytes(*length) <= crate::base::limits::SAFETENSORS_HEADER_BYTES => {
             if u64::from_le_bytes(*length) <= len { 90 } else { 60 }
         }
@@ -41,19 +41,19 @@ fn probe(start: &[u8], len: u64) -> u8 {
     }
 }
 
-/// Whether the text is an object in JSON. A file of weights is not: as the length of a header it would be far too long.
+/// Whether the file is a JSON object rather than weights: read as a header length, the text would be far too large.
 fn is_json(start: &[u8]) -> bool {
     without_bom(start).trim_ascii_start().starts_with(b"{") && start.get(8..9) != Some(b"{")
 }
 
-const CONFLICT: Conflict = Conflict { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };
+const CONFLICT: ConflictRule = ConflictRule { code: codes::SET_METADATA, severity: Severity::Note, except: |_| false };
 
 fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     let path = file.path().to_path_buf();
     let by_name = path.to_string_lossy().ends_with(spec::INDEX_ENDING);
     let on_disk = file.source().file();
     let index = if by_name || is_json(&start_of(&file)?) {
-        let alone = || Error::unsupported("expected weights, found an index, beside which are no files").in_file(&path);
+        let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
         Some(on_disk.ok_or_else(alone)?.clone())
     } else {
         on_disk.and_then(|_| index::index_of(&path)).map(|index| Input::of(&index)).transpose()?
@@ -65,36 +65,36 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(index))
 }
 
-/// Reads one file by itself, whatever lies beside it.
+/// Reads a single file, ignoring other files in the folder.
 pub(super) fn read_one(path: &Path, findings: &mut Findings) -> Result<Part> {
     let file = open_file(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
     read::read(file, findings)
 }
 
-/// Reads a file that no index names, and if it is one of a numbered set the others.
+/// Reads a file that is not in an index, and the rest of its numbered set, if it belongs to one.
 fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
-    match PartName::of(file.path()) {
+    match PartName::parse(file.path()) {
         Some(name) if name.count > 1 => read_numbered(file, &name, findings),
         _ => Ok(vec![read::read(file, findings)?]),
     }
 }
 
-/// Reads all files of a numbered set without an index; those that are here, if some are missing and the values are not wanted; else, by
-/// itself, the one that was named.
+/// Reads all files of a numbered set without an index. If some are missing: the existing ones if only headers are needed, otherwise only
+/// the given file.
 fn read_numbered(named: Prefix, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = named.path().to_path_buf();
     let on_disk = named.source().file().is_some();
     let folder = file::parent(&path);
-    let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_of(no))).collect();
+    let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_name(no))).collect();
     let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || on_disk && file.is_file());
     if !missing.is_empty() {
-        let error = lacks_files(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
+        let error = missing_files_error(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
         findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
         if !findings.allows_missing() || !on_disk {
             return Ok(vec![read::read(named, findings)?]);
         }
     }
-    let read = read_beside(&files, findings, |file, findings| {
+    let read = read_parallel(&files, findings, |file, findings| {
         let file = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
         read::read(file, findings)
     });

@@ -1,4 +1,4 @@
-//! One safetensors file: the header, checked by rules 1 to 7 of the specification and of the safetensors crate.
+//! Reads one safetensors file, checking the header by rules 1 to 7 of the specification and of the safetensors crate.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,12 +15,12 @@ use crate::base::{Error, Result, limits, num, text};
 use crate::format::codes;
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
-use crate::format::set::{Part, enough, is_cut, parse_header, truncated};
+use crate::format::set::{Part, check_finding_limit, check_truncated, is_cut, parse_header};
 use crate::model::dtype::InlineName;
 use crate::model::{DType, ElemType, Metadata, Tag, TensorInfo, Value};
 use crate::source::Prefix;
 
-/// Reads the header of one file. After a finding that is collected, the tensors that are not sound are left out.
+/// Reads the header of one file. Invalid tensors are reported to `findings` and omitted.
 pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
     let text = parse_header(&mut file, findings, header_text)?;
     let (metadata, tensors) = read_header(&text, &file, findings).map_err(|error| error.in_file(file.path()))?;
@@ -33,8 +33,7 @@ fn read_header(json: &str, file: &Prefix, findings: &mut Findings) -> Result<(Me
     let Header { metadata, metadata_twice, mut entries } =
         parse(json).map_err(|(code, error)| findings.fatal(code, error.in_file(path)))?;
     if let Some(key) = metadata_twice {
-        findings
-            .error(codes::ST_METADATA, Error::malformed(format!("expected each metadata key once, found {key} twice")).in_file(path))?;
+        findings.error(codes::ST_METADATA, Error::malformed(format!("duplicate metadata key {key}")).in_file(path))?;
     }
     if !data_start.is_multiple_of(ALIGNMENT) {
         let message = format!("expected the data to start at a multiple of {ALIGNMENT} bytes, found {data_start}");
@@ -42,11 +41,11 @@ fn read_header(json: &str, file: &Prefix, findings: &mut Findings) -> Result<(Me
     }
     refuse_duplicates(&mut entries, path, findings)?;
     entries.sort_by_key(|(_, info)| (info.begin, info.end));
-    let tensors = place(entries, data_start, file, findings)?;
+    let tensors = place_tensors(entries, data_start, file, findings)?;
     Ok((metadata, tensors))
 }
 
-/// Rules 1 and 2: the length of the header, and its text, copied before it is looked at: a file can change while it is read.
+/// Rules 1 and 2: the header's length and text, copied before validation because the file can change.
 fn header_text(file: &Prefix, findings: &mut Findings) -> Parsed<Result<String>> {
     let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
     let text = text_at(&mut cursor).map_err(|(code, error)| findings.fatal(code, error.in_file(file.path())));
@@ -83,11 +82,11 @@ fn text_at(cursor: &mut Cursor<'_>) -> Result<String, (&'static str, Error)> {
     })
 }
 
-/// The header as it stands: names may still come twice.
+/// A header that may still contain duplicate names.
 #[derive(Default)]
 struct Header {
     metadata: Metadata,
-    /// A key that comes twice in the metadata.
+    /// A duplicate metadata key.
     metadata_twice: Option<String>,
     entries: Vec<(String, Info)>,
 }
@@ -108,7 +107,7 @@ fn parse(json: &str) -> Result<Header, (&'static str, Error)> {
 }
 
 struct HeaderVisitor<'a> {
-    /// Takes the name whose value is broken.
+    /// Set to the name of the tensor whose value is invalid.
     broken: &'a RefCell<Option<String>>,
 }
 
@@ -132,11 +131,11 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
                 if seen_metadata {
-                    return Err(serde::de::Error::custom("__metadata__ comes twice"));
+                    return Err(serde::de::Error::custom("duplicate __metadata__"));
                 }
                 seen_metadata = true;
                 match map.next_value::<Option<Pairs<'_>>>() {
-                    Ok(pairs) => (header.metadata, header.metadata_twice) = pairs.map(to_metadata).unwrap_or_default(), // null is none
+                    Ok(pairs) => (header.metadata, header.metadata_twice) = pairs.map(to_metadata).unwrap_or_default(), // null counts as absent
                     Err(error) => return self.fail(name, error),
                 }
             } else {
@@ -150,14 +149,14 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
     }
 }
 
-/// What the header says of one tensor.
+/// The header entry of one tensor.
 struct Info {
     elem: ElemType,
     shape: Vec<u64>,
-    /// Counted from the start of the data.
+    /// Relative to the start of the data.
     begin: u64,
     end: u64,
-    /// A field that the format does not have.
+    /// A field that is not part of the format.
     foreign: Option<String>,
 }
 
@@ -190,7 +189,7 @@ impl<'de> Visitor<'de> for InfoVisitor {
                 Field::Shape => once(&mut shape, map.next_value()?, "shape")?,
                 Field::Offsets => once(&mut offsets, map.next_value::<(u64, u64)>()?, "data_offsets")?,
                 Field::Foreign(name) => {
-                    // Built, not skipped: so its nesting is bounded.
+                    // Parsed, not skipped, so that the nesting depth is limited.
                     map.next_value::<serde_json::Value>()?;
                     foreign = Some(name);
                 }
@@ -203,7 +202,7 @@ impl<'de> Visitor<'de> for InfoVisitor {
     }
 }
 
-/// The type that a name stands for: one that the crate knows, or one that nobody does.
+/// The element type with a name, known or unknown.
 struct TypeOf(ElemType);
 
 impl<'de> Deserialize<'de> for TypeOf {
@@ -213,7 +212,7 @@ impl<'de> Deserialize<'de> for TypeOf {
             type Value = TypeOf;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "the name of a type, of at most {} bytes", InlineName::BYTES)
+                write!(f, "a type name of at most {} bytes", InlineName::BYTES)
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TypeOf, E> {
@@ -227,7 +226,7 @@ impl<'de> Deserialize<'de> for TypeOf {
     }
 }
 
-/// The name of a field; a known one takes no allocation, as there are three to a tensor.
+/// A field name; known ones need no allocation, since every tensor has three.
 enum Field {
     Dtype,
     Shape,
@@ -242,7 +241,7 @@ impl<'de> Deserialize<'de> for Field {
             type Value = Field;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a field")
+                f.write_str("a field name")
             }
 
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Field, E> {
@@ -258,7 +257,7 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
-/// The metadata of its pairs, and a key that comes twice.
+/// Converts the pairs to metadata; also returns a duplicate key, if any.
 fn to_metadata(pairs: Pairs<'_>) -> (Metadata, Option<String>) {
     let mut metadata = Metadata::new();
     let mut twice = None;
@@ -272,22 +271,21 @@ fn to_metadata(pairs: Pairs<'_>) -> (Metadata, Option<String>) {
     (metadata, twice)
 }
 
-/// Rule 7: no name twice. The first of each stays.
+/// Rule 7: removes duplicate names after the first.
 fn refuse_duplicates(entries: &mut Vec<(String, Info)>, path: &Path, findings: &mut Findings) -> Result<()> {
     let mut seen: HashSet<&str> = HashSet::with_capacity(entries.len());
     let first: Vec<bool> = entries.iter().map(|(name, _)| seen.insert(name)).collect();
     for ((name, _), _) in entries.iter().zip(&first).filter(|(_, first)| !**first) {
-        findings
-            .error(codes::ST_DUPLICATE, Error::malformed("expected each tensor name once, found it twice").in_tensor(name).in_file(path))?;
-        enough(findings, path)?;
+        findings.error(codes::ST_DUPLICATE, Error::malformed("duplicate tensor name").in_tensor(name).in_file(path))?;
+        check_finding_limit(findings, path)?;
     }
     let mut first = first.into_iter();
     entries.retain(|_| first.next().unwrap_or(false));
     Ok(())
 }
 
-/// Rules 3 to 5, over entries sorted by their offsets: no holes, no overlaps, sizes that fit, nothing after the last.
-fn place(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
+/// Rules 3 to 5 for entries sorted by offset: no holes, no overlaps, matching sizes, nothing after the last.
+fn place_tensors(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings: &mut Findings) -> Result<Vec<TensorInfo>> {
     let (path, file_len) = (file.path(), file.len());
     let data_len = file_len.saturating_sub(data_start);
     let mut tensors = Vec::with_capacity(entries.len());
@@ -297,12 +295,12 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings:
         if elem.known().is_none() {
             let error = Error::malformed(format!("expected a known type, found {elem}: its values cannot be read"));
             findings.note_error(codes::ST_TYPE, &error.in_tensor(&name).in_file(path));
-            enough(findings, path)?;
+            check_finding_limit(findings, path)?;
         }
         if let Some(field) = foreign {
-            let message = format!("expected no field but dtype, shape and data_offsets, found {}", text::shorten(&field));
+            let message = format!("expected only the fields dtype, shape and data_offsets, found {}", text::shorten(&field));
             findings.remark(Severity::Warning, codes::ST_FIELD, Error::malformed(message).in_tensor(&name).in_file(path));
-            enough(findings, path)?;
+            check_finding_limit(findings, path)?;
         }
         let broken = check(elem, &shape, begin, end, last);
         if end >= begin {
@@ -321,11 +319,11 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings:
                 let error = data_start.checked_add(begin).into_iter().fold(error, Error::at);
                 let error = error.in_tensor(&name).in_file(path);
                 findings.error(code, error)?;
-                enough(findings, path)?;
+                check_finding_limit(findings, path)?;
             }
         }
     }
-    truncated(&tensors, file_len, 0, path, codes::ST_TRUNCATED, findings)?;
+    check_truncated(&tensors, file_len, 0, path, codes::ST_TRUNCATED, findings)?;
     if findings.collects() {
         tensors.retain(|tensor| !is_cut(tensor, file_len, 0));
     }
@@ -336,20 +334,20 @@ fn place(entries: Vec<(String, Info)>, data_start: u64, file: &Prefix, findings:
     Ok(tensors)
 }
 
-/// The first rule that a tensor breaks; `last` is the end of the one before it.
+/// Returns the first rule that a tensor violates; `last` is the end of the previous tensor.
 fn check(elem: ElemType, shape: &[u64], begin: u64, end: u64, last: u64) -> Option<(&'static str, Error)> {
     let broken = |code, message: String| Some((code, Error::malformed(message)));
     if end < begin {
-        return broken(codes::ST_OFFSETS, format!("expected data_offsets that run forward, found [{begin}, {end}]"));
+        return broken(codes::ST_OFFSETS, format!("expected data_offsets in ascending order, found [{begin}, {end}]"));
     }
     if begin > last {
-        return broken(codes::ST_HOLE, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
+        return broken(codes::ST_HOLE, format!("expected the data to begin at {last}, where the previous tensor ends, found {begin}"));
     }
     if begin < last {
-        return broken(codes::ST_OVERLAP, format!("expected the data to begin at {last}, where the tensor before it ends, found {begin}"));
+        return broken(codes::ST_OVERLAP, format!("expected the data to begin at {last}, where the previous tensor ends, found {begin}"));
     }
     let found = end - begin;
-    // Nobody can tell how many bytes an unknown type takes.
+    // The size of an unknown type is unknown.
     match num::elements(shape).and_then(|elements| elem.known().map_or(Ok(found), |dtype| dtype.bytes_for(elements))) {
         Ok(bytes) if bytes == found => {}
         Ok(bytes) => {
@@ -365,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_that_changes_while_it_is_parsed_is_read_as_it_was() {
+    fn a_header_that_changes_while_it_is_parsed_is_read_consistently() {
         let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
         let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), b"x"].concat();
         let file = tempfile::NamedTempFile::new().unwrap();

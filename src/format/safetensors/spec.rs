@@ -1,19 +1,19 @@
-//! What readers and writers of safetensors share. Source: the format's specification and crate `safetensors` 0.8.
+//! Constants shared by readers and writers of safetensors. Source: the format's specification and crate `safetensors` 0.8.
 
-/// The length of the field that holds the header's length, in bytes.
+/// The size of the header length field in bytes.
 pub const LENGTH_BYTES: u64 = 8;
 
-/// The key of the header that holds metadata instead of a tensor.
+/// The header key for metadata.
 pub const METADATA: &str = "__metadata__";
 
-/// What the header is padded to, in bytes, with spaces, so that the data is aligned.
+/// The multiple of bytes to which the header is padded with spaces, to align the data.
 pub const ALIGNMENT: u64 = 8;
 
-/// How the index of a sharded model ends.
+/// File name suffix of the index of a sharded model.
 pub const INDEX_ENDING: &str = ".safetensors.index.json";
 
-/// How a file ends.
+/// File name suffix.
 pub const ENDING: &str = ".safetensors";
 
-/// The key of the index that maps tensor names to file names.
+/// The index key that maps tensor names to file names.
 pub const WEIGHT_MAP: &str = "weight_map";

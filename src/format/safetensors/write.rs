@@ -1,4 +1,4 @@
-//! Lays out a safetensors file.
+//! Writes safetensors headers.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,11 @@ use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::{Layout, OutTensor};
 use crate::model::{ElemType, Metadata, Tag, Value};
 
-/// Lays the tensors out one after the other, in their order, behind a header that is padded with spaces.
+/// Computes the layout of a file: a header padded with spaces, then the tensors in the given order.
 ///
 /// # Errors
-/// A tensor's type is none of safetensors, or its size is not that of its shape; a name comes twice; a metadata value is no string;
-/// the header is larger than readers take.
+/// A tensor's type does not exist in safetensors, or its size does not match its shape; a name is duplicated; a metadata value is not a
+/// string; or the header is larger than readers accept.
 pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let mut json = String::from("{");
     if !metadata.is_empty() {
@@ -39,9 +39,8 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
             ElemType::Unknown { tag: Tag::Name(name) } => Some(name.as_str()),
             ElemType::Unknown { tag: Tag::Number(_) } => None,
         };
-        let dtype = dtype
-            .map(quote)
-            .ok_or_else(|| Error::argument(format!("expected a type of safetensors, found {}", tensor.elem)).in_tensor(&tensor.name))?;
+        let dtype =
+            dtype.map(quote).ok_or_else(|| Error::argument(format!("safetensors has no type {}", tensor.elem)).in_tensor(&tensor.name))?;
         let end = num::add(begin, tensor.len_bytes, "the size of all tensors")?;
         let comma = if json.len() > 1 { "," } else { "" };
         let dims: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
@@ -69,15 +68,15 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
 
 fn check<'a>(tensor: &'a OutTensor, names: &mut HashSet<&'a str>) -> Result<()> {
     if tensor.name == METADATA {
-        return Err(Error::argument(format!("expected a name that safetensors can hold, found {METADATA}, which means the metadata")));
+        return Err(Error::argument(format!("a tensor cannot be named {METADATA}, which safetensors reserves for metadata")));
     }
     if !names.insert(&tensor.name) {
-        return Err(Error::argument("expected each tensor name once, found it twice"));
+        return Err(Error::argument("duplicate tensor name"));
     }
     tensor.check_size()
 }
 
-/// Text as JSON has it.
+/// Quotes text as a JSON string.
 fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

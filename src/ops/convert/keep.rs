@@ -11,7 +11,7 @@ use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, FormatId, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 use crate::quant::recipe::Target;
-use crate::view::draft::{Draft, Step};
+use crate::view::output_model::{OutputModel, OutputTensor};
 
 /// Endings of files that belong to a model in a Hugging Face folder but are no weights.
 const COMPANIONS: &[&str] = &["json", "txt", "model", "jinja", "md", "tiktoken"];
@@ -21,9 +21,9 @@ const COMPANION_NAMES: &[&str] = &["LICENSE", "NOTICE"];
 const INDEX_ENDING: &str = ".index.json";
 
 /// The draft of a conversion that changes nothing but the format.
-pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<Draft> {
+pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<OutputModel> {
     let model = reader.model();
-    let step = if format.id == model.format { Step::keep } else { Step::original };
+    let step = if format.id == model.format { OutputTensor::keep } else { OutputTensor::original };
     let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
     let beside = companions(model)?;
     let mut beside = beside.into_iter().map(|file| told(reader, file)).collect::<Result<Vec<_>>>()?;
@@ -34,7 +34,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
     let notes =
         beside.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "files beside the weights do not come along")).collect();
     let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
-    Ok(Draft {
+    Ok(OutputModel {
         metadata: carried(reader, format)?,
         steps,
         files: if stays { Vec::new() } else { beside },

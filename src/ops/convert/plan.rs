@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
 use crate::family::table::Tables;
-use crate::format::shards::{self, OutFile};
+use crate::format::shards::{self, PlannedFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, FormatId, Metadata, Value};
@@ -17,9 +17,9 @@ use crate::ops::convert::options::Options;
 use crate::ops::convert::{keep, translate, types};
 use crate::quant::imatrix::Imatrix;
 use crate::source::file::{parent, same_file};
-use crate::view::draft::{Draft, Step};
 use crate::view::lora;
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tensor_expr::TensorExpr;
 use crate::write::output;
 
 /// A conversion, decided down to the place of every tensor in every file.
@@ -30,9 +30,9 @@ pub struct Plan {
     /// The output, as it was named.
     pub out: PathBuf,
     /// The tensors, in the order of the output.
-    pub steps: Vec<Step>,
+    pub steps: Vec<OutputTensor>,
     /// The files with tensors and their index, in the order in which they appear.
-    pub files: Vec<OutFile>,
+    pub files: Vec<PlannedFile>,
     /// Files beside the weights.
     pub companions: Vec<CompanionFile>,
     /// The files of an older output of the same name that go when the new ones appear: those that are replaced by name are not among
@@ -71,7 +71,7 @@ impl Plan {
         place.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &place, options)?;
-        let Draft { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
+        let OutputModel { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: of_draft } = draft;
         let modules = if place.folder { modules } else { Vec::new() };
         if !place.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "goes beside the weights in a folder only")));
@@ -160,7 +160,7 @@ impl Plan {
 
     /// How many bytes the files will have in all.
     pub fn bytes_out(&self) -> u64 {
-        self.files.iter().map(OutFile::bytes).sum()
+        self.files.iter().map(PlannedFile::bytes).sum()
     }
 }
 
@@ -187,7 +187,7 @@ fn inputs(
 }
 
 /// What becomes of the model before types are decided: its names and layouts are translated where something says what they mean.
-fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
+fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<OutputModel> {
     // Read even where nothing needs it: a table that is not there is a mistake.
     let tables = Tables::with_file(options.arch_table.as_deref())?;
     if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keeps_names()) {
@@ -217,7 +217,7 @@ fn draft(reader: &Reader, place: &Place, options: &Options) -> Result<Draft> {
 
 /// Adds the scales of tensors that keep packed blocks: `X.scale` and `X.input_scale` beside `X.weight` (llama.cpp,
 /// conversion of NVFP4).
-fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
+fn block_scales(reader: &Reader, steps: &mut Vec<OutputTensor>) -> Result<()> {
     let mut found = Vec::new();
     for step in steps.iter() {
         let tensors = step.tensors();
@@ -238,7 +238,9 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
             let values: Option<Vec<f32>> = scales.iter().map(|scale| scale.and_then(|scale| *scale.get(which)?)).collect();
             if let Some(values) = values {
                 let shape = vec![values.len() as u64];
-                found.push(Step::made(Origin::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed());
+                found.push(
+                    OutputTensor::made(TensorExpr::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed(),
+                );
             }
         }
     }
@@ -247,7 +249,7 @@ fn block_scales(reader: &Reader, steps: &mut Vec<Step>) -> Result<()> {
 }
 
 /// A tensor of the output, for its layout.
-fn out_tensor(reader: &Reader, step: &Step) -> Result<OutTensor> {
+fn out_tensor(reader: &Reader, step: &OutputTensor) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
@@ -301,7 +303,7 @@ impl Place {
     }
 
     /// Lays out the files: those of the weights, then one for each module in its folder. The tensors are in the order of the modules.
-    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<OutFile>> {
+    fn layout(&self, tensors: &[OutTensor], metadata: &Metadata, modules: &[String], shard_bytes: Option<u64>) -> Result<Vec<PlannedFile>> {
         let start = |number: usize| tensors.partition_point(|tensor| module_number(modules, &tensor.name) < number);
         let mut files = shards::layout(self.format, &self.weights, &tensors[..start(1)], metadata, shard_bytes)?;
         for (i, module) in modules.iter().enumerate() {
@@ -311,7 +313,7 @@ impl Place {
             let mut keys = Metadata::new();
             keys.set("format", Value::String("pt".to_owned()));
             for mut file in shards::layout(self.format, &self.out.join(module).join("model.safetensors"), &own, &keys, None)? {
-                if let shards::Content::Tensors(tensors, _) = &mut file.content {
+                if let shards::FileContent::Tensors(tensors, _) = &mut file.content {
                     *tensors = range.start + tensors.start..range.start + tensors.end;
                 }
                 files.push(file);

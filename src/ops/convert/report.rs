@@ -12,7 +12,7 @@ use crate::ops::convert::loss::{LossKind, Lossy, Lost};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
 use crate::ops::weights;
-use crate::view::draft::Step;
+use crate::view::output_model::OutputTensor;
 
 /// The report of `weigh convert`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -188,7 +188,7 @@ impl ConvertReport {
     }
 }
 
-fn tensor_row(reader: &Reader, step: &Step) -> Result<TensorRow> {
+fn tensor_row(reader: &Reader, step: &OutputTensor) -> Result<TensorRow> {
     let tensors = &reader.model().tensors;
     let (mut sources, mut types) = (Vec::new(), Vec::new());
     for index in step.tensors() {

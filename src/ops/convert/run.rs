@@ -10,7 +10,7 @@ use crate::base::bytes::Endian;
 use crate::base::threads::lock;
 use crate::base::{Error, Hint, Result, num};
 use crate::codec::{Encode, codec};
-use crate::format::shards::Content;
+use crate::format::shards::FileContent;
 use crate::format::{Layout, Reader};
 use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
@@ -22,7 +22,7 @@ use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
 use crate::source::{self, Source};
-use crate::view::draft::Step;
+use crate::view::output_model::OutputTensor;
 use crate::write::output::{OutFile, Output, Target};
 
 /// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.
@@ -70,8 +70,8 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     let mut all = Sums::default();
     for (index, file) in plan.files.iter().enumerate() {
         match &file.content {
-            Content::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
-            Content::Tensors(range, layout) => {
+            FileContent::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
+            FileContent::Tensors(range, layout) => {
                 let mut out = output.create(companions.len() + index)?;
                 out.append(&layout.header)?;
                 out.reserve()?;
@@ -129,7 +129,7 @@ impl Beside<'_> {
 
 /// One tensor to be written.
 struct Job<'a> {
-    step: &'a Step,
+    step: &'a OutputTensor,
     body: Body<'a>,
     how: How<'a>,
     /// Where it starts in the file.
@@ -182,7 +182,7 @@ struct Importance {
 fn write_tensors(
     reader: &Reader,
     plan: &Plan,
-    steps: &[Step],
+    steps: &[OutputTensor],
     layout: &Layout,
     out: &OutFile,
     progress: Progress<'_>,
@@ -277,7 +277,7 @@ struct Buffers {
 }
 
 impl<'a> Job<'a> {
-    fn new(reader: &'a Reader, step: &'a Step, offset: u64) -> Result<Self> {
+    fn new(reader: &'a Reader, step: &'a OutputTensor, offset: u64) -> Result<Self> {
         let body = Body::new(reader, step)?;
         let how = how(step, &body).map_err(|error| error.in_tensor(&step.name))?;
         let (units, piece) = match how {
@@ -385,7 +385,7 @@ impl<'a> Job<'a> {
 }
 
 /// The least work that makes the tensor.
-fn how<'a>(step: &Step, body: &Body<'a>) -> Result<How<'a>> {
+fn how<'a>(step: &OutputTensor, body: &Body<'a>) -> Result<How<'a>> {
     if body.elem() == step.elem {
         if let Some(tensor) = body.whole() {
             return Ok(How::Copy(tensor));
@@ -401,7 +401,7 @@ fn how<'a>(step: &Step, body: &Body<'a>) -> Result<How<'a>> {
 }
 
 /// How many elements make a piece: whole rows, as many as fit; for types that store each element by itself, no more than fit.
-fn whole_rows(step: &Step, dtype: DType) -> u64 {
+fn whole_rows(step: &OutputTensor, dtype: DType) -> u64 {
     let row = step.row_elements().max(1);
     let fitting = CHUNK_ELEMENTS / row * row;
     match (fitting, dtype.is_quantised()) {

@@ -7,8 +7,8 @@ use crate::format::{Format, Reader};
 use crate::model::FormatId;
 use crate::ops::convert::options::Options;
 use crate::tokenizer;
-use crate::view::draft::Draft;
 use crate::view::lora::Form;
+use crate::view::output_model::OutputModel;
 use crate::view::{lora, to_gguf, to_hf};
 
 /// The draft of a conversion from a Hugging Face folder to GGUF, or the other way; `None` where nothing says what the tensors are
@@ -16,7 +16,7 @@ use crate::view::{lora, to_gguf, to_hf};
 ///
 /// # Errors
 /// The architecture is unknown, or the tensors are not those of its table.
-pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<Draft>> {
+pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<OutputModel>> {
     let model = reader.model();
     match (Form::of(reader), format.id) {
         (Some(Form::Gguf), FormatId::Safetensors) => {
@@ -27,7 +27,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: 
         (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }
-    match (Naming::of(model), format.id) {
+    match (Naming::detect(model), format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let asked = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
             to_gguf::draft(model, tables, &asked).map(Some)

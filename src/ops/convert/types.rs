@@ -12,8 +12,8 @@ use crate::ops::convert::loss::Lossy;
 use crate::ops::convert::options::Options;
 use crate::quant::imatrix::Imatrix;
 use crate::quant::recipe;
-use crate::quant::recipe::{Choice, Facts, Recipe};
-use crate::view::draft::Step;
+use crate::quant::recipe::{Choice, ModelTraits, Recipe};
+use crate::view::output_model::OutputTensor;
 
 /// What takes the place of a type that the format cannot hold.
 const SUBSTITUTE: DType = DType::F16;
@@ -44,7 +44,7 @@ pub(super) struct Decided {
 pub(super) fn decide(
     reader: &Reader,
     format: &Format,
-    steps: &mut [Step],
+    steps: &mut [OutputTensor],
     metadata: &Metadata,
     imatrix: Option<&Imatrix>,
     options: &Options,
@@ -74,7 +74,7 @@ pub(super) fn decide(
 }
 
 /// Tells of tensors that a type is given for by name and that keep theirs all the same.
-fn unheeded(all: &[&Step]) -> Option<Note> {
+fn unheeded(all: &[&OutputTensor]) -> Option<Note> {
     let first = all.first()?;
     let message = format!(
         "stays {} whatever type is asked for by name, as in llama.cpp: norms, biases, routers and names that do not end in weight are never quantised",
@@ -84,15 +84,15 @@ fn unheeded(all: &[&Step]) -> Option<Note> {
 }
 
 /// Tells of tensors of unknown types, which are copied.
-fn unknown_types(steps: &[Step]) -> Option<Note> {
-    let all: Vec<&Step> = steps.iter().filter(|step| step.elem.known().is_none()).collect();
+fn unknown_types(steps: &[OutputTensor]) -> Option<Note> {
+    let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.elem.known().is_none()).collect();
     let first = all.first()?;
     Some(Note::remark(&first.name, format!("stays {}, which this build does not know{}", first.elem, more(all.len()))))
 }
 
 /// Tells of names that are longer than ggml takes.
-fn long_names(steps: &[Step]) -> Option<Note> {
-    let all: Vec<&Step> = steps.iter().filter(|step| step.name.len() > GGML_NAME_BYTES).collect();
+fn long_names(steps: &[OutputTensor]) -> Option<Note> {
+    let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.name.len() > GGML_NAME_BYTES).collect();
     let first = all.first()?;
     let message = format!("is a name of {} bytes: llama.cpp refuses files with names of more than {GGML_NAME_BYTES}", first.name.len());
     Some(Note::remark(&first.name, message + &more(all.len())))
@@ -134,7 +134,7 @@ fn check_asked(format: &Format, options: &Options) -> Result<()> {
 }
 
 /// What is asked for each tensor.
-fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+fn choices(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &Metadata, options: &Options) -> Vec<Choice> {
     let translated = !options.keeps_names() && reader.model().format != format.id;
     let recipe = Recipe {
         target: options.target,
@@ -149,13 +149,13 @@ fn choices(reader: &Reader, format: &Format, steps: &[Step], metadata: &Metadata
     let quantises = !translated || options.target.is_none_or(|target| target.base().is_quantised());
     if format.id == FormatId::Gguf && quantises {
         let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
-        return recipe::choose(&recipe, &Facts::from_metadata(metadata), &tensors);
+        return recipe::choose(&recipe, &ModelTraits::from_metadata(metadata), &tensors);
     }
     steps.iter().map(|step| recipe.uniform(&step.name)).collect()
 }
 
 /// The type that a step has if nothing is asked for: what another library packed is computed in F32, which is more than it ever held.
-fn natural(reader: &Reader, step: &Step) -> ElemType {
+fn natural(reader: &Reader, step: &OutputTensor) -> ElemType {
     let suggested = |index: &usize| reader.model().tensors.get(*index).and_then(|tensor| reader.suggested(tensor));
     match step.tensors().iter().find_map(suggested) {
         Some(dtype) if !step.fixed => dtype.into(),
@@ -167,7 +167,7 @@ fn natural(reader: &Reader, step: &Step) -> ElemType {
 fn decide_one(
     reader: &Reader,
     format: &Format,
-    step: &mut Step,
+    step: &mut OutputTensor,
     stored: ElemType,
     choice: Choice,
     imatrix: Option<&Imatrix>,
@@ -224,7 +224,7 @@ pub(super) fn importance_len(shape: &[u64]) -> u64 {
     matrices.saturating_mul(shape.last().copied().unwrap_or(1))
 }
 
-fn check_importance(step: &Step, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
+fn check_importance(step: &OutputTensor, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
     let wanted = importance_len(&step.shape);
     let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
     // Most matrices leave these out, so they tell nothing of the others.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, num, units};
 use crate::family::components::{Component, Components};
-use crate::family::facts;
+use crate::family::hyperparameters;
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
@@ -22,8 +22,8 @@ use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
 use crate::ops::{Progress, weights};
 use crate::view;
-use crate::view::draft::Step;
 use crate::view::lora::Form;
+use crate::view::output_model::OutputTensor;
 use crate::view::{lora, to_gguf};
 
 mod measure;
@@ -242,7 +242,7 @@ pub struct TensorRow {
 /// One model, as it is compared.
 struct Side<'r> {
     reader: &'r Reader,
-    steps: Vec<Step>,
+    steps: Vec<OutputTensor>,
     metadata: Metadata,
 }
 
@@ -250,7 +250,7 @@ impl<'r> Side<'r> {
     /// Tensors under their own names.
     fn plain(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        let steps = (0..model.tensors.len()).map(|index| Step::original(model, index)).collect::<Result<_>>()?;
+        let steps = (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect::<Result<_>>()?;
         Ok(Self { reader, steps, metadata: model.metadata.clone() })
     }
 
@@ -359,11 +359,11 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 
 fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
-    let components = facts::components(a.model());
+    let components = hyperparameters::components(a.model());
     let (left, right, comparable) = meet(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
-    let in_b: HashMap<&str, &Step> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
+    let in_b: HashMap<&str, &OutputTensor> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
     let in_a: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
     let (mut only_a, mut shapes, mut pairs, mut shared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| traits(step)) {
@@ -464,8 +464,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 }
 
 /// How many rows two matrices of vocabularies share, and how many elements those have.
-fn shared_rows(components: &Components, a: &Step, b: &Step) -> Option<(u64, u64)> {
-    let vocabulary = matches!(components.place(&a.name).component, Component::Embedding | Component::Output);
+fn shared_rows(components: &Components, a: &OutputTensor, b: &OutputTensor) -> Option<(u64, u64)> {
+    let vocabulary = matches!(components.classify(&a.name).component, Component::Embedding | Component::Output);
     let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
     let decoded = a.elem.known().is_some() && b.elem.known().is_some();
     let rows = rows_a.min(rows_b);
@@ -474,7 +474,7 @@ fn shared_rows(components: &Components, a: &Step, b: &Step) -> Option<(u64, u64)
 }
 
 /// What tensors are ordered by: stored bytes, elements, type.
-fn traits(step: &Step) -> (Option<u64>, u64, ElemType) {
+fn traits(step: &OutputTensor) -> (Option<u64>, u64, ElemType) {
     let elements = step.elements().unwrap_or(u64::MAX);
     (step.elem.known().and_then(|dtype| dtype.bytes_for(elements).ok()), elements, step.elem)
 }
@@ -518,7 +518,7 @@ fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Opt
 }
 
 fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
-    let place = components.place(pair.name);
+    let place = components.classify(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),

@@ -8,7 +8,7 @@ use crate::format::Reader;
 use crate::model::{DType, ElemType};
 use crate::ops::body::Body;
 use crate::view;
-use crate::view::draft::Step;
+use crate::view::output_model::OutputTensor;
 
 /// How many elements are hashed at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 16;
@@ -54,7 +54,7 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     Ok(reports)
 }
 
-fn hash_step(reader: &Reader, algorithm: Algorithm, step: &Step) -> Result<String> {
+fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Result<String> {
     let mut hasher = Hasher::new(algorithm);
     let dims: Vec<String> = step.shape.iter().skip_while(|&&dim| dim == 1).map(u64::to_string).collect();
     for text in [step.name.as_str(), &step.elem.to_string(), &dims.join("x")] {

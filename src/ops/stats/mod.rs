@@ -14,7 +14,7 @@ use crate::base::finding::Finding;
 use crate::base::threads::lock;
 use crate::base::{Error, Result};
 use crate::family::components::Components;
-use crate::family::facts;
+use crate::family::hyperparameters;
 use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo, TypeName};
 use crate::ops::chunks::{self, Chunk};
@@ -75,7 +75,7 @@ impl GroupBy {
 
     /// Returns the name of a tensor's group. Tensors that are told of by themselves are in one.
     fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
-        let place = components.place(&tensor.name);
+        let place = components.classify(&tensor.name);
         match self {
             Self::Tensor | Self::Model => Self::Model.name().to_owned(),
             Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
@@ -316,7 +316,7 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
     }
     let lens = |tensor: &TensorInfo| lenses.get(&tensor.elem.known()?)?.as_ref();
 
-    let components = facts::components(reader.model());
+    let components = hyperparameters::components(reader.model());
     let mut groups: Vec<(String, Mutex<Merged>)> = Vec::new();
     let mut group_of = Vec::new();
     let mut places = BTreeMap::new();

@@ -16,7 +16,7 @@ use crate::ops::verify::{Checked, zeros};
 use crate::ops::{Progress, weights};
 use crate::quant::packed::{Packing, Role};
 use crate::view::check::Tied;
-use crate::view::draft::Step;
+use crate::view::output_model::OutputTensor;
 
 /// How many bytes a thread looks at at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -56,7 +56,7 @@ impl Piece<'_> {
 /// Looks at every value of a type that is known.
 pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &mut Checked, findings: &mut Findings) -> Result<()> {
     let pieces: Vec<Piece<'_>> = reader.model().tensors.iter().flat_map(pieces).collect();
-    let packing = Packing::of(reader);
+    let packing = Packing::detect(reader);
     let with_role = |wanted: fn(Role) -> bool| -> HashSet<&str> {
         let tensors = reader.model().tensors.iter().enumerate();
         tensors.filter(|(index, _)| wanted(packing.role(*index))).map(|(_, tensor)| tensor.name.as_str()).collect()
@@ -111,7 +111,7 @@ fn placed(reader: &Reader, tensor: &TensorInfo, error: Error, offset: u64) -> Er
 
 fn tell(reader: &Reader, tensor: &TensorInfo, invalid: &InvalidValues, findings: &mut Findings) {
     // A mask is made of infinities.
-    let computed = components::place(&tensor.name).computed;
+    let computed = components::classify(&tensor.name).computed;
     for (fault, code, what) in CODES {
         if let Some((count, first)) = invalid.of(fault).filter(|_| !(computed && fault == InvalidValue::Infinite)) {
             let error = Error::malformed(format!("expected no {what}, found {count}, the first at this byte"));
@@ -134,7 +134,7 @@ fn joined<'m>(pieces: &[Piece<'m>], zeros: Vec<Vec<Range<u64>>>, bookkeeping: &H
     let mut open = None;
     for (piece, runs) in pieces.iter().zip(zeros) {
         let place = piece.in_file();
-        if components::place(&piece.tensor.name).computed || bookkeeping.contains(piece.tensor.name.as_str()) {
+        if components::classify(&piece.tensor.name).computed || bookkeeping.contains(piece.tensor.name.as_str()) {
             open = None;
             continue;
         }
@@ -266,7 +266,7 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
 /// Compares an output matrix with the embeddings that the config says it is.
 pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -> Result<()> {
     let model = reader.model();
-    let (embedding, output) = (Step::keep(model, tied.embedding)?, Step::keep(model, tied.output)?);
+    let (embedding, output) = (OutputTensor::keep(model, tied.embedding)?, OutputTensor::keep(model, tied.output)?);
     if embedding.shape != output.shape {
         return Ok(()); // which was said
     }

@@ -1,4 +1,4 @@
-//! From packed numbers to weights, in single precision.
+//! Unpacks weights to single precision.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use crate::codec;
 use crate::format::Reader;
 use crate::model::{DType, TensorInfo};
 
-/// The values of E2M1, by their four bits (OCP Microscaling Formats, version 1.0, table 5).
+/// The values of E2M1 by code (OCP Microscaling Formats, version 1.0, table 5).
 const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// The place in a word of AWQ's eight columns: column c is in the nibble `AWQ_ORDER[c]`.
+/// AWQ's order of eight columns in a word: column c is in nibble `AWQ_ORDER[c]`.
 const AWQ_ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 impl Bits {
@@ -20,7 +20,7 @@ impl Bits {
         u32::MAX >> (32 - self.0)
     }
 
-    /// The number at `index` of words packed from the lowest bit on; `word` gives a word by its place.
+    /// Returns the number at `index` of words packed from the lowest bit; `word` returns a word by index.
     fn at(self, index: u64, word: impl Fn(u64) -> u32) -> u32 {
         let bit = index * u64::from(self.0);
         let (place, shift) = (bit / 32, (bit % 32) as u32);
@@ -29,13 +29,13 @@ impl Bits {
         (low | spilled) & self.mask()
     }
 
-    /// How many words so many numbers take.
+    /// Returns the number of words that this many numbers take.
     fn words(self, numbers: u64) -> u64 {
         (numbers * u64::from(self.0)).div_ceil(32)
     }
 }
 
-/// A stored tensor that is read a part at a time.
+/// A stored tensor, read in parts.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     reader: &'a Reader,
@@ -47,13 +47,13 @@ impl Source<'_> {
         self.reader.bytes_at(self.tensor, range)
     }
 
-    /// Little-endian words of 32 bits.
+    /// Reads little-endian 32-bit words.
     fn words(&self, range: Range<u64>) -> Result<Vec<u32>> {
         let bytes = self.bytes(range.start * 4..range.end * 4)?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
     }
 
-    /// Values as numbers; one byte that is no float holds an exponent, as F8_E8M0 does.
+    /// Reads scales; bytes of a non-float type hold exponents, as in F8_E8M0.
     fn scales(&self, range: Range<u64>) -> Result<Vec<f32>> {
         match self.tensor.elem.known() {
             Some(DType::U8) => Ok(self.bytes(range)?.iter().map(|&byte| power_of_two(byte)).collect()),
@@ -61,13 +61,13 @@ impl Source<'_> {
         }
     }
 
-    /// The scales of a row, whose places are `range` where they are not in tiles.
+    /// Reads the scales of a row; `range` is their position unless they are tiled.
     fn scales_of(&self, grid: Grid, row: u64, range: &Range<u64>) -> Result<Vec<f32>> {
         match grid.kind {
             ScaleKind::Own => self.scales(range.clone()),
             ScaleKind::E4m3 => decode(DType::F8_E4M3, &self.bytes(range.clone())?),
             ScaleKind::Tiled => {
-                // A row's scales in a tile are four neighbours.
+                // A row's scales in a tile are four adjacent ones.
                 let tiles = grid.across.div_ceil(4);
                 let mut scales = Vec::new();
                 for tile in 0..tiles {
@@ -79,14 +79,14 @@ impl Source<'_> {
         }
     }
 
-    /// Numbers packed along a row of words.
+    /// Reads numbers packed along a row of words.
     fn along(&self, bits: Bits, row: u64, count: u64) -> Result<Vec<f32>> {
         let per_row = self.columns();
         let words = self.words(row * per_row..(row + 1) * per_row)?;
         Ok((0..count).map(|i| bits.at(i, |place| pick(&words, place)) as f32).collect())
     }
 
-    /// Adds the numbers of a row of weights; `(output, input)` is how many rows there are, and how long they are.
+    /// Appends the numbers of a weight row; `(output, input)` is the shape of the weight.
     fn codes(&self, codes: Codes, row: u64, (output, input): (u64, u64), values: &mut Vec<f32>) -> Result<()> {
         match codes {
             Codes::Plain => values.extend(self.floats(row * input..(row + 1) * input)?),
@@ -96,7 +96,7 @@ impl Source<'_> {
                 values.extend((0..input).map(|i| bits.at(i, |place| pick(&words, place)) as f32 - center as f32));
             }
             Codes::Floats { bits, high_first } => {
-                // Bytes in a row, whatever the words that they are stored in: MLX has words of four.
+                // Rows of bytes, regardless of the word size in which they are stored: MLX uses words of four.
                 let per_row = input * u64::from(bits) / 8;
                 let mut bytes = self.bytes(row * per_row..(row + 1) * per_row)?.into_owned();
                 match bits {
@@ -136,7 +136,7 @@ impl Source<'_> {
     }
 }
 
-/// The values of bytes of a type.
+/// Decodes values of a type.
 fn decode(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     let info = dtype.info();
     let codec =
@@ -146,7 +146,7 @@ fn decode(dtype: DType, bytes: &[u8]) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// Zero points that are packed along the rows: words from the one on in which the first row's is.
+/// Zero points packed along columns, starting with the word that contains the first row's.
 struct Down {
     bits: Bits,
     center: u32,
@@ -155,14 +155,14 @@ struct Down {
 }
 
 impl Down {
-    /// The zero points of a row.
+    /// Returns the zero points of a row.
     fn row(&self, row: u64, groups: u64) -> Vec<f32> {
         let word = |group: u64| move |place: u64| pick(&self.words, place.saturating_sub(self.first) * groups + group);
         (0..groups).map(|group| self.bits.at(row, word(group)) as f32 - self.center as f32).collect()
     }
 }
 
-/// What the scale of a whole tensor does.
+/// The effect of a tensor-wide scale.
 #[derive(Clone, Copy)]
 enum Factor {
     One,
@@ -180,7 +180,7 @@ impl Factor {
     }
 }
 
-/// 2^(byte - 127), of E8M0; 255 is no number.
+/// Decodes E8M0: 2^(byte - 127); 255 is NaN.
 fn power_of_two(byte: u8) -> f32 {
     match byte {
         255 => f32::NAN,
@@ -189,16 +189,16 @@ fn power_of_two(byte: u8) -> f32 {
     }
 }
 
-/// The value at a place; what is not there is zero. Places come from shapes that were checked against each other.
+/// Returns the value at an index, or zero if out of bounds. Indices come from shapes that were checked against each other.
 fn pick<T: Copy + Default>(values: &[T], place: u64) -> T {
     usize::try_from(place).ok().and_then(|place| values.get(place)).copied().unwrap_or_default()
 }
 
 impl PackedWeight {
-    /// The weights of a range of elements of the whole tensor.
+    /// Computes a range of elements of the weight.
     ///
     /// # Errors
-    /// Stored tensors cannot be read, or are of a type that makes no sense; how the numbers are packed is not known.
+    /// A stored tensor cannot be read or has an unsuitable type, or the packing is unknown.
     pub fn values(&self, reader: &Reader, elements: Range<u64>) -> Result<Vec<f32>> {
         if elements.is_empty() {
             return Ok(Vec::new());
@@ -216,16 +216,16 @@ impl PackedWeight {
             Layout::Awq { group } => self.awq(reader, rows.clone(), *group)?,
             Layout::Rows(how) => self.rows(reader, rows.clone(), how)?,
             Layout::GptOss => self.gpt_oss(reader, rows.clone())?,
-            Layout::Bnb4 { .. } | Layout::Scaled { .. } | Layout::Counted => Vec::new(), // above
+            Layout::Bnb4 { .. } | Layout::Scaled { .. } | Layout::Counted => Vec::new(), // handled above
         };
-        // Ends of rows that were not asked for.
+        // Trim the rows to the requested range.
         let skip = num::to_usize(elements.start - rows.start * row, "values")?;
         values.truncate(skip + num::to_usize(elements.end - elements.start, "values")?);
         values.drain(..skip);
         Ok(values)
     }
 
-    /// The error of whoever asks for values that cannot be read.
+    /// Returns the error for values that cannot be read.
     fn unread(&self) -> Error {
         Error::unsupported(format!("expected a packing whose values this build reads, found {}", self.shown)).in_tensor(&self.name)
     }
@@ -234,36 +234,36 @@ impl PackedWeight {
         self.source(reader, Some(self.weight), "the weight")
     }
 
-    /// A tensor beside the weight.
-    fn beside<'a>(&self, reader: &'a Reader, suffix: &str) -> Result<Source<'a>> {
+    /// Returns a companion tensor of the weight.
+    fn companion<'a>(&self, reader: &'a Reader, suffix: &str) -> Result<Source<'a>> {
         self.source(reader, self.place(suffix), suffix)
     }
 
-    fn may_beside<'a>(&self, reader: &'a Reader, suffix: &str) -> Option<Source<'a>> {
+    fn optional_companion<'a>(&self, reader: &'a Reader, suffix: &str) -> Option<Source<'a>> {
         self.place(suffix).and_then(|place| self.source(reader, Some(place), suffix).ok())
     }
 
     fn place(&self, suffix: &str) -> Option<usize> {
-        self.beside.iter().find(|(other, _)| *other == suffix).map(|&(_, place)| place)
+        self.companions.iter().find(|(other, _)| *other == suffix).map(|&(_, place)| place)
     }
 
     fn source<'a>(&self, reader: &'a Reader, place: Option<usize>, what: &str) -> Result<Source<'a>> {
         let tensor = place.and_then(|place| reader.model().tensors.get(place));
-        let tensor = tensor.ok_or_else(|| Error::malformed(format!("expected {what} beside it, found none")).in_tensor(&self.name))?;
+        let tensor = tensor.ok_or_else(|| Error::malformed(format!("its companion {what} is missing")).in_tensor(&self.name))?;
         Ok(Source { reader, tensor })
     }
 
-    /// The group of each input: told, or runs of one length.
+    /// Returns the group of each input: stored, or consecutive runs.
     fn group_indices(&self, reader: &Reader, suffix: &str, group: u64) -> Result<Vec<u64>> {
         let input = self.shape.last().copied().unwrap_or(0);
-        match self.may_beside(reader, suffix).filter(|source| source.tensor.elem.known() == Some(DType::I32)) {
+        match self.optional_companion(reader, suffix).filter(|source| source.tensor.elem.known() == Some(DType::I32)) {
             Some(source) => Ok(source.words(0..input)?.into_iter().map(u64::from).collect()),
             None => Ok((0..input).map(|i| i / group).collect()),
         }
     }
 
     fn gptq(&self, reader: &Reader, rows: Range<u64>, bits: Bits, group: u64, plus: u32) -> Result<Vec<f32>> {
-        let (weight, scales, zeros) = (self.weight(reader)?, self.beside(reader, ".scales")?, self.beside(reader, ".qzeros")?);
+        let (weight, scales, zeros) = (self.weight(reader)?, self.companion(reader, ".scales")?, self.companion(reader, ".qzeros")?);
         let (output, input) = (self.shape[0], self.shape[1]);
         let indices = self.group_indices(reader, ".g_idx", group)?;
         let groups = scales.tensor.shape[0];
@@ -276,7 +276,7 @@ impl PackedWeight {
             let words = zeros.words(group * zero_words..(group + 1) * zero_words)?;
             zero.extend(rows.clone().map(|row| (bits.at(row, |place| pick(&words, place)) + plus) as f32));
         }
-        // The words of these rows only, word after word of the packed direction.
+        // Only the words of these rows, word by word along the packed dimension.
         let mut words = Vec::new();
         for place in 0..bits.words(input) {
             words.extend(weight.words(place * output + rows.start..place * output + rows.end)?);
@@ -293,7 +293,7 @@ impl PackedWeight {
     }
 
     fn awq(&self, reader: &Reader, rows: Range<u64>, group: u64) -> Result<Vec<f32>> {
-        let (weight, scales, zeros) = (self.weight(reader)?, self.beside(reader, ".scales")?, self.beside(reader, ".qzeros")?);
+        let (weight, scales, zeros) = (self.weight(reader)?, self.companion(reader, ".scales")?, self.companion(reader, ".qzeros")?);
         let (output, input) = (self.shape[0], self.shape[1]);
         let columns = rows.start / 8..rows.end.div_ceil(8);
         let per_row = output / 8;
@@ -316,12 +316,12 @@ impl PackedWeight {
         Ok(values)
     }
 
-    /// Rows of numbers, each with its scales and zero points.
+    /// Computes rows of numbers with scales and zero points.
     fn rows(&self, reader: &Reader, rows: Range<u64>, how: &Rows) -> Result<Vec<f32>> {
         let weight = self.weight(reader)?;
         let input = self.shape.last().copied().unwrap_or(1);
         let output: u64 = self.shape.iter().rev().skip(1).product();
-        let bias = how.bias.map(|suffix| self.beside(reader, suffix)).transpose()?;
+        let bias = how.bias.map(|suffix| self.companion(reader, suffix)).transpose()?;
         let indices = how.indices.map(|suffix| self.group_indices(reader, suffix, input)).transpose()?;
         let down = self.zeros_down(reader, &rows, how)?;
         let mut values = Vec::new();
@@ -335,11 +335,11 @@ impl PackedWeight {
                 continue;
             };
             let range = row / grid.tall * grid.across..(row / grid.tall + 1) * grid.across;
-            let scale = self.beside(reader, suffix)?.scales_of(grid, row, &range)?;
+            let scale = self.companion(reader, suffix)?.scales_of(grid, row, &range)?;
             let zero = match how.zero {
                 Zero::None => None,
-                Zero::Plain(suffix) => Some(self.beside(reader, suffix)?.floats(range.clone())?),
-                Zero::Along { suffix, bits } => Some(self.beside(reader, suffix)?.along(bits, row, grid.across)?),
+                Zero::Plain(suffix) => Some(self.companion(reader, suffix)?.floats(range.clone())?),
+                Zero::Along { suffix, bits } => Some(self.companion(reader, suffix)?.along(bits, row, grid.across)?),
                 Zero::Down { .. } => down.as_ref().map(|down| down.row(row, grid.across)),
             };
             let bias = bias.map(|bias| bias.floats(range)).transpose()?;
@@ -347,35 +347,35 @@ impl PackedWeight {
                 let group = indices.as_ref().map_or_else(|| i / grid.wide, |indices| pick(indices, i));
                 let zero = zero.as_ref().map_or(0.0, |zero| pick(zero, group));
                 let bias = bias.as_ref().map_or(0.0, |bias| pick(bias, group));
-                // The product of a small number and its scale is exact where both are: the scale of the whole comes last.
+                // A small number times its scale is exact if both are, so the tensor-wide scale is applied last.
                 *value = factor.apply((*value - zero) * (pick(&scale, group) / how.divide)) + bias;
             }
         }
         Ok(values)
     }
 
-    /// The words of zero points that are packed along the rows, as far as these rows need them.
+    /// Reads the words of zero points packed along columns that these rows need.
     fn zeros_down(&self, reader: &Reader, rows: &Range<u64>, how: &Rows) -> Result<Option<Down>> {
         let (Zero::Down { suffix, bits, center }, Some((_, grid))) = (how.zero, how.scale) else { return Ok(None) };
-        let zeros = self.beside(reader, suffix)?;
+        let zeros = self.companion(reader, suffix)?;
         let first = rows.start * u64::from(bits.0) / 32;
         let words = zeros.words(first * grid.across..bits.words(rows.end) * grid.across)?;
         Ok(Some(Down { bits, center, first, words }))
     }
 
-    /// What is done with the scale of the whole tensor, or of the matrix that a row is in.
+    /// Returns the effect of the scale of the tensor, or of the matrix that contains the row.
     fn factor(&self, reader: &Reader, whole: Whole, row: u64) -> Result<Factor> {
         let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return Ok(Factor::One) };
-        let source = self.beside(reader, suffix)?;
+        let source = self.companion(reader, suffix)?;
         let tall = self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
         let place = if source.tensor.elements()? > 1 { row / tall } else { 0 };
         let factor = pick(&source.floats(place..place + 1)?, 0);
         Ok(if matches!(whole, Whole::Multiply(_)) { Factor::Times(factor) } else { Factor::Over(factor) })
     }
 
-    /// Blocks of a GGUF, whose values are multiplied by the scale of their tensor or matrix.
+    /// Computes GGUF blocks multiplied by the scale of their tensor or matrix.
     fn scaled_blocks(&self, reader: &Reader, elements: Range<u64>, per: u64) -> Result<Vec<f32>> {
-        let (weight, scales) = (self.weight(reader)?, self.beside(reader, ".scale")?);
+        let (weight, scales) = (self.weight(reader)?, self.companion(reader, ".scale")?);
         let dtype = weight.tensor.elem.known().ok_or_else(|| self.unread())?;
         let codec = codec::codec(dtype).ok_or_else(|| self.unread())?;
         let block = dtype.info().block_elems;
@@ -391,7 +391,7 @@ impl PackedWeight {
         Ok(values)
     }
 
-    /// The type of a GGUF whose blocks hold the same values, but for the scale of the whole tensor, if there is one.
+    /// Returns the GGUF type whose blocks store the same values, apart from a tensor-wide scale.
     pub(super) fn fits_blocks(&self) -> Option<DType> {
         let Layout::Rows(rows) = &self.layout else { return None };
         let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else {
@@ -404,22 +404,22 @@ impl PackedWeight {
             _ => return None,
         };
         let input = self.shape.last().copied().unwrap_or(1);
-        // A stack has a scale for each of its matrices, which one number cannot say.
+        // A stack has one scale per matrix, which a single number cannot represent.
         let one = rows.whole == Whole::None || self.shape.len() == 2;
         (input.is_multiple_of(dtype.info().block_elems) && one).then_some(dtype)
     }
 
-    /// The first value of a tensor beside the weight.
+    /// Returns the first value of a companion tensor.
     pub(super) fn first(&self, reader: &Reader, suffix: &str) -> Option<f32> {
-        self.may_beside(reader, suffix)?.floats(0..1).ok()?.first().copied()
+        self.optional_companion(reader, suffix)?.floats(0..1).ok()?.first().copied()
     }
 
-    /// A range of bytes of the weights in blocks of a GGUF (ggml-common.h, `block_nvfp4` and `block_mxfp4`): scales, then the numbers
-    /// of each half of a group in the low and high halves of its bytes.
+    /// Encodes a range of bytes of the weight as GGUF blocks (ggml-common.h, `block_nvfp4` and `block_mxfp4`): scales, then the two halves
+    /// of a group in the low and high nibbles.
     pub(super) fn blocks(&self, reader: &Reader, dtype: DType, range: Range<u64>) -> Result<Vec<u8>> {
         let Layout::Rows(rows) = &self.layout else { return Err(self.unread()) };
         let (suffix, grid) = rows.scale.ok_or_else(|| self.unread())?;
-        let (weight, scales) = (self.weight(reader)?, self.beside(reader, suffix)?);
+        let (weight, scales) = (self.weight(reader)?, self.companion(reader, suffix)?);
         let info = dtype.info();
         let (first, last) = (range.start / info.block_bytes, range.end.div_ceil(info.block_bytes));
         let (group, groups) = (grid.wide, info.block_elems / grid.wide);
@@ -427,7 +427,7 @@ impl PackedWeight {
         let mut bytes = Vec::with_capacity(num::to_usize((last - first) * info.block_bytes, "blocks")?);
         for block in first..last {
             let scale = scales.bytes(block * groups..(block + 1) * groups)?;
-            // GGUF's scales have no sign, and for NVFP4 half the bias that E4M3 has: the bits are the same.
+            // GGUF's scales are unsigned, and for NVFP4 have half the bias of E4M3: the bits are equal.
             bytes.extend(scale.iter().map(|byte| if dtype == DType::NVFP4 { byte & 0x7f } else { *byte }));
             let packed = weight.bytes(block * info.block_elems / 2..(block + 1) * info.block_elems / 2)?;
             for group in packed.chunks_exact(half) {
@@ -441,12 +441,12 @@ impl PackedWeight {
     }
 
     fn gpt_oss(&self, reader: &Reader, rows: Range<u64>) -> Result<Vec<f32>> {
-        let (blocks, scales) = (self.weight(reader)?, self.beside(reader, "_scales")?);
+        let (blocks, scales) = (self.weight(reader)?, self.companion(reader, "_scales")?);
         let (input, output) = (self.shape[1], self.shape[2]);
         let groups = input / 32;
         let mut values = Vec::new();
         let mut row = rows.start;
-        // A row here is a column there: rows that share a block are taken together, so that it is read once.
+        // A row here is a column in the file: rows that share a block are computed together, to read it once.
         while row < rows.end {
             let (expert, first) = (row / input, row % input);
             let last = (first / 32 * 32 + 32).min(first + rows.end - row);
@@ -470,14 +470,15 @@ impl PackedWeight {
 
     fn indexed(&self, reader: &Reader, elements: Range<u64>) -> Result<Vec<f32>> {
         let Layout::Bnb4 { block, nested } = self.layout else { return Ok(Vec::new()) };
-        let (weight, absmax) = (self.weight(reader)?, self.beside(reader, ".weight.absmax")?);
-        let table = self.beside(reader, ".weight.quant_map")?.floats(0..16)?;
+        let (weight, absmax) = (self.weight(reader)?, self.companion(reader, ".weight.absmax")?);
+        let table = self.companion(reader, ".weight.quant_map")?.floats(0..16)?;
         let blocks = elements.start / block..elements.end.div_ceil(block);
         let mut scales = Vec::new();
         match nested {
             None => scales = absmax.floats(blocks.clone())?,
             Some(nested) => {
-                let (codes, values) = (self.beside(reader, ".weight.nested_quant_map")?, self.beside(reader, ".weight.nested_absmax")?);
+                let (codes, values) =
+                    (self.companion(reader, ".weight.nested_quant_map")?, self.companion(reader, ".weight.nested_absmax")?);
                 let (codes, values) = (codes.floats(0..codes.tensor.elements()?)?, values.floats(0..values.tensor.elements()?)?);
                 for (place, &code) in blocks.clone().zip(absmax.bytes(blocks.clone())?.iter()) {
                     scales.push(pick(&codes, code.into()) * pick(&values, place / nested.block) + nested.offset);
@@ -510,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn powers_of_two_reach_both_ends() {
+    fn powers_of_two_cover_the_whole_range() {
         assert_eq!((power_of_two(127), power_of_two(128), power_of_two(0)), (1.0, 2.0, 2f32.powi(-127)));
         assert!(power_of_two(255).is_nan());
     }

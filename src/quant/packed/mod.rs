@@ -1,9 +1,8 @@
-//! Weights that other libraries quantised: integers packed into words, with scales and zero points beside them.
+//! Weights quantised by other libraries: integers packed into words, with scales and zero points in companion tensors.
 //!
-//! Recognised by the names, types and shapes of tensors that belong together; configs settle what those leave open. A
-//! [`PackedWeight`] says what a group of stored tensors stands for: one tensor of weights, under the name that it has unquantised.
-//! Tensors that hold packed numbers by their names and types, or by what a config claims, and fit no scheme, are unresolved: what
-//! they stand for is not known, and whoever needs to know says so.
+//! They are recognised by names, types and shapes of tensors that belong together; configs resolve ambiguities. A [`PackedWeight`]
+//! describes a group of stored tensors that represents one weight under its unquantised name. Tensors with packed numbers, judging by name
+//! and type or by a config, that fit no scheme are unresolved: their meaning is unknown, and this is reported where it matters.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,31 +10,31 @@ use crate::family::components;
 use crate::format::Reader;
 use crate::model::{Class, DType, FormatId, Model, PackedType, PackingSummary, TensorInfo};
 
-mod claims;
+mod configs;
 mod decode;
 mod schemes;
 mod view;
 
 pub use view::{repacked, unpacked};
 
-use claims::Claims;
+use configs::QuantConfigs;
 use schemes::{Layout, PACKED_NAMES, SCHEMES};
 
-/// Stored tensors that stand for one tensor of weights.
+/// A group of stored tensors that represents one weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PackedWeight {
     /// The name of the scheme: `GPTQ`, `AWQ` ...
     pub scheme: &'static str,
-    /// The type that the weights show: `GPTQ-4`.
+    /// The displayed type: `GPTQ-4`.
     pub shown: PackedType,
-    /// The name of the tensor as it is unquantised.
+    /// The unquantised name.
     pub name: String,
-    /// Its dimensions, outermost first; flattened where only the number of elements is known.
+    /// The shape, outermost dimension first; flattened if only the number of elements is known.
     pub shape: Vec<u64>,
-    /// The stored tensor that holds the numbers, by index in [`Model::tensors`].
+    /// The tensor with the packed numbers, by index in [`Model::tensors`].
     pub weight: usize,
-    /// The others that belong to it, by the ends of their names.
-    pub beside: Vec<(&'static str, usize)>,
+    /// Companion tensors (scales, zero points) by name suffix.
+    pub companions: Vec<(&'static str, usize)>,
     layout: Layout,
 }
 
@@ -45,38 +44,38 @@ impl PackedWeight {
         self.layout != Layout::Counted
     }
 
-    /// How many bytes its stored tensors take together.
+    /// Returns the total size of its stored tensors in bytes.
     fn stored_size(&self, reader: &Reader) -> u64 {
-        let all = self.beside.iter().map(|(_, other)| *other).chain([self.weight]);
+        let all = self.companions.iter().map(|(_, other)| *other).chain([self.weight]);
         all.filter_map(|index| reader.model().tensors.get(index)?.len_bytes).fold(0, u64::saturating_add)
     }
 }
 
-/// What the stored tensors of a model stand for.
+/// The interpretation of a model's stored tensors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Packing {
-    /// The packed weights, in the order of the file.
+    /// The packed weights in file order.
     pub weights: Vec<PackedWeight>,
-    /// The packing that a config claims, as it names it.
+    /// The quantisation method named in a config.
     claimed: Option<String>,
-    /// For each stored tensor, what it is.
+    /// The role of each stored tensor.
     roles: Vec<Role>,
 }
 
-/// What a stored tensor is.
+/// The role of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Weights as they are.
+    /// A plain weight.
     Plain,
     /// The numbers of a packed weight: its index in [`Packing::weights`].
     Packed(usize),
-    /// Scales, zero points and other numbers that a quantisation needs: no weights.
+    /// Scales, zero points and other bookkeeping of a quantisation.
     Bookkeeping,
-    /// Packed numbers of which it is not known what they stand for.
+    /// Packed numbers of unknown meaning.
     Unresolved,
 }
 
-/// Ends of names that are bookkeeping wherever something is packed: scales of activations and of the key-value cache.
+/// Name suffixes of bookkeeping in any packed model: scales of activations and of the KV cache.
 const ACTIVATIONS: &[&str] = &[
     ".input_scale",
     ".input_scale_ub",
@@ -95,19 +94,19 @@ const ACTIVATIONS: &[&str] = &[
     ".weight_shape",
 ];
 
-/// The tensors that mark a whole file of ComfyUI as scaled.
+/// The tensors that mark a ComfyUI file as scaled.
 const MARKERS: [&str; 2] = ["scaled_fp8", "scaled_int8"];
 
-/// The tensors of a model by name, and what its configs say of quantisation.
+/// The tensors of a model by name, and its quantisation configs.
 struct Lookup<'a> {
     reader: &'a Reader,
     model: &'a Model,
     places: HashMap<&'a str, usize>,
-    claims: Claims,
+    configs: QuantConfigs,
 }
 
 impl Lookup<'_> {
-    /// The tensor whose name is `stem` with this end.
+    /// Returns the tensor named `stem` with this suffix.
     fn sibling(&self, stem: &str, end: &str) -> Option<usize> {
         self.places.get(format!("{stem}{end}").as_str()).copied()
     }
@@ -118,8 +117,8 @@ impl Lookup<'_> {
 }
 
 impl Packing {
-    /// Finds what is packed in a model. Costs nothing where nothing is: no type or name hints at it.
-    pub fn of(reader: &Reader) -> Self {
+    /// Finds the packed weights of a model. Costs nothing if no type or name suggests any.
+    pub fn detect(reader: &Reader) -> Self {
         let model = reader.model();
         let roles = vec![Role::Plain; model.tensors.len()];
         let mut packing = Self { weights: Vec::new(), claimed: None, roles };
@@ -136,9 +135,9 @@ impl Packing {
             reader,
             model,
             places: model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect(),
-            claims: Claims::of(reader),
+            configs: QuantConfigs::read(reader),
         };
-        packing.claimed = lookup.claims.method();
+        packing.claimed = lookup.configs.method();
         for (i, tensor) in model.tensors.iter().enumerate() {
             let Some(found) = SCHEMES.iter().find_map(|scheme| scheme.resolve(&lookup, i, tensor)) else { continue };
             packing.add(found);
@@ -146,8 +145,8 @@ impl Packing {
         packing.mark_unresolved(&lookup);
         let any = packing.roles.iter().any(|role| *role != Role::Plain);
         for (role, tensor) in packing.roles.iter_mut().zip(&model.tensors).filter(|_| any) {
-            let beside = ACTIVATIONS.iter().any(|end| tensor.name.ends_with(end)) || MARKERS.contains(&tensor.name.as_str());
-            if *role == Role::Plain && beside {
+            let bookkeeping = ACTIVATIONS.iter().any(|end| tensor.name.ends_with(end)) || MARKERS.contains(&tensor.name.as_str());
+            if *role == Role::Plain && bookkeeping {
                 *role = Role::Bookkeeping;
             }
         }
@@ -156,7 +155,7 @@ impl Packing {
 
     fn add(&mut self, found: PackedWeight) {
         self.set(found.weight, Role::Packed(self.weights.len()));
-        for &(_, other) in &found.beside {
+        for &(_, other) in &found.companions {
             self.set(other, Role::Bookkeeping);
         }
         self.weights.push(found);
@@ -168,13 +167,13 @@ impl Packing {
         }
     }
 
-    /// Marks what holds packed numbers and fits no scheme, and what lies beside it.
+    /// Marks packed numbers that fit no scheme, and their companions.
     fn mark_unresolved(&mut self, lookup: &Lookup<'_>) {
         let claimed = self.claimed.is_some();
         let opaque = is_uqff(lookup.model);
         let floats = lookup.model.tensors.iter().any(is_float);
         for (role, tensor) in self.roles.iter_mut().zip(&lookup.model.tensors).filter(|(role, _)| **role == Role::Plain) {
-            if is_beside(lookup, tensor) {
+            if is_companion(lookup, tensor) {
                 *role = Role::Bookkeeping;
             } else if opaque || is_suspicious(tensor, claimed, floats) {
                 *role = Role::Unresolved;
@@ -185,7 +184,7 @@ impl Packing {
         }
     }
 
-    /// GGUF keeps the scale of a whole tensor in one of its own: `X.scale` beside `X.weight`, one or one an expert.
+    /// GGUF stores a tensor-wide scale as `X.scale` next to `X.weight`, with one value, or one per expert.
     fn scaled_blocks(&mut self, model: &Model) {
         const SUFFIX: &str = ".scale";
         let is_block = |tensor: &&TensorInfo| tensor.elem.known() == Some(DType::NVFP4);
@@ -210,19 +209,19 @@ impl Packing {
                     name: tensor.name.clone(),
                     shape: tensor.shape.clone(),
                     weight: i,
-                    beside: vec![(SUFFIX, scale)],
+                    companions: vec![(SUFFIX, scale)],
                     layout: Layout::Scaled { per: (elements / scales).max(1) },
                 });
             }
         }
     }
 
-    /// What a stored tensor is, by its index in [`Model::tensors`].
+    /// Returns the role of a stored tensor, by index in [`Model::tensors`].
     pub fn role(&self, index: usize) -> Role {
         self.roles.get(index).copied().unwrap_or(Role::Plain)
     }
 
-    /// How many weights a stored tensor stands for: none for bookkeeping; unknown where numbers are packed in an unknown way.
+    /// Returns the number of weights that a stored tensor represents: 0 for bookkeeping, `None` for unknown packing.
     pub fn parameters(&self, model: &Model, index: usize) -> Option<u64> {
         let tensor = model.tensors.get(index);
         let stored = || tensor.and_then(|tensor| tensor.elements().ok()).unwrap_or(0);
@@ -230,7 +229,7 @@ impl Packing {
             Role::Plain => Some(stored()),
             Role::Packed(weight) => Some(self.weights.get(weight).map_or(0, |weight| weight.shape.iter().product())),
             Role::Bookkeeping => Some(0),
-            // What is missing of floats is a scale; nobody stores two in one.
+            // A float without packing lacks only its scale; no scheme stores two in one number.
             Role::Unresolved => tensor.filter(|tensor| is_float(tensor)).map(|_| stored()),
         }
     }
@@ -240,16 +239,16 @@ impl Packing {
         self.weights.is_empty()
     }
 
-    /// The stored tensors of weights whose values cannot be read: the numbers, and what lies beside them.
+    /// Returns the stored tensors of weights whose values cannot be read, including companions.
     fn unread(&self) -> HashSet<usize> {
         let unread = self.weights.iter().filter(|weight| !weight.is_readable());
         let mut all: HashSet<usize> =
-            unread.flat_map(|weight| weight.beside.iter().map(|(_, other)| *other).chain([weight.weight])).collect();
+            unread.flat_map(|weight| weight.companions.iter().map(|(_, other)| *other).chain([weight.weight])).collect();
         all.extend((0..self.roles.len()).filter(|&index| self.role(index) == Role::Unresolved));
         all
     }
 
-    /// The types that packed weights show, each once, with how many weights of it there are.
+    /// Returns the distinct displayed types of packed weights with the number of weights.
     pub fn shown(&self) -> Vec<(PackedType, u64)> {
         let mut all: Vec<(PackedType, u64)> = Vec::new();
         for weight in &self.weights {
@@ -261,7 +260,7 @@ impl Packing {
         all
     }
 
-    /// How the model is packed, and how much of that is understood; none where nothing is packed.
+    /// Returns a summary of the packed weights; `None` if nothing is packed.
     pub fn summary(&self, model: &Model) -> Option<PackingSummary> {
         let names = |index: usize| model.tensors.get(index).map(|tensor| tensor.name.clone());
         let unresolved: Vec<usize> = (0..self.roles.len()).filter(|&index| self.role(index) == Role::Unresolved).collect();
@@ -291,21 +290,20 @@ fn is_float(tensor: &TensorInfo) -> bool {
     tensor.elem.known().is_some_and(|dtype| dtype.info().class == Class::Float)
 }
 
-/// Whether a type is one of those that packed numbers have.
+/// Whether a type is commonly used for packed numbers.
 fn is_packed_type(tensor: &TensorInfo) -> bool {
     const TYPES: [DType; 5] = [DType::U8, DType::I8, DType::I16, DType::I32, DType::U32];
     tensor.elem.known().is_some_and(|dtype| TYPES.contains(&dtype))
 }
 
-/// Whether a tensor that fits no scheme holds packed numbers all the same: by its name and type, or by its type where a config claims
-/// a packing. Positions, masks and the like are whole numbers by right; and so are weights where nothing has a scale: where there are
-/// no `floats`.
+/// Whether a tensor that fits no scheme contains packed numbers: by name and type, or by type if a config names a quantisation method.
+/// Positions, masks etc. are integers anyway; so are weights if there are no scales, that is no `floats`.
 fn is_suspicious(tensor: &TensorInfo, claimed: bool, floats: bool) -> bool {
     let Some(dtype) = tensor.elem.known() else { return false };
     let named = PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
     let matrix = tensor.shape.len() > 1;
     let small_float = matches!(dtype, DType::F8_E4M3 | DType::F8_E5M2 | DType::F8_E4M3FNUZ | DType::F8_E5M2FNUZ);
-    let place = components::place(&tensor.name);
+    let place = components::classify(&tensor.name);
     if place.computed || tensor.elements().unwrap_or(0) == 0 {
         return false;
     }
@@ -314,8 +312,8 @@ fn is_suspicious(tensor: &TensorInfo, claimed: bool, floats: bool) -> bool {
     own || whole || (small_float && matrix && claimed)
 }
 
-/// Whether a tensor is named as what a scheme keeps beside its numbers, and those are there.
-fn is_beside(lookup: &Lookup<'_>, tensor: &TensorInfo) -> bool {
+/// Whether a tensor is named like a companion in some scheme, and the packed tensor exists.
+fn is_companion(lookup: &Lookup<'_>, tensor: &TensorInfo) -> bool {
     SCHEMES.iter().any(|scheme| {
         let ends = scheme.needs.iter().chain(scheme.may);
         let mut stems = ends.filter_map(|end| tensor.name.strip_suffix(end));
@@ -326,7 +324,7 @@ fn is_beside(lookup: &Lookup<'_>, tensor: &TensorInfo) -> bool {
     })
 }
 
-/// Whether a file is of mistral.rs: tensors of bytes that are named by numbers, each with a header of its own.
+/// Whether the file is from mistral.rs: byte tensors with numeric names, each with its own header.
 fn is_uqff(model: &Model) -> bool {
     let numbered = |tensor: &TensorInfo| {
         tensor.name.bytes().all(|byte| byte.is_ascii_digit()) && tensor.elem.known() == Some(DType::U8) && tensor.shape.len() == 1

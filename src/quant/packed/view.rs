@@ -1,4 +1,4 @@
-//! A model seen without its packing: each packed weight is one tensor of F32, computed when it is read.
+//! A view of a model with its packed weights unpacked: each is one F32 tensor, computed on access.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use crate::base::Result;
 use crate::format::{Computed, Reader};
 use crate::model::{DType, ElemType, PackedType, TensorInfo};
 
-/// One packed weight of a model.
+/// A packed weight of a model.
 #[derive(Debug)]
 struct Unpacked {
     stored: Arc<Reader>,
@@ -39,7 +39,7 @@ impl Computed for Unpacked {
     }
 }
 
-/// One packed weight of a model, in the blocks of a GGUF that hold the same values.
+/// A packed weight of a model, repacked without loss into GGUF blocks.
 #[derive(Debug)]
 struct Repacked {
     stored: Arc<Reader>,
@@ -63,16 +63,16 @@ impl Computed for Repacked {
     }
 }
 
-/// The model with its packed weights as F32 under the names that they have unquantised, and without the bookkeeping. A model
-/// that has no packed weights is handed back as it is; what cannot be read of a packed model stays as it is stored.
+/// Returns a view with packed weights as F32 under their unquantised names, and without bookkeeping tensors. A model without packed weights
+/// is returned unchanged; what cannot be unpacked stays as stored.
 ///
 /// # Errors
-/// A shape is past all measure.
+/// A shape's element count overflows.
 pub fn unpacked(reader: Reader) -> Result<Reader> {
     view(reader, |_, _| None)
 }
 
-/// The same, but with the packed weights that a GGUF can hold without loss in its own blocks.
+/// Like [`unpacked`], but repacks weights that GGUF blocks can store without loss.
 ///
 /// # Errors
 /// As for [`unpacked`].
@@ -88,7 +88,7 @@ pub fn repacked(reader: Reader) -> Result<Reader> {
 }
 
 fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Repacked>) -> Result<Reader> {
-    let packing = Packing::of(&reader);
+    let packing = Packing::detect(&reader);
     let summary = packing.summary(reader.model());
     if packing.is_empty() {
         return Ok(reader.with_packing(summary));
@@ -122,7 +122,7 @@ fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Rep
         }
     }
     model.tensors = tensors;
-    // What is seen is no longer quantised: a config that says so would mislead whoever loads the output.
+    // The view is no longer quantised, so a config that says otherwise would mislead loaders of the output.
     if let Some(config) = model.config.as_mut().and_then(serde_json::Value::as_object_mut).filter(|_| unread.is_empty()) {
         config.retain(|key, _| key != "quantization_config" && key != "quantization");
         for inner in config.iter_mut().filter(|(key, _)| key.ends_with("_config")).filter_map(|(_, value)| value.as_object_mut()) {

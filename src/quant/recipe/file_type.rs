@@ -1,4 +1,4 @@
-//! The file types of llama.cpp: what `--type` takes beside the types of single tensors.
+//! llama.cpp file types, accepted by `--type` in addition to tensor types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use crate::base::{Error, Hint, Result};
 use crate::model::DType::{self, *};
 use crate::model::dtype::suggest_type;
 
-/// A file type: a name for a mix of tensor types.
+/// A file type: a named mix of tensor types.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FileType {
-    /// The name that llama-quantize gives it.
+    /// The name in llama-quantize.
     pub name: &'static str,
-    /// Its number in `general.file_type` (`enum llama_ftype` in llama.h).
+    /// The number in `general.file_type` (`enum llama_ftype` in llama.h).
     pub number: u32,
-    /// The type of the tensors that no rule of the mix speaks of.
+    /// The type of tensors to which no rule of the mix applies.
     pub base: DType,
 }
 
@@ -22,7 +22,7 @@ const fn row(name: &'static str, number: u32, base: DType) -> FileType {
     FileType { name, number, base }
 }
 
-/// Every file type that llama-quantize writes. The mixes are in `mixes`, beside this.
+/// All file types that llama-quantize can write. Their rules are in `mixes`.
 pub static FILE_TYPES: &[FileType] = &[
     row("F32", 0, F32),
     row("F16", 1, F16),
@@ -61,23 +61,23 @@ pub static FILE_TYPES: &[FileType] = &[
     row("MXFP4_MOE", 38, MXFP4),
 ];
 
-/// Other names, and what they stand for. The first three are llama-quantize's own.
+/// Aliases. The first three are llama-quantize's own.
 static ALIASES: &[(&str, &str)] = &[("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
 
-/// Numbers of `general.file_type` for models whose tensors are all of a type that has no file type above.
+/// Numbers of `general.file_type` for models entirely of a type without a file type above.
 static NUMBERS: &[(DType, u32)] = &[(MXFP4, 38), (NVFP4, 39)];
 
-/// What `--type` asks for: a file type, or one type for all tensors that are quantised at all.
+/// The target of `--type`: a file type, or a single type for all quantised tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// A mix.
+    /// A file type.
     Mix(&'static FileType),
-    /// One type.
+    /// A single type.
     Uniform(DType),
 }
 
 impl Target {
-    /// The type of the tensors that no rule speaks of.
+    /// Returns the type of tensors to which no rule applies.
     pub fn base(self) -> DType {
         match self {
             Self::Mix(file_type) => file_type.base,
@@ -85,7 +85,7 @@ impl Target {
         }
     }
 
-    /// The value of `general.file_type`, where there is one.
+    /// Returns the value of `general.file_type`, if there is one.
     pub fn number(self) -> Option<u32> {
         match self {
             Self::Mix(file_type) => Some(file_type.number),
@@ -97,18 +97,18 @@ impl Target {
 impl FromStr for Target {
     type Err = Error;
 
-    /// Takes the name of a file type or of a type, in any case. A name of both is the file type, as in llama-quantize.
+    /// Parses a file type or tensor type, ignoring case. File types take precedence, as in llama-quantize.
     fn from_str(name: &str) -> Result<Self> {
         let meant = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name)).map_or(name, |(_, meant)| meant);
         if let Some(file_type) = FILE_TYPES.iter().find(|file_type| file_type.name.eq_ignore_ascii_case(meant)) {
             return Ok(Self::Mix(file_type));
         }
         name.parse().map(Self::Uniform).map_err(|_| {
-            let error = Error::argument(format!("expected a type or a llama.cpp file type, found {name}"));
+            let error = Error::argument(format!("expected a tensor type or llama.cpp file type, found {name}"));
             let names = FILE_TYPES.iter().map(|file_type| file_type.name).chain(DType::ALL.iter().map(|dtype| dtype.name()));
             match suggest_type(name, names) {
                 Some(meant) => error.hint(Hint::DidYouMean(meant.to_owned())),
-                None => error.hint(Hint::ListTypes).add_hint("file types are named as llama-quantize names them: Q4_K_M, IQ4_XS ..."),
+                None => error.hint(Hint::ListTypes).add_hint("file types have the names of llama-quantize: Q4_K_M, IQ4_XS ..."),
             }
         })
     }

@@ -1,36 +1,36 @@
-//! The mixes, as data: which type a tensor gets in a file type. Facts of llama.cpp's `src/llama-quant.cpp` (0c1e570).
+//! The mixes of llama.cpp's file types, as data. Source: llama.cpp's `src/llama-quant.cpp` (0c1e570).
 
 use crate::model::DType::{self, *};
 use crate::quant::recipe::Category;
 use crate::quant::recipe::Category::*;
 
-/// A rule: a tensor of one of these categories, in one of these file types, with all of these conditions, gets this type.
+/// A rule: assigns a type to tensors of these categories in these file types, if all conditions hold.
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// Names of file types, with spaces between; empty for any.
+    /// File type names separated by spaces; empty for any.
     pub file_types: &'static str,
     /// The categories; empty for any.
     pub categories: &'static [Category],
-    /// What must hold as well.
+    /// Further conditions.
     pub when: &'static [When],
-    /// The type; `None` is the base type of the file type.
+    /// The type; `None` for the base type of the file type.
     pub to: Option<DType>,
 }
 
-/// A condition. `n` is the number of layers (for attention values: of such tensors), `i` the layer (see [`super`]).
+/// A condition. `n` is the number of layers (for attention values, of such tensors), `i` the layer index (see [`super`]).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum When {
-    /// i < n / d, in integer division.
+    /// i < n / d, with integer division.
     Below(u64),
-    /// The same by the running count, even where layers are told by name.
+    /// The same with the running count, even if layers are identified by name.
     CountBelow(u64),
     /// i < k.
     First(u64),
-    /// i in the first or last eighth, or every third between.
+    /// i is in the first or last eighth, or every third in between.
     More,
-    /// i in neither the first nor the last eighth.
+    /// i is in neither the first nor the last eighth.
     Middle,
-    /// At least four query heads share a key-value head.
+    /// At least four query heads per KV head.
     Gqa4,
     /// At least four experts.
     Experts4,
@@ -38,19 +38,19 @@ pub(super) enum When {
     Experts8,
     /// An importance matrix is given.
     Imatrix,
-    /// None is given.
+    /// No importance matrix is given.
     NoImatrix,
-    /// The architecture has this name.
+    /// The architecture equals this.
     Arch(&'static str),
-    /// It has another.
+    /// The architecture differs from this.
     NotArch(&'static str),
-    /// The row is no whole number of the base type's blocks.
+    /// The row length is not a multiple of the base type's block size.
     CutRow,
     /// The tensor is a stack of matrices.
     Stack,
-    /// The tensor's name has this in it.
+    /// The tensor name contains this.
     Named(&'static str),
-    /// The model has the shape of Llama's 70B: see [`SIZE_70B`].
+    /// The model has the dimensions of Llama 70B: see [`SIZE_70B`].
     Size70B,
 }
 
@@ -68,14 +68,14 @@ const FALCON: When = Arch("falcon");
 const NO_FALCON: When = NotArch("falcon");
 const VALUES: &[Category] = &[AttentionV, AttentionQkv, AttentionKvB];
 
-/// The first rule that fits gives the type; where none fits, it is the base type.
+/// The first matching rule determines the type; otherwise the base type is used.
 #[rustfmt::skip]
 pub(super) static RULES: &[Rule] = &[
     rule("", &[], &[Arch("glm5-next"), Named("attn_q_a")], Q8_0),
     rule("", &[], &[Arch("glm5-next"), Named("attn_q_b")], Q8_0),
     rule("", &[], &[Arch("glm5-next"), Named("nextn.eh_proj")], Q8_0),
 
-    // The output matrix, or the embeddings that serve as one.
+    // The output matrix, or the embeddings if tied.
     rule("MXFP4_MOE", &[Output], &[], Q8_0),
     rule("", &[Output], &[FALCON], Q8_0),
     rule("", &[Output], &[CutRow], Q8_0),
@@ -87,13 +87,13 @@ pub(super) static RULES: &[Rule] = &[
     rule("MXFP4_MOE", &[FeedForwardUp, FeedForwardGate, FeedForwardDown], &[Stack], MXFP4),
     rule("MXFP4_MOE", &[], &[], Q8_0),
 
-    // The embeddings beside an output matrix.
+    // The embeddings next to a separate output matrix.
     rule("IQ1_S IQ1_M IQ2_XXS IQ2_XS", &[Embedding], &[], Q2_K),
     rule("IQ2_S IQ2_M IQ3_XXS", &[Embedding], &[], IQ3_S),
     rule("TQ1_0 TQ2_0 Q2_0", &[Embedding], &[], Q4_K),
     base("", &[Embedding], &[]),
 
-    // Two bits and less.
+    // Two bits and fewer.
     rule("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M", VALUES, &[Gqa4], Q4_K),
     rule("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M", VALUES, &[Experts4], Q4_K),
     rule("IQ2_S IQ2_M", VALUES, &[], IQ3_S),
@@ -158,18 +158,18 @@ pub(super) static RULES: &[Rule] = &[
     rule("IQ3_XS", &[FeedForwardGate, FeedForwardUp], &[Middle], IQ3_XXS),
 ];
 
-/// After the rules: in a 70B, where eight heads share them, these attention values get Q5_K instead of less.
+/// Applied after the rules: in a 70B with eight query heads per KV head, raises attention values to Q5_K.
 pub(super) static RAISED_IN_70B: Rule =
     rule("Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS", VALUES, &[Size70B], Q5_K);
 
-/// What [`RAISED_IN_70B`] raises.
+/// The types that [`RAISED_IN_70B`] applies to.
 pub(super) static RAISED_FROM: &[DType] = &[Q3_K, Q4_K];
 
-/// Architectures and numbers of layers of models that count as 70B; the flag says whether the heads must be grouped.
+/// Architectures and layer counts of models that count as 70B; the flag requires grouped-query attention.
 pub(super) static SIZE_70B: &[(&str, u64, bool)] =
     &[("llama", 80, true), ("qwen2", 80, false), ("deci", 80, false), ("olmo", 80, false), ("jais2", 68, false)];
 
-/// What a type becomes when the row is no whole number of its blocks. What is not here, or does not fit either, becomes F16.
+/// The fallback of a type if the row length is not a multiple of its block size. If there is none, or it does not fit either, F16 is used.
 pub(super) static FALLBACKS: &[(DType, DType)] = &[
     (IQ1_S, IQ4_NL),
     (IQ1_M, IQ4_NL),
@@ -189,13 +189,13 @@ pub(super) static FALLBACKS: &[(DType, DType)] = &[
     (Q6_K, Q8_0),
 ];
 
-/// Types that are useless without an importance matrix.
+/// Types that are unusable without an importance matrix.
 pub(super) static NEED_IMATRIX: &[DType] = &[IQ3_XXS, IQ2_XXS, IQ2_XS, IQ2_S, IQ1_M, IQ1_S];
 
-/// And those that are in one file type.
+/// Types that are unusable without one in a certain file type.
 pub(super) static NEED_IMATRIX_IN: &[(&str, DType)] = &[("Q2_K_S", Q2_K)];
 
-/// How a name is told to be of a category: the first that fits. The whole name, or something in it.
+/// Maps names to categories, in order of precedence: by full name (true) or substring.
 pub(super) static CATEGORIES: &[(&str, bool, Category)] = &[
     ("output.weight", true, Output),
     ("token_embd.weight", true, Embedding),
@@ -211,10 +211,10 @@ pub(super) static CATEGORIES: &[(&str, bool, Category)] = &[
     ("ffn_down", false, FeedForwardDown),
 ];
 
-/// Names that are never quantised: whole.
+/// Tensors that are never quantised, by full name.
 pub(super) static NEVER: &[&str] = &["position_embd.weight", "token_types.weight"];
 
-/// Names that are never quantised: with this in them. Norms, routers, and what is too small or too sensitive to be worth it.
+/// Tensors that are never quantised, by substring: norms, routers, and tensors too small or sensitive.
 pub(super) static NEVER_WITH: &[&str] = &[
     "_norm.weight",
     "ffn_gate_inp.weight",
@@ -253,7 +253,7 @@ pub(super) static NEVER_WITH: &[&str] = &[
     "mm.a.code_embd",
 ];
 
-/// The same for one architecture.
+/// The same, for specific architectures.
 pub(super) static NEVER_IN: &[(&str, &[&str])] = &[(
     "glm5-next",
     &[

@@ -1,10 +1,10 @@
-//! Recipes: which type each tensor of a model gets in a file type of llama.cpp, as llama-quantize decides it.
+//! Recipes: the tensor types of a llama.cpp file type, chosen as in llama-quantize.
 //!
-//! The mixes are rows of data in `mixes.rs`. Tensors are visited by layer, then by name. Attention values are counted as they are
-//! visited, feed-forward tensors as well; with experts, a feed-forward tensor's layer is read from its name.
+//! The mixes are data in `mixes.rs`. Tensors are visited by layer, then by name. Attention values and feed-forward tensors are next_count in
+//! this order; in MoE models, the layer of a feed-forward tensor is read from its name.
 //!
-//! What comes first wins: a tensor that is never quantised; the types asked for embeddings and output; the first pattern that
-//! fits; one type for all (`pure`); the mix; and last, where the row is no whole number of blocks, the fallback.
+//! In order of precedence: exclusion from quantisation; explicit types of embeddings and output; the first matching pattern; a single type
+//! for all (`pure`); the mix; and finally the fallback, if the row length is not a multiple of the block size.
 
 mod file_type;
 mod mixes;
@@ -16,7 +16,7 @@ use crate::base::glob::NamePattern;
 use crate::base::{Error, Result};
 use crate::model::{DType, Metadata, Value};
 
-/// What a tensor is for, as far as the mixes tell tensors apart.
+/// The category of a tensor, as distinguished by the mixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Category {
     Output,
@@ -33,29 +33,29 @@ enum Category {
     Other,
 }
 
-/// What the mixes ask about a model.
+/// The properties of a model used by the mixes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct ModelTraits {
     /// `general.architecture`.
     pub architecture: String,
-    /// Layers.
+    /// Number of layers.
     pub layers: u64,
-    /// Attention heads of the first layer.
+    /// Number of attention heads of the first layer.
     pub heads: u64,
-    /// Key-value heads of the first layer.
+    /// Number of KV heads of the first layer.
     pub kv_heads: u64,
-    /// Experts.
+    /// Number of experts.
     pub experts: u64,
 }
 
-impl Facts {
-    /// Reads them from a GGUF's metadata. What is not there counts as none.
+impl ModelTraits {
+    /// Reads the properties from GGUF metadata. Missing ones count as 0.
     pub fn from_metadata(metadata: &Metadata) -> Self {
         let architecture = metadata.get_str("general.architecture").unwrap_or_default().to_owned();
         let number = |key: &str| {
             let value = metadata.get(&format!("{architecture}.{key}"))?;
             match value {
-                Value::Array(array) => array.iter().next()?.ok()?.as_u64(), // one a layer: the first counts
+                Value::Array(array) => array.iter().next()?.ok()?.as_u64(), // one per layer: the first is used
                 value => value.as_u64(),
             }
         };
@@ -70,11 +70,11 @@ impl Facts {
     }
 }
 
-/// A `--tensor-type`: the tensors it is about, and their type.
+/// A `--tensor-type` option: a pattern and a type.
 #[derive(Debug, Clone)]
 pub struct TensorType {
     pattern: NamePattern,
-    /// The type that they get.
+    /// The type of matching tensors.
     pub dtype: DType,
 }
 
@@ -82,7 +82,7 @@ impl TensorType {
     /// Parses `GLOB=TYPE`, where the pattern is a [`NamePattern`].
     ///
     /// # Errors
-    /// There is no `=`, or the pattern or the type is none.
+    /// There is no `=`, or the pattern or type is invalid.
     pub fn parse(text: &str) -> Result<Self> {
         let (pattern, dtype) = text
             .split_once('=')
@@ -91,7 +91,7 @@ impl TensorType {
         Self::new(pattern, dtype.parse()?)
     }
 
-    /// Returns the rule that gives tensors whose names match a pattern this type.
+    /// Returns a rule that assigns this type to tensors matching the pattern.
     ///
     /// # Errors
     /// The pattern is malformed.
@@ -99,33 +99,33 @@ impl TensorType {
         Ok(Self { pattern: NamePattern::parse(pattern)?, dtype })
     }
 
-    /// Whether it is about a tensor of this name.
+    /// Whether the pattern matches this tensor name.
     pub fn fits(&self, name: &str) -> bool {
         self.pattern.matches(name)
     }
 }
 
-/// What is asked for.
+/// The requested types.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// The file type. Without one, only what the other fields name changes.
+    /// The file type. If `None`, only tensors selected by the other fields change.
     pub target: Option<Target>,
-    /// One type for all, no mix.
+    /// Use a single type, not a mix.
     pub pure: bool,
-    /// Types by pattern; the first that fits counts.
+    /// Types by pattern; the first match applies.
     pub tensor_types: Vec<TensorType>,
     /// The type of the output matrix.
     pub output: Option<DType>,
     /// The type of the token embeddings.
     pub embedding: Option<DType>,
-    /// The output matrix stays as it is.
+    /// Keep the output matrix as it is.
     pub leave_output: bool,
-    /// An importance matrix is given.
+    /// Whether an importance matrix is given.
     pub imatrix: bool,
 }
 
 impl Recipe {
-    /// Nothing but a file type.
+    /// Returns a recipe for a file type without further options.
     pub fn new(target: Target) -> Self {
         Self {
             target: Some(target),
@@ -138,13 +138,13 @@ impl Recipe {
         }
     }
 
-    /// Where there is no mix: the type of the first pattern that fits, or the base type.
+    /// Returns the type if there is no mix: that of the first matching pattern, or the base type.
     pub fn uniform(&self, name: &str) -> Choice {
         let pattern = self.tensor_types.iter().find(|pattern| pattern.fits(name)).map(|pattern| pattern.dtype);
         Choice { dtype: pattern.or(self.target.map(Target::base)), ..Choice::STAYS }
     }
 
-    /// The name of the mix, if there is one.
+    /// Returns the name of the mix, if there is one.
     fn mix(&self) -> &'static str {
         match self.target {
             Some(Target::Mix(file_type)) => file_type.name,
@@ -153,14 +153,14 @@ impl Recipe {
     }
 }
 
-/// What the recipe says of one tensor.
+/// The chosen type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// Its type; `None`: it stays as it is.
+    /// The type; `None` if unchanged.
     pub dtype: Option<DType>,
-    /// The type that it would have had, if its rows were whole blocks of that.
+    /// The type that it falls back from, if the row length is not a multiple of that type's block size.
     pub instead_of: Option<DType>,
-    /// Whether that type is useless without an importance matrix.
+    /// Whether the type is unusable without an importance matrix.
     pub needs_imatrix: bool,
 }
 
@@ -168,12 +168,12 @@ impl Choice {
     const STAYS: Self = Self { dtype: None, instead_of: None, needs_imatrix: false };
 }
 
-/// The types of all tensors, given as names and shapes (outermost dimension first), in the order given.
-pub fn choose(recipe: &Recipe, facts: &Facts, tensors: &[(&str, &[u64])]) -> Vec<Choice> {
+/// Chooses the types of all tensors, given as names and shapes (outermost dimension first); returns them in the given order.
+pub fn choose(recipe: &Recipe, traits: &ModelTraits, tensors: &[(&str, &[u64])]) -> Vec<Choice> {
     let categories: Vec<Category> = tensors.iter().map(|(name, _)| category(name)).collect();
     let mut state = State {
         recipe,
-        facts,
+        traits,
         tied: !categories.contains(&Category::Output),
         values: categories.iter().filter(|category| is_values(**category)).count() as u64,
         seen_values: 0,
@@ -182,22 +182,22 @@ pub fn choose(recipe: &Recipe, facts: &Facts, tensors: &[(&str, &[u64])]) -> Vec
         seen_up: 0,
     };
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&i| (layer(tensors[i].0), tensors[i].0)); // what is in no layer comes first
+    order.sort_by_key(|&i| (layer(tensors[i].0), tensors[i].0)); // tensors outside the layers come first
     let mut choices = vec![Choice::STAYS; tensors.len()];
     for i in order {
         let (name, shape) = tensors[i];
-        if is_quantised(recipe, facts, name, shape) {
+        if is_quantised(recipe, traits, name, shape) {
             choices[i] = state.choose(name, shape, categories[i]);
         }
     }
     choices
 }
 
-/// Whether a tensor may be quantised at all.
-fn is_quantised(recipe: &Recipe, facts: &Facts, name: &str, shape: &[u64]) -> bool {
-    // Leading dimensions of one do not count, as ggml has it.
+/// Whether a tensor may be quantised.
+fn is_quantised(recipe: &Recipe, traits: &ModelTraits, name: &str, shape: &[u64]) -> bool {
+    // Leading dimensions of 1 are ignored, as in ggml.
     let dims = shape.len() - shape.iter().take_while(|dim| **dim == 1).count();
-    let never_in = mixes::NEVER_IN.iter().filter(|(arch, _)| *arch == facts.architecture).flat_map(|(_, pieces)| *pieces);
+    let never_in = mixes::NEVER_IN.iter().filter(|(arch, _)| *arch == traits.architecture).flat_map(|(_, pieces)| *pieces);
     dims >= 2
         && name.ends_with("weight")
         && !(recipe.leave_output && name == "output.weight")
@@ -214,17 +214,17 @@ fn is_values(category: Category) -> bool {
     matches!(category, Category::AttentionV | Category::AttentionQkv | Category::AttentionKvB)
 }
 
-/// The layer in a canonical name: `blk.7.attn_q.weight`.
+/// Returns the layer index in a GGUF name: `blk.7.attn_q.weight`.
 fn layer(name: &str) -> Option<u64> {
     name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
 }
 
 struct State<'a> {
     recipe: &'a Recipe,
-    facts: &'a Facts,
-    /// The embeddings serve as the output matrix.
+    traits: &'a ModelTraits,
+    /// Whether the embeddings are tied to the output matrix.
     tied: bool,
-    /// Attention value tensors in all, and visited so far; feed-forward tensors visited so far.
+    /// Total number of attention value tensors, and the numbers of those and of feed-forward tensors visited so far.
     values: u64,
     seen_values: u64,
     seen_down: u64,
@@ -232,8 +232,8 @@ struct State<'a> {
     seen_up: u64,
 }
 
-/// A tensor as the rules see it.
-struct Seen<'a> {
+/// The properties of a tensor used by the rules.
+struct TensorTraits<'a> {
     name: &'a str,
     category: Category,
     cut_row: bool,
@@ -248,7 +248,7 @@ impl State<'_> {
         let recipe = self.recipe;
         let row = shape.last().copied().unwrap_or(1);
         let pattern = recipe.tensor_types.iter().find(|pattern| pattern.fits(name));
-        // The per-layer embeddings are a large table of their own, so a pattern may name them.
+        // The per-layer embeddings are a large table, so a pattern may select them.
         let named = name == "per_layer_token_embd.weight" && pattern.is_some();
         let settled = match category {
             Category::Embedding if !named => recipe.embedding,
@@ -283,14 +283,14 @@ impl State<'_> {
             return dtype;
         }
         let (count, n) = match category {
-            Category::FeedForwardDown => (counted(&mut self.seen_down), self.facts.layers),
-            Category::FeedForwardGate => (counted(&mut self.seen_gate), self.facts.layers),
-            Category::FeedForwardUp => (counted(&mut self.seen_up), self.facts.layers),
-            category if is_values(category) => (counted(&mut self.seen_values), self.values),
-            _ => (0, self.facts.layers),
+            Category::FeedForwardDown => (next_count(&mut self.seen_down), self.traits.layers),
+            Category::FeedForwardGate => (next_count(&mut self.seen_gate), self.traits.layers),
+            Category::FeedForwardUp => (next_count(&mut self.seen_up), self.traits.layers),
+            category if is_values(category) => (next_count(&mut self.seen_values), self.values),
+            _ => (0, self.traits.layers),
         };
-        let by_name = self.facts.experts > 1 && !is_values(category);
-        let seen = Seen {
+        let by_name = self.traits.experts > 1 && !is_values(category);
+        let seen = TensorTraits {
             name,
             category,
             cut_row: !shape.last().is_none_or(|row| row.is_multiple_of(base.info().block_elems)),
@@ -305,46 +305,46 @@ impl State<'_> {
         raised.to.filter(|_| raise).unwrap_or(dtype)
     }
 
-    fn fits(&self, rule: &Rule, seen: &Seen<'_>) -> bool {
+    fn fits(&self, rule: &Rule, seen: &TensorTraits<'_>) -> bool {
         let mix = self.recipe.mix();
         (rule.file_types.is_empty() || rule.file_types.split(' ').any(|name| name == mix))
             && (rule.categories.is_empty() || rule.categories.contains(&seen.category))
             && rule.when.iter().all(|when| self.holds(*when, seen))
     }
 
-    fn holds(&self, when: When, seen: &Seen<'_>) -> bool {
-        let Seen { i, n, .. } = *seen;
-        let facts = self.facts;
+    fn holds(&self, when: When, seen: &TensorTraits<'_>) -> bool {
+        let TensorTraits { i, n, .. } = *seen;
+        let traits = self.traits;
         match when {
             When::Below(part) => i < n / part,
             When::CountBelow(part) => seen.count < n / part,
             When::First(count) => i < count,
             When::More => i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2,
             When::Middle => i >= n / 8 && i < 7 * n / 8,
-            When::Gqa4 => facts.heads.checked_div(facts.kv_heads).is_some_and(|shared| shared >= 4),
-            When::Experts4 => facts.experts >= 4,
-            When::Experts8 => facts.experts == 8,
+            When::Gqa4 => traits.heads.checked_div(traits.kv_heads).is_some_and(|shared| shared >= 4),
+            When::Experts4 => traits.experts >= 4,
+            When::Experts8 => traits.experts == 8,
             When::Imatrix => self.recipe.imatrix,
             When::NoImatrix => !self.recipe.imatrix,
-            When::Arch(name) => facts.architecture == name,
-            When::NotArch(name) => facts.architecture != name,
+            When::Arch(name) => traits.architecture == name,
+            When::NotArch(name) => traits.architecture != name,
             When::CutRow => seen.cut_row,
             When::Stack => seen.stack,
             When::Named(piece) => seen.name.contains(piece),
             When::Size70B => mixes::SIZE_70B.iter().any(|(arch, layers, grouped)| {
-                *arch == facts.architecture && *layers == facts.layers && (!grouped || facts.heads != facts.kv_heads)
+                *arch == traits.architecture && *layers == traits.layers && (!grouped || traits.heads != traits.kv_heads)
             }),
         }
     }
 }
 
-/// The count so far, and one more from here on.
-fn counted(counter: &mut u64) -> u64 {
+/// Returns the counter and increments it.
+fn next_count(counter: &mut u64) -> u64 {
     *counter += 1;
     *counter - 1
 }
 
-/// `wanted`, or what is taken instead where rows of this length are no whole number of its blocks.
+/// Returns `wanted`, or its fallback if the row length is not a multiple of its block size.
 fn fitting(wanted: DType, row: u64) -> DType {
     let fits = |dtype: DType| row.is_multiple_of(dtype.info().block_elems);
     if fits(wanted) {

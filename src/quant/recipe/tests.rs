@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// The goldens: which types llama-quantize gives the tensors of four models, for 30 file types. `{}` stands for every layer.
+/// Goldens: the types that llama-quantize chooses for the tensors of four models and 30 file types. `{}` stands for any layer.
 type Goldens = BTreeMap<String, Golden>;
 
 #[derive(serde::Deserialize)]
@@ -16,7 +16,7 @@ struct Golden {
     types: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// `Q5_K:0-3,7 Q4_K:4-6`, or one type for all: the type in this layer.
+/// Returns the type for a layer from `Q5_K:0-3,7 Q4_K:4-6`, or from a single type for all layers.
 fn golden_type(text: &str, layer: u64) -> &str {
     let within = |ranges: &str| {
         ranges.split(',').any(|range| {
@@ -32,12 +32,12 @@ fn golden_type(text: &str, layer: u64) -> &str {
 }
 
 #[test]
-fn every_tensor_of_every_golden_gets_the_type_that_llama_quantize_gives_it() {
+fn every_golden_tensor_gets_the_type_of_llama_quantize() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/recipes.json")).unwrap();
     let goldens: Goldens = serde_json::from_str(&text).unwrap();
     let mut checked = 0;
     for (model, golden) in &goldens {
-        let facts = Facts {
+        let traits = ModelTraits {
             architecture: golden.architecture.clone(),
             layers: golden.layers,
             heads: golden.heads,
@@ -52,7 +52,7 @@ fn every_tensor_of_every_golden_gets_the_type_that_llama_quantize_gives_it() {
         let given: Vec<(&str, &[u64])> = tensors.iter().map(|(_, _, name, shape)| (name.as_str(), shape.as_slice())).collect();
         for (name, types) in &golden.types {
             let recipe = Recipe::new(name.parse().unwrap());
-            let choices = choose(&recipe, &facts, &given);
+            let choices = choose(&recipe, &traits, &given);
             for ((pattern, layer, tensor, _), choice) in tensors.iter().zip(&choices) {
                 let found = choice.dtype.unwrap_or(DType::F32).name();
                 assert_eq!(found, golden_type(&types[*pattern], *layer), "{model} {name} {tensor}");
@@ -64,19 +64,19 @@ fn every_tensor_of_every_golden_gets_the_type_that_llama_quantize_gives_it() {
     assert!(checked > 30_000, "{checked}");
 }
 
-fn chosen(recipe: &Recipe, facts: &Facts, name: &str, shape: &[u64]) -> Choice {
-    // With an output matrix beside it, so that embeddings are not taken for one.
-    choose(recipe, facts, &[("output.weight", &[64, 256]), (name, shape)])[1]
+fn chosen(recipe: &Recipe, traits: &ModelTraits, name: &str, shape: &[u64]) -> Choice {
+    // With an output matrix, so that the embeddings do not count as one.
+    choose(recipe, traits, &[("output.weight", &[64, 256]), (name, shape)])[1]
 }
 
 #[test]
-fn asked_types_win_over_patterns_and_patterns_over_the_mix() {
-    let facts = Facts { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 8, experts: 0 };
+fn explicit_types_override_patterns_and_patterns_override_the_mix() {
+    let traits = ModelTraits { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 8, experts: 0 };
     let mut recipe = Recipe::new("Q4_K_M".parse().unwrap());
     recipe.tensor_types =
         vec![TensorType::parse("blk.0.*=q8_0").unwrap(), TensorType::parse("attn_v=Q5_0").unwrap(), TensorType::parse("*=IQ4_XS").unwrap()];
     recipe.embedding = Some(DType::Q2_K);
-    let dtype = |name: &str| chosen(&recipe, &facts, name, &[256, 512]).dtype.unwrap();
+    let dtype = |name: &str| chosen(&recipe, &traits, name, &[256, 512]).dtype.unwrap();
     assert_eq!(dtype("blk.0.attn_v.weight"), DType::Q8_0);
     assert_eq!(dtype("blk.1.attn_v.weight"), DType::Q5_0);
     assert_eq!(dtype("blk.1.ffn_up.weight"), DType::IQ4_XS);
@@ -88,25 +88,25 @@ fn asked_types_win_over_patterns_and_patterns_over_the_mix() {
 }
 
 #[test]
-fn rows_that_are_no_whole_blocks_fall_back_and_explicit_types_do_not() {
-    let facts = Facts::default();
+fn partial_blocks_fall_back_unless_the_type_is_explicit() {
+    let traits = ModelTraits::default();
     let mut recipe = Recipe::new("IQ2_XS".parse().unwrap());
     recipe.imatrix = true;
-    let choice = chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 96]);
+    let choice = chosen(&recipe, &traits, "blk.9.ffn_up.weight", &[8, 96]);
     assert_eq!((choice.dtype, choice.instead_of), (Some(DType::IQ4_NL), Some(DType::IQ2_XS)));
     assert!(!choice.needs_imatrix);
-    assert_eq!(chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 40]).dtype, Some(DType::F16));
-    assert!(chosen(&recipe, &facts, "blk.9.ffn_up.weight", &[8, 256]).needs_imatrix);
+    assert_eq!(chosen(&recipe, &traits, "blk.9.ffn_up.weight", &[8, 40]).dtype, Some(DType::F16));
+    assert!(chosen(&recipe, &traits, "blk.9.ffn_up.weight", &[8, 256]).needs_imatrix);
     recipe.embedding = Some(DType::Q4_K);
-    assert_eq!(chosen(&recipe, &facts, "token_embd.weight", &[8, 40]).dtype, Some(DType::Q4_K));
+    assert_eq!(chosen(&recipe, &traits, "token_embd.weight", &[8, 40]).dtype, Some(DType::Q4_K));
 }
 
 #[test]
-fn an_importance_matrix_changes_what_the_reference_changes() {
-    let facts = Facts { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 32, experts: 0 };
+fn an_importance_matrix_changes_types_like_llama_quantize() {
+    let traits = ModelTraits { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 32, experts: 0 };
     let pick = |file_type: &str, imatrix: bool, name: &str| {
         let recipe = Recipe { imatrix, ..Recipe::new(file_type.parse().unwrap()) };
-        chosen(&recipe, &facts, name, &[256, 512]).dtype.unwrap()
+        chosen(&recipe, &traits, name, &[256, 512]).dtype.unwrap()
     };
     assert_eq!(pick("Q4_0", true, "blk.0.ffn_down.weight"), DType::Q4_1);
     assert_eq!(pick("Q4_0", false, "blk.0.ffn_down.weight"), DType::Q4_0);
@@ -117,13 +117,14 @@ fn an_importance_matrix_changes_what_the_reference_changes() {
 }
 
 #[test]
-fn seventy_billion_parameters_raise_the_attention_values() {
-    let facts = Facts { architecture: "llama".into(), layers: 80, heads: 64, kv_heads: 8, experts: 0 };
-    let pick = |facts: &Facts, name: &str| chosen(&Recipe::new(name.parse().unwrap()), facts, "blk.9.attn_v.weight", &[256, 512]).dtype;
-    assert_eq!(pick(&facts, "Q2_K"), Some(DType::Q5_K));
-    assert_eq!(pick(&facts, "IQ2_XS"), Some(DType::Q4_K));
-    assert_eq!(pick(&Facts { kv_heads: 64, ..facts.clone() }, "Q3_K_S"), Some(DType::Q3_K));
-    assert_eq!(pick(&Facts { architecture: "qwen2".into(), kv_heads: 64, ..facts }, "Q3_K_S"), Some(DType::Q5_K));
+fn attention_values_of_70b_models_get_a_larger_type() {
+    let traits = ModelTraits { architecture: "llama".into(), layers: 80, heads: 64, kv_heads: 8, experts: 0 };
+    let pick =
+        |traits: &ModelTraits, name: &str| chosen(&Recipe::new(name.parse().unwrap()), traits, "blk.9.attn_v.weight", &[256, 512]).dtype;
+    assert_eq!(pick(&traits, "Q2_K"), Some(DType::Q5_K));
+    assert_eq!(pick(&traits, "IQ2_XS"), Some(DType::Q4_K));
+    assert_eq!(pick(&ModelTraits { kv_heads: 64, ..traits.clone() }, "Q3_K_S"), Some(DType::Q3_K));
+    assert_eq!(pick(&ModelTraits { architecture: "qwen2".into(), kv_heads: 64, ..traits }, "Q3_K_S"), Some(DType::Q5_K));
 }
 
 #[test]
@@ -134,12 +135,12 @@ fn every_rule_names_file_types_that_exist() {
 }
 
 #[test]
-fn what_is_never_quantised_stays() {
+fn excluded_tensors_are_not_quantised() {
     let recipe = Recipe { leave_output: true, ..Recipe::new("Q4_0".parse().unwrap()) };
-    let facts = Facts::default();
+    let traits = ModelTraits::default();
     let shape: &[u64] = &[64, 256];
     for name in ["blk.0.attn_norm.weight", "blk.0.ffn_gate_inp.weight", "position_embd.weight", "blk.0.attn_q.bias", "output.weight"] {
-        assert_eq!(choose(&recipe, &facts, &[(name, shape)])[0].dtype, None, "{name}");
+        assert_eq!(choose(&recipe, &traits, &[(name, shape)])[0].dtype, None, "{name}");
     }
-    assert_eq!(choose(&recipe, &facts, &[("blk.0.attn_q.weight", &[1, 256])])[0].dtype, None, "one dimension");
+    assert_eq!(choose(&recipe, &traits, &[("blk.0.attn_q.weight", &[1, 256])])[0].dtype, None, "one dimension");
 }

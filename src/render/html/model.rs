@@ -7,7 +7,7 @@ use super::charts::{self, Heat, Stacks};
 use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
 use crate::base::units;
-use crate::family::components::{Component, place};
+use crate::family::components::{Component, classify};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::info::Info;
@@ -99,7 +99,7 @@ fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec
 fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&TensorStats) -> (P, f64)) -> Vec<(Option<u64>, Vec<f64>)> {
     let mut layers: BTreeMap<(bool, Option<u64>), Vec<f64>> = BTreeMap::new();
     for tensor in tensors {
-        let layer = place(&tensor.name).layer;
+        let layer = classify(&tensor.name).layer;
         let row = layers.entry((layer.is_none(), layer)).or_insert_with(|| vec![0.0; parts.len()]);
         let (part, size) = of(tensor);
         if let Some(at) = parts.iter().position(|other| *other == part) {
@@ -121,7 +121,7 @@ fn parameters(data: &Overview, tensors: &[TensorStats]) -> String {
             format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
         })
         .collect();
-    let rows = by_layer(tensors, &parts, |tensor| (data.components.place(&tensor.name).component, tensor.summary.elements as f64));
+    let rows = by_layer(tensors, &parts, |tensor| (data.components.classify(&tensor.name).component, tensor.summary.elements as f64));
     let what = ["Parameters by component", "Parameters of each layer by component"];
     format!("<h2>Where the parameters are</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
 }
@@ -154,7 +154,7 @@ fn scales(tensors: &[TensorStats]) -> String {
         ("Outliers", "Largest magnitude over the root mean square, by kind of tensor and layer.", &outlier),
     ];
     for (heading, what, measure) in charts {
-        let grid = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), place(&tensor.name).layer, measure(tensor))));
+        let grid = by_kind(tensors.iter().map(|tensor| (tensor.name.as_str(), classify(&tensor.name).layer, measure(tensor))));
         if grid.rows.is_empty() {
             continue;
         }

@@ -1,7 +1,7 @@
-//! The other way: the `tokenizer.*` keys of a GGUF to the files of a Hugging Face folder.
+//! Converts the `tokenizer.*` keys of a GGUF to the files of a Hugging Face folder.
 //!
-//! What a GGUF does not hold is filled in as its pre-tokenizer and its architecture have it; which tokens strip the space beside
-//! them is lost.
+//! Settings that a GGUF does not contain are chosen according to pre-tokenizer and architecture; the tokens' `lstrip` and `rstrip` flags
+//! are lost.
 
 use serde_json::{Map, Value, json};
 
@@ -14,44 +14,44 @@ use crate::base::{Error, Hint, Result};
 use crate::model::Metadata;
 use crate::model::companion::{CompanionFile, Content};
 
-mod held;
+mod gguf;
 mod post;
 mod sentencepiece;
 mod tokenizer_json;
 
-use held::Held;
+use gguf::GgufTokenizer;
 
-/// The files of the tokenizer that `metadata` holds, for transformers, with their names in the folder.
+/// Returns the tokenizer files for transformers from the `tokenizer.*` keys in `metadata`.
 ///
-/// `pre`: the name of the pre-tokenizer (`--pre`), which the GGUF gives without it.
+/// `pre`: the pre-tokenizer name (`--pre`), overriding the GGUF's.
 ///
 /// # Errors
-/// There is no tokenizer, or its keys contradict each other; its model or its pre-tokenizer is none that this build knows.
+/// There is no tokenizer, its keys are inconsistent, or its model or pre-tokenizer is unknown.
 pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile>> {
-    let mut held = Held::read(metadata)?;
+    let mut tokenizer = GgufTokenizer::read(metadata)?;
     if let Some(pre) = pre {
-        held.pre = Some(pre.to_owned());
+        tokenizer.pre = Some(pre.to_owned());
     }
     let mut files = Vec::new();
     let mut config = Config::default();
-    match held.model.as_str() {
-        "llama" if held.has_scores() => {
-            files.push(file(spm::FILE, sentencepiece::model(&held).write()));
-            sentencepiece::configure(&held, &mut config);
+    match tokenizer.model.as_str() {
+        "llama" if tokenizer.has_scores() => {
+            files.push(file(spm::FILE, sentencepiece::model(&tokenizer).write()));
+            sentencepiece::configure(&tokenizer, &mut config);
         }
-        "llama" => files.push(json_file(JSON, &tokenizer_json::sentencepiece_style(&held, &mut config)?)?),
-        "gpt2" => files.push(json_file(JSON, &tokenizer_json::byte_level(&held, &mut config)?)?),
+        "llama" => files.push(json_file(JSON, &tokenizer_json::sentencepiece_style(&tokenizer, &mut config)?)?),
+        "gpt2" => files.push(json_file(JSON, &tokenizer_json::byte_level(&tokenizer, &mut config)?)?),
         "bert" => {
-            let (json, vocab) = tokenizer_json::wordpiece(&held, &mut config)?;
+            let (json, vocab) = tokenizer_json::wordpiece(&tokenizer, &mut config)?;
             files.push(json_file(JSON, &json)?);
             files.push(file("vocab.txt", vocab));
         }
-        "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&held, &mut config)?)?),
+        "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&tokenizer, &mut config)?)?),
         other => {
             return Err(Error::unsupported(format!("expected a tokenizer of llama, gpt2, bert or t5, found {other}")).hint(Hint::KeepNames));
         }
     }
-    config.templates(&held.templates);
+    config.templates(&tokenizer.templates);
     files.push(json_file("tokenizer_config.json", &config.0)?);
     files.push(json_file("special_tokens_map.json", &config.special_tokens_map())?);
     Ok(files)
@@ -67,13 +67,13 @@ fn json_file(name: &str, value: &impl serde::Serialize) -> Result<CompanionFile>
     Ok(file(name, bytes))
 }
 
-/// The ids of the special tokens, by their names in `config.json`: `bos_token_id` and its like.
+/// Returns the IDs of the special tokens, named as in `config.json`: `bos_token_id` etc.
 pub fn ids(metadata: &Metadata) -> Map<String, Value> {
     let id = |role: &Role| Some((format!("{}_token_id", role.name()), Value::from(metadata.get_u64(role.id_key()?)?)));
     Role::ALL.iter().filter_map(id).collect()
 }
 
-/// `tokenizer_config.json` under construction.
+/// A `tokenizer_config.json` being built.
 #[derive(Debug, Default)]
 struct Config(Map<String, Value>);
 
@@ -82,10 +82,10 @@ impl Config {
         self.0.insert(key.to_owned(), value.into());
     }
 
-    /// Names the tokens that have a role, and lists the special tokens that have none.
-    fn special_tokens(&mut self, held: &Held, added: &[AddedToken]) {
+    /// Sets the tokens with a role, and lists the special tokens without one.
+    fn special_tokens(&mut self, tokenizer: &GgufTokenizer, added: &[AddedToken]) {
         for role in Role::COMMON {
-            if let Some(token) = held.token(role) {
+            if let Some(token) = tokenizer.token(role) {
                 self.set(&format!("{}_token", role.name()), token.text.as_str());
             }
         }
@@ -133,9 +133,9 @@ impl Config {
     }
 }
 
-/// The control and user-defined tokens, as tokens that are found before text is split.
-fn added_tokens(held: &Held, text: impl Fn(&Token) -> String) -> Vec<AddedToken> {
-    let tokens = held.tokens.iter().zip(0..);
+/// Returns the control and user-defined tokens as added tokens.
+fn added_tokens(tokenizer: &GgufTokenizer, text: impl Fn(&Token) -> String) -> Vec<AddedToken> {
+    let tokens = tokenizer.tokens.iter().zip(0..);
     let added = tokens.filter(|(token, _)| matches!(token.token_type, TokenType::Control | TokenType::UserDefined));
     added.map(|(token, id)| added_token(id, text(token), token.token_type == TokenType::Control)).collect()
 }
@@ -144,7 +144,7 @@ fn added_token(id: u32, content: String, special: bool) -> AddedToken {
     AddedToken { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }
 }
 
-/// Whether a folder added this token to a SentencePiece model.
+/// Whether this token was added to a SentencePiece model.
 fn is_added(token: &Token) -> bool {
     token.score == ADDED_SCORE && matches!(token.token_type, TokenType::Control | TokenType::UserDefined)
 }

@@ -1,45 +1,45 @@
-//! The post-processor of a `tokenizer.json`: the special tokens around texts, from the flags of a GGUF.
+//! The post-processor of `tokenizer.json`: special tokens around texts, from the GGUF flags.
 
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::held::Held;
+use super::gguf::GgufTokenizer;
 use crate::tokenizer::keys::Role;
 
-/// A token around a text, by text and id.
+/// Text and ID of a token around a text.
 type Part<'a> = (&'a str, u32);
 
-/// The post-processor that has the flags of `held`. A flag that none can have goes to the config.
-pub(super) fn processor(held: &Held, byte_level: bool, config: &mut Config) -> Value {
-    let part = |role: Role| held.token(role).zip(held.id(role)).map(|(token, id)| (token.text.as_str(), id));
-    let adds = |role: Role| held.adds(role) == Some(true);
+/// Returns the post-processor for the flags of a GGUF. Flags that it cannot express go to the config.
+pub(super) fn processor(tokenizer: &GgufTokenizer, byte_level: bool, config: &mut Config) -> Value {
+    let part = |role: Role| tokenizer.token(role).zip(tokenizer.id(role)).map(|(token, id)| (token.text.as_str(), id));
+    let adds = |role: Role| tokenizer.adds(role) == Some(true);
     let first = part(Role::Bos).filter(|_| adds(Role::Bos));
     let last = part(Role::Eos).filter(|_| adds(Role::Eos));
     let separator = part(Role::Sep).or_else(|| part(Role::Eos));
 
-    // Of two texts, what stands between them says whether a separator is added.
-    let between: Option<Vec<Part<'_>>> = match held.adds(Role::Sep) {
+    // The tokens between two texts show whether a separator is added.
+    let between: Option<Vec<Part<'_>>> = match tokenizer.adds(Role::Sep) {
         None => Some(Vec::new()),
         Some(false) => last.and(separator).or(first).map(|token| vec![token]),
         Some(true) => separator.map(|token| if last.is_some() { vec![token, token] } else { vec![token] }),
     };
-    let byte_level = byte_level && held.adds(Role::Bos).is_some() && held.adds(Role::Eos).is_some();
+    let byte_level = byte_level && tokenizer.adds(Role::Bos).is_some() && tokenizer.adds(Role::Eos).is_some();
     let template = (first.is_some() || last.is_some()).then(|| template(first, last, between.as_deref().unwrap_or_default()));
 
-    // What the post-processor says by itself, and what is left to say.
+    // The flags that the post-processor implies, and the remaining ones.
     let told = |role: Role| match role {
         Role::Bos => byte_level || first.is_some(),
         Role::Eos => byte_level || last.is_some(),
         _ => template.is_some() && between.as_ref().is_some_and(|between| !between.is_empty()),
     };
-    let flags = [Role::Bos, Role::Eos].map(|role| (role, held.adds(role)));
+    let flags = [Role::Bos, Role::Eos].map(|role| (role, tokenizer.adds(role)));
     if flags.iter().any(|(role, add)| add.is_some() && !told(*role)) {
-        // transformers takes one of the two in the config as a word on both.
+        // If the config contains one of the two flags, transformers applies both.
         for (role, add) in flags {
             config.set(&format!("add_{}_token", role.name()), add.unwrap_or(false));
         }
     }
-    if let Some(add) = held.adds(Role::Sep).filter(|_| !told(Role::Sep)) {
+    if let Some(add) = tokenizer.adds(Role::Sep).filter(|_| !told(Role::Sep)) {
         config.set("add_sep_token", add);
     }
 

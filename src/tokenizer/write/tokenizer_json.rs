@@ -1,4 +1,4 @@
-//! `tokenizer.json` of byte-level BPE, SentencePiece-style BPE, WordPiece and Unigram.
+//! Builds `tokenizer.json` for byte-level BPE, SentencePiece-style BPE, WordPiece and Unigram.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::held::Held;
+use super::gguf::GgufTokenizer;
 use super::{Config, added_tokens, post};
 use crate::base::{Error, Hint, Result};
 use crate::tokenizer::json::AddedToken;
@@ -16,10 +16,10 @@ use crate::tokenizer::keys::Role;
 use crate::tokenizer::pre;
 use crate::tokenizer::vocabulary::{Token, TokenType};
 
-/// The longest token that is taken apart into merges, in bytes: the work grows with the square of it.
+/// Maximum length of a token for which merges are derived, in bytes: the work is quadratic in it.
 const MERGED_BYTES: usize = 512;
 
-/// A whole `tokenizer.json`.
+/// A complete `tokenizer.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct TokenizerJson {
     version: &'static str,
@@ -61,7 +61,7 @@ enum Model {
     },
 }
 
-/// Tokens in the order of their ids, as a map to these.
+/// Tokens in ID order, serialised as a map to IDs.
 #[derive(Debug)]
 struct Ids(Vec<(String, u32)>);
 
@@ -75,7 +75,7 @@ impl Serialize for Ids {
     }
 }
 
-/// Tokens with their scores, as pairs.
+/// Tokens and scores, serialised as pairs.
 #[derive(Debug)]
 struct Scores(Vec<Token>);
 
@@ -105,23 +105,23 @@ impl TokenizerJson {
     }
 }
 
-/// The model's own tokens: all up to the last one that is not added. Added tokens among them keep their places.
-fn base_tokens(held: &Held, text: impl Fn(&Token) -> String) -> Ids {
-    let len = held.base_len(|token| matches!(token.token_type, TokenType::Control | TokenType::UserDefined));
-    Ids(held.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect())
+/// Returns the model's own tokens, up to the last one that is not added. Added tokens among them keep their positions.
+fn base_tokens(tokenizer: &GgufTokenizer, text: impl Fn(&Token) -> String) -> Ids {
+    let len = tokenizer.base_len(|token| matches!(token.token_type, TokenType::Control | TokenType::UserDefined));
+    Ids(tokenizer.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect())
 }
 
-pub(super) fn byte_level(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
-    let pre = held.pre.as_deref().unwrap_or(pre::DEFAULT);
+pub(super) fn byte_level(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+    let pre = tokenizer.pre.as_deref().unwrap_or(pre::DEFAULT);
     let splits = pre::by_name(pre).ok_or_else(|| {
         Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}")).hint(Hint::NamePreTokenizer)
     })?;
-    let vocab = base_tokens(held, |token| token.text.clone());
+    let vocab = base_tokens(tokenizer, |token| token.text.clone());
     let known: HashMap<&str, u32> = vocab.0.iter().map(|(text, id)| (text.as_str(), *id)).collect();
-    let merges = held.merges.iter().filter_map(|line| {
+    let merges = tokenizer.merges.iter().filter_map(|line| {
         let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
         let (left, right) = (&line[..space], &line[space + 1..]);
-        // The tokenizers library refuses a merge of tokens that are not in the vocabulary.
+        // The tokenizers library rejects merges of tokens that are not in the vocabulary.
         let whole = known.contains_key(left) && known.contains_key(right) && known.contains_key(format!("{left}{right}").as_str());
         whole.then(|| (left.to_owned(), right.to_owned()))
     });
@@ -137,28 +137,28 @@ pub(super) fn byte_level(held: &Held, config: &mut Config) -> Result<TokenizerJs
         vocab,
         merges,
     };
-    let added_tokens = added_tokens(held, |token| token.text.clone());
-    // llama.cpp's converter tells the tokenizer of Phi-4 from that of Phi-3 by this class.
-    config.set("tokenizer_class", if held.architecture == "phi3" { "GPT2Tokenizer" } else { "PreTrainedTokenizerFast" });
+    let added_tokens = added_tokens(tokenizer, |token| token.text.clone());
+    // llama.cpp's converter distinguishes Phi-4's tokenizer from Phi-3's by this class.
+    config.set("tokenizer_class", if tokenizer.architecture == "phi3" { "GPT2Tokenizer" } else { "PreTrainedTokenizerFast" });
     config.set("clean_up_tokenization_spaces", false);
-    config.special_tokens(held, &added_tokens);
+    config.special_tokens(tokenizer, &added_tokens);
     config.added_tokens(&added_tokens);
     Ok(TokenizerJson {
         added_tokens,
         normalizer: splits.normalizer,
         pre_tokenizer: splits.pre_tokenizer,
-        post_processor: post::processor(held, true, config),
+        post_processor: post::processor(tokenizer, true, config),
         decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
         ..TokenizerJson::new(model)
     })
 }
 
-pub(super) fn sentencepiece_style(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
-    let vocab = base_tokens(held, |token| token.text.clone());
-    let merges = merges_of(held, &vocab);
+pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+    let vocab = base_tokens(tokenizer, |token| token.text.clone());
+    let merges = merges_of(tokenizer, &vocab);
     let model = Model::Bpe {
         dropout: (),
-        unk_token: held.token(Role::Unk).map(|token| token.text.clone()),
+        unk_token: tokenizer.token(Role::Unk).map(|token| token.text.clone()),
         continuing_subword_prefix: (),
         end_of_word_suffix: (),
         fuse_unk: true,
@@ -167,7 +167,7 @@ pub(super) fn sentencepiece_style(held: &Held, config: &mut Config) -> Result<To
         vocab,
         merges,
     };
-    let prefix = held.add_space_prefix.unwrap_or(true);
+    let prefix = tokenizer.add_space_prefix.unwrap_or(true);
     let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
     let mut normalizers = vec![replace(" ", "\u{2581}")];
     let mut decoders = vec![replace("\u{2581}", " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
@@ -175,30 +175,29 @@ pub(super) fn sentencepiece_style(held: &Held, config: &mut Config) -> Result<To
         normalizers.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    let added_tokens = added_tokens(held, |token| token.text.clone());
-    config.set("tokenizer_class", if held.architecture.starts_with("gemma") { "GemmaTokenizer" } else { "LlamaTokenizer" });
+    let added_tokens = added_tokens(tokenizer, |token| token.text.clone());
+    config.set("tokenizer_class", if tokenizer.architecture.starts_with("gemma") { "GemmaTokenizer" } else { "LlamaTokenizer" });
     config.set("clean_up_tokenization_spaces", false);
     config.set("legacy", false);
-    if let Some(add) = held.add_space_prefix {
+    if let Some(add) = tokenizer.add_space_prefix {
         config.set("add_prefix_space", add);
     }
-    config.special_tokens(held, &added_tokens);
+    config.special_tokens(tokenizer, &added_tokens);
     config.added_tokens(&added_tokens);
     Ok(TokenizerJson {
         added_tokens,
         normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
-        post_processor: post::processor(held, false, config),
+        post_processor: post::processor(tokenizer, false, config),
         decoder: json!({"type": "Sequence", "decoders": decoders}),
         ..TokenizerJson::new(model)
     })
 }
 
-/// The merges that lead to the tokens, as transformers' converter from SentencePiece orders them: by token, and for each every way to
-/// make it of two others, by their ids.
+/// Derives the merges in the order of transformers' SentencePiece converter: by token, and for each token all pairs that form it, by ID.
 ///
-/// Runs of spaces have the lowest scores, so that they come last; a first token with the score 0 is taken for one without a score.
-fn merges_of(held: &Held, vocab: &Ids) -> Vec<(String, String)> {
-    let normal = |id: u32| held.tokens.get(id as usize).is_some_and(|token| token.token_type == TokenType::Normal);
+/// Runs of spaces have the lowest scores, so that they come last; a first token with score 0 counts as having no score.
+fn merges_of(tokenizer: &GgufTokenizer, vocab: &Ids) -> Vec<(String, String)> {
+    let normal = |id: u32| tokenizer.tokens.get(id as usize).is_some_and(|token| token.token_type == TokenType::Normal);
     let known: HashMap<&str, u32> = vocab.0.iter().filter(|(_, id)| normal(*id)).map(|(text, id)| (text.as_str(), *id)).collect();
     let made = vocab.0.iter().filter(|(text, id)| normal(*id) && text.chars().nth(1).is_some()).map(|(text, _)| text.as_str());
     let (spaces, others): (Vec<&str>, Vec<&str>) = made.partition(|text| text.chars().all(|c| c == '\u{2581}'));
@@ -219,9 +218,9 @@ fn merges_of(held: &Held, vocab: &Ids) -> Vec<(String, String)> {
     merges
 }
 
-/// The `tokenizer.json`, and the `vocab.txt` that says the same.
-pub(super) fn wordpiece(held: &Held, config: &mut Config) -> Result<(TokenizerJson, String)> {
-    // GGUF marks where a word starts, WordPiece where it goes on.
+/// Builds `tokenizer.json` and the equivalent `vocab.txt`.
+pub(super) fn wordpiece(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<(TokenizerJson, String)> {
+    // GGUF marks the start of words, WordPiece the continuations.
     let text = |token: &Token| match (token.token_type, token.text.strip_prefix('\u{2581}')) {
         (TokenType::Control, _) => token.text.clone(),
         (_, Some(start)) => start.to_owned(),
@@ -231,34 +230,34 @@ pub(super) fn wordpiece(held: &Held, config: &mut Config) -> Result<(TokenizerJs
         TokenType::Unused => Token { text: text(token), ..token.clone() },
         _ => token.clone(),
     };
-    let padded = held.tokens.iter().enumerate().rev().take_while(|(id, token)| plain(token).is_padding(*id)).count();
-    let len = held.tokens.len() - padded;
-    let vocab = Ids(held.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect());
+    let padded = tokenizer.tokens.iter().enumerate().rev().take_while(|(id, token)| plain(token).is_padding(*id)).count();
+    let len = tokenizer.tokens.len() - padded;
+    let vocab = Ids(tokenizer.tokens.iter().take(len).zip(0..).map(|(token, id)| (text(token), id)).collect());
     let lines = vocab.0.iter().flat_map(|(text, _)| [text.as_str(), "\n"]).collect();
-    let unk = held.token(Role::Unk).map_or("[UNK]", |token| &token.text).to_owned();
+    let unk = tokenizer.token(Role::Unk).map_or("[UNK]", |token| &token.text).to_owned();
     let model = Model::WordPiece { unk_token: unk.clone(), continuing_subword_prefix: "##", max_input_chars_per_word: 100, vocab };
 
-    // llama.cpp takes text in lower case where nothing is said.
-    let lowercase = held.lowercase.unwrap_or(true);
+    // llama.cpp lowercases by default.
+    let lowercase = tokenizer.lowercase.unwrap_or(true);
     config.set("tokenizer_class", "BertTokenizer");
     config.set("do_lower_case", lowercase);
-    config.set("strip_accents", held.strip_accents);
+    config.set("strip_accents", tokenizer.strip_accents);
     config.set("tokenize_chinese_chars", true);
     config.set("clean_up_tokenization_spaces", true);
-    if let Some(length) = held.context_length {
+    if let Some(length) = tokenizer.context_length {
         config.set("model_max_length", length);
     }
     config.set("unk_token", unk);
-    let first = held.token(Role::Bos);
-    let last = held.token(Role::Sep).or_else(|| held.token(Role::Eos));
+    let first = tokenizer.token(Role::Bos);
+    let last = tokenizer.token(Role::Sep).or_else(|| tokenizer.token(Role::Eos));
     for (key, token) in
-        [("cls_token", first), ("sep_token", last), ("pad_token", held.token(Role::Pad)), ("mask_token", held.token(Role::Mask))]
+        [("cls_token", first), ("sep_token", last), ("pad_token", tokenizer.token(Role::Pad)), ("mask_token", tokenizer.token(Role::Mask))]
     {
         if let Some(token) = token {
             config.set(key, token.text.as_str());
         }
     }
-    let added_tokens = added_tokens(held, text);
+    let added_tokens = added_tokens(tokenizer, text);
     config.added_tokens(&added_tokens);
     let json = TokenizerJson {
         added_tokens,
@@ -266,36 +265,37 @@ pub(super) fn wordpiece(held: &Held, config: &mut Config) -> Result<(TokenizerJs
             "type": "BertNormalizer",
             "clean_text": true,
             "handle_chinese_chars": true,
-            "strip_accents": held.strip_accents,
+            "strip_accents": tokenizer.strip_accents,
             "lowercase": lowercase,
         }),
         pre_tokenizer: json!({"type": "BertPreTokenizer"}),
-        post_processor: post::processor(held, false, config),
+        post_processor: post::processor(tokenizer, false, config),
         decoder: json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
         ..TokenizerJson::new(model)
     };
     Ok((json, lines))
 }
 
-pub(super) fn unigram(held: &Held, config: &mut Config) -> Result<TokenizerJson> {
-    let len = held.base_len(|_| false);
-    let unk = held.id(Role::Unk).or_else(|| {
-        let unk = held.tokens.iter().position(|token| token.token_type == TokenType::Unknown);
+pub(super) fn unigram(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+    let len = tokenizer.base_len(|_| false);
+    let unk = tokenizer.id(Role::Unk).or_else(|| {
+        let unk = tokenizer.tokens.iter().position(|token| token.token_type == TokenType::Unknown);
         unk.and_then(|id| u32::try_from(id).ok())
     });
-    let vocab = Scores(held.tokens.iter().take(len).cloned().collect());
-    let model = Model::Unigram { unk_id: unk, vocab, byte_fallback: held.tokens.iter().any(|token| token.token_type == TokenType::Byte) };
-    let scheme = if held.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
+    let vocab = Scores(tokenizer.tokens.iter().take(len).cloned().collect());
+    let model =
+        Model::Unigram { unk_id: unk, vocab, byte_fallback: tokenizer.tokens.iter().any(|token| token.token_type == TokenType::Byte) };
+    let scheme = if tokenizer.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
     let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
-    let added_tokens = added_tokens(held, |token| token.text.clone());
-    config.set("tokenizer_class", if held.architecture == "t5" { "T5Tokenizer" } else { "XLMRobertaTokenizer" });
-    if let Some(add) = held.add_space_prefix {
+    let added_tokens = added_tokens(tokenizer, |token| token.text.clone());
+    config.set("tokenizer_class", if tokenizer.architecture == "t5" { "T5Tokenizer" } else { "XLMRobertaTokenizer" });
+    if let Some(add) = tokenizer.add_space_prefix {
         config.set("add_prefix_space", add);
     }
-    config.set("clean_up_tokenization_spaces", held.remove_extra_whitespaces.unwrap_or(false));
-    config.special_tokens(held, &added_tokens);
+    config.set("clean_up_tokenization_spaces", tokenizer.remove_extra_whitespaces.unwrap_or(false));
+    config.special_tokens(tokenizer, &added_tokens);
     config.added_tokens(&added_tokens);
-    let normalizer = match held.charsmap.as_slice() {
+    let normalizer = match tokenizer.charsmap.as_slice() {
         [] => Value::Null,
         charsmap => json!({"type": "Precompiled", "precompiled_charsmap": STANDARD.encode(charsmap)}),
     };
@@ -303,7 +303,7 @@ pub(super) fn unigram(held: &Held, config: &mut Config) -> Result<TokenizerJson>
         added_tokens,
         normalizer,
         pre_tokenizer: metaspace.clone(),
-        post_processor: post::processor(held, false, config),
+        post_processor: post::processor(tokenizer, false, config),
         decoder: metaspace,
         ..TokenizerJson::new(model)
     })

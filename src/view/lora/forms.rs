@@ -1,4 +1,4 @@
-//! Adapters that are not PEFT's: GGUF, MLX, and those of image models.
+//! Adapters in formats other than PEFT's: GGUF, MLX, and image models.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::view::lora::peft::PREFIX;
 use crate::view::lora::{Adapter, Factor, Form, Update, floats};
 
-/// The ends of the names of factors in adapters of image models: the first (down), the second (up), and the form that has them.
+/// Name suffixes of factors in image model adapters: the first (down), the second (up), and the format.
 const PAIRS: [(&str, &str, Form); 5] = [
     (".lora_down.weight", ".lora_up.weight", Form::Kohya),
     (".lora_A.weight", ".lora_B.weight", Form::Diffusers),
@@ -19,10 +19,10 @@ const PAIRS: [(&str, &str, Form); 5] = [
     (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight", Form::Diffusers),
 ];
 
-/// The ends of names that go with factors.
+/// Name suffixes of companions of factors.
 const BESIDE: [&str; 2] = [".alpha", ".dora_scale"];
 
-/// Parts of the names of other kinds of adapters of image models, and what they are called.
+/// Name parts of other adapter types for image models, and their display names.
 const OTHERS: [(&str, &str); 5] =
     [(".hada_w1", "LoHa"), (".lokr_w", "LoKr"), (".lora_mid.", "LoCon with Tucker factors"), (".oft_", "OFT"), (".glora_", "GLoRA")];
 
@@ -54,10 +54,10 @@ fn places(model: &Model) -> HashMap<&str, usize> {
 
 fn counterpart(places: &HashMap<&str, usize>, name: &str, stem: &str, end: &str) -> Result<usize> {
     let found = places.get(format!("{stem}{end}").as_str()).copied();
-    found.ok_or_else(|| Error::malformed(format!("expected {end} beside it, found none")).in_tensor(name))
+    found.ok_or_else(|| Error::malformed(format!("its companion {end} is missing")).in_tensor(name))
 }
 
-/// The adapter of a GGUF: `NAME.lora_a` and `NAME.lora_b` for each matrix, and one alpha for all (llama.cpp, src/llama-adapter.cpp).
+/// Reads a GGUF adapter: `NAME.lora_a` and `NAME.lora_b` per matrix, and a global alpha (llama.cpp, src/llama-adapter.cpp).
 pub(super) fn gguf(model: &Model) -> Result<Adapter> {
     let mut adapter = empty(Form::Gguf);
     let text = |key: &str| model.metadata.get_str(key);
@@ -86,17 +86,17 @@ pub(super) fn gguf(model: &Model) -> Result<Adapter> {
             adapter.unsupported = Some(format!("an update of experts, {stem}"));
             continue;
         }
-        // Rows of the embeddings are looked up in the first factor, which is kept turned for that.
+        // For embeddings, the first factor is stored transposed, for row lookup.
         let (left, right) = if stem == "token_embd.weight" { (plain(a), turned(b)) } else { (plain(b), plain(a)) };
         let module = stem.strip_suffix(".weight").unwrap_or(stem).to_owned();
-        // Zero stands for no scaling.
+        // Zero means no scaling.
         let scale = |rank: u64| Ok(if alpha == 0.0 { 1.0 } else { (alpha / rank as f64) as f32 });
         adapter.updates.push(Update::new(model, module, scale, left, right)?);
     }
     Ok(adapter.complete())
 }
 
-/// The adapter of mlx-lm: `NAME.lora_a` of `[in, r]` and `NAME.lora_b` of `[r, out]`, and one scale for all (mlx_lm/tuner/lora.py).
+/// Reads an mlx-lm adapter: `NAME.lora_a` of `[in, r]`, `NAME.lora_b` of `[r, out]`, and a global scale (mlx_lm/tuner/lora.py).
 pub(super) fn mlx(model: &Model) -> Result<Adapter> {
     let config = model.config.as_ref().unwrap_or(&Json::Null);
     let mut adapter = empty(Form::Mlx);
@@ -125,7 +125,7 @@ pub(super) fn mlx(model: &Model) -> Result<Adapter> {
     Ok(adapter.complete())
 }
 
-/// Whether all names are those of an adapter of an image model, and whose.
+/// Returns the format if all names are those of an image model adapter.
 pub(super) fn by_names(model: &Model) -> Option<Form> {
     let end = |name: &str| PAIRS.iter().find(|(first, second, _)| name.ends_with(first) || name.ends_with(second));
     let mut found = None;
@@ -143,7 +143,7 @@ pub(super) fn by_names(model: &Model) -> Option<Form> {
     found.map(|form| if by_peft { Form::Peft } else { form })
 }
 
-/// The adapter of an image model: pairs of factors, and an alpha beside each where it is not the rank.
+/// Reads an image model adapter: pairs of factors, each with an alpha unless it equals the rank.
 pub(super) fn of_images(reader: &Reader, form: Form) -> Result<Adapter> {
     let model = reader.model();
     let mut adapter = empty(form);
@@ -154,7 +154,7 @@ pub(super) fn of_images(reader: &Reader, form: Form) -> Result<Adapter> {
     for (down, tensor) in model.tensors.iter().enumerate() {
         let name = &tensor.name;
         if let Some((_, kind)) = OTHERS.iter().find(|(part, _)| name.contains(part)) {
-            adapter.unsupported = Some(format!("{kind}, which is no plain LoRA"));
+            adapter.unsupported = Some(format!("{kind}, which is not a plain LoRA"));
             continue;
         }
         let Some((stem, second)) = PAIRS.iter().find_map(|(first, second, _)| Some((name.strip_suffix(first)?, *second))) else { continue };

@@ -1,4 +1,4 @@
-//! Adapters merged into their base, and an adapter as the model of its updates.
+//! Adapters merged into their base, and adapters viewed as a model of their updates.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{Error, Result, num};
 use crate::codec;
-use crate::family::mapping::{Known, Mapping};
+use crate::family::mapping::{HfTensor, Mapping};
 use crate::family::table::Tables;
 use crate::family::transform::Transform;
 use crate::family::{pattern, table};
@@ -14,25 +14,25 @@ use crate::format::{Computed, Reader};
 use crate::model::{Array, Class, DType, ElemType, FormatId, TensorInfo, Value, ValueType};
 use crate::source::file::Input;
 use crate::view::lora::{Adapter, Form, Update, floats};
-use crate::view::origin::Origin;
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 use crate::view::{to_gguf, to_hf};
 
-/// What is done to a matrix of the base.
+/// A change to a matrix of the base.
 #[derive(Debug, Clone)]
 enum Change {
-    /// An update is added; with a magnitude, each row is then scaled to that length (DoRA).
+    /// Adds an update; with a magnitude, then scales each row to that norm (DoRA).
     Add(Update),
-    /// The updates of a model of updates are added, in the layout of the base.
-    AddMoved(Origin),
-    /// These rows take the place of the base's.
+    /// Adds updates from a model of updates, converted to the base's layout.
+    AddMoved(TensorExpr),
+    /// Replaces these rows.
     Rows(Vec<u64>, TensorInfo),
 }
 
 /// A matrix of the base with its changes, in order.
 #[derive(Debug)]
 struct Merged {
-    /// The model that the matrix is in: the base, or an adapter that has it whole.
+    /// The model that contains the matrix: the base, or an adapter that replaces it.
     source: Arc<Reader>,
     tensor: TensorInfo,
     dtype: DType,
@@ -52,7 +52,7 @@ impl Merged {
                 }
             }
             Change::AddMoved(origin) => {
-                let bytes = origin.gather(adapter, rows)?;
+                let bytes = origin.eval_rows(adapter, rows)?;
                 let added = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
                 values.iter_mut().zip(added).for_each(|(value, change)| *value += change);
             }
@@ -70,7 +70,7 @@ impl Merged {
     }
 }
 
-/// Gives a row this length.
+/// Scales a row to this norm.
 fn scale_to(row: &mut [f32], length: f32) {
     let norm = row.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt() as f32;
     row.iter_mut().for_each(|value| *value *= length / norm);
@@ -97,7 +97,7 @@ impl Computed for Merged {
     }
 }
 
-/// A tensor that an adapter holds whole.
+/// A tensor that an adapter replaces.
 #[derive(Debug)]
 struct Replaced {
     adapter: Arc<Reader>,
@@ -110,7 +110,7 @@ impl Computed for Replaced {
     }
 }
 
-/// An update as a matrix by itself, in single precision.
+/// An update viewed as a single-precision matrix.
 #[derive(Debug)]
 struct Product {
     adapter: Arc<Reader>,
@@ -127,11 +127,11 @@ impl Computed for Product {
     }
 }
 
-/// An adapter as the model of its updates: each product under the name of the matrix that it is added to, and what its config says
-/// of it as metadata.
+/// Returns the model of an adapter's updates: each product under the name of the matrix that it updates, with the adapter's config as
+/// metadata.
 ///
 /// # Errors
-/// It is no adapter, or its factors do not fit each other.
+/// It is not an adapter, or its factors do not fit each other.
 pub fn updates(reader: Reader) -> Result<Reader> {
     let adapter = Adapter::of(&reader)?;
     let reader = Arc::new(reader);
@@ -172,14 +172,14 @@ pub fn updates(reader: Reader) -> Result<Reader> {
     Ok(Reader::computed(&reader, model, computed))
 }
 
-/// The base with its adapters merged into it: updates are added in single precision and rounded once to the base's type.
+/// Returns the base with its adapters merged: updates are added in single precision and rounded once to the base's type.
 ///
 /// # Errors
-/// An adapter is none, cannot be merged, does not fit the base, or updates a matrix whose type is not plain.
+/// An adapter is invalid, cannot be merged, does not fit the base, or updates a matrix whose type is not plain.
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
     let mut merge = Merge {
-        prefixes: table::names()?.prefixes.clone(),
+        prefixes: table::common()?.prefixes.clone(),
         model: base.model().clone(),
         base,
         changes: HashMap::new(),
@@ -199,13 +199,13 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     merge.done()
 }
 
-/// A merge under way.
+/// A merge in progress.
 struct Merge {
-    /// The modules that a model may be in.
+    /// Names of modules that may contain the model.
     prefixes: Vec<String>,
     base: Arc<Reader>,
     model: crate::model::Model,
-    /// By the index of the base's tensor.
+    /// Changes by index of the base's tensor.
     changes: HashMap<usize, Vec<(Arc<Reader>, Change)>>,
     replaced: HashMap<usize, (Arc<Reader>, TensorInfo)>,
     /// The files of the adapters.
@@ -213,7 +213,7 @@ struct Merge {
 }
 
 impl Merge {
-    /// An adapter whose names and layouts are those of the base.
+    /// Adds an adapter with the names and layouts of the base.
     fn add(&mut self, adapter: Adapter, reader: Reader) -> Result<()> {
         let reader = Arc::new(reader);
         for (name, index) in adapter.replaced {
@@ -250,7 +250,7 @@ impl Merge {
         Ok(())
     }
 
-    /// An adapter in GGUF for a base of Hugging Face, or the other way round: its updates as the base has them.
+    /// Adds a GGUF adapter to a Hugging Face base or vice versa, converting its updates.
     fn add_moved(&mut self, adapter: Adapter, reader: Reader) -> Result<()> {
         let path = reader.model().path.clone();
         let only_updates = adapter.replaced.is_empty() && adapter.tokens.is_empty();
@@ -283,14 +283,14 @@ impl Merge {
         Err(error.in_tensor(&tensor.name).hint(hint))
     }
 
-    /// The base's tensor of this name; or the only one that has it within other modules, or that ends so, for adapters of a model
-    /// without its head, or with one.
+    /// Returns the base's tensor with this name, or the only one whose name ends with it or is nested in other modules, for adapters of a
+    /// model with or without head.
     fn find(&self, name: &str) -> Result<usize> {
         let tensors = &self.base.model().tensors;
-        let wanted = pattern::bare(name, &self.prefixes);
+        let wanted = pattern::strip_prefixes(name, &self.prefixes);
         let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|rest| rest.ends_with('.'));
         let fits: [&dyn Fn(&str) -> bool; 3] =
-            [&|other| other == name, &|other| pattern::bare(other, &self.prefixes) == wanted, &|other| {
+            [&|other| other == name, &|other| pattern::strip_prefixes(other, &self.prefixes) == wanted, &|other| {
                 ends(other, name) || ends(name, other)
             }];
         for fits in fits {
@@ -299,7 +299,7 @@ impl Merge {
                 return Ok(place);
             }
         }
-        Err(Error::malformed(format!("expected {name} in the base, found no such tensor"))
+        Err(Error::malformed(format!("the base has no tensor {name}"))
             .in_file(&self.base.model().path)
             .hint("the adapter was made for another model"))
     }
@@ -325,8 +325,8 @@ impl Merge {
     }
 }
 
-/// The updates of an adapter as a base in the other format has them: names, origins and shapes.
-fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, Origin, Vec<u64>)>> {
+/// Converts the updates of an adapter to the base's format: names, expressions and shapes.
+fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, TensorExpr, Vec<u64>)>> {
     let tables = Tables::default();
     let to_gguf = base.format == FormatId::Gguf;
     let (table, config) = if to_gguf {
@@ -343,15 +343,15 @@ fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, Or
     let mut found = Vec::new();
     for (index, tensor) in model.tensors.iter().enumerate() {
         let name = &tensor.name;
-        let source = vec![Shaped { origin: Origin::stored(model, index)?, shape: tensor.shape.clone() }];
+        let source = vec![Shaped { origin: TensorExpr::stored(model, index)?, shape: tensor.shape.clone() }];
         if to_gguf {
-            let Known::Row(number, places) = mapping.hf(name) else { return Err(unfit(name, "has a name")) };
+            let HfTensor::Row(number, places) = mapping.lookup_hf(name) else { return Err(unfit(name, "has a name")) };
             let row = mapping.rows.get(number).filter(|row| moves_rows(&row.transform)).ok_or_else(|| unfit(name, "is of one matrix"))?;
             for (made, pattern) in row.transform.forward(source)?.into_iter().zip(&row.gguf) {
                 found.push((pattern::fill(pattern, places), made.origin, made.shape));
             }
         } else {
-            let (number, _, places) = mapping.gguf(name).ok_or_else(|| unfit(name, "has a name"))?;
+            let (number, _, places) = mapping.lookup_gguf(name).ok_or_else(|| unfit(name, "has a name"))?;
             let row = mapping.rows.get(number).filter(|row| row.gguf.len() == 1 && moves_rows(&row.transform));
             let row = row.ok_or_else(|| unfit(name, "is of one matrix"))?;
             for made in row.transform.backward(source)? {
@@ -362,7 +362,7 @@ fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, Or
     Ok(found)
 }
 
-/// Whether a transform is of one matrix and leaves its values as they are.
+/// Whether a transform applies to a single matrix and preserves its values.
 pub(super) fn moves_rows(transform: &Transform) -> bool {
     !matches!(transform, Transform::Add(_) | Transform::StackExperts)
 }

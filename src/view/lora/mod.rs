@@ -1,4 +1,4 @@
-//! LoRA adapters: low-rank updates of named matrices, as PEFT, llama.cpp, MLX, kohya and diffusers write them.
+//! LoRA adapters: low-rank updates of named matrices, as written by PEFT, llama.cpp, MLX, kohya and diffusers.
 //!
 //! `W + s * B A`, where s is alpha / r (or alpha / sqrt(r) with `use_rslora`): Hu et al., "LoRA: Low-Rank Adaptation of Large Language
 //! Models", and PEFT's tuners/lora/layer.py, `get_delta_weight`.
@@ -21,7 +21,7 @@ mod to_gguf;
 pub use merge::{merged, updates};
 pub use to_gguf::{base_file, draft};
 
-/// Which library's form an adapter has.
+/// The library format of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -39,7 +39,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form of an open model; none for a model that is no adapter.
+    /// Returns the format of an open model; `None` if it is not an adapter.
     pub fn of(reader: &Reader) -> Option<Self> {
         let model = reader.model();
         let has = |key: &str| model.config.as_ref().is_some_and(|config| config.get(key).is_some());
@@ -56,7 +56,7 @@ impl Form {
         }
     }
 
-    /// What people call it.
+    /// Returns the display name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Peft => "PEFT",
@@ -68,29 +68,29 @@ impl Form {
     }
 }
 
-/// One of the two factors of an update, as it is used: a matrix, stored as it is or transposed.
+/// A factor of an update: a matrix, possibly stored transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Factor {
-    /// The index in the adapter's tensors.
+    /// Index in the adapter's tensors.
     pub tensor: usize,
-    /// Whether it is stored with rows and columns exchanged.
+    /// Whether it is stored transposed.
     pub transposed: bool,
 }
 
-/// An update of one matrix: `scale * left right`.
+/// A low-rank update of a matrix: `scale * left right`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Update {
-    /// The module, without what PEFT puts before it: `model.layers.0.self_attn.q_proj`; in GGUF `blk.0.attn_q`.
+    /// The module without PEFT's prefix: `model.layers.0.self_attn.q_proj`; in GGUF `blk.0.attn_q`.
     pub module: String,
     /// The rank.
     pub rank: u64,
-    /// What the product is multiplied by.
+    /// The factor of the product.
     pub scale: f32,
     /// `[rows, rank]`.
     pub left: Factor,
     /// `[rank, columns]`.
     pub right: Factor,
-    /// The lengths that rows have after the update (DoRA): an index in the adapter's tensors.
+    /// The row norms after the update (DoRA): index in the adapter's tensors.
     pub magnitude: Option<usize>,
     rows: u64,
     columns: u64,
@@ -99,24 +99,24 @@ pub struct Update {
 /// An adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// Which library's form it has.
+    /// The library format.
     pub form: Form,
-    /// The rank of its config, or that of all updates where it has none.
+    /// The rank in its config, or that of all updates.
     pub rank: Option<u64>,
-    /// The alpha of its config, or that of all updates where it has none.
+    /// The alpha in its config, or that of all updates.
     pub alpha: Option<f64>,
-    /// The modules that it updates: `target_modules` of its config, where that is a list or a pattern, or the ends of their names.
+    /// The modules that it updates: `target_modules` in its config, if a list or pattern, or their name suffixes.
     pub targets: Vec<String>,
-    /// The model that it was made for.
+    /// The base model.
     pub base: Option<String>,
-    /// The updates, in the order of the file.
+    /// The updates in file order.
     pub updates: Vec<Update>,
-    /// Tensors that take the place of the base's (`modules_to_save`): the base's name, and the index in the adapter's tensors.
+    /// Tensors that replace the base's (`modules_to_save`): the base's name, and the index in the adapter's tensors.
     pub replaced: Vec<(String, usize)>,
-    /// Rows of an embedding that take the place of the base's (`trainable_token_indices`): the base's name, the rows, and the index in
-    /// the adapter's tensors.
+    /// Embedding rows that replace the base's (`trainable_token_indices`): the base's name, the rows, and the index in the adapter's
+    /// tensors.
     pub tokens: Vec<(String, Vec<u64>, usize)>,
-    /// Why it cannot be merged.
+    /// The reason why it cannot be merged.
     pub unsupported: Option<String>,
 }
 
@@ -126,10 +126,10 @@ pub fn is_adapter(reader: &Reader) -> bool {
 }
 
 impl Adapter {
-    /// Reads what an adapter's config, keys and names say.
+    /// Reads an adapter's config, keys and names.
     ///
     /// # Errors
-    /// It is no adapter; a factor has no counterpart or another shape.
+    /// It is not an adapter, or a factor has no counterpart or the wrong shape.
     pub fn of(reader: &Reader) -> Result<Self> {
         let model = reader.model();
         let adapter = match Form::of(reader) {
@@ -137,23 +137,21 @@ impl Adapter {
             Some(Form::Gguf) => forms::gguf(model),
             Some(Form::Mlx) => forms::mlx(model),
             Some(form @ (Form::Kohya | Form::Diffusers)) => forms::of_images(reader, form),
-            None => Err(Error::argument("expected an adapter: PEFT's with adapter_config.json or a GGUF of that type, found neither")),
+            None => Err(Error::argument("not an adapter: no adapter_config.json (PEFT), nor a GGUF of type adapter")),
         };
         adapter.map_err(|error| error.in_file(&model.path))
     }
 
-    /// The adapter, if it can be merged or converted.
+    /// Returns the adapter, if it can be merged or converted.
     fn supported(reader: &Reader) -> Result<Self> {
         let adapter = Self::of(reader)?;
         match &adapter.unsupported {
-            Some(why) => {
-                Err(Error::unsupported(format!("expected an adapter that can be merged, found {why}")).in_file(&reader.model().path))
-            }
+            Some(why) => Err(Error::unsupported(format!("the adapter cannot be merged: it is {why}")).in_file(&reader.model().path)),
             None => Ok(adapter),
         }
     }
 
-    /// Fills in the rank, alpha and targets that no config says, from the updates.
+    /// Derives rank, alpha and targets from the updates if no config has them.
     fn complete(mut self) -> Self {
         let same = |values: Vec<f64>| values.first().copied().filter(|first| values.iter().all(|value| value == first));
         let updates = &self.updates;
@@ -172,14 +170,14 @@ impl Adapter {
 }
 
 impl Update {
-    /// An update of a matrix by two factors.
+    /// Returns the update of a matrix by two factors.
     ///
     /// # Errors
     /// The factors do not fit each other.
     fn new(model: &crate::model::Model, module: String, scale: impl Fn(u64) -> Result<f32>, left: Factor, right: Factor) -> Result<Self> {
         let tensor = |factor: Factor| model.tensors.get(factor.tensor).ok_or_else(|| Error::argument("expected a factor of this adapter"));
         let (l, r) = (tensor(left)?, tensor(right)?);
-        // Kernels of convolutions have more dimensions: the first is that of a matrix, the rest are its other side.
+        // Convolution kernels have more dimensions: the first is the output, the others form the input.
         let sides = |tensor: &TensorInfo, transposed: bool| -> Option<(u64, u64)> {
             let (&first, rest) = tensor.shape.split_first()?;
             let rest = num::elements(rest).ok()?;
@@ -196,17 +194,17 @@ impl Update {
         }
     }
 
-    /// The shape of the matrix that is updated.
+    /// Returns the shape of the updated matrix.
     pub fn shape(&self) -> [u64; 2] {
         [self.rows, self.columns]
     }
 
-    /// Rows of the update as it is added to the stored matrix.
+    /// Computes rows of the update.
     ///
     /// # Errors
     /// The factors cannot be read.
     pub fn rows(&self, adapter: &Reader, rows: Range<u64>) -> Result<Vec<f32>> {
-        // Per row: the weights of the directions; per direction: a vector as long as a row.
+        // Per row: the weights of the directions; per direction: a vector of the row length.
         let weights = matrix(adapter, self.left, self.rows, self.rank, rows.clone())?;
         let directions = matrix(adapter, self.right, self.rank, self.columns, 0..self.rank)?;
         let (columns, rank) = (num::to_usize(self.columns, "a row")?, num::to_usize(self.rank, "a rank")?);
@@ -222,7 +220,7 @@ impl Update {
         Ok(values)
     }
 
-    /// The square root of the sum of squares of the update.
+    /// Computes the Frobenius norm of the update.
     ///
     /// # Errors
     /// The factors cannot be read.
@@ -237,7 +235,7 @@ impl Update {
     }
 }
 
-/// Some rows of a factor, row by row, however it is stored.
+/// Reads rows of a factor, whether or not it is stored transposed.
 fn matrix(adapter: &Reader, factor: Factor, height: u64, width: u64, rows: Range<u64>) -> Result<Vec<f32>> {
     let tensor = adapter.model().tensors.get(factor.tensor).ok_or_else(|| Error::argument("expected factors of this adapter"))?;
     if !factor.transposed {
@@ -264,7 +262,7 @@ fn floats(reader: &Reader, tensor: &TensorInfo, range: Range<u64>) -> Result<Vec
     Ok(values)
 }
 
-/// The texts of a list, or a single text.
+/// Returns the strings of a list, or a single string.
 fn texts(value: Option<&Json>) -> Vec<String> {
     match value {
         Some(Json::Array(names)) => names.iter().filter_map(Json::as_str).map(str::to_owned).collect(),

@@ -9,20 +9,20 @@ use crate::base::{Error, Result};
 use crate::model::{Model, TensorInfo};
 use crate::view::lora::{Adapter, Factor, Form, Update, texts};
 
-/// What names in an adapter start with.
+/// Prefix of tensor names in an adapter.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// The ends of the names of the two factors: of linear layers, and of embeddings.
+/// Name suffixes of the two factors: of linear layers, and of embeddings.
 const FACTORS: [(&str, &str, bool); 2] = [(".lora_A.weight", ".lora_B.weight", false), (".lora_embedding_A", ".lora_embedding_B", true)];
 
-/// The end of the name of DoRA's magnitudes, and that of rows for some tokens.
+/// Name suffixes of DoRA's magnitudes, and of replaced token rows.
 const MAGNITUDE: &str = ".lora_magnitude_vector";
 const TOKENS: &str = ".token_adapter.trainable_tokens_delta";
 
-/// Keys of the config that change what the factors mean: what people call it. It is there unless null, false or empty.
+/// Config keys that change the meaning of the factors, with descriptions. They apply unless null, false or empty.
 const UNSUPPORTED: [(&str, &str); 9] = [
     ("layer_replication", "layers that are repeated (layer_replication)"),
-    ("target_parameters", "updates of parameters that are no matrices of a module (target_parameters)"),
+    ("target_parameters", "updates of parameters other than module matrices (target_parameters)"),
     ("alora_invocation_tokens", "an activated LoRA (alora_invocation_tokens)"),
     ("use_qalora", "QALoRA (use_qalora)"),
     ("use_bdlora", "a block-diagonal LoRA (use_bdlora)"),
@@ -32,10 +32,10 @@ const UNSUPPORTED: [(&str, &str); 9] = [
     ("monteclora_config", "MonteCLoRA (monteclora_config)"),
 ];
 
-/// Ways to start the factors that change the base as well, so that the adapter does not fit the base as it was published.
+/// Initialisations that also change the base, so that the adapter does not fit the published base.
 const CHANGES_BASE: [&str; 4] = ["pissa", "olora", "corda", "lora_ga"];
 
-/// Reads what the config and the names say.
+/// Reads an adapter from its config and tensor names.
 pub(super) fn read(model: &Model) -> Result<Adapter> {
     let config = model.config.as_ref().unwrap_or(&Json::Null);
     let text = |key: &str| config.get(key).and_then(Json::as_str);
@@ -62,7 +62,7 @@ pub(super) fn read(model: &Model) -> Result<Adapter> {
             continue;
         };
         let b = places.get(format!("{stem}{second}").as_str()).copied();
-        let b = b.ok_or_else(|| Error::malformed(format!("expected {second} beside it, found none")).in_tensor(&tensor.name))?;
+        let b = b.ok_or_else(|| Error::malformed(format!("its companion {second} is missing")).in_tensor(&tensor.name))?;
         let module = stem.strip_prefix(PREFIX).unwrap_or(stem).to_owned();
         let turned = embedding || settings.fan_in_fan_out;
         let (left, right) = if turned { (a, b) } else { (b, a) };
@@ -78,7 +78,7 @@ pub(super) fn read(model: &Model) -> Result<Adapter> {
     Ok(adapter)
 }
 
-/// Why a config's adapter cannot be merged.
+/// Returns the reason why the adapter of a config cannot be merged.
 fn unsupported(config: &Json) -> Option<String> {
     let is_set = |value: &Json| match value {
         Json::Null | Json::Bool(false) => false,
@@ -98,7 +98,7 @@ fn unsupported(config: &Json) -> Option<String> {
     CHANGES_BASE.iter().any(|name| start.starts_with(name)).then(|| format!("one that changed its base when it was trained ({start})"))
 }
 
-/// A tensor that is no factor: a magnitude, rows for some tokens, or one that takes the place of the base's.
+/// Handles a tensor other than a factor: a magnitude, token rows, or a replacement of a base tensor.
 fn other(adapter: &mut Adapter, config: &Json, index: usize, tensor: &TensorInfo) {
     let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
     if FACTORS.iter().any(|(_, second, _)| name.ends_with(second)) || name.ends_with(MAGNITUDE) {
@@ -118,7 +118,7 @@ fn other(adapter: &mut Adapter, config: &Json, index: usize, tensor: &TensorInfo
     }
 }
 
-/// The rows that `trainable_token_indices` names for a module: a list for the embedding, or one for each module.
+/// Returns the rows in `trainable_token_indices` for a module: a list for the embedding, or one per module.
 fn token_rows(indices: Option<&Json>, module: &str) -> Option<Vec<u64>> {
     let list = match indices? {
         Json::Object(modules) => modules.iter().find(|(name, _)| is_end(module, name))?.1,
@@ -131,7 +131,7 @@ fn is_end(module: &str, end: &str) -> bool {
     module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// What the config says of scales.
+/// The scale settings of the config.
 struct Settings {
     rank: Option<u64>,
     alpha: Option<f64>,
@@ -154,7 +154,7 @@ impl Settings {
         })
     }
 
-    /// alpha / r, or alpha / sqrt(r), with the exceptions that a config may make for some modules.
+    /// Returns alpha / r, or alpha / sqrt(r), with per-module overrides in the config.
     fn scale(&self, module: &str, rank: u64) -> Result<f32> {
         let wanted = exception(&self.ranks, module).or(self.rank.map(|rank| rank as f64));
         if let Some(wanted) = wanted.filter(|wanted| *wanted != rank as f64) {
@@ -167,12 +167,12 @@ impl Settings {
     }
 }
 
-/// The value of the first pattern that fits a module.
+/// Returns the value of the first pattern that matches a module.
 fn exception(patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
     patterns.iter().find(|(pattern, _)| pattern.is_match(module)).map(|(_, value)| *value)
 }
 
-/// The patterns of a key, each as PEFT matches it: a regular expression for the end of a name, from its start or after a dot
+/// Returns the patterns of a key. Like PEFT, matches regular expressions at the end of a name, from its start or after a dot
 /// (peft/utils/other.py, `get_pattern_key`).
 fn patterns(config: &Json, key: &str) -> Result<Vec<(Regex, f64)>> {
     let Some(patterns) = config.get(key).and_then(Json::as_object) else { return Ok(Vec::new()) };

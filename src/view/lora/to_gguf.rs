@@ -1,6 +1,6 @@
-//! An adapter as the GGUF that llama.cpp loads beside a model: its factors under the names and in the layout of the base.
+//! Converts an adapter to a GGUF that llama.cpp loads with its base: its factors get the names and layout of the base.
 //!
-//! As convert_lora_to_gguf.py of llama.cpp: the rows of B move as those of the base's matrix do, A stays.
+//! As in llama.cpp's convert_lora_to_gguf.py: the rows of B move like those of the base matrix, A is unchanged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,28 +9,28 @@ use serde_json::Value as Json;
 
 use crate::base::{Error, Hint, Result};
 use crate::family::config::Config;
-use crate::family::mapping::{Known, Mapping, Row};
+use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::pattern;
-use crate::family::pattern::Places;
+use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::transform::Transform;
 use crate::format::{self, Reader};
 use crate::model::companion::Note;
 use crate::model::{ElemType, Metadata, Model, Value};
 use crate::source::folder;
-use crate::view::draft::{Draft, Step};
 use crate::view::lora::{Adapter, Factor, Form, Update};
-use crate::view::origin::Origin;
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
-use crate::view::{general, origin, to_hf};
+use crate::view::{general, tensor_expr, to_hf};
 
-/// The base's name of the token embeddings, whose first factor is kept turned: its rows are looked up.
+/// The name of the token embeddings, whose first factor is stored transposed, for row lookup.
 const EMBEDDING: &str = "token_embd.weight";
 
-/// What a folder's config is called.
+/// The config file of a folder.
 const CONFIG: &str = "config.json";
 
-/// The base of an adapter: the path that is given, or else what the adapter's config names, if that is on this machine.
+/// Returns the path of the adapter's base: the given one, or the one in the adapter's config if it exists locally.
 fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
     let own = || adapter.base.as_deref().map(PathBuf::from).filter(|path| path.exists());
     base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
@@ -40,10 +40,10 @@ fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// The architecture and hyperparameters of an adapter's base, from its [`base_file`].
+/// Returns the architecture table and hyperparameters of an adapter's base, from its [`base_file`].
 ///
 /// # Errors
-/// It is of no known architecture.
+/// The architecture is unknown.
 fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config)> {
     if file.ends_with(CONFIG)
         && let Some(json) = folder::json(file)?
@@ -56,7 +56,7 @@ fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config)> {
     to_hf::read_keys(base.model(), tables)
 }
 
-/// The file that tells what the base at `path` is: the config of a folder, or else its weights.
+/// Returns the file that describes the base at `path`: the config of a folder, or else the weights.
 ///
 /// # Errors
 /// There is no model.
@@ -65,11 +65,11 @@ pub fn base_file(path: &Path) -> Result<PathBuf> {
     if config.is_file() { Ok(config) } else { format::resolve(path) }
 }
 
-/// Drafts the GGUF of an adapter.
+/// Plans the GGUF of an adapter.
 ///
 /// # Errors
-/// The adapter cannot be converted; a module is none of the base's, or its layout cannot be given to factors.
-pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Draft> {
+/// The adapter cannot be converted, a module is not in the base, or its layout does not apply to factors.
+pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<OutputModel> {
     let model = reader.model();
     let adapter = Adapter::supported(reader)?;
     if adapter.form != Form::Peft {
@@ -79,17 +79,17 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Dr
     let base = base_file(&base_path(&adapter, base)?)?;
     let (table, config) = base_config(&base, tables)?;
     let mapping = Mapping::new(&table, &config)?;
-    let mut draft = Draft { inputs: vec![base], ..Draft::default() };
+    let mut draft = OutputModel { inputs: vec![base], ..OutputModel::default() };
     only_factors(model, &adapter, &mut draft.notes)?;
     let alpha = common_alpha(&adapter);
-    for ((number, bid), updates) in by_row(&adapter, &mapping)? {
+    for ((number, layer), updates) in by_row(&adapter, &mapping)? {
         let Some(row) = mapping.rows.get(number) else { continue };
         let factors = factors(model, row, &updates, alpha, config.count("experts").ok()).map_err(|error| error.in_file(&model.path))?;
         for ((a, b), pattern) in factors.into_iter().zip(&row.gguf) {
-            let name = pattern::fill(pattern, Places { bid, eid: None });
+            let name = pattern::fill(pattern, Indices { layer, expert: None });
             for (factor, end) in [(a, "lora_a"), (b, "lora_b")] {
                 let elem = ElemType::Known(factor.origin.dtype());
-                draft.steps.push(Step::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
+                draft.steps.push(OutputTensor::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
             }
         }
         let scaled = updates.values().filter(|update| alpha_of(update) != alpha).map(|update| {
@@ -115,7 +115,7 @@ fn metadata(table: &Table, model: &Model, alpha: f32, notes: &mut Vec<Note>) -> 
     Ok(metadata)
 }
 
-/// Refuses what a GGUF adapter has no place for, and notes what is of no use in one.
+/// Rejects what a GGUF adapter cannot store, and notes what it does not need.
 fn only_factors(model: &Model, adapter: &Adapter, notes: &mut Vec<Note>) -> Result<()> {
     let refuse = |what: &str, name: &str| {
         Err(Error::unsupported(format!("expected factors alone, as GGUF adapters have, found {what}")).in_tensor(name))
@@ -135,12 +135,12 @@ fn only_factors(model: &Model, adapter: &Adapter, notes: &mut Vec<Note>) -> Resu
     }
 }
 
-/// The alpha that gives an update's scale, as llama.cpp works it out: alpha / rank.
+/// Returns the alpha that reproduces an update's scale in llama.cpp, which computes alpha / rank.
 fn alpha_of(update: &Update) -> f32 {
     (f64::from(update.scale) * update.rank as f64) as f32
 }
 
-/// The alpha of most updates.
+/// Returns the most common alpha.
 fn common_alpha(adapter: &Adapter) -> f32 {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
     for update in &adapter.updates {
@@ -149,7 +149,7 @@ fn common_alpha(adapter: &Adapter) -> f32 {
     counts.into_iter().max_by_key(|(_, count)| *count).map_or(1.0, |(bits, _)| f32::from_bits(bits))
 }
 
-/// The updates of each row of the table and layer, by expert; in the order of the file.
+/// The updates by table row and layer, then by expert; in file order.
 type ByRow<'a> = Vec<((usize, Option<u64>), BTreeMap<u64, &'a Update>)>;
 
 fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
@@ -157,37 +157,37 @@ fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
     let mut known: HashMap<(usize, Option<u64>), usize> = HashMap::new();
     for update in &adapter.updates {
         let name = format!("{}.weight", update.module);
-        match mapping.hf(&name) {
-            Known::Row(number, places) => {
-                let place = (number, places.bid);
+        match mapping.lookup_hf(&name) {
+            HfTensor::Row(number, places) => {
+                let place = (number, places.layer);
                 let at = *known.entry(place).or_insert_with(|| {
                     rows.push((place, BTreeMap::new()));
                     rows.len() - 1
                 });
                 if let Some((_, experts)) = rows.get_mut(at) {
-                    experts.insert(places.eid.unwrap_or(0), update);
+                    experts.insert(places.expert.unwrap_or(0), update);
                 }
             }
-            Known::Dropped => {
+            HfTensor::Dropped => {
                 return Err(
                     Error::unsupported("expected updates of tensors that the base has in GGUF, found one that it drops").in_tensor(&name)
                 );
             }
-            Known::Unknown => {
-                return Err(Error::malformed("expected a module of the base, found one that its table does not name").in_tensor(&name));
+            HfTensor::Unknown => {
+                return Err(Error::malformed("this module is not in the architecture table of the base").in_tensor(&name));
             }
         }
     }
     Ok(rows)
 }
 
-/// Both factors, for each tensor that a row makes in GGUF.
+/// Returns both factors of each GGUF tensor that a row produces.
 fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f32, experts: Option<u64>) -> Result<Vec<(Shaped, Shaped)>> {
     let named = |error: Error| error.in_tensor(&row.hf);
     let second = |update: &Update| -> Result<Shaped> {
         let stored = stored(model, update.left)?;
         let own = alpha_of(update);
-        let origin = if own == alpha { stored.origin } else { stored.origin.then(origin::Step::Scale(own / alpha))? };
+        let origin = if own == alpha { stored.origin } else { stored.origin.then(tensor_expr::RowOp::Scale(own / alpha))? };
         Ok(Shaped { origin, ..stored })
     };
     if row.is_stacked() {
@@ -203,7 +203,8 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
     let Some(update) = updates.values().next() else { return Ok(Vec::new()) };
     if row.gguf.first().is_some_and(|name| name == EMBEDDING) && update.left.transposed {
         let (a, b) = (turned(stored(model, update.left)?)?, stored(model, update.right)?);
-        let origin = if alpha_of(update) == alpha { b.origin } else { b.origin.then(origin::Step::Scale(alpha_of(update) / alpha))? };
+        let origin =
+            if alpha_of(update) == alpha { b.origin } else { b.origin.then(tensor_expr::RowOp::Scale(alpha_of(update) / alpha))? };
         return Ok(vec![(a, Shaped { origin, ..b })]);
     }
     let moves_rows =
@@ -218,7 +219,7 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
 
 fn stored(model: &Model, factor: Factor) -> Result<Shaped> {
     let shape = model.tensors.get(factor.tensor).map(|tensor| tensor.shape.clone()).unwrap_or_default();
-    Ok(Shaped { origin: Origin::stored(model, factor.tensor)?, shape })
+    Ok(Shaped { origin: TensorExpr::stored(model, factor.tensor)?, shape })
 }
 
 fn turned(matrix: Shaped) -> Result<Shaped> {

@@ -1,18 +1,18 @@
-//! BitNet, as transformers has it.
+//! BitNet in transformers' format.
 
 use crate::model::DType;
 use crate::quant::packed::Lookup;
-use crate::quant::packed::schemes::{Codes, Found, Layout, Parts, Rows, Whole, Zero, is, named};
+use crate::quant::packed::schemes::{Codes, Interpretation, Layout, Parts, Rows, Whole, Zero, is, named};
 
-pub(super) fn bitnet(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+pub(super) fn bitnet(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let scale = parts.get(lookup, ".weight_scale")?;
     let float = [DType::F32, DType::F16, DType::BF16].into_iter().any(|dtype| is(scale, dtype));
     let (quarter, input) = parts.matrix()?;
-    if !float || scale.elements().ok()? != 1 || lookup.claims.text("quant_method").is_some_and(|method| method != "bitnet") {
+    if !float || scale.elements().ok()? != 1 || lookup.configs.text("quant_method").is_some_and(|method| method != "bitnet") {
         return None;
     }
-    // transformers' older layer divides by it (integrations/bitnet.py, `BitLinear` and `AutoBitLinear`).
-    let whole = if lookup.claims.text("linear_class").unwrap_or("bitlinear") == "autobitlinear" {
+    // transformers' older layer divides by the scale (integrations/bitnet.py, `BitLinear` and `AutoBitLinear`).
+    let whole = if lookup.configs.text("linear_class").unwrap_or("bitlinear") == "autobitlinear" {
         Whole::Multiply(".weight_scale")
     } else {
         Whole::Divide(".weight_scale")

@@ -3,13 +3,13 @@
 use serde_json::Value as Json;
 
 use crate::quant::packed::Lookup;
-use crate::quant::packed::schemes::{Found, Layout, Nested, Parts, named};
+use crate::quant::packed::schemes::{Interpretation, Layout, Nested, Parts, named};
 
-/// The tensors that LLM.int8, NF4 and FP4 keep beside a weight.
+/// The companion tensors of NF4 and FP4 weights.
 pub(super) const NF4: &str = ".weight.quant_state.bitsandbytes__nf4";
 pub(super) const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";
 
-pub(super) fn bnb4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+pub(super) fn bnb4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let (shown, state) = match (parts.get(lookup, NF4), parts.get(lookup, FP4)) {
         (Some(state), _) => ("NF4", Some(state)),
         (None, state) => ("FP4", state),

@@ -4,24 +4,24 @@ use crate::model::{DType, PackedType};
 use crate::quant::packed::Lookup;
 use crate::quant::packed::schemes::microscaling::nvfp4;
 use crate::quant::packed::schemes::{
-    Bits, Codes, Found, Layout, Parts, Rows, Whole, Zero, grid, is, matrix, named, rows_of, unpacked, whole_numbers, with_columns,
+    Bits, Codes, Interpretation, Layout, Parts, Rows, Whole, Zero, grid, is, matrix, named, rows_of, unpacked, whole_numbers, with_columns,
 };
 
-pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let (output, words) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".weight_scale")?;
     let told = parts.get(lookup, ".weight_shape").and_then(|tensor| whole_numbers(lookup, tensor));
     let told = told.as_ref().and_then(|shape| shape.last().copied()).filter(|input| *input > 0 && *input <= words.saturating_mul(32));
     let needed = |input: u64, bits: u64| input.checked_mul(bits).map(|all| all.div_ceil(32));
-    let configured = lookup.claims.group_bits(parts.stem);
+    let configured = lookup.configs.group_bits(parts.stem);
     let (input, bits) = match told {
         Some(input) => {
             let fits = |bits: &u64| needed(input, *bits) == Some(words);
             (input, configured.iter().copied().find(fits).or_else(|| (1..=8).find(fits))?)
         }
         None => {
-            // Of several groups of layers, the one whose groups of columns are as many as the scales.
-            let sizes: Vec<u64> = lookup.claims.groups().iter().filter_map(|weights| weights.get("group_size")?.as_u64()).collect();
+            // Of several layer groups, use the one whose column groups match the scales.
+            let sizes: Vec<u64> = lookup.configs.groups().iter().filter_map(|weights| weights.get("group_size")?.as_u64()).collect();
             let groups = scales.shape.last().copied()?;
             let fits = |bits: &&u64| {
                 unpacked(words, **bits).is_some_and(|input| {
@@ -31,7 +31,7 @@ pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
             let mut fitting = configured.iter().filter(fits);
             let bits = *fitting.next()?;
             if fitting.next().is_some() {
-                return None; // which of them cannot be known
+                return None; // ambiguous
             }
             (unpacked(words, bits)?, bits)
         }
@@ -58,11 +58,11 @@ pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
     Some((Layout::Rows(rows), shape, PackedType { name: "INT", bits }))
 }
 
-pub(super) fn nvfp4_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+pub(super) fn nvfp4_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     nvfp4(lookup, parts, Whole::Divide(".weight_global_scale"))
 }
 
-/// compressed-tensors' sparse weights: the values that are not zero, and a mask of where they are.
-pub(super) fn bitmask(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+/// Sparse weights: the nonzero values, and a mask of their positions.
+pub(super) fn bitmask(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     Some((Layout::Counted, whole_numbers(lookup, parts.get(lookup, ".shape")?)?, named("sparse")))
 }

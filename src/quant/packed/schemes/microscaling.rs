@@ -1,14 +1,14 @@
-//! Floats of a few bits with a scale for each group: NVFP4, and the formats of OCP MX, whoever writes them.
+//! Floats of a few bits with group scales: NVFP4 and the OCP MX formats, from any producer.
 
 use crate::model::DType;
 use crate::quant::packed::Lookup;
-use crate::quant::packed::schemes::{Codes, Found, Grid, Layout, Parts, Rows, ScaleKind, Whole, is, named, rows_of, with_columns};
+use crate::quant::packed::schemes::{Codes, Grid, Interpretation, Layout, Parts, Rows, ScaleKind, Whole, is, named, rows_of, with_columns};
 
-pub(super) fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Found {
+pub(super) fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Interpretation {
     if !is(parts.get(lookup, ".weight_scale")?, DType::F8_E4M3) {
         return None;
     }
-    // Groups of 16; of 32 where activations have 8 bits.
+    // Groups of 16, or of 32 with 8-bit activations.
     let (rows, shape) = [16, 32].into_iter().find_map(|group| packed_floats(lookup, parts, 4, group))?;
     let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return None };
     let planes: u64 = shape.iter().rev().skip(2).product();
@@ -16,8 +16,8 @@ pub(super) fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Fou
     (scales == 1 || scales == planes).then_some((Layout::Rows(Rows { whole, ..rows }), shape, named("NVFP4")))
 }
 
-/// The formats of OCP MX: powers of two for 32 numbers each, of 4 or 6 bits.
-pub(super) fn mx_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+/// OCP MX formats: 4 or 6 bits, with a power-of-two scale per 32 numbers.
+pub(super) fn mx_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let scales = parts.get(lookup, ".weight_scale")?;
     if !is(scales, DType::U8) && !is(scales, DType::F8_E8M0) {
         return None;
@@ -28,7 +28,7 @@ pub(super) fn mx_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
     })
 }
 
-/// A float of so few bits that bytes hold several, and scales of groups in rows.
+/// Floats packed several to a byte, with group scales in rows.
 pub(super) fn packed_floats(lookup: &Lookup<'_>, parts: &Parts<'_>, bits: u32, group: u64) -> Option<(Rows, Vec<u64>)> {
     let (output, bytes) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".weight_scale")?;

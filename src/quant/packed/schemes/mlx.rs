@@ -2,10 +2,10 @@
 
 use crate::model::{DType, PackedType};
 use crate::quant::packed::Lookup;
-use crate::quant::packed::claims::MlxSettings;
-use crate::quant::packed::schemes::{Bits, Codes, Found, Grid, Layout, Parts, Rows, ScaleKind, is, named, rows_of, with_columns};
+use crate::quant::packed::configs::MlxSettings;
+use crate::quant::packed::schemes::{Bits, Codes, Grid, Interpretation, Layout, Parts, Rows, ScaleKind, is, named, rows_of, with_columns};
 
-pub(super) fn mlx(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+pub(super) fn mlx(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let (_, words) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".scales")?;
     let (&groups, scale_outer) = scales.shape.split_last()?;
@@ -13,9 +13,9 @@ pub(super) fn mlx(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
         return None;
     }
     let affine = parts.get(lookup, ".biases").is_some();
-    let MlxSettings { group, bits, mode } = lookup.claims.mlx(parts.stem);
+    let MlxSettings { group, bits, mode } = lookup.configs.mlx(parts.stem);
     let bytes = is(scales, DType::U8);
-    // How many bits a group has is known; which bits and which group, the config says, or the mode where it is silent.
+    // Only the bits per group follow from the shapes; bits and group size come from the config, or from the mode.
     let per_group = words.checked_mul(32)?.checked_div(groups).filter(|_| words * 32 % groups == 0)?;
     let mode = match mode.as_deref() {
         Some(mode) => mode,

@@ -1,4 +1,4 @@
-//! The schemes, one row each: which tensors belong together, and what their shapes say.
+//! The packing schemes, one row each: companion tensors and shapes.
 
 use super::{Lookup, PackedWeight};
 use crate::model::{DType, PackedType, TensorInfo};
@@ -29,32 +29,32 @@ use mlx::mlx;
 use modelopt::{modelopt_int4, modelopt_nvfp4};
 use torchao::torchao_data;
 
-/// What a group of tensors stands for: how its values are computed, the shape of the weights, and the type that they show.
-pub(super) type Found = Option<(Layout, Vec<u64>, PackedType)>;
+/// The interpretation of a group of tensors: layout, shape and displayed type of the weight.
+pub(super) type Interpretation = Option<(Layout, Vec<u64>, PackedType)>;
 
-/// A way of packing weights.
+/// A packing scheme.
 pub(super) struct Scheme {
-    /// The library or format that packs so.
+    /// The library or format.
     pub name: &'static str,
-    /// The end of the name of the tensor that holds the numbers.
+    /// The name suffix of the tensor with the packed numbers.
     pub suffix: &'static str,
-    /// The end of the name of the unquantised tensor.
+    /// The name suffix of the unquantised tensor.
     plain: &'static str,
-    /// Its types.
+    /// The types of the packed tensor.
     types: &'static [DType],
-    /// Ends of the names of tensors that must be beside it.
+    /// Name suffixes of required companion tensors.
     pub needs: &'static [&'static str],
-    /// Ends of the names of tensors that may be.
+    /// Name suffixes of optional companion tensors.
     pub may: &'static [&'static str],
-    /// Finds the layout, if the shapes fit.
-    layout: fn(&Lookup<'_>, &Parts<'_>) -> Found,
+    /// Returns the layout, if the shapes fit.
+    layout: fn(&Lookup<'_>, &Parts<'_>) -> Interpretation,
 }
 
-/// Numbers that are packed one after the other from the lowest bit of little-endian words.
+/// Numbers of this many bits, packed from the lowest bit of little-endian words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bits(pub u32);
 
-/// How values follow from the stored numbers. Dimensions: weights are `[out, in]`, and a group is a run along `in`.
+/// How values are computed from stored numbers. Weights are `[out, in]`, and a group is a run along `in`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Layout {
     /// `qweight [in / n, out]`, packed along `in`; `qzeros [groups, out / n]`; `scales [groups, out]`; `g_idx [in]`:
@@ -63,34 +63,34 @@ pub(super) enum Layout {
     /// `qweight [in, out / 8]`, `qzeros [groups, out / 8]`, `scales [groups, out]`, with the eight of a word in the order
     /// 0 2 4 6 1 3 5 7: `(q - z) * scale` (AutoAWQ, awq/modules/linear/gemm.py, `from_linear`, and awq/utils/packing_utils.py).
     Awq { group: u64 },
-    /// Rows of the weights in rows of numbers: `(q - z) * scale + bias`.
+    /// Rows of weights in rows of numbers: `(q - z) * scale + bias`.
     Rows(Rows),
     /// Expert weights of gpt-oss: `blocks [experts, out, groups, 16]`, `scales [experts, out, groups]`; unquantised they are
     /// `[experts, in, out]` (transformers, integrations/mxfp4.py, `convert_moe_packed_tensors`).
     GptOss,
-    /// Two indices a byte into a table of 16 values, the first in the high half; `absmax` for each block of the flattened tensor,
-    /// itself quantised if there is a nested table (bitsandbytes, functional.py, `QuantState` and `dequantize_4bit`).
+    /// Two indices per byte into a table of 16 values, the first in the high nibble; `absmax` per block of the flattened tensor, itself
+    /// quantised if there is a nested table (bitsandbytes, functional.py, `QuantState` and `dequantize_4bit`).
     Bnb4 { block: u64, nested: Option<Nested> },
-    /// Blocks of a GGUF whose values are multiplied by a scale for so many elements each (llama.cpp, `build_lora_mm`).
+    /// GGUF blocks with a scale per this many elements (llama.cpp, `build_lora_mm`).
     Scaled { per: u64 },
-    /// Numbers of whose packing only the shape is known.
+    /// Only the shape is known.
     Counted,
 }
 
-/// Rows of numbers, and what makes values of them.
+/// Rows of numbers, and how to compute values from them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rows {
     pub codes: Codes,
-    /// The tensor of the scales, by the end of its name, and which scale is whose.
+    /// The name suffix of the scales, and their mapping to elements.
     pub scale: Option<(&'static str, Grid)>,
     pub zero: Zero,
-    /// The end of the name of the tensor that is added, with a value for each scale.
+    /// The name suffix of the tensor that is added, with one value per scale.
     pub bias: Option<&'static str>,
-    /// One scale for the tensor or for each of its matrices.
+    /// A single scale for the tensor, or one per matrix.
     pub whole: Whole,
-    /// What scales are divided by.
+    /// The divisor of the scales.
     pub divide: f32,
-    /// The end of the name of the tensor that has the group of each column.
+    /// The name suffix of the tensor with the group index of each column.
     pub indices: Option<&'static str>,
 }
 
@@ -100,22 +100,22 @@ impl Rows {
     }
 }
 
-/// How the numbers of a row are stored.
+/// The encoding of the numbers in a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Codes {
-    /// A number an element, of the tensor's own type.
+    /// One number per element, of the tensor's own type.
     Plain,
-    /// Unsigned numbers along the row, from the low bits up, less `center` (compressed-tensors, pack_quantized/helpers.py,
+    /// Unsigned numbers along the row, from the low bits up, minus `center` (compressed-tensors, pack_quantized/helpers.py,
     /// `pack_to_int32`; MLX; AutoAWQ's GEMV).
     Words { bits: Bits, center: u32 },
-    /// E2M1, E2M3 or E4M3 along the row, by their bits; with two a byte, the first is in the low half unless `high_first`.
+    /// E2M1, E2M3 or E4M3 along the row, by bit width; of two in a byte, the first is in the low nibble unless `high_first`.
     Floats { bits: u32, high_first: bool },
-    /// Ternary numbers plus one, two bits each: the row is in the byte rows `r % (out / 4)`, at the bits `2 (r / (out / 4))`
-    /// (transformers, integrations/bitnet.py, `unpack_weights`).
+    /// Ternary numbers plus one, two bits each: row r is in byte row `r % (out / 4)`, at bit `2 (r / (out / 4))` (transformers,
+    /// integrations/bitnet.py, `unpack_weights`).
     Ternary,
 }
 
-/// Which scale an element has: one for every `tall x wide` of them, `across` in a row of scales.
+/// The mapping of scales to elements: one scale per `tall x wide` elements, `across` of them per row of scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     pub tall: u64,
@@ -124,25 +124,25 @@ pub(super) struct Grid {
     pub kind: ScaleKind,
 }
 
-/// How scales are stored.
+/// The encoding of scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScaleKind {
-    /// As floating-point numbers; bytes are exponents, as in F8_E8M0.
+    /// Floating-point numbers; bytes are exponents, as in F8_E8M0.
     Own,
-    /// As E4M3, whatever the tensor's type.
+    /// E4M3, regardless of the tensor's type.
     E4m3,
-    /// In tiles of 128 rows and 4 columns, as cuBLAS takes them: the scale of row r, column c is the byte
-    /// `16 (r % 32) + 4 (r / 32 % 4) + c % 4` of its tile (comfy-kitchen, float_utils.py, `to_blocked`).
+    /// Tiles of 128 rows and 4 columns, as in cuBLAS: the scale of row r, column c is the byte `16 (r % 32) + 4 (r / 32 % 4) + c % 4` of
+    /// its tile (comfy-kitchen, float_utils.py, `to_blocked`).
     Tiled,
 }
 
-/// Where zero points are.
+/// The encoding of zero points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Zero {
     None,
-    /// Numbers of their own type, one a scale.
+    /// Numbers of the tensor's own type, one per scale.
     Plain(&'static str),
-    /// Packed along the rows (a word holds those of several), less `center`.
+    /// Packed along columns (a word contains several rows), minus `center`.
     Down {
         suffix: &'static str,
         bits: Bits,
@@ -155,7 +155,7 @@ pub(super) enum Zero {
     },
 }
 
-/// What is done with the scale of a whole tensor.
+/// The effect of a tensor-wide scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     None,
@@ -163,7 +163,7 @@ pub(super) enum Whole {
     Divide(&'static str),
 }
 
-/// How the scales of a bitsandbytes tensor are quantised.
+/// The quantisation of a bitsandbytes tensor's scales.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Nested {
     pub block: u64,
@@ -178,15 +178,15 @@ const fn named(name: &'static str) -> PackedType {
     PackedType::named(name)
 }
 
-/// A row of [`SCHEMES`] in the order of its fields.
+/// Builds rows of [`SCHEMES`] from their fields in order.
 macro_rules! schemes {
     ($($name:literal $suffix:literal -> $plain:literal, $types:expr, $needs:expr, $may:expr, $layout:expr;)*) => {
         &[$(Scheme { name: $name, suffix: $suffix, plain: $plain, types: $types, needs: $needs, may: $may, layout: $layout }),*]
     };
 }
 
-/// Every scheme: name, the tensor of the numbers and what it is called unquantised, types, what must be beside it, what may be. The
-/// first whose tensors are all there and fit wins.
+/// All schemes: name, suffixes of the packed and the unquantised tensor, types, required and optional companions. The first scheme whose
+/// tensors exist and fit is used.
 #[rustfmt::skip]
 pub(super) static SCHEMES: &[Scheme] = schemes! {
     "AWQ" ".qweight" -> ".weight", &[DType::I32], &[".scales", ".qzeros"], &[], awq;
@@ -223,7 +223,7 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
     "MXFP4" "_blocks" -> "", &[DType::U8], &["_scales"], &[], gpt_oss;
 };
 
-/// Ends of names that packed numbers have, whether or not a scheme above reads them.
+/// Name suffixes of packed tensors, whether or not a scheme reads them.
 pub(super) const PACKED_NAMES: &[&str] = &[
     ".qweight",
     ".weight_packed",
@@ -246,13 +246,13 @@ pub(super) const PACKED_NAMES: &[&str] = &[
 pub(super) struct Parts<'a> {
     pub stem: &'a str,
     pub weight: &'a TensorInfo,
-    pub beside: &'a [(&'static str, usize)],
+    pub companions: &'a [(&'static str, usize)],
 }
 
 impl<'a> Parts<'a> {
-    /// The tensor beside the weight whose name ends so.
+    /// Returns the companion tensor with this suffix.
     fn get<'b>(&self, lookup: &'b Lookup<'_>, suffix: &str) -> Option<&'b TensorInfo> {
-        let &(_, index) = self.beside.iter().find(|(other, _)| *other == suffix)?;
+        let &(_, index) = self.companions.iter().find(|(other, _)| *other == suffix)?;
         lookup.tensor(index)
     }
 
@@ -276,14 +276,14 @@ fn matrix(tensor: &TensorInfo) -> Option<(u64, u64)> {
     }
 }
 
-/// The rows of a stack of matrices, and the length of a row.
+/// Returns the total number of rows of a stack of matrices, and the row length.
 fn rows_of(tensor: &TensorInfo) -> Option<(u64, u64)> {
     let (&columns, outer) = tensor.shape.split_last()?;
     let rows = outer.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?;
     (!outer.is_empty() && rows > 0 && columns > 0).then_some((rows, columns))
 }
 
-/// The shape of a tensor with rows of another length.
+/// Returns a tensor's shape with another row length.
 fn with_columns(tensor: &TensorInfo, columns: u64) -> Vec<u64> {
     let mut shape = tensor.shape.clone();
     if let Some(last) = shape.last_mut() {
@@ -293,36 +293,36 @@ fn with_columns(tensor: &TensorInfo, columns: u64) -> Vec<u64> {
 }
 
 impl Scheme {
-    /// Whether a tensor may hold numbers packed so.
+    /// Whether a tensor's name and type fit the scheme.
     pub(super) fn may_hold(&self, tensor: &TensorInfo) -> bool {
         tensor.elem.known().is_some_and(|dtype| self.types.contains(&dtype)) && tensor.name.ends_with(self.suffix)
     }
 
-    /// The packed weight whose numbers a tensor holds.
+    /// Interprets a tensor and its companions as a packed weight.
     pub(super) fn resolve(&self, lookup: &Lookup<'_>, index: usize, tensor: &TensorInfo) -> Option<PackedWeight> {
         if !self.may_hold(tensor) {
             return None;
         }
         let stem = tensor.name.strip_suffix(self.suffix)?;
-        let mut beside = Vec::new();
+        let mut companions = Vec::new();
         for &suffix in self.needs {
-            beside.push((suffix, lookup.sibling(stem, suffix)?));
+            companions.push((suffix, lookup.sibling(stem, suffix)?));
         }
         let may = self.may.iter().filter(|suffix| !self.needs.contains(suffix));
-        beside.extend(may.filter_map(|&suffix| Some((suffix, lookup.sibling(stem, suffix)?))));
-        let (layout, shape, shown) = (self.layout)(lookup, &Parts { stem, weight: tensor, beside: &beside })?;
-        // Sizes in bytes of the weights as F32 are computed of this.
+        companions.extend(may.filter_map(|&suffix| Some((suffix, lookup.sibling(stem, suffix)?))));
+        let (layout, shape, shown) = (self.layout)(lookup, &Parts { stem, weight: tensor, companions: &companions })?;
+        // Sizes of the F32 weights in bytes are computed from this.
         shape.iter().try_fold(32u64, |product, &dim| product.checked_mul(dim))?;
         let name = format!("{stem}{}", self.plain);
-        // A name that another tensor has is not given away.
+        // The name must not belong to another tensor.
         if name != tensor.name && lookup.places.contains_key(name.as_str()) {
             return None;
         }
-        Some(PackedWeight { scheme: self.name, shown, name, shape, weight: index, beside, layout })
+        Some(PackedWeight { scheme: self.name, shown, name, shape, weight: index, companions, layout })
     }
 }
 
-/// How many numbers of so many bits fit into this many words, if they come out even.
+/// Returns how many numbers of `bits` bits fit into `words` words exactly.
 fn unpacked(words: u64, bits: u64) -> Option<u64> {
     let all = words.checked_mul(32)?;
     (bits > 0 && all % bits == 0).then(|| all / bits)
@@ -332,8 +332,8 @@ fn whole_groups(length: u64, groups: u64) -> Option<u64> {
     (groups > 0 && length > 0).then(|| length.div_ceil(groups))
 }
 
-/// How the scales of a matrix (or a stack of them) are spread over it, by their shape: one in all, one a matrix, one a row or column,
-/// one for a run of a row, or one for a block.
+/// Determines the grid of scales of a matrix (or a stack of them) from their shape: per tensor, matrix, row, column, run of a row, or
+/// block.
 fn grid(scales: &TensorInfo, shape: &[u64], block: Option<(u64, u64)>) -> Option<Grid> {
     let (&input, outer) = shape.split_last()?;
     let output = outer.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?;
@@ -369,10 +369,10 @@ fn grid(scales: &TensorInfo, shape: &[u64], block: Option<(u64, u64)>) -> Option
     None
 }
 
-/// DeepSeek's blocks, where no config says another size.
+/// DeepSeek's block size, used unless a config specifies another.
 const BLOCK: (u64, u64) = (128, 128);
 
-/// The values of a short tensor of integers.
+/// Reads a short integer tensor.
 fn whole_numbers(lookup: &Lookup<'_>, tensor: &TensorInfo) -> Option<Vec<u64>> {
     if tensor.elements().ok()? > 8 {
         return None;
@@ -385,14 +385,14 @@ fn whole_numbers(lookup: &Lookup<'_>, tensor: &TensorInfo) -> Option<Vec<u64>> {
     }
 }
 
-/// A number an element and scales.
-fn scaled(lookup: &Lookup<'_>, parts: &Parts<'_>, suffix: &'static str, divide: f32) -> Found {
+/// One number per element, with scales.
+fn scaled(lookup: &Lookup<'_>, parts: &Parts<'_>, suffix: &'static str, divide: f32) -> Interpretation {
     if comfy_other(lookup, parts.stem) {
         return None;
     }
     let scales = parts.get(lookup, suffix)?;
     let shape = parts.weight.shape.clone();
-    let grid = grid(scales, &shape, Some(lookup.claims.block().unwrap_or(BLOCK)))?;
+    let grid = grid(scales, &shape, Some(lookup.configs.block().unwrap_or(BLOCK)))?;
     let zero = match parts.get(lookup, ".weight_zero_point") {
         None => Zero::None,
         Some(zeros) if zeros.elements().ok()? == scales.elements().ok()? => Zero::Plain(".weight_zero_point"),

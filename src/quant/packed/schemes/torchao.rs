@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 
 use crate::model::{DType, PackedType};
 use crate::quant::packed::Lookup;
-use crate::quant::packed::claims::torchao;
-use crate::quant::packed::schemes::{Codes, F8_AND_I8, Found, Layout, Parts, Rows, Zero, grid, named};
+use crate::quant::packed::configs::torchao;
+use crate::quant::packed::schemes::{Codes, F8_AND_I8, Interpretation, Layout, Parts, Rows, Zero, grid, named};
 
-/// torchao's tensors, by the type and attributes in the metadata of the file (torchao/prototype/safetensors).
-pub(super) fn torchao_data(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
+/// torchao's tensors, by type and attributes in the file's metadata (torchao/prototype/safetensors).
+pub(super) fn torchao_data(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let said = torchao(lookup.model, &format!("{}.weight", parts.stem))?;
     let attributes = said.get("_data");
     let told = attributes.and_then(|data| data.get("shape")?.as_array()?.iter().map(Json::as_u64).collect::<Option<Vec<u64>>>());
@@ -22,7 +22,7 @@ pub(super) fn torchao_data(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Found {
             fits.then_some((Layout::Rows(Rows { zero, ..Rows::new(Codes::Plain, "._weight_scale", grid) }), shape, shown))
         }
         kind if kind.contains("Int4") => {
-            // Two numbers a byte, eight a word of 32 bits.
+            // Two numbers per byte, eight per 32-bit word.
             let numbers = if parts.is(DType::I32) { 8 } else { 2 };
             let all = || Some(vec![parts.weight.elements().ok()?.checked_mul(numbers)?]);
             Some((Layout::Counted, told.or_else(all)?, PackedType { name: "INT", bits: 4 }))

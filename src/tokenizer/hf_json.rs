@@ -1,4 +1,4 @@
-//! The vocabulary of a folder with a `tokenizer.json` (or its parts: `vocab.json`, `vocab.txt`).
+//! The vocabulary of a folder with `tokenizer.json` (or `vocab.json`, `vocab.txt`).
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use super::vocabulary::{ADDED_SCORE, PADDING_SCORE, Token, TokenType, looks_spec
 use super::{bytes, setting};
 use crate::base::{Error, Result};
 
-/// Everything that a vocabulary is made of.
+/// The inputs of a vocabulary.
 pub(super) struct Parts<'a> {
     pub(super) folder: Folder<'a>,
-    /// `tokenizer.json`, where there is one.
+    /// `tokenizer.json`, if present.
     pub(super) json: Option<&'a TokenizerJson>,
     pub(super) vocab: &'a Vocab,
     pub(super) tokenizer_config: Option<&'a Map<String, Value>>,
@@ -32,7 +32,7 @@ impl<'a> Parts<'a> {
         self.json.map_or(&Value::Null, |json| &json.decoder)
     }
 
-    /// The text of each id: that of an added token where one has the id.
+    /// Returns the text of each ID; added tokens take precedence.
     fn by_id(&'a self, added: &'a Added) -> Result<Vec<Option<&'a str>>> {
         let all = || self.vocab.ids().chain(added.tokens.iter().map(|token| (token.content.as_str(), token.id)));
         let len = all().map(|(_, id)| u64::from(id) + 1).max().unwrap_or(0);
@@ -43,7 +43,7 @@ impl<'a> Parts<'a> {
         Ok(texts)
     }
 
-    /// The tokens of byte-level BPE and of WordPiece, padded to the vocabulary size of the config.
+    /// Returns the tokens of byte-level BPE or WordPiece, padded to the vocabulary size in the config.
     pub(super) fn plain_tokens(&self) -> Result<Vec<Token>> {
         let added = self.added()?;
         let texts = self.by_id(&added)?;
@@ -75,7 +75,7 @@ impl<'a> Parts<'a> {
         Ok((0..size).map(token).collect())
     }
 
-    /// The tokens of SentencePiece-style BPE. GGUF gets no merges for them, and the same score for all.
+    /// Returns the tokens of SentencePiece-style BPE, all with the same score and without merges in GGUF.
     pub(super) fn scoreless_tokens(&self) -> Result<Vec<Token>> {
         let added = self.added()?;
         let base = self.vocab.len();
@@ -95,7 +95,7 @@ impl<'a> Parts<'a> {
         Ok(tokens)
     }
 
-    /// The tokens of Unigram with their scores.
+    /// Returns the tokens of Unigram with their scores.
     pub(super) fn unigram_tokens(&self) -> Result<Vec<Token>> {
         let Vocab::Scores(pieces) = self.vocab else {
             return Err(
@@ -124,13 +124,13 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Whether a token stands for one byte: `<0x0A>`.
+/// Whether a token represents a single byte: `<0x0A>`.
 pub(super) fn is_byte(text: &str) -> bool {
     let digits = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
-/// What a decoder makes of a single token. Steps that change no token that anyone adds are left out.
+/// Decodes a single token. Decoder steps that do not affect added tokens in practice are not implemented.
 fn decoded(text: &str, decoder: &Value) -> String {
     let field = |key: &str| decoder.get(key).and_then(Value::as_str);
     match field("type").unwrap_or_default() {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_tokens_are_told_by_their_spelling() {
+    fn byte_tokens_are_recognised() {
         assert!(is_byte("<0x0A>") && is_byte("<0xfF>"));
         assert!(!is_byte("<0x0>") && !is_byte("<0xGG>") && !is_byte("0x0A"));
     }

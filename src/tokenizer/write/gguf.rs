@@ -1,4 +1,4 @@
-//! The `tokenizer.*` keys of a GGUF, read back.
+//! Reads the `tokenizer.*` keys of a GGUF.
 
 use crate::base::{Error, Result, limits};
 use crate::model::{Array, Metadata, ValueType};
@@ -7,9 +7,9 @@ use crate::tokenizer::keys::Role;
 use crate::tokenizer::templates::ChatTemplates;
 use crate::tokenizer::vocabulary::{ADDED_SCORE, Token, TokenType};
 
-/// A tokenizer as a GGUF holds it.
+/// The tokenizer in a GGUF.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct GgufTokenizer {
     pub(super) model: String,
     pub(super) pre: Option<String>,
     pub(super) architecture: String,
@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub(super) context_length: Option<u64>,
 }
 
-impl Held {
+impl GgufTokenizer {
     pub(super) fn read(metadata: &Metadata) -> Result<Self> {
         let model = text(metadata, keys::MODEL)?.ok_or_else(|| missing(keys::MODEL))?;
         let array = array(metadata, keys::TOKENS)?.ok_or_else(|| missing(keys::TOKENS))?;
@@ -38,7 +38,7 @@ impl Held {
             token.score = score as f32;
         }
         for (token, number) in tokens.iter_mut().zip(numbers(metadata, keys::TOKEN_TYPE, array.len())?) {
-            // A type from the future is no more than a token to us.
+            // Unknown token types are treated as normal.
             token.token_type = TokenType::from_number(number as u64).unwrap_or(TokenType::Normal);
         }
         let mut ids = Vec::new();
@@ -73,7 +73,7 @@ impl Held {
         })
     }
 
-    /// Whether a special token is added to every text, where the GGUF says so.
+    /// Whether a special token is added to every text, if specified.
     pub(super) fn adds(&self, role: Role) -> Option<bool> {
         self.add.iter().find(|(other, _)| *other == role).map(|(_, add)| *add)
     }
@@ -82,17 +82,17 @@ impl Held {
         self.ids.iter().find(|(other, _)| *other == role).map(|(_, id)| *id)
     }
 
-    /// The token that has a role.
+    /// Returns the token with a role.
     pub(super) fn token(&self, role: Role) -> Option<&Token> {
         self.tokens.get(self.id(role)? as usize)
     }
 
-    /// Whether the scores say which token to prefer. SentencePiece-style BPE from a `tokenizer.json` has the same score for all.
+    /// Whether scores are meaningful: for SentencePiece-style BPE from `tokenizer.json`, all are equal.
     pub(super) fn has_scores(&self) -> bool {
         self.tokens.iter().any(|token| token.token_type == TokenType::Normal && token.score != 0.0 && token.score != ADDED_SCORE)
     }
 
-    /// The length of the vocabulary without what only fills it up, and without the added tokens at its end.
+    /// Returns the vocabulary size without padding and without added tokens at the end.
     pub(super) fn base_len(&self, is_added: impl Fn(&Token) -> bool) -> usize {
         let is_filler = |(id, token): &(usize, &Token)| token.is_padding(*id) || is_added(token);
         self.tokens.len() - self.tokens.iter().enumerate().rev().take_while(is_filler).count()
@@ -141,7 +141,7 @@ fn array_of(metadata: &Metadata, key: &str) -> Result<Vec<String>> {
     array(metadata, key)?.map_or(Ok(Vec::new()), |array| strings(array, key))
 }
 
-/// The numbers of an array with one for each token; none where there is no such key.
+/// Reads an array with one number per token; empty if the key is missing.
 fn numbers(metadata: &Metadata, key: &str, len: u64) -> Result<Vec<f64>> {
     let Some(array) = array(metadata, key)? else { return Ok(Vec::new()) };
     if array.len() != len {

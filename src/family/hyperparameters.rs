@@ -1,4 +1,4 @@
-//! What a model says of itself, under the same names whether it says so in GGUF keys or in a config.json.
+//! Hyperparameters under common names, from GGUF metadata or config.json.
 
 use serde_json::{Map, Number, Value as Json};
 
@@ -8,7 +8,7 @@ use crate::family::keys;
 use crate::family::table::{self, Hyperparameter, Table, Tables};
 use crate::model::{Array, Model, Value};
 
-/// The architecture: `general.architecture` of a GGUF, `model_type` (or else the class) of a config.
+/// Returns the architecture: `general.architecture` of a GGUF; `model_type`, or else the class, of a config.
 pub fn architecture(model: &Model) -> Option<&str> {
     if let Some(name) = model.metadata.get("general.architecture").and_then(Value::as_str) {
         return Some(name);
@@ -18,21 +18,21 @@ pub fn architecture(model: &Model) -> Option<&str> {
     config.get("model_type").or_else(class).and_then(Json::as_str)
 }
 
-/// Returns the names by which the tensors of a model are told.
+/// Returns the component patterns for a model.
 pub fn components(model: &Model) -> Components {
     let class = |config: &Json| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
     let texts = [architecture(model).map(str::to_owned), model.config.as_ref().and_then(class)];
     let names: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-    let own = table::that_say("\ncomponents = [", &names).ok().and_then(|found| found.into_iter().next());
+    let own = table::mentioning("\ncomponents = [", &names).ok().and_then(|found| found.into_iter().next());
     Components::with(own.map_or(&[], |table| &table.components))
 }
 
-/// Returns the hyperparameters that are known, in a fixed order: numbers, or texts, or a list with a number for each layer.
+/// Returns the known hyperparameters in a fixed order: numbers, strings, or lists with one number per layer.
 ///
-/// Those of a config are the ones that its class would take, and its GGUF would have.
-pub fn hyperparameters(model: &Model) -> Map<String, Json> {
+/// From a config, these are the effective values: those its class would use and its GGUF would contain.
+pub fn all(model: &Model) -> Map<String, Json> {
     let mut found = Map::new();
-    let Ok(names) = table::names() else { return found };
+    let Ok(names) = table::common() else { return found };
     let completed = model.config.as_ref().and_then(|config| {
         let table = Tables::default().for_config(config).unwrap_or_else(|_| names.clone());
         Some((Config::new(&table, config).ok()?, table))
@@ -43,7 +43,7 @@ pub fn hyperparameters(model: &Model) -> Map<String, Json> {
             (None, Some(architecture)) => model.metadata.get(&format!("{architecture}.{}", known.gguf)).and_then(from_metadata),
             (None, None) => None,
         };
-        // Some say that there is none: "default" and "none" of scalings, 0 of windows and experts.
+        // Explicit values for absence: "default" and "none" for scalings, 0 for windows and experts.
         let none = |value: &Json| matches!(value.as_str(), Some("default" | "none" | "")) || value.as_f64() == Some(0.0);
         if let Some(value) = value.filter(|value| !none(value)).or_else(|| implied(model, &known.name, &found)) {
             found.insert(known.name.clone(), value);
@@ -52,12 +52,12 @@ pub fn hyperparameters(model: &Model) -> Map<String, Json> {
     found
 }
 
-/// One hyperparameter that is a whole number.
+/// Returns an integer hyperparameter.
 pub fn number(hyperparameters: &Map<String, Json>, name: &str) -> Option<u64> {
     hyperparameters.get(name).and_then(Json::as_u64)
 }
 
-/// What follows from the others where it is not said.
+/// Returns a hyperparameter implied by others.
 fn implied(model: &Model, name: &str, known: &Map<String, Json>) -> Option<Json> {
     match name {
         "kv_heads" => known.get("heads").cloned(),
@@ -67,10 +67,10 @@ fn implied(model: &Model, name: &str, known: &Map<String, Json>) -> Option<Json>
     }
 }
 
-/// Returns what the key of the family's table has, or else what the config says.
+/// Returns the value of the table's key row, or else of the config.
 fn from_config(config: &Config, table: &Table, known: &Hyperparameter) -> Option<Json> {
     let row = table.keys.iter().find(|row| row.gguf == known.gguf);
-    let said = row.and_then(|row| keys::said(row, config).ok()?).or_else(|| config.first(&known.hf).cloned());
+    let said = row.and_then(|row| keys::config_value(row, config).ok()?).or_else(|| config.first(&known.hf).cloned());
     said.filter(|value| value.is_number() || value.is_string())
 }
 
@@ -82,7 +82,7 @@ fn from_metadata(value: &Value) -> Option<Json> {
     }
 }
 
-/// A number for each layer: one number, if it is the same for all.
+/// Returns one number per layer, or a single number if all are equal.
 fn from_array(array: &Array) -> Option<Json> {
     /// More layers than any model has; a longer list is something else.
     const MOST_LAYERS: u64 = 10_000;
@@ -102,7 +102,7 @@ mod tests {
     use crate::model::{Metadata, ValueType};
 
     fn of_config(config: Json) -> Map<String, Json> {
-        hyperparameters(&Model { config: Some(config), ..Model::default() })
+        all(&Model { config: Some(config), ..Model::default() })
     }
 
     fn of_gguf(entries: Vec<(&str, Value)>) -> Map<String, Json> {
@@ -111,11 +111,11 @@ mod tests {
         for (key, value) in entries {
             metadata.insert(key, value).unwrap();
         }
-        hyperparameters(&Model { metadata, ..Model::default() })
+        all(&Model { metadata, ..Model::default() })
     }
 
     #[test]
-    fn both_sources_give_the_same_names() {
+    fn both_sources_use_the_same_names() {
         let config = of_config(json!({"hidden_size": 64, "num_attention_heads": 4, "head_dim": null,
             "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}));
         let gguf = of_gguf(vec![
@@ -128,29 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn the_text_model_of_a_multimodal_config_counts() {
+    fn the_text_model_of_a_multimodal_config_is_used() {
         let found = of_config(json!({"model_type": "gemma3", "text_config": {"hidden_size": 8}}));
         assert_eq!(number(&found, "width"), Some(8));
     }
 
     #[test]
-    fn what_a_config_leaves_out_is_what_its_class_takes() {
-        // Gemma2Config of transformers: head_dim 256, whatever hidden_size is.
+    fn missing_keys_get_class_defaults() {
+        // Gemma2Config in transformers: head_dim 256, regardless of hidden_size.
         let found = of_config(json!({"model_type": "gemma2", "hidden_size": 2304, "num_attention_heads": 8, "num_key_value_heads": 4}));
         assert_eq!(number(&found, "head_dim"), Some(256));
-        // Command R says less in max_position_embeddings than it was trained with; its GGUF has the other.
+        // Command R's max_position_embeddings is less than its training context; its GGUF has the latter.
         let found = of_config(json!({"model_type": "cohere", "max_position_embeddings": 8192, "model_max_length": 131072}));
         assert_eq!(number(&found, "context"), Some(131072));
     }
 
     #[test]
-    fn how_much_is_generated_is_no_context() {
+    fn a_generation_length_is_not_a_context_length() {
         assert!(!of_config(json!({"model_type": "unheard-of", "max_length": 20})).contains_key("context"));
     }
 
     #[test]
-    fn every_spelling_is_known_of_models_without_a_table() {
-        for known in &table::names().unwrap().hyperparameters {
+    fn every_spelling_is_known_without_a_table() {
+        for known in &table::common().unwrap().hyperparameters {
             for key in known.hf.iter().filter(|key| !key.contains('.')) {
                 assert_eq!(of_config(json!({ key: 7 })).get(&known.name), Some(&json!(7)), "{key}");
             }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_differ_by_layer_are_a_list() {
+    fn per_layer_numbers_are_a_list() {
         let heads = |list: &[u32]| Value::Array(Array::new(ValueType::U32, list.iter().map(|n| Value::U32(*n)).collect()));
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 4]))])["heads"], 4);
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 2]))])["heads"], json!([4, 2]));
