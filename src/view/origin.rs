@@ -231,11 +231,6 @@ impl Origin {
         }
     }
 
-    /// Whether the values are computed from hyperparameters alone.
-    pub fn is_computed(&self) -> bool {
-        matches!(self.node, Node::Values(_))
-    }
-
     /// What is done, in words, for people who read a plan: that of the first part, where parts are joined.
     pub fn steps(&self) -> Vec<String> {
         match &self.node {

@@ -338,7 +338,10 @@ fn every_pattern_of_a_small_float_has_its_value() {
 fn the_limit_of_a_type_is_counted_on_both_sides() {
     let found = one(safetensors::Dtype::F16, &[5], f16s(&[65504.0, 1.0, -65504.0, -65504.0, 65504.0]));
     let [(code, severity, message)] = &messages(&found)[..] else { panic!("{:?}", found.findings) };
-    assert!(*code == "stats-limit" && *severity == Severity::Warning && message.contains("4 values at the limit of F16 (65504)"), "{message}");
+    assert!(
+        *code == "stats-limit" && *severity == Severity::Warning && message.contains("4 values at the limit of F16 (65504)"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -413,10 +416,8 @@ fn a_long_tensor_of_blocks_is_read_to_its_end() {
 
 #[test]
 fn progress_is_told_in_bytes() {
-    let file = file(&[
-        ("a", safetensors::Dtype::F32, &[70_000], f32s(noise(70_000))),
-        ("b", safetensors::Dtype::BF16, &[1000], vec![0; 2000]),
-    ]);
+    let file =
+        file(&[("a", safetensors::Dtype::F32, &[70_000], f32s(noise(70_000))), ("b", safetensors::Dtype::BF16, &[1000], vec![0; 2000])]);
     let told = std::sync::atomic::AtomicU64::new(0);
     let progress = |bytes| {
         told.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
