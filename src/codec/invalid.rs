@@ -360,4 +360,51 @@ mod tests {
         bytes[9_999] = 1;
         assert!(!is_zero(&bytes));
     }
+
+    #[test]
+    fn faults_are_located_past_the_first_chunk() {
+        let mut bytes = vec![1; 3 * CHUNK];
+        bytes[2 * CHUNK + 5] = 2;
+        assert_eq!(scan_invalid(DType::BOOL, &bytes).of(InvalidValue::Range), Some((1, 2 * CHUNK as u64 + 5)));
+        // 65 blocks and more of MXFP4 are decoded in two pieces.
+        let mut bytes = valid(DType::MXFP4).repeat(20);
+        (bytes[70 * 17], bytes[70 * 17 + 1]) = (0xfe, 7);
+        assert_eq!(scan_invalid(DType::MXFP4, &bytes).of(InvalidValue::Infinite).map(|(_, at)| at), Some(70 * 17));
+        // A code that is none, behind the first byte of its block.
+        let mut bytes = valid(DType::TQ2_0);
+        bytes[2 * 66 + 63] = 0b0000_0011;
+        assert_eq!(scan_invalid(DType::TQ2_0, &bytes).of(InvalidValue::Range), Some((1, 2 * 66 + 63)));
+    }
+
+    #[test]
+    fn a_block_with_an_invalid_scale_has_no_fault_beside_it() {
+        let mut bytes = valid(DType::MXFP4);
+        bytes[17] = 0xff;
+        let found = scan_invalid(DType::MXFP4, &bytes);
+        assert_eq!(
+            (found.of(InvalidValue::Scale), found.of(InvalidValue::Nan), found.of(InvalidValue::Infinite)),
+            (Some((1, 17)), None, None)
+        );
+    }
+
+    /// `iq1m_scale_t` in ggml-quants.c: the upper four bits of four 16-bit numbers are those of one F16, the lowest first.
+    #[test]
+    fn a_scale_in_four_parts_is_invalid_by_its_exponent() {
+        let (size, scales) = layout(DType::IQ1_M);
+        let at = scales[0].0;
+        let cases = [0x7c00u16, 0xfc01, 0x7fff].map(|half| (half, false)).into_iter();
+        let cases = cases.chain([0x7bff, 0x03ff, 0x83ff, 0x7800, 0x4c00, 0x3c00, 0x6c00, 0x7400].map(|half| (half, true)));
+        for (half, is_valid) in cases {
+            for beside in [0u16, 0x0fff] {
+                let mut bytes = valid(DType::IQ1_M);
+                let block = &mut bytes[size..2 * size];
+                for part in 0..4 {
+                    let number = (half >> (4 * part) & 0xf) << 12 | beside;
+                    block[at + 2 * part..][..2].copy_from_slice(&number.to_le_bytes());
+                }
+                let found = scan_invalid(DType::IQ1_M, &bytes).of(InvalidValue::Scale);
+                assert_eq!(found, (!is_valid).then_some((1, (size + at) as u64)), "{half:#x}");
+            }
+        }
+    }
 }

@@ -141,6 +141,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_backslash_is_one_in_single_quotes() {
+        assert_eq!(quoted(r"'a\b'").as_deref(), Some(r"a\b"));
+        assert_eq!(quoted(r#""a\"b""#).as_deref(), Some(r#"a"b"#));
+        assert_eq!(quoted("'it''s'").as_deref(), Some("it's"));
+        assert_eq!(quoted("'open"), None);
+    }
+
+    #[test]
     fn plain_quoted_and_listed_values_are_read() {
         let card = parse(
             "---\nlicense: apache-2.0 # a comment\nlanguage:\n- en\n- \"no\"\ntags: [a, 'b c']\nbase_model:\n  - org/Model-7B\n\

@@ -296,6 +296,37 @@ mod tests {
     }
 
     #[test]
+    fn names_lead_to_names_so_often_and_no_further() {
+        let chain = |len: usize| {
+            let lets: String = (0..len).map(|i| format!("a{i} = 'a{}'\n", i + 1)).collect();
+            let table = Table::parse(&format!("[let]\n{lets}a{len} = 7")).unwrap();
+            Config::new(&table, &json!({})).unwrap().number("a0")
+        };
+        assert_eq!(chain(ALIASES), Some(7.0));
+        assert_eq!(chain(ALIASES + 1), None);
+        assert_eq!(chain(3 * ALIASES), None);
+    }
+
+    #[test]
+    fn layers_of_two_sorts_keep_their_own_rope() {
+        for kind in ["full_attention", "sliding_attention"] {
+            let one = config(json!({"rope_parameters": {kind: {"rope_type": "linear", "factor": 2.0}}}));
+            assert_eq!(one.get("rope.rope_theta"), None, "{kind}");
+        }
+        // The base outside is that of full attention.
+        let both = config(json!({"rope_theta": 5e5, "rope_parameters": {"full_attention": {}, "sliding_attention": {}}}));
+        assert_eq!(both.number("rope.full_attention.rope_theta"), Some(5e5));
+        assert_eq!(both.get("rope.sliding_attention.rope_theta"), None);
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_such_where_that_is_exact() {
+        assert_eq!(number_json(7.0).to_string(), "7");
+        assert_eq!(number_json(0.5).to_string(), "0.5");
+        assert!(number_json(1e300).is_f64());
+    }
+
+    #[test]
     fn both_rope_spellings_are_equivalent() {
         let old = config(json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
         let new = config(json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));

@@ -168,4 +168,54 @@ mod tests {
             assert_eq!(Json::Object(back.into_keys()), given);
         }
     }
+
+    fn value(row: &str, config: Json) -> Result<Option<Value>> {
+        let table = Table::parse(&format!("gguf = 'x'\nkeys = [ {{ gguf = 'k', hf = 'k', {row} }} ]")).unwrap();
+        let mut metadata = Metadata::new();
+        to_gguf(&table, &Config::new(&table, &config).unwrap(), &[], 0, &mut metadata)?;
+        Ok(metadata.get("x.k").cloned())
+    }
+
+    #[test]
+    fn values_have_the_type_that_the_table_says_or_are_refused() {
+        let cases = [
+            ("", json!(7), Some(Value::U32(7))),
+            ("", json!(0), Some(Value::U32(0))),
+            ("nonzero = true", json!(0), None),
+            ("nonzero = true", json!(2), Some(Value::U32(2))),
+            ("nonzero = true, type = 'bool'", json!(false), None),
+            ("type = 'bool'", json!(1), Some(Value::Bool(true))),
+            ("type = 'bool'", json!(0), Some(Value::Bool(false))),
+            ("type = 'f32'", json!(0.5), Some(Value::F32(0.5))),
+            ("map = { silu = 3 }", json!("silu"), Some(Value::U32(3))),
+            ("map = { silu = 3 }", json!(4), Some(Value::U32(4))),
+        ];
+        for (row, given, expected) in cases {
+            assert_eq!(value(row, json!({ "k": given })).unwrap(), expected, "{row} {given}");
+        }
+        for (row, given) in [("", json!(1.5)), ("", json!(-1)), ("", json!(4_294_967_296u64)), ("type = 'bool'", json!("yes"))] {
+            assert!(value(row, json!({ "k": given })).is_err(), "{row} {given}");
+        }
+        let error = value("map = { silu = 3 }", json!({"k": "tanh"})).unwrap_err().to_string();
+        assert!(error.contains("expected k to be one of silu, found tanh"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_stand_for_names_and_rope_come_back() {
+        let table = Table::parse(
+            "gguf = 'x'\nkeys = [ { gguf = 'act', hf = 'act', map = { silu = 3, tanh = 4 } }, { gguf = 'n', hf = 'n' }, { rule = 'rope' } ]",
+        )
+        .unwrap();
+        let mut metadata = Metadata::new();
+        metadata.set("x.act", Value::U32(4));
+        metadata.set("x.n", Value::U32(5));
+        metadata.set("x.rope.freq_base", Value::F32(500.0));
+        let mut config = Config::empty(&table);
+        to_config(&table, &metadata, &mut config).unwrap();
+        assert_eq!(Json::Object(config.into_keys()), json!({"act": "tanh", "n": 5, "rope_theta": 500.0}));
+        let without = Table::parse("gguf = 'x'\nkeys = [ { gguf = 'n', hf = 'n' } ]").unwrap();
+        let mut config = Config::empty(&without);
+        to_config(&without, &metadata, &mut config).unwrap();
+        assert_eq!(Json::Object(config.into_keys()), json!({"n": 5}));
+    }
 }

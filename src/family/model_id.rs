@@ -258,6 +258,42 @@ mod tests {
             ("hf", 0, [None, None, None, None, None]),
             ("Meta-Llama-3-8B", 8_030_261_248, [None, Some("Meta-Llama-3"), None, None, Some("8B")]),
             ("gemma-3-270m-it", 268_098_176, [None, Some("gemma-3"), Some("it"), None, Some("270M")]),
+            ("Instruct-7B", 0, [None, Some("Instruct"), None, None, Some("7B")]),
+            ("7B-model", 0, [None, None, Some("7B-model"), None, None]),
+            ("chat-model-7B", 0, [None, Some("chat-model"), None, None, Some("7B")]),
+            ("model-vision-Chat", 0, [None, Some("model"), Some("vision-Chat"), None, None]),
+            ("model-a3b-lora", 0, [None, Some("model"), Some("lora"), None, Some("a3B")]),
+            ("model-v1-7B-v2", 0, [None, Some("model-v1"), None, Some("v2"), Some("7B")]),
+            ("model-xl-v1", 0, [None, Some("model"), None, Some("v1"), Some("xl")]),
+            ("model-small-7b", 0, [None, Some("model-small"), None, None, Some("7B")]),
+            ("Model-7b-7B-chat", 0, [None, Some("Model"), Some("chat"), None, Some("7B")]),
+            ("./model-7b", 0, [None, Some("model"), None, None, Some("7B")]),
+            // Types of weights are no part of the base name.
+            ("model-fp32-7b", 0, [None, Some("model"), None, None, Some("7B")]),
+            ("model-F16-7b", 0, [None, Some("model"), None, None, Some("7B")]),
+            ("model-fp64-7b", 0, [None, Some("model-fp64"), None, None, Some("7B")]),
+            ("model-q4_k_m-7B", 0, [None, Some("model"), None, None, Some("7B")]),
+            ("model-iq2_xs-7B", 0, [None, Some("model-iq2_xs"), None, None, Some("7B")]),
+            ("model-q4k-7B", 0, [None, Some("model-q4k"), None, None, Some("7B")]),
+            ("model-qk-7B", 0, [None, Some("model-qk"), None, None, Some("7B")]),
+            ("fp16-model-7b", 0, [None, None, Some("model"), None, Some("7B")]),
+            // What is a size, and what is nearly one.
+            ("model-ax7b", 0, [None, None, None, None, None]),
+            ("model-x7b", 0, [None, None, None, None, None]),
+            ("m-bx1b", 0, [None, None, None, None, None]),
+            ("model-b", 0, [None, None, None, None, None]),
+            ("model-b1", 0, [None, None, None, None, None]),
+            ("model-8xb", 0, [None, Some("model"), Some("8xb"), None, None]),
+            ("model-.5b", 0, [None, Some("model"), Some(".5b"), None, None]),
+            ("model-5.b", 0, [None, Some("model"), Some("5.b"), None, None]),
+            ("model-7bc", 0, [None, Some("model"), Some("7bc"), None, None]),
+            ("model-7b1c", 0, [None, Some("model"), Some("7b1c"), None, None]),
+            ("model-7b-1b1", 0, [None, Some("model"), None, None, Some("7B-1.1B")]),
+            ("model-1_5b", 0, [None, Some("model"), None, None, Some("1.5B")]),
+            // Seven eighths of the parameters is not too far.
+            ("model-15b", 8_000_000_000, [None, Some("model"), None, None, Some("15B")]),
+            ("model-16b", 8_000_000_000, [None, Some("model"), Some("16b"), None, None]),
+            ("model-128k-8b", 8_000_000_000, [None, Some("model"), Some("128k"), None, Some("8B")]),
         ];
         for (id, parameters, [organization, basename, finetune, version, size]) in cases {
             let found = ModelId::parse(id, *parameters);
@@ -274,5 +310,30 @@ mod tests {
         assert_eq!(title("all-MiniLM-l6-v2"), "All MiniLM L6 v2");
         assert_eq!(title("hf"), "Hf");
         assert_eq!(title("qwen2.5-7b"), "Qwen2.5 7b");
+        assert_eq!(title("vision-iPhone"), "Vision iPhone");
+    }
+
+    #[test]
+    fn a_sentence_is_a_name_and_nothing_else() {
+        let name = Some("My 7B model".to_owned());
+        assert_eq!(ModelId::parse("My 7B model", 0), ModelId { name, ..ModelId::default() });
+    }
+
+    /// As `Metadata.apply_metadata_heuristic` of gguf-py fills an entry of `base_models`.
+    #[test]
+    fn a_source_is_a_name_of_the_hub_or_an_address() {
+        let hub = [("name", "Llama 7B v2"), ("version", "v2"), ("organization", "Meta")];
+        let with = |address: &str| [&hub[..], &[("repo_url", address)]].concat().into_iter().map(|(k, v)| (k, v.to_owned())).collect();
+        let cases: [(&str, Vec<(&str, String)>); 6] = [
+            ("meta/llama-7B-v2", with("https://huggingface.co/meta/llama-7B-v2")),
+            ("https://huggingface.co/meta/llama-7B-v2", with("https://huggingface.co/meta/llama-7B-v2")),
+            ("https://huggingface.co/meta/a/b", vec![("repo_url", "https://huggingface.co/meta/a/b".to_owned())]),
+            ("https://huggingface.co/meta/", vec![("repo_url", "https://huggingface.co/meta/".to_owned())]),
+            ("https://example.com/meta/llama", vec![("repo_url", "https://example.com/meta/llama".to_owned())]),
+            ("llama", vec![("name", "Llama".to_owned())]),
+        ];
+        for (id, expected) in cases {
+            assert_eq!(source_metadata(id, 0), expected, "{id}");
+        }
     }
 }

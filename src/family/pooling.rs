@@ -96,3 +96,61 @@ pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json
     files.insert(0, ("modules.json".to_owned(), Json::Array(modules.iter().enumerate().map(row).collect())));
     files.into_iter().map(|(name, value)| CompanionFile { name, content: Content::Bytes(folder::to_json(&value)) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(path: &str, class: &str, config: Json) -> Module {
+        Module { path: path.to_owned(), kind: format!("sentence_transformers.models.{class}"), config, shard: Some(0), unread: None }
+    }
+
+    /// `llama_pooling_type` in llama.h: mean 1, cls 2, last 3.
+    #[test]
+    fn both_spellings_of_pooling_have_the_numbers_of_llama_cpp() {
+        let cases = [
+            (json!({"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}), Some(1)),
+            (json!({"pooling_mode_cls_token": true}), Some(2)),
+            (json!({"pooling_mode_lasttoken": true}), Some(3)),
+            (json!({"pooling_mode": "mean"}), Some(1)),
+            (json!({"pooling_mode": "cls"}), Some(2)),
+            (json!({"pooling_mode": "lasttoken"}), Some(3)),
+            (json!({"pooling_mode": "max"}), None),
+            (json!({}), None),
+        ];
+        for (config, expected) in cases {
+            let mut metadata = Metadata::new();
+            let result = to_gguf("x", &[module("1_Pooling", "Pooling", config.clone())], &mut metadata);
+            assert_eq!(result.is_ok(), expected.is_some(), "{config}");
+            assert_eq!(metadata.get_u64("x.pooling_type"), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn an_activation_that_gguf_does_not_keep_is_told() {
+        let notes = |place: bool, activation: &str| {
+            let config = json!({ "activation_function": activation });
+            let model = Model { modules: vec![module("2_Dense", "Dense", config)], ..Model::default() };
+            let mut notes = Vec::new();
+            check_dense(&model, |_| place, &mut notes).unwrap();
+            notes.len()
+        };
+        assert_eq!(notes(true, "torch.nn.modules.activation.Tanh"), 1);
+        assert_eq!(notes(true, "torch.nn.modules.linear.Identity"), 0);
+        assert_eq!(notes(false, "torch.nn.modules.activation.Tanh"), 0);
+    }
+
+    #[test]
+    fn a_folder_of_sentence_transformers_has_a_file_for_each_module() {
+        assert_eq!(dense_folders(|name| name == "dense_3.weight"), ["3_Dense"]);
+        let names = |metadata: &Metadata, dense: &[&str]| {
+            to_files("x", metadata, Some(&json!(8)), dense).into_iter().map(|file| file.name).collect::<Vec<_>>()
+        };
+        let mut metadata = Metadata::new();
+        assert!(names(&metadata, &[]).is_empty());
+        assert!(names(&metadata, &["2_Dense"]).contains(&"2_Dense/config.json".to_owned()));
+        metadata.set("x.pooling_type", Value::U32(2));
+        let found = names(&metadata, &[]);
+        assert!(found.contains(&"1_Pooling/config.json".to_owned()) && found.contains(&"modules.json".to_owned()), "{found:?}");
+    }
+}

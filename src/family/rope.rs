@@ -224,4 +224,60 @@ mod tests {
         assert_eq!(llama3_from_factors(&[1.0, 3.0, 2.0, 8.0], 10_000.0), None);
         assert_eq!(llama3_from_factors(&[], 10_000.0), None);
     }
+
+    #[test]
+    fn a_yarn_scaling_of_gguf_has_its_names_and_numbers() {
+        let mut metadata = Metadata::new();
+        metadata.set("x.rope.scaling.type", Value::String("yarn".to_owned()));
+        metadata.set("x.rope.scaling.factor", Value::F32(4.0));
+        metadata.set("x.rope.scaling.original_context_length", Value::U32(4096));
+        metadata.set("x.rope.scaling.yarn_beta_fast", Value::F32(32.0));
+        // DeepseekV2Model of llama.cpp's converter writes a tenth of `mscale_all_dim`.
+        metadata.set("x.rope.scaling.yarn_log_multiplier", Value::F32(0.1));
+        let mut config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
+        to_config("x", &metadata, &mut config);
+        let expected = json!({
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32.0
+        });
+        let found = config.get("rope_scaling").unwrap();
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(found[key].as_f64(), value.as_f64(), "{key}: {found}");
+        }
+        assert_eq!(found.as_object().unwrap().len(), 6, "{found}");
+        // Linear scaling has a factor alone.
+        metadata.set("x.rope.scaling.type", Value::String("linear".to_owned()));
+        let mut config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
+        to_config("x", &metadata, &mut config);
+        assert_eq!(config.get("rope_scaling").unwrap().as_object().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn factors_that_are_too_few_are_refused() {
+        let scaling = json!({"rope_type": "longrope", "long_factor": [2.0], "short_factor": [1.0]});
+        let json = json!({"max_position_embeddings": 8192, "original_max_position_embeddings": 4096, "rope_scaling": scaling});
+        let config = Config::new(&Table::parse("").unwrap(), &json).unwrap();
+        let error = long_factors(&config, 4).unwrap_err().to_string();
+        assert!(error.contains("expected 2 numbers in long_factor"), "{error}");
+        // Shorter than the original: nothing is stretched.
+        let scaling = json!({"rope_type": "longrope", "long_factor": [2.0], "short_factor": [1.0]});
+        let json = json!({"max_position_embeddings": 2048, "original_max_position_embeddings": 4096, "rope_scaling": scaling});
+        assert_eq!(long_factors(&Config::new(&Table::parse("").unwrap(), &json).unwrap(), 2).unwrap().unwrap().2, 1.0);
+    }
+
+    /// `LlamaModel.generate_extra_tensors` of llama.cpp's converter, computed by NumPy in single precision for
+    /// factor 8, low 1, high 4, original length 8192, base 500000, head size 32.
+    #[test]
+    fn low_frequencies_are_stretched_and_high_ones_are_not() {
+        let scaling = Llama3 { factor: 8.0, low: 1.0, high: 4.0, length: 8192.0 };
+        let found = scaling.factors(500_000.0, 32);
+        let expected = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.69453, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0];
+        assert_eq!(found.len(), expected.len());
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-5 * b, "{found:?}");
+        }
+        // Within a hundred-thousandth, and no further.
+        let mut off = found.clone();
+        off[9] *= 1.0 + 1e-4;
+        assert!(llama3_from_factors(&found, 500_000.0).is_some() && llama3_from_factors(&off, 500_000.0).is_none());
+    }
 }

@@ -194,4 +194,22 @@ mod tests {
         assert_eq!(blk.children[0].dtypes.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>(), [("F16", 1), ("F32", 1)]);
         assert_eq!((root.tensors, root.children[1].label.as_str()), (6, "out"));
     }
+
+    #[test]
+    fn only_what_has_the_same_names_and_shapes_folds() {
+        let labels = |rows: &[(&str, &'static [u64])]| {
+            let rows: Vec<_> = rows.iter().map(|&(name, shape)| TensorRow { shape: Cow::Borrowed(shape), ..row(name) }).collect();
+            let root = tree(&rows);
+            let inner = &root.children[0];
+            (inner.children.iter().map(|node| node.label.clone()).collect::<Vec<_>>(), inner.shape.clone())
+        };
+        let alike = labels(&[("x.0", &[2]), ("x.1", &[2]), ("x.z", &[2])]);
+        assert_eq!(alike, (vec!["0-1".to_owned(), "z".to_owned()], Some(vec![2])));
+        let unlike = labels(&[("x.0", &[2]), ("x.1", &[3]), ("x.z", &[2])]);
+        assert_eq!(unlike, (vec!["0".to_owned(), "1".to_owned(), "z".to_owned()], None));
+        let named = labels(&[("x.0.a", &[2]), ("x.0.b", &[2]), ("x.1.a", &[2]), ("x.1.c", &[2])]);
+        assert_eq!(named.0, ["0", "1"]);
+        let shaped = labels(&[("x.0.a", &[2]), ("x.0.b", &[2]), ("x.1.a", &[2]), ("x.1.b", &[3])]);
+        assert_eq!(shaped.0, ["0", "1"]);
+    }
 }

@@ -230,11 +230,6 @@ impl TensorExpr {
         }
     }
 
-    /// Whether the values are computed from hyperparameters alone.
-    pub fn is_computed(&self) -> bool {
-        matches!(self.node, Node::Values(_))
-    }
-
     /// Describes the operations for display: those of the first part, if parts are joined.
     pub fn steps(&self) -> Vec<String> {
         match &self.node {

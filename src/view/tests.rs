@@ -5,18 +5,22 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use crate::base::bytes::Endian;
+use crate::base::finding::Findings;
+use crate::base::limits;
 use crate::family::config::Config;
 use crate::family::mapping::Mapping;
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
+use crate::family::transform::Transform;
 use crate::family::{keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
-use crate::model::{DType, ElemType, Metadata, Model, Module, Shard, TensorInfo, Value};
+use crate::model::{DType, ElemType, FormatId, Metadata, Model, Module, Shard, TensorInfo, Value};
 use crate::source::InMemory;
-use crate::view::output_model::{OutputTensor, Source};
-use crate::view::tensor_expr::TensorExpr;
-use crate::view::{canonical, to_gguf, to_hf};
+use crate::view::output_model::{OutputModel, OutputTensor, Source};
+use crate::view::tensor_expr::{self, TensorExpr};
+use crate::view::transform::Shaped;
+use crate::view::{canonical, check, general, lora, to_gguf, to_hf};
 
 /// Returns an open model of BF16 or F32 tensors, given by name, shape, type and bytes.
 fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
@@ -284,4 +288,355 @@ fn the_keys_of_every_table_have_their_types_checked() {
             assert!(found == Checked::One(wanted) || found == Checked::PerLayer(wanted), "{}: {key}: {found:?}", table.name);
         }
     }
+}
+
+/// Tensors of U8 whose elements count up: the first from 0, the second from 100, the third from 200.
+fn counting(shapes: &[&[u64]]) -> Reader {
+    let tensors = shapes.iter().enumerate().map(|(i, shape)| {
+        let bytes = (0..shape.iter().product::<u64>()).map(|j| (j + 100 * i as u64) as u8).collect();
+        (format!("t{i}"), shape.to_vec(), DType::U8, bytes)
+    });
+    reader(tensors.collect(), Metadata::new(), None)
+}
+
+fn stored(reader: &Reader) -> Vec<Shaped> {
+    let shape = |i: usize| reader.model().tensors[i].shape.clone();
+    (0..reader.model().tensors.len()).map(|i| Shaped { origin: TensorExpr::stored(reader.model(), i).unwrap(), shape: shape(i) }).collect()
+}
+
+#[test]
+fn transforms_move_rows_to_these_places_and_back() {
+    type Parts = &'static [(&'static [u64], &'static [u8])];
+    // The shape in Hugging Face, whose elements count up, and the parts in GGUF.
+    let cases: &[(Transform, &[u64], Parts)] = &[
+        (Transform::SplitRows(vec![1, 2]), &[3], &[(&[1], &[0]), (&[2], &[1, 2])]),
+        (Transform::SplitRows(vec![1, 2]), &[3, 2], &[(&[1, 2], &[0, 1]), (&[2, 2], &[2, 3, 4, 5])]),
+        // Of planes, the rows of each.
+        (
+            Transform::SplitRows(vec![1, 3, 2]),
+            &[2, 6, 1],
+            &[(&[2, 1, 1], &[0, 6]), (&[2, 3, 1], &[1, 2, 3, 7, 8, 9]), (&[2, 2, 1], &[4, 5, 10, 11])],
+        ),
+        (Transform::SplitAlternate, &[2, 4, 1], &[(&[2, 2, 1], &[0, 2, 4, 6]), (&[2, 2, 1], &[1, 3, 5, 7])]),
+        (Transform::SplitColumns, &[1, 3, 4], &[(&[1, 2, 3], &[0, 4, 8, 2, 6, 10]), (&[1, 2, 3], &[1, 5, 9, 3, 7, 11])]),
+        (Transform::Transpose, &[2, 3], &[(&[3, 2], &[0, 3, 1, 4, 2, 5])]),
+        // Two heads of four rows: the halves of each alternate.
+        (Transform::RopePermute(2), &[8], &[(&[8], &[0, 2, 1, 3, 4, 6, 5, 7])]),
+        // Three groups of two queries, a key and a value, of two rows each.
+        (
+            Transform::GroupedQkv(6, 3),
+            &[24],
+            &[(&[24], &[0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 4, 5, 12, 13, 20, 21, 6, 7, 14, 15, 22, 23])],
+        ),
+        // Two heads, each of two rows of keys and one of values; keys are transposed.
+        (
+            Transform::SplitMla(2, 1),
+            &[6, 3],
+            &[(&[2, 3, 2], &[0, 3, 1, 4, 2, 5, 9, 12, 10, 13, 11, 14]), (&[2, 1, 3], &[6, 7, 8, 15, 16, 17])],
+        ),
+    ];
+    for (transform, shape, parts) in cases {
+        let hf = counting(&[shape]);
+        let made = transform.forward(stored(&hf)).unwrap();
+        assert_eq!(made.len(), parts.len(), "{transform:?}");
+        let bytes = |made: &Shaped, reader: &Reader| made.origin.eval_rows(reader, 0..made.origin.rows()).unwrap().into_owned();
+        for (made, (shape, values)) in made.iter().zip(*parts) {
+            assert_eq!((&made.shape[..], &bytes(made, &hf)[..]), (*shape, *values), "{transform:?}");
+        }
+        let tensors = parts.iter().enumerate().map(|(i, (shape, values))| (format!("t{i}"), shape.to_vec(), DType::U8, values.to_vec()));
+        let gguf = reader(tensors.collect(), Metadata::new(), None);
+        let back = transform.backward(stored(&gguf)).unwrap();
+        let [back] = &back[..] else { panic!("{transform:?}: {}", back.len()) };
+        let counted: Vec<u8> = (0..shape.iter().product::<u64>() as u8).collect();
+        assert_eq!((&back.shape[..], bytes(back, &gguf)), (*shape, counted), "{transform:?}");
+    }
+}
+
+#[test]
+fn experts_become_one_tensor_and_come_back() {
+    let hf = counting(&[&[2, 1], &[2, 1], &[2, 1]]);
+    let stacked = Transform::StackExperts.forward(stored(&hf)).unwrap();
+    assert_eq!(stacked[0].shape, [3, 2, 1]);
+    let back = Transform::StackExperts.backward(stacked).unwrap();
+    let found: Vec<_> = back.iter().map(|made| made.origin.eval_rows(&hf, 0..2).unwrap().into_owned()).collect();
+    assert_eq!(found, [[0, 1], [100, 101], [200, 201]]);
+    // As many experts as a model may have, and one more.
+    let empty = |experts| Transform::StackExperts.backward(stored(&counting(&[&[experts, 0]]))).map(|made| made.len() as u64);
+    assert_eq!(empty(limits::PARTS).unwrap(), limits::PARTS);
+    assert!(empty(limits::PARTS + 1).is_err());
+}
+
+#[test]
+fn shapes_that_do_not_fit_a_transform_are_refused() {
+    let forward: &[(Transform, &[&[u64]])] = &[
+        (Transform::SplitRows(vec![1, 2]), &[&[4, 2]]),
+        (Transform::SplitRows(vec![1, 2]), &[&[3, 4, 2]]),
+        (Transform::RopePermute(2), &[&[6, 1]]),
+        (Transform::GroupedQkv(4, 3), &[&[20]]),
+        (Transform::SplitMla(2, 1), &[&[7, 3]]),
+        (Transform::SplitAlternate, &[&[2, 3, 1]]),
+        (Transform::StackExperts, &[&[2, 1], &[1, 2]]),
+        (Transform::Plain, &[&[1], &[1]]),
+    ];
+    for (transform, shapes) in forward {
+        assert!(transform.forward(stored(&counting(shapes))).is_err(), "{transform:?} {shapes:?}");
+    }
+    let backward: &[(Transform, &[&[u64]])] = &[
+        (Transform::SplitRows(vec![1, 2]), &[&[1, 2], &[3, 2]]),
+        (Transform::SplitRows(vec![1, 2]), &[&[1, 2], &[2, 3]]),
+        (Transform::SplitAlternate, &[&[2], &[3]]),
+        (Transform::SplitMla(2, 1), &[&[2, 3, 2], &[2, 1, 4]]),
+        (Transform::SplitMla(2, 1), &[&[2, 3, 3], &[2, 1, 3]]),
+    ];
+    for (transform, shapes) in backward {
+        assert!(transform.backward(stored(&counting(shapes))).is_err(), "{transform:?} {shapes:?}");
+    }
+    let config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
+    assert!(Transform::parse("split_rows(1)", &config).is_err(), "one part is no split");
+    assert_eq!(Transform::parse("split_rows(1, 2)", &config).unwrap(), Transform::SplitRows(vec![1, 2]));
+}
+
+/// Q8_0 in ggml-common.h: a scale in F16, here 1, then 32 codes.
+fn q8_0(rows: u8) -> Reader {
+    let bytes = (0..rows).flat_map(|row| [vec![0x00, 0x3c], (0..32).map(|i| i + 32 * row).collect()].concat()).collect();
+    reader(vec![("q".to_owned(), vec![rows.into(), 32], DType::Q8_0, bytes)], Metadata::new(), None)
+}
+
+#[test]
+fn blocks_are_decoded_where_elements_move() {
+    let blocks = q8_0(2);
+    let origin = TensorExpr::stored(blocks.model(), 0).unwrap();
+    assert!(origin.clone().by_element().is_err(), "an element of a block cannot be moved alone");
+    let turned = origin.then(tensor_expr::RowOp::Transpose { rows: 2 }).unwrap();
+    assert_eq!((turned.dtype(), turned.rows(), turned.row_elements()), (DType::F32, 32, 2));
+    let expected: Vec<f32> = (0..32u8).flat_map(|i| [f32::from(i), f32::from(i + 32)]).collect();
+    assert_eq!(tensor_expr::values(&blocks, &turned).unwrap(), expected);
+    // What has moved once has rows that are no longer elements.
+    let bytes = counting(&[&[6]]);
+    let moved =
+        TensorExpr::stored(bytes.model(), 0).unwrap().by_element().unwrap().then(tensor_expr::RowOp::SliceRows { start: 0, len: 1, of: 2 });
+    assert!(moved.unwrap().by_element().is_err());
+    // Three nibbles end within a byte: only the whole can be moved.
+    let nibbles = reader(vec![("f".to_owned(), vec![2, 3], DType::F4, vec![0; 3])], Metadata::new(), None);
+    let origin = TensorExpr::stored(nibbles.model(), 0).unwrap();
+    assert_eq!((origin.rows(), origin.row_elements()), (1, 6));
+}
+
+#[test]
+fn ranges_of_rows_are_those_and_no_others() {
+    let bytes = counting(&[&[6, 1]]);
+    let origin = TensorExpr::stored(bytes.model(), 0).unwrap();
+    assert_eq!(origin.clone().slice(0, 6).unwrap().whole(), Some(0), "all rows are the tensor itself");
+    let taken = origin.clone().then(tensor_expr::RowOp::SliceRows { start: 0, len: 2, of: 3 }).unwrap();
+    assert_eq!(*taken.eval_rows(&bytes, 1..3).unwrap(), [1, 3]);
+    assert_eq!(*taken.eval_rows(&bytes, 1..4).unwrap(), [1, 3, 4]);
+    for origin in [origin.clone(), taken, TensorExpr::values([1.0])] {
+        let rows = origin.rows();
+        assert!(origin.eval_rows(&bytes, rows..rows).unwrap().is_empty());
+        assert!(origin.eval_rows(&bytes, 0..rows + 1).is_err());
+        #[allow(clippy::reversed_empty_ranges)]
+        let reversed = origin.eval_rows(&bytes, 1..0);
+        assert!(reversed.is_err());
+    }
+    assert_eq!(TensorExpr::join(vec![origin.clone(), origin]).unwrap().tensors(), [0], "each tensor once");
+}
+
+#[test]
+fn a_size_counts_experts_once() {
+    // `GGUFWriter.get_total_parameter_count` and `size_label` of gguf-py.
+    let label = |tensors: &[(&str, &[u64])]| {
+        let tensors = tensors.iter().map(|(name, shape)| (name.to_string(), shape.to_vec(), DType::U8, vec![])).collect();
+        let model = reader(tensors, Metadata::new(), None);
+        let steps: Vec<OutputTensor> = (0..model.model().tensors.len()).map(|i| OutputTensor::keep(model.model(), i).unwrap()).collect();
+        let mut metadata = Metadata::new();
+        general::to_gguf(None, &json!({}), &steps, &mut metadata, &mut Vec::new()).unwrap();
+        metadata.get("general.size_label").and_then(Value::as_str).map(str::to_owned)
+    };
+    let shared: (&str, &[u64]) = ("token_embd.weight", &[1000, 1000]);
+    assert_eq!(label(&[shared, ("blk.0.ffn_up_exps.weight", &[8, 1000, 500])]).as_deref(), Some("8x1.5M"));
+    // A bias has its experts last but one; a vector of them counts as shared.
+    assert_eq!(label(&[shared, ("blk.0.ffn_up_exps.bias", &[2, 4, 1_000_000])]).as_deref(), Some("4x3.0M"));
+    assert_eq!(label(&[shared, ("blk.0.ffn_up_exps.bias", &[4, 250_000])]).as_deref(), Some("2.0M"));
+    assert_eq!(label(&[shared, ("blk.0.ffn_up_exps.weight", &[0, 10, 10])]).as_deref(), Some("1000K"));
+    assert_eq!(label(&[]), None);
+}
+
+#[test]
+fn the_name_in_a_config_counts_unless_it_is_a_path() {
+    let name = |path: &str| {
+        let mut metadata = Metadata::new();
+        general::to_gguf(None, &json!({ "_name_or_path": path }), &[], &mut metadata, &mut Vec::new()).unwrap();
+        metadata.get("general.name").and_then(Value::as_str).map(str::to_owned).unwrap()
+    };
+    for (path, expected) in [("meta/llama-7b", "Llama 7b"), ("llama", "Llama"), ("", "model"), ("/home/me/llama", "model")] {
+        assert_eq!(name(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn bytes_of_a_merge_are_the_same_in_pieces() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lora");
+    let open = |name: &str| crate::format::open(&fixtures.join(name)).unwrap();
+    for name in ["adapter", "dora", "tokens", "patterns", "for-gguf.gguf"] {
+        for reader in [lora::merged(open("base"), vec![open(name)]).unwrap(), lora::updates(open(name)).unwrap()] {
+            for tensor in &reader.model().tensors {
+                let whole = reader.bytes(tensor).unwrap().into_owned();
+                let (len, row) = (whole.len() as u64, tensor.row_elements() * 4);
+                for range in
+                    [0..1, 3..7, row - 1..row + 1, row..2 * row, row + 5..2 * row + 9, len.saturating_sub(row + 3)..len, len - 1..len]
+                {
+                    let range = range.start.min(len)..range.end.min(len);
+                    let expected = &whole[range.start as usize..range.end as usize];
+                    assert_eq!(*reader.bytes_at(tensor, range.clone()).unwrap(), *expected, "{name}: {} {range:?}", tensor.name);
+                }
+            }
+        }
+    }
+}
+
+/// A made-up model as the GGUF that becomes of it: its tensors and metadata.
+fn in_gguf(table: &Table) -> (Vec<(String, Vec<u64>, DType, Vec<u8>)>, Metadata) {
+    let hf = made_up(table);
+    let steps = to_gguf::canonical(hf.model(), &Tables::default()).unwrap();
+    let config = Config::new(table, hf.model().config.as_ref().unwrap()).unwrap();
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", Value::String(table.gguf.clone()));
+    keys::to_gguf(table, &config, &[], 32, &mut metadata).unwrap();
+    metadata.set("tokenizer.ggml.token_type_count", Value::U32(2));
+    (written(&hf, &steps), metadata)
+}
+
+/// The table of this name.
+fn table(tables: &Tables, name: &str) -> Table {
+    tables.all().unwrap().into_iter().find(|table| table.name == name).unwrap().clone()
+}
+
+/// What is said of the tensors of a model: code and name.
+fn checked(model: &Model) -> Vec<(&'static str, String)> {
+    let mut findings = Findings::collect();
+    check::check(model, &Tables::default(), &mut findings);
+    findings.into_list().into_iter().map(|finding| (finding.code, finding.tensor.unwrap_or_default())).collect()
+}
+
+#[test]
+fn whole_models_of_every_table_are_found_whole() {
+    let tables = Tables::default();
+    for table in tables.all().unwrap().into_iter().filter(|table| table.params.is_empty()) {
+        assert_eq!(checked(made_up(table).model()), [], "{}", table.name);
+        let (tensors, metadata) = in_gguf(table);
+        let mut model = reader(tensors, metadata, None).model().clone();
+        model.format = FormatId::Gguf;
+        assert_eq!(checked(&model), [], "{} in GGUF", table.name);
+    }
+}
+
+#[test]
+fn experts_that_are_missing_or_too_many_are_named() {
+    let tables = Tables::default();
+    let whole = made_up(&table(&tables, "qwen3moe")).model().clone();
+    let name = |expert: u64| format!("model.layers.1.mlp.experts.{expert}.up_proj.weight");
+    let mut model = whole.clone();
+    model.tensors.iter_mut().find(|tensor| tensor.name == name(1)).unwrap().name = name(3);
+    assert_eq!(checked(&model), [("arch-extra", name(3)), ("arch-missing", name(1))]);
+    let error = to_gguf::canonical(&Model { tensors: without(&whole, &name(1)), ..whole.clone() }, &tables).unwrap_err().to_string();
+    assert!(error.contains(&name(1)), "{error}");
+    // All of them at once.
+    let mut model = whole;
+    model.tensors.retain(|tensor| !tensor.name.ends_with("up_proj.weight") || !tensor.name.starts_with("model.layers.1."));
+    assert_eq!(checked(&model), (0..3).map(|expert| ("arch-missing", name(expert))).collect::<Vec<_>>());
+}
+
+fn without(model: &Model, name: &str) -> Vec<TensorInfo> {
+    model.tensors.iter().filter(|tensor| tensor.name != name).cloned().collect()
+}
+
+#[test]
+fn experts_one_by_one_in_gguf_are_not_called_missing() {
+    let tables = Tables::default();
+    let (tensors, metadata) = in_gguf(&table(&tables, "qwen3moe"));
+    let mut whole = reader(tensors, metadata, None).model().clone();
+    whole.format = FormatId::Gguf;
+    let with = |name: &str| {
+        let mut model = whole.clone();
+        model.tensors.iter_mut().find(|tensor| tensor.name == "blk.1.ffn_up_exps.weight").unwrap().name = name.to_owned();
+        checked(&model)
+    };
+    let missing = ("arch-missing", "blk.1.ffn_up_exps.weight".to_owned());
+    assert_eq!(with("blk.1.ffn_up.0.weight"), [("arch-extra", "blk.1.ffn_up.0.weight".to_owned())]);
+    // Of a layer that there is not, they take nothing's place; nor does what is no expert.
+    for name in ["blk.2.ffn_up.0.weight", "blk.1.surprise.weight"] {
+        assert_eq!(with(name), [("arch-extra", name.to_owned()), missing.clone()]);
+    }
+}
+
+#[test]
+fn shapes_that_are_wrong_are_told_with_those_that_are_right() {
+    let tables = Tables::default();
+    let mut model = made_up(&table(&tables, "llama")).model().clone();
+    model.tensors.iter_mut().find(|tensor| tensor.name == "model.norm.weight").unwrap().shape = vec![12, 2];
+    let mut findings = Findings::collect();
+    check::check(&model, &tables, &mut findings);
+    let found: Vec<_> = findings.into_list().into_iter().map(|finding| (finding.code, finding.message)).collect();
+    let message = "expected the shape [24] that the hyperparameters give, found [12, 2]".to_owned();
+    assert_eq!(found, [("arch-shape", message)]);
+}
+
+#[test]
+fn what_a_gguf_lacks_is_named_on_the_way_back() {
+    let tables = Tables::default();
+    let (tensors, metadata) = in_gguf(&table(&tables, "llama"));
+    for name in ["blk.1.ffn_up.weight", "output_norm.weight"] {
+        let fewer = tensors.iter().filter(|tensor| tensor.0 != name).cloned().collect();
+        let error = to_hf::weights(&reader(fewer, metadata.clone(), None), &tables, &to_hf::Options::default()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("found none of its name"), "{error}");
+    }
+}
+
+#[test]
+fn vectors_go_back_to_the_type_of_the_weights_where_nothing_is_lost() {
+    let tables = Tables::default();
+    let (mut tensors, mut metadata) = in_gguf(&table(&tables, "llama"));
+    // A tenth is no number of BF16.
+    let norm = tensors.iter_mut().find(|tensor| tensor.0 == "blk.0.attn_norm.weight").unwrap();
+    norm.3 = [0.1f32; 24].iter().flat_map(|value| value.to_le_bytes()).collect();
+    for (key, value) in [
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+        ("tokenizer.ggml.eot_token_id", Value::U32(5)),
+        ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+        ("general.sampling.temp", Value::F32(0.5)),
+        ("general.sampling.top_k", Value::I32(40)),
+        ("general.sampling.penalty_repeat", Value::F32(1.5)),
+    ] {
+        metadata.set(key, value);
+    }
+    let draft = |metadata: &Metadata, main: DType| {
+        let mut tensors = tensors.clone();
+        if main == DType::F32 {
+            for (_, _, dtype, bytes) in tensors.iter_mut().filter(|tensor| tensor.2 == DType::BF16) {
+                *dtype = DType::F32;
+                *bytes = bytes.as_chunks::<2>().0.iter().flat_map(|pair| [0, 0, pair[0], pair[1]]).collect();
+            }
+        }
+        to_hf::weights(&reader(tensors, metadata.clone(), None), &tables, &to_hf::Options::default()).unwrap()
+    };
+    let back = draft(&metadata, DType::BF16);
+    let elem = |name: &str| back.steps.iter().find(|step| step.name == name).unwrap().elem.known();
+    assert_eq!(elem("model.layers.0.input_layernorm.weight"), Some(DType::F32));
+    assert_eq!(elem("model.layers.1.input_layernorm.weight"), Some(DType::BF16));
+    assert_eq!(elem("model.layers.0.mlp.up_proj.weight"), Some(DType::BF16));
+    assert!(draft(&metadata, DType::F32).steps.iter().all(|step| step.elem.known() == Some(DType::F32)), "no type is narrower");
+
+    let file = |draft: &OutputModel, name: &str| -> Json {
+        let found = draft.files.iter().find(|file| file.name == name).unwrap();
+        let Content::Bytes(bytes) = &found.content else { panic!("{name}") };
+        serde_json::from_slice(bytes).unwrap()
+    };
+    assert_eq!(file(&back, "config.json")["torch_dtype"], "bfloat16");
+    assert_eq!(file(&draft(&metadata, DType::F32), "config.json")["torch_dtype"], "float32");
+    let expected = json!({
+        "bos_token_id": 1, "eos_token_id": [2, 5], "temperature": 0.5, "top_k": 40, "repetition_penalty": 1.5, "do_sample": true
+    });
+    assert_eq!(file(&back, "generation_config.json"), expected);
+    metadata.set("tokenizer.ggml.eot_token_id", Value::U32(2));
+    assert_eq!(file(&draft(&metadata, DType::BF16), "generation_config.json")["eos_token_id"], 2);
 }

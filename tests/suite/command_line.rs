@@ -122,6 +122,31 @@ fn of_experts_as_many_count_as_active_as_a_token_is_sent_to() {
     // Tied: the output matrix counts once; how many experts are used is not said.
     let found = count(json!({"model_type": "mixtral", "tie_word_embeddings": true}));
     assert_eq!((&found["parameters"], &found["active_parameters"]), (&json!(shared - 128 + 8 * expert), &Value::Null));
+    // All of them, more than there are, and more than none.
+    let active = |of: u64, used: u64| {
+        count(json!({"model_type": "mixtral", "num_local_experts": of, "num_experts_per_tok": used}))["active_parameters"].clone()
+    };
+    assert_eq!(active(8, 8), json!(shared + 8 * expert));
+    assert_eq!((active(8, 9), active(0, 0)), (Value::Null, Value::Null));
+}
+
+#[test]
+fn only_an_output_matrix_in_the_shape_of_the_embeddings_is_tied_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama", "tie_word_embeddings": true}"#).unwrap();
+    for (vocabulary, parameters) in [(32, 128 + 128), (31, 124 + 128 + 128)] {
+        let tensors: [(&str, &[u64]); 3] = [
+            ("model.embed_tokens.weight", &[vocabulary, 4]),
+            ("lm_head.weight", &[32, 4]),
+            ("model.layers.0.mlp.up_proj.weight", &[32, 4]),
+        ];
+        file(&folder.path().join("model.safetensors"), &tensors, None);
+        let found: Value = serde_json::from_str(&stdout(&["count", folder.path().to_str().unwrap(), "--json"])).unwrap();
+        assert_eq!(found["parameters"], parameters, "{vocabulary}");
+    }
+    file(&folder.path().join("model.safetensors"), &[("x", &[0])], None);
+    let found: Value = serde_json::from_str(&stdout(&["count", folder.path().to_str().unwrap(), "--json"])).unwrap();
+    assert_eq!((&found["parameters"], &found["bits_per_weight"]), (&json!(0), &Value::Null));
 }
 
 #[test]

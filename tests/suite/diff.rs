@@ -390,3 +390,33 @@ fn dimensions_of_one_do_not_make_another_shape() {
     assert_eq!((found.verdict.kind, found.shapes.len(), found.tensors.len()), (Kind::Identical, 0, 2));
     assert_eq!(compare(&a, &c).shapes.len(), 2, "as many elements, but in other dimensions");
 }
+
+#[test]
+fn progress_comes_to_the_bytes_of_the_larger_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tuned = model(1);
+    tuned.iter_mut().for_each(|(_, _, values)| values[3] += 0.25);
+    let (a, b) = (write(folder.path(), "a.safetensors", &model(1)), write(folder.path(), "b.safetensors", &tuned));
+    let fewer = write(folder.path(), "fewer.safetensors", &model(1)[..1]);
+    let [a, b, fewer] = [a, b, fewer].map(|path| weigh::format::open(&path).unwrap());
+    let bytes = 4 * (4096 + 4096 + 96 * 64 + 64);
+    for other in [&a, &fewer] {
+        let told = std::sync::atomic::AtomicU64::new(0);
+        let progress = |more, all| {
+            assert_eq!(all, bytes);
+            told.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+        };
+        diff(other, &b, &Options { progress: Some(&progress), ..Options::default() }).unwrap();
+        assert!(told.into_inner() > 0);
+    }
+}
+
+#[test]
+fn packed_models_are_counted_together() {
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packed");
+    let reader = weigh::format::open(&packed).unwrap();
+    let one = weigh::ops::stats::stats(&reader, &weigh::ops::stats::Options::default()).unwrap().packing.unwrap();
+    let both = compare(&packed, &packed).packing.unwrap();
+    assert!(one.resolved > 0);
+    assert_eq!((both.resolved, both.unresolved, both.method), (2 * one.resolved, 2 * one.unresolved, one.method));
+}

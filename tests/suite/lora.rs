@@ -380,3 +380,228 @@ fn an_adapter_of_a_model_without_a_head_or_within_another_finds_its_matrix() {
         assert!(merged(&path, &format!("{number}.safetensors")) == expected, "{prefix}");
     }
 }
+
+/// An adapter of PEFT with these tensors, under `base_model.model.`, and these keys beside the usual ones in its config.
+fn peft(folder: &Path, tensors: &[(&str, &[u64])], keys: &Value) -> PathBuf {
+    let path = folder.join("adapter");
+    let _ = std::fs::remove_dir_all(&path);
+    let named: Vec<_> = tensors.iter().map(|(name, shape)| (format!("base_model.model.{name}"), shape.to_vec())).collect();
+    write_weights(&path.join("adapter_model.safetensors"), &named);
+    let mut config = serde_json::json!({ "peft_type": "LORA", "r": 1, "lora_alpha": 1 });
+    config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    std::fs::write(path.join("adapter_config.json"), config.to_string()).unwrap();
+    path
+}
+
+/// What merging an adapter into a base of these matrices says, and the values of all tensors.
+fn merge(base: &[(&str, &[u64])], adapter: &[(&str, &[u64])], keys: &Value) -> Result<Vec<(String, Vec<f32>)>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base.safetensors");
+    write_weights(&path, &base.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect::<Vec<_>>());
+    let (adapter, out) = (peft(folder.path(), adapter, keys), folder.path().join("out.safetensors"));
+    let command = std::process::Command::new(env!("CARGO_BIN_EXE_weigh"))
+        .args(["--quiet".as_ref(), "convert".as_ref(), path.as_os_str(), adapter.as_os_str(), out.as_os_str()])
+        .output()
+        .unwrap();
+    if command.status.success() { Ok(values(&out)) } else { Err(String::from_utf8(command.stderr).unwrap()) }
+}
+
+const FACTORS: [(&str, &[u64]); 2] = [("m.lora_A.weight", &[1, 2]), ("m.lora_B.weight", &[3, 1])];
+
+#[test]
+fn an_update_finds_its_matrix_and_no_other() {
+    // 0.25 + i / 16, as `write_weights` has them; A is (1/4, 5/16), B is (1/4, 5/16, 3/8).
+    let expected: Vec<f32> = (0..6).map(|i| 0.25 + i as f32 / 16.0 + [4.0, 5.0, 6.0][i / 2] * [4.0, 5.0][i % 2] / 256.0).collect();
+    let none = serde_json::json!({});
+    for (names, changed) in [(["m.weight", "n.weight"], 0), (["n.weight", "m.weight"], 1), (["a.m.weight", "m.n.weight"], 0)] {
+        let found = merge(&[(names[0], &[3, 2]), (names[1], &[3, 2])], &FACTORS, &none).unwrap();
+        for (i, name) in names.iter().enumerate() {
+            let values = &found.iter().find(|(other, _)| other == name).unwrap().1;
+            assert_eq!(*values == expected, i == changed, "{names:?}: {name} is {values:?}");
+        }
+    }
+    let inside = [("other.m.lora_A.weight", &[1, 2][..]), ("other.m.lora_B.weight", &[3, 1])];
+    assert_eq!(merge(&[("m.weight", &[3, 2])], &inside, &none).unwrap()[0].1, expected);
+    let error = merge(&[("am.weight", &[3, 2])], &FACTORS, &none).unwrap_err();
+    assert!(error.contains("expected m.weight in the base"), "{error}");
+}
+
+#[test]
+fn an_update_of_another_shape_is_refused_with_the_reason() {
+    let none = serde_json::json!({});
+    for (shape, reason) in [([4, 2], "resize the base's embeddings"), ([3, 3], "made for another model")] {
+        let error = merge(&[("m.weight", &shape)], &FACTORS, &none).unwrap_err();
+        assert!(error.contains(&format!("expected the base's shape {shape:?} in the adapter, found [3, 2]")), "{error}");
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn keys_that_are_set_to_nothing_change_nothing() {
+    let base: [(&str, &[u64]); 1] = [("m.weight", &[3, 2])];
+    let with = |value: Value| merge(&base, &FACTORS, &serde_json::json!({ "layer_replication": value }));
+    let plain = merge(&base, &FACTORS, &serde_json::json!({})).unwrap();
+    for nothing in [serde_json::json!(null), serde_json::json!(false), serde_json::json!([]), serde_json::json!({})] {
+        assert_eq!(with(nothing.clone()).unwrap(), plain, "{nothing}");
+    }
+    for something in [serde_json::json!([[0, 1]]), serde_json::json!({"a": 1}), serde_json::json!("x")] {
+        assert!(with(something.clone()).unwrap_err().contains("layer_replication"), "{something}");
+    }
+}
+
+#[test]
+fn parts_that_are_no_factors_are_refused_and_rows_for_tokens_are_not() {
+    let base: [(&str, &[u64]); 2] = [("m.weight", &[3, 2]), ("x.embed.weight", &[4, 2])];
+    let with = |name: &str, keys: Value| merge(&base, &[FACTORS[0], FACTORS[1], (name, &[1, 2])], &keys);
+    for name in ["m.lora_C.weight", "m.token_adapter.other"] {
+        let error = with(name, serde_json::json!({})).unwrap_err();
+        assert!(error.contains("a part that is no factor of a linear layer or embedding"), "{error}");
+    }
+    let tokens = "x.embed.token_adapter.trainable_tokens_delta";
+    for module in ["embed", "x.embed"] {
+        let found = with(tokens, serde_json::json!({ "trainable_token_indices": { module: [2] } })).unwrap();
+        let embed = &found.iter().find(|(name, _)| name == "x.embed.weight").unwrap().1;
+        // Row 2 is the adapter's.
+        assert_eq!(*embed, [0.25, 0.3125, 0.375, 0.4375, 0.25, 0.3125, 0.625, 0.6875]);
+    }
+    for module in ["bed", "other"] {
+        let error = with(tokens, serde_json::json!({ "trainable_token_indices": { module: [2] } })).unwrap_err();
+        assert!(error.contains("rows for tokens that its config does not name"), "{error}");
+    }
+}
+
+#[test]
+fn target_modules_may_be_one_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = peft(folder.path(), &FACTORS, &serde_json::json!({ "target_modules": "all-linear" }));
+    let (_, info) = run(&["info", path.to_str().unwrap()]);
+    assert_eq!(info["adapter"]["target_modules"], serde_json::json!(["all-linear"]));
+}
+
+#[test]
+fn adapters_of_mlx_have_a_scale_or_an_alpha() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |config: Value, tensors: &[(&str, &[u64])]| {
+        let named: Vec<_> = tensors.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        write_weights(&folder.path().join("adapters.safetensors"), &named);
+        std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        run(&["info", folder.path().to_str().unwrap()]).1["adapter"].take()
+    };
+    let pair: [(&str, &[u64]); 2] = [("m.lora_a", &[16, 2]), ("m.lora_b", &[2, 16])];
+    for (config, scale) in [
+        (serde_json::json!({"lora_parameters": {"rank": 2, "alpha": 6.0}}), 3.0),
+        (serde_json::json!({"fine_tune_type": "lora", "scale": 5.0}), 5.0),
+        (serde_json::json!({"fine_tune_type": "lora", "lora_parameters": {"scale": 7.0, "alpha": 6.0}}), 7.0),
+    ] {
+        let adapter = write(config.clone(), &pair);
+        assert_eq!((&adapter["form"], &adapter["updates"][0]["scale"]), (&"mlx".into(), &scale.into()), "{config}");
+    }
+    let refused = |config: Value, tensors: &[(&str, &[u64])]| {
+        write(config, tensors);
+        let out = folder.path().join("out.safetensors");
+        run(&["convert", fixture("base").to_str().unwrap(), folder.path().to_str().unwrap(), out.to_str().unwrap()]).0
+    };
+    for (kind, said) in [("full", "weights of a full fine-tuning by MLX"), ("dora", "dora by MLX")] {
+        let error = refused(serde_json::json!({"fine_tune_type": kind, "lora_parameters": {"scale": 1.0}}), &pair);
+        assert!(error.contains(said), "{error}");
+    }
+    let experts: [(&str, &[u64]); 2] = [("m.lora_a", &[3, 2, 16]), ("m.lora_b", &[3, 16, 2])];
+    let error = refused(serde_json::json!({"fine_tune_type": "lora", "scale": 1.0}), &experts);
+    assert!(error.contains("an update of experts by MLX, m"), "{error}");
+}
+
+#[test]
+fn a_model_with_an_architecture_is_no_adapter_whatever_its_names_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = [("m.lora_A.weight", [1, 2]), ("m.lora_B.weight", [3, 1])].map(|(name, shape)| (name.to_owned(), shape.to_vec()));
+    write_weights(&folder.path().join("model.safetensors"), &names);
+    for config in [r#"{"model_type": "llama"}"#, r#"{"architectures": ["LlamaForCausalLM"]}"#] {
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        assert_eq!(run(&["info", folder.path().to_str().unwrap()]).1["adapter"], Value::Null, "{config}");
+    }
+}
+
+#[test]
+fn gguf_adapters_hold_factors_alone_and_scale_those_of_another_alpha() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, out) = (fixture("base"), folder.path().join("out.gguf"));
+    let convert = |adapter: &Path| {
+        let _ = std::fs::remove_file(&out);
+        run(&["convert", adapter.to_str().unwrap(), out.to_str().unwrap(), "--base", base.to_str().unwrap()])
+    };
+    for name in ["adapter", "dora", "tokens"] {
+        let (error, _) = convert(&fixture(name));
+        assert!(error.contains("expected factors alone, as GGUF adapters have"), "{name}: {error}");
+    }
+    // Two of three have the alpha 6; a third, of ten times as much, has its second factor multiplied.
+    let changed = with_config(folder.path(), "for-gguf", "\"alpha_pattern\": {}", "\"alpha_pattern\": {\"down_proj\": 60}");
+    let (error, report) = convert(&changed);
+    assert_eq!(error, "");
+    assert_eq!(run(&["info", out.to_str().unwrap()]).1["adapter"]["alpha"], 6.0);
+    let notes: Vec<String> = report["notes"].as_array().unwrap().iter().map(Value::to_string).collect();
+    let own: Vec<_> = notes.iter().filter(|note| note.contains("has an alpha of its own")).collect();
+    assert!(own.len() == 1 && own[0].contains("down_proj") && own[0].contains("multiplied by 10"), "{notes:?}");
+    // What the base has already is left out.
+    let with_base: [(&str, &[u64]); 3] = [
+        ("model.layers.0.self_attn.o_proj.lora_A.weight", &[1, 16]),
+        ("model.layers.0.self_attn.o_proj.lora_B.weight", &[16, 1]),
+        ("model.layers.0.self_attn.o_proj.base_layer.weight", &[16, 16]),
+    ];
+    let (error, report) = convert(&peft(folder.path(), &with_base, &serde_json::json!({})));
+    assert_eq!(error, "");
+    assert!(report.to_string().contains("is the base's own"), "{report}");
+    let turned = peft(folder.path(), &with_base[..2], &serde_json::json!({ "fan_in_fan_out": true }));
+    assert!(convert(&turned).0.contains("a matrix whose rows move"));
+}
+
+#[test]
+fn an_update_of_embeddings_is_the_same_by_way_of_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    let factors: [(&str, &[u64]); 4] = [
+        ("model.embed_tokens.lora_embedding_A", &[2, 24]),
+        ("model.embed_tokens.lora_embedding_B", &[16, 2]),
+        ("model.layers.0.self_attn.o_proj.lora_A.weight", &[2, 16]),
+        ("model.layers.0.self_attn.o_proj.lora_B.weight", &[16, 2]),
+    ];
+    for pattern in [serde_json::json!({}), serde_json::json!({ "embed_tokens": 7 }), serde_json::json!({ "o_proj": 7 })] {
+        let adapter = peft(folder.path(), &factors, &serde_json::json!({ "r": 2, "lora_alpha": 3, "alpha_pattern": pattern }));
+        let gguf = folder.path().join("adapter.gguf");
+        let _ = std::fs::remove_file(&gguf);
+        let (error, _) = run(&["convert", adapter.to_str().unwrap(), gguf.to_str().unwrap(), "--base", fixture("base").to_str().unwrap()]);
+        assert_eq!(error, "");
+        let merged = |adapter: &Path| {
+            let out = folder.path().join("merged.safetensors");
+            let _ = std::fs::remove_file(&out);
+            assert_eq!(run(&["convert", fixture("base").to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap()]).0, "");
+            values(&out)
+        };
+        let (direct, by_gguf) = (merged(&adapter), merged(&gguf));
+        for ((name, a), (_, b)) in direct.iter().zip(&by_gguf) {
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5), "{pattern}: {name}");
+        }
+        // W + alpha / r (B A)^T: row 5, column 3 of the embeddings.
+        let embed = |all: &[(String, Vec<f32>)]| all.iter().find(|(name, _)| name == "model.embed_tokens.weight").unwrap().1[5 * 16 + 3];
+        let written = |i: usize| 0.25 + (i % 13) as f32 / 16.0;
+        let scale = if pattern.get("embed_tokens").is_some() { 3.5 } else { 1.5 };
+        let expected = embed(&values(&fixture("base"))) + scale * (written(5) * written(6) + written(24 + 5) * written(7));
+        assert!((embed(&direct) - expected).abs() < 1e-5, "{pattern}: {} {expected}", embed(&direct));
+    }
+}
+
+#[test]
+fn a_base_in_another_format_takes_factors_alone_and_one_of_integers_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, out) = (folder.path().join("base.gguf"), folder.path().join("out.gguf"));
+    std::fs::write(&base, crate::build::Gguf::default().f32("m.weight", &[2, 3]).build()).unwrap();
+    for name in ["adapter", "dora", "tokens"] {
+        let (error, _) = run(&["convert", base.to_str().unwrap(), fixture(name).to_str().unwrap(), out.to_str().unwrap()]);
+        assert!(error.contains("expected an adapter of factors alone"), "{name}: {error}");
+    }
+    let header = r#"{"m.weight":{"dtype":"I8","shape":[3,2],"data_offsets":[0,6]}}"#;
+    let integers = folder.path().join("base.safetensors");
+    std::fs::write(&integers, crate::build::safetensors(header, &[1; 6])).unwrap();
+    let adapter = peft(folder.path(), &FACTORS, &serde_json::json!({}));
+    let merged = folder.path().join("out.safetensors");
+    let (error, _) = run(&["convert", integers.to_str().unwrap(), adapter.to_str().unwrap(), merged.to_str().unwrap()]);
+    assert!(error.contains("expected a base of plain floats to merge into, found I8"), "{error}");
+}

@@ -27,6 +27,7 @@ mod report;
 mod resources;
 mod round_trips;
 mod sets;
+mod show;
 mod sources;
 mod stats;
 mod tokenizer;

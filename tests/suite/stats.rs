@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use weigh::base::finding::Severity;
 use weigh::codec;
 use weigh::ops::stats::{GroupBy, Options, PERCENTILES, Stats, Summary, stats};
 
@@ -274,5 +275,226 @@ fn a_limit_cuts_the_list_and_not_the_total() {
         let found: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(found[rows].as_array().unwrap().len(), 1);
         assert_eq!((&found["total"]["elements"], &found["total"]["max"], &found["total"]["mean"]), (&json!(4), &json!(9.0), &json!(3.75)));
+    }
+}
+
+fn one(dtype: safetensors::Dtype, shape: &[usize], bytes: Vec<u8>) -> Stats {
+    of(file(&[("a", dtype, shape, bytes)]).path(), &Options::default())
+}
+
+fn f16s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect()
+}
+
+/// Code, severity and message of each finding.
+fn messages(stats: &Stats) -> Vec<(&'static str, Severity, String)> {
+    stats.findings.iter().map(|finding| (finding.code, finding.severity, finding.message.clone())).collect()
+}
+
+#[test]
+fn what_is_not_finite_is_counted_in_every_type() {
+    const INF: f32 = f32::INFINITY;
+    let values = [f32::NAN, f32::NAN, INF, INF, INF, -INF, 1.0, -2.0];
+    for (dtype, bytes) in [(safetensors::Dtype::F16, f16s(&values)), (safetensors::Dtype::F32, f32s(values))] {
+        let found = one(dtype, &[8], bytes);
+        let summary = &found.total;
+        assert_eq!((summary.nan, summary.inf, summary.negatives, summary.zeros), (Some(2), Some(4), Some(2), Some(0)), "{dtype:?}");
+        assert_eq!((summary.min, summary.max, summary.mean, summary.std), (-2.0, 1.0, -0.5, 1.5), "{dtype:?}");
+        let [nan, inf] = &messages(&found)[..] else { panic!("{:?}", found.findings) };
+        assert!(nan.0 == "stats-nan" && nan.1 == Severity::Error && nan.2.contains("2 NaNs"), "{nan:?}");
+        assert!(inf.0 == "stats-inf" && inf.1 == Severity::Error && inf.2.contains("4 values infinite"), "{inf:?}");
+    }
+    // Many: told from a sketch, in whose histogram only the finite values are; one whole block has none.
+    let values = (0..12_288).map(|i| match i {
+        4096..8192 => f32::NAN,
+        8192 | 8193 => f32::INFINITY,
+        8194 => f32::NEG_INFINITY,
+        i => (i % 2) as f32,
+    });
+    let summary = one(safetensors::Dtype::F32, &[12_288], f32s(values)).total;
+    assert_eq!((summary.nan, summary.inf, summary.negatives, summary.zeros), (Some(4096), Some(3), Some(1), Some(4094)));
+    assert_eq!(summary.histogram.linear.counts.to_vec().iter().sum::<u64>(), 8189);
+    // 4094 zeros and 4095 ones.
+    let p = 4095.0 / 8189.0;
+    assert!((summary.mean - p).abs() < 1e-15 && (summary.std - (p * (1.0 - p)).sqrt()).abs() < 1e-15, "{} {}", summary.mean, summary.std);
+    // Zero has no sign here.
+    let zeros = one(safetensors::Dtype::F16, &[3], f16s(&[-0.0, -0.0, -0.0])).total;
+    assert!(zeros.min.is_sign_positive() && zeros.max.is_sign_positive() && zeros.percentiles.values[0].is_sign_positive());
+    assert_eq!((zeros.zeros, zeros.negatives), (Some(3), Some(0)));
+}
+
+#[test]
+fn every_pattern_of_a_small_float_has_its_value() {
+    // Every code of E2M1 once: 0, 0.5, 1, 1.5, 2, 3, 4, 6, and the same below zero.
+    let found = one(safetensors::Dtype::F4, &[16], vec![0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe]);
+    let summary = &found.total;
+    assert_eq!((summary.min, summary.max, summary.mean, summary.abs_mean), (-6.0, 6.0, 0.0, 2.25));
+    assert_eq!((summary.zeros, summary.negatives, summary.l2), (Some(2), Some(7), 137f64.sqrt()));
+}
+
+#[test]
+fn the_limit_of_a_type_is_counted_on_both_sides() {
+    let found = one(safetensors::Dtype::F16, &[5], f16s(&[65504.0, 1.0, -65504.0, -65504.0, 65504.0]));
+    let [(code, severity, message)] = &messages(&found)[..] else { panic!("{:?}", found.findings) };
+    assert!(
+        *code == "stats-limit" && *severity == Severity::Warning && message.contains("4 values at the limit of F16 (65504)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_value_at_the_threshold_is_not_below_it() {
+    let half = Options { threshold: 0.5, ..Options::default() };
+    for (dtype, bytes) in
+        [(safetensors::Dtype::F16, f16s(&[0.5, -0.5, 0.25, 1.0])), (safetensors::Dtype::F32, f32s([0.5, -0.5, 0.25, 1.0]))]
+    {
+        assert_eq!(of(file(&[("a", dtype, &[4], bytes)]).path(), &half).total.sparsity, 0.25, "{dtype:?}");
+    }
+}
+
+#[test]
+fn only_rows_of_weights_are_looked_at() {
+    let codes = |dtype, shape: &[usize], bytes| one(dtype, shape, bytes).findings.iter().map(|finding| finding.code).collect::<Vec<_>>();
+    assert_eq!(codes(safetensors::Dtype::F32, &[3, 2], f32s([0.0, 0.0, 1.0, 2.0, 3.0, 1.0])), ["stats-dead-rows"]);
+    assert!(codes(safetensors::Dtype::I8, &[3, 2], vec![0, 0, 1, 2, 3, 1]).is_empty(), "integers are no weights");
+    assert!(codes(safetensors::Dtype::F32, &[3, 1], f32s([0.0, 1.0, 2.0])).is_empty(), "a column has no rows");
+    assert!(codes(safetensors::Dtype::F32, &[3], f32s([0.0, 1.0, 2.0])).is_empty(), "nor has a vector");
+    // One value is not called constant.
+    assert!(codes(safetensors::Dtype::F32, &[1], f32s([2.0])).is_empty());
+    assert!(codes(safetensors::Dtype::F32, &[0], vec![]).is_empty());
+    assert!(codes(safetensors::Dtype::F32, &[2], f32s([0.0, f32::NAN])).iter().all(|code| *code == "stats-nan"));
+    assert!(codes(safetensors::Dtype::F32, &[2], f32s([0.0, f32::INFINITY])).iter().all(|code| *code == "stats-inf"));
+}
+
+/// A matrix of ones and minus ones, a row of zeros, and a row of 256 whose last values lie in the next span of elements.
+#[test]
+fn rows_are_found_in_every_type_and_across_spans() {
+    let expected = |rows: usize, dead: usize, row: usize, value: u32| {
+        vec![
+            ("stats-dead-rows", Severity::Note, format!("{dead} of {rows} rows are zero throughout")),
+            (
+                "stats-outlier-rows",
+                Severity::Note,
+                format!("1 of {rows} rows far larger than the median: row {row} reaches {value}, {value} times the median row's largest"),
+            ),
+        ]
+    };
+    let check = |found: Stats, expected: Vec<(&str, Severity, String)>| {
+        let found = messages(&found);
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (a, b) in found.iter().zip(&expected) {
+            assert!(a.0 == b.0 && a.1 == b.1 && a.2.contains(&b.2), "{a:?} {b:?}");
+        }
+    };
+    // Spans are of 4,194,304 elements, and so the first ends within row 1048. 0x38 is one, 0x78 is 256.
+    let (rows, columns) = (1100, 4000);
+    let mut bytes: Vec<u8> = (0..rows * columns).map(|i| if i % 2 == 0 { 0x38 } else { 0xb8 }).collect();
+    bytes[1048 * columns..][..9].fill(0xf8);
+    bytes[1060 * columns..][..columns].fill(0);
+    check(one(safetensors::Dtype::F8_E4M3, &[rows, columns], bytes), expected(rows, 1, 1048, 256));
+
+    let doubles = [1.0, -1.0, 0.0, 0.0, 1.0, 1.0, 1.0, -64.0, 1.0, 0.5].map(f64::to_le_bytes).concat();
+    check(one(safetensors::Dtype::F64, &[5, 2], doubles), expected(5, 1, 3, 64));
+    // A type without a sign: 2^(code - 127).
+    let found = one(safetensors::Dtype::F8_E8M0, &[5, 2], vec![127, 127, 127, 127, 127, 126, 127, 137, 127, 127]);
+    check(found, expected(5, 0, 3, 1024)[1..].to_vec());
+}
+
+#[test]
+fn a_long_tensor_of_blocks_is_read_to_its_end() {
+    // Q8_0 in ggml-common.h: a scale in F16, then 32 codes. Block i has the scale 1 and the codes i mod 100, all 32 of them.
+    let blocks = 2400u64;
+    let bytes: Vec<u8> = (0..blocks).flat_map(|i| [vec![0x00, 0x3c], vec![(i % 100) as u8; 32]].concat()).collect();
+    let stored = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::fs::write(stored.path(), Gguf::default().tensor("x", 8, &[256, blocks / 8], bytes).build()).unwrap();
+    let summary = of(stored.path(), &Options::default()).total;
+    assert_eq!((summary.min, summary.max, summary.mean, summary.zeros), (0.0, 99.0, 49.5, Some(24 * 32)));
+    assert!((summary.std - 833.25f64.sqrt()).abs() < 1e-12, "{}", summary.std);
+}
+
+#[test]
+fn progress_is_told_in_bytes() {
+    let file =
+        file(&[("a", safetensors::Dtype::F32, &[70_000], f32s(noise(70_000))), ("b", safetensors::Dtype::BF16, &[1000], vec![0; 2000])]);
+    let told = std::sync::atomic::AtomicU64::new(0);
+    let progress = |more, all| {
+        assert_eq!(all, 282_000);
+        told.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+    };
+    of(file.path(), &Options { progress: Some(&progress), ..Options::default() });
+    assert_eq!(told.into_inner(), 282_000);
+}
+
+#[test]
+fn groups_keep_to_their_extremes_and_say_what_is_exact() {
+    // Just below a step of the sketch, whose middle lies outside the values.
+    const EDGE: f32 = 1.007_812_4;
+    let file = file(&[
+        ("blk.0.a", safetensors::Dtype::F32, &[10_000], f32s(vec![EDGE; 10_000])),
+        ("blk.1.a", safetensors::Dtype::F32, &[10_000], f32s(vec![-EDGE; 10_000])),
+        ("blk.2.a", safetensors::Dtype::I8, &[3], vec![1, 2, 3]),
+        ("blk.2.b", safetensors::Dtype::F32, &[0], vec![]),
+        ("blk.3.a", safetensors::Dtype::I8, &[3], vec![1, 2, 3]),
+        ("blk.3.b", safetensors::Dtype::F32, &[2], f32s([f32::INFINITY; 2])),
+    ]);
+    let found = of(file.path(), &Options { by: GroupBy::Layer, ..Options::default() });
+    let groups = found.groups.unwrap();
+    let of = |name: &str| &groups.iter().find(|group| group.name == name).unwrap().summary;
+    assert_eq!(of("0").percentiles.values, [f64::from(EDGE); 9]);
+    assert_eq!(of("1").percentiles.values, [-f64::from(EDGE); 9]);
+    assert_eq!(of("2").percentiles.relative_error, 0.0);
+    assert_eq!(of("3").percentiles.relative_error, 1.0 / 256.0);
+    assert_eq!((of("3").inf, of("3").max), (Some(2), 3.0));
+    // Integers and singles are in one histogram.
+    assert_eq!(found.total.histogram.linear.counts.to_vec().iter().sum::<u64>(), 20_006);
+}
+
+#[test]
+fn a_layer_is_compared_with_three_on_each_side() {
+    let flagged = |scales: &[f32]| {
+        let names: Vec<String> = (0..scales.len()).map(|layer| format!("blk.{layer}.w")).collect();
+        let tensors: Vec<_> =
+            names.iter().zip(scales).map(|(name, &s)| (name.as_str(), safetensors::Dtype::F32, &[4][..], f32s([s, -s, s, -s]))).collect();
+        let found = of(file(&tensors).path(), &Options::default());
+        let found: Vec<_> = found.findings.into_iter().filter(|finding| finding.code == "stats-scale").collect();
+        assert!(found.iter().all(|finding| finding.severity == Severity::Note));
+        found.into_iter().map(|finding| (finding.tensor.unwrap(), finding.message)).collect::<Vec<_>>()
+    };
+    let [(name, message)] = &flagged(&[10.0, 1.0, 2.0, 1.0])[..] else { panic!("three others are enough") };
+    assert!(name == "blk.0.w" && message.contains("root mean square 10, 10.00 times that of the layers around"), "{name}: {message}");
+    assert!(flagged(&[10.0, 1.0, 1.0]).is_empty(), "two others are too few");
+    assert!(flagged(&[0.0, 0.0, 1.0, 0.0, 0.0]).is_empty(), "nothing is so many times zero");
+    assert!(flagged(&[1.0, 1.0, 0.0, 1.0, 1.0]).is_empty(), "zeros have a finding of their own");
+    // Layer 0 sees the layers 1 to 3 alone: the median of 1, 8, 8.
+    assert_eq!(flagged(&[1.0, 1.0, 8.0, 8.0, 8.0]).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["blk.0.w", "blk.1.w"]);
+}
+
+#[test]
+fn rows_one_by_one_are_as_numpy_says() {
+    // numpy: x.mean(1), x.std(1), ...; longer than what is summed at a time. Row r counts 10 r, 10 r + 1, 10 r + 2, 10 r + 3, over and over.
+    let mut values: Vec<f32> = (0..3 * 5000).map(|i| (10 * (i / 5000) + i % 4) as f32).collect();
+    values.extend([f32::NAN; 5000]);
+    values[2500] = f32::INFINITY;
+    let file = file(&[("a", safetensors::Dtype::F32, &[4, 5000], f32s(values))]);
+    let reader = weigh::format::open(file.path()).unwrap();
+    let rows = weigh::ops::stats::rows(&reader, &Options::default()).unwrap().rows;
+    assert_eq!((rows.len(), rows[0].inf, rows[0].zeros, rows[0].nan), (4, 1, 1249, 0));
+    for (row, (min, max, mean, squares)) in [(1, (10.0, 13.0, 11.5, 534.0)), (2, (20.0, 23.0, 21.5, 1854.0))] {
+        let found = &rows[row];
+        assert_eq!((found.row, found.min, found.max, found.mean, found.abs_max), (row as u64, min, max, mean, max));
+        assert!((found.std - 1.25f64.sqrt()).abs() < 1e-12 && (found.l2 - (1250.0 * squares as f64).sqrt()).abs() < 1e-9, "{found:?}");
+    }
+    assert_eq!((rows[3].nan, rows[3].zeros), (5000, 0));
+    assert!([rows[3].min, rows[3].max, rows[3].mean, rows[3].l2].iter().all(|value| value.is_nan()));
+
+    // Complex numbers: both parts are values.
+    let parts = (0..2 * 3000).flat_map(|i| [(i % 4) as f32, -((i % 4) as f32)]);
+    let header = r#"{"c":{"dtype":"C64","shape":[2,3000],"data_offsets":[0,48000]}}"#;
+    let complex = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
+    std::fs::write(complex.path(), crate::build::safetensors(header, &f32s(parts))).unwrap();
+    let reader = weigh::format::open(complex.path()).unwrap();
+    for row in weigh::ops::stats::rows(&reader, &Options::default()).unwrap().rows {
+        assert_eq!((row.min, row.max, row.mean, row.zeros, row.l2), (-3.0, 3.0, 0.0, 1500, 21000f64.sqrt()));
+        assert!((row.std - 3.5f64.sqrt()).abs() < 1e-15);
     }
 }

@@ -122,11 +122,17 @@ fn a_vector_of_zeros_is_found_unless_it_is_a_bias() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let vector = |name: &str, bytes: Vec<u8>| tensor(name, DType::F32, &[4], bytes);
-    let tensors = [vector("a.bias", vec![0; 16]), vector("norm.weight", vec![0; 16]), tensor("scale", DType::F32, &[1], vec![0; 4])];
+    let tensors = [
+        vector("a.bias", vec![0; 16]),
+        vector("norm.weight", vec![0; 16]),
+        tensor("scale", DType::F32, &[1], vec![0; 4]),
+        tensor("table.bias", DType::I8, &[4, 8], vec![0; 32]),
+    ];
     write("gguf", &path, &tensors, &Metadata::new(), None);
     let verdict = verify(&path, &Options { data: true, ..Options::default() }).unwrap();
     let found: Vec<_> = verdict.findings.iter().map(|finding| (finding.code, finding.severity, finding.tensor.as_deref())).collect();
-    assert_eq!(found, [("data-zero", Severity::Warning, Some("norm.weight"))]);
+    // But a matrix has values whatever it is called.
+    assert_eq!(found, ["norm.weight", "table.bias"].map(|name| ("data-zero", Severity::Warning, Some(name))));
 }
 
 /// A file of three tensors of ones, of which bytes in `zeros`, counted from the start of the data, are zero.
@@ -166,6 +172,7 @@ fn data_zero_run() {
     let rows = look(801..800 + 400 * 66);
     assert_eq!(of(&rows), [("data-zero-run", 801, String::new())]);
     assert!(rows[0].3.contains("rows 3 to 67 of 500"), "{}", rows[0].3);
+    assert_eq!(of(&look(1_200..1_200 + 400 * 64)), [("data-zero-run", 1_200, String::new())]);
     assert_eq!(of(&look(1_200..1_200 + 400 * 63)), []);
     // Over the ends of tensors: one run, and the tensor that it holds whole is not told again.
     let run = look(150_000..450_000);
@@ -347,6 +354,20 @@ fn arch_tied() {
     fs::remove_file(&path).unwrap();
     write("safetensors", &path, &out, &Metadata::new(), None);
     only_with_data(folder.path(), "arch-tied");
+    // The values count, not the bytes: the output matrix in single precision.
+    let (_, bytes) = out.last().unwrap();
+    let elem = out.last().unwrap().0.elem.known().unwrap();
+    let mut values = vec![0.0f32; bytes.len() / elem.info().block_bytes as usize];
+    (weigh::codec::codec(elem).unwrap().decode)(&tensors.last().unwrap().1, &mut values);
+    let shape = out.last().unwrap().0.shape.clone();
+    for differs in [false, true] {
+        values[100] += f32::from(u8::from(differs));
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        *out.last_mut().unwrap() = tensor("lm_head.weight", DType::F32, &shape, bytes);
+        fs::remove_file(&path).unwrap();
+        write("safetensors", &path, &out, &Metadata::new(), None);
+        assert_eq!(found(folder.path()).1, if differs { vec!["arch-tied"] } else { vec![] });
+    }
 }
 
 #[test]
@@ -440,6 +461,27 @@ fn manifest_digest_and_manifest_entry() {
     assert_eq!(check(&format!("xxh64  {model}  model.gguf:w\nxxh64  {model}  model.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("xxh64  {model}  model.gguf\nxxh64  {model}  model.gguf:v\n")).unwrap(), ["manifest-entry"]);
     assert_eq!(check("xxh64  0000000000000000  model.gguf\n").unwrap(), ["manifest-digest"]);
+    assert!(check("xxh64  0000000000000000  other.gguf\n").unwrap_err().to_string().contains("expected lines of this model"));
+}
+
+#[test]
+fn a_manifest_is_of_the_files_beside_the_weights_as_well() {
+    let folder = folder();
+    let line = |name: &str| {
+        let hex: String = Sha256::digest(fs::read(folder.path().join(name)).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{hex}  {name}\n")
+    };
+    let manifest = folder.path().join("SHA256SUMS");
+    let weights = line("model.safetensors");
+    let check = |lines: String| {
+        fs::write(&manifest, lines).unwrap();
+        let verdict = verify(folder.path(), &Options { manifest: Some(&manifest), ..Options::default() }).unwrap();
+        (verdict.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), verdict.checked.digests)
+    };
+    assert_eq!(check(weights.clone() + &line("config.json")), (vec![], 2));
+    assert_eq!(check(format!("{weights}{}  config.json\n", "0".repeat(64))), (vec!["manifest-digest"], 2));
+    // What is not there is of no concern.
+    assert_eq!(check(format!("{weights}{}  nothing.json\n", "0".repeat(64))), (vec![], 1));
 }
 
 #[test]
@@ -462,6 +504,10 @@ fn a_manifest_finds_a_renamed_file_by_its_digest() {
     }
     let error = check(&format!("{other}  published.gguf\n")).unwrap_err().to_string();
     assert!(error.contains("neither by name nor by digest: it lists published.gguf"), "{error}");
+    let names = |count: usize| (0..count).map(|i| format!("{other}  {i}.gguf\n")).collect::<String>();
+    let listed = |count| check(&names(count)).unwrap_err().to_string();
+    assert!(listed(3).contains("it lists 0.gguf, 1.gguf, 2.gguf") && !listed(3).contains("..."), "{}", listed(3));
+    assert!(listed(4).contains("it lists 0.gguf, 1.gguf, 2.gguf, ..."), "{}", listed(4));
     // The name counts before the digest: a file of the right name and another content is not sound.
     assert!(!check(&format!("{other}  renamed.gguf\n{sha256}  published.gguf\n")).unwrap().ok);
 }

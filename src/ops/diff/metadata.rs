@@ -101,4 +101,29 @@ mod tests {
         assert_eq!(rows[1].b, json!({"type": "u32", "len": 3, "values": [9, 3], "from": 1}));
         assert_eq!((&rows[2].b, &rows[3].b), (&Json::Null, &json!("x")));
     }
+
+    #[test]
+    fn arrays_are_shown_from_where_they_differ() {
+        let array =
+            |values: &[u32]| Value::Array(Array::new(crate::model::ValueType::U32, values.iter().map(|&v| Value::U32(v)).collect()));
+        let first = |a: &[u32], b: &[u32]| first_difference(&array(a), &array(b));
+        assert_eq!(first(&[1, 2, 3, 4], &[1, 2, 9, 4]), 2);
+        assert_eq!(first(&[1, 2], &[7, 2]), 0);
+        // One goes on where the other ends: from the start.
+        assert_eq!(first(&[1, 2], &[1, 2, 3]), 0);
+        assert_eq!(first_difference(&Value::U32(1), &Value::U32(2)), 0);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_alike_in_one_type() {
+        assert!(both_nan(&Value::F32(f32::NAN), &Value::F32(-f32::NAN)));
+        for (a, b) in [
+            (Value::F32(f32::NAN), Value::F64(f64::NAN)),
+            (Value::F32(f32::NAN), Value::F32(1.0)),
+            (Value::F32(1.0), Value::F32(f32::NAN)),
+            (Value::F32(1.0), Value::F32(1.0)),
+        ] {
+            assert!(!both_nan(&a, &b), "{a:?} {b:?}");
+        }
+    }
 }

@@ -323,3 +323,190 @@ fn changes(components: &[ComponentChange]) -> String {
     let kept = if kept.is_empty() { String::new() } else { format!("; unchanged: {}", kept.join(", ")) };
     format!("changed: {}{kept}", changed.collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SharedRows;
+    use super::*;
+    use crate::model::ElemType;
+
+    /// A matrix of four elements in these types, and its old and new values.
+    fn matrix(name: &str, a: DType, b: DType, old: [f64; 4], new: [f64; 4]) -> (TensorRow, Option<Sums>) {
+        let sums = Sums::of(&old, &new);
+        let quality = sums.quality().unwrap();
+        let row = TensorRow {
+            name: name.to_owned(),
+            dtype_a: ElemType::Known(a).into(),
+            dtype_b: ElemType::Known(b).into(),
+            equal: Some(old == new),
+            max_abs: None,
+            rmse: None,
+            relative_rmse: quality.relative_rmse,
+            cosine: quality.cosine,
+            snr_db: None,
+            changed: None,
+            l2_a: None,
+            l2_b: None,
+            component: Component::Attention,
+            layer: None,
+            elements: 4,
+            dimensions: 2,
+        };
+        (row, Some(sums))
+    }
+
+    fn with<T>(tensors: Vec<(TensorRow, Option<Sums>)>, change: impl FnOnce(&mut Evidence<'_>) -> T) -> (Kind, String) {
+        beside(tensors, (&[], &[]), &[], change)
+    }
+
+    /// As [`with`], for models that have other tensors as well.
+    fn beside<T>(
+        tensors: Vec<(TensorRow, Option<Sums>)>,
+        only: (&[String], &[String]),
+        shapes: &[ShapeRow],
+        change: impl FnOnce(&mut Evidence<'_>) -> T,
+    ) -> (Kind, String) {
+        let (rows, sums): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
+        let count = rows.len() as u64;
+        let compared = Compared { tensors: count, tensors_a: count, tensors_b: count, filtered: false, values: true, metadata: true };
+        let mut evidence = Evidence {
+            compared,
+            tensors: &rows,
+            sums: &sums,
+            only,
+            shapes,
+            metadata: 0,
+            adapters: false,
+            formats: [FormatId::Safetensors; 2],
+            bytes: [8, 8],
+        };
+        change(&mut evidence);
+        let found = verdict(&evidence);
+        (found.kind, found.text)
+    }
+
+    /// Vectors of length 5 whose cosine is c / 25: (3, 4) and another.
+    const OLD: [f64; 4] = [5.0, 0.0, 0.0, 0.0];
+
+    #[test]
+    fn the_kind_goes_by_the_cosine_and_the_error() {
+        let kind = |a, b, new| with(vec![matrix("m", a, b, OLD, new)], |_| ()).0;
+        let same = |new| kind(DType::F32, DType::F32, new);
+        // Cosine 0.6 and a relative error of sqrt(4 + 16) / 5 = 0.89: related, and too far for a fine-tuning.
+        assert_eq!(same([3.0, 4.0, 0.0, 0.0]), Kind::Changed);
+        // Cosine 0.8 and an error of sqrt(1 + 9) / 5 = 0.63; cosine 1 and an error of exactly one half.
+        assert_eq!(same([4.0, 3.0, 0.0, 0.0]), Kind::Changed);
+        assert_eq!(same([2.5, 0.0, 0.0, 0.0]), Kind::FineTuned);
+        assert_eq!(same([2.4, 0.0, 0.0, 0.0]), Kind::Changed);
+        // Cosine 0.28, and 0.3 itself: at the limit they are related.
+        assert_eq!(same([1.4, 4.8, 0.0, 0.0]), Kind::Unrelated);
+        assert_eq!(same([0.3 * 5.0, 5.0 * (1.0f64 - 0.09).sqrt(), 0.0, 0.0]), Kind::Changed);
+        // In other types: quantised where the cosine is 0.8 at the least.
+        let quantised = |new| kind(DType::F32, DType::Q4_0, new);
+        assert_eq!(quantised([4.0, 3.0, 0.0, 0.0]), Kind::Quantised);
+        assert_eq!(quantised([3.9, 3.2, 0.0, 0.0]), Kind::Changed);
+        assert_eq!(kind(DType::F32, DType::F8_E4M3, [4.9, 0.0, 0.0, 0.0]), Kind::Quantised);
+        assert_eq!(kind(DType::F32, DType::I8, [4.9, 0.0, 0.0, 0.0]), Kind::FineTuned);
+        // Rounding is within 1/256, and changes the type.
+        let near = 5.0 + 5.0 / 256.0;
+        assert_eq!(kind(DType::F32, DType::BF16, [near, 0.0, 0.0, 0.0]), Kind::Rounded);
+        assert_eq!(kind(DType::F32, DType::F32, [near, 0.0, 0.0, 0.0]), Kind::FineTuned);
+        assert_eq!(kind(DType::F32, DType::BF16, [5.03, 0.0, 0.0, 0.0]), Kind::FineTuned);
+    }
+
+    #[test]
+    fn adapters_have_words_of_their_own() {
+        let found = |new| with(vec![matrix("m", DType::F32, DType::F32, OLD, new)], |evidence| evidence.adapters = true).0;
+        assert_eq!(found([5.0 + 4e-5, 0.0, 0.0, 0.0]), Kind::Rounded);
+        assert_eq!(found([5.0 + 6e-5, 0.0, 0.0, 0.0]), Kind::FineTuned);
+        assert_eq!(found([0.3 * 5.0, 5.0 * (1.0f64 - 0.09).sqrt(), 0.0, 0.0]), Kind::FineTuned);
+        assert_eq!(found([1.4, 4.8, 0.0, 0.0]), Kind::Unrelated);
+    }
+
+    #[test]
+    fn of_two_quantisations_the_smaller_is_named() {
+        let near = [4.5, 0.5, 0.0, 0.0];
+        let said = |bytes| with(vec![matrix("m", DType::Q8_0, DType::Q4_0, OLD, near)], |evidence| evidence.bytes = bytes).1;
+        assert!(said([8, 4]).starts_with("two quantisations of the same weights, the second in fewer bits: "), "{}", said([8, 4]));
+        assert!(said([4, 8]).starts_with("two quantisations of the same weights, the first in fewer bits: "));
+        assert!(said([8, 8]).starts_with("two quantisations of the same weights: "));
+        // What differs in the same types is not explained by a quantisation.
+        let mixed = vec![matrix("m", DType::F32, DType::Q4_0, OLD, near), matrix("n", DType::F32, DType::F32, OLD, near)];
+        assert_eq!(with(mixed, |_| ()).0, Kind::FineTuned);
+        // The types with the most elements come first.
+        let three =
+            [("a", DType::Q4_0), ("b", DType::Q8_0), ("c", DType::Q8_0)].map(|(name, b)| matrix(name, DType::F32, b, OLD, near)).to_vec();
+        let said = with(three, |_| ()).1;
+        assert!(said.starts_with("the second looks quantised from the first (Q8_0, Q4_0): "), "{said}");
+        let first = with(vec![matrix("m", DType::Q4_0, DType::F32, OLD, near)], |_| ()).1;
+        assert!(first.starts_with("the first looks quantised from the second (Q4_0): "), "{first}");
+    }
+
+    #[test]
+    fn vectors_count_where_there_are_no_matrices() {
+        let vector = |new| {
+            let (row, sums) = matrix("v", DType::F32, DType::F32, OLD, new);
+            (TensorRow { dimensions: 1, ..row }, sums)
+        };
+        assert_eq!(with(vec![vector([1.4, 4.8, 0.0, 0.0])], |_| ()).0, Kind::Unrelated);
+        // The matrix is alike, and so is the model.
+        let both = vec![vector([1.4, 4.8, 0.0, 0.0]), matrix("m", DType::F32, DType::F32, [50.0, 0.0, 0.0, 0.0], [49.0, 0.0, 0.0, 0.0])];
+        assert_eq!(with(both, |_| ()).0, Kind::FineTuned);
+        // The mean of the matrices goes by their elements: (0.28 + 3 * 1) / 4.
+        let (row, sums) = matrix("big", DType::F32, DType::F32, OLD, [4.9, 0.0, 0.0, 0.0]);
+        let two = vec![matrix("m", DType::F32, DType::F32, OLD, [1.4, 4.8, 0.0, 0.0]), (TensorRow { elements: 12, ..row }, sums)];
+        let changed: Vec<_> = two.iter().map(|(row, sums)| (row, sums.unwrap())).collect();
+        assert!((likeness(&changed) - 0.82).abs() < 1e-12);
+        assert!(likeness(&[]).is_nan());
+    }
+
+    #[test]
+    fn what_is_equal_is_told_with_what_is_not() {
+        let same = || matrix("m", DType::F32, DType::F32, OLD, OLD);
+        assert_eq!(with(vec![same()], |_| ()), (Kind::Identical, "identical: 1 tensor and the metadata".to_owned()));
+        let typed = with(vec![same(), matrix("n", DType::F32, DType::BF16, OLD, OLD)], |_| ());
+        assert_eq!(typed, (Kind::SameWeights, "the same values in 2 tensors; other types (1 of 2 tensors)".to_owned()));
+        let keys = with(vec![same()], |evidence| evidence.metadata = 3);
+        assert_eq!(keys, (Kind::SameWeights, "the same values in 1 tensor; other metadata (3 keys)".to_owned()));
+        let format = with(vec![same()], |evidence| evidence.formats = [FormatId::Gguf, FormatId::Safetensors]);
+        assert_eq!(format, (Kind::SameWeights, "the same values in 1 tensor; another format (gguf, safetensors)".to_owned()));
+    }
+
+    #[test]
+    fn models_with_more_apart_than_in_common_are_different() {
+        let same = |count: usize| (0..count).map(|i| matrix(&format!("m{i}"), DType::F32, DType::F32, OLD, OLD)).collect::<Vec<_>>();
+        let names = ["a".to_owned(), "b".to_owned()];
+        let shape = ShapeRow { name: "s".to_owned(), shape_a: vec![2], shape_b: vec![3], shared: None };
+        let shapes = [shape.clone(), shape];
+        // Two, one and two apart.
+        let found = |count| beside(same(count), (&names, &names[..1]), &shapes, |_| ()).1;
+        let apart = "2 tensors only in the first, 1 tensor only in the second, 2 tensors in another shape";
+        assert_eq!(found(4), format!("different tensors: 4 in common, {apart}"));
+        assert_eq!(found(5), format!("the same values in the 5 tensors that both have in the same shape; {apart}"));
+    }
+
+    #[test]
+    fn what_was_not_compared_is_counted() {
+        let unlike = |equal| {
+            let (row, _) = matrix("m", DType::F32, DType::BF16, OLD, [1.0; 4]);
+            (TensorRow { equal, ..row }, None)
+        };
+        let found = with(vec![unlike(None), unlike(Some(false))], |_| ());
+        assert_eq!(
+            found,
+            (Kind::NotCompared, "values not compared: of 2 tensors, 1 differ in their bytes, 1 differ in their types".to_owned())
+        );
+        let bytes = with(vec![unlike(Some(false))], |_| ()).1;
+        assert_eq!(bytes, "values not compared: of 1 tensor, 1 differ in their bytes");
+    }
+
+    #[test]
+    fn rows_that_one_has_more_are_told() {
+        let words = |a, b| {
+            let shared = Some(SharedRows { rows: 4, equal: Some(true), max_abs: None, relative_rmse: None });
+            ShapeRow { name: "e".to_owned(), shape_a: vec![a, 2], shape_b: vec![b, 2], shared }.rows_in_words().unwrap()
+        };
+        assert_eq!(words(4, 6), "4 rows equal, 2 added");
+        assert_eq!(words(7, 4), "4 rows equal, 3 removed");
+    }
+}

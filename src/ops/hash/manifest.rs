@@ -228,6 +228,9 @@ mod tests {
         assert_eq!(file_line(&format!("{long} *x.gguf\r")), sha256("x.gguf"));
         assert_eq!(file_line(&format!("SHA256 (x (1).gguf) = {long}")), sha256("x (1).gguf"));
         assert_eq!(file_line(&format!("{short}  x")), Some((Algorithm::Sha1, short.clone(), "x")));
+        assert_eq!(file_line(&format!("SHA1 (x) = {short}")), Some((Algorithm::Sha1, short.clone(), "x")));
+        assert_eq!(file_line(&format!("BLAKE3 (x) = {long}")), Some((Algorithm::Blake3, "ab".repeat(32), "x")));
+        assert_eq!(file_line(&format!("SHA1 (x) = {long}")), None);
         for other in [format!("sha256  {long}  m.gguf"), "".to_owned(), long.clone(), format!("MD5 (x) = {short}"), "zz  x".to_owned()] {
             assert_eq!(file_line(&other), None, "{other}");
         }
@@ -263,5 +266,17 @@ mod tests {
         assert!(!two.is_of_content());
         assert_eq!(two.verdict(Algorithm::Sha256, true, "m.gguf", "bb"), Verdict::NotFound);
         assert_eq!(two.verdict(Algorithm::Sha256, true, "x/b", "cc"), Verdict::Ok);
+    }
+
+    #[test]
+    fn outcomes_have_the_words_and_statuses_of_llama_gguf_hash() {
+        // hash_exit_code_t and the prints in gguf-hash.cpp.
+        let outcomes =
+            [(Outcome::Success, 0, "Success"), (Outcome::Failure, 1, "Failure"), (Outcome::MissingEntry, 3, "Manifest Missing Entry")];
+        for (outcome, status, words) in outcomes {
+            assert_eq!((outcome.status(), outcome.to_string().as_str()), (status, words));
+        }
+        let verdicts = [Verdict::Ok, Verdict::Mismatch, Verdict::NotFound].map(|verdict| verdict.to_string());
+        assert_eq!(verdicts, ["Ok", "Mismatch", "Not Found"]);
     }
 }

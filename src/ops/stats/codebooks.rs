@@ -134,6 +134,15 @@ mod tests {
                 "{found:?} {expected:?}"
             );
         });
+        // A value of exactly the threshold is not below it, whichever way the threshold is rounded to a single.
+        for threshold in [1.0 / 64.0, 1.0 / 64.0 + 1e-12, 1.0 / 64.0 - 1e-12] {
+            let below = numbers.iter().filter(|number| f64::from(number.abs()) < threshold).count() as u64;
+            assert_eq!(of_codebooks(&codebooks, threshold, &mut ()).unwrap().below, below, "{threshold}");
+        }
+        let mut zeros = Codebook { values: [-0.0; VALUES], ..Codebook::default() };
+        zeros.counts[3] = CODEBOOK_NUMBERS as u8;
+        let zeros = of_codebooks(&[zeros], 0.0, &mut ()).unwrap();
+        assert!(zeros.min.is_sign_positive() && zeros.max.is_sign_positive());
         let mut odd = codebooks;
         odd[3].values[15] = f32::INFINITY;
         assert!(of_codebooks(&odd, 0.05, &mut counter).is_none());

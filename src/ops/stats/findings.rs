@@ -152,4 +152,19 @@ mod tests {
         let rows = Rows::of(&max, OUTLIER_ROWS);
         assert_eq!((rows.count, rows.dead, rows.outliers, rows.largest), (9, 1, 1, Some((7, 50.0, 50.0))));
     }
+
+    #[test]
+    fn a_row_is_an_outlier_above_so_many_times_the_median() {
+        assert_eq!(Rows::of(&[2.0, 2.0, 40.0], 20.0).outliers, 0);
+        let rows = Rows::of(&[2.0, 2.0, 41.0], 20.0);
+        assert_eq!((rows.outliers, rows.largest), (1, Some((2, 41.0, 20.5))));
+        assert_eq!(Rows::of(&[0.0, 3.0], 20.0).dead, 1, "two rows are rows");
+        assert_eq!(Rows::of(&[0.0], 20.0).count, 0, "one is not looked at");
+    }
+
+    #[test]
+    fn values_that_are_not_read_are_a_warning() {
+        let finding = unread("x", crate::model::ElemType::Known(crate::model::DType::Q4_0));
+        assert_eq!((finding.code, finding.severity, finding.tensor.as_deref()), ("stats-unread", Severity::Warning, Some("x")));
+    }
 }

@@ -175,13 +175,13 @@ pub struct GroupStats {
 
 /// A tensor while its spans are being looked at, and then.
 enum Slot {
-    Open(Whole),
+    Open(Option<Box<Whole>>),
     Done(Box<Done>),
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self::Open(Whole::default())
+        Self::Open(None)
     }
 }
 
@@ -356,11 +356,11 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
     };
     let join = |slot: &mut Slot, chunk: Chunk, part: Option<Part>| -> Result<()> {
         let Slot::Open(whole) = slot else { return Ok(()) };
-        part.into_iter().for_each(|part| whole.add(part));
+        part.into_iter().for_each(|part| whole.get_or_insert_default().add(part));
         if chunk.number + 1 < counts[chunk.item] {
             return Ok(());
         }
-        let (whole, place) = (std::mem::take(whole), order[chunk.item]);
+        let (whole, place) = (whole.take().unwrap_or_default(), order[chunk.item]);
         let done = match lens(tensors[place]) {
             Some(lens) => finish(reader, tensors[place], lens, &whole, options)?,
             None => unread(reader, tensors[place])?,

@@ -534,4 +534,16 @@ mod tests {
         }
         assert_eq!(f64::sketch_code(f64::INFINITY), 0x7f80);
     }
+
+    #[test]
+    fn a_sum_keeps_what_rounding_loses() {
+        // Spacing of doubles at 1e16 is 2: plain sums lose every one.
+        for (values, expected) in
+            [(&[1e16, 1.0, 1.0, -1e16][..], 2.0), (&[1.0, 1e16, -1e16][..], 1.0), (&[1e16, 3.0, 1e16, -2e16][..], 3.0)]
+        {
+            let mut sum = Sum::default();
+            values.iter().for_each(|&value| sum.add(value));
+            assert_eq!(sum.total(), expected, "{values:?}");
+        }
+    }
 }
