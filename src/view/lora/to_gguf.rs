@@ -187,7 +187,7 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
     let second = |update: &Update| -> Result<Shaped> {
         let stored = stored(model, update.left)?;
         let own = alpha_of(update);
-        let origin = if own == alpha { stored.origin } else { stored.origin.then(tensor_expr::OutputTensor::Scale(own / alpha))? };
+        let origin = if own == alpha { stored.origin } else { stored.origin.then(tensor_expr::RowOp::Scale(own / alpha))? };
         Ok(Shaped { origin, ..stored })
     };
     if row.is_stacked() {
@@ -204,7 +204,7 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
     if row.gguf.first().is_some_and(|name| name == EMBEDDING) && update.left.transposed {
         let (a, b) = (turned(stored(model, update.left)?)?, stored(model, update.right)?);
         let origin =
-            if alpha_of(update) == alpha { b.origin } else { b.origin.then(tensor_expr::OutputTensor::Scale(alpha_of(update) / alpha))? };
+            if alpha_of(update) == alpha { b.origin } else { b.origin.then(tensor_expr::RowOp::Scale(alpha_of(update) / alpha))? };
         return Ok(vec![(a, Shaped { origin, ..b })]);
     }
     let moves_rows =
