@@ -72,7 +72,7 @@ pub struct Findings {
     list: Vec<Finding>,
 }
 
-/// How much is collected before reading stops.
+/// The amount collected before reading stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Mode {
     /// The first error stops reading; notes and warnings are discarded.

@@ -42,7 +42,7 @@ pub const THREADS: usize = 256;
 /// Maximum size of a chunk of a tensor in streaming operations, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// How long an in-place change waits for another program's lock on the model.
+/// Maximum time that an in-place change waits for another program's lock on the model.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Maximum number of retries if a model changes while it is opened.

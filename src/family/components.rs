@@ -74,7 +74,7 @@ static GENERAL: LazyLock<Vec<(Pattern, Component, bool)>> = LazyLock::new(|| {
     toml::from_str::<File>(include_str!("tables/_components.toml")).map(|file| patterns(&file.components)).unwrap_or_default()
 });
 
-/// What a pattern matches. Only `Whole` may contain dots.
+/// A pattern for a name. Only `Whole` may contain dots.
 #[derive(Debug, Clone)]
 enum Pattern {
     /// These consecutive dot-separated parts.

@@ -21,7 +21,7 @@ pub(crate) struct Part {
     pub(crate) endian: Endian,
 }
 
-/// How to report a key with different values in several files of a set.
+/// The severity and exceptions for keys with different values in several files of a set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConflictRule {
     pub(crate) code: &'static str,

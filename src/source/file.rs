@@ -1,4 +1,4 @@
-//! Files and folders, opened and read within bounds.
+//! Bounded reading of files and folders.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, ErrorKind, Result, limits};
 
-/// Opens a file for reading, without waiting for a writer at the other end of a FIFO.
+/// Opens a file for reading, without blocking on a FIFO.
 ///
 /// # Errors
-/// It is not a regular file, or the system refuses.
+/// It is not a regular file, or a system call fails.
 pub fn open_regular(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -24,10 +24,10 @@ pub fn open_regular(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Opens a regular file, for writing too if asked to, but not what a link in its place leads to.
+/// Opens a regular file, optionally for writing, without following a link at its path.
 ///
 /// # Errors
-/// It is something else, or the system refuses.
+/// It is not a regular file, or a system call fails.
 pub(crate) fn open_itself(path: &Path, write: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(write);
@@ -37,12 +37,12 @@ pub(crate) fn open_itself(path: &Path, write: bool) -> io::Result<File> {
     if is_file { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
-/// Brings a folder's names onto the disk.
+/// Syncs a folder, so that renames in it are on disk.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The folder that holds `path`; never the empty path.
+/// Returns the folder that contains `path`; never an empty path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -50,7 +50,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The entries of a folder, sorted.
+/// Returns the entries of a folder, sorted.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))?;
     let mut found = Vec::new();
@@ -61,18 +61,18 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The bytes of a small file, such as those beside the weights: a copy, which does not change when the file does.
+/// Reads a small file, such as a config, into memory.
 ///
 /// # Errors
-/// It has more than [`limits::JSON_FILE_BYTES`]; or it cannot be read.
+/// It exceeds [`limits::JSON_FILE_BYTES`], or cannot be read.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     read_at_most(path, limits::JSON_FILE_BYTES)
 }
 
-/// The text of a small file, without a byte order mark.
+/// Reads a small text file without its byte order mark.
 ///
 /// # Errors
-/// As for [`read_bytes`]; it is not in UTF-8.
+/// As for [`read_bytes`]; or it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let mut text = String::from_utf8(read_bytes(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to() as u64;
@@ -84,10 +84,10 @@ pub fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The bytes of a file that should have no more than `most`.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
-/// It has more; or it cannot be read.
+/// It is larger, or cannot be read.
 pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let len = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?.len();
@@ -103,13 +103,13 @@ pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether two files are one, through links, bind mounts and whatever else leads to it.
+/// Whether two files are the same, also through links and bind mounts.
 pub fn same_file(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// A file that is being read, and what it looked like at first.
+/// An input file, with its metadata when it was opened.
 #[derive(Debug, Clone)]
 pub struct Input {
     path: PathBuf,
@@ -117,7 +117,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// The file at a path.
+    /// Returns the file at a path.
     ///
     /// # Errors
     /// There is none.
@@ -126,36 +126,36 @@ impl Input {
         Ok(Self::new(path, seen))
     }
 
-    /// A file that was opened by a path.
+    /// Returns a file that was opened at a path.
     pub fn new(path: &Path, seen: Metadata) -> Self {
         Self { path: path.to_path_buf(), seen }
     }
 
-    /// The path by which it was opened.
+    /// Returns the path at which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file as the system knew it when it was opened.
+    /// Returns the metadata when it was opened.
     pub fn metadata(&self) -> &Metadata {
         &self.seen
     }
 
-    /// Whether this is the file.
+    /// Whether this is the same file.
     pub fn is(&self, found: &Metadata) -> bool {
         same_file(&self.seen, found)
     }
 
-    /// Opens the file once more, for calls that copy between files inside the kernel; none where its path leads elsewhere by now.
+    /// Reopens the file, for copying inside the kernel; `None` if its path now refers to another.
     pub fn reopen(&self) -> Option<File> {
         let file = open_regular(&self.path).ok()?;
         file.metadata().is_ok_and(|found| self.is(&found)).then_some(file)
     }
 
-    /// Looks at the file again: whatever was read of it since is of one state.
+    /// Checks that the file has not changed since it was opened, so that everything read is consistent.
     ///
     /// # Errors
-    /// It was written to or replaced (its size, its times or its inode are others), or is gone.
+    /// It was modified or replaced (size, times or inode differ), or no longer exists.
     pub fn check_unchanged(&self) -> Result<()> {
         let now = Self::of(&self.path)?;
         if stamp(&now.seen) == stamp(&self.seen) {
@@ -166,18 +166,18 @@ impl Input {
     }
 }
 
-/// What changes whenever a file is written to or replaced.
+/// Returns the metadata that changes when a file is modified or replaced.
 fn stamp(file: &Metadata) -> impl PartialEq {
     use std::os::unix::fs::MetadataExt;
     (file.dev(), file.ino(), file.len(), (file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()))
 }
 
-/// Reads the bytes at a place of a file.
+/// Reads bytes at an offset.
 pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
 }
 
-/// Writes bytes at a place of a file.
+/// Writes bytes at an offset.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
@@ -208,15 +208,15 @@ mod tests {
         let input = Input::of(&path).unwrap();
         fs::read(&path).unwrap();
         input.check_unchanged().unwrap();
-        // As long, with the old time.
+        // Same length, with the old time.
         let time = fs::metadata(&path).unwrap().modified().unwrap();
         let written = File::options().write(true).open(&path).unwrap();
         write_all_at(&written, b"2", 1).unwrap();
-        // File times are those of the last tick of the system's clock.
+        // File times have the resolution of the kernel's clock tick.
         std::thread::sleep(std::time::Duration::from_millis(20));
         written.set_modified(time).unwrap();
         assert!(input.check_unchanged().unwrap_err().to_string().contains("changed while it was being read"));
-        // Another file of its name.
+        // A different file of the same name.
         let input = Input::of(&path).unwrap();
         fs::write(&other, b"12345").unwrap();
         fs::rename(&other, &path).unwrap();

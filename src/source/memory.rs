@@ -18,7 +18,7 @@ pub struct InMemory<B> {
 }
 
 impl<B: AsRef<[u8]>> InMemory<B> {
-    /// Gives bytes a name. It is no path of a file: nothing is looked for beside it.
+    /// Names bytes. The name is not a file path: no related files are looked for.
     pub fn new(name: impl Into<PathBuf>, bytes: B) -> Self {
         Self { name: name.into(), bytes }
     }

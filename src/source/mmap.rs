@@ -1,4 +1,4 @@
-//! Files mapped into memory, read-only. The only unsafe code outside `codec/simd/`.
+//! Read-only memory-mapped files. The only unsafe code outside `codec/simd/`.
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
@@ -15,15 +15,15 @@ use crate::base::{Error, Result, text};
 use crate::source::file::Input;
 use crate::source::read::{Source, slice};
 
-/// A regular file, mapped whole and read-only. Opening costs no read: pages come in when they are touched. No descriptor is kept, so
-/// that a model may have thousands of files.
+/// A regular file, mapped read-only. Opening reads nothing: pages are loaded on access. No descriptor is kept open, so that a model may
+/// have thousands of files.
 #[derive(Debug)]
 pub(super) struct Mapping {
     input: Input,
     mmap: Option<memmap2::Mmap>,
 }
 
-/// What the handler of SIGBUS says of each mapping: by the address of its first byte, its length and the message.
+/// The message of the SIGBUS handler for each mapping: by address, with the length.
 static MAPPED: Mutex<BTreeMap<usize, (usize, String)>> = Mutex::new(BTreeMap::new());
 
 fn mapped() -> MutexGuard<'static, BTreeMap<usize, (usize, String)>> {
@@ -31,10 +31,10 @@ fn mapped() -> MutexGuard<'static, BTreeMap<usize, (usize, String)>> {
 }
 
 impl Mapping {
-    /// Maps an open regular file; `path` is what it was opened by.
+    /// Maps an open regular file; `path` is the path at which it was opened.
     ///
     /// # Errors
-    /// The system refuses.
+    /// A system call fails.
     pub(super) fn of(file: &File, path: &Path) -> Result<Self> {
         let found = file.metadata().map_err(|error| Error::io("cannot examine", path, error))?;
         let mmap = if found.len() == 0 {
@@ -100,12 +100,11 @@ impl Drop for Mapping {
     }
 }
 
-/// Called before the process ends because a mapped file became shorter.
+/// Called before the process exits because a mapped file was truncated.
 static CLEAN_UP: OnceLock<fn()> = OnceLock::new();
 
-/// From here on, a file that shrinks while it is read ends the process with one line on standard error and status 2, instead of a
-/// crash by SIGBUS; `clean_up` is called first, inside the signal's handler. For the command line: a library must not change its host's
-/// signals.
+/// Makes truncation of a mapped file end the process with one line on standard error and status 2, rather than a SIGBUS crash; `clean_up`
+/// is called first, in the signal handler. For the command line: a library must not change signal handling in its host.
 pub fn exit_on_truncation(clean_up: fn()) {
     let _ = CLEAN_UP.set(clean_up);
     let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
@@ -119,7 +118,7 @@ pub fn exit_on_truncation(clean_up: fn()) {
     }
 }
 
-/// Takes no memory and waits for no lock for long. Whoever touches a mapped page holds none of the two locks that are tried here.
+/// Does not allocate, and waits for locks only briefly. A thread that accesses a mapped page holds neither of the two locks tried here.
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,4 @@
-//! Where bytes come from: files on disk, bytes in memory, whatever else can be read by ranges.
+//! Sources of bytes: files on disk, bytes in memory, anything readable by range.
 
 use std::fs::File;
 use std::path::Path;
@@ -22,15 +22,15 @@ pub use read::{Source, read_chunks};
 /// Opens a regular file on disk.
 ///
 /// # Errors
-/// The path is not a regular file (a FIFO, a device, a folder: said at once, never waited for), or the system refuses.
+/// The path is not a regular file (a FIFO, device or folder is rejected without blocking), or a system call fails.
 pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
     from_file(&file::open_regular(path)?, path)
 }
 
-/// The bytes of an open regular file; `path` is what it was opened by.
+/// Returns a source for an open regular file; `path` is the path at which it was opened.
 ///
 /// # Errors
-/// The system refuses.
+/// A system call fails.
 pub fn from_file(file: &File, path: &Path) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(mmap::Mapping::of(file, path)?))
 }

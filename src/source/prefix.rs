@@ -1,4 +1,4 @@
-//! The start of a source, of which more is read until a parser has enough.
+//! The prefix of a source, extended until a parser has enough.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::base::{Error, Result, limits};
 use crate::source::memory::InMemory;
 use crate::source::read::Source;
 
-/// A source, and its first bytes: all of them where that takes no reading.
+/// A source and its first bytes, or all of them if no reading is needed.
 #[derive(Debug)]
 pub struct Prefix {
     source: Arc<dyn Source>,
@@ -36,22 +36,22 @@ impl Prefix {
         Ok(prefix)
     }
 
-    /// The whole source.
+    /// Returns the source.
     pub fn source(&self) -> &Arc<dyn Source> {
         &self.source
     }
 
-    /// The whole source, without what was read of its start.
+    /// Returns the source, discarding the prefix.
     pub fn into_source(self) -> Arc<dyn Source> {
         self.source
     }
 
-    /// Returns what messages call the source.
+    /// Returns the path to use in messages.
     pub fn path(&self) -> &Path {
         self.source.path()
     }
 
-    /// The length of the whole source, in bytes.
+    /// Returns the length of the source in bytes.
     pub fn len(&self) -> u64 {
         self.source.len()
     }
@@ -61,7 +61,7 @@ impl Prefix {
         self.source.is_empty()
     }
 
-    /// The first bytes, as far as they were read.
+    /// Returns the bytes read so far.
     pub fn bytes(&self) -> &[u8] {
         match &self.start {
             Start::Whole(bytes) => bytes.bytes(),
@@ -69,7 +69,7 @@ impl Prefix {
         }
     }
 
-    /// The first bytes, to be kept.
+    /// Returns the bytes read so far, with shared ownership.
     pub fn shared(&self) -> Arc<dyn SharedBytes> {
         match &self.start {
             Start::Whole(bytes) => Arc::clone(bytes),
@@ -77,10 +77,10 @@ impl Prefix {
         }
     }
 
-    /// Parses the first bytes, and reads more of them until they are enough. `parse` begins anew each time.
+    /// Parses the prefix, extending it until it is long enough. `parse` starts over each time.
     ///
     /// # Errors
-    /// The bytes cannot be read, or are too many to be a header.
+    /// The bytes cannot be read, or are too many for a header.
     pub fn parse<T>(&mut self, mut parse: impl FnMut(&Self) -> Parsed<T>) -> Result<T> {
         loop {
             match parse(self) {
@@ -90,8 +90,8 @@ impl Prefix {
         }
     }
 
-    /// Reads on up to byte `end` and a tenth more: what is read grows geometrically, so that parsing anew costs little in all, and little
-    /// is read that is no header.
+    /// Extends the prefix to byte `end` plus a tenth: geometric growth keeps the cost of repeated parsing low, without reading far beyond
+    /// the header.
     fn grow(&mut self, end: u64) -> Result<()> {
         let have = self.bytes().len() as u64;
         let ahead = self.source.least_read().max(end / 10);

@@ -1,4 +1,4 @@
-//! What can be read by ranges.
+//! The trait for reading ranges of bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::base::bytes::SharedBytes;
 use crate::base::{Error, Result, limits};
 use crate::source::file::Input;
 
-/// Bytes that are read by ranges: a file on disk, bytes in memory, ranges fetched over a network.
+/// Bytes that can be read by range: a file on disk, bytes in memory, or a remote file.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// Returns what messages call it: the path of a file, the name given to bytes in memory.
+    /// Returns the path to use in messages: that of a file, or the name given to bytes in memory.
     fn path(&self) -> &Path;
 
-    /// Returns how many bytes there are. The number stays the same.
+    /// Returns the length in bytes, which does not change.
     fn len(&self) -> u64;
 
     /// Whether there are no bytes.
@@ -23,42 +23,40 @@ pub trait Source: fmt::Debug + Send + Sync {
         self.len() == 0
     }
 
-    /// Reads the bytes of a range: borrowed where they are at hand.
+    /// Reads a range, borrowed if possible.
     ///
     /// # Errors
-    /// The range lies outside; or the bytes cannot be had.
+    /// The range is out of bounds, or reading fails.
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
 
-    /// Returns the file on disk that this is, if it is one. Only then are there other files beside it, and only then can an output be
-    /// the same file.
+    /// Returns the underlying file on disk, if any. Only then may related files exist next to it, and an output be the same file.
     fn file(&self) -> Option<&Input> {
         None
     }
 
-    /// Checks that the bytes are still what they were when the source was opened. A source that checks this in every read has nothing
-    /// to do here.
+    /// Checks that the bytes have not changed since the source was opened. The default is for sources that check this on every read.
     ///
     /// # Errors
-    /// They are others, or gone.
+    /// They have changed, or no longer exist.
     fn check_unchanged(&self) -> Result<()> {
         self.file().map_or(Ok(()), Input::check_unchanged)
     }
 
-    /// Returns all of the bytes, if they are at hand and need no reading. They stay for as long as the result does.
+    /// Returns all bytes, if available without reading. They are kept alive by the result.
     fn shared(self: Arc<Self>) -> Option<Arc<dyn SharedBytes>> {
         None
     }
 
-    /// Returns the least number of bytes that is worth a read: headers are read in steps of at least so many.
+    /// Returns the minimum number of bytes worth a read; headers are read in steps of at least this size.
     fn least_read(&self) -> u64 {
         64 << 10
     }
 }
 
-/// Reads a source from `start` to its end, a chunk at a time.
+/// Reads a source from `start` to the end in chunks.
 ///
 /// # Errors
-/// The bytes cannot be had; or `take` fails.
+/// Reading fails, or `take` does.
 pub fn read_chunks(source: &dyn Source, mut start: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     while start < source.len() {
         let end = start.saturating_add(limits::CHUNK_BYTES as u64).min(source.len());
@@ -68,7 +66,7 @@ pub fn read_chunks(source: &dyn Source, mut start: u64, mut take: impl FnMut(&[u
     Ok(())
 }
 
-/// Takes a range out of bytes that are all at hand.
+/// Returns a range of available bytes.
 pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>, path: &Path) -> Result<Cow<'a, [u8]>> {
     let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
     let found = start.ok().zip(end.ok()).and_then(|(start, end)| bytes.get(start..end));

@@ -1,4 +1,4 @@
-//! Files whose start is being overwritten, or was when that was interrupted: readers know them by a marker.
+//! Files with a partly overwritten header, which readers recognise by a marker.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,22 +8,22 @@ use crate::base::{Error, Hint, Result, limits};
 use crate::source::file::read_exact_at;
 use crate::source::read::Source;
 
-/// How a file starts while its start is overwritten. As the length of a safetensors header it is past every limit.
+/// The first bytes of a file while its header is overwritten. As a safetensors header length, it exceeds every limit.
 pub const MARKER: &[u8; 8] = b"weigh-t1";
 
-/// How long to sleep before a file that is being changed is looked at again.
+/// Delay before a file that is being changed is checked again.
 pub(crate) const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// Refuses a file whose start was being overwritten when that was interrupted. One that is being overwritten now is waited for.
+/// Rejects a file whose header was being overwritten when the change was interrupted. Waits if it is being overwritten now.
 ///
 /// # Errors
-/// The file is marked, and nobody is working on it; or somebody is, for longer than [`limits::LOCK_WAIT`].
+/// The file is marked and not locked, or locked for longer than [`limits::LOCK_WAIT`].
 pub fn refuse_torn(path: &Path, file: &File) -> Result<()> {
     let start = Instant::now();
     while is_marked(file) {
         match file.try_lock_shared() {
             Err(fs::TryLockError::WouldBlock) if start.elapsed() < limits::LOCK_WAIT => std::thread::sleep(PAUSE),
-            // Nobody is changing it, or nobody can tell; unless the change has ended just now.
+            // Nobody is changing it, or locks are unsupported; unless the change has just finished.
             _ => {
                 let marked = is_marked(file);
                 let _ = file.unlock();
@@ -34,13 +34,13 @@ pub fn refuse_torn(path: &Path, file: &File) -> Result<()> {
     Ok(())
 }
 
-/// Whether nothing was written into a source since it was opened, by weigh or by anything else that leaves the time of the change.
+/// Whether a source has not been modified since it was opened, neither by weigh nor by another program that updates the modification time.
 pub fn is_unchanged(source: &dyn Source) -> bool {
-    // In this order: a change that began after the first look has written nothing that was read before it.
+    // In this order: a change that began after the first check has written nothing that was read before it.
     !is_marked_source(source) && source.check_unchanged().is_ok()
 }
 
-/// Only a file on disk is ever changed in its place.
+/// Only a file on disk can be changed in place.
 fn is_marked_source(source: &dyn Source) -> bool {
     source.file().is_some() && source.read(0..MARKER.len() as u64).is_ok_and(|start| *start == *MARKER)
 }

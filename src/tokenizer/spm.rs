@@ -11,7 +11,7 @@ use crate::base::{Error, Result};
 /// The file name of the SentencePiece model.
 pub(super) const FILE: &str = "tokenizer.model";
 
-/// How added tokens are read; the reference converter has two ways.
+/// The two ways in which the reference converter reads added tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddedTokens {
     /// Tokens that look special become control tokens; U+2581 in others becomes a space.

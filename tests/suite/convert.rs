@@ -178,7 +178,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
         assert!(error.contains(expected), "{output}: {error}");
     };
     no(&a, "g.gguf", &keep(), "already");
-    no(&a, "a.safetensors", &Options { force: true, ..keep() }, "an output that is no input");
+    no(&a, "a.safetensors", &Options { force: true, ..keep() }, "is also an input");
     no(&a, "b.safetensors", &typed("Q4_K_M"), "a type that safetensors holds");
     no(&a, "b.gguf", &typed("F8_E4M3"), "a type that gguf holds");
     no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
@@ -196,7 +196,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     assert_eq!(contents(&at("b.gguf"))[0].1, "Q4_0");
     fs::create_dir(at("folder")).unwrap();
     no(&a, "folder", &keep(), "already");
-    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "found a folder");
+    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "is a folder");
     fs::write(at("unknown.gguf"), Gguf::default().tensor("t", 99, &[4], vec![0; 16]).build()).unwrap();
     no(&at("unknown.gguf"), "c.safetensors", &keep(), "type 99");
 }

@@ -93,7 +93,7 @@ fn every_command_that_needs_a_broken_config_says_so_and_where() {
     let cases = [
         (with_end(","), format!("expected JSON, found: trailing comma at line {lines} column 1")),
         (config().replacen(':', "", 1), "expected JSON, found: expected `:` at line".to_owned()),
-        ("[1]".to_owned(), "expected an object in JSON, found [1]".to_owned()),
+        ("[1]".to_owned(), "expected a JSON object, found [1]".to_owned()),
         (String::new(), "expected JSON, found: EOF".to_owned()),
     ];
     for (config, message) in cases {
@@ -192,7 +192,7 @@ fn what_is_lost_or_made_up_of_a_folder_is_said() {
     // llama.cpp's converter writes [PADn] of type unused for such ids (`get_vocab_base`).
     let row = serde_json::json!([{
         "name": "tokenizer.ggml.tokens",
-        "message": "3 tokens are made up for rows of the embeddings that the tokenizer has no token for: [PAD300] ... [PAD303]",
+        "message": "3 tokens are synthesized for embedding rows without a token: [PAD300] ... [PAD303]",
     }]);
     assert_eq!((&report["synthesized"], &report["made_up"]), (&row, &row));
     let lost = report["dropped"].as_array().unwrap().iter().find(|row| row["name"] == "generation_config.json").unwrap();

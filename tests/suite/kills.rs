@@ -579,6 +579,6 @@ fn an_edit_does_not_wait_for_ever() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
     let run = command.args(EDITS[0]).current_dir(folder.path()).output().unwrap();
     let said = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.code() == Some(2) && said.contains("waiting for") && said.contains("held by another program"), "{said}");
+    assert!(run.status.code() == Some(2) && said.contains("waiting for") && said.contains("locked by another program"), "{said}");
     assert_eq!(text(&path, "general.name"), "aaaa");
 }

@@ -76,9 +76,9 @@ fn an_adapter_of_another_model_is_refused() {
     let out = folder.path().join("out.safetensors");
     let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packed");
     let (err, _) = run(&["convert", packed.to_str().unwrap(), fixture("adapter").to_str().unwrap(), out.to_str().unwrap()]);
-    assert!(err.contains("in the base, found no such tensor"), "{err}");
+    assert!(err.contains("the base has no tensor"), "{err}");
     let (err, _) = run(&["convert", fixture("base").to_str().unwrap(), fixture("base").to_str().unwrap(), out.to_str().unwrap()]);
-    assert!(err.contains("expected an adapter: PEFT's"), "{err}");
+    assert!(err.contains("not an adapter: no adapter_config.json"), "{err}");
     assert!(!out.exists());
 }
 

@@ -84,7 +84,7 @@ fn the_same_tensor_within_two_modules_is_refused() {
     folder(temporary.path(), &llama_config("LlamaModel"), &tensors);
     let out = temporary.path().join("out.gguf");
     let (err, _) = run(&["convert", temporary.path().to_str().unwrap(), out.to_str().unwrap()]);
-    assert!(err.contains("found it under two names"), "{err}");
+    assert!(err.contains("is present under two names"), "{err}");
 }
 
 /// A Gemma without a head, of one layer, with pooling and two dense layers.

@@ -80,7 +80,7 @@ fn a_table_of_many_rows_and_deep_short_names_is_read_in_linear_work() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llama-tiny");
     let out = within(8192, folder.path(), &["convert", model.to_str().unwrap(), "m.gguf", "--arch-table", "t.toml"]);
     let error = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.code() == Some(2) && error.contains("expected hyperparameters that give layers"), "{error}");
+    assert!(out.status.code() == Some(2) && error.contains("hyperparameters needed for layers"), "{error}");
 }
 
 #[test]

@@ -197,11 +197,11 @@ fn bytes_in_memory_are_borrowed_and_have_nothing_beside_them() {
 
     let index = InMemory::new("model.safetensors.index.json", r#"{"weight_map":{"a":"b.safetensors"}}"#);
     let error = open_source(Arc::new(index)).unwrap_err().to_string();
-    assert_eq!(error, "model.safetensors.index.json: expected weights, found an index, beside which are no files");
+    assert_eq!(error, "model.safetensors.index.json: the index has no weight files next to it");
 
     let temporary = tempfile::tempdir().unwrap();
     let tensors: Vec<_> = (0..2).map(|i| tensor(&format!("w{i}"), DType::I8, &[64], vec![i; 64])).collect();
-    for (id, error) in [("gguf", Some("1 of 2 files of the model is here")), ("safetensors", None)] {
+    for (id, error) in [("gguf", Some("1 of 2 files of the model is present")), ("safetensors", None)] {
         let path = temporary.path().join(format!("m.{id}"));
         let parts = crate::build::write(id, &path, &tensors, &weigh::model::Metadata::new(), Some(64));
         let part = parts.iter().find(|path| path.to_string_lossy().contains("-00001-of-00002")).unwrap();

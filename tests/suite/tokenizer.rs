@@ -79,7 +79,7 @@ fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
     let cases: [(Change, &str); 5] = [
         (|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
         (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
-        (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),
+        (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be a concatenation of two others"),
         (|json| json["config"]["default_vocab_size"] = json!(u64::MAX), "at most"),
         (|json| json["config"]["pattern"] = json!("[a-z]+"), "found: split [a-z]+"),
     ];
@@ -357,9 +357,9 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
     });
     type Case<'a> = (&'a [(&'a str, Json)], Json, Kind, &'a str);
     let cases: [Case<'_>; 12] = [
-        (&[], json!({}), Kind::Llama, "expected a tokenizer in tokenizer.json or vocab.json"),
-        (&[], json!({}), Kind::Gemma2, "expected a tokenizer in tokenizer.model"),
-        (&[], json!({}), Kind::Bert, "expected a tokenizer in tokenizer.json or vocab.txt"),
+        (&[], json!({}), Kind::Llama, "no tokenizer found: tokenizer.json or vocab.json"),
+        (&[], json!({}), Kind::Gemma2, "no tokenizer found: tokenizer.model"),
+        (&[], json!({}), Kind::Bert, "no tokenizer found: tokenizer.json or vocab.txt"),
         (&bad_model, json!({}), Kind::Llama, "tokenizer.model: byte 9: expected a protobuf field"),
         (&past, json!({"vocab_size": 3}), Kind::Bpe, "expected token ids below the vocabulary size of 3"),
         (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 2097152 tokens"),
@@ -367,7 +367,7 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
         (&decoder, json!({}), Kind::Bpe, "tokenizer_config.json: expected added_tokens_decoder"),
         (&merges, json!({}), Kind::Bpe, "a merge of fewer than two parts"),
         (&[("tokenizer.json", json!("{"))], json!({}), Kind::Bpe, "tokenizer.json: expected JSON"),
-        (&[("tokenizer_config.json", json!([1]))], json!({}), Kind::Bpe, "tokenizer_config.json: expected one JSON object"),
+        (&[("tokenizer_config.json", json!([1]))], json!({}), Kind::Bpe, "tokenizer_config.json: expected a JSON object"),
         (&[("tokenizer.json", hole)], json!({}), Kind::Llama, "expected at most 2097152 tokens"),
     ];
     for (files, config, kind, expected) in cases {

@@ -130,7 +130,7 @@ fn a_shard_without_its_siblings_says_so_everywhere() {
         assert_eq!(parts.len(), 3);
         fs::remove_file(parts[1]).unwrap();
         fs::remove_file(parts[2]).unwrap();
-        let told = "1 of 3 files of the model is here: no model-00002-of-00003";
+        let told = "1 of 3 files of the model is present; missing: model-00002-of-00003";
         for command in ["info", "ls", "count", "meta"] {
             let (status, _, stderr) = weigh(&[command], parts[0]);
             assert_eq!(status, Some(0), "{command}: {stderr}");
@@ -172,6 +172,6 @@ fn the_first_files_of_a_folder_are_shown() {
     fs::remove_file(&files[2]).unwrap();
     let (status, stdout, stderr) = weigh(&["ls"], folder.path());
     assert_eq!(status, Some(0), "{stderr}");
-    assert!(stderr.contains("2 of 3 files of the model are here: no model-00003-of-00003.safetensors"), "{stderr}");
+    assert!(stderr.contains("2 of 3 files of the model are present; missing: model-00003-of-00003.safetensors"), "{stderr}");
     assert!(stdout.contains("t0") && !stdout.contains("t9"));
 }

@@ -54,7 +54,7 @@ pub(super) struct Scheme {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bits(pub u32);
 
-/// How values are computed from stored numbers. Weights are `[out, in]`, and a group is a run along `in`.
+/// The computation of values from stored numbers. Weights are `[out, in]`, and a group is a run along `in`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Layout {
     /// `qweight [in / n, out]`, packed along `in`; `qzeros [groups, out / n]`; `scales [groups, out]`; `g_idx [in]`:
