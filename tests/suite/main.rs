@@ -22,6 +22,7 @@ mod lora;
 mod names;
 mod options;
 mod packed;
+mod packed_shapes;
 mod readme;
 mod report;
 mod resources;
