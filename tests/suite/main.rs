@@ -31,6 +31,7 @@ mod sets;
 mod sources;
 mod stats;
 mod tokenizer;
+mod tokenizer_variants;
 mod truncated;
 mod verify;
 mod writing;
