@@ -34,7 +34,7 @@ pub(super) struct Token {
 /// The score of a token that no SentencePiece model holds: what llama.cpp's converter gives added tokens.
 pub(super) const ADDED_SCORE: f32 = -1000.0;
 /// The score of a place in the vocabulary that has no token.
-pub(super) const PADDING_SCORE: f32 = -10000.0;
+const PADDING_SCORE: f32 = -10000.0;
 
 impl Token {
     /// What stands in a place that has no token.

@@ -85,7 +85,8 @@ fn quanto(kind: &str) -> Value {
 }
 
 fn groups(all: &[(u64, u64, &str)]) -> Value {
-    let group = |&(bits, size, target): &(u64, u64, &str)| json!({ "targets": [target], "weights": { "num_bits": bits, "group_size": size } });
+    let group =
+        |&(bits, size, target): &(u64, u64, &str)| json!({ "targets": [target], "weights": { "num_bits": bits, "group_size": size } });
     let named = all.iter().enumerate().map(|(i, one)| (format!("group_{i}"), group(one))).collect::<serde_json::Map<_, _>>();
     quantised(json!({ "quant_method": "compressed-tensors", "config_groups": named }))
 }
@@ -212,11 +213,7 @@ fn shapes_say_what_floats_with_scales_hold() {
         (comfy(json!({ "format": "invented" })), fp8, ""),
         (json!({}), "a.weight F8_E4M3 4x8; a.weight_scale F32 1; a.comfy_quant U8 * = {\"format\":\"invented\"}", ""),
         (comfy(json!({ "format": "nvfp4" })), "a.weight U8 4x8; a.weight_scale F8_E4M3 128x4; a.weight_scale_2 F32 1", "NVFP4 4x16"),
-        (
-            comfy(json!({ "format": "nvfp4", "convrot": true })),
-            "a.weight U8 4x8; a.weight_scale F8_E4M3 128x4; a.weight_scale_2 F32 1",
-            "",
-        ),
+        (comfy(json!({ "format": "nvfp4", "convrot": true })), "a.weight U8 4x8; a.weight_scale F8_E4M3 128x4; a.weight_scale_2 F32 1", ""),
         (comfy(json!({ "format": "invented" })), "a.weight U8 4x8; a.weight_scale F8_E4M3 128x4; a.weight_scale_2 F32 1", ""),
     ]);
 }
@@ -388,11 +385,7 @@ fn values_are_those_that_the_formulas_give() {
             vec![4.0; 8],
         ),
         // NVFP4: one scale for all matrices of a stack, and one for each.
-        (
-            json!({}),
-            "a.weight U8 2x4x8 = 34; a.weight_scale F8_E4M3 2x4x1 = 56; a.weight_scale_2 F32 1 = 3".into(),
-            vec![3.0; 128],
-        ),
+        (json!({}), "a.weight U8 2x4x8 = 34; a.weight_scale F8_E4M3 2x4x1 = 56; a.weight_scale_2 F32 1 = 3".into(), vec![3.0; 128]),
         (
             json!({}),
             "a.weight U8 2x4x8 = 34; a.weight_scale F8_E4M3 2x4x1 = 56; a.weight_scale_2 F32 2 = 3,5".into(),
@@ -428,17 +421,17 @@ fn blocks_of_a_gguf_hold_the_same_values() {
     // Numbers and scales that differ from place to place; scales of E4M3 from 2^-3 to 1, powers of two from 2^-4 on.
     let numbers = "16,50,84,118,152,186,220,254,1,35,69,103,137,171,205,239,7";
     for (config, tensors, blocks) in [
-        (mode("nvfp4", 16), format!("a.weight U8 3x32 = {numbers}; a.weight_scale F8_E4M3 3x4 = 40,44,48,52,56; a.weight_scale_2 F32 1 = 1"), "NVFP4"),
+        (
+            mode("nvfp4", 16),
+            format!("a.weight U8 3x32 = {numbers}; a.weight_scale F8_E4M3 3x4 = 40,44,48,52,56; a.weight_scale_2 F32 1 = 1"),
+            "NVFP4",
+        ),
         (mode("nvfp4", 16), "a.weight U32 3x8 = 305419896,1985229328,1126; a.scales U8 3x4 = 40,44,48,52,56".into(), "NVFP4"),
         (mode("mxfp4", 32), "a.weight U32 3x8 = 305419896,1985229328,1126; a.scales U8 3x2 = 127,123,125,128,126".into(), "MXFP4"),
         (json!({}), format!("a.weight U8 3x32 = {numbers}; a.weight_scale U8 3x2 = 127,123,125,128,126"), "MXFP4"),
         // Rows that are no whole blocks; a scale for each matrix of a stack.
         (json!({}), format!("a.weight U8 3x8 = {numbers}; a.weight_scale F8_E4M3 3x1 = 40,44,48; a.weight_scale_2 F32 1 = 1"), "F32"),
-        (
-            json!({}),
-            format!("a.weight U8 2x3x32 = {numbers}; a.weight_scale F8_E4M3 2x3x4 = 40,44,48; a.weight_scale_2 F32 2 = 1"),
-            "F32",
-        ),
+        (json!({}), format!("a.weight U8 2x3x32 = {numbers}; a.weight_scale F8_E4M3 2x3x4 = 40,44,48; a.weight_scale_2 F32 2 = 1"), "F32"),
         (json!({}), "a.weight F8_E4M3 3x64 = 40,44,48; a.weight_scale F32 3 = 2".into(), "F32"),
     ] {
         let folder = folder(config, &tensors);

@@ -76,7 +76,11 @@ fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
         let folder = folder(&[("tekken.json", json)]);
         tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap_err()
     };
-    let cases: [(Change, &str); 5] = [
+    let cases: [(Change, &str); 6] = [
+        (
+            |json| json["config"]["default_num_special_tokens"] = json!(json["config"]["default_vocab_size"].as_u64().unwrap() + 1),
+            "at most",
+        ),
         (|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
         (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
         (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be two others"),

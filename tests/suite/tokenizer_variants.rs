@@ -2,11 +2,14 @@
 //! what is written of a GGUF, against the definitions of the formats.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use serde_json::{Value as Json, json};
 use weigh::model::companion::Content;
 use weigh::model::{Array, Metadata, Value};
-use weigh::tokenizer::{self, Kind};
+use weigh::tokenizer::{Kind, Options};
+use weigh::{format, tokenizer};
 
 use crate::tokenizer::{numbers, read, small, texts};
 
@@ -149,6 +152,15 @@ fn added_tokens_have_the_types_of_their_flags_and_roles() {
             " q",
             [1.0, 1.0, 1.0, 3.0],
         ),
+        // Without the flag, what is not special is normalised.
+        (json!([]), json!({ "added_tokens_decoder": { "3": { "content": "\u{120}q" } } }), json!({}), "\u{120}q", [1.0, 1.0, 1.0, 4.0]),
+        (
+            json!([]),
+            json!({ "added_tokens_decoder": { "3": { "content": "\u{120}q", "special": true } } }),
+            json!({}),
+            " q",
+            [1.0, 1.0, 1.0, 3.0],
+        ),
         // Tokens of added_tokens.json are normalised, as they are not special.
         (json!([]), json!({}), json!({ "\u{120}z": 3 }), "\u{120}z", [1.0, 1.0, 1.0, 4.0]),
     ] {
@@ -192,6 +204,119 @@ fn sentencepiece_style_files_give_types_and_scores() {
     assert_eq!(metadata.get_str("tokenizer.ggml.model"), Some("gpt2"));
     let error = read(&[("tokenizer.json", json)], json!({}), Kind::Gemma2).unwrap_err().to_string();
     assert!(error.contains("expected a tokenizer in tokenizer.model or tokenizer.json"), "{error}");
+}
+
+/// A folder's files with the SentencePiece model of 384 tokens.
+fn with_model(files: &[(&str, Json)], config: Json, kind: Kind) -> Metadata {
+    let folder = crate::tokenizer::folder(files);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers/llama-spm/tokenizer.model");
+    fs::copy(model, folder.path().join("tokenizer.model")).unwrap();
+    tokenizer::read(folder.path(), &config, kind, &Options::default()).unwrap().keys().clone()
+}
+
+#[test]
+fn a_sentencepiece_model_counts_for_more_than_a_tokenizer_json() {
+    for kind in [Kind::SentencepieceOrBpe, Kind::Gemma3, Kind::Phi3] {
+        let metadata = with_model(&[("tokenizer.json", small(Json::Null))], json!({}), kind);
+        assert_eq!(metadata.get_str("tokenizer.ggml.model"), Some("llama"), "{kind:?}");
+        assert_eq!(texts(&metadata, "tokenizer.ggml.tokens").len(), 384);
+    }
+    // A vocabulary size of zero is none.
+    let metadata = with_model(&[], json!({ "vocab_size": 0 }), Kind::Gemma2);
+    assert_eq!(texts(&metadata, "tokenizer.ggml.tokens").len(), 384);
+}
+
+#[test]
+fn added_tokens_are_interpreted_but_for_phi_3() {
+    let decoder = json!({ "added_tokens_decoder": {
+        "380": { "content": "<|x|>", "special": false },
+        "381": { "content": "\u{2581}y", "special": false },
+        "382": { "content": "z", "special": true },
+    } });
+    for (kind, expected) in
+        [(Kind::Gemma2, [("<|x|>", 3.0), (" y", 4.0), ("z", 3.0)]), (Kind::Phi3, [("<|x|>", 4.0), ("\u{2581}y", 4.0), ("z", 3.0)])]
+    {
+        let metadata = with_model(&[("tokenizer_config.json", decoder.clone())], json!({}), kind);
+        let (texts, types) = (texts(&metadata, "tokenizer.ggml.tokens"), numbers(&metadata, "tokenizer.ggml.token_type"));
+        for (id, (text, token_type)) in (380..).zip(expected) {
+            assert_eq!((texts[id].as_str(), types[id]), (text, token_type), "{kind:?} {id}");
+        }
+    }
+    // Phi-3 has those of tokenizer.json, too.
+    let json = json!({ "added_tokens": [{ "id": 381, "content": "j", "special": true }], "model": { "type": "BPE", "vocab": { "a": 0 } } });
+    for (kind, expected) in [(Kind::Phi3, true), (Kind::Gemma2, false)] {
+        let metadata = with_model(&[("tokenizer.json", json.clone())], json!({}), kind);
+        assert_eq!(texts(&metadata, "tokenizer.ggml.tokens")[381] == "j", expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn special_tokens_past_the_vocabulary_of_a_sentencepiece_style_file_are_added() {
+    let json = |vocab: Json| {
+        json!({
+            "added_tokens": [{ "id": 3, "content": "<x>", "special": true }],
+            "decoder": { "type": "Sequence", "decoders": [] },
+            "model": { "type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": ["a b"] },
+        })
+    };
+    let files = [("tokenizer.json", json(json!({ "a": 0, "b": 1, "ab": 2 })))];
+    let metadata = read(&files, json!({ "vocab_size": 5 }), Kind::Gemma2).unwrap();
+    assert_eq!(texts(&metadata, "tokenizer.ggml.tokens"), ["a", "b", "ab", "<x>", "[PAD4]"]);
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type"), [1.0, 1.0, 1.0, 3.0, 5.0]);
+    // 2097152 tokens are the most: the last id is one less.
+    let error = read(&[("tokenizer.json", json(json!({ "a": 2_097_152 })))], json!({}), Kind::Gemma2).unwrap_err().to_string();
+    assert!(error.contains("expected at most 2097152 tokens"), "{error}");
+}
+
+#[test]
+fn merges_and_the_pre_tokenizer_come_from_other_files_where_there_is_no_json() {
+    let merges = ("merges.txt", json!("a b\n# a\n"));
+    let mut json = small(Json::Null);
+    json["model"]["merges"] = json!([]);
+    let metadata = read(&[("tokenizer.json", json), merges.clone()], json!({}), Kind::Bpe).unwrap();
+    // Only a first line is a comment.
+    assert_eq!(texts(&metadata, "tokenizer.ggml.merges"), ["a b", "# a"]);
+    // Kinds of RoBERTa: byte-level with a tokenizer.json, WordPiece with a vocab.txt, whose pre-tokenizer is that of BERT's reference.
+    let vocab = ("vocab.txt", json!("[PAD]\n[UNK]\nthe\n"));
+    let metadata = read(&[("tokenizer.json", small(Json::Null))], json!({ "type_vocab_size": 2 }), Kind::Roberta).unwrap();
+    assert_eq!((metadata.get_str("tokenizer.ggml.model"), metadata.get_u64("tokenizer.ggml.token_type_count")), (Some("gpt2"), Some(2)));
+    let bert = format::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers/bert/reference.gguf")).unwrap();
+    for kind in [Kind::Roberta, Kind::Bert] {
+        let metadata = read(&[vocab.clone()], json!({}), kind).unwrap();
+        for key in ["tokenizer.ggml.model", "tokenizer.ggml.pre"] {
+            assert_eq!(metadata.get_str(key), bert.model().metadata.get_str(key), "{kind:?} {key}");
+        }
+    }
+}
+
+#[test]
+fn the_config_may_have_several_chat_templates() {
+    let templates = json!([{ "name": "default", "template": "plain" }, { "name": "tool_use", "template": "tools" }]);
+    let files = [("tokenizer.json", small(Json::Null)), ("tokenizer_config.json", json!({ "chat_template": templates }))];
+    let metadata = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(metadata.get_str("tokenizer.chat_template"), Some("plain"));
+    assert_eq!(metadata.get_str("tokenizer.chat_template.tool_use"), Some("tools"));
+}
+
+#[test]
+fn a_file_that_names_no_kind_is_told_by_its_vocabulary_and_merges() {
+    // Old files of the tokenizers library have no type: merges make it BPE.
+    let mut json = small(Json::Null);
+    json["decoder"] = json!({ "type": "Sequence", "decoders": [] });
+    json["model"] = json!({ "byte_fallback": true, "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": ["a b"] });
+    json["added_tokens"] = json!([]);
+    let model = |json: &Json| read(&[("tokenizer.json", json.clone())], json!({}), Kind::Gemma3).unwrap();
+    assert_eq!(model(&json).get_str("tokenizer.ggml.model"), Some("llama"));
+    json["model"]["merges"] = json!([]);
+    assert_eq!(model(&json).get_str("tokenizer.ggml.model"), Some("gpt2"));
+}
+
+#[test]
+fn a_summary_counts_the_tokens_of_every_kind_of_vocabulary() {
+    for (vocab, tokens) in [(json!({ "a": 0, "b": 1, "c": 2 }), 3), (json!([["a", 0.0], ["b", -1.0]]), 2)] {
+        let folder = crate::tokenizer::folder(&[("tokenizer.json", json!({ "model": { "type": "any", "vocab": vocab } }))]);
+        assert_eq!(tokenizer::summary(folder.path()).unwrap().tokens, Some(tokens));
+    }
 }
 
 #[test]
@@ -316,7 +441,8 @@ fn a_sentencepiece_model_is_written_without_what_the_folder_adds() {
         ("<x>", -1000.0, 3),
         ("[PAD10]", -10000.0, 5),
     ];
-    let more = [("ggml.bos_token_id", id(0)), ("ggml.eos_token_id", id(2)), ("ggml.padding_token_id", id(9)), ("ggml.unknown_token_id", id(9))];
+    let more =
+        [("ggml.bos_token_id", id(0)), ("ggml.eos_token_id", id(2)), ("ggml.padding_token_id", id(9)), ("ggml.unknown_token_id", id(9))];
     let files = written(&gguf("llama", "llama", &tokens, &more));
     let (pieces, trainer) = sentencepiece(&files["tokenizer.model"]);
     let expected = [
@@ -344,11 +470,7 @@ fn a_sentencepiece_model_is_written_without_what_the_folder_adds() {
     let text = |text: &str| json!(text);
     assert_eq!(
         added,
-        [
-            ("6", &text("\u{2581}\u{2581}"), &json!(false)),
-            ("7", &text("a b"), &json!(false)),
-            ("9", &text("<x>"), &json!(true))
-        ]
+        [("6", &text("\u{2581}\u{2581}"), &json!(false)), ("7", &text("a b"), &json!(false)), ("9", &text("<x>"), &json!(true))]
     );
 
     // Without the role, the token of the type; without the type, the token of the name. Another token, if it has the role.
@@ -361,7 +483,8 @@ fn a_sentencepiece_model_is_written_without_what_the_folder_adds() {
     plain[1].2 = 1;
     plain[3] = ("c", -3.0, 1);
     assert_eq!(sentencepiece(&written(&gguf("llama", "llama", &plain, &[]))["tokenizer.model"]).1, [0, 1, -1, -1, -1]);
-    let (pieces, trainer) = sentencepiece(&written(&gguf("llama", "llama", &plain, &[("ggml.unknown_token_id", id(4))]))["tokenizer.model"]);
+    let (pieces, trainer) =
+        sentencepiece(&written(&gguf("llama", "llama", &plain, &[("ggml.unknown_token_id", id(4))]))["tokenizer.model"]);
     assert_eq!((&pieces[4], trainer), (&("\u{2581}a".to_owned(), 0.0, 2), [0, 4, -1, -1, -1]));
 }
 
@@ -389,7 +512,17 @@ fn merges_lead_to_the_tokens_in_the_order_of_the_converter_from_sentencepiece() 
     let cases: [Case<'_>; 4] = [
         // By token, and by the ids of the left parts. The first has the score of zero, which the converter takes for none.
         (
-            id_order(&[("<unk>", 2), ("ab", 1), ("abc", 1), ("\u{2581}\u{2581}", 1), ("a", 1), ("b", 1), ("c", 1), ("\u{2581}", 1), ("bc", 1)]),
+            id_order(&[
+                ("<unk>", 2),
+                ("ab", 1),
+                ("abc", 1),
+                ("\u{2581}\u{2581}", 1),
+                ("a", 1),
+                ("b", 1),
+                ("c", 1),
+                ("\u{2581}", 1),
+                ("bc", 1),
+            ]),
             vec![["ab", "c"], ["a", "bc"], ["b", "c"], ["\u{2581}", "\u{2581}"]],
         ),
         // Runs of spaces come last, and keep the first token from being without a score.
@@ -472,11 +605,8 @@ fn flags_go_to_the_post_processor_and_what_it_cannot_say_to_the_config() {
         ([yes, yes, yes], "ByteLevel Template(<s> A </s>|<s> A <sep> <sep> B </s>)", ""),
         ([no, no, yes], "ByteLevel", "+sep"),
     ] {
-        let mut more = vec![
-            ("ggml.bos_token_id", Value::U32(1)),
-            ("ggml.eos_token_id", Value::U32(2)),
-            ("ggml.seperator_token_id", Value::U32(3)),
-        ];
+        let mut more =
+            vec![("ggml.bos_token_id", Value::U32(1)), ("ggml.eos_token_id", Value::U32(2)), ("ggml.seperator_token_id", Value::U32(3))];
         for (key, flag) in ["ggml.add_bos_token", "ggml.add_eos_token", "ggml.add_sep_token"].into_iter().zip(flags) {
             more.extend(flag.map(|flag| (key, Value::Bool(flag))));
         }
