@@ -8,7 +8,7 @@ use super::added::Added;
 use super::files::Folder;
 use super::json::{TokenizerJson, Vocab};
 use super::special::token_text;
-use super::vocabulary::{ADDED_SCORE, PADDING_SCORE, Token, TokenType, looks_special};
+use super::vocabulary::{ADDED_SCORE, Token, TokenType, looks_special};
 use super::{bytes, setting};
 use crate::base::{Error, Result};
 
@@ -59,7 +59,7 @@ impl<'a> Parts<'a> {
             .in_file(self.folder.path()));
         }
         let token = |id: usize| match texts.get(id).copied().flatten() {
-            None => Token { score: 0.0, ..Token::padding(id) },
+            None => Token::padding(id),
             Some(text) => match added.get(text) {
                 None => Token { text: text.to_owned(), score: 0.0, token_type: TokenType::Normal },
                 Some(token) => {
@@ -109,7 +109,7 @@ impl<'a> Parts<'a> {
         let size = setting(self.config, "vocab_size").unwrap_or(0).max(pieces.len() as u64);
         let size = super::vocabulary_size(size, self.folder)?;
         let token = |id: usize| match pieces.get(id) {
-            None => Token { score: PADDING_SCORE, ..Token::padding(id) },
+            None => Token::padding(id),
             Some((text, score)) => {
                 let token_type = match text {
                     _ if id as u64 == u64::from(unk) => TokenType::Unknown,
@@ -182,6 +182,7 @@ mod tests {
     fn a_single_token_decodes_as_in_a_text() {
         assert_eq!(decoded("<|im_end|>", &json!({"type": "ByteLevel"})), "<|im_end|>");
         assert_eq!(decoded("Ġa", &json!({"type": "ByteLevel"})), " a");
+        assert_eq!(decoded("ab", &json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})), "ab");
         assert_eq!(decoded("<｜end▁x｜>", &json!({"type": "ByteLevel"})), "<｜end▁x｜>");
         let spm = json!({"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},

@@ -118,6 +118,17 @@ mod tests {
     }
 
     #[test]
+    fn no_two_pieces_that_are_learnt_have_one_score() {
+        let score = |found: &[Token], id: usize| found[id].score;
+        let vocab = json!({"x": 0, "cd": 1, "ab": 2, "ef": 3, "a": 4, "b": 5, "c": 6, "d": 7, "e": 8, "f": 9});
+        let found = pieces(vocab, json!(["a b", "c d", "e f"]), json!([]));
+        assert!(score(&found, 2) > score(&found, 1) && score(&found, 1) > score(&found, 3), "{found:?}");
+        // Without bytes, the first piece that is learnt has the first score.
+        let found = pieces(json!({"a": 0, "b": 1, "ab": 2, "ba": 3}), json!(["a b", "b a"]), json!([]));
+        assert_eq!((score(&found, 2), score(&found, 3)), (0.0, -1.0));
+    }
+
+    #[test]
     fn the_leading_space_is_recognised() {
         let with = |normalizer: Value, pre_tokenizer: Value| {
             let json = json!({"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": {"vocab": {}}});

@@ -339,7 +339,7 @@ mod tests {
             ],
             algorithm: Algorithm::Bpe,
             byte_fallback: true,
-            ids: Ids { unk: Some(0), bos: Some(1), eos: None, pad: Some(300) },
+            ids: Ids { unk: Some(3), bos: Some(4), eos: None, pad: Some(300) },
             add_dummy_prefix: false,
             remove_extra_whitespaces: false,
             charsmap: vec![0, 200, 7],

@@ -34,7 +34,7 @@ pub(super) struct Token {
 /// The score of tokens that are not in a SentencePiece model: the same as llama.cpp's converter gives added tokens.
 pub(super) const ADDED_SCORE: f32 = -1000.0;
 /// The score of a padding token.
-pub(super) const PADDING_SCORE: f32 = -10000.0;
+const PADDING_SCORE: f32 = -10000.0;
 
 impl Token {
     /// Returns the placeholder for an ID without a token.

@@ -280,6 +280,37 @@ fn experts_that_were_never_used_count_evenly() {
 }
 
 #[test]
+fn an_importance_matrix_is_told_by_its_type_or_by_its_tensors() {
+    use weigh::quant::imatrix::Imatrix;
+    let numbers = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let pair = |gguf: Gguf, counts: u64| {
+        gguf.tensor("a.in_sum2", 0, &[3], numbers(&[2.0; 3])).tensor("a.counts", 0, &[counts], numbers(&vec![2.0; counts as usize]))
+    };
+    let typed = || Gguf::default().key_str("general.type", "imatrix");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let open = |bytes: Vec<u8>| {
+        std::fs::write(file.path(), bytes).unwrap();
+        Imatrix::open(file.path())
+    };
+    for (gguf, entries) in [(typed(), 0), (pair(typed(), 1), 1), (pair(Gguf::default(), 1), 1), (pair(typed(), 3), 1)] {
+        let matrix = open(gguf.build()).unwrap();
+        assert_eq!((matrix.len(), matrix.is_empty()), (entries, entries == 0));
+    }
+    for (gguf, expected) in [
+        (Gguf::default(), "expected an importance matrix"),
+        (pair(typed(), 2), "expected sums for each of 2 counts, found 3 sums"),
+        (pair(typed(), 0), "expected sums for each of 0 counts, found 3 sums"),
+    ] {
+        let error = open(gguf.build()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} has no {expected:?}");
+    }
+    // The old form: entries (name, calls, sums), which llama-quantize divides by the calls.
+    let word = |number: u32| number.to_le_bytes().to_vec();
+    let old = [word(1), word(1), b"a".to_vec(), word(4), word(2), numbers(&[8.0, 2.0]), word(5), word(4), b"text".to_vec()].concat();
+    assert_eq!(open(old).unwrap().weights("a").unwrap().unwrap(), [2.0, 0.5]);
+}
+
+#[test]
 fn importance_is_finite_and_not_negative() {
     let numbers = |numbers: [f32; 2]| numbers.map(f32::to_le_bytes).concat();
     let matrix = |sums: [f32; 2]| {

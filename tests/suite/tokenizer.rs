@@ -76,7 +76,11 @@ fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
         let folder = folder(&[("tekken.json", json)]);
         tokenizer::read(folder.path(), &json!({}), Kind::Mistral, &Options::default()).unwrap_err()
     };
-    let cases: [(Change, &str); 5] = [
+    let cases: [(Change, &str); 6] = [
+        (
+            |json| json["config"]["default_num_special_tokens"] = json!(json["config"]["default_vocab_size"].as_u64().unwrap() + 1),
+            "at most",
+        ),
         (|json| json["vocab"][7]["token_bytes"] = json!("?"), "token 7 in base64"),
         (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
         (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be a concatenation of two others"),
@@ -170,7 +174,7 @@ fn the_reference_has_no_name_for_a_changed_vocabulary_and_this_has() {
 }
 
 /// A folder with these files.
-fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
+pub(crate) fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
         let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
@@ -181,7 +185,7 @@ fn folder(files: &[(&str, Json)]) -> tempfile::TempDir {
 }
 
 /// A small byte-level tokenizer: tokens a, b, ab, <s>.
-fn small(post_processor: Json) -> Json {
+pub(crate) fn small(post_processor: Json) -> Json {
     json!({
         "added_tokens": [{"id": 3, "content": "<s>", "special": true}],
         "pre_tokenizer": {"type": "ByteLevel"},
@@ -191,17 +195,17 @@ fn small(post_processor: Json) -> Json {
     })
 }
 
-fn read(files: &[(&str, Json)], config: Json, kind: Kind) -> weigh::Result<Metadata> {
+pub(crate) fn read(files: &[(&str, Json)], config: Json, kind: Kind) -> weigh::Result<Metadata> {
     let folder = folder(files);
     tokenizer::read(folder.path(), &config, kind, &Options::default()).map(|tokenizer| tokenizer.keys().clone())
 }
 
-fn texts(metadata: &Metadata, key: &str) -> Vec<String> {
+pub(crate) fn texts(metadata: &Metadata, key: &str) -> Vec<String> {
     let values = metadata.get(key).and_then(Value::as_array).unwrap().values().unwrap();
     values.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
 }
 
-fn numbers(metadata: &Metadata, key: &str) -> Vec<f64> {
+pub(crate) fn numbers(metadata: &Metadata, key: &str) -> Vec<f64> {
     let values = metadata.get(key).and_then(Value::as_array).unwrap().values().unwrap();
     values.iter().map(|value| value.as_f64().unwrap()).collect()
 }
@@ -361,7 +365,7 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
         (&[], json!({}), Kind::Gemma2, "no tokenizer found: tokenizer.model"),
         (&[], json!({}), Kind::Bert, "no tokenizer found: tokenizer.json or vocab.txt"),
         (&bad_model, json!({}), Kind::Llama, "tokenizer.model: byte 9: expected a protobuf field"),
-        (&past, json!({"vocab_size": 3}), Kind::Bpe, "expected token ids below the vocabulary size of 3"),
+        (&past, json!({"vocab_size": 3}), Kind::Bpe, "below the vocabulary size of 3 that config.json gives, found 3 (\"<s>\")"),
         (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 2097152 tokens"),
         (&past, json!({"bos_token_id": -1}), Kind::Bpe, "config.json: expected bos_token_id of 0"),
         (&decoder, json!({}), Kind::Bpe, "tokenizer_config.json: expected added_tokens_decoder"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::format::Reader;
-use crate::model::{DType, Model, Value};
+use crate::model::{Model, Value};
 use crate::source::folder;
 
 /// Maximum size of a `comfy_quant` tensor in bytes: it contains a short JSON text.
@@ -71,7 +71,7 @@ impl QuantConfigs {
     fn add_comfy(&mut self, reader: &Reader) {
         for tensor in &reader.model().tensors {
             let Some(layer) = tensor.name.strip_suffix(".comfy_quant") else { continue };
-            let short = tensor.elem.known() == Some(DType::U8) && tensor.len_bytes.is_some_and(|len| len <= COMFY_BYTES);
+            let short = tensor.len_bytes.is_some_and(|len| len <= COMFY_BYTES);
             let text = short.then(|| reader.bytes(tensor).ok()).flatten();
             if let Some(config) = text.and_then(|text| serde_json::from_slice(&text).ok()) {
                 self.comfy.entry(layer.to_owned()).or_insert(config);

@@ -98,16 +98,13 @@ impl Source<'_> {
             Codes::Floats { bits, high_first } => {
                 // Rows of bytes, regardless of the word size in which they are stored: MLX uses words of four.
                 let per_row = input * u64::from(bits) / 8;
-                let mut bytes = self.bytes(row * per_row..(row + 1) * per_row)?.into_owned();
+                let bytes = self.bytes(row * per_row..(row + 1) * per_row)?;
                 match bits {
                     4 if high_first => {
                         values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte >> 4)], E2M1[usize::from(byte & 15)]]))
                     }
                     4 => values.extend(bytes.iter().flat_map(|byte| [E2M1[usize::from(byte & 15)], E2M1[usize::from(byte >> 4)]])),
-                    6 => {
-                        bytes.truncate(bytes.len() / 3 * 3);
-                        values.extend(decode(DType::F6_E2M3, &bytes)?);
-                    }
+                    6 => values.extend(decode(DType::F6_E2M3, &bytes)?),
                     _ => values.extend(decode(DType::F8_E4M3, &bytes)?),
                 }
             }
@@ -322,7 +319,9 @@ impl PackedWeight {
         let input = self.shape.last().copied().unwrap_or(1);
         let output: u64 = self.shape.iter().rev().skip(1).product();
         let bias = how.bias.map(|suffix| self.companion(reader, suffix)).transpose()?;
+        // compressed-tensors starts with -1 everywhere: groups that were not assigned are in order (forward.py, `_process_quantization`).
         let indices = how.indices.map(|suffix| self.group_indices(reader, suffix, input)).transpose()?;
+        let indices = indices.filter(|indices| !indices.contains(&u64::from(u32::MAX)));
         let down = self.zeros_down(reader, &rows, how)?;
         let mut values = Vec::new();
         for row in rows {

@@ -144,3 +144,46 @@ fn excluded_tensors_are_not_quantised() {
     }
     assert_eq!(choose(&recipe, &traits, &[("blk.0.attn_q.weight", &[1, 256])])[0].dtype, None, "one dimension");
 }
+
+#[test]
+fn layers_are_told_by_name_where_there_are_experts_and_counted_where_there_are_none() {
+    // Two tensors of each layer count; of 32 layers, the first 4 get more bits in Q4_K_M, and of the rest every third.
+    let names: Vec<String> = (0..32).flat_map(|i| ["exps", "shexp"].map(|end| format!("blk.{i}.ffn_down_{end}.weight"))).collect();
+    let tensors: Vec<(&str, &[u64])> = names.iter().map(|name| (name.as_str(), &[64, 256][..])).collect();
+    for (experts, expected) in [(0, DType::Q4_K), (1, DType::Q4_K), (2, DType::Q6_K)] {
+        let traits = ModelTraits { architecture: "llama".into(), layers: 32, heads: 32, kv_heads: 32, experts };
+        // The first of layer 2 is the fifth that is seen.
+        assert_eq!(choose(&Recipe::new("Q4_K_M".parse().unwrap()), &traits, &tensors)[4].dtype, Some(expected), "{experts}");
+    }
+}
+
+#[test]
+fn a_stack_has_more_than_one_matrix() {
+    let traits = ModelTraits { architecture: "llama".into(), layers: 2, ..ModelTraits::default() };
+    let recipe = Recipe::new("MXFP4_MOE".parse().unwrap());
+    for (shape, expected) in [(&[2, 64, 256][..], DType::MXFP4), (&[1, 64, 256], DType::Q8_0), (&[64, 256], DType::Q8_0)] {
+        assert_eq!(chosen(&recipe, &traits, "blk.0.ffn_up_exps.weight", shape).dtype, Some(expected), "{shape:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_the_output_and_the_embeddings_holds_without_a_mix_too() {
+    let traits = ModelTraits { architecture: "gemma3n".into(), ..ModelTraits::default() };
+    let mut recipe = Recipe { pure: true, output: Some(DType::Q8_0), ..Recipe::new("Q4_0".parse().unwrap()) };
+    recipe.embedding = Some(DType::Q5_0);
+    let dtype = |recipe: &Recipe, name: &str| chosen(recipe, &traits, name, &[64, 256]).dtype.unwrap();
+    assert_eq!(choose(&recipe, &traits, &[("output.weight", &[64, 256])])[0].dtype, Some(DType::Q8_0));
+    assert_eq!((dtype(&recipe, "token_embd.weight"), dtype(&recipe, "per_layer_token_embd.weight")), (DType::Q5_0, DType::Q5_0));
+    // A pattern may name the per-layer embeddings, but not the others.
+    recipe.tensor_types = vec![TensorType::parse("*token_embd*=Q4_1").unwrap()];
+    assert_eq!((dtype(&recipe, "token_embd.weight"), dtype(&recipe, "per_layer_token_embd.weight")), (DType::Q5_0, DType::Q4_1));
+}
+
+#[test]
+fn what_one_architecture_leaves_another_quantises() {
+    let recipe = Recipe::new("Q8_0".parse().unwrap());
+    for (architecture, expected) in [("deepseek2", Some(DType::Q8_0)), ("glm5-next", None)] {
+        let traits = ModelTraits { architecture: architecture.into(), layers: 2, ..ModelTraits::default() };
+        assert_eq!(chosen(&recipe, &traits, "blk.0.attn_k_b.weight", &[64, 256]).dtype, expected, "{architecture}");
+    }
+}

@@ -11,7 +11,7 @@ pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpre
     let (output, words) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".weight_scale")?;
     let told = parts.get(lookup, ".weight_shape").and_then(|tensor| whole_numbers(lookup, tensor));
-    let told = told.as_ref().and_then(|shape| shape.last().copied()).filter(|input| *input > 0 && *input <= words.saturating_mul(32));
+    let told = told.as_ref().and_then(|shape| shape.last().copied());
     let needed = |input: u64, bits: u64| input.checked_mul(bits).map(|all| all.div_ceil(32));
     let configured = lookup.configs.group_bits(parts.stem);
     let (input, bits) = match told {

@@ -9,7 +9,7 @@ pub(super) fn mlx(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let (_, words) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".scales")?;
     let (&groups, scale_outer) = scales.shape.split_last()?;
-    if parts.weight.shape.split_last()?.1 != scale_outer || groups == 0 {
+    if parts.weight.shape.split_last()?.1 != scale_outer {
         return None;
     }
     let affine = parts.get(lookup, ".biases").is_some();
