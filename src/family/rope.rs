@@ -276,8 +276,10 @@ mod tests {
             assert!((a - b).abs() <= 1e-5 * b, "{found:?}");
         }
         // Within a hundred-thousandth, and no further.
-        let mut off = found.clone();
-        off[9] *= 1.0 + 1e-4;
-        assert!(llama3_from_factors(&found, 500_000.0).is_some() && llama3_from_factors(&off, 500_000.0).is_none());
+        for (error, is_found) in [(0.0, true), (5e-6, true), (1e-4, false)] {
+            let mut off = found.clone();
+            off[9] *= 1.0 + error;
+            assert_eq!(llama3_from_factors(&off, 500_000.0).is_some(), is_found, "{error}");
+        }
     }
 }
