@@ -81,11 +81,19 @@ impl<P, W> Run<'_, P, W> {
     fn add(&self, chunk: Chunk, part: P, join: &impl Fn(&mut W, Chunk, P) -> Result<()>) -> Result<()> {
         let Some(item) = self.items.get(chunk.item) else { return Ok(()) };
         let mut state = lock(&item.state);
-        state.early.insert(chunk.number, part);
         let State { next, early, whole } = &mut *state;
-        while let Some(part) = early.remove(next) {
-            join(whole, Chunk { number: *next, ..chunk }, part)?;
-            *next += 1;
+        if chunk.number == *next {
+            let mut part = Some(part);
+            while let Some(found) = part {
+                join(whole, Chunk { number: *next, ..chunk }, found)?;
+                *next += 1;
+                part = early.remove(next);
+            }
+        } else {
+            early.insert(chunk.number, part);
+        }
+        if early.is_empty() {
+            *early = BTreeMap::new(); // an empty map keeps the memory of its last node
         }
         item.joined.notify_all();
         while state.early.len() > MOST_EARLY && !self.failure.happened.load(Ordering::Relaxed) {

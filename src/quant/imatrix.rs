@@ -121,7 +121,7 @@ impl Imatrix {
             if let Divisors::Counts(index) = entry.divisors {
                 let counts = self.tensor(index)?.elements()?;
                 if counts == 0 || !sums.is_multiple_of(counts) {
-                    let message = format!("expected a multiple of {counts} sums, found {sums}");
+                    let message = format!("expected the number of sums to be a multiple of the number of counts, {counts}, found {sums}");
                     return Err(Error::malformed(message).in_tensor(name));
                 }
             }

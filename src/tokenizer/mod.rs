@@ -428,6 +428,6 @@ impl Build<'_> {
     }
 
     fn missing(&self, files: &[&str]) -> Error {
-        Error::malformed(format!("no tokenizer found: {} does not exist", files.join(" or "))).in_file(self.folder.path())
+        Error::malformed(format!("expected a tokenizer in {}, found none", files.join(" or "))).in_file(self.folder.path())
     }
 }

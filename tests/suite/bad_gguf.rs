@@ -298,8 +298,8 @@ fn an_importance_matrix_is_told_by_its_type_or_by_its_tensors() {
     }
     for (gguf, expected) in [
         (Gguf::default(), "expected an importance matrix"),
-        (pair(typed(), 2), "expected sums for each of 2 counts, found 3 sums"),
-        (pair(typed(), 0), "expected sums for each of 0 counts, found 3 sums"),
+        (pair(typed(), 2), "of the number of counts, 2, found 3"),
+        (pair(typed(), 0), "of the number of counts, 0, found 3"),
     ] {
         let error = open(gguf.build()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error:?} has no {expected:?}");
@@ -323,7 +323,7 @@ fn importance_is_finite_and_not_negative() {
         let opened = weigh::quant::imatrix::Imatrix::open(file.path()).map(|matrix| matrix.weights("a").unwrap().unwrap());
         match opened {
             Ok(weights) => assert!(sound && weights == [0.5, 0.0], "{sums:?}"),
-            Err(error) => assert!(!sound && error.to_string().contains("not negative"), "{error}"),
+            Err(error) => assert!(!sound && error.to_string().contains("non-negative"), "{error}"),
         }
     }
 }

@@ -196,7 +196,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     assert_eq!(contents(&at("b.gguf"))[0].1, "Q4_0");
     fs::create_dir(at("folder")).unwrap();
     no(&a, "folder", &keep(), "already");
-    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "is a folder");
+    no(&a, "folder", &Options { to: Some(FormatId::Gguf), force: true, ..keep() }, "found a folder");
     fs::write(at("unknown.gguf"), Gguf::default().tensor("t", 99, &[4], vec![0; 16]).build()).unwrap();
     no(&at("unknown.gguf"), "c.safetensors", &keep(), "type 99");
 }

@@ -144,7 +144,7 @@ fn a_folder_of_sentence_transformers_with_its_transformer_inside() {
 fn folders_of_several_models_or_none_say_what_is_in_them() {
     let folder = tempfile::tempdir().unwrap();
     let message = || weigh::format::open(folder.path()).unwrap_err().to_string();
-    assert!(message().contains("found none"));
+    assert!(message().contains("no safetensors or GGUF files"));
     fs::write(folder.path().join("pytorch_model.bin"), "PK\x03\x04").unwrap();
     assert!(weigh::format::open(folder.path()).unwrap_err().hint_text().unwrap().contains("PyTorch"));
     fs::write(folder.path().join("x-Q4_0.gguf"), Gguf::default().build()).unwrap();

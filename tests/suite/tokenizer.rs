@@ -85,7 +85,7 @@ fn a_tekken_that_is_none_is_an_error_that_names_the_file() {
         (|json| json["vocab"][9]["rank"] = json!(8), "none of rank 9"),
         (|json| json["vocab"][256]["token_bytes"] = json!("eHl6"), "rank 256 to be a concatenation of two others"),
         (|json| json["config"]["default_vocab_size"] = json!(u64::MAX), "at most"),
-        (|json| json["config"]["pattern"] = json!("[a-z]+"), "found: split [a-z]+"),
+        (|json| json["config"]["pattern"] = json!("[a-z]+"), "pre-tokenizer: split [a-z]+"),
     ];
     for (change, expected) in cases {
         let error = error(change);
@@ -361,9 +361,9 @@ fn broken_folders_are_errors_that_name_the_file_and_what_was_expected() {
     });
     type Case<'a> = (&'a [(&'a str, Json)], Json, Kind, &'a str);
     let cases: [Case<'_>; 12] = [
-        (&[], json!({}), Kind::Llama, "no tokenizer found: tokenizer.json or vocab.json"),
-        (&[], json!({}), Kind::Gemma2, "no tokenizer found: tokenizer.model"),
-        (&[], json!({}), Kind::Bert, "no tokenizer found: tokenizer.json or vocab.txt"),
+        (&[], json!({}), Kind::Llama, "expected a tokenizer in tokenizer.json or vocab.json"),
+        (&[], json!({}), Kind::Gemma2, "expected a tokenizer in tokenizer.model"),
+        (&[], json!({}), Kind::Bert, "expected a tokenizer in tokenizer.json or vocab.txt"),
         (&bad_model, json!({}), Kind::Llama, "tokenizer.model: byte 9: expected a protobuf field"),
         (&past, json!({"vocab_size": 3}), Kind::Bpe, "below the vocabulary size of 3 that config.json gives, found 3 (\"<s>\")"),
         (&past, json!({"vocab_size": 99_999_999_999u64}), Kind::Bpe, "expected at most 2097152 tokens"),
