@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(with(both, |_| ()).0, Kind::FineTuned);
         // The mean of the matrices goes by their elements: (0.28 + 3 * 1) / 4.
         let (row, sums) = matrix("big", DType::F32, DType::F32, OLD, [4.9, 0.0, 0.0, 0.0]);
-        let two = vec![matrix("m", DType::F32, DType::F32, OLD, [1.4, 4.8, 0.0, 0.0]), (TensorRow { elements: 12, ..row }, sums)];
+        let two = [matrix("m", DType::F32, DType::F32, OLD, [1.4, 4.8, 0.0, 0.0]), (TensorRow { elements: 12, ..row }, sums)];
         let changed: Vec<_> = two.iter().map(|(row, sums)| (row, sums.unwrap())).collect();
         assert!((likeness(&changed) - 0.82).abs() < 1e-12);
         assert!(likeness(&[]).is_nan());
