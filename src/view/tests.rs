@@ -494,8 +494,11 @@ fn bytes_of_a_merge_are_the_same_in_pieces() {
     }
 }
 
-/// A made-up model as the GGUF that becomes of it: its tensors and metadata.
-fn in_gguf(table: &Table) -> (Vec<(String, Vec<u64>, DType, Vec<u8>)>, Metadata) {
+/// A tensor by name, shape, type and bytes.
+type Stored = (String, Vec<u64>, DType, Vec<u8>);
+
+/// Returns the tensors and metadata of the GGUF that a made-up model of the table converts to.
+fn in_gguf(table: &Table) -> (Vec<Stored>, Metadata) {
     let hf = made_up(table);
     let steps = to_gguf::canonical(hf.model(), &Tables::default()).unwrap();
     let config = Config::new(table, hf.model().config.as_ref().unwrap()).unwrap();

@@ -482,7 +482,7 @@ fn rows_one_by_one_are_as_numpy_says() {
     for (row, (min, max, mean, squares)) in [(1, (10.0, 13.0, 11.5, 534.0)), (2, (20.0, 23.0, 21.5, 1854.0))] {
         let found = &rows[row];
         assert_eq!((found.row, found.min, found.max, found.mean, found.abs_max), (row as u64, min, max, mean, max));
-        assert!((found.std - 1.25f64.sqrt()).abs() < 1e-12 && (found.l2 - (1250.0 * squares as f64).sqrt()).abs() < 1e-9, "{found:?}");
+        assert!((found.std - 1.25f64.sqrt()).abs() < 1e-12 && (found.l2 - (1250.0 * squares).sqrt()).abs() < 1e-9, "{found:?}");
     }
     assert_eq!((rows[3].nan, rows[3].zeros), (5000, 0));
     assert!([rows[3].min, rows[3].max, rows[3].mean, rows[3].l2].iter().all(|value| value.is_nan()));

@@ -282,7 +282,7 @@ fn merges_and_the_pre_tokenizer_come_from_other_files_where_there_is_no_json() {
     assert_eq!((metadata.get_str("tokenizer.ggml.model"), metadata.get_u64("tokenizer.ggml.token_type_count")), (Some("gpt2"), Some(2)));
     let bert = format::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers/bert/reference.gguf")).unwrap();
     for kind in [Kind::Roberta, Kind::Bert] {
-        let metadata = read(&[vocab.clone()], json!({}), kind).unwrap();
+        let metadata = read(std::slice::from_ref(&vocab), json!({}), kind).unwrap();
         for key in ["tokenizer.ggml.model", "tokenizer.ggml.pre"] {
             assert_eq!(metadata.get_str(key), bert.model().metadata.get_str(key), "{kind:?} {key}");
         }
@@ -354,7 +354,7 @@ fn gguf(model: &str, architecture: &str, tokens: &[(&str, f32, i32)], more: &[(&
     metadata.set("tokenizer.ggml.scores", Value::Array(Array::f32s(tokens.iter().map(|(_, score, _)| *score))));
     metadata.set("tokenizer.ggml.token_type", Value::Array(Array::i32s(tokens.iter().map(|(.., token_type)| *token_type))));
     for (key, value) in more {
-        metadata.set(&format!("tokenizer.{key}"), value.clone());
+        metadata.set(format!("tokenizer.{key}"), value.clone());
     }
     metadata
 }
