@@ -479,7 +479,7 @@ fn rows_one_by_one_are_as_numpy_says() {
     let reader = weigh::format::open(file.path()).unwrap();
     let rows = weigh::ops::stats::rows(&reader, &Options::default()).unwrap().rows;
     assert_eq!((rows.len(), rows[0].inf, rows[0].zeros, rows[0].nan), (4, 1, 1249, 0));
-    for (row, (min, max, mean, squares)) in [(1, (10.0, 13.0, 11.5, 534.0)), (2, (20.0, 23.0, 21.5, 1854.0))] {
+    for (row, (min, max, mean, squares)) in [(1, (10.0, 13.0, 11.5, 534.0_f64)), (2, (20.0, 23.0, 21.5, 1854.0))] {
         let found = &rows[row];
         assert_eq!((found.row, found.min, found.max, found.mean, found.abs_max), (row as u64, min, max, mean, max));
         assert!((found.std - 1.25f64.sqrt()).abs() < 1e-12 && (found.l2 - (1250.0 * squares).sqrt()).abs() < 1e-9, "{found:?}");
