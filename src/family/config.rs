@@ -44,7 +44,9 @@ impl Config {
         }
         let mut config = Self { keys, ..Self::empty(table) };
         for (key, default) in &table.defaults {
-            if config.spellings(key).iter().all(|key| config.get(key).is_none()) {
+            let null_is_said = config.keys.get(key).is_some_and(Json::is_null)
+                && table.keys.iter().any(|row| row.absent_is_null && row.hf.first() == Some(key.as_str()));
+            if !null_is_said && config.spellings(key).iter().all(|key| config.get(key).is_none()) {
                 let value = match default {
                     toml::Value::String(text) => config.eval(text)?.map(number_json),
                     toml::Value::Boolean(false) => None,

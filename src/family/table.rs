@@ -140,6 +140,8 @@ pub struct KeyRow {
     pub nonzero: bool,
     /// Whether zero in GGUF is null in config.json.
     pub zero_is_null: bool,
+    /// Whether GGUF leaves the key out where config.json says null, so that null is neither filled in nor lost.
+    pub absent_is_null: bool,
     /// The numbers that names stand for.
     pub map: toml::Table,
     /// A rule that writes several keys: see [`crate::family::keys`].
