@@ -45,6 +45,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("deepseek2", include_str!("tables/deepseek2.toml")),
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
+    ("arcee", include_str!("tables/arcee.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
