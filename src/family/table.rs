@@ -46,6 +46,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
     ("arcee", include_str!("tables/arcee.toml")),
+    ("ernie4_5", include_str!("tables/ernie4_5.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
