@@ -47,6 +47,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("deepseek3", include_str!("tables/deepseek3.toml")),
     ("arcee", include_str!("tables/arcee.toml")),
     ("ernie4_5", include_str!("tables/ernie4_5.toml")),
+    ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
