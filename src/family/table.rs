@@ -48,6 +48,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("arcee", include_str!("tables/arcee.toml")),
     ("ernie4_5", include_str!("tables/ernie4_5.toml")),
     ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
+    ("granitemoe", include_str!("tables/granitemoe.toml")),
+    ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
