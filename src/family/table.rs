@@ -50,6 +50,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
     ("granitemoe", include_str!("tables/granitemoe.toml")),
     ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
+    ("minimax_m2", include_str!("tables/minimax_m2.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
