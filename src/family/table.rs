@@ -51,6 +51,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("granitemoe", include_str!("tables/granitemoe.toml")),
     ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
     ("minimax_m2", include_str!("tables/minimax_m2.toml")),
+    ("nemotron", include_str!("tables/nemotron.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
