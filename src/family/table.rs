@@ -52,6 +52,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
     ("minimax_m2", include_str!("tables/minimax_m2.toml")),
     ("nemotron", include_str!("tables/nemotron.toml")),
+    ("olmoe", include_str!("tables/olmoe.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
