@@ -53,6 +53,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("minimax_m2", include_str!("tables/minimax_m2.toml")),
     ("nemotron", include_str!("tables/nemotron.toml")),
     ("olmoe", include_str!("tables/olmoe.toml")),
+    ("phi", include_str!("tables/phi.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
