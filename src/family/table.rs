@@ -54,6 +54,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("nemotron", include_str!("tables/nemotron.toml")),
     ("olmoe", include_str!("tables/olmoe.toml")),
     ("phi", include_str!("tables/phi.toml")),
+    ("seed_oss", include_str!("tables/seed_oss.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
