@@ -55,6 +55,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("olmoe", include_str!("tables/olmoe.toml")),
     ("phi", include_str!("tables/phi.toml")),
     ("seed_oss", include_str!("tables/seed_oss.toml")),
+    ("stablelm", include_str!("tables/stablelm.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
