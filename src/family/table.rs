@@ -56,6 +56,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("phi", include_str!("tables/phi.toml")),
     ("seed_oss", include_str!("tables/seed_oss.toml")),
     ("stablelm", include_str!("tables/stablelm.toml")),
+    ("olmo", include_str!("tables/olmo.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
