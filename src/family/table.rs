@@ -57,6 +57,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("seed_oss", include_str!("tables/seed_oss.toml")),
     ("stablelm", include_str!("tables/stablelm.toml")),
     ("olmo", include_str!("tables/olmo.toml")),
+    ("bloom", include_str!("tables/bloom.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
