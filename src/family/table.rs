@@ -58,6 +58,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("stablelm", include_str!("tables/stablelm.toml")),
     ("olmo", include_str!("tables/olmo.toml")),
     ("bloom", include_str!("tables/bloom.toml")),
+    ("gpt2", include_str!("tables/gpt2.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
