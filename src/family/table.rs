@@ -59,6 +59,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("olmo", include_str!("tables/olmo.toml")),
     ("bloom", include_str!("tables/bloom.toml")),
     ("gpt2", include_str!("tables/gpt2.toml")),
+    ("starcoder", include_str!("tables/starcoder.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
