@@ -60,6 +60,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("bloom", include_str!("tables/bloom.toml")),
     ("gpt2", include_str!("tables/gpt2.toml")),
     ("starcoder", include_str!("tables/starcoder.toml")),
+    ("gptneox", include_str!("tables/gptneox.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
