@@ -61,6 +61,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gpt2", include_str!("tables/gpt2.toml")),
     ("starcoder", include_str!("tables/starcoder.toml")),
     ("gptneox", include_str!("tables/gptneox.toml")),
+    ("dots1", include_str!("tables/dots1.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
