@@ -62,6 +62,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("starcoder", include_str!("tables/starcoder.toml")),
     ("gptneox", include_str!("tables/gptneox.toml")),
     ("dots1", include_str!("tables/dots1.toml")),
+    ("afmoe", include_str!("tables/afmoe.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
