@@ -63,6 +63,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("gptneox", include_str!("tables/gptneox.toml")),
     ("dots1", include_str!("tables/dots1.toml")),
     ("afmoe", include_str!("tables/afmoe.toml")),
+    ("jais2", include_str!("tables/jais2.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
