@@ -64,6 +64,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("dots1", include_str!("tables/dots1.toml")),
     ("afmoe", include_str!("tables/afmoe.toml")),
     ("jais2", include_str!("tables/jais2.toml")),
+    ("phimoe", include_str!("tables/phimoe.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
