@@ -65,6 +65,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("afmoe", include_str!("tables/afmoe.toml")),
     ("jais2", include_str!("tables/jais2.toml")),
     ("phimoe", include_str!("tables/phimoe.toml")),
+    ("deepseek", include_str!("tables/deepseek.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
