@@ -66,6 +66,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("jais2", include_str!("tables/jais2.toml")),
     ("phimoe", include_str!("tables/phimoe.toml")),
     ("deepseek", include_str!("tables/deepseek.toml")),
+    ("exaone", include_str!("tables/exaone.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
