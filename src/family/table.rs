@@ -67,6 +67,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("phimoe", include_str!("tables/phimoe.toml")),
     ("deepseek", include_str!("tables/deepseek.toml")),
     ("exaone", include_str!("tables/exaone.toml")),
+    ("orion", include_str!("tables/orion.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
