@@ -68,6 +68,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("deepseek", include_str!("tables/deepseek.toml")),
     ("exaone", include_str!("tables/exaone.toml")),
     ("orion", include_str!("tables/orion.toml")),
+    ("nanbeige", include_str!("tables/nanbeige.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
