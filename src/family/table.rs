@@ -69,6 +69,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("exaone", include_str!("tables/exaone.toml")),
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
+    ("rnd1", include_str!("tables/rnd1.toml")),
 ];
 
 /// The embedded tables that were met so far, in the order of [`EMBEDDED`].
