@@ -95,9 +95,19 @@ impl Config {
         keys.iter().find_map(|key| self.get(key))
     }
 
-    /// Puts a value in.
+    /// Puts a value in; with `rope.` before the key: into `rope_scaling`.
     pub fn set(&mut self, key: impl Into<String>, value: Json) {
-        self.keys.insert(key.into(), value);
+        let key = key.into();
+        match key.strip_prefix("rope.") {
+            Some(inner) => {
+                let mut scaling = self.keys.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
+                scaling.insert(inner.to_owned(), value);
+                self.keys.insert("rope_scaling".to_owned(), Json::Object(scaling));
+            }
+            None => {
+                self.keys.insert(key, value);
+            }
+        }
         self.known.get_mut().clear();
     }
 

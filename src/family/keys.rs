@@ -128,7 +128,9 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             None => config.number(name),
         };
         if let Some(value) = config.eval_with(text, &lookup)? {
-            config.set(key.clone(), number_json(value));
+            // Those of rope came in single precision, and go back to the decimals that give it.
+            let value = if key.starts_with("rope.") { f32_json(value as f32) } else { number_json(value) };
+            config.set(key.clone(), value);
         }
     }
     Ok(())

@@ -24,6 +24,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mistral-native", include_str!("tables/mistral-native.toml")),
     ("mistral-native-yarn", include_str!("tables/mistral-native-yarn.toml")),
     ("ministral3-native", include_str!("tables/ministral3-native.toml")),
+    ("ministral3", include_str!("tables/ministral3.toml")),
     ("llama-native", include_str!("tables/llama-native.toml")),
     ("qwen2", include_str!("tables/qwen2.toml")),
     ("qwen2moe", include_str!("tables/qwen2moe.toml")),

@@ -52,6 +52,9 @@ fn config(table: &Table) -> Json {
         "routed_scaling_factor": 1.0, "logit_scale": 0.5, "rms_norm_eps": 1e-6, "layer_norm_eps": 1e-6,
         "rope_theta": 1e4, "sliding_window": 5, "tie_word_embeddings": false,
     });
+    if table.name == "ministral3" {
+        config["rope_parameters"] = json!({ "rope_type": "yarn", "factor": 4, "mscale_all_dim": 1, "llama_4_scaling_beta": 0.5 });
+    }
     if let Some(keys) = config.as_object_mut()
         && !table.tensors.iter().any(|row| row.gguf.all().iter().any(|name| name.contains("_exps")))
     {
