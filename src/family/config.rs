@@ -44,7 +44,9 @@ impl Config {
         }
         let mut config = Self { keys, ..Self::empty(table) };
         for (key, default) in &table.defaults {
-            if config.spellings(key).iter().all(|key| config.get(key).is_none()) {
+            let null_is_said = config.keys.get(key).is_some_and(Json::is_null)
+                && table.keys.iter().any(|row| row.absent_is_null && row.hf.first() == Some(key.as_str()));
+            if !null_is_said && config.spellings(key).iter().all(|key| config.get(key).is_none()) {
                 let value = match default {
                     toml::Value::String(text) => config.eval(text)?.map(number_json),
                     toml::Value::Boolean(false) => None,
@@ -93,9 +95,19 @@ impl Config {
         keys.iter().find_map(|key| self.get(key))
     }
 
-    /// Sets a key.
+    /// Sets a key; with the prefix `rope.`, a key of `rope_scaling`.
     pub fn set(&mut self, key: impl Into<String>, value: Json) {
-        self.keys.insert(key.into(), value);
+        let key = key.into();
+        match key.strip_prefix("rope.") {
+            Some(inner) => {
+                let mut scaling = self.keys.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
+                scaling.insert(inner.to_owned(), value);
+                self.keys.insert("rope_scaling".to_owned(), Json::Object(scaling));
+            }
+            None => {
+                self.keys.insert(key, value);
+            }
+        }
         self.known.get_mut().clear();
     }
 

@@ -99,7 +99,12 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             rope::to_config(&table.gguf, metadata, config);
         }
         let Some(name) = row.hf.first() else { continue };
-        let Some(value) = metadata.get(&full_key(&table.gguf, &row.gguf)) else { continue };
+        let Some(value) = metadata.get(&full_key(&table.gguf, &row.gguf)) else {
+            if row.absent_is_null {
+                config.set(name, Json::Null);
+            }
+            continue;
+        };
         let json = match value {
             _ if row.zero_is_null && value.as_u64() == Some(0) => Json::Null,
             Value::F32(number) => f32_json(*number),
@@ -123,7 +128,9 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             None => config.number(name),
         };
         if let Some(value) = config.eval_with(text, &lookup)? {
-            config.set(key.clone(), number_json(value));
+            // Those of rope came in single precision, and go back to the decimals that give it.
+            let value = if key.starts_with("rope.") { f32_json(value as f32) } else { number_json(value) };
+            config.set(key.clone(), value);
         }
     }
     Ok(())
@@ -217,5 +224,22 @@ mod tests {
         let mut config = Config::empty(&without);
         to_config(&without, &metadata, &mut config).unwrap();
         assert_eq!(Json::Object(config.into_keys()), json!({"n": 5}));
+    }
+
+    #[test]
+    fn a_null_that_gguf_tells_by_leaving_the_key_out_is_neither_filled_in_nor_lost() {
+        let table = Table::parse(
+            "gguf = 'x'\nkeys = [{ gguf = 'attention.q_lora_rank', hf = 'q_lora_rank', absent_is_null = true }]\n\
+             [defaults]\nq_lora_rank = 1536",
+        )
+        .unwrap();
+        for (given, rank) in [(json!({ "q_lora_rank": null }), None), (json!({ "q_lora_rank": 24 }), Some(24)), (json!({}), Some(1536))] {
+            let mut metadata = Metadata::new();
+            to_gguf(&table, &Config::new(&table, &given).unwrap(), &[], 0, &mut metadata).unwrap();
+            assert_eq!(metadata.get("x.attention.q_lora_rank"), rank.map(Value::U32).as_ref());
+            let mut back = Config::empty(&table);
+            to_config(&table, &metadata, &mut back).unwrap();
+            assert_eq!(Json::Object(back.into_keys()), json!({ "q_lora_rank": rank }));
+        }
     }
 }

@@ -80,12 +80,6 @@ pub fn to_config(architecture: &str, metadata: &Metadata, config: &mut Config) {
         if let Some(length) = number("scaling.original_context_length") {
             scaling.insert("original_max_position_embeddings".to_owned(), length);
         }
-        // A tenth of the value in DeepSeek's configs, for both parameters.
-        if let Some(scale) = get("scaling.yarn_log_multiplier").and_then(Value::as_f64) {
-            let scale = f32_json((scale * 10.0) as f32);
-            scaling.insert("mscale".to_owned(), scale.clone());
-            scaling.insert("mscale_all_dim".to_owned(), scale);
-        }
         for (names, gguf) in YARN {
             if let (Some(name), Some(value)) = (names.first(), number(&format!("scaling.{gguf}"))) {
                 scaling.insert((*name).to_owned(), value);

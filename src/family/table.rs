@@ -24,6 +24,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mistral-native", include_str!("tables/mistral-native.toml")),
     ("mistral-native-yarn", include_str!("tables/mistral-native-yarn.toml")),
     ("ministral3-native", include_str!("tables/ministral3-native.toml")),
+    ("ministral3", include_str!("tables/ministral3.toml")),
     ("llama-native", include_str!("tables/llama-native.toml")),
     ("qwen2", include_str!("tables/qwen2.toml")),
     ("qwen2moe", include_str!("tables/qwen2moe.toml")),
@@ -45,6 +46,31 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("deepseek2", include_str!("tables/deepseek2.toml")),
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
+    ("arcee", include_str!("tables/arcee.toml")),
+    ("ernie4_5", include_str!("tables/ernie4_5.toml")),
+    ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
+    ("granitemoe", include_str!("tables/granitemoe.toml")),
+    ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
+    ("minimax_m2", include_str!("tables/minimax_m2.toml")),
+    ("nemotron", include_str!("tables/nemotron.toml")),
+    ("olmoe", include_str!("tables/olmoe.toml")),
+    ("phi", include_str!("tables/phi.toml")),
+    ("seed_oss", include_str!("tables/seed_oss.toml")),
+    ("stablelm", include_str!("tables/stablelm.toml")),
+    ("olmo", include_str!("tables/olmo.toml")),
+    ("bloom", include_str!("tables/bloom.toml")),
+    ("gpt2", include_str!("tables/gpt2.toml")),
+    ("starcoder", include_str!("tables/starcoder.toml")),
+    ("gptneox", include_str!("tables/gptneox.toml")),
+    ("dots1", include_str!("tables/dots1.toml")),
+    ("afmoe", include_str!("tables/afmoe.toml")),
+    ("jais2", include_str!("tables/jais2.toml")),
+    ("phimoe", include_str!("tables/phimoe.toml")),
+    ("deepseek", include_str!("tables/deepseek.toml")),
+    ("exaone", include_str!("tables/exaone.toml")),
+    ("orion", include_str!("tables/orion.toml")),
+    ("nanbeige", include_str!("tables/nanbeige.toml")),
+    ("rnd1", include_str!("tables/rnd1.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].
@@ -140,6 +166,8 @@ pub struct KeyRow {
     pub nonzero: bool,
     /// Whether zero in GGUF corresponds to null in config.json.
     pub zero_is_null: bool,
+    /// Whether a key that GGUF lacks is null in config.json, so that null is neither replaced by the default nor lost.
+    pub absent_is_null: bool,
     /// The numbers that names map to.
     pub map: toml::Table,
     /// A rule that writes several keys: see [`crate::family::keys`].

@@ -51,9 +51,14 @@ fn config(table: &Table) -> Json {
         "vocab_size": 7, "max_position_embeddings": 11, "type_vocab_size": 2, "num_local_experts": 3, "num_experts": 3, "n_routed_experts": 3,
         "num_experts_per_tok": 2, "moe_intermediate_size": 5, "shared_expert_intermediate_size": 9, "n_shared_experts": 1, "num_kv_heads": 2,
         "first_k_dense_replace": 1, "q_lora_rank": 10, "kv_lora_rank": 6, "qk_nope_head_dim": 3, "qk_rope_head_dim": 2, "v_head_dim": 5,
+        "moe_num_experts": 3, "moe_k": 2, "moe_num_shared_experts": 1, "moe_layer_start_index": 1, "num_dense_layers": 1,
+        "num_shared_experts": 1, "shared_intermediate_size": 9, "rotary_dim": 4,
         "routed_scaling_factor": 1.0, "logit_scale": 0.5, "rms_norm_eps": 1e-6, "layer_norm_eps": 1e-6,
         "rope_theta": 1e4, "sliding_window": 5, "tie_word_embeddings": false,
     });
+    if table.name == "ministral3" {
+        config["rope_parameters"] = json!({ "rope_type": "yarn", "factor": 4, "mscale_all_dim": 1, "llama_4_scaling_beta": 0.5 });
+    }
     if let Some(keys) = config.as_object_mut()
         && !table.tensors.iter().any(|row| row.gguf.all().iter().any(|name| name.contains("_exps")))
     {
