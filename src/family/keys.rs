@@ -227,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn the_attention_scale_of_yarn_is_what_each_family_makes_of_it() {
+        // llama.cpp's converter writes 0.1 x mscale_all_dim for DeepSeek, and mscale_all_dim itself for Ministral.
+        let tables = Tables::default();
+        for (name, architecture, mscale) in [("deepseek2", "deepseek2", 1.0), ("ministral3", "mistral3", 0.1)] {
+            let table = tables.all().unwrap().into_iter().find(|table| table.name == name).unwrap();
+            let mut metadata = Metadata::new();
+            metadata.set(format!("{architecture}.rope.scaling.type"), Value::String("yarn".to_owned()));
+            metadata.set(format!("{architecture}.rope.scaling.factor"), Value::F32(4.0));
+            metadata.set(format!("{architecture}.rope.scaling.yarn_log_multiplier"), Value::F32(0.1));
+            let mut config = Config::empty(table);
+            to_config(table, &metadata, &mut config).unwrap();
+            for key in ["mscale", "mscale_all_dim"] {
+                let found = config.get("rope_scaling").unwrap()[key].as_f64().unwrap();
+                assert!((found - mscale).abs() < 1e-6, "{name}: {key} is {found}");
+            }
+        }
+    }
+
+    #[test]
     fn a_null_that_gguf_tells_by_leaving_the_key_out_is_neither_filled_in_nor_lost() {
         let table = Table::parse(
             "gguf = 'x'\nkeys = [{ gguf = 'attention.q_lora_rank', hf = 'q_lora_rank', absent_is_null = true }]\n\

@@ -226,18 +226,16 @@ mod tests {
         metadata.set("x.rope.scaling.factor", Value::F32(4.0));
         metadata.set("x.rope.scaling.original_context_length", Value::U32(4096));
         metadata.set("x.rope.scaling.yarn_beta_fast", Value::F32(32.0));
-        // DeepseekV2Model of llama.cpp's converter writes a tenth of `mscale_all_dim`.
-        metadata.set("x.rope.scaling.yarn_log_multiplier", Value::F32(0.1));
         let mut config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
         to_config("x", &metadata, &mut config);
         let expected = json!({
-            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32.0
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096, "beta_fast": 32.0
         });
         let found = config.get("rope_scaling").unwrap();
         for (key, value) in expected.as_object().unwrap() {
             assert_eq!(found[key].as_f64(), value.as_f64(), "{key}: {found}");
         }
-        assert_eq!(found.as_object().unwrap().len(), 6, "{found}");
+        assert_eq!(found.as_object().unwrap().len(), 4, "{found}");
         // Linear scaling has a factor alone.
         metadata.set("x.rope.scaling.type", Value::String("linear".to_owned()));
         let mut config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
