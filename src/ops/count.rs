@@ -32,7 +32,7 @@ pub struct Count {
     pub bits_per_weight: Option<f64>,
     /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
     pub label: String,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// By the type of the elements, the most bytes first.
@@ -55,11 +55,11 @@ pub struct Count {
 pub struct DTypeCount {
     /// The type.
     pub dtype: String,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 
@@ -69,11 +69,11 @@ pub struct DTypeCount {
 pub struct ComponentCount {
     /// The component.
     pub component: Component,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 
@@ -83,11 +83,11 @@ pub struct ComponentCount {
 pub struct LayerCount {
     /// The number of the layer; none for what belongs to no layer.
     pub layer: Option<u64>,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 

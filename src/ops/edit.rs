@@ -60,7 +60,7 @@ pub struct EditReport {
     pub output: Option<PathBuf>,
     /// Whether the new metadata fits where the old is, so that the tensors need not be written again.
     pub fits: bool,
-    /// How many bytes were written, or would be.
+    /// Number of bytes written, or to be written.
     pub bytes_written: u64,
     /// What the caller may not expect: why a new file took the place of the old one, and what of the old one it has not kept.
     pub notes: Vec<String>,

@@ -18,7 +18,7 @@ pub struct Hist {
     pub dtype: TypeName,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// Its percentiles.

@@ -36,7 +36,7 @@ pub struct Info {
     pub active_parameters: Option<u64>,
     /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
     pub label: String,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// How large the files are, in bytes.

@@ -18,15 +18,15 @@ pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
     pub format: FormatId,
-    /// How the weights are packed, if they are: the tensors below are the stored ones.
+    /// The packing of the weights, if they are packed: the tensors below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// The tensors that were asked for, in the order that was asked for; no more than the limit.
     pub tensors: Vec<TensorRow<'m>>,
-    /// How many files the model has.
+    /// Number of files in the model.
     #[serde(skip)]
     pub files: usize,
-    /// How many tensors the model has.
+    /// Number of tensors in the model.
     #[serde(skip)]
     pub of: usize,
     /// Why nothing is selected, in a model that has tensors.
@@ -41,11 +41,11 @@ pub struct TensorList<'m> {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Selected {
-    /// How many there are.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take, as far as that is known.
+    /// Size in bytes, as far as it is known.
     pub bytes: u64,
 }
 
@@ -62,9 +62,9 @@ pub struct TensorRow<'m> {
     /// The dimensions that the file gives it, where they are others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_shape: Option<&'m [u64]>,
-    /// How many elements it stores.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes it takes; unknown for an unknown type.
+    /// Size in bytes; `None` for an unknown type.
     pub bytes: Option<u64>,
     /// The file that it is in.
     pub file: Cow<'m, str>,

@@ -14,7 +14,7 @@ use crate::ops::stats::{self, Stats};
 pub struct Overview {
     /// What it is.
     pub info: Info,
-    /// How many parameters it has.
+    /// Number of parameters.
     pub count: Count,
     /// Its values.
     pub stats: Stats,
@@ -36,7 +36,7 @@ pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overvie
 pub struct Comparison {
     /// What they are.
     pub infos: [Info; 2],
-    /// How many parameters they have.
+    /// Number of parameters.
     pub counts: [Count; 2],
     /// How they differ.
     pub diff: Diff,

@@ -21,7 +21,7 @@ const WHOLE_VALUES: u64 = 1000;
 /// How many values an edge has: NumPy's `edgeitems`.
 const EDGE: u64 = 3;
 
-/// How many elements are decoded at a time, at least.
+/// Number of elements decoded at a time, at least.
 const WINDOW: u64 = 4096;
 
 /// Values of a tensor.
@@ -34,7 +34,7 @@ pub struct Values<'m> {
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub shape: &'m [u64],
-    /// How the weights are packed, if they are: the values below are the stored ones.
+    /// The packing of the weights, if they are packed: the values below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// Which part of it this is, dimension by dimension, as NumPy writes it.

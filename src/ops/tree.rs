@@ -15,11 +15,11 @@ pub struct Node {
     pub label: String,
     /// What is under it, in natural order.
     pub children: Vec<Node>,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take, as far as that is known.
+    /// Size in bytes, as far as it is known.
     pub bytes: u64,
     /// How many tensors there are of each type.
     pub dtypes: BTreeMap<String, u64>,

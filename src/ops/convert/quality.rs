@@ -49,7 +49,7 @@ impl Sums {
         self.error.is_finite()
     }
 
-    /// How many pairs.
+    /// Number of pairs.
     pub(in crate::ops) fn count(&self) -> u64 {
         self.count
     }

@@ -30,7 +30,7 @@ pub struct ConvertReport {
     pub output: Vec<PathBuf>,
     /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
     pub removed: Vec<PathBuf>,
-    /// How the weights of the input are packed, if they are.
+    /// The packing of the input, if packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// The tensors, in the order of the output.

@@ -8,7 +8,7 @@ use crate::model::{Class, DType};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::quality::Sums;
 
-/// How many elements are decoded at a time: a multiple of every block.
+/// Number of elements decoded at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 14;
 
 /// How many values are compared before their sums join the rest: few enough to stay in a core's nearest cache.

@@ -83,7 +83,7 @@ pub struct Diff {
     /// The tensors that both have and that are not listed.
     #[serde(skip)]
     pub unlisted: Unlisted,
-    /// How the weights of both are packed, if they are.
+    /// The packing of both, if packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// How the weights of each are packed, if they are.

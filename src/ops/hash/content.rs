@@ -10,7 +10,7 @@ use crate::ops::body::Body;
 use crate::view;
 use crate::view::output_model::OutputTensor;
 
-/// How many elements are hashed at a time: a multiple of every block.
+/// Number of elements hashed at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 16;
 
 /// Hashes the canonical form of a model: the tensors of the GGUF that it is or would become, in the order of their names. Each is

@@ -44,7 +44,7 @@ pub struct Verdict {
     pub checked: Checked,
     /// Everything that was found, the worst first; otherwise in the order of the files.
     pub findings: Vec<Finding>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// How many files were looked at.
