@@ -6,7 +6,7 @@ use crate::base::{Error, Result};
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
-use crate::ops::body::Body;
+use crate::ops::tensor_data::TensorData;
 use crate::view;
 use crate::view::output_model::OutputTensor;
 
@@ -25,8 +25,8 @@ const CHUNK: u64 = 1 << 16;
 /// The values of a tensor cannot be read; the algorithm is [`Algorithm::Uuid`], which is of stored bytes.
 pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
     if algorithms.contains(&Algorithm::Uuid) {
-        let error = Error::argument("expected an algorithm for the content, found uuid");
-        return Err(error.hint("llama.cpp's identifier is of the stored bytes: sha256, blake3, sha1 or xxh64"));
+        let error = Error::argument("uuid is not an algorithm for content hashes");
+        return Err(error.hint("llama.cpp's identifier is computed from the stored bytes; use sha256, blake3, sha1 or xxh64"));
     }
     let mut steps = view::canonical(reader.model(), tables)?;
     steps.sort_by(|a, b| a.name.cmp(&b.name));
@@ -61,7 +61,7 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Resu
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
-    let body = Body::new(reader, step)?;
+    let body = TensorData::new(reader, step)?;
     if let ElemType::Unknown { .. } = body.elem() {
         hasher.update(&body.stored()?);
         return Ok(hasher.finish());

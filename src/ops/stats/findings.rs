@@ -69,11 +69,11 @@ pub(super) fn of_tensor(stats: &TensorStats, rows: &RowOutliers, limit: Option<(
         flag(Severity::Note, "stats-constant", format!("every value is {}", summary.min));
     } else {
         if rows.dead > 0 {
-            flag(Severity::Note, "stats-dead-rows", format!("{} of {} are zero throughout", rows.dead, plural(rows.count, "row")));
+            flag(Severity::Note, "stats-dead-rows", format!("{} of {} are all zeros", rows.dead, plural(rows.count, "row")));
         }
         if let Some((row, max, times)) = rows.largest.filter(|_| rows.outliers > 0) {
             let message = format!(
-                "{} of {} far larger than the median: row {row} reaches {max}, {times:.0} times the median row's largest",
+                "{} of {} far above the median: row {row} reaches {max}, {times:.0} times the median row's maximum",
                 rows.outliers,
                 plural(rows.count, "row")
             );
@@ -81,7 +81,7 @@ pub(super) fn of_tensor(stats: &TensorStats, rows: &RowOutliers, limit: Option<(
         }
     }
     if let Some((limit, count)) = limit.filter(|&(_, count)| count > 0) {
-        let message = format!("{} at the limit of {} ({limit}): something may have overflowed", plural(count, "value"), stats.dtype);
+        let message = format!("{} at the limit of {} ({limit}): possible overflow", plural(count, "value"), stats.dtype);
         flag(Severity::Warning, "stats-limit", message);
     }
     found
@@ -118,7 +118,7 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
             let median = scales[scales.len() / 2];
             let ratio = scale / median;
             if median > 0.0 && *scale > 0.0 && !(1.0 / FAR_SCALE..=FAR_SCALE).contains(&ratio) {
-                let message = format!("root mean square {}, {ratio:.2} times that of the layers around", units::general(*scale, 4));
+                let message = format!("root mean square {}, {ratio:.2} times that of neighbouring layers", units::general(*scale, 4));
                 let error = Error::malformed(message).in_tensor(&stats.name);
                 found.push(Finding { severity: Severity::Note, ..Finding::from_error("stats-scale", &error) });
             }
@@ -129,7 +129,7 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
 
 /// Returns the finding about a tensor whose type this build cannot decode.
 pub(super) fn undecoded(name: &str, elem: crate::model::ElemType) -> Finding {
-    let error = Error::unsupported(format!("values of {elem} are not read: nothing is said of them")).in_tensor(name);
+    let error = Error::unsupported(format!("this build cannot decode {elem}: no statistics")).in_tensor(name);
     Finding { severity: Severity::Warning, ..Finding::from_error("stats-unread", &error) }
 }
 

@@ -56,17 +56,17 @@ pub fn rows(reader: &Reader, options: &Options<'_>) -> Result<RowsReport> {
     let limit = options.selection.map_or(usize::MAX, Selection::limit);
     match tensors[..tensors.len().min(limit)] {
         [tensor] => of_tensor(&reader, tensor),
-        _ => Err(Error::argument(format!("expected one tensor to measure by rows, found {}", tensors.len())).hint(Hint::SelectTensor)),
+        _ => Err(Error::argument(format!("rows are measured for one tensor at a time, found {}", tensors.len())).hint(Hint::SelectTensor)),
     }
 }
 
 fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<RowsReport> {
-    let unread = || Error::unsupported(format!("expected a type whose values are read, found {}", tensor.elem)).in_tensor(&tensor.name);
+    let unread = || Error::unsupported(format!("this build cannot decode {}", tensor.elem)).in_tensor(&tensor.name);
     let dtype = tensor.elem.known().ok_or_else(unread)?;
     let codec = codec::codec(dtype).ok_or_else(unread)?;
     let width = tensor.row_elements();
     if !width.is_multiple_of(dtype.info().block_elems) {
-        return Err(Error::unsupported(format!("expected rows of whole bytes, found {width} elements of {dtype}")).in_tensor(&tensor.name));
+        return Err(Error::unsupported(format!("rows of {width} {dtype} elements do not start at whole bytes")).in_tensor(&tensor.name));
     }
     let count = tensor.elements()?.checked_div(width).unwrap_or(0);
     // A row may be long: it is read in chunks that are whole blocks of every type.

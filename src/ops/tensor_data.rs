@@ -1,6 +1,6 @@
-//! The elements of one tensor of the output, a range at a time: as numbers, or as stored bytes when nothing about them changes.
+//! The elements of one output tensor, a range at a time: as numbers, or as stored bytes if they are unchanged.
 //!
-//! Nothing here holds a tensor: a range is asked of the files, or of the rows that are gathered from them.
+//! No tensor is held in memory: a range is read from the files, or from the rows gathered from them.
 
 use std::borrow::Cow;
 
@@ -11,9 +11,9 @@ use crate::model::{DType, ElemType, TensorInfo, TypeName};
 use crate::view::output_model::{OutputTensor, Source};
 use crate::view::tensor_expr::TensorExpr;
 
-/// What a [`OutputTensor`] is made of, ready to be asked for ranges.
+/// Gives access to the data of an [`OutputTensor`], range by range.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct Body<'a> {
+pub(in crate::ops) struct TensorData<'a> {
     reader: &'a Reader,
     source: Stored<'a>,
 }
@@ -24,16 +24,16 @@ enum Stored<'a> {
     Made(&'a TensorExpr),
 }
 
-impl<'a> Body<'a> {
-    /// The body of a step.
+impl<'a> TensorData<'a> {
+    /// Opens the data of a step.
     ///
     /// # Errors
-    /// There is no such tensor, or its elements are not as many as those of the step.
+    /// There is no such tensor, or its number of elements differs from the step's.
     pub(in crate::ops) fn new(reader: &'a Reader, step: &'a OutputTensor) -> Result<Self> {
         let (source, elements) = match &step.source {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
-                let tensor = tensor.ok_or_else(|| Error::argument(format!("expected a tensor of the model, found number {index}")))?;
+                let tensor = tensor.ok_or_else(|| Error::argument(format!("no tensor with index {index}")))?;
                 (Stored::Whole(tensor), tensor.elements()?)
             }
             Source::Made(origin) => (Stored::Made(origin), origin.elements()?),
@@ -45,7 +45,7 @@ impl<'a> Body<'a> {
         Ok(Self { reader, source })
     }
 
-    /// The type in which the elements are at hand.
+    /// Returns the type of the source elements.
     pub(in crate::ops) fn elem(&self) -> ElemType {
         match self.source {
             Stored::Whole(tensor) => tensor.elem,
@@ -53,7 +53,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The type of the elements as reports show it: their packing, where all of them are packed alike.
+    /// Returns the type name for reports: the packing, if all sources are packed alike.
     pub(in crate::ops) fn type_name(&self) -> TypeName {
         let tensors = match self.source {
             Stored::Whole(tensor) => vec![tensor],
@@ -64,7 +64,7 @@ impl<'a> Body<'a> {
         TypeName { elem: self.elem(), packed: first.filter(|first| packings.all(|other| other == Some(*first))) }
     }
 
-    /// The stored tensor, if the elements are those of one in their order.
+    /// Returns the stored tensor, if the elements are those of one tensor in order.
     pub(in crate::ops) fn whole(&self) -> Option<&'a TensorInfo> {
         match self.source {
             Stored::Whole(tensor) => Some(tensor),
@@ -72,10 +72,10 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The stored bytes of the elements from `start` on; both ends are those of blocks.
+    /// Returns the stored bytes of a range of elements; both ends are block boundaries.
     ///
     /// # Errors
-    /// The range lies outside or cuts a block, or cannot be read.
+    /// The range is out of bounds, splits a block, or cannot be read.
     pub(in crate::ops) fn bytes(&self, start: u64, elements: u64) -> Result<Cow<'a, [u8]>> {
         let dtype = self.dtype()?;
         let at = |element: u64| dtype.bytes_for(element);
@@ -98,10 +98,10 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Fills `out` with the numbers from element `start` on; an element of a complex type is two.
+    /// Decodes the numbers from element `start` on into `out`; an element of a complex type is two numbers.
     ///
     /// # Errors
-    /// The values of the type cannot be read; or the range lies outside.
+    /// Values of the type cannot be decoded, or the range is out of bounds.
     pub(in crate::ops) fn values<T: Decoded>(&self, start: u64, out: &mut [T]) -> Result<()> {
         let dtype = self.dtype()?;
         let codec = codec(dtype).ok_or_else(|| unreadable(ElemType::Known(dtype)))?;
@@ -120,14 +120,14 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// All stored bytes, of whatever type, in the byte order of the file.
+    /// Returns all stored bytes, of any type, in the byte order of the file.
     ///
     /// # Errors
-    /// The tensor is not stored as it is, or the size of its type is not known.
+    /// The tensor is not stored as it is, or the size of its type is unknown.
     pub(in crate::ops) fn stored(&self) -> Result<Cow<'a, [u8]>> {
         match self.source {
             Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
-            Stored::Made(_) => Err(Error::argument("expected a stored tensor")),
+            Stored::Made(_) => Err(Error::argument("the tensor is not stored as it is")),
         }
     }
 
@@ -137,5 +137,5 @@ impl<'a> Body<'a> {
 }
 
 fn unreadable(elem: ElemType) -> Error {
-    Error::unsupported(format!("expected a type whose values this build reads, found {elem}"))
+    Error::unsupported(format!("this build cannot decode {elem}"))
 }
