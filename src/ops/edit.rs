@@ -110,18 +110,18 @@ pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Resul
 /// # Errors
 /// The model has several files, or its format's metadata cannot be edited; a change is invalid; a well-known key would get an invalid
 /// type or value; the file cannot be written, or another program changes it meanwhile. Nothing was changed then.
-pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how: Editing<'_>) -> Result<EditReport> {
+pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, options: Editing<'_>) -> Result<EditReport> {
     match destination {
         Destination::DryRun => {
-            let edited = Edited::plan(path, changes, how.force)?;
+            let edited = Edited::plan(path, changes, options.force)?;
             let real = std::fs::canonicalize(&edited.file).map_err(|error| Error::io("cannot find", &edited.file, error))?;
             let obstacle = if edited.fits() { undo::overwrite_obstacle(&real, &edited.open()?)? } else { None };
             let bytes = if edited.fits() && obstacle.is_none() { edited.start.bytes.len() as u64 } else { edited.total() };
             Ok(edited.report(None, bytes, obstacle.map(new_file_because).into_iter().collect()))
         }
-        Destination::InPlace => in_place(path, changes, how),
+        Destination::InPlace => in_place(path, changes, options),
         Destination::New { path: target, force } => {
-            let edited = Edited::plan(path, changes, how.force)?;
+            let edited = Edited::plan(path, changes, options.force)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
             // Like cp: permissions that protected the old file protect the new one too.
             let file = output.create_with_mode(0, Inode::from_metadata(edited.input.metadata()).mode & 0o666)?;
@@ -159,11 +159,11 @@ pub fn recover(path: &Path, waiting: OnWait<'_>) -> Result<RecoveryReport> {
     Ok(RecoveryReport { schema: "weigh.meta-recover.v1", file, recovery })
 }
 
-fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditReport> {
+fn in_place(path: &Path, changes: &[Change], options: Editing<'_>) -> Result<EditReport> {
     let (file, _) = single_file(&format::open(path)?)?;
-    let locked = LockedFile::open(&file, how.waiting)?;
+    let locked = LockedFile::open(&file, options.waiting)?;
     // Parsed again under the lock: another edit may have been first.
-    let edited = Edited::plan(path, changes, how.force)?;
+    let edited = Edited::plan(path, changes, options.force)?;
     if !locked.is(edited.input.metadata()) {
         return Err(changed_meanwhile(&file));
     }

@@ -15,13 +15,13 @@ use crate::view::tensor_expr::TensorExpr;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) struct TensorData<'a> {
     reader: &'a Reader,
-    source: Stored<'a>,
+    source: DataSource<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Stored<'a> {
-    Whole(&'a TensorInfo),
-    Made(&'a TensorExpr),
+enum DataSource<'a> {
+    Stored(&'a TensorInfo),
+    Computed(&'a TensorExpr),
 }
 
 impl<'a> TensorData<'a> {
@@ -34,9 +34,9 @@ impl<'a> TensorData<'a> {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
                 let tensor = tensor.ok_or_else(|| Error::argument(format!("no tensor with index {index}")))?;
-                (Stored::Whole(tensor), tensor.elements()?)
+                (DataSource::Stored(tensor), tensor.elements()?)
             }
-            Source::Made(origin) => (Stored::Made(origin), origin.elements()?),
+            Source::Made(expr) => (DataSource::Computed(expr), expr.elements()?),
         };
         let wanted = step.elements()?;
         if elements != wanted {
@@ -48,16 +48,16 @@ impl<'a> TensorData<'a> {
     /// Returns the type of the source elements.
     pub(in crate::ops) fn elem(&self) -> ElemType {
         match self.source {
-            Stored::Whole(tensor) => tensor.elem,
-            Stored::Made(origin) => ElemType::Known(origin.dtype()),
+            DataSource::Stored(tensor) => tensor.elem,
+            DataSource::Computed(expr) => ElemType::Known(expr.dtype()),
         }
     }
 
     /// Returns the type name for reports: the packing, if all sources are packed alike.
     pub(in crate::ops) fn type_name(&self) -> TypeName {
         let tensors = match self.source {
-            Stored::Whole(tensor) => vec![tensor],
-            Stored::Made(origin) => origin.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
+            DataSource::Stored(tensor) => vec![tensor],
+            DataSource::Computed(expr) => expr.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
         };
         let mut packings = tensors.into_iter().map(|tensor| self.reader.type_name(tensor).packed);
         let first = packings.next().flatten();
@@ -65,10 +65,10 @@ impl<'a> TensorData<'a> {
     }
 
     /// Returns the stored tensor, if the elements are those of one tensor in order.
-    pub(in crate::ops) fn whole(&self) -> Option<&'a TensorInfo> {
+    pub(in crate::ops) fn stored_tensor(&self) -> Option<&'a TensorInfo> {
         match self.source {
-            Stored::Whole(tensor) => Some(tensor),
-            Stored::Made(_) => None,
+            DataSource::Stored(tensor) => Some(tensor),
+            DataSource::Computed(_) => None,
         }
     }
 
@@ -81,11 +81,11 @@ impl<'a> TensorData<'a> {
         let at = |element: u64| dtype.bytes_for(element);
         let end = num::add(start, elements, "the end of a range")?;
         match self.source {
-            Stored::Whole(tensor) => self.reader.bytes_at(tensor, at(start)?..at(end)?),
-            Stored::Made(origin) => {
-                let row = origin.row_elements().max(1);
+            DataSource::Stored(tensor) => self.reader.bytes_at(tensor, at(start)?..at(end)?),
+            DataSource::Computed(expr) => {
+                let row = expr.row_elements().max(1);
                 let (first, last) = (start / row, end.div_ceil(row));
-                let rows = origin.eval_rows(self.reader, first..last)?;
+                let rows = expr.eval_rows(self.reader, first..last)?;
                 let skip = at(start - first * row)? as usize;
                 let len = at(elements)? as usize;
                 let cut = || Error::argument(format!("expected {len} bytes of gathered rows, found {}", rows.len()));
@@ -124,10 +124,10 @@ impl<'a> TensorData<'a> {
     ///
     /// # Errors
     /// The tensor is not stored as it is, or the size of its type is unknown.
-    pub(in crate::ops) fn stored(&self) -> Result<Cow<'a, [u8]>> {
+    pub(in crate::ops) fn stored_bytes(&self) -> Result<Cow<'a, [u8]>> {
         match self.source {
-            Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
-            Stored::Made(_) => Err(Error::argument("the tensor is not stored as it is")),
+            DataSource::Stored(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
+            DataSource::Computed(_) => Err(Error::argument("the tensor is not stored as it is")),
         }
     }
 

@@ -250,7 +250,7 @@ fn out_tensor(reader: &Reader, step: &OutputTensor) -> Result<OutTensor> {
     let len_bytes = match step.elem {
         ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
         ElemType::Unknown { .. } => {
-            let whole = TensorData::new(reader, step)?.whole().and_then(|tensor| reader.len_bytes(tensor));
+            let whole = TensorData::new(reader, step)?.stored_tensor().and_then(|tensor| reader.len_bytes(tensor));
             whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
         }
     };

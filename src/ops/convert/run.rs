@@ -385,7 +385,7 @@ impl<'a> Job<'a> {
 /// Picks the cheapest way to write the tensor: copy, gather, or re-encode.
 fn write_mode<'a>(step: &OutputTensor, data: &TensorData<'a>) -> Result<WriteMode<'a>> {
     if data.elem() == step.elem {
-        if let Some(tensor) = data.whole() {
+        if let Some(tensor) = data.stored_tensor() {
             return Ok(WriteMode::Copy(tensor));
         }
         if let Some(dtype) = step.elem.known() {

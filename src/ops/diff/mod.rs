@@ -500,8 +500,8 @@ fn same_bytes(pairs: &[Pair<'_>], progress_done: &(dyn Fn(u64) + Sync)) -> Resul
         }
         let start = chunk.number * SPAN;
         let elements = SPAN.min(pair.elements - start);
-        let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
-            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
+        let same = match (pair.a.elem(), pair.a.stored_tensor(), pair.b.stored_tensor()) {
+            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored_bytes()? == pair.b.stored_bytes()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
                 progress_done(a.len() as u64);

@@ -44,7 +44,7 @@ pub const SAMPLE_ELEMENTS: u64 = 1 << 20;
 /// on both sides of zero are far apart, and interpolating between sketched values would be off by more than their error.
 const EXACT_ELEMENTS: u64 = 8192;
 
-/// How statistics are grouped.
+/// Grouping of statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GroupBy {
@@ -89,7 +89,7 @@ impl GroupBy {
 pub struct Options<'a> {
     /// The tensors to measure, their order, and the most of them (or of their groups) to list; all if `None`.
     pub selection: Option<&'a Selection>,
-    /// How statistics are grouped.
+    /// Grouping of the statistics.
     pub by: GroupBy,
     /// Measures packed weights as stored: integers and their scales.
     pub stored: bool,

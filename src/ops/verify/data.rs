@@ -21,7 +21,7 @@ use crate::view::output_model::OutputTensor;
 /// Number of bytes scanned at a time.
 const CHUNK_BYTES: u64 = 4 << 20;
 
-/// How many elements of tied tensors are compared at a time: a multiple of every block.
+/// Number of elements of tied tensors compared at a time: a multiple of every block size.
 const TIED_ELEMENTS: u64 = 1 << 18;
 
 /// Finding code and description of each kind of invalid value.
@@ -83,7 +83,7 @@ pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &m
     let mut per_chunk = parts.iter().zip(invalid).peekable();
     while let Some((part, mut invalid)) = per_chunk.next() {
         while let Some((next, more)) = per_chunk.next_if(|(next, _)| std::ptr::eq(next.tensor, part.tensor)) {
-            invalid.join(next.start, &more);
+            invalid.merge(next.start, &more);
         }
         report(reader, part.tensor, &invalid, findings);
     }
@@ -175,7 +175,7 @@ fn report_zeros(reader: &Reader, runs: &[Run<'_>], packed: &HashSet<&str>, findi
                 1 => rows(run, first).map_or_else(String::new, |(first, last, of)| format!(": rows {first} to {last} of {of}")),
                 tensors => format!(", in {tensors} tensors"),
             };
-            let message = format!("{} consecutive zero bytes{inside}", units::grouped(len));
+            let message = format!("{} zero bytes{inside}", units::grouped(len));
             let names = run.tensors.iter().filter(|_| run.tensors.len() > 1).map(|tensor| tensor.name.clone()).collect();
             findings.remark_tensors(
                 Severity::Warning,
@@ -236,7 +236,7 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
         let (mut all, mut zero) = (InvalidValues::default(), true);
         for part in split_tensor(tensor) {
             let bytes = reader.bytes_at(tensor, part.start..part.end)?;
-            all.join(part.start, &scan_invalid(part.dtype, &bytes));
+            all.merge(part.start, &scan_invalid(part.dtype, &bytes));
             // Computed in single precision: a negative scale turns 0 into -0.
             zero &= bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
         }
