@@ -454,7 +454,7 @@ fn manifest_digest_and_manifest_entry() {
     assert_eq!(check(&format!("{sha256}  model.gguf\n{wrong}  other.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("SHA256 (model.gguf) = {sha256}\n")).unwrap(), none);
     assert_eq!(check(&format!("{wrong} *model.gguf\n")).unwrap(), ["manifest-digest"]);
-    assert!(check(&format!("{wrong}  other.gguf\n")).unwrap_err().to_string().contains("of this model"));
+    assert!(check(&format!("{wrong}  other.gguf\n")).unwrap_err().to_string().contains("no line matches this model"));
     assert!(check("nothing of the kind\n").is_err());
     let hash = weigh::ops::hash::hash(&weigh::format::open(&path).unwrap(), &[weigh::ops::hash::Algorithm::Xxh64], true).unwrap();
     let model = &hash[0].model;

@@ -30,7 +30,7 @@ impl PairSums {
 }
 
 /// Measures the pairs whose bytes differ and whose values can be decoded.
-pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], progress_done: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<PairSums>>> {
+pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], report_progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<PairSums>>> {
     let counts = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
     let process = |(): &mut (), chunk: Chunk| {
         let pair = &pairs[chunk.item];
@@ -45,7 +45,7 @@ pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], progress_done: 
         } else {
             numbers::<f32>(pair, a, range)
         };
-        progress_done((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
+        report_progress((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
         found.map_err(|error| error.in_tensor(pair.name))
     };
     chunks::in_order(&counts, process, |all: &mut Option<PairSums>, _, part| {

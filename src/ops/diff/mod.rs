@@ -397,14 +397,14 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let (shape_indices, shared_pairs): (Vec<(usize, u64)>, Vec<Pair<'_>>) = shared.into_iter().unzip();
     pairs.extend(shared_pairs);
     let all_bytes = bytes(a).max(bytes(b));
-    let progress_done = |bytes: u64| {
+    let report_progress = |bytes: u64| {
         if let Some(progress) = options.progress {
             progress(bytes, all_bytes);
         }
     };
-    let same = same_bytes(&pairs, &progress_done)?;
+    let same = same_bytes(&pairs, &report_progress)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
-    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &progress_done)? };
+    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &report_progress)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
@@ -490,7 +490,7 @@ fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
 }
 
 /// Compares the bytes of each pair; `None` if the types differ.
-fn same_bytes(pairs: &[Pair<'_>], progress_done: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
+fn same_bytes(pairs: &[Pair<'_>], report_progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
     let compare_chunk = |(): &mut (), chunk: Chunk| -> Result<()> {
@@ -504,7 +504,7 @@ fn same_bytes(pairs: &[Pair<'_>], progress_done: &(dyn Fn(u64) + Sync)) -> Resul
             (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored_bytes()? == pair.b.stored_bytes()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
-                progress_done(a.len() as u64);
+                report_progress(a.len() as u64);
                 a == b
             }
         };
