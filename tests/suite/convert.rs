@@ -184,7 +184,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
     no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
-    assert!(convert::format_named("onnx").unwrap_err().to_string().contains("a format that can be written, found onnx"));
+    assert!(convert::format_named("onnx").unwrap_err().to_string().contains("no writable format named onnx"));
     assert_eq!(convert::format_named("GGUF").unwrap(), FormatId::Gguf);
     no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "one type for all tensors requires GGUF output");
     let requantise = Options { tensor_types: vec![TensorType::parse("q8_0=Q4_0").unwrap()], ..keep() };
