@@ -88,7 +88,7 @@ pub mod report {
     /// The parts of a [`ConvertReport`].
     pub mod convert {
         pub use crate::model::companion::NoteKind;
-        pub use crate::ops::convert::loss::{LossKind, Lossy};
+        pub use crate::ops::convert::loss::{Loss, LossKind};
         pub use crate::ops::convert::quality::Quality;
         pub use crate::ops::convert::report::{NoteRow, TensorRow};
     }

@@ -259,7 +259,7 @@ impl ConvertReport {
         let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
                 LossKind::Fallback => "fallback",
-                LossKind::Unheld => "unheld",
+                LossKind::UnsupportedDtype => "unheld",
                 LossKind::Overflow => "overflow",
                 LossKind::Flush => "flush",
             };

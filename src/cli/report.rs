@@ -41,8 +41,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let told = |bytes, all| progress.add(bytes, all);
     let (page, infos) = match &b {
         None => {
-            let options =
-                stats::Options { sample: args.sample.then_some(stats::SAMPLE), progress: Some(&told), ..stats::Options::default() };
+            let options = stats::Options {
+                sample: args.sample.then_some(stats::SAMPLE_ELEMENTS),
+                progress: Some(&told),
+                ..stats::Options::default()
+            };
             let found = overview::overview(&a, &options)?;
             (html::model(&found), vec![found.info])
         }

@@ -77,7 +77,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             stored: args.stored,
             threshold: args.threshold,
             outlier: args.outlier,
-            sample: args.sample.then_some(stats::SAMPLE),
+            sample: args.sample.then_some(stats::SAMPLE_ELEMENTS),
             progress: Some(&|bytes, all| progress.add(bytes, all)),
         };
         if args.per_row {
@@ -232,7 +232,7 @@ impl Report for Stats {
     }
 }
 
-impl Report for stats::Rows {
+impl Report for stats::RowsReport {
     const ROWS: Option<&'static str> = Some("rows");
 
     fn sections(&self) -> Vec<Section<'_>> {

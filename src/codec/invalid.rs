@@ -42,7 +42,7 @@ impl InvalidValues {
     }
 
     /// Adds the results for later bytes, which start at `offset`.
-    pub fn join(&mut self, offset: u64, next: &Self) {
+    pub fn merge(&mut self, offset: u64, next: &Self) {
         for i in 0..self.counts.len() {
             self.counts[i] += next.counts[i];
             self.first[i] = self.first[i].or(next.first[i].map(|at| at + offset));
@@ -126,7 +126,7 @@ fn scan_codes(bytes: &[u8], found: &mut InvalidValues, bad: impl Fn(u8) -> bool)
     }
 }
 
-/// Scans decoded values, for types whose bytes alone do not tell.
+/// Scans decoded values, for types whose validity the bytes alone do not show.
 fn scan_decoded(codec: &Codec, bytes: &[u8], found: &mut InvalidValues) {
     const BLOCKS: usize = 64;
     let (size, elements) = (codec.dtype.info().block_bytes as usize, codec.dtype.info().block_elems as usize);
@@ -209,7 +209,7 @@ fn scan_ternary(bytes: &[u8], size: usize, range: Range<usize>, found: &mut Inva
     for (i, block) in bytes.chunks_exact(size).enumerate() {
         let mut inside = InvalidValues::default();
         scan_codes(block.get(range.clone()).unwrap_or_default(), &mut inside, |byte| byte & byte >> 1 & 0x55 != 0);
-        found.join((i * size + range.start) as u64, &inside);
+        found.merge((i * size + range.start) as u64, &inside);
     }
 }
 
@@ -370,7 +370,7 @@ mod tests {
         let mut bytes = valid(DType::MXFP4).repeat(20);
         (bytes[70 * 17], bytes[70 * 17 + 1]) = (0xfe, 7);
         assert_eq!(scan_invalid(DType::MXFP4, &bytes).of(InvalidValue::Infinite).map(|(_, at)| at), Some(70 * 17));
-        // A code that is none, behind the first byte of its block.
+        // An invalid code, after the first byte of its block.
         let mut bytes = valid(DType::TQ2_0);
         bytes[2 * 66 + 63] = 0b0000_0011;
         assert_eq!(scan_invalid(DType::TQ2_0, &bytes).of(InvalidValue::Range), Some((1, 2 * 66 + 63)));

@@ -1,4 +1,4 @@
-//! What this build knows: element types, formats, architectures, codes of findings.
+//! The catalog of this build: element types, formats, architectures, finding codes.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::model::{Class, DType, FormatId};
 #[derive(Debug, Serialize)]
 pub struct Types {
     schema: &'static str,
-    /// One row each, in the order of the table.
+    /// Rows, in table order.
     pub types: Vec<TypeRow>,
 }
 
@@ -24,23 +24,23 @@ pub struct TypeRow {
     pub name: &'static str,
     /// `float`, `integer`, `bool`, `complex` or `block`.
     pub class: &'static str,
-    /// How many elements one block stands for.
+    /// Number of elements per block.
     pub block_elements: u64,
-    /// How many bytes one block takes.
+    /// Number of bytes per block.
     pub block_bytes: u64,
     /// Bits per weight.
     pub bits_per_weight: f64,
-    /// Its number in GGUF.
+    /// Number in GGUF.
     pub ggml_id: Option<u32>,
-    /// Its name in safetensors.
+    /// Name in safetensors.
     pub safetensors: Option<&'static str>,
-    /// Whether its values can be read.
+    /// Whether values can be decoded.
     pub read: bool,
-    /// Whether values can be written in it.
+    /// Whether values can be encoded.
     pub written: bool,
 }
 
-/// The element types that this build knows.
+/// Returns the known element types.
 pub fn types() -> Types {
     let row = |&dtype: &DType| {
         let info = dtype.info();
@@ -69,7 +69,7 @@ pub fn types() -> Types {
 #[derive(Debug, Serialize)]
 pub struct Formats {
     schema: &'static str,
-    /// One row each.
+    /// Rows.
     pub formats: Vec<FormatRow>,
 }
 
@@ -78,15 +78,15 @@ pub struct Formats {
 pub struct FormatRow {
     /// Its name.
     pub id: FormatId,
-    /// What its files are called.
+    /// File extension.
     pub extensions: &'static [&'static str],
     /// Whether it can be written.
     pub written: bool,
-    /// The element types that it can hold.
+    /// Supported element types.
     pub dtypes: Vec<&'static str>,
 }
 
-/// The file formats that this build reads.
+/// Returns the file formats that can be read.
 pub fn formats() -> Formats {
     let row = |format: &crate::format::Format| FormatRow {
         id: format.id,
@@ -101,29 +101,29 @@ pub fn formats() -> Formats {
 #[derive(Debug, Serialize)]
 pub struct Archs {
     schema: &'static str,
-    /// One row each.
+    /// Rows.
     pub archs: Vec<ArchRow>,
 }
 
-/// A family of models, as its table has it.
+/// An architecture table.
 #[derive(Debug, Serialize)]
 pub struct ArchRow {
-    /// The name of the table.
+    /// Name of the table.
     pub name: String,
     /// `general.architecture` in GGUF.
     pub gguf: String,
-    /// `architectures` in config.json; none for a maker's own format.
+    /// `architectures` in config.json; empty for a vendor format.
     pub classes: Vec<String>,
     /// `model_type` in config.json.
     pub model_types: Vec<String>,
-    /// How many kinds of tensors it has.
+    /// Number of tensor kinds.
     pub tensors: usize,
 }
 
-/// The architectures that are translated between Hugging Face and GGUF.
+/// Returns the architectures that can be translated between Hugging Face and GGUF.
 ///
 /// # Errors
-/// A table is none.
+/// A table is invalid.
 pub fn archs(tables: &Tables) -> Result<Archs> {
     let row = |table: &Table| ArchRow {
         tensors: table.tensors.len(),
@@ -139,7 +139,7 @@ pub fn archs(tables: &Tables) -> Result<Archs> {
 #[derive(Debug, Serialize)]
 pub struct Codes {
     schema: &'static str,
-    /// One row each, in the order of the table.
+    /// Rows, in table order.
     pub codes: Vec<CodeRow>,
 }
 
@@ -148,13 +148,13 @@ pub struct Codes {
 pub struct CodeRow {
     /// The code.
     pub code: &'static str,
-    /// How bad it is when the rule is broken.
+    /// Severity if the rule is violated.
     pub severity: Severity,
     /// The rule.
     pub rule: &'static str,
 }
 
-/// The rules that `verify` checks.
+/// Returns the rules that `verify` checks.
 pub fn codes() -> Codes {
     let row = |&(code, severity, rule): &(&'static str, Severity, &'static str)| CodeRow { code, severity, rule };
     Codes { schema: "weigh.codes.v1", codes: codes::CODES.iter().map(row).collect() }

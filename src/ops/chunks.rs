@@ -1,7 +1,7 @@
 //! The scheduler of the operations: work on tensors in chunks, on all threads, reduced in order.
 //!
-//! Chunks are fixed by the data alone, threads take them in order, and what they find is joined in order: the result is the same for any
-//! number of threads. Results that come early wait, and a thread waits where too many do, so that memory does not grow.
+//! Chunks are fixed by the data alone, threads take them in order, and results are reduced in order: the outcome is the same for any
+//! number of threads. Results that arrive early are buffered; a thread blocks while too many are, which bounds memory.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,26 +10,26 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crate::base::threads::{self, lock};
 use crate::base::{Error, Result};
 
-/// How many results of an item may wait for earlier ones.
-const MOST_EARLY: usize = 64;
+/// Most results of an item that are buffered until earlier ones arrive.
+const MAX_PENDING: usize = 64;
 
-/// A chunk of an item (a tensor, a pair of tensors), by their numbers.
+/// A chunk of an item (a tensor, a pair of tensors): both by index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::ops) struct Chunk {
     pub(in crate::ops) item: usize,
     pub(in crate::ops) number: u64,
 }
 
-/// Looks at all chunks of items that have so many chunks each, and returns what each item amounts to.
+/// Processes all chunks of all items (`counts` has the number of chunks of each), and returns the reduced result of each item.
 ///
-/// `look` has a scratch space of its thread; `join` adds what it returned to the item, in the order of the chunks.
+/// `process` gets the scratch space of its thread; `reduce` adds its results to the item, in chunk order.
 ///
 /// # Errors
-/// That of the first chunk, in order, that has one. Chunks after it may have been looked at or not.
+/// That of the first chunk, in order, that fails. Later chunks may or may not have been processed.
 pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
     counts: &[u64],
-    look: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
-    join: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
+    process: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
+    reduce: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
 ) -> Result<Vec<W>> {
     let run = Run { items: counts.iter().map(|_| Item::default()).collect(), queue: Queue::new(counts), failure: Failure::default() };
     threads::broadcast(|| {
@@ -38,7 +38,7 @@ pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
         while !run.failure.happened.load(Ordering::Relaxed)
             && let Some(chunk) = run.queue.take()
         {
-            if let Err(error) = look(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &join)) {
+            if let Err(error) = process(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &reduce)) {
                 run.failure.add(chunk, error);
                 run.wake();
             }
@@ -46,7 +46,7 @@ pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
     });
     match run.failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
-        None => Ok(run.items.into_iter().map(|item| item.state.into_inner().unwrap_or_else(PoisonError::into_inner).whole).collect()),
+        None => Ok(run.items.into_iter().map(|item| item.state.into_inner().unwrap_or_else(PoisonError::into_inner).result).collect()),
     }
 }
 
@@ -56,62 +56,62 @@ struct Run<'c, P, W> {
     failure: Failure,
 }
 
-/// An item while its chunks are being looked at.
+/// An item while its chunks are being processed.
 struct Item<P, W> {
     state: Mutex<State<P, W>>,
-    joined: Condvar,
+    reduced: Condvar,
 }
 
 struct State<P, W> {
-    /// The number of the chunk to join next.
+    /// Index of the next chunk to reduce.
     next: u64,
-    early: BTreeMap<u64, P>,
-    whole: W,
+    pending: BTreeMap<u64, P>,
+    result: W,
 }
 
 impl<P, W: Default> Default for Item<P, W> {
     fn default() -> Self {
-        Self { state: Mutex::new(State { next: 0, early: BTreeMap::new(), whole: W::default() }), joined: Condvar::new() }
+        Self { state: Mutex::new(State { next: 0, pending: BTreeMap::new(), result: W::default() }), reduced: Condvar::new() }
     }
 }
 
 impl<P, W> Run<'_, P, W> {
-    /// Joins the result of a chunk, and those that waited for it. Where it has to wait, and many do, the thread waits too: whichever has
-    /// the chunk that they wait for is at work.
-    fn add(&self, chunk: Chunk, part: P, join: &impl Fn(&mut W, Chunk, P) -> Result<()>) -> Result<()> {
+    /// Reduces the result of a chunk and the buffered ones that follow it. If too many results are buffered, the thread blocks: the thread
+    /// with the missing chunk is still running.
+    fn add(&self, chunk: Chunk, part: P, reduce: &impl Fn(&mut W, Chunk, P) -> Result<()>) -> Result<()> {
         let Some(item) = self.items.get(chunk.item) else { return Ok(()) };
         let mut state = lock(&item.state);
-        let State { next, early, whole } = &mut *state;
+        let State { next, pending, result } = &mut *state;
         if chunk.number == *next {
             let mut part = Some(part);
             while let Some(found) = part {
-                join(whole, Chunk { number: *next, ..chunk }, found)?;
+                reduce(result, Chunk { number: *next, ..chunk }, found)?;
                 *next += 1;
-                part = early.remove(next);
+                part = pending.remove(next);
             }
         } else {
-            early.insert(chunk.number, part);
+            pending.insert(chunk.number, part);
         }
-        if early.is_empty() {
-            *early = BTreeMap::new(); // an empty map keeps the memory of its last node
+        if pending.is_empty() {
+            *pending = BTreeMap::new(); // an empty map keeps the memory of its last node
         }
-        item.joined.notify_all();
-        while state.early.len() > MOST_EARLY && !self.failure.happened.load(Ordering::Relaxed) {
-            state = item.joined.wait(state).unwrap_or_else(PoisonError::into_inner);
+        item.reduced.notify_all();
+        while state.pending.len() > MAX_PENDING && !self.failure.happened.load(Ordering::Relaxed) {
+            state = item.reduced.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
     }
 
-    /// Wakes all threads that wait.
+    /// Wakes all blocked threads.
     fn wake(&self) {
         for item in &self.items {
-            drop(lock(&item.state)); // none is between its look at the failure and its sleep
-            item.joined.notify_all();
+            drop(lock(&item.state)); // no thread is between checking for a failure and going to sleep
+            item.reduced.notify_all();
         }
     }
 }
 
-/// Ends the whole where one thread panics, which is passed on.
+/// Stops all threads when one panics; the panic is propagated.
 struct StopOnPanic<'r, 'c, P, W>(&'r Run<'c, P, W>);
 
 impl<P, W> Drop for StopOnPanic<'_, '_, P, W> {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_joined_in_order_whoever_is_first() {
+    fn results_are_reduced_in_order_whichever_thread_is_first() {
         let counts = [3, 0, 500, 1];
         let wait = |chunk: Chunk| {
             // Every seventh chunk is late.
@@ -175,24 +175,24 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         };
-        let look = |seen: &mut u64, chunk: Chunk| {
+        let process = |seen: &mut u64, chunk: Chunk| {
             wait(chunk);
             *seen += 1;
             Ok(chunk.number * 10)
         };
-        let join = |all: &mut Vec<u64>, chunk: Chunk, part: u64| {
+        let reduce = |all: &mut Vec<u64>, chunk: Chunk, part: u64| {
             assert_eq!(part, chunk.number * 10);
             all.push(part);
             Ok(())
         };
-        let wholes: Vec<Vec<u64>> = in_order(&counts, look, join).unwrap();
-        for (whole, count) in wholes.iter().zip(counts) {
-            assert_eq!(*whole, (0..count).map(|number| number * 10).collect::<Vec<_>>());
+        let results: Vec<Vec<u64>> = in_order(&counts, process, reduce).unwrap();
+        for (result, count) in results.iter().zip(counts) {
+            assert_eq!(*result, (0..count).map(|number| number * 10).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn of_several_errors_the_first_in_order_is_told() {
+    fn of_several_errors_the_first_in_order_is_returned() {
         let failure = Failure::default();
         for (item, number, message) in [(2, 0, "later"), (1, 3, "first"), (1, 7, "in between")] {
             failure.add(Chunk { item, number }, Error::argument(message));
@@ -208,7 +208,7 @@ mod tests {
         // The first chunk is done when no other thread can go on: with one thread it is simply the first.
         let most = Mutex::new(0);
         let started = std::sync::atomic::AtomicU64::new(0);
-        let look = |_: &mut (), chunk: Chunk| {
+        let process = |_: &mut (), chunk: Chunk| {
             let number = started.fetch_add(1, Ordering::Relaxed);
             if chunk.number == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(50));
@@ -216,11 +216,11 @@ mod tests {
             }
             Ok(number)
         };
-        in_order(&[10_000], look, |_: &mut (), _, _| Ok(())).unwrap();
+        in_order(&[10_000], process, |_: &mut (), _, _| Ok(())).unwrap();
         let all_threads = std::sync::atomic::AtomicU64::new(0);
         threads::broadcast(|| {
             all_threads.fetch_add(1, Ordering::Relaxed);
         });
-        assert!(*lock(&most) <= MOST_EARLY as u64 + 2 * all_threads.into_inner(), "{}", lock(&most));
+        assert!(*lock(&most) <= MAX_PENDING as u64 + 2 * all_threads.into_inner(), "{}", lock(&most));
     }
 }

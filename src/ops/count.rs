@@ -1,4 +1,4 @@
-//! `count`: how many parameters a model has, and of what.
+//! `count`: the number of parameters of a model, by type, component and layer.
 
 use std::collections::BTreeMap;
 
@@ -12,39 +12,39 @@ use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 
-/// How many parameters, and of what.
+/// The report of [`count`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Count {
     schema: &'static str,
-    /// Weights: tied ones once, tables that follow from the hyperparameters not at all. Unknown where numbers are packed in a way
-    /// that is not known.
+    /// Weights: tied ones once, tables derived from the hyperparameters not at all. `None` if some are packed in a way that this build
+    /// cannot decode.
     pub parameters: Option<u64>,
     /// Elements in the files.
     pub stored_elements: u64,
-    /// The weights that one token meets; unknown for experts of which nobody says how many are used.
+    /// Weights used per token; `None` if the number of experts per token is unknown.
     pub active_parameters: Option<u64>,
-    /// Those of the tables of tokens, positions and token types.
+    /// Parameters of token, position and token-type embeddings.
     pub embedding_parameters: u64,
-    /// Bytes of all tensors; unknown where the size of one is, for its type.
+    /// Size of all tensors in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
     /// 8 x bytes / parameters.
     pub bits_per_weight: Option<f64>,
-    /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
+    /// Rounded parameter count: `271M`; `at least 271M` if some are unknown.
     pub label: String,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// By the type of the elements, the most bytes first.
+    /// By element type, largest first.
     pub by_dtype: Vec<DTypeCount>,
-    /// By component, in the order of [`Component::ALL`]; those that the model has.
+    /// By component, in the order of [`Component::ALL`]; absent components are omitted.
     pub by_component: Vec<ComponentCount>,
-    /// By layer; what belongs to none comes last.
+    /// By layer; tensors outside layers come last.
     pub by_layer: Vec<LayerCount>,
-    /// What of the model is not here, so that everything is of the files that are: `1 of 2 files of the model is here: no ...`.
+    /// Missing files, if any; all figures then cover the present files: `1 of 2 files of the model is here: no ...`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
-    /// What is stored and no parameter, in words.
+    /// Stored elements that are not parameters, in words.
     #[serde(skip)]
     pub left_out: Vec<String>,
 }
@@ -55,11 +55,11 @@ pub struct Count {
 pub struct DTypeCount {
     /// The type.
     pub dtype: String,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 
@@ -69,11 +69,11 @@ pub struct DTypeCount {
 pub struct ComponentCount {
     /// The component.
     pub component: Component,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 
@@ -81,33 +81,33 @@ pub struct ComponentCount {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct LayerCount {
-    /// The number of the layer; none for what belongs to no layer.
+    /// Layer number; `None` for tensors outside layers.
     pub layer: Option<u64>,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many parameters.
+    /// Number of parameters.
     pub parameters: u64,
-    /// How many bytes they take; unknown where the size of one is, for its type.
+    /// Size in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
 }
 
-/// A tensor with what it counts for.
+/// A tensor and its parameter count.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted<'m> {
     /// The tensor.
     pub tensor: &'m TensorInfo,
-    /// Where it belongs.
+    /// Component and layer.
     pub place: Classification,
-    /// How many parameters it stands for; unknown where its numbers are packed in a way that is not known.
+    /// Number of parameters; `None` if it is packed in a way that this build cannot decode.
     pub parameters: Option<u64>,
-    /// Why it stands for none, though it has elements.
+    /// Reason why its elements are not parameters.
     pub left_out: Option<&'static str>,
 }
 
-/// What every tensor of the model counts for, in the order of the files.
+/// Counts the parameters of every tensor of the model, in file order.
 ///
 /// # Errors
-/// A tensor has more than 2^64 elements, which readers do not let pass.
+/// A tensor has more than 2^64 elements, which readers reject.
 pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let model = reader.model();
     let packing = Packing::detect(reader);
@@ -123,8 +123,8 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
         } else if tied == Some(tensor.name.as_str()) {
             Some("tied to the embedding")
         } else if !reads_pooler && tensor.name.split('.').any(|part| part == "pooler") {
-            // The encoder is whole without it, and GGUF does not keep it.
-            Some("a pooler that nothing reads")
+            // The encoder is complete without it, and GGUF omits it.
+            Some("an unused pooler")
         } else {
             None
         };
@@ -138,7 +138,7 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     model.tensors.iter().enumerate().map(with).collect()
 }
 
-/// The output matrix that is stored although it is the embedding's by the config, or by the class where the config is silent.
+/// Returns the output matrix that is stored although the config, or by default the class, ties it to the embedding.
 fn tied_output<'m>(model: &'m Model, components: &Components) -> Option<&'m str> {
     const OUTPUTS: &[&str] = &["lm_head.weight", "embed_out.weight", "proj_out.weight", "cls.predictions.decoder.weight"];
     model.config.as_ref().filter(|config| ties::ties_output(config))?;
@@ -147,7 +147,7 @@ fn tied_output<'m>(model: &'m Model, components: &Components) -> Option<&'m str>
     model.tensors.iter().find(same).map(|_| output.name.as_str())
 }
 
-/// What the tensors of one component or layer come to.
+/// Totals of one component or layer.
 #[derive(Debug, Clone, Copy)]
 struct Sums {
     tensors: u64,
@@ -161,12 +161,12 @@ impl Default for Sums {
     }
 }
 
-/// The sum of two sizes, if both are known.
+/// Adds two sizes, if both are known.
 fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     Some(a?.saturating_add(b?))
 }
 
-/// Counts the parameters.
+/// Counts the parameters of a model.
 ///
 /// # Errors
 /// The model has more than 2^64 elements.
@@ -193,7 +193,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             (Some(sum), Some(term)) => Some(num::add(sum, term, "the size of the model")?),
             _ => None,
         };
-        // No sum below can be larger than the total.
+        // The sums below cannot exceed the total.
         match place.component {
             Component::Experts => experts += parameters,
             Component::Embedding => embedding += parameters,
@@ -241,7 +241,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
     })
 }
 
-/// Shared weights and those of as many experts as a token is sent to.
+/// Counts shared weights and those of as many experts as each token is routed to.
 fn active(model: &Model, parameters: u64, experts: u64) -> Option<u64> {
     if experts == 0 {
         return Some(parameters);

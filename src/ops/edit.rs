@@ -1,4 +1,4 @@
-//! `meta set`, `rm` and `rename`: other metadata for a file whose tensors stay as they are.
+//! `meta set`, `rm` and `rename`: changes to metadata that leave the tensors unchanged.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,59 +23,59 @@ use crate::write::undo::Recovery;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Gives a key this value.
+    /// Sets a key to this value.
     Set(String, Value),
-    /// Gives a key that is there the value that this text means, of the type that it has: arrays are JSON.
+    /// Sets an existing key to the value that this text parses to, keeping its type: arrays are JSON.
     SetText(String, String),
-    /// Takes a key out.
+    /// Removes a key.
     Remove(String),
-    /// Gives a key another name, in its old place.
+    /// Renames a key in place.
     Rename(String, String),
 }
 
-/// Where the changed file goes.
+/// Destination of the edited file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Nowhere: only says what would change.
+    /// Writes nothing, and only reports the changes.
     DryRun,
-    /// Over the file itself.
+    /// Overwrites the file itself.
     InPlace,
-    /// Into a new file.
+    /// Writes a new file.
     New {
         /// Its path.
         path: PathBuf,
-        /// Whether a file that is there already is replaced.
+        /// Whether an existing file is overwritten.
         force: bool,
     },
 }
 
-/// What was changed, or would be.
+/// The report of an edit, or of a dry run.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct EditReport {
     schema: &'static str,
     /// The keys whose values changed.
     pub changes: Vec<KeyChange>,
-    /// The file that was written; none for a dry run, or when nothing changed.
+    /// The file written; `None` for a dry run, or if nothing changed.
     pub output: Option<PathBuf>,
-    /// Whether the new metadata fits where the old is, so that the tensors need not be written again.
+    /// Whether the new metadata fits in the space of the old, so that the tensors need not be rewritten.
     pub fits: bool,
-    /// How many bytes were written, or would be.
+    /// Number of bytes written, or to be written.
     pub bytes_written: u64,
-    /// What the caller may not expect: why a new file took the place of the old one, and what of the old one it has not kept.
+    /// Caveats: the reason why a new file replaced the old one, and attributes of the old file that were not kept.
     pub notes: Vec<String>,
 }
 
-/// One key before and after.
+/// A changed key.
 #[derive(Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct KeyChange {
     /// The key.
     pub key: String,
-    /// Its value before, if it was there.
+    /// Old value, if the key existed.
     #[serde(serialize_with = "shown")]
     pub old: Option<Value>,
-    /// Its value after, if it is still there.
+    /// New value, if the key still exists.
     #[serde(serialize_with = "shown")]
     pub new: Option<Value>,
 }
@@ -84,46 +84,46 @@ fn shown<S: serde::Serializer>(value: &Option<Value>, serializer: S) -> Result<S
     value.as_ref().map(|value| Shown { value, full: false }).serialize(serializer)
 }
 
-/// How an edit is made.
+/// Options of an edit.
 pub struct Editing<'a> {
-    /// Whether well-known keys may get any type, and keys that a model needs may go.
+    /// Whether well-known keys may get any type, and required keys may be removed.
     pub force: bool,
-    /// Called when another edit has to be waited for.
+    /// Called if another edit must be waited for.
     pub waiting: OnWait<'a>,
 }
 
-/// [`edit_with`], not forced, and without a word about waiting.
+/// Calls [`edit_with`] with default options.
 ///
 /// # Errors
-/// As for that.
+/// As for [`edit_with`].
 pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
     edit_with(path, changes, destination, Editing { force: false, waiting: &mut |_| () })
 }
 
 /// Changes the metadata of the model at `path`, which must be one file.
 ///
-/// In place only the start of the file is written when the new metadata fits there and nothing is in the way (see [`undo`]); else the
-/// whole goes into a new file that then takes the old one's name, owner and permissions. Either way a crash leaves the old file, the new
-/// one, or one that is refused until it is [recovered](recover). Edits in place come one after the other, each with the model as the one
-/// before has left it.
+/// In place, only the start of the file is written if the new metadata fits and nothing prevents it (see [`undo`]); otherwise a new file
+/// replaces the old one and takes over its name, owner and permissions. Either way a crash leaves the old file, the new one, or one that
+/// is rejected until it is [recovered](recover). Concurrent edits in place are serialised, each starting from the result of the previous
+/// one.
 ///
 /// # Errors
-/// The model is more than one file, or of a format whose metadata cannot be edited; a change makes no sense; a well-known key would get
-/// a type or value that it cannot have; the file cannot be written, or another program changes it meanwhile. Nothing was changed then.
-pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how: Editing<'_>) -> Result<EditReport> {
+/// The model has several files, or its format's metadata cannot be edited; a change is invalid; a well-known key would get an invalid
+/// type or value; the file cannot be written, or another program changes it meanwhile. Nothing was changed then.
+pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, options: Editing<'_>) -> Result<EditReport> {
     match destination {
         Destination::DryRun => {
-            let edited = Edited::plan(path, changes, how.force)?;
+            let edited = Edited::plan(path, changes, options.force)?;
             let real = std::fs::canonicalize(&edited.file).map_err(|error| Error::io("cannot find", &edited.file, error))?;
             let obstacle = if edited.fits() { undo::overwrite_obstacle(&real, &edited.open()?)? } else { None };
             let bytes = if edited.fits() && obstacle.is_none() { edited.start.bytes.len() as u64 } else { edited.total() };
             Ok(edited.report(None, bytes, obstacle.map(new_file_because).into_iter().collect()))
         }
-        Destination::InPlace => in_place(path, changes, how),
+        Destination::InPlace => in_place(path, changes, options),
         Destination::New { path: target, force } => {
-            let edited = Edited::plan(path, changes, how.force)?;
+            let edited = Edited::plan(path, changes, options.force)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
-            // As cp does: what others must not read in the old file, they must not read in the new one.
+            // Like cp: permissions that protected the old file protect the new one too.
             let file = output.create_with_mode(0, Inode::from_metadata(edited.input.metadata()).mode & 0o666)?;
             edited.write(&mut output, file)?;
             edited.check_unchanged()?;
@@ -134,21 +134,21 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, how
     }
 }
 
-/// What was done about a change in place that was interrupted.
+/// The report of a recovery.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     schema: &'static str,
     /// The file.
     pub file: PathBuf,
-    /// `nothing` was interrupted; the change was `finished`; or it was `undone`.
+    /// `nothing` was interrupted; the edit was `finished`; or it was `undone`.
     pub recovery: &'static str,
 }
 
-/// Ends a change in place of the model file at `path` that was interrupted; see [`undo::recover`].
+/// Completes or undoes an interrupted edit in place of the model file at `path`; see [`undo::recover`].
 ///
 /// # Errors
-/// As for that.
+/// As for [`undo::recover`].
 pub fn recover(path: &Path, waiting: OnWait<'_>) -> Result<RecoveryReport> {
     let file = format::resolve(path)?;
     let recovery = match undo::recover(&LockedFile::open(&file, waiting)?)? {
@@ -159,11 +159,11 @@ pub fn recover(path: &Path, waiting: OnWait<'_>) -> Result<RecoveryReport> {
     Ok(RecoveryReport { schema: "weigh.meta-recover.v1", file, recovery })
 }
 
-fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditReport> {
+fn in_place(path: &Path, changes: &[Change], options: Editing<'_>) -> Result<EditReport> {
     let (file, _) = single_file(&format::open(path)?)?;
-    let locked = LockedFile::open(&file, how.waiting)?;
-    // Parsed anew under the lock: another edit may have come first.
-    let edited = Edited::plan(path, changes, how.force)?;
+    let locked = LockedFile::open(&file, options.waiting)?;
+    // Parsed again under the lock: another edit may have been first.
+    let edited = Edited::plan(path, changes, options.force)?;
     if !locked.is(edited.input.metadata()) {
         return Err(changed_meanwhile(&file));
     }
@@ -186,13 +186,13 @@ fn in_place(path: &Path, changes: &[Change], how: Editing<'_>) -> Result<EditRep
     Ok(edited.report(Some(file), bytes, notes))
 }
 
-/// Puts a new file in the place of a locked one, and returns what the new one has not kept.
+/// Replaces a locked file by a new one, and returns the attributes that the new one has not kept.
 fn replace(edited: &Edited, locked: &LockedFile) -> Result<Vec<String>> {
     let old = locked.file().metadata().map_err(|error| Error::io("cannot examine", locked.path(), error))?;
     let node = Inode::from_metadata(&old);
-    // The target of a link is replaced, not the link.
+    // The target of a symbolic link is replaced, not the link.
     let mut output = Output::begin(vec![edited.target(locked.real_path())], true, &[])?;
-    // Nobody else can open the new file before it is whole.
+    // Nobody else can open the new file before it is complete.
     let file = output.create_with_mode(0, node.mode & 0o600)?;
     let give = || inode::copy_ownership(&old, file.file());
     let mut notes = give().map_err(|error| Error::io("cannot give the old file's permissions to its new copy", locked.path(), error))?;
@@ -203,20 +203,20 @@ fn replace(edited: &Edited, locked: &LockedFile) -> Result<Vec<String>> {
     }
     output.commit()?;
     if node.links > 1 {
-        notes.push(format!("the old file stays under its other names (hard links: {})", node.links - 1));
+        notes.push(format!("the old file remains under its other names (hard links: {})", node.links - 1));
     }
     Ok(notes)
 }
 
 fn new_file_because(obstacle: String) -> String {
-    format!("a new file takes its place, because {obstacle}")
+    format!("a new file replaces it, because {obstacle}")
 }
 
 fn changed_meanwhile(file: &Path) -> Error {
     Error::malformed("another program changed or replaced the file meanwhile").in_file(file).hint("try again")
 }
 
-/// A model file and what it is to become.
+/// A model file and its edited metadata.
 struct Edited {
     file: PathBuf,
     source: Arc<dyn Source>,
@@ -231,10 +231,10 @@ impl Edited {
     fn plan(path: &Path, changes: &[Change], force: bool) -> Result<Self> {
         let reader = format::open(path)?;
         let (file, source) = single_file(&reader)?;
-        let on_disk = || Error::argument("expected a file on disk to edit, found none").in_file(&file);
+        let on_disk = || Error::argument("only a file on disk can be edited").in_file(&file);
         let input = source.file().ok_or_else(on_disk)?.clone();
         let edit = format::format(reader.model().format).edit.ok_or_else(|| {
-            Error::unsupported(format!("expected metadata that can be edited, found a {} file", reader.model().format)).in_file(&file)
+            Error::unsupported(format!("the metadata of a {} file cannot be edited", reader.model().format)).in_file(&file)
         })?;
         let old = &reader.model().metadata;
         let new = apply(old, changes).map_err(|error| error.in_file(&file))?;
@@ -246,7 +246,7 @@ impl Edited {
         Ok(edited)
     }
 
-    /// Opens the file once more.
+    /// Opens the file again.
     fn open(&self) -> Result<File> {
         self.input.reopen().ok_or_else(|| changed_meanwhile(&self.file))
     }
@@ -256,7 +256,7 @@ impl Edited {
         self.start.bytes.len() == self.old.len()
     }
 
-    /// How long the whole new file is.
+    /// Returns the length of the new file.
     fn total(&self) -> u64 {
         self.start.bytes.len() as u64 + (self.source.len() - self.start.old_bytes)
     }
@@ -265,14 +265,14 @@ impl Edited {
         Target { path: path.to_path_buf(), bytes: self.total() }
     }
 
-    /// Writes the new start and what follows the old one.
+    /// Writes the new start and the unchanged rest.
     fn write(&self, output: &mut Output, mut file: OutFile) -> Result<()> {
         file.append(&self.start.bytes)?;
         read_chunks(&*self.source, self.old.len() as u64, |chunk| file.append(chunk))?;
         output.seal(file)
     }
 
-    /// What was read of the file so far belongs together.
+    /// Checks that the parts read so far are of the same file version.
     fn check_unchanged(&self) -> Result<()> {
         if torn::is_unchanged(&*self.source) { Ok(()) } else { Err(changed_meanwhile(&self.file)) }
     }
@@ -284,27 +284,27 @@ impl Edited {
 }
 
 fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<dyn Source>)> {
-    // The files of modules have metadata of their own.
+    // Module files have their own metadata.
     let modules = reader.model().modules.iter().filter(|module| module.shard.is_some()).count();
     let own = reader.model().shards.len().saturating_sub(modules);
     match (reader.model().shards.get(..own).unwrap_or_default(), reader.sources()) {
         ([shard], [source, ..]) => Ok((shard.path.clone(), Arc::clone(source))),
         (shards, _) => {
-            let error =
-                Error::argument(format!("expected a model of one file, found one of {}", shards.len())).in_file(&reader.model().path);
+            let error = Error::argument(format!("only a model of one file can be edited, this one has {}", shards.len()))
+                .in_file(&reader.model().path);
             Err(error.hint(Hint::ConvertWithMetadata))
         }
     }
 }
 
-/// Returns the error of a value for a new key that does not say its type.
+/// Returns the error for a new key without a type.
 pub fn no_type(key: &str) -> Error {
-    Error::argument(format!("expected the type of the value of a new key, found none for {}", text::shorten(key))).hint(Hint::NameValueType)
+    Error::argument(format!("no type given for the new key {}", text::shorten(key))).hint(Hint::NameValueType)
 }
 
 fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
-        Error::argument(format!("expected a key that is there, found {}", text::shorten(key))).hint(Hint::of_name(
+        Error::argument(format!("no key named {}", text::shorten(key))).hint(Hint::of_name(
             key,
             old.iter().map(|(name, _)| name),
             Hint::ListKeys,
@@ -327,7 +327,7 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
                     return Err(absent(from));
                 }
                 if new.get(to).is_some() {
-                    return Err(Error::argument(format!("expected a key that is not there yet, found {}", text::shorten(to))));
+                    return Err(Error::argument(format!("the key {} already exists", text::shorten(to))));
                 }
                 let mut renamed = Metadata::new();
                 for (key, value) in new.iter() {
@@ -340,7 +340,7 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     Ok(new)
 }
 
-/// What changed, in values that stay as they are when the file is overwritten.
+/// Lists the changes, with values that stay valid when the file is overwritten.
 fn differences(old: &Metadata, new: &Metadata) -> Vec<KeyChange> {
     let changed = old.iter().filter(|(key, value)| new.get(key) != Some(value));
     let added = new.iter().filter(|(key, _)| old.get(key).is_none());

@@ -18,7 +18,7 @@ pub struct Hist {
     pub dtype: TypeName,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// Its percentiles.
@@ -27,10 +27,10 @@ pub struct Hist {
     pub histogram: Histogram,
 }
 
-/// Measures the histogram of the tensor of this name.
+/// Computes the histogram of a tensor.
 ///
 /// # Errors
-/// There is no such tensor, or its values cannot be read.
+/// There is no such tensor, or its values cannot be decoded.
 pub fn hist(reader: &Reader, tensor: &str) -> Result<Hist> {
     let reader = weights::of(reader)?;
     let found = measure_one(&reader, select::tensor_named(reader.model(), tensor)?)?;
@@ -46,7 +46,7 @@ pub fn hist(reader: &Reader, tensor: &str) -> Result<Hist> {
 }
 
 impl Hist {
-    /// Returns where each bin begins and ends, and how many values it holds: bins between powers of two, for either sign, or of equal width.
+    /// Returns the edges and the count of each bin: between powers of two, for either sign, or of equal width.
     pub fn bins(&self, log: bool) -> Vec<(f64, f64, u64)> {
         if log {
             let log = &self.histogram.log;

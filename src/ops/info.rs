@@ -1,4 +1,4 @@
-//! `info`: what model this is.
+//! `info`: a summary of a model.
 
 use std::path::Path;
 
@@ -16,51 +16,51 @@ use crate::tokenizer;
 use crate::view::lora;
 use crate::view::lora::{Adapter, Form, Update};
 
-/// What model this is.
+/// The report of [`info`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Info {
     schema: &'static str,
-    /// The path that was asked for; every document has it after its schema.
+    /// The path as given; every document has it after its schema.
     #[serde(skip)]
     pub path: String,
     /// The format of the files.
     pub format: FormatId,
-    /// The architecture, as the model names it.
+    /// Architecture, as the model names it.
     pub architecture: Option<String>,
-    /// What the model is called.
+    /// Name of the model.
     pub name: Option<String>,
-    /// How many parameters; unknown where numbers are packed in a way that is not known.
+    /// Number of parameters; `None` if some are packed in a way that this build cannot decode.
     pub parameters: Option<u64>,
-    /// How many of them one token meets.
+    /// Number of parameters used per token.
     pub active_parameters: Option<u64>,
-    /// The parameters as people say them: `271M`; `at least 271M` where some are not known.
+    /// Rounded parameter count: `271M`; `at least 271M` if some are unknown.
     pub label: String,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// How large the files are, in bytes.
+    /// Total size of the files in bytes.
     pub bytes: u64,
     /// 8 x bytes of the tensors / parameters.
     pub bits_per_weight: Option<f64>,
     /// The files that hold tensors.
     pub files: Vec<FileRow>,
-    /// The tensors by type, the most bytes first.
+    /// Tensors by type, largest first.
     pub dtypes: Vec<DTypeCount>,
-    /// The hyperparameters that are known, under stable names.
+    /// Known hyperparameters, under stable names.
     pub hyperparameters: Map<String, Json>,
-    /// The tokenizer, if there is one.
+    /// Tokenizer, if there is one.
     pub tokenizer: Option<Tokenizer>,
-    /// The licence, as the model names it; several are joined by commas.
+    /// Licence, as the model names it; several are joined by commas.
     pub license: Option<String>,
-    /// What the licence is called, where it is one of the model's own: `license` is `other` then.
+    /// Name of a custom licence: `license` is `other` then.
     pub license_name: Option<String>,
-    /// Where the licence is: an address, or a file of the repository.
+    /// Location of the licence: a URL, or a file of the repository.
     pub license_link: Option<String>,
-    /// The types that packed weights show, and how many weights are of each: `GPTQ-4`.
+    /// Types of packed weights, with the number of weights of each: `GPTQ-4`.
     #[serde(skip)]
     pub packed: Vec<(PackedType, u64)>,
-    /// What is said of a LoRA adapter, if the model is one.
+    /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
 }
@@ -69,19 +69,19 @@ pub struct Info {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct AdapterFacts {
-    /// Which library's form it has.
+    /// Naming convention of the adapter.
     pub form: Form,
-    /// The rank of its config, or that of all updates.
+    /// Rank in its config, or common rank of all updates.
     pub rank: Option<u64>,
-    /// The alpha of its config, or that of all updates.
+    /// Alpha in its config, or common alpha of all updates.
     pub alpha: Option<f64>,
-    /// The modules that it updates, by the ends of their names.
+    /// Updated modules, by the last part of their names.
     pub target_modules: Vec<String>,
-    /// The model that it was made for.
+    /// Base model.
     pub base_model: Option<String>,
-    /// Why it cannot be merged; null for one that can.
+    /// Reason why it cannot be merged; null if it can.
     pub unsupported: Option<String>,
-    /// The updates, in the order of the file.
+    /// Updates, in file order.
     pub updates: Vec<UpdateRow>,
 }
 
@@ -89,13 +89,13 @@ pub struct AdapterFacts {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct UpdateRow {
-    /// The module whose matrix it is.
+    /// The updated module.
     pub module: String,
     /// Its rank.
     pub rank: u64,
-    /// What the product of its factors is multiplied by.
+    /// Scale of the product of its factors.
     pub scale: f32,
-    /// The square root of the sum of squares of what is added.
+    /// Euclidean norm of the update.
     pub norm: f64,
 }
 
@@ -103,40 +103,40 @@ pub struct UpdateRow {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct FileRow {
-    /// Where it is.
+    /// Path.
     pub path: String,
-    /// How large it is.
+    /// Size in bytes.
     pub bytes: u64,
-    /// How many tensors are in it.
+    /// Number of tensors.
     pub tensors: u64,
 }
 
-/// What is known of a tokenizer without building it.
+/// Facts about a tokenizer, read without building it.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Tokenizer {
-    /// Its kind: as GGUF names it (`llama`, `gpt2`, `bert`), as tokenizer.json does (`BPE`, `WordPiece`, `Unigram`), or `SentencePiece`.
+    /// Kind, as named in GGUF (`llama`, `gpt2`, `bert`), in tokenizer.json (`BPE`, `WordPiece`, `Unigram`), or `SentencePiece`.
     pub model: Option<String>,
-    /// How text is split before it, in GGUF's names.
+    /// Pre-tokenizer, by its GGUF name.
     pub pre: Option<String>,
-    /// How many tokens it knows.
+    /// Size of the vocabulary.
     pub tokens: Option<u64>,
-    /// The token that starts a text.
+    /// Beginning-of-text token.
     pub bos: Option<u64>,
-    /// The token that ends a text.
+    /// End-of-text token.
     pub eos: Option<u64>,
-    /// The token for what is unknown.
+    /// Unknown token.
     pub unk: Option<u64>,
-    /// The token that fills up.
+    /// Padding token.
     pub pad: Option<u64>,
-    /// Whether there is a chat template.
+    /// Whether it has a chat template.
     pub chat_template: bool,
 }
 
-/// Looks at a model.
+/// Summarises a model.
 ///
 /// # Errors
-/// The model has more than 2^64 elements. What lies beside the weights and cannot be read is taken for absent.
+/// The model has more than 2^64 elements. Companion files that cannot be read count as absent.
 pub fn info(reader: &Reader) -> Result<Info> {
     let model = reader.model();
     let count = count::count(reader)?;
@@ -176,7 +176,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
 }
 
 impl Info {
-    /// The licence by the name that its publisher gave it, and where it is: `Llama 3.2 Community (other), https://...`.
+    /// Formats the licence with its name and location: `Llama 3.2 Community (other), https://...`.
     pub fn license_in_words(&self) -> Option<String> {
         let named = match (self.license_name.as_deref(), self.license.as_deref()) {
             (Some(name), Some(id)) if name != id => Some(format!("{name} ({id})")),
@@ -206,7 +206,7 @@ fn text(model: &Model, key: &str) -> Option<String> {
     model.metadata.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
-/// `general.name`; or the folder's name, which in a Hugging Face cache is that of the repository.
+/// Returns `general.name`, or the folder's name, which in a Hugging Face cache is the repository's.
 fn name(model: &Model) -> Option<String> {
     if let Some(name) = text(model, "general.name") {
         return Some(name);
@@ -220,16 +220,16 @@ fn name(model: &Model) -> Option<String> {
     }
 }
 
-/// The licence as it was published.
+/// The published licence.
 #[derive(Debug, Default, PartialEq)]
 struct License {
-    /// `license`: an identifier, or several joined by commas; `other` where the name says more.
+    /// `license`: an identifier, or several joined by commas; `other` for a custom licence.
     id: Option<String>,
     name: Option<String>,
     link: Option<String>,
 }
 
-/// Reads the licence from `general.license` and its kin, or from the front matter of the model card.
+/// Reads the licence from `general.license` and related keys, or from the front matter of the model card.
 fn license(model: &Model) -> License {
     let of_gguf = License {
         id: text(model, "general.license"),
@@ -266,7 +266,7 @@ fn gguf_tokenizer(model: &Model) -> Option<Tokenizer> {
 
 fn folder_tokenizer(model: &Model, folder: &Path) -> Option<Tokenizer> {
     let summary = tokenizer::summary(folder)?;
-    // A list of ends of text starts with the one that ends a document.
+    // A list of end tokens starts with the one that ends a document.
     let id = |name: &str| {
         let value = model.config.as_ref()?.get(name)?;
         value.get(0).unwrap_or(value).as_u64()

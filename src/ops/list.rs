@@ -18,34 +18,34 @@ pub struct TensorList<'m> {
     schema: &'static str,
     /// The format of the model.
     pub format: FormatId,
-    /// How the weights are packed, if they are: the tensors below are the stored ones.
+    /// The packing of the weights, if they are packed: the tensors below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// The tensors that were asked for, in the order that was asked for; no more than the limit.
+    /// The selected tensors in order, up to the limit.
     pub tensors: Vec<TensorRow<'m>>,
-    /// How many files the model has.
+    /// Number of files in the model.
     #[serde(skip)]
     pub files: usize,
-    /// How many tensors the model has.
+    /// Number of tensors in the model.
     #[serde(skip)]
     pub of: usize,
-    /// Why nothing is selected, in a model that has tensors.
+    /// Hint for an empty selection in a model that has tensors.
     #[serde(skip)]
     pub nothing_selected: Option<Error>,
-    /// What was selected, listed or not.
+    /// Totals of the selection, listed or not.
     #[serde(skip)]
     pub selected: Selected,
 }
 
-/// The tensors that were selected, together.
+/// Totals of the selected tensors.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Selected {
-    /// How many there are.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take, as far as that is known.
+    /// Size in bytes, as far as it is known.
     pub bytes: u64,
 }
 
@@ -53,29 +53,29 @@ pub struct Selected {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TensorRow<'m> {
-    /// Its name, exactly.
+    /// Exact name.
     pub name: &'m str,
-    /// The type of its elements; `type N` where the type is not known.
+    /// Element type; `type N` if unknown.
     pub dtype: ElemType,
-    /// Its dimensions, outermost first: those before it was reshaped to be quantised, where the metadata says them.
+    /// Dimensions, outermost first; before reshaping for quantisation, if the metadata records them.
     pub shape: Cow<'m, [u64]>,
-    /// The dimensions that the file gives it, where they are others.
+    /// Dimensions in the file, if different.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_shape: Option<&'m [u64]>,
-    /// How many elements it stores.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes it takes; unknown for an unknown type.
+    /// Size in bytes; `None` for an unknown type.
     pub bytes: Option<u64>,
-    /// The file that it is in.
+    /// The file that contains it.
     pub file: Cow<'m, str>,
-    /// Where in that file it starts, in bytes.
+    /// Offset in that file in bytes.
     pub offset: u64,
 }
 
-/// The tensors of `selection`.
+/// Lists the tensors of `selection`.
 ///
 /// # Errors
-/// A tensor has more than 2^64 elements, which readers do not let pass.
+/// A tensor has more than 2^64 elements, which readers reject.
 pub fn list<'m>(reader: &'m Reader, selection: &Selection) -> crate::Result<TensorList<'m>> {
     let model = reader.model();
     let files: Vec<Cow<'m, str>> = model.shards.iter().map(|shard| shard.path.to_string_lossy()).collect();

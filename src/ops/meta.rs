@@ -7,10 +7,10 @@ use crate::base::{Error, Hint, Result, text};
 use crate::format::Reader;
 use crate::model::{Array, Metadata, Value, ValueType};
 
-/// How many values of an array are shown, unless all are asked for.
+/// Number of array values shown by default.
 pub const SHOWN_VALUES: u64 = 8;
 
-/// Metadata, in the order of the file or in that of the keys asked for.
+/// Metadata, in file order or in that of the requested keys.
 #[derive(Debug, Serialize)]
 pub struct MetaList<'m> {
     schema: &'static str,
@@ -21,7 +21,7 @@ pub struct MetaList<'m> {
 /// A key with its value.
 #[derive(Debug, Serialize)]
 pub struct Entry<'m> {
-    /// The key, exactly.
+    /// Exact key.
     pub key: &'m str,
     /// The type of the value.
     #[serde(rename = "type", serialize_with = "type_name")]
@@ -34,31 +34,31 @@ fn type_name<S: Serializer>(value_type: &ValueType, serializer: S) -> Result<S::
     serializer.serialize_str(value_type.name())
 }
 
-/// A value, and whether arrays in it are shown in full.
+/// A value, and whether its arrays are shown in full.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'m> {
     /// The value.
     pub value: &'m Value,
-    /// Whether all of it is shown.
+    /// Whether arrays are shown in full.
     pub full: bool,
 }
 
 impl Shown<'_> {
-    /// How many values of an array are shown.
+    /// Returns the number of array values to show.
     pub fn limit(&self, array: &Array) -> u64 {
         if self.full { array.len() } else { array.len().min(SHOWN_VALUES) }
     }
 
-    /// The values of an array that are shown, one after the other: an array may be as long as the file.
+    /// Iterates over the shown values of an array: an array may be as long as the file.
     ///
     /// # Errors
-    /// A string in it is not UTF-8, which readers do not let pass.
+    /// A string in it is not UTF-8, which readers reject.
     pub fn values(&self, array: &Array) -> impl Iterator<Item = Result<Value>> {
         array.iter().take(usize::try_from(self.limit(array)).unwrap_or(usize::MAX))
     }
 }
 
-/// The values of an array as a list.
+/// Returns the values of an array as a list.
 struct Values<'m>(Shown<'m>, &'m Array);
 
 impl Serialize for Values<'_> {
@@ -98,10 +98,10 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// All metadata of the model, or that of `keys` in their order.
+/// Returns all metadata of the model, or that of `keys` in their order.
 ///
 /// # Errors
-/// A key is not there.
+/// A key does not exist.
 pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaList<'m>> {
     let metadata = &reader.model().metadata;
     let entry = |(key, value): (&'m str, &'m Value)| Entry { key, value_type: value.value_type(), value: Shown { value, full } };
@@ -115,7 +115,7 @@ pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaL
 }
 
 fn missing(metadata: &Metadata, key: &str) -> Error {
-    Error::argument(format!("expected a metadata key of the model, found {}", text::shorten(key))).hint(Hint::of_name(
+    Error::argument(format!("no metadata key named {}", text::shorten(key))).hint(Hint::of_name(
         key,
         metadata.iter().map(|(name, _)| name),
         Hint::ListKeys,

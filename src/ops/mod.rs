@@ -1,6 +1,5 @@
-//! The operations: a model in, a report out. They never print.
+//! The operations: a model in, a report out. They print nothing.
 
-mod body;
 pub mod catalog;
 mod chunks;
 pub mod convert;
@@ -16,10 +15,11 @@ pub mod overview;
 pub mod select;
 pub mod show;
 pub mod stats;
+mod tensor_data;
 pub mod tree;
 pub mod verify;
 pub mod weights;
 
-/// Called from any thread while an operation reads or writes: with the number of bytes done since the last call, and the number in all,
-/// which is an estimate.
+/// Progress callback, called from any thread while an operation reads or writes: with the number of bytes done since the last call, and
+/// the estimated total.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);

@@ -1,4 +1,4 @@
-//! `report`: what there is to know of a model, or of two, for one page.
+//! `report`: everything about one model, or about two, for one page.
 
 use crate::base::Result;
 use crate::family::components::Components;
@@ -9,16 +9,16 @@ use crate::ops::diff::{self, Diff};
 use crate::ops::info::{Info, info};
 use crate::ops::stats::{self, Stats};
 
-/// All of one model.
+/// Everything about one model.
 #[derive(Debug)]
 pub struct Overview {
-    /// What it is.
+    /// Summary.
     pub info: Info,
-    /// How many parameters it has.
+    /// Number of parameters.
     pub count: Count,
-    /// Its values.
+    /// Statistics of its values.
     pub stats: Stats,
-    /// The names that tell its components.
+    /// Component names.
     pub components: Components,
 }
 
@@ -31,14 +31,14 @@ pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overvie
     Ok(Overview { info: info(reader)?, count: count(reader)?, stats: stats::stats(reader, options)?, components })
 }
 
-/// Two models beside each other.
+/// Two models side by side.
 #[derive(Debug)]
 pub struct Comparison {
-    /// What they are.
+    /// Summaries.
     pub infos: [Info; 2],
-    /// How many parameters they have.
+    /// Number of parameters.
     pub counts: [Count; 2],
-    /// How they differ.
+    /// Differences.
     pub diff: Diff,
 }
 

@@ -1,4 +1,4 @@
-//! Which tensors of a model an operation is about, and in which order.
+//! Selection and order of the tensors of an operation.
 
 use std::cmp::Ordering;
 
@@ -6,24 +6,24 @@ use crate::base::glob::NamePattern;
 use crate::base::{Error, Hint, Result, text, units};
 use crate::model::{ElemType, Model, TensorInfo};
 
-/// What tensors are ordered by.
+/// Sort key of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SortBy {
-    /// As in the files.
+    /// File order.
     #[default]
     File,
-    /// By name; numbers in it by their value.
+    /// By name, with numbers compared by value.
     Name,
-    /// By stored bytes, the largest first; those of unknown size last.
+    /// By stored size, largest first; unknown sizes last.
     Size,
-    /// By elements, the most first.
+    /// By number of elements, largest first.
     Elements,
-    /// By the name of the type.
+    /// By type name.
     DType,
 }
 
-/// Which tensors an operation is about, in which order, and how many of them are listed. The default is all of them as in the files.
+/// Selection, order and number of listed tensors. The default is all tensors in file order.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     filter: Vec<NamePattern>,
@@ -34,10 +34,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Selects the tensors whose name matches a pattern of `filter` (if there is any) and none of `exclude`, and lists at most `limit`.
+    /// Selects tensors whose name matches any pattern in `filter` (if there are any) and none in `exclude`, and lists at most `limit`.
     ///
     /// # Errors
-    /// A pattern is malformed.
+    /// A pattern is invalid.
     pub fn new(filter: &[String], exclude: &[String], sort: SortBy, reverse: bool, limit: Option<usize>) -> Result<Self> {
         let parse = |patterns: &[String]| patterns.iter().map(|pattern| NamePattern::parse(pattern)).collect::<Result<Vec<_>>>();
         Ok(Self { filter: parse(filter)?, exclude: parse(exclude)?, sort, reverse, limit })
@@ -49,7 +49,7 @@ impl Selection {
         (self.filter.is_empty() || any(&self.filter)) && !any(&self.exclude)
     }
 
-    /// The most tensors that are listed. It cuts lists only: totals, verdicts and exit statuses are of all that are selected.
+    /// Returns the maximum number of tensors to list. It truncates lists only: totals, verdicts and exit statuses cover the selection.
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(usize::MAX)
     }
@@ -60,7 +60,7 @@ impl Selection {
         self.arrange(model.tensors.iter().collect(), |tensor| &tensor.name, |tensor| traits(tensor))
     }
 
-    /// Returns those of `items` that are selected, in order: each is known by a name, and by its bytes, elements and type.
+    /// Returns the selected `items` in order, given their names and sort keys (bytes, elements, type).
     pub fn arrange<T>(&self, mut items: Vec<T>, name: impl Fn(&T) -> &str, traits: impl Fn(&T) -> (Option<u64>, u64, ElemType)) -> Vec<T> {
         items.retain(|item| self.matches(name(item)));
         match self.sort {
@@ -76,7 +76,7 @@ impl Selection {
         items
     }
 
-    /// The error of a selection that no name of `names` is in.
+    /// Returns the error for a selection that matches none of `names`.
     pub fn nothing_selected<'n>(&self, names: impl Iterator<Item = &'n str>) -> Error {
         let names: Vec<&str> = names.collect();
         let quoted =
@@ -85,11 +85,11 @@ impl Selection {
         let matched = names.iter().any(|name| self.filter.is_empty() || self.filter.iter().any(|pattern| pattern.matches(name)));
         let message = match matched {
             false => format!("no tensor matches {} ({tensors})", quoted(&self.filter)),
-            true => format!("{} leaves out every tensor that was selected ({tensors})", quoted(&self.exclude)),
+            true => format!("{} excludes every selected tensor ({tensors})", quoted(&self.exclude)),
         };
         match names.first() {
             Some(name) => Error::argument(message)
-                .hint(format!("names are such as {}; a pattern with * ? [ or {{ matches the whole name", text::shorten(name))),
+                .hint(format!("names look like {}; a pattern with * ? [ or {{ must match the whole name", text::shorten(name))),
             None => Error::argument(message),
         }
     }
@@ -98,11 +98,11 @@ impl Selection {
 /// Returns the tensor of this name.
 ///
 /// # Errors
-/// The model has none.
+/// There is no such tensor.
 pub fn tensor_named<'m>(model: &'m Model, name: &str) -> Result<&'m TensorInfo> {
     model.tensor(name).ok_or_else(|| {
         let names = model.tensors.iter().map(|tensor| tensor.name.as_str());
-        Error::argument(format!("expected a tensor of the model, found {}", text::shorten(name))).in_file(&model.path).hint(Hint::of_name(
+        Error::argument(format!("no tensor named {}", text::shorten(name))).in_file(&model.path).hint(Hint::of_name(
             name,
             names,
             Hint::ListTensors,
@@ -110,7 +110,7 @@ pub fn tensor_named<'m>(model: &'m Model, name: &str) -> Result<&'m TensorInfo> 
     })
 }
 
-/// Compares names with the numbers in them by value: `blk.2` is before `blk.10`.
+/// Compares names with numbers by value: `blk.2` is before `blk.10`.
 pub fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {

@@ -9,19 +9,19 @@ use crate::format::Reader;
 use crate::model::{DType, PackingSummary, TensorInfo};
 use crate::ops::{select, weights};
 
-/// The most values that are given out at once.
+/// The maximum number of values shown at a time.
 const MOST_VALUES: u64 = 1 << 20;
 
-/// The most dimensions of a tensor whose values are shown: as many as a NumPy array has at most.
+/// The maximum number of dimensions of a tensor whose values are shown: NumPy's limit.
 const MOST_DIMENSIONS: usize = 64;
 
-/// An array of more values than this is cut to its edges, if it is for people: NumPy's `threshold`.
+/// Larger arrays are summarised by their edges for people: NumPy's `threshold`.
 const WHOLE_VALUES: u64 = 1000;
 
-/// How many values an edge has: NumPy's `edgeitems`.
+/// Number of values at each edge: NumPy's `edgeitems`.
 const EDGE: u64 = 3;
 
-/// How many elements are decoded at a time, at least.
+/// Number of elements decoded at a time, at least.
 const WINDOW: u64 = 4096;
 
 /// Values of a tensor.
@@ -34,25 +34,25 @@ pub struct Values<'m> {
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub shape: &'m [u64],
-    /// How the weights are packed, if they are: the values below are the stored ones.
+    /// The packing of the weights, if they are packed: the values below are the stored ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// Which part of it this is, dimension by dimension, as NumPy writes it.
+    /// The slice, dimension by dimension, in NumPy's notation.
     pub slice: String,
-    /// The values, as lists in lists. A complex value is a list of two.
+    /// The values as nested lists. A complex value is a list of two.
     pub values: Block,
 }
 
-/// Values as an array of any number of dimensions.
+/// An array of values with any number of dimensions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
-    /// How long it is in each dimension.
+    /// Length of each dimension.
     pub lengths: Vec<usize>,
-    /// In each dimension, whether the middle is left out, between the first and the last few values.
+    /// Whether the middle of each dimension is omitted, between the first and the last few values.
     pub cut: Vec<bool>,
-    /// The numbers of each element, in order: one, or two for complex types.
+    /// The numbers of each element in order: one, or two for complex types.
     pub numbers: Vec<Number>,
-    /// How many numbers an element has.
+    /// Numbers per element.
     pub per_element: usize,
 }
 
@@ -62,7 +62,7 @@ impl Serialize for Block {
     }
 }
 
-/// The values under an index.
+/// Returns the values at an index.
 struct Part<'a> {
     lengths: &'a [usize],
     numbers: &'a [Number],
@@ -86,12 +86,12 @@ impl Serialize for Part<'_> {
     }
 }
 
-/// The values of `tensor` that `slice` names (all of them without one), in NumPy's notation: `0:4,:8`, `-1`, `...,::2`.
+/// Returns the values in `slice` of `tensor` (all by default), in NumPy's notation: `0:4,:8`, `-1`, `...,::2`.
 ///
-/// With `edges`, an array that is too long to read is cut to its edges, as NumPy prints it.
+/// With `edges`, a long array is reduced to its edges, as NumPy prints it.
 ///
 /// # Errors
-/// There is no such tensor, or its type is not known; the slice does not fit the shape; there are too many values.
+/// There is no such tensor, or its type is unknown; the slice does not fit the shape; there are too many values.
 pub fn show<'m>(reader: &'m Reader, tensor: &str, slice: Option<&str>, edges: bool) -> Result<Values<'m>> {
     let model = reader.model();
     let info = select::tensor_named(model, tensor)?;
@@ -144,7 +144,7 @@ fn values<'m>(reader: &'m Reader, info: &'m TensorInfo, slice: Option<&str>, edg
     })
 }
 
-/// The numbers at all combinations of the indexes, in order.
+/// Returns the numbers at all combinations of the indexes, in order.
 fn read(reader: &Reader, info: &TensorInfo, codec: &Codec, indexes: &[Vec<u64>]) -> Result<Vec<Number>> {
     let mut decoder = Decoder { reader, info, codec, start: 0, end: 0, numbers: Vec::new() };
     let one = vec![0];
@@ -158,14 +158,14 @@ fn read(reader: &Reader, info: &TensorInfo, codec: &Codec, indexes: &[Vec<u64>])
         for column in columns {
             decoder.push(start + column, last, &mut numbers)?;
         }
-        // The next combination: the innermost index first.
+        // The next combination: the innermost index varies fastest.
         let Some(axis) = (0..outer.len()).rev().find(|&axis| place[axis] + 1 < outer[axis].len()) else { return Ok(numbers) };
         place[axis] += 1;
         place[axis + 1..].fill(0);
     }
 }
 
-/// Decodes whole blocks around the elements that are asked for, and keeps the last of them.
+/// Decodes the blocks that contain requested elements, and caches the last.
 struct Decoder<'a> {
     reader: &'a Reader,
     info: &'a TensorInfo,
@@ -176,7 +176,7 @@ struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
-    /// Appends the numbers of one element; up to `last` more will be asked for.
+    /// Appends the numbers of one element; elements up to `last` will be requested next.
     fn push(&mut self, element: u64, last: u64, numbers: &mut Vec<Number>) -> Result<()> {
         if !(self.start..self.end).contains(&element) {
             let block = self.codec.dtype.info();
@@ -193,12 +193,12 @@ impl Decoder<'_> {
     }
 }
 
-/// The part of one dimension that is meant.
+/// The selected part of one dimension.
 struct Axis {
     start: u64,
     step: u64,
     count: u64,
-    /// Whether the result has this dimension: not where one index is meant.
+    /// Whether the result keeps this dimension: a single index drops it.
     kept: bool,
 }
 
@@ -216,7 +216,7 @@ impl Axis {
     }
 }
 
-/// Reads a slice in NumPy's notation; dimensions that it does not mention are taken whole.
+/// Parses a slice in NumPy's notation; dimensions that it does not mention are taken whole.
 fn parse(slice: &str, shape: &[u64]) -> Result<Vec<Axis>> {
     let whole = |dim: &u64| Axis { start: 0, step: 1, count: *dim, kept: true };
     let parts: Vec<&str> = slice.trim_matches(['[', ']']).split(',').map(str::trim).collect();
@@ -245,7 +245,7 @@ fn axis(part: &str, dim: u64) -> Result<Axis> {
         error.hint(Hint::Slice)
     };
     let number = |text: &str| text.trim().parse::<i64>().map_err(|_| bad());
-    // Counted from the end if negative; what lies outside is cut off.
+    // Negative values count from the end; values out of range are clamped.
     let clamp = |n: i64| if n < 0 { dim.saturating_sub(n.unsigned_abs()) } else { n.unsigned_abs().min(dim) };
     let pieces: Vec<&str> = part.split(':').collect();
     if let [index] = pieces[..] {

@@ -1,36 +1,36 @@
-//! `ls --tree`: the tensors by the parts of their names, with layers that look the same folded into one.
+//! `ls --tree`: tensors by the parts of their names, with identical layers collapsed.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ops::list::TensorRow;
 use crate::ops::select::natural;
 
-/// The deepest level of a tree. What is deeper in a hostile name stays one part.
+/// Maximum depth of a tree. Deeper parts of an untrusted name stay joined.
 const DEPTH: usize = 32;
 
-/// A part of a name, with all that is under it.
+/// A part of a name, with everything below it.
 #[derive(Debug, Default)]
 pub struct Node {
-    /// The part; `0-17` where that many look the same.
+    /// The part; `0-17` for a range of identical siblings.
     pub label: String,
-    /// What is under it, in natural order.
+    /// Children in natural order.
     pub children: Vec<Node>,
-    /// How many tensors.
+    /// Number of tensors.
     pub tensors: u64,
-    /// How many elements they store.
+    /// Number of elements stored.
     pub elements: u64,
-    /// How many bytes they take, as far as that is known.
+    /// Size in bytes, as far as it is known.
     pub bytes: u64,
-    /// How many tensors there are of each type.
+    /// Number of tensors of each type.
     pub dtypes: BTreeMap<String, u64>,
-    /// The shape of the tensors, if it is the same for all.
+    /// Common shape of the tensors, if any.
     pub shape: Option<Vec<u64>>,
 }
 
-/// The tree of these tensors. The root has no label.
+/// Builds the tree of tensors. The root has no label.
 pub fn tree(tensors: &[TensorRow<'_>]) -> Node {
     let mut root = Node::default();
-    // The place of a part among the children of its parent, by the name up to its end.
+    // Index of a part among its siblings, by the name up to its end.
     let mut places: HashMap<&str, usize> = HashMap::new();
     for tensor in tensors {
         let mut node = &mut root;
@@ -64,7 +64,7 @@ impl Node {
         *self.dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
     }
 
-    /// Folds neighbours that look the same, joins what is but its one child, from the leaves up.
+    /// Collapses runs of identical siblings and single-child chains, bottom-up.
     fn settle(&mut self) {
         self.children.iter_mut().for_each(Node::settle);
         self.children.sort_by(|a, b| natural(&a.label, &b.label));
@@ -76,7 +76,7 @@ impl Node {
             }
         }
         for child in &mut folded {
-            // A tensor may have the name that others go on from: then there is more to it.
+            // A tensor's name may be a prefix of others: then it has children too.
             if child.children.len() == 1
                 && let Some(only) = child.children.pop_if(|only| only.tensors == child.tensors)
             {
@@ -98,7 +98,7 @@ impl Node {
             && self.children.iter().zip(&other.children).all(|(a, b)| a.label == b.label && a.looks_like(b))
     }
 
-    /// Leaves must have the same shape; what has children may differ in what they add up to.
+    /// Leaves must have the same shape; the totals of inner nodes may differ.
     fn label_shape(&self, other: &Node) -> bool {
         !self.children.is_empty() || self.shape == other.shape
     }
@@ -113,7 +113,7 @@ impl Node {
         for (dtype, tensors) in other.dtypes {
             *self.dtypes.entry(dtype).or_default() += tensors;
         }
-        // Only the numbers that were folded here make a range; below, the labels are the same.
+        // Only collapsed numbers form a range; labels below are identical.
         if self.label != other.label {
             let first = self.label.split('-').next().unwrap_or_default();
             self.label = format!("{first}-{}", other.label);

@@ -1,5 +1,5 @@
-//! What the tensors of a model stand for: the one place that decides that packed weights count, measure, compare and convert as the
-//! weights that they stand for.
+//! The weights that a model's tensors represent: the one place that makes packed weights count, measure, compare and convert as the
+//! weights they represent.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,16 @@ use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;
 
-/// Returns the model as its weights: packed ones computed, under the names that they have unquantised, and without their scales.
-/// What is packed in a way that this build does not read stays as it is stored; [`packing`] of the result says so.
+/// Returns the model with packed weights decoded, under their unquantised names, and without their scales.
+/// Weights packed in a way that this build cannot decode stay as stored; [`packing`] of the result reports them.
 ///
 /// # Errors
-/// A shape is past all measure.
+/// A shape's element count overflows.
 pub fn weights(reader: Reader) -> Result<Reader> {
     packed::unpacked(reader)
 }
 
-/// Returns the model as [`weights`] does, without taking it: itself where nothing in it is packed, or all is computed already.
+/// Like [`weights`], but borrows the model: returns it unchanged if nothing is packed, or everything is decoded already.
 ///
 /// # Errors
 /// As for [`weights`].
@@ -29,28 +29,28 @@ pub(in crate::ops) fn of(reader: &Reader) -> Result<Cow<'_, Reader>> {
     }
 }
 
-/// Returns the model as [`weights`] does, but keeps what a GGUF can hold in its own blocks without loss.
+/// Like [`weights`], but keeps packed weights that GGUF blocks can represent losslessly.
 ///
 /// # Errors
 /// As for [`weights`].
 pub(in crate::ops) fn repacked(reader: Reader) -> Result<Reader> {
     if reader.model().format == FormatId::Gguf {
-        // Its blocks are what they are, and their scales go with them.
+        // Its blocks stay as they are, and their scales go with them.
         let summary = packing(&reader);
         return Ok(reader.with_packing(summary));
     }
     packed::repacked(reader)
 }
 
-/// Returns how the weights of a model are packed, and how much of that is understood; nothing where none are.
+/// Returns the packing of a model's weights, and how much of it is supported; `None` if nothing is packed.
 pub fn packing(reader: &Reader) -> Option<PackingSummary> {
     reader.packing().cloned().or_else(|| Packing::detect(reader).summary(reader.model()))
 }
 
-/// Refuses packed weights whose values cannot be read.
+/// Rejects packed weights that cannot be decoded.
 ///
 /// # Errors
-/// There are some.
+/// Some weights cannot be decoded.
 pub(in crate::ops) fn check_readable(reader: &Reader) -> Result<()> {
     match packing(reader).and_then(|packing| packing.warning()) {
         None => Ok(()),
@@ -58,7 +58,7 @@ pub(in crate::ops) fn check_readable(reader: &Reader) -> Result<()> {
     }
 }
 
-/// Returns how two models are packed, taken together.
+/// Returns the combined packing of two models.
 pub(in crate::ops) fn packing_of_both(a: &Reader, b: &Reader) -> Option<PackingSummary> {
     match (packing(a), packing(b)) {
         (Some(a), Some(b)) => Some(PackingSummary {

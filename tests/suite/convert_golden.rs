@@ -215,7 +215,7 @@ fn an_importance_matrix_of_another_model_is_refused() {
     assert!(error.contains("blk.0.ffn_up.weight") && error.contains("expected 256 importance weights, found 128"), "{error}");
     let none = [("model.layers.0.self_attn.q_proj.weight", 256), ("blk.77.ffn_up.weight", 256), ("token_embd.weight", 256)];
     let error = quantise(&none, "Q4_0").unwrap_err().to_string();
-    assert!(error.contains("expected an importance matrix of this model, found 3 entries, none for a tensor of it"), "{error}");
+    assert!(error.contains("the importance matrix belongs to another model: none of its 3 entries names a tensor of this one"), "{error}");
     // A tensor or two without an entry are named, and the embeddings may have one of any size.
     let report = quantise(&[("blk.0.attn_q.weight", 256), ("token_embd.weight", 3)], "Q4_0").unwrap();
     assert!(report.notes.iter().any(|note| note.name == "blk.0.ffn_up.weight"), "{:?}", report.notes);

@@ -221,7 +221,7 @@ fn a_filter_that_matches_nothing_is_an_error_and_a_plain_one_is_a_piece_of_a_nam
             assert!(err.contains(&format!("no tensor matches '{filter}' (4 tensors)\nhint: ")), "{err}");
         }
         let (status, _, err) = said(&[command, &["--exclude", "weight"]].concat());
-        assert!(status == 2 && err.contains("'weight' leaves out every tensor"), "{err}");
+        assert!(status == 2 && err.contains("'weight' excludes every selected tensor"), "{err}");
     }
     let (status, out, err) = said(&["ls", a, "--filter", "attn_q", "--json"]);
     assert_eq!((status, serde_json::from_str::<Value>(&out).unwrap()["tensors"].as_array().unwrap().len()), (0, 0));
@@ -239,7 +239,7 @@ fn a_filter_that_matches_nothing_is_an_error_and_a_plain_one_is_a_piece_of_a_nam
     let (status, out, _) = said(&["diff", a, b, "--filter", "mlp"]);
     assert_eq!(
         (status, out.as_str()),
-        (0, "only what was selected is compared: 1 of 4 tensors\n\n= identical: 1 of 4 tensors and the metadata\n")
+        (0, "only selected tensors are compared: 1 of 4 tensors\n\n= identical: 1 of 4 tensors and the metadata\n")
     );
     let compared = run(&["diff", a, b, "--filter", "mlp", "--json"]).1["compared"].clone();
     let expected = serde_json::json!({"tensors": 1, "tensors_a": 4, "tensors_b": 4, "filtered": true, "values": true, "metadata": true});
@@ -310,7 +310,7 @@ fn rows_that_two_vocabularies_share_are_compared() {
     narrow[2] = ("model.layers.0.mlp.up_proj.weight", vec![95, 64], noise(3, 95 * 64));
     let found = compare(&a, &write(folder.path(), "narrow.safetensors", &narrow));
     assert_eq!(found.shapes.iter().map(|shape| shape.shared.is_some()).collect::<Vec<_>>(), [false, false]);
-    assert!(found.verdict.text.ends_with("; 2 tensors in another shape"), "{}", found.verdict.text);
+    assert!(found.verdict.text.ends_with("; 2 tensors with a different shape"), "{}", found.verdict.text);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn the_sign_agrees_with_the_verdict() {
     assert_eq!(sign(&base, &[]), (0, "= identical: 4 tensors and the metadata".to_owned()));
     assert_eq!(
         sign(&same, &[]),
-        (1, "≈ the same values in 4 tensors; another format (safetensors, gguf); metadata not compared".to_owned())
+        (1, "≈ the same values in 4 tensors; different formats (safetensors, gguf); metadata not compared".to_owned())
     );
     for (path, more, status, start) in [
         (&half, &[][..], 1, "≈ the same weights, rounded from F32 to BF16: "),

@@ -158,7 +158,7 @@ fn a_text_comes_from_a_file() {
     // The type of a new key is asked for, in the words of the command line.
     let run = weigh(folder.path(), &["meta", "m.gguf", "set", "general.new=7", "--in-place"]);
     assert_eq!(run.status.code(), Some(2));
-    assert!(said(&run).contains("found none for general.new\nhint: KEY=TYPE:VALUE names it"), "{}", said(&run));
+    assert!(said(&run).contains("no type given for the new key general.new\nhint: KEY=TYPE:VALUE names it"), "{}", said(&run));
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn the_copy_of_a_model_that_is_gone_does_nothing_to_the_next_one() {
         assert_eq!(fs::read(&path).unwrap(), before);
         let change = format!("general.name={}", "x".repeat(name.len()));
         let run = weigh(folder.path(), &["meta", "m.gguf", "set", &change, "--in-place"]);
-        assert!(run.status.success() && said(&run).contains("a new file takes its place"), "{}", said(&run));
+        assert!(run.status.success() && said(&run).contains("a new file replaces it"), "{}", said(&run));
         assert_eq!(text(&path, "general.name"), Some("x".repeat(name.len())));
         fs::remove_file(copy).expect("it is left alone");
     }
@@ -382,7 +382,11 @@ fn a_file_with_other_names_is_replaced_and_that_is_said() {
         fs::hard_link(&path, &other).unwrap();
         let dry = set(&path, &change, &Destination::DryRun).unwrap();
         let run = weigh(folder.path(), &["meta", "m.gguf", "set", &change, "--in-place", "--json"]);
-        assert!(run.status.success() && said(&run).contains("the old file stays under its other names (hard links: 1)"), "{}", said(&run));
+        assert!(
+            run.status.success() && said(&run).contains("the old file remains under its other names (hard links: 1)"),
+            "{}",
+            said(&run)
+        );
         let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
         assert_eq!(
             (report["bytes_written"].as_u64(), report["notes"].as_array().unwrap().len()),

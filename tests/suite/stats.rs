@@ -371,11 +371,11 @@ fn only_rows_of_weights_are_looked_at() {
 fn rows_are_found_in_every_type_and_across_spans() {
     let expected = |rows: usize, dead: usize, row: usize, value: u32| {
         vec![
-            ("stats-dead-rows", Severity::Note, format!("{dead} of {rows} rows are zero throughout")),
+            ("stats-dead-rows", Severity::Note, format!("{dead} of {rows} rows are all zeros")),
             (
                 "stats-outlier-rows",
                 Severity::Note,
-                format!("1 of {rows} rows far larger than the median: row {row} reaches {value}, {value} times the median row's largest"),
+                format!("1 of {rows} rows far above the median: row {row} reaches {value}, {value} times the median row's maximum"),
             ),
         ]
     };
@@ -461,7 +461,7 @@ fn a_layer_is_compared_with_three_on_each_side() {
         found.into_iter().map(|finding| (finding.tensor.unwrap(), finding.message)).collect::<Vec<_>>()
     };
     let [(name, message)] = &flagged(&[10.0, 1.0, 2.0, 1.0])[..] else { panic!("three others are enough") };
-    assert!(name == "blk.0.w" && message.contains("root mean square 10, 10.00 times that of the layers around"), "{name}: {message}");
+    assert!(name == "blk.0.w" && message.contains("root mean square 10, 10.00 times that of neighbouring layers"), "{name}: {message}");
     assert!(flagged(&[10.0, 1.0, 1.0]).is_empty(), "two others are too few");
     assert!(flagged(&[0.0, 0.0, 1.0, 0.0, 0.0]).is_empty(), "nothing is so many times zero");
     assert!(flagged(&[1.0, 1.0, 0.0, 1.0, 1.0]).is_empty(), "zeros have a finding of their own");

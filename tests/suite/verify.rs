@@ -454,14 +454,14 @@ fn manifest_digest_and_manifest_entry() {
     assert_eq!(check(&format!("{sha256}  model.gguf\n{wrong}  other.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("SHA256 (model.gguf) = {sha256}\n")).unwrap(), none);
     assert_eq!(check(&format!("{wrong} *model.gguf\n")).unwrap(), ["manifest-digest"]);
-    assert!(check(&format!("{wrong}  other.gguf\n")).unwrap_err().to_string().contains("of this model"));
+    assert!(check(&format!("{wrong}  other.gguf\n")).unwrap_err().to_string().contains("no line matches this model"));
     assert!(check("nothing of the kind\n").is_err());
     let hash = weigh::ops::hash::hash(&weigh::format::open(&path).unwrap(), &[weigh::ops::hash::Algorithm::Xxh64], true).unwrap();
     let model = &hash[0].model;
     assert_eq!(check(&format!("xxh64  {model}  model.gguf:w\nxxh64  {model}  model.gguf\n")).unwrap(), none);
     assert_eq!(check(&format!("xxh64  {model}  model.gguf\nxxh64  {model}  model.gguf:v\n")).unwrap(), ["manifest-entry"]);
     assert_eq!(check("xxh64  0000000000000000  model.gguf\n").unwrap(), ["manifest-digest"]);
-    assert!(check("xxh64  0000000000000000  other.gguf\n").unwrap_err().to_string().contains("expected lines of this model"));
+    assert!(check("xxh64  0000000000000000  other.gguf\n").unwrap_err().to_string().contains("the manifest has no lines for this model"));
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn a_manifest_finds_a_renamed_file_by_its_digest() {
         assert!(finding.message.contains("published.gguf"), "{}", finding.message);
     }
     let error = check(&format!("{other}  published.gguf\n")).unwrap_err().to_string();
-    assert!(error.contains("neither by name nor by digest: it lists published.gguf"), "{error}");
+    assert!(error.contains("no line matches this model by name or by digest: the manifest lists published.gguf"), "{error}");
     let names = |count: usize| (0..count).map(|i| format!("{other}  {i}.gguf\n")).collect::<String>();
     let listed = |count| check(&names(count)).unwrap_err().to_string();
     assert!(listed(3).contains("it lists 0.gguf, 1.gguf, 2.gguf") && !listed(3).contains("..."), "{}", listed(3));

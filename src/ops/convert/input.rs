@@ -1,4 +1,4 @@
-//! What is converted: the model as its weights, with adapters merged into it.
+//! The input of a conversion: the model with packed weights decoded and adapters merged.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use crate::base::{Error, Result};
 use crate::format::Reader;
 use crate::model::{DType, FormatId};
 use crate::ops::convert::options::Options;
-use crate::ops::convert::plan::{Place, Plan};
+use crate::ops::convert::plan::{OutputTarget, Plan};
 use crate::ops::weights;
 use crate::view::lora;
 
-/// Returns the model as it is to be converted (packed weights computed, kept or as they are stored; adapters merged), and the plan.
+/// Returns the model to convert (packed weights decoded, kept or as stored; adapters merged), and the plan.
 ///
 /// # Errors
 /// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
@@ -20,27 +20,27 @@ pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Optio
     Ok((reader, plan))
 }
 
-/// Returns the model as it is to be converted: packed weights computed, or kept where the output can hold them without loss, or as they
-/// are stored; with adapters merged into it.
+/// Returns the model to convert: packed weights decoded, or kept if the output can store them losslessly, or as stored; with adapters
+/// merged into it.
 fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
     if options.stored {
         return if adapters.is_empty() {
             Ok(reader)
         } else {
-            Err(Error::argument("expected no adapter to merge where packed weights are moved as they are stored, found one"))
+            Err(Error::argument("adapters cannot be merged into packed weights that are copied as stored"))
         };
     }
     weights::check_readable(&reader)?;
     if !adapters.is_empty() {
         return lora::merged(weights::weights(reader)?, adapters);
     }
-    let gguf = Place::of(out, options.to)?.format.id == FormatId::Gguf;
+    let gguf = OutputTarget::of(out, options.to)?.format.id == FormatId::Gguf;
     if gguf && keeps_blocks(&reader, options) { weights::repacked(reader) } else { weights::weights(reader) }
 }
 
-/// Whether no other type than that of packed blocks is asked for.
+/// Whether the blocks of packed weights already have the requested type.
 fn keeps_blocks(reader: &Reader, options: &Options) -> bool {
-    // Blocks of a GGUF are seen without their scales, which no step beyond a copy would do justice.
+    // The blocks of a GGUF come without their scales here, so they can be copied but not transformed.
     let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != FormatId::Gguf);
     target && options.tensor_types.is_empty() && options.output_tensor_type.is_none() && options.token_embedding_type.is_none()
 }

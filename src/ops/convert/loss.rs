@@ -1,82 +1,83 @@
-//! What a conversion loses beyond the asked-for type; values that a narrower type cannot hold are counted while they are written.
+//! Losses beyond the requested type; values that a narrower type cannot represent are counted during the conversion.
 
 use serde::Serialize;
 
 use crate::codec::codec;
 use crate::model::{Class, DType};
 
-/// A loss that was not asked for.
+/// A loss that was not requested.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Lossy {
+pub struct Loss {
     /// The tensor.
     pub tensor: String,
-    /// What sort of loss.
+    /// Kind of loss.
     pub kind: LossKind,
-    /// The type that it would have: the stored one, or the one that the recipe gives it.
+    /// The type it would have otherwise: the stored one, or the recipe's choice.
     pub from: String,
-    /// The type that it gets.
+    /// The type in the output.
     pub to: String,
-    /// Whether the values stay the same all the same.
+    /// Whether all values are preserved nevertheless.
     pub exact: bool,
-    /// How many values are concerned, where that is known.
+    /// Number of values affected, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<u64>,
-    /// How many bits a weight more (or less) that takes, for a fallback.
+    /// Change in bits per weight, for a fallback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits_per_weight: Option<f64>,
-    /// What and why.
+    /// Description and reason.
     pub message: String,
 }
 
-/// What sort of loss.
+/// Kind of loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LossKind {
-    /// The rows are no whole number of the wanted type's blocks.
+    /// The row length is not a multiple of the requested type's block size.
     Fallback,
-    /// The format does not hold the stored type.
-    Unheld,
+    /// The format does not support the stored type.
+    #[serde(rename = "unheld")]
+    UnsupportedDtype,
     /// Finite values became infinite.
     Overflow,
-    /// Values other than zero became zero.
+    /// Non-zero values became zero.
     Flush,
 }
 
-/// How many values were lost on the way into a narrower type.
+/// Counts of values lost in a narrower type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LossCounts {
     /// Finite values that became infinite or NaN.
     pub(super) overflowed: u64,
-    /// Values other than zero that became zero.
+    /// Non-zero values that became zero.
     pub(super) flushed: u64,
 }
 
-impl Lost {
+impl LossCounts {
     /// Whether nothing was lost.
-    pub(super) fn is_none(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    /// Adds the counts of another part.
-    pub(super) fn join(&mut self, other: Self) {
+    /// Adds the counts of another chunk.
+    pub(super) fn merge(&mut self, other: Self) {
         self.overflowed += other.overflowed;
         self.flushed += other.flushed;
     }
 }
 
-/// The least magnitude that rounds to infinity in F16, as the bits of a single: 65520.
+/// The smallest magnitude that rounds to infinity in F16, as `f32` bits: 65520.
 const F16_OVERFLOW: u32 = 0x477f_f000;
-/// The largest magnitude that rounds to zero in F16, as the bits of a single: 2^-25.
+/// The largest magnitude that rounds to zero in F16, as `f32` bits: 2^-25.
 const F16_FLUSH: u32 = 0x3300_0000;
 const INFINITE: u32 = 0x7f80_0000;
 
-/// Whether `to` holds every value of `from` exactly.
+/// Whether `to` represents every value of `from` exactly.
 pub(super) fn holds(to: DType, from: DType) -> bool {
     use DType::*;
     let info = from.info();
-    // Types of one byte and less: their few bits fit 16-bit floats, but for the range of a bare exponent.
+    // Types of at most one byte: their few bits fit 16-bit floats, except for the range of a bare exponent.
     let tiny = info.class != Class::Block && info.block_bytes <= info.block_elems;
     match to {
         _ if from == to => true,
@@ -88,13 +89,13 @@ pub(super) fn holds(to: DType, from: DType) -> bool {
     }
 }
 
-/// Counts what is lost of `values` in F16.
-fn in_f16(values: &[f32]) -> Lost {
+/// Counts the values lost in F16.
+fn in_f16(values: &[f32]) -> LossCounts {
     let (mut overflowed, mut flushed) = (0u64, 0u64);
-    // In pieces whose counts fit 32 bits, which the compiler turns into vector code.
-    for piece in values.chunks(1 << 20) {
+    // In chunks whose counts fit 32 bits, so that the compiler can vectorise.
+    for chunk in values.chunks(1 << 20) {
         let (mut over, mut under) = (0u32, 0u32);
-        for value in piece {
+        for value in chunk {
             let magnitude = value.to_bits() & 0x7fff_ffff;
             over += u32::from(magnitude.wrapping_sub(F16_OVERFLOW) < INFINITE - F16_OVERFLOW);
             under += u32::from(magnitude.wrapping_sub(1) < F16_FLUSH);
@@ -102,18 +103,18 @@ fn in_f16(values: &[f32]) -> Lost {
         overflowed += u64::from(over);
         flushed += u64::from(under);
     }
-    Lost { overflowed, flushed }
+    LossCounts { overflowed, flushed }
 }
 
-/// Counts what is lost of `values` in `encoded`, which holds them as `to`; `scratch` takes what they read back as.
-pub(super) fn count(values: &[f32], to: DType, encoded: &[u8], scratch: &mut Vec<f32>) -> Lost {
+/// Counts the values lost in `encoded`, which stores them as `to`; `scratch` receives the decoded values.
+pub(super) fn count(values: &[f32], to: DType, encoded: &[u8], scratch: &mut Vec<f32>) -> LossCounts {
     if to == DType::F16 {
         return in_f16(values);
     }
-    let Some(codec) = codec(to) else { return Lost::default() };
+    let Some(codec) = codec(to) else { return LossCounts::default() };
     scratch.resize(values.len(), 0.0);
     (codec.decode)(encoded, scratch);
-    let mut lost = Lost::default();
+    let mut lost = LossCounts::default();
     for (old, new) in values.iter().zip(scratch.iter()) {
         lost.overflowed += u64::from(old.is_finite() && !new.is_finite());
         lost.flushed += u64::from(*old != 0.0 && *new == 0.0);
@@ -131,7 +132,7 @@ mod tests {
         let border = [65519.0, next(65520.0, -1), 65520.0, next(65520.0, 1), 2f32.powi(-25), next(2f32.powi(-25), 1), f32::MIN_POSITIVE];
         let mut values: Vec<f32> = border.iter().flat_map(|value| [*value, -*value]).collect();
         values.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, 1.0, next(0.0, 1)]);
-        let mut expected = Lost::default();
+        let mut expected = LossCounts::default();
         for value in &values {
             let half = half::f16::from_f32(*value);
             expected.overflowed += u64::from(value.is_finite() && !half.is_finite());

@@ -1,9 +1,9 @@
-//! Metadata between formats, exactly: a safetensors file has strings only, a GGUF has types.
+//! Lossless conversion of metadata: a safetensors file has strings only, a GGUF has types.
 //!
-//! A GGUF value that is a string is carried as it is. Any other becomes JSON text that names its type, `{"type":"u32","value":7}`
-//! or `{"type":"array","of":"f32","values":[0.5]}`; numbers that JSON cannot hold (NaN, infinities) are their bits as `"0x7fc00000"`.
-//! Text that reads as such JSON becomes that value on the way back. A string that would be taken for it is carried as
-//! `{"type":"string","value":"..."}`, so that there and back is always the same, from either side.
+//! A GGUF string is copied as it is. Any other value becomes JSON text that names its type, `{"type":"u32","value":7}`
+//! or `{"type":"array","of":"f32","values":[0.5]}`; numbers that JSON cannot represent (NaN, infinities) become bits: `"0x7fc00000"`.
+//! Text in this form becomes that value on the way back. A string that looks like this form is written as
+//! `{"type":"string","value":"..."}`, so that a round trip is the identity from either side.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::base::Result;
 use crate::model::{Array, Metadata, Value, ValueType, value_text};
 
-/// The metadata of a GGUF as strings.
+/// Converts the metadata of a GGUF to strings.
 ///
 /// # Errors
 /// An array cannot be read from its file.
@@ -24,7 +24,7 @@ pub fn to_strings(metadata: &Metadata) -> Result<Metadata> {
     Ok(strings)
 }
 
-/// The metadata of a safetensors file with the types that it names.
+/// Converts the metadata of a safetensors file to the types that it names.
 pub fn from_strings(metadata: &Metadata) -> Result<Metadata> {
     let mut typed = Metadata::new();
     for (key, value) in metadata.iter() {
@@ -34,7 +34,7 @@ pub fn from_strings(metadata: &Metadata) -> Result<Metadata> {
     Ok(typed)
 }
 
-/// One value as text.
+/// Converts one value to text.
 pub fn to_text(value: &Value) -> Result<String> {
     match value {
         Value::String(text) if from_text(text).is_none() => Ok(text.clone()),
@@ -70,7 +70,7 @@ fn write_typed(value: &Value, out: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// A value that is no array, without its type.
+/// Converts a scalar to JSON, without its type.
 fn write_bare(value: &Value, out: &mut String) {
     // Writing to a string cannot fail.
     let _ = match value {
@@ -81,7 +81,7 @@ fn write_bare(value: &Value, out: &mut String) {
     };
 }
 
-/// The value that text names, if it is exactly how that value is written.
+/// Parses text as a typed value, if it is exactly how that value is written.
 pub fn from_text(text: &str) -> Option<Value> {
     if !text.starts_with("{\"type\":\"") {
         return None;
@@ -123,7 +123,7 @@ fn read_bare(kind: ValueType, json: &Json) -> Option<Value> {
         ValueType::I64 => Value::I64(json.as_i64()?),
         ValueType::Bool => Value::Bool(json.as_bool()?),
         ValueType::F32 => Value::F32(match json.as_f64() {
-            // Through the digits: rounding to double and then to single could be off by one.
+            // Parsed from the digits: rounding to double and then to single could be off by one.
             Some(_) => json.to_string().parse().ok()?,
             None => f32::from_bits(bits()?.try_into().ok()?),
         }),

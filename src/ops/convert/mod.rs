@@ -1,4 +1,4 @@
-//! Conversion: a [`Plan`] first, pure and complete; then its execution, streamed.
+//! Conversion: a complete, side-effect-free [`Plan`] first, then its streamed execution.
 
 mod input;
 mod keep;

@@ -1,59 +1,59 @@
-//! What a conversion is asked for.
+//! Options of a conversion.
 
 use std::path::PathBuf;
 
 use crate::model::{DType, FormatId, Value};
 use crate::quant::recipe::{Target, TensorType};
 
-/// What a conversion is asked for. The default keeps all types and names.
+/// Options of a conversion. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The format of the output; otherwise it is told from its name.
+    /// Output format; by default it follows from the name of the output.
     pub to: Option<FormatId>,
-    /// The file type or type; otherwise stored types are kept where the format has them.
+    /// Target file type or type; by default stored types are kept if the format supports them.
     pub target: Option<Target>,
-    /// No mix: one type for all tensors that are quantised.
+    /// One type for all quantised tensors, without a mix.
     pub pure: bool,
-    /// A file with an importance matrix.
+    /// Importance matrix file.
     pub imatrix: Option<PathBuf>,
-    /// Types by name; the first that fits counts.
+    /// Types by tensor name; the first match wins.
     pub tensor_types: Vec<TensorType>,
-    /// The type of the output matrix.
+    /// Type of the output matrix.
     pub output_tensor_type: Option<DType>,
-    /// The type of the token embeddings.
+    /// Type of the token embeddings.
     pub token_embedding_type: Option<DType>,
-    /// The output matrix stays as it is.
+    /// Leaves the output matrix unchanged.
     pub leave_output_tensor: bool,
-    /// Quantised tensors may be quantised again.
+    /// Allows quantised tensors to be quantised again.
     pub allow_requantize: bool,
-    /// The most bytes of tensors in one file.
+    /// Maximum bytes of tensor data per file.
     pub shard_bytes: Option<u64>,
-    /// What is there may be replaced.
+    /// Overwrites existing output.
     pub force: bool,
-    /// The name of the pre-tokenizer, where it cannot be told.
+    /// Name of the pre-tokenizer, if it cannot be detected.
     pub pre: Option<String>,
-    /// Tokens get the scores that their merges stand for, where llama.cpp's converter gives all the same.
+    /// Derives token scores from the merges (llama.cpp's converter gives every token the same score).
     pub merge_scores: bool,
-    /// A table of one more architecture.
+    /// An additional architecture table.
     pub arch_table: Option<PathBuf>,
-    /// The base of an adapter that becomes a GGUF: a folder with config.json, or a GGUF.
+    /// Base model of an adapter that is converted to GGUF: a folder with config.json, or a GGUF.
     pub base: Option<PathBuf>,
     /// Metadata to set in the output.
     pub metadata: Vec<(String, Value)>,
-    /// Anything lossy beyond the asked-for type is an error.
+    /// Makes any loss beyond the requested type an error.
     pub strict: bool,
-    /// Tensors are moved under their names as they are.
+    /// Keeps tensor names as they are.
     pub keep_names: bool,
-    /// Packed weights are moved as they are stored, under their own names.
+    /// Copies packed weights as stored, under their own names.
     pub stored: bool,
-    /// What was written is read back and compared before it gets its name.
+    /// Reads the output back and compares it before it is renamed into place.
     pub verify: bool,
-    /// No figures on what quantising costs.
+    /// Does not measure quantisation error.
     pub no_quality: bool,
 }
 
 impl Options {
-    /// Whether tensors keep their names: packed weights that are moved as they are stored do in any case.
+    /// Whether tensors keep their names: packed weights that are copied as stored always do.
     pub(super) fn keeps_names(&self) -> bool {
         self.keep_names || self.stored
     }

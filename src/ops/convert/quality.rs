@@ -1,6 +1,6 @@
-//! What a conversion cost: the new values against the old ones, summed up while they are at hand.
+//! Quantisation error: new values compared with the old ones during the conversion.
 //!
-//! Sums are in double precision, over fixed chunks joined in their order, so that the figures do not depend on the threads.
+//! Sums are in double precision, over fixed chunks merged in order, so that the figures do not depend on the number of threads.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::codec::simd::{self, Doubles, EIGHT, Kernel, Lanes, Widen};
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sums {
     count: u64,
-    /// Of the squares of the old values, of the new ones, of the products, of the squares of the differences.
+    /// Sums of squares of the old values, of squares of the new ones, of products, and of squared differences.
     old: f64,
     new: f64,
     both: f64,
@@ -20,12 +20,12 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Sums of one chunk.
+    /// Computes the sums of one chunk.
     pub(in crate::ops) fn of<T: Widen>(old: &[T], new: &[T]) -> Self {
         simd::run(Summing { old, new })
     }
 
-    /// Sums of whole numbers that doubles may not hold; their differences are exact.
+    /// Computes the sums of integers that doubles may not represent; their differences are exact.
     pub(in crate::ops) fn of_whole(old: &[i128], new: &[i128]) -> Self {
         let mut all = Self { count: old.len() as u64, ..Self::default() };
         for (&x, &y) in old.iter().zip(new) {
@@ -34,7 +34,7 @@ impl Sums {
         all
     }
 
-    /// Adds one pair of values and the difference of both.
+    /// Adds one pair of values and their difference.
     #[inline(always)]
     fn add(&mut self, old: f64, new: f64, error: f64) {
         self.old += old * old;
@@ -44,23 +44,23 @@ impl Sums {
         self.largest = self.largest.max(error.abs());
     }
 
-    /// Whether every difference is a finite number.
+    /// Whether every difference is finite.
     pub(in crate::ops) fn is_finite(&self) -> bool {
         self.error.is_finite()
     }
 
-    /// How many pairs.
+    /// Number of pairs.
     pub(in crate::ops) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The lengths of the old values and of the new ones, as vectors.
+    /// Returns the Euclidean norms of the old values and of the new ones.
     pub(in crate::ops) fn norms(&self) -> [f64; 2] {
         [self.old.sqrt(), self.new.sqrt()]
     }
 
-    /// Adds the sums of what follows.
-    pub fn join(&mut self, next: &Self) {
+    /// Adds the sums of the next chunk.
+    pub fn merge(&mut self, next: &Self) {
         self.count += next.count;
         self.old += next.old;
         self.new += next.new;
@@ -69,7 +69,7 @@ impl Sums {
         self.largest = self.largest.max(next.largest);
     }
 
-    /// The figures; `None` without values.
+    /// Returns the error metrics; `None` without values.
     pub fn quality(&self) -> Option<Quality> {
         if self.count == 0 {
             return None;
@@ -125,20 +125,19 @@ impl<T: Widen> Kernel for Summing<'_, T> {
     }
 }
 
-/// How far the new values are from the old ones. A figure that is no number (nothing but zeros, no error at all, NaN in the
-/// values) is `null`.
+/// Error metrics of new values against old ones. A metric that is undefined (all values zero, no error at all, NaN) is `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Quality {
-    /// The root of the mean square of the errors.
+    /// Root mean square error.
     pub rmse: Option<f64>,
-    /// The same over the root of the mean square of the old values.
+    /// Root mean square error relative to the root mean square of the old values.
     pub relative_rmse: Option<f64>,
-    /// The signal over the noise, in decibels: `10 log10(sum of squares / sum of squared errors)`.
+    /// Signal-to-noise ratio in decibels: `10 log10(sum of squares / sum of squared errors)`.
     pub snr_db: Option<f64>,
-    /// The cosine of the angle between old and new, as vectors.
+    /// Cosine similarity of old and new values.
     pub cosine: Option<f64>,
-    /// The largest error, as an absolute value.
+    /// Largest absolute error.
     pub max_abs: Option<f64>,
 }
 

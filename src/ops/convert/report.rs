@@ -1,4 +1,4 @@
-//! What a conversion will do or has done, as `weigh convert` tells it.
+//! The report of a planned or completed conversion.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
 use crate::model::companion::{Note, NoteKind};
 use crate::model::{DType, FormatId, PackingSummary};
-use crate::ops::convert::loss::{LossKind, Lossy, Lost};
+use crate::ops::convert::loss::{Loss, LossCounts, LossKind};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
 use crate::ops::weights;
@@ -22,40 +22,40 @@ pub struct ConvertReport {
     pub schema: &'static str,
     /// Whether nothing was written.
     pub dry_run: bool,
-    /// Whether what was written was read back and compared.
+    /// Whether the output was read back and compared.
     pub verified: bool,
     /// The format of the output.
     pub format: FormatId,
-    /// The files written, the index last.
+    /// The files written; an index comes last.
     pub output: Vec<PathBuf>,
-    /// The files of an older output of the same name that go without a new one of their names: see [`Plan::removed`].
+    /// Files of an older output of the same name that were removed and not replaced: see [`Plan::removed`].
     pub removed: Vec<PathBuf>,
-    /// How the weights of the input are packed, if they are.
+    /// The packing of the input, if packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// The tensors, in the order of the output.
+    /// The tensors in output order.
     pub tensors: Vec<TensorRow>,
-    /// What is lost beyond what was asked for.
-    pub lossy: Vec<Lossy>,
-    /// What of the input is not in the output.
+    /// Losses beyond the requested type.
+    pub lossy: Vec<Loss>,
+    /// Parts of the input that are not in the output.
     pub dropped: Vec<NoteRow>,
-    /// What was filled up with zeros.
+    /// Zero-padded tensors.
     pub padded: Vec<NoteRow>,
-    /// What of the output is not in the input.
+    /// Parts of the output that are not in the input.
     pub made_up: Vec<NoteRow>,
-    /// What else is worth knowing.
+    /// Further notes.
     pub remarks: Vec<NoteRow>,
-    /// The same as `padded`, by its newer name.
+    /// The same as `padded`, under its newer name.
     pub zero_padded: Vec<NoteRow>,
-    /// The same as `made_up`, by its newer name.
+    /// The same as `made_up`, under its newer name.
     pub synthesized: Vec<NoteRow>,
-    /// The same as `remarks`, by its newer name.
+    /// The same as `remarks`, under its newer name.
     pub notes: Vec<NoteRow>,
-    /// The bytes of the input's files.
+    /// Total size of the input files in bytes.
     pub bytes_in: u64,
-    /// The bytes of the output's files.
+    /// Total size of the output files in bytes.
     pub bytes_out: u64,
-    /// What quantising cost in all: over the tensors that were quantised.
+    /// Quantisation error over all quantised tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
 }
@@ -66,34 +66,34 @@ pub struct ConvertReport {
 pub struct TensorRow {
     /// Its name in the output.
     pub name: String,
-    /// The type of what it is made of.
+    /// Type of the source values.
     pub from: String,
     /// Its type in the output.
     pub to: String,
     /// Its dimensions in the output, outermost first.
     pub shape: Vec<u64>,
-    /// The tensors of the input that it is made of, where it is not one of the same name.
+    /// Names of the source tensors in the input, unless it is one of the same name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
-    /// What is done to them.
+    /// Transforms applied to them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<String>,
-    /// What quantising cost.
+    /// Quantisation error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
 }
 
-/// Something that the plan tells beside the tensors.
+/// A note about a tensor, key or file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NoteRow {
     /// The tensor, key or file.
     pub name: String,
-    /// Why, and what it means.
+    /// Reason and consequence.
     pub message: String,
 }
 
-impl Lossy {
+impl Loss {
     pub(super) fn fallback(tensor: &str, wanted: DType, to: DType, row: u64) -> Self {
         let block = wanted.info().block_elems;
         Self {
@@ -104,25 +104,25 @@ impl Lossy {
             exact: false,
             values: None,
             bits_per_weight: Some(to.bits_per_weight() - wanted.bits_per_weight()),
-            message: format!("rows of {row} are no multiple of the {block} of {wanted}"),
+            message: format!("row length {row} is not a multiple of {wanted}'s block size ({block})"),
         }
     }
 
-    pub(super) fn unheld(tensor: &str, from: DType, to: DType, exact: bool) -> Self {
+    pub(super) fn unsupported_dtype(tensor: &str, from: DType, to: DType, exact: bool) -> Self {
         Self {
             tensor: tensor.to_owned(),
-            kind: LossKind::Unheld,
+            kind: LossKind::UnsupportedDtype,
             from: from.to_string(),
             to: to.to_string(),
             exact,
             values: None,
             bits_per_weight: None,
-            message: format!("the format does not hold {from}"),
+            message: format!("the format does not support {from}"),
         }
     }
 
-    /// What was lost on the way from one type to another.
-    pub(super) fn lost(tensor: &str, from: &str, to: DType, lost: Lost) -> Vec<Self> {
+    /// Turns counts of counts values into losses.
+    pub(super) fn from_counts(tensor: &str, from: &str, to: DType, counts: LossCounts) -> Vec<Self> {
         let one = |kind, values, message: &str| Self {
             tensor: tensor.to_owned(),
             kind,
@@ -134,29 +134,29 @@ impl Lossy {
             message: format!("{values} {message} in {to}"),
         };
         let mut found = Vec::new();
-        if lost.overflowed > 0 {
-            found.push(one(LossKind::Overflow, lost.overflowed, "finite values overflow"));
+        if counts.overflowed > 0 {
+            found.push(one(LossKind::Overflow, counts.overflowed, "finite values overflow"));
         }
-        if lost.flushed > 0 {
-            found.push(one(LossKind::Flush, lost.flushed, "values become zero"));
+        if counts.flushed > 0 {
+            found.push(one(LossKind::Flush, counts.flushed, "values become zero"));
         }
         found
     }
 
-    /// Returns the error that it is to a caller who is strict.
-    pub(super) fn strict(&self) -> Error {
+    /// Returns the error that replaces it in strict mode.
+    pub(super) fn to_error(&self) -> Error {
         let Self { from, to, message, .. } = self;
-        Error::argument(format!("expected no loss beyond the asked-for type, found {from} made {to}: {message}"))
+        Error::argument(format!("loss beyond the requested type, from {from} to {to}: {message}"))
             .in_tensor(&self.tensor)
             .hint(Hint::AllowLoss)
     }
 }
 
 impl ConvertReport {
-    /// What the plan will do.
+    /// Returns the report of a plan that was not executed yet.
     ///
     /// # Errors
-    /// A step is about a tensor that is not there.
+    /// A step refers to a missing tensor.
     pub fn planned(reader: &Reader, plan: &Plan) -> Result<Self> {
         let rows = |kind: NoteKind| {
             let of_kind = plan.notes.iter().filter(|note| note.kind == kind);
@@ -192,8 +192,7 @@ fn tensor_row(reader: &Reader, step: &OutputTensor) -> Result<TensorRow> {
     let tensors = &reader.model().tensors;
     let (mut sources, mut types) = (Vec::new(), Vec::new());
     for index in step.tensors() {
-        let tensor =
-            tensors.get(index).ok_or_else(|| Error::argument("expected a tensor of the model, found none").in_tensor(&step.name))?;
+        let tensor = tensors.get(index).ok_or_else(|| Error::argument("no such tensor").in_tensor(&step.name))?;
         sources.push(tensor.name.clone());
         let name = reader.type_name(tensor).to_string();
         if !types.contains(&name) {

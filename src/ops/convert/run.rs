@@ -1,7 +1,7 @@
-//! Carries a plan out: streamed, on all threads, with the same bytes for any number of them.
+//! Executes a plan: streamed, on all threads, with the same bytes for any number of them.
 //!
-//! The layout says beforehand where every byte goes, so the work is cut into pieces of rows that any thread can take and write to
-//! their place, and no tensor is ever held.
+//! The layout fixes the position of every byte in advance, so the work is split into row chunks that any thread can write in place,
+//! and no tensor is ever held in memory.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,48 +14,46 @@ use crate::format::shards::FileContent;
 use crate::format::{Layout, Reader};
 use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
-use crate::ops::body::Body;
 use crate::ops::chunks::{self, Chunk};
-use crate::ops::convert::loss::{self, Lossy, Lost};
+use crate::ops::convert::loss::{self, Loss, LossCounts};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
+use crate::ops::tensor_data::TensorData;
 use crate::source::{self, Source};
 use crate::view::output_model::OutputTensor;
 use crate::write::output::{OutFile, Output, Target};
 
-/// How many elements are decoded and encoded at a time by a thread, unless a single row has more. Part of what fixes the figures.
+/// Number of elements that a thread decodes and encodes at a time, unless a row is longer. Error metrics depend on it.
 const CHUNK_ELEMENTS: u64 = 1 << 16;
 
-/// How many bytes are copied at a time by a thread, when they stay as they are.
+/// Number of bytes that a thread copies at a time, from file to file.
 const COPY_BYTES: u64 = 16 << 20;
 
-/// And when they are in no file as they stay: other byte order, computed.
-const MAKE_BYTES: u64 = 1 << 20;
+/// Number of bytes that a thread copies at a time through memory (byte-swapped or computed tensors).
+const BUFFERED_BYTES: u64 = 1 << 20;
 
-/// After how many bytes written the disk is set to work on them, so that the end need not wait for all of it.
+/// Number of bytes written before they are synced in the background, which shortens the final sync.
 const SYNC_BYTES: u64 = 128 << 20;
 
-/// Told how many more bytes of tensors have been written.
+/// Progress callback: called with the number of bytes written since the last call.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Writes what the plan says, and reports what was done.
+/// Executes the plan, and reports the result.
 ///
 /// # Errors
-/// The input cannot be read or the output not written; with `strict`, values were lost. Then nothing is left behind.
+/// The input cannot be read or the output cannot be written; with `strict`, values were lost. Nothing is remaining behind then.
 pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
     if let Some(tensor) = &plan.lacks_imatrix {
-        return Err(Error::argument("expected importance weights for a type of so few bits, found none")
-            .in_tensor(tensor)
-            .hint(Hint::GiveImportanceMatrix));
+        return Err(Error::argument("a type of so few bits needs importance weights").in_tensor(tensor).hint(Hint::GiveImportanceMatrix));
     }
     let mut report = ConvertReport::planned(reader, plan)?;
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
         Ok(match &file.content {
-            CompanionContent::Copy(path) => Beside::File(source::open(path)?),
-            CompanionContent::Bytes(bytes) => Beside::Bytes(bytes),
+            CompanionContent::Copy(path) => CompanionData::File(source::open(path)?),
+            CompanionContent::Bytes(bytes) => CompanionData::Bytes(bytes),
         })
     });
     let companions = companions.collect::<Result<Vec<_>>>()?;
@@ -80,18 +78,18 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 output.seal(out)?;
                 for (row, outcome) in report.tensors[range.clone()].iter_mut().zip(outcomes) {
                     row.quality = outcome.sums.quality();
-                    all.join(&outcome.sums);
-                    report.lossy.extend(outcome.lossy(&row.name, &row.from));
+                    all.merge(&outcome.sums);
+                    report.lossy.extend(outcome.losses(&row.name, &row.from));
                 }
             }
         }
     }
-    if let Some(lossy) = report.lossy.iter().find(|lossy| plan.strict && !lossy.exact) {
-        return Err(lossy.strict());
+    if let Some(loss) = report.lossy.iter().find(|loss| plan.strict && !loss.exact) {
+        return Err(loss.to_error());
     }
     let mut copied = companions.iter().filter_map(|file| match file {
-        Beside::File(file) => Some(file),
-        Beside::Bytes(_) => None,
+        CompanionData::File(file) => Some(file),
+        CompanionData::Bytes(_) => None,
     });
     let matrices = plan.imatrix.iter().map(|imatrix| imatrix.reader());
     std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
@@ -105,13 +103,13 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     Ok(report)
 }
 
-/// What is in a file beside the weights.
-enum Beside<'a> {
+/// Content of a companion file.
+enum CompanionData<'a> {
     File(Arc<dyn Source>),
     Bytes(&'a [u8]),
 }
 
-impl Beside<'_> {
+impl CompanionData<'_> {
     fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.len(),
@@ -127,58 +125,58 @@ impl Beside<'_> {
     }
 }
 
-/// One tensor to be written.
+/// A tensor to write.
 struct Job<'a> {
     step: &'a OutputTensor,
-    body: Body<'a>,
-    how: How<'a>,
-    /// Where it starts in the file.
+    data: TensorData<'a>,
+    mode: WriteMode<'a>,
+    /// Position in the file.
     offset: u64,
-    /// How many units there are, and how many make a piece: bytes that are copied, otherwise elements.
+    /// Number of units in all and per chunk: bytes when copying, otherwise elements.
     units: u64,
-    piece: u64,
+    chunk_len: u64,
     importance: Mutex<Importance>,
 }
 
-/// How a tensor is written.
+/// The way a tensor is written.
 #[derive(Clone, Copy)]
-enum How<'a> {
-    /// The bytes of a stored tensor, of whatever type.
+enum WriteMode<'a> {
+    /// Copies the bytes of a stored tensor of any type.
     Copy(&'a TensorInfo),
-    /// Bytes that are gathered.
+    /// Gathers rows of the same type.
     Gather(DType),
-    /// Values, in another type.
+    /// Decodes, transforms and encodes values.
     Encode { from: DType, to: DType, encode: Encode },
 }
 
-/// What came of a tensor.
+/// The result of writing a tensor, or a chunk of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     sums: Sums,
-    lost: Lost,
+    lost: LossCounts,
     to: Option<DType>,
 }
 
 impl Outcome {
-    fn join(&mut self, next: &Self) {
-        self.sums.join(&next.sums);
-        self.lost.join(next.lost);
+    fn merge(&mut self, next: &Self) {
+        self.sums.merge(&next.sums);
+        self.lost.merge(next.lost);
     }
 
-    fn lossy(&self, tensor: &str, from: &str) -> Vec<Lossy> {
-        self.to.filter(|_| !self.lost.is_none()).map(|to| Lossy::lost(tensor, from, to, self.lost)).unwrap_or_default()
+    fn losses(&self, tensor: &str, from: &str) -> Vec<Loss> {
+        self.to.filter(|_| !self.lost.is_empty()).map(|to| Loss::from_counts(tensor, from, to, self.lost)).unwrap_or_default()
     }
 }
 
-/// The importance weights of a tensor, while pieces of it are being worked on.
+/// Importance weights of a tensor, kept while its chunks are being written.
 #[derive(Debug, Default)]
 struct Importance {
     weights: Option<Arc<Vec<f32>>>,
-    /// Pieces not yet done.
-    left: u64,
+    /// Number of chunks not yet written.
+    remaining: u64,
 }
 
-/// Writes the bodies of `steps` to their places, on all threads. What came of each, in order.
+/// Writes the data of `steps` to their positions, on all threads. Returns one outcome per step.
 fn write_tensors(
     reader: &Reader,
     plan: &Plan,
@@ -192,23 +190,23 @@ fn write_tensors(
     let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
     let flusher = Flusher::default();
     let bytes: u64 = jobs.iter().map(|job| job.units).sum();
-    let look = |buffers: &mut Buffers, chunk: Chunk| {
+    let process = |buffers: &mut Buffers, chunk: Chunk| {
         flusher.check()?;
         let job = &jobs[chunk.item];
         let (outcome, bytes) = job.write(plan, reader, chunk.number, buffers, out).map_err(|error| error.in_tensor(&job.step.name))?;
-        job.done();
-        flusher.wrote(bytes);
+        job.finish_chunk();
+        flusher.add_written(bytes);
         progress(bytes);
         Ok(outcome)
     };
     let outcomes = std::thread::scope(|scope| {
         if bytes > SYNC_BYTES {
-            // Where the system refuses the thread, all is synced at the end.
+            // If the thread cannot be spawned, everything is synced at the end.
             let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out));
         }
-        let _end = EndOf(&flusher);
-        chunks::in_order(&counts, look, |total: &mut Outcome, _, outcome| {
-            total.join(&outcome);
+        let _end = StopOnDrop(&flusher);
+        chunks::in_order(&counts, process, |total: &mut Outcome, _, outcome| {
+            total.merge(&outcome);
             Ok(())
         })
     })?;
@@ -216,27 +214,27 @@ fn write_tensors(
     Ok(jobs.iter().zip(outcomes).map(|(job, outcome)| Outcome { to: job.step.elem.known(), ..outcome }).collect())
 }
 
-/// Ends the flusher, whatever else happens.
-struct EndOf<'a>(&'a Flusher);
+/// Stops the flusher thread on drop.
+struct StopOnDrop<'a>(&'a Flusher);
 
-impl Drop for EndOf<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         lock(&self.0.state).1 = true;
         self.0.changed.notify_one();
     }
 }
 
-/// Keeps the disk busy while the rest is computed.
+/// Syncs written data in the background while the conversion continues.
 #[derive(Default)]
 struct Flusher {
-    /// Bytes written since the last time, and whether that was all.
+    /// Bytes written since the last sync, and whether writing has finished.
     state: Mutex<(u64, bool)>,
     changed: Condvar,
     failure: Mutex<Option<Error>>,
 }
 
 impl Flusher {
-    fn wrote(&self, bytes: u64) {
+    fn add_written(&self, bytes: u64) {
         let mut state = lock(&self.state);
         state.0 += bytes;
         if state.0 >= SYNC_BYTES {
@@ -244,7 +242,7 @@ impl Flusher {
         }
     }
 
-    /// Returns what the disk could not take.
+    /// Returns the error of a failed sync.
     fn check(&self) -> Result<()> {
         lock(&self.failure).clone().map_or(Ok(()), Err)
     }
@@ -256,7 +254,7 @@ impl Flusher {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.1 {
-                return; // the end of the file is synced with the whole
+                return; // the rest is synced with the whole file
             }
             state.0 = 0;
             drop(state);
@@ -268,43 +266,43 @@ impl Flusher {
     }
 }
 
-/// What a thread works in.
+/// Buffers of a thread.
 #[derive(Default)]
 struct Buffers {
     values: Vec<f32>,
     bytes: Vec<u8>,
-    back: Vec<f32>,
+    decoded: Vec<f32>,
 }
 
 impl<'a> Job<'a> {
     fn new(reader: &'a Reader, step: &'a OutputTensor, offset: u64) -> Result<Self> {
-        let body = Body::new(reader, step)?;
-        let how = how(step, &body).map_err(|error| error.in_tensor(&step.name))?;
-        let (units, piece) = match how {
-            How::Copy(tensor) => {
+        let data = TensorData::new(reader, step)?;
+        let mode = write_mode(step, &data).map_err(|error| error.in_tensor(&step.name))?;
+        let (units, chunk_len) = match mode {
+            WriteMode::Copy(tensor) => {
                 let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
                 let in_file = reader.endian() == Endian::Little && !reader.is_computed(tensor);
-                let bytes = if in_file { COPY_BYTES } else { MAKE_BYTES };
+                let bytes = if in_file { COPY_BYTES } else { BUFFERED_BYTES };
                 (reader.len_bytes(tensor).unwrap_or(0), (bytes / block * block).max(block))
             }
-            How::Gather(dtype) => (step.elements()?, whole_rows(step, dtype)),
-            How::Encode { to, .. } => (step.elements()?, whole_rows(step, to)),
+            WriteMode::Gather(dtype) => (step.elements()?, chunk_elements(step, dtype)),
+            WriteMode::Encode { to, .. } => (step.elements()?, chunk_elements(step, to)),
         };
-        let left = units.div_ceil(piece.max(1));
-        let importance = Mutex::new(Importance { weights: None, left });
-        Ok(Self { step, body, how, offset, units, piece, importance })
+        let remaining = units.div_ceil(chunk_len.max(1));
+        let importance = Mutex::new(Importance { weights: None, remaining });
+        Ok(Self { step, data, mode, offset, units, chunk_len, importance })
     }
 
     fn chunks(&self) -> u64 {
-        self.units.div_ceil(self.piece)
+        self.units.div_ceil(self.chunk_len)
     }
 
-    /// Writes the piece of this number. What came of it, and how many bytes were written.
+    /// Writes one chunk. Returns its outcome and the number of bytes written.
     fn write(&self, plan: &Plan, reader: &Reader, number: u64, buffers: &mut Buffers, out: &OutFile) -> Result<(Outcome, u64)> {
-        let start = number * self.piece;
-        let len = self.piece.min(self.units - start);
-        match self.how {
-            How::Copy(tensor) => {
+        let start = number * self.chunk_len;
+        let len = self.chunk_len.min(self.units - start);
+        match self.mode {
+            WriteMode::Copy(tensor) => {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(tensor, start..start + len)?;
                 match (&bytes, reader.sources().get(tensor.shard)) {
@@ -313,26 +311,26 @@ impl<'a> Job<'a> {
                 }
                 Ok((Outcome::default(), len))
             }
-            How::Gather(dtype) => {
-                let bytes = self.body.bytes(start, len)?;
+            WriteMode::Gather(dtype) => {
+                let bytes = self.data.bytes(start, len)?;
                 out.write_at(self.offset + dtype.bytes_for(start)?, &bytes)?;
                 Ok((Outcome::default(), bytes.len() as u64))
             }
-            How::Encode { from, to, encode } => {
-                let Buffers { values, bytes, back } = buffers;
-                values.resize(num::to_usize(len, "a piece of a tensor")?, 0.0);
-                self.body.values(start, values)?;
-                bytes.resize(num::to_usize(to.bytes_for(len)?, "a piece of a tensor")?, 0);
+            WriteMode::Encode { from, to, encode } => {
+                let Buffers { values, bytes, decoded } = buffers;
+                values.resize(num::to_usize(len, "a chunk of a tensor")?, 0.0);
+                self.data.values(start, values)?;
+                bytes.resize(num::to_usize(to.bytes_for(len)?, "a chunk of a tensor")?, 0);
                 self.encode(plan, to, encode, start, values, bytes)?;
                 let mut outcome = Outcome::default();
                 if to.is_quantised() && plan.quality {
-                    back.resize(values.len(), 0.0);
+                    decoded.resize(values.len(), 0.0);
                     if let Some(codec) = codec(to) {
-                        (codec.decode)(bytes, back);
-                        outcome.sums = Sums::of(values, back);
+                        (codec.decode)(bytes, decoded);
+                        outcome.sums = Sums::of(values, decoded);
                     }
                 } else if !to.is_quantised() && !loss::holds(to, from) {
-                    outcome.lost = loss::count(values, to, bytes, back);
+                    outcome.lost = loss::count(values, to, bytes, decoded);
                 }
                 out.write_at(self.offset + to.bytes_for(start)?, bytes)?;
                 Ok((outcome, bytes.len() as u64))
@@ -340,7 +338,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Encodes whole rows from element `start` on; or any elements, where the type stores each by itself.
+    /// Encodes whole rows starting at element `start`; or any elements of a type that stores each element by itself.
     fn encode(&self, plan: &Plan, to: DType, encode: Encode, start: u64, values: &[f32], bytes: &mut [u8]) -> Result<()> {
         if !to.is_quantised() {
             encode(values, None, bytes);
@@ -361,7 +359,7 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// The importance weights of the tensor, if there are any that fit.
+    /// Returns the importance weights of the tensor, if there are any of the right size.
     fn importance(&self, plan: &Plan) -> Result<Option<Arc<Vec<f32>>>> {
         let Some(imatrix) = &plan.imatrix else { return Ok(None) };
         if imatrix.weights_of(&self.step.name) != Some(types::importance_len(&self.step.shape)) {
@@ -374,34 +372,34 @@ impl<'a> Job<'a> {
         Ok(importance.weights.clone())
     }
 
-    /// One piece less: with the last one the importance weights go.
-    fn done(&self) {
+    /// Marks one chunk done; frees the importance weights after the last.
+    fn finish_chunk(&self) {
         let mut importance = lock(&self.importance);
-        importance.left = importance.left.saturating_sub(1);
-        if importance.left == 0 {
+        importance.remaining = importance.remaining.saturating_sub(1);
+        if importance.remaining == 0 {
             importance.weights = None;
         }
     }
 }
 
-/// The least work that makes the tensor.
-fn how<'a>(step: &OutputTensor, body: &Body<'a>) -> Result<How<'a>> {
-    if body.elem() == step.elem {
-        if let Some(tensor) = body.whole() {
-            return Ok(How::Copy(tensor));
+/// Picks the cheapest way to write the tensor: copy, gather, or re-encode.
+fn write_mode<'a>(step: &OutputTensor, data: &TensorData<'a>) -> Result<WriteMode<'a>> {
+    if data.elem() == step.elem {
+        if let Some(tensor) = data.stored_tensor() {
+            return Ok(WriteMode::Copy(tensor));
         }
         if let Some(dtype) = step.elem.known() {
-            return Ok(How::Gather(dtype));
+            return Ok(WriteMode::Gather(dtype));
         }
     }
-    let unwritable = || Error::unsupported(format!("expected a type that this build writes, found {}", step.elem));
-    let (from, to) = body.elem().known().zip(step.elem.known()).ok_or_else(unwritable)?;
+    let unwritable = || Error::unsupported(format!("this build cannot encode {}", step.elem));
+    let (from, to) = data.elem().known().zip(step.elem.known()).ok_or_else(unwritable)?;
     let encode = codec(to).and_then(|codec| codec.encode).ok_or_else(unwritable)?;
-    Ok(How::Encode { from, to, encode })
+    Ok(WriteMode::Encode { from, to, encode })
 }
 
-/// How many elements make a piece: whole rows, as many as fit; for types that store each element by itself, no more than fit.
-fn whole_rows(step: &OutputTensor, dtype: DType) -> u64 {
+/// Returns the number of elements per chunk: as many whole rows as fit. Longer rows are split unless the type has blocks.
+fn chunk_elements(step: &OutputTensor, dtype: DType) -> u64 {
     let row = step.row_elements().max(1);
     let fitting = CHUNK_ELEMENTS / row * row;
     match (fitting, dtype.is_quantised()) {

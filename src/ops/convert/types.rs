@@ -1,4 +1,4 @@
-//! Which type every tensor of the output gets, and what that loses.
+//! Choice of the output type of every tensor, and the losses that it implies.
 
 use crate::base::{Error, Hint, Result, units};
 use crate::codec::codec;
@@ -6,135 +6,136 @@ use crate::format::gguf::spec::GGML_NAME_BYTES;
 use crate::format::{Format, Reader};
 use crate::model::companion::Note;
 use crate::model::{Class, DType, ElemType, FormatId, Metadata, Tag, Value};
-use crate::ops::body::Body;
 use crate::ops::convert::loss;
-use crate::ops::convert::loss::Lossy;
+use crate::ops::convert::loss::Loss;
 use crate::ops::convert::options::Options;
+use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
 use crate::quant::recipe;
 use crate::quant::recipe::{Choice, ModelTraits, Recipe};
 use crate::view::output_model::OutputTensor;
 
-/// What takes the place of a type that the format cannot hold.
+/// Replacement for types that the format cannot store.
 const SUBSTITUTE: DType = DType::F16;
 
 /// `GGML_QNT_VERSION` in ggml.h.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// The most bytes of the text of a key that llama-quantize writes from its options.
+/// Maximum length in bytes of the strings that llama-quantize records from its options.
 const OVERRIDE_BYTES: usize = 127;
 
-/// What was decided beside the types.
+/// Results of choosing types, apart from the types themselves.
 #[derive(Debug, Default)]
-pub(super) struct Decided {
-    pub(super) lossy: Vec<Lossy>,
+pub(super) struct TypeDecisions {
+    pub(super) lossy: Vec<Loss>,
     pub(super) notes: Vec<Note>,
     pub(super) lacks_imatrix: Option<String>,
-    /// How many tensors but for embeddings and output matrix are quantised with an entry of the importance matrix, and how many
-    /// without.
+    /// Numbers of tensors (embeddings and output matrix aside) that are quantised with an entry of the importance matrix, and without
+    /// one.
     with_importance: usize,
     without_importance: usize,
 }
 
-/// Sets the type of every step.
+/// Chooses the type of every step.
 ///
 /// # Errors
-/// A type is asked for that the format does not hold or that cannot be written; a quantised tensor would be quantised again
-/// without leave; an entry of the importance matrix has the wrong size.
-pub(super) fn decide(
+/// A requested type is not supported by the format or cannot be encoded; a quantised tensor would be requantised without
+/// permission; an entry of the importance matrix has the wrong size.
+pub(super) fn choose_types(
     reader: &Reader,
     format: &Format,
     steps: &mut [OutputTensor],
     metadata: &Metadata,
     imatrix: Option<&Imatrix>,
     options: &Options,
-) -> Result<Decided> {
-    check_asked(format, options)?;
-    let choices = choices(reader, format, steps, metadata, options);
-    let mut decided = Decided::default();
-    let mut stay = Vec::new();
-    for (index, (step, choice)) in steps.iter_mut().zip(choices).enumerate() {
-        let stored = Body::new(reader, step)?.elem();
-        decide_one(reader, format, step, stored, choice, imatrix, options, &mut decided).map_err(|error| error.in_tensor(&step.name))?;
-        let asked = options.tensor_types.iter().find(|pattern| pattern.fits(&step.name)).map(|pattern| ElemType::Known(pattern.dtype));
-        if (step.fixed || choice.dtype.is_none()) && asked.is_some_and(|asked| asked != step.elem) {
-            stay.push(index);
+) -> Result<TypeDecisions> {
+    check_requested_types(format, options)?;
+    let requested_types = requested_types(reader, format, steps, metadata, options);
+    let mut decisions = TypeDecisions::default();
+    let mut unchanged = Vec::new();
+    for (index, (step, choice)) in steps.iter_mut().zip(requested_types).enumerate() {
+        let stored = TensorData::new(reader, step)?.elem();
+        choose_type(reader, format, step, stored, choice, imatrix, options, &mut decisions).map_err(|error| error.in_tensor(&step.name))?;
+        let requested = options.tensor_types.iter().find(|pattern| pattern.fits(&step.name)).map(|pattern| ElemType::Known(pattern.dtype));
+        if (step.fixed || choice.dtype.is_none()) && requested.is_some_and(|requested| requested != step.elem) {
+            unchanged.push(index);
         }
     }
-    if let Some(imatrix) = imatrix.filter(|_| decided.without_importance > 0 && decided.with_importance == 0) {
-        let found = format!("expected an importance matrix of this model, found {} entries, none for a tensor of it", imatrix.len());
+    if let Some(imatrix) = imatrix.filter(|_| decisions.without_importance > 0 && decisions.with_importance == 0) {
+        let found =
+            format!("the importance matrix belongs to another model: none of its {} entries names a tensor of this one", imatrix.len());
         return Err(Error::argument(found).in_file(&imatrix.reader().model().path));
     }
-    decided.notes.extend(unheeded(&stay.iter().filter_map(|&index| steps.get(index)).collect::<Vec<_>>()));
-    decided.notes.extend(unknown_types(steps));
+    decisions.notes.extend(overridden_requests(&unchanged.iter().filter_map(|&index| steps.get(index)).collect::<Vec<_>>()));
+    decisions.notes.extend(unknown_types(steps));
     if format.id == FormatId::Gguf {
-        decided.notes.extend(long_names(steps));
+        decisions.notes.extend(long_names(steps));
     }
-    Ok(decided)
+    Ok(decisions)
 }
 
-/// Tells of tensors that a type is given for by name and that keep theirs all the same.
-fn unheeded(all: &[&OutputTensor]) -> Option<Note> {
+/// Notes tensors that keep their type although another one was given for them by name.
+fn overridden_requests(all: &[&OutputTensor]) -> Option<Note> {
     let first = all.first()?;
     let message = format!(
-        "stays {} whatever type is asked for by name, as in llama.cpp: norms, biases, routers and names that do not end in weight are never quantised",
+        "stays {} although another type was given by name: as in llama.cpp, norms, biases, routers and names that do not end in weight are never quantised",
         first.elem
     );
-    Some(Note::remark(&first.name, message + &more(all.len())))
+    Some(Note::remark(&first.name, message + &and_others(all.len())))
 }
 
-/// Tells of tensors of unknown types, which are copied.
+/// Notes tensors of unknown types, which are copied.
 fn unknown_types(steps: &[OutputTensor]) -> Option<Note> {
     let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.elem.known().is_none()).collect();
     let first = all.first()?;
-    Some(Note::remark(&first.name, format!("stays {}, which this build does not know{}", first.elem, more(all.len()))))
+    Some(Note::remark(&first.name, format!("stays {}, a type unknown to this build{}", first.elem, and_others(all.len()))))
 }
 
-/// Tells of names that are longer than ggml takes.
+/// Notes names that are longer than ggml accepts.
 fn long_names(steps: &[OutputTensor]) -> Option<Note> {
     let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.name.len() > GGML_NAME_BYTES).collect();
     let first = all.first()?;
-    let message = format!("is a name of {} bytes: llama.cpp refuses files with names of more than {GGML_NAME_BYTES}", first.name.len());
-    Some(Note::remark(&first.name, message + &more(all.len())))
+    let message = format!("is a name of {} bytes: llama.cpp rejects names longer than {GGML_NAME_BYTES}", first.name.len());
+    Some(Note::remark(&first.name, message + &and_others(all.len())))
 }
 
-/// What to say behind the first of so many tensors.
-fn more(count: usize) -> String {
+/// Returns the suffix that counts the other tensors of a note.
+fn and_others(count: usize) -> String {
     match count.saturating_sub(1) {
         0 => String::new(),
-        1 => "; so it is with 1 more tensor".to_owned(),
-        more => format!("; so it is with {} more tensors", units::grouped(more as u64)),
+        1 => " (and 1 more tensor)".to_owned(),
+        more => format!(" (and {} more tensors)", units::grouped(more as u64)),
     }
 }
 
-/// What is asked for must be something that the format holds, and that can be written.
-fn check_asked(format: &Format, options: &Options) -> Result<()> {
-    let asked = options.target.map(|target| (target.to_string(), target.base())).into_iter();
+/// Checks that the requested types are supported by the format and can be encoded.
+fn check_requested_types(format: &Format, options: &Options) -> Result<()> {
+    let requested = options.target.map(|target| (target.to_string(), target.base())).into_iter();
     let others = options.tensor_types.iter().map(|pattern| pattern.dtype);
     let others = others.chain(options.output_tensor_type).chain(options.token_embedding_type);
-    for (name, dtype) in asked.chain(others.map(|dtype| (dtype.to_string(), dtype))) {
+    for (name, dtype) in requested.chain(others.map(|dtype| (dtype.to_string(), dtype))) {
         if !(format.stores)(dtype) {
-            return Err(Error::argument(format!("expected a type that {} holds, found {name}", format.id)).hint(Hint::ListTypes));
+            return Err(Error::argument(format!("{} does not support {name}", format.id)).hint(Hint::ListTypes));
         }
         if codec(dtype).is_none_or(|codec| codec.encode.is_none()) {
-            return Err(Error::argument(format!("expected a type that this build writes, found {name}")));
+            return Err(Error::argument(format!("this build cannot encode {name}")));
         }
     }
     let for_gguf = [
-        (options.output_tensor_type.is_some(), "a type of the output matrix"),
-        (options.token_embedding_type.is_some(), "a type of the token embeddings"),
-        (options.leave_output_tensor, "an output matrix that stays as it is"),
+        (options.output_tensor_type.is_some(), "a type for the output matrix"),
+        (options.token_embedding_type.is_some(), "a type for the token embeddings"),
+        (options.leave_output_tensor, "leaving the output matrix unchanged"),
         (options.imatrix.is_some(), "an importance matrix"),
-        (options.pure, "one type without a mix"),
+        (options.pure, "one type for all tensors"),
     ];
     match for_gguf.iter().find(|(given, _)| *given && format.id != FormatId::Gguf) {
-        Some((_, option)) => Err(Error::argument(format!("expected a GGUF to be written, which alone has {option}, found {}", format.id))),
+        Some((_, option)) => Err(Error::argument(format!("{option} requires GGUF output, found {}", format.id))),
         None => Ok(()),
     }
 }
 
-/// What is asked for each tensor.
-fn choices(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+/// Returns the requested type of each tensor.
+fn requested_types(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &Metadata, options: &Options) -> Vec<Choice> {
     let translated = !options.keeps_names() && reader.model().format != format.id;
     let recipe = Recipe {
         target: options.target,
@@ -145,7 +146,7 @@ fn choices(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &
         leave_output: options.leave_output_tensor,
         imatrix: options.imatrix.is_some(),
     };
-    // A converter makes all weights the asked-for float; only a quantiser leaves some of them as they are.
+    // A converter stores all weights as the requested float; only a quantiser leaves some of them unchanged.
     let quantises = !translated || options.target.is_none_or(|target| target.base().is_quantised());
     if format.id == FormatId::Gguf && quantises {
         let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
@@ -154,8 +155,8 @@ fn choices(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &
     steps.iter().map(|step| recipe.uniform(&step.name)).collect()
 }
 
-/// The type that a step has if nothing is asked for: what another library packed is computed in F32, which is more than it ever held.
-fn natural(reader: &Reader, step: &OutputTensor) -> ElemType {
+/// Returns the type of a step if none is requested: weights packed by another library are computed in F32, more than they ever had.
+fn default_type(reader: &Reader, step: &OutputTensor) -> ElemType {
     let suggested = |index: &usize| reader.model().tensors.get(*index).and_then(|tensor| reader.suggested(tensor));
     match step.tensors().iter().find_map(suggested) {
         Some(dtype) if !step.fixed => dtype.into(),
@@ -164,7 +165,7 @@ fn natural(reader: &Reader, step: &OutputTensor) -> ElemType {
 }
 
 #[allow(clippy::too_many_arguments)]
-fn decide_one(
+fn choose_type(
     reader: &Reader,
     format: &Format,
     step: &mut OutputTensor,
@@ -172,85 +173,85 @@ fn decide_one(
     choice: Choice,
     imatrix: Option<&Imatrix>,
     options: &Options,
-    decided: &mut Decided,
+    decisions: &mut TypeDecisions,
 ) -> Result<()> {
-    let natural = natural(reader, step);
-    // Whole numbers, truth values and unknown types are not weights: they stay.
+    let default_type = default_type(reader, step);
+    // Integers, booleans and unknown types are not weights: they stay unchanged.
     let is_weights = stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block));
     let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);
-    let held = |elem: ElemType| match elem {
+    let supported = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
         ElemType::Unknown { tag: Tag::Number(_) } => format.id == FormatId::Gguf,
         ElemType::Unknown { tag: Tag::Name(_) } => format.id == FormatId::Safetensors,
     };
-    step.elem = chosen.map_or(natural, ElemType::Known);
+    step.elem = chosen.map_or(default_type, ElemType::Known);
     if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {
-        decided.lossy.push(Lossy::fallback(&step.name, wanted, dtype, step.row_elements()));
+        decisions.lossy.push(Loss::fallback(&step.name, wanted, dtype, step.row_elements()));
     }
-    if !held(step.elem) {
-        let readable = natural.known().filter(|dtype| codec(*dtype).is_some() && dtype.info().class != Class::Complex);
+    if !supported(step.elem) {
+        let readable = default_type.known().filter(|dtype| codec(*dtype).is_some() && dtype.info().class != Class::Complex);
         let Some(dtype) = readable else {
-            let message = format!("expected a type that {} holds or whose values can be read, found {natural}", format.id);
+            let message = format!("{} does not support {default_type}, and this build cannot decode it", format.id);
             return Err(Error::unsupported(message));
         };
         step.elem = SUBSTITUTE.into();
-        decided.lossy.push(Lossy::unheld(&step.name, dtype, SUBSTITUTE, loss::holds(SUBSTITUTE, dtype)));
+        decisions.lossy.push(Loss::unsupported_dtype(&step.name, dtype, SUBSTITUTE, loss::holds(SUBSTITUTE, dtype)));
     }
     if step.elem == stored {
         return Ok(());
     }
     let Some((from, to)) = stored.known().zip(step.elem.known()) else {
-        return Err(Error::unsupported(format!("expected a known type to make {} of, found {stored}", step.elem)));
+        return Err(Error::unsupported(format!("cannot convert {stored} to {}", step.elem)));
     };
     if codec(from).is_none() {
-        return Err(Error::unsupported(format!("expected a type whose values this build reads, found {from}")));
+        return Err(Error::unsupported(format!("this build cannot decode {from}")));
     }
     if codec(to).is_none_or(|codec| codec.encode.is_none()) {
-        return Err(Error::unsupported(format!("expected a type that this build writes, found {to}")));
+        return Err(Error::unsupported(format!("this build cannot encode {to}")));
     }
     if from.is_quantised() && to.is_quantised() && !options.allow_requantize {
-        let message = format!("expected values that were not quantised before, found {from} to be made {to}");
+        let message = format!("already quantised as {from}: requantising to {to} compounds the error");
         return Err(Error::argument(message).hint(Hint::AllowRequantize));
     }
     if to.is_quantised() {
-        check_importance(step, to, choice.needs_imatrix, imatrix, decided)?;
+        check_importance(step, to, choice.needs_imatrix, imatrix, decisions)?;
     }
     Ok(())
 }
 
-/// How many importance weights a tensor needs: one a column, for each matrix of a stack.
+/// Returns the number of importance weights of a tensor: one per column, for each matrix of a stack.
 pub(super) fn importance_len(shape: &[u64]) -> u64 {
     let matrices: u64 = shape.iter().rev().skip(2).product();
     matrices.saturating_mul(shape.last().copied().unwrap_or(1))
 }
 
-fn check_importance(step: &OutputTensor, to: DType, needed: bool, imatrix: Option<&Imatrix>, decided: &mut Decided) -> Result<()> {
+fn check_importance(step: &OutputTensor, to: DType, needed: bool, imatrix: Option<&Imatrix>, decisions: &mut TypeDecisions) -> Result<()> {
     let wanted = importance_len(&step.shape);
     let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
-    // Most matrices leave these out, so they tell nothing of the others.
+    // Most importance matrices omit these, so they say nothing about the others.
     if !["token_embd.weight", "output.weight"].contains(&step.name.as_str()) {
-        let count = if found == Some(wanted) { &mut decided.with_importance } else { &mut decided.without_importance };
+        let count = if found == Some(wanted) { &mut decisions.with_importance } else { &mut decisions.without_importance };
         *count += 1;
     }
     match found {
         Some(found) if found == wanted => return Ok(()),
-        // Embeddings are looked up, not multiplied: what is measured of them has another size.
+        // Embeddings are looked up, not multiplied: their entries have another size.
         Some(found) if !step.name.ends_with("token_embd.weight") => {
             return Err(Error::argument(format!("expected {wanted} importance weights, found {found}"))
-                .hint("the importance matrix was made of another model, or of an older layout of its experts"));
+                .hint("the importance matrix belongs to another model, or has an older layout of the experts"));
         }
         _ => {}
     }
     if needed {
-        decided.lacks_imatrix.get_or_insert_with(|| step.name.clone());
+        decisions.lacks_imatrix.get_or_insert_with(|| step.name.clone());
     }
     if imatrix.is_some() {
-        decided.notes.push(Note::remark(&step.name, format!("the importance matrix has no entry for it; made {to} without")));
+        decisions.notes.push(Note::remark(&step.name, format!("the importance matrix has no entry for it; quantised to {to} without")));
     }
     Ok(())
 }
 
-/// Writes down in a GGUF's metadata what was asked for, as llama-quantize does.
+/// Records the request in a GGUF's metadata, as llama-quantize does.
 pub(super) fn record(format: &Format, metadata: &mut Metadata, imatrix: Option<&Imatrix>, options: &Options) -> Result<()> {
     let Some(target) = options.target.filter(|_| format.id == FormatId::Gguf) else { return Ok(()) };
     metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));

@@ -1,4 +1,4 @@
-//! The values of pairs of tensors, side by side.
+//! Numeric comparison of pairs of tensors.
 
 use super::{Pair, SPAN, spans};
 use crate::base::Result;
@@ -8,33 +8,33 @@ use crate::model::{Class, DType};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::quality::Sums;
 
-/// How many elements are decoded at a time: a multiple of every block.
+/// Number of elements decoded at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 14;
 
-/// How many values are compared before their sums join the rest: few enough to stay in a core's nearest cache.
+/// Number of values whose sums are accumulated as a block: small enough for the L1 cache.
 const BLOCK: usize = 2048;
 
-/// What was found of one pair.
+/// The sums of one pair.
 #[derive(Clone, Default)]
-pub(super) struct Found {
+pub(super) struct PairSums {
     pub sums: Sums,
-    /// How many values differ.
+    /// Number of values that differ.
     pub changed: u64,
 }
 
-impl Found {
-    fn join(&mut self, next: &Self) {
-        self.sums.join(&next.sums);
+impl PairSums {
+    fn merge(&mut self, next: &Self) {
+        self.sums.merge(&next.sums);
         self.changed += next.changed;
     }
 }
 
-/// The figures of the pairs whose bytes are not the same, and whose values can be read.
-pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<Found>>> {
+/// Measures the pairs whose bytes differ and whose values can be decoded.
+pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], report_progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<PairSums>>> {
     let counts = spans(pairs, |pair| same[pair] != Some(true) && codecs(&pairs[pair]).is_some());
-    let look = |(): &mut (), chunk: Chunk| {
+    let process = |(): &mut (), chunk: Chunk| {
         let pair = &pairs[chunk.item];
-        let Some([a, b]) = codecs(pair) else { return Ok(Found::default()) };
+        let Some([a, b]) = codecs(pair) else { return Ok(PairSums::default()) };
         let start = chunk.number * SPAN;
         let range = start..pair.elements.min(start + SPAN);
         let len = range.end - range.start;
@@ -45,31 +45,31 @@ pub(super) fn measure(pairs: &[Pair<'_>], same: &[Option<bool>], told: &(dyn Fn(
         } else {
             numbers::<f32>(pair, a, range)
         };
-        told((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
+        report_progress((len as f64 * a.dtype.bits_per_weight() / 8.0) as u64);
         found.map_err(|error| error.in_tensor(pair.name))
     };
-    chunks::in_order(&counts, look, |all: &mut Option<Found>, _, part| {
-        all.get_or_insert_default().join(&part);
+    chunks::in_order(&counts, process, |all: &mut Option<PairSums>, _, part| {
+        all.get_or_insert_default().merge(&part);
         Ok(())
     })
 }
 
-/// The codecs of both sides, if there are any and elements of both are as many numbers.
+/// Returns the codecs of both sides, if both can be decoded into equally many numbers per element.
 fn codecs(pair: &Pair<'_>) -> Option<[&'static Codec; 2]> {
     let (a, b): (DType, DType) = (pair.a.elem().known()?, pair.b.elem().known()?);
     (codec::values_per_element(a) == codec::values_per_element(b)).then_some([codec(a)?, codec(b)?])
 }
 
-/// The parts of a range that are decoded at a time.
+/// Splits a range into chunks that are decoded at a time.
 fn parts(range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u64)> {
     range.clone().step_by(CHUNK as usize).map(move |first| (first, CHUNK.min(range.end - first)))
 }
 
-/// Compares floating-point numbers.
-fn numbers<T: Decoded + Widen>(pair: &Pair<'_>, codec: &Codec, range: std::ops::Range<u64>) -> Result<Found> {
+/// Compares floats.
+fn numbers<T: Decoded + Widen>(pair: &Pair<'_>, codec: &Codec, range: std::ops::Range<u64>) -> Result<PairSums> {
     let per_element = codec::values_per_element(codec.dtype);
     let (mut a, mut b) = (Vec::new(), Vec::new());
-    let mut found = Found::default();
+    let mut found = PairSums::default();
     for (first, elements) in parts(range) {
         let len = elements as usize * per_element;
         a.resize(len, T::default());
@@ -77,14 +77,14 @@ fn numbers<T: Decoded + Widen>(pair: &Pair<'_>, codec: &Codec, range: std::ops::
         pair.a.values(first, &mut a)?;
         pair.b.values(first, &mut b)?;
         for (a, b) in a.chunks_mut(BLOCK).zip(b.chunks_mut(BLOCK)) {
-            found.join(&compare(a, b));
+            found.merge(&compare(a, b));
         }
     }
     Ok(found)
 }
 
-/// Compares some numbers. What is not finite and the same on both sides is set to zero, so that it does not spoil the sums.
-fn compare<T: Decoded + Widen>(a: &mut [T], b: &mut [T]) -> Found {
+/// Compares numbers. Values that are equal and not finite are set to zero, so that they do not spoil the sums.
+fn compare<T: Decoded + Widen>(a: &mut [T], b: &mut [T]) -> PairSums {
     let mut changed = simd::run(Differing(a, b));
     let mut sums = Sums::of(a, b);
     if !sums.is_finite() {
@@ -98,10 +98,10 @@ fn compare<T: Decoded + Widen>(a: &mut [T], b: &mut [T]) -> Found {
         }
         sums = Sums::of(a, b);
     }
-    Found { sums, changed }
+    PairSums { sums, changed }
 }
 
-/// Counts the numbers that differ; at most [`BLOCK`].
+/// Counts differing numbers; at most [`BLOCK`].
 struct Differing<'a, T>(&'a [T], &'a [T]);
 
 impl<T: Widen> Kernel for Differing<'_, T> {
@@ -113,21 +113,21 @@ impl<T: Widen> Kernel for Differing<'_, T> {
     }
 }
 
-/// Compares whole numbers, which doubles may not hold.
-fn whole_numbers(pair: &Pair<'_>, codecs: [&Codec; 2], range: std::ops::Range<u64>) -> Result<Found> {
+/// Compares integers, which doubles may not represent.
+fn whole_numbers(pair: &Pair<'_>, codecs: [&Codec; 2], range: std::ops::Range<u64>) -> Result<PairSums> {
     let whole = |number: Number| match number {
         Number::Signed(value) => i128::from(value),
         Number::Unsigned(value) => i128::from(value),
         other => other.as_f64() as i128,
     };
-    let mut found = Found::default();
+    let mut found = PairSums::default();
     for (first, elements) in parts(range) {
         let [a, b] = [(&pair.a, codecs[0]), (&pair.b, codecs[1])].map(|(body, codec)| {
             body.bytes(first, elements).map(|bytes| codec.numbers(&bytes).into_iter().map(whole).collect::<Vec<i128>>())
         });
         let (a, b) = (a?, b?);
         let changed = a.iter().zip(&b).filter(|(a, b)| a != b).count() as u64;
-        found.join(&Found { sums: Sums::of_whole(&a, &b), changed });
+        found.merge(&PairSums { sums: Sums::of_whole(&a, &b), changed });
     }
     Ok(found)
 }

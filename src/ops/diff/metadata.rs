@@ -1,26 +1,26 @@
-//! Metadata of two models compared, key by key.
+//! Key-by-key comparison of metadata.
 
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::model::{Array, Metadata, Value};
 
-/// How many elements of an array are shown.
+/// Number of array elements shown.
 const SHOWN: u64 = 8;
 
-/// A key whose value differs, or that one side lacks.
+/// A key whose value differs or is missing on one side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MetadataRow {
     /// The key.
     pub key: String,
-    /// The first model's value; null where it has none. Arrays are `{type, len, values}`, from the first element that differs.
+    /// Value in the first model; null if missing. Arrays are `{type, len, values}`, from the first differing element.
     pub a: Json,
-    /// The second model's value.
+    /// Value in the second model.
     pub b: Json,
 }
 
-/// The keys that differ, in the order of the first and then of the second.
+/// Returns the keys that differ, in the order of the first model, then of the second.
 pub(super) fn compare(a: &Metadata, b: &Metadata) -> Vec<MetadataRow> {
     let mut rows = Vec::new();
     for (key, value) in a.iter() {
@@ -45,7 +45,7 @@ fn both_nan(a: &Value, b: &Value) -> bool {
     a.value_type() == b.value_type() && a.as_f64().is_some_and(f64::is_nan) && b.as_f64().is_some_and(f64::is_nan)
 }
 
-/// The index of the first element in which two arrays differ.
+/// Returns the index of the first element in which two arrays differ.
 fn first_difference(a: &Value, b: &Value) -> u64 {
     let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return 0 };
     let same = a.iter().zip(b.iter()).take_while(|(a, b)| matches!((a, b), (Ok(a), Ok(b)) if a == b)).count() as u64;

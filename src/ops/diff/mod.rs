@@ -1,8 +1,8 @@
-//! Two models compared: names, shapes, types, metadata, values.
+//! Comparison of two models: names, shapes, types, metadata, values.
 //!
-//! Tensors are matched by canonical name. Where one side is a Hugging Face folder and the other a GGUF, the folder is seen as the GGUF
-//! that it would become, so that names, layouts and keys meet. Adapters are seen as their updates, or as what they make of a model.
-//! Both sides are streamed: equal bytes are told without decoding; what differs is decoded in fixed chunks, whose sums are joined in
+//! Tensors are matched by canonical name. To compare a Hugging Face folder with a GGUF, the folder is viewed as the GGUF that it would be
+//! converted to, so that names, layouts and keys match. Adapters are viewed as their updates, or merged into the other model.
+//! Both resolve_adapters are streamed: equal bytes need no decoding; what differs is decoded in fixed chunks, whose sums are merged in
 //! order.
 
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ use crate::family::hyperparameters;
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
-use crate::ops::body::Body;
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
+use crate::ops::tensor_data::TensorData;
 use crate::ops::{Progress, weights};
 use crate::view;
 use crate::view::lora::Form;
@@ -33,102 +33,102 @@ mod verdict;
 pub use metadata::MetadataRow;
 pub use verdict::{ComponentChange, Kind, Verdict};
 
-use measure::Found;
+use measure::PairSums;
 
-/// How many elements one thread takes at a time.
+/// Number of elements per unit of work.
 const SPAN: u64 = 1 << 21;
 
-/// What is asked of [`diff`].
+/// Options of [`diff`].
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Compares names, shapes, types, metadata, and bytes where both sides have the same type; decodes nothing.
+    /// Compares names, shapes, types, metadata, and bytes where both resolve_adapters have the same type; decodes nothing.
     pub quick: bool,
-    /// Values may differ by this relative root mean square, and types and metadata in any way, and the models still count as equal.
+    /// Tolerance: values may differ by this relative root mean square, and types and metadata may differ, without counting as different.
     pub tolerance: Option<f64>,
-    /// Which tensors are compared, by canonical name, and in which order: that of the first model's. All of them if not given.
+    /// The tensors to compare, by canonical name, and their order: that of the first model. All if `None`.
     pub selection: Option<&'a Selection>,
     /// Lists only tensors that are not equal.
     pub differing: bool,
-    /// Told how far the work is: of bytes in all, at least those of the larger model.
+    /// Progress callback; the total is at least the bytes of the larger model.
     pub progress: Option<Progress<'a>>,
 }
 
-/// What [`diff`] found.
+/// The report of [`diff`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diff {
     /// `weigh.diff.v1`.
     pub schema: &'static str,
-    /// The path of the second model; that of the first is the path of the document.
+    /// Path of the second model; the document's own path is that of the first.
     pub path_b: String,
-    /// What was compared.
+    /// Extent of the comparison.
     pub compared: Compared,
-    /// Whether nothing of what was compared differs.
+    /// Whether everything that was compared is equal.
     pub identical: bool,
-    /// What the pair looks like.
+    /// Interpretation of the comparison.
     pub verdict: Verdict,
-    /// What became of the tolerance, if one was given.
+    /// Result of the tolerance check, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
-    /// Tensors that only the first model has.
+    /// Names of tensors that only the first model has.
     pub only_a: Vec<String>,
-    /// Tensors that only the second model has.
+    /// Names of tensors that only the second model has.
     pub only_b: Vec<String>,
-    /// Tensors that both have in different shapes: of their values, only rows of embeddings that both have are compared.
+    /// Tensors with different shapes: only rows of embeddings that both models have are compared by value.
     pub shapes: Vec<ShapeRow>,
-    /// Metadata that differs, where both sides have the same sort.
+    /// Metadata that differs, if both resolve_adapters have comparable keys.
     pub metadata: Vec<MetadataRow>,
-    /// Tensors that both have, in the order of the first: no more than the selection lists.
+    /// Tensors in both models, in the order of the first, up to the selection's limit.
     pub tensors: Vec<TensorRow>,
-    /// The tensors that both have and that are not listed.
+    /// Numbers of common tensors that are not listed.
     #[serde(skip)]
     pub unlisted: Unlisted,
-    /// How the weights of both are packed, if they are.
+    /// The packing of both, if packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// How the weights of each are packed, if they are.
+    /// The packing of each model, if packed.
     #[serde(skip)]
     pub packings: [Option<PackingSummary>; 2],
-    /// What to know about how they were compared.
+    /// Notes on how the models were compared.
     pub notes: Vec<String>,
-    /// Whether both are adapters, whose updates were compared.
+    /// Whether both are adapters, compared by their updates.
     #[serde(skip)]
     pub adapters: bool,
-    /// Whether the two count as different: by anything, or by more than the tolerance.
+    /// Whether the models count as different: in anything, or beyond the tolerance.
     #[serde(skip)]
     pub differ: bool,
 }
 
-/// How many tensors both models have that are not listed.
+/// Numbers of common tensors that are not listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Unlisted {
-    /// Those that are equal, where only others are listed.
+    /// Equal tensors, if only differing ones are listed.
     pub equal: u64,
-    /// Those beyond the limit of the selection.
+    /// Tensors beyond the selection's limit.
     pub beyond: u64,
 }
 
-/// What was compared, and so what a verdict is about.
+/// Extent of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Compared {
-    /// How many tensors both models have, selected and in the same shape.
+    /// Number of selected tensors that both models have in the same shape.
     pub tensors: u64,
-    /// How many tensors the first model has, selected or not.
+    /// Number of tensors in the first model, selected or not.
     pub tensors_a: u64,
-    /// How many tensors the second model has, selected or not.
+    /// Number of tensors in the second model, selected or not.
     pub tensors_b: u64,
-    /// Whether tensors were left out that the selection does not match.
+    /// Whether the selection excluded tensors.
     pub filtered: bool,
-    /// Whether values were compared; otherwise only bytes of the same type were.
+    /// Whether values were compared; otherwise only bytes of equal types.
     pub values: bool,
     /// Whether metadata was compared.
     pub metadata: bool,
 }
 
 impl Diff {
-    /// Takes out what is not to be listed.
+    /// Removes tensors that should not be listed.
     fn list(&mut self, options: &Options<'_>) {
         let all = self.tensors.len();
         self.tensors.retain(|row| !options.differing || row.equal != Some(true));
@@ -138,19 +138,19 @@ impl Diff {
     }
 }
 
-/// How large the differences are beside what is tolerated.
+/// The largest differences relative to the tolerance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Tolerance {
-    /// The largest relative root mean square of the differences of a tensor that is tolerated.
+    /// The tolerated relative root mean square of a tensor's differences.
     pub limit: f64,
-    /// Whether both have the same tensors in the same shapes, each within the limit.
+    /// Whether both models have the same tensors in the same shapes, all within the tolerance.
     pub within: bool,
-    /// The largest relative error that was found.
+    /// The largest relative error.
     pub largest: Option<f64>,
-    /// The tensor that has it; null where no value differs.
+    /// The tensor with the largest relative error; null if all values are equal.
     pub tensor: Option<String>,
-    /// How many tensors are beyond the limit, or have no relative error: NaN, or nothing but zeros in the first.
+    /// Number of tensors beyond the tolerance, or without a relative error: NaN, or all zeros in the first model.
     pub beyond: u64,
 }
 
@@ -169,77 +169,77 @@ impl Tolerance {
     }
 }
 
-/// A tensor of two shapes.
+/// A tensor with different shapes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ShapeRow {
-    /// Its canonical name.
+    /// Canonical name.
     pub name: String,
-    /// Its dimensions in the first model, outermost first.
+    /// Dimensions in the first model, outermost first.
     pub shape_a: Vec<u64>,
-    /// Its dimensions in the second model, outermost first.
+    /// Dimensions in the second model, outermost first.
     pub shape_b: Vec<u64>,
-    /// The rows that both have, of embeddings and output matrices of vocabularies of different sizes.
+    /// Rows that both models have, for embeddings and output matrices of different vocabulary sizes.
     pub shared: Option<SharedRows>,
 }
 
-/// The first rows of two matrices, as many as both have.
+/// The leading rows that two matrices have in common.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SharedRows {
-    /// How many they are.
+    /// Number of rows.
     pub rows: u64,
-    /// Whether every value in them is the same; null where that was not looked at.
+    /// Whether all their values are equal; null if not compared.
     pub equal: Option<bool>,
-    /// The largest difference, as an absolute value.
+    /// Largest absolute difference.
     pub max_abs: Option<f64>,
-    /// The root mean square of the differences over that of the first model's values.
+    /// Root mean square of the differences relative to that of the first model's values.
     pub relative_rmse: Option<f64>,
 }
 
-/// A tensor that both have. A figure that is no number, or was not asked for, is null.
+/// A tensor in both models. Metrics that are undefined or not requested are null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TensorRow {
-    /// Its canonical name.
+    /// Canonical name.
     pub name: String,
-    /// Its type in the first model, or its packing.
+    /// Type or packing in the first model.
     pub dtype_a: TypeName,
-    /// The same in the second model.
+    /// Type or packing in the second model.
     pub dtype_b: TypeName,
-    /// Whether every value is the same; null where that was not looked at.
+    /// Whether all values are equal; null if not compared.
     pub equal: Option<bool>,
-    /// The largest difference, as an absolute value.
+    /// Largest absolute difference.
     pub max_abs: Option<f64>,
-    /// The root of the mean square of the differences.
+    /// Root mean square of the differences.
     pub rmse: Option<f64>,
-    /// The same over the root of the mean square of the first model's values.
+    /// Root mean square of the differences relative to that of the first model's values.
     pub relative_rmse: Option<f64>,
-    /// The cosine of the angle between both, as vectors.
+    /// Cosine similarity.
     pub cosine: Option<f64>,
     /// `10 log10(sum of squares of the first / sum of squared differences)`, in decibels.
     pub snr_db: Option<f64>,
-    /// The share of the elements that differ.
+    /// Fraction of the elements that differ.
     pub changed: Option<f64>,
-    /// The square root of the sum of squares of the first model's values; null where they were not looked at.
+    /// Euclidean norm of the first model's values; null if not decoded.
     pub l2_a: Option<f64>,
-    /// The same of the second model's values.
+    /// Euclidean norm of the second model's values; null if not decoded.
     pub l2_b: Option<f64>,
-    /// Where it belongs, told from its name.
+    /// Component, from the name.
     #[serde(skip)]
     pub component: Component,
-    /// The number of its layer.
+    /// Layer number.
     #[serde(skip)]
     pub layer: Option<u64>,
-    /// How many elements it has.
+    /// Number of elements.
     #[serde(skip)]
     pub elements: u64,
-    /// How many dimensions it has.
+    /// Number of dimensions.
     #[serde(skip)]
     pub dimensions: usize,
 }
 
-/// One model, as it is compared.
+/// One of the two models as it is compared.
 struct Side<'r> {
     reader: &'r Reader,
     steps: Vec<OutputTensor>,
@@ -247,43 +247,43 @@ struct Side<'r> {
 }
 
 impl<'r> Side<'r> {
-    /// Tensors under their own names.
+    /// Keeps tensor names.
     fn plain(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
         let steps = (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect::<Result<_>>()?;
         Ok(Self { reader, steps, metadata: model.metadata.clone() })
     }
 
-    /// Tensors under their canonical names, as far as the architecture is known.
+    /// Uses canonical tensor names, if the architecture is known.
     fn canonical(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
         Ok(Self { reader, steps: view::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
     }
 
-    /// A Hugging Face folder as the GGUF that it would become.
+    /// Views a Hugging Face folder as the GGUF that it would be converted to.
     fn as_gguf(reader: &'r Reader) -> Result<Self> {
         let draft = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
         Ok(Self { reader, steps: draft.steps, metadata: draft.metadata })
     }
 
-    /// Whether half of the tensors of either have a name of the other.
-    fn meets(&self, other: &Self) -> bool {
+    /// Whether at least half of the tensors of the smaller side have a counterpart of the same name.
+    fn shares_names(&self, other: &Self) -> bool {
         let names: HashSet<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
         let common = other.steps.iter().filter(|step| names.contains(step.name.as_str())).count();
         2 * common >= self.steps.len().min(other.steps.len())
     }
 }
 
-/// Two models, ready to be compared as their weights, and what to know about it: of adapters, two are seen as their updates, and one as what it makes of
-/// the other model.
+/// Replaces LoRA adapters by their updates if both models are adapters, or by the merged model if one is, so that both resolve_adapters are
+/// comparable. Also returns a note about it.
 ///
 /// # Errors
-/// An adapter is not one of LoRA, or does not fit the model.
-fn sides<'r>(a: &'r Reader, b: &'r Reader) -> Result<(Cow<'r, Reader>, Cow<'r, Reader>, Option<&'static str>)> {
+/// The adapter is not a LoRA adapter, or does not fit the model.
+fn resolve_adapters<'r>(a: &'r Reader, b: &'r Reader) -> Result<(Cow<'r, Reader>, Cow<'r, Reader>, Option<&'static str>)> {
     if let (Some(form), Some(other)) = (Form::of(a), Form::of(b))
         && (form == Form::Gguf) != (other == Form::Gguf)
     {
-        return Err(Error::unsupported("expected two adapters whose modules have the same names, found one in GGUF and one that is not")
+        return Err(Error::unsupported("a GGUF adapter cannot be compared with a PEFT adapter: their modules have different names")
             .in_file(&b.model().path)
             .hint(Hint::ConvertAdapter));
     }
@@ -292,39 +292,39 @@ fn sides<'r>(a: &'r Reader, b: &'r Reader) -> Result<(Cow<'r, Reader>, Cow<'r, R
     let merged = |base: &Reader, adapter: Cow<'r, Reader>| lora::merged(base.clone(), vec![adapter.into_owned()]).map(Cow::Owned);
     Ok(match (lora::is_adapter(&a), lora::is_adapter(&b)) {
         (false, false) => (a, b, None),
-        (true, true) => (updates(a)?, updates(b)?, Some("of the adapters the updates are compared: B A alpha / r")),
+        (true, true) => (updates(a)?, updates(b)?, Some("the adapters are compared by their updates: B A alpha / r")),
         (false, true) => {
             let merged = merged(&a, b)?;
-            (a, merged, Some("the second is compared as what the adapter makes of the first"))
+            (a, merged, Some("the second is an adapter, compared after merging it into the first"))
         }
         (true, false) => {
             let merged = merged(&b, a)?;
-            (merged, b, Some("the first is compared as what the adapter makes of the second"))
+            (merged, b, Some("the first is an adapter, compared after merging it into the second"))
         }
     })
 }
 
-/// Both models under names that meet, and whether their metadata can be compared.
-fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
+/// Maps both models to a common naming scheme. Also returns whether their metadata can be compared.
+fn align_names<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Side<'r>, Side<'r>, bool)> {
     let (mut left, mut right) = (Side::plain(a)?, Side::plain(b)?);
     let is_gguf = |reader: &Reader| reader.model().format == FormatId::Gguf;
-    let same_sort = is_gguf(a) == is_gguf(b);
-    if left.meets(&right) {
-        return Ok((left, right, same_sort)); // of one sort, or moved under their own names
+    let comparable_formats = is_gguf(a) == is_gguf(b);
+    if left.shares_names(&right) {
+        return Ok((left, right, comparable_formats)); // of one sort, or moved under their own names
     }
     let (left_canonical, right_canonical) = (Side::canonical(a)?, Side::canonical(b)?);
-    if !left_canonical.meets(&right_canonical) {
-        return Ok((left, right, same_sort));
+    if !left_canonical.shares_names(&right_canonical) {
+        return Ok((left, right, comparable_formats));
     }
-    if same_sort {
-        notes.push("tensors are compared by their names in GGUF".to_owned());
+    if comparable_formats {
+        notes.push("tensors are matched by their GGUF names".to_owned());
         return Ok((left_canonical, right_canonical, true));
     }
     let (folder, side, canonical) = if is_gguf(a) { (b, &mut right, right_canonical) } else { (a, &mut left, left_canonical) };
     match Side::as_gguf(folder) {
         Ok(whole) => {
             *side = whole;
-            notes.push("the Hugging Face folder is compared as the GGUF that it would become".to_owned());
+            notes.push("the Hugging Face folder is compared as the GGUF that it would be converted to".to_owned());
             Ok((left, right, true))
         }
         Err(error) => {
@@ -335,21 +335,21 @@ fn meet<'r>(a: &'r Reader, b: &'r Reader, notes: &mut Vec<String>) -> Result<(Si
     }
 }
 
-/// A tensor that both have.
+/// A tensor in both models.
 struct Pair<'s> {
     name: &'s str,
-    a: Body<'s>,
-    b: Body<'s>,
+    a: TensorData<'s>,
+    b: TensorData<'s>,
     elements: u64,
     dimensions: usize,
 }
 
-/// Compares two open models by their weights; of adapters, two by their updates, and one by what it makes of the other model.
+/// Compares two open models by their weights; two adapters by their updates; an adapter and a model after merging the adapter.
 ///
 /// # Errors
-/// Values of either cannot be read; the selection matches no tensor of either; an adapter is not one of LoRA, or does not fit the model.
+/// Values cannot be read; the selection matches no tensor of either; an adapter is not a LoRA adapter, or does not fit the model.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
-    let (left, right, note) = sides(a, b)?;
+    let (left, right, note) = resolve_adapters(a, b)?;
     let mut diff = compare(&left, &right, options)?;
     diff.notes.extend(note.map(str::to_owned));
     diff.path_b = b.model().path.to_string_lossy().into_owned();
@@ -360,19 +360,19 @@ pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
 fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let mut notes = Vec::new();
     let components = hyperparameters::components(a.model());
-    let (left, right, comparable) = meet(a, b, &mut notes)?;
+    let (left, right, comparable) = align_names(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
     let in_b: HashMap<&str, &OutputTensor> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
     let in_a: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
     let (mut only_a, mut shapes, mut pairs, mut shared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| traits(step)) {
+    for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| sort_keys(step)) {
         let Some(other) = in_b.get(step.name.as_str()) else {
             only_a.push(step.name.clone());
             continue;
         };
         let pair = |elements| -> Result<Pair<'_>> {
-            let (a, b) = (Body::new(left.reader, step)?, Body::new(right.reader, other)?);
+            let (a, b) = (TensorData::new(left.reader, step)?, TensorData::new(right.reader, other)?);
             Ok(Pair { name: &step.name, a, b, elements, dimensions: step.shape.len() })
         };
         if num::squeezed(&step.shape) == num::squeezed(&other.shape) {
@@ -394,21 +394,21 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     }
 
     let whole = pairs.len();
-    let (places, rows_of_both): (Vec<(usize, u64)>, Vec<Pair<'_>>) = shared.into_iter().unzip();
-    pairs.extend(rows_of_both);
+    let (shape_indices, shared_pairs): (Vec<(usize, u64)>, Vec<Pair<'_>>) = shared.into_iter().unzip();
+    pairs.extend(shared_pairs);
     let all_bytes = bytes(a).max(bytes(b));
-    let told = |bytes: u64| {
+    let report_progress = |bytes: u64| {
         if let Some(progress) = options.progress {
             progress(bytes, all_bytes);
         }
     };
-    let same = same_bytes(&pairs, &told)?;
+    let same = same_bytes(&pairs, &report_progress)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
-    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &told)? };
+    let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &report_progress)? };
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
-    for ((place, rows), row) in places.into_iter().zip(tensors.iter().skip(whole)) {
+    for ((place, rows), row) in shape_indices.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
         shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
     }
@@ -424,7 +424,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     };
     if filtered {
         let all = units::counted(compared.tensors_a.max(compared.tensors_b), "tensor");
-        notes.push(format!("only what was selected is compared: {} of {all}", units::grouped(compared.tensors)));
+        notes.push(format!("only selected tensors are compared: {} of {all}", units::grouped(compared.tensors)));
     }
     let verdict = verdict::verdict(&verdict::Evidence {
         compared,
@@ -463,7 +463,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     })
 }
 
-/// How many rows two matrices of vocabularies share, and how many elements those have.
+/// Returns the number of rows that two vocabulary matrices have in common, and their number of elements.
 fn shared_rows(components: &Components, a: &OutputTensor, b: &OutputTensor) -> Option<(u64, u64)> {
     let vocabulary = matches!(components.classify(&a.name).component, Component::Embedding | Component::Output);
     let (&[rows_a, ref row_a @ ..], &[rows_b, ref row_b @ ..]) = (&a.shape[..], &b.shape[..]) else { return None };
@@ -473,8 +473,8 @@ fn shared_rows(components: &Components, a: &OutputTensor, b: &OutputTensor) -> O
     (vocabulary && decoded && row_a == row_b).then_some((rows, elements))
 }
 
-/// What tensors are ordered by: stored bytes, elements, type.
-fn traits(step: &OutputTensor) -> (Option<u64>, u64, ElemType) {
+/// Returns the sort keys of a tensor: stored bytes, elements, type.
+fn sort_keys(step: &OutputTensor) -> (Option<u64>, u64, ElemType) {
     let elements = step.elements().unwrap_or(u64::MAX);
     (step.elem.known().and_then(|dtype| dtype.bytes_for(elements).ok()), elements, step.elem)
 }
@@ -483,28 +483,28 @@ fn within(row: &TensorRow, tolerance: f64) -> bool {
     row.equal == Some(true) || row.relative_rmse.is_some_and(|error| error <= tolerance)
 }
 
-/// Returns how many spans each pair has: one at the least, and none where it is not wanted.
+/// Returns the number of spans of each pair: at least one, or none if the pair is not wanted.
 fn spans(pairs: &[Pair<'_>], wanted: impl Fn(usize) -> bool) -> Vec<u64> {
     let count = |(number, pair): (usize, &Pair<'_>)| if wanted(number) { pair.elements.div_ceil(SPAN).max(1) } else { 0 };
     pairs.iter().enumerate().map(count).collect()
 }
 
-/// Whether the bytes of each pair are the same; `None` where the types differ.
-fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
+/// Compares the bytes of each pair; `None` if the types differ.
+fn same_bytes(pairs: &[Pair<'_>], report_progress: &(dyn Fn(u64) + Sync)) -> Result<Vec<Option<bool>>> {
     let differ: Vec<AtomicBool> = pairs.iter().map(|_| AtomicBool::new(false)).collect();
     let alike = |pair: usize| pairs[pair].a.elem() == pairs[pair].b.elem();
-    let look = |(): &mut (), chunk: Chunk| -> Result<()> {
+    let compare_chunk = |(): &mut (), chunk: Chunk| -> Result<()> {
         let (pair, differs) = (&pairs[chunk.item], &differ[chunk.item]);
         if differs.load(Ordering::Relaxed) {
             return Ok(()); // one difference is enough
         }
         let start = chunk.number * SPAN;
         let elements = SPAN.min(pair.elements - start);
-        let same = match (pair.a.elem(), pair.a.whole(), pair.b.whole()) {
-            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored()? == pair.b.stored()?,
+        let same = match (pair.a.elem(), pair.a.stored_tensor(), pair.b.stored_tensor()) {
+            (ElemType::Unknown { .. }, Some(_), Some(_)) => pair.a.stored_bytes()? == pair.b.stored_bytes()?,
             _ => {
                 let (a, b) = (pair.a.bytes(start, elements)?, pair.b.bytes(start, elements)?);
-                told(a.len() as u64);
+                report_progress(a.len() as u64);
                 a == b
             }
         };
@@ -513,11 +513,11 @@ fn same_bytes(pairs: &[Pair<'_>], told: &(dyn Fn(u64) + Sync)) -> Result<Vec<Opt
         }
         Ok(())
     };
-    chunks::in_order(&spans(pairs, alike), look, |(), _, ()| Ok(()))?;
+    chunks::in_order(&spans(pairs, alike), compare_chunk, |(), _, ()| Ok(()))?;
     Ok((0..pairs.len()).map(|pair| alike(pair).then(|| !differ[pair].load(Ordering::Relaxed))).collect())
 }
 
-fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<Found>) -> TensorRow {
+fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<PairSums>) -> TensorRow {
     let place = components.classify(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
@@ -543,7 +543,7 @@ fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Opt
     if same == Some(true) {
         (row.max_abs, row.rmse, row.relative_rmse, row.cosine, row.changed) = (Some(0.0), Some(0.0), Some(0.0), Some(1.0), Some(0.0));
     } else if let Some(found) = found {
-        // Same values in other bytes (another type, a zero of the other sign) are equal.
+        // Equal values with different bytes (another type, a zero of the other sign) are equal.
         row.equal = Some(found.changed == 0);
         row.changed = Some(found.changed as f64 / found.sums.count().max(1) as f64);
         if let Some(quality) = found.sums.quality() {
@@ -554,7 +554,7 @@ fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Opt
     row
 }
 
-/// How many bytes the tensors of a model take.
+/// Returns the total size of a model's tensors in bytes.
 fn bytes(reader: &Reader) -> u64 {
     reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
 }

@@ -1,4 +1,4 @@
-//! What a pair of models looks like, in words.
+//! The verdict on a pair of models, in words.
 
 use std::collections::BTreeMap;
 
@@ -10,83 +10,83 @@ use crate::family::components::Component;
 use crate::model::{Class, DType, FormatId, TypeName};
 use crate::ops::convert::quality::Sums;
 
-/// Vectors that are this much alike are the same weights with errors; two-bit types reach down to about 0.9.
+/// At this cosine, vectors are the same weights with errors; two-bit types reach down to about 0.9.
 const SAME: f64 = 0.8;
 
-/// Vectors of weights that have nothing to do with each other are nearly orthogonal.
+/// Below this cosine, weights are unrelated: they are nearly orthogonal.
 const RELATED: f64 = 0.3;
 
-/// Rounding to a type of 8 bits of mantissa or more is within this relative error.
+/// Relative error of rounding to a type with at least 8 bits of mantissa.
 const ROUNDING: f64 = 1.0 / 256.0;
 
-/// Fine-tuning changes weights by less than this relative error; damage, merging and pruning may change them by more.
+/// Relative error that fine-tuning stays below; damage, merging and pruning may exceed it.
 const TUNED: f64 = 0.5;
 
-/// Sums of products of the factors of an adapter, in another order, are within this relative error.
+/// Relative error of the products of adapter factors when summed in another order.
 const SUMS: f64 = 1e-5;
 
-/// What a pair of models is.
+/// The relation of two models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
-    /// Nothing differs.
+    /// Everything is equal.
     Identical,
-    /// Every value is the same; the format, types or metadata differ.
+    /// All values are equal; the format, types or metadata differ.
     SameWeights,
     /// The same weights, rounded to another type.
     Rounded,
-    /// One is the other quantised, or both are quantised from the same weights.
+    /// One is a quantisation of the other, or both are quantisations of the same weights.
     Quantised,
-    /// Related weights of the same shapes, with changes of their own.
+    /// Related weights of the same shapes, each with own changes.
     FineTuned,
-    /// Values of some tensors differ, by more than a kinship can be told from.
+    /// Values of some tensors differ by too much to tell whether the models are related.
     Changed,
-    /// Weights that have nothing to do with each other.
+    /// Unrelated weights.
     Unrelated,
-    /// Not the same tensors.
+    /// Different sets of tensors.
     DifferentTensors,
     /// Values were not compared.
     NotCompared,
 }
 
-/// What a pair of models looks like.
+/// The verdict on a pair of models.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// In one word.
+    /// The relation in one word.
     pub kind: Kind,
-    /// In a sentence.
+    /// The relation in a sentence.
     pub text: String,
-    /// What changed, by component.
+    /// Changes by component.
     pub components: Vec<ComponentChange>,
 }
 
-/// What changed in one component.
+/// The changes of one component.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ComponentChange {
     /// The component.
     pub component: Component,
-    /// How many tensors both models have of it.
+    /// Number of its tensors that both models have.
     pub tensors: u64,
-    /// How many of them differ.
+    /// Number of those that differ.
     pub changed: u64,
-    /// The relative root mean square of the difference over those that differ.
+    /// Relative root mean square of the differences, over the tensors that differ.
     pub relative_rmse: Option<f64>,
 }
 
-/// What a verdict is told from.
+/// The evidence that a verdict is based on.
 pub(super) struct Evidence<'a> {
     pub compared: Compared,
-    /// The tensors that both have, then the rows that both have of tensors in two shapes.
+    /// The common tensors, then the common rows of tensors with different shapes.
     pub tensors: &'a [TensorRow],
-    /// For each tensor, its sums if it was measured.
+    /// The sums of each tensor, if it was measured.
     pub sums: &'a [Option<Sums>],
     pub only: (&'a [String], &'a [String]),
     pub shapes: &'a [ShapeRow],
     pub metadata: usize,
-    /// Whether the tensors are the updates of two adapters.
+    /// Whether the tensors are updates of two adapters.
     pub adapters: bool,
     pub formats: [FormatId; 2],
     pub bytes: [u64; 2],
@@ -105,7 +105,7 @@ fn by_component(evidence: &Evidence<'_>) -> Vec<ComponentChange> {
         *tensors += 1;
         if row.equal == Some(false) {
             *changed += 1;
-            sums.iter().for_each(|sums| total.join(sums));
+            sums.iter().for_each(|sums| total.merge(sums));
         }
     }
     let change = |(component, (tensors, changed, sums)): (Component, (u64, u64, Sums))| ComponentChange {
@@ -143,19 +143,19 @@ fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, Stri
         return equal(evidence, &besides);
     }
     let mut total = Sums::default();
-    changed.iter().for_each(|(_, sums)| total.join(sums));
+    changed.iter().for_each(|(_, sums)| total.merge(sums));
     let quality = total.quality();
     let relative = quality.and_then(|quality| quality.relative_rmse);
     let error = match relative {
         Some(relative) => format!("relative error {}", units::percent(relative, 3)),
-        None => "relative error not known: NaN, infinities, or nothing but zeros in the first".to_owned(),
+        None => "relative error undefined: NaN, infinities, or all zeros in the first".to_owned(),
     };
     let relative = relative.unwrap_or(f64::NAN);
     let alike = likeness(&changed);
     let (kind, mut text) = if evidence.adapters {
         let cosine = quality.and_then(|quality| quality.cosine).map(|cosine| format!(", cosine {cosine:.4}")).unwrap_or_default();
         if relative <= SUMS {
-            (Kind::Rounded, format!("adapters of the same updates, but for rounding: {error}"))
+            (Kind::Rounded, format!("adapters with the same updates, except for rounding: {error}"))
         } else if alike < RELATED {
             (Kind::Unrelated, format!("adapters whose updates have little in common: {error}{cosine}"))
         } else {
@@ -186,11 +186,11 @@ fn judge(evidence: &Evidence<'_>, components: &[ComponentChange]) -> (Kind, Stri
     (kind, text)
 }
 
-/// How many tensors cannot be compared at all, and in words what only one model has.
+/// Returns the number of tensors that cannot be compared, and describes those that only one model has.
 fn missing(evidence: &Evidence<'_>) -> (usize, Vec<String>) {
     let (only_a, only_b) = evidence.only;
     let shapes = evidence.shapes.iter().filter(|row| row.shared.is_none()).count();
-    let counts = [(only_a.len(), "only in the first"), (only_b.len(), "only in the second"), (shapes, "in another shape")];
+    let counts = [(only_a.len(), "only in the first"), (only_b.len(), "only in the second"), (shapes, "with a different shape")];
     let parts = counts.into_iter().filter(|(count, _)| *count > 0);
     let parts = parts.map(|(count, what)| format!("{} {what}", units::counted(count as u64, "tensor")));
     let rows = evidence.shapes.iter().filter_map(|shape| Some(format!("{}: {}", text::escape(&shape.name), shape.rows_in_words()?)));
@@ -198,7 +198,7 @@ fn missing(evidence: &Evidence<'_>) -> (usize, Vec<String>) {
 }
 
 impl ShapeRow {
-    /// What became of the rows, where the two shapes share some: `128,256 rows equal, 8 added`.
+    /// Describes the common rows of two shapes: `128,256 rows equal, 8 added`.
     pub fn rows_in_words(&self) -> Option<String> {
         let shared = self.shared.as_ref()?;
         let (a, b) = (self.shape_a.first()?, self.shape_b.first()?);
@@ -213,7 +213,7 @@ impl ShapeRow {
     }
 }
 
-/// The verdict where no value that was compared differs.
+/// Returns the verdict if all compared values are equal.
 fn equal(evidence: &Evidence<'_>, besides: &str) -> (Kind, String) {
     let compared = evidence.compared;
     let all = units::counted(compared.tensors, "tensor");
@@ -223,9 +223,9 @@ fn equal(evidence: &Evidence<'_>, besides: &str) -> (Kind, String) {
     let changed_types = evidence.tensors.iter().filter(|row| row.dtype_a != row.dtype_b).count() as u64;
     let [a, b] = evidence.formats;
     let mut but = Vec::new();
-    but.extend((a != b).then(|| format!("another format ({a}, {b})")));
-    but.extend((changed_types > 0).then(|| format!("other types ({} of {all})", units::grouped(changed_types))));
-    but.extend((evidence.metadata > 0).then(|| format!("other metadata ({})", units::counted(evidence.metadata as u64, "key"))));
+    but.extend((a != b).then(|| format!("different formats ({a}, {b})")));
+    but.extend((changed_types > 0).then(|| format!("different types ({} of {all})", units::grouped(changed_types))));
+    but.extend((evidence.metadata > 0).then(|| format!("different metadata ({})", units::counted(evidence.metadata as u64, "key"))));
     let metadata = if compared.metadata { "" } else { "; metadata not compared" };
     if but.is_empty() {
         let of = if compared.filtered {
@@ -239,7 +239,7 @@ fn equal(evidence: &Evidence<'_>, besides: &str) -> (Kind, String) {
     (Kind::SameWeights, format!("the same values in {all}; {}{metadata}", but.join(", ")))
 }
 
-/// The mean cosine of the matrices that differ, by their elements: vectors (norms, biases) are alike in any two models.
+/// Returns the mean cosine of the matrices that differ, weighted by elements: vectors (norms, biases) are alike in any two models.
 fn likeness(changed: &[(&TensorRow, Sums)]) -> f64 {
     let mean = |least: usize| {
         let rows =
@@ -250,7 +250,7 @@ fn likeness(changed: &[(&TensorRow, Sums)]) -> f64 {
     mean(2).or_else(|| mean(0)).unwrap_or(f64::NAN)
 }
 
-/// Which side a library packed, if it packed all matrices that differ on one of them and not on the other; or both, in other ways.
+/// Describes which side a library packed, if all differing matrices are packed on that side only, or on both sides in different ways.
 fn packed(changed: &[(&TensorRow, Sums)]) -> Option<String> {
     let matrices: Vec<_> = changed.iter().filter(|(row, _)| row.dimensions > 1 && row.dtype_a != row.dtype_b).collect();
     let explained = changed.iter().all(|(row, _)| row.dtype_a != row.dtype_b);
@@ -271,7 +271,7 @@ fn packed(changed: &[(&TensorRow, Sums)]) -> Option<String> {
     }
 }
 
-/// Which side is quantised from which, if that is what it looks like: what differs differs in its type, and is alike.
+/// Describes which side is quantised from which, if the tensors that differ have different types and similar values.
 fn quantisation(changed: &[(&TensorRow, Sums)], tensors: &[TensorRow], alike: f64, bytes: [u64; 2]) -> Option<String> {
     let is_quantised =
         |dtype: DType| dtype.info().class == Class::Block || (dtype.info().class == Class::Float && dtype.bits_per_weight() <= 8.0);
@@ -297,7 +297,7 @@ fn quantisation(changed: &[(&TensorRow, Sums)], tensors: &[TensorRow], alike: f6
     }
 }
 
-/// The types of the tensors that differ, the most elements first.
+/// Lists the types of the tensors that differ, by descending elements.
 fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> TypeName) -> String {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for (row, _) in changed {
@@ -308,7 +308,7 @@ fn types(changed: &[(&TensorRow, Sums)], of: fn(&TensorRow) -> TypeName) -> Stri
     all.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
-/// What changed and what did not, by component.
+/// Describes changed and unchanged components.
 fn changes(components: &[ComponentChange]) -> String {
     let changed = components.iter().filter(|change| change.changed > 0).map(|change| {
         let error = change.relative_rmse.map(|error| format!(" by {}", units::percent(error, 2))).unwrap_or_default();

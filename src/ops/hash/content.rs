@@ -1,4 +1,4 @@
-//! Hashes of what tensors mean, however they are stored: the same in other shards, another order, another container.
+//! Hashes of a model's content, however it is stored: the same for other shards, another order, another container.
 
 use super::{Algorithm, HashReport, Hasher, TensorHash};
 use crate::base::threads::{par, prelude::*};
@@ -6,32 +6,32 @@ use crate::base::{Error, Result};
 use crate::family::table::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
-use crate::ops::body::Body;
+use crate::ops::tensor_data::TensorData;
 use crate::view;
 use crate::view::output_model::OutputTensor;
 
-/// How many elements are hashed at a time: a multiple of every block.
+/// Number of elements hashed at a time: a multiple of every block.
 const CHUNK: u64 = 1 << 16;
 
-/// Hashes the canonical form of a model: the tensors of the GGUF that it is or would become, in the order of their names. Each is
+/// Hashes the canonical form of a model: the tensors of the GGUF that it is or would be converted to, sorted by name. Each is
 /// hashed as its name, type and dimensions (each as its length in bytes, 64-bit little-endian, and its bytes; dimensions as decimals
 /// joined by `x`, outermost first, without ones at the front), then its values as GGUF stores them. The hash of the model is that of
-/// the tensors' hashes, in hexadecimal digits, one after the other. Tensors that have no place in GGUF do not count. A model of no
-/// known architecture is hashed under its own names.
+/// the tensors' hashes, in hexadecimal digits, one after the other. Tensors that GGUF cannot hold do not count. A model of unknown
+/// architecture is hashed under its own names.
 ///
-/// Tensors are hashed on all threads; `tensors` says whether their hashes are in the report.
+/// Tensors are hashed on all threads; with `tensors`, the report includes their hashes.
 ///
 /// # Errors
-/// The values of a tensor cannot be read; the algorithm is [`Algorithm::Uuid`], which is of stored bytes.
+/// The values of a tensor cannot be read; or the algorithm is [`Algorithm::Uuid`], which applies to stored bytes only.
 pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
     if algorithms.contains(&Algorithm::Uuid) {
-        let error = Error::argument("expected an algorithm for the content, found uuid");
-        return Err(error.hint("llama.cpp's identifier is of the stored bytes: sha256, blake3, sha1 or xxh64"));
+        let error = Error::argument("uuid is not an algorithm for content hashes");
+        return Err(error.hint("llama.cpp's identifier is computed from the stored bytes; use sha256, blake3, sha1 or xxh64"));
     }
     let mut steps = view::canonical(reader.model(), tables)?;
     steps.sort_by(|a, b| a.name.cmp(&b.name));
     let one = |&algorithm: &Algorithm| {
-        // One tensor at a time: large ones are few.
+        // One tensor at a time: few are large.
         let hashes = par(&steps)
             .with_max_len(1)
             .map(|step| hash_step(reader, algorithm, step).map_err(|error| error.in_tensor(&step.name)))
@@ -61,9 +61,9 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Resu
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
-    let body = Body::new(reader, step)?;
-    if let ElemType::Unknown { .. } = body.elem() {
-        hasher.update(&body.stored()?);
+    let data = TensorData::new(reader, step)?;
+    if let ElemType::Unknown { .. } = data.elem() {
+        hasher.update(&data.stored_bytes()?);
         return Ok(hasher.finish());
     }
     let elements = step.elements()?;
@@ -71,17 +71,17 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Resu
     let mut start = 0;
     while start < elements {
         let len = CHUNK.min(elements - start);
-        if body.elem() == step.elem {
-            hasher.update(&body.bytes(start, len)?);
+        if data.elem() == step.elem {
+            hasher.update(&data.bytes(start, len)?);
         } else if step.elem == ElemType::Known(DType::F32) {
-            // What GGUF keeps in single precision may be stored in half of it.
+            // Some tensors that GGUF requires in single precision may be stored in half precision.
             values.resize(len as usize, 0.0f32);
-            body.values(start, &mut values)?;
+            data.values(start, &mut values)?;
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             hasher.update(&bytes);
         } else {
-            return Err(Error::unsupported(format!("expected {} or F32, found {}", body.elem(), step.elem)));
+            return Err(Error::unsupported(format!("expected {} or F32, found {}", data.elem(), step.elem)));
         }
         start += len;
     }

@@ -1,4 +1,4 @@
-//! Digests of whole files: those that model hubs show, and that `sha256sum` gives.
+//! Digests of whole files, as shown by model hubs and `sha256sum`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use crate::base::{Error, Result};
 use crate::format;
 use crate::source::{self, Source, read_chunks};
 
-/// The digests of the files of one model.
+/// The digests of a model's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileHashes {
     schema: &'static str,
-    /// How they were made.
+    /// Hash algorithm.
     pub algorithm: Algorithm,
-    /// One a file, in the order of the model.
+    /// One per file, in model order.
     pub files: Vec<FileHash>,
 }
 
 /// The digest of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileHash {
-    /// Its path.
+    /// Path of the file.
     pub file: String,
-    /// How large it is.
+    /// Size in bytes.
     pub bytes: u64,
-    /// In lower-case hexadecimal digits.
+    /// Lower-case hexadecimal digits.
     pub hash: String,
 }
 
-/// Hashes the files of the model at `path` from their first byte to their last, by SHA-256 if no algorithm is named. Of a file that cannot
-/// be opened as a model (half a download, say), the file itself is hashed, and the second result says why.
+/// Hashes the complete files of the model at `path`, with SHA-256 by default. If it cannot be opened as a model (an incomplete download,
+/// say), the file itself is hashed, and the second result is the error.
 ///
 /// # Errors
-/// An algorithm is one for tensors only; there is no file, or it cannot be read.
+/// The algorithm applies to tensors only; or the file does not exist or cannot be read.
 pub fn hash_files(path: &Path, algorithms: &[Algorithm]) -> Result<(Vec<FileHashes>, Option<Error>)> {
     let (files, error) = match format::open(path) {
         Ok(reader) => (reader.sources().to_vec(), None),
@@ -48,13 +48,13 @@ pub fn hash_files(path: &Path, algorithms: &[Algorithm]) -> Result<(Vec<FileHash
     Ok((reports, error))
 }
 
-/// Hashes sources from their first byte to their last, several at a time.
+/// Hashes complete sources, several at a time.
 ///
 /// # Errors
-/// The algorithm is one for tensors only; or a source cannot be read.
+/// The algorithm applies to tensors only, or a source cannot be read.
 pub fn hash_sources(sources: &[Arc<dyn Source>], algorithm: Algorithm) -> Result<FileHashes> {
     if !matches!(algorithm, Algorithm::Sha256 | Algorithm::Sha1 | Algorithm::Blake3) {
-        return Err(Error::argument(format!("expected sha256, sha1 or blake3 for whole files, found {algorithm}")));
+        return Err(Error::argument(format!("{algorithm} does not apply to whole files: use sha256, sha1 or blake3")));
     }
     let hash = |source: &Arc<dyn Source>| {
         let mut hasher = Hasher::new(algorithm);

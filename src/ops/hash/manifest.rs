@@ -1,4 +1,4 @@
-//! Manifests: the lines of an earlier run, and what they say of a model.
+//! Manifests: the lines of an earlier run, compared with a model.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,14 +10,14 @@ use super::{Algorithm, HashReport};
 use crate::base::{Error, Hint, Result, text};
 use crate::source::file;
 
-/// What a manifest says of a hash.
+/// The result of looking up a hash in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Verdict {
     /// The same hash.
     Ok,
     /// Another hash.
     Mismatch,
-    /// No line for it.
+    /// No such line.
     #[serde(rename = "Not Found")]
     NotFound,
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The outcome of checking a model against a manifest, as `llama-gguf-hash` judges and names it.
+/// The outcome of checking a model against a manifest, judged and named as in `llama-gguf-hash`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub enum Outcome {
@@ -43,7 +43,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The exit status that `llama-gguf-hash` gives it.
+    /// Returns the exit status of `llama-gguf-hash` for it.
     pub fn status(self) -> u8 {
         match self {
             Self::Success => 0,
@@ -63,26 +63,26 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What stands before the name of the algorithm in lines of [content](super::content) hashes.
+/// Prefix of the algorithm in lines of [content](super::content) hashes.
 const CONTENT: &str = "content-";
 
-/// The first word of a line.
+/// Returns the first word of a line.
 pub fn label(algorithm: Algorithm, content: bool) -> String {
     format!("{}{algorithm}", if content { CONTENT } else { "" })
 }
 
-/// Lines of `ALGORITHM HASH NAME`, where a name is the model's path, for a tensor with `:` and its name behind it.
+/// Lines of `ALGORITHM HASH NAME`; the name is the model's path, followed for a tensor by `:` and its name.
 #[derive(Debug, Clone, Default)]
 pub struct Manifest {
     hashes: HashMap<(Algorithm, bool, String), String>,
-    /// The models that there are content hashes of, by the names of their files.
+    /// File names of the models with content hashes.
     content_of: HashSet<String>,
 }
 
-/// The lines of a manifest, of whatever program.
+/// Reads the lines of a manifest of any program.
 ///
 /// # Errors
-/// The file cannot be opened, or is longer than any manifest.
+/// The file cannot be opened, or is too long for a manifest.
 pub fn read_lines(path: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&file::read_bytes(path)?).into_owned())
 }
@@ -124,10 +124,10 @@ impl Manifest {
         })
     }
 
-    /// Reads the lines that are of a known algorithm, and passes over all others. The first line for a name counts.
+    /// Parses the lines of known algorithms and ignores all others. The first line for a name wins.
     ///
     /// # Errors
-    /// No line is of a known algorithm.
+    /// There is no line of a known algorithm.
     pub fn parse(lines: &str) -> Result<Self> {
         let mut manifest = Self::default();
         for line in lines.lines() {
@@ -149,24 +149,24 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether all its lines are of content hashes.
+    /// Whether all its lines are content hashes.
     pub fn is_of_content(&self) -> bool {
         self.hashes.keys().all(|(_, content, _)| *content)
     }
 
-    /// Whether there are lines of single tensors.
+    /// Whether it has lines for individual tensors.
     pub fn has_tensors(&self) -> bool {
         self.hashes.keys().any(|(.., name)| name.contains(':'))
     }
 
-    /// The algorithms that the manifest has lines of, content hashes or others, the strongest first.
+    /// Returns the algorithms in the manifest, for content hashes or others, strongest first.
     pub fn algorithms(&self, content: bool) -> Vec<Algorithm> {
         let has = |algorithm| self.hashes.keys().any(|(other, of_content, _)| *other == algorithm && *of_content == content);
         Algorithm::ALL.iter().copied().filter(|&algorithm| has(algorithm)).collect()
     }
 
-    /// What the manifest says of a hash of `name`: a line as [`line_name`] makes it. Folders are not compared: a model may have moved;
-    /// and for content hashes not even the file's name, where the manifest is of one model, which may have become another format.
+    /// Looks up the hash of `name`, in the form of [`line_name`]. Folders are ignored: a model may have moved. For content hashes of a
+    /// single model even the file name is, since the model may have been converted.
     pub fn verdict(&self, algorithm: Algorithm, content: bool, name: &str, hash: &str) -> Verdict {
         let mut name = file_name_only(name);
         if let (true, Some(only), 1) = (content, self.content_of.iter().next(), self.content_of.len()) {
@@ -179,7 +179,7 @@ impl Manifest {
         }
     }
 
-    /// Enters what the manifest says of every hash in a report of the model at `path`, and what comes of it.
+    /// Compares every hash in a report of the model at `path` with the manifest, and sets the outcome.
     pub fn judge(&self, path: &Path, report: &mut HashReport) -> Outcome {
         for tensor in &mut report.tensors {
             tensor.verdict = Some(self.verdict(report.algorithm, report.content, &line_name(path, Some(&tensor.name)), &tensor.hash));
@@ -197,20 +197,20 @@ impl Manifest {
     }
 }
 
-/// The name in a line: the path of the model, and the tensor's name behind a colon. Hostile text is escaped, and so is a backslash, so
-/// that no two names have the same line; all other names are as they are.
+/// Returns the name in a line: the model's path, and the tensor's name after a colon. Untrusted text and backslashes are escaped, so
+/// that names stay distinct; all other names are unchanged.
 pub fn line_name(path: &Path, tensor: Option<&str>) -> String {
     let path = path.to_string_lossy();
     let name = tensor.map_or_else(|| path.to_string(), |tensor| format!("{path}:{tensor}"));
     text::escape(&name.replace('\\', "\\\\")).into_owned()
 }
 
-/// A line's name in two: that of the file, and the colon and what follows it.
+/// Splits a line's name into the file name, and the colon with what follows it.
 fn split_name(name: &str) -> (&str, &str) {
     name.split_at(name.find(':').unwrap_or(name.len()))
 }
 
-/// A line's name without the folders of its path. A tensor's name may hold slashes too: those behind the first colon stay.
+/// Strips the folders from a line's name. Slashes in a tensor's name, after the first colon, are kept.
 fn file_name_only(name: &str) -> String {
     let start = split_name(name).0.trim_end_matches('/').rfind('/').map_or(0, |slash| slash + 1);
     name[start..].to_owned()

@@ -1,6 +1,6 @@
-//! Content hashes: of each tensor's bytes, and of all of them in the order of the file; and digests of whole files.
+//! Content hashes of each tensor's bytes, and of all of them in file order; and digests of whole files.
 //!
-//! Lines and algorithms are those of llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
+//! Lines and algorithms match llama.cpp's `llama-gguf-hash`, so that manifests can be exchanged with it.
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub use content::hash_content;
 pub use files::{FileHash, FileHashes, hash_files, hash_sources};
 pub use manifest::{Manifest, Outcome, Verdict, file_line, label, line_name, read_lines};
 
-/// How contents are hashed.
+/// A hash algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -32,15 +32,15 @@ pub enum Algorithm {
     Sha1,
     Xxh64,
     Blake3,
-    /// The identifier that llama.cpp derives from a model's tensors: version 5 (RFC 9562), of the whole model only.
+    /// The identifier that llama.cpp derives from a model's tensors: UUID version 5 (RFC 9562), of the whole model only.
     Uuid,
 }
 
 impl Algorithm {
-    /// Every algorithm, the strongest first.
+    /// All algorithms, strongest first.
     pub const ALL: &'static [Algorithm] = &[Self::Sha256, Self::Blake3, Self::Sha1, Self::Xxh64, Self::Uuid];
 
-    /// The name in lines, in JSON and on the command line.
+    /// Returns the name in lines, in JSON and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -65,7 +65,7 @@ impl fmt::Display for Algorithm {
 /// The namespace of llama.cpp's identifiers: version 5 of the URL `en.wikipedia.org/wiki/Llama.cpp`.
 const UUID_NAMESPACE: [u8; 16] = [0xef, 0x00, 0x12, 0x06, 0xda, 0xdc, 0x5f, 0x6d, 0xa1, 0x5f, 0x33, 0x59, 0xe5, 0x77, 0xd4, 0xe5];
 
-/// A hash that is being made.
+/// A hash in progress.
 pub(in crate::ops) enum Hasher {
     Sha256(sha2::Sha256),
     Sha1(sha1::Sha1),
@@ -115,15 +115,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The hash of one tensor.
+/// The hash of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TensorHash {
-    /// The name of the tensor, exact.
+    /// Name of the tensor.
     pub name: String,
-    /// In lower-case hexadecimal digits.
+    /// Lower-case hexadecimal digits.
     pub hash: String,
-    /// What the manifest says of it, once it was checked.
+    /// Result of the comparison with a manifest, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
 }
@@ -133,39 +133,39 @@ pub struct TensorHash {
 #[non_exhaustive]
 pub struct HashReport {
     schema: &'static str,
-    /// How they were made.
+    /// Hash algorithm.
     pub algorithm: Algorithm,
-    /// Whether they are of what the tensors mean, not of how they are stored: see [`hash_content`].
+    /// Whether the hashes are of the content, independent of storage: see [`hash_content`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub content: bool,
-    /// One a tensor, in the order of the file; none for [`Algorithm::Uuid`].
+    /// One per tensor, in file order; empty for [`Algorithm::Uuid`].
     pub tensors: Vec<TensorHash>,
-    /// Of the bytes of all tensors, one after the other.
+    /// Hash of the bytes of all tensors, one after the other.
     pub model: String,
-    /// What the manifest says of the whole, once it was checked.
+    /// Result of comparing the overall hash with a manifest, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_verdict: Option<Verdict>,
-    /// What comes of all verdicts together, once they are there.
+    /// Overall outcome of the comparison with a manifest, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
 
-/// What is asked of [`hashes`].
+/// Options of [`hashes`].
 #[derive(Default)]
 pub struct Options<'a> {
-    /// How contents are hashed. If empty: the strongest way that the manifest has, SHA-256 without one.
+    /// Hash algorithms. If empty: the strongest one in the manifest, or SHA-256 without a manifest.
     pub algorithms: Vec<Algorithm>,
-    /// Whether each tensor is hashed by itself as well.
+    /// Whether to hash individual tensors too.
     pub tensors: bool,
-    /// Hashes what the weights are, not how they are stored, as is done for a manifest of such hashes in any case: see [`hash_content`].
+    /// Hashes content independent of storage, as is always done for a manifest of content hashes: see [`hash_content`].
     pub content: bool,
-    /// What is known of architectures, for the content.
+    /// Architecture tables, for content hashes.
     pub tables: Tables,
-    /// The hashes of an earlier run, to compare with.
+    /// A manifest to compare with.
     pub manifest: Option<&'a Manifest>,
 }
 
-/// Hashes the model at `path`, and compares the hashes with those of a manifest.
+/// Hashes the model at `path`, and compares the hashes with those in a manifest.
 ///
 /// # Errors
 /// As for [`hash`] and [`hash_content`].
@@ -185,16 +185,16 @@ pub fn hashes(reader: &Reader, path: &Path, options: &Options<'_>) -> Result<Vec
     Ok(reports)
 }
 
-/// Hashes a model; `tensors` says whether each tensor is hashed by itself as well. Reports are in the order of `algorithms`.
+/// Hashes a model; `tensors` includes the hashes of individual tensors. Reports are in the order of `algorithms`.
 ///
-/// Tensors are hashed on all threads. The hash of the whole is one chain, and takes one thread from beginning to end.
+/// Tensors are hashed on all threads. The overall hash is sequential, and takes one thread throughout.
 ///
 /// # Errors
-/// A tensor is of a type of unknown size.
+/// The size of a tensor's type is unknown.
 pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
     let all = &reader.model().tensors;
     let single: &[TensorInfo] = if tensors { all } else { &[] };
-    // The chains first: they are the longest pieces of work.
+    // The sequential hashes first: they take longest.
     let mut work: Vec<(Algorithm, &[TensorInfo])> = algorithms.iter().map(|&algorithm| (algorithm, all.as_slice())).collect();
     let of_tensors = |algorithm: Algorithm| if algorithm == Algorithm::Uuid { &[] } else { single };
     for &algorithm in algorithms {

@@ -1,23 +1,23 @@
-//! The moments of what codebooks tell of: each value as often as it occurs.
+//! Moments computed from codebooks: each value weighted by how often it occurs.
 
-use super::moments::{BLOCK, Look, Moments, Powers, Tally};
+use super::moments::{BLOCK, BlockStats, CountValues, Moments, Powers};
 use crate::codec::simd::{self, Doubles, EIGHT, Kernel, Lanes};
 use crate::codec::{CODEBOOK_NUMBERS, CODEBOOK_VALUES as VALUES, Codebook};
 
-/// The moments of the numbers that codebooks tell of, at most [`BLOCK`]; none if not all values are finite, of those that do not occur
-/// too.
-pub(crate) fn of_codebooks(codebooks: &[Codebook], threshold: f64, tally: &mut impl Tally) -> Option<Moments> {
+/// Returns the moments of the numbers that codebooks represent, at most [`BLOCK`]; `None` if a value is not finite, even one that does
+/// not occur.
+pub(crate) fn of_codebooks(codebooks: &[Codebook], threshold: f64, counter: &mut impl CountValues) -> Option<Moments> {
     debug_assert!(codebooks.len() * CODEBOOK_NUMBERS <= BLOCK);
-    simd::run(SummingCodebooks { codebooks, threshold, tally })
+    simd::run(SummingCodebooks { codebooks, threshold, counter })
 }
 
-/// What the values of codebooks tell, of all but their sums.
+/// Returns everything but the sums.
 #[inline(always)]
-fn look_at_codebooks(codebooks: &[Codebook], threshold: f64) -> Look {
-    // As for singles: values are below the threshold just when they are below the least single that is not.
+fn codebook_stats(codebooks: &[Codebook], threshold: f64) -> BlockStats {
+    // As for `f32`: values are below the threshold exactly if they are below the smallest `f32` that is not.
     let near = threshold as f32;
     let near = if f64::from(near) < threshold { near.next_up() } else { near };
-    // Lane by lane, for the compiler to put into vectors.
+    // One lane per code, for auto-vectorisation.
     let (mut zeros, mut negatives, mut below) = ([0u32; VALUES], [0u32; VALUES], [0u32; VALUES]);
     let (mut min, mut max, mut largest) = ([f32::INFINITY; VALUES], [f32::NEG_INFINITY; VALUES], [0u32; VALUES]);
     for codebook in codebooks {
@@ -33,7 +33,7 @@ fn look_at_codebooks(codebooks: &[Codebook], threshold: f64) -> Look {
         }
     }
     let sum = |lanes: &[u32; VALUES]| lanes.iter().map(|&lane| u64::from(lane)).sum();
-    Look {
+    BlockStats {
         zeros: sum(&zeros),
         negatives: sum(&negatives),
         below: sum(&below),
@@ -46,17 +46,17 @@ fn look_at_codebooks(codebooks: &[Codebook], threshold: f64) -> Look {
 struct SummingCodebooks<'a, C> {
     codebooks: &'a [Codebook],
     threshold: f64,
-    tally: &'a mut C,
+    counter: &'a mut C,
 }
 
-impl<C: Tally> Kernel for SummingCodebooks<'_, C> {
+impl<C: CountValues> Kernel for SummingCodebooks<'_, C> {
     type Output = Option<Moments>;
 
-    /// As values are summed one by one, each as often as it occurs.
+    /// Like summing value by value, each weighted by its count.
     #[inline(always)]
     fn run<V: Lanes>(self, token: V::Token) -> Option<Moments> {
-        let look = look_at_codebooks(self.codebooks, self.threshold);
-        if !look.finite {
+        let stats = codebook_stats(self.codebooks, self.threshold);
+        if !stats.finite {
             return None;
         }
         let first = self.codebooks.first()?;
@@ -83,11 +83,11 @@ impl<C: Tally> Kernel for SummingCodebooks<'_, C> {
                 three = often.mul_add(square, three);
                 four = (often * distance).mul_add(square, four);
             }
-            self.tally.take_codebook(codebook);
+            self.counter.count_codebook(codebook);
         }
         let n = (self.codebooks.len() * CODEBOOK_NUMBERS) as f64;
         let (abs, one, two, three, four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
-        Some(Powers { n, near, abs, one, two, three, four }.moments(&look))
+        Some(Powers { n, near, abs, one, two, three, four }.moments(&stats))
     }
 }
 

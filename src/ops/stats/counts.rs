@@ -1,39 +1,39 @@
-//! Counting codes: how often each 16-bit pattern occurs.
+//! Histograms of codes: how often each 16-bit pattern occurs.
 //!
-//! For types of 16 bits and fewer the pattern is the value, and everything follows exactly from the counts. For other types it is
-//! the upper half of the value in single precision: a sketch with 128 steps between powers of two.
+//! In types of 16 bits and fewer the pattern is the value, and everything follows exactly from the counts. For other types it is
+//! the upper half of the value as an `f32`: a sketch with 128 steps per power of two.
 
 use std::collections::BTreeMap;
 
-use super::moments::{Sample, Tally};
+use super::moments::{CountValues, Number};
 use crate::codec::simd::{self, AHEAD, LINE};
 use crate::codec::{self, Codebook};
 use crate::model::{Class, DType};
 
-/// The largest relative error of a value that is told from the sketch: half a step of 2^-7.
+/// The largest relative error of a value read from the sketch: half a step of 2^-7.
 pub(crate) const SKETCH_ERROR: f64 = 1.0 / 256.0;
 
-/// How many patterns there are.
+/// Number of patterns.
 const CODES: usize = 1 << 16;
 
-/// How many of them have the same upper byte.
+/// Number of patterns that share an upper byte.
 const PAGE: usize = 1 << 8;
 
-/// How a type's values are counted.
+/// The pattern under which the values of a type are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counting {
-    /// By its own bit pattern, of one byte.
+    /// The value's own bits, one byte.
     Byte,
-    /// By its own bit pattern, of two bytes.
+    /// The value's own bits, two bytes.
     Pair,
-    /// By the upper half of its value in single precision, which holds the whole value: types with a mantissa of at most 7 bits.
+    /// The upper half of the value as an `f32`, which is exact: types with a mantissa of at most 7 bits.
     Upper,
-    /// By the upper half of its value in single precision, which holds the first 7 bits of the mantissa.
+    /// The upper half of the value as an `f32`, which keeps the first 7 bits of the mantissa.
     Sketch,
 }
 
 impl Counting {
-    /// How values of `dtype` are counted.
+    /// Returns how values of `dtype` are counted.
     pub(crate) fn of(dtype: DType) -> Self {
         let info = dtype.info();
         match (info.class, info.block_elems, info.block_bytes) {
@@ -50,10 +50,10 @@ impl Counting {
     }
 }
 
-/// Counts of patterns while they are being counted.
+/// Accumulates counts of patterns.
 ///
-/// One table, and one pattern after the other: so the processor counts one a cycle, and the patterns of weights (a few exponents)
-/// stay in its nearest cache.
+/// One table, one pattern after the other: the CPU counts one per cycle, and the patterns of weights (a few exponents) stay in its
+/// L1 cache.
 pub(crate) struct Counter(Box<[u32; CODES]>);
 
 impl Counter {
@@ -67,7 +67,7 @@ impl Counter {
             for line in (0..block.len()).step_by(LINE) {
                 simd::prefetch(block, AHEAD + line);
             }
-            // A short loop: unrolled further, runs of the same pattern take seven times as long.
+            // A short loop: unrolled further, runs of the same pattern are seven times slower.
             let (words, rest) = block.as_chunks::<8>();
             for word in words {
                 let word = u64::from_le_bytes(*word);
@@ -81,7 +81,7 @@ impl Counter {
         }
     }
 
-    /// Counts bytes: in four tables in turn, for there are so few patterns that each would wait for the one before.
+    /// Counts bytes, in four tables in turn: with so few patterns, each increment would otherwise wait for the one before.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let mut tables = [[0u32; 256]; 4];
         let (fours, rest) = bytes.as_chunks::<4>();
@@ -100,7 +100,7 @@ impl Counter {
         }
     }
 
-    /// Hands out what was counted and starts anew.
+    /// Moves the counts into `into` and resets them.
     pub(crate) fn drain(&mut self, into: &mut Counts) {
         for (high, page) in (0..=u8::MAX).zip(self.0.as_chunks_mut::<PAGE>().0) {
             if page.iter().fold(0, |any, count| any | count) != 0 {
@@ -112,24 +112,24 @@ impl Counter {
     }
 }
 
-impl Tally for Counter {
-    /// Counts the places of values in the sketch.
+impl CountValues for Counter {
+    /// Counts values by their sketch codes.
     #[inline(always)]
-    fn take<T: Sample>(&mut self, values: &[T]) {
+    fn count<T: Number>(&mut self, values: &[T]) {
         for value in values {
             self.0[usize::from(value.sketch_code())] += 1;
         }
     }
 
     #[inline(always)]
-    fn take_codebook(&mut self, codebook: &Codebook) {
+    fn count_codebook(&mut self, codebook: &Codebook) {
         for (value, count) in codebook.values.iter().zip(codebook.counts) {
             self.0[usize::from(value.sketch_code())] += u32::from(count);
         }
     }
 }
 
-/// How often each pattern occurs: by its upper byte, of those that occur, and then by its lower.
+/// How often each pattern occurs, in pages by upper byte; pages without counts are absent.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(BTreeMap<u8, Box<[u64; PAGE]>>);
 
@@ -138,8 +138,8 @@ impl Counts {
         self.0.entry(high).or_insert_with(|| Box::new([0; PAGE]))
     }
 
-    /// Counts a pattern so often.
-    fn raise(&mut self, code: u16, count: u64) {
+    /// Adds `count` occurrences of a pattern.
+    fn increment(&mut self, code: u16, count: u64) {
         let [high, low] = code.to_be_bytes();
         self.page(high)[usize::from(low)] += count;
     }
@@ -153,14 +153,14 @@ impl Counts {
         }
     }
 
-    /// The patterns that occur, rising, and how often.
+    /// Returns the patterns that occur, in ascending order, with their counts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         let all = self.0.iter().flat_map(|(&high, page)| (0..=u8::MAX).map(move |low| u16::from_be_bytes([high, low])).zip(page.iter()));
         all.map(|(code, &count)| (code, count)).filter(|&(_, count)| count > 0)
     }
 }
 
-/// Values of a type that occur, finite ones in rising order, and what is not finite.
+/// The distinct finite values in ascending order with their counts, and the counts of NaN and infinities.
 #[derive(Debug, Default)]
 pub(crate) struct Distribution {
     pub values: Vec<(f64, u64)>,
@@ -169,11 +169,11 @@ pub(crate) struct Distribution {
     pub minus_inf: u64,
 }
 
-/// The value of every pattern of a type that is counted by its own bits.
+/// The value of every pattern of a type.
 pub(crate) struct ValueTable(Vec<f32>);
 
 impl ValueTable {
-    /// The values of `dtype`, if this build can decode it.
+    /// Returns the values of `dtype`, if this build can decode it.
     pub(crate) fn new(dtype: DType) -> Option<Self> {
         let bytes: Vec<u8> = match Counting::of(dtype) {
             Counting::Byte => (0..=u8::MAX).collect(),
@@ -186,7 +186,7 @@ impl ValueTable {
         Some(Self(values))
     }
 
-    /// The value of a pattern that is the upper half of a single.
+    /// Returns the values of the upper halves of `f32`.
     fn upper() -> Self {
         Self((0..=u16::MAX).map(|code| f32::from_bits(u32::from(code) << 16)).collect())
     }
@@ -195,23 +195,23 @@ impl ValueTable {
         &self.0
     }
 
-    /// Counts by value. Zeros of both signs are one value.
+    /// Converts counts of patterns into counts of values. Zeros of both signs are one value.
     pub(crate) fn distribution(&self, counts: &Counts) -> Distribution {
         Distribution::from_values(counts.iter().map(|(code, count)| (f64::from(self.0[code as usize]), count)))
     }
 
-    /// The same counts by the places of the values in the sketch.
+    /// Converts the counts to sketch codes.
     pub(crate) fn to_sketch(&self, counts: &Counts) -> Counts {
         let mut sketch = Counts::default();
         for (code, count) in counts.iter() {
-            sketch.raise(self.0[usize::from(code)].sketch_code(), count);
+            sketch.increment(self.0[usize::from(code)].sketch_code(), count);
         }
         sketch
     }
 }
 
 impl Distribution {
-    /// Values in any order, and how often each occurs.
+    /// Sorts and merges values with their counts.
     pub(crate) fn from_values(values: impl Iterator<Item = (f64, u64)>) -> Self {
         let mut all = Self::default();
         for (value, count) in values {
@@ -225,7 +225,7 @@ impl Distribution {
                 all.values.push((value + 0.0, count));
             }
         }
-        // Patterns of floats are two runs, one of them falling: a sort that keeps runs has little to do.
+        // Patterns of floats are two runs, one of them descending: a run-adaptive sort has little to do.
         all.values.sort_by(|a, b| a.0.total_cmp(&b.0));
         all.values.dedup_by(|next, kept| {
             let same = next.0 == kept.0;
@@ -237,11 +237,11 @@ impl Distribution {
         all
     }
 
-    /// The middles of the steps of the sketch, each within [`SKETCH_ERROR`] of the values counted there, and never beyond `min` and `max`.
+    /// Takes the midpoints of the sketch's steps, each within [`SKETCH_ERROR`] of the values counted there, clamped to `min..=max`.
     pub(crate) fn of_sketch(counts: &Counts, min: f64, max: f64) -> Self {
         Self::from_values(counts.iter().map(|(code, count)| {
             let low = f32::from_bits(u32::from(code) << 16);
-            // The step of zero holds subnormals as well: they are told as zero.
+            // The step of zero includes subnormals, which count as zero.
             let middle = if code & 0x7fff == 0 || !low.is_finite() {
                 f64::from(low)
             } else {
@@ -261,12 +261,12 @@ mod tests {
         let codes: Vec<u16> = (0..10_003u32).map(|i| (i * i % 4096) as u16).collect();
         let bytes: Vec<u8> = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
         let mut expected = Counts::default();
-        codes.iter().for_each(|&code| expected.raise(code, 1));
+        codes.iter().for_each(|&code| expected.increment(code, 1));
         let mut counter = Counter::new();
         let (mut pairs, mut sketch) = (Counts::default(), Counts::default());
         counter.pairs(&bytes);
         counter.drain(&mut pairs);
-        counter.take(&codes.iter().map(|&code| f32::from_bits(u32::from(code) << 16 | 77)).collect::<Vec<_>>());
+        counter.count(&codes.iter().map(|&code| f32::from_bits(u32::from(code) << 16 | 77)).collect::<Vec<_>>());
         counter.drain(&mut sketch);
         assert!(pairs.iter().eq(expected.iter()) && sketch.iter().eq(expected.iter()));
         pairs.add(&expected);
@@ -275,7 +275,7 @@ mod tests {
         let (mut bytewise, mut expected) = (Counts::default(), Counts::default());
         counter.bytes(&bytes);
         counter.drain(&mut bytewise);
-        bytes.iter().for_each(|&byte| expected.raise(u16::from(byte), 1));
+        bytes.iter().for_each(|&byte| expected.increment(u16::from(byte), 1));
         assert!(bytewise.iter().eq(expected.iter()));
         assert_eq!(bytewise.iter().map(|(_, count)| count).sum::<u64>(), 20_006);
     }
@@ -284,7 +284,7 @@ mod tests {
     fn steps_of_the_sketch_are_within_the_stated_error() {
         for value in [1.0f32, -1.999, 3.0e-30, 6.5e4, 1.0078124, -f32::MAX] {
             let mut counts = Counts::default();
-            counts.raise(value.sketch_code(), 1);
+            counts.increment(value.sketch_code(), 1);
             let told = Distribution::of_sketch(&counts, f64::from(f32::MIN), f64::from(f32::MAX)).values[0].0;
             let error = (told / f64::from(value) - 1.0).abs();
             assert!(error <= SKETCH_ERROR, "{value}: {told}, off by {error}");

@@ -1,4 +1,4 @@
-//! What people look for in weights, flagged.
+//! Findings about the values of weights: NaN, dead rows, outliers, odd scales.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,27 @@ use super::TensorStats;
 use crate::base::finding::{Finding, Severity};
 use crate::base::{Error, units};
 
-/// A row is an outlier when its largest magnitude is this many times the median row's.
+/// A row is an outlier if its largest magnitude exceeds this many times the median row's.
 pub const OUTLIER_ROWS: f64 = 20.0;
 
-/// A layer's scale is far off when its root mean square is this many times its neighbours', or this part of it.
+/// A layer's scale is far off if its root mean square is this many times its neighbours', or this fraction of it.
 const FAR_SCALE: f64 = 4.0;
 
-/// How many layers on either side count as neighbours.
+/// Number of layers on either side that count as neighbours.
 const NEIGHBOURS: usize = 3;
 
-/// Rows of one tensor.
+/// Dead and outlier rows of one tensor.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct RowOutliers {
     pub count: u64,
-    /// Rows that are zero throughout.
+    /// Rows of zeros only.
     pub dead: u64,
     pub outliers: u64,
-    /// The row of the largest magnitude, that magnitude, and how many times the median row's it is.
+    /// The row with the largest magnitude, that magnitude, and its ratio to the median row's.
     pub largest: Option<(u64, f32, f64)>,
 }
 
-impl Rows {
+impl RowOutliers {
     pub(super) fn of(row_max: &[f32], outlier: f64) -> Self {
         let mut rising = row_max.to_vec();
         let middle = rising.len() / 2;
@@ -44,13 +44,13 @@ impl Rows {
     }
 }
 
-/// One value, as short as it can be said.
+/// Formats a count with its noun in singular or plural.
 fn plural(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// What is worth flagging about one tensor. `limit` is the largest magnitude of its type and how often it occurs.
-pub(super) fn of_tensor(stats: &TensorStats, rows: &Rows, limit: Option<(f64, u64)>) -> Vec<Finding> {
+/// Returns the findings about one tensor. `limit` is the largest magnitude of its type and how often it occurs.
+pub(super) fn of_tensor(stats: &TensorStats, rows: &RowOutliers, limit: Option<(f64, u64)>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut flag = |severity, code, message: String| {
         found.push(Finding { severity, ..Finding::from_error(code, &Error::malformed(message).in_tensor(&stats.name)) });
@@ -69,11 +69,11 @@ pub(super) fn of_tensor(stats: &TensorStats, rows: &Rows, limit: Option<(f64, u6
         flag(Severity::Note, "stats-constant", format!("every value is {}", summary.min));
     } else {
         if rows.dead > 0 {
-            flag(Severity::Note, "stats-dead-rows", format!("{} of {} are zero throughout", rows.dead, plural(rows.count, "row")));
+            flag(Severity::Note, "stats-dead-rows", format!("{} of {} are all zeros", rows.dead, plural(rows.count, "row")));
         }
         if let Some((row, max, times)) = rows.largest.filter(|_| rows.outliers > 0) {
             let message = format!(
-                "{} of {} far larger than the median: row {row} reaches {max}, {times:.0} times the median row's largest",
+                "{} of {} far above the median: row {row} reaches {max}, {times:.0} times the median row's maximum",
                 rows.outliers,
                 plural(rows.count, "row")
             );
@@ -81,13 +81,13 @@ pub(super) fn of_tensor(stats: &TensorStats, rows: &Rows, limit: Option<(f64, u6
         }
     }
     if let Some((limit, count)) = limit.filter(|&(_, count)| count > 0) {
-        let message = format!("{} at the limit of {} ({limit}): something may have overflowed", plural(count, "value"), stats.dtype);
+        let message = format!("{} at the limit of {} ({limit}): possible overflow", plural(count, "value"), stats.dtype);
         flag(Severity::Warning, "stats-limit", message);
     }
     found
 }
 
-/// The name with its layer number out, and the number: the first part of the name that is one.
+/// Splits a name into the name without its layer number and the number: its first numeric part.
 fn layer_of(name: &str) -> Option<(String, u64)> {
     let mut parts: Vec<&str> = name.split('.').collect();
     let at = parts.iter().position(|part| part.bytes().all(|byte| byte.is_ascii_digit()) && !part.is_empty())?;
@@ -96,7 +96,7 @@ fn layer_of(name: &str) -> Option<(String, u64)> {
     Some((parts.join("."), layer))
 }
 
-/// Tensors whose scale is far off that of the same tensor in the layers around.
+/// Returns findings about tensors whose scale is far from that of the same tensor in neighbouring layers.
 pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
     let mut kinds: BTreeMap<String, Vec<(u64, &TensorStats, f64)>> = BTreeMap::new();
     for stats in tensors {
@@ -118,7 +118,7 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
             let median = scales[scales.len() / 2];
             let ratio = scale / median;
             if median > 0.0 && *scale > 0.0 && !(1.0 / FAR_SCALE..=FAR_SCALE).contains(&ratio) {
-                let message = format!("root mean square {}, {ratio:.2} times that of the layers around", units::general(*scale, 4));
+                let message = format!("root mean square {}, {ratio:.2} times that of neighbouring layers", units::general(*scale, 4));
                 let error = Error::malformed(message).in_tensor(&stats.name);
                 found.push(Finding { severity: Severity::Note, ..Finding::from_error("stats-scale", &error) });
             }
@@ -127,9 +127,9 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
     found
 }
 
-/// For types whose values this build does not read.
-pub(super) fn unread(name: &str, elem: crate::model::ElemType) -> Finding {
-    let error = Error::unsupported(format!("values of {elem} are not read: nothing is said of them")).in_tensor(name);
+/// Returns the finding about a tensor whose type this build cannot decode.
+pub(super) fn undecoded(name: &str, elem: crate::model::ElemType) -> Finding {
+    let error = Error::unsupported(format!("this build cannot decode {elem}: no statistics")).in_tensor(name);
     Finding { severity: Severity::Warning, ..Finding::from_error("stats-unread", &error) }
 }
 
@@ -149,22 +149,22 @@ mod tests {
         let mut max = vec![1.0; 9];
         max[3] = 0.0;
         max[7] = 50.0;
-        let rows = Rows::of(&max, OUTLIER_ROWS);
+        let rows = RowOutliers::of(&max, OUTLIER_ROWS);
         assert_eq!((rows.count, rows.dead, rows.outliers, rows.largest), (9, 1, 1, Some((7, 50.0, 50.0))));
     }
 
     #[test]
     fn a_row_is_an_outlier_above_so_many_times_the_median() {
-        assert_eq!(Rows::of(&[2.0, 2.0, 40.0], 20.0).outliers, 0);
-        let rows = Rows::of(&[2.0, 2.0, 41.0], 20.0);
+        assert_eq!(RowOutliers::of(&[2.0, 2.0, 40.0], 20.0).outliers, 0);
+        let rows = RowOutliers::of(&[2.0, 2.0, 41.0], 20.0);
         assert_eq!((rows.outliers, rows.largest), (1, Some((2, 41.0, 20.5))));
-        assert_eq!(Rows::of(&[0.0, 3.0], 20.0).dead, 1, "two rows are rows");
-        assert_eq!(Rows::of(&[0.0], 20.0).count, 0, "one is not looked at");
+        assert_eq!(RowOutliers::of(&[0.0, 3.0], 20.0).dead, 1, "two rows are rows");
+        assert_eq!(RowOutliers::of(&[0.0], 20.0).count, 0, "one is not looked at");
     }
 
     #[test]
     fn values_that_are_not_read_are_a_warning() {
-        let finding = unread("x", crate::model::ElemType::Known(crate::model::DType::Q4_0));
+        let finding = undecoded("x", crate::model::ElemType::Known(crate::model::DType::Q4_0));
         assert_eq!((finding.code, finding.severity, finding.tensor.as_deref()), ("stats-unread", Severity::Warning, Some("x")));
     }
 }

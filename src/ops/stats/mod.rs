@@ -1,7 +1,7 @@
-//! The values of tensors: moments, extremes, percentiles and histograms, in one streaming pass on all threads.
+//! Statistics of tensor values: moments, extremes, percentiles and histograms, in one streaming pass on all threads.
 //!
-//! Counts are whole numbers, which add up the same in any order; sums are joined in the order of the file. So the digits do not
-//! depend on the number of threads.
+//! Counts are integers, which add up in any order; sums are merged in file order. So the digits do not depend on the number of
+//! threads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,28 +30,28 @@ mod scan;
 mod summary;
 
 pub use findings::OUTLIER_ROWS;
-pub use rows::{RowStats, Rows, rows};
+pub use rows::{RowStats, RowsReport, rows};
 pub use summary::{Bins, Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, SHAPE_BINS, Summary};
 
 use counts::{Counts, Distribution};
 use moments::Moments;
-use scan::{CHUNK, Lens, Part, SPAN};
+use scan::{CHUNK, DtypeScanner, Part, SPAN};
 
-/// How many elements of a tensor are enough for a quick look.
-pub const SAMPLE: u64 = 1 << 20;
+/// Number of elements of a tensor that a sample has by default.
+pub const SAMPLE_ELEMENTS: u64 = 1 << 20;
 
-/// Up to this many elements, percentiles are told from the values themselves, whatever their type: where values are few, neighbours
-/// on both sides of zero lie far apart, and what is interpolated between them would be off by more than they are.
-const FEW: u64 = 8192;
+/// Up to this many elements, percentiles are computed from the values themselves, whatever their type: with few values, neighbours
+/// on both sides of zero are far apart, and interpolating between sketched values would be off by more than their error.
+const EXACT_ELEMENTS: u64 = 8192;
 
-/// What values are told of.
+/// Grouping of statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GroupBy {
     /// Each tensor by itself.
     #[default]
     Tensor,
-    /// The tensors of each layer; those of none together.
+    /// The tensors of each layer; those outside layers together.
     Layer,
     /// The tensors of each component: embedding, attention, norms ...
     Component,
@@ -62,7 +62,7 @@ pub enum GroupBy {
 }
 
 impl GroupBy {
-    /// Returns its name in JSON.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tensor => "tensor",
@@ -73,7 +73,7 @@ impl GroupBy {
         }
     }
 
-    /// Returns the name of a tensor's group. Tensors that are told of by themselves are in one.
+    /// Returns the name of a tensor's group; without grouping, all tensors are in one.
     fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
         let place = components.classify(&tensor.name);
         match self {
@@ -85,21 +85,21 @@ impl GroupBy {
     }
 }
 
-/// What is asked of [`stats`].
+/// Options of [`stats`].
 pub struct Options<'a> {
-    /// Which tensors are measured, in which order, and how many of them or of their groups are listed; all of them if not given.
+    /// The tensors to measure, their order, and the most of them (or of their groups) to list; all if `None`.
     pub selection: Option<&'a Selection>,
-    /// What values are told of.
+    /// Grouping of the statistics.
     pub by: GroupBy,
-    /// Measures packed weights as they are stored: integers and their scales.
+    /// Measures packed weights as stored: integers and their scales.
     pub stored: bool,
     /// Magnitudes below this count as sparse.
     pub threshold: f64,
-    /// A row is an outlier when its largest magnitude is this many times the median row's.
+    /// A row is an outlier if its largest magnitude exceeds this many times the median row's.
     pub outlier: f64,
-    /// Looks at this many elements of each tensor, evenly spread in pieces, instead of all.
+    /// Measures this many elements of each tensor, in evenly spread chunks, instead of all.
     pub sample: Option<u64>,
-    /// Told how far the work is.
+    /// Progress callback.
     pub progress: Option<Progress<'a>>,
 }
 
@@ -110,39 +110,39 @@ impl Default for Options<'_> {
     }
 }
 
-/// What [`stats`] found.
+/// The report of [`stats`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// `weigh.stats.v1`.
     pub schema: &'static str,
-    /// How many elements of each tensor were looked at, at the most, if not all: everything below is of those alone.
+    /// The most elements measured per tensor, if not all: all figures below are estimates from these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<u64>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
     /// Magnitudes below this count as sparse.
     pub threshold: f64,
-    /// Tensor by tensor, in the order given.
+    /// Statistics per tensor, in selection order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<TensorStats>>,
-    /// What the groups are, if tensors were grouped.
+    /// The grouping, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<&'static str>,
-    /// Group by group, in the order of their first tensors.
+    /// Statistics per group, in the order of their first tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<GroupStats>>,
     /// All tensors together.
     pub total: Summary,
-    /// What is worth a look.
+    /// Findings about the values.
     pub findings: Vec<Finding>,
-    /// How many tensors were measured.
+    /// Number of tensors measured.
     #[serde(skip)]
     pub measured: u64,
 }
 
-/// The values of one tensor.
+/// Statistics of one tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TensorStats {
@@ -152,31 +152,31 @@ pub struct TensorStats {
     pub dtype: TypeName,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// How many bytes it takes in the files, scales and all; 0 where the size of its type is not known.
+    /// Size in the files in bytes, scales included; 0 if the size of its type is unknown.
     #[serde(skip)]
     pub bytes: u64,
-    /// Its values.
+    /// Statistics of its values.
     #[serde(flatten)]
     pub summary: Box<Summary>,
 }
 
-/// The values of some tensors together.
+/// Statistics of a group of tensors.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct GroupStats {
-    /// The name of the group.
+    /// Name of the group.
     pub name: String,
-    /// How many tensors it has.
+    /// Number of tensors.
     pub tensors: u64,
-    /// Their values.
+    /// Statistics of their values.
     #[serde(flatten)]
     pub summary: Summary,
 }
 
-/// A tensor while its spans are being looked at, and then.
+/// The state of a tensor: in progress, or measured.
 enum Slot {
-    Open(Option<Box<Whole>>),
-    Done(Box<Done>),
+    Open(Option<Box<Accumulator>>),
+    Measured(Box<Measured>),
 }
 
 impl Default for Slot {
@@ -185,19 +185,19 @@ impl Default for Slot {
     }
 }
 
-/// What is known of one tensor while its spans are being looked at. It takes memory from its first span on.
+/// Accumulates the parts of one tensor. Allocated with the first part.
 #[derive(Default)]
-struct Whole {
+struct Accumulator {
     counts: Counts,
     moments: Moments,
     row_max: Vec<f32>,
 }
 
-impl Whole {
+impl Accumulator {
     /// Adds the next part.
     fn add(&mut self, part: Part) {
         self.counts.add(&part.counts);
-        self.moments.join(&part.moments);
+        self.moments.merge(&part.moments);
         let first = part.first_row as usize;
         let rows = first + part.row_max.len();
         if self.row_max.len() < rows {
@@ -209,17 +209,17 @@ impl Whole {
     }
 }
 
-/// A tensor that is done.
-struct Done {
+/// A measured tensor.
+struct Measured {
     stats: TensorStats,
     moments: Moments,
     findings: Vec<Finding>,
 }
 
-/// Counts of several tensors, by type.
+/// Accumulates the counts of several tensors, by type.
 #[derive(Default)]
-struct Merged {
-    left: usize,
+struct GroupCounts {
+    remaining: usize,
     tensors: u64,
     elements: u64,
     counts: BTreeMap<DType, Counts>,
@@ -228,53 +228,53 @@ struct Merged {
     distribution: Option<(Distribution, bool)>,
 }
 
-/// The elements of a tensor to look at: all of them in pieces of [`SPAN`], or `sample` in pieces of [`CHUNK`], spread evenly.
+/// The ranges of a tensor to scan: all of it in spans of [`SPAN`], or a sample in chunks of [`CHUNK`], spread evenly.
 #[derive(Clone, Copy)]
-struct Pieces {
+struct Ranges {
     elements: u64,
-    /// How many chunks are looked at, where not all are.
-    wanted: Option<u64>,
+    /// Number of chunks in the sample; `None` to scan everything.
+    sampled: Option<u64>,
 }
 
-impl Pieces {
+impl Ranges {
     fn new(elements: u64, sample: Option<u64>) -> Self {
         let chunks = elements.div_ceil(CHUNK);
-        let wanted = sample.map(|sample| sample.div_ceil(CHUNK).clamp(1, chunks.max(1)));
-        Self { elements, wanted: wanted.filter(|wanted| *wanted < chunks) }
+        let sampled = sample.map(|sample| sample.div_ceil(CHUNK).clamp(1, chunks.max(1)));
+        Self { elements, sampled: sampled.filter(|sampled| *sampled < chunks) }
     }
 
     fn len(self) -> u64 {
-        self.wanted.unwrap_or(self.elements.div_ceil(SPAN))
+        self.sampled.unwrap_or(self.elements.div_ceil(SPAN))
     }
 
     fn get(self, number: u64) -> Range<u64> {
-        let (first, len) = match self.wanted {
+        let (first, len) = match self.sampled {
             None => (number * SPAN, SPAN),
-            Some(wanted) => {
+            Some(sampled) => {
                 let chunks = self.elements.div_ceil(CHUNK);
-                ((u128::from(number) * u128::from(chunks) / u128::from(wanted)) as u64 * CHUNK, CHUNK)
+                ((u128::from(number) * u128::from(chunks) / u128::from(sampled)) as u64 * CHUNK, CHUNK)
             }
         };
         first..self.elements.min(first + len)
     }
 
-    /// How many threads may share the work, with `together` pieces each: one at the least.
+    /// Returns the number of spans that threads share, with `together` ranges each: at least one.
     fn spans(self, together: u64) -> u64 {
         self.len().div_ceil(together).max(1)
     }
 
-    /// The pieces of the span of this number; none where there are none.
+    /// Returns the ranges of a span; empty if the tensor has no elements.
     fn of_span(self, number: u64, together: u64) -> Vec<Range<u64>> {
         let first = number * together;
-        (first..self.len().min(first + together)).map(|piece| self.get(piece)).collect()
+        (first..self.len().min(first + together)).map(|index| self.get(index)).collect()
     }
 }
 
 /// Measures the values of a model's weights.
 ///
 /// # Errors
-/// The selection matches no tensor, or values cannot be read. Tensors of a type that this build does not decode are no error, but a
-/// finding.
+/// The selection matches no tensor, or values cannot be read. A tensor of a type that this build cannot decode is a finding, not an
+/// error.
 pub fn stats(reader: &Reader, options: &Options<'_>) -> Result<Stats> {
     let reader = measured_as(reader, options)?;
     let tensors = selected(&reader, options)?;
@@ -285,18 +285,18 @@ pub fn stats(reader: &Reader, options: &Options<'_>) -> Result<Stats> {
     Ok(stats)
 }
 
-/// Measures one tensor of a model that is seen as its weights.
+/// Measures one tensor of a model whose packed weights are already decoded.
 pub(in crate::ops) fn measure_one(reader: &Reader, tensor: &TensorInfo) -> Result<TensorStats> {
     let found = measure(reader, &[tensor], &Options::default())?.tensors.and_then(|mut tensors| tensors.pop());
-    found.ok_or_else(|| Error::limit("expected the tensor to be measured, found it left out"))
+    found.ok_or_else(|| Error::limit("a tensor was not measured"))
 }
 
-/// Returns the model as its weights, or as it is stored.
+/// Returns the model with packed weights decoded, or as stored.
 fn measured_as<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Cow<'r, Reader>> {
     if options.stored { Ok(Cow::Borrowed(reader)) } else { weights::of(reader) }
 }
 
-/// Returns the selected tensors. None in a model that has some is a mistake.
+/// Returns the selected tensors. A selection that matches nothing is an error, unless the model is empty.
 fn selected<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Vec<&'r TensorInfo>> {
     let model = reader.model();
     let all = Selection::default();
@@ -310,79 +310,85 @@ fn selected<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Vec<&'r Ten
 
 fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Stats> {
     let all_bytes = tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add);
-    let mut lenses: BTreeMap<DType, Option<Lens>> = BTreeMap::new();
+    let mut scanners: BTreeMap<DType, Option<DtypeScanner>> = BTreeMap::new();
     for dtype in tensors.iter().filter_map(|tensor| tensor.elem.known()) {
-        lenses.entry(dtype).or_insert_with(|| Lens::new(dtype));
+        scanners.entry(dtype).or_insert_with(|| DtypeScanner::new(dtype));
     }
-    let lens = |tensor: &TensorInfo| lenses.get(&tensor.elem.known()?)?.as_ref();
+    let scanner = |tensor: &TensorInfo| scanners.get(&tensor.elem.known()?)?.as_ref();
 
     let components = hyperparameters::components(reader.model());
-    let mut groups: Vec<(String, Mutex<Merged>)> = Vec::new();
+    let mut groups: Vec<(String, Mutex<GroupCounts>)> = Vec::new();
     let mut group_of = Vec::new();
     let mut places = BTreeMap::new();
     for tensor in tensors {
         let name = options.by.group(reader, &components, tensor);
         let place = *places.entry(name.clone()).or_insert_with(|| {
-            groups.push((name, Mutex::new(Merged { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Merged::default() })));
+            groups.push((name, Mutex::new(GroupCounts { min: f64::INFINITY, max: f64::NEG_INFINITY, ..GroupCounts::default() })));
             groups.len() - 1
         });
         let group = groups[place].1.get_mut().unwrap_or_else(PoisonError::into_inner);
-        group.left += 1;
+        group.remaining += 1;
         group.tensors += 1;
         group.elements = group.elements.saturating_add(tensor.elements()?);
         group_of.push(place);
     }
 
-    // Groups one after the other, so that the tables of few are in memory at a time.
+    // Group after group, so that the count tables of few groups are in memory at a time.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| group_of[i]);
     let together = if options.sample.is_some() { SPAN / CHUNK } else { 1 };
-    let pieces = |tensor: &TensorInfo| -> Result<Pieces> {
-        let elements = if lens(tensor).is_some() { tensor.elements()? } else { 0 };
-        Ok(Pieces::new(elements, options.sample))
+    let ranges_of = |tensor: &TensorInfo| -> Result<Ranges> {
+        let elements = if scanner(tensor).is_some() { tensor.elements()? } else { 0 };
+        Ok(Ranges::new(elements, options.sample))
     };
-    let counts = order.iter().map(|&i| Ok(pieces(tensors[i])?.spans(together))).collect::<Result<Vec<_>>>()?;
-    let mut total = Mutex::new(Merged::default());
-    let look = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
+    let counts = order.iter().map(|&i| Ok(ranges_of(tensors[i])?.spans(together))).collect::<Result<Vec<_>>>()?;
+    let mut total = Mutex::new(GroupCounts::default());
+    let process = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
         let tensor = tensors[order[chunk.item]];
-        let Some(lens) = lens(tensor) else { return Ok(None) };
-        let ranges = pieces(tensor)?.of_span(chunk.number, together);
-        let part = scan::scan(reader, tensor, lens, &ranges, options.threshold)?;
+        let Some(scanner) = scanner(tensor) else { return Ok(None) };
+        let ranges = ranges_of(tensor)?.of_span(chunk.number, together);
+        let part = scan::scan(reader, tensor, scanner, &ranges, options.threshold)?;
         if let Some(progress) = options.progress {
             let examined: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-            progress((examined as f64 * lens.codec.dtype.bits_per_weight() / 8.0) as u64, all_bytes);
+            progress((examined as f64 * scanner.codec.dtype.bits_per_weight() / 8.0) as u64, all_bytes);
         }
         Ok(Some(part))
     };
-    let join = |slot: &mut Slot, chunk: Chunk, part: Option<Part>| -> Result<()> {
-        let Slot::Open(whole) = slot else { return Ok(()) };
-        part.into_iter().for_each(|part| whole.get_or_insert_default().add(part));
+    let reduce = |slot: &mut Slot, chunk: Chunk, part: Option<Part>| -> Result<()> {
+        let Slot::Open(accumulator) = slot else { return Ok(()) };
+        part.into_iter().for_each(|part| accumulator.get_or_insert_default().add(part));
         if chunk.number + 1 < counts[chunk.item] {
             return Ok(());
         }
-        let (whole, place) = (whole.take().unwrap_or_default(), order[chunk.item]);
-        let done = match lens(tensors[place]) {
-            Some(lens) => finish(reader, tensors[place], lens, &whole, options)?,
-            None => unread(reader, tensors[place])?,
+        let (accumulator, place) = (accumulator.take().unwrap_or_default(), order[chunk.item]);
+        let measured = match scanner(tensors[place]) {
+            Some(scanner) => summarize_tensor(reader, tensors[place], scanner, &accumulator, options)?,
+            None => undecoded(reader, tensors[place])?,
         };
-        settle(tensors[place], &whole.counts, &done.moments, &lenses, &groups[group_of[place]].1, &total);
-        *slot = Slot::Done(Box::new(done));
+        merge_group(tensors[place], &accumulator.counts, &measured.moments, &scanners, &groups[group_of[place]].1, &total);
+        *slot = Slot::Measured(Box::new(measured));
         Ok(())
     };
-    let mut slots: Vec<(usize, Slot)> = order.iter().copied().zip(chunks::in_order(&counts, look, join)?).collect();
+    let mut slots: Vec<(usize, Slot)> = order.iter().copied().zip(chunks::in_order(&counts, process, reduce)?).collect();
     slots.sort_by_key(|(place, _)| *place);
     reader.check_unchanged()?;
-    let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &lenses, options)?;
+    let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &scanners, options)?;
     Ok(Stats { packing: weights::packing(reader), ..stats })
 }
 
-/// What a tensor's parts amount to.
-fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Whole, options: &Options<'_>) -> Result<Done> {
+/// Computes the statistics and findings of a tensor from its accumulated parts.
+fn summarize_tensor(
+    reader: &Reader,
+    tensor: &TensorInfo,
+    scanner: &DtypeScanner,
+    accumulator: &Accumulator,
+    options: &Options<'_>,
+) -> Result<Measured> {
     let elements = tensor.elements()?;
-    let mut exact = lens.counting.is_exact();
-    let (moments, distribution) = match &lens.table {
+    let mut exact = scanner.counting.is_exact();
+    let (moments, distribution) = match &scanner.table {
         Some(table) => {
-            let distribution = table.distribution(&whole.counts);
+            let distribution = table.distribution(&accumulator.counts);
             let mut moments = Moments::of_counted(&distribution.values, options.threshold);
             moments.nan = distribution.nan;
             moments.inf = distribution.plus_inf + distribution.minus_inf;
@@ -390,30 +396,30 @@ fn finish(reader: &Reader, tensor: &TensorInfo, lens: &Lens, whole: &Whole, opti
             (moments, distribution)
         }
         None => {
-            let moments = whole.moments;
-            exact = elements <= FEW;
+            let moments = accumulator.moments;
+            exact = elements <= EXACT_ELEMENTS;
             let distribution = if exact {
-                Distribution::from_values(scan::values(reader, tensor, lens)?.into_iter().map(|value| (value, 1)))
+                Distribution::from_values(scan::values(reader, tensor, scanner)?.into_iter().map(|value| (value, 1)))
             } else {
-                Distribution::of_sketch(&whole.counts, moments.min, moments.max)
+                Distribution::of_sketch(&accumulator.counts, moments.min, moments.max)
             };
             (moments, distribution)
         }
     };
     let summary = Box::new(Summary::new(elements, &moments, &distribution, exact));
     let stats = tensor_stats(reader, tensor, summary);
-    let at_limit = lens.limit.map(|limit| {
+    let at_limit = scanner.limit.map(|limit| {
         let ends = [distribution.values.first(), distribution.values.last()];
         let count = |end: Option<&(f64, u64)>, sign: f64| end.filter(|end| end.0 == sign * limit).map_or(0, |end| end.1);
         (limit, count(ends[0], -1.0) + count(ends[1], 1.0))
     });
-    // Rows that were only sampled are not known to be dead.
+    // A sample cannot show that a row is dead.
     let rows = match options.sample {
-        None => findings::Rows::of(&whole.row_max, options.outlier),
-        Some(_) => findings::Rows::default(),
+        None => findings::RowOutliers::of(&accumulator.row_max, options.outlier),
+        Some(_) => findings::RowOutliers::default(),
     };
     let findings = findings::of_tensor(&stats, &rows, at_limit);
-    Ok(Done { stats, moments, findings })
+    Ok(Measured { stats, moments, findings })
 }
 
 fn tensor_stats(reader: &Reader, tensor: &TensorInfo, summary: Box<Summary>) -> TensorStats {
@@ -421,42 +427,47 @@ fn tensor_stats(reader: &Reader, tensor: &TensorInfo, summary: Box<Summary>) -> 
     TensorStats { name: tensor.name.clone(), dtype, shape: tensor.shape.clone(), bytes, summary }
 }
 
-fn unread(reader: &Reader, tensor: &TensorInfo) -> Result<Done> {
+fn undecoded(reader: &Reader, tensor: &TensorInfo) -> Result<Measured> {
     let summary = Box::new(Summary::unread(tensor.elements()?));
     let stats = tensor_stats(reader, tensor, summary);
-    Ok(Done { stats, moments: Moments::default(), findings: vec![findings::unread(&tensor.name, tensor.elem)] })
+    Ok(Measured { stats, moments: Moments::default(), findings: vec![findings::undecoded(&tensor.name, tensor.elem)] })
 }
 
-/// Adds a tensor's counts to its group and to the total; the last one of a group tells what the group's counts amount to.
-fn settle(
+/// Adds a tensor's counts to its group and to the total; the last tensor of a group completes the group's distribution.
+fn merge_group(
     tensor: &TensorInfo,
     counts: &Counts,
     moments: &Moments,
-    lenses: &BTreeMap<DType, Option<Lens>>,
-    group: &Mutex<Merged>,
-    total: &Mutex<Merged>,
+    scanners: &BTreeMap<DType, Option<DtypeScanner>>,
+    group: &Mutex<GroupCounts>,
+    total: &Mutex<GroupCounts>,
 ) {
     let mut group = lock(group);
-    group.left -= 1;
+    group.remaining -= 1;
     group.min = group.min.min(moments.min);
     group.max = group.max.max(moments.max);
     if let Some(dtype) = tensor.elem.known().filter(|_| moments.finite + moments.nan + moments.inf > 0) {
         group.counts.entry(dtype).or_default().add(counts);
     }
-    if group.left == 0 {
+    if group.remaining == 0 {
         let counts = std::mem::take(&mut group.counts);
         let mut total = lock(total);
         for (&dtype, counts) in &counts {
             total.counts.entry(dtype).or_default().add(counts);
         }
         drop(total);
-        group.distribution = Some(merged(&counts, lenses, group.min, group.max));
+        group.distribution = Some(merge_distributions(&counts, scanners, group.min, group.max));
     }
 }
 
-/// The distribution of counts of several types: exact if they are of one type that is counted exactly.
-fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens>>, min: f64, max: f64) -> (Distribution, bool) {
-    let table = |dtype: &DType| lenses.get(dtype)?.as_ref()?.table.as_ref();
+/// Merges counts of several types into a distribution, and returns whether it is exact: it is for a single, exactly counted type.
+fn merge_distributions(
+    counts: &BTreeMap<DType, Counts>,
+    scanners: &BTreeMap<DType, Option<DtypeScanner>>,
+    min: f64,
+    max: f64,
+) -> (Distribution, bool) {
+    let table = |dtype: &DType| scanners.get(dtype)?.as_ref()?.table.as_ref();
     if let (1, Some((dtype, counts))) = (counts.len(), counts.first_key_value())
         && let Some(table) = table(dtype)
     {
@@ -474,10 +485,10 @@ fn merged(counts: &BTreeMap<DType, Counts>, lenses: &BTreeMap<DType, Option<Lens
 
 fn report(
     slots: Vec<(usize, Slot)>,
-    groups: Vec<(String, Mutex<Merged>)>,
+    groups: Vec<(String, Mutex<GroupCounts>)>,
     group_of: &[usize],
-    total: &Merged,
-    lenses: &BTreeMap<DType, Option<Lens>>,
+    total: &GroupCounts,
+    scanners: &BTreeMap<DType, Option<DtypeScanner>>,
     options: &Options<'_>,
 ) -> Result<Stats> {
     let mut all = Moments::default();
@@ -486,23 +497,23 @@ fn report(
     let mut tensors = Vec::with_capacity(slots.len());
     let mut findings = Vec::new();
     for ((_, slot), &group) in slots.into_iter().zip(group_of) {
-        let Slot::Done(done) = slot else {
-            return Err(Error::limit("expected every tensor to be looked at, found one left out"));
+        let Slot::Measured(measured) = slot else {
+            return Err(Error::limit("a tensor was not measured"));
         };
-        all.join(&done.moments);
-        group_moments[group].join(&done.moments);
-        elements = elements.saturating_add(done.stats.summary.elements);
-        findings.extend(done.findings);
-        tensors.push(done.stats);
+        all.merge(&measured.moments);
+        group_moments[group].merge(&measured.moments);
+        elements = elements.saturating_add(measured.stats.summary.elements);
+        findings.extend(measured.findings);
+        tensors.push(measured.stats);
     }
     findings.extend(findings::of_scales(&tensors));
-    let (distribution, exact) = merged(&total.counts, lenses, all.min, all.max);
+    let (distribution, exact) = merge_distributions(&total.counts, scanners, all.min, all.max);
     let grouped = options.by != GroupBy::Tensor;
-    let groups = groups.into_iter().zip(group_moments).map(|((name, merged), moments)| {
-        let merged = merged.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (distribution, exact) = merged.distribution.unwrap_or((Distribution::default(), true));
-        let summary = Summary::new(merged.elements, &moments, &distribution, exact);
-        GroupStats { name, tensors: merged.tensors, summary }
+    let groups = groups.into_iter().zip(group_moments).map(|((name, group), moments)| {
+        let group = group.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (distribution, exact) = group.distribution.unwrap_or((Distribution::default(), true));
+        let summary = Summary::new(group.elements, &moments, &distribution, exact);
+        GroupStats { name, tensors: group.tensors, summary }
     });
     Ok(Stats {
         schema: "weigh.stats.v1",
@@ -524,19 +535,19 @@ mod tests {
 
     #[test]
     fn a_sample_is_spread_and_never_more_than_there_is() {
-        let pieces = |elements, sample| {
-            let pieces = Pieces::new(elements, sample);
-            (0..pieces.len()).map(|number| pieces.get(number)).collect::<Vec<_>>()
+        let ranges = |elements, sample| {
+            let ranges = Ranges::new(elements, sample);
+            (0..ranges.len()).map(|number| ranges.get(number)).collect::<Vec<_>>()
         };
-        assert_eq!(pieces(10, None), vec![0..10; 1]);
-        assert_eq!(pieces(10, Some(1)), vec![0..10; 1]);
-        assert!(pieces(0, Some(5)).is_empty());
-        let some = pieces(CHUNK * 10 + 3, Some(CHUNK * 2));
+        assert_eq!(ranges(10, None), vec![0..10; 1]);
+        assert_eq!(ranges(10, Some(1)), vec![0..10; 1]);
+        assert!(ranges(0, Some(5)).is_empty());
+        let some = ranges(CHUNK * 10 + 3, Some(CHUNK * 2));
         assert_eq!(some, [0..CHUNK, CHUNK * 5..CHUNK * 6]);
-        assert_eq!(pieces(SPAN + 1, None), [0..SPAN, SPAN..SPAN + 1]);
-        let five = Pieces::new(CHUNK * 10, Some(CHUNK * 5));
+        assert_eq!(ranges(SPAN + 1, None), [0..SPAN, SPAN..SPAN + 1]);
+        let five = Ranges::new(CHUNK * 10, Some(CHUNK * 5));
         assert_eq!((five.spans(2), five.of_span(1, 2)), (3, vec![CHUNK * 4..CHUNK * 5, CHUNK * 6..CHUNK * 7]));
         assert_eq!(five.of_span(2, 2).len(), 1);
-        assert_eq!((Pieces::new(0, None).spans(1), Pieces::new(0, None).of_span(0, 1)), (1, vec![]));
+        assert_eq!((Ranges::new(0, None).spans(1), Ranges::new(0, None).of_span(0, 1)), (1, vec![]));
     }
 }

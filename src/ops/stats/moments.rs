@@ -1,12 +1,12 @@
-//! Sums that can be joined: what a part of a tensor contributes to the whole.
+//! Mergeable moments: sums over part of a tensor that combine into those of the whole.
 //!
 //! Values are taken in blocks of [`BLOCK`]; a block is summed in eight fixed lanes of double precision, and blocks are joined in
-//! order. The digits depend on that order alone: not on the number of threads, and not on the instruction set.
+//! order. The digits depend on that order alone: neither on the number of threads nor on the instruction set.
 
 use crate::codec::Codebook;
 use crate::codec::simd::{self, AHEAD, Doubles, EIGHT, Kernel, LINE, Lanes, Widen};
 
-/// How many values are summed together before they join the rest.
+/// Number of values summed as a block.
 pub(crate) const BLOCK: usize = 4096;
 
 /// Count, extremes and central moments of some values.
@@ -14,7 +14,7 @@ pub(crate) const BLOCK: usize = 4096;
 /// All but the counts `nan` and `inf` are over the finite values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moments {
-    /// How many finite values.
+    /// Number of finite values.
     pub finite: u64,
     pub nan: u64,
     /// Of either sign.
@@ -24,14 +24,14 @@ pub(crate) struct Moments {
     pub zeros: u64,
     /// Values below zero, finite ones only.
     pub negatives: u64,
-    /// Values of a magnitude below the threshold of sparsity.
+    /// Values whose magnitude is below the sparsity threshold.
     pub below: u64,
     pub min: f64,
     pub max: f64,
     pub sum: f64,
     pub abs_sum: f64,
     pub square_sum: f64,
-    /// Sums of the 2nd, 3rd and 4th power of the distance from the mean.
+    /// Sums of the 2nd, 3rd and 4th powers of the distance from the mean.
     pub m2: f64,
     pub m3: f64,
     pub m4: f64,
@@ -64,14 +64,14 @@ impl Moments {
         self.sum / self.finite as f64
     }
 
-    /// The largest magnitude.
+    /// Returns the largest magnitude.
     pub(crate) fn abs_max(&self) -> f64 {
         if self.finite == 0 { f64::NAN } else { self.max.max(-self.min) }
     }
 
-    /// Joins the values of `other` to these: Pébay, "Formulas for robust, one-pass parallel computation of covariances and
+    /// Merges the moments of `other` into these: Pébay, "Formulas for robust, one-pass parallel computation of covariances and
     /// arbitrary-order statistical moments" (SAND2008-6212), equations 2.1 and 3.1.
-    pub(crate) fn join(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         if other.finite > 0 && self.finite > 0 {
             let (na, nb) = (self.finite as f64, other.finite as f64);
             let n = na + nb;
@@ -100,8 +100,8 @@ impl Moments {
         self.square_sum += other.square_sum;
     }
 
-    /// The moments of values that occur several times each, in rising order of the values: exact but for the rounding of the sums,
-    /// which is compensated.
+    /// Computes the moments of distinct values with their counts, in ascending order: exact but for the rounding of the sums, which is
+    /// compensated.
     pub(crate) fn of_counted(values: &[(f64, u64)], threshold: f64) -> Self {
         let mut all = Self::default();
         let (mut sum, mut abs_sum, mut square_sum) = (Sum::default(), Sum::default(), Sum::default());
@@ -134,7 +134,7 @@ impl Moments {
     }
 }
 
-/// A sum that carries what rounding loses (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974).
+/// A compensated sum (Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sum {
     sum: f64,
@@ -153,54 +153,54 @@ impl Sum {
     }
 }
 
-/// What counts values while they are summed.
-pub(crate) trait Tally {
+/// Counts values while they are summed.
+pub(crate) trait CountValues {
     /// Counts these values.
-    fn take<T: Sample>(&mut self, values: &[T]);
+    fn count<T: Number>(&mut self, values: &[T]);
     /// Counts the values of a codebook.
-    fn take_codebook(&mut self, codebook: &Codebook);
+    fn count_codebook(&mut self, codebook: &Codebook);
 }
 
-/// Nothing is counted.
-impl Tally for () {
+/// Counts nothing.
+impl CountValues for () {
     #[inline(always)]
-    fn take<T: Sample>(&mut self, _: &[T]) {}
+    fn count<T: Number>(&mut self, _: &[T]) {}
 
     #[inline(always)]
-    fn take_codebook(&mut self, _: &Codebook) {}
+    fn count_codebook(&mut self, _: &Codebook) {}
 }
 
 /// A number that is summed in double precision.
-pub(crate) trait Sample: Widen {
-    /// The nearest single.
+pub(crate) trait Number: Widen {
+    /// Returns the nearest `f32`.
     fn narrow(self) -> f32;
-    /// The upper half of the bits of the number in single precision, rounded toward zero: its place in the sketch.
+    /// Returns the sketch code: the upper half of the bits of the number as an `f32`, rounded toward zero.
     fn sketch_code(self) -> u16;
-    /// The bits, as a whole number of the same size with a sign.
+    /// A signed integer as wide as the number.
     type Bits: Copy;
-    /// Takes what the bits of some numbers tell into account, lane by lane: a multiple of [`LANES`] of them.
-    fn see(values: &[Self], seen: &mut Seen<Self::Bits>);
-    /// What was seen of all lanes, of these numbers.
-    fn look(values: &[Self], seen: &Seen<Self::Bits>, threshold: f64) -> Look;
-    /// Nothing seen.
-    const UNSEEN: Seen<Self::Bits>;
+    /// Accumulates bit statistics of numbers, lane by lane: a multiple of [`LANES`] of them.
+    fn accumulate(values: &[Self], stats: &mut BitStats<Self::Bits>);
+    /// Reduces the lanes, and adds the numbers that did not fill them.
+    fn summarize(values: &[Self], stats: &BitStats<Self::Bits>, threshold: f64) -> BlockStats;
+    /// The statistics of no numbers.
+    const EMPTY: BitStats<Self::Bits>;
 }
 
-/// How many numbers are looked at side by side, for the compiler to put into vectors.
+/// Number of lanes that the compiler can vectorise.
 const LANES: usize = 16;
 
-/// What the bits of numbers tell, lane by lane.
-pub(crate) struct Seen<B> {
+/// Statistics taken from the bits of numbers, lane by lane.
+pub(crate) struct BitStats<B> {
     negatives: [B; LANES],
-    /// The extremes in the order of the numbers, with minus zero (which is -1) before zero.
+    /// The extremes in numeric order, with minus zero (which is -1) before zero.
     min: [B; LANES],
     max: [B; LANES],
-    /// The least magnitude.
-    least: [B; LANES],
+    /// The smallest magnitude.
+    min_magnitude: [B; LANES],
 }
 
-/// What the bits of some numbers tell: of all but their sums.
-pub(crate) struct Look {
+/// Statistics of a block, except for the sums.
+pub(crate) struct BlockStats {
     pub(super) zeros: u64,
     pub(super) negatives: u64,
     pub(super) below: u64,
@@ -209,47 +209,48 @@ pub(crate) struct Look {
     pub(super) finite: bool,
 }
 
-macro_rules! look {
+macro_rules! bit_stats {
     ($float:ident, $bits:ident, $value:ident => $to_bits:expr) => {
         type Bits = $bits;
-        const UNSEEN: Seen<$bits> =
-            Seen { negatives: [0; LANES], min: [$bits::MAX; LANES], max: [$bits::MIN; LANES], least: [$bits::MAX; LANES] };
+        const EMPTY: BitStats<$bits> =
+            BitStats { negatives: [0; LANES], min: [$bits::MAX; LANES], max: [$bits::MIN; LANES], min_magnitude: [$bits::MAX; LANES] };
 
         #[inline(always)]
-        fn see(values: &[Self], seen: &mut Seen<$bits>) {
+        fn accumulate(values: &[Self], stats: &mut BitStats<$bits>) {
             for values in values.as_chunks::<LANES>().0 {
                 for (i, &$value) in values.iter().enumerate() {
                     let bits = $to_bits as $bits;
                     let sign = bits >> ($bits::BITS - 1);
                     let magnitude = bits & $bits::MAX;
                     let place = bits ^ (sign & $bits::MAX);
-                    seen.negatives[i] -= sign;
-                    seen.min[i] = if place < seen.min[i] { place } else { seen.min[i] };
-                    seen.max[i] = if place > seen.max[i] { place } else { seen.max[i] };
-                    seen.least[i] = if magnitude < seen.least[i] { magnitude } else { seen.least[i] };
+                    stats.negatives[i] -= sign;
+                    stats.min[i] = if place < stats.min[i] { place } else { stats.min[i] };
+                    stats.max[i] = if place > stats.max[i] { place } else { stats.max[i] };
+                    stats.min_magnitude[i] = if magnitude < stats.min_magnitude[i] { magnitude } else { stats.min_magnitude[i] };
                 }
             }
         }
 
         #[inline(always)]
-        fn look(values: &[Self], seen: &Seen<$bits>, threshold: f64) -> Look {
+        fn summarize(values: &[Self], stats: &BitStats<$bits>, threshold: f64) -> BlockStats {
             const INFINITE: $bits = $float::INFINITY.to_bits() as $bits;
             let fold = |lanes: &[$bits; LANES], function: fn($bits, $bits) -> $bits| lanes.iter().copied().reduce(function).unwrap_or(0);
-            let (mut min, mut max, mut least) = (fold(&seen.min, $bits::min), fold(&seen.max, $bits::max), fold(&seen.least, $bits::min));
-            let mut negatives = fold(&seen.negatives, |a, b| a + b);
+            let (mut min, mut max, mut min_magnitude) =
+                (fold(&stats.min, $bits::min), fold(&stats.max, $bits::max), fold(&stats.min_magnitude, $bits::min));
+            let mut negatives = fold(&stats.negatives, |a, b| a + b);
             for &$value in values.as_chunks::<LANES>().1 {
                 let bits = $to_bits as $bits;
                 let place = bits ^ ((bits >> ($bits::BITS - 1)) & $bits::MAX);
                 negatives -= bits >> ($bits::BITS - 1);
-                (min, max, least) = (min.min(place), max.max(place), least.min(bits & $bits::MAX));
+                (min, max, min_magnitude) = (min.min(place), max.max(place), min_magnitude.min(bits & $bits::MAX));
             }
-            // Numbers are below the threshold just when they are below the least number of this type that is not.
+            // A number is below the threshold exactly if it is below the smallest number of its type that is not.
             let near = threshold as $float;
             let near = if f64::from(near) < threshold { near.next_up() } else { near };
             let near = if near > 0.0 { near.to_bits() as $bits } else { 0 };
-            // What few numbers are is looked for where there are any.
+            // Small numbers are counted only if there are any.
             let (mut zeros, mut minus_zeros, mut below) = (0, 0, 0);
-            if least < near || least == 0 {
+            if min_magnitude < near || min_magnitude == 0 {
                 for &$value in values {
                     let bits = $to_bits as $bits;
                     let magnitude = bits & $bits::MAX;
@@ -259,7 +260,7 @@ macro_rules! look {
                 }
             }
             let number = |place: $bits| f64::from($float::from_bits((place ^ ((place >> ($bits::BITS - 1)) & $bits::MAX)) as _)) + 0.0;
-            Look {
+            BlockStats {
                 zeros: zeros as u64,
                 negatives: (negatives - minus_zeros) as u64,
                 below: below as u64,
@@ -271,7 +272,7 @@ macro_rules! look {
     };
 }
 
-impl Sample for f32 {
+impl Number for f32 {
     #[inline(always)]
     fn narrow(self) -> f32 {
         self
@@ -282,10 +283,10 @@ impl Sample for f32 {
         (self.to_bits() >> 16) as u16
     }
 
-    look!(f32, i32, value => value.to_bits());
+    bit_stats!(f32, i32, value => value.to_bits());
 }
 
-impl Sample for [u8; 4] {
+impl Number for [u8; 4] {
     #[inline(always)]
     fn narrow(self) -> f32 {
         f32::from_le_bytes(self)
@@ -296,10 +297,10 @@ impl Sample for [u8; 4] {
         u16::from_le_bytes([self[2], self[3]])
     }
 
-    look!(f32, i32, value => u32::from_le_bytes(value));
+    bit_stats!(f32, i32, value => u32::from_le_bytes(value));
 }
 
-impl Sample for f64 {
+impl Number for f64 {
     #[inline(always)]
     fn narrow(self) -> f32 {
         self as f32
@@ -311,20 +312,20 @@ impl Sample for f64 {
         let bits = if near.is_infinite() && self.is_finite() {
             f32::MAX.to_bits() | (near.to_bits() & 0x8000_0000)
         } else if f64::from(near).abs() > self.abs() {
-            near.to_bits() - 1 // one step toward zero; `near` is not zero, for its magnitude is above another
+            near.to_bits() - 1 // one step toward zero; `near` is not zero, its magnitude is larger than another
         } else {
             near.to_bits()
         };
         (bits >> 16) as u16
     }
 
-    look!(f64, i64, value => value.to_bits());
+    bit_stats!(f64, i64, value => value.to_bits());
 }
 
-/// The moments of at most [`BLOCK`] values, each of which is counted.
-pub(crate) fn of_block<T: Sample>(values: &[T], threshold: f64, tally: &mut impl Tally) -> Moments {
+/// Returns the moments of at most [`BLOCK`] values, each of which is counted.
+pub(crate) fn of_block<T: Number>(values: &[T], threshold: f64, counter: &mut impl CountValues) -> Moments {
     debug_assert!(values.len() <= BLOCK);
-    if let Some(moments) = simd::run(Summing { values, threshold, tally }) {
+    if let Some(moments) = simd::run(Summing { values, threshold, counter }) {
         return moments;
     }
     let (mut nan, mut inf, mut minus_inf) = (0, 0, 0);
@@ -340,37 +341,37 @@ pub(crate) fn of_block<T: Sample>(values: &[T], threshold: f64, tally: &mut impl
             finite.push(value);
         }
     }
-    let finite = simd::run(Summing { values: &finite, threshold, tally: &mut () }).unwrap_or_default();
+    let finite = simd::run(Summing { values: &finite, threshold, counter: &mut () }).unwrap_or_default();
     Moments { nan, inf, minus_inf, ..finite }
 }
 
-/// Sums values and counts them. There are no sums if not all are finite.
+/// Sums and counts values; `None` if not all are finite.
 struct Summing<'a, T, C> {
     values: &'a [T],
     threshold: f64,
-    tally: &'a mut C,
+    counter: &'a mut C,
 }
 
-/// How many values are summed before they are counted: so few that the processor does both at once.
+/// Number of values summed before they are counted: few enough that the CPU overlaps both.
 const GROUP: usize = 64;
 
-impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
+impl<T: Number, C: CountValues> Kernel for Summing<'_, T, C> {
     type Output = Option<Moments>;
 
-    /// Powers are summed of the distance from a value near the mean, so that little is lost when they are moved to the mean itself.
+    /// Powers are summed around a value near the mean, so that little is lost when they are shifted to the mean itself.
     #[inline(always)]
     fn run<V: Lanes>(self, token: V::Token) -> Option<Moments> {
         let near = near_mean::<T, V>(token, self.values)?;
         let center = V::Doubles::splat(token, near);
         let zero = V::Doubles::splat(token, 0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
-        let mut seen = T::UNSEEN;
+        let mut stats = T::EMPTY;
         let (groups, rest) = self.values.as_chunks::<GROUP>();
         for group in groups {
             for line in (0..size_of_val(group)).step_by(LINE) {
                 simd::prefetch(group, AHEAD + line);
             }
-            T::see(group, &mut seen);
+            T::accumulate(group, &mut stats);
             for i in (0..GROUP).step_by(EIGHT) {
                 let x = T::eight::<V::Doubles>(token, &group[i..]);
                 let distance = x - center;
@@ -381,10 +382,10 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
                 three = square.mul_add(distance, three);
                 four = square.mul_add(square, four);
             }
-            self.tally.take(group);
+            self.counter.count(group);
         }
-        T::see(rest, &mut seen);
-        let look = T::look(self.values, &seen, self.threshold);
+        T::accumulate(rest, &mut stats);
+        let stats = T::summarize(self.values, &stats, self.threshold);
         let (mut abs, mut one, mut two, mut three, mut four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
         for value in rest {
             let distance = value.wide() - near;
@@ -395,18 +396,18 @@ impl<T: Sample, C: Tally> Kernel for Summing<'_, T, C> {
             three = square.mul_add(distance, three);
             four = square.mul_add(square, four);
         }
-        self.tally.take(rest);
+        self.counter.count(rest);
 
         let n = self.values.len() as f64;
-        look.finite.then(|| Powers { n, near, abs, one, two, three, four }.moments(&look))
+        stats.finite.then(|| Powers { n, near, abs, one, two, three, four }.moments(&stats))
     }
 }
 
-/// Sums of powers of the distance of `n` values from one near their mean.
+/// Sums of powers of the distance of `n` values from a value near their mean.
 pub(super) struct Powers {
     pub(super) n: f64,
     pub(super) near: f64,
-    /// Of the values' magnitudes.
+    /// Sum of the magnitudes.
     pub(super) abs: f64,
     pub(super) one: f64,
     pub(super) two: f64,
@@ -415,9 +416,9 @@ pub(super) struct Powers {
 }
 
 impl Powers {
-    /// Moved to the mean itself.
+    /// Shifts the sums to the mean itself.
     #[inline(always)]
-    pub(super) fn moments(self, look: &Look) -> Moments {
+    pub(super) fn moments(self, stats: &BlockStats) -> Moments {
         let Self { n, near, abs, one, two, three, four } = self;
         let off = one / n;
         let square_sum = two + near * (2.0 * one + n * near);
@@ -426,14 +427,14 @@ impl Powers {
             nan: 0,
             inf: 0,
             minus_inf: 0,
-            zeros: look.zeros,
-            negatives: look.negatives,
-            below: look.below,
-            min: look.min,
-            max: look.max,
+            zeros: stats.zeros,
+            negatives: stats.negatives,
+            below: stats.below,
+            min: stats.min,
+            max: stats.max,
             sum: one + n * near,
             abs_sum: abs,
-            // Squares of doubles may go beyond doubles, on both sides of zero.
+            // Squares of doubles may overflow, on both sides of zero.
             square_sum: if square_sum.is_nan() { f64::INFINITY } else { square_sum },
             m2: two - off * one,
             m3: three - off * (3.0 * two - 2.0 * off * one),
@@ -442,9 +443,9 @@ impl Powers {
     }
 }
 
-/// The mean of the first group, or the first value if there are fewer; `None` without values.
+/// Returns the mean of the first group, or the first value if there are fewer; `None` without values.
 #[inline(always)]
-fn near_mean<T: Sample, V: Lanes>(token: V::Token, values: &[T]) -> Option<f64> {
+fn near_mean<T: Number, V: Lanes>(token: V::Token, values: &[T]) -> Option<f64> {
     let Some(group) = values.first_chunk::<GROUP>() else { return Some(values.first()?.wide()) };
     let mut sum = T::eight::<V::Doubles>(token, group);
     for i in (EIGHT..GROUP).step_by(EIGHT) {
@@ -475,7 +476,7 @@ mod tests {
         let values: Vec<f64> = (0..10_000).map(|i| 1e4 + f64::from((i * 7919) % 1000) / 1000.0 + f64::from(i) / 3e4).collect();
         let mut all = Moments::default();
         for block in values.chunks(BLOCK) {
-            all.join(&of_block(block, 1.0, &mut ()));
+            all.merge(&of_block(block, 1.0, &mut ()));
         }
         let (m2, m3, m4) = naive(&values);
         // The means that blocks are joined by are doubles near 10,000 themselves: that much is lost, and no more.

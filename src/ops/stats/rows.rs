@@ -1,4 +1,4 @@
-//! The values of one tensor, row by row: a row is an output channel of a linear layer.
+//! Statistics of one tensor per row: a row is an output channel of a linear layer.
 
 use serde::Serialize;
 
@@ -13,27 +13,27 @@ use crate::model::{PackingSummary, TensorInfo};
 use crate::ops::select::Selection;
 use crate::ops::weights;
 
-/// What [`rows`] found.
+/// The report of [`rows`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Rows {
+pub struct RowsReport {
     /// `weigh.stats.v1`.
     pub schema: &'static str,
     /// The tensor's name.
     pub name: String,
     /// Its dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// Row by row.
+    /// Statistics per row.
     pub rows: Vec<RowStats>,
 }
 
-/// The values of one row. Terms as in [`super::Summary`].
+/// Statistics of one row. Terms as in [`super::Summary`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct RowStats {
-    /// The row's number, counted through all dimensions but the innermost.
+    /// Row index, counted through all dimensions but the innermost.
     pub row: u64,
     pub min: f64,
     pub max: f64,
@@ -46,40 +46,40 @@ pub struct RowStats {
     pub inf: u64,
 }
 
-/// Measures the rows of the one tensor that is selected.
+/// Measures the rows of the one selected tensor.
 ///
 /// # Errors
-/// None or several are selected; its type is not decoded by this build, its rows do not begin at whole bytes, or values cannot be read.
-pub fn rows(reader: &Reader, options: &Options<'_>) -> Result<Rows> {
+/// None or several are selected; its type cannot be decoded, its rows do not start at whole bytes, or values cannot be read.
+pub fn rows(reader: &Reader, options: &Options<'_>) -> Result<RowsReport> {
     let reader = measured_as(reader, options)?;
     let tensors = selected(&reader, options)?;
     let limit = options.selection.map_or(usize::MAX, Selection::limit);
     match tensors[..tensors.len().min(limit)] {
         [tensor] => of_tensor(&reader, tensor),
-        _ => Err(Error::argument(format!("expected one tensor to measure by rows, found {}", tensors.len())).hint(Hint::SelectTensor)),
+        _ => Err(Error::argument(format!("rows are measured for one tensor at a time, found {}", tensors.len())).hint(Hint::SelectTensor)),
     }
 }
 
-fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
-    let unread = || Error::unsupported(format!("expected a type whose values are read, found {}", tensor.elem)).in_tensor(&tensor.name);
+fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<RowsReport> {
+    let unread = || Error::unsupported(format!("this build cannot decode {}", tensor.elem)).in_tensor(&tensor.name);
     let dtype = tensor.elem.known().ok_or_else(unread)?;
     let codec = codec::codec(dtype).ok_or_else(unread)?;
     let width = tensor.row_elements();
     if !width.is_multiple_of(dtype.info().block_elems) {
-        return Err(Error::unsupported(format!("expected rows of whole bytes, found {width} elements of {dtype}")).in_tensor(&tensor.name));
+        return Err(Error::unsupported(format!("rows of {width} {dtype} elements do not start at whole bytes")).in_tensor(&tensor.name));
     }
     let count = tensor.elements()?.checked_div(width).unwrap_or(0);
-    // A row may be long: it is taken in pieces that are whole blocks of every type.
+    // A row may be long: it is read in chunks that are whole blocks of every type.
     let row = |row: u64| -> Result<RowStats> {
         let mut all = Moments::default();
         let mut values = [0.0; BLOCK];
-        let piece = (BLOCK / codec::values_per_element(dtype)) as u64;
-        for first in (0..width).step_by(piece as usize) {
-            let last = width.min(first + piece);
+        let chunk = (BLOCK / codec::values_per_element(dtype)) as u64;
+        for first in (0..width).step_by(chunk as usize) {
+            let last = width.min(first + chunk);
             let bytes = reader.bytes_at(tensor, byte_range(dtype, row * width + first, row * width + last))?;
             let values = &mut values[..(last - first) as usize * codec::values_per_element(dtype)];
             codec.decode_f64(&bytes, values);
-            all.join(&moments::of_block(values, 0.0, &mut ()));
+            all.merge(&moments::of_block(values, 0.0, &mut ()));
         }
         let (n, some) = (all.finite as f64, all.finite > 0);
         let or_nan = |value: f64| if some { value } else { f64::NAN };
@@ -97,5 +97,11 @@ fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<Rows> {
         })
     };
     let rows = par(0..count).map(row).collect::<Result<_>>()?;
-    Ok(Rows { schema: "weigh.stats.v1", name: tensor.name.clone(), shape: tensor.shape.clone(), packing: weights::packing(reader), rows })
+    Ok(RowsReport {
+        schema: "weigh.stats.v1",
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        packing: weights::packing(reader),
+        rows,
+    })
 }

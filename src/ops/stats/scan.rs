@@ -1,34 +1,34 @@
-//! One pass over a part of a tensor.
+//! One pass over part of a tensor.
 
 use std::cell::RefCell;
 
 use super::codebooks;
 use super::counts::{Counter, Counting, Counts, ValueTable};
-use super::moments::{self, BLOCK, Moments, Sample, Tally};
+use super::moments::{self, BLOCK, CountValues, Moments, Number};
 use crate::base::Result;
 use crate::codec::simd::{self, Kernel, Lanes};
 use crate::codec::{self, CODEBOOK_NUMBERS, CODEBOOK_VALUES, Codebook, Codec};
 use crate::format::Reader;
 use crate::model::{Class, DType, TensorInfo};
 
-/// How many elements are read at a time: a multiple of every block, and few enough to stay in a core's cache.
+/// Number of elements read at a time: a multiple of every block size, and small enough for a core's cache.
 pub(crate) const CHUNK: u64 = 1 << 16;
 
-/// How many elements one thread takes at a time: so many that a table of counts is worth its clearing.
+/// Number of elements per unit of work: large enough to amortise clearing the table of counts.
 pub(crate) const SPAN: u64 = 1 << 22;
 
-/// How the values of one type are looked at: made once a type, used by every thread.
-pub(crate) struct Lens {
+/// Scans values of one type: built once per type, shared by all threads.
+pub(crate) struct DtypeScanner {
     pub codec: &'static Codec,
     pub counting: Counting,
-    /// The values of the patterns, where they are counted by themselves.
+    /// The value of each pattern, if values are counted by their own bits.
     pub table: Option<ValueTable>,
-    /// The largest magnitude that the type holds, where weights that reach it are suspect.
+    /// The largest magnitude of the type, if weights that reach it are suspect.
     pub limit: Option<f64>,
 }
 
-impl Lens {
-    /// None for types that this build cannot decode.
+impl DtypeScanner {
+    /// Returns `None` for types that this build cannot decode.
     pub(crate) fn new(dtype: DType) -> Option<Self> {
         let table = ValueTable::new(dtype);
         let is_float = dtype.info().class == Class::Float && dtype != DType::F8_E8M0;
@@ -44,18 +44,18 @@ impl Lens {
     }
 }
 
-/// What one part of a tensor contributes.
+/// The result of scanning part of a tensor.
 pub(crate) struct Part {
     pub counts: Counts,
-    /// Of types that are not counted exactly.
+    /// Moments, for types that are not counted exactly.
     pub moments: Moments,
-    /// The row that the part begins in.
+    /// The row in which the part starts.
     pub first_row: u64,
-    /// The largest magnitude in each row, as far as it lies in the part. Empty where rows are not looked at.
+    /// The largest magnitude in each row, within the part. Empty if rows are not measured.
     pub row_max: Vec<f32>,
 }
 
-/// Buffers of a thread, kept from part to part.
+/// Buffers of a thread, reused between parts.
 struct Scratch {
     counter: Counter,
     codebooks: Vec<Codebook>,
@@ -72,26 +72,32 @@ thread_local! {
     });
 }
 
-/// Whether the rows of a tensor are worth looking at: a matrix (or a stack of them) of floating-point weights.
+/// Whether rows of a tensor are measured: a matrix (or a stack of matrices) of floating-point weights.
 pub(crate) fn has_rows(tensor: &TensorInfo, dtype: DType) -> bool {
     matches!(dtype.info().class, Class::Float | Class::Block) && tensor.shape.len() >= 2 && tensor.row_elements() > 1
 }
 
-/// Looks at the elements of `ranges`, in order; each starts at a multiple of [`CHUNK`].
-pub(crate) fn scan(reader: &Reader, tensor: &TensorInfo, lens: &Lens, ranges: &[std::ops::Range<u64>], threshold: f64) -> Result<Part> {
+/// Scans the elements of `ranges`, in order; each starts at a multiple of [`CHUNK`].
+pub(crate) fn scan(
+    reader: &Reader,
+    tensor: &TensorInfo,
+    scanner: &DtypeScanner,
+    ranges: &[std::ops::Range<u64>],
+    threshold: f64,
+) -> Result<Part> {
     let row = tensor.row_elements().max(1);
     let start = ranges.first().map_or(0, |range| range.start);
     let end = ranges.last().map_or(0, |range| range.end);
     let first_row = start / row;
-    let rows = if has_rows(tensor, lens.dtype()) && end > start { (end - 1) / row - first_row + 1 } else { 0 };
+    let rows = if has_rows(tensor, scanner.dtype()) && end > start { (end - 1) / row - first_row + 1 } else { 0 };
     let mut part = Part { counts: Counts::default(), moments: Moments::default(), first_row, row_max: vec![0.0; rows as usize] };
     SCRATCH.with_borrow_mut(|scratch| {
         for range in ranges {
             for first in (range.start..range.end).step_by(CHUNK as usize) {
                 let last = range.end.min(first + CHUNK);
-                let bytes = reader.bytes_at(tensor, byte_range(lens.dtype(), first, last))?;
-                let place = Place { row, first: first - first_row * row };
-                scratch.chunk(lens, &bytes, (last - first) as usize, threshold, place, &mut part);
+                let bytes = reader.bytes_at(tensor, byte_range(scanner.dtype(), first, last))?;
+                let position = RowPosition { row, first: first - first_row * row };
+                scratch.chunk(scanner, &bytes, (last - first) as usize, threshold, position, &mut part);
             }
         }
         scratch.counter.drain(&mut part.counts);
@@ -99,48 +105,48 @@ pub(crate) fn scan(reader: &Reader, tensor: &TensorInfo, lens: &Lens, ranges: &[
     })
 }
 
-/// All values of a tensor of few.
-pub(crate) fn values(reader: &Reader, tensor: &TensorInfo, lens: &Lens) -> Result<Vec<f64>> {
+/// Decodes all values of a small tensor.
+pub(crate) fn values(reader: &Reader, tensor: &TensorInfo, scanner: &DtypeScanner) -> Result<Vec<f64>> {
     let elements = tensor.elements()?;
-    let bytes = reader.bytes_at(tensor, byte_range(lens.dtype(), 0, elements))?;
-    let mut values = vec![0.0; elements as usize * codec::values_per_element(lens.dtype())];
-    lens.codec.decode_f64(&bytes, &mut values);
+    let bytes = reader.bytes_at(tensor, byte_range(scanner.dtype(), 0, elements))?;
+    let mut values = vec![0.0; elements as usize * codec::values_per_element(scanner.dtype())];
+    scanner.codec.decode_f64(&bytes, &mut values);
     Ok(values)
 }
 
-/// Where the elements of a tensor lie in its bytes. Both ends are a multiple of the block, or the end of the tensor.
+/// Converts a range of elements into bytes. Both ends are block boundaries, or the end of the tensor.
 pub(crate) fn byte_range(dtype: DType, first: u64, last: u64) -> std::ops::Range<u64> {
     let info = dtype.info();
     first / info.block_elems * info.block_bytes..last.div_ceil(info.block_elems) * info.block_bytes
 }
 
-/// Where a chunk lies among the rows.
+/// The position of a chunk relative to rows.
 #[derive(Clone, Copy)]
-struct Place {
+struct RowPosition {
     /// The length of a row.
     row: u64,
-    /// The chunk's first element, counted from the start of the part's first row.
+    /// The chunk's first element, relative to the start of the part's first row.
     first: u64,
 }
 
-impl Place {
-    /// The blocks of a chunk, each with its place, its bytes and how many numbers it decodes to.
+impl RowPosition {
+    /// Splits a chunk into blocks, each with its position, bytes and number of decoded values.
     fn blocks(self, dtype: DType, bytes: &[u8], elements: usize) -> impl Iterator<Item = (Self, &[u8], usize)> {
         let numbers = codec::values_per_element(dtype);
         let step = BLOCK / numbers;
-        let pieces = bytes.chunks(byte_range(dtype, 0, step as u64).end as usize);
-        pieces
+        let blocks = bytes.chunks(byte_range(dtype, 0, step as u64).end as usize);
+        blocks
             .zip((0..elements).step_by(step))
             .map(move |(bytes, first)| (Self { first: self.first + first as u64, ..self }, bytes, step.min(elements - first) * numbers))
     }
 
-    /// Calls `f` with each row's piece of `items` and the row's number in the part.
+    /// Splits `items` at row boundaries and calls `f` with each row's index in the part and its items.
     fn rows<T>(self, items: &[T], mut f: impl FnMut(usize, &[T])) {
         let (mut at, mut rest) = (self.first, items);
         while !rest.is_empty() {
             let left = (self.row - at % self.row).min(rest.len() as u64) as usize;
-            let (piece, next) = rest.split_at(left);
-            f((at / self.row) as usize, piece);
+            let (run, next) = rest.split_at(left);
+            f((at / self.row) as usize, run);
             at += left as u64;
             rest = next;
         }
@@ -148,85 +154,93 @@ impl Place {
 }
 
 impl Scratch {
-    fn chunk(&mut self, lens: &Lens, bytes: &[u8], elements: usize, threshold: f64, place: Place, part: &mut Part) {
-        match lens.counting {
+    fn chunk(&mut self, scanner: &DtypeScanner, bytes: &[u8], elements: usize, threshold: f64, position: RowPosition, part: &mut Part) {
+        match scanner.counting {
             Counting::Pair => {
-                self.counter.pairs(bytes); // asks for memory ahead of it, and so comes first
-                part.raise(place, bytes.as_chunks::<2>().0, |pairs| lens.largest(pairs));
+                self.counter.pairs(bytes); // prefetches, and so comes first
+                part.update_row_max(position, bytes.as_chunks::<2>().0, |pairs| scanner.largest(pairs));
             }
             Counting::Byte => {
-                part.raise(place, bytes, |bytes| lens.largest(bytes));
+                part.update_row_max(position, bytes, |bytes| scanner.largest(bytes));
                 self.counter.bytes(bytes);
             }
-            Counting::Sketch if lens.dtype() == DType::F32 => {
+            Counting::Sketch if scanner.dtype() == DType::F32 => {
                 let values = bytes.as_chunks::<4>().0;
                 for block in values.chunks(BLOCK) {
-                    part.moments.join(&moments::of_block(block, threshold, &mut self.counter));
+                    part.moments.merge(&moments::of_block(block, threshold, &mut self.counter));
                 }
-                part.raise(place, values, largest);
+                part.update_row_max(position, values, largest);
             }
-            Counting::Sketch if lens.codec.decode_wide.is_some() => {
-                for (place, bytes, values) in place.blocks(lens.dtype(), bytes, elements) {
+            Counting::Sketch if scanner.codec.decode_wide.is_some() => {
+                for (position, bytes, values) in position.blocks(scanner.dtype(), bytes, elements) {
                     self.wide.resize(values, 0.0);
-                    lens.codec.decode_f64(bytes, &mut self.wide);
-                    part.moments.join(&moments::of_block(&self.wide, threshold, &mut self.counter));
-                    part.raise(place, &self.wide, largest);
+                    scanner.codec.decode_f64(bytes, &mut self.wide);
+                    part.moments.merge(&moments::of_block(&self.wide, threshold, &mut self.counter));
+                    part.update_row_max(position, &self.wide, largest);
                 }
             }
             Counting::Sketch | Counting::Upper => {
-                for (place, bytes, values) in place.blocks(lens.dtype(), bytes, elements) {
-                    if self.codebooks(lens, bytes, values, threshold, place, part) {
+                for (position, bytes, values) in position.blocks(scanner.dtype(), bytes, elements) {
+                    if self.codebooks(scanner, bytes, values, threshold, position, part) {
                         continue;
                     }
                     self.narrow.resize(values, 0.0);
-                    (lens.codec.decode)(bytes, &mut self.narrow);
-                    if lens.counting == Counting::Sketch {
-                        part.moments.join(&moments::of_block(&self.narrow, threshold, &mut self.counter));
+                    (scanner.codec.decode)(bytes, &mut self.narrow);
+                    if scanner.counting == Counting::Sketch {
+                        part.moments.merge(&moments::of_block(&self.narrow, threshold, &mut self.counter));
                     } else {
-                        self.counter.take(&self.narrow);
+                        self.counter.count(&self.narrow);
                     }
-                    part.raise(place, &self.narrow, largest);
+                    part.update_row_max(position, &self.narrow, largest);
                 }
             }
         }
     }
 
-    /// Looks at a block by what its codes stand for. False, and nothing done, where the type has no codebooks, or a value is not finite, or
-    /// rows are not whole codebooks.
-    fn codebooks(&mut self, lens: &Lens, bytes: &[u8], values: usize, threshold: f64, place: Place, part: &mut Part) -> bool {
+    /// Scans a block through its codebooks. Returns false, with nothing changed, if the type has none, a value is not finite, or rows
+    /// are not whole codebooks.
+    fn codebooks(
+        &mut self,
+        scanner: &DtypeScanner,
+        bytes: &[u8],
+        values: usize,
+        threshold: f64,
+        position: RowPosition,
+        part: &mut Part,
+    ) -> bool {
         let numbers = CODEBOOK_NUMBERS as u64;
-        let Some(read) = lens.codec.codebooks.filter(|_| place.row.is_multiple_of(numbers)) else { return false };
+        let Some(read) = scanner.codec.codebooks.filter(|_| position.row.is_multiple_of(numbers)) else { return false };
         self.codebooks.resize(values / CODEBOOK_NUMBERS, Codebook::default());
         read(bytes, &mut self.codebooks);
         let Some(moments) = codebooks::of_codebooks(&self.codebooks, threshold, &mut self.counter) else { return false };
-        part.moments.join(&moments);
-        let place = Place { row: place.row / numbers, first: place.first / numbers };
-        part.raise(place, &self.codebooks, |codebooks| simd::run(LargestValue(codebooks)));
+        part.moments.merge(&moments);
+        let position = RowPosition { row: position.row / numbers, first: position.first / numbers };
+        part.update_row_max(position, &self.codebooks, |codebooks| simd::run(LargestValue(codebooks)));
         true
     }
 }
 
 impl Part {
-    /// Takes the largest magnitude of each row's piece of `items` into account, if rows are looked at.
-    fn raise<T>(&mut self, place: Place, items: &[T], largest: impl Fn(&[T]) -> f32) {
+    /// Updates the largest magnitudes of the rows that `items` belong to, if rows are measured.
+    fn update_row_max<T>(&mut self, position: RowPosition, items: &[T], largest: impl Fn(&[T]) -> f32) {
         if !self.row_max.is_empty() {
-            place.rows(items, |row, piece| {
+            position.rows(items, |row, run| {
                 if let Some(max) = self.row_max.get_mut(row) {
-                    *max = max.max(largest(piece));
+                    *max = max.max(largest(run));
                 }
             });
         }
     }
 }
 
-/// The largest finite magnitude.
-fn largest<T: Sample>(values: &[T]) -> f32 {
+/// Returns the largest finite magnitude.
+fn largest<T: Number>(values: &[T]) -> f32 {
     struct Largest<'a, T>(&'a [T]);
 
-    impl<T: Sample> Kernel for Largest<'_, T> {
+    impl<T: Number> Kernel for Largest<'_, T> {
         type Output = i32;
 
-        /// Patterns of floats of one sign are ordered as their magnitudes are.
+        /// Float patterns of one sign sort by magnitude.
         #[inline(always)]
         fn run<V: Lanes>(self, _token: V::Token) -> i32 {
             const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
@@ -243,7 +257,7 @@ fn largest<T: Sample>(values: &[T]) -> f32 {
     f32::from_bits(simd::run(Largest(values)) as u32)
 }
 
-/// The largest magnitude that occurs, of finite values.
+/// The largest magnitude among the values that occur, all finite.
 struct LargestValue<'a>(&'a [Codebook]);
 
 impl Kernel for LargestValue<'_> {
@@ -265,7 +279,7 @@ impl Kernel for LargestValue<'_> {
     }
 }
 
-/// Patterns of one byte or two.
+/// A pattern of one byte or two.
 trait Pattern: Copy {
     fn code(self) -> u16;
 }
@@ -284,7 +298,7 @@ impl Pattern for [u8; 2] {
     }
 }
 
-/// The largest pattern once the bit of the sign is out.
+/// The largest pattern without its sign bit.
 struct LargestPattern<'a, T> {
     patterns: &'a [T],
     unsigned: u16,
@@ -304,8 +318,8 @@ impl<T: Pattern> Kernel for LargestPattern<'_, T> {
     }
 }
 
-impl Lens {
-    /// The largest finite magnitude of some patterns: in all types of floats, patterns of one sign are ordered as their magnitudes are.
+impl DtypeScanner {
+    /// Returns the largest finite magnitude of patterns: in all float types, patterns of one sign sort by magnitude.
     fn largest<T: Pattern>(&self, patterns: &[T]) -> f32 {
         let unsigned = match (self.dtype(), size_of::<T>()) {
             (DType::F8_E8M0, _) => 0xff, // has no sign
@@ -329,16 +343,16 @@ mod tests {
     #[test]
     fn rows_are_told_apart_across_chunks() {
         let mut seen = Vec::new();
-        Place { row: 4, first: 6 }.rows(&[1, 2, 3, 4, 5, 6, 7], |row, piece| seen.push((row, piece.to_vec())));
+        RowPosition { row: 4, first: 6 }.rows(&[1, 2, 3, 4, 5, 6, 7], |row, run| seen.push((row, run.to_vec())));
         assert_eq!(seen, [(1, vec![1, 2]), (2, vec![3, 4, 5, 6]), (3, vec![7])]);
     }
 
     #[test]
     fn the_largest_magnitude_is_finite() {
         assert_eq!(largest(&[1.0f32, -3.0, f32::NAN, f32::NEG_INFINITY]), 3.0);
-        let lens = Lens::new(DType::F16).unwrap();
-        assert_eq!(lens.largest(&[0x3c00u16, 0xc200, 0x7c00].map(u16::to_le_bytes)), 3.0);
-        assert_eq!(lens.largest(&[0x3c00u16, 0xc200].map(u16::to_le_bytes)), 3.0);
-        assert_eq!(lens.limit, Some(65504.0));
+        let scanner = DtypeScanner::new(DType::F16).unwrap();
+        assert_eq!(scanner.largest(&[0x3c00u16, 0xc200, 0x7c00].map(u16::to_le_bytes)), 3.0);
+        assert_eq!(scanner.largest(&[0x3c00u16, 0xc200].map(u16::to_le_bytes)), 3.0);
+        assert_eq!(scanner.limit, Some(65504.0));
     }
 }

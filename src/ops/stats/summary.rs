@@ -1,69 +1,69 @@
-//! What is said of some values: moments, percentiles, histogram.
+//! Summary statistics of values: moments, percentiles, histograms.
 
 use serde::Serialize;
 
 use super::counts::{Distribution, SKETCH_ERROR};
 use super::moments::Moments;
 
-/// The percentiles that are told.
+/// The percentiles that are reported.
 pub const PERCENTILES: [f64; 9] = [0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9];
 
-/// How many bins of equal width a histogram has.
+/// Number of equal-width bins of a histogram.
 pub const LINEAR_BINS: usize = 32;
 
-/// How many bins the small picture of a histogram has.
+/// Number of bins of a sparkline.
 pub const SHAPE_BINS: usize = 16;
 
-/// What is known of the values of a tensor, a group of tensors or a model.
+/// Statistics of the values of a tensor, a group of tensors or a model.
 ///
-/// Extremes, means, percentiles and histograms are over the finite values; where there are none they are NaN, which JSON shows as null.
+/// Extremes, means, percentiles and histograms cover the finite values; without any they are NaN, which is null in JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// How many elements there are; those of a complex type count once, their parts are values of their own.
+    /// Number of elements; an element of a complex type counts once, but its parts are separate values.
     pub elements: u64,
-    /// The least value.
+    /// Smallest value.
     pub min: f64,
-    /// The greatest value.
+    /// Largest value.
     pub max: f64,
-    /// The mean.
+    /// Mean.
     pub mean: f64,
-    /// The standard deviation of all values (divided by n, as NumPy does).
+    /// Standard deviation (divided by n, as NumPy does).
     pub std: f64,
-    /// The mean magnitude.
+    /// Mean magnitude.
     pub abs_mean: f64,
-    /// The largest magnitude.
+    /// Largest magnitude.
     pub abs_max: f64,
-    /// The square root of the sum of squares.
+    /// Euclidean norm.
     pub l2: f64,
-    /// How many values are zero, of either sign.
+    /// Number of zeros, of either sign.
     pub zeros: Option<u64>,
-    /// How many values are below zero, minus infinity included.
+    /// Number of values below zero, minus infinity included.
     pub negatives: Option<u64>,
-    /// How many values are not numbers.
+    /// Number of NaN.
     pub nan: Option<u64>,
-    /// How many values are infinite, of either sign.
+    /// Number of infinite values, of either sign.
     pub inf: Option<u64>,
-    /// The fourth standardised moment less 3: 0 for a normal distribution, and greater with heavier tails.
+    /// Excess kurtosis: 0 for a normal distribution, larger for heavier tails.
     pub kurtosis: f64,
-    /// The share of the finite values whose magnitude is below the threshold.
+    /// Fraction of the finite values whose magnitude is below the threshold.
     pub sparsity: f64,
     /// Percentiles.
     pub percentiles: Percentiles,
     /// Histograms.
     pub histogram: Histogram,
-    /// Bins of equal width between the outer percentiles, for a small picture: a few outliers do not press it into one bar.
+    /// Equal-width bins between the outer percentiles, for a sparkline that outliers do not flatten.
     #[serde(skip)]
     pub shape: Bins,
 }
 
-/// Percentiles, interpolated linearly between neighbours, as NumPy does.
+/// Percentiles with linear interpolation, as in NumPy.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// One value for each of [`PERCENTILES`].
+    /// One value per entry of [`PERCENTILES`].
     pub values: [f64; PERCENTILES.len()],
-    /// How far a value that a percentile is told from may be off, relative to it, for magnitudes of at least 2^-126:
+    /// The largest relative error of the values that percentiles are interpolated from, for magnitudes of at least 2^-126:
     /// 0 for types of at most 16 bits, and for few values.
     pub relative_error: f64,
 }
@@ -79,55 +79,55 @@ impl Serialize for Percentiles {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// Bins of equal width.
+    /// Equal-width bins.
     pub linear: Linear,
-    /// Bins between powers of two, for either sign.
+    /// Bins between powers of two, per sign.
     pub log: Log,
 }
 
-/// Bins of equal width from the least to the greatest value. Where percentiles have an error, a value may fall into a neighbouring bin.
+/// Equal-width bins from the smallest to the largest value. If percentiles have an error, a value may fall into a neighbouring bin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Linear {
-    /// Where the first bin begins.
+    /// Lower edge of the first bin.
     pub low: f64,
-    /// Where the last bin ends; it includes this value.
+    /// Upper edge of the last bin, inclusive.
     pub high: f64,
-    /// How many values each bin holds.
+    /// Number of values per bin.
     pub counts: Bins,
 }
 
-/// Counts of bins. Where most are empty only the others are kept: a model may have a million tensors of one value each.
+/// Counts per bin. Stored sparsely if most are empty: a model may have a million tensors of one value each.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Bins {
     len: usize,
-    /// The places of bins that are not empty, rising, with their counts; or the counts of all bins.
-    kept: Kept,
+    /// The non-empty bins in ascending order with their counts, or the counts of all bins.
+    storage: BinStorage,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Kept {
-    Some(Box<[(usize, u64)]>),
-    All(Box<[u64]>),
+enum BinStorage {
+    Sparse(Box<[(usize, u64)]>),
+    Dense(Box<[u64]>),
 }
 
 impl Bins {
     fn new(counts: &[u64]) -> Self {
         let filled = counts.iter().filter(|count| **count > 0).count();
-        let kept = if filled * 4 < counts.len() {
-            Kept::Some(counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect())
+        let storage = if filled * 4 < counts.len() {
+            BinStorage::Sparse(counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect())
         } else {
-            Kept::All(counts.into())
+            BinStorage::Dense(counts.into())
         };
-        Self { len: counts.len(), kept }
+        Self { len: counts.len(), storage }
     }
 
-    /// The count of every bin.
+    /// Returns the count of every bin.
     pub fn to_vec(&self) -> Vec<u64> {
-        match &self.kept {
-            Kept::All(counts) => counts.to_vec(),
-            Kept::Some(filled) => {
+        match &self.storage {
+            BinStorage::Dense(counts) => counts.to_vec(),
+            BinStorage::Sparse(filled) => {
                 let mut counts = vec![0; self.len];
                 filled.iter().for_each(|&(place, count)| counts[place] = count);
                 counts
@@ -142,22 +142,22 @@ impl Serialize for Bins {
     }
 }
 
-/// Bins of magnitude: bin i holds 2^(lowest + i) <= |x| < 2^(lowest + i + 1).
+/// Bins of magnitudes: bin i holds 2^(lowest + i) <= |x| < 2^(lowest + i + 1).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Log {
-    /// The exponent of the first bin.
+    /// Exponent of the first bin.
     pub lowest_exponent: i32,
-    /// Values below zero.
+    /// Counts of values below zero.
     pub negative: Vec<u64>,
-    /// Values that are zero.
+    /// Number of zeros.
     pub zeros: u64,
-    /// Values above zero.
+    /// Counts of values above zero.
     pub positive: Vec<u64>,
 }
 
 impl Summary {
-    /// For tensors whose values this build cannot read.
+    /// Returns the summary of a tensor whose values cannot be decoded.
     pub(crate) fn unread(elements: u64) -> Self {
         let mut summary = Self::new(elements, &Moments::default(), &Distribution::default(), true);
         (summary.zeros, summary.negatives, summary.nan, summary.inf) = (None, None, None, None);
@@ -191,14 +191,14 @@ impl Summary {
     }
 }
 
-/// The values at the ranks of the percentiles among rising values with their counts.
+/// Computes the percentiles of distinct values in ascending order with their counts.
 fn percentiles(values: &[(f64, u64)]) -> [f64; PERCENTILES.len()] {
     let total: u64 = values.iter().map(|&(_, count)| count).sum();
     if total == 0 {
         return [f64::NAN; PERCENTILES.len()];
     }
     let mut runs = values.iter();
-    let (mut value, mut end) = (f64::NAN, 0); // the run at hand, and the first rank after it
+    let (mut value, mut end) = (f64::NAN, 0); // the current run, and the first rank after it
     let mut at = |rank: u64| {
         while rank >= end
             && let Some(&(next, count)) = runs.next()
@@ -207,7 +207,7 @@ fn percentiles(values: &[(f64, u64)]) -> [f64; PERCENTILES.len()] {
         }
         value
     };
-    // Ranks rise, but the upper neighbour of one percentile may lie beyond the lower one of the next: look up each rank once, in order.
+    // Ranks ascend, but the upper neighbour of one percentile may lie beyond the lower one of the next: look up each rank once, in order.
     let places = PERCENTILES.map(|percent| percent / 100.0 * (total - 1) as f64);
     let mut ranks: Vec<u64> = places.iter().flat_map(|place| [place.floor() as u64, place.ceil() as u64]).collect();
     ranks.sort_unstable();
@@ -226,10 +226,10 @@ fn linear(values: &[(f64, u64)], min: f64, max: f64) -> Linear {
     Linear { low, high, counts: Bins::new(&counts) }
 }
 
-/// Counts values in bins of equal width between `low` and `high`, the last of which includes `high`.
+/// Counts values in equal-width bins between `low` and `high`; the last bin includes `high`.
 fn fill(bins: &mut [u64], values: &[(f64, u64)], low: f64, high: f64) {
     let last = bins.len().saturating_sub(1);
-    // Halves, for the width of all doubles is no double.
+    // In halves: the width of the full range of doubles overflows.
     let half_width = high / 2.0 - low / 2.0;
     for &(value, count) in values.iter().filter(|(value, _)| (low..=high).contains(value)) {
         let share = if half_width > 0.0 { (value / 2.0 - low / 2.0) / half_width } else { 0.0 };
@@ -243,7 +243,7 @@ fn shape(values: &[(f64, u64)], low: f64, high: f64) -> Bins {
     Bins::new(&bins)
 }
 
-/// The power of two at or below a magnitude.
+/// Returns the exponent of the largest power of two not above a magnitude.
 fn exponent(magnitude: f64) -> i32 {
     let bits = magnitude.to_bits() >> 52;
     if bits == 0 { -1022 - (magnitude.to_bits().leading_zeros() as i32 - 11) } else { bits as i32 - 1023 }
@@ -290,7 +290,7 @@ mod tests {
         let bins = linear(&values, -8.0, 8.0);
         let counts = bins.counts.to_vec();
         assert_eq!((counts[0], counts[16], counts[18], counts[31], counts.len()), (2, 5, 7, 1, LINEAR_BINS));
-        assert!(matches!(bins.counts.kept, Kept::Some(filled) if filled.len() == 5), "few are filled");
+        assert!(matches!(bins.counts.storage, BinStorage::Sparse(filled) if filled.len() == 5), "few are filled");
         assert_eq!(Bins::new(&[1, 0, 2, 3]).to_vec(), [1, 0, 2, 3]);
         let log = log(&values);
         assert_eq!((log.lowest_exponent, log.zeros), (-1, 5));

@@ -1,4 +1,4 @@
-//! Digests of whole files: those that a download was recorded under, and those of a manifest.
+//! Digests of whole files: recorded at download, or listed in a manifest.
 
 use std::path::{Component, Path};
 
@@ -9,13 +9,13 @@ use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 use crate::source::{self, Source, file, read_chunks};
 
-/// The digest that a file should have.
+/// The expected digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     algorithm: Algorithm,
-    /// Whether it is of what git hashes for an object: `blob LENGTH`, a zero byte, and the content.
+    /// Whether it is the digest of a git object: `blob LENGTH`, a zero byte, and the content.
     git: bool,
-    /// In lower-case hexadecimal digits.
+    /// Lower-case hexadecimal digits.
     hex: String,
 }
 
@@ -24,7 +24,7 @@ impl Wanted {
         Self { algorithm, git: false, hex }
     }
 
-    /// What a name in hexadecimal digits stands for, in a store that names files by content.
+    /// Parses the hexadecimal name of a blob in a content-addressed store.
     fn by_length(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         match (name.bytes().all(|byte| byte.is_ascii_hexdigit()), name.len()) {
@@ -34,7 +34,7 @@ impl Wanted {
         }
     }
 
-    /// The digest that a file has.
+    /// Computes the digest of a file.
     fn of(&self, file: &dyn Source) -> Result<String> {
         let mut hasher = Hasher::new(self.algorithm);
         if self.git {
@@ -48,19 +48,19 @@ impl Wanted {
     }
 }
 
-/// Compares files side by side; what differs is told under `code`. Gives how many were compared.
+/// Compares files in parallel; mismatches are reported under `code`. Returns the number of files compared.
 fn compare(files: &[(&dyn Source, Wanted)], code: &'static str, findings: &mut Findings) -> Result<u64> {
     let found: Vec<String> = par(files).with_max_len(1).map(|(file, wanted)| wanted.of(*file)).collect::<Result<_>>()?;
     for ((file, wanted), found) in files.iter().zip(found).filter(|((_, wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
-        // Collected, it does not end the walk.
+        // With findings that are collected, this never fails.
         let _ = findings.error(code, error.in_file(file.path()));
     }
     Ok(files.len() as u64)
 }
 
-/// Compares the files of a model with the names of their blobs, or with what a download into a folder wrote down; gives how many digests
-/// there were.
+/// Compares the files of a model with their blob names, or with the digests that a download into a folder recorded. Returns the number of
+/// digests.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -68,32 +68,32 @@ pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> Result
     compare(&recorded(reader), codes::BLOB_DIGEST, findings)
 }
 
-/// The files that a digest is known of.
+/// Returns the files with a known digest.
 pub(super) fn recorded(reader: &Reader) -> Vec<(&dyn Source, Wanted)> {
     let recorded = |file: &'_ dyn Source| recorded_of(file.file()?.path());
     reader.sources().iter().filter_map(|file| Some((&**file, recorded(&**file)?))).collect()
 }
 
-/// What is known of where a file came from: a blob of a Hugging Face cache (a SHA-256, or git's name for small files) or of an Ollama
-/// store is named by its digest; a download of huggingface_hub into a folder leaves it in `.cache/huggingface/download`.
+/// Looks up where a file came from: a blob of a Hugging Face cache (a SHA-256, or git's hash for small files) or of an Ollama store
+/// is named by its digest; huggingface_hub records the digest of a download into a folder in `.cache/huggingface/download`.
 fn recorded_of(path: &Path) -> Option<Wanted> {
     let real = path.canonicalize().ok()?;
     if real.parent()?.file_name()? == "blobs" {
         let name = real.file_name()?.to_str()?;
         return Wanted::by_length(name.strip_prefix("sha256").and_then(|rest| rest.strip_prefix(['-', ':'])).unwrap_or(name));
     }
-    /// How deep in the repository the file may lie.
+    /// Maximum depth of the file in the repository.
     const DEPTH: usize = 3;
     real.ancestors().skip(1).take(DEPTH).find_map(|root| {
         let mut record = root.join(".cache/huggingface/download").join(real.strip_prefix(root).ok()?).into_os_string();
         record.push(".metadata");
-        // The revision, the digest, and when it came.
+        // The revision, the digest, and the time of the download.
         let record = file::read_at_most(Path::new(&record), limits::CHUNK_BYTES as u64).ok()?;
         Wanted::by_length(std::str::from_utf8(&record).ok()?.lines().nth(1)?.trim().trim_matches('"'))
     })
 }
 
-/// Compares a model with a manifest; gives how many of its lines were of this model.
+/// Compares a model with a manifest. Returns the number of lines that apply to the model.
 pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<u64> {
     let lines = hash::read_lines(manifest)?;
     let of_file = |line| hash::file_line(line).map(|(algorithm, hex, name)| (Wanted::new(algorithm, hex), name));
@@ -105,11 +105,10 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, find
     if known > 0 {
         return Ok(known);
     }
-    Err(Error::argument("expected lines of this model in the manifest, found none").in_file(manifest))
+    Err(Error::argument("the manifest has no lines for this model").in_file(manifest))
 }
 
-/// Digests of files: found by name, or, where a file has another name in the list, by the digest itself. Lines that are not of this model
-/// are passed over: a list is often of several.
+/// Compares files with digests found by name or, if a file was renamed, by the digest itself. Lines about other models are ignored.
 ///
 /// # Errors
 /// No line is of this model.
@@ -123,7 +122,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
         let inside = name.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         match shard.and_then(|shard| of_model.get_mut(shard)) {
             Some(slot) => *slot = Some(wanted.clone()),
-            // Configs and tokenizers, which lie where the weights do.
+            // Configs and tokenizers next to the weights.
             None if inside && folder.join(name).is_file() => {
                 if let Ok(file) = source::open(&folder.join(name)) {
                     beside.push((file, wanted.clone()));
@@ -150,12 +149,10 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     }
     for (file, found) in unnamed.into_iter().zip(found) {
         let (severity, code, message) = match found {
-            Some((_, name)) => (
-                Severity::Note,
-                codes::MANIFEST_NAME,
-                format!("the manifest lists it as {}: the digest is that of this file", text::shorten(name)),
-            ),
-            None => (Severity::Warning, codes::MANIFEST_ENTRY, "expected a line for this file in the manifest, found none".to_owned()),
+            Some((_, name)) => {
+                (Severity::Note, codes::MANIFEST_NAME, format!("the manifest lists this file's digest as {}", text::shorten(name)))
+            }
+            None => (Severity::Warning, codes::MANIFEST_ENTRY, "the manifest has no line for this file".to_owned()),
         };
         findings.remark(severity, code, Error::malformed(message).in_file(file.path()));
     }
@@ -164,16 +161,16 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     Ok(compare(&files, codes::MANIFEST_DIGEST, findings)? + renamed)
 }
 
-/// The error of a list of files that has none of a model.
+/// Returns the error for a manifest without any file of the model.
 fn not_listed(others: &[(&Wanted, &str)]) -> Error {
-    /// How many names are shown.
+    /// Number of names shown.
     const SHOWN: usize = 3;
     let names: Vec<_> = others.iter().take(SHOWN).map(|(_, name)| text::shorten(name)).collect();
     let more = if others.len() > SHOWN { ", ..." } else { "" };
-    Error::argument(format!("expected lines of this model, found none, neither by name nor by digest: it lists {}{more}", names.join(", ")))
+    Error::argument(format!("no line matches this model by name or by digest: the manifest lists {}{more}", names.join(", ")))
 }
 
-/// Hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
+/// Compares hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
 fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<u64> {
     let options = hash::Options { tensors: manifest.has_tensors(), manifest: Some(manifest), ..hash::Options::default() };
     let mut known = 0;
@@ -187,10 +184,10 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
             match verdict {
                 Some(hash::Verdict::Mismatch) => {
                     known += 1;
-                    let _ = findings.error(codes::MANIFEST_DIGEST, place("expected the hash of the manifest, found another"));
+                    let _ = findings.error(codes::MANIFEST_DIGEST, place("the hash differs from the manifest"));
                 }
                 Some(hash::Verdict::NotFound) => {
-                    let error = place("expected a line for it in the manifest, found none");
+                    let error = place("the manifest has no line for it");
                     findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
                 }
                 _ => known += 1,

@@ -1,5 +1,5 @@
-//! `verify`: whether the files of a model keep the rules of their format, whether its tensors are those of its architecture, and,
-//! when all of it is to be read, whether the values can be weights and the bytes are those that were published.
+//! `verify`: whether the files of a model are well-formed, whether its tensors match its architecture, and, if requested, whether the
+//! values are valid weights and the bytes match published digests.
 
 use std::path::Path;
 
@@ -18,62 +18,62 @@ mod data;
 mod digests;
 mod zeros;
 
-/// What is looked at beside the structure and the architecture.
+/// Checks beyond the structure and the architecture.
 #[derive(Default)]
 pub struct Options<'a> {
-    /// The values of all tensors, and the digests that a download was recorded under.
+    /// Checks the values of all tensors, and the digests recorded at download.
     pub data: bool,
-    /// Lines of `weigh hash`, or of `sha256sum` and its like, to compare with.
+    /// A manifest of `weigh hash`, `sha256sum` or similar to compare with.
     pub manifest: Option<&'a Path>,
-    /// What is known of architectures.
+    /// Architecture tables.
     pub tables: Tables,
-    /// Told how many bytes of tensors have been read since it was last called, and how many there are in all.
+    /// Progress callback: bytes of tensors read since the last call, and the total.
     pub progress: Option<Progress<'a>>,
-    /// Whether a warning makes the model unsound as well.
+    /// Treats warnings as errors.
     pub strict: bool,
 }
 
-/// What was found.
+/// The report of [`verify`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Verdict {
     schema: &'static str,
-    /// Whether no finding is an error; with [`Options::strict`], whether none is a warning either.
+    /// Whether there is no error among the findings; with [`Options::strict`], no warning either.
     pub ok: bool,
-    /// What was looked at.
+    /// Extent of the checks.
     pub checked: Checked,
-    /// Everything that was found, the worst first; otherwise in the order of the files.
+    /// The findings, most severe first; otherwise in file order.
     pub findings: Vec<Finding>,
-    /// How the weights are packed, if they are.
+    /// The packing of the weights, if they are packed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingSummary>,
-    /// How many files were looked at.
+    /// Number of files checked.
     #[serde(skip)]
     pub files: usize,
 }
 
-/// How much was looked at; 0: not looked at.
+/// Extent of the checks; 0 means not checked.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Checked {
-    /// The tensors whose place, shape and type were checked.
+    /// Tensors whose position, shape and type were checked.
     pub structure: u64,
-    /// The tensors of which every value was read.
+    /// Tensors whose values were all read.
     pub values: u64,
-    /// The digests and hashes that were compared.
+    /// Digests and hashes compared.
     pub digests: u64,
-    /// The digests that the files were recorded under, and that were not compared.
+    /// Recorded digests that were not compared.
     #[serde(skip)]
     pub recorded: u64,
-    /// The bytes of the tensors whose values were read.
+    /// Bytes of the tensors whose values were read.
     #[serde(skip)]
     pub bytes: u64,
 }
 
-/// Checks the model at `path`, past the first fault where that is safe.
+/// Checks the model at `path`, continuing after an error if that is safe.
 ///
 /// # Errors
-/// There is nothing to examine: no such file; a manifest that cannot be read, or has nothing of this model.
+/// There is nothing to check: the file does not exist; the manifest cannot be read, or has nothing about this model.
 pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
@@ -83,7 +83,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         files = reader.model().shards.len();
         checked.structure += reader.model().tensors.len() as u64;
         packing = weights::packing(&reader);
-        // What a broken set lacks was said already.
+        // Problems of an incomplete set were already reported.
         let whole = findings.errors() == 0;
         if options.data {
             data::check(&reader, options.progress, &mut checked, &mut findings)?;
@@ -114,7 +114,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     Ok(Verdict { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
 }
 
-/// The tensors of files that are cut short, which are no part of the model then.
+/// Returns the number of tensors in truncated files, which are not part of the model then.
 fn cut(findings: &Findings) -> u64 {
     findings.list().iter().map(|finding| finding.tensors.len() as u64).sum()
 }

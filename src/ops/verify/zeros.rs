@@ -1,16 +1,16 @@
-//! Runs of zero bytes, which are what parts of a file that never arrived hold.
+//! Runs of zero bytes: parts of a file that never arrived.
 
 use std::ops::Range;
 
 use crate::codec::is_zero;
 
-/// A run that is shorter is not looked for, unless it reaches the start or the end of a piece.
-const LEAST: usize = 4096;
+/// Shorter runs are ignored, unless they reach the start or the end of a chunk.
+const MIN_BYTES: usize = 4096;
 
-/// How many bytes are asked at a time whether they are all zero.
+/// Number of bytes compared with zero at a time.
 const STEP: usize = 512;
 
-/// The runs of zero bytes in `bytes`, which are at `start` in the file: those of [`LEAST`] bytes and more, and those at both ends.
+/// Returns the runs of zero bytes in `bytes`, which start at `start` in the file: those of at least [`MIN_BYTES`], and those at the ends.
 pub(super) fn runs(bytes: &[u8], start: u64) -> Vec<Range<u64>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
@@ -25,7 +25,7 @@ pub(super) fn runs(bytes: &[u8], start: u64) -> Vec<Range<u64>> {
             _ => found.push(range),
         }
     }
-    // The ends of a run lie inside the chunks beside it.
+    // The exact ends of a run lie in the adjacent chunks.
     for run in &mut found {
         run.start -= bytes.get(..run.start).unwrap_or_default().iter().rev().take_while(|byte| **byte == 0).count();
         run.end += bytes.get(run.end..).unwrap_or_default().iter().take_while(|byte| **byte == 0).count();
@@ -38,7 +38,7 @@ pub(super) fn runs(bytes: &[u8], start: u64) -> Vec<Range<u64>> {
     if tail > 0 && found.last().is_none_or(|run| run.end < bytes.len()) {
         found.push(bytes.len() - tail..bytes.len());
     }
-    found.retain(|run| run.len() >= LEAST || run.start == 0 || run.end == bytes.len());
+    found.retain(|run| run.len() >= MIN_BYTES || run.start == 0 || run.end == bytes.len());
     found.into_iter().map(|run| start + run.start as u64..start + run.end as u64).collect()
 }
 
@@ -51,10 +51,10 @@ mod tests {
         let mut bytes = vec![1u8; 20_000];
         assert_eq!(runs(&bytes, 0), []);
         bytes[..3].fill(0);
-        bytes[1_000..1_000 + LEAST].fill(0);
-        bytes[9_001..9_001 + LEAST - 1].fill(0);
+        bytes[1_000..1_000 + MIN_BYTES].fill(0);
+        bytes[9_001..9_001 + MIN_BYTES - 1].fill(0);
         bytes[19_999] = 0;
-        assert_eq!(runs(&bytes, 7), [7..10, 1_007..1_007 + LEAST as u64, 20_006..20_007]);
+        assert_eq!(runs(&bytes, 7), [7..10, 1_007..1_007 + MIN_BYTES as u64, 20_006..20_007]);
         assert_eq!(runs(&[0; 10_000], 5), vec![5..10_005; 1]);
         assert_eq!(runs(&[0; 10], 5), vec![5..15; 1]);
         assert_eq!(runs(&[], 5), []);

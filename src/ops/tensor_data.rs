@@ -1,6 +1,6 @@
-//! The elements of one tensor of the output, a range at a time: as numbers, or as stored bytes when nothing about them changes.
+//! The elements of one output tensor, a range at a time: as numbers, or as stored bytes if they are unchanged.
 //!
-//! Nothing here holds a tensor: a range is asked of the files, or of the rows that are gathered from them.
+//! No tensor is held in memory: a range is read from the files, or from the rows gathered from them.
 
 use std::borrow::Cow;
 
@@ -11,32 +11,32 @@ use crate::model::{DType, ElemType, TensorInfo, TypeName};
 use crate::view::output_model::{OutputTensor, Source};
 use crate::view::tensor_expr::TensorExpr;
 
-/// What a [`OutputTensor`] is made of, ready to be asked for ranges.
+/// Gives access to the data of an [`OutputTensor`], range by range.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) struct Body<'a> {
+pub(in crate::ops) struct TensorData<'a> {
     reader: &'a Reader,
-    source: Stored<'a>,
+    source: DataSource<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Stored<'a> {
-    Whole(&'a TensorInfo),
-    Made(&'a TensorExpr),
+enum DataSource<'a> {
+    Stored(&'a TensorInfo),
+    Computed(&'a TensorExpr),
 }
 
-impl<'a> Body<'a> {
-    /// The body of a step.
+impl<'a> TensorData<'a> {
+    /// Opens the data of a step.
     ///
     /// # Errors
-    /// There is no such tensor, or its elements are not as many as those of the step.
+    /// There is no such tensor, or its number of elements differs from the step's.
     pub(in crate::ops) fn new(reader: &'a Reader, step: &'a OutputTensor) -> Result<Self> {
         let (source, elements) = match &step.source {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
-                let tensor = tensor.ok_or_else(|| Error::argument(format!("expected a tensor of the model, found number {index}")))?;
-                (Stored::Whole(tensor), tensor.elements()?)
+                let tensor = tensor.ok_or_else(|| Error::argument(format!("no tensor with index {index}")))?;
+                (DataSource::Stored(tensor), tensor.elements()?)
             }
-            Source::Made(origin) => (Stored::Made(origin), origin.elements()?),
+            Source::Made(expr) => (DataSource::Computed(expr), expr.elements()?),
         };
         let wanted = step.elements()?;
         if elements != wanted {
@@ -45,47 +45,47 @@ impl<'a> Body<'a> {
         Ok(Self { reader, source })
     }
 
-    /// The type in which the elements are at hand.
+    /// Returns the type of the source elements.
     pub(in crate::ops) fn elem(&self) -> ElemType {
         match self.source {
-            Stored::Whole(tensor) => tensor.elem,
-            Stored::Made(origin) => ElemType::Known(origin.dtype()),
+            DataSource::Stored(tensor) => tensor.elem,
+            DataSource::Computed(expr) => ElemType::Known(expr.dtype()),
         }
     }
 
-    /// The type of the elements as reports show it: their packing, where all of them are packed alike.
+    /// Returns the type name for reports: the packing, if all sources are packed alike.
     pub(in crate::ops) fn type_name(&self) -> TypeName {
         let tensors = match self.source {
-            Stored::Whole(tensor) => vec![tensor],
-            Stored::Made(origin) => origin.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
+            DataSource::Stored(tensor) => vec![tensor],
+            DataSource::Computed(expr) => expr.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
         };
         let mut packings = tensors.into_iter().map(|tensor| self.reader.type_name(tensor).packed);
         let first = packings.next().flatten();
         TypeName { elem: self.elem(), packed: first.filter(|first| packings.all(|other| other == Some(*first))) }
     }
 
-    /// The stored tensor, if the elements are those of one in their order.
-    pub(in crate::ops) fn whole(&self) -> Option<&'a TensorInfo> {
+    /// Returns the stored tensor, if the elements are those of one tensor in order.
+    pub(in crate::ops) fn stored_tensor(&self) -> Option<&'a TensorInfo> {
         match self.source {
-            Stored::Whole(tensor) => Some(tensor),
-            Stored::Made(_) => None,
+            DataSource::Stored(tensor) => Some(tensor),
+            DataSource::Computed(_) => None,
         }
     }
 
-    /// The stored bytes of the elements from `start` on; both ends are those of blocks.
+    /// Returns the stored bytes of a range of elements; both ends are block boundaries.
     ///
     /// # Errors
-    /// The range lies outside or cuts a block, or cannot be read.
+    /// The range is out of bounds, splits a block, or cannot be read.
     pub(in crate::ops) fn bytes(&self, start: u64, elements: u64) -> Result<Cow<'a, [u8]>> {
         let dtype = self.dtype()?;
         let at = |element: u64| dtype.bytes_for(element);
         let end = num::add(start, elements, "the end of a range")?;
         match self.source {
-            Stored::Whole(tensor) => self.reader.bytes_at(tensor, at(start)?..at(end)?),
-            Stored::Made(origin) => {
-                let row = origin.row_elements().max(1);
+            DataSource::Stored(tensor) => self.reader.bytes_at(tensor, at(start)?..at(end)?),
+            DataSource::Computed(expr) => {
+                let row = expr.row_elements().max(1);
                 let (first, last) = (start / row, end.div_ceil(row));
-                let rows = origin.eval_rows(self.reader, first..last)?;
+                let rows = expr.eval_rows(self.reader, first..last)?;
                 let skip = at(start - first * row)? as usize;
                 let len = at(elements)? as usize;
                 let cut = || Error::argument(format!("expected {len} bytes of gathered rows, found {}", rows.len()));
@@ -98,10 +98,10 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Fills `out` with the numbers from element `start` on; an element of a complex type is two.
+    /// Decodes the numbers from element `start` on into `out`; an element of a complex type is two numbers.
     ///
     /// # Errors
-    /// The values of the type cannot be read; or the range lies outside.
+    /// Values of the type cannot be decoded, or the range is out of bounds.
     pub(in crate::ops) fn values<T: Decoded>(&self, start: u64, out: &mut [T]) -> Result<()> {
         let dtype = self.dtype()?;
         let codec = codec(dtype).ok_or_else(|| unreadable(ElemType::Known(dtype)))?;
@@ -120,14 +120,14 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// All stored bytes, of whatever type, in the byte order of the file.
+    /// Returns all stored bytes, of any type, in the byte order of the file.
     ///
     /// # Errors
-    /// The tensor is not stored as it is, or the size of its type is not known.
-    pub(in crate::ops) fn stored(&self) -> Result<Cow<'a, [u8]>> {
+    /// The tensor is not stored as it is, or the size of its type is unknown.
+    pub(in crate::ops) fn stored_bytes(&self) -> Result<Cow<'a, [u8]>> {
         match self.source {
-            Stored::Whole(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
-            Stored::Made(_) => Err(Error::argument("expected a stored tensor")),
+            DataSource::Stored(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
+            DataSource::Computed(_) => Err(Error::argument("the tensor is not stored as it is")),
         }
     }
 
@@ -137,5 +137,5 @@ impl<'a> Body<'a> {
 }
 
 fn unreadable(elem: ElemType) -> Error {
-    Error::unsupported(format!("expected a type whose values this build reads, found {elem}"))
+    Error::unsupported(format!("this build cannot decode {elem}"))
 }
