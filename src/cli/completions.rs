@@ -4,12 +4,12 @@ use clap_complete::Shell;
 
 use crate::cli::context::{Context, Outcome, Status};
 
-/// Print a completion script for a shell
+/// Print a shell completion script
 ///
 /// bash: weigh completions bash > /etc/bash_completion.d/weigh
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The shell
+    /// Shell
     shell: Shell,
 }
 

@@ -124,7 +124,7 @@ impl<'a> Context<'a> {
         });
         emitted.map_err(|failure| match failure {
             Failure::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let message = format!("all is done, but the report on it could not be written: {error}");
+                let message = format!("the work is done, but its report could not be written: {error}");
                 Failure::Weigh(Error::new(ErrorKind::Io, message).in_file(written))
             }
             other => other,

@@ -31,49 +31,49 @@ Examples:
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
+    /// Model (a file, a folder or one part of a set), any LoRA adapters to merge into it, and the file or folder to write
     #[arg(value_names = ["IN", "OUT"], num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
-    /// The format, whatever OUT is called: gguf or safetensors
+    /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
-    /// A type (F32 F16 BF16 Q8_0 ...) or a llama.cpp file type (Q4_K_M IQ4_XS ...); stored types are kept if not given
+    /// Type (F32 F16 BF16 Q8_0 ...) or llama.cpp file type (Q4_K_M IQ4_XS ...) of the output (default: the stored types)
     #[arg(long = "type", short, value_name = "TYPE")]
     target: Option<String>,
-    /// Say what would be done, and write nothing
+    /// Show the plan without writing anything
     #[arg(long)]
     dry_run: bool,
-    /// Replace an output that is there already, older files of the same set included: the plan lists them
+    /// Overwrite existing output and remove its stale files, which the plan lists
     #[arg(long)]
     force: bool,
-    /// Read back what was written, and compare it before it gets its name
+    /// Read the output back and compare it before renaming it into place
     #[arg(long)]
     verify: bool,
-    /// Split the output into files of at most so many bytes: 5GB, 500MB, 2GiB
+    /// Split the output into files of at most SIZE: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE")]
     shard_size: Option<String>,
-    /// Refuse anything lossy beyond the asked-for type
+    /// Refuse any loss beyond that of the requested type
     #[arg(long)]
     strict: bool,
-    /// Move tensors as they are, under their own names
+    /// Keep tensor names and layouts as they are
     #[arg(long)]
     keep_names: bool,
-    /// Set a metadata key of the output; may be given several times
+    /// Set a metadata key of the output (repeatable)
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     metadata: Vec<String>,
-    /// Move packed weights as they are stored, with their scales
+    /// Copy packed weights as stored, with their scales, instead of unpacking them
     #[arg(long)]
     stored: bool,
-    /// The name of the pre-tokenizer, where it cannot be told
+    /// Name of the pre-tokenizer, needed if it is not recognised
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// Give tokens the scores that their merges in tokenizer.json stand for, where llama.cpp's converter gives all the same
+    /// Derive token scores from the merges in tokenizer.json (llama.cpp's converter gives every token the same score)
     #[arg(long)]
     merge_scores: bool,
-    /// A table of one more architecture
+    /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
-    /// The base of a LoRA adapter that becomes a GGUF: a folder with config.json, or a GGUF
+    /// Base model of a LoRA adapter to convert to GGUF: a folder with config.json, or a GGUF
     #[arg(long, value_name = "FOLDER")]
     base: Option<PathBuf>,
     #[command(flatten)]
@@ -81,30 +81,30 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Quantising, as in llama-quantize")]
+#[command(next_help_heading = "Quantisation, as in llama-quantize")]
 struct QuantiseArgs {
-    /// One type for all, no mix
+    /// Use one type for all quantised tensors instead of a mix
     #[arg(long)]
     pure: bool,
-    /// Weigh errors by an importance matrix
+    /// Weight quantisation errors by an importance matrix
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// The type of tensors by name; may be given several times, the first that fits counts
+    /// Type of tensors whose name matches GLOB (repeatable, the first match wins)
     #[arg(long, value_name = "GLOB=TYPE")]
     tensor_type: Vec<String>,
-    /// The type of the output matrix
+    /// Type of the output matrix
     #[arg(long, value_name = "TYPE")]
     output_tensor_type: Option<String>,
-    /// The type of the token embeddings
+    /// Type of the token embeddings
     #[arg(long, value_name = "TYPE")]
     token_embedding_type: Option<String>,
     /// Leave the output matrix as it is
     #[arg(long)]
     leave_output_tensor: bool,
-    /// Quantise what is quantised already
+    /// Allow quantising tensors that are already quantised
     #[arg(long)]
     allow_requantize: bool,
-    /// Do not measure what quantising costs
+    /// Do not measure the quantisation error
     #[arg(long)]
     no_quality: bool,
 }
@@ -142,7 +142,7 @@ impl Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
-        return Err(Error::argument("expected a model and a file or folder to write").into());
+        return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config says itself what is wrong with it.
     let stored = crate::format::open(input)?;
@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let (reader, plan) = convert::prepare(stored, adapters, output, &options)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
-            context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
+            context.warn(&format!("this needs an importance matrix: the type of {tensor} has too few bits to do without one"));
         }
         context.emit(&ConvertReport::planned(&reader, &plan)?, input)
     } else {
@@ -177,9 +177,9 @@ impl Report for ConvertReport {
         sections.extend(self.lossy_table());
         for (key, title, notes) in [
             ("dropped", "Not in the output", &self.dropped),
-            ("padded", "Filled up with zeros", &self.padded),
-            ("made_up", "Not in the input", &self.made_up),
-            ("remarks", "Worth knowing", &self.remarks),
+            ("padded", "Zero-padded", &self.padded),
+            ("made_up", "Added, not in the input", &self.made_up),
+            ("remarks", "Notes", &self.remarks),
         ] {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
@@ -240,10 +240,10 @@ impl ConvertReport {
             cells.extend(figures(Some(quality)));
             cells
         });
-        let mut all = vec![Cell::text(format!("all {} quantised", worst.len())), Cell::empty()];
+        let mut all = vec![Cell::text(format!("all {} quantised tensors", worst.len())), Cell::empty()];
         all.extend(figures(Some(total)));
         let title =
-            if worst.len() > WORST { format!("What quantising cost: the worst {WORST}, and all") } else { "What quantising cost".into() };
+            if worst.len() > WORST { format!("Quantisation error ({WORST} worst tensors, and overall)") } else { "Quantisation error".into() };
         Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
     }
 
@@ -259,7 +259,7 @@ impl ConvertReport {
         let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
                 LossKind::Fallback => "fallback",
-                LossKind::Unheld => "unheld",
+                LossKind::Unheld => "unsupported",
                 LossKind::Overflow => "overflow",
                 LossKind::Flush => "flush",
             };
@@ -272,16 +272,16 @@ impl ConvertReport {
                 Cell::text(lossy.message.clone()),
             ]
         });
-        let mut table = Section::table("lossy", columns).rows(rows).titled("Other than asked for").only(Audience::People);
+        let mut table = Section::table("lossy", columns).rows(rows).titled("Fallbacks and losses").only(Audience::People);
         if let Some(more) = self.lossy.len().checked_sub(LOSSES_SHOWN).filter(|more| *more > 0) {
-            table = table.footer(format!("and {more} more; --json has them all"));
+            table = table.footer(format!("{more} more (--json lists all)"));
         }
         (!self.lossy.is_empty()).then_some(table)
     }
 
     fn removed_table(&self) -> Option<Section<'_>> {
         let rows = self.removed.iter().map(|path| vec![Cell::text(path.to_string_lossy().into_owned())]);
-        let title = if self.dry_run { "Would be removed: older output of the same name" } else { "Removed: older output of the same name" };
+        let title = if self.dry_run { "Stale files that would be removed" } else { "Stale files removed" };
         let table = Section::table("removed", vec![Column::value("file")]).rows(rows).titled(title).only(Audience::People);
         (!self.removed.is_empty()).then_some(table)
     }

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]
     path: Vec<PathBuf>,
-    /// Fold names into a tree, and layers that look the same into one (JSON lists every tensor all the same)
+    /// Show a tree of names with identical layers collapsed (JSON still lists every tensor)
     #[arg(long)]
     tree: bool,
     #[command(flatten)]

@@ -40,8 +40,8 @@ mod verify;
 #[derive(Debug, Parser)]
 #[command(name = "weigh", version, about, propagate_version = false, max_term_width = 110, arg_required_else_help = true)]
 #[command(
-    after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): the whole model is opened, by its content.\n\
-Exit status: 0 done, 1 done and something was found (diff, verify), 2 could not do it."
+    after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): weigh opens the whole model and recognises its format by content.\n\
+Exit status: 0 success, 1 success with findings (a difference, a broken rule, a truncated file), 2 error."
 )]
 struct Cli {
     #[command(flatten)]

@@ -13,40 +13,40 @@ use crate::render::{Look, Output, Renderer};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// How results are written
+    /// Output format
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     format: FormatArg,
-    /// Short for --format json
+    /// Same as --format json
     #[arg(long, global = true, conflicts_with = "format")]
     json: bool,
-    /// When to use colours; NO_COLOR turns them off as well
+    /// When to use colours (NO_COLOR turns them off too)
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
     color: ColorArg,
-    /// How many threads compute, 256 at most; as many as there are cores if not given
+    /// Number of compute threads, at most 256 (default: one per core)
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// No progress and no warnings
+    /// Suppress progress bars and warnings
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FormatArg {
-    /// For people: human sizes, fitted to the terminal
+    /// Human-readable, fitted to the terminal
     Table,
-    /// One document, exact numbers
+    /// One JSON document with exact numbers
     Json,
-    /// One JSON object a row, a line each
+    /// One JSON object per row, each on a line
     Ndjson,
-    /// Exact numbers, for spreadsheets
+    /// One table with exact numbers, for spreadsheets
     Csv,
-    /// For issues and model cards
+    /// Tables for issues and model cards
     Markdown,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ColorArg {
-    /// On a terminal
+    /// Only on a terminal
     Auto,
     Always,
     Never,
@@ -64,8 +64,8 @@ impl Global {
         let wanted = self.threads?.get();
         let running = threads::start(wanted);
         (running < wanted).then(|| match wanted > limits::THREADS && running == limits::THREADS {
-            true => format!("{running} threads instead of {wanted}: more do not help"),
-            false => format!("{running} of {wanted} threads could be started"),
+            true => format!("{running} threads instead of {wanted}: more would not help"),
+            false => format!("only {running} of {wanted} threads could be started"),
         })
     }
 
@@ -101,26 +101,26 @@ fn width() -> Option<usize> {
 /// Parses a number that values are compared with.
 pub(super) fn not_negative(text: &str) -> std::result::Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or_else(|| "expected a finite number that is not negative".to_owned())
+    number.ok_or_else(|| "expected a finite number, 0 or more".to_owned())
 }
 
 /// The options of every command that lists tensors, as they are typed.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Which tensors")]
+#[command(next_help_heading = "Selecting tensors")]
 pub(super) struct SelectionArgs {
-    /// Only tensors whose name matches GLOB, or has it as a piece where it is without *?[{ (repeatable)
+    /// Only tensors whose name matches GLOB (repeatable); a pattern without *?[{ matches anywhere in the name
     #[arg(long, value_name = "GLOB")]
     filter: Vec<String>,
-    /// No tensors whose name matches GLOB (repeatable)
+    /// Leave out tensors whose name matches GLOB (repeatable)
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// In which order: as in the file if not given; size and elements give the largest first
+    /// Sort by KEY, size and elements with the largest first (default: file order)
     #[arg(long, value_enum, value_name = "KEY")]
     sort: Option<SortArg>,
-    /// In the opposite order
+    /// Reverse the order
     #[arg(long)]
     reverse: bool,
-    /// List at most N tensors; totals and verdicts are of all that are selected
+    /// List at most N tensors; totals and verdicts cover all selected tensors
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }

@@ -62,7 +62,8 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         let tokens = tokenizer.tokens.map(|tokens| format!(", {} tokens", units::grouped(tokens))).unwrap_or_default();
         rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
     }
-    let known: Vec<String> = info.hyperparameters.iter().map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+    let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
+    let known: Vec<String> = shown.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
     rows.push(("hyperparameters", known.join(", ")));
     rows
 }
