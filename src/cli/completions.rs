@@ -14,7 +14,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    // Into memory first: the generator takes a failed write for a fault of the program.
+    // Into memory first: the generator panics if a write fails.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "weigh", &mut script);
     context.out().write_all(&script)?;

@@ -13,7 +13,7 @@ use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
-/// How many of the worst tensors people see.
+/// The number of worst tensors shown to people.
 const WORST: usize = 10;
 
 /// Convert between formats, types and layouts
@@ -144,7 +144,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
         return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
     };
-    // A plan that needs the config says itself what is wrong with it.
+    // A plan that needs the config reports its errors itself.
     let stored = crate::format::open(input)?;
     context.warn_of_missing(&stored);
     if args.keep_names {
@@ -165,7 +165,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     }
 }
 
-/// How many of the things that were not as asked for people see.
+/// The number of losses shown to people.
 const LOSSES_SHOWN: usize = 20;
 
 impl Report for ConvertReport {
@@ -189,7 +189,7 @@ impl Report for ConvertReport {
     }
 }
 
-/// The columns of a quality's figures, the same as those of `diff`.
+/// Returns the columns of error figures, the same as in `diff`.
 fn figure_columns() -> [Column; 5] {
     [
         Column::number("max_abs"),
@@ -206,7 +206,7 @@ fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell<'_>> {
 }
 
 impl ConvertReport {
-    /// People see it when nothing was done yet; afterwards the rest is of more interest.
+    /// Returns the table of tensors: for people only in a dry run; afterwards the rest matters more.
     fn tensor_table(&self) -> Section<'_> {
         let mut columns = vec![Column::name("name"), Column::text("from"), Column::text("to"), Column::text("shape")];
         let transforms = self.tensors.iter().any(|row| !row.transforms.is_empty());
@@ -228,7 +228,7 @@ impl ConvertReport {
     fn worst_table(&self) -> Option<Section<'_>> {
         let total = self.quality.as_ref()?;
         let mut worst: Vec<_> = self.tensors.iter().filter_map(|row| Some((row, row.quality.as_ref()?))).collect();
-        // Without a figure there is nothing to rank by: such tensors (all zeros, NaN) come first.
+        // Tensors without a figure (all zeros, NaN) come first.
         worst.sort_by(|(_, a), (_, b)| {
             let figure = |quality: &convert::quality::Quality| quality.relative_rmse.unwrap_or(f64::INFINITY);
             figure(b).total_cmp(&figure(a))

@@ -56,7 +56,7 @@ impl Report for Count {
         ];
         let exact =
             exact.into_iter().chain(self.incomplete.iter().map(|what| Fact::named("incomplete", Cell::text(what.clone())))).collect();
-        // What the share is of: types differ in size, components in parameters.
+        // Shares are of the size for types, and of the parameters for components and layers.
         let parts = |name, second, of| {
             vec![
                 Column::text(name),
@@ -77,7 +77,7 @@ impl Report for Count {
                 Cell::maybe(row.bytes, Cell::bytes),
             ]
         });
-        // Of parts whose whole is not known there is no share.
+        // Without a known total there are no shares.
         let all = self.parameters.unwrap_or(0);
         let by_component = self.by_component.iter().map(|row| {
             let share = share(row.parameters, all);
@@ -110,13 +110,13 @@ impl Report for Count {
     }
 }
 
-/// `271M (270,896,128)`
+/// Formats a number of parameters for people: `271M (270,896,128)`.
 pub(super) fn people(parameters: u64) -> Cell<'static> {
     let (label, exact) = (units::label(parameters), units::grouped(parameters));
     Cell::text(if label == exact { label } else { format!("{label} ({exact})") })
 }
 
-/// Neighbouring layers that are alike: the first and the last of each run.
+/// Returns the first and last layer of each run of identical consecutive layers.
 fn runs(layers: &[LayerCount]) -> Vec<(&LayerCount, &LayerCount)> {
     let mut runs: Vec<(&LayerCount, &LayerCount)> = Vec::new();
     for row in layers {

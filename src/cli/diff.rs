@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(if diff.differ { Status::Found } else { Status::Done })
 }
 
-/// How many rows of a list of names people see.
+/// The number of names of a list shown to people.
 const SHOWN: usize = 20;
 
 fn figure(value: Option<f64>, digits: usize) -> Cell<'static> {
@@ -127,7 +127,7 @@ impl Report for Diff {
     fn sections(&self) -> Vec<Section<'_>> {
         let diff = self;
         let mut sections = Vec::new();
-        // How large updates are is what people ask of adapters first.
+        // For adapters, people first want the size of the updates.
         let norm = |key: &'static str, title: &'static str| {
             let column = Column::number(key).titled(title);
             if diff.adapters { column } else { column.only(Audience::Scripts) }
@@ -201,7 +201,7 @@ impl Report for Diff {
     }
 }
 
-/// What became of the tolerance: how large the largest error is, where, and how many tensors are beyond.
+/// Formats the tolerance check: the largest error and its tensor, and how many tensors exceed the tolerance.
 fn tolerance_in_words(tolerance: &Tolerance, tensors: u64) -> String {
     let largest = match (&tolerance.tensor, tolerance.largest) {
         (Some(tensor), Some(error)) => {

@@ -72,7 +72,7 @@ impl AlgorithmArg {
     }
 }
 
-/// The exit statuses of llama-gguf-hash for a manifest that cannot serve.
+/// Exit statuses of llama-gguf-hash for an unusable manifest.
 const UNKNOWN_HASH: u8 = 4;
 const MANIFEST_UNREADABLE: u8 = 5;
 
@@ -138,7 +138,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Hash, name and verdict of every tensor, then of the model.
+    /// Returns hash, name and verdict of every tensor, then of the model.
     fn lines(&self) -> impl Iterator<Item = (&str, String, Option<hash::Verdict>)> {
         let tensors =
             self.report.tensors.iter().map(|tensor| (tensor.hash.as_str(), line_name(self.path, Some(&tensor.name)), tensor.verdict));

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(Status::Done)
 }
 
-/// A histogram, and the bins of it that are shown.
+/// A histogram and its displayed bins.
 struct View {
     hist: Hist,
     bins: Vec<(f64, f64, u64)>,
@@ -58,7 +58,7 @@ impl serde::Serialize for View {
 }
 
 impl View {
-    /// The picture that the name of a file asks for.
+    /// Returns the image in the format given by the file name.
     fn picture(&self, path: &Path) -> crate::Result<Vec<u8>> {
         let bars: Vec<u64> = self.bins.iter().map(|(_, _, count)| *count).collect();
         let ends = [self.bins.first().map(|bin| bin.0), self.bins.last().map(|bin| bin.1)];
@@ -74,7 +74,7 @@ impl View {
     }
 }
 
-/// How many characters the longest bar has where there is room.
+/// The length of the longest bar, if there is room.
 const BAR: u64 = 50;
 
 impl Report for View {

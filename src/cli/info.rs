@@ -59,7 +59,7 @@ impl Report for Info {
             .iter()
             .map(|row| vec![Cell::text(row.path.clone()), Cell::count(row.tensors), Cell::bytes(row.bytes)])
             .collect::<Vec<_>>();
-        // One file is the path that was given; many would push the rest off the screen.
+        // A single file is the given path; many would push the rest off the screen.
         let few = (2..=MOST_FILES).contains(&files.len());
         let files_for = if few { Audience::All } else { Audience::Scripts };
         let mut sections = vec![
@@ -74,7 +74,7 @@ impl Report for Info {
     }
 }
 
-/// The updates of an adapter.
+/// Returns the table of an adapter's updates.
 fn updates(adapter: &AdapterFacts) -> Section<'_> {
     let columns = vec![Column::name("module"), Column::number("rank"), Column::number("scale"), Column::number("norm")];
     let rows = adapter.updates.iter().map(|update| {
@@ -84,7 +84,7 @@ fn updates(adapter: &AdapterFacts) -> Section<'_> {
     Section::table("updates", columns).titled("Updates: scale x B A").rows(rows)
 }
 
-/// `12 GPTQ-4, by gptq`
+/// Formats the packed types and the method: `12 GPTQ-4, by gptq`.
 fn packed(packing: &PackingSummary, shown: &[(PackedType, u64)]) -> String {
     let types: Vec<String> = shown.iter().map(|(shown, count)| format!("{} {shown}", grouped(*count))).collect();
     let mut parts = vec![types.join(", ")];
@@ -94,7 +94,7 @@ fn packed(packing: &PackingSummary, shown: &[(PackedType, u64)]) -> String {
     parts.join(", ")
 }
 
-/// How many files are listed.
+/// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
 impl Info {
@@ -185,7 +185,7 @@ impl Info {
         Some(Cell::text(parts.join(", ")))
     }
 
-    /// Returns the known hyperparameters, each in its wording; the plural `s` at the end goes for a value of 1.
+    /// Returns the known hyperparameters, each in its wording; the final plural `s` is dropped for a value of 1.
     fn words(&self, parts: &[(&str, &str)]) -> Option<Cell<'_>> {
         let worded = |(name, words): &(&str, &str)| {
             let value = self.hyperparameters.get(*name)?;
@@ -197,7 +197,7 @@ impl Info {
     }
 }
 
-/// A hyperparameter for scripts.
+/// Formats a hyperparameter for scripts.
 fn exact(value: &Json) -> Cell<'_> {
     match value {
         Json::String(text) => Cell::text(text.clone()),
@@ -207,7 +207,7 @@ fn exact(value: &Json) -> Cell<'_> {
     }
 }
 
-/// A hyperparameter for people. A list with a number for each layer is cut.
+/// Formats a hyperparameter for people; a list with one number per layer is shortened.
 fn shown(value: &Json) -> String {
     match value {
         Json::Number(number) => number.as_u64().map_or_else(|| general(number.as_f64().unwrap_or(f64::NAN), 6), grouped),

@@ -5,7 +5,7 @@ use crate::cli::context::{Context, Outcome, Status};
 
 /// Print the manual page of weigh or of one command, as roff
 ///
-/// To read it: weigh man ls | man -l -
+/// For example: weigh man ls | man -l -
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Command

@@ -112,7 +112,7 @@ impl DestinationArgs {
 }
 
 pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
-    // `meta get KEY PATH` is as good as `meta PATH get KEY`.
+    // `meta get KEY PATH` is the same as `meta PATH get KEY`.
     let last = args.action.as_mut().filter(|_| args.path.is_none()).map(Action::keys).filter(|keys| keys.len() > 1).and_then(Vec::pop);
     let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("no model given: expected a PATH"))?;
     if args.recover {
@@ -212,7 +212,7 @@ impl Report for MetaList<'_> {
     }
 }
 
-/// The value of one key, by itself where people or scripts without JSON read it.
+/// The value of a single key, printed bare in tables and markdown.
 struct Single<'m>(MetaList<'m>);
 
 impl serde::Serialize for Single<'_> {
@@ -232,17 +232,17 @@ impl Report for Single<'_> {
     }
 }
 
-/// The most characters of a text in a list.
+/// The maximum length of a string in a list.
 const LINE_CHARS: usize = 160;
 
-/// A value on one line.
+/// Formats a value on one line.
 fn line(shown: Shown<'_>) -> String {
     let mut out = String::new();
     write_line(&mut out, shown);
     out
 }
 
-/// Writes a value on one line. Long arrays grow one text, value by value.
+/// Writes a value on one line. Arrays are written value by value.
 fn write_line(out: &mut String, shown: Shown<'_>) {
     match shown.value {
         Value::Array(array) => {
@@ -262,7 +262,7 @@ fn write_line(out: &mut String, shown: Shown<'_>) {
     }
 }
 
-/// A value by itself: texts keep their lines, arrays give a line a value.
+/// Formats a bare value: strings keep their lines, arrays have one value per line.
 fn block(shown: Shown<'_>) -> String {
     let mut out = String::new();
     match shown.value {
@@ -295,7 +295,7 @@ fn more(shown: Shown<'_>, array: &Array) -> Option<String> {
     (hidden > 0).then(|| format!("… {} more", units::grouped(hidden)))
 }
 
-/// Writes a value inside a list, where a text needs its bounds.
+/// Writes a value inside a list: strings are quoted.
 fn write_quoted(out: &mut String, shown: Shown<'_>) {
     match shown.value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! Options that many commands share.
+//! Options shared by several commands.
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use crate::base::{Result, limits, threads};
 use crate::ops::select::{Selection, SortBy};
 use crate::render::{Look, Output, Renderer};
 
-/// The options of every command, as they are typed.
+/// The options of every command.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
@@ -53,13 +53,13 @@ enum ColorArg {
 }
 
 impl Global {
-    /// Whether only results and errors are wanted.
+    /// Whether progress and warnings are suppressed.
     pub(super) fn quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Starts as many threads as were asked for, where they run not yet. Otherwise they start when they are needed first, or never.
-    /// Says so where there are fewer, because of the limit or because the system refused some.
+    /// Starts the requested number of threads; by default they start when first needed. Returns a warning if fewer run, because of the
+    /// limit or because the system refused some.
     pub(super) fn start_threads(&self) -> Option<String> {
         let wanted = self.threads?.get();
         let running = threads::start(wanted);
@@ -69,7 +69,7 @@ impl Global {
         })
     }
 
-    /// How results are written in this environment: terminal, NO_COLOR, COLUMNS.
+    /// Returns the renderer for these options and the environment: terminal, NO_COLOR, COLUMNS.
     pub(super) fn renderer(&self) -> Renderer {
         let output = match self.format {
             _ if self.json => Output::Json,
@@ -88,23 +88,23 @@ impl Global {
     }
 }
 
-/// How many columns a table may take: those that COLUMNS says, or those of the terminal; no limit in a file or pipe.
+/// Returns the width for tables: COLUMNS, or else that of the terminal; unlimited in files and pipes.
 fn width() -> Option<usize> {
-    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
-    told.or_else(|| {
+    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    columns.or_else(|| {
         let stdout = io::stdout();
         let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout)).flatten();
         size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
     })
 }
 
-/// Parses a number that values are compared with.
+/// Parses a threshold.
 pub(super) fn not_negative(text: &str) -> std::result::Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
     number.ok_or_else(|| "expected a finite number, 0 or more".to_owned())
 }
 
-/// The options of every command that lists tensors, as they are typed.
+/// The options of every command that lists tensors.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Selecting tensors")]
 pub(super) struct SelectionArgs {
@@ -135,7 +135,7 @@ enum SortArg {
 }
 
 impl SelectionArgs {
-    /// The selection that is meant.
+    /// Returns the selection.
     ///
     /// # Errors
     /// A pattern is malformed.

@@ -38,16 +38,16 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         output::check(path, args.force, &inputs)?; // before all of the model is read
     }
     let progress = Progress::new(context.quiet());
-    let told = |bytes, all| progress.add(bytes, all);
+    let advance = |bytes, all| progress.add(bytes, all);
     let (page, infos) = match &b {
         None => {
             let options =
-                stats::Options { sample: args.sample.then_some(stats::SAMPLE), progress: Some(&told), ..stats::Options::default() };
+                stats::Options { sample: args.sample.then_some(stats::SAMPLE), progress: Some(&advance), ..stats::Options::default() };
             let found = overview::overview(&a, &options)?;
             (html::model(&found), vec![found.info])
         }
         Some(b) => {
-            let found = overview::comparison(&a, b, &diff::Options { progress: Some(&told), ..diff::Options::default() })?;
+            let found = overview::comparison(&a, b, &diff::Options { progress: Some(&advance), ..diff::Options::default() })?;
             (html::pair(&found), found.infos.into())
         }
     };

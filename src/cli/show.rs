@@ -46,7 +46,7 @@ impl Report for Values<'_> {
     }
 }
 
-/// Where the value of this number is: an index for each dimension of the slice.
+/// Returns the indices of the value at position `at`, one for each dimension of the slice.
 fn index(mut at: usize, lengths: &[usize]) -> String {
     let mut parts = Vec::with_capacity(lengths.len());
     for &length in lengths.iter().rev() {

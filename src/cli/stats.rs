@@ -102,7 +102,7 @@ fn bad(count: Option<u64>) -> Cell<'static> {
     if count.is_some_and(|count| count > 0) { cell.tone(Tone::Bad) } else { cell }
 }
 
-/// The columns of a summary, and its cells.
+/// Returns the columns of a summary.
 fn columns() -> Vec<Column> {
     let mut columns = vec![
         Column::number("min"),
@@ -126,7 +126,7 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-/// A cell of the columns of a summary.
+/// Returns the cell of a summary in a column of [`columns`].
 fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
     match column {
@@ -151,7 +151,7 @@ fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     }
 }
 
-/// The same report where tensors were grouped: its rows are groups.
+/// Statistics by group: the rows are groups.
 struct Groups(Stats);
 
 impl serde::Serialize for Groups {
@@ -173,7 +173,7 @@ impl Report for Stats {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = Vec::new();
-        // One row a tensor or group, made when it is asked for, and the total.
+        // One row per tensor or group, made on demand, and the total.
         let total = || Cell::text("total").tone(Tone::Strong);
         let table = if let Some(tensors) = &self.tensors {
             let mut head =

@@ -97,7 +97,7 @@ impl Report for Verdict {
     }
 }
 
-/// The verdict, what was checked, and what was not.
+/// Formats the verdict with what was checked and what was not.
 fn verdict(found: &Verdict) -> String {
     let severities = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
     let counts = severities.map(|(severity, name)| (found.findings.iter().filter(|finding| finding.severity == severity).count(), name));
