@@ -151,7 +151,7 @@ impl<'m> Tensor<'m> {
     }
 
     fn unknown(&self) -> Error {
-        let error = Error::unsupported(format!("values of type {} cannot be decoded", self.info.elem));
+        let error = Error::unsupported(format!("values of {} cannot be decoded", self.info.elem));
         error.hint("the bytes of the whole tensor can be read all the same")
     }
 

@@ -242,8 +242,11 @@ impl ConvertReport {
         });
         let mut all = vec![Cell::text(format!("all {} quantised tensors", worst.len())), Cell::empty()];
         all.extend(figures(Some(total)));
-        let title =
-            if worst.len() > WORST { format!("Quantisation error ({WORST} worst tensors, and overall)") } else { "Quantisation error".into() };
+        let title = if worst.len() > WORST {
+            format!("Quantisation error ({WORST} worst tensors, and overall)")
+        } else {
+            "Quantisation error".into()
+        };
         Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
     }
 

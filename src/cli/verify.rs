@@ -16,11 +16,13 @@ use crate::render::{Cell, Column, Report, Section, Tone};
 ///
 /// The structure of every file is always checked, and the tensors are compared with those of the architecture; other checks read all bytes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The exit status is 1 if a finding is an error (with --strict, or a warning). `weigh verify --codes` lists the rules.
+#[command(
+    after_help = "The exit status is 1 if a finding is an error (with --strict, or a warning). `weigh verify --codes` lists the rules.
 
 Examples:
   weigh verify model.gguf --data
-  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS")]
+  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS"
+)]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required_unless_present = "codes")]
