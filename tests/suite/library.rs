@@ -135,7 +135,7 @@ fn what_cannot_be_read_says_why() {
             .rows(..)
             .unwrap_err()
             .to_string()
-            .ends_with("expected a tensor with rows, found a scalar")
+            .ends_with("a scalar has no rows")
     );
 }
 
