@@ -119,7 +119,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(text(new.rows(1..2).unwrap().bytes().unwrap_err()), (ErrorKind::Unsupported, unknown.to_owned()));
     assert_eq!(&*new.bytes().unwrap(), &[7; 64]);
     let norm = model.tensor("norm").unwrap();
-    let outside = |found: &str| (ErrorKind::Argument, format!("tensor \"norm\": expected a range inside the 8 rows, found {found}"));
+    let outside = |found: &str| (ErrorKind::Argument, format!("tensor \"norm\": rows {found} are out of range: the tensor has 8"));
     assert_eq!(text(norm.rows(2..9).unwrap_err()), outside("2..9"));
     assert_eq!(text(norm.rows(..=u64::MAX).unwrap_err()), outside("0..18446744073709551615"));
     #[allow(clippy::reversed_empty_ranges)]
