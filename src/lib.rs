@@ -1,9 +1,7 @@
-//! weigh opens the files in which model weights are published (safetensors, GGUF), shows what is in them, measures and compares the
-//! weights, and converts them.
+//! Inspect, measure, compare, check, convert and quantise model weight files (safetensors and GGUF).
 //!
-//! [`open`] gives a [`Model`], which has [tensors](Model::tensors), [metadata](Model::metadata) and the operations. Opening reads headers
-//! only, and files are mapped: neither time nor memory grows with the weights until their values are asked for. [`open_bytes`] opens a file
-//! that is in memory already.
+//! [`open`] returns a [`Model`] with [tensors](Model::tensors), [metadata](Model::metadata) and the operations. Opening reads headers only,
+//! and files are memory-mapped: time and memory do not grow with the weights until values are read. [`open_bytes`] opens a file in memory.
 //!
 //! List the tensors of a model, whatever its format:
 //!
@@ -16,8 +14,7 @@
 //! # Ok::<(), weigh::Error>(())
 //! ```
 //!
-//! Read a tensor, or some of its rows, as single-precision numbers. Quantised and packed weights (GPTQ, AWQ, MLX ...) give the values that
-//! they stand for:
+//! Read a tensor, or some of its rows, in single precision. Quantised and packed weights (GPTQ, AWQ, MLX ...) are decoded:
 //!
 //! ```
 //! let model = weigh::open("fixtures/llama-tiny-q8_0.gguf")?;
@@ -31,7 +28,7 @@
 //! # Ok::<(), weigh::Error>(())
 //! ```
 //!
-//! Convert a Hugging Face folder into a GGUF of 8-bit blocks:
+//! Convert a Hugging Face folder to a Q8_0 GGUF:
 //!
 //! ```
 //! use weigh::ConvertOptions;
@@ -45,13 +42,13 @@
 //! # Ok::<(), weigh::Error>(())
 //! ```
 //!
-//! Reports are plain data, and `Serialize`: with the keys of the command line's JSON. Every error says which file, tensor and byte it is
-//! about, as far as that is known; nothing panics on what is in a file.
+//! Reports are plain data and `Serialize`, with the same keys as the command line's JSON. Errors name the file, tensor and byte offset where
+//! known; no file contents cause a panic.
 //!
 //! # Features
 //!
-//! `rayon` (default) computes on all cores; without it one thread does everything, with the same results. `cli` (default) is what the
-//! program needs on top: turn it off with `default-features = false`.
+//! `rayon` (default) uses all cores; without it a single thread computes the same results. `cli` (default) adds what only the program needs;
+//! turn it off with `default-features = false`.
 
 #[cfg(not(unix))]
 compile_error!("weigh builds on Unix systems only: Linux and macOS");
@@ -67,12 +64,12 @@ pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingS
 pub use ops::hash::Algorithm;
 pub use ops::select::SortBy;
 
-/// The parts of [`DType::info`] and [`ElemType`].
+/// Types used by [`DType::info`] and [`ElemType`].
 pub mod dtype {
     pub use crate::model::dtype::{Class, DTypeInfo, Field, InlineName, Role, ScaleType, Tag};
 }
 
-/// What the operations report: structs of public fields that are `Serialize`.
+/// Reports of the operations: `Serialize` structs with public fields.
 pub mod report {
     pub use crate::base::finding::{Finding, Severity};
     pub use crate::ops::convert::ConvertReport;
@@ -85,7 +82,7 @@ pub mod report {
     pub use crate::ops::stats::Stats;
     pub use crate::ops::verify::Verdict as Verification;
 
-    /// The parts of a [`ConvertReport`].
+    /// Types used by a [`ConvertReport`].
     pub mod convert {
         pub use crate::model::companion::NoteKind;
         pub use crate::ops::convert::loss::{Loss, LossKind};
@@ -93,53 +90,53 @@ pub mod report {
         pub use crate::ops::convert::report::{NoteRow, TensorRow};
     }
 
-    /// The parts of a [`Count`].
+    /// Types used by a [`Count`].
     pub mod count {
         pub use crate::family::components::Component;
         pub use crate::ops::count::{ComponentCount, DTypeCount, LayerCount};
     }
 
-    /// The parts of a [`Diff`].
+    /// Types used by a [`Diff`].
     pub mod diff {
         pub use crate::ops::diff::{
             Compared, ComponentChange, Kind, MetadataRow, ShapeRow, SharedRows, TensorRow, Tolerance, Unlisted, Verdict,
         };
     }
 
-    /// The parts of an [`EditReport`].
+    /// Types used by an [`EditReport`].
     pub mod edit {
         pub use crate::ops::edit::KeyChange;
     }
 
-    /// The parts of a [`HashReport`].
+    /// Types used by a [`HashReport`].
     pub mod hash {
         pub use crate::ops::hash::TensorHash;
     }
 
-    /// The parts of an [`Info`].
+    /// Types used by an [`Info`].
     pub mod info {
         pub use crate::ops::info::{AdapterFacts, FileRow, Tokenizer, UpdateRow};
     }
 
-    /// The parts of a [`TensorList`].
+    /// Types used by a [`TensorList`].
     pub mod list {
         pub use crate::ops::list::{Selected, TensorRow};
     }
 
-    /// The parts of [`Stats`].
+    /// Types used by [`Stats`].
     pub mod stats {
         pub use crate::model::TypeName;
         pub use crate::ops::stats::{Bins, GroupStats, Histogram, Linear, Log, Percentiles, Summary, TensorStats};
     }
 
-    /// The parts of a [`Verification`].
+    /// Types used by a [`Verification`].
     pub mod verify {
         pub use crate::ops::verify::Checked;
     }
 }
 
-// What follows is not part of the API, and changes without notice: it is public for this package's own program, tests, benchmarks and
-// fuzz targets, which are crates of their own.
+// The following modules are not part of the API and change without notice. They are public for this package's binary, tests, benchmarks and
+// fuzz targets, which are separate crates.
 #[doc(hidden)]
 pub mod base;
 #[cfg(feature = "cli")]
@@ -169,7 +166,7 @@ pub mod view;
 #[doc(hidden)]
 pub mod write;
 
-/// The examples of the README, which are run as tests.
+/// Runs the README's examples as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

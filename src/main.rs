@@ -1,14 +1,14 @@
-//! The command line of weigh.
+//! The `weigh` binary.
 
 use std::io::{self, BufWriter};
 use std::process::ExitCode;
 
-/// How much output is gathered before it is written.
+/// Size of the output buffer.
 const BUFFER_BYTES: usize = 64 << 10;
 
 fn main() -> ExitCode {
     weigh::source::exit_on_truncation(weigh::write::signals::remove_temporaries);
-    // Where the system refuses, an output that outgrows its limit ends the process: no reason not to run.
+    // If this fails, output beyond the file size limit ends the process: no reason not to run.
     let _ = weigh::cli::signals::clean_up_on_signals();
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     weigh::cli::run(std::env::args_os(), &mut out, &mut io::stderr())

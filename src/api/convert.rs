@@ -9,7 +9,7 @@ use crate::model::{DType, FormatId, Value};
 use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::TensorType;
 
-/// What [`crate::Model::convert`] makes. The default keeps the stored types; the format is that of the output's name.
+/// Options of [`crate::Model::convert`]. By default the stored types are kept, and the format follows the output's name.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct ConvertOptions<'a> {
@@ -27,31 +27,31 @@ impl<'a> ConvertOptions<'a> {
         Self::default()
     }
 
-    /// Sets the format, where the output's name does not say it.
+    /// Sets the output format; by default it follows the output's name.
     pub fn format(mut self, format: FormatId) -> Self {
         self.options.to = Some(format);
         self
     }
 
-    /// Sets the type of the weights: a file type of llama.cpp, which is a mix (`Q4_K_M`), or a type for all that are quantised (`F16`).
+    /// Sets the type of the weights: a llama.cpp file type, which is a mix (`Q4_K_M`), or one type for all weights (`F16`).
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.file_type = Some(name.into());
         self
     }
 
-    /// Sets whether a file type is taken without its mix: one type for all tensors that are quantised.
+    /// Sets whether one type is used for all quantised tensors instead of the file type's mix.
     pub fn pure(mut self, pure: bool) -> Self {
         self.options.pure = pure;
         self
     }
 
-    /// Sets a file with an importance matrix, as llama-imatrix writes it.
+    /// Sets the importance matrix file, as written by llama-imatrix.
     pub fn imatrix(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.imatrix = Some(path.into());
         self
     }
 
-    /// Sets the type of the tensors whose names match a pattern; the first pattern that matches counts.
+    /// Sets the type of tensors whose name matches a pattern; the first match wins.
     pub fn tensor_type(mut self, pattern: impl Into<String>, dtype: DType) -> Self {
         self.tensor_types.push((pattern.into(), dtype));
         self
@@ -75,97 +75,97 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Sets whether tensors that are quantised already may be quantised again.
+    /// Sets whether already quantised tensors may be quantised again.
     pub fn allow_requantize(mut self, allow: bool) -> Self {
         self.options.allow_requantize = allow;
         self
     }
 
-    /// Sets how many bytes of tensors one file holds at most; the output is split accordingly.
+    /// Splits the output into files of at most `bytes` bytes of tensors.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
         self.options.shard_bytes = Some(bytes);
         self
     }
 
-    /// Adds a LoRA adapter that is merged into the model.
+    /// Adds a LoRA adapter to merge into the model.
     pub fn adapter(mut self, path: impl Into<PathBuf>) -> Self {
         self.adapters.push(path.into());
         self
     }
 
-    /// Sets the base model of an adapter that becomes a GGUF: a folder with config.json, or a GGUF.
+    /// Sets the base model of an adapter to convert to GGUF: a folder with config.json, or a GGUF.
     pub fn base(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.base = Some(path.into());
         self
     }
 
-    /// Sets a key of the output's metadata.
+    /// Sets a metadata key of the output.
     pub fn metadata(mut self, key: impl Into<String>, value: Value) -> Self {
         self.options.metadata.push((key.into(), value));
         self
     }
 
-    /// Sets the name of the pre-tokenizer, where it cannot be told.
+    /// Sets the name of the pre-tokenizer, needed if it is not recognised.
     pub fn pre_tokenizer(mut self, name: impl Into<String>) -> Self {
         self.options.pre = Some(name.into());
         self
     }
 
-    /// Sets whether tokens get the scores that their merges stand for.
+    /// Sets whether token scores are derived from the merges in tokenizer.json.
     pub fn merge_scores(mut self, scores: bool) -> Self {
         self.options.merge_scores = scores;
         self
     }
 
-    /// Sets a table of one more architecture.
+    /// Loads an additional architecture table.
     pub fn arch_table(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.arch_table = Some(path.into());
         self
     }
 
-    /// Sets whether tensors keep their names and layout, whatever the architecture.
+    /// Sets whether tensors keep their names and layouts.
     pub fn keep_names(mut self, keep: bool) -> Self {
         self.options.keep_names = keep;
         self
     }
 
-    /// Sets whether packed weights are copied as they are stored, under their own names.
+    /// Sets whether packed weights are copied as stored, without unpacking.
     pub fn stored(mut self, stored: bool) -> Self {
         self.options.stored = stored;
         self
     }
 
-    /// Sets whether any loss beyond that of the type asked for is an error.
+    /// Sets whether any loss beyond that of the requested type is an error.
     pub fn strict(mut self, strict: bool) -> Self {
         self.options.strict = strict;
         self
     }
 
-    /// Sets whether an output that is there already is replaced.
+    /// Sets whether existing output is overwritten.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.options.force = overwrite;
         self
     }
 
-    /// Sets whether what was written is read back and compared before it gets its name.
+    /// Sets whether the output is read back and compared before it is renamed into place.
     pub fn verify(mut self, verify: bool) -> Self {
         self.options.verify = verify;
         self
     }
 
-    /// Sets whether the report says what quantising cost; it does by default.
+    /// Sets whether the quantisation error is measured; by default it is.
     pub fn quality(mut self, quality: bool) -> Self {
         self.options.no_quality = !quality;
         self
     }
 
-    /// Sets whether nothing is written, and the report says what would be.
+    /// Sets whether the conversion is only planned and reported, without writing anything.
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// Sets what is called as tensors are written.
+    /// Sets the callback for progress in writing tensors.
     pub fn progress(mut self, progress: Progress<'a>) -> Self {
         self.progress = Some(progress);
         self

@@ -1,4 +1,4 @@
-//! Other metadata for a file whose tensors stay as they are.
+//! Metadata edits.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::base::Result;
 use crate::model::Value;
 use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryReport};
 
-/// Changes to the metadata of a model file, in the order in which they are made.
+/// Metadata changes to a model file, applied in order.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Edit {
@@ -18,61 +18,61 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// Returns an edit that changes nothing yet.
+    /// Returns an edit without changes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives a key a value, in its old place or at the end.
+    /// Sets a key: in its present position, or at the end if it is new.
     pub fn set(mut self, key: impl Into<String>, value: Value) -> Self {
         self.changes.push(Change::Set(key.into(), value));
         self
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub fn remove(mut self, key: impl Into<String>) -> Self {
         self.changes.push(Change::Remove(key.into()));
         self
     }
 
-    /// Gives a key another name, in its old place.
+    /// Renames a key without moving it.
     pub fn rename(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.changes.push(Change::Rename(from.into(), to.into()));
         self
     }
 
-    /// Sets the file that the changed model goes into; without it, the file itself is changed.
+    /// Sets the file to write the changed model to; by default the file is edited in place.
     pub fn output(mut self, path: impl Into<PathBuf>) -> Self {
         self.output = Some(path.into());
         self
     }
 
-    /// Sets whether an output that is there already is replaced.
+    /// Sets whether an existing output is overwritten.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Sets whether well-known keys may get any type, and keys that a model needs may go.
+    /// Sets whether well-known keys may have any type and required keys may be removed.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
     }
 
-    /// Sets whether nothing is written, and the report says what would change.
+    /// Sets whether the changes are only reported, without writing anything.
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 }
 
-/// Changes the metadata of the model at `path`, which must be one file. In place only the start of the file is written where the new
-/// metadata fits; else the whole goes into a new file, which then takes the old one's name. A crash leaves the old file, the new one, or one
-/// that every reader refuses until [`recover`] has restored it. Edits of one file wait for each other, for 10 s at most.
+/// Edits the metadata of the model at `path`, which must be a single file. In place, only the header is rewritten if the new one fits;
+/// otherwise a new file is renamed over the old one. A crash leaves the old file, the new one, or one that every reader refuses until
+/// [`recover`] has restored it. Concurrent edits of a file wait for each other, up to 10 s.
 ///
 /// # Errors
-/// The model is more than one file, or its metadata cannot be edited; a change makes no sense; a well-known key would get a type or value
-/// that it cannot have; the file cannot be written, or another program changes it meanwhile. Nothing was changed then.
+/// The model has several files, or metadata that cannot be edited; a change is invalid, or gives a well-known key a wrong type or value;
+/// the file cannot be written, or another program changes it meanwhile. The model is then unchanged.
 pub fn edit(path: impl AsRef<Path>, edit: &Edit) -> Result<EditReport> {
     let destination = match &edit.output {
         _ if edit.dry_run => Destination::DryRun,
@@ -82,10 +82,10 @@ pub fn edit(path: impl AsRef<Path>, edit: &Edit) -> Result<EditReport> {
     edit::edit_with(path.as_ref(), &edit.changes, &destination, Editing { force: edit.force, waiting: &mut |_| () })
 }
 
-/// Ends an edit in place of the model file at `path` that was interrupted.
+/// Undoes or completes an interrupted in-place edit of the model file at `path`.
 ///
 /// # Errors
-/// The file cannot be written; or there is no undo copy of it that can be trusted.
+/// The file cannot be written, or it has no trustworthy undo copy.
 pub fn recover(path: impl AsRef<Path>) -> Result<RecoveryReport> {
     edit::recover(path.as_ref(), &mut |_| ())
 }

@@ -1,4 +1,4 @@
-//! Operations that read: lists, figures, hashes, comparisons.
+//! Read-only operations: lists, statistics, hashes, comparisons.
 
 use crate::api::{Model, Progress};
 use crate::base::Result;
@@ -8,17 +8,17 @@ use crate::ops::hash::{self, Algorithm, HashReport};
 use crate::ops::select::{Selection, SortBy};
 use crate::ops::stats::{self, GroupBy, Stats};
 
-/// The builders of options that select tensors by `filter` and `exclude`.
+/// Builder methods of options that select tensors by `filter` and `exclude`.
 macro_rules! selects_tensors {
     () => {
-        /// Adds a pattern of names: only tensors that match one are taken. A pattern is a glob of the whole name (`*.mlp.*`) or a piece
-        /// of it.
+        /// Adds a name pattern: only tensors that match one are selected. A pattern is a glob for the whole name (`*.mlp.*`); without
+        /// wildcards it matches anywhere in the name.
         pub fn filter(mut self, pattern: impl Into<String>) -> Self {
             self.filter.push(pattern.into());
             self
         }
 
-        /// Adds a pattern of names: tensors that match it are left out.
+        /// Adds a name pattern: tensors that match it are left out.
         pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
             self.exclude.push(pattern.into());
             self
@@ -26,7 +26,7 @@ macro_rules! selects_tensors {
     };
 }
 
-/// What [`Model::list`] lists. The default is every tensor in the order of the files.
+/// Options of [`Model::list`]. By default every tensor is listed, in file order.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ListOptions {
@@ -45,19 +45,19 @@ impl ListOptions {
 
     selects_tensors!();
 
-    /// Sets the order.
+    /// Sets the sort order.
     pub fn sort(mut self, by: SortBy) -> Self {
         self.sort = by;
         self
     }
 
-    /// Sets whether the order is turned round.
+    /// Sets whether the order is reversed.
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.reverse = reverse;
         self
     }
 
-    /// Sets how many tensors are listed at most; totals stay those of all that are selected.
+    /// Limits the number of listed tensors; totals still cover all selected ones.
     pub fn limit(mut self, tensors: usize) -> Self {
         self.limit = Some(tensors);
         self
@@ -68,7 +68,7 @@ impl ListOptions {
     }
 }
 
-/// What [`Model::stats`] measures. The default is every value of every tensor.
+/// Options of [`Model::stats`]. By default every value of every tensor is read.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct StatsOptions<'a> {
@@ -89,38 +89,38 @@ impl<'a> StatsOptions<'a> {
 
     selects_tensors!();
 
-    /// Sets what figures are told of.
+    /// Sets how statistics are grouped.
     pub fn by(mut self, group: GroupBy) -> Self {
         self.by = group;
         self
     }
 
-    /// Sets the magnitude below which a value counts as sparse; 1e-6 by default.
+    /// Sets the magnitude below which a value counts as sparse (default 1e-6).
     pub fn threshold(mut self, magnitude: f64) -> Self {
         self.threshold = Some(magnitude);
         self
     }
 
-    /// Sets how many times the median row's largest magnitude a row's must be for the row to be an outlier.
+    /// Sets the outlier threshold: rows are reported if their largest magnitude is more than this many times the median row's.
     pub fn outlier(mut self, times: f64) -> Self {
         self.outlier = Some(times);
         self
     }
 
-    /// Sets how many elements of each tensor are looked at, evenly spread in chunks, instead of all.
+    /// Reads only a sample: at most `elements` elements of each tensor, in evenly spread chunks.
     pub fn sample(mut self, elements: u64) -> Self {
         self.sample = Some(elements);
         self
     }
 
-    /// Sets what is called as values are read.
+    /// Sets the callback for progress in reading values.
     pub fn progress(mut self, progress: Progress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
 }
 
-/// Measures a model as it is seen here: its weights, or what is stored.
+/// Computes statistics of the reader's tensors: logical weights or stored tensors.
 pub(super) fn stats(reader: &Reader, options: &StatsOptions<'_>) -> Result<Stats> {
     let selection = Selection::new(&options.filter, &options.exclude, SortBy::File, false, None)?;
     let default = stats::Options::default();
@@ -136,7 +136,7 @@ pub(super) fn stats(reader: &Reader, options: &StatsOptions<'_>) -> Result<Stats
     stats::stats(reader, &options)
 }
 
-/// What [`Model::hash`] hashes. The default is SHA-256 of the stored bytes of each tensor and of all.
+/// Options of [`Model::hash`]. By default the stored bytes of each tensor and of the model are hashed with SHA-256.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HashOptions {
@@ -151,20 +151,20 @@ impl HashOptions {
         Self::default()
     }
 
-    /// Adds an algorithm; without any, it is SHA-256.
+    /// Adds an algorithm (default SHA-256).
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithms.push(algorithm);
         self
     }
 
-    /// Sets whether the values are hashed, under canonical names, instead of the stored bytes: a Hugging Face folder and its GGUF then have
-    /// the same hashes.
+    /// Sets whether values under canonical names are hashed instead of stored bytes, so that a Hugging Face folder and its GGUF have equal
+    /// hashes.
     pub fn content(mut self, content: bool) -> Self {
         self.content = content;
         self
     }
 
-    /// Sets whether only the whole model is reported, and no single tensor.
+    /// Sets whether only the hash of the model is reported, not those of its tensors.
     pub fn model_only(mut self, model_only: bool) -> Self {
         self.model_only = model_only;
         self
@@ -177,7 +177,7 @@ pub(super) fn hash(reader: &Reader, options: &HashOptions) -> Result<Vec<HashRep
     hash::hashes(reader, &reader.model().path, &options)
 }
 
-/// What [`diff`] compares. The default is names, shapes, types, metadata and values.
+/// Options of [`diff`]. By default names, shapes, types, metadata and values are compared.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct DiffOptions<'a> {
@@ -196,30 +196,30 @@ impl<'a> DiffOptions<'a> {
 
     selects_tensors!();
 
-    /// Sets whether nothing is decoded: of values, only bytes of the same type are compared.
+    /// Sets whether values are not decoded: only the bytes of tensors of equal type are compared.
     pub fn quick(mut self, quick: bool) -> Self {
         self.quick = quick;
         self
     }
 
-    /// Sets the relative root mean square by which the values of each tensor may differ, and types and metadata in any way.
+    /// Sets the accepted relative RMSE of each tensor; types and metadata may then differ.
     pub fn tolerance(mut self, relative_rmse: f64) -> Self {
         self.tolerance = Some(relative_rmse);
         self
     }
 
-    /// Sets what is called as values are read.
+    /// Sets the callback for progress in reading values.
     pub fn progress(mut self, progress: Progress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
 }
 
-/// Compares two models. Tensors are matched by canonical name, across formats, types and shards. Of two adapters the updates are compared;
-/// of one adapter, what it makes of the other model.
+/// Compares two models. Tensors are matched by canonical name, across formats, types and shards. Two adapters are compared by their updates;
+/// an adapter and a model are compared after merging.
 ///
 /// # Errors
-/// Values of either cannot be read; a pattern is malformed or matches no tensor of either; an adapter does not fit.
+/// Values of either model cannot be read; a pattern is malformed or matches no tensor; an adapter does not fit its base.
 pub fn diff(a: &Model, b: &Model, options: &DiffOptions<'_>) -> Result<Diff> {
     let selection = Selection::new(&options.filter, &options.exclude, SortBy::File, false, None)?;
     let options = diff::Options {

@@ -1,4 +1,4 @@
-//! The library as its users see it: models and tensors with their values, and the operations with their options.
+//! The public API: models, tensors with their values, and operations with their options.
 
 mod convert;
 mod edit;

@@ -22,27 +22,27 @@ use crate::source::InMemory;
 
 /// An open model: its tensors, its metadata, and the operations on it.
 ///
-/// Opening reads headers only; values are read from the mapped files when they are asked for. A clone shares the files. Files on disk must
-/// not be cut short while the model is open: the system then ends the process with SIGBUS where a missing page is read.
+/// Opening reads headers only; values are read from the mapped files on demand. Clones share the files. Files must not be truncated while
+/// the model is open: reading a missing page ends the process with SIGBUS.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// The tensors as they are stored.
+    /// The stored tensors.
     stored: Arc<Reader>,
-    /// The tensors as what they stand for. The same as `stored` where nothing is packed.
+    /// The logical weights; the same as `stored` if nothing is packed.
     weights: Arc<Reader>,
 }
 
-/// Opens the model at `path`: a file, any one file of a set, an index, a folder, a Hugging Face cache folder, an Ollama manifest. The format
-/// is recognised by content.
+/// Opens the model at `path`: a file, any file of a set, an index, a folder, a Hugging Face cache folder or an Ollama manifest. The format is
+/// recognised by content.
 ///
 /// # Errors
-/// There is no model of a known format; or a file breaks a rule of its format, is cut short, or is missing from its set.
+/// There is no model in a known format, or a file is malformed, truncated, or missing from its set.
 pub fn open(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open(path.as_ref())?)
 }
 
-/// Opens the model at `path` for what its headers say: also when a file is cut short behind its header, or files of the set are missing.
-/// [`Model::missing`] tells what is missing; values that are missing are errors once they are asked for.
+/// Opens the model at `path` by its headers only: the data may be truncated, and files of the set may be missing. [`Model::missing`] lists
+/// what is missing; reading missing values is an error.
 ///
 /// # Errors
 /// As for [`open`], except for what is missing.
@@ -50,8 +50,8 @@ pub fn open_headers(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open_headers(path.as_ref())?)
 }
 
-/// Opens the model in `bytes`: a whole file, which the model keeps and reads its values from without a copy. `name` stands for its path in
-/// messages and reports; nothing is looked for beside it, so that a safetensors file has no config. The format is recognised by content.
+/// Opens the model in `bytes`: a whole file, which the model keeps and reads from without copying. `name` replaces its path in messages and
+/// reports; no companion files are read, so that a safetensors file has no config. The format is recognised by content.
 ///
 /// # Errors
 /// As for [`open`].
@@ -67,7 +67,7 @@ impl Model {
         Ok(Self { stored, weights })
     }
 
-    /// Returns the same model with its packed weights as they are stored: integers, scales and zero points, each a tensor.
+    /// Returns the same model without unpacking: packed weights as the integers, scales and zero points they are stored in.
     #[must_use]
     pub fn as_stored(&self) -> Self {
         Self { stored: Arc::clone(&self.stored), weights: Arc::clone(&self.stored) }
@@ -88,50 +88,49 @@ impl Model {
         &self.stored.model().shards
     }
 
-    /// Iterates over the tensors, in the order of the files. Weights that a library packed (GPTQ, AWQ, MLX ...) are each one tensor of F32
-    /// under the name that they have unquantised; their scales and the like are left out. What is packed in an unknown way stays as it is
-    /// stored: see [`Model::packing`].
+    /// Iterates over the tensors in file order. A packed weight (GPTQ, AWQ, MLX ...) is one F32 tensor under its unquantised name, without its
+    /// scales and other companion tensors. Weights in an unknown packing appear as stored: see [`Model::packing`].
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
         self.weights.model().tensors.iter().map(|info| Tensor::new(&self.weights, info))
     }
 
-    /// Returns the tensor of this name.
+    /// Returns the tensor named `name`.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such tensor.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         Ok(Tensor::new(&self.weights, ops::select::tensor_named(self.weights.model(), name)?))
     }
 
-    /// Returns the metadata of the files: the keys of a GGUF, the `__metadata__` of safetensors files.
+    /// Returns the metadata: the keys of a GGUF, or the `__metadata__` of safetensors files.
     pub fn metadata(&self) -> &Metadata {
         &self.stored.model().metadata
     }
 
-    /// Returns what is in `config.json` (or `params.json`, `adapter_config.json`) beside the weights.
+    /// Returns the contents of `config.json` (or `params.json`, `adapter_config.json`) beside the weights.
     pub fn config(&self) -> Option<&Json> {
         self.stored.model().config.as_ref()
     }
 
-    /// Returns how the weights are packed, and how much of that is understood; nothing where none are.
+    /// Returns how the weights are packed and how many can be unpacked; `None` if none are packed.
     pub fn packing(&self) -> Option<PackingSummary> {
         ops::weights::packing(&self.weights)
     }
 
-    /// Returns what of the model is not here: files of its set, ends of files. Only [`open_headers`] opens such a model.
+    /// Returns the missing parts of the model: absent files and truncated data. Only [`open_headers`] opens such a model.
     pub fn missing(&self) -> &[Finding] {
         self.stored.lacks()
     }
 
-    /// Looks at the files again. Values that were read before are of one state of the files if none of them changed since they were opened.
+    /// Checks that no file has changed since it was opened, so that all values read before are from one state of the files.
     ///
     /// # Errors
-    /// A file was written to or replaced, or is gone.
+    /// A file was modified, replaced or removed.
     pub fn check_unchanged(&self) -> Result<()> {
         self.stored.check_unchanged()
     }
 
-    /// Tells what model this is: architecture, hyperparameters, size, types, tokenizer, licence.
+    /// Summarises the model: architecture, hyperparameters, size, types, tokenizer, licence.
     ///
     /// # Errors
     /// The model has more than 2^64 elements.
@@ -139,7 +138,7 @@ impl Model {
         ops::info::info(&self.stored)
     }
 
-    /// Counts the parameters: packed and quantised tensors as the weights that they stand for, tied ones once.
+    /// Counts the parameters: quantised and packed tensors as the weights they represent, tied ones once.
     ///
     /// # Errors
     /// The model has more than 2^64 elements.
@@ -147,7 +146,7 @@ impl Model {
         ops::count::count(&self.stored)
     }
 
-    /// Lists the tensors as they are stored: with their files, offsets and sizes.
+    /// Lists the stored tensors with their files, offsets and sizes.
     ///
     /// # Errors
     /// A pattern is malformed.
@@ -155,10 +154,10 @@ impl Model {
         ops::list::list(&self.stored, &options.selection()?)
     }
 
-    /// Measures the values: extremes, moments, percentiles, histograms, and what looks wrong.
+    /// Computes statistics of the values: extremes, moments, percentiles, histograms and anomalies.
     ///
     /// # Errors
-    /// A pattern is malformed or matches no tensor; values cannot be read. Tensors of an unknown type are no error, but a finding.
+    /// A pattern is malformed or matches no tensor; values cannot be read. A tensor of an unknown type is a finding, not an error.
     pub fn stats(&self, options: &StatsOptions<'_>) -> Result<Stats> {
         measure::stats(&self.weights, options)
     }
@@ -166,16 +165,16 @@ impl Model {
     /// Hashes the tensors: one report for each algorithm, in the order of the options.
     ///
     /// # Errors
-    /// Values cannot be read; a tensor is of a type of unknown size.
+    /// Values cannot be read, or the size of a tensor's type is unknown.
     pub fn hash(&self, options: &HashOptions) -> Result<Vec<HashReport>> {
         measure::hash(&self.stored, options)
     }
 
-    /// Converts the model into the file or folder `out`: another format, another type, or both. An output appears whole or not at all.
+    /// Converts the model to the file or folder `out` in another format, another type, or both. Output appears complete or not at all.
     ///
     /// # Errors
-    /// What is asked for cannot be done or is not allowed by the options; the input cannot be read or the output not written. Then nothing
-    /// is left behind.
+    /// The conversion is impossible or not allowed by the options; the input cannot be read or the output cannot be written. No partial
+    /// output remains.
     pub fn convert(&self, out: impl AsRef<Path>, options: &ConvertOptions<'_>) -> Result<ConvertReport> {
         convert::convert(&self.stored, out.as_ref(), options)
     }

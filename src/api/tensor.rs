@@ -10,37 +10,37 @@ use crate::family::comfy;
 use crate::format::Reader;
 use crate::model::{ElemType, PackedType, TensorInfo};
 
-/// How many elements a thread decodes at a time: whole blocks of every type.
+/// Elements that a thread decodes at a time: whole blocks of every type.
 const CHUNK_ELEMENTS: usize = 1 << 16;
 
-/// A tensor of an open model, or some of its rows.
+/// A tensor of an open model, or a range of its rows.
 #[derive(Debug, Clone)]
 pub struct Tensor<'m> {
     reader: &'m Reader,
     info: &'m TensorInfo,
     shape: Cow<'m, [u64]>,
-    /// The elements that are meant, counted from the start of the tensor.
+    /// The selected elements, counted from the start of the tensor.
     elements: Range<u64>,
 }
 
 impl<'m> Tensor<'m> {
     pub(super) fn new(reader: &'m Reader, info: &'m TensorInfo) -> Self {
         let shape = comfy::original_shape(reader.model(), info).map_or(Cow::Borrowed(info.shape.as_slice()), Cow::Owned);
-        // Readers let no tensor pass that has more elements than fit.
+        // Readers reject tensors with more elements than fit.
         Self { reader, info, shape, elements: 0..info.elements().unwrap_or(0) }
     }
 
-    /// Returns the name, exactly as in the file; of a packed weight, the name that it has unquantised.
+    /// Returns the name exactly as in the file; for a packed weight, its unquantised name.
     pub fn name(&self) -> &'m str {
         &self.info.name
     }
 
-    /// Returns the type of the elements of [`Tensor::bytes`]. That of a packed weight is F32: see [`Tensor::packing`].
+    /// Returns the element type of [`Tensor::bytes`]: F32 for a packed weight (see [`Tensor::packing`]).
     pub fn dtype(&self) -> ElemType {
         self.info.elem
     }
 
-    /// Returns the packing that a weight is stored in, if it is packed: `GPTQ-4`, `NVFP4`.
+    /// Returns the packing of a packed weight: `GPTQ-4`, `NVFP4`.
     pub fn packing(&self) -> Option<PackedType> {
         self.reader.type_name(self.info).packed
     }
@@ -55,13 +55,13 @@ impl<'m> Tensor<'m> {
         self.elements.end - self.elements.start
     }
 
-    /// Returns the rows of a range: the indexes of the outermost dimension, as NumPy's `tensor[2:5]` takes them.
+    /// Returns a range of rows (indices of the outermost dimension), like `tensor[2:5]` in NumPy.
     ///
     /// # Errors
-    /// The range ends behind the last row, or before it starts; the tensor is a scalar.
+    /// The range ends after the last row or before its start, or the tensor is a scalar.
     pub fn rows(&self, range: impl RangeBounds<u64>) -> Result<Self> {
         let Some((&rows, inner)) = self.shape.split_first() else {
-            return Err(self.error(Error::argument("expected a tensor with rows, found a scalar")));
+            return Err(self.error(Error::argument("a scalar has no rows")));
         };
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
@@ -74,20 +74,20 @@ impl<'m> Tensor<'m> {
             Bound::Unbounded => rows,
         };
         if start > end || end > rows {
-            return Err(self.error(Error::argument(format!("expected a range inside the {rows} rows, found {start}..{end}"))));
+            return Err(self.error(Error::argument(format!("rows {start}..{end} are out of range: the tensor has {rows}"))));
         }
         let row = self.elements().checked_div(rows).unwrap_or(0);
         let first = self.elements.start;
         let shape = [&[end - start], inner].concat().into();
-        // No product is larger than the tensor.
+        // No product exceeds the tensor's element count.
         Ok(Self { shape, elements: first + start * row..first + end * row, ..*self })
     }
 
-    /// Returns the bytes, little-endian, as [`Tensor::dtype`] lays them out: borrowed from the mapped file, except those of a packed weight
-    /// and of a big-endian file.
+    /// Returns the little-endian bytes in the layout of [`Tensor::dtype`]: borrowed from the mapped file, except for packed weights and
+    /// big-endian files.
     ///
     /// # Errors
-    /// The values cannot be read; the size of the type is not known, and not all rows are asked for; rows do not begin and end with a block.
+    /// The values cannot be read; this is a range of rows, and the size of the type is unknown or rows are not whole blocks.
     pub fn bytes(&self) -> Result<Cow<'m, [u8]>> {
         let all = self.elements() == self.info.elements()?;
         let bytes = match self.info.elem.known() {
@@ -101,18 +101,17 @@ impl<'m> Tensor<'m> {
         bytes.map_err(|error| self.error(error))
     }
 
-    /// Returns the values in single precision, in the order of the elements (the innermost dimension is contiguous): those of blocks times
-    /// their scales. Numbers that single precision does not have are rounded to nearest. A complex element is two values: its real part, then
-    /// its imaginary one.
+    /// Returns the values in single precision, dequantised, in row-major order. Numbers that single precision cannot represent are rounded to
+    /// nearest. A complex element gives two values: the real part, then the imaginary part.
     ///
     /// # Errors
-    /// Values of the type are not known, or cannot be read; there is not enough memory for so many.
+    /// The type cannot be decoded, the values cannot be read, or there is not enough memory.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         self.values()
     }
 
-    /// Returns the values in double precision, as [`Tensor::to_f32`] does: exactly, except for 64-bit integers beyond 2^53, which are rounded
-    /// to nearest.
+    /// Returns the values in double precision, like [`Tensor::to_f32`]. They are exact, except that 64-bit integers beyond 2^53 are rounded to
+    /// nearest.
     ///
     /// # Errors
     /// As for [`Tensor::to_f32`].
@@ -133,7 +132,7 @@ impl<'m> Tensor<'m> {
         decode().map_err(|error| self.error(error))
     }
 
-    /// Decodes the elements from `first` on: whole blocks, of which those at the ends may be wanted in part.
+    /// Decodes the elements from `first` on; the first and last block may be needed only in part.
     fn decode<T: Decoded>(&self, codec: &Codec, first: u64, values: &mut [T]) -> Result<()> {
         let (dtype, per_element) = (codec.dtype, codec::values_per_element(codec.dtype));
         let block = dtype.info().block_elems;
@@ -152,7 +151,7 @@ impl<'m> Tensor<'m> {
     }
 
     fn unknown(&self) -> Error {
-        let error = Error::unsupported(format!("expected a type whose values are known, found {}", self.info.elem));
+        let error = Error::unsupported(format!("values of {} cannot be decoded", self.info.elem));
         error.hint("the bytes of the whole tensor can be read all the same")
     }
 
@@ -161,11 +160,11 @@ impl<'m> Tensor<'m> {
     }
 }
 
-/// Returns so many zeros.
+/// Returns `len` zeros.
 fn zeros<T: Clone + Default>(len: u64) -> Result<Vec<T>> {
     let mut zeros = Vec::new();
     let room = num::to_usize(len, "the number of values")?;
-    zeros.try_reserve_exact(room).map_err(|_| Error::limit(format!("expected memory for {len} values, found less")))?;
+    zeros.try_reserve_exact(room).map_err(|_| Error::limit(format!("not enough memory for {len} values")))?;
     zeros.resize(room, T::default());
     Ok(zeros)
 }

@@ -7,7 +7,7 @@ use crate::base::Result;
 use crate::family::table::Tables;
 use crate::ops::verify::{self, Verdict};
 
-/// What [`verify`] looks at. The default is the structure of the files and the tensors of the architecture.
+/// Options of [`verify`]. By default the structure of the files is checked, and the tensors against the architecture.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct VerifyOptions<'a> {
@@ -24,41 +24,41 @@ impl<'a> VerifyOptions<'a> {
         Self::default()
     }
 
-    /// Sets whether the values of all tensors are read, and compared with the digests that a download was recorded under.
+    /// Sets whether all values are read and checked, as are the recorded digests of a download.
     pub fn data(mut self, data: bool) -> Self {
         self.data = data;
         self
     }
 
-    /// Sets a file with lines of `weigh hash`, or of `sha256sum` and its like, to compare with.
+    /// Sets the manifest to compare with: output of `weigh hash`, `sha256sum` and the like.
     pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
         self.manifest = Some(path.into());
         self
     }
 
-    /// Sets a table of one more architecture.
+    /// Loads an additional architecture table.
     pub fn arch_table(mut self, path: impl Into<PathBuf>) -> Self {
         self.arch_table = Some(path.into());
         self
     }
 
-    /// Sets whether a warning makes the model unsound as well.
+    /// Sets whether warnings make the model fail too.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// Sets what is called as values are read.
+    /// Sets the callback for progress in reading values.
     pub fn progress(mut self, progress: Progress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
 }
 
-/// Checks the model at `path`, past the first fault where that is safe: files that [`crate::open`] refuses are reported on.
+/// Checks the model at `path`, continuing past the first error where that is safe: files that [`crate::open`] refuses are reported too.
 ///
 /// # Errors
-/// There is nothing to examine: no such file; a manifest that cannot be read, or has nothing of this model.
+/// There is no such file, or the manifest cannot be read or does not mention this model.
 pub fn verify(path: impl AsRef<Path>, options: &VerifyOptions<'_>) -> Result<Verdict> {
     let checks = verify::Options {
         data: options.data,

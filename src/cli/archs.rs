@@ -7,10 +7,10 @@ use crate::family::table::Tables;
 use crate::ops::catalog::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 
-/// List the architectures that this build translates between Hugging Face and GGUF
+/// List the architectures that weigh translates between Hugging Face and GGUF
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A table of one more architecture
+    /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `KEY=TYPE:VALUE`, as metadata is given on the command line.
+//! Metadata assignments on the command line: `KEY=TYPE:VALUE`.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(super) fn split(assignment: &str) -> Result<(&str, &str)> {
     }
 }
 
-/// Reads `KEY=TYPE:VALUE`, `KEY=VALUE` for a key that is there, or `KEY=@FILE` for a text in a file.
+/// Parses `KEY=TYPE:VALUE`, `KEY=VALUE` for an existing key, or `KEY=@FILE` for a string in a file.
 pub(super) fn change(assignment: &str) -> Result<Change> {
     let (key, given) = split(assignment)?;
     if let Some(path) = given.strip_prefix("string:").unwrap_or(given).strip_prefix('@') {
@@ -28,14 +28,14 @@ pub(super) fn change(assignment: &str) -> Result<Change> {
     })
 }
 
-/// Reads `KEY=TYPE:VALUE` for a key that is not there yet.
+/// Parses `KEY=TYPE:VALUE`; the type is required.
 pub(super) fn parse(assignment: &str) -> Result<(String, Value)> {
     let (key, given) = split(assignment)?;
     let value = typed(key, given)?.ok_or_else(|| edit::no_type(key))?;
     Ok((key.to_owned(), value))
 }
 
-/// Returns the value of `TYPE:VALUE`, or of `TYPE[]:JSON` for an array; nothing where no type is named.
+/// Returns the value of `TYPE:VALUE`, or of `TYPE[]:JSON` for an array; `None` without a type.
 fn typed(key: &str, given: &str) -> Result<Option<Value>> {
     let Some((name, text)) = given.split_once(':') else { return Ok(None) };
     let read = match (scalar_type(name), name.strip_suffix("[]").and_then(scalar_type)) {
@@ -52,7 +52,7 @@ mod tests {
     use crate::model::Array;
 
     #[test]
-    fn types_are_named_or_those_of_the_key() {
+    fn types_are_given_or_those_of_the_key() {
         assert_eq!(split("a=b=c").unwrap(), ("a", "b=c"));
         assert!(split("=x").is_err() && split("x").is_err());
         let set = |value| Change::Set("a".to_owned(), value);

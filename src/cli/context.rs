@@ -1,4 +1,4 @@
-//! What a command works with: where its results go, and how.
+//! The context of a command: output streams, rendering, warnings and errors.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use crate::format::Reader;
 use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report, Section};
 
-/// How a command ended.
+/// The status of a completed command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     /// Exit status 0.
     Done,
-    /// Exit status 1: done, and something was found.
+    /// Exit status 1: success with findings.
     Found,
-    /// Exit status 2: it could not be done, and that has been said already.
+    /// Exit status 2: an error that is already reported.
     Failed,
-    /// Another tool's exit status, in a command that stands in for it.
+    /// Exit status of another tool whose conventions the command follows.
     Other(u8),
 }
 
 impl Status {
-    /// How a command ends that showed what the headers of a model say: a file that is cut short was found, if one is.
+    /// Returns the status of a command that showed a model's headers: `Found` if a file is truncated.
     pub(super) fn of_headers(reader: &Reader) -> Self {
         if reader.lacks().iter().any(|finding| !finding.tensors.is_empty()) { Self::Found } else { Self::Done }
     }
 }
 
-/// Why a command could not be done.
+/// The reason a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The work failed.
@@ -40,7 +40,7 @@ pub(super) enum Failure {
     Output(io::Error),
 }
 
-/// What a command comes to.
+/// The result of a command.
 pub(super) type Outcome = Result<Status, Failure>;
 
 impl From<Error> for Failure {
@@ -55,18 +55,18 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Why nothing can be said of one of several paths: `weigh.error.v1`, in JSON only.
+/// The error document for one of several paths (`weigh.error.v1`), in JSON only.
 #[derive(Debug, Serialize)]
 struct ErrorReport {
     schema: &'static str,
     error: ErrorFacts,
 }
 
-/// An error, part by part; what does not apply is null.
+/// The parts of an error; those that do not apply are null.
 #[derive(Debug, Serialize)]
 struct ErrorFacts {
     kind: ErrorKind,
-    /// The rule that is broken, as `verify` names it.
+    /// The code of the broken rule, as in `verify`.
     code: Option<&'static str>,
     message: String,
     file: Option<String>,
@@ -105,7 +105,7 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// What a command works with.
+    /// Returns a context that writes to the given streams.
     pub(super) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool) -> Self {
         Self { out, err, renderer, quiet }
     }
@@ -116,7 +116,7 @@ impl<'a> Context<'a> {
         Ok(Status::Done)
     }
 
-    /// Writes a report on what has been done to the model at `path`. Where it cannot be written, the error says that all the same it is done.
+    /// Writes a report on completed work on the model at `path`. If this fails, the error says that the work itself is done.
     pub(super) fn emit_done<R: Report>(&mut self, report: &R, path: &Path, written: &Path) -> Outcome {
         let emitted = self.emit(report, path).and_then(|status| {
             self.finish()?;
@@ -124,20 +124,20 @@ impl<'a> Context<'a> {
         });
         emitted.map_err(|failure| match failure {
             Failure::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                let message = format!("all is done, but the report on it could not be written: {error}");
+                let message = format!("the work is done, but its report could not be written: {error}");
                 Failure::Weigh(Error::new(ErrorKind::Io, message).in_file(written))
             }
             other => other,
         })
     }
 
-    /// Writes a report that is on no model.
+    /// Writes a report that does not concern a model.
     pub(super) fn emit_table<R: Report>(&mut self, report: &R) -> Outcome {
         self.renderer.write(self.out, report, None)?;
         Ok(Status::Done)
     }
 
-    /// Opens a model; warns of files of its set that are missing, and of a config that cannot be read.
+    /// Opens a model; warns of missing files of its set and of an unreadable config.
     pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
         let reader = crate::format::open(path)?;
         self.warn_of_missing(&reader);
@@ -145,7 +145,7 @@ impl<'a> Context<'a> {
         Ok(reader)
     }
 
-    /// Opens a model for what its headers say; says on standard error what of it is missing.
+    /// Opens a model by its headers; warns of missing parts and of an unreadable config.
     pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
         let reader = crate::format::open_headers(path)?;
         self.warn_of_missing(&reader);
@@ -153,14 +153,14 @@ impl<'a> Context<'a> {
         Ok(reader)
     }
 
-    /// Warns of a config that cannot be read.
+    /// Warns of an unreadable config.
     pub(super) fn warn_of_config(&mut self, reader: &Reader) {
         if let Some(error) = reader.model().config_error.as_ref().filter(|_| !self.quiet) {
             self.report_error(error);
         }
     }
 
-    /// Warns of files of a set that are missing.
+    /// Warns of missing files of a set and of truncated ones.
     pub(super) fn warn_of_missing(&mut self, reader: &Reader) {
         for finding in reader.lacks() {
             let mut finding = finding.clone();
@@ -170,8 +170,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Runs `work` on every path. With several paths one that fails does not keep the others from being done; as JSON it gets a document
-    /// (in ndjson a line) of its own, so that every path has one.
+    /// Runs `work` on every path. With several paths, an error does not stop the others; in JSON it gets its own document (in ndjson, its own
+    /// line), so that every path has one.
     pub(super) fn each(&mut self, paths: &[PathBuf], mut work: impl FnMut(&mut Self, &Path) -> Outcome) -> Outcome {
         if let [path] = paths {
             return work(self, path);
@@ -198,8 +198,8 @@ impl<'a> Context<'a> {
         Ok(if failed { Status::Failed } else { status })
     }
 
-    /// Says what went wrong, and what to do about it. What is on its way out is written first, so that the error comes last.
-    /// If standard error is closed, the exit status must do.
+    /// Reports an error with its hints. Pending output is flushed first, so that the error comes last. If standard error is closed, only
+    /// the exit status remains.
     pub(super) fn report_error(&mut self, error: &Error) {
         let _ = self.out.flush();
         let _ = writeln!(self.err, "weigh: {error}");
@@ -208,17 +208,17 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How results are written.
+    /// Returns the output format.
     pub(super) fn output(&self) -> Output {
         self.renderer.output()
     }
 
-    /// Where results go that have one form only, such as a script of completions.
+    /// Returns the stream for results with a fixed format, such as completion scripts.
     pub(super) fn out(&mut self) -> &mut dyn Write {
         self.out
     }
 
-    /// Says something on standard error, unless only results and errors are wanted.
+    /// Writes a warning to standard error, unless quiet.
     pub(super) fn warn(&mut self, warning: &str) {
         if !self.quiet {
             let _ = self.out.flush();
@@ -226,26 +226,26 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Says on standard error what is no reason to stop, with its hint.
+    /// Reports an error as a warning, with its hints, unless quiet.
     pub(super) fn warn_of(&mut self, error: &Error) {
         if !self.quiet {
             self.report_error(error);
         }
     }
 
-    /// Warns of packed weights that cannot be read.
+    /// Warns of packed weights that cannot be unpacked.
     pub(super) fn warn_packing(&mut self, path: &Path, packing: Option<&PackingSummary>) {
         if let Some(warning) = packing.and_then(PackingSummary::warning) {
             self.warn(&format!("{}: {warning}", path.display()));
         }
     }
 
-    /// Whether only results and errors are wanted.
+    /// Whether progress and warnings are suppressed.
     pub(super) fn quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Writes what is still held back.
+    /// Flushes the output.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }

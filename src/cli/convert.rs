@@ -13,7 +13,7 @@ use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
-/// How many of the worst tensors people see.
+/// The number of worst tensors shown to people.
 const WORST: usize = 10;
 
 /// Convert between formats, types and layouts
@@ -31,49 +31,49 @@ Examples:
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set; then LoRA adapters to merge into it, if any; last the file or folder to write
+    /// Model (a file, a folder or one part of a set), any LoRA adapters to merge into it, and the file or folder to write
     #[arg(value_names = ["IN", "OUT"], num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
-    /// The format, whatever OUT is called: gguf or safetensors
+    /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
-    /// A type (F32 F16 BF16 Q8_0 ...) or a llama.cpp file type (Q4_K_M IQ4_XS ...); stored types are kept if not given
+    /// Type (F32 F16 BF16 Q8_0 ...) or llama.cpp file type (Q4_K_M IQ4_XS ...) of the output (default: the stored types)
     #[arg(long = "type", short, value_name = "TYPE")]
     target: Option<String>,
-    /// Say what would be done, and write nothing
+    /// Show the plan without writing anything
     #[arg(long)]
     dry_run: bool,
-    /// Replace an output that is there already, older files of the same set included: the plan lists them
+    /// Overwrite existing output and remove its stale files, which the plan lists
     #[arg(long)]
     force: bool,
-    /// Read back what was written, and compare it before it gets its name
+    /// Read the output back and compare it before renaming it into place
     #[arg(long)]
     verify: bool,
-    /// Split the output into files of at most so many bytes: 5GB, 500MB, 2GiB
+    /// Split the output into files of at most SIZE: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE")]
     shard_size: Option<String>,
-    /// Refuse anything lossy beyond the asked-for type
+    /// Refuse any loss beyond that of the requested type
     #[arg(long)]
     strict: bool,
-    /// Move tensors as they are, under their own names
+    /// Keep tensor names and layouts as they are
     #[arg(long)]
     keep_names: bool,
-    /// Set a metadata key of the output; may be given several times
+    /// Set a metadata key of the output (repeatable)
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     metadata: Vec<String>,
-    /// Move packed weights as they are stored, with their scales
+    /// Copy packed weights as stored, with their scales, instead of unpacking them
     #[arg(long)]
     stored: bool,
-    /// The name of the pre-tokenizer, where it cannot be told
+    /// Name of the pre-tokenizer, needed if it is not recognised
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// Give tokens the scores that their merges in tokenizer.json stand for, where llama.cpp's converter gives all the same
+    /// Derive token scores from the merges in tokenizer.json (llama.cpp's converter gives every token the same score)
     #[arg(long)]
     merge_scores: bool,
-    /// A table of one more architecture
+    /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
-    /// The base of a LoRA adapter that becomes a GGUF: a folder with config.json, or a GGUF
+    /// Base model of a LoRA adapter to convert to GGUF: a folder with config.json, or a GGUF
     #[arg(long, value_name = "FOLDER")]
     base: Option<PathBuf>,
     #[command(flatten)]
@@ -81,30 +81,30 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Quantising, as in llama-quantize")]
+#[command(next_help_heading = "Quantisation, as in llama-quantize")]
 struct QuantiseArgs {
-    /// One type for all, no mix
+    /// Use one type for all quantised tensors instead of a mix
     #[arg(long)]
     pure: bool,
-    /// Weigh errors by an importance matrix
+    /// Weight quantisation errors by an importance matrix
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// The type of tensors by name; may be given several times, the first that fits counts
+    /// Type of tensors whose name matches GLOB (repeatable, the first match wins)
     #[arg(long, value_name = "GLOB=TYPE")]
     tensor_type: Vec<String>,
-    /// The type of the output matrix
+    /// Type of the output matrix
     #[arg(long, value_name = "TYPE")]
     output_tensor_type: Option<String>,
-    /// The type of the token embeddings
+    /// Type of the token embeddings
     #[arg(long, value_name = "TYPE")]
     token_embedding_type: Option<String>,
     /// Leave the output matrix as it is
     #[arg(long)]
     leave_output_tensor: bool,
-    /// Quantise what is quantised already
+    /// Allow quantising tensors that are already quantised
     #[arg(long)]
     allow_requantize: bool,
-    /// Do not measure what quantising costs
+    /// Do not measure the quantisation error
     #[arg(long)]
     no_quality: bool,
 }
@@ -142,9 +142,9 @@ impl Args {
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
     let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
-        return Err(Error::argument("expected a model and a file or folder to write").into());
+        return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
     };
-    // A plan that needs the config says itself what is wrong with it.
+    // A plan that needs the config reports its errors itself.
     let stored = crate::format::open(input)?;
     context.warn_of_missing(&stored);
     if args.keep_names {
@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let (reader, plan) = convert::prepare(stored, adapters, output, &options)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
-            context.warn(&format!("this will need an importance matrix: {tensor} gets a type of too few bits to go without"));
+            context.warn(&format!("this needs an importance matrix: the type of {tensor} has too few bits to do without one"));
         }
         context.emit(&ConvertReport::planned(&reader, &plan)?, input)
     } else {
@@ -165,7 +165,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     }
 }
 
-/// How many of the things that were not as asked for people see.
+/// The number of losses shown to people.
 const LOSSES_SHOWN: usize = 20;
 
 impl Report for ConvertReport {
@@ -177,9 +177,9 @@ impl Report for ConvertReport {
         sections.extend(self.lossy_table());
         for (key, title, notes) in [
             ("dropped", "Not in the output", &self.dropped),
-            ("padded", "Filled up with zeros", &self.padded),
-            ("made_up", "Not in the input", &self.made_up),
-            ("remarks", "Worth knowing", &self.remarks),
+            ("padded", "Zero-padded", &self.padded),
+            ("made_up", "Added, not in the input", &self.made_up),
+            ("remarks", "Notes", &self.remarks),
         ] {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
@@ -189,7 +189,7 @@ impl Report for ConvertReport {
     }
 }
 
-/// The columns of a quality's figures, the same as those of `diff`.
+/// Returns the columns of error figures, the same as in `diff`.
 fn figure_columns() -> [Column; 5] {
     [
         Column::number("max_abs"),
@@ -206,7 +206,7 @@ fn figures(quality: Option<&convert::quality::Quality>) -> Vec<Cell<'_>> {
 }
 
 impl ConvertReport {
-    /// People see it when nothing was done yet; afterwards the rest is of more interest.
+    /// Returns the table of tensors: for people only in a dry run; afterwards the rest matters more.
     fn tensor_table(&self) -> Section<'_> {
         let mut columns = vec![Column::name("name"), Column::text("from"), Column::text("to"), Column::text("shape")];
         let transforms = self.tensors.iter().any(|row| !row.transforms.is_empty());
@@ -228,7 +228,7 @@ impl ConvertReport {
     fn worst_table(&self) -> Option<Section<'_>> {
         let total = self.quality.as_ref()?;
         let mut worst: Vec<_> = self.tensors.iter().filter_map(|row| Some((row, row.quality.as_ref()?))).collect();
-        // Without a figure there is nothing to rank by: such tensors (all zeros, NaN) come first.
+        // Tensors without a figure (all zeros, NaN) come first.
         worst.sort_by(|(_, a), (_, b)| {
             let figure = |quality: &convert::quality::Quality| quality.relative_rmse.unwrap_or(f64::INFINITY);
             figure(b).total_cmp(&figure(a))
@@ -240,10 +240,13 @@ impl ConvertReport {
             cells.extend(figures(Some(quality)));
             cells
         });
-        let mut all = vec![Cell::text(format!("all {} quantised", worst.len())), Cell::empty()];
+        let mut all = vec![Cell::text(format!("all {} quantised tensors", worst.len())), Cell::empty()];
         all.extend(figures(Some(total)));
-        let title =
-            if worst.len() > WORST { format!("What quantising cost: the worst {WORST}, and all") } else { "What quantising cost".into() };
+        let title = if worst.len() > WORST {
+            format!("Quantisation error ({WORST} worst tensors, and overall)")
+        } else {
+            "Quantisation error".into()
+        };
         Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
     }
 
@@ -259,7 +262,7 @@ impl ConvertReport {
         let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
                 LossKind::Fallback => "fallback",
-                LossKind::UnsupportedDtype => "unheld",
+                LossKind::UnsupportedDtype => "unsupported",
                 LossKind::Overflow => "overflow",
                 LossKind::Flush => "flush",
             };
@@ -272,16 +275,16 @@ impl ConvertReport {
                 Cell::text(lossy.message.clone()),
             ]
         });
-        let mut table = Section::table("lossy", columns).rows(rows).titled("Other than asked for").only(Audience::People);
+        let mut table = Section::table("lossy", columns).rows(rows).titled("Fallbacks and losses").only(Audience::People);
         if let Some(more) = self.lossy.len().checked_sub(LOSSES_SHOWN).filter(|more| *more > 0) {
-            table = table.footer(format!("and {more} more; --json has them all"));
+            table = table.footer(format!("{more} more (--json lists all)"));
         }
         (!self.lossy.is_empty()).then_some(table)
     }
 
     fn removed_table(&self) -> Option<Section<'_>> {
         let rows = self.removed.iter().map(|path| vec![Cell::text(path.to_string_lossy().into_owned())]);
-        let title = if self.dry_run { "Would be removed: older output of the same name" } else { "Removed: older output of the same name" };
+        let title = if self.dry_run { "Stale files that would be removed" } else { "Stale files removed" };
         let table = Section::table("removed", vec![Column::value("file")]).rows(rows).titled(title).only(Audience::People);
         (!self.removed.is_empty()).then_some(table)
     }

@@ -7,9 +7,9 @@ use crate::cli::context::{Context, Outcome, Status};
 use crate::ops::count::{self, Count, LayerCount};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
-/// Count the parameters by type, component and layer
+/// Count parameters by type, component and layer
 ///
-/// Tied weights count once; tables that follow from the hyperparameters (rope_freqs, position_ids, masks) do not count.
+/// Tied weights count once; tables derived from hyperparameters (rope_freqs, position_ids, masks) do not count.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh count model.gguf
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 
 impl Report for Count {
     fn sections(&self) -> Vec<Section<'_>> {
-        let title = if self.incomplete.is_some() { "parameters of the files here" } else { "parameters" };
+        let title = if self.incomplete.is_some() { "parameters in the files present" } else { "parameters" };
         let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
         let mut facts = vec![Fact::new("parameters", title, parameters.tone(Tone::Strong))];
         if self.active_parameters != self.parameters {
@@ -40,7 +40,7 @@ impl Report for Count {
         }
         facts.push(Fact::new("embedding_parameters", "in embeddings", people(self.embedding_parameters)));
         facts.push(Fact::new("stored_elements", "stored elements", Cell::count(self.stored_elements)));
-        facts.push(Fact::new("bytes", "size of the tensors", Cell::maybe(self.bytes, Cell::bytes)));
+        facts.push(Fact::new("bytes", "tensor size", Cell::maybe(self.bytes, Cell::bytes)));
         facts.push(Fact::new("bits_per_weight", "bits per weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))));
         if !self.left_out.is_empty() {
             facts.push(Fact::new("left_out", "not counted", Cell::text(self.left_out.join(", "))));
@@ -56,7 +56,7 @@ impl Report for Count {
         ];
         let exact =
             exact.into_iter().chain(self.incomplete.iter().map(|what| Fact::named("incomplete", Cell::text(what.clone())))).collect();
-        // What the share is of: types differ in size, components in parameters.
+        // Shares are of the size for types, and of the parameters for components and layers.
         let parts = |name, second, of| {
             vec![
                 Column::text(name),
@@ -77,7 +77,7 @@ impl Report for Count {
                 Cell::maybe(row.bytes, Cell::bytes),
             ]
         });
-        // Of parts whose whole is not known there is no share.
+        // Without a known total there are no shares.
         let all = self.parameters.unwrap_or(0);
         let by_component = self.by_component.iter().map(|row| {
             let share = share(row.parameters, all);
@@ -97,7 +97,7 @@ impl Report for Count {
         let folded = runs(&self.by_layer).into_iter().map(|(first, last)| match (first.layer, last.layer) {
             (Some(a), Some(b)) if a < b => layer(format!("{a}-{b}, each"), first),
             (Some(a), _) => layer(a.to_string(), first),
-            _ => layer("outside".to_owned(), first),
+            _ => layer("outside layers".to_owned(), first),
         });
         vec![
             Section::facts("count", facts).only(Audience::People),
@@ -110,13 +110,13 @@ impl Report for Count {
     }
 }
 
-/// `271M (270,896,128)`
+/// Formats a number of parameters for people: `271M (270,896,128)`.
 pub(super) fn people(parameters: u64) -> Cell<'static> {
     let (label, exact) = (units::label(parameters), units::grouped(parameters));
     Cell::text(if label == exact { label } else { format!("{label} ({exact})") })
 }
 
-/// Neighbouring layers that are alike: the first and the last of each run.
+/// Returns the first and last layer of each run of identical consecutive layers.
 fn runs(layers: &[LayerCount]) -> Vec<(&LayerCount, &LayerCount)> {
     let mut runs: Vec<(&LayerCount, &LayerCount)> = Vec::new();
     for row in layers {

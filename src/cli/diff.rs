@@ -11,11 +11,11 @@ use crate::cli::progress::Progress;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance, Unlisted};
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
-/// Compare two models: names, shapes, types, metadata, values
+/// Compare two models: names, shapes, types, metadata and values
 ///
-/// Tensors are matched by canonical name, across formats, types and shards: a Hugging Face folder and its GGUF meet tensor for tensor.
-/// Two LoRA adapters are compared by their updates, and one with a model as what it makes of it.
-/// Exit status: 0 identical, or within --tolerance; 1 they differ, be it in format, types or metadata only; 2 not compared.
+/// Tensors are matched by canonical name across formats, types and shards, so that a Hugging Face folder can be compared with its GGUF.
+/// Two LoRA adapters are compared by their updates; an adapter and a model are compared after merging.
+/// Exit status: 0 identical, or within --tolerance; 1 different, even if only in format, types or metadata; 2 error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh diff model-f16.gguf model-q4_k_m.gguf
@@ -27,13 +27,13 @@ pub(super) struct Args {
     a: PathBuf,
     /// Second model
     b: PathBuf,
-    /// Names, shapes, types, metadata, and bytes of equal types only
+    /// Decode no values: compare names, shapes, types, metadata, and bytes if types are equal
     #[arg(long)]
     quick: bool,
-    /// Values of each tensor may differ by this relative root mean square; format, types and metadata then do not count
+    /// Accept a relative RMSE of up to X per tensor; format, types and metadata may then differ
     #[arg(long, value_name = "X", conflicts_with = "quick", allow_negative_numbers = true, value_parser = not_negative)]
     tolerance: Option<f64>,
-    /// Tensors that are equal as well
+    /// List equal tensors too
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(if diff.differ { Status::Found } else { Status::Done })
 }
 
-/// How many rows of a list of names people see.
+/// The number of names of a list shown to people.
 const SHOWN: usize = 20;
 
 fn figure(value: Option<f64>, digits: usize) -> Cell<'static> {
@@ -118,7 +118,7 @@ fn names<'a>(key: &'static str, title: &str, names: &'a [String]) -> Option<Sect
     let more = names.len().saturating_sub(SHOWN);
     let rows = names.iter().take(SHOWN).map(|name| vec![Cell::text(name.clone())]);
     let table = Section::table(key, vec![Column::name("name")]).titled(title).rows(rows).only(Audience::People);
-    (!names.is_empty()).then(|| if more > 0 { table.footer(format!("and {more} more")) } else { table })
+    (!names.is_empty()).then(|| if more > 0 { table.footer(format!("{more} more")) } else { table })
 }
 
 impl Report for Diff {
@@ -127,7 +127,7 @@ impl Report for Diff {
     fn sections(&self) -> Vec<Section<'_>> {
         let diff = self;
         let mut sections = Vec::new();
-        // How large updates are is what people ask of adapters first.
+        // For adapters, people first want the size of the updates.
         let norm = |key: &'static str, title: &'static str| {
             let column = Column::number(key).titled(title);
             if diff.adapters { column } else { column.only(Audience::Scripts) }
@@ -168,7 +168,7 @@ impl Report for Diff {
             });
             let mut columns = vec![Column::name("name"), Column::text("a"), Column::text("b")];
             columns.extend(shared.then(|| Column::text("shared").titled("shared rows")));
-            sections.push(Section::table("shapes", columns).titled("In another shape").rows(rows).only(Audience::People));
+            sections.push(Section::table("shapes", columns).titled("Shapes differ").rows(rows).only(Audience::People));
         }
         if !diff.metadata.is_empty() {
             let rows = diff.metadata.iter().map(|row| vec![Cell::text(row.key.clone()), value(&row.a), value(&row.b)]);
@@ -182,7 +182,7 @@ impl Report for Diff {
                 vec![Cell::text(change.component.name()), Cell::text(of), figure(change.relative_rmse, 4)]
             });
             let columns = vec![Column::text("component"), Column::number("changed"), Column::number("relative_rmse").titled("rel. rmse")];
-            sections.push(Section::table("components", columns).titled("By component").rows(rows).only(Audience::People));
+            sections.push(Section::table("components", columns).titled("Change by component").rows(rows).only(Audience::People));
         }
         sections.extend(diff.notes.iter().map(|note| Section::text(text::escape(note).into_owned())));
         let mark = match diff.verdict.kind {
@@ -201,7 +201,7 @@ impl Report for Diff {
     }
 }
 
-/// What became of the tolerance: how large the largest error is, where, and how many tensors are beyond.
+/// Formats the tolerance check: the largest error and its tensor, and how many tensors exceed the tolerance.
 fn tolerance_in_words(tolerance: &Tolerance, tensors: u64) -> String {
     let largest = match (&tolerance.tensor, tolerance.largest) {
         (Some(tensor), Some(error)) => {
@@ -215,7 +215,7 @@ fn tolerance_in_words(tolerance: &Tolerance, tensors: u64) -> String {
         return format!("within the tolerance of {limit}: {largest}");
     }
     let which = match tolerance.beyond {
-        0 => "not the same tensors in the same shapes".to_owned(),
+        0 => "tensors or shapes differ".to_owned(),
         beyond => format!("{} of {}", units::grouped(beyond), units::counted(tensors, "tensor")),
     };
     format!("beyond the tolerance of {limit}: {which}; {largest}")

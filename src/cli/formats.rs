@@ -4,7 +4,7 @@ use crate::cli::context::{Context, Outcome};
 use crate::ops::catalog::{self, Formats};
 use crate::render::{Cell, Column, Report, Section};
 
-/// List the file formats that this build reads and writes
+/// List the supported file formats
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

@@ -12,40 +12,40 @@ use crate::family::table::Tables;
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
 
-/// Hash each tensor and the whole model in llama-gguf-hash's lines, or with --file whole files
+/// Hash tensors and models (compatible with llama-gguf-hash), or whole files with --file
 ///
-/// Without --file, the hash of a model is that of its tensors' bytes, not the digest of its file: names, metadata and layout do not enter it,
-/// and a model whose metadata was edited keeps it. --file gives the digests that model hubs and sha256sum show.
+/// Without --file, a model's hash covers the bytes of its tensors, not its file: names, metadata and layout do not count, so that editing
+/// metadata does not change it. --file gives the digests that model hubs and sha256sum show.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status with --check, as llama-gguf-hash has it: 0 all as in the manifest, 1 a hash differs, \
-3 the manifest does not mention the model, 4 it has no known hash, 5 it cannot be read.
+#[command(after_help = "Exit status with --check, as in llama-gguf-hash: 0 all hashes match, 1 a hash differs, \
+3 the manifest does not list the model, 4 it has no known hash, 5 it cannot be read.
 
 Examples:
   weigh hash model.gguf > model.gguf.manifest
   weigh hash model.gguf --check model.gguf.manifest
   weigh hash --file model.gguf > SHA256SUMS      # sha256sum -c and `weigh verify --manifest` read it
   weigh hash model.safetensors --algorithm xxh64 --no-layer
-  weigh hash Llama-3.2-1B/ llama-bf16.gguf --content --no-layer   # the same, if they are the same weights")]
+  weigh hash Llama-3.2-1B/ llama-bf16.gguf --content --no-layer   # equal hashes: equal weights")]
 pub(super) struct Args {
-    /// The models
+    /// Model: a file, a folder or one part of a set
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// How to hash; may be given several times. sha256 if not given, or with --check the strongest that the manifest has
+    /// Hash algorithm, repeatable (default: sha256; with --check, the strongest in the manifest)
     #[arg(long, short, value_enum, value_name = "NAME")]
     algorithm: Vec<AlgorithmArg>,
-    /// Compare with the hashes of an earlier run
+    /// Compare with the hashes in MANIFEST, written by an earlier run
     #[arg(long, short, value_name = "MANIFEST")]
     check: Option<PathBuf>,
-    /// Hash the files from their first byte to their last, as sha256sum does: in its lines
+    /// Hash whole files, like sha256sum and in its output format
     #[arg(long, conflicts_with_all = ["check", "no_layer", "content"])]
     file: bool,
-    /// Only the hash of the whole, not of each tensor
+    /// Print only the hash of the model, not of each tensor
     #[arg(long, visible_alias = "no-tensors")]
     no_layer: bool,
-    /// Hash what the weights are, not how they are stored: the same in other shards, another order, Hugging Face or GGUF
+    /// Hash the weights independently of how they are stored: sharding, order, Hugging Face or GGUF
     #[arg(long)]
     content: bool,
-    /// A table of one more architecture, for --content
+    /// Load an additional architecture table, for --content
     #[arg(long, value_name = "FILE", requires = "content")]
     arch_table: Option<PathBuf>,
 }
@@ -72,7 +72,7 @@ impl AlgorithmArg {
     }
 }
 
-/// The exit statuses of llama-gguf-hash for a manifest that cannot serve.
+/// Exit statuses of llama-gguf-hash for an unusable manifest.
 const UNKNOWN_HASH: u8 = 4;
 const MANIFEST_UNREADABLE: u8 = 5;
 
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
     context.each(&args.paths, |context, path| {
         let reader = context.open(path)?;
         if std::mem::take(&mut of_tensors) {
-            context.warn("these are hashes of the tensors, not of the files: --file gives those");
+            context.warn("these are hashes of the tensors, not of the files (--file gives those)");
         }
         let mut status = Status::Done;
         for report in hash::hashes(&reader, path, &options)? {
@@ -118,7 +118,7 @@ fn files(args: &Args, algorithms: &[Algorithm], context: &mut Context<'_>) -> Co
     context.each(&args.paths, |context, path| {
         let (reports, unopened) = hash::hash_files(path, algorithms)?;
         if let Some(error) = unopened {
-            context.warn(&format!("{error}; this is the digest of this one file"));
+            context.warn(&format!("{error}; only this file is hashed"));
         }
         for report in reports {
             context.emit(&report, path)?;
@@ -138,7 +138,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Hash, name and verdict of every tensor, then of the model.
+    /// Returns hash, name and verdict of every tensor, then of the model.
     fn lines(&self) -> impl Iterator<Item = (&str, String, Option<hash::Verdict>)> {
         let tensors =
             self.report.tensors.iter().map(|tensor| (tensor.hash.as_str(), line_name(self.path, Some(&tensor.name)), tensor.verdict));

@@ -9,7 +9,7 @@ use crate::ops::stats;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
 use crate::write::output;
 
-/// Draw the histogram of one tensor
+/// Draw a histogram of one tensor
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh hist model.gguf blk.0.ffn_down.weight
@@ -18,15 +18,15 @@ use crate::write::output;
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     path: PathBuf,
-    /// The tensor's name
+    /// Tensor name
     tensor: String,
-    /// Bins between powers of two, for either sign, instead of bins of equal width
+    /// Use logarithmic bins (powers of two, for each sign) instead of bins of equal width
     #[arg(long)]
     log: bool,
-    /// Write a picture: .svg or .png
+    /// Write an image to FILE (.svg or .png)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a picture that is there already
+    /// Overwrite an existing image
     #[arg(long, requires = "output")]
     force: bool,
 }
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     Ok(Status::Done)
 }
 
-/// A histogram, and the bins of it that are shown.
+/// A histogram and its displayed bins.
 struct View {
     hist: Hist,
     bins: Vec<(f64, f64, u64)>,
@@ -58,7 +58,7 @@ impl serde::Serialize for View {
 }
 
 impl View {
-    /// The picture that the name of a file asks for.
+    /// Returns the image in the format given by the file name.
     fn picture(&self, path: &Path) -> crate::Result<Vec<u8>> {
         let bars: Vec<u64> = self.bins.iter().map(|(_, _, count)| *count).collect();
         let ends = [self.bins.first().map(|bin| bin.0), self.bins.last().map(|bin| bin.1)];
@@ -69,12 +69,12 @@ impl View {
                 Ok(picture::svg(&title, &bars, &ends).into_bytes())
             }
             Some("png") => picture::png(&bars, &ends),
-            _ => Err(Error::argument("expected a picture that ends in .svg or .png").in_file(path)),
+            _ => Err(Error::argument("the name of an image must end in .svg or .png").in_file(path)),
         }
     }
 }
 
-/// How many characters the longest bar has where there is room.
+/// The length of the longest bar, if there is room.
 const BAR: u64 = 50;
 
 impl Report for View {

@@ -11,7 +11,7 @@ use crate::model::{PackedType, PackingSummary};
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
-/// Show on one screen what model this is
+/// Summarise a model on one screen
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh info model.gguf
@@ -59,7 +59,7 @@ impl Report for Info {
             .iter()
             .map(|row| vec![Cell::text(row.path.clone()), Cell::count(row.tensors), Cell::bytes(row.bytes)])
             .collect::<Vec<_>>();
-        // One file is the path that was given; many would push the rest off the screen.
+        // A single file is the given path; many would push the rest off the screen.
         let few = (2..=MOST_FILES).contains(&files.len());
         let files_for = if few { Audience::All } else { Audience::Scripts };
         let mut sections = vec![
@@ -74,27 +74,27 @@ impl Report for Info {
     }
 }
 
-/// The updates of an adapter.
+/// Returns the table of an adapter's updates.
 fn updates(adapter: &AdapterFacts) -> Section<'_> {
     let columns = vec![Column::name("module"), Column::number("rank"), Column::number("scale"), Column::number("norm")];
     let rows = adapter.updates.iter().map(|update| {
         let scale = Cell::float(f64::from(update.scale), 4);
         vec![Cell::text(update.module.clone()), Cell::count(update.rank), scale, Cell::float(update.norm, 4)]
     });
-    Section::table("updates", columns).titled("What it adds: scale x B A").rows(rows)
+    Section::table("updates", columns).titled("Updates: scale x B A").rows(rows)
 }
 
-/// `12 GPTQ-4, by gptq`
+/// Formats the packed types and the method: `12 GPTQ-4, by gptq`.
 fn packed(packing: &PackingSummary, shown: &[(PackedType, u64)]) -> String {
     let types: Vec<String> = shown.iter().map(|(shown, count)| format!("{} {shown}", grouped(*count))).collect();
     let mut parts = vec![types.join(", ")];
     parts.retain(|part| !part.is_empty());
     parts.push(format!("by {}", packing.method));
-    parts.extend((packing.unresolved > 0).then(|| format!("{} not understood", grouped(packing.unresolved))));
+    parts.extend((packing.unresolved > 0).then(|| format!("{} of unknown packing", grouped(packing.unresolved))));
     parts.join(", ")
 }
 
-/// How many files are listed.
+/// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
 impl Info {
@@ -127,12 +127,12 @@ impl Info {
         add("active", self.active_parameters.filter(|active| Some(*active) != self.parameters).map(people));
         let bits = match self.bits_per_weight {
             Some(bits) => format!(", {} bits per weight", general(bits, 4)),
-            None => ", bits per weight not known".to_owned(),
+            None => ", bits per weight unknown".to_owned(),
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing, &self.packed))));
-        add("layers", self.words(&[("layers", "{}"), ("width", "width {}"), ("feed_forward", "feed-forward {}")]));
+        add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
         add("attention", self.attention());
         add(
             "experts",
@@ -147,9 +147,9 @@ impl Info {
             "context",
             self.words(&[
                 ("context", "{}"),
-                ("rope_base", "rope base {}"),
-                ("rope_scaling", "{} scaling"),
-                ("rope_scaling_factor", "by {}"),
+                ("rope_base", "RoPE base {}"),
+                ("rope_scaling", "{} RoPE scaling"),
+                ("rope_scaling_factor", "factor {}"),
             ]),
         );
         add("vocabulary", self.words(&[("vocabulary", "{}")]));
@@ -158,9 +158,9 @@ impl Info {
             let alpha = adapter.alpha.map(|alpha| format!(", alpha {}", general(alpha, 4))).unwrap_or_default();
             let rank = adapter.rank.map_or_else(|| "ranks and alphas below".to_owned(), |rank| format!("rank {rank}{alpha}"));
             add("LoRA", Some(Cell::text(format!("{}, {rank}", adapter.form.title()))));
-            add("updates", (!adapter.target_modules.is_empty()).then(|| Cell::text(adapter.target_modules.join(", "))));
+            add("target modules", (!adapter.target_modules.is_empty()).then(|| Cell::text(adapter.target_modules.join(", "))));
             add("not merged", adapter.unsupported.as_ref().map(|why| Cell::text(format!("it is {why}")).tone(Tone::Caution)));
-            add("made for", adapter.base_model.clone().map(Cell::text));
+            add("base model", adapter.base_model.clone().map(Cell::text));
         }
         add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));
         facts
@@ -169,9 +169,9 @@ impl Info {
     fn attention(&self) -> Option<Cell<'_>> {
         self.words(&[
             ("heads", "{} heads"),
-            ("kv_heads", "{} for keys and values"),
-            ("head_dim", "width {} each"),
-            ("sliding_window", "window {}"),
+            ("kv_heads", "{} KV heads"),
+            ("head_dim", "head size {}"),
+            ("sliding_window", "sliding window {}"),
         ])
     }
 
@@ -180,21 +180,24 @@ impl Info {
         let mut parts = Vec::new();
         parts.extend(tokenizer.model.clone());
         parts.extend(tokenizer.tokens.map(|tokens| format!("{} tokens", grouped(tokens))));
-        parts.extend(tokenizer.pre.as_ref().map(|pre| format!("split as {pre}")));
+        parts.extend(tokenizer.pre.as_ref().map(|pre| format!("pre-tokenizer {pre}")));
         parts.push(if tokenizer.chat_template { "chat template" } else { "no chat template" }.to_owned());
         Some(Cell::text(parts.join(", ")))
     }
 
-    /// The hyperparameters that are known, each in its words.
+    /// Returns the known hyperparameters, each in its wording; the final plural `s` is dropped for a value of 1.
     fn words(&self, parts: &[(&str, &str)]) -> Option<Cell<'_>> {
-        let known =
-            parts.iter().filter_map(|(name, words)| self.hyperparameters.get(*name).map(|value| words.replace("{}", &shown(value))));
-        let known = known.collect::<Vec<_>>();
+        let worded = |(name, words): &(&str, &str)| {
+            let value = self.hyperparameters.get(*name)?;
+            let words = words.strip_suffix('s').filter(|_| value.as_u64() == Some(1)).unwrap_or(words);
+            Some(words.replace("{}", &shown(value)))
+        };
+        let known = parts.iter().filter_map(worded).collect::<Vec<_>>();
         (!known.is_empty()).then(|| Cell::text(known.join(", ")))
     }
 }
 
-/// A hyperparameter for scripts.
+/// Formats a hyperparameter for scripts.
 fn exact(value: &Json) -> Cell<'_> {
     match value {
         Json::String(text) => Cell::text(text.clone()),
@@ -204,7 +207,7 @@ fn exact(value: &Json) -> Cell<'_> {
     }
 }
 
-/// A hyperparameter for people. A list with a number for each layer is cut.
+/// Formats a hyperparameter for people; a list with one number per layer is shortened.
 fn shown(value: &Json) -> String {
     match value {
         Json::Number(number) => number.as_u64().map_or_else(|| general(number.as_f64().unwrap_or(f64::NAN), 6), grouped),

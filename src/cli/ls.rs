@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]
     path: Vec<PathBuf>,
-    /// Fold names into a tree, and layers that look the same into one (JSON lists every tensor all the same)
+    /// Show a tree of names with identical layers collapsed (JSON still lists every tensor)
     #[arg(long)]
     tree: bool,
     #[command(flatten)]
@@ -47,7 +47,7 @@ impl Report for TensorList<'_> {
     const ROWS: Option<&'static str> = Some("tensors");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        // People see the name, and only where there is a choice; scripts see the whole path.
+        // People see the file name, and only if there are several; scripts see the path.
         let name = Column::name("file").optional().only(Audience::People);
         let mut columns = vec![
             Column::name("name"),
@@ -91,7 +91,7 @@ impl TensorList<'_> {
     }
 }
 
-/// The same list, seen as a tree.
+/// A tensor list shown as a tree.
 struct Tree<'m>(TensorList<'m>);
 
 impl serde::Serialize for Tree<'_> {
@@ -119,7 +119,7 @@ impl Report for Tree<'_> {
     }
 }
 
-/// A row for everything under `node`, whose own name is `name`.
+/// Adds a row for everything under `node`, whose full name is `name`.
 fn branch(node: &Node, indent: &str, name: &str, rows: &mut Vec<Vec<Cell<'static>>>) {
     for (i, child) in node.children.iter().enumerate() {
         let last = i + 1 == node.children.len();

@@ -3,12 +3,12 @@
 use crate::base::Error;
 use crate::cli::context::{Context, Outcome, Status};
 
-/// Print the manual page, or that of one command, in roff
+/// Print the manual page of weigh or of one command, as roff
 ///
-/// To read it: weigh man ls | man -l -
+/// For example: weigh man ls | man -l -
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The command
+    /// Command
     command: Option<String>,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         None => whole,
         Some(name) => {
             let found = whole.find_subcommand(name).cloned();
-            found.ok_or_else(|| Error::argument(format!("expected a command, found {name}")).hint("`weigh --help` lists them"))?
+            found.ok_or_else(|| Error::argument(format!("no command named {name}")).hint("`weigh --help` lists them"))?
         }
     };
     clap_mangen::Man::new(page).render(context.out())?;

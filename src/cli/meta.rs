@@ -10,7 +10,7 @@ use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryR
 use crate::ops::meta::{self, MetaList, Shown};
 use crate::render::{Cell, Column, Report, Section};
 
-/// Show the metadata: GGUF keys, or the __metadata__ of safetensors
+/// Show or edit metadata: GGUF keys, or the __metadata__ of safetensors
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = false,
@@ -24,18 +24,18 @@ use crate::render::{Cell, Column, Report, Section};
   weigh meta model.gguf --json --full get tokenizer.ggml.tokens
   weigh meta model.gguf --recover
 
-In place, the header alone is overwritten where the new one is as long as the old one; else a new file takes the old one's name, \
-mode and owner. A new file is also written, and said to be, where the file has other names (hard links) or belongs to another user. \
-An edit waits for another one of the same file, for 10 s at most. One that was cut short by a crash leaves a model that weigh refuses \
-to open until --recover has put its old header back."
+--in-place overwrites only the header if the new one fits; otherwise a new file replaces the old one and keeps its mode and owner. \
+A new file is also written, with a warning, if the file has other hard links or belongs to another user. \
+Concurrent edits of one file wait for each other, up to 10 s. After a crash during an edit, weigh refuses to open the model until \
+--recover has restored its old header."
 )]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set; may also come last, behind the keys
+    /// Model: a file, a folder or one part of a set; may also come last, after the keys
     path: Option<PathBuf>,
-    /// Show arrays and texts in full
+    /// Show arrays and strings in full
     #[arg(long, global = true)]
     full: bool,
-    /// Undo an edit in place that was interrupted by a crash, or clear away what is left of one that was finished
+    /// Undo an in-place edit interrupted by a crash, or clean up after one that was completed
     #[arg(long)]
     recover: bool,
     #[command(subcommand)]
@@ -44,31 +44,31 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show the values of these keys; of one key, the bare value
+    /// Print the values of keys; for a single key, the bare value
     Get {
-        /// The keys
+        /// Metadata keys
         #[arg(required = true)]
         key: Vec<String>,
     },
-    /// Give keys a value: KEY=TYPE:VALUE, KEY=VALUE where the key is there, KEY=@FILE for a text in a file
+    /// Set keys: KEY=TYPE:VALUE (TYPE may be omitted for existing keys), or KEY=@FILE for a string in a file
     Set {
-        /// The keys and values; TYPE is u8 ... f64, bool or string, or TYPE[] for an array in JSON
+        /// Keys and values; TYPE is u8 ... f64, bool or string, or TYPE[] for a JSON array
         #[arg(required = true, value_name = "KEY=TYPE:VALUE")]
         key: Vec<String>,
         #[command(flatten)]
         destination: DestinationArgs,
     },
-    /// Take keys out
+    /// Remove keys
     Rm {
-        /// The keys
+        /// Metadata keys
         #[arg(required = true)]
         key: Vec<String>,
         #[command(flatten)]
         destination: DestinationArgs,
     },
-    /// Give keys other names, in their old places
+    /// Rename keys in place
     Rename {
-        /// The old and the new names
+        /// Old and new names
         #[arg(required = true, value_name = "OLD=NEW")]
         key: Vec<String>,
         #[command(flatten)]
@@ -86,16 +86,16 @@ impl Action {
 
 #[derive(Debug, clap::Args)]
 struct DestinationArgs {
-    /// Write the changed model into a new file
+    /// Write the changed model to a new file
     #[arg(long, short, value_name = "OUT", conflicts_with = "in_place")]
     output: Option<PathBuf>,
-    /// Change the file itself: only its header where the new one fits, else by a new file that takes its name
+    /// Edit the file itself: rewrite only the header if the new one fits, else replace the file
     #[arg(long)]
     in_place: bool,
-    /// Only say what would change
+    /// Show what would change without writing anything
     #[arg(long)]
     dry_run: bool,
-    /// Replace OUT if it is there; change keys in ways that llama.cpp refuses
+    /// Overwrite an existing OUT; allow changes that llama.cpp refuses
     #[arg(long)]
     force: bool,
 }
@@ -106,18 +106,18 @@ impl DestinationArgs {
             _ if self.dry_run => Ok(Destination::DryRun),
             Some(path) => Ok(Destination::New { path, force: self.force }),
             None if self.in_place => Ok(Destination::InPlace),
-            None => Err(Error::argument("expected -o OUT, --in-place or --dry-run, found none of them")),
+            None => Err(Error::argument("choose where to write: -o OUT, --in-place or --dry-run")),
         }
     }
 }
 
 pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
-    // `meta get KEY PATH` is as good as `meta PATH get KEY`.
+    // `meta get KEY PATH` is the same as `meta PATH get KEY`.
     let last = args.action.as_mut().filter(|_| args.path.is_none()).map(Action::keys).filter(|keys| keys.len() > 1).and_then(Vec::pop);
-    let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("expected the PATH of a model, found none"))?;
+    let path = args.path.or(last.map(PathBuf::from)).ok_or_else(|| Error::argument("no model given: expected a PATH"))?;
     if args.recover {
         if args.action.is_some() {
-            return Err(Error::argument("expected --recover by itself, found another action").into());
+            return Err(Error::argument("--recover cannot be combined with another action").into());
         }
         let report = edit::recover(&path, &mut |path| context.warn(&waiting(path)))?;
         return context.emit(&report, &path);
@@ -154,7 +154,7 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
 }
 
 fn waiting(path: &Path) -> String {
-    format!("{}: waiting for another edit of it to end", path.display())
+    format!("{}: waiting for another edit to finish", path.display())
 }
 
 fn renames(given: &[String]) -> Result<Vec<Change>> {
@@ -172,11 +172,11 @@ impl Report for EditReport {
         let columns = vec![Column::name("key"), Column::value("old"), Column::value("new")];
         let cell = |value: &Option<Value>| Cell::maybe(value.as_ref(), |value| Cell::text(line(Shown { value, full: false })));
         let rows = self.changes.iter().map(|change| vec![Cell::text(change.key.clone()), cell(&change.old), cell(&change.new)]);
-        let how = if self.fits { "the header alone, in its old place" } else { "the whole file" };
+        let how = if self.fits { "only the header" } else { "the whole file" };
         let size = units::bytes(self.bytes_written);
         let footer = match &self.output {
             Some(output) => format!("{size} written to {}", text::escape(&output.to_string_lossy())),
-            None if self.changes.is_empty() => "nothing changes".to_owned(),
+            None if self.changes.is_empty() => "no changes".to_owned(),
             None => format!("dry run: {size} would be written; in place, {how}"),
         };
         vec![Section::table("changes", columns).rows(rows).footer(footer)]
@@ -188,8 +188,8 @@ impl Report for RecoveryReport {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let done = match self.recovery {
-            "undone" => "the edit was undone: the header is the old one",
-            "finished" => "the edit was complete: the header is the new one",
+            "undone" => "the edit was undone and the old header restored",
+            "finished" => "the edit was complete; its undo copy is removed",
             _ => "no edit was interrupted",
         };
         vec![Section::text(format!("{}: {done}", text::escape(&self.file.to_string_lossy())))]
@@ -212,7 +212,7 @@ impl Report for MetaList<'_> {
     }
 }
 
-/// The value of one key, by itself where people or scripts without JSON read it.
+/// The value of a single key, printed bare in tables and markdown.
 struct Single<'m>(MetaList<'m>);
 
 impl serde::Serialize for Single<'_> {
@@ -232,17 +232,17 @@ impl Report for Single<'_> {
     }
 }
 
-/// The most characters of a text in a list.
+/// The maximum length of a string in a list.
 const LINE_CHARS: usize = 160;
 
-/// A value on one line.
+/// Formats a value on one line.
 fn line(shown: Shown<'_>) -> String {
     let mut out = String::new();
     write_line(&mut out, shown);
     out
 }
 
-/// Writes a value on one line. Long arrays grow one text, value by value.
+/// Writes a value on one line. Arrays are written value by value.
 fn write_line(out: &mut String, shown: Shown<'_>) {
     match shown.value {
         Value::Array(array) => {
@@ -262,7 +262,7 @@ fn write_line(out: &mut String, shown: Shown<'_>) {
     }
 }
 
-/// A value by itself: texts keep their lines, arrays give a line a value.
+/// Formats a bare value: strings keep their lines, arrays have one value per line.
 fn block(shown: Shown<'_>) -> String {
     let mut out = String::new();
     match shown.value {
@@ -295,7 +295,7 @@ fn more(shown: Shown<'_>, array: &Array) -> Option<String> {
     (hidden > 0).then(|| format!("… {} more", units::grouped(hidden)))
 }
 
-/// Writes a value inside a list, where a text needs its bounds.
+/// Writes a value inside a list: strings are quoted.
 fn write_quoted(out: &mut String, shown: Shown<'_>) {
     match shown.value {
         Value::String(text) => {

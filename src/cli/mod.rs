@@ -1,7 +1,7 @@
-//! The commands: arguments -> operation -> render. Only this floor knows clap and progress bars.
+//! The commands: arguments -> operation -> render. Only this layer uses clap and progress bars.
 //!
-//! A command is a file: its `Args` as clap reads them, `run(args, &mut Context) -> Outcome`, and the [`crate::render::Report`] view of what its
-//! operation found. It is entered in `Command` and in `dispatch`.
+//! Each command is a module with its clap `Args`, `run(&args, &mut Context) -> Outcome`, and the [`crate::render::Report`] implementation of its
+//! result, and is listed in `Command` and `dispatch`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -36,12 +36,12 @@ mod stats;
 mod types;
 mod verify;
 
-/// The arguments as they are typed.
+/// The command line arguments.
 #[derive(Debug, Parser)]
 #[command(name = "weigh", version, about, propagate_version = false, max_term_width = 110, arg_required_else_help = true)]
 #[command(
-    after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): the whole model is opened, by its content.\n\
-Exit status: 0 done, 1 done and something was found (diff, verify), 2 could not do it."
+    after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): weigh opens the whole model and recognises its format by content.\n\
+Exit status: 0 success, 1 success with findings (a difference, a broken rule, a truncated file), 2 error."
 )]
 struct Cli {
     #[command(flatten)]
@@ -93,9 +93,9 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     }
 }
 
-/// Runs the command line `args` (the program's name first): results go to `out`, the rest to `err`.
+/// Runs the command line `args` (the program name first): results go to `out`, messages to `err`.
 ///
-/// Returns the exit status: 0 done, 1 done and something was found, 2 could not do it. A reader of `out` that has seen enough is no failure.
+/// Returns the exit status: 0 success, 1 success with findings, 2 error. A closed pipe as `out` is not an error.
 pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode
 where
     I: IntoIterator<Item = T>,
@@ -133,16 +133,16 @@ fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The whole command line, for completions, man pages and the README.
+/// Returns the clap command, for completions, man pages and tests of the README.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Help and version are results; a mistake in the arguments is an error.
+/// Prints help and version as results, and usage errors to `err`.
 fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     let text = error.render();
     if error.use_stderr() {
-        // It quotes arguments, which may come from strangers as well.
+        // The message quotes arguments, which may be untrusted.
         let text: Vec<_> = text.to_string().split('\n').map(|line| text::escape(line).into_owned()).collect();
         let _ = write!(err, "{}", text.join("\n"));
         ExitCode::from(2)

@@ -1,4 +1,4 @@
-//! Options that many commands share.
+//! Options shared by several commands.
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
@@ -9,67 +9,67 @@ use crate::base::{Result, limits, threads};
 use crate::ops::select::{Selection, SortBy};
 use crate::render::{Look, Output, Renderer};
 
-/// The options of every command, as they are typed.
+/// The options of every command.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// How results are written
+    /// Output format
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     format: FormatArg,
-    /// Short for --format json
+    /// Same as --format json
     #[arg(long, global = true, conflicts_with = "format")]
     json: bool,
-    /// When to use colours; NO_COLOR turns them off as well
+    /// When to use colours (NO_COLOR turns them off too)
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
     color: ColorArg,
-    /// How many threads compute, 256 at most; as many as there are cores if not given
+    /// Number of compute threads, at most 256 (default: one per core)
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// No progress and no warnings
+    /// Suppress progress bars and warnings
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FormatArg {
-    /// For people: human sizes, fitted to the terminal
+    /// Human-readable, fitted to the terminal
     Table,
-    /// One document, exact numbers
+    /// One JSON document with exact numbers
     Json,
-    /// One JSON object a row, a line each
+    /// One JSON object per row, each on a line
     Ndjson,
-    /// Exact numbers, for spreadsheets
+    /// One table with exact numbers, for spreadsheets
     Csv,
-    /// For issues and model cards
+    /// Tables for issues and model cards
     Markdown,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ColorArg {
-    /// On a terminal
+    /// Only on a terminal
     Auto,
     Always,
     Never,
 }
 
 impl Global {
-    /// Whether only results and errors are wanted.
+    /// Whether progress and warnings are suppressed.
     pub(super) fn quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Starts as many threads as were asked for, where they run not yet. Otherwise they start when they are needed first, or never.
-    /// Says so where there are fewer, because of the limit or because the system refused some.
+    /// Starts the requested number of threads; by default they start when first needed. Returns a warning if fewer run, because of the
+    /// limit or because the system refused some.
     pub(super) fn start_threads(&self) -> Option<String> {
         let wanted = self.threads?.get();
         let running = threads::start(wanted);
         (running < wanted).then(|| match wanted > limits::THREADS && running == limits::THREADS {
-            true => format!("{running} threads instead of {wanted}: more do not help"),
-            false => format!("{running} of {wanted} threads could be started"),
+            true => format!("{running} threads instead of {wanted}: more would not help"),
+            false => format!("only {running} of {wanted} threads could be started"),
         })
     }
 
-    /// How results are written in this environment: terminal, NO_COLOR, COLUMNS.
+    /// Returns the renderer for these options and the environment: terminal, NO_COLOR, COLUMNS.
     pub(super) fn renderer(&self) -> Renderer {
         let output = match self.format {
             _ if self.json => Output::Json,
@@ -88,39 +88,39 @@ impl Global {
     }
 }
 
-/// How many columns a table may take: those that COLUMNS says, or those of the terminal; no limit in a file or pipe.
+/// Returns the width for tables: COLUMNS, or else that of the terminal; unlimited in files and pipes.
 fn width() -> Option<usize> {
-    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
-    told.or_else(|| {
+    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    columns.or_else(|| {
         let stdout = io::stdout();
         let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout)).flatten();
         size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
     })
 }
 
-/// Parses a number that values are compared with.
+/// Parses a threshold.
 pub(super) fn not_negative(text: &str) -> std::result::Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or_else(|| "expected a finite number that is not negative".to_owned())
+    number.ok_or_else(|| "expected a finite number, 0 or more".to_owned())
 }
 
-/// The options of every command that lists tensors, as they are typed.
+/// The options of every command that lists tensors.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Which tensors")]
+#[command(next_help_heading = "Selecting tensors")]
 pub(super) struct SelectionArgs {
-    /// Only tensors whose name matches GLOB, or has it as a piece where it is without *?[{ (repeatable)
+    /// Only tensors whose name matches GLOB (repeatable); a pattern without *?[{ matches anywhere in the name
     #[arg(long, value_name = "GLOB")]
     filter: Vec<String>,
-    /// No tensors whose name matches GLOB (repeatable)
+    /// Leave out tensors whose name matches GLOB (repeatable)
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// In which order: as in the file if not given; size and elements give the largest first
+    /// Sort by KEY, size and elements with the largest first (default: file order)
     #[arg(long, value_enum, value_name = "KEY")]
     sort: Option<SortArg>,
-    /// In the opposite order
+    /// Reverse the order
     #[arg(long)]
     reverse: bool,
-    /// List at most N tensors; totals and verdicts are of all that are selected
+    /// List at most N tensors; totals and verdicts cover all selected tensors
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -135,7 +135,7 @@ enum SortArg {
 }
 
 impl SelectionArgs {
-    /// The selection that is meant.
+    /// Returns the selection.
     ///
     /// # Errors
     /// A pattern is malformed.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How long nothing is shown.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The delay before the bar appears.
+const DELAY: Duration = Duration::from_secs(1);
 
-/// Bytes done of a number that each step tells.
+/// Bytes done, of a total given with each step.
 pub(super) struct Progress {
     quiet: bool,
     start: Instant,
@@ -18,15 +18,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Starts to count; a quiet one shows nothing.
+    /// Starts counting; nothing is shown if `quiet`.
     pub(super) fn new(quiet: bool) -> Self {
         Self { quiet, start: Instant::now(), done: AtomicU64::new(0), bar: OnceLock::new() }
     }
 
-    /// So many bytes more are done, of so many in all.
+    /// Adds `bytes` done of `total`.
     pub(super) fn add(&self, bytes: u64, total: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.quiet || self.start.elapsed() < PATIENCE {
+        if self.quiet || self.start.elapsed() < DELAY {
             return;
         }
         let bar = self.bar.get_or_init(|| {
@@ -39,7 +39,7 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// Takes the bar away; so does dropping this.
+    /// Removes the bar; so does dropping this.
     pub(super) fn finish(&self) {
         if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();

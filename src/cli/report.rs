@@ -9,7 +9,7 @@ use crate::ops::{diff, overview, stats};
 use crate::render::html;
 use crate::write::output;
 
-/// One self-contained HTML page with pictures, of one model or of two
+/// Write a self-contained HTML page about one model or a comparison of two
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh report model.gguf -o model.html
@@ -17,15 +17,15 @@ use crate::write::output;
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     a: PathBuf,
-    /// Another model, to be compared with it
+    /// Second model, to compare with
     b: Option<PathBuf>,
-    /// The page; standard output if not given
+    /// Write the page to FILE (default: standard output)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace a page that is there already
+    /// Overwrite an existing page
     #[arg(long, requires = "output")]
     force: bool,
-    /// A quick look: about a million elements of each tensor
+    /// Read only a sample: about a million elements of each tensor
     #[arg(long, conflicts_with = "b")]
     sample: bool,
 }
@@ -38,19 +38,19 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         output::check(path, args.force, &inputs)?; // before all of the model is read
     }
     let progress = Progress::new(context.quiet());
-    let told = |bytes, all| progress.add(bytes, all);
+    let advance = |bytes, all| progress.add(bytes, all);
     let (page, infos) = match &b {
         None => {
             let options = stats::Options {
                 sample: args.sample.then_some(stats::SAMPLE_ELEMENTS),
-                progress: Some(&told),
+                progress: Some(&advance),
                 ..stats::Options::default()
             };
             let found = overview::overview(&a, &options)?;
             (html::model(&found), vec![found.info])
         }
         Some(b) => {
-            let found = overview::comparison(&a, b, &diff::Options { progress: Some(&told), ..diff::Options::default() })?;
+            let found = overview::comparison(&a, b, &diff::Options { progress: Some(&advance), ..diff::Options::default() })?;
             (html::pair(&found), found.infos.into())
         }
     };

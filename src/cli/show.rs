@@ -7,7 +7,7 @@ use crate::cli::context::{Context, Outcome};
 use crate::ops::show::{self, Values};
 use crate::render::{Audience, Cell, Column, Output, Report, Section, array};
 
-/// Show values of one tensor, or of a slice of it
+/// Print the values of one tensor or of a slice
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh show model.gguf token_embd.weight
@@ -16,9 +16,9 @@ use crate::render::{Audience, Cell, Column, Output, Report, Section, array};
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     path: PathBuf,
-    /// The name of the tensor
+    /// Tensor name
     tensor: String,
-    /// Which part: an index or start:stop:step for each dimension, as in NumPy
+    /// Part to print: an index or start:stop:step per dimension, as in NumPy
     #[arg(long, value_name = "SLICE", allow_hyphen_values = true)]
     slice: Option<String>,
 }
@@ -46,7 +46,7 @@ impl Report for Values<'_> {
     }
 }
 
-/// Where the value of this number is: an index for each dimension of the slice.
+/// Returns the indices of the value at position `at`, one for each dimension of the slice.
 fn index(mut at: usize, lengths: &[usize]) -> String {
     let mut parts = Vec::with_capacity(lengths.len());
     for &length in lengths.iter().rev() {

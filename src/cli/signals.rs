@@ -1,19 +1,18 @@
-//! Signals that end the process: temporary files are removed first.
+//! Removal of temporary files when a signal ends the process.
 
 use crate::base::{Error, ErrorKind, Result};
 use crate::write::signals;
 
-/// From here on, SIGINT, SIGTERM and SIGHUP remove the temporary files of [`crate::write::output`] and end the process with status
-/// 128 + n, unless the process was started with the signal ignored (as `nohup` does). A write past RLIMIT_FSIZE becomes an error
-/// instead of a crash. For the command line: a library must not change its host's signals.
+/// Makes SIGINT, SIGTERM and SIGHUP remove the temporary files of [`crate::write::output`] and end the process with status 128 + n, unless the
+/// process was started with the signal ignored (as by `nohup`). A write past RLIMIT_FSIZE becomes an error instead of ending the process. For
+/// the command line only: a library must not change its host's signal handling.
 ///
-/// Where the system refuses the thread that waits for signals, an interrupted run leaves a temporary file behind, which is no reason not
-/// to run.
+/// If the thread that waits for signals cannot be started, an interrupted run leaves a temporary file behind, which is no reason not to run.
 ///
 /// # Errors
-/// The system refuses a handler.
+/// A signal handler cannot be installed.
 pub fn clean_up_on_signals() -> Result<()> {
-    // With any handler in place the write fails with EFBIG, which is all that is wanted.
+    // With any handler installed, the write fails with EFBIG, which is the aim.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())
         .map_err(|error| Error::new(ErrorKind::Io, format!("cannot handle signals: {error}")))?;
     signals::on_first_temporary(|| {
@@ -35,7 +34,7 @@ fn wait_for_signals() -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
-/// Returns the signals that this process was started with ignored, as a bit mask (bit n - 1 for signal n); none where that cannot be told.
+/// Returns the signals that this process was started with ignored, as a bit mask (bit n - 1 for signal n); 0 if unknown.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

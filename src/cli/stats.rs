@@ -12,7 +12,7 @@ use crate::cli::progress::Progress;
 use crate::ops::stats::{self, GroupBy, Options, PERCENTILES, Stats, Summary};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
 
-/// Measure the values: extremes, moments, percentiles, histograms, and what looks wrong
+/// Compute statistics of the values: extremes, moments, percentiles, histograms, anomalies
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh stats model.gguf --filter 'blk.0.*'
@@ -23,22 +23,22 @@ pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true)]
     path: Vec<PathBuf>,
-    /// What the values are told of
+    /// Group statistics by
     #[arg(long, value_enum, value_name = "GROUP", default_value = "tensor", hide_default_value = true)]
     by: ByArg,
-    /// Row by row (a row is an output channel), for one tensor
+    /// Statistics of each row (output channel) of one tensor
     #[arg(long, conflicts_with_all = ["by", "sample"])]
     per_row: bool,
-    /// A quick look: about a million elements of each tensor, evenly spread
+    /// Read only a sample: about a million elements of each tensor, evenly spread
     #[arg(long)]
     sample: bool,
-    /// Magnitudes below this count as sparse
+    /// Count values with a magnitude below X as sparse
     #[arg(long, value_name = "X", default_value_t = 1e-6, allow_negative_numbers = true, value_parser = not_negative)]
     threshold: f64,
-    /// Rows are outliers when their largest magnitude is so many times the median row's
+    /// Report rows whose largest magnitude is more than K times the median row's
     #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS, allow_negative_numbers = true, value_parser = not_negative)]
     outlier: f64,
-    /// The numbers as they are stored, where another library packed weights into integers
+    /// Measure packed weights (GPTQ, AWQ ...) as stored instead of unpacking them
     #[arg(long)]
     stored: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ fn bad(count: Option<u64>) -> Cell<'static> {
     if count.is_some_and(|count| count > 0) { cell.tone(Tone::Bad) } else { cell }
 }
 
-/// The columns of a summary, and its cells.
+/// Returns the columns of a summary.
 fn columns() -> Vec<Column> {
     let mut columns = vec![
         Column::number("min"),
@@ -126,7 +126,7 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-/// A cell of the columns of a summary.
+/// Returns the cell of a summary in a column of [`columns`].
 fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     let share = |part: u64| part as f64 / (summary.elements.max(1)) as f64;
     match column {
@@ -151,7 +151,7 @@ fn cell(summary: &Summary, column: usize) -> Cell<'static> {
     }
 }
 
-/// The same report where tensors were grouped: its rows are groups.
+/// Statistics by group: the rows are groups.
 struct Groups(Stats);
 
 impl serde::Serialize for Groups {
@@ -173,7 +173,7 @@ impl Report for Stats {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = Vec::new();
-        // One row a tensor or group, made when it is asked for, and the total.
+        // One row per tensor or group, made on demand, and the total.
         let total = || Cell::text("total").tone(Tone::Strong);
         let table = if let Some(tensors) = &self.tensors {
             let mut head =
@@ -203,10 +203,10 @@ impl Report for Stats {
         let of_groups = || self.groups.iter().flatten().map(|group| group.tensors).sum();
         let listed = self.tensors.as_ref().map_or_else(of_groups, |tensors| tensors.len() as u64);
         if listed < self.measured {
-            remarks.push(format!("{} of {} listed; the total is of all", units::grouped(listed), units::counted(self.measured, "tensor")));
+            remarks.push(format!("{} of {} listed; the total covers all", units::grouped(listed), units::counted(self.measured, "tensor")));
         }
         remarks.extend(self.sample.map(|sample| {
-            format!("a sample: at most {} elements of each tensor were looked at; extremes and counts are of those", units::grouped(sample))
+            format!("sampled: at most {} elements of each tensor; extremes and counts are those of the sample", units::grouped(sample))
         }));
         sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });
         if !self.findings.is_empty() {

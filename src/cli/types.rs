@@ -4,7 +4,7 @@ use crate::cli::context::{Context, Outcome};
 use crate::ops::catalog::{self, Types};
 use crate::render::{Cell, Column, Report, Section};
 
-/// List the element types that this build knows
+/// List the supported element types
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

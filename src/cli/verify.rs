@@ -12,32 +12,34 @@ use crate::ops::catalog::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verdict};
 use crate::render::{Cell, Column, Report, Section, Tone};
 
-/// Check whether the files are sound
+/// Check the structure, tensors and values of model files
 ///
-/// The structure of every file, and whether the tensors are those of the architecture, are always checked; the rest needs all bytes.
+/// The structure of every file is always checked, and the tensors are compared with those of the architecture; other checks read all bytes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status 1 means that a finding is an error; with --strict, a warning. `weigh verify --codes` lists the rules.
+#[command(
+    after_help = "The exit status is 1 if a finding is an error (with --strict, or a warning). `weigh verify --codes` lists the rules.
 
 Examples:
   weigh verify model.gguf --data
-  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS")]
+  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS"
+)]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required_unless_present = "codes")]
     path: Vec<PathBuf>,
-    /// Read all values: NaN, infinities, broken scales, zeros, digests of the Hugging Face cache or of Ollama
+    /// Read all values: find NaN, infinities, bad scales and zeros, and check the digests of the Hugging Face cache or Ollama
     #[arg(long)]
     data: bool,
-    /// Compare with digests: lines of `weigh hash`, llama-gguf-hash, sha256sum, sha1sum or b3sum
+    /// Compare with digests written by `weigh hash`, llama-gguf-hash, sha256sum, sha1sum or b3sum
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// A table of one more architecture
+    /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
-    /// Exit with status 1 for a warning as well
+    /// Exit with status 1 for warnings too
     #[arg(long)]
     strict: bool,
-    /// List the codes of findings: how bad each is, and the rule
+    /// List the codes of findings with severity and rule
     #[arg(long, conflicts_with_all = ["path", "data", "manifest", "arch_table", "strict"])]
     codes: bool,
 }
@@ -97,7 +99,7 @@ impl Report for Verdict {
     }
 }
 
-/// The verdict, what was checked, and what was not.
+/// Formats the verdict with what was checked and what was not.
 fn verdict(found: &Verdict) -> String {
     let severities = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
     let counts = severities.map(|(severity, name)| (found.findings.iter().filter(|finding| finding.severity == severity).count(), name));
@@ -110,12 +112,12 @@ fn verdict(found: &Verdict) -> String {
         (tensors, files) => format!("structure of {} in {}", plural(tensors, "tensor"), plural(files as u64, "file")),
     };
     checked += &match values {
-        0 => "; values not read: --data".to_owned(),
+        0 => "; values not read (--data reads them)".to_owned(),
         tensors => format!("; values of {} read ({})", plural(tensors, "tensor"), units::bytes(bytes)),
     };
     checked += &match (digests, recorded) {
         (0, 0) => "; no digest to compare with".to_owned(),
-        (0, recorded) => format!("; {} not compared: --data", plural(recorded, "digest")),
+        (0, recorded) => format!("; {} not compared (--data compares them)", plural(recorded, "digest")),
         (digests, _) => format!("; {} compared", plural(digests, "digest")),
     };
     format!("{sound}: {checked}")

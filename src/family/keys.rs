@@ -155,6 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::family::table::Tables;
 
     #[test]
     fn strings_and_absent_windows_round_trip() {

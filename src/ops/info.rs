@@ -165,7 +165,7 @@ pub fn info(reader: &Reader) -> Result<Info> {
         bits_per_weight: count.bits_per_weight,
         files,
         dtypes: count.by_dtype,
-        hyperparameters: hyperparameters::all(model),
+        hyperparameters: with_hidden_size(hyperparameters::all(model)),
         tokenizer: tokenizer(model),
         license: license.id,
         license_name: license.name,
@@ -200,6 +200,14 @@ fn adapter_facts(reader: &Reader, adapter: Adapter) -> Result<AdapterFacts> {
         base_model: adapter.base,
         updates: par(&adapter.updates).map(row).collect::<Result<_>>()?,
     })
+}
+
+/// Adds `hidden_size` after the hyperparameters, the usual name of `width`.
+fn with_hidden_size(mut known: Map<String, Json>) -> Map<String, Json> {
+    if let Some(size) = known.get("width").cloned() {
+        known.insert("hidden_size".to_owned(), size);
+    }
+    known
 }
 
 fn text(model: &Model, key: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Arrays of numbers as NumPy prints them (version 2.4, default options): aligned, 8 digits, 75 columns, nested brackets.
+//! Formats arrays as NumPy 2.4 prints them by default: aligned, 8 digits, 75 columns, nested brackets.
 
 use half::f16;
 
@@ -6,13 +6,13 @@ use crate::codec::Number;
 use crate::model::DType;
 use crate::ops::show::Block;
 
-/// Digits after the point, at most.
+/// The maximum number of digits after the point.
 const PRECISION: usize = 8;
 
-/// Columns of a line.
+/// The line width.
 const LINE: usize = 75;
 
-/// The text of an array of elements of `dtype`. Types that NumPy does not have look like single precision.
+/// Formats an array of elements of `dtype`. Types unknown to NumPy are formatted like single precision.
 pub fn array(block: &Block, dtype: DType) -> String {
     if block.numbers.is_empty() {
         return "[]".into();
@@ -26,14 +26,14 @@ pub fn array(block: &Block, dtype: DType) -> String {
     out
 }
 
-/// Writes the array under an index: `depth` dimensions are outside.
+/// Writes the sub-array at nesting level `depth`.
 fn level(out: &mut String, cells: &[String], block: &Block, depth: usize) {
     let indent = " ".repeat(depth + 1);
     let (length, cut) = (block.lengths[depth], block.cut[depth]);
     let before_dots = |i: usize| cut && i == length / 2;
     out.push('[');
     if depth + 1 == block.lengths.len() {
-        // Values go on a line until the next, with the closing brackets, would not fit.
+        // A line is full when the next value and its closing brackets would not fit.
         let room = LINE - (depth + 1);
         let mut column = depth + 1;
         let mut word = |text: &str, first: bool| {
@@ -73,7 +73,7 @@ fn level(out: &mut String, cells: &[String], block: &Block, depth: usize) {
     out.push(']');
 }
 
-/// The texts of the values, all of the same width.
+/// Formats the values, padded to the same width.
 fn cells(block: &Block, dtype: DType) -> Vec<String> {
     let alone = block.lengths.is_empty();
     if block.per_element == 2 {
@@ -108,7 +108,7 @@ fn cells(block: &Block, dtype: DType) -> Vec<String> {
     }
 }
 
-/// How precise the values are, which says how many digits tell them apart.
+/// The precision of the values, which determines how many digits distinguish them.
 #[derive(Clone, Copy, PartialEq)]
 enum Width {
     Half,
@@ -117,7 +117,7 @@ enum Width {
 }
 
 impl Width {
-    /// The value from which on numbers are written with an exponent.
+    /// Returns the magnitude from which numbers are written with an exponent.
     fn large(self) -> f64 {
         match self {
             Self::Half => 1e3,
@@ -126,7 +126,7 @@ impl Width {
         }
     }
 
-    /// The value below which numbers are written with an exponent: 0.0001, as this width has it.
+    /// Returns the magnitude below which numbers are written with an exponent: 0.0001 in this precision.
     fn small(self) -> f64 {
         match self {
             Self::Half => f16::from_f64(0.0001).to_f64(),
@@ -135,7 +135,7 @@ impl Width {
         }
     }
 
-    /// The quotient, rounded to this width.
+    /// Returns the quotient, rounded to this precision.
     fn divide(self, a: f64, b: f64) -> f64 {
         match self {
             Self::Half => f16::from_f64(a / b).to_f64(),
@@ -144,7 +144,7 @@ impl Width {
         }
     }
 
-    /// The fewest digits that tell the value from its neighbours, as `d.ddde±x`.
+    /// Formats the value as `d.ddde±x` with the fewest digits that distinguish it from its neighbours.
     fn shortest(self, value: f64) -> String {
         match self {
             Self::Half => {
@@ -158,7 +158,7 @@ impl Width {
     }
 }
 
-/// How many digits follow the point of the shortest text, with and without an exponent.
+/// Returns the number of digits after the point in the shortest form, with and without an exponent.
 fn digits_after_point(value: f64, width: Width) -> (usize, usize) {
     let text = width.shortest(value);
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -167,7 +167,7 @@ fn digits_after_point(value: f64, width: Width) -> (usize, usize) {
     (digits, (digits as i64 - exponent).max(0) as usize)
 }
 
-/// A value by itself, as `str()` of a NumPy scalar gives it.
+/// Formats a scalar like `str()` of a NumPy scalar.
 fn single(value: f64, width: Width) -> String {
     if !value.is_finite() {
         return odd(value);
@@ -190,7 +190,7 @@ fn odd(value: f64) -> String {
     }
 }
 
-/// `1.5e-07`: the exponent has a sign and at least so many digits. Without digits after the point there is none.
+/// Formats as `1.5e-07`: the exponent has a sign and at least `exponent_digits` digits; there is no point without digits after it.
 fn scientific(value: f64, digits: usize, exponent_digits: usize) -> String {
     let text = format!("{value:.digits$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -198,7 +198,7 @@ fn scientific(value: f64, digits: usize, exponent_digits: usize) -> String {
     format!("{mantissa}e{sign}{exponent:0>exponent_digits$}")
 }
 
-/// The texts of floating-point values: one number of digits for all with an exponent, else each its own, points aligned.
+/// Formats floating-point values: all with the same number of digits if an exponent is needed, else each shortest, aligned at the point.
 fn floats(values: &[f64], width: Width, signed: bool) -> Vec<String> {
     let finite: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     let sizes = finite.iter().map(|value| value.abs()).filter(|size| *size != 0.0);
@@ -206,7 +206,7 @@ fn floats(values: &[f64], width: Width, signed: bool) -> Vec<String> {
     let exponent = most > 0.0 && (most >= width.large() || least < width.small() || width.divide(most, least) > 1000.0);
     let sign = |value: f64, text: String| if signed && !text.starts_with('-') && !value.is_nan() { format!("+{text}") } else { text };
 
-    // Text before and after the point, and the exponent.
+    // Parts before and after the point, and the exponent.
     let split = |value: f64| -> (String, String) {
         let text = if exponent {
             let digits = finite.iter().map(|value| digits_after_point(*value, width).0.min(PRECISION)).max().unwrap_or(0);

@@ -1,33 +1,33 @@
-//! One value of a table: exact for scripts, readable for people.
+//! Table cells: exact for scripts, readable for people.
 
 use std::borrow::Cow;
 
 use crate::base::{text, units};
 
-/// What a cell holds.
+/// The content of a cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content<'a> {
-    /// Nothing is known.
+    /// No value.
     Empty,
-    /// Text, of weigh or of a file: it is escaped when it is written.
+    /// Text, which is escaped when written.
     Text(Cow<'a, str>),
     /// A count: `262,144` for people.
     Count(u64),
     /// A number of bytes: `253 MB` for people.
     Bytes(u64),
-    /// A number, in this many significant digits for people.
+    /// A number, rounded to this many significant digits for people.
     Float(f64, usize),
-    /// A part of a whole, 0 to 1: a percentage for people.
+    /// A fraction from 0 to 1: a percentage for people.
     Share(f64),
     /// The dimensions of a tensor, outermost first: `32000 x 4096` for people, `32000x4096` for scripts.
     Shape(Cow<'a, [u64]>),
     /// True or false: yes or no for people.
     Flag(bool),
-    /// A number that is written already, exactly.
+    /// A number as exact text.
     Number(String),
 }
 
-/// What a cell means, for its colour.
+/// The meaning of a cell, which determines its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tone {
     /// No colour.
@@ -35,13 +35,13 @@ pub enum Tone {
     Plain,
     /// Less important than the rest.
     Faint,
-    /// The main thing of the row.
+    /// The most important value of the row.
     Strong,
-    /// As it should be.
+    /// Good.
     Good,
     /// Worth a look.
     Caution,
-    /// Wrong.
+    /// An error.
     Bad,
 }
 
@@ -55,64 +55,64 @@ pub struct Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// A cell with nothing in it.
+    /// Returns an empty cell.
     pub fn empty() -> Self {
         Content::Empty.into()
     }
 
-    /// A text.
+    /// Returns a cell with text.
     pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
         Content::Text(text.into()).into()
     }
 
-    /// A count.
+    /// Returns a cell with a count.
     pub fn count(count: u64) -> Self {
         Content::Count(count).into()
     }
 
-    /// A number of bytes.
+    /// Returns a cell with a number of bytes.
     pub fn bytes(bytes: u64) -> Self {
         Content::Bytes(bytes).into()
     }
 
-    /// A number, shown to people in `digits` significant digits.
+    /// Returns a cell with a number, shown to people with `digits` significant digits.
     pub fn float(value: f64, digits: usize) -> Self {
         Content::Float(value, digits).into()
     }
 
-    /// A part of a whole, 0 to 1.
+    /// Returns a cell with a fraction from 0 to 1.
     pub fn share(share: f64) -> Self {
         Content::Share(share).into()
     }
 
-    /// The dimensions of a tensor, outermost first.
+    /// Returns a cell with a tensor's dimensions, outermost first.
     pub fn shape(shape: impl Into<Cow<'a, [u64]>>) -> Self {
         Content::Shape(shape.into()).into()
     }
 
-    /// True or false.
+    /// Returns a cell with a boolean.
     pub fn flag(flag: bool) -> Self {
         Content::Flag(flag).into()
     }
 
-    /// A number in the text that stands for it exactly.
+    /// Returns a cell with a number given as exact text.
     pub fn number(text: String) -> Self {
         Content::Number(text).into()
     }
 
-    /// What `make` makes of the value, or an empty cell.
+    /// Returns `make(value)`, or an empty cell.
     pub fn maybe<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
         value.map_or_else(Self::empty, make)
     }
 
-    /// The same cell in another colour.
+    /// Sets the tone.
     #[must_use]
     pub fn tone(mut self, tone: Tone) -> Self {
         self.tone = tone;
         self
     }
 
-    /// The value for people, escaped.
+    /// Returns the text for people, escaped.
     pub(super) fn human(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Empty => "-".into(),
@@ -128,7 +128,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The same of a cell that goes.
+    /// Converts into the text for people.
     pub(super) fn into_human(self) -> Cow<'a, str> {
         match self.content {
             Content::Text(Cow::Borrowed(value)) => text::escape(value),
@@ -136,7 +136,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// The value for scripts, exact; text is escaped as for people, since a csv file is looked at as well.
+    /// Returns the exact text for scripts; strings are escaped as for people, who look at csv files too.
     pub(super) fn exact(&self) -> String {
         match &self.content {
             Content::Empty => String::new(),

@@ -1,12 +1,12 @@
-//! CSV: one table, exact numbers. A cell that a spreadsheet would take for a formula is made plain text.
+//! CSV: one table with exact numbers. Cells that a spreadsheet would take for formulas become plain text.
 
 use std::io::{self, Write};
 
 use crate::render::section::{Audience, Body, Section, seen};
 use crate::render::{Cell, Content};
 
-/// Writes the sections as one table. With more than one of them the first column, `table`, says which a row is of, and the columns
-/// are those of all; where reports on several models follow each other, the first column is the model's path.
+/// Writes the sections as one table with the columns of all. If there are several, the first column, `table`, names the section of a row; if
+/// reports on several models follow each other, the first column is the model's path.
 pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool) -> io::Result<()> {
     let tables: Vec<Flat> = sections.iter().filter(|section| section.audience != Audience::People).filter_map(Flat::of).collect();
     let mut keys: Vec<&str> = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
     Ok(())
 }
 
-/// Writes a line of fields (RFC 4180): quoted where they have to be, and where an empty one would leave an empty line.
+/// Writes a record (RFC 4180): fields are quoted if necessary, or if a single empty field would give an empty line.
 fn record<'f>(out: &mut dyn Write, fields: impl Iterator<Item = &'f str>) -> io::Result<()> {
     let mut written = 0;
     for field in fields {
@@ -52,13 +52,13 @@ fn record<'f>(out: &mut dyn Write, fields: impl Iterator<Item = &'f str>) -> io:
     out.write_all(if written == 1 { b"\"\"\n" } else { b"\n" })
 }
 
-/// A section as rows of texts, which are made when they are asked for.
+/// A section as rows of texts, made on demand.
 struct Flat<'s, 'a> {
     name: &'static str,
     keys: Vec<&'s str>,
     rows: usize,
     body: &'s Body<'a>,
-    /// The places of the columns that are shown.
+    /// The indices of the columns shown.
     places: Vec<usize>,
 }
 
@@ -85,7 +85,7 @@ impl<'s, 'a> Flat<'s, 'a> {
     }
 }
 
-/// The exact value; text that starts like a formula gets a quote before it, as OWASP advises against CSV injection.
+/// Returns the exact text; text that starts like a formula is prefixed with a quote, as OWASP recommends against CSV injection.
 fn guarded(cell: &Cell) -> String {
     let text = cell.exact();
     match &cell.content {

@@ -1,4 +1,4 @@
-//! JSON: a document a report, or a line a row. Text is exact; a number that JSON cannot hold is null.
+//! JSON: one document per report, or one line per row. Text is exact; numbers that JSON cannot represent are null.
 
 use std::io::{self, BufWriter, Write};
 
@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::render::Report;
 
-/// How deep the document is broken into lines: the keys of the report, and the items of its lists that are objects or lists.
+/// The depth to which the document is broken into lines: the report's keys, and those items of its lists that are objects or lists.
 const BROKEN_LEVELS: usize = 2;
 
-/// Writes the report as one document. The second key is `path`: the model that it is on, if it is on one.
+/// Writes the report as one document. Its second key is `path` if it is on a model.
 pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
-    // The serializer writes a few bytes at a time: into a buffer whose type it knows, so that most writes are a copy in place.
+    // The serializer writes a few bytes at a time: a buffer of a known type makes most writes a plain copy.
     let mut out = BufWriter::new(out);
     let path = path.map(text).transpose()?;
     report.serialize(&mut Serializer::with_formatter(&mut out, Lines { path, ..Lines::default() }))?;
@@ -20,10 +20,10 @@ pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<
     out.flush()
 }
 
-/// Writes the rows of the report, or the report, as one object a line. A row begins with `path` where reports on several models follow
-/// each other; a whole report has it after its first key, as a document has.
+/// Writes each row of the report, or the whole report, as an object on a line. Rows begin with `path` if reports on several models follow each
+/// other; a whole report has it as its second key, like a document.
 pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>, several: bool) -> io::Result<()> {
-    // As text, so that every number stays as it was written.
+    // As text, so that every number stays as written.
     let text = text(report)?;
     let mut whole: Object<'_> = serde_json::from_str(&text)?;
     match R::ROWS.and_then(|key| whole.remove(key)) {
@@ -38,14 +38,14 @@ pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&st
     }
 }
 
-/// A value on one line.
+/// Serialises a value on one line.
 fn text<T: serde::Serialize + ?Sized>(value: &T) -> io::Result<String> {
     let mut out = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut out, OneLine))?;
     String::from_utf8(out).map_err(io::Error::other)
 }
 
-/// All on one line.
+/// Formats everything on one line.
 struct OneLine;
 
 impl Formatter for OneLine {
@@ -54,9 +54,9 @@ impl Formatter for OneLine {
     }
 }
 
-/// Writes a part of a string with the control characters escaped that JSON allows as they are, DEL and 0x80 to 0x9f: a terminal obeys them.
+/// Writes a part of a string, escaping control characters that JSON allows but terminals interpret: DEL and 0x80 to 0x9f.
 fn write_fragment<W: ?Sized + Write>(writer: &mut W, mut fragment: &str) -> io::Result<()> {
-    // Most have neither DEL nor the byte that those others start with.
+    // Most strings have neither DEL nor the lead byte of the others.
     if fragment.bytes().any(|byte| matches!(byte, 0x7f | 0xc2)) {
         while let Some((at, control)) = fragment.char_indices().find(|(_, c)| c.is_control()) {
             let (before, rest) = fragment.split_at(at);
@@ -69,7 +69,7 @@ fn write_fragment<W: ?Sized + Write>(writer: &mut W, mut fragment: &str) -> io::
 
 type Object<'a> = std::collections::HashMap<String, &'a RawValue>;
 
-/// Writes an object, with the model's path as its first key if there is one to add.
+/// Writes an object, with the model's path as its first key if given.
 fn line(out: &mut dyn Write, object: &str, path: Option<&str>) -> io::Result<()> {
     match (path, object.strip_prefix('{')) {
         (Some(path), Some(rest)) => {
@@ -80,19 +80,19 @@ fn line(out: &mut dyn Write, object: &str, path: Option<&str>) -> io::Result<()>
     }
 }
 
-/// Breaks lines at the outer levels and nowhere else: a tensor is a line, which can be searched and compared.
+/// Breaks lines at the outer levels only: each tensor is a line, which suits grep and diff.
 #[derive(Default)]
 struct Lines {
     level: usize,
-    /// Whether the innermost list or object was broken into lines, so that its end goes on a line of its own.
+    /// Whether the innermost list or object was broken into lines, so that its closing bracket gets its own line.
     broken: bool,
-    /// The next item of a list has begun, and is the first or not: whether it goes on a line of its own is known when its kind is.
+    /// Set when an item of a list begins (true for the first): whether it gets its own line depends on its kind.
     item: Option<bool>,
-    /// The value of `path`, which is still to come after the first key.
+    /// The value of `path`, to be written after the first key.
     path: Option<String>,
 }
 
-/// Writes a value that is no list or object, on the line where the list is.
+/// Writes a scalar on the line of its list.
 macro_rules! scalars {
     ($($method:ident($($value:ident: $type:ty)?);)*) => {
         $(fn $method<W: ?Sized + Write>(&mut self, writer: &mut W $(, $value: $type)?) -> io::Result<()> {
@@ -115,12 +115,12 @@ impl Lines {
         if self.broken {
             self.line(writer)?;
         }
-        // Whatever is outside holds this one, which was on a line of its own if it was at an outer level.
+        // The enclosing list or object was broken into lines if this one was at an outer level.
         self.broken = self.level > 0 && self.level <= BROKEN_LEVELS;
         writer.write_all(bracket)
     }
 
-    /// Puts the next item of a list in its place.
+    /// Writes the separator before the next item of a list.
     fn place<W: ?Sized + Write>(&mut self, writer: &mut W, nests: bool) -> io::Result<()> {
         match self.item.take() {
             Some(_) if nests && self.level <= BROKEN_LEVELS => self.line(writer),

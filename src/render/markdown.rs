@@ -1,11 +1,11 @@
-//! Markdown, for issues and model cards: tables as GitHub draws them, with all text escaped.
+//! Markdown for issues and model cards: GitHub tables with all text escaped.
 
 use std::io::{self, Write};
 
 use crate::base::text;
 use crate::render::section::{Audience, Body, Column, Section, seen};
 
-/// Writes the sections, one after the other, under the path of the model where reports on several follow each other.
+/// Writes the sections, headed by the model's path if reports on several models follow each other.
 pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool) -> io::Result<()> {
     if !first {
         writeln!(out)?;
@@ -57,14 +57,14 @@ fn line(out: &mut dyn Write, cells: impl Iterator<Item = String>) -> io::Result<
     writeln!(out)
 }
 
-/// Text in a code fence that is longer than any run of backquotes in it.
+/// Writes text in a code fence longer than any run of backquotes in it.
 fn fenced(out: &mut dyn Write, text: &str) -> io::Result<()> {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     writeln!(out, "{fence}text\n{}\n{fence}", text.trim_end_matches('\n'))
 }
 
-/// With every character escaped that markdown or HTML would take as markup. An underscore inside a word is none.
+/// Escapes every character that Markdown or HTML would take as markup. An underscore inside a word is not markup.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let (mut chars, mut before) = (text.chars().peekable(), None);

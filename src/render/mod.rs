@@ -1,6 +1,6 @@
-//! Reports -> bytes on a given writer: table, json, ndjson, csv, markdown.
+//! Renders reports as table, json, ndjson, csv or markdown.
 //!
-//! A report is `Serialize` for scripts and gives [`Section`]s for people; each output format is one file here.
+//! A report is `Serialize` for scripts and gives [`Section`]s for people; each output format has a module.
 
 use std::io;
 use std::path::Path;
@@ -24,26 +24,26 @@ pub use section::{Audience, Body, Cells, Column, Cut, Fact, Section};
 pub use spark::{bar, sparkline};
 pub use table::Look;
 
-/// What an operation found.
+/// A result of an operation.
 ///
-/// Its JSON is the contract with scripts; the sections are what people see.
+/// Scripts rely on its JSON; people see its sections.
 pub trait Report: Serialize {
-    /// The JSON key of the list that ndjson prints one object a row of. Without one the whole report is one line.
+    /// The JSON key of the list whose items are the lines of ndjson. Without one, the whole report is one line.
     const ROWS: Option<&'static str> = None;
 
-    /// The tables and texts, in the order in which they are shown.
+    /// Returns the tables and texts in display order.
     fn sections(&self) -> Vec<Section<'_>>;
 }
 
-/// How a report is written.
+/// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Output {
-    /// For people: human sizes, fitted to the terminal.
+    /// Human-readable, fitted to the terminal.
     #[default]
     Table,
-    /// For scripts: one document a report, exact numbers.
+    /// For scripts: one document per report, exact numbers.
     Json,
-    /// For scripts: one object a row, a line each.
+    /// For scripts: one object per line, one line per row.
     Ndjson,
     /// For spreadsheets: exact numbers.
     Csv,
@@ -51,36 +51,36 @@ pub enum Output {
     Markdown,
 }
 
-/// Writes reports to one writer, one after the other.
+/// Writes a sequence of reports.
 #[derive(Debug)]
 pub struct Renderer {
     output: Output,
     look: Look,
-    /// Whether reports on several models follow each other, so that each must say which it is on.
+    /// Whether reports on several models follow each other, so that each must name its model.
     several: bool,
     written: usize,
 }
 
 impl Renderer {
-    /// A renderer for one report.
+    /// Returns a renderer for one report.
     pub fn new(output: Output, look: Look) -> Self {
         Self { output, look, several: false, written: 0 }
     }
 
-    /// From now on every report (row, in csv and ndjson) names the model that it is on. JSON documents always do.
+    /// Makes every further report (row, in csv and ndjson) name its model. JSON documents always do.
     pub fn several(&mut self) {
         self.several = true;
     }
 
-    /// How reports are written.
+    /// Returns the output format.
     pub fn output(&self) -> Output {
         self.output
     }
 
-    /// Writes one report, which is on the model at `path`, if on any.
+    /// Writes a report on the model at `path`, if it is on a model.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Writing fails.
     pub fn write<R: Report>(&mut self, out: &mut dyn io::Write, report: &R, path: Option<&Path>) -> io::Result<()> {
         let first = self.written == 0;
         self.written += 1;

@@ -1,4 +1,4 @@
-//! A histogram as a picture that stands by itself.
+//! Histograms as standalone images.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ const WIDTH: usize = 640;
 const HEIGHT: usize = 240;
 const MARGIN: usize = 24;
 
-/// Where the bars lie, in whole pixels: left, top, width, height. Heights go by the square root of the count, so that tails are seen.
+/// Returns the bars in whole pixels: left, top, width, height. Heights follow the square root of the count, so that tails stay visible.
 fn bars(counts: &[u64]) -> Vec<[usize; 4]> {
     let most = (counts.iter().copied().max().unwrap_or(0).max(1) as f64).sqrt();
     let (inner, tall) = (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN);
@@ -20,7 +20,7 @@ fn bars(counts: &[u64]) -> Vec<[usize; 4]> {
     counts.iter().enumerate().map(bar).collect()
 }
 
-/// The picture as SVG, light or dark as its viewer is.
+/// Returns the histogram as SVG, which follows the viewer's light or dark mode.
 pub fn svg(title: &str, counts: &[u64], ends: &[String; 2]) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     let mut path = String::new();
@@ -38,10 +38,10 @@ pub fn svg(title: &str, counts: &[u64], ends: &[String; 2]) -> String {
     )
 }
 
-/// The picture as PNG, with the ends of the scale in figures.
+/// Returns the histogram as PNG, labelled with the ends of the scale.
 ///
 /// # Errors
-/// The encoder refuses, which it has no reason to.
+/// Encoding fails, which is not expected.
 pub fn png(counts: &[u64], ends: &[String; 2]) -> Result<Vec<u8>> {
     let mut pixels = vec![255u8; WIDTH * HEIGHT * 3];
     let mut fill = |x: usize, y: usize, colour: [u8; 3]| {
@@ -57,7 +57,7 @@ pub fn png(counts: &[u64], ends: &[String; 2]) -> Result<Vec<u8>> {
         for (i, glyph) in text.chars().map(glyph).enumerate() {
             for (row, bits) in glyph.iter().enumerate() {
                 for column in (0..5).filter(|column| bits >> (4 - column) & 1 == 1) {
-                    // Two pixels a dot.
+                    // A dot is 2 x 2 pixels.
                     for (dx, dy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
                         fill(start + i * GLYPH_STEP + column * 2 + dx, HEIGHT - 18 + row * 2 + dy, [40, 40, 40]);
                     }
@@ -74,10 +74,10 @@ pub fn png(counts: &[u64], ends: &[String; 2]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// How far apart the figures are, in pixels.
+/// The advance of a character in pixels.
 const GLYPH_STEP: usize = 12;
 
-/// A figure, five dots wide and seven high, a row a number.
+/// Returns a character's bitmap: 7 rows of 5 dots.
 fn glyph(c: char) -> [u8; 7] {
     match c {
         '0' => [14, 17, 19, 21, 25, 17, 14],

@@ -1,10 +1,10 @@
-//! The parts of a report as people see it: tables, lists of facts, texts.
+//! Sections of a report: tables, lists of facts, texts.
 
 use std::borrow::Cow;
 
 use crate::render::Cell;
 
-/// Who a section or a column is for.
+/// The audience of a section or column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Audience {
     /// In every output.
@@ -16,84 +16,84 @@ pub enum Audience {
     Scripts,
 }
 
-/// What to do with a text that is too long for the terminal.
+/// How text too long for the terminal is shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// It is shown in full: for numbers and short words.
+    /// Not at all: for numbers and short words.
     Never,
-    /// The middle goes: for names, which differ at their ends.
+    /// In the middle: for names, which differ at their ends.
     Middle,
-    /// The end goes: for values.
+    /// At the end: for values.
     End,
-    /// All get shorter by the same factor: for bars.
+    /// By the same factor in every row: for bars.
     Scale,
 }
 
 /// A column of a table.
 #[derive(Debug, Clone)]
 pub struct Column {
-    /// The name in csv: the key of the value in JSON.
+    /// The name in csv: the JSON key.
     pub key: &'static str,
     /// The heading for people.
     pub title: Cow<'static, str>,
-    /// Whether values end flush: for numbers.
+    /// Whether values are right-aligned: for numbers.
     pub right: bool,
-    /// What happens to long values on a narrow terminal.
+    /// How long values are shortened on a narrow terminal.
     pub cut: Cut,
-    /// Whether the whole column may go when the terminal is too narrow even then, and in which order: the lowest number goes first,
-    /// of equals the last.
+    /// The rank in which the column is dropped if the terminal is still too narrow: the lowest first, of equal ranks the last column.
+    /// `None` for columns that are never dropped.
     pub optional: Option<u8>,
-    /// Who sees it.
+    /// Its audience.
     pub audience: Audience,
 }
 
 impl Column {
-    /// A column of short words, headed by its key.
+    /// Returns a column of short words, headed by its key.
     pub fn text(key: &'static str) -> Self {
         Self { key, title: Cow::Borrowed(key), right: false, cut: Cut::Never, optional: None, audience: Audience::All }
     }
 
-    /// A column of names: long ones lose their middle on a narrow terminal.
+    /// Returns a column of names: long ones are shortened in the middle on a narrow terminal.
     pub fn name(key: &'static str) -> Self {
         Self { cut: Cut::Middle, ..Self::text(key) }
     }
 
-    /// A column of values of any length: long ones lose their end on a narrow terminal.
+    /// Returns a column of values of any length: long ones are shortened at the end on a narrow terminal.
     pub fn value(key: &'static str) -> Self {
         Self { cut: Cut::End, ..Self::text(key) }
     }
 
-    /// A column of numbers.
+    /// Returns a column of numbers.
     pub fn number(key: &'static str) -> Self {
         Self { right: true, ..Self::text(key) }
     }
 
-    /// Another heading for people.
+    /// Sets the heading for people.
     #[must_use]
     pub fn titled(mut self, title: impl Into<Cow<'static, str>>) -> Self {
         self.title = title.into();
         self
     }
 
-    /// A column of bars, as [`bar`](crate::render::bar) draws them: all get shorter on a narrow terminal.
+    /// Returns a column of bars as drawn by [`bar`](crate::render::bar): all are scaled down on a narrow terminal.
     pub fn bars(key: &'static str) -> Self {
         Self { cut: Cut::Scale, audience: Audience::People, ..Self::text(key) }
     }
 
-    /// The column goes when the terminal is too narrow; the last such column goes first.
+    /// Lets the column be dropped on a narrow terminal, the last such column first.
     #[must_use]
     pub fn optional(self) -> Self {
         self.optional_after(0)
     }
 
-    /// The column goes when the terminal is too narrow, after those of lower rank.
+    /// Lets the column be dropped on a narrow terminal, after those of lower rank.
     #[must_use]
     pub fn optional_after(mut self, rank: u8) -> Self {
         self.optional = Some(rank);
         self
     }
 
-    /// Limits who sees the column.
+    /// Limits the column's audience.
     #[must_use]
     pub fn only(mut self, audience: Audience) -> Self {
         self.audience = audience;
@@ -101,16 +101,16 @@ impl Column {
     }
 }
 
-/// The cells of a table, row by row: as many in each as there are columns.
+/// The cells of a table in row-major order.
 pub enum Cells<'a> {
-    /// All of them.
+    /// All cells.
     Made(Vec<Cell<'a>>),
-    /// Those of so many rows are made when they are asked for, by row and column: for tables of many rows.
+    /// A number of rows and a function of row and column that makes cells on demand: for long tables.
     OnDemand(usize, Box<dyn Fn(usize, usize) -> Cell<'a> + Sync + 'a>),
 }
 
 impl<'a> Cells<'a> {
-    /// How many rows there are, of so many columns.
+    /// Returns the number of rows of a table with `columns` columns.
     pub(super) fn rows(&self, columns: usize) -> usize {
         match self {
             Self::Made(cells) => cells.len() / columns.max(1),
@@ -118,7 +118,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// A cell of a table of so many columns.
+    /// Returns a cell of a table with `columns` columns.
     pub(super) fn at(&self, columns: usize, row: usize, column: usize) -> Cow<'_, Cell<'a>> {
         match self {
             Self::Made(cells) => Cow::Borrowed(&cells[row * columns + column]),
@@ -127,7 +127,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// What a section shows.
+/// The contents of a section.
 pub enum Body<'a> {
     /// Columns with headings, rows.
     Table {
@@ -138,7 +138,7 @@ pub enum Body<'a> {
     },
     /// Names and values.
     Facts(Vec<Fact<'a>>),
-    /// Lines of weigh's own making, shown as they are: text from a file in them must be escaped already.
+    /// Lines shown as they are: any text from a file must already be escaped.
     Text(String),
 }
 
@@ -154,44 +154,44 @@ pub struct Fact<'a> {
 }
 
 impl<'a> Fact<'a> {
-    /// A value with one name for scripts and another for people.
+    /// Returns a value with different names for scripts and people.
     pub fn new(key: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>, value: Cell<'a>) -> Self {
         Self { key: key.into(), title: title.into(), value }
     }
 
-    /// A value with the same name for everyone.
+    /// Returns a value with the same name for scripts and people.
     pub fn named(name: impl Into<Cow<'static, str>>, value: Cell<'a>) -> Self {
         let name = name.into();
         Self::new(name.clone(), name, value)
     }
 }
 
-/// A part of a report.
+/// A section of a report.
 pub struct Section<'a> {
-    /// What csv calls it, when a report has more than one: the key of the list in JSON.
+    /// The name in csv if a report has several sections: the JSON key of the list.
     pub key: &'static str,
     /// The heading for people.
     pub title: Option<String>,
-    /// What it shows.
+    /// The contents.
     pub body: Body<'a>,
-    /// A line for people after it.
+    /// A final line for people.
     pub footer: Option<String>,
-    /// Who sees it.
+    /// Its audience.
     pub audience: Audience,
 }
 
 impl<'a> Section<'a> {
-    /// A table without rows.
+    /// Returns a table without rows.
     pub fn table(key: &'static str, columns: Vec<Column>) -> Self {
         Self::new(key, Body::Table { columns, cells: Cells::Made(Vec::new()) })
     }
 
-    /// Names and values.
+    /// Returns a list of facts.
     pub fn facts(key: &'static str, facts: Vec<Fact<'a>>) -> Self {
         Self::new(key, Body::Facts(facts))
     }
 
-    /// Lines for people.
+    /// Returns lines for people.
     pub fn text(text: impl Into<String>) -> Self {
         Self { audience: Audience::People, ..Self::new("text", Body::Text(text.into())) }
     }
@@ -200,7 +200,7 @@ impl<'a> Section<'a> {
         Self { key, title: None, body, footer: None, audience: Audience::All }
     }
 
-    /// With these rows more.
+    /// Adds rows.
     #[must_use]
     pub fn rows(mut self, more: impl IntoIterator<Item = impl IntoIterator<Item = Cell<'a>>>) -> Self {
         if let Body::Table { columns, cells: Cells::Made(cells) } = &mut self.body {
@@ -212,7 +212,7 @@ impl<'a> Section<'a> {
         self
     }
 
-    /// With so many rows, whose cells are made when they are asked for.
+    /// Sets a number of rows whose cells are made on demand.
     #[must_use]
     pub fn on_demand(mut self, rows: usize, cell: impl Fn(usize, usize) -> Cell<'a> + Sync + 'a) -> Self {
         if let Body::Table { cells, .. } = &mut self.body {
@@ -221,28 +221,28 @@ impl<'a> Section<'a> {
         self
     }
 
-    /// Under a heading.
+    /// Sets the heading.
     #[must_use]
     pub fn titled(mut self, title: impl Into<String>) -> Self {
         self.title = Some(title.into());
         self
     }
 
-    /// With a line after it.
+    /// Sets the final line.
     #[must_use]
     pub fn footer(mut self, footer: impl Into<String>) -> Self {
         self.footer = Some(footer.into());
         self
     }
 
-    /// Limits who sees it.
+    /// Limits the section's audience.
     #[must_use]
     pub fn only(mut self, audience: Audience) -> Self {
         self.audience = audience;
         self
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the section is empty.
     pub fn is_empty(&self) -> bool {
         match &self.body {
             Body::Table { columns, cells } => cells.rows(columns.len()) == 0,
@@ -252,7 +252,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The columns that an audience sees, with their places.
+/// Returns the columns that an audience sees, with their indices.
 pub(super) fn seen(columns: &[Column], by: Audience) -> Vec<(usize, &Column)> {
     columns.iter().enumerate().filter(|(_, column)| column.audience == Audience::All || column.audience == by).collect()
 }

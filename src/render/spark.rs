@@ -1,22 +1,22 @@
-//! Bars in a line of text: a histogram the size of a word.
+//! Bars in text: sparklines and horizontal bars.
 
-/// Eighths of a block, from none to all.
+/// Blocks from zero to eight eighths.
 const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// One character a count, the tallest a full block. What is there at all is seen: a small count is an eighth, not nothing.
+/// Returns one character per count, the largest as a full block. Small counts are at least an eighth, so that they stay visible.
 pub fn sparkline(counts: &[u64]) -> String {
     let max = counts.iter().copied().max().unwrap_or(0);
     let bar = |count: u64| (u128::from(count) * 8).div_ceil(u128::from(max.max(1))) as usize;
     counts.iter().map(|&count| BARS[bar(count).min(8)]).collect()
 }
 
-/// A bar that lies, from left to right, in eighths of a character.
+/// Returns a horizontal bar, measured in eighths of a character.
 pub fn bar(eighths: usize) -> String {
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     "█".repeat(eighths / 8) + rest
 }
 
-/// A bar drawn again at `to / from` of its length. What is there at all is seen.
+/// Scales a bar to `to / from` of its length; it stays visible.
 pub(super) fn scale(text: &str, to: usize, from: usize) -> String {
     // The blocks stand in Unicode from a whole one to an eighth.
     let eighths: usize =

@@ -17,25 +17,25 @@ use crate::base::threads::{par, prelude::*};
 use crate::render::section::{Audience, Body, Cells, Column, Cut, Fact, Section, seen};
 use crate::render::{Tone, spark};
 
-/// Columns between two values.
+/// The gap between two columns.
 const GAP: usize = 2;
 
-/// The fewest columns that a shortened value keeps.
+/// The minimum width of a shortened value.
 const LEAST_WIDTH: usize = 12;
 
-/// The fewest that a name keeps as long as there is something less important to leave out.
+/// The minimum width of a shortened name while less important columns can still be dropped.
 const NAME_WIDTH: usize = 28;
 
-/// How a table looks.
+/// The appearance of tables.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
-    /// Whether there are colours.
+    /// Whether to use colours.
     pub color: bool,
-    /// How many columns there are to fill; without a limit nothing is shortened.
+    /// The available width; without one, nothing is shortened.
     pub width: Option<usize>,
 }
 
-/// Writes the sections, one after the other, under the path of the model where reports on several follow each other.
+/// Writes the sections, headed by the model's path if reports on several models follow each other.
 pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str>, first: bool, look: &Look) -> io::Result<()> {
     if !first {
         writeln!(out)?;
@@ -81,11 +81,11 @@ fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     lay_out(out, &columns, facts.len(), text, tone, look, false)
 }
 
-/// Writes lines below each other, without spaces at their ends, and a rule below the header. What a line has in a column, and how it
-/// looks, is asked for line by line, and twice: texts for all lines would take more memory, and so more time, than making them again.
+/// Writes the lines without trailing spaces, and a rule below the header. Texts and tones are requested line by line and twice: keeping the
+/// texts of all lines would take more memory and time than making them again.
 ///
-/// tabled's compact grid takes rows as they come, and is told the widths: its `Table` takes ten times as long over the 60,000 tensors of
-/// a large model. All of its columns are aligned alike, so that texts that end flush come with spaces before them.
+/// tabled's compact grid streams rows with given widths; its `Table` is ten times slower on the 60,000 tensors of a large model. The grid
+/// aligns all columns alike, so right-aligned texts are padded here.
 fn lay_out<'t>(
     out: &mut dyn Write,
     columns: &[Column],
@@ -127,7 +127,7 @@ fn lay_out<'t>(
     Ok(())
 }
 
-/// Writes a rule of any width: a value may be as long as the file.
+/// Writes a rule of any width: a value can be as long as the file.
 fn rule(out: &mut dyn Write, width: usize) -> io::Result<()> {
     const PIECE: usize = 64;
     let piece = "─".repeat(PIECE);
@@ -135,8 +135,8 @@ fn rule(out: &mut dyn Write, width: usize) -> io::Result<()> {
     writeln!(out, "{}", "─".repeat(width % PIECE))
 }
 
-/// The widths at which lines of columns that are `full` wide fit `width`: what may be shortened is, the longest first; when that is not
-/// enough, the last optional column goes.
+/// Fits columns of widths `full` into `width` and returns their new widths: shortens columns that may be shortened, the widest first, then
+/// drops the last optional column.
 fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option<usize>) -> Vec<usize> {
     loop {
         let total = full.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
@@ -160,7 +160,7 @@ fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option
     }
 }
 
-/// A text for a column that is `full` wide and gets `width`.
+/// Shortens a text of a column that is `full` wide and gets `width`.
 fn shorten(text: Cow<'_, str>, cut: Cut, full: usize, width: usize) -> Cow<'_, str> {
     match cut {
         Cut::Scale if width < full => spark::scale(&text, width, full).into(),
@@ -170,7 +170,7 @@ fn shorten(text: Cow<'_, str>, cut: Cut, full: usize, width: usize) -> Cow<'_, s
     }
 }
 
-/// A text with spaces before it that make it so wide.
+/// Pads a text on the left to `width`.
 fn flush_right(text: Cow<'_, str>, width: usize) -> Cow<'_, str> {
     match width.saturating_sub(width_of(&text)) {
         0 => text,
@@ -178,7 +178,7 @@ fn flush_right(text: Cow<'_, str>, width: usize) -> Cow<'_, str> {
     }
 }
 
-/// The start and the end of a text with an ellipsis between, `width` columns in all.
+/// Shortens a text to `width` columns with an ellipsis in the middle.
 fn cut_middle(text: &str, width: usize) -> String {
     let room = width.saturating_sub(1);
     let end = room.div_ceil(2);
@@ -187,7 +187,7 @@ fn cut_middle(text: &str, width: usize) -> String {
     head.chars().chain(['…']).chain(tail.chars().rev()).collect()
 }
 
-/// The start of a text with an ellipsis after it, `width` columns in all.
+/// Shortens a text to `width` columns with an ellipsis at the end.
 fn cut_end(text: &str, width: usize) -> String {
     take_width(text.chars(), width.saturating_sub(1)) + "…"
 }
@@ -202,12 +202,12 @@ fn take_width(chars: impl Iterator<Item = char>, width: usize) -> String {
         .collect()
 }
 
-/// How many columns a text takes, which has no control characters.
+/// Returns the display width of a text without control characters.
 fn width_of(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
-/// What a function makes of pieces of so many lines: on all threads, but in order. Few are one piece.
+/// Applies a function to chunks of `lines` lines on all threads and returns the results in order. Few lines are one chunk.
 fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
     const PIECE: usize = 2048;
     if lines <= PIECE {
@@ -216,7 +216,7 @@ fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync)
     par(0..lines.div_ceil(PIECE)).map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
 }
 
-/// The tones of cells, as their colours.
+/// The colours of cells, by tone.
 struct Painted<F>(Option<F>);
 
 impl<F: Fn(Position) -> Tone> Colors for Painted<F> {
@@ -231,7 +231,7 @@ impl<F: Fn(Position) -> Tone> Colors for Painted<F> {
     }
 }
 
-/// The colours of the tones, in their order; the first has none.
+/// Returns the colour of a tone.
 static COLORS: [Option<Color>; 6] =
     [None, Some(Color::DIMMED), Some(Color::BOLD), Some(Color::FG_GREEN), Some(Color::FG_YELLOW), Some(Color::FG_RED)];
 

@@ -187,5 +187,5 @@ fn digests_of_whole_files_are_those_of_sha256sum() {
     fs::write(at.path().join("half.gguf"), b"GGUF").unwrap();
     let (status, lines, note) = weigh(&["hash", "--file", "half.gguf"]);
     assert_eq!((status, lines), (Some(0), format!("{}  half.gguf\n", digest("half.gguf"))));
-    assert!(note.contains("this one file"), "{note}");
+    assert!(note.contains("only this file is hashed"), "{note}");
 }

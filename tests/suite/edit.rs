@@ -158,7 +158,7 @@ fn a_text_comes_from_a_file() {
     // The type of a new key is asked for, in the words of the command line.
     let run = weigh(folder.path(), &["meta", "m.gguf", "set", "general.new=7", "--in-place"]);
     assert_eq!(run.status.code(), Some(2));
-    assert!(said(&run).contains("no type given for the new key general.new\nhint: KEY=TYPE:VALUE names it"), "{}", said(&run));
+    assert!(said(&run).contains("no type given for the new key general.new\nhint: give its type as KEY=TYPE:VALUE"), "{}", said(&run));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn people_see_what_goes() {
     let args = ["convert", "in.safetensors", "out", "--keep-names", "--force"];
     let dry = text(&weigh(at, &[&args[..], &["--dry-run"]].concat()).stdout);
     let done = text(&weigh(at, &args).stdout);
-    for (said, title) in [(dry, "Would be removed"), (done, "Removed")] {
+    for (said, title) in [(dry, "Stale files that would be removed"), (done, "Stale files removed")] {
         assert!(said.contains(title) && said.contains("out/model-00003-of-00004.safetensors") && said.contains("index.json"), "{said}");
     }
 }

@@ -113,7 +113,9 @@ fn headers_of_a_half_download_are_shown_and_values_are_refused() {
         let (status, stdout, _) = weigh(&["verify"], &files[0]);
         assert_eq!(status, Some(1));
         assert!(
-            stdout.contains("not sound: 1 error: structure of 10 tensors in 1 file; values not read: --data; no digest to compare with"),
+            stdout.contains(
+                "not sound: 1 error: structure of 10 tensors in 1 file; values not read (--data reads them); no digest to compare with"
+            ),
             "{stdout}"
         );
     }
@@ -142,7 +144,7 @@ fn a_shard_without_its_siblings_says_so_everywhere() {
             assert!(stderr.contains(told), "{format} {command}: {stderr}");
         }
         let (_, stdout, _) = weigh(&["count"], parts[0]);
-        assert!(stdout.contains("parameters of the files here"), "{stdout}");
+        assert!(stdout.contains("parameters in the files present"), "{stdout}");
         let count: serde_json::Value = serde_json::from_str(&weigh(&["count", "--json"], parts[0]).1).unwrap();
         assert!(count["incomplete"].as_str().unwrap().contains(told));
         let found = findings(parts[0]);

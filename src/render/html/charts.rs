@@ -1,19 +1,19 @@
-//! Charts as SVG. Numbers are written beside the shapes, so that nothing needs a pointer.
+//! SVG charts. Numbers are printed beside the shapes, so that no pointer is needed.
 
 use std::fmt::Write;
 
 use super::escape;
 
-/// How many colours there are.
+/// The number of colours.
 const COLOURS: usize = 8;
 
 /// Parts of a whole, in rows of stacked bars.
 pub(super) struct Stacks<'a> {
-    /// What the chart shows, for those who do not see it.
+    /// The chart's text alternative.
     pub title: &'a str,
     /// The names of the parts, in the order of their colours.
     pub parts: &'a [String],
-    /// The rows: a label, the size of each part, and what is written at the end.
+    /// The rows: a label, the size of each part, and the text at the end.
     pub rows: Vec<(String, Vec<f64>, String)>,
 }
 
@@ -22,7 +22,7 @@ const LABEL: f64 = 70.0;
 const WIDTH: f64 = 900.0;
 const TAIL: f64 = 110.0;
 
-/// Stacked bars, the longest row as wide as the chart.
+/// Returns stacked bars, the longest row as wide as the chart.
 pub(super) fn stacks(chart: &Stacks<'_>) -> String {
     let longest = chart.rows.iter().map(|(_, sizes, _)| sizes.iter().sum::<f64>()).fold(0.0, f64::max);
     let height = chart.rows.len() as f64 * BAR + 4.0;
@@ -51,7 +51,7 @@ pub(super) fn stacks(chart: &Stacks<'_>) -> String {
     out
 }
 
-/// Which colour is which part.
+/// Returns the legend of parts and colours.
 pub(super) fn legend(parts: &[String]) -> String {
     let mut out = String::from(r#"<ul class="legend">"#);
     for (i, part) in parts.iter().enumerate() {
@@ -66,21 +66,21 @@ pub(super) fn legend(parts: &[String]) -> String {
     out
 }
 
-/// Numbers in a grid, each a colour: rows are kinds of tensors, columns are layers.
+/// A heat map: rows are kinds of tensors, columns are layers.
 pub(super) struct Heat<'a> {
-    /// What the chart shows, for those who do not see it.
+    /// The chart's text alternative.
     pub title: &'a str,
     /// The labels of the columns.
     pub columns: Vec<String>,
-    /// The rows: a label, and the columns that have a number, with it.
+    /// The rows: a label, and pairs of column and value.
     pub rows: Vec<super::HeatRow>,
-    /// How a number is written.
+    /// Formats a value.
     pub write: fn(f64) -> String,
-    /// Whether colours go by the logarithm.
+    /// Whether colours follow the logarithm.
     pub log: bool,
 }
 
-/// A heat map. With few columns every cell has its number; with many, the ends of the scale do.
+/// Returns a heat map. With few columns every cell shows its value; with many, only the ends of the scale are labelled.
 pub(super) fn heat(chart: &Heat<'_>) -> String {
     const ROW: f64 = 20.0;
     let longest = chart.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
@@ -142,7 +142,7 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
     out
 }
 
-/// A histogram, bare: for a cell of a table.
+/// Returns a bare histogram for a table cell.
 pub(super) fn spark(counts: &[u64]) -> String {
     format!(
         r#"<svg class="spark" viewBox="0 0 {} 20" preserveAspectRatio="none" aria-hidden="true">{}</svg>"#,
@@ -151,7 +151,7 @@ pub(super) fn spark(counts: &[u64]) -> String {
     )
 }
 
-/// A histogram with its ends and its tallest bin written out. Bars are as high as the square root of the count, so that tails are seen.
+/// Returns a histogram labelled with its ends and its largest bin. Bar heights follow the square root of the count, so that tails stay visible.
 pub(super) fn histogram(counts: &[u64], low: &str, high: &str, label: &str) -> String {
     let width = 480.0;
     let step = width / counts.len().max(1) as f64;

@@ -1,4 +1,4 @@
-//! One self-contained page: no network, no scripts from elsewhere, readable in the dark, on a phone, on paper.
+//! A self-contained HTML page: no network access or external scripts; dark mode, phones and printing work.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,16 +16,16 @@ pub use pair::pair;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// How many rows a table of tensors has at the most: a page must stay small.
+/// The maximum number of rows of a table of tensors, which keeps the page small.
 const ROWS: usize = 2000;
 
-/// How many layers a chart has at the most: models have up to about 200.
+/// The maximum number of layers of a chart: models have up to about 200.
 const LAYERS: usize = 512;
 
-/// How many kinds of tensors a heat map has at the most: models have up to about 60.
+/// The maximum number of kinds of tensors of a heat map: models have up to about 60.
 const KINDS: usize = 200;
 
-/// Text of strangers, safe between tags and in attributes: control characters are shown, markup is none.
+/// Escapes untrusted text for use between tags and in attributes; control characters become visible.
 fn escape(text: &str) -> String {
     let shown = text::escape(text);
     let mut out = String::with_capacity(shown.len());
@@ -42,7 +42,7 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// The whole page around its sections.
+/// Returns the whole page with the given body.
 fn page(title: &str, body: &str) -> String {
     let title = escape(title);
     let version = env!("CARGO_PKG_VERSION");
@@ -54,7 +54,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// Names and values.
+/// Returns a list of names and values.
 fn facts(rows: &[(&str, String)]) -> String {
     let mut out = String::from(r#"<dl class="facts">"#);
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
@@ -68,7 +68,7 @@ fn facts(rows: &[(&str, String)]) -> String {
 /// A heading of a table: its text, and whether the column holds numbers.
 type Head = (&'static str, bool);
 
-/// A cell: what is shown, as HTML, and the value that it is sorted by, if that is another.
+/// A table cell: its HTML, and the value to sort by if different.
 struct Cell {
     html: String,
     value: Option<f64>,
@@ -89,7 +89,7 @@ impl Cell {
     }
 }
 
-/// A table that can be sorted by every column and filtered by words.
+/// Returns a table that can be sorted by every column and filtered by words.
 fn table(id: &str, caption: &str, heads: &[Head], rows: impl Iterator<Item = Vec<Cell>>) -> String {
     let mut out = format!(
         "<p class=\"search\"><label>Filter <input type=\"search\" aria-controls=\"{id}\" data-count=\"{id}-count\" autocomplete=\"off\"></label> \
@@ -110,7 +110,7 @@ fn table(id: &str, caption: &str, heads: &[Head], rows: impl Iterator<Item = Vec
                 (_, true) => " class=\"n\"",
                 _ => "",
             };
-            // A number that is not there sorts last; text sorts by itself.
+            // A missing number sorts last; text sorts by itself.
             let value = match (number, cell.value) {
                 (true, Some(value)) => Cow::Owned(format!(" data-v=\"{value}\"")),
                 (true, None) => Cow::Borrowed(" data-v=\"\""),
@@ -128,7 +128,7 @@ fn general(value: f64) -> String {
     units::general(value, 4)
 }
 
-/// The name of a tensor with its layer's number out, and the number.
+/// Returns a tensor's name without the part up to its layer number.
 fn kind_of(name: &str, layer: Option<u64>) -> String {
     let Some(layer) = layer else { return name.to_owned() };
     let number = layer.to_string();
@@ -137,17 +137,17 @@ fn kind_of(name: &str, layer: Option<u64>) -> String {
     at.map_or_else(|| name.to_owned(), |at| parts[at + 1..].join("."))
 }
 
-/// A row of a heat map: a label, and the columns that have a number, rising, with it.
+/// A row of a heat map: a label, and pairs of column and value in ascending order.
 type HeatRow = (String, Vec<(usize, f64)>);
 
-/// The numbers of a heat map, and what was left out of it.
+/// The values of a heat map, and a note on omitted rows and columns.
 struct Grid {
     columns: Vec<String>,
     rows: Vec<HeatRow>,
     left_out: String,
 }
 
-/// Rows of a heat map: a number for each kind of tensor in each layer that has it; the largest of several (experts, say).
+/// Returns a heat map of one value per kind of tensor and layer: the largest if there are several, as for experts.
 ///
 /// At most [`LAYERS`] columns and [`KINDS`] rows: a hostile model may have as many of both as it has tensors.
 fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> Grid {
@@ -157,7 +157,7 @@ fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)
     for (name, layer, value) in tensors {
         let (Some(layer), Some(value)) = (layer, value.filter(|value| value.is_finite())) else { continue };
         let mut kind = kind_of(name, Some(layer));
-        // Experts that are stored one by one are one kind.
+        // Experts stored separately are one kind.
         if let Some((before, after)) = kind.split_once("experts.")
             && let Some((_, after)) = after.split_once('.')
         {
@@ -180,7 +180,7 @@ fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)
     Grid { columns: layers.iter().map(u64::to_string).collect(), rows, left_out }
 }
 
-/// A paragraph that says how many of `all` are not shown, where only the first `most` are.
+/// Returns a paragraph saying that only the first `most` of `all` are shown; empty if all are.
 fn left_out(all: usize, most: usize, what: &str) -> String {
     if all <= most {
         return String::new();

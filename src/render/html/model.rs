@@ -1,4 +1,4 @@
-//! The page of one model.
+//! The page on one model.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use crate::ops::info::Info;
 use crate::ops::overview::Overview;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
 
-/// The page of one model, as HTML.
+/// Returns the HTML page on one model.
 pub fn model(data: &Overview) -> String {
     let tensors = data.stats.tensors.as_deref().unwrap_or_default();
     let mut body = head(&data.info, &data.count);
@@ -42,7 +42,7 @@ fn head(info: &Info, count: &Count) -> String {
     out
 }
 
-/// What `info` says, as names and values.
+/// Returns the facts of `info` as names and values.
 pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
     let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
     let mut rows = vec![
@@ -51,8 +51,8 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("parameters", info.parameters.map_or_else(|| info.label.clone(), units::grouped)),
         ("active parameters", number(info.active_parameters.filter(|active| Some(*active) != info.parameters))),
         ("in embeddings", units::grouped(count.embedding_parameters)),
-        ("size of the files", units::bytes(info.bytes)),
-        ("bits per weight", info.bits_per_weight.map_or_else(|| "not known".to_owned(), |bits| units::general(bits, 4))),
+        ("file size", units::bytes(info.bytes)),
+        ("bits per weight", info.bits_per_weight.map_or_else(|| "unknown".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
         ("packed", info.packing.as_ref().map(packed).unwrap_or_default()),
@@ -62,17 +62,18 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         let tokens = tokenizer.tokens.map(|tokens| format!(", {} tokens", units::grouped(tokens))).unwrap_or_default();
         rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
     }
-    let known: Vec<String> = info.hyperparameters.iter().map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+    let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
+    let known: Vec<String> = shown.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
     rows.push(("hyperparameters", known.join(", ")));
     rows
 }
 
-/// How the weights are packed, and what of that is not understood.
+/// Returns how the weights are packed, and how many cannot be unpacked.
 fn packed(packing: &PackingSummary) -> String {
     packing.warning().unwrap_or_else(|| format!("by {}", packing.method))
 }
 
-/// One bar for the whole model, then one for each layer, on a scale of their own: embeddings would dwarf them.
+/// Returns a bar for the whole model, then one per layer on a separate scale: embeddings would dwarf them.
 fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec<f64>)>, write: fn(f64) -> String) -> String {
     let mut all = vec![0.0; parts.len()];
     for (_, sizes) in &rows {
@@ -90,12 +91,12 @@ fn all_and_layers(what: [&str; 2], parts: &[String], rows: Vec<(Option<u64>, Vec
     if of > 0 {
         let chart = charts::stacks(&Stacks { title: what[1], parts, rows: layers.collect() });
         let left_out = left_out(of, LAYERS, "layers");
-        let _ = write!(out, "<p class=\"soft\">Layer by layer, without what is outside the layers:</p>{chart}{left_out}");
+        let _ = write!(out, "<p class=\"soft\">By layer (tensors outside layers not shown):</p>{chart}{left_out}");
     }
     out
 }
 
-/// Rows of layers, and in each the sum over its tensors of each part.
+/// Returns for each layer the sums over its tensors by part.
 fn by_layer<P: Ord + Copy>(tensors: &[TensorStats], parts: &[P], of: impl Fn(&TensorStats) -> (P, f64)) -> Vec<(Option<u64>, Vec<f64>)> {
     let mut layers: BTreeMap<(bool, Option<u64>), Vec<f64>> = BTreeMap::new();
     for tensor in tensors {
@@ -123,7 +124,7 @@ fn parameters(data: &Overview, tensors: &[TensorStats]) -> String {
         .collect();
     let rows = by_layer(tensors, &parts, |tensor| (data.components.classify(&tensor.name).component, tensor.summary.elements as f64));
     let what = ["Parameters by component", "Parameters of each layer by component"];
-    format!("<h2>Where the parameters are</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
+    format!("<h2>Parameters</h2>{}", all_and_layers(what, &names, rows, |size| units::label(size as u64)))
 }
 
 fn types(tensors: &[TensorStats]) -> String {
@@ -189,7 +190,7 @@ fn findings(stats: &Stats) -> String {
     out
 }
 
-/// The name; with it, on demand, the histogram and the percentiles.
+/// Returns the name with an expandable histogram and percentiles.
 fn details(tensor: &TensorStats) -> String {
     let summary = &tensor.summary;
     let linear = &summary.histogram.linear;
@@ -253,9 +254,9 @@ fn values(tensors: &[TensorStats]) -> String {
         ]
     });
     let caption = if tensors.len() > ROWS {
-        format!("The {ROWS} largest of {} tensors. A name opens its histogram.", units::grouped(tensors.len() as u64))
+        format!("The {ROWS} largest of {} tensors. Click a name for its histogram.", units::grouped(tensors.len() as u64))
     } else {
-        "Every tensor. A name opens its histogram; small pictures go from percentile 0.1 to 99.9.".to_owned()
+        "All tensors. Click a name for its histogram; sparklines span percentiles 0.1 to 99.9.".to_owned()
     };
     format!("<h2>Tensors</h2>{}", table("tensors", &caption, &heads, rows))
 }

@@ -1,4 +1,4 @@
-//! The page of two models beside each other.
+//! The page comparing two models.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::base::units;
 use crate::ops::diff::{Diff, TensorRow};
 use crate::ops::overview::Comparison;
 
-/// The page of two models, as HTML.
+/// Returns the HTML page comparing two models.
 pub fn pair(data: &Comparison) -> String {
     let [a, b] = &data.infos;
     let mut body = format!(
@@ -21,7 +21,7 @@ pub fn pair(data: &Comparison) -> String {
     for note in &data.diff.notes {
         let _ = write!(body, "<p class=\"soft\">{}</p>", escape(note));
     }
-    for (heading, (info, count)) in ["The first", "The second"].into_iter().zip(data.infos.iter().zip(&data.counts)) {
+    for (heading, (info, count)) in ["First", "Second"].into_iter().zip(data.infos.iter().zip(&data.counts)) {
         let _ = write!(
             body,
             "<h2>{heading}: {}</h2><p class=\"soft\">{}</p>{}",
@@ -74,10 +74,10 @@ fn heat(tensors: &[TensorRow]) -> String {
     format!("<h2>Change by layer</h2><p class=\"soft\">{what}</p>{}{}", charts::heat(&chart), grid.left_out)
 }
 
-/// What is on one side only, or of another shape, and metadata.
+/// Returns the tensors in one model only, the tensors whose shapes differ, and the differing metadata.
 fn rest(diff: &Diff) -> String {
     let mut out = String::new();
-    for (heading, names) in [("Only in the first", &diff.only_a), ("Only in the second", &diff.only_b)] {
+    for (heading, names) in [("Only in the first model", &diff.only_a), ("Only in the second model", &diff.only_b)] {
         if !names.is_empty() {
             let _ = write!(out, "<h2>{heading}</h2><ul>");
             for name in names.iter().take(ROWS) {
@@ -88,7 +88,7 @@ fn rest(diff: &Diff) -> String {
         }
     }
     if !diff.shapes.is_empty() {
-        out.push_str("<h2>In another shape</h2><ul>");
+        out.push_str("<h2>Shapes differ</h2><ul>");
         for row in diff.shapes.iter().take(ROWS) {
             let shared = row.rows_in_words().map(|words| format!("; {words}")).unwrap_or_default();
             let _ = write!(out, "<li>{}: {:?} and {:?}{shared}</li>", escape(&row.name), row.shape_a, row.shape_b);
@@ -119,9 +119,9 @@ fn tensors(tensors: &[TensorRow]) -> String {
         ("equal", false),
         ("elements", true),
         ("changed", true),
-        ("largest", true),
+        ("max abs", true),
         ("rmse", true),
-        ("relative", true),
+        ("rel. rmse", true),
         ("cosine", true),
         ("SNR dB", true),
     ];
@@ -145,5 +145,5 @@ fn tensors(tensors: &[TensorRow]) -> String {
             Cell::number(row.snr_db, general),
         ]
     });
-    format!("<h2>Tensors</h2>{}{more}", table("tensors", "Tensors that both have.", &heads, rows))
+    format!("<h2>Tensors</h2>{}{more}", table("tensors", "Tensors in both models.", &heads, rows))
 }
