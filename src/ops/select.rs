@@ -176,7 +176,7 @@ mod tests {
             selection(filter, exclude, SortBy::File, false).nothing_selected(names).to_string()
         };
         assert_eq!(message(&["attn_q", "x*"], &[]), "no tensor matches 'attn_q' or 'x*' (3 tensors)");
-        assert_eq!(message(&["blk"], &["."]), "'.' leaves out every tensor that was selected (3 tensors)");
+        assert_eq!(message(&["blk"], &["."]), "'.' excludes every selected tensor (3 tensors)");
     }
 
     #[test]

@@ -179,9 +179,9 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     };
     no(&a, "g.gguf", &keep(), "already");
     no(&a, "a.safetensors", &Options { force: true, ..keep() }, "is also an input");
-    no(&a, "b.safetensors", &typed("Q4_K_M"), "a type that safetensors holds");
-    no(&a, "b.gguf", &typed("F8_E4M3"), "a type that gguf holds");
-    no(&a, "b.gguf", &typed("I8"), "a type that this build writes");
+    no(&a, "b.safetensors", &typed("Q4_K_M"), "safetensors does not support Q4_K_M");
+    no(&a, "b.gguf", &typed("F8_E4M3"), "gguf does not support F8_E4M3");
+    no(&a, "b.gguf", &typed("I8"), "this build cannot encode I8");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
     no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
     assert!(convert::format_named("onnx").unwrap_err().to_string().contains("no writable format named onnx"));
@@ -243,7 +243,7 @@ fn companions_come_along_into_a_folder() {
     convert(&at("in"), &at("half/"), &typed("F16")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&fs::read(at("half/config.json")).unwrap()).unwrap();
     assert_eq!(config, serde_json::json!({"model_type": "x", "torch_dtype": "float16"}));
-    assert!(refused(&at("in"), &at("in"), &Options { force: true, ..keep() }).contains("a folder other than the input's"));
+    assert!(refused(&at("in"), &at("in"), &Options { force: true, ..keep() }).contains("the output folder is the folder of the input"));
     let report = convert(&at("in"), &at("x.gguf"), &keep()).unwrap();
     assert_eq!(report.dropped[0].name, "config.json");
 }

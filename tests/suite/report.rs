@@ -79,5 +79,5 @@ fn pages_and_pictures_are_written_whole_and_not_over_others() {
     }
     let (table, _) = run(&["hist", model, "lm_head.weight"]);
     assert!(table.contains('█') && table.contains("Percentiles"));
-    assert!(run(&["hist", model, "nothing"]).1.contains("found nothing"));
+    assert!(run(&["hist", model, "nothing"]).1.contains("no tensor named nothing"));
 }

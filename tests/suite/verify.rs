@@ -506,8 +506,8 @@ fn a_manifest_finds_a_renamed_file_by_its_digest() {
     assert!(error.contains("no line matches this model by name or by digest: the manifest lists published.gguf"), "{error}");
     let names = |count: usize| (0..count).map(|i| format!("{other}  {i}.gguf\n")).collect::<String>();
     let listed = |count| check(&names(count)).unwrap_err().to_string();
-    assert!(listed(3).contains("it lists 0.gguf, 1.gguf, 2.gguf") && !listed(3).contains("..."), "{}", listed(3));
-    assert!(listed(4).contains("it lists 0.gguf, 1.gguf, 2.gguf, ..."), "{}", listed(4));
+    assert!(listed(3).contains("the manifest lists 0.gguf, 1.gguf, 2.gguf") && !listed(3).contains("..."), "{}", listed(3));
+    assert!(listed(4).contains("the manifest lists 0.gguf, 1.gguf, 2.gguf, ..."), "{}", listed(4));
     // The name counts before the digest: a file of the right name and another content is not sound.
     assert!(!check(&format!("{other}  renamed.gguf\n{sha256}  published.gguf\n")).unwrap().ok);
 }

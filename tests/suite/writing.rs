@@ -200,7 +200,7 @@ fn an_old_file_stays_without_force() {
         .output()
         .unwrap();
     let said = String::from_utf8(run.stderr).unwrap();
-    assert!(run.status.code() == Some(2) && said.contains("there already") && said.contains("--force"), "{said}");
+    assert!(run.status.code() == Some(2) && said.contains("already exists") && said.contains("--force"), "{said}");
     assert_eq!(fs::read(at.join("out.gguf")).unwrap(), b"untouched");
     assert_eq!(names(at), ["in.safetensors", "out.gguf"]);
 }

@@ -43,7 +43,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 /// Executes the plan, and reports the result.
 ///
 /// # Errors
-/// The input cannot be read or the output cannot be written; with `strict`, values were lost. Nothing is remaining behind then.
+/// The input cannot be read or the output cannot be written; with `strict`, values were lost. Nothing is left behind then.
 pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
     if let Some(tensor) = &plan.lacks_imatrix {
         return Err(Error::argument("a type of so few bits needs importance weights").in_tensor(tensor).hint(Hint::GiveImportanceMatrix));

@@ -465,11 +465,11 @@ mod tests {
         let same = || matrix("m", DType::F32, DType::F32, OLD, OLD);
         assert_eq!(with(vec![same()], |_| ()), (Kind::Identical, "identical: 1 tensor and the metadata".to_owned()));
         let typed = with(vec![same(), matrix("n", DType::F32, DType::BF16, OLD, OLD)], |_| ());
-        assert_eq!(typed, (Kind::SameWeights, "the same values in 2 tensors; other types (1 of 2 tensors)".to_owned()));
+        assert_eq!(typed, (Kind::SameWeights, "the same values in 2 tensors; different types (1 of 2 tensors)".to_owned()));
         let keys = with(vec![same()], |evidence| evidence.metadata = 3);
-        assert_eq!(keys, (Kind::SameWeights, "the same values in 1 tensor; other metadata (3 keys)".to_owned()));
+        assert_eq!(keys, (Kind::SameWeights, "the same values in 1 tensor; different metadata (3 keys)".to_owned()));
         let format = with(vec![same()], |evidence| evidence.formats = [FormatId::Gguf, FormatId::Safetensors]);
-        assert_eq!(format, (Kind::SameWeights, "the same values in 1 tensor; another format (gguf, safetensors)".to_owned()));
+        assert_eq!(format, (Kind::SameWeights, "the same values in 1 tensor; different formats (gguf, safetensors)".to_owned()));
     }
 
     #[test]
@@ -480,7 +480,7 @@ mod tests {
         let shapes = [shape.clone(), shape];
         // Two, one and two apart.
         let found = |count| beside(same(count), (&names, &names[..1]), &shapes, |_| ()).1;
-        let apart = "2 tensors only in the first, 1 tensor only in the second, 2 tensors in another shape";
+        let apart = "2 tensors only in the first, 1 tensor only in the second, 2 tensors with a different shape";
         assert_eq!(found(4), format!("different tensors: 4 in common, {apart}"));
         assert_eq!(found(5), format!("the same values in the 5 tensors that both have in the same shape; {apart}"));
     }
