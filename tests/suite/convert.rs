@@ -183,7 +183,7 @@ fn what_must_not_be_done_is_refused_before_anything_is_written() {
     no(&a, "b.gguf", &typed("F8_E4M3"), "gguf does not support F8_E4M3");
     no(&a, "b.gguf", &typed("I8"), "this build cannot encode I8");
     no(&a, "b.bin", &keep(), "expected .gguf, .safetensors or a folder");
-    no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "a format that can be written");
+    no(&a, "b.dat", &Options { to: Some(FormatId::Imatrix), ..keep() }, "no writable format named imatrix");
     assert!(convert::format_named("onnx").unwrap_err().to_string().contains("no writable format named onnx"));
     assert_eq!(convert::format_named("GGUF").unwrap(), FormatId::Gguf);
     no(&a, "b.safetensors", &Options { pure: true, ..keep() }, "one type for all tensors requires GGUF output");
