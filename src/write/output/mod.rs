@@ -37,7 +37,7 @@ pub struct Target {
 /// Writes one file from bytes in memory.
 ///
 /// # Errors
-/// As for [`check`], or the file cannot be written; nothing is left behind then.
+/// The output exists, is an input or cannot be created there; or it cannot be written, and nothing is left behind then.
 pub fn write_whole(path: &Path, bytes: &[u8], force: bool, inputs: &[PathBuf]) -> Result<()> {
     let mut output = Output::begin(vec![Target { path: path.to_path_buf(), bytes: bytes.len() as u64 }], force, inputs)?;
     output.write(0, bytes)?;
