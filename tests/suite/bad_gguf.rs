@@ -3,7 +3,8 @@
 use weigh::base::bytes::Endian;
 use weigh::base::finding::Severity;
 
-use crate::build::{Gguf, GgufTensor, judge, refused};
+use crate::build::{Gguf, GgufTensor};
+use crate::judge::{judge, refused};
 
 fn expect(case: &str, bytes: &[u8], code: &str) {
     refused("m.gguf", case, bytes, code);

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use weigh::base::finding::Severity;
 
-use crate::build::{judge, refused, safetensors, safetensors_bytes};
+use crate::build::{safetensors, safetensors_bytes};
+use crate::judge::{judge, refused};
 
 /// Two tensors of 4 and 2 bytes.
 const SOUND: &str = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}"#;

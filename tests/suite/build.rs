@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use weigh::DType;
 use weigh::base::bytes::Endian;
-use weigh::base::finding::{Finding, Findings, Severity};
 use weigh::format::shards::{self, FileContent};
 use weigh::format::{FORMATS, Format, OutTensor};
 use weigh::model::{Metadata, value_text};
@@ -148,29 +147,6 @@ impl Gguf {
     }
 }
 
-/// What `verify` finds in a file of these bytes, and the error of opening it.
-pub(crate) fn judge(name: &str, bytes: &[u8]) -> (Vec<Finding>, Option<weigh::Error>) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    fs::write(&path, bytes).unwrap();
-    judge_path(&path)
-}
-
-/// As [`judge`], for what is on the disk already.
-pub(crate) fn judge_path(path: &Path) -> (Vec<Finding>, Option<weigh::Error>) {
-    let mut findings = Findings::collect();
-    let examined = weigh::format::examine(path, &mut findings);
-    if let Ok(Some(reader)) = &examined {
-        // Whatever verify still lists must be readable.
-        for tensor in reader.model().tensors.iter().filter(|tensor| tensor.len_bytes.is_some()) {
-            reader.bytes(tensor).unwrap();
-        }
-    }
-    let opened = weigh::format::open(path);
-    crate::sources::judge_alike(path, &opened, &findings);
-    (findings.into_list(), opened.err().or(examined.err()))
-}
-
 /// The format of this id.
 pub(crate) fn format(id: &str) -> &'static Format {
     FORMATS.iter().find(|format| format.id.name() == id).unwrap()
@@ -211,18 +187,6 @@ pub(crate) fn write(
     }
     output.commit().unwrap();
     files.into_iter().map(|file| file.path).collect()
-}
-
-/// Opening these bytes is refused in one line, and `verify` gives an error of this code.
-pub(crate) fn refused(name: &str, case: &str, bytes: &[u8], code: &str) {
-    let (findings, error) = judge(name, bytes);
-    let error = error.unwrap_or_else(|| panic!("{case}: opened"));
-    assert!(!error.to_string().contains('\n'), "{case}: {error}");
-    assert!(
-        findings.iter().any(|finding| finding.code == code && finding.severity == Severity::Error),
-        "{case}: expected {code}, found {error} and {findings:?}"
-    );
-    assert!(weigh::format::codes::CODES.iter().any(|(known, ..)| *known == code));
 }
 
 /// Writes a safetensors file of these tensors in F32; the values are small and differ.

@@ -7,7 +7,8 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::build::{Gguf, judge_path, safetensors};
+use crate::build::{Gguf, safetensors};
+use crate::judge::judge_path;
 
 /// One file that takes one content after the other: making thousands of files costs more than reading them.
 struct Bench {

@@ -16,6 +16,7 @@ mod fuzz;
 mod golden;
 mod hostile;
 mod json_shapes;
+mod judge;
 mod kills;
 mod library;
 mod lora;

@@ -117,7 +117,7 @@ proptest! {
             let again = write("gguf", &folder.path().join("again.gguf"), &model, &reader.model().metadata, None);
             prop_assert_eq!(fs::read(&paths[0]).unwrap(), fs::read(&again[0]).unwrap());
         }
-        let (mut findings, error) = crate::build::judge_path(&paths[0]);
+        let (mut findings, error) = crate::judge::judge_path(&paths[0]);
         prop_assert!(error.is_none(), "{:?}", error);
         findings.retain(|finding| finding.code != "gguf-nested");
         prop_assert!(findings.is_empty(), "{:?}", findings);
@@ -160,7 +160,7 @@ proptest! {
             prop_assert_eq!((&read.shape, read.elem), (&out.shape, out.elem));
             prop_assert_eq!(&*reader.bytes(read).unwrap(), &bytes[..]);
         }
-        let (findings, error) = crate::build::judge_path(&paths[0]);
+        let (findings, error) = crate::judge::judge_path(&paths[0]);
         prop_assert!(error.is_none() && findings.is_empty(), "{:?} {:?}", error, findings);
         // The crate reads every file that is written, and finds the same in it.
         let mut seen = 0;
@@ -198,7 +198,7 @@ proptest! {
         let header = format!("{{{}{ending}", texts.join(","));
         let bytes = crate::build::safetensors(&header, &vec![0; if chained { at as usize } else { len }]);
         let theirs = safetensors::SafeTensors::deserialize(&bytes).is_ok();
-        let (findings, error) = crate::build::judge("m.safetensors", &bytes);
+        let (findings, error) = crate::judge::judge("m.safetensors", &bytes);
         prop_assert_eq!(theirs, error.is_none(), "{} {:?}", header, error);
         prop_assert_eq!(theirs, !findings.iter().any(|f| f.severity == weigh::base::finding::Severity::Error), "{}", header);
     }

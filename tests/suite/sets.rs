@@ -7,7 +7,8 @@ use weigh::DType;
 use weigh::base::finding::Severity;
 use weigh::model::{Metadata, Value};
 
-use crate::build::{Gguf, judge_path, safetensors, tensor, write};
+use crate::build::{Gguf, safetensors, tensor, write};
+use crate::judge::judge_path;
 
 /// A file with one tensor of one byte.
 fn shard(name: &str) -> Vec<u8> {

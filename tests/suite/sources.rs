@@ -287,7 +287,7 @@ fn an_importance_matrix_is_read_by_ranges_as_from_a_file() {
     let path = folder.path().join("a.dat");
     for len in 0..=bytes.len() {
         fs::write(&path, &bytes[..len]).unwrap();
-        let error = crate::build::judge_path(&path).1;
+        let error = crate::judge::judge_path(&path).1;
         assert_eq!(error.is_none(), [bytes.len(), bytes.len() - 8, bytes.len() - 12].contains(&len), "{len}");
     }
 }
