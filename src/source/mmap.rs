@@ -7,10 +7,10 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::base::bytes::SharedBytes;
-use crate::base::threads::try_lock;
+use crate::base::threads::{lock, try_lock};
 use crate::base::{Error, Result, text};
 use crate::source::file::Input;
 use crate::source::read::{Source, slice};
@@ -27,7 +27,7 @@ pub(super) struct Mapping {
 static MAPPED: Mutex<BTreeMap<usize, (usize, String)>> = Mutex::new(BTreeMap::new());
 
 fn mapped() -> MutexGuard<'static, BTreeMap<usize, (usize, String)>> {
-    MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&MAPPED)
 }
 
 impl Mapping {

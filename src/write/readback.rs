@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
-use crate::base::threads::{par, prelude::*};
+use crate::base::threads::{lock, par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::source::file::read_exact_at;
 
@@ -27,7 +27,7 @@ impl WrittenChunks {
     /// Records bytes written at an offset where none were written before.
     pub(super) fn add(&self, at: u64, bytes: &[u8]) {
         let piece = Chunk { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+        lock(&self.0).push(piece);
     }
 
     /// Reads a synced file back in parallel and compares it. Gaps between the chunks must be zero.

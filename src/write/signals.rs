@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 
-use crate::base::threads::try_lock;
+use crate::base::threads::{lock, try_lock};
 
 /// Paths of the files to remove on a signal, converted in advance because a signal handler cannot allocate.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
@@ -14,7 +14,7 @@ static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
 static WATCH: OnceLock<fn()> = OnceLock::new();
 
 fn temporaries() -> MutexGuard<'static, BTreeSet<CString>> {
-    TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&TEMPORARIES)
 }
 
 /// Blocks the handling of signals that end the process until the result is dropped. No [`Guard`] may be created or dropped meanwhile.
