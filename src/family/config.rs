@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
 use crate::family::table::{Hyperparameter, Table};
+use crate::family::expr::Value;
 use crate::family::{expr, ties};
 
 /// Maximum depth of nested short names.
@@ -17,6 +18,15 @@ const ALIASES: usize = 16;
 const THETA: [&str; 5] = ["global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_theta"];
 const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"];
 
+/// The sections of config.json with the hyperparameters of the text model, where there are several models.
+const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
+
+/// Returns the section of config.json for the text model, if it has one of its own.
+pub fn text_section(config: &Json) -> Option<&Json> {
+    let at = |path: &str| path.split('.').try_fold(config, |object, key| object.get(key)).filter(|section| section.is_object());
+    TEXT_SECTIONS.iter().find_map(|path| at(path))
+}
+
 /// Hyperparameters under Hugging Face key names.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -26,6 +36,8 @@ pub struct Config {
     hyperparameters: Vec<Hyperparameter>,
     /// Cache of evaluated short names, cleared when a key changes. A name being evaluated counts as absent.
     known: RefCell<HashMap<String, Option<f64>>>,
+    /// The layer that `bid` stands for in expressions.
+    layer: Cell<Option<u64>>,
     /// Total length of expressions evaluated, in bytes.
     evaluated: Cell<u64>,
 }
@@ -39,8 +51,9 @@ impl Config {
         let keys = json.as_object().ok_or_else(|| Error::malformed("expected config.json to hold an object"))?;
         let mut keys = keys.clone();
         // In a multimodal model, the text config has the hyperparameters; top-level keys are kept.
-        if let Some(Json::Object(text)) = keys.remove("text_config") {
-            keys.extend(text);
+        if let Some(Json::Object(text)) = text_section(json) {
+            keys.extend(text.clone());
+            TEXT_SECTIONS.iter().for_each(|section| drop(keys.remove(*section)));
         }
         let mut config = Self { keys, ..Self::empty(table) };
         for (key, default) in &table.defaults {
@@ -95,19 +108,20 @@ impl Config {
         keys.iter().find_map(|key| self.get(key))
     }
 
-    /// Sets a key; with the prefix `rope.`, a key of `rope_scaling`.
+    /// Sets a key; a dot leads into an object, `rope.` into `rope_scaling`.
     pub fn set(&mut self, key: impl Into<String>, value: Json) {
         let key = key.into();
-        match key.strip_prefix("rope.") {
-            Some(inner) => {
-                let mut scaling = self.keys.get("rope_scaling").and_then(Json::as_object).cloned().unwrap_or_default();
-                scaling.insert(inner.to_owned(), value);
-                self.keys.insert("rope_scaling".to_owned(), Json::Object(scaling));
+        let key = if let Some(inner) = key.strip_prefix("rope.") { format!("rope_scaling.{inner}") } else { key };
+        let (mut object, mut key) = (&mut self.keys, key.as_str());
+        while let Some((first, rest)) = key.split_once('.') {
+            let section = object.entry(first).or_insert(Json::Null);
+            if !section.is_object() {
+                *section = Json::Object(Map::new());
             }
-            None => {
-                self.keys.insert(key, value);
-            }
+            let Json::Object(inner) = section else { return };
+            (object, key) = (inner, rest);
         }
+        object.insert(key.to_owned(), value);
         self.known.get_mut().clear();
     }
 
@@ -135,51 +149,110 @@ impl Config {
         }
     }
 
-    /// Returns the numeric value of a name in an expression: a short name, a hyperparameter or a key (true is 1).
-    pub fn number(&self, name: &str) -> Option<f64> {
-        self.number_within(name, ALIASES)
+    /// Sets the layer that `bid` stands for in expressions.
+    pub fn set_layer(&self, layer: Option<u64>) {
+        if self.layer.replace(layer) != layer {
+            self.known.borrow_mut().clear();
+        }
     }
 
-    fn number_within(&self, name: &str, depth: usize) -> Option<f64> {
+    /// Whether an expression depends on the layer, directly or by a short name.
+    pub fn depends_on_layer(&self, text: &str) -> bool {
+        self.mentions_layer(text, ALIASES)
+    }
+
+    fn mentions_layer(&self, text: &str, depth: usize) -> bool {
+        let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+        words.any(|word| match self.lets.get(word) {
+            Some(toml::Value::String(text)) => depth > 0 && self.mentions_layer(text, depth - 1),
+            _ => word == "bid",
+        })
+    }
+
+    /// Returns the numeric value of a name in an expression: a short name, a hyperparameter or a key (true is 1).
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.value(name)?.number()
+    }
+
+    /// Returns the value of a name in an expression.
+    pub fn value(&self, name: &str) -> Option<Value<'_>> {
+        self.value_within(name, ALIASES)
+    }
+
+    fn value_within(&self, name: &str, depth: usize) -> Option<Value<'_>> {
         match self.lets.get(name) {
             Some(toml::Value::String(_)) if depth == 0 => None,
             Some(toml::Value::String(text)) => {
                 if let Some(known) = self.known.borrow().get(name) {
-                    return *known;
+                    return known.map(Value::Number);
                 }
                 self.known.borrow_mut().insert(name.to_owned(), None);
-                self.spend(text).ok()?;
-                let value = expr::eval(text, &|name| self.number_within(name, depth - 1)).ok().flatten();
-                self.known.borrow_mut().insert(name.to_owned(), value);
+                let value = self.spend(text).ok().and_then(|()| expr::eval(text, &|name| self.value_within(name, depth - 1)).ok().flatten());
+                let number = value.as_ref().and_then(Value::number);
+                if number.is_some() || value.is_none() {
+                    self.known.borrow_mut().insert(name.to_owned(), number);
+                } else {
+                    self.known.borrow_mut().remove(name); // texts and lists are evaluated each time
+                }
                 value
             }
-            Some(toml::Value::Integer(number)) => Some(*number as f64),
-            Some(toml::Value::Float(number)) => Some(*number),
+            Some(toml::Value::Integer(number)) => Some(Value::Number(*number as f64)),
+            Some(toml::Value::Float(number)) => Some(Value::Number(*number)),
+            Some(toml::Value::Array(values)) => Some(Value::List(values.iter().filter_map(from_toml).collect())),
             Some(_) => None,
-            None => match self.named(name)? {
-                Json::Bool(value) => Some(f64::from(u8::from(*value))),
-                value => value.as_f64(),
-            },
+            None if name == "bid" => self.layer.get().map(|layer| Value::Number(layer as f64)),
+            None => Value::from_json(self.named(name)?),
         }
+    }
+
+    /// Evaluates an expression to a number.
+    ///
+    /// # Errors
+    /// The text is not an expression.
+    pub fn eval(&self, text: &str) -> Result<Option<f64>> {
+        Ok(self.eval_value(text)?.and_then(|value| value.number()))
     }
 
     /// Evaluates an expression.
     ///
     /// # Errors
-    /// The text is not an expression.
-    pub fn eval(&self, text: &str) -> Result<Option<f64>> {
-        self.eval_with(text, &|name| self.number(name))
+    /// As for [`Config::eval`].
+    pub fn eval_value(&self, text: &str) -> Result<Option<Value<'_>>> {
+        self.eval_with(text, &|name| self.value(name))
     }
 
     /// Evaluates an expression with additional names.
     ///
     /// # Errors
     /// As for [`Config::eval`].
-    pub fn eval_with(&self, text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
+    pub fn eval_with<'a>(&self, text: &str, lookup: &dyn Fn(&str) -> Option<Value<'a>>) -> Result<Option<Value<'a>>> {
         self.spend(text)?;
         let value = expr::eval(text, lookup)?;
         self.spend("")?; // nested short names may have exceeded the limit
         Ok(value)
+    }
+
+    /// Evaluates an expression for each of `count` layers; `None` if any has no value.
+    ///
+    /// # Errors
+    /// As for [`Config::eval`].
+    pub fn eval_each(&self, text: &str, count: u64) -> Result<Option<Vec<Json>>> {
+        let values: Result<Option<Vec<Json>>> = (0..count)
+            .map(|layer| {
+                self.set_layer(Some(layer));
+                Ok(self.eval_value(text)?.map(Value::into_json))
+            })
+            .collect();
+        self.set_layer(None);
+        values
+    }
+
+    /// Whether the condition holds; an absent value counts as false.
+    ///
+    /// # Errors
+    /// As for [`Config::eval`].
+    pub fn holds(&self, condition: &str) -> Result<bool> {
+        Ok(self.eval(condition)?.is_some_and(|value| value != 0.0))
     }
 
     /// Adds the length of an expression to the total and checks the limit.

@@ -1,20 +1,106 @@
-//! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `4 * hidden_size`.
+//! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
-//! Numbers, names (with dots), `+ - * /`, `//` (floor division), `==` (1 or 0), parentheses, and `a ?? b`: `b` if `a` is absent. An absent
-//! name makes the whole expression absent, up to the next `??`.
+//! Numbers, texts in single quotes, names (with dots), elements of lists and characters of texts (`name[index]`), functions (`len sqrt floor
+//! ceil min max has`), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
+//! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
+
+use std::borrow::Cow;
+
+use serde_json::Value as Json;
 
 use crate::base::{Error, Result, text};
 
 /// Maximum nesting depth of parentheses.
 const DEPTH: usize = 32;
 
-/// Evaluates `text` with names resolved by `lookup`; `None` if a name is absent or a division undefined.
+/// The value of an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// A number; booleans are 1 and 0.
+    Number(f64),
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A list of JSON values.
+    List(Cow<'a, [Json]>),
+}
+
+impl<'a> Value<'a> {
+    /// Returns the value of a JSON number, boolean, string or array.
+    pub fn from_json(json: &'a Json) -> Option<Self> {
+        Some(match json {
+            Json::Bool(value) => Self::Number(f64::from(u8::from(*value))),
+            Json::Number(number) => Self::Number(number.as_f64()?),
+            Json::String(text) => Self::Text(Cow::Borrowed(text)),
+            Json::Array(values) => Self::List(Cow::Borrowed(values)),
+            _ => return None,
+        })
+    }
+
+    /// Returns the number, if it is one.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Converts it to JSON, integers without a decimal point.
+    pub fn into_json(self) -> Json {
+        match self {
+            Self::Number(value) if value.fract() == 0.0 && value.abs() < 9e15 => Json::from(value as i64),
+            Self::Number(value) => Json::from(value),
+            Self::Text(text) => Json::from(text.into_owned()),
+            Self::List(values) => Json::Array(values.into_owned()),
+        }
+    }
+
+    /// Returns the element of a list, or the character of a text.
+    fn element(&self, index: f64) -> Option<Self> {
+        let index = (index.fract() == 0.0 && index >= 0.0).then_some(index as usize)?;
+        match self {
+            Self::Number(_) => None,
+            Self::Text(text) => Some(Self::Text(text.chars().nth(index)?.to_string().into())),
+            Self::List(values) => match values {
+                Cow::Borrowed(values) => Self::from_json(values.get(index)?),
+                Cow::Owned(values) => Some(Value::from_json(values.get(index)?)?.into_owned()),
+            },
+        }
+    }
+
+    fn into_owned<'b>(self) -> Value<'b> {
+        match self {
+            Self::Number(number) => Value::Number(number),
+            Self::Text(text) => Value::Text(text.into_owned().into()),
+            Self::List(values) => Value::List(values.into_owned().into()),
+        }
+    }
+
+    /// Returns the number of elements of a list, or of characters of a text.
+    fn len(&self) -> Option<f64> {
+        match self {
+            Self::Number(_) => None,
+            Self::Text(text) => Some(text.chars().count() as f64),
+            Self::List(values) => Some(values.len() as f64),
+        }
+    }
+
+    /// Whether a list has this element, or a text this part.
+    fn has(&self, wanted: &Value<'_>) -> Option<bool> {
+        match (self, wanted) {
+            (Self::List(values), wanted) => Some(values.iter().any(|value| Value::from_json(value).as_ref() == Some(wanted))),
+            (Self::Text(text), Value::Text(part)) => Some(text.contains(&**part)),
+            _ => None,
+        }
+    }
+}
+
+/// Evaluates `text` with names resolved by `lookup`; `None` if a name is absent or an operation undefined.
 ///
 /// # Errors
 /// The text is not an expression.
-pub fn eval(text: &str, lookup: &dyn Fn(&str) -> Option<f64>) -> Result<Option<f64>> {
+pub fn eval<'a>(text: &str, lookup: &dyn Fn(&str) -> Option<Value<'a>>) -> Result<Option<Value<'a>>> {
     let mut parser = Parser { text, rest: text, lookup, depth: 0 };
-    let value = parser.fallback()?;
+    let value = parser.choice()?;
     parser.skip_space();
     if parser.rest.is_empty() { Ok(value) } else { Err(parser.error("an operator or the end")) }
 }
@@ -33,14 +119,26 @@ pub fn whole(text: &str, value: Option<f64>) -> Result<u64> {
     }
 }
 
-struct Parser<'a> {
-    text: &'a str,
-    rest: &'a str,
-    lookup: &'a dyn Fn(&str) -> Option<f64>,
+type Operand<'a> = Option<Value<'a>>;
+
+/// Applies an operation to two numbers; absent if either is, or if the result is not finite.
+fn both<'a>(a: Operand<'_>, b: Operand<'_>, operation: impl Fn(f64, f64) -> f64) -> Operand<'a> {
+    let value = operation(a?.number()?, b?.number()?);
+    value.is_finite().then_some(Value::Number(value))
+}
+
+fn truth<'a>(value: bool) -> Value<'a> {
+    Value::Number(f64::from(u8::from(value)))
+}
+
+struct Parser<'t, 'a> {
+    text: &'t str,
+    rest: &'t str,
+    lookup: &'t dyn Fn(&str) -> Option<Value<'a>>,
     depth: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'_, 'a> {
     fn error(&self, expected: &str) -> Error {
         let at = self.text.len() - self.rest.len();
         Error::argument(format!("expected {expected} in the expression \"{}\" at character {at}", text::shorten(self.text)))
@@ -50,97 +148,214 @@ impl Parser<'_> {
         self.rest = self.rest.trim_start();
     }
 
+    /// Skips a token. A word must end there.
     fn take(&mut self, token: &str) -> bool {
         self.skip_space();
+        let is_word = token.ends_with(|c: char| c.is_ascii_alphabetic());
         match self.rest.strip_prefix(token) {
-            Some(rest) => {
+            Some(rest) if !is_word || !rest.starts_with(is_part_of_name) => {
                 self.rest = rest;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
-    fn fallback(&mut self) -> Result<Option<f64>> {
-        let mut value = self.equality()?;
+    fn expect(&mut self, token: &str, what: &str) -> Result<()> {
+        if self.take(token) { Ok(()) } else { Err(self.error(what)) }
+    }
+
+    /// Parses with one more level of nesting.
+    fn nested(&mut self) -> Result<Operand<'a>> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(self.error("fewer parentheses"));
+        }
+        let value = self.choice()?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn choice(&mut self) -> Result<Operand<'a>> {
+        let condition = self.fallback()?;
+        // Not the start of `??`.
+        if self.take("?") {
+            let yes = self.nested()?;
+            self.expect(":", "a colon")?;
+            let no = self.nested()?;
+            return Ok(condition.and_then(|value| value.number()).and_then(|condition| if condition == 0.0 { no } else { yes }));
+        }
+        Ok(condition)
+    }
+
+    fn fallback(&mut self) -> Result<Operand<'a>> {
+        let mut value = self.or()?;
         while self.take("??") {
-            let other = self.equality()?;
+            let other = self.or()?;
             value = value.or(other);
         }
         Ok(value)
     }
 
-    fn equality(&mut self) -> Result<Option<f64>> {
-        let value = self.sum()?;
-        if self.take("==") {
-            let other = self.sum()?;
-            return Ok(value.zip(other).map(|(a, b)| f64::from(a == b)));
+    fn or(&mut self) -> Result<Operand<'a>> {
+        let mut value = self.and()?;
+        while self.take("or") {
+            value = both(value, self.and()?, |a, b| f64::from(u8::from(a != 0.0 || b != 0.0)));
         }
         Ok(value)
     }
 
-    fn sum(&mut self) -> Result<Option<f64>> {
+    fn and(&mut self) -> Result<Operand<'a>> {
+        let mut value = self.comparison()?;
+        while self.take("and") {
+            value = both(value, self.comparison()?, |a, b| f64::from(u8::from(a != 0.0 && b != 0.0)));
+        }
+        Ok(value)
+    }
+
+    fn comparison(&mut self) -> Result<Operand<'a>> {
+        if self.take("not") {
+            self.depth += 1;
+            if self.depth > DEPTH {
+                return Err(self.error("fewer negations"));
+            }
+            let value = self.comparison()?;
+            self.depth -= 1;
+            return Ok(value.and_then(|value| value.number()).map(|value| truth(value == 0.0)));
+        }
+        let value = self.sum()?;
+        for (token, equal) in [("==", true), ("!=", false)] {
+            if self.take(token) {
+                let other = self.sum()?;
+                return Ok(value.zip(other).map(|(a, b)| truth((a == b) == equal)));
+            }
+        }
+        type Compare = fn(&f64, &f64) -> bool;
+        let compare: [(&str, Compare); 4] = [("<=", f64::le), (">=", f64::ge), ("<", f64::lt), (">", f64::gt)];
+        for (token, compare) in compare {
+            if self.take(token) {
+                return Ok(both(value, self.sum()?, |a, b| f64::from(u8::from(compare(&a, &b)))));
+            }
+        }
+        Ok(value)
+    }
+
+    fn sum(&mut self) -> Result<Operand<'a>> {
         let mut value = self.product()?;
         loop {
             if self.take("+") {
-                value = value.zip(self.product()?).map(|(a, b)| a + b);
+                value = both(value, self.product()?, |a, b| a + b);
             } else if self.take("-") {
-                value = value.zip(self.product()?).map(|(a, b)| a - b);
+                value = both(value, self.product()?, |a, b| a - b);
             } else {
                 return Ok(value);
             }
         }
     }
 
-    fn product(&mut self) -> Result<Option<f64>> {
-        let mut value = self.atom()?;
+    fn product(&mut self) -> Result<Operand<'a>> {
+        let mut value = self.power()?;
         loop {
             if self.take("*") {
-                value = value.zip(self.atom()?).map(|(a, b)| a * b);
+                value = both(value, self.power()?, |a, b| a * b);
             } else if self.take("//") {
-                value = value.zip(self.atom()?).map(|(a, b)| (a / b).floor());
+                value = both(value, self.power()?, |a, b| (a / b).floor());
             } else if self.take("/") {
-                value = value.zip(self.atom()?).map(|(a, b)| a / b);
+                value = both(value, self.power()?, |a, b| a / b);
+            } else if self.take("%") {
+                value = both(value, self.power()?, f64::rem_euclid);
             } else {
-                return Ok(value.filter(|value| value.is_finite()));
+                return Ok(value);
             }
         }
     }
 
-    fn atom(&mut self) -> Result<Option<f64>> {
+    fn power(&mut self) -> Result<Operand<'a>> {
+        let value = self.indexed()?;
+        if self.take("**") {
+            return Ok(both(value, self.indexed()?, f64::powf));
+        }
+        Ok(value)
+    }
+
+    fn indexed(&mut self) -> Result<Operand<'a>> {
+        let mut value = self.atom()?;
+        while self.take("[") {
+            let index = self.nested()?;
+            self.expect("]", "a closing bracket")?;
+            value = value.zip(index).and_then(|(value, index)| value.element(index.number()?));
+        }
+        Ok(value)
+    }
+
+    fn atom(&mut self) -> Result<Operand<'a>> {
         if self.take("(") {
-            self.depth += 1;
-            if self.depth > DEPTH {
-                return Err(self.error("fewer parentheses"));
-            }
-            let value = self.fallback()?;
-            self.depth -= 1;
-            return if self.take(")") { Ok(value) } else { Err(self.error("a closing parenthesis")) };
+            let value = self.nested()?;
+            self.expect(")", "a closing parenthesis")?;
+            return Ok(value);
+        }
+        if self.take("'") {
+            let (text, rest) = self.rest.split_once('\'').ok_or_else(|| self.error("a closing quote"))?;
+            self.rest = rest;
+            return Ok(Some(Value::Text(text.to_owned().into())));
         }
         self.skip_space();
-        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(self.rest.len());
+        let end = self.rest.find(|c| !is_part_of_name(c)).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         let Some(first) = word.chars().next() else {
             return Err(self.error("a number or a name"));
         };
-        let value = if first.is_ascii_digit() { Some(word.parse().map_err(|_| self.error("a number"))?) } else { (self.lookup)(word) };
+        if first.is_ascii_digit() {
+            let number = word.parse().map_err(|_| self.error("a number"))?;
+            self.rest = rest;
+            return Ok(Some(Value::Number(number)));
+        }
         self.rest = rest;
-        Ok(value)
+        if !self.take("(") {
+            return Ok((self.lookup)(word));
+        }
+        let first = self.nested()?;
+        let second = if self.take(",") { Some(self.nested()?) } else { None };
+        self.expect(")", "a closing parenthesis")?;
+        let number = |value: Operand<'a>, function: fn(f64) -> f64| {
+            Some(Value::Number(function(value?.number()?))).filter(|value| value.number().is_some_and(f64::is_finite))
+        };
+        Ok(match (word, second) {
+            ("len", None) => first.and_then(|value| value.len()).map(Value::Number),
+            ("sqrt", None) => number(first, f64::sqrt),
+            ("floor", None) => number(first, f64::floor),
+            ("ceil", None) => number(first, f64::ceil),
+            ("min", Some(second)) => both(first, second, f64::min),
+            ("max", Some(second)) => both(first, second, f64::max),
+            ("has", Some(second)) => first.zip(second).and_then(|(list, wanted)| list.has(&wanted)).map(truth),
+            _ => return Err(self.error(&format!("a known function before this, found {word}"))),
+        })
     }
+}
+
+fn is_part_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '.'
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn value(text: &str) -> Option<f64> {
-        eval(text, &|name| match name {
-            "d" => Some(64.0),
-            "h" => Some(4.0),
-            "rope.f" => Some(0.5),
+        let kinds = json!(["mamba", "attention", "mamba", 4]);
+        let Value::List(kinds) = Value::from_json(&kinds).unwrap() else { unreachable!() };
+        let list = || Value::List(kinds.clone().into_owned().into());
+        let found = eval(text, &|name| match name {
+            "d" => Some(Value::Number(64.0)),
+            "h" => Some(Value::Number(4.0)),
+            "rope.f" => Some(Value::Number(0.5)),
+            "kinds" => Some(list()),
+            "pattern" => Some(Value::Text("M*E".into())),
             _ => None,
-        })
-        .unwrap()
+        });
+        found.unwrap().and_then(|value| value.number())
     }
 
     #[test]
@@ -150,6 +365,28 @@ mod tests {
         assert_eq!(value("d // (h + 1)"), Some(12.0));
         assert_eq!(value("rope.f * d / h"), Some(8.0));
         assert_eq!(value("1 + (d == 64) * 9"), Some(10.0));
+        assert_eq!(value("2 * h ** 2 + d % 10"), Some(36.0));
+        assert_eq!(value("h < 4 or h >= 4 and not h == 5"), Some(1.0));
+        assert_eq!(value("h > 4 or d <= 63"), Some(0.0));
+        assert_eq!(value("order"), None, "a name that begins like an operator");
+        assert_eq!(value("nothing ?? h != 4 ? 1 : 2 + 1"), Some(3.0));
+    }
+
+    #[test]
+    fn lists_texts_and_functions() {
+        assert_eq!(value("kinds[1] == 'attention'"), Some(1.0));
+        assert_eq!(value("kinds[1 - 1] == 'attention'"), Some(0.0));
+        assert_eq!(value("kinds[3] + 1"), Some(5.0));
+        assert_eq!(value("kinds[4] ?? 7"), Some(7.0));
+        assert_eq!(value("pattern[1] == '*'"), Some(1.0));
+        assert_eq!(value("len(kinds) + len(pattern)"), Some(7.0));
+        assert_eq!(value("has(kinds, 'mamba') + has(kinds, 4) + has(pattern, 'E') + has(kinds, 'x')"), Some(3.0));
+        assert_eq!(value("sqrt(d) + floor(rope.f) + ceil(rope.f) + min(d, h) + max(d, h)"), Some(77.0));
+        assert_eq!(value("kinds + 1"), None);
+        assert_eq!(value("h['x']"), None);
+        for text in ["kinds[1", "'open", "sine(d)", "len(kinds", "len(d, h)", "h ? 1"] {
+            assert!(eval(text, &|_| None).is_err(), "{text}");
+        }
     }
 
     #[test]

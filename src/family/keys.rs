@@ -3,14 +3,16 @@
 //! Hyperparameters that need more than a row have named rules: `rope` (base, scaling), `pooling` (sentence-transformers), `file_type` (the
 //! position of that key).
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 use crate::base::{Error, Result, limits};
 use crate::family::config::{Config, f32_json, from_toml, number_json};
 use crate::family::table::{KeyRow, KeyType, Table};
-use crate::family::{pooling, rope};
+use crate::family::{expr, pooling, rope};
 use crate::model::metadata::full_key;
-use crate::model::{Metadata, Module, Value};
+use crate::model::{Array, Metadata, Module, Value, ValueType};
 
 /// Adds the hyperparameters of a config to GGUF metadata; `file_type` is its preliminary value.
 ///
@@ -18,6 +20,11 @@ use crate::model::{Metadata, Module, Value};
 /// A required key is missing, or its value does not fit its type.
 pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u32, metadata: &mut Metadata) -> Result<()> {
     for row in &table.keys {
+        if let Some(when) = &row.when
+            && !config.holds(when)?
+        {
+            continue;
+        }
         match row.rule.as_deref() {
             Some("rope") => rope::to_gguf(&table.gguf, config, metadata)?,
             Some("pooling") => pooling::to_gguf(&table.gguf, modules, metadata)?,
@@ -40,28 +47,61 @@ pub fn to_gguf(table: &Table, config: &Config, modules: &[Module], file_type: u3
 /// # Errors
 /// The row's expression is invalid.
 pub fn config_value(row: &KeyRow, config: &Config) -> Result<Option<Json>> {
-    match (config.first(row.hf.all()), &row.value) {
-        (Some(value), _) => Ok(Some(value.clone())),
-        (None, Some(text)) => Ok(config.eval(text)?.map(number_json)),
-        (None, None) => Ok(None),
+    if let Some(value) = config.first(row.hf.all()) {
+        return Ok(Some(value.clone()));
     }
+    if let Some(each) = &row.each {
+        let count = config.length(row.count.as_deref().unwrap_or("layers"))?;
+        return Ok(config.eval_each(each, count)?.map(Json::Array));
+    }
+    let Some(text) = &row.value else { return Ok(None) };
+    Ok(config.eval_value(text)?.map(expr::Value::into_json))
 }
 
 fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
     if let Some(text) = &row.text {
         return Ok(Some(Value::String(text.clone())));
     }
-    let names = row.hf.all();
-    let Some(found) = config_value(row, config)? else {
+    let name = || row.hf.first().or(row.value.as_deref()).or(row.each.as_deref()).unwrap_or(&row.gguf);
+    let found = match config_value(row, config)? {
+        Some(Json::Array(values)) if row.uniform && values.windows(2).all(|pair| pair.first() == pair.last()) => values.into_iter().next(),
+        found => found,
+    };
+    let Some(found) = found else {
         if row.required {
-            let name = names.first().map_or(row.value.as_deref().unwrap_or_default(), String::as_str);
-            return Err(Error::unsupported(format!("config.json has no {name}")));
+            return Err(Error::unsupported(format!("config.json has no {}", name())));
         }
         return Ok(None);
     };
+    let Json::Array(values) = &found else { return one(row, &found, name()) };
+    let values = values.iter().map(|value| one(row, value, name()).map(|value| value.map(signed))).collect::<Result<Option<Vec<_>>>>()?;
+    let Some(values) = values else { return Ok(None) };
+    let element = match row.value_type {
+        KeyType::U32 | KeyType::I32 => ValueType::I32,
+        KeyType::F32 => ValueType::F32,
+        KeyType::Bool => ValueType::Bool,
+        KeyType::String => ValueType::String,
+    };
+    Ok(Some(Value::Array(Array::new(element, values))))
+}
+
+/// Returns a number as the converter writes it in arrays.
+fn signed(value: Value) -> Value {
+    match value {
+        Value::U32(number) => i32::try_from(number).map_or(Value::U32(number), Value::I32),
+        other => other,
+    }
+}
+
+/// Converts one value to the row's type.
+fn one(row: &KeyRow, found: &Json, name: &str) -> Result<Option<Value>> {
+    let mapped;
     let found = match found.as_str() {
         Some(text) if !row.map.is_empty() => match row.map.get(text).and_then(from_toml) {
-            Some(number) => number,
+            Some(number) => {
+                mapped = number;
+                &mapped
+            }
             None => {
                 let known: Vec<&str> = row.map.keys().map(String::as_str).collect();
                 return Err(Error::unsupported(format!("expected {} to be one of {}, found {text}", row.gguf, known.join(", "))));
@@ -72,12 +112,14 @@ fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
     if row.nonzero && (found.as_f64() == Some(0.0) || found.as_bool() == Some(false)) {
         return Ok(None);
     }
-    let wrong = || Error::unsupported(format!("expected {} to be {:?}, found {found}", names.first().unwrap_or(&row.gguf), row.value_type));
+    let wrong = || Error::unsupported(format!("expected {name} to be {:?}, found {found}", row.value_type));
+    let integer = |min: f64, max: f64| {
+        let number = found.as_f64().or_else(|| found.as_bool().map(|value| f64::from(u8::from(value))));
+        number.filter(|number| number.fract() == 0.0 && (min..=max).contains(number)).ok_or_else(wrong)
+    };
     Ok(Some(match row.value_type {
-        KeyType::U32 => {
-            let number = found.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number));
-            Value::U32(number.ok_or_else(wrong)? as u32)
-        }
+        KeyType::U32 => Value::U32(integer(0.0, f64::from(u32::MAX))? as u32),
+        KeyType::I32 => Value::I32(integer(f64::from(i32::MIN), f64::from(i32::MAX))? as i32),
         KeyType::F32 => Value::F32(found.as_f64().ok_or_else(wrong)? as f32),
         KeyType::Bool => Value::Bool(found.as_bool().or_else(|| found.as_f64().map(|number| number != 0.0)).ok_or_else(wrong)?),
         KeyType::String => Value::String(found.as_str().ok_or_else(wrong)?.to_owned()),
@@ -107,33 +149,93 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
         };
         let json = match value {
             _ if row.zero_is_null && value.as_u64() == Some(0) => Json::Null,
-            Value::F32(number) => f32_json(*number),
-            Value::Bool(value) => Json::from(*value),
-            Value::String(text) => Json::from(text.as_str()),
-            other => match (other.as_u64(), other.as_f64()) {
-                (Some(number), _) => named(row, number).unwrap_or_else(|| Json::from(number)),
-                (_, Some(number)) => number_json(number),
-                _ => match uniform(other) {
-                    Some(number) => Json::from(number),
-                    None => continue,
-                },
+            Value::Array(_) => match uniform(value).map(Json::from).or_else(|| elements(value).map(Json::Array)) {
+                Some(json) => json,
+                None => continue,
+            },
+            other => match scalar(other) {
+                Some(json) => json.as_u64().and_then(|number| named(row, number)).unwrap_or(json),
+                None => continue,
             },
         };
         config.set(name, json);
     }
-    for (key, text) in &table.derived {
-        let Some(text) = text.as_str() else { continue };
-        let lookup = |name: &str| match name.strip_prefix("gguf.") {
-            Some(key) => metadata.get(&full_key(&table.gguf, key)).and_then(Value::as_f64),
-            None => config.number(name),
-        };
-        if let Some(value) = config.eval_with(text, &lookup)? {
-            // Those of rope came in single precision, and go back to the decimals that give it.
-            let value = if key.starts_with("rope.") { f32_json(value as f32) } else { number_json(value) };
+    for (key, derived) in &table.derived {
+        if let Some(value) = derived_value(key, derived, table, metadata, config)? {
             config.set(key.clone(), value);
         }
     }
     Ok(())
+}
+
+/// Returns the value of a key of config.json that follows from others: an expression, or `each` for a list with one element per layer.
+fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Metadata, config: &Config) -> Result<Option<Json>> {
+    let get = |name: &str| metadata.get(&full_key(&table.gguf, name));
+    // The arrays that an expression names, so that each layer does not read them again.
+    let arrays: HashMap<&str, Vec<Json>> = metadata
+        .iter()
+        .filter(|(_, value)| matches!(value, Value::Array(_)))
+        .filter_map(|(name, value)| Some((name.strip_prefix(table.gguf.as_str())?.strip_prefix('.')?, elements(value)?)))
+        .collect();
+    let lookup = |name: &str| match name.strip_prefix("gguf.") {
+        Some(key) => match arrays.get(key) {
+            Some(values) => Some(expr::Value::List(values.as_slice().into())),
+            None => match get(key)? {
+                Value::String(text) => Some(expr::Value::Text(text.as_str().into())),
+                other => other.as_f64().or_else(|| other.as_bool().map(|value| f64::from(u8::from(value)))).map(expr::Value::Number),
+            },
+        },
+        None => config.value(name),
+    };
+    match derived {
+        toml::Value::String(text) => Ok(config.eval_with(text, &lookup)?.map(|value| match value {
+            // Those of rope came in single precision, and go back to the decimals that give it.
+            expr::Value::Number(number) if key.starts_with("rope.") => f32_json(number as f32),
+            value => value.into_json(),
+        })),
+        toml::Value::Table(rule) => {
+            let Some(each) = rule.get("each").and_then(toml::Value::as_str) else {
+                return Err(Error::argument(format!("expected an expression for each layer of {key}")));
+            };
+            let count = match rule.get("count").and_then(toml::Value::as_str) {
+                Some(count) => expr::whole(count, config.eval_with(count, &lookup)?.and_then(|value| value.number()))?,
+                None => config.length("layers")?,
+            };
+            if count > limits::PARTS {
+                return Err(Error::limit(format!("expected at most {} elements of {key}, found {count}", limits::PARTS)));
+            }
+            let mut values = Vec::new();
+            for layer in 0..count {
+                let own = |name: &str| if name == "bid" { Some(expr::Value::Number(layer as f64)) } else { lookup(name) };
+                match config.eval_with(each, &own)? {
+                    Some(value) => values.push(value.into_json()),
+                    None => return Ok(None),
+                }
+            }
+            Ok(Some(Json::Array(values)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn scalar(value: &Value) -> Option<Json> {
+    Some(match value {
+        Value::F32(number) => f32_json(*number),
+        Value::Bool(value) => Json::from(*value),
+        Value::String(text) => Json::from(text.as_str()),
+        Value::I32(number) => Json::from(*number),
+        other => match (other.as_u64(), other.as_f64()) {
+            (Some(number), _) => Json::from(number),
+            (_, Some(number)) => number_json(number),
+            _ => return None,
+        },
+    })
+}
+
+/// Returns the elements of an array, unless it is longer than any list of hyperparameters.
+fn elements(value: &Value) -> Option<Vec<Json>> {
+    let array = value.as_array().filter(|array| array.len() <= limits::PARTS)?;
+    array.iter().map(|element| scalar(&element.ok()?)).collect()
 }
 
 /// Returns the integer that all elements of a per-layer array equal.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::base::{Error, Hint, Result};
 use crate::family::components::ComponentRow;
+use crate::family::config::{Config, text_section};
 use crate::source::file;
 use crate::tokenizer;
 
@@ -96,6 +97,8 @@ pub struct Table {
     pub gguf_has: Option<String>,
     /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
+    /// A condition on config.json for families that share a class.
+    pub when: Option<String>,
     /// The kind of tokenizer.
     pub tokenizer: Option<tokenizer::Kind>,
     /// Class defaults for keys absent or null in config.json: a value, or an expression in a string; `false` removes the base table's
@@ -117,8 +120,12 @@ pub struct Table {
     pub components: Vec<ComponentRow>,
     /// Tensors, in any order.
     pub tensors: Vec<TensorRow>,
+    /// The layers of each stack: `from..to` by the beginning of the Hugging Face names. Others have those of the hyperparameter `layers`.
+    pub layers: toml::Table,
     /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
+    /// Globs of tensors that are dropped if all their values are zero; otherwise GGUF cannot hold the model.
+    pub drop_zeros: Vec<String>,
     /// Whether layers beyond the config's count are dropped (multi-token prediction).
     pub drops_further_layers: bool,
     /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_factors` (longrope).
@@ -160,6 +167,14 @@ pub struct KeyRow {
     pub text: Option<String>,
     /// An expression for the value, or for the default if `hf` is given.
     pub value: Option<String>,
+    /// An expression for the value of each layer, which gives an array.
+    pub each: Option<String>,
+    /// The number of values of `each`, by default that of the layers.
+    pub count: Option<String>,
+    /// Whether a single number is written for an array whose elements are equal.
+    pub uniform: bool,
+    /// A condition for the key.
+    pub when: Option<String>,
     /// Whether a missing value is an error.
     pub required: bool,
     /// Whether it is omitted if zero.
@@ -205,13 +220,15 @@ impl OneOrMore {
     }
 }
 
-/// The type of a hyperparameter in GGUF.
+/// The type of a hyperparameter in GGUF; of its elements, for an array.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
-    /// An unsigned integer.
+    /// An unsigned integer; in arrays, as llama.cpp's converter writes them, a signed one.
     #[default]
     U32,
+    /// A signed integer.
+    I32,
     /// A single-precision number.
     F32,
     /// A boolean.
@@ -240,6 +257,10 @@ pub struct TensorRow {
     pub optional: Optional,
     /// The layers that have it: `from..to`, both expressions and optional.
     pub layers: Option<String>,
+    /// A condition for each layer that has it, or for a tensor outside the layers.
+    pub when: Option<String>,
+    /// The layer in GGUF of Hugging Face's layer 0, by default 0.
+    pub first: Option<String>,
 }
 
 /// Whether a tensor is optional.
@@ -326,7 +347,9 @@ impl Table {
     /// Merges this table into its base table.
     fn over(self, mut parent: Self) -> Self {
         merge(&mut parent.keys, self.keys, |row| (row.gguf.clone(), row.rule.clone()));
-        merge(&mut parent.tensors, self.tensors, |row| row.hf.clone());
+        // Several rows may have one name, for layers of different kinds.
+        parent.tensors.retain(|row| self.tensors.iter().all(|own| own.hf != row.hf));
+        parent.tensors.extend(self.tensors);
         // A row with an empty GGUF name only removes the base table's row.
         parent.tensors.retain(|row| row.gguf.first().is_some());
         merge(&mut parent.hyperparameters, self.hyperparameters, |known| known.name.clone());
@@ -339,6 +362,8 @@ impl Table {
         parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
         parent.drop.extend(self.drop);
+        parent.drop_zeros.extend(self.drop_zeros);
+        parent.layers.extend(self.layers);
         parent.computed.extend(self.computed);
         let tokenizer = self.tokenizer.or(parent.tokenizer);
         Self {
@@ -350,6 +375,7 @@ impl Table {
             params: self.params,
             gguf_has: self.gguf_has,
             without_head: self.without_head,
+            when: self.when,
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
             ..parent
@@ -467,19 +493,26 @@ impl Tables {
     /// # Errors
     /// There is none; the message names the architecture.
     pub fn for_config(&self, config: &serde_json::Value) -> Result<Table> {
-        let text_config = config.get("text_config");
+        let text_config = text_section(config);
+        // Tables with a condition go before the one of the same class without.
+        let best = |mut found: Vec<&Table>| -> Option<Table> {
+            found.retain(|table| table.when.as_ref().is_none_or(|when| Config::new(table, config).is_ok_and(|config| config.holds(when).unwrap_or(false))));
+            // The first of equals, so that a custom table goes before an embedded one.
+            found.sort_by_key(|table| table.when.is_none());
+            found.into_iter().next().cloned()
+        };
         let class = |config: &serde_json::Value| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
         let classes = [class(config), text_config.and_then(class)];
         for class in classes.iter().flatten() {
-            if let Some(table) = self.find(class, |table| table.classes.contains(class))?.into_iter().next() {
-                return Ok(table.clone());
+            if let Some(table) = best(self.find(class, |table| table.classes.contains(class))?) {
+                return Ok(table);
             }
         }
         let model_type = |config: &serde_json::Value| Some(config.get("model_type")?.as_str()?.to_owned());
         let model_types = [model_type(config), text_config.and_then(model_type)];
         for model_type in model_types.iter().flatten() {
-            if let Some(table) = self.find(model_type, |table| table.model_types.contains(model_type))?.into_iter().next() {
-                return Ok(table.clone());
+            if let Some(table) = best(self.find(model_type, |table| table.model_types.contains(model_type))?) {
+                return Ok(table);
             }
         }
         if classes.iter().chain(&model_types).all(Option::is_none) {
