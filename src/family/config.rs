@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
-use crate::family::table::{Hyperparameter, Table};
 use crate::family::expr::Value;
+use crate::family::table::{Hyperparameter, Table};
 use crate::family::{expr, ties};
 
 /// Maximum depth of nested short names.
@@ -187,7 +187,8 @@ impl Config {
                     return known.map(Value::Number);
                 }
                 self.known.borrow_mut().insert(name.to_owned(), None);
-                let value = self.spend(text).ok().and_then(|()| expr::eval(text, &|name| self.value_within(name, depth - 1)).ok().flatten());
+                let value =
+                    self.spend(text).ok().and_then(|()| expr::eval(text, &|name| self.value_within(name, depth - 1)).ok().flatten());
                 let number = value.as_ref().and_then(Value::number);
                 if number.is_some() || value.is_none() {
                     self.known.borrow_mut().insert(name.to_owned(), number);

@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn parentheses_are_limited_in_depth_and_not_in_number() {
         let nested = |depth: usize| eval(&format!("{}1{}", "(".repeat(depth), ")".repeat(depth)), &|_| None);
-        assert_eq!(nested(DEPTH).unwrap(), Some(1.0));
+        assert_eq!(nested(DEPTH).unwrap(), Some(Value::Number(1.0)));
         assert!(nested(DEPTH + 1).is_err());
         assert_eq!(value(&["(1)"; 3 * DEPTH].join("+")), Some(3.0 * DEPTH as f64));
         let error = eval("1 + )", &|_| None).unwrap_err().to_string();

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::base::{Error, Result};
 use crate::family::config::Config;
-use crate::family::pattern;
-use crate::family::pattern::Indices;
+use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::{Optional, Table, TensorRow};
 use crate::family::transform::Transform;
 use crate::model::Module;
@@ -16,23 +15,24 @@ use crate::model::Module;
 /// The rows of a table, evaluated for one model.
 #[derive(Debug)]
 pub struct Mapping {
-    /// One row per kind of tensor and suffix.
+    /// One row per kind of tensor and suffix; several if its shape differs between layers.
     pub rows: Vec<Row>,
     /// The number of layers.
     pub layers: u64,
     prefixes: Vec<String>,
     replace: Vec<(String, String)>,
-    drop: Vec<GlobMatcher>,
+    drop: GlobSet,
+    drop_zeros: GlobSet,
     drops_further_layers: bool,
-    by_hf: HashMap<String, usize>,
-    by_gguf: HashMap<String, (usize, usize)>,
+    by_hf: Names,
+    by_gguf: Names,
 }
 
 /// A kind of tensor.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Its Hugging Face name template.
-    pub hf: String,
+    /// Its Hugging Face name templates: several if they are joined.
+    pub hf: Vec<String>,
     /// Its GGUF name templates: several if it is split.
     pub gguf: Vec<String>,
     /// The transform between the two.
@@ -41,38 +41,116 @@ pub struct Row {
     pub shape: Option<Vec<u64>>,
     /// Whether it is optional.
     pub optional: bool,
-    /// The layers that have it; empty for a tensor outside the layers.
-    pub layers: Range<u64>,
+    /// The number of experts, or of other numbered tensors, that are stacked; absent if it is not known.
+    experts: Option<u64>,
+    layers: Layers,
+    /// The layer in GGUF of Hugging Face's layer 0.
+    first: u64,
+}
+
+/// The layers that have a tensor.
+#[derive(Debug, Clone, PartialEq)]
+enum Layers {
+    Range(Range<u64>),
+    List(Vec<u64>),
+}
+
+impl Layers {
+    fn has(&self, layer: u64) -> bool {
+        match self {
+            Self::Range(range) => range.contains(&layer),
+            Self::List(layers) => layers.binary_search(&layer).is_ok(),
+        }
+    }
+
+    fn all(&self) -> Vec<u64> {
+        match self {
+            Self::Range(range) => range.clone().collect(),
+            Self::List(layers) => layers.clone(),
+        }
+    }
 }
 
 impl Row {
     /// Whether there is one per layer.
     pub fn is_layered(&self) -> bool {
-        self.hf.contains("{bid}")
+        self.hf.iter().any(|name| name.contains("{bid}"))
     }
 
     /// Whether there is one per expert.
     pub fn is_stacked(&self) -> bool {
-        self.transform == Transform::StackExperts
+        self.hf.iter().any(|name| name.contains("{eid}"))
+    }
+
+    /// Returns the number of Hugging Face tensors that make one in GGUF: experts, or parts that are joined.
+    ///
+    /// # Errors
+    /// The number of experts is not known.
+    pub fn members(&self) -> Result<u64> {
+        if !self.is_stacked() {
+            return Ok(self.hf.len() as u64);
+        }
+        self.experts.ok_or_else(|| Error::unsupported("hyperparameters needed for experts are missing").in_tensor(self.name()))
+    }
+
+    /// Returns the Hugging Face template, the first if there are several.
+    pub fn name(&self) -> &str {
+        self.hf.first().map_or("", String::as_str)
+    }
+
+    /// Returns the name of a member in Hugging Face.
+    pub fn hf_name(&self, places: Indices, member: u64) -> String {
+        if self.is_stacked() {
+            return pattern::fill(self.name(), Indices { expert: Some(member), ..places });
+        }
+        pattern::fill(self.hf.get(member as usize).map_or("", String::as_str), places)
+    }
+
+    /// Returns its names in GGUF.
+    pub fn gguf_names(&self, places: Indices) -> impl Iterator<Item = String> {
+        let layer = places.layer.map(|layer| layer + self.first);
+        self.gguf.iter().map(move |name| pattern::fill(name, Indices { layer, ..places }))
     }
 
     /// Returns the indices of its tensors: one per layer, or a single one outside the layers.
     pub fn indices(&self) -> Vec<Indices> {
         if self.is_layered() {
-            self.layers.clone().map(|layer| Indices { layer: Some(layer), expert: None }).collect()
+            self.layers.all().into_iter().map(|layer| Indices { layer: Some(layer), expert: None }).collect()
+        } else if self.layers.all().is_empty() {
+            Vec::new()
         } else {
             vec![Indices::default()]
         }
     }
 }
 
+/// Names of tensors, and the rows that they belong to.
+#[derive(Debug, Default)]
+struct Names(HashMap<String, Vec<(Template, usize, usize)>>);
+
+impl Names {
+    fn add(&mut self, name: &str, row: usize, part: usize) {
+        let (key, template) = Template::parse(name);
+        self.0.entry(key).or_default().push((template, row, part));
+    }
+
+    /// Returns the rows with this name, which of their tensors it is, and its indices.
+    fn find(&self, name: &str) -> impl Iterator<Item = (usize, usize, Indices)> {
+        let (key, numbers) = pattern::split_numbers(name);
+        let found = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
+        found.iter().filter_map(move |(template, row, part)| Some((*row, *part, template.indices(&numbers)?)))
+    }
+}
+
 /// The result of looking up a Hugging Face tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HfTensor {
-    /// A tensor of the row with this index.
-    Row(usize, Indices),
+    /// A tensor of the row with this index: which of the tensors that make one in GGUF it is, and its indices.
+    Row(usize, u64, Indices),
     /// A tensor without GGUF equivalent.
     Dropped,
+    /// A tensor without GGUF equivalent, which must be zero.
+    Zero,
     /// A tensor that is not in the table.
     Unknown,
 }
@@ -86,43 +164,46 @@ impl Mapping {
         let layers = config.length("layers")?;
         let mut rows = Vec::new();
         for row in &table.tensors {
+            let all = row_layers(row, table, config, layers)?;
             for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {
-                rows.push(resolve(row, number, suffix, may_be_absent, config, layers)?);
+                rows.extend(resolve(row, number, suffix, may_be_absent, config, &all)?);
             }
         }
         if let Ok(experts) = config.count("experts") {
-            let stacked: Vec<Row> = rows.iter().filter(|row| row.is_stacked()).map(|row| stacked_by_mlx(row, experts)).collect();
+            let stacked: Vec<Row> =
+                rows.iter().filter(|row| row.transform == Transform::StackExperts).map(|row| stacked_by_mlx(row, experts)).collect();
             rows.extend(stacked);
         }
-        let drop = table
-            .drop
-            .iter()
-            .map(|glob| Glob::new(glob).map(|glob| glob.compile_matcher()))
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|error| Error::argument(format!("expected a glob in the table {}: {error}", table.name)))?;
         let prefixes = table.prefixes.clone();
         if table.without_head || config.is_without_head() {
-            rows.iter_mut().for_each(|row| row.hf = pattern::strip_prefixes(&row.hf, &prefixes).to_owned());
-        }
-        let by_hf = rows.iter().enumerate().map(|(i, row)| (pattern::strip_prefixes(&row.hf, &prefixes).to_owned(), i)).collect();
-        // The first row with a GGUF name is used for the reverse direction.
-        let mut by_gguf = HashMap::new();
-        for (i, row) in rows.iter().enumerate() {
-            for (part, name) in row.gguf.iter().enumerate() {
-                by_gguf.entry(name.clone()).or_insert((i, part));
+            for name in rows.iter_mut().flat_map(|row| &mut row.hf) {
+                *name = pattern::strip_prefixes(name, &prefixes).to_owned();
             }
         }
+        let (mut by_hf, mut by_gguf) = (Names::default(), Names::default());
+        for (i, row) in rows.iter().enumerate() {
+            for (part, name) in row.hf.iter().enumerate() {
+                by_hf.add(pattern::strip_prefixes(name, &prefixes), i, part);
+            }
+            for (part, name) in row.gguf.iter().enumerate() {
+                by_gguf.add(name, i, part);
+            }
+        }
+        let (drop, drop_zeros) = (globs(&table.drop, table)?, globs(&table.drop_zeros, table)?);
         let replace = table.replace.clone();
-        Ok(Self { rows, layers, prefixes, replace, drop, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
+        Ok(Self { rows, layers, prefixes, replace, drop, drop_zeros, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
     }
 
     /// Looks up a Hugging Face tensor.
     pub fn lookup_hf(&self, name: &str) -> HfTensor {
-        let strip_prefixes = pattern::strip_prefixes(name, &self.prefixes);
-        if self.drop.iter().any(|glob| glob.is_match(name) || glob.is_match(strip_prefixes)) {
+        let stripped = pattern::strip_prefixes(name, &self.prefixes);
+        if self.drop.is_match(name) || self.drop.is_match(stripped) {
             return HfTensor::Dropped;
         }
-        let mut name = strip_prefixes.to_owned();
+        if self.drop_zeros.is_match(name) || self.drop_zeros.is_match(stripped) {
+            return HfTensor::Zero;
+        }
+        let mut name = stripped.to_owned();
         for (from, to) in &self.replace {
             let at = name.match_indices(from.as_str()).map(|(at, _)| at).find(|&at| {
                 let before = name.get(..at).unwrap_or_default();
@@ -132,27 +213,42 @@ impl Mapping {
                 name.replace_range(at..at + from.len(), to);
             }
         }
-        let (pattern, places) = pattern::split_template(&name);
-        if self.drops_further_layers && places.layer.is_some_and(|layer| layer >= self.layers) {
-            return HfTensor::Dropped;
+        for (number, part, places) in self.by_hf.find(&name) {
+            let Some(row) = self.rows.get(number) else { continue };
+            if places.layer.is_none_or(|layer| row.layers.has(layer)) {
+                let member = if row.is_stacked() { places.expert.unwrap_or(0) } else { part as u64 };
+                return HfTensor::Row(number, member, places);
+            }
         }
-        match self.by_hf.get(&pattern) {
-            Some(&row) if places.layer.is_none_or(|layer| layer < self.layers) => HfTensor::Row(row, places),
-            _ => HfTensor::Unknown,
-        }
+        let further = || pattern::split_template(&name).1.layer.is_some_and(|layer| layer >= self.layers);
+        if self.drops_further_layers && further() { HfTensor::Dropped } else { HfTensor::Unknown }
     }
 
     /// Whether any row belongs to this sentence-transformers module.
     pub fn has_module(&self, module: &Module) -> bool {
-        self.rows.iter().any(|row| module.has(&row.hf))
+        self.rows.iter().any(|row| module.has(row.name()))
     }
 
-    /// Looks up a GGUF tensor: returns its row, which of the row's tensors it is, and its indices.
+    /// Looks up a GGUF tensor: returns its row, which of the row's tensors it is, and its indices. The first row with a name is used.
     pub fn lookup_gguf(&self, name: &str) -> Option<(usize, usize, Indices)> {
-        let (pattern, places) = pattern::split_template(name);
-        let &(row, part) = self.by_gguf.get(&pattern)?;
-        places.layer.is_none_or(|layer| layer < self.layers).then_some((row, part, places))
+        self.by_gguf.find(name).find_map(|(number, part, places)| {
+            let row = self.rows.get(number)?;
+            let layer = match places.layer {
+                Some(layer) => Some(layer.checked_sub(row.first).filter(|layer| row.layers.has(*layer))?),
+                None => None,
+            };
+            Some((number, part, Indices { layer, ..places }))
+        })
     }
+}
+
+fn globs(globs: &[String], table: &Table) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    let invalid = |error: globset::Error| Error::argument(format!("expected a glob in the table {}: {error}", table.name));
+    for glob in globs {
+        set.add(Glob::new(glob).map_err(invalid)?);
+    }
+    set.build().map_err(invalid)
 }
 
 /// Returns a row for the same experts stacked as in mlx-lm's `SwitchGLU`: `mlp.switch_mlp.gate_proj` for `mlp.experts.{eid}.w1`.
@@ -160,12 +256,12 @@ fn stacked_by_mlx(row: &Row, experts: u64) -> Row {
     const PROJECTIONS: [(&str, &str); 3] = [("ffn_gate_exps", "gate_proj"), ("ffn_up_exps", "up_proj"), ("ffn_down_exps", "down_proj")];
     let name = row.gguf.first().map_or("", String::as_str);
     let projection = PROJECTIONS.iter().find(|(gguf, _)| name.contains(gguf)).map_or(name, |(_, mlx)| mlx);
-    let block = row.hf.split(".experts.").next().unwrap_or_default();
-    let suffix = row.hf.rsplit('.').next().unwrap_or_default();
+    let block = row.name().split(".experts.").next().unwrap_or_default();
+    let suffix = row.name().rsplit('.').next().unwrap_or_default();
     let mut shape = vec![experts];
     shape.extend(row.shape.iter().flatten());
     Row {
-        hf: format!("{block}.switch_mlp.{projection}.{suffix}"),
+        hf: vec![format!("{block}.switch_mlp.{projection}.{suffix}")],
         transform: Transform::Plain,
         shape: row.shape.is_some().then_some(shape),
         optional: true,
@@ -173,7 +269,56 @@ fn stacked_by_mlx(row: &Row, experts: u64) -> Row {
     }
 }
 
-fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: u64) -> Result<Row> {
+/// Returns the layers that have a row's tensors; for one outside the layers, one if it is there and none if not.
+fn row_layers(row: &TensorRow, table: &Table, config: &Config, layers: u64) -> Result<Layers> {
+    let of_stack = || table.layers.iter().find(|(prefix, _)| row.name().starts_with(prefix.as_str())).and_then(|(_, range)| range.as_str());
+    let is_layered = row.name().contains("{bid}");
+    let range = match row.layers.as_deref().or_else(of_stack).filter(|_| is_layered).map(|range| range.split_once("..")) {
+        None => 0..if is_layered { layers } else { 1 },
+        Some(None) => return Err(Error::argument(format!("expected layers as from..to for {}", row.name()))),
+        Some(Some((from, to))) => {
+            let bound = |text: &str, default: u64| if text.trim().is_empty() { Ok(default) } else { config.length(text.trim()) };
+            // The layers of the model, unless the stack or row says otherwise.
+            let most = if table.layers.is_empty() && row.first.is_none() { layers } else { u64::MAX };
+            bound(from, 0)?..bound(to, layers)?.min(most)
+        }
+    };
+    let Some(when) = &row.when else { return Ok(Layers::Range(range)) };
+    let mut found = Vec::new();
+    for layer in range {
+        config.set_layer(Some(layer));
+        let holds = config.holds(when);
+        config.set_layer(None);
+        if holds? {
+            found.push(layer);
+        }
+    }
+    Ok(Layers::List(found))
+}
+
+/// Evaluates a row: one for all layers, or one for each set of layers with the same shape and transform.
+fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: &Layers) -> Result<Vec<Row>> {
+    let texts = row.shape.iter().chain(&row.transform);
+    if !texts.into_iter().any(|text| config.depends_on_layer(text)) {
+        return Ok(vec![resolve_one(row, number, suffix, may_be_absent, config, layers.clone())?]);
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    let mut places = HashMap::new();
+    for layer in layers.all() {
+        config.set_layer(Some(layer));
+        let made = resolve_one(row, number, suffix, may_be_absent, config, Layers::List(vec![layer]));
+        config.set_layer(None);
+        let made = made?;
+        let place = *places.entry((made.shape.clone(), format!("{:?}", made.transform))).or_insert(rows.len());
+        match rows.get_mut(place) {
+            Some(Row { layers: Layers::List(layers), .. }) => layers.push(layer),
+            _ => rows.push(made),
+        }
+    }
+    Ok(rows)
+}
+
+fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: Layers) -> Result<Row> {
     let shape = if suffix == "bias" && row.shape.len() > 1 {
         // A bias has one number per output: all dimensions but the last.
         row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
@@ -184,9 +329,10 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
         Some(text) => Transform::parse(text, config)?,
         None => Transform::Plain,
     };
-    let gguf = row.gguf_names(suffix);
-    if gguf.len() != transform.outputs() {
-        return Err(Error::argument(format!("expected {} names in GGUF for {}, found {}", transform.outputs(), row.hf, gguf.len())));
+    let (hf, gguf) = (row.hf_names(number, suffix), row.gguf_names(suffix));
+    let outputs = transform.outputs(hf.len());
+    if gguf.len() != outputs {
+        return Err(Error::argument(format!("expected {outputs} names in GGUF for {}, found {}", row.name(), gguf.len())));
     }
     let optional = may_be_absent
         || match &row.optional {
@@ -200,13 +346,10 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
         _ if !is_known => None,
         shape => Some(shape.iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()?),
     };
-    let range = match row.layers.as_deref().map(|range| range.split_once("..")) {
-        None => 0..layers,
-        Some(None) => return Err(Error::argument(format!("expected layers as from..to for {}", row.hf))),
-        Some(Some((from, to))) => {
-            let bound = |text: &str, default: u64| if text.trim().is_empty() { Ok(default) } else { config.count(text.trim()) };
-            bound(from, 0)?..bound(to, layers)?.min(layers)
-        }
+    let experts = match transform.stacked() {
+        Some(count) => Some(count),
+        None => config.length("experts").ok(),
     };
-    Ok(Row { hf: row.hf_name(number, suffix), gguf, transform, shape, optional, layers: range })
+    let first = row.first.as_deref().map_or(Ok(0), |first| config.length(first))?;
+    Ok(Row { hf, gguf, transform, shape, optional, experts, layers, first })
 }

@@ -9,6 +9,76 @@ pub struct Indices {
     pub expert: Option<u64>,
 }
 
+/// The number at a place of a name template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Layer,
+    Expert,
+    Fixed(u64),
+}
+
+/// A name template, for lookup of the names that fit it.
+#[derive(Debug, Clone)]
+pub struct Template {
+    places: Vec<Place>,
+}
+
+impl Template {
+    /// Parses a template with `{bid}`, `{eid}` and numbers; returns it and the key under which names that fit are found.
+    pub fn parse(text: &str) -> (String, Self) {
+        let mut places = Vec::new();
+        let key = with_placeholders(text, |part| {
+            let place = match part {
+                "{bid}" => Place::Layer,
+                "{eid}" => Place::Expert,
+                _ => Place::Fixed(plain_number(part)?),
+            };
+            places.push(place);
+            Some(())
+        });
+        (key, Self { places })
+    }
+
+    /// Returns the indices of a name with these numbers, if it fits.
+    pub fn indices(&self, numbers: &[u64]) -> Option<Indices> {
+        let mut indices = Indices::default();
+        for (place, &number) in self.places.iter().zip(numbers) {
+            match place {
+                Place::Layer => indices.layer = Some(number),
+                Place::Expert => indices.expert = Some(number),
+                Place::Fixed(fixed) if *fixed == number => {}
+                Place::Fixed(_) => return None,
+            }
+        }
+        Some(indices)
+    }
+}
+
+/// Splits a name into the key of its template and its numbers: see [`Template::parse`].
+pub fn split_numbers(name: &str) -> (String, Vec<u64>) {
+    let mut numbers = Vec::new();
+    let key = with_placeholders(name, |part| Some(numbers.push(plain_number(part)?)));
+    (key, numbers)
+}
+
+/// Replaces the parts that `is_number` accepts by a placeholder.
+fn with_placeholders(name: &str, mut is_number: impl FnMut(&str) -> Option<()>) -> String {
+    let mut key = String::with_capacity(name.len());
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            key.push('.');
+        }
+        key.push_str(if is_number(part).is_some() { "{}" } else { part });
+    }
+    key
+}
+
+/// Returns the number that a part of a name is, unless it has leading zeros.
+fn plain_number(part: &str) -> Option<u64> {
+    let plain = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+    part.parse().ok().filter(|_| plain)
+}
+
 /// Splits a name into its template and indices: the first numeric component is the layer, the second the expert. Numbers with leading
 /// zeros, and further ones, are kept as they are.
 pub fn split_template(name: &str) -> (String, Indices) {
@@ -18,13 +88,12 @@ pub fn split_template(name: &str) -> (String, Indices) {
         if i > 0 {
             pattern.push('.');
         }
-        let plain = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
-        match part.parse() {
-            Ok(number) if plain && places.layer.is_none() => {
+        match plain_number(part) {
+            Some(number) if places.layer.is_none() => {
                 places.layer = Some(number);
                 pattern.push_str("{bid}");
             }
-            Ok(number) if plain && places.expert.is_none() => {
+            Some(number) if places.expert.is_none() => {
                 places.expert = Some(number);
                 pattern.push_str("{eid}");
             }
@@ -68,6 +137,22 @@ mod tests {
         }
         assert_eq!(strip_prefixes("vision_tower.model.norm.weight", &prefixes), "vision_tower.model.norm.weight");
         assert_eq!(strip_prefixes("model", &prefixes), "model", "a name is never empty");
+    }
+
+    #[test]
+    fn numbers_in_a_template_are_those_of_the_names_that_fit() {
+        for (template, name, expected) in [
+            ("block.{bid}.layer.0.q", "block.7.layer.0.q", Some((Some(7), None))),
+            ("block.{bid}.layer.0.q", "block.7.layer.1.q", None),
+            ("mtp.layers.0.experts.{eid}.up", "mtp.layers.0.experts.3.up", Some((None, Some(3)))),
+            ("experts.{eid}.layers.{bid}", "experts.1.layers.2", Some((Some(2), Some(1)))),
+            ("a.00.b", "a.00.b", Some((None, None))),
+        ] {
+            let (key, template) = Template::parse(template);
+            let (found, numbers) = split_numbers(name);
+            assert_eq!(key, found, "{name}");
+            assert_eq!(template.indices(&numbers).map(|indices| (indices.layer, indices.expert)), expected, "{name}");
+        }
     }
 
     #[test]

@@ -241,8 +241,8 @@ pub enum KeyType {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TensorRow {
-    /// Its Hugging Face name without suffix.
-    pub hf: String,
+    /// Its Hugging Face name without suffix; several if they are joined.
+    pub hf: OneOrMore,
     /// Its GGUF name without suffix; several if it is split.
     pub gguf: OneOrMore,
     /// The suffix of both names, `weight` by default; a trailing `?` makes it optional. Empty: the names are complete.
@@ -296,12 +296,16 @@ impl TensorRow {
         }
     }
 
-    /// Returns the Hugging Face name for the suffix with this index.
-    pub fn hf_name(&self, number: usize, suffix: &str) -> String {
-        match self.hf_suffix.as_ref().and_then(|own| own.all().get(number)) {
-            Some(own) => format!("{}{own}", self.hf),
-            None => with_suffix(&self.hf, suffix),
-        }
+    /// Returns its Hugging Face name without suffix, the first if there are several.
+    pub fn name(&self) -> &str {
+        self.hf.first().unwrap_or_default()
+    }
+
+    /// Returns the Hugging Face names for the suffix with this index.
+    pub fn hf_names(&self, number: usize, suffix: &str) -> Vec<String> {
+        let own = self.hf_suffix.as_ref().and_then(|own| own.all().get(number));
+        let name = |name: &String| own.map_or_else(|| with_suffix(name, suffix), |own| format!("{name}{own}"));
+        self.hf.all().iter().map(name).collect()
     }
 
     /// Returns the GGUF names for a suffix.
@@ -348,7 +352,7 @@ impl Table {
     fn over(self, mut parent: Self) -> Self {
         merge(&mut parent.keys, self.keys, |row| (row.gguf.clone(), row.rule.clone()));
         // Several rows may have one name, for layers of different kinds.
-        parent.tensors.retain(|row| self.tensors.iter().all(|own| own.hf != row.hf));
+        parent.tensors.retain(|row| self.tensors.iter().all(|own| own.name() != row.name()));
         parent.tensors.extend(self.tensors);
         // A row with an empty GGUF name only removes the base table's row.
         parent.tensors.retain(|row| row.gguf.first().is_some());
@@ -496,7 +500,9 @@ impl Tables {
         let text_config = text_section(config);
         // Tables with a condition go before the one of the same class without.
         let best = |mut found: Vec<&Table>| -> Option<Table> {
-            found.retain(|table| table.when.as_ref().is_none_or(|when| Config::new(table, config).is_ok_and(|config| config.holds(when).unwrap_or(false))));
+            found.retain(|table| {
+                table.when.as_ref().is_none_or(|when| Config::new(table, config).is_ok_and(|config| config.holds(when).unwrap_or(false)))
+            });
             // The first of equals, so that a custom table goes before an embedded one.
             found.sort_by_key(|table| table.when.is_none());
             found.into_iter().next().cloned()

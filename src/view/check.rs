@@ -65,7 +65,7 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
             return None;
         }
     };
-    let mut check = Check { model, mapping: &mapping, experts: config.count("experts").ok(), findings, met: Met::default() };
+    let mut check = Check { model, mapping: &mapping, findings, met: Met::default() };
     if naming != Naming::Gguf {
         check.hub_tensors();
         check.hub_missing();
@@ -98,7 +98,6 @@ impl Met {
 struct Check<'a, 'f> {
     model: &'a Model,
     mapping: &'a Mapping,
-    experts: Option<u64>,
     findings: &'f mut Findings,
     met: Met,
 }
@@ -123,9 +122,9 @@ impl Check<'_, '_> {
 
     fn hub_tensors(&mut self) {
         for (index, tensor) in self.model.tensors.iter().enumerate() {
-            let (number, places) = match self.mapping.lookup_hf(&tensor.name) {
-                HfTensor::Row(number, places) => (number, places),
-                HfTensor::Dropped => {
+            let (number, member, places) = match self.mapping.lookup_hf(&tensor.name) {
+                HfTensor::Row(number, member, places) => (number, member, places),
+                HfTensor::Dropped | HfTensor::Zero => {
                     self.met.dropped.push(index);
                     continue;
                 }
@@ -136,12 +135,11 @@ impl Check<'_, '_> {
                 }
             };
             let Some(row) = self.mapping.rows.get(number) else { continue };
-            let expert = places.expert.unwrap_or(0);
-            if row.is_stacked() && self.experts.is_some_and(|experts| expert >= experts) {
+            if row.members().is_ok_and(|members| member >= members) {
                 self.extra(index);
                 continue;
             }
-            self.met.groups.entry((number, places.layer)).or_default().insert(expert, index);
+            self.met.groups.entry((number, places.layer)).or_default().insert(member, index);
             if let Some(shape) = &row.shape
                 && *shape != tensor.shape
             {
@@ -152,25 +150,24 @@ impl Check<'_, '_> {
     }
 
     fn hub_missing(&mut self) {
-        let members = |row: &Row| if row.is_stacked() { self.experts.unwrap_or(0) } else { 1 };
+        let members = |row: &Row| row.members().unwrap_or(0);
         // Tensors present in another layout (stacked experts, fused projections) are not missing.
         let mut made = HashSet::new();
         for (number, row) in self.mapping.rows.iter().enumerate() {
             for places in row.indices().into_iter().filter(|places| (0..members(row)).all(|member| self.met.has(number, *places, member))) {
-                made.extend(row.gguf.iter().map(|pattern| pattern::fill(pattern, places)));
+                made.extend(row.gguf_names(places));
             }
         }
         let mut missing = Vec::new();
         for (number, row) in self.mapping.rows.iter().enumerate() {
             for places in row.indices() {
                 let any = self.met.groups.contains_key(&(number, places.layer));
-                let elsewhere = || row.gguf.iter().all(|pattern| made.contains(&pattern::fill(pattern, places)));
+                let elsewhere = || row.gguf_names(places).all(|name| made.contains(&name));
                 if !any && (row.optional || elsewhere()) {
                     continue;
                 }
                 let lacking = (0..members(row)).filter(|member| !self.met.has(number, places, *member));
-                missing
-                    .extend(lacking.map(|expert| pattern::fill(&row.hf, Indices { expert: row.is_stacked().then_some(expert), ..places })));
+                missing.extend(lacking.map(|member| row.hf_name(places, member)));
             }
         }
         missing.iter().for_each(|name| self.missing(name));
@@ -263,8 +260,7 @@ impl Check<'_, '_> {
                 continue;
             }
             for places in row.indices() {
-                for (part, pattern) in row.gguf.iter().enumerate() {
-                    let name = pattern::fill(pattern, places);
+                for (part, name) in row.gguf_names(places).enumerate() {
                     // A name produced by several rows is looked up under the first.
                     let own = self.mapping.lookup_gguf(&name).is_some_and(|(first, ..)| first == number);
                     let started = self.met.groups.contains_key(&(number, places.layer));

@@ -22,6 +22,8 @@ pub struct OutputModel {
     pub modules: Vec<String>,
     /// Files read in addition to those of the model.
     pub inputs: Vec<PathBuf>,
+    /// Tensors of the input, by index, that are dropped and must be zero.
+    pub zeros: Vec<usize>,
     /// Notes on what is dropped, zero-padded or synthesized.
     pub notes: Vec<Note>,
 }

@@ -17,12 +17,14 @@ use crate::model::{DType, Model};
 /// A row operation. Rows are counted over the whole tensor, across matrices.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RowOp {
-    /// Treats each group of `a * b` rows as an `a` by `b` grid and transposes it. The inverse swaps `a` and `b`.
+    /// Treats each group of `a * b` runs of rows as an `a` by `b` grid and transposes it. The inverse swaps `a` and `b`.
     TransposeGrid {
         /// Rows of the grid.
         a: u64,
         /// Columns of the grid.
         b: u64,
+        /// Rows of the tensor in a run.
+        run: u64,
     },
     /// Takes `len` rows from `start` of each group of `of` rows.
     SliceRows {
@@ -33,6 +35,11 @@ pub enum RowOp {
         /// Number of rows in a group.
         of: u64,
     },
+    /// Divides the same elements into rows of another length.
+    Reshape {
+        /// Elements per row.
+        row: u64,
+    },
     /// Transposes each matrix of `rows` rows.
     Transpose {
         /// Rows of a matrix before transposing.
@@ -42,16 +49,24 @@ pub enum RowOp {
     Add(f32),
     /// Multiplies every value by a number, in single precision.
     Scale(f32),
+    /// Replaces every value by minus its exponential, in single precision.
+    NegExp,
+    /// The inverse of [`RowOp::NegExp`]: the logarithm of minus every value.
+    LogNeg,
 }
 
 impl fmt::Display for RowOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TransposeGrid { a, b } => write!(f, "swap rows {a} x {b}"),
+            Self::TransposeGrid { a, b, run: 1 } => write!(f, "swap rows {a} x {b}"),
+            Self::TransposeGrid { a, b, run } => write!(f, "swap rows {a} x {b} x {run}"),
+            Self::Reshape { row } => write!(f, "rows of {row}"),
             Self::SliceRows { start, len, of } => write!(f, "rows {start}..{} of {of}", start + len),
             Self::Transpose { .. } => write!(f, "transpose"),
             Self::Add(value) => write!(f, "add {value}"),
             Self::Scale(value) => write!(f, "times {value}"),
+            Self::NegExp => write!(f, "-exp"),
+            Self::LogNeg => write!(f, "log of the negative"),
         }
     }
 }
@@ -62,6 +77,8 @@ enum Node {
     Stored(usize),
     /// Computed numbers.
     Values(Arc<[f32]>),
+    /// Zeros.
+    Zeros,
     RowOp(Box<TensorExpr>, RowOp),
     /// Concatenated parts, each with its first row.
     Join(Vec<(u64, TensorExpr)>),
@@ -104,17 +121,41 @@ impl TensorExpr {
         Self { dtype: DType::F32, rows: 1, row: values.len() as u64, node: Node::Values(values) }
     }
 
+    /// Returns rows of zeros.
+    ///
+    /// # Errors
+    /// There are too many elements.
+    pub fn zeros(rows: u64, row: u64) -> Result<Self> {
+        num::mul(rows, row, "the elements of a tensor")?;
+        Ok(Self { node: Node::Zeros, dtype: DType::F32, rows, row })
+    }
+
+    /// Divides the same elements into rows of another length.
+    ///
+    /// # Errors
+    /// They are not whole rows of that length.
+    pub fn reshaped(mut self, row: u64) -> Result<Self> {
+        if row == self.row {
+            return Ok(self);
+        }
+        let block = self.dtype.info().block_elems;
+        if matches!(self.node, Node::Stored(_)) && row.is_multiple_of(block) && self.row.is_multiple_of(block) {
+            let elements = self.elements()?;
+            match elements.checked_div(row) {
+                Some(rows) if rows * row == elements => (self.rows, self.row) = (rows, row),
+                _ => return Err(Error::malformed(format!("expected rows of {row} elements, found {elements} elements"))),
+            }
+            return Ok(self);
+        }
+        self.then(RowOp::Reshape { row })
+    }
+
     /// Converts a vector to a column of one-element rows, so that they can be moved.
     ///
     /// # Errors
-    /// The elements are not stored individually.
-    pub fn by_element(mut self) -> Result<Self> {
-        if self.dtype.info().block_elems > 1 || self.whole().is_none() {
-            return Err(Error::unsupported(format!("expected elements that can be moved one by one, found {}", self.dtype)));
-        }
-        self.rows = num::mul(self.rows, self.row, "the elements of a tensor")?;
-        self.row = 1;
-        Ok(self)
+    /// There are too many.
+    pub fn by_element(self) -> Result<Self> {
+        self.reshaped(1)
     }
 
     /// Appends a row operation.
@@ -128,8 +169,19 @@ impl TensorExpr {
         };
         let (mut rows, mut row, mut dtype) = (self.rows, self.row, self.dtype);
         match step {
-            RowOp::TransposeGrid { a, b } => {
-                groups(num::mul(a, b, "a group of rows")?)?;
+            RowOp::TransposeGrid { a, b, run } => {
+                groups(num::mul(num::mul(a, b, "a group of rows")?, run, "a group of rows")?)?;
+            }
+            RowOp::Reshape { row: len } => {
+                let elements = self.elements()?;
+                rows = elements
+                    .checked_div(len)
+                    .filter(|rows| rows * len == elements)
+                    .ok_or_else(|| Error::malformed(format!("expected rows of {len} elements, found {elements} elements")))?;
+                if !len.is_multiple_of(dtype.info().block_elems) {
+                    dtype = DType::F32;
+                }
+                row = len;
             }
             RowOp::SliceRows { start, len, of } => {
                 if len == 0 || start.checked_add(len).is_none_or(|end| end > of) {
@@ -144,7 +196,7 @@ impl TensorExpr {
                     dtype = DType::F32;
                 }
             }
-            RowOp::Add(_) | RowOp::Scale(_) => dtype = DType::F32,
+            RowOp::Add(_) | RowOp::Scale(_) | RowOp::NegExp | RowOp::LogNeg => dtype = DType::F32,
         }
         Ok(Self { node: Node::RowOp(Box::new(self), step), dtype, rows, row })
     }
@@ -212,7 +264,7 @@ impl TensorExpr {
         fn walk(origin: &TensorExpr, found: &mut Vec<usize>) {
             match &origin.node {
                 Node::Stored(tensor) if !found.contains(tensor) => found.push(*tensor),
-                Node::Stored(_) | Node::Values(_) => {}
+                Node::Stored(_) | Node::Values(_) | Node::Zeros => {}
                 Node::RowOp(inner, _) => walk(inner, found),
                 Node::Join(parts) => parts.iter().for_each(|(_, part)| walk(part, found)),
             }
@@ -235,6 +287,7 @@ impl TensorExpr {
         match &self.node {
             Node::Stored(_) => Vec::new(),
             Node::Values(_) => vec!["computed".to_owned()],
+            Node::Zeros => vec!["zeros".to_owned()],
             Node::RowOp(inner, step) => {
                 let mut steps = inner.steps();
                 steps.push(step.to_string());
@@ -261,6 +314,7 @@ impl TensorExpr {
                 let info = reader.model().tensors.get(*tensor).ok_or_else(|| Error::argument("expected a tensor of this model"))?;
                 reader.bytes_at(info, self.bytes(range.start)?..self.bytes(range.end)?)
             }
+            Node::Zeros => Ok(Cow::Owned(vec![0; num::to_usize(self.bytes(range.end - range.start)?, "rows of zeros")?])),
             Node::Values(_) if range.is_empty() => Ok(Cow::Borrowed(&[])),
             Node::Values(values) => Ok(Cow::Owned(to_bytes(values))),
             Node::Join(parts) => {
@@ -279,14 +333,36 @@ impl TensorExpr {
 
     fn eval_row_op<'a>(&'a self, inner: &'a TensorExpr, step: &RowOp, reader: &'a Reader, range: Range<u64>) -> Result<Cow<'a, [u8]>> {
         match *step {
-            RowOp::TransposeGrid { a, b } => {
+            RowOp::TransposeGrid { a, b, run } => {
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
-                for row in range {
-                    let (group, inside) = (row / (a * b), row % (a * b));
-                    let source = group * a * b + (inside % a) * b + inside / a;
-                    runs.push(inner.eval_rows(reader, source..source + 1)?);
+                let mut row = range.start;
+                while row < range.end {
+                    let (number, at) = (row / run, row % run);
+                    let (group, inside) = (number / (a * b), number % (a * b));
+                    let source = (group * a * b + (inside % a) * b + inside / a) * run + at;
+                    let len = (run - at).min(range.end - row);
+                    runs.push(inner.eval_rows(reader, source..source + len)?);
+                    row += len;
                 }
                 Ok(runs.done())
+            }
+            RowOp::Reshape { row } => {
+                // The rows that hold these elements, without those before and after.
+                let (from, to) = (range.start * row, range.end * row);
+                let first = from / inner.row;
+                let bytes = inner.eval_rows(reader, first..to.div_ceil(inner.row))?;
+                let same = inner.dtype == self.dtype;
+                let bytes = if same { bytes } else { Cow::Owned(to_bytes(&to_values(inner.dtype, &bytes)?)) };
+                let start = num::to_usize(self.dtype.bytes_for(from - first * inner.row)?, "a row")?;
+                let end = start + num::to_usize(self.dtype.bytes_for(to - from)?, "rows")?;
+                Ok(match bytes {
+                    Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(start..end).unwrap_or_default()),
+                    Cow::Owned(mut bytes) => {
+                        bytes.truncate(end);
+                        bytes.drain(..start);
+                        Cow::Owned(bytes)
+                    }
+                })
             }
             RowOp::SliceRows { start, len, of } => {
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
@@ -320,16 +396,11 @@ impl TensorExpr {
                 }
                 Ok(out.done())
             }
-            RowOp::Add(number) => {
-                let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
-                values.iter_mut().for_each(|value| *value += number);
-                Ok(Cow::Owned(to_bytes(&values)))
-            }
-            RowOp::Scale(number) => {
-                let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
-                values.iter_mut().for_each(|value| *value *= number);
-                Ok(Cow::Owned(to_bytes(&values)))
-            }
+            RowOp::Add(number) => mapped(inner, reader, range, |value| value + number),
+            RowOp::Scale(number) => mapped(inner, reader, range, |value| value * number),
+            // In double precision, which rounds to the nearest single.
+            RowOp::NegExp => mapped(inner, reader, range, |value| -(f64::from(value).exp() as f32)),
+            RowOp::LogNeg => mapped(inner, reader, range, |value| f64::from(-value).ln() as f32),
         }
     }
 
@@ -337,6 +408,13 @@ impl TensorExpr {
     fn bytes(&self, rows: u64) -> Result<u64> {
         self.dtype.bytes_for(num::mul(rows, self.row, "the elements of rows")?)
     }
+}
+
+/// Evaluates rows in single precision, each value changed.
+fn mapped<'a>(inner: &TensorExpr, reader: &Reader, range: Range<u64>, change: impl Fn(f32) -> f32) -> Result<Cow<'a, [u8]>> {
+    let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
+    values.iter_mut().for_each(|value| *value = change(*value));
+    Ok(Cow::Owned(to_bytes(&values)))
 }
 
 /// Evaluates a small expression to single precision.
@@ -441,9 +519,9 @@ mod tests {
     fn transposing_a_grid_twice_is_the_identity() {
         let reader = reader(&[&[12, 2]]);
         let stored = TensorExpr::stored(reader.model(), 0).unwrap();
-        let there = stored.clone().then(RowOp::TransposeGrid { a: 2, b: 3 }).unwrap();
+        let there = stored.clone().then(RowOp::TransposeGrid { a: 2, b: 3, run: 1 }).unwrap();
         assert_eq!(all(&there, &reader), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, 12, 13, 18, 19, 14, 15, 20, 21, 16, 17, 22, 23]);
-        let back = there.then(RowOp::TransposeGrid { a: 3, b: 2 }).unwrap();
+        let back = there.then(RowOp::TransposeGrid { a: 3, b: 2, run: 1 }).unwrap();
         assert_eq!(all(&back, &reader), all(&stored, &reader));
     }
 
@@ -471,7 +549,7 @@ mod tests {
         let odd = stored.clone().then(RowOp::SliceRows { start: 1, len: 1, of: 2 }).unwrap();
         assert_eq!(all(&even, &reader), [0, 1, 4, 5, 8, 9, 12, 13]);
         let parts = (0..2).flat_map(|e| [even.clone().slice(2 * e, 2).unwrap(), odd.clone().slice(2 * e, 2).unwrap()]).collect();
-        let whole = TensorExpr::join(parts).unwrap().then(RowOp::TransposeGrid { a: 2, b: 2 }).unwrap();
+        let whole = TensorExpr::join(parts).unwrap().then(RowOp::TransposeGrid { a: 2, b: 2, run: 1 }).unwrap();
         assert_eq!(all(&whole, &reader), all(&stored, &reader));
     }
 
@@ -489,8 +567,8 @@ mod tests {
     fn mismatched_shapes_are_errors() {
         let reader = reader(&[&[6, 2], &[2, 3]]);
         let stored = TensorExpr::stored(reader.model(), 0).unwrap();
-        assert!(stored.clone().then(RowOp::TransposeGrid { a: 2, b: 2 }).is_err());
-        assert!(stored.clone().then(RowOp::TransposeGrid { a: 0, b: 2 }).is_err());
+        assert!(stored.clone().then(RowOp::TransposeGrid { a: 2, b: 2, run: 1 }).is_err());
+        assert!(stored.clone().then(RowOp::TransposeGrid { a: 0, b: 2, run: 1 }).is_err());
         assert!(stored.clone().then(RowOp::SliceRows { start: 2, len: 2, of: 3 }).is_err());
         assert!(stored.clone().slice(5, 2).is_err());
         assert!(TensorExpr::join(vec![stored.clone(), TensorExpr::stored(reader.model(), 1).unwrap()]).is_err());
@@ -503,7 +581,7 @@ mod tests {
     fn a_vector_moves_by_element() {
         let reader = reader(&[&[6]]);
         let origin =
-            TensorExpr::stored(reader.model(), 0).unwrap().by_element().unwrap().then(RowOp::TransposeGrid { a: 2, b: 3 }).unwrap();
+            TensorExpr::stored(reader.model(), 0).unwrap().by_element().unwrap().then(RowOp::TransposeGrid { a: 2, b: 3, run: 1 }).unwrap();
         assert_eq!(all(&origin, &reader), [0, 3, 1, 4, 2, 5]);
     }
 }

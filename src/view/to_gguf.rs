@@ -74,7 +74,7 @@ fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut OutputMode
     for name in &table.computed {
         compute(name, table, config, &mut draft.steps, &mut computed)?;
     }
-    steps(model, &mapping, config, draft)?;
+    steps(model, &mapping, draft)?;
     Ok(computed)
 }
 
@@ -108,17 +108,21 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTen
 /// The sources of one tensor (or of the parts that it is split into), collected so far.
 #[derive(Default)]
 struct Group {
-    /// By expert; 0 if there are none.
+    /// By expert or part; 0 if there are none.
     sources: BTreeMap<u64, usize>,
 }
 
-fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut OutputModel) -> Result<()> {
+fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()> {
     pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
-    let experts = || config.length("experts");
     for (index, tensor) in model.tensors.iter().enumerate() {
-        let (number, places) = match mapping.lookup_hf(&tensor.name) {
-            HfTensor::Row(number, places) => (number, places),
+        let (number, member, places) = match mapping.lookup_hf(&tensor.name) {
+            HfTensor::Row(number, member, places) => (number, member, places),
+            HfTensor::Zero => {
+                draft.zeros.push(index);
+                draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent, and must be zero"));
+                continue;
+            }
             HfTensor::Dropped => {
                 draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent"));
                 continue;
@@ -142,10 +146,10 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut OutputMo
             return Err(Error::malformed(message).in_tensor(&tensor.name));
         }
         let group = groups.entry((number, places.layer)).or_default();
-        if group.sources.insert(places.expert.unwrap_or(0), index).is_some() {
+        if group.sources.insert(member, index).is_some() {
             return Err(Error::malformed("this tensor is present under two names").in_tensor(&tensor.name));
         }
-        if !row.is_stacked() || group.sources.len() as u64 == experts()? {
+        if group.sources.len() as u64 == row.members()? {
             emit(model, row, places, group, draft)?;
         }
     }
@@ -157,16 +161,17 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut OutputMo
     for (number, row) in mapping.rows.iter().enumerate() {
         for places in row.indices() {
             let found = groups.get(&(number, places.layer)).map_or(0, |group| group.sources.len() as u64);
-            let wanted = if row.is_stacked() { experts()? } else { 1 };
-            let made = || row.gguf.iter().all(|pattern| names.contains(pattern::fill(pattern, places).as_str()));
-            if found == wanted || (found == 0 && (row.optional || made())) {
+            let made = || row.gguf_names(places).all(|name| names.contains(name.as_str()));
+            if found == 0 && (row.optional || made()) {
                 continue;
             }
-            let has = |expert: &u64| groups.get(&(number, places.layer)).is_some_and(|group| group.sources.contains_key(expert));
-            let expert = row.is_stacked().then(|| (0..wanted).find(|expert| !has(expert)).unwrap_or(0));
-            return Err(Error::malformed("this tensor is missing")
-                .in_tensor(&pattern::fill(&row.hf, Indices { expert, ..places }))
-                .in_file(&model.path));
+            let wanted = row.members()?;
+            if found == wanted {
+                continue;
+            }
+            let has = |member: &u64| groups.get(&(number, places.layer)).is_some_and(|group| group.sources.contains_key(member));
+            let member = (0..wanted).find(|member| !has(member)).unwrap_or(0);
+            return Err(Error::malformed("this tensor is missing").in_tensor(&row.hf_name(places, member)).in_file(&model.path));
         }
     }
     Ok(())
@@ -174,8 +179,8 @@ fn steps(model: &Model, mapping: &Mapping, config: &Config, draft: &mut OutputMo
 
 /// Adds the tensors that a complete group produces.
 fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut OutputModel) -> Result<()> {
-    let named = |error: Error| error.in_tensor(&pattern::fill(&row.hf, places));
-    if row.is_stacked() && group.sources.keys().copied().ne(0..group.sources.len() as u64) {
+    let named = |error: Error| error.in_tensor(&pattern::fill(row.name(), places));
+    if group.sources.keys().copied().ne(0..group.sources.len() as u64) {
         return Err(named(Error::malformed("expected experts numbered consecutively from 0")));
     }
     let sources: Vec<Shaped> = group
@@ -186,8 +191,7 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
             Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
-    for (made, pattern) in row.transform.forward(sources).map_err(named)?.into_iter().zip(&row.gguf) {
-        let name = pattern::fill(pattern, places);
+    for (made, name) in row.transform.forward(sources).map_err(named)?.into_iter().zip(row.gguf_names(places)) {
         let elem = crate::model::ElemType::Known(made.origin.dtype());
         let stays_f32 = stays_f32(&name, made.shape.len());
         let step =

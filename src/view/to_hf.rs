@@ -9,7 +9,7 @@ use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
-use crate::family::{keys, pattern, pooling, rope};
+use crate::family::{keys, pooling, rope};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, Metadata, Model, Value};
@@ -171,9 +171,8 @@ fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<
     for (number, row) in mapping.rows.iter().enumerate() {
         for places in row.indices() {
             let group = groups.get(&(number, places.layer));
-            for (part, pattern) in row.gguf.iter().enumerate() {
+            for (part, name) in row.gguf_names(places).enumerate() {
                 let found = group.is_some_and(|group| group.get(part).is_some_and(Option::is_some));
-                let name = pattern::fill(pattern, places);
                 // A name produced by several rows is looked up under the first.
                 let own = mapping.lookup_gguf(&name).is_some_and(|(first, ..)| first == number);
                 if !found && own && (!row.optional || group.is_some()) {
@@ -187,7 +186,7 @@ fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<
 
 fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DType, draft: &mut OutputModel) -> Result<()> {
     let model = reader.model();
-    let named = |error: Error| error.in_tensor(&pattern::fill(row.gguf.first().map_or("", String::as_str), places));
+    let named = |error: Error| error.in_tensor(&row.gguf_names(places).next().unwrap_or_default());
     let sources: Vec<Shaped> = indices
         .iter()
         .map(|&index| {
@@ -195,15 +194,14 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
             Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
-    for (expert, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
+    for (member, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
         if let Some(shape) = &row.shape
             && *shape != made.shape
         {
             let message = format!("expected shape {shape:?} by the hyperparameters, found {:?}", made.shape);
             return Err(named(Error::malformed(message)));
         }
-        let expert = row.is_stacked().then_some(expert as u64);
-        let name = pattern::fill(&row.hf, Indices { expert, ..places });
+        let name = row.hf_name(places, member as u64);
         let stored = made.origin.dtype();
         // Norms etc. are F32 only because GGUF requires it: they return to the main type if that is lossless.
         let elem = if stored == DType::F32 && main != DType::F32 && narrows(reader, &made.origin, main)? { main } else { stored };

@@ -14,22 +14,25 @@ pub struct Shaped {
 }
 
 impl Transform {
-    /// Converts from Hugging Face to GGUF: a single tensor, or one per expert.
+    /// Converts from Hugging Face to GGUF: a single tensor, one per expert, or several that are joined.
     ///
     /// # Errors
     /// The shapes do not fit the transform.
     pub fn forward(&self, sources: Vec<Shaped>) -> Result<Vec<Shaped>> {
-        if *self == Self::StackExperts {
-            return stack(sources).map(|stacked| vec![stacked]);
+        match self {
+            Self::Chain(steps) => return steps.iter().try_fold(sources, |sources, step| step.forward(sources)),
+            Self::Each(steps) => return each(steps, sources, Self::forward),
+            Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
+            Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
+            _ => {}
         }
         let Shaped { origin, shape } = single(sources)?;
         Ok(match self {
-            Self::Plain | Self::StackExperts => vec![Shaped { origin, shape }],
-            Self::RopePermute(heads) => {
-                let half = half_head(&shape, *heads)?;
-                vec![Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a: 2, b: half })?, shape }]
-            }
+            Self::RopePermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, true)?],
+            Self::RopeUnpermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, false)?],
             Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(*number))?, shape }],
+            Self::Scale(number) => vec![Shaped { origin: origin.then(RowOp::Scale(*number))?, shape }],
+            Self::NegExp => vec![Shaped { origin: origin.then(RowOp::NegExp)?, shape }],
             Self::SplitRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
             Self::SplitAlternate => alternate(origin, &shape)?,
             Self::SplitColumns => {
@@ -38,11 +41,11 @@ impl Transform {
             }
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
-                let origin = movable(origin, &shape)?;
-                let take = |start, len| origin.clone().then(RowOp::SliceRows { start, len, of: group.queries + 2 * group.head });
-                let parts = vec![take(0, group.queries)?, take(group.queries, group.head)?, take(group.queries + group.head, group.head)?];
-                vec![Shaped { origin: TensorExpr::join(parts)?, shape }]
+                vec![ungrouped(origin, shape, &[group.queries, group.head, group.head])?]
             }
+            Self::Ungroup(sizes) => vec![ungrouped(origin, shape, sizes)?],
+            Self::TileHeads(a, b, run) => vec![tiled(origin, shape, *a, *b, *run)?],
+            Self::TileColumns(a, b, columns) => vec![tiled_columns(origin, shape, *a, *b, *columns)?],
             Self::SplitMla(nope, v) => {
                 let [rows, rank] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
                 let both = num::add(*nope, *v, "the rows of a head")?;
@@ -53,15 +56,23 @@ impl Transform {
                 vec![Shaped { origin: keys, shape: vec![heads, *rank, *nope] }, Shaped { origin: values, shape: vec![heads, *v, *rank] }]
             }
             Self::Transpose => vec![transposed(origin, shape)?],
+            Self::Reshape(from, to) => vec![reshaped(origin, shape, from, to)?],
+            Self::SkipRows(rows) => vec![without_rows(origin, shape, *rows, true)?],
+            Self::PadRows(rows) => vec![with_zeros(origin, shape, *rows, false)?],
+            Self::Plain | Self::Chain(_) | Self::Each(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
+                vec![Shaped { origin, shape }]
+            }
         })
     }
 
-    /// Converts from GGUF to Hugging Face: the outputs of [`Transform::forward`] to a single tensor, or one per expert.
+    /// Converts from GGUF to Hugging Face: the outputs of [`Transform::forward`] to a single tensor, one per expert, or the joined ones.
     ///
     /// # Errors
     /// The shapes do not fit the transform.
     pub fn backward(&self, sources: Vec<Shaped>) -> Result<Vec<Shaped>> {
         match self {
+            Self::Chain(steps) => return steps.iter().rev().try_fold(sources, |sources, step| step.backward(sources)),
+            Self::Each(steps) => return each(steps, sources, Self::backward),
             Self::SplitRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
             Self::SplitAlternate => return interleaved(sources).map(|joined| vec![joined]),
             Self::SplitColumns => {
@@ -73,37 +84,35 @@ impl Transform {
         }
         let Shaped { origin, shape } = single(sources)?;
         Ok(match self {
-            Self::StackExperts => {
-                let (&experts, own) = shape.split_first().ok_or_else(|| misfit("experts", &shape))?;
-                if experts > limits::PARTS {
-                    return Err(misfit("experts", &shape)); // that many are possible only without elements
-                }
-                let rows = divided(origin.rows(), experts, &shape)?;
-                (0..experts)
-                    .map(|expert| Ok(Shaped { origin: origin.clone().slice(expert * rows, rows)?, shape: own.to_vec() }))
-                    .collect::<Result<_>>()?
-            }
-            Self::RopePermute(heads) => {
-                let half = half_head(&shape, *heads)?;
-                vec![Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a: half, b: 2 })?, shape }]
-            }
+            Self::StackExperts | Self::Stack(_) => unstacked(origin, &shape)?,
+            Self::JoinRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
+            Self::RopePermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, false)?],
+            Self::RopeUnpermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, true)?],
             Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(-number))?, shape }],
+            Self::Scale(number) => vec![Shaped { origin: origin.then(RowOp::Scale(1.0 / number))?, shape }],
+            Self::NegExp => vec![Shaped { origin: origin.then(RowOp::LogNeg)?, shape }],
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
-                let origin = movable(origin, &shape)?;
-                let (keys, values) = (kv_heads * group.queries, kv_heads * (group.queries + group.head));
-                let parts = (0..*kv_heads)
-                    .flat_map(|i| {
-                        [(i * group.queries, group.queries), (keys + i * group.head, group.head), (values + i * group.head, group.head)]
-                    })
-                    .map(|(start, len)| origin.clone().slice(start, len))
-                    .collect::<Result<_>>()?;
-                vec![Shaped { origin: TensorExpr::join(parts)?, shape }]
+                vec![regrouped(origin, shape, &[group.queries, group.head, group.head])?]
             }
+            Self::Ungroup(sizes) => vec![regrouped(origin, shape, sizes)?],
+            Self::TileHeads(a, b, run) => vec![tiled(origin, shape, *b, *a, *run)?],
+            Self::TileColumns(a, b, columns) => vec![tiled_columns(origin, shape, *b, *a, *columns)?],
             Self::Transpose => vec![transposed(origin, shape)?],
+            Self::Reshape(from, to) => vec![reshaped(origin, shape, to, from)?],
+            Self::SkipRows(rows) => vec![with_zeros(origin, shape, *rows, true)?],
+            Self::PadRows(rows) => vec![without_rows(origin, shape, *rows, false)?],
             _ => vec![Shaped { origin, shape }],
         })
     }
+}
+
+/// Applies a transform to each tensor.
+fn each(steps: &[Transform], sources: Vec<Shaped>, apply: fn(&Transform, Vec<Shaped>) -> Result<Vec<Shaped>>) -> Result<Vec<Shaped>> {
+    if steps.len() != sources.len() {
+        return Err(Error::malformed(format!("expected {} tensors, found {}", steps.len(), sources.len())));
+    }
+    steps.iter().zip(sources).map(|(step, source)| apply(step, vec![source]).and_then(single)).collect()
 }
 
 fn misfit(expected: &str, shape: &[u64]) -> Error {
@@ -130,9 +139,120 @@ fn divided(whole: u64, by: u64, shape: &[u64]) -> Result<u64> {
     }
 }
 
-fn half_head(shape: &[u64], heads: u64) -> Result<u64> {
-    let rows = shape.first().copied().unwrap_or(0);
-    divided(rows, num::mul(heads, 2, "the halves of heads")?, shape)
+/// Permutes the rows of each head between rotated halves and interleaved pairs; with `rot`, only that many rows of each head.
+fn roped(origin: TensorExpr, shape: Vec<u64>, heads: u64, rot: Option<u64>, to_pairs: bool) -> Result<Shaped> {
+    let head = divided(shape.first().copied().unwrap_or(0), heads, &shape)?;
+    let origin = movable(origin, &shape)?;
+    let rot = rot.unwrap_or(head);
+    let half = divided(rot, 2, &shape)?;
+    let grid = if to_pairs { RowOp::TransposeGrid { a: 2, b: half, run: 1 } } else { RowOp::TransposeGrid { a: half, b: 2, run: 1 } };
+    if rot == head {
+        return Ok(Shaped { origin: origin.then(grid)?, shape });
+    }
+    let rest = head.checked_sub(rot).ok_or_else(|| misfit(&format!("heads of at least {rot} rows"), &shape))?;
+    let take = |start, len| origin.clone().then(RowOp::SliceRows { start, len, of: head });
+    let parts = [(take(0, rot)?.then(grid)?, rot), (take(rot, rest)?, rest)];
+    Ok(Shaped { origin: alternating_runs(&parts, heads)?, shape })
+}
+
+/// Joins the first run of each part, then the second of each, and so on.
+fn alternating_runs(parts: &[(TensorExpr, u64)], runs: u64) -> Result<TensorExpr> {
+    if runs > limits::PARTS {
+        return Err(Error::limit(format!("expected at most {} runs of rows, found {runs}", limits::PARTS)));
+    }
+    let all = (0..runs).flat_map(|run| parts.iter().map(move |(part, len)| part.clone().slice(run * len, *len)));
+    TensorExpr::join(all.collect::<Result<_>>()?)
+}
+
+/// Gathers the parts of each group of rows: all first parts, all second parts, and so on.
+fn ungrouped(origin: TensorExpr, shape: Vec<u64>, sizes: &[u64]) -> Result<Shaped> {
+    let of = group_rows(&shape, sizes)?;
+    let origin = movable(origin, &shape)?;
+    let mut start = 0;
+    let parts = sizes.iter().map(|&len| {
+        start += len;
+        origin.clone().then(RowOp::SliceRows { start: start - len, len, of })
+    });
+    Ok(Shaped { origin: TensorExpr::join(parts.collect::<Result<_>>()?)?, shape })
+}
+
+/// The inverse of [`ungrouped`].
+fn regrouped(origin: TensorExpr, shape: Vec<u64>, sizes: &[u64]) -> Result<Shaped> {
+    let groups = divided(shape.first().copied().unwrap_or(0), group_rows(&shape, sizes)?, &shape)?;
+    let origin = movable(origin, &shape)?;
+    let mut start = 0;
+    let parts = sizes.iter().map(|&len| {
+        start += groups * len;
+        Ok((origin.clone().slice(start - groups * len, groups * len)?, len))
+    });
+    Ok(Shaped { origin: alternating_runs(&parts.collect::<Result<Vec<_>>>()?, groups)?, shape })
+}
+
+fn group_rows(shape: &[u64], sizes: &[u64]) -> Result<u64> {
+    let of = sizes.iter().try_fold(0, |sum, &size| num::add(sum, size, "the rows of a group"))?;
+    divided(shape.first().copied().unwrap_or(0), of, shape)?;
+    Ok(of)
+}
+
+/// Transposes a grid of heads with so many rows each.
+fn tiled(origin: TensorExpr, shape: Vec<u64>, a: u64, b: u64, run: u64) -> Result<Shaped> {
+    let wanted = num::mul(num::mul(a, b, "heads")?, run, "the rows of heads")?;
+    if shape.first() != Some(&wanted) {
+        return Err(misfit(&format!("{wanted} rows ({a} x {b} heads of {run})"), &shape));
+    }
+    Ok(Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a, b, run })?, shape })
+}
+
+/// Transposes a grid of heads along the last dimension.
+fn tiled_columns(origin: TensorExpr, shape: Vec<u64>, a: u64, b: u64, columns: u64) -> Result<Shaped> {
+    let row = origin.row_elements();
+    if num::mul(num::mul(a, b, "heads")?, columns, "the columns of heads")? != row {
+        return Err(misfit(&format!("columns of {a} x {b} heads of {columns}"), &shape));
+    }
+    let tiled = origin.reshaped(columns)?.then(RowOp::TransposeGrid { a, b, run: 1 })?;
+    Ok(Shaped { origin: tiled.reshaped(row)?, shape })
+}
+
+fn reshaped(origin: TensorExpr, shape: Vec<u64>, from: &[u64], to: &[u64]) -> Result<Shaped> {
+    if shape != from {
+        return Err(misfit(&format!("the shape {from:?}"), &shape));
+    }
+    if num::elements(to)? != origin.elements()? {
+        return Err(misfit(&format!("as many elements as {to:?}"), &shape));
+    }
+    let row = to.last().copied().unwrap_or(1);
+    Ok(Shaped { origin: if row == 0 { origin } else { origin.reshaped(row)? }, shape: to.to_vec() })
+}
+
+/// Leaves out rows at the start or the end.
+fn without_rows(origin: TensorExpr, shape: Vec<u64>, rows: u64, at_start: bool) -> Result<Shaped> {
+    let all = shape.first().copied().unwrap_or(0);
+    let left = all.checked_sub(rows).filter(|&left| left > 0).ok_or_else(|| misfit(&format!("more than {rows} rows"), &shape))?;
+    let origin = movable(origin, &shape)?;
+    let inner = divided(origin.rows(), all, &shape)?;
+    let start = if at_start { rows * inner } else { 0 };
+    Ok(Shaped { origin: origin.slice(start, left * inner)?, shape: with_axis(&shape, 0, left) })
+}
+
+/// Adds rows of zeros at the start or the end.
+fn with_zeros(origin: TensorExpr, shape: Vec<u64>, rows: u64, at_start: bool) -> Result<Shaped> {
+    let all = shape.first().copied().unwrap_or(0);
+    let origin = movable(origin, &shape)?;
+    let zeros = TensorExpr::zeros(num::mul(divided(origin.rows(), all, &shape)?, rows, "rows")?, origin.row_elements())?;
+    let parts = if at_start { vec![zeros, origin] } else { vec![origin, zeros] };
+    let parts = parts.into_iter().filter(|part| part.rows() > 0).collect();
+    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&shape, 0, num::add(all, rows, "rows")?) })
+}
+
+/// The inverse of [`stack`].
+fn unstacked(origin: TensorExpr, shape: &[u64]) -> Result<Vec<Shaped>> {
+    let (&count, own) = shape.split_first().ok_or_else(|| misfit("experts", shape))?;
+    if count > limits::PARTS {
+        return Err(misfit("experts", shape)); // that many are possible only without elements
+    }
+    let origin = if shape.len() == 1 { origin.by_element()? } else { origin };
+    let rows = divided(origin.rows(), count, shape)?;
+    (0..count).map(|number| Ok(Shaped { origin: origin.clone().slice(number * rows, rows)?, shape: own.to_vec() })).collect()
 }
 
 /// Returns the axis along which rows are split: the last but one, or the only one.
@@ -228,7 +348,7 @@ fn interleaved(sources: Vec<Shaped>) -> Result<Shaped> {
         .flat_map(|plane| [even_rows.clone().slice(plane * len, len), odd_rows.clone().slice(plane * len, len)])
         .collect::<Result<_>>()?;
     Ok(Shaped {
-        origin: TensorExpr::join(parts)?.then(RowOp::TransposeGrid { a: 2, b: len })?,
+        origin: TensorExpr::join(parts)?.then(RowOp::TransposeGrid { a: 2, b: len, run: 1 })?,
         shape: with_axis(&even.shape, axis, num::mul(len, 2, "the rows of both")?),
     })
 }

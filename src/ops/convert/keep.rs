@@ -39,6 +39,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
         modules,
         notes,
         inputs: Vec::new(),
+        zeros: Vec::new(),
     })
 }
 

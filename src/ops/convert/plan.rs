@@ -19,7 +19,7 @@ use crate::quant::imatrix::Imatrix;
 use crate::source::file::{parent, same_file};
 use crate::view::lora;
 use crate::view::output_model::{OutputModel, OutputTensor};
-use crate::view::tensor_expr::TensorExpr;
+use crate::view::tensor_expr::{self, TensorExpr};
 use crate::write::output;
 
 /// A fully planned conversion, including the position of every tensor in every file.
@@ -70,7 +70,8 @@ impl Plan {
         target.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let draft = draft(reader, &target, options)?;
-        let OutputModel { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: draft_inputs } = draft;
+        let OutputModel { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: draft_inputs, zeros } = draft;
+        zeros.iter().try_for_each(|&index| check_zero(reader, index))?;
         let modules = if target.folder { modules } else { Vec::new() };
         if !target.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "only a folder has companion files")));
@@ -353,4 +354,19 @@ fn not_writable(name: &str) -> Error {
 
 fn writable(fits: impl Fn(&Format) -> bool) -> Option<&'static Format> {
     format::FORMATS.iter().find(|format| format.layout.is_some() && fits(format))
+}
+/// Checks that a tensor that the output cannot hold is zero.
+///
+/// # Errors
+/// It has another value.
+fn check_zero(reader: &Reader, index: usize) -> Result<()> {
+    let Some(tensor) = reader.model().tensors.get(index) else { return Ok(()) };
+    let values = tensor_expr::values(reader, &TensorExpr::stored(reader.model(), index)?)?;
+    match values.iter().find(|value| **value != 0.0) {
+        Some(value) => {
+            let message = format!("expected zeros, for GGUF has no place for this tensor, found {value}");
+            Err(Error::unsupported(message).in_tensor(&tensor.name).in_file(&reader.model().path))
+        }
+        None => Ok(()),
+    }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use crate::base::{Error, Result, num};
 use crate::codec;
-use crate::family::mapping::{HfTensor, Mapping};
+use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::table::Tables;
-use crate::family::transform::Transform;
 use crate::family::{pattern, table};
 use crate::format::{Computed, Reader};
 use crate::model::{Array, Class, DType, ElemType, FormatId, TensorInfo, Value, ValueType};
@@ -345,24 +344,25 @@ fn moved(base: &crate::model::Model, updates: &Reader) -> Result<Vec<(String, Te
         let name = &tensor.name;
         let source = vec![Shaped { origin: TensorExpr::stored(model, index)?, shape: tensor.shape.clone() }];
         if to_gguf {
-            let HfTensor::Row(number, places) = mapping.lookup_hf(name) else { return Err(unfit(name, "has a name")) };
-            let row = mapping.rows.get(number).filter(|row| moves_rows(&row.transform)).ok_or_else(|| unfit(name, "is of one matrix"))?;
-            for (made, pattern) in row.transform.forward(source)?.into_iter().zip(&row.gguf) {
-                found.push((pattern::fill(pattern, places), made.origin, made.shape));
+            let HfTensor::Row(number, _, places) = mapping.lookup_hf(name) else { return Err(unfit(name, "has a name")) };
+            let row =
+                mapping.rows.get(number).filter(|row| row.hf.len() == 1 && applies(row)).ok_or_else(|| unfit(name, "is of one matrix"))?;
+            for (made, name) in row.transform.forward(source)?.into_iter().zip(row.gguf_names(places)) {
+                found.push((name, made.origin, made.shape));
             }
         } else {
             let (number, _, places) = mapping.lookup_gguf(name).ok_or_else(|| unfit(name, "has a name"))?;
-            let row = mapping.rows.get(number).filter(|row| row.gguf.len() == 1 && moves_rows(&row.transform));
+            let row = mapping.rows.get(number).filter(|row| row.gguf.len() == 1 && row.hf.len() == 1 && applies(row));
             let row = row.ok_or_else(|| unfit(name, "is of one matrix"))?;
             for made in row.transform.backward(source)? {
-                found.push((pattern::fill(&row.hf, places), made.origin, made.shape));
+                found.push((row.hf_name(places, 0), made.origin, made.shape));
             }
         }
     }
     Ok(found)
 }
 
-/// Whether a transform applies to a single matrix and preserves its values.
-pub(super) fn moves_rows(transform: &Transform) -> bool {
-    !matches!(transform, Transform::Add(_) | Transform::StackExperts)
+/// Whether a row's transform applies to an update of a single matrix.
+fn applies(row: &Row) -> bool {
+    !row.is_stacked() && row.transform.keeps_values()
 }

@@ -10,7 +10,6 @@ use serde_json::Value as Json;
 use crate::base::{Error, Hint, Result};
 use crate::family::config::Config;
 use crate::family::mapping::{HfTensor, Mapping, Row};
-use crate::family::pattern;
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::transform::Transform;
@@ -84,9 +83,8 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
     let alpha = common_alpha(&adapter);
     for ((number, layer), updates) in by_row(&adapter, &mapping)? {
         let Some(row) = mapping.rows.get(number) else { continue };
-        let factors = factors(model, row, &updates, alpha, config.count("experts").ok()).map_err(|error| error.in_file(&model.path))?;
-        for ((a, b), pattern) in factors.into_iter().zip(&row.gguf) {
-            let name = pattern::fill(pattern, Indices { layer, expert: None });
+        let factors = factors(model, row, &updates, alpha).map_err(|error| error.in_file(&model.path))?;
+        for ((a, b), name) in factors.into_iter().zip(row.gguf_names(Indices { layer, expert: None })) {
             for (factor, end) in [(a, "lora_a"), (b, "lora_b")] {
                 let elem = ElemType::Known(factor.origin.dtype());
                 draft.steps.push(OutputTensor::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
@@ -158,17 +156,17 @@ fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
     for update in &adapter.updates {
         let name = format!("{}.weight", update.module);
         match mapping.lookup_hf(&name) {
-            HfTensor::Row(number, places) => {
+            HfTensor::Row(number, member, places) => {
                 let place = (number, places.layer);
                 let at = *known.entry(place).or_insert_with(|| {
                     rows.push((place, BTreeMap::new()));
                     rows.len() - 1
                 });
                 if let Some((_, experts)) = rows.get_mut(at) {
-                    experts.insert(places.expert.unwrap_or(0), update);
+                    experts.insert(member, update);
                 }
             }
-            HfTensor::Dropped => {
+            HfTensor::Dropped | HfTensor::Zero => {
                 return Err(
                     Error::unsupported("expected updates of tensors that the base has in GGUF, found one that it drops").in_tensor(&name)
                 );
@@ -182,8 +180,8 @@ fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
 }
 
 /// Returns both factors of each GGUF tensor that a row produces.
-fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f32, experts: Option<u64>) -> Result<Vec<(Shaped, Shaped)>> {
-    let named = |error: Error| error.in_tensor(&row.hf);
+fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f32) -> Result<Vec<(Shaped, Shaped)>> {
+    let named = |error: Error| error.in_tensor(row.name());
     let second = |update: &Update| -> Result<Shaped> {
         let stored = stored(model, update.left)?;
         let own = alpha_of(update);
@@ -191,7 +189,7 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
         Ok(Shaped { origin, ..stored })
     };
     if row.is_stacked() {
-        let experts = experts.unwrap_or(0);
+        let experts = row.members()?;
         if updates.keys().copied().ne(0..experts) {
             return Err(named(Error::unsupported(format!("expected an update of each of {experts} experts, found {}", updates.len()))));
         }
@@ -207,9 +205,7 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
             if alpha_of(update) == alpha { b.origin } else { b.origin.then(tensor_expr::RowOp::Scale(alpha_of(update) / alpha))? };
         return Ok(vec![(a, Shaped { origin, ..b })]);
     }
-    let moves_rows =
-        matches!(row.transform, Transform::Plain | Transform::RopePermute(_) | Transform::SplitRows(_) | Transform::GroupedQkv(..));
-    if !moves_rows || update.left.transposed {
+    if row.hf.len() > 1 || !row.transform.moves_rows() || update.left.transposed {
         return Err(named(Error::unsupported("expected an update of a matrix whose rows move, found one of another layout")));
     }
     let parts = row.transform.forward(vec![second(update)?]).map_err(named)?;
