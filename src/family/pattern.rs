@@ -57,7 +57,7 @@ impl Template {
 /// Splits a name into the key of its template and its numbers: see [`Template::parse`].
 pub fn split_numbers(name: &str) -> (String, Vec<u64>) {
     let mut numbers = Vec::new();
-    let key = with_placeholders(name, |part| Some(numbers.push(plain_number(part)?)));
+    let key = with_placeholders(name, |part| plain_number(part).map(|number| numbers.push(number)));
     (key, numbers)
 }
 
