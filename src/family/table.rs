@@ -122,6 +122,8 @@ pub struct Table {
     pub tensors: Vec<TensorRow>,
     /// The layers of each stack: `from..to` by the beginning of the Hugging Face names. Others have those of the hyperparameter `layers`.
     pub layers: toml::Table,
+    /// Names for expressions: how many numbered layers have tensors whose name begins so, such as `mtp.layers.`.
+    pub counts: toml::Table,
     /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
     /// Globs of tensors that are dropped if all their values are zero; otherwise GGUF cannot hold the model.
@@ -368,6 +370,7 @@ impl Table {
         parent.drop.extend(self.drop);
         parent.drop_zeros.extend(self.drop_zeros);
         parent.layers.extend(self.layers);
+        parent.counts.extend(self.counts);
         parent.computed.extend(self.computed);
         let tokenizer = self.tokenizer.or(parent.tokenizer);
         Self {

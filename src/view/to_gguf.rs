@@ -64,6 +64,12 @@ pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a 
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
     config.set("modules", pooling::configs(&model.modules));
+    for (name, start) in &table.counts {
+        let Some(start) = start.as_str() else { continue };
+        let number = |tensor: &str| tensor.split_once(start)?.1.split('.').next()?.parse::<u32>().ok();
+        let last = model.tensors.iter().filter_map(|tensor| number(&tensor.name)).max();
+        config.set(name.as_str(), last.map_or(0, |last| u64::from(last) + 1).into());
+    }
     Ok((json, table, config))
 }
 
