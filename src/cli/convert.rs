@@ -28,6 +28,7 @@ Examples:
   weigh convert model.gguf folder/ --type BF16 --shard-size 5GB
   weigh convert base-folder adapter-folder merged.gguf --type Q8_0
   weigh convert adapter-folder adapter.gguf --base base-folder
+  weigh convert folder model.gguf --mmproj mmproj.gguf --type Q8_0
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
@@ -76,6 +77,9 @@ pub(super) struct Args {
     /// Base model of a LoRA adapter to convert to GGUF: a folder with config.json, or a GGUF
     #[arg(long, value_name = "FOLDER")]
     base: Option<PathBuf>,
+    /// Write the encoder of pictures or sounds (mmproj) to FILE as well; without FILE, to OUT instead of the text model
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    mmproj: Option<Option<PathBuf>>,
     #[command(flatten)]
     quantise: QuantiseArgs,
 }
@@ -133,6 +137,7 @@ impl Args {
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
             strict: self.strict,
             keep_names: self.keep_names,
+            projector: false,
             stored: self.stored,
             no_quality: quantise.no_quality,
         })
@@ -141,7 +146,21 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
-    let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
+    let mut paths = args.paths.clone();
+    // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
+    let (options, projector) = match (&args.mmproj, paths.len()) {
+        (None, _) => (options, None),
+        (Some(Some(file)), 1) => {
+            paths.push(file.clone());
+            (options.for_projector(), None)
+        }
+        (Some(None), _) => (options.for_projector(), None),
+        (Some(Some(file)), _) => {
+            let own = options.for_projector();
+            (options, Some((file, own)))
+        }
+    };
+    let ([input, adapters @ ..], Some(output)) = (&paths[..paths.len().saturating_sub(1)], paths.last()) else {
         return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
@@ -151,15 +170,25 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         context.warn_of_config(&stored);
     }
     let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
+    // Both are planned before either is written.
+    let projector =
+        projector.map(|(file, options)| convert::prepare(crate::format::open(input)?, Vec::new(), file, &options)).transpose()?;
     let (reader, plan) = convert::prepare(stored, adapters, output, &options)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this needs an importance matrix: the type of {tensor} has too few bits to do without one"));
         }
-        context.emit(&ConvertReport::planned(&reader, &plan)?, input)
+        let mut report = ConvertReport::planned(&reader, &plan)?;
+        report.mmproj = projector.map(|(reader, plan)| ConvertReport::planned(&reader, &plan).map(Box::new)).transpose()?;
+        context.emit(&report, input)
     } else {
+        let bytes_out = plan.bytes_out() + projector.as_ref().map_or(0, |(_, plan)| plan.bytes_out());
         let progress = Progress::new(context.quiet());
-        let done = convert::run(&reader, &plan, &|bytes| progress.add(bytes, plan.bytes_out()));
+        let add = |bytes| progress.add(bytes, bytes_out);
+        let done = convert::run(&reader, &plan, &add).and_then(|mut report| {
+            report.mmproj = projector.map(|(reader, plan)| convert::run(&reader, &plan, &add).map(Box::new)).transpose()?;
+            Ok(report)
+        });
         progress.finish();
         context.emit_done(&done?, input, output)
     }
@@ -185,6 +214,7 @@ impl Report for ConvertReport {
         }
         sections.extend(self.removed_table());
         sections.push(Section::text(self.summary()));
+        sections.extend(self.mmproj.iter().map(|mmproj| Section::text(mmproj.summary())));
         sections
     }
 }

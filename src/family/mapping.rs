@@ -10,7 +10,7 @@ use crate::family::config::Config;
 use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::{Optional, Table, TensorRow};
 use crate::family::transform::Transform;
-use crate::model::Module;
+use crate::model::{DType, Module};
 
 /// The rows of a table, evaluated for one model.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Mapping {
     replace: Vec<(String, String)>,
     drop: GlobSet,
     drop_zeros: GlobSet,
+    projector: bool,
+    parts: Vec<String>,
     drops_further_layers: bool,
     by_hf: Names,
     by_gguf: Names,
@@ -41,6 +43,8 @@ pub struct Row {
     pub shape: Option<Vec<u64>>,
     /// Whether it is optional.
     pub optional: bool,
+    /// The type in GGUF, where it is fixed.
+    pub dtype: Option<DType>,
     /// The number of experts, or of other numbered tensors, that are stacked; absent if it is not known.
     experts: Option<u64>,
     layers: Layers,
@@ -149,6 +153,8 @@ pub enum HfTensor {
     Row(usize, u64, Indices),
     /// A tensor without GGUF equivalent.
     Dropped,
+    /// A tensor of the other part: of the vision or audio encoder, or of the text model.
+    Elsewhere,
     /// A tensor without GGUF equivalent, which must be zero.
     Zero,
     /// A tensor that is not in the table.
@@ -190,13 +196,33 @@ impl Mapping {
             }
         }
         let (drop, drop_zeros) = (globs(&table.drop, table)?, globs(&table.drop_zeros, table)?);
-        let replace = table.replace.clone();
-        Ok(Self { rows, layers, prefixes, replace, drop, drop_zeros, drops_further_layers: table.drops_further_layers, by_hf, by_gguf })
+        let (replace, projector, parts) = (table.replace.clone(), table.projector, table.parts.clone());
+        Ok(Self {
+            projector,
+            parts,
+            rows,
+            layers,
+            prefixes,
+            replace,
+            drop,
+            drop_zeros,
+            drops_further_layers: table.drops_further_layers,
+            by_hf,
+            by_gguf,
+        })
+    }
+
+    /// Whether it maps the vision or audio encoder.
+    pub fn is_projector(&self) -> bool {
+        self.projector
     }
 
     /// Looks up a Hugging Face tensor.
     pub fn lookup_hf(&self, name: &str) -> HfTensor {
         let stripped = pattern::strip_prefixes(name, &self.prefixes);
+        if self.projector != self.parts.iter().any(|part| stripped.starts_with(part.as_str())) {
+            return HfTensor::Elsewhere;
+        }
         if self.drop.is_match(name) || self.drop.is_match(stripped) {
             return HfTensor::Dropped;
         }
@@ -351,5 +377,6 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
         None => config.length("experts").ok(),
     };
     let first = row.first.as_deref().map_or(Ok(0), |first| config.length(first))?;
-    Ok(Row { hf, gguf, transform, shape, optional, experts, layers, first })
+    let dtype = row.dtype.as_deref().map(str::parse).transpose()?;
+    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, first })
 }

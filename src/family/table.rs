@@ -74,6 +74,9 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("rnd1", include_str!("tables/rnd1.toml")),
 ];
 
+/// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
+const PROJECTOR: &str = "mmproj-";
+
 /// The parsed tables, in the order of [`EMBEDDED`].
 static PARSED: LazyLock<Vec<OnceLock<Table>>> = LazyLock::new(|| EMBEDDED.iter().map(|_| OnceLock::new()).collect());
 
@@ -97,6 +100,10 @@ pub struct Table {
     pub gguf_has: Option<String>,
     /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
+    /// Whether this is the table of the vision or audio encoder of its classes, which has a GGUF of its own (mmproj).
+    pub projector: bool,
+    /// The beginnings of the Hugging Face names of an encoder's tensors, without prefixes.
+    pub parts: Vec<String>,
     /// A condition on config.json for families that share a class.
     pub when: Option<String>,
     /// The kind of tokenizer.
@@ -259,6 +266,9 @@ pub struct TensorRow {
     pub optional: Optional,
     /// The layers that have it: `from..to`, both expressions and optional.
     pub layers: Option<String>,
+    /// The type in GGUF, where llama.cpp's converter fixes it.
+    #[serde(rename = "type")]
+    pub dtype: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
     pub when: Option<String>,
     /// The layer in GGUF of Hugging Face's layer 0, by default 0.
@@ -383,10 +393,18 @@ impl Table {
             gguf_has: self.gguf_has,
             without_head: self.without_head,
             when: self.when,
+            projector: self.projector,
+            parts: if self.parts.is_empty() { parent.parts } else { self.parts },
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
             ..parent
         }
+    }
+
+    /// Whether its condition holds for a config.
+    fn applies_to(&self, config: &serde_json::Value) -> bool {
+        let holds = |when: &str| Config::new(self, config)?.holds(when);
+        self.when.as_ref().is_none_or(|when| holds(when).unwrap_or(false))
     }
 
     /// Reads a table from a file.
@@ -495,17 +513,45 @@ impl Tables {
         Ok(found)
     }
 
-    /// Returns the table for a Hugging Face config.
+    /// Returns the table for a Hugging Face config, with the parts of its vision or audio encoder, if it has one with a table.
     ///
     /// # Errors
     /// There is none; the message names the architecture.
     pub fn for_config(&self, config: &serde_json::Value) -> Result<Table> {
+        let mut table = self.of_config(config)?;
+        if let Some(projector) = self.projector_for_config(config)? {
+            table.parts = projector.parts;
+        }
+        Ok(table)
+    }
+
+    /// Returns the table for the vision or audio encoder of a Hugging Face config, if there is one.
+    ///
+    /// # Errors
+    /// An embedded table is invalid, which tests rule out.
+    pub fn projector_for_config(&self, config: &serde_json::Value) -> Result<Option<Table>> {
+        let has = |names: &[String], key: &str| {
+            let named = config.get(key).and_then(|value| value.as_str().or_else(|| value.get(0)?.as_str()));
+            named.is_some_and(|named| names.iter().any(|name| name == named))
+        };
+        // A class that is registered goes before a model_type, which several classes may share.
+        let mut found = self.among(
+            |name, _| name.starts_with(PROJECTOR),
+            |table| {
+                table.projector
+                    && (has(&table.classes, "architectures") || has(&table.model_types, "model_type"))
+                    && table.applies_to(config)
+            },
+        )?;
+        found.sort_by_key(|table| !has(&table.classes, "architectures"));
+        Ok(found.into_iter().next().cloned())
+    }
+
+    fn of_config(&self, config: &serde_json::Value) -> Result<Table> {
         let text_config = text_section(config);
         // Tables with a condition go before the one of the same class without.
         let best = |mut found: Vec<&Table>| -> Option<Table> {
-            found.retain(|table| {
-                table.when.as_ref().is_none_or(|when| Config::new(table, config).is_ok_and(|config| config.holds(when).unwrap_or(false)))
-            });
+            found.retain(|table| !table.projector && table.applies_to(config));
             // The first of equals, so that a custom table goes before an embedded one.
             found.sort_by_key(|table| table.when.is_none());
             found.into_iter().next().cloned()

@@ -124,7 +124,7 @@ impl Check<'_, '_> {
         for (index, tensor) in self.model.tensors.iter().enumerate() {
             let (number, member, places) = match self.mapping.lookup_hf(&tensor.name) {
                 HfTensor::Row(number, member, places) => (number, member, places),
-                HfTensor::Dropped | HfTensor::Zero => {
+                HfTensor::Dropped | HfTensor::Zero | HfTensor::Elsewhere => {
                     self.met.dropped.push(index);
                     continue;
                 }

@@ -10,24 +10,82 @@ use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pattern, pooling, rope};
 use crate::model::companion::Note;
-use crate::model::{DType, Metadata, Model, Value};
+use crate::model::{DType, ElemType, Metadata, Model, Value};
+use crate::source::folder;
 use crate::tokenizer;
 use crate::view::general;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 
+/// Conversion options.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Those of the tokenizer.
+    pub tokenizer: tokenizer::Options,
+    /// The requested type of the weights, if not their own.
+    pub dtype: Option<DType>,
+    /// Whether to convert the vision or audio encoder instead of the text model.
+    pub projector: bool,
+}
+
 /// Plans the GGUF of a Hugging Face model.
 ///
 /// # Errors
 /// The architecture is unknown; a tensor is missing, extra or has a different shape than the config implies; or a hyperparameter or the
 /// tokenizer is missing.
-pub fn draft(model: &Model, tables: &Tables, options: &tokenizer::Options) -> Result<OutputModel> {
+pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<OutputModel> {
+    if options.projector {
+        let preprocessor = preprocessor(model)?;
+        return projector(model, tables, preprocessor, options.dtype);
+    }
     let (json, table, config) = read_config(model, tables)?;
     let mut draft = OutputModel::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
-    metadata(&table, json, &config, model, model.folder.as_deref(), options, computed, &mut draft)?;
+    metadata(&table, json, &config, model, model.folder.as_deref(), &options.tokenizer, computed, &mut draft)?;
     Ok(draft)
+}
+
+/// Plans the GGUF of the vision or audio encoder.
+pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json::Value, dtype: Option<DType>) -> Result<OutputModel> {
+    let json = config_of(model)?;
+    let table = tables.projector_for_config(json)?.ok_or_else(|| {
+        Error::unsupported("there is no table for a vision or audio encoder of this architecture")
+            .in_file(&model.path)
+            .hint(Hint::ListArchitectures)
+    })?;
+    let mut config = completed(model, &table, json)?;
+    config.set("preprocessor", preprocessor);
+    let mut draft = OutputModel::default();
+    let computed = tensors(model, &table, &config, &mut draft)?;
+    // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
+    let main = dtype.or_else(|| draft.steps.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
+    if main == Some(DType::F16) {
+        let patches = |name: &str| PATCHES.iter().any(|end| name.ends_with(end));
+        draft.steps.iter_mut().filter(|step| patches(&step.name)).for_each(|step| step.elem = ElemType::Known(DType::F16));
+    }
+    metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut draft)?;
+    draft.metadata.set("general.type", Value::String("mmproj".to_owned()));
+    Ok(draft)
+}
+
+/// The embeddings and mergers of patches, of which llama.cpp's converter fixes the type.
+const PATCHES: [&str; 2] = [".patch_embd.weight", ".patch_merger.weight"];
+
+/// The files that say how pictures and sounds are prepared, in increasing precedence, and a section of each whose keys count as its own.
+const PREPROCESSORS: [(&str, &str); 2] = [("preprocessor_config.json", "media_proc_cfg"), ("processor_config.json", "image_processor")];
+
+/// Returns the keys of a folder's preprocessor files.
+fn preprocessor(model: &Model) -> Result<serde_json::Value> {
+    let mut keys = serde_json::Map::new();
+    for (name, section) in PREPROCESSORS {
+        let Some(folder) = &model.folder else { continue };
+        let Some(serde_json::Value::Object(file)) = folder::json(&folder.join(name))? else { continue };
+        let inner = file.get(section).and_then(serde_json::Value::as_object).cloned();
+        keys.extend(file);
+        keys.extend(inner.into_iter().flatten());
+    }
+    Ok(serde_json::Value::Object(keys))
 }
 
 /// Plans everything except the tokenizer.
@@ -57,12 +115,20 @@ pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
 /// # Errors
 /// There is no config, or the architecture is unknown.
 pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a serde_json::Value, Table, Config)> {
-    let json = model
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::unsupported("there is no config.json next to the weights").in_file(&model.path).hint(Hint::KeepNames))?;
+    let json = config_of(model)?;
     let table = tables.for_config(json).map_err(|error| error.in_file(&model.path))?;
-    let mut config = Config::new(&table, json).map_err(|error| error.in_file(&model.path))?;
+    let config = completed(model, &table, json)?;
+    Ok((json, table, config))
+}
+
+fn config_of(model: &Model) -> Result<&serde_json::Value> {
+    let missing = || Error::unsupported("there is no config.json next to the weights").in_file(&model.path).hint(Hint::KeepNames);
+    model.config.as_ref().ok_or_else(missing)
+}
+
+/// Completes the config of a model for a table.
+fn completed(model: &Model, table: &Table, json: &serde_json::Value) -> Result<Config> {
+    let mut config = Config::new(table, json).map_err(|error| error.in_file(&model.path))?;
     config.set("modules", pooling::configs(&model.modules));
     for (name, start) in &table.counts {
         let Some(start) = start.as_str() else { continue };
@@ -70,7 +136,7 @@ pub(super) fn read_config<'a>(model: &'a Model, tables: &Tables) -> Result<(&'a 
         let last = model.tensors.iter().filter_map(|tensor| number(&tensor.name)).max();
         config.set(name.as_str(), last.map_or(0, |last| u64::from(last) + 1).into());
     }
-    Ok((json, table, config))
+    Ok(config)
 }
 
 /// Adds the tensors to a plan; returns the metadata of the computed ones.
@@ -88,10 +154,7 @@ fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut OutputMode
 fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTensor>, metadata: &mut Metadata) -> Result<()> {
     let mut add = |name: &str, values: Vec<f32>| {
         let shape = vec![values.len() as u64];
-        steps.push(
-            OutputTensor::made(TensorExpr::values(values), format!("{name}.weight"), shape, crate::model::ElemType::Known(DType::F32))
-                .fixed(),
-        );
+        steps.push(OutputTensor::made(TensorExpr::values(values), format!("{name}.weight"), shape, ElemType::Known(DType::F32)).fixed());
     };
     match name {
         "rope_freqs" => {
@@ -124,6 +187,11 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
     for (index, tensor) in model.tensors.iter().enumerate() {
         let (number, member, places) = match mapping.lookup_hf(&tensor.name) {
             HfTensor::Row(number, member, places) => (number, member, places),
+            HfTensor::Elsewhere if mapping.is_projector() => continue,
+            HfTensor::Elsewhere => {
+                draft.notes.push(Note::dropped(&tensor.name, "belongs to the encoder of pictures or sounds, which --mmproj writes"));
+                continue;
+            }
             HfTensor::Zero => {
                 draft.zeros.push(index);
                 draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent, and must be zero"));
@@ -198,11 +266,10 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
         })
         .collect::<Result<_>>()?;
     for (made, name) in row.transform.forward(sources).map_err(named)?.into_iter().zip(row.gguf_names(places)) {
-        let elem = crate::model::ElemType::Known(made.origin.dtype());
-        let stays_f32 = stays_f32(&name, made.shape.len());
-        let step =
-            OutputTensor::made(made.origin, name, made.shape, if stays_f32 { crate::model::ElemType::Known(DType::F32) } else { elem });
-        draft.steps.push(if stays_f32 { step.fixed() } else { step });
+        let elem = ElemType::Known(made.origin.dtype());
+        let fixed = row.dtype.or_else(|| stays_f32(&name, made.shape.len()).then_some(DType::F32));
+        let step = OutputTensor::made(made.origin, name, made.shape, fixed.map_or(elem, ElemType::Known));
+        draft.steps.push(if fixed.is_some() { step.fixed() } else { step });
     }
     Ok(())
 }
@@ -217,7 +284,7 @@ pub fn stays_f32(name: &str, dimensions: usize) -> bool {
         "token_types.weight",
         ".ssm_conv1d.weight",
     ];
-    dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().any(|kept| name.ends_with(kept))
+    dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().chain(&PATCHES).any(|kept| name.ends_with(kept))
 }
 
 /// Returns the number of the file type (`enum llama_ftype` in llama.h) for the most common tensor type.
@@ -287,7 +354,6 @@ fn metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ElemType;
     use crate::view::output_model::Source;
 
     /// Values of `enum llama_ftype`; llama.cpp keeps position tables and routers in F32, which says nothing about the others.

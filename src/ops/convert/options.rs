@@ -44,6 +44,8 @@ pub struct Options {
     pub strict: bool,
     /// Keeps tensor names as they are.
     pub keep_names: bool,
+    /// Converts the vision or audio encoder of the model instead of its text model.
+    pub projector: bool,
     /// Copies packed weights as stored, under their own names.
     pub stored: bool,
     /// Reads the output back and compares it before it is renamed into place.
@@ -53,6 +55,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// Returns the options for the vision or audio encoder of the same model: the same type, or F16 where that is a mix or quantised more
+    /// than Q8_0, as encoders are published.
+    pub fn for_projector(&self) -> Self {
+        let kept = |target: &Target| !target.base().is_quantised() || target.base() == DType::Q8_0;
+        let target = self.target.map(|target| if kept(&target) { target } else { Target::Uniform(DType::F16) });
+        Self { target, projector: true, imatrix: None, output_tensor_type: None, token_embedding_type: None, ..self.clone() }
+    }
+
     /// Whether tensors keep their names: packed weights that are copied as stored always do.
     pub(super) fn keeps_names(&self) -> bool {
         self.keep_names || self.stored

@@ -58,6 +58,9 @@ pub struct ConvertReport {
     /// Quantisation error over all quantised tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// The report of the vision or audio encoder, if it was converted too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mmproj: Option<Box<ConvertReport>>,
 }
 
 /// A tensor of the output.
@@ -184,6 +187,7 @@ impl ConvertReport {
             bytes_in: reader.model().shards.iter().map(|shard| shard.bytes).sum(),
             bytes_out: plan.bytes_out(),
             quality: None,
+            mmproj: None,
         })
     }
 }

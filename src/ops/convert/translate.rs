@@ -27,8 +27,9 @@ pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: 
     }
     match (Naming::detect(model), format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
-            let requested = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
-            to_gguf::draft(model, tables, &requested).map(Some)
+            let tokenizer = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
+            let dtype = options.target.map(|target| target.base());
+            to_gguf::draft(model, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector }).map(Some)
         }
         (Naming::Gguf, FormatId::Safetensors) => {
             let requested = options.target.map(|target| target.base());

@@ -166,7 +166,7 @@ fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
                     experts.insert(member, update);
                 }
             }
-            HfTensor::Dropped | HfTensor::Zero => {
+            HfTensor::Dropped | HfTensor::Zero | HfTensor::Elsewhere => {
                 return Err(
                     Error::unsupported("expected updates of tensors that the base has in GGUF, found one that it drops").in_tensor(&name)
                 );
