@@ -1,6 +1,6 @@
 //! A table evaluated for one model: maps tensors between Hugging Face and GGUF.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -48,8 +48,39 @@ pub struct Row {
     /// The number of experts, or of other numbered tensors, that are stacked; absent if it is not known.
     experts: Option<u64>,
     layers: Layers,
-    /// The layer in GGUF of Hugging Face's layer 0.
-    first: u64,
+    numbers: Numbers,
+}
+
+/// The numbers in GGUF of the layers, where they differ.
+#[derive(Debug, Clone, Default)]
+struct Numbers {
+    to_gguf: BTreeMap<u64, u64>,
+    to_hf: BTreeMap<u64, u64>,
+}
+
+impl Numbers {
+    /// Evaluates the number of each layer.
+    fn new(text: Option<&str>, config: &Config, layers: &Layers) -> Result<Self> {
+        let mut numbers = Self::default();
+        let Some(text) = text else { return Ok(numbers) };
+        for layer in layers.all() {
+            config.set_layer(Some(layer));
+            let number = config.count(text);
+            config.set_layer(None);
+            let number = number?;
+            numbers.to_gguf.insert(layer, number);
+            numbers.to_hf.insert(number, layer);
+        }
+        Ok(numbers)
+    }
+
+    fn in_gguf(&self, layer: u64) -> u64 {
+        self.to_gguf.get(&layer).copied().unwrap_or(layer)
+    }
+
+    fn in_hf(&self, number: u64) -> Option<u64> {
+        if self.to_hf.is_empty() { Some(number) } else { self.to_hf.get(&number).copied() }
+    }
 }
 
 /// The layers that have a tensor.
@@ -112,7 +143,7 @@ impl Row {
 
     /// Returns its names in GGUF.
     pub fn gguf_names(&self, places: Indices) -> impl Iterator<Item = String> {
-        let layer = places.layer.map(|layer| layer + self.first);
+        let layer = places.layer.map(|layer| self.numbers.in_gguf(layer));
         self.gguf.iter().map(move |name| pattern::fill(name, Indices { layer, ..places }))
     }
 
@@ -260,7 +291,7 @@ impl Mapping {
         self.by_gguf.find(name).find_map(|(number, part, places)| {
             let row = self.rows.get(number)?;
             let layer = match places.layer {
-                Some(layer) => Some(layer.checked_sub(row.first).filter(|layer| row.layers.has(*layer))?),
+                Some(layer) => Some(row.numbers.in_hf(layer).filter(|layer| row.layers.has(*layer))?),
                 None => None,
             };
             Some((number, part, Indices { layer, ..places }))
@@ -305,7 +336,7 @@ fn row_layers(row: &TensorRow, table: &Table, config: &Config, layers: u64) -> R
         Some(Some((from, to))) => {
             let bound = |text: &str, default: u64| if text.trim().is_empty() { Ok(default) } else { config.length(text.trim()) };
             // The layers of the model, unless the stack or row says otherwise.
-            let most = if table.layers.is_empty() && row.first.is_none() { layers } else { u64::MAX };
+            let most = if table.layers.is_empty() && row.number.is_none() { layers } else { u64::MAX };
             bound(from, 0)?..bound(to, layers)?.min(most)
         }
     };
@@ -376,7 +407,7 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
         Some(count) => Some(count),
         None => config.length("experts").ok(),
     };
-    let first = row.first.as_deref().map_or(Ok(0), |first| config.length(first))?;
+    let numbers = Numbers::new(row.number.as_deref(), config, &layers)?;
     let dtype = row.dtype.as_deref().map(str::parse).transpose()?;
-    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, first })
+    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, numbers })
 }

@@ -19,6 +19,7 @@ use crate::tokenizer;
 static EMBEDDED: &[(&str, &str)] = &[
     ("_names", include_str!("tables/_names.toml")),
     ("_text", include_str!("tables/_text.toml")),
+    ("_mmproj", include_str!("tables/_mmproj.toml")),
     ("llama", include_str!("tables/llama.toml")),
     ("mistral", include_str!("tables/mistral.toml")),
     ("mixtral", include_str!("tables/mixtral.toml")),
@@ -72,6 +73,9 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("mmproj-qwen2vl", include_str!("tables/mmproj-qwen2vl.toml")),
+    ("mmproj-qwen2_5vl", include_str!("tables/mmproj-qwen2_5vl.toml")),
+    ("mmproj-qwen3vl", include_str!("tables/mmproj-qwen3vl.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -271,8 +275,8 @@ pub struct TensorRow {
     pub dtype: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
     pub when: Option<String>,
-    /// The layer in GGUF of Hugging Face's layer 0, by default 0.
-    pub first: Option<String>,
+    /// The number in GGUF of Hugging Face's layer `bid`, if it is another.
+    pub number: Option<String>,
 }
 
 /// Whether a tensor is optional.
@@ -495,7 +499,7 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn all(&self) -> Result<Vec<&Table>> {
-        self.among(|name, _| !name.starts_with('_'), |_| true)
+        self.among(|name, _| !name.starts_with('_') && !name.starts_with(PROJECTOR), |_| true)
     }
 
     /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.

@@ -52,6 +52,8 @@ pub enum Transform {
     Transpose,
     /// `reshape(a, b -> c)`: the same elements in another shape.
     Reshape(Vec<u64>, Vec<u64>),
+    /// `unstack(axis, n)`: the slices along a dimension, which goes, to separate tensors.
+    Unstack(usize, u64),
     /// `skip_rows(n)`: without the first rows, which are zero on the way back.
     SkipRows(u64),
     /// `pad_rows(n)`: with `n` rows of zeros at the end, which must be zero on the way back.
@@ -127,6 +129,7 @@ impl Transform {
             ("split_mla", [nope, v]) => Self::SplitMla(count(nope)?, count(v)?),
             ("split_columns", []) => Self::SplitColumns,
             ("transpose", []) => Self::Transpose,
+            ("unstack", [axis, size]) => Self::Unstack(config.length(axis)? as usize, config.length(size)?),
             ("skip_rows", [rows]) => Self::SkipRows(count(rows)?),
             ("pad_rows", [rows]) => Self::PadRows(count(rows)?),
             _ => return Err(Error::argument(format!("expected a known transform, found {text}"))),
@@ -138,6 +141,7 @@ impl Transform {
         match self {
             Self::Chain(steps) => steps.iter().fold(inputs, |count, step| step.outputs(count)),
             Self::SplitRows(sizes) => sizes.len(),
+            Self::Unstack(_, size) => *size as usize,
             Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) => 2,
             Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts => 1,
             _ => inputs,

@@ -56,12 +56,13 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     })?;
     let mut config = completed(model, &table, json)?;
     config.set("preprocessor", preprocessor);
+    config.set("root", json.clone());
     let mut draft = OutputModel::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
     // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
     let main = dtype.or_else(|| draft.steps.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
     if main == Some(DType::F16) {
-        let patches = |name: &str| PATCHES.iter().any(|end| name.ends_with(end));
+        let patches = |name: &str| PATCHES.iter().any(|part| name.contains(part));
         draft.steps.iter_mut().filter(|step| patches(&step.name)).for_each(|step| step.elem = ElemType::Known(DType::F16));
     }
     metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut draft)?;
@@ -284,7 +285,10 @@ pub fn stays_f32(name: &str, dimensions: usize) -> bool {
         "token_types.weight",
         ".ssm_conv1d.weight",
     ];
-    dimensions <= 1 || !name.ends_with(".weight") || KEPT.iter().chain(&PATCHES).any(|kept| name.ends_with(kept))
+    dimensions <= 1
+        || !name.ends_with(".weight")
+        || KEPT.iter().any(|kept| name.ends_with(kept))
+        || PATCHES.iter().any(|part| name.contains(part))
 }
 
 /// Returns the number of the file type (`enum llama_ftype` in llama.h) for the most common tensor type.

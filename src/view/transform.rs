@@ -57,6 +57,7 @@ impl Transform {
             }
             Self::Transpose => vec![transposed(origin, shape)?],
             Self::Reshape(from, to) => vec![reshaped(origin, shape, from, to)?],
+            Self::Unstack(axis, size) => slices(origin, &shape, *axis, *size)?,
             Self::SkipRows(rows) => vec![without_rows(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![with_zeros(origin, shape, *rows, false)?],
             Self::Plain | Self::Chain(_) | Self::Each(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
@@ -79,6 +80,7 @@ impl Transform {
                 let Shaped { origin, shape } = interleaved(sources)?;
                 return transposed(origin, shape).map(|turned| vec![turned]);
             }
+            Self::Unstack(axis, _) => return from_slices(sources, *axis).map(|joined| vec![joined]),
             Self::SplitMla(nope, v) => return join_mla(sources, *nope, *v).map(|joined| vec![joined]),
             _ => {}
         }
@@ -242,6 +244,31 @@ fn with_zeros(origin: TensorExpr, shape: Vec<u64>, rows: u64, at_start: bool) ->
     let parts = if at_start { vec![zeros, origin] } else { vec![origin, zeros] };
     let parts = parts.into_iter().filter(|part| part.rows() > 0).collect();
     Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&shape, 0, num::add(all, rows, "rows")?) })
+}
+
+/// Returns the slices along an axis other than the last, without it.
+fn slices(origin: TensorExpr, shape: &[u64], axis: usize, size: u64) -> Result<Vec<Shaped>> {
+    let inner = shape.get(axis + 1..).filter(|inner| !inner.is_empty() && shape.get(axis) == Some(&size));
+    let Some([rows @ .., _]) = inner else { return Err(misfit(&format!("{size} slices along dimension {axis}"), shape)) };
+    let run = num::elements(rows)?;
+    let mut own = shape.to_vec();
+    own.remove(axis);
+    let slice = |number| origin.clone().then(RowOp::SliceRows { start: number * run, len: run, of: size * run });
+    (0..size).map(|number| Ok(Shaped { origin: slice(number)?, shape: own.clone() })).collect()
+}
+
+/// The inverse of [`slices`].
+fn from_slices(sources: Vec<Shaped>, axis: usize) -> Result<Shaped> {
+    let own = sources.first().map(|source| source.shape.clone()).unwrap_or_default();
+    let (Some(outer), Some([rows @ .., _])) = (own.get(..axis), own.get(axis..)) else { return Err(misfit("more dimensions", &own)) };
+    if let Some(other) = sources.iter().find(|source| source.shape != own) {
+        return Err(misfit(&format!("slices of one shape, {own:?}"), &other.shape));
+    }
+    let run = num::elements(rows)?;
+    let mut shape = own.clone();
+    shape.insert(axis, sources.len() as u64);
+    let parts: Vec<_> = sources.into_iter().map(|source| (source.origin, run)).collect();
+    Ok(Shaped { origin: alternating_runs(&parts, num::elements(outer)?)?, shape })
 }
 
 /// The inverse of [`stack`].
