@@ -6,7 +6,7 @@ use crate::base::{Error, Result, text, units};
 use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
-use crate::model::DType;
+use crate::model::{DType, FormatId};
 use crate::ops::convert::loss::LossKind;
 use crate::ops::convert::report::NoteRow;
 use crate::ops::convert::{self, ConvertReport, Options};
@@ -77,7 +77,8 @@ pub(super) struct Args {
     /// Base model of a LoRA adapter to convert to GGUF: a folder with config.json, or a GGUF
     #[arg(long, value_name = "FOLDER")]
     base: Option<PathBuf>,
-    /// Write the encoder of pictures or sounds (mmproj) to FILE as well; without FILE, to OUT instead of the text model
+    /// Write the encoder of pictures or sounds to FILE as well; without FILE, to OUT instead of the text model. From a GGUF to a folder: read it
+    /// from FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     mmproj: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -148,7 +149,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
     let mut paths = args.paths.clone();
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
-    let (options, projector) = match (&args.mmproj, paths.len()) {
+    let (options, mut projector) = match (&args.mmproj, paths.len()) {
         (None, _) => (options, None),
         (Some(Some(file)), 1) => {
             paths.push(file.clone());
@@ -164,7 +165,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
-    let stored = crate::format::open(input)?;
+    let mut stored = crate::format::open(input)?;
+    // From GGUF back to a folder, the encoder is a second input.
+    if let Some((file, _)) = projector.take_if(|_| stored.model().format == FormatId::Gguf) {
+        stored = stored.with_projector(crate::format::open(file)?)?;
+    }
     context.warn_of_missing(&stored);
     if args.keep_names {
         context.warn_of_config(&stored);

@@ -1,7 +1,7 @@
 //! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
 //! Numbers, texts in single quotes, names (with dots), elements of lists and characters of texts (`name[index]`), functions (`len sqrt floor
-//! ceil min max has`), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
+//! ceil min max has`, and `where`: the places in a list of what is true), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
 //! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
 
 use std::borrow::Cow;
@@ -82,6 +82,13 @@ impl<'a> Value<'a> {
             Self::Text(text) => Some(text.chars().count() as f64),
             Self::List(values) => Some(values.len() as f64),
         }
+    }
+
+    /// Returns the places in a list of what is true.
+    fn places(&self) -> Option<Self> {
+        let Self::List(values) = self else { return None };
+        let is_true = |value: &Json| Value::from_json(value).and_then(|value| value.number()).is_some_and(|value| value != 0.0);
+        Some(Self::List(values.iter().enumerate().filter(|(_, value)| is_true(value)).map(|(place, _)| Json::from(place)).collect()))
     }
 
     /// Whether a list has this element, or a text this part.
@@ -322,6 +329,7 @@ impl<'a> Parser<'_, 'a> {
         };
         Ok(match (word, second) {
             ("len", None) => first.and_then(|value| value.len()).map(Value::Number),
+            ("where", None) => first.and_then(|value| value.places()),
             ("sqrt", None) => number(first, f64::sqrt),
             ("floor", None) => number(first, f64::floor),
             ("ceil", None) => number(first, f64::ceil),
@@ -352,6 +360,7 @@ mod tests {
             "h" => Some(Value::Number(4.0)),
             "rope.f" => Some(Value::Number(0.5)),
             "kinds" => Some(list()),
+            "flags" => Some(Value::List(vec![json!(false), json!(1), json!(true)].into())),
             "pattern" => Some(Value::Text("M*E".into())),
             _ => None,
         });
@@ -382,6 +391,7 @@ mod tests {
         assert_eq!(value("len(kinds) + len(pattern)"), Some(7.0));
         assert_eq!(value("has(kinds, 'mamba') + has(kinds, 4) + has(pattern, 'E') + has(kinds, 'x')"), Some(3.0));
         assert_eq!(value("sqrt(d) + floor(rope.f) + ceil(rope.f) + min(d, h) + max(d, h)"), Some(77.0));
+        assert_eq!(value("where(flags)[1] + len(where(flags)) + len(where(kinds))"), Some(5.0));
         assert_eq!(value("kinds + 1"), None);
         assert_eq!(value("h['x']"), None);
         for text in ["kinds[1", "'open", "sine(d)", "len(kinds", "len(d, h)", "h ? 1"] {

@@ -73,6 +73,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("mmproj-gemma3", include_str!("tables/mmproj-gemma3.toml")),
     ("mmproj-qwen2vl", include_str!("tables/mmproj-qwen2vl.toml")),
     ("mmproj-qwen2_5vl", include_str!("tables/mmproj-qwen2_5vl.toml")),
     ("mmproj-qwen3vl", include_str!("tables/mmproj-qwen3vl.toml")),
@@ -108,6 +109,8 @@ pub struct Table {
     pub projector: bool,
     /// The beginnings of the Hugging Face names of an encoder's tensors, without prefixes.
     pub parts: Vec<String>,
+    /// The beginnings of the text model's Hugging Face names, and what they are beside this encoder.
+    pub text_names: Vec<(String, String)>,
     /// A condition on config.json for families that share a class.
     pub when: Option<String>,
     /// The kind of tokenizer.
@@ -398,6 +401,7 @@ impl Table {
             without_head: self.without_head,
             when: self.when,
             projector: self.projector,
+            text_names: if self.text_names.is_empty() { parent.text_names } else { self.text_names },
             parts: if self.parts.is_empty() { parent.parts } else { self.parts },
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
@@ -549,6 +553,23 @@ impl Tables {
         )?;
         found.sort_by_key(|table| !has(&table.classes, "architectures"));
         Ok(found.into_iter().next().cloned())
+    }
+
+    /// Returns the table of an encoder in GGUF beside a text model with this table: one for a class that the text model has too.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn projector_for_gguf(&self, kind: &str, text: &Table) -> Result<Table> {
+        let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
+        let shared = |table: &Table| table.classes.iter().any(|class| text.classes.contains(class));
+        let found = self.among(|name, text| name.starts_with(PROJECTOR) && text.contains(kind), |table| table.projector && named(table))?;
+        let found = found.into_iter().find(|table| shared(table)).ok_or_else(|| {
+            let message = format!("expected an encoder that goes with {}, found {kind}", text.gguf);
+            Error::unsupported(message).hint(Hint::ListArchitectures)
+        })?;
+        let mut table = found.clone();
+        table.classes.retain(|class| text.classes.contains(class));
+        Ok(table)
     }
 
     fn of_config(&self, config: &serde_json::Value) -> Result<Table> {

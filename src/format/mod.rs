@@ -370,6 +370,31 @@ impl Reader {
         self
     }
 
+    /// Returns a text model together with its encoder of pictures or sounds, both GGUF: the tensors of both, and the keys that describe them.
+    ///
+    /// # Errors
+    /// `projector` is no such encoder.
+    pub fn with_projector(mut self, projector: Self) -> Result<Self> {
+        let own = &projector.model;
+        if own.metadata.get_str("general.type") != Some("mmproj") || own.format != self.model.format || projector.endian != self.endian {
+            let message = "expected the GGUF of an encoder of pictures or sounds (general.type mmproj)";
+            return Err(Error::unsupported(message).in_file(&own.path));
+        }
+        if let Some(tensor) = own.tensors.iter().find(|tensor| self.model.tensor(&tensor.name).is_some()) {
+            return Err(Error::malformed("this tensor is in the text model too").in_tensor(&tensor.name).in_file(&own.path));
+        }
+        let shards = self.model.shards.len();
+        self.model.tensors.extend(own.tensors.iter().map(|tensor| TensorInfo { shard: tensor.shard + shards, ..tensor.clone() }));
+        self.model.shards.extend(own.shards.iter().cloned());
+        for (key, value) in own.metadata.iter().filter(|(key, _)| key.starts_with("clip.")) {
+            self.model.metadata.set(key, value.clone());
+        }
+        self.sources.extend(projector.sources);
+        self.beside.extend(projector.beside);
+        self.spans = Arc::new(spans(&self.model));
+        Ok(self)
+    }
+
     /// Returns the files on disk that the model was read from: weights, index, config, merged adapters.
     pub fn inputs(&self) -> impl Iterator<Item = &Input> {
         self.sources.iter().filter_map(|source| source.file()).chain(&self.beside)

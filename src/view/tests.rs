@@ -378,6 +378,59 @@ fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
 }
 
 #[test]
+fn encoders_come_back_beside_their_text_model() {
+    let tables = Tables::default();
+    for golden in goldens().into_iter().filter(Golden::is_projector) {
+        let (name, hf) = (&golden.name, golden.reader());
+        let text = to_gguf::without_tokenizer(hf.model(), &tables).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
+        let gguf = |draft: &OutputModel| {
+            let made = reader(written(&hf, &draft.steps), draft.metadata.clone(), None);
+            Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new())
+        };
+        let both = gguf(&text).with_projector(gguf(&encoder)).unwrap();
+        let back = to_hf::weights(&both, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut made: Vec<_> = written(&both, &back.steps)
+            .into_iter()
+            .map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes))
+            .collect();
+        let kept = |tensor: &TensorInfo| !text.notes.iter().any(|note| note.name == tensor.name && !note.message.contains("--mmproj"));
+        let original = (0..hf.model().tensors.len()).filter(|&i| kept(&hf.model().tensors[i]));
+        let original: Vec<_> = original.map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
+        let mut original: Vec<_> =
+            written(&hf, &original).into_iter().map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes)).collect();
+        made.sort();
+        original.sort();
+        let listed = |tensors: &[Tensor]| tensors.iter().map(|t| (t.0.clone(), t.1.clone(), t.2)).collect::<Vec<_>>();
+        assert_eq!(listed(&made), listed(&original), "{name}");
+        assert!(made == original, "{name}: bytes");
+        // The files that came back say the same: converted again, they give the same keys.
+        let file = |wanted: &str| {
+            let found = back.files.iter().find(|file| file.name == wanted).unwrap_or_else(|| panic!("{name}: {wanted}"));
+            let Content::Bytes(bytes) = &found.content else { panic!("{wanted}") };
+            serde_json::from_slice::<Json>(bytes).unwrap()
+        };
+        let again = Model { config: Some(file("config.json")), ..hf.model().clone() };
+        let again =
+            to_gguf::projector(&again, &tables, file("preprocessor_config.json"), None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let keys = |draft: &OutputModel| {
+            draft
+                .metadata
+                .iter()
+                .filter(|(key, _)| key.starts_with("clip."))
+                .map(|(key, value)| format!("{key} {value:?}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&again), keys(&encoder), "{name}");
+    }
+}
+
+/// Returns a name without the modules that versions of transformers put in different orders.
+fn without_modules(name: &str) -> String {
+    name.split('.').filter(|part| !["model", "language_model"].contains(part)).collect::<Vec<_>>().join(".")
+}
+
+#[test]
 fn the_keys_of_every_table_have_their_types_checked() {
     use crate::family::table::KeyType;
     use crate::format::gguf::keys::{KeyType as Checked, type_of};

@@ -49,8 +49,17 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let (table, mut config) = read_keys(model, tables)?;
     let mut draft = OutputModel::default();
     let computed = computed(&table, reader, &mut config)?;
+    let projector = Projector::new(model, tables, &table, &config)?;
     let mapping = Mapping::new(&table, &config)?;
-    steps(reader, &mapping, &computed, &mut draft)?;
+    match &projector {
+        None => steps(reader, &mapping, &computed, &|_| true, &mut draft)?,
+        Some(projector) => {
+            let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some();
+            steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut draft)?;
+            projector.rename_text(&mut draft);
+            steps(reader, &projector.mapping, &[], &of_encoder, &mut draft)?;
+        }
+    }
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
     draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
@@ -59,10 +68,58 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
             .notes
             .push(Note::remark("modules.json", "a GGUF does not record whether embeddings are normalised, so no such module is listed"));
     }
-    draft.files = files(&table, metadata, config, main, &dense);
+    draft.files = files(&table, metadata, config, projector, main, &dense);
     // transformers requires this in safetensors files.
     draft.metadata.set("format", Value::String("pt".to_owned()));
     Ok(draft)
+}
+
+/// The encoder of pictures or sounds beside a text model.
+struct Projector {
+    table: Table,
+    config: Config,
+    mapping: Mapping,
+}
+
+impl Projector {
+    /// Returns the encoder of a model that was read with one.
+    fn new(model: &Model, tables: &Tables, text: &Table, text_config: &Config) -> Result<Option<Self>> {
+        let metadata = &model.metadata;
+        let kinds = ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"];
+        let Some(kind) = kinds.iter().find_map(|key| metadata.get_str(key)) else { return Ok(None) };
+        let table = tables.projector_for_gguf(kind, text)?;
+        // Its expressions may name hyperparameters of the text model.
+        let mut config = Config::empty(&table);
+        text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
+        keys::to_config(&table, metadata, &mut config)?;
+        let mapping = Mapping::new(&table, &config)?;
+        Ok(Some(Self { table, config, mapping }))
+    }
+
+    /// Gives the text model's tensors the names that they have beside the encoder.
+    fn rename_text(&self, draft: &mut OutputModel) {
+        for step in &mut draft.steps {
+            let longer =
+                self.table.text_names.iter().find_map(|(from, to)| Some(format!("{to}{}", step.name.strip_prefix(from.as_str())?)));
+            step.name = longer.unwrap_or_else(|| std::mem::take(&mut step.name));
+        }
+    }
+
+    /// Returns config.json with the text model's keys in a section of their own, and preprocessor_config.json.
+    fn files(self, text: Config) -> (Map<String, Json>, Json) {
+        let mut text = text.into_keys();
+        let mut keys = self.config.into_keys();
+        keys.retain(|key, value| text.get(key) != Some(value));
+        if let Some(Json::Object(section)) = keys.remove("text_config") {
+            text.extend(section);
+        }
+        let preprocessor = keys.remove("preprocessor").unwrap_or_else(|| json!({}));
+        for key in ["tie_word_embeddings"] {
+            keys.extend(text.get(key).map(|value| (key.to_owned(), value.clone())));
+        }
+        keys.insert("text_config".to_owned(), Json::Object(text));
+        (keys, preprocessor)
+    }
 }
 
 /// Returns the table of a GGUF's architecture, and its hyperparameters as in config.json.
@@ -138,11 +195,12 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
     Ok(found)
 }
 
-fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], draft: &mut OutputModel) -> Result<()> {
+/// Adds the tensors whose names are `wanted`.
+fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], wanted: &dyn Fn(&str) -> bool, draft: &mut OutputModel) -> Result<()> {
     let model = reader.model();
     let main = main_type(model);
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
-    for (index, tensor) in model.tensors.iter().enumerate() {
+    for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| wanted(&tensor.name)) {
         if computed.contains(&tensor.name.as_str()) {
             draft.notes.push(Note::dropped(&tensor.name, "is stored in config.json as rope scaling"));
             continue;
@@ -237,11 +295,19 @@ fn main_type(model: &Model) -> DType {
     if chosen.is_quantised() { DType::F16 } else { chosen }
 }
 
-fn files(table: &Table, metadata: &Metadata, config: Config, main: DType, dense: &[&str]) -> Vec<CompanionFile> {
+fn files(
+    table: &Table,
+    metadata: &Metadata,
+    config: Config,
+    projector: Option<Projector>,
+    main: DType,
+    dense: &[&str],
+) -> Vec<CompanionFile> {
     let ids = tokenizer::ids(metadata);
     let embedding = config.get("hidden_size").cloned();
     let mut keys = Map::new();
-    if let (Some(class), Some(model_type)) = (table.classes.first(), table.model_types.first()) {
+    let named = projector.as_ref().map_or(table, |projector| &projector.table);
+    if let (Some(class), Some(model_type)) = (named.classes.first(), named.model_types.first()) {
         keys.insert("architectures".to_owned(), json!([class]));
         keys.insert("model_type".to_owned(), json!(model_type));
     }
@@ -250,9 +316,18 @@ fn files(table: &Table, metadata: &Metadata, config: Config, main: DType, dense:
     if let Some((_, name)) = torch.iter().find(|(dtype, _)| *dtype == main) {
         keys.insert("torch_dtype".to_owned(), json!(name));
     }
-    keys.extend(config.into_keys());
+    let mut preprocessor = None;
+    match projector {
+        None => keys.extend(config.into_keys()),
+        Some(projector) => {
+            let (own, file) = projector.files(config);
+            keys.extend(own);
+            preprocessor = Some(file);
+        }
+    }
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];
+    files.extend(preprocessor.map(|keys| file("preprocessor_config.json", &keys)));
     let generates = table.classes.first().is_some_and(|class| class.ends_with("ForCausalLM"));
     if generates {
         files.push(file("generation_config.json", &generation(metadata, &ids)));
