@@ -79,6 +79,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("distilbert", include_str!("tables/distilbert.toml")),
     ("dream", include_str!("tables/dream.toml")),
     ("eurobert", include_str!("tables/eurobert.toml")),
+    ("glm", include_str!("tables/glm.toml")),
     ("glm4", include_str!("tables/glm4.toml")),
     ("internlm3", include_str!("tables/internlm3.toml")),
     ("jina-bert-v2", include_str!("tables/jina-bert-v2.toml")),
