@@ -1,5 +1,6 @@
 //! Round trips of every table: names, shapes and bytes, for models synthesized from the table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -12,7 +13,7 @@ use crate::family::mapping::Mapping;
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::transform::Transform;
-use crate::family::{keys, pattern};
+use crate::family::{hyperparameters, keys, pattern};
 use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, ElemType, FormatId, Metadata, Model, Module, Shard, TensorInfo, Value};
@@ -551,6 +552,24 @@ fn whole_models_of_every_table_are_found_whole() {
         let mut model = reader(tensors, metadata, None).model().clone();
         model.format = FormatId::Gguf;
         assert_eq!(checked(&model), [], "{} in GGUF", table.name);
+    }
+}
+
+#[test]
+fn the_components_of_a_model_are_the_same_in_both_formats() {
+    let by_component = |model: &Model| {
+        let patterns = hyperparameters::components(model);
+        let mut sums = BTreeMap::new();
+        for tensor in &model.tensors {
+            *sums.entry(patterns.classify(&tensor.name).component.name()).or_insert(0) += tensor.shape.iter().product::<u64>();
+        }
+        sums
+    };
+    for table in Tables::default().all().unwrap().into_iter().filter(|table| table.params.is_empty()) {
+        let (tensors, metadata) = in_gguf(table);
+        let gguf = by_component(reader(tensors, metadata, None).model());
+        assert_eq!(by_component(made_up(table).model()), gguf, "{}", table.name);
+        assert!(!gguf.contains_key("other"), "{}: {gguf:?}", table.name);
     }
 }
 
