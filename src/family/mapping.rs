@@ -377,8 +377,8 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
 
 fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, config: &Config, layers: Layers) -> Result<Row> {
     let shape = if suffix == "bias" && row.shape.len() > 1 {
-        // A bias has one number per output: all dimensions but the last.
-        row.shape.split_last().map(|(_, rest)| rest).unwrap_or_default()
+        // A bias has one number per output: all dimensions but the last; of a two-dimensional convolution, the first.
+        if row.shape.len() > 3 { row.shape.get(..1) } else { row.shape.split_last().map(|(_, rest)| rest) }.unwrap_or_default()
     } else {
         &row.shape[..]
     };

@@ -45,9 +45,9 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("granite", include_str!("tables/granite.toml")),
     ("smollm3", include_str!("tables/smollm3.toml")),
     ("command-r", include_str!("tables/command-r.toml")),
-    ("deepseek2", include_str!("tables/deepseek2.toml")),
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
+    ("deepseek2", include_str!("tables/deepseek2.toml")),
     ("arcee", include_str!("tables/arcee.toml")),
     ("ernie4_5", include_str!("tables/ernie4_5.toml")),
     ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
@@ -73,10 +73,38 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("mistral-small3", include_str!("tables/mistral-small3.toml")),
     ("mmproj-gemma3", include_str!("tables/mmproj-gemma3.toml")),
     ("mmproj-qwen2vl", include_str!("tables/mmproj-qwen2vl.toml")),
     ("mmproj-qwen2_5vl", include_str!("tables/mmproj-qwen2_5vl.toml")),
     ("mmproj-qwen3vl", include_str!("tables/mmproj-qwen3vl.toml")),
+    ("arctic", include_str!("tables/arctic.toml")),
+    ("bailingmoe2", include_str!("tables/bailingmoe2.toml")),
+    ("chatglm", include_str!("tables/chatglm.toml")),
+    ("codeshell", include_str!("tables/codeshell.toml")),
+    ("deepseek-ocr", include_str!("tables/deepseek-ocr.toml")),
+    ("distilbert", include_str!("tables/distilbert.toml")),
+    ("dream", include_str!("tables/dream.toml")),
+    ("eurobert", include_str!("tables/eurobert.toml")),
+    ("glm", include_str!("tables/glm.toml")),
+    ("glm4", include_str!("tables/glm4.toml")),
+    ("internlm3", include_str!("tables/internlm3.toml")),
+    ("jina-bert-v2", include_str!("tables/jina-bert-v2.toml")),
+    ("kormo", include_str!("tables/kormo.toml")),
+    ("llada", include_str!("tables/llada.toml")),
+    ("llada-moe", include_str!("tables/llada-moe.toml")),
+    ("llama-embed", include_str!("tables/llama-embed.toml")),
+    ("maincoder", include_str!("tables/maincoder.toml")),
+    ("modern-bert", include_str!("tables/modern-bert.toml")),
+    ("neo-bert", include_str!("tables/neo-bert.toml")),
+    ("nomic-bert", include_str!("tables/nomic-bert.toml")),
+    ("pangu-embedded", include_str!("tables/pangu-embedded.toml")),
+    ("plm", include_str!("tables/plm.toml")),
+    ("qwen", include_str!("tables/qwen.toml")),
+    ("refact", include_str!("tables/refact.toml")),
+    ("solar-open", include_str!("tables/solar-open.toml")),
+    ("xverse", include_str!("tables/xverse.toml")),
+    ("youtu", include_str!("tables/youtu.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -384,6 +412,10 @@ impl Table {
         parent.components.splice(0..0, self.components);
         parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
+        // The text model leaves out what the encoder has.
+        if self.projector {
+            parent.drop.clear();
+        }
         parent.drop.extend(self.drop);
         parent.drop_zeros.extend(self.drop_zeros);
         parent.layers.extend(self.layers);
@@ -637,6 +669,10 @@ mod tests {
     fn every_embedded_table_is_valid_and_found_by_its_names() {
         let tables = Tables::default();
         for table in tables.all().unwrap() {
+            // Those with a condition are found if it holds, as the goldens show.
+            if table.when.is_some() {
+                continue;
+            }
             for class in &table.classes {
                 assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().gguf, table.gguf);
             }

@@ -200,7 +200,8 @@ impl Value {
 
 /// Returns the full GGUF key for a key of an architecture table.
 pub fn full_key(architecture: &str, key: &str) -> String {
-    if key.starts_with("general.") || key.starts_with("tokenizer.") { key.to_owned() } else { format!("{architecture}.{key}") }
+    let is_whole = ["general.", "tokenizer.", "diffusion."].iter().any(|prefix| key.starts_with(prefix));
+    if is_whole { key.to_owned() } else { format!("{architecture}.{key}") }
 }
 
 /// Reads a length: 64 bits, or 32 bits in GGUF v1.

@@ -18,6 +18,8 @@ pub(crate) enum KeyType {
     ArrayOf(ValueType),
     /// This type, or an array of it with one element per layer. Signed elements are accepted for unsigned ones.
     PerLayer(ValueType),
+    /// A count (every how many layers), or an array of integers or booleans with one element per layer.
+    LayerPattern,
     /// An array of bytes, signed or unsigned.
     Bytes,
 }
@@ -31,7 +33,7 @@ struct Group {
     keys: &'static [&'static str],
 }
 
-use KeyType::{ArrayOf, Bytes, One, PerLayer, Whole};
+use KeyType::{ArrayOf, Bytes, LayerPattern, One, PerLayer, Whole};
 
 /// Keys by full name; `*` at the end is a wildcard.
 static KEYS: &[Group] = &[
@@ -49,6 +51,7 @@ static KEYS: &[Group] = &[
         key_type: One(Bool),
         read: true,
         keys: &[
+            "diffusion.shift_logits",
             "tokenizer.ggml.add_bos_token",
             "tokenizer.ggml.add_eos_token",
             "tokenizer.ggml.add_sep_token",
@@ -224,6 +227,7 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
         "\
             attention.head_count attention.head_count_kv expert_feed_forward_length expert_used_count feed_forward_length",
     ),
+    (LayerPattern, "attention.sliding_window_pattern"),
     (ArrayOf(String), "classifier.output_labels"),
 ];
 
@@ -389,6 +393,10 @@ impl KeyType {
                     (array.elem() == elem || elem == U32 && array.elem() == I32) && layers.is_none_or(|layers| array.len() == layers)
                 }
             },
+            LayerPattern => match value.as_array() {
+                None => value.value_type() == U32,
+                Some(array) => [Bool, U32, I32].contains(&array.elem()) && layers.is_none_or(|layers| array.len() == layers),
+            },
         }
     }
 
@@ -403,6 +411,7 @@ impl KeyType {
                 Some(layers) => format!("{elem}, or an array of {layers} of them"),
                 None => format!("{elem}, or an array of them"),
             },
+            LayerPattern => "u32, or an array of bool with one element per layer".to_owned(),
         }
     }
 }
