@@ -801,6 +801,223 @@ def processors(folder):
             yield from everywhere(*use)
 
 
+# ---- numbers
+
+# Type: its NumPy type, its bits an element. Those of ml_dtypes are there where that is installed.
+PLAIN = {"F64": ("f8", 64), "F32": ("f4", 32), "F16": ("f2", 16), "I8": ("i1", 8), "I16": ("i2", 16), "I32": ("i4", 32), "I64": ("i8", 64), "U8": ("u1", 8), "U16": ("u2", 16),
+         "U32": ("u4", 32), "U64": ("u8", 64), "BOOL": ("u1", 8), "C64": ("f4", 64)}
+SMALL = {"BF16": ("bfloat16", 16), "F8_E4M3": ("float8_e4m3fn", 8), "F8_E5M2": ("float8_e5m2", 8), "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8), "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+         "F8_E8M0": ("float8_e8m0fnu", 8), "F6_E2M3": ("float6_e2m3fn", 6), "F6_E3M2": ("float6_e3m2fn", 6), "F4": ("float4_e2m1fn", 4)}
+GGML = {"F32": 0, "F16": 1, "I8": 24, "I16": 25, "I32": 26, "I64": 27, "F64": 28, "BF16": 30}
+SHAPES = [(), (0,), (3, 0, 2), (1,), (4,), (64,), (65,), (7, 9), (2, 3, 5, 7), (2, 1, 2, 3, 1, 2, 1, 4), (1, 1, 1, 1, 1, 1, 1, 1), (1000,), (33, 129), (20_000,), (100_000,)]
+TINY = 1e-150  # squares of smaller numbers are below the smallest double: NumPy's deviation and norm of them are 0, and so are weigh's
+ULP = 2.0**-52
+
+
+def rounding(count):
+    """How far a sum of doubles may be off the same of long doubles, relative to the sum of the magnitudes: weigh has eight sums beside each
+    other, and each addition rounds by half an ulp. (NumPy's own sum of doubles, pairwise, is no further off.)"""
+    return ULP * (count / 16 + 16)
+
+
+def close(got, expected, allowed):
+    """Whether a number of weigh's JSON is the one expected. What exceeds a double is null, or as NumPy's long double has it."""
+    if got is None:
+        return not abs(expected) < 1e308
+    return abs(got - expected) <= allowed
+
+
+def measured(np, x, row):
+    """What is wrong with a row of `stats`, given the numbers of its tensor as long doubles.
+
+    Counts and extremes are equal. Sums are near (`rounding`), and a deviation, being of the numbers less the mean, has the mean's error as
+    well; squares of tiny numbers underflow. A percentile lies between two numbers, at a rank of which the rounding grows with the count.
+    """
+    finite = x[np.isfinite(x)]
+    counts = {"zeros": (x == 0).sum(), "negatives": (x < 0).sum(), "nan": np.isnan(x).sum(), "inf": np.isinf(x).sum()}
+    for key, expected in counts.items():
+        if row[key] != expected:
+            return f"{key} {row[key]}, expected {expected}"
+    if not finite.size:
+        return next((f"{key} of no numbers: {row[key]}" for key in ("min", "max", "mean", "std", "abs_mean", "abs_max", "l2") if row[key] is not None), None)
+    for key, expected in {"min": finite.min(), "max": finite.max(), "abs_max": abs(finite).max()}.items():
+        if row[key] != float(expected):
+            return f"{key} {row[key]}, expected {expected}"
+    size, ulps = abs(finite).mean(), rounding(finite.size)
+    expected = {"mean": (finite.mean(), ulps * size), "abs_mean": (size, ulps * size), "std": (finite.std(), ulps * (finite.std() + size) + TINY),
+                "l2": (np.sqrt((finite * finite).sum()), ulps * np.sqrt((finite * finite).sum()) + TINY * np.sqrt(finite.size))}
+    for key, (number, allowed) in expected.items():
+        # A sum of squares that exceeds a double is null, though its root would not.
+        if not close(row[key], number, allowed) and not (row[key] is None and (finite * finite).sum() > 1e308):
+            return f"{key} {row[key]!r}, expected {number!r}"
+    if row["percentiles"]["relative_error"] == 0:
+        for rank, got in row["percentiles"].items():
+            if rank != "relative_error" and not close(got, np.percentile(finite, float(rank)), 8 * ULP * finite.size * abs(finite).max()):
+                return f"percentile {rank}: {got!r}, expected {np.percentile(finite, float(rank))!r}"
+    return None
+
+
+def compared(np, a, b, row):
+    """What is wrong with a row of `diff`. Two NaN, and equal infinities, are no difference; what else is not finite leaves the measures unknown."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if row["equal"] != same.all() or abs(row["changed"] - (~same).mean() if same.size else row["changed"]) > ULP:
+        return f"equal {row['equal']}, changed {row['changed']}, expected {(~same).sum()} of {same.size}"
+    distance = np.where(same, 0, a - b)
+    if not np.isfinite(distance).all():
+        return None if row["max_abs"] is None and row["rmse"] is None else f"{row['max_abs']} and {row['rmse']} of what is not finite"
+    if not same.size:
+        return None
+    largest, ulps = abs(distance).max(), rounding(same.size)
+    mean = np.sqrt((distance * distance).mean())
+    if row["max_abs"] is None and row["rmse"] is None and max((distance * distance).sum(), (a[np.isfinite(a)]**2).sum(), (b[np.isfinite(b)]**2).sum()) > 1e308:
+        return None  # a sum of squares exceeds a double, and the measures are said to be unknown
+    # The difference of two doubles rounds once.
+    if not close(row["max_abs"], largest, ULP * largest) or not close(row["rmse"], mean, ulps * mean + TINY):
+        return f"max_abs {row['max_abs']!r}, rmse {row['rmse']!r}, expected {largest!r}, {mean!r}"
+    return None
+
+
+@attack
+def numbers(folder):
+    """Random tensors of every plain type, with NaN of all kinds, -0, denormals and infinities: stats, show, diff and count against NumPy."""
+    try:
+        import numpy as np
+    except ImportError:
+        raise Skip("no numpy package") from None
+    try:
+        import ml_dtypes
+    except ImportError:
+        ml_dtypes = None
+        print("    no ml_dtypes package: without BF16 and the types of less than 16 bits", file=sys.stderr)
+    np.seterr(all="ignore")
+    random_numbers = np.random.default_rng(13)
+    kinds = {kind: (np.dtype(name), bits) for kind, (name, bits) in PLAIN.items()} \
+        | ({kind: (np.dtype(getattr(ml_dtypes, name)), bits) for kind, (name, bits) in SMALL.items()} if ml_dtypes else {})
+
+    def made(kind, shape):
+        """The bytes of a tensor, and its elements; those of C64 are two numbers each."""
+        dtype, bits = kinds[kind]
+        count = int(np.prod(shape, dtype=np.int64))
+        if bits < 8:
+            codes = random_numbers.integers(0, 1 << bits, count).astype(np.uint8)
+            body = np.packbits(np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little"), bitorder="little").tobytes()
+            return body, codes.view(dtype)
+        if kind == "BOOL":
+            elements = random_numbers.integers(0, 2, count).astype(np.uint8)
+            return elements.tobytes(), elements
+        count *= 2 if kind == "C64" else 1
+        elements = np.frombuffer(random_numbers.bytes(count * dtype.itemsize), dtype)  # with all that there is, if few have the exponent of NaN
+        style = random_numbers.integers(6)
+        if dtype.kind not in "iu" and kind != "F8_E8M0" and style:
+            # Numbers as in models; beside a large mean; all one; small ones; and special ones among them.
+            some = (random_numbers.normal(0, 1, count), random_numbers.normal(100, 1e-3, count), np.full(count, 0.1), random_numbers.normal(0, 1e-6, count), random_numbers.normal(0, 1, count))[style - 1]
+            elements = some.astype(dtype)
+            if style == 5:
+                special = np.array([np.nan, -np.nan, 0.0, -0.0, np.inf, -np.inf, 1e-45, -6e-8, 5e-324, 2e-38, 448.0, 3.4e38, 1.0]).astype(dtype)
+                places = random_numbers.random(count) < 0.2
+                elements[places] = random_numbers.choice(special, places.sum())
+        elif dtype.kind in "iu" and style > 3:
+            elements = random_numbers.integers(0, 100, count).astype(dtype)
+        return elements.tobytes(), elements
+
+    def whole(path, tensors):
+        entries, at = {}, 0
+        for name, kind, shape, body in tensors:
+            entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(body)]}
+            at += len(body)
+        path.write_bytes(header(entries, b"".join(body for _, _, _, body in tensors)))
+
+    def rows(*use):
+        done = run(*use, "--json")
+        return done, json.loads(done.stdout)["tensors"] if not wrong(done, (0, 1)) else []
+
+    def shown(done, elements, kind):
+        """What is wrong with the values of `show`: those of a slice, as NumPy has them."""
+        flat, left = [], [json.loads(done.stdout)["values"]]
+        while left:
+            value = left.pop()
+            left.extend(reversed(value)) if isinstance(value, list) else flat.append(value)
+        expected = elements.reshape(-1)
+        if len(flat) != len(expected):
+            return f"{len(flat)} values, expected {len(expected)}"
+        for got, number in zip(flat, expected):
+            # Floats are as few digits as give the number again, in its own precision or in single precision.
+            right = got is None if not np.isfinite(number) else got == bool(number) if kind == "BOOL" else got == int(number) if number.dtype.kind in "iu" \
+                else (np.float64 if kind == "F64" else np.float32)(got).tobytes() == number.astype(np.float64 if kind == "F64" else np.float32).tobytes()
+            if not right:
+                return f"{got!r}, expected {number!r}"
+        return None
+
+    one, two, other = folder / "a.safetensors", folder / "b.safetensors", folder / "b.gguf"
+    for turn in range(2 if ARGS.quick else 40):
+        tensors, wide, changed = [], [], []
+        for kind in kinds:
+            shape = SHAPES[random_numbers.integers(len(SHAPES) - (0 if turn % 4 == 0 else 2))]
+            if kinds[kind][1] < 8:
+                shape = (*shape, 4)  # whole bytes
+            name = f"t{len(tensors)}"
+            body, elements = made(kind, shape)
+            tensors.append((name, kind, shape, body, elements))
+            # The same numbers in another type, so that they are compared and not the bytes; and some of them changed.
+            same = elements.astype(np.float64) if elements.dtype.kind != "i" and elements.dtype.kind != "u" and kind != "C64" else elements
+            wide.append((name, "F64" if same.dtype == np.float64 else kind, shape, same.tobytes()))
+            others = np.where(random_numbers.random(elements.size) < 0.1, made(kind, shape)[1], elements).astype(elements.dtype)
+            changed.append((name, kind, shape, others.astype(np.float64).tobytes() if kinds[kind][1] < 8 else others.tobytes(), others))
+        whole(one, [tensor[:4] for tensor in tensors])
+        exact = {name: elements.astype(np.longdouble) for name, _, _, _, elements in tensors}
+
+        done, found = rows("stats", one)
+        yield wrong(done, (0, 1)) or (None if len(found) == len(tensors) else f"stats: {len(found)} tensors")
+        for row in found:
+            problem = measured(np, exact[row["name"]], row)
+            yield f"stats of {row['dtype']} {row['shape']}, {turn}: {problem}" if problem else None
+
+        whole(two, wide)
+        done, found = rows("diff", one, two, "--all")
+        yield wrong(done, (0, 1)) or (None if len(found) == len(tensors) else f"diff: {len(found)} tensors")
+        for row in found:
+            problem = compared(np, exact[row["name"]], exact[row["name"]], row)
+            yield f"diff of {row['dtype_a']} and {row['dtype_b']}, {turn}: {problem}" if problem else None
+
+        whole(two, [(name, "F64" if kinds[kind][1] < 8 else kind, shape, body) for name, kind, shape, body, _ in changed])
+        done, found = rows("diff", one, two, "--all")
+        for row, (name, kind, _, _, others) in zip(found, changed):
+            problem = compared(np, exact[name], others.astype(np.longdouble), row)
+            yield f"diff of {kind} with another, {turn}: {problem}" if problem else None
+
+        held = [(name, shape or (1,), body, GGML[kind]) for name, kind, shape, body, _ in tensors if kind in GGML and len(shape) <= 4]
+        other.write_bytes(gguf([ARCH], held))
+        done, found = rows("stats", other)
+        yield wrong(done, (0, 1)) or (None if len(found) == len(held) else f"stats of a GGUF: {len(found)} tensors")
+        for row in found:
+            problem = measured(np, exact[row["name"]], row)
+            yield f"stats of {row['dtype']} {row['shape']} in a GGUF, {turn}: {problem}" if problem else None
+
+        for name, kind, shape, body, elements in tensors:
+            number = elements.reshape(*shape, 2) if kind == "C64" else elements.reshape(shape)
+            starts = [int(random_numbers.integers(max(size, 1))) for size in shape]
+            use = ["--slice", ",".join(f"{start}:{start + 40 // len(shape)}:{1 + turn % 3}" for start in starts)] if number.size > 200 or turn % 2 and shape else []
+            part = number[tuple(slice(start, start + 40 // len(shape), 1 + turn % 3) for start in starts)] if use else number
+            done = run("show", one, name, *use, "--json")
+            problem = wrong(done, (0,)) or shown(done, part, kind)
+            yield f"show of {kind} {shape} {use}, {turn}: {problem}" if problem else None
+
+        done = run("count", one, "--json")
+        count = json.loads(done.stdout)
+        totals = (sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape, _, _ in tensors), sum(len(body) for _, _, _, body, _ in tensors))
+        yield wrong(done, (0,)) or (None if (count["stored_elements"], count["bytes"]) == totals else f"count: {count['stored_elements']} elements, {count['bytes']} bytes, expected {totals}")
+
+    for dimensions in (64, 65, 1000, 100_000):
+        whole(one, [("t", "F32", [1] * (dimensions - 2) + [2, 3], floats(1.0, 2.0, float("nan"), -0.0, 5.0, 6.0))])
+        done, found = rows("stats", one)
+        yield wrong(done, (0, 1)) or measured(np, np.array([1, 2, np.nan, -0.0, 5, 6], np.longdouble), found[0])
+        done, found = rows("diff", one, one, "--all")
+        yield wrong(done, (0,)) or (None if found[0]["equal"] else f"{dimensions} dimensions: not equal to itself")
+        for command in ("count", "ls", "verify", "hash"):
+            yield wrong(run(command, one, "--json"), (0, 1), f"{command} of {dimensions} dimensions")
+        yield wrong(run("show", one, "t"), (0, 2), f"show of {dimensions} dimensions")
+
+
 # ---- against other readers
 
 def mutants(seeds, count, mend=lambda body: None):
