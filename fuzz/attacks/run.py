@@ -24,7 +24,9 @@ import sys
 import tempfile
 import threading
 import time
+import xml.etree.ElementTree
 
+from browser import Browser
 from models import *
 
 ATTACKS = {}
@@ -175,13 +177,13 @@ def full_disks(folder):
     """A disk that is too small or read-only, a limit on the size of files, a folder that may not be written."""
     source = folder / "in.gguf"
     source.write_bytes(gguf([ARCH], [("t", (100_000,), bytes(400_000))]))
-    for size in (1, 4096, 100_000, 399_000):
+    for size in (1, 24, 4096, 32_768, 100_000, 399_000):
         done = run("convert", source, folder / "out.gguf", prefix=["prlimit", f"--fsize={size}"])
         left = sorted(os.listdir(folder))
         yield wrong(done, (2,)) or (None if left == ["in.gguf"] else f"fsize {size}: left {left}")
     if os.geteuid() != 0:
         return
-    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k"):
+    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k", "size=128k", "size=396k", "size=1m,nr_inodes=1", "size=1m,nr_inodes=2,ro"):
         mount = folder / "mount"
         mount.mkdir(exist_ok=True)
         script = f'mount -t tmpfs -o {options} none "$1" && "$0" convert "$2" "$1/out.gguf"; status=$?; ls -A "$1"; exit $status'
@@ -257,7 +259,7 @@ def headers_flip(folder):
                 for body, most in ((good.replace(last, b"\xf4" + last[1:]), 0.002), (good, 0.006)):
                     view[:] = body
                     time.sleep(random.random() * most)
-            for _ in range(5 if ARGS.quick else 100):
+            for _ in range(5 if ARGS.quick else 220):
                 done = meanwhile(lambda: run(command[0], path, *command[1:]), flip)
                 try:
                     done.stdout.decode()
@@ -276,7 +278,7 @@ def edits_beside_each_other(folder):
     """Two edits of one file at once: both arrive, and no tensor changes."""
     model = folder / "m.gguf"
     tensors = [(f"t{i}", (256,), os.urandom(1024)) for i in range(40)]
-    for number in range(20 if ARGS.quick else 250):
+    for number in range(20 if ARGS.quick else 750):
         model.write_bytes(gguf([ARCH, ("a", STRING, "-"), ("b", STRING, "-")], tensors))
         before, _ = content(model)
         long = "x" * (5000 if number % 2 else 1)  # one that does not fit becomes a new file
@@ -294,7 +296,7 @@ def edits_beside_each_other(folder):
 @attack
 def conversions_into_one_set(folder):
     """Two conversions into one folder at once, with and without --force: one set, never a mixture."""
-    for force, number in itertools.product(([], ["--force"]), range(5 if ARGS.quick else 40)):
+    for force, number in itertools.product(([], ["--force"]), range(5 if ARGS.quick else 130)):
         for side in ("1", "2"):
             tensors = [(f"t{i}", (64,), floats(*[float(side)] * 64)) for i in range(12)]
             (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, side)], tensors))
@@ -462,6 +464,10 @@ def many_and_long_names(folder):
         "parts.gguf": lambda: gguf([ARCH], [("a." * 1000 + str(i), (1,), one) for i in range(n // 200)]),
         "experts.safetensors": lambda: safetensors([(f"model.layers.0.mlp.experts.{i}.w1.weight", (1,), one) for i in range(n * 3 // 10)]),
         "blocks.gguf": lambda: gguf([ARCH], [(f"blk.{i}.k{i}.weight", (1,), one) for i in range(n // 20)]),
+        "key.gguf": lambda: gguf([ARCH, ("k." * (long // 2), U8, 1)], [("t", (1,), one)]),
+        "same.gguf": lambda: gguf([ARCH], [("t", (1,), one)] * n),
+        "dimensions.safetensors": lambda: safetensors([("t", (1,) * (long // 10), one)]),
+        "empty.safetensors": lambda: safetensors([(f"t{i}", (0,), b"") for i in range(n)]),
     })
 
 
@@ -476,6 +482,9 @@ def arrays(folder):
         "lists.gguf": lambda: raw(lists(4_000_000 // n)),
         "strings.gguf": lambda: raw(struct.pack("<IQ", STRING, 6_000_000 // n) + bytes(8 * (6_000_000 // n))),
         "tokens.gguf": lambda: gguf([ARCH, ("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.tokens", ARRAY, (STRING, ["x"] * (2_000_000 // n)))]),
+        "booleans.gguf": lambda: raw(struct.pack("<IQ", BOOL, 20_000_000 // n) + b"\1" * (20_000_000 // n)),
+        "doubles.gguf": lambda: raw(struct.pack("<IQ", F64, 5_000_000 // n) + b"\xff\x7f" * (20_000_000 // n)),
+        "text.gguf": lambda: raw(struct.pack("<IQQ", STRING, 1, 50_000_000 // n) + b"x" * (50_000_000 // n)),
     }, [["info"], ["meta"], ["meta", "--full"], ["meta", "--full", "--json"], ["meta", "--full", "--format", "csv"], ["meta", "--full", "--format", "markdown"],
         ["meta", "--full", "--format", "ndjson"], ["verify"], ["count"], ["report"]])
 
@@ -552,12 +561,12 @@ def architecture_tables(folder):
         "tensors": head + "".join(f"[[tensors]]\nhf = 't{i}'\ngguf = 't{i}'\noptional = true\n" for i in range(n)),
         "derived": head + "[derived]\n" + "".join(f"d{i} = 'layers'\n" for i in range(n)), "drop": head + "drop = [%s]\n" % ", ".join(["'*a*b*c*'"] * (n // 20)),
         "replace": head + "replace = [%s]\n" % ", ".join(["['a', 'aa']"] * 60), "line": "x = " + "y" * 1_000_000, "extends": f"extends = '{'x' * 1_000_000}'",
-        "nested": "x = " + "[" * 100_000, "not text": b"\xff\xfe", "tables": "[a" + ".a" * 100_000 + "]",
+        "nested": "x = " + "[" * 100_000, "not text": b"\xff\xfe", "nothing": "", "zeros": b"\0" * 1_000_000, "tables": "[a" + ".a" * 100_000 + "]",
     }
     inside = llama_folder(folder / "in")
     for name, table in cases.items():
         (folder / "t.toml").write_bytes(table if isinstance(table, bytes) else table.encode())
-        for command in (["convert", inside, folder / "o.gguf", "--force"], ["verify", inside]):
+        for command in (["convert", inside, folder / "o.gguf", "--force"], ["convert", inside, folder / "o.gguf", "--dry-run"], ["convert", inside, folder / "o", "--force"], ["verify", inside], ["verify", "--data", inside]):
             done = run(*command, "--arch-table", folder / "t.toml", timeout=60)
             long = f"{name}: {len(done.stderr)} bytes of error" if len(done.stderr) > 4000 else None
             yield wrong(done, what=f"{command[0]}, {name}") or long
@@ -708,25 +717,57 @@ class Page(html.parser.HTMLParser):
 
 @attack
 def reports(folder):
-    """Hostile text in reports of one model and of two, parsed by html.parser, and by html5lib where that is installed."""
+    """Hostile text in reports of one model and of two, and as the names of files: by html.parser, by html5lib, and used in a headless Chromium, where those are installed."""
     try:
         import html5lib
     except ImportError:
         html5lib = None
-    tensors = [(f"{payload[:40]}{i}", (2,), floats(1.0, 2.0)) for i, payload in enumerate(PAYLOADS)] + [(f"blk.0.{payload[:40]}", (2,), floats(1.0, 3.0)) for payload in PAYLOADS]
-    for title in some(PAYLOADS, 10):
-        for side, value in (("a", 1.0), ("b", 2.0)):
-            (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, title)], [(name, shape, floats(value, 2.0)) for name, shape, _ in tensors]))
-        for models in (["a.gguf"], ["a.gguf", "b.gguf"]):
-            done = run("report", *models, cwd=folder)
-            text_, page = done.stdout.decode(), Page()
-            page.feed(text_)
-            problem = wrong(done, (0,)) or (f"{page.scripts} scripts, {page.odd}" if page.scripts != 1 or page.odd else None)
-            if html5lib and not problem:
-                parser = html5lib.HTMLParser(strict=False)
-                parser.parse(text_)
-                problem = f"html5lib: {parser.errors[:3]}" if parser.errors else None
-            yield f"{title!r}, {models}: {problem}" if problem else next((f"{title!r}: raw {c!r}" for c in text_ if is_raw(c)), None)
+    try:
+        browser = Browser()
+    except FileNotFoundError as reason:
+        print(f"    {reason}: the pages are only parsed", file=sys.stderr)
+        browser = None
+    one = floats(1.0, 2.0)
+    tensors = [(f"{payload[:40]}{i}", (2,), one) for i, payload in enumerate(PAYLOADS)] + [(f"blk.0.{payload[:40]}", (2,), one) for payload in PAYLOADS]
+    seen = {}
+
+    def page(use):
+        """What is wrong with a page: once as text, once as it is shown."""
+        done = run("report", *use, cwd=folder)
+        shown, parsed = done.stdout.decode(), Page()
+        parsed.feed(shown)
+        problem = wrong(done, (0,)) or (f"{parsed.scripts} scripts, {parsed.odd}" if parsed.scripts != 1 or parsed.odd else None) or next((f"raw {c!r}" for c in shown if is_raw(c)), None)
+        if html5lib and not problem:
+            parser = html5lib.HTMLParser(strict=False)
+            parser.parse(shown)
+            problem = f"html5lib: {parser.errors[:3]}" if parser.errors else None
+        for picture in re.findall(r"<svg.*?</svg>", shown, re.DOTALL):
+            try:
+                xml.etree.ElementTree.fromstring(picture)
+            except xml.etree.ElementTree.ParseError as error:
+                problem = problem or f"a picture that is no XML: {error}"
+        yield f"{use}: {problem}" if problem else None
+        if browser:
+            (folder / "page.html").write_bytes(done.stdout)
+            found, problems = browser.show(folder / "page.html")
+            for key, count in {"pages": 1, **found}.items():
+                seen[key] = seen.get(key, 0) + count
+            yield f"{use}, shown: {problems}" if problems else None
+
+    try:
+        for title in some(PAYLOADS, 10):
+            for side, number in (("a", 1.0), ("b", 2.0)):
+                (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, title)], [(name, shape, floats(number, 2.0)) for name, shape, _ in tensors]))
+            for models in (["a.gguf"], ["a.gguf", "b.gguf"]):
+                yield from page(models)
+        for payload in some(PAYLOADS, 10):
+            name = payload[:60].replace("/", "_").replace("\x00", "_") + ".gguf"
+            (folder / name).write_bytes(gguf([ARCH, ("general.name", STRING, payload), (payload, STRING, payload)], [(f"t{i}", (2,), one) for i in range(3)]))
+            yield from page([f"./{name}"])
+    finally:
+        if browser:
+            browser.close()
+            print(f"    in the browser: {', '.join(f'{count} {key}' for key, count in seen.items())}", file=sys.stderr)
 
 
 @attack
@@ -1043,6 +1084,44 @@ def mutants(seeds, count, mend=lambda body: None):
         yield bytes(body)
 
 
+WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
+PARTS = ["0", "1", "2", "-1", "1.0", "1e0", "01", "18446744073709551616", "null", "true", '""', "[]", "[[1]]", "{}"]
+
+
+def headers(count):
+    """Safetensors files of some tensors, most with one thing amiss or unusual: about half are sound."""
+    generator = random.Random(14)
+    for _ in range(count):
+        entries, at, one_in = [], 0, generator.choice([12, 40, 200])
+
+        def odd(usual, *others):  # each part is unusual now and then
+            return generator.choice(others) if generator.randrange(one_in) == 0 else usual
+        for number in range(generator.randrange(5)):
+            kind = generator.choice(list(WIDTHS))
+            shape = [generator.randrange(odd(4, 9)) for _ in range(generator.choice([0, 1, 1, 2, 3, 8]))]
+            size = WIDTHS[kind]
+            for dimension in shape:
+                size *= dimension
+            size = odd(size, size + 1, max(size - 1, 0), 2 * size)
+            name = odd(f"t{number}", "t0", "", "__metadata__", "\\u0041", "\\ud800", "\\ud83d\\ude42", "é", "\t", "\\t", "a/b", "\x7f", 'x":1,"y')
+            fields = [("dtype", odd(f'"{kind}"', f'"{kind.lower()}"', '"F31"', "1", *PARTS)), ("shape", f"[{','.join(odd(str(dimension), *PARTS) for dimension in shape)}]"),
+                      ("data_offsets", odd(f"[{at},{at + size}]", f"[{at + size},{at}]", f"[{at}]", f"[{at},{at + size},0]", f"[{at}, {at + size}.0]", f"[{at + 8},{at + size + 8}]"))]
+            fields += odd([], [("more", generator.choice(PARTS))], [generator.choice(fields)])
+            if generator.randrange(4) == 0:
+                generator.shuffle(fields)
+            fields = odd(fields, fields[1:])
+            entries.append(f'"{name}":' + odd("{%s}", *PARTS).replace("%s", ",".join(f'"{key}":{text_}' for key, text_ in fields)))
+            at += size
+        if generator.randrange(3) == 0:
+            entries.insert(0, '"__metadata__":' + odd('{"k":"v"}', "{}", "null", '{"k":1}', '{"k":null}', '{"k":"v","k":"w"}', '{"":"\\u0000"}', '"k"', "[]"))
+        if generator.randrange(3) == 0:
+            generator.shuffle(entries)
+        head = odd("", " ", "\ufeff", "x") + "{" + odd(",", ", ", ",\n", ",,", "").join(entries) + odd("}", "", ",}", "}}", "} x") + " " * generator.randrange(odd(9, 200))
+        encoded = head.encode()
+        length = odd(len(encoded), len(encoded) - 1, len(encoded) + 1, 0, 2**63)
+        yield struct.pack("<Q", max(length, 0)) + odd(encoded, encoded.replace(b"t", b"\xff")) + bytes(odd(at, at + 1, max(at - 1, 0), at + 4096))
+
+
 @attack
 def safetensors_package(folder):
     """What weigh opens, the safetensors package opens as well."""
@@ -1056,7 +1135,8 @@ def safetensors_package(folder):
 
     def mend(body):  # the length of the header, so that more than the length is looked at
         body[:8] = struct.pack("<Q", max(body.rfind(b"}") - 7, 0))
-    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000, mend)):
+    count = 300 if ARGS.quick else 24_000
+    for number, body in enumerate(itertools.chain(mutants(seeds, count // 4, mend), headers(count - count // 4))):
         path.write_bytes(body)
         ours = run("verify", path)  # `ls` lists types that the package does not know
         try:
@@ -1089,7 +1169,7 @@ def llama_cpp(folder):
              gguf([ARCH], [("t", (3,), floats(1.0, 2.0, 3.0))]), gguf([ARCH])]
     child = subprocess.Popen([sys.executable, "-c", LLAMA_CHILD, ARGS.llama], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     path, counts = folder / "m.gguf", {}
-    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000)):
+    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 9000)):
         path.write_bytes(body)
         child.stdin.write(f"{path}\n")
         child.stdin.flush()
