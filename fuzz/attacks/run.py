@@ -183,7 +183,7 @@ def full_disks(folder):
         yield wrong(done, (2,)) or (None if left == ["in.gguf"] else f"fsize {size}: left {left}")
     if os.geteuid() != 0:
         return
-    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k", "size=128k", "size=396k", "size=1m,nr_inodes=1", "size=1m,nr_inodes=2,ro"):
+    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k", "size=128k", "size=388k", "size=1m,nr_inodes=1", "size=1m,nr_inodes=2,ro"):
         mount = folder / "mount"
         mount.mkdir(exist_ok=True)
         script = f'mount -t tmpfs -o {options} none "$1" && "$0" convert "$2" "$1/out.gguf"; status=$?; ls -A "$1"; exit $status'
@@ -409,8 +409,8 @@ def crowded_folders(folder):
     index.mkdir()
     names = {f"tensor.{'x' * 200}.{i}": f"model-{i % 9999 + 1:05}-of-09999.safetensors" for i in range(count * 5)}
     (index / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    for place, command in itertools.product((crowd, many, index), ("info", "ls", "count", "verify", "hash")):
-        yield wrong(run(command, place))
+    for place, command in itertools.product((crowd, many, index), ("info", "ls", "ls --tree", "count", "verify", "hash", "stats", "meta", "report")):
+        yield wrong(run(command.split()[0], place, *command.split()[1:]))
     for size in (1 << 40, (1 << 43) - 1):
         for good in (gguf([ARCH], [("t", (1,), floats(1.0))]), safetensors([("t", (1,), floats(1.0))]), b"GGUF" + bytes(20), b"\xff" * 8):
             sparse = folder / "sparse"
@@ -419,8 +419,8 @@ def crowded_folders(folder):
                 os.truncate(sparse, size)
             except OSError:
                 continue  # the file system has no such files
-            for command in ("info", "ls", "verify"):
-                yield wrong(run(command, sparse, limit=None))
+            for command in ("info", "ls", "count", "meta", "verify", "show"):
+                yield wrong(run(command, sparse, *(["t"] if command == "show" else []), limit=None))
     (folder / "sparse").unlink(missing_ok=True)
 
 
@@ -531,8 +531,8 @@ def tokenizers(folder):
     inside = folder / "in"
     for name, tokenizer in cases.items():
         llama_folder(inside, tokenizer=tokenizer)
-        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=name)
-        yield wrong(run("info", inside), what=name)
+        for use in (["convert", inside, folder / "o.gguf", "--force"], ["convert", inside, folder / "o", "--force"], ["info", inside], ["verify", inside], ["diff", inside, folder / "o.gguf"]):
+            yield wrong(run(*use), what=f"{use[0]}, {name}")
     for count in (n, 2 * n):
         llama_folder(inside)
         (inside / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": f"n{i}", "template": "x"} for i in range(count)]}))
@@ -540,9 +540,10 @@ def tokenizers(folder):
     (inside / "tokenizer_config.json").unlink()
     (inside / "tokenizer.json").unlink()
     pieces = b"".join(b"\x0a" + bytes([len(token) + 2]) + b"\x0a" + bytes([len(token)]) + token for token in (b"%d" % i for i in range(n)))
-    for body in (b"", pieces, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b" * n, os.urandom(n), pieces[:-1], b"\x0a\x80" * n):
+    for body in (b"", pieces, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b" * n, os.urandom(n), pieces[:-1], b"\x0a\x80" * n, pieces[:200] + b"\xff" + pieces[200:], b"\x0a\x00" * n):
         (inside / "tokenizer.model").write_bytes(body)
-        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=f"tokenizer.model of {len(body)} bytes")
+        for use in (["convert", inside, folder / "o.gguf", "--force"], ["info", inside], ["verify", inside]):
+            yield wrong(run(*use), what=f"{use[0]}, tokenizer.model of {len(body)} bytes")
 
 
 @attack
@@ -616,7 +617,7 @@ def options(folder):
     numbers = ["0", "-1", "-0", "1", "999999999999999999999999", "1e400", "nan", "inf", "", " ", "x", "0x10", "1.5", "+1", "\u0661", "9" * 10_000]
     uses = [["ls", "--limit"], ["stats", "--threshold"], ["stats", "--outlier"], ["stats", "--threads"], ["convert", folder / "o.gguf", "--force", "--shard-size"], ["diff", model, "--tolerance"]]
     globs = ["*", "[", "{", "{a,b", "**", "[!", "\\", "?" * 10_000, "{" * 1000, "*a" * 500, "[a-z" * 100, "{a,{b,{c}}}", "\x1b", "é*"]
-    slices = ["0", "-1", ":", "::", "::0", "::-1", "1:0", "99", "0,0,0", "...", "9" * 50, "-9:9", ":" * 1000, "0:1:2:3", "", "a", "0,,0", "0:18446744073709551616"]
+    slices = ["0", "-1", ":", "::", "::0", "::-1", "1:0", "99", "0,0,0", "...", "9" * 50, "-9:9", "0:1:1", "1:", ":1,:1", "0,0", "-1,-1", "0:0", "٣", "1e3", "None", "+1", "0x1", "::2,::3", ":" * 1000, "0:1:2:3", "", "a", "0,,0", "0:18446744073709551616"]
     metadata = ["", "=", "a", "a=", "a=u8:256", "a=u8:-1", "a=f32:1e39", "a=f64:1e400", "a=bool:2", "a=u8[]:[1,2", "a=string[]:[1]", "a=@/nonexistent", "=u8:1", "a=u8[]:" + "[" * 500, "a=array:1", "general.alignment=u32:3",
                 "general.alignment=u32:0", "general.alignment=string:x"]
     runs = [[*use[:1], model, *use[1:], number] for use in uses for number in numbers]
@@ -786,26 +787,41 @@ def hash_round_trips(folder):
             yield wrong(done, (0,)) or (None if len(set(lines)) == count + 1 else f"{algorithm}, {count} names: {len(set(lines))} lines")
 
 
+# What the place a program runs in may say of language, time, home and terminal.
+PLACES = [{"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8"}, {"LC_ALL": "tr_TR.UTF-8"}, {"LC_ALL": "C"}, {"TZ": "Asia/Kathmandu"}, {"HOME": "/nonexistent"}, {"HOME": "", "PATH": ""}, {"TERM": "dumb", "COLUMNS": "20"}]
+
+
+def written_types():
+    return [kind for kind in json.loads(run("types", "--json").stdout)["types"] if kind["written"]]
+
+
 @attack
 def threads(folder):
-    """The same bytes and numbers on any number of threads, and where threads cannot be started."""
+    """The same bytes and numbers on any number of threads, in other places, and where threads cannot be started: every type written."""
     random.seed(1)
     model = folder / "m.safetensors"
     model.write_bytes(safetensors([(f"t{i}", (64, 512), floats(*(random.gauss(0, 1) for _ in range(64 * 512)))) for i in range(6)]))
-    types = ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
-    uses = [["stats", model, "--json"], ["hash", model], ["verify", "--data", model, "--json"]] + [["convert", model, folder / "o.gguf", "--type", kind, "--force", "--pure"] for kind in some(types, 4)]
+    run("convert", model, folder / "half.safetensors", "--type", "F16")
+    uses = [["stats", model, "--json"], ["hash", model], ["verify", "--data", model, "--json"], ["diff", model, folder / "half.safetensors", "--json"]]
+    uses += [["convert", model, folder / ("o.safetensors" if kind["ggml_id"] is None else "o.gguf"), "--type", kind["name"], "--force", *(["--pure"] if kind["class"] == "block" else [])]
+             for kind in some(written_types(), 4)]
     for use in uses:
-        made = lambda: digest(folder / "o.gguf") if use[0] == "convert" else ""
-        first = run(*use, "--threads", "1")
-        expected = (first.returncode, "" if made() else first.stdout, made())
+        def gave(*more, **places):
+            done = run(*use, *more, **places)
+            return done, (done.returncode, digest(use[2]) if use[0] == "convert" and done.returncode == 0 else done.stdout)
+        first, expected = gave("--threads", "1")
+        yield wrong(first, (0, 1))
         for count in (2, 3, 4, 5, 7, 8, 16, 256):
-            done = run(*use, "--threads", count)
-            yield wrong(done, (0,)) or (None if (done.returncode, "" if made() else done.stdout, made()) == expected else f"{use}: {count} threads differ from one")
+            done, found = gave("--threads", count)
+            yield wrong(done, (0, 1)) or (None if found == expected else f"{use}: {count} threads differ from one")
+        for place in PLACES:
+            done, found = gave(env={**os.environ, **place}, prefix=["/usr/bin/env"])
+            yield wrong(done, (0, 1)) or (None if found == expected else f"{use}: differs in {place}")
         if shutil.which("strace"):
-            yield wrong(run(*use, prefix=["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3,clone:error=EAGAIN"]), (0,))
+            yield wrong(run(*use, prefix=["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3,clone:error=EAGAIN"]), (0, 1))
         for megabytes in (200, 400, 800):
             done = run(*use, "--threads", "200", limit=megabytes << 20)
-            yield wrong(done, (0,), f"{use[0]} in {megabytes} MB")
+            yield wrong(done, (0, 1), f"{use[0]} in {megabytes} MB")
 
 
 PROCESSORS = ["Nehalem", "SandyBridge", "Haswell"]  # without AVX, with AVX, with AVX2
@@ -830,7 +846,7 @@ def processors(folder):
             first = first or gave
             yield wrong(done, (0, 1)) or (None if gave == first else f"{' '.join(map(str, use))}: differs on {processor}")
 
-    for kind in some([kind for kind in json.loads(run("types", "--json").stdout)["types"] if kind["written"]], 8):
+    for kind in some(written_types(), 8):
         made = folder / ("o.safetensors" if kind["ggml_id"] is None else "o.gguf")
         for more in (["--pure"], ["--pure", "--imatrix", folder / "imatrix"]) if kind["class"] == "block" else ([],):
             yield from everywhere("convert", source, made, "--type", kind["name"], "--force", *more, made=made)
