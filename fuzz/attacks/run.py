@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [ATTACK ...]
+"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [--sanitized BINARY] [ATTACK ...]
 
 Each attack is a function below. It makes its files in a folder of its own and yields, run by run, None or what was wrong. At the end there is
 a table: attack, runs, result. Exit status 1 where something was wrong. What a machine lacks (strace, root, a Python package) is skipped,
 and the table says so. --llama compares with gguf_init_from_file of llama.cpp's libggml-base.so.
+--sanitized is a second binary, built with AddressSanitizer:
+
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build --release --target x86_64-unknown-linux-gnu --bin weigh --target-dir /tmp/sanitized
 """
 
 import argparse
@@ -1201,11 +1204,46 @@ def llama_cpp(folder):
     print(f"    (weigh, llama.cpp): {counts}", file=sys.stderr)
 
 
+@attack
+def sanitizer(folder):
+    """A build with AddressSanitizer reads, shows, hashes, measures and converts fixtures and broken files, and writes every type."""
+    if not ARGS.sanitized:
+        raise Skip("no --sanitized BINARY")
+    if b"__asan_init" not in pathlib.Path(ARGS.sanitized).read_bytes():
+        raise Skip(f"no AddressSanitizer in {ARGS.sanitized}")
+    fixtures, options = pathlib.Path(__file__).resolve().parents[2] / "fixtures", "exitcode=99:detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1"
+    look = [["info"], ["ls", "--json"], ["count"], ["meta", "--full"], ["verify", "--data", "--json"], ["hash", "--content"], ["hash", "--algorithm", "xxh64"], ["stats", "--json"], ["report", "-o", folder / "page", "--force"]]
+    convert = lambda path, *more: ["convert", path, folder / ("o.safetensors" if "safetensors" in more else "o.gguf"), "--force", *(option for option in more if option != "safetensors")]
+    files = sorted(path for path in fixtures.rglob("*") if path.is_file())
+    uses = [[command[0], path, *command[1:]] for path in files for command in look]
+    uses += [use for path in sorted({path.parent for path in files}) for use in (["info", path], ["verify", "--data", path], ["stats", path], convert(path), ["convert", path, folder / "out", "--force"])]
+    uses += [use for path in files if path.suffix in (".gguf", ".safetensors") for use in (convert(path), convert(path, "safetensors", "--type", "F16"), ["diff", path, path], ["diff", path, files[0]])]
+    sources = [fixtures / "llama-tiny", *sorted(fixtures.glob("llama-tiny-q8*.gguf")), fixtures / "quants.safetensors"]
+    uses += [convert(source, *([] if kind["ggml_id"] is not None else ["safetensors"]), "--type", kind["name"], "--allow-requantize") for source in sources for kind in written_types()]
+    broken = folder / "broken"
+    broken.mkdir()
+    small = [path.read_bytes() for path in files if path.suffix in (".gguf", ".safetensors", ".json", ".imatrix", ".toml") and path.stat().st_size < 200_000]
+    for number, body in enumerate(itertools.chain(mutants(small, 600), headers(300))):
+        path = broken / f"{number}{'.gguf' if body[:4] == b'GGUF' else '.safetensors'}"
+        path.write_bytes(body)
+        uses += [[command[0], path, *command[1:]] for command in (look[4], look[6], look[7])] + [convert(path)]
+    random.Random(3).shuffle(uses)
+    for use in some(uses, 100):
+        command = [ARGS.sanitized, *map(str, use)]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=4 * TIME, env={**os.environ, "ASAN_OPTIONS": options})
+        except subprocess.TimeoutExpired:
+            yield f"{use}: not done in {4 * TIME} s"
+            continue
+        yield wrong(done, (0, 1, 2)) or (f"{use}: {done.stderr[:2000]!r}" if b"AddressSanitizer" in done.stderr else None)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weigh")
     parser.add_argument("--quick", action="store_true", help="some of each: minutes instead of hours")
     parser.add_argument("--llama", help="llama.cpp's libggml-base.so")
+    parser.add_argument("--sanitized", help="a weigh built with -Zsanitizer=address")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("attack", nargs="*", metavar="ATTACK")
     parser.parse_intermixed_args(namespace=ARGS)
