@@ -1209,7 +1209,7 @@ def sanitizer(folder):
     """A build with AddressSanitizer reads, shows, hashes, measures and converts fixtures and broken files, and writes every type."""
     if not ARGS.sanitized:
         raise Skip("no --sanitized BINARY")
-    if b"__asan_init" not in pathlib.Path(ARGS.sanitized).read_bytes():
+    if b"AddressSanitizer" not in pathlib.Path(ARGS.sanitized).read_bytes():
         raise Skip(f"no AddressSanitizer in {ARGS.sanitized}")
     fixtures, options = pathlib.Path(__file__).resolve().parents[2] / "fixtures", "exitcode=99:detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1"
     look = [["info"], ["ls", "--json"], ["count"], ["meta", "--full"], ["verify", "--data", "--json"], ["hash", "--content"], ["hash", "--algorithm", "xxh64"], ["stats", "--json"], ["report", "-o", folder / "page", "--force"]]
