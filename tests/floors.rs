@@ -205,6 +205,27 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
     code.map(|line| line.split(" // ").next().unwrap_or_default())
 }
 
+/// The modules that validate text in place, and whose bytes those are: never those of a mapping, which may change between the check and the
+/// use. `Cursor::text`, `String::from_utf8` and `json::from_bytes` validate a copy.
+const VALIDATE_IN_PLACE: [(&str, &str); 6] = [
+    ("model::dtype", "a name of its own"),
+    ("model::metadata", "a copy"),
+    ("ops::hash::manifest", "a file that was read"),
+    ("ops::verify::digests", "a file that was read"),
+    ("tokenizer::hf_json", "decoded bytes"),
+    ("tokenizer::proto", "a file that was read"),
+];
+
+#[test]
+fn text_is_validated_on_a_copy() {
+    let calls = ["str::from_utf8(", "from_utf8_lossy(", "serde_json::from_slice(", "serde_json::from_reader("];
+    let validates = |text: &str| code_lines(text).any(|line| calls.iter().any(|call| line.contains(call)));
+    let product =
+        modules().into_iter().filter(|(module, _)| module.last().is_some_and(|last| last != "tests") && *module != ["base", "json"]);
+    let found: Vec<String> = product.filter(|(_, text)| validates(text)).map(|(module, _)| module.join("::")).collect();
+    assert_eq!(found, VALIDATE_IN_PLACE.map(|(module, _)| module));
+}
+
 /// Whether a line names a long option or a command in a text: `--force`, `` `weigh types` ``.
 fn speaks_of_the_command_line(line: &str) -> bool {
     let option = line.match_indices("--").any(|(at, _)| {

@@ -24,13 +24,13 @@ def value(kind, given):
 
 
 def gguf(keys=(), tensors=(), version=3, align=32):
-    """A GGUF. Keys are (key, type, value); tensors are (name, shape outermost first, bytes), all F32."""
+    """A GGUF. Keys are (key, type, value); tensors are (name, shape outermost first, bytes), of F32 where no type follows."""
     keys = list(keys) or [("general.architecture", STRING, "llama")]
     out = [b"GGUF", struct.pack("<IQQ", version, len(tensors), len(keys))]
     out += [text(key) + struct.pack("<I", kind) + value(kind, given) for key, kind, given in keys]
     at, bodies = 0, []
-    for name, shape, body in tensors:
-        out.append(text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape[::-1]) + struct.pack("<IQ", 0, at))
+    for name, shape, body, *kind in tensors:
+        out.append(text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape[::-1]) + struct.pack("<IQ", *(kind or [0]), at))
         padding = -len(body) % align
         bodies.append(body + bytes(padding))
         at += len(body) + padding

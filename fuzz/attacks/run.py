@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [ATTACK ...]
+"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [--sanitized BINARY] [ATTACK ...]
 
 Each attack is a function below. It makes its files in a folder of its own and yields, run by run, None or what was wrong. At the end there is
 a table: attack, runs, result. Exit status 1 where something was wrong. What a machine lacks (strace, root, a Python package) is skipped,
 and the table says so. --llama compares with gguf_init_from_file of llama.cpp's libggml-base.so.
+--sanitized is a second binary, built with AddressSanitizer:
+
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build --release --target x86_64-unknown-linux-gnu --bin weigh --target-dir /tmp/sanitized
 """
 
 import argparse
@@ -24,7 +27,9 @@ import sys
 import tempfile
 import threading
 import time
+import xml.etree.ElementTree
 
+from browser import Browser
 from models import *
 
 ATTACKS = {}
@@ -175,13 +180,13 @@ def full_disks(folder):
     """A disk that is too small or read-only, a limit on the size of files, a folder that may not be written."""
     source = folder / "in.gguf"
     source.write_bytes(gguf([ARCH], [("t", (100_000,), bytes(400_000))]))
-    for size in (1, 4096, 100_000, 399_000):
+    for size in (1, 24, 4096, 32_768, 100_000, 399_000):
         done = run("convert", source, folder / "out.gguf", prefix=["prlimit", f"--fsize={size}"])
         left = sorted(os.listdir(folder))
         yield wrong(done, (2,)) or (None if left == ["in.gguf"] else f"fsize {size}: left {left}")
     if os.geteuid() != 0:
         return
-    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k"):
+    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k", "size=128k", "size=388k", "size=1m,nr_inodes=1", "size=1m,nr_inodes=2,ro"):
         mount = folder / "mount"
         mount.mkdir(exist_ok=True)
         script = f'mount -t tmpfs -o {options} none "$1" && "$0" convert "$2" "$1/out.gguf"; status=$?; ls -A "$1"; exit $status'
@@ -257,7 +262,7 @@ def headers_flip(folder):
                 for body, most in ((good.replace(last, b"\xf4" + last[1:]), 0.002), (good, 0.006)):
                     view[:] = body
                     time.sleep(random.random() * most)
-            for _ in range(5 if ARGS.quick else 100):
+            for _ in range(5 if ARGS.quick else 220):
                 done = meanwhile(lambda: run(command[0], path, *command[1:]), flip)
                 try:
                     done.stdout.decode()
@@ -276,7 +281,7 @@ def edits_beside_each_other(folder):
     """Two edits of one file at once: both arrive, and no tensor changes."""
     model = folder / "m.gguf"
     tensors = [(f"t{i}", (256,), os.urandom(1024)) for i in range(40)]
-    for number in range(20 if ARGS.quick else 250):
+    for number in range(20 if ARGS.quick else 750):
         model.write_bytes(gguf([ARCH, ("a", STRING, "-"), ("b", STRING, "-")], tensors))
         before, _ = content(model)
         long = "x" * (5000 if number % 2 else 1)  # one that does not fit becomes a new file
@@ -294,7 +299,7 @@ def edits_beside_each_other(folder):
 @attack
 def conversions_into_one_set(folder):
     """Two conversions into one folder at once, with and without --force: one set, never a mixture."""
-    for force, number in itertools.product(([], ["--force"]), range(5 if ARGS.quick else 40)):
+    for force, number in itertools.product(([], ["--force"]), range(5 if ARGS.quick else 130)):
         for side in ("1", "2"):
             tensors = [(f"t{i}", (64,), floats(*[float(side)] * 64)) for i in range(12)]
             (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, side)], tensors))
@@ -407,8 +412,8 @@ def crowded_folders(folder):
     index.mkdir()
     names = {f"tensor.{'x' * 200}.{i}": f"model-{i % 9999 + 1:05}-of-09999.safetensors" for i in range(count * 5)}
     (index / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    for place, command in itertools.product((crowd, many, index), ("info", "ls", "count", "verify", "hash")):
-        yield wrong(run(command, place))
+    for place, command in itertools.product((crowd, many, index), ("info", "ls", "ls --tree", "count", "verify", "hash", "stats", "meta", "report")):
+        yield wrong(run(command.split()[0], place, *command.split()[1:]))
     for size in (1 << 40, (1 << 43) - 1):
         for good in (gguf([ARCH], [("t", (1,), floats(1.0))]), safetensors([("t", (1,), floats(1.0))]), b"GGUF" + bytes(20), b"\xff" * 8):
             sparse = folder / "sparse"
@@ -417,8 +422,8 @@ def crowded_folders(folder):
                 os.truncate(sparse, size)
             except OSError:
                 continue  # the file system has no such files
-            for command in ("info", "ls", "verify"):
-                yield wrong(run(command, sparse, limit=None))
+            for command in ("info", "ls", "count", "meta", "verify", "show"):
+                yield wrong(run(command, sparse, *(["t"] if command == "show" else []), limit=None))
     (folder / "sparse").unlink(missing_ok=True)
 
 
@@ -462,6 +467,10 @@ def many_and_long_names(folder):
         "parts.gguf": lambda: gguf([ARCH], [("a." * 1000 + str(i), (1,), one) for i in range(n // 200)]),
         "experts.safetensors": lambda: safetensors([(f"model.layers.0.mlp.experts.{i}.w1.weight", (1,), one) for i in range(n * 3 // 10)]),
         "blocks.gguf": lambda: gguf([ARCH], [(f"blk.{i}.k{i}.weight", (1,), one) for i in range(n // 20)]),
+        "key.gguf": lambda: gguf([ARCH, ("k." * (long // 2), U8, 1)], [("t", (1,), one)]),
+        "same.gguf": lambda: gguf([ARCH], [("t", (1,), one)] * n),
+        "dimensions.safetensors": lambda: safetensors([("t", (1,) * (long // 10), one)]),
+        "empty.safetensors": lambda: safetensors([(f"t{i}", (0,), b"") for i in range(n)]),
     })
 
 
@@ -476,6 +485,9 @@ def arrays(folder):
         "lists.gguf": lambda: raw(lists(4_000_000 // n)),
         "strings.gguf": lambda: raw(struct.pack("<IQ", STRING, 6_000_000 // n) + bytes(8 * (6_000_000 // n))),
         "tokens.gguf": lambda: gguf([ARCH, ("tokenizer.ggml.model", STRING, "gpt2"), ("tokenizer.ggml.tokens", ARRAY, (STRING, ["x"] * (2_000_000 // n)))]),
+        "booleans.gguf": lambda: raw(struct.pack("<IQ", BOOL, 20_000_000 // n) + b"\1" * (20_000_000 // n)),
+        "doubles.gguf": lambda: raw(struct.pack("<IQ", F64, 5_000_000 // n) + b"\xff\x7f" * (20_000_000 // n)),
+        "text.gguf": lambda: raw(struct.pack("<IQQ", STRING, 1, 50_000_000 // n) + b"x" * (50_000_000 // n)),
     }, [["info"], ["meta"], ["meta", "--full"], ["meta", "--full", "--json"], ["meta", "--full", "--format", "csv"], ["meta", "--full", "--format", "markdown"],
         ["meta", "--full", "--format", "ndjson"], ["verify"], ["count"], ["report"]])
 
@@ -522,8 +534,8 @@ def tokenizers(folder):
     inside = folder / "in"
     for name, tokenizer in cases.items():
         llama_folder(inside, tokenizer=tokenizer)
-        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=name)
-        yield wrong(run("info", inside), what=name)
+        for use in (["convert", inside, folder / "o.gguf", "--force"], ["convert", inside, folder / "o", "--force"], ["info", inside], ["verify", inside], ["diff", inside, folder / "o.gguf"]):
+            yield wrong(run(*use), what=f"{use[0]}, {name}")
     for count in (n, 2 * n):
         llama_folder(inside)
         (inside / "tokenizer_config.json").write_text(json.dumps({"chat_template": [{"name": f"n{i}", "template": "x"} for i in range(count)]}))
@@ -531,9 +543,10 @@ def tokenizers(folder):
     (inside / "tokenizer_config.json").unlink()
     (inside / "tokenizer.json").unlink()
     pieces = b"".join(b"\x0a" + bytes([len(token) + 2]) + b"\x0a" + bytes([len(token)]) + token for token in (b"%d" % i for i in range(n)))
-    for body in (b"", pieces, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b" * n, os.urandom(n), pieces[:-1], b"\x0a\x80" * n):
+    for body in (b"", pieces, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b" * n, os.urandom(n), pieces[:-1], b"\x0a\x80" * n, pieces[:200] + b"\xff" + pieces[200:], b"\x0a\x00" * n):
         (inside / "tokenizer.model").write_bytes(body)
-        yield wrong(run("convert", inside, folder / "o.gguf", "--force"), what=f"tokenizer.model of {len(body)} bytes")
+        for use in (["convert", inside, folder / "o.gguf", "--force"], ["info", inside], ["verify", inside]):
+            yield wrong(run(*use), what=f"{use[0]}, tokenizer.model of {len(body)} bytes")
 
 
 @attack
@@ -552,12 +565,12 @@ def architecture_tables(folder):
         "tensors": head + "".join(f"[[tensors]]\nhf = 't{i}'\ngguf = 't{i}'\noptional = true\n" for i in range(n)),
         "derived": head + "[derived]\n" + "".join(f"d{i} = 'layers'\n" for i in range(n)), "drop": head + "drop = [%s]\n" % ", ".join(["'*a*b*c*'"] * (n // 20)),
         "replace": head + "replace = [%s]\n" % ", ".join(["['a', 'aa']"] * 60), "line": "x = " + "y" * 1_000_000, "extends": f"extends = '{'x' * 1_000_000}'",
-        "nested": "x = " + "[" * 100_000, "not text": b"\xff\xfe", "tables": "[a" + ".a" * 100_000 + "]",
+        "nested": "x = " + "[" * 100_000, "not text": b"\xff\xfe", "nothing": "", "zeros": b"\0" * 1_000_000, "tables": "[a" + ".a" * 100_000 + "]",
     }
     inside = llama_folder(folder / "in")
     for name, table in cases.items():
         (folder / "t.toml").write_bytes(table if isinstance(table, bytes) else table.encode())
-        for command in (["convert", inside, folder / "o.gguf", "--force"], ["verify", inside]):
+        for command in (["convert", inside, folder / "o.gguf", "--force"], ["convert", inside, folder / "o.gguf", "--dry-run"], ["convert", inside, folder / "o", "--force"], ["verify", inside], ["verify", "--data", inside]):
             done = run(*command, "--arch-table", folder / "t.toml", timeout=60)
             long = f"{name}: {len(done.stderr)} bytes of error" if len(done.stderr) > 4000 else None
             yield wrong(done, what=f"{command[0]}, {name}") or long
@@ -607,7 +620,7 @@ def options(folder):
     numbers = ["0", "-1", "-0", "1", "999999999999999999999999", "1e400", "nan", "inf", "", " ", "x", "0x10", "1.5", "+1", "\u0661", "9" * 10_000]
     uses = [["ls", "--limit"], ["stats", "--threshold"], ["stats", "--outlier"], ["stats", "--threads"], ["convert", folder / "o.gguf", "--force", "--shard-size"], ["diff", model, "--tolerance"]]
     globs = ["*", "[", "{", "{a,b", "**", "[!", "\\", "?" * 10_000, "{" * 1000, "*a" * 500, "[a-z" * 100, "{a,{b,{c}}}", "\x1b", "é*"]
-    slices = ["0", "-1", ":", "::", "::0", "::-1", "1:0", "99", "0,0,0", "...", "9" * 50, "-9:9", ":" * 1000, "0:1:2:3", "", "a", "0,,0", "0:18446744073709551616"]
+    slices = ["0", "-1", ":", "::", "::0", "::-1", "1:0", "99", "0,0,0", "...", "9" * 50, "-9:9", "0:1:1", "1:", ":1,:1", "0,0", "-1,-1", "0:0", "٣", "1e3", "None", "+1", "0x1", "::2,::3", ":" * 1000, "0:1:2:3", "", "a", "0,,0", "0:18446744073709551616"]
     metadata = ["", "=", "a", "a=", "a=u8:256", "a=u8:-1", "a=f32:1e39", "a=f64:1e400", "a=bool:2", "a=u8[]:[1,2", "a=string[]:[1]", "a=@/nonexistent", "=u8:1", "a=u8[]:" + "[" * 500, "a=array:1", "general.alignment=u32:3",
                 "general.alignment=u32:0", "general.alignment=string:x"]
     runs = [[*use[:1], model, *use[1:], number] for use in uses for number in numbers]
@@ -708,25 +721,57 @@ class Page(html.parser.HTMLParser):
 
 @attack
 def reports(folder):
-    """Hostile text in reports of one model and of two, parsed by html.parser, and by html5lib where that is installed."""
+    """Hostile text in reports of one model and of two, and as the names of files: by html.parser, by html5lib, and used in a headless Chromium, where those are installed."""
     try:
         import html5lib
     except ImportError:
         html5lib = None
-    tensors = [(f"{payload[:40]}{i}", (2,), floats(1.0, 2.0)) for i, payload in enumerate(PAYLOADS)] + [(f"blk.0.{payload[:40]}", (2,), floats(1.0, 3.0)) for payload in PAYLOADS]
-    for title in some(PAYLOADS, 10):
-        for side, value in (("a", 1.0), ("b", 2.0)):
-            (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, title)], [(name, shape, floats(value, 2.0)) for name, shape, _ in tensors]))
-        for models in (["a.gguf"], ["a.gguf", "b.gguf"]):
-            done = run("report", *models, cwd=folder)
-            text_, page = done.stdout.decode(), Page()
-            page.feed(text_)
-            problem = wrong(done, (0,)) or (f"{page.scripts} scripts, {page.odd}" if page.scripts != 1 or page.odd else None)
-            if html5lib and not problem:
-                parser = html5lib.HTMLParser(strict=False)
-                parser.parse(text_)
-                problem = f"html5lib: {parser.errors[:3]}" if parser.errors else None
-            yield f"{title!r}, {models}: {problem}" if problem else next((f"{title!r}: raw {c!r}" for c in text_ if is_raw(c)), None)
+    try:
+        browser = Browser()
+    except FileNotFoundError as reason:
+        print(f"    {reason}: the pages are only parsed", file=sys.stderr)
+        browser = None
+    one = floats(1.0, 2.0)
+    tensors = [(f"{payload[:40]}{i}", (2,), one) for i, payload in enumerate(PAYLOADS)] + [(f"blk.0.{payload[:40]}", (2,), one) for payload in PAYLOADS]
+    seen = {}
+
+    def page(use):
+        """What is wrong with a page: once as text, once as it is shown."""
+        done = run("report", *use, cwd=folder)
+        shown, parsed = done.stdout.decode(), Page()
+        parsed.feed(shown)
+        problem = wrong(done, (0,)) or (f"{parsed.scripts} scripts, {parsed.odd}" if parsed.scripts != 1 or parsed.odd else None) or next((f"raw {c!r}" for c in shown if is_raw(c)), None)
+        if html5lib and not problem:
+            parser = html5lib.HTMLParser(strict=False)
+            parser.parse(shown)
+            problem = f"html5lib: {parser.errors[:3]}" if parser.errors else None
+        for picture in re.findall(r"<svg.*?</svg>", shown, re.DOTALL):
+            try:
+                xml.etree.ElementTree.fromstring(picture)
+            except xml.etree.ElementTree.ParseError as error:
+                problem = problem or f"a picture that is no XML: {error}"
+        yield f"{use}: {problem}" if problem else None
+        if browser:
+            (folder / "page.html").write_bytes(done.stdout)
+            found, problems = browser.show(folder / "page.html")
+            for key, count in {"pages": 1, **found}.items():
+                seen[key] = seen.get(key, 0) + count
+            yield f"{use}, shown: {problems}" if problems else None
+
+    try:
+        for title in some(PAYLOADS, 10):
+            for side, number in (("a", 1.0), ("b", 2.0)):
+                (folder / f"{side}.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, title)], [(name, shape, floats(number, 2.0)) for name, shape, _ in tensors]))
+            for models in (["a.gguf"], ["a.gguf", "b.gguf"]):
+                yield from page(models)
+        for payload in some(PAYLOADS, 10):
+            name = payload[:60].replace("/", "_").replace("\x00", "_") + ".gguf"
+            (folder / name).write_bytes(gguf([ARCH, ("general.name", STRING, payload), (payload, STRING, payload)], [(f"t{i}", (2,), one) for i in range(3)]))
+            yield from page([f"./{name}"])
+    finally:
+        if browser:
+            browser.close()
+            print(f"    in the browser: {', '.join(f'{count} {key}' for key, count in seen.items())}", file=sys.stderr)
 
 
 @attack
@@ -745,26 +790,41 @@ def hash_round_trips(folder):
             yield wrong(done, (0,)) or (None if len(set(lines)) == count + 1 else f"{algorithm}, {count} names: {len(set(lines))} lines")
 
 
+# What the place a program runs in may say of language, time, home and terminal.
+PLACES = [{"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8"}, {"LC_ALL": "tr_TR.UTF-8"}, {"LC_ALL": "C"}, {"TZ": "Asia/Kathmandu"}, {"HOME": "/nonexistent"}, {"HOME": "", "PATH": ""}, {"TERM": "dumb", "COLUMNS": "20"}]
+
+
+def written_types():
+    return [kind for kind in json.loads(run("types", "--json").stdout)["types"] if kind["written"]]
+
+
 @attack
 def threads(folder):
-    """The same bytes and numbers on any number of threads, and where threads cannot be started."""
+    """The same bytes and numbers on any number of threads, in other places, and where threads cannot be started: every type written."""
     random.seed(1)
     model = folder / "m.safetensors"
     model.write_bytes(safetensors([(f"t{i}", (64, 512), floats(*(random.gauss(0, 1) for _ in range(64 * 512)))) for i in range(6)]))
-    types = ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0"]
-    uses = [["stats", model, "--json"], ["hash", model], ["verify", "--data", model, "--json"]] + [["convert", model, folder / "o.gguf", "--type", kind, "--force", "--pure"] for kind in some(types, 4)]
+    run("convert", model, folder / "half.safetensors", "--type", "F16")
+    uses = [["stats", model, "--json"], ["hash", model], ["verify", "--data", model, "--json"], ["diff", model, folder / "half.safetensors", "--json"]]
+    uses += [["convert", model, folder / ("o.safetensors" if kind["ggml_id"] is None else "o.gguf"), "--type", kind["name"], "--force", *(["--pure"] if kind["class"] == "block" else [])]
+             for kind in some(written_types(), 4)]
     for use in uses:
-        made = lambda: digest(folder / "o.gguf") if use[0] == "convert" else ""
-        first = run(*use, "--threads", "1")
-        expected = (first.returncode, "" if made() else first.stdout, made())
+        def gave(*more, **places):
+            done = run(*use, *more, **places)
+            return done, (done.returncode, digest(use[2]) if use[0] == "convert" and done.returncode == 0 else done.stdout)
+        first, expected = gave("--threads", "1")
+        yield wrong(first, (0, 1))
         for count in (2, 3, 4, 5, 7, 8, 16, 256):
-            done = run(*use, "--threads", count)
-            yield wrong(done, (0,)) or (None if (done.returncode, "" if made() else done.stdout, made()) == expected else f"{use}: {count} threads differ from one")
+            done, found = gave("--threads", count)
+            yield wrong(done, (0, 1)) or (None if found == expected else f"{use}: {count} threads differ from one")
+        for place in PLACES:
+            done, found = gave(env={**os.environ, **place}, prefix=["/usr/bin/env"])
+            yield wrong(done, (0, 1)) or (None if found == expected else f"{use}: differs in {place}")
         if shutil.which("strace"):
-            yield wrong(run(*use, prefix=["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3,clone:error=EAGAIN"]), (0,))
+            yield wrong(run(*use, prefix=["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3,clone:error=EAGAIN"]), (0, 1))
         for megabytes in (200, 400, 800):
             done = run(*use, "--threads", "200", limit=megabytes << 20)
-            yield wrong(done, (0,), f"{use[0]} in {megabytes} MB")
+            yield wrong(done, (0, 1), f"{use[0]} in {megabytes} MB")
 
 
 PROCESSORS = ["Nehalem", "SandyBridge", "Haswell"]  # without AVX, with AVX, with AVX2
@@ -789,7 +849,7 @@ def processors(folder):
             first = first or gave
             yield wrong(done, (0, 1)) or (None if gave == first else f"{' '.join(map(str, use))}: differs on {processor}")
 
-    for kind in some([kind for kind in json.loads(run("types", "--json").stdout)["types"] if kind["written"]], 8):
+    for kind in some(written_types(), 8):
         made = folder / ("o.safetensors" if kind["ggml_id"] is None else "o.gguf")
         for more in (["--pure"], ["--pure", "--imatrix", folder / "imatrix"]) if kind["class"] == "block" else ([],):
             yield from everywhere("convert", source, made, "--type", kind["name"], "--force", *more, made=made)
@@ -799,6 +859,223 @@ def processors(folder):
     for path in some([fixtures / "llama-tiny", *fixtures.glob("*.gguf"), *fixtures.glob("*.safetensors")], 3):
         for use in (["stats", path, "--json"], ["hash", path, "--content", "--json"], ["verify", "--data", path, "--json"]):
             yield from everywhere(*use)
+
+
+# ---- numbers
+
+# Type: its NumPy type, its bits an element. Those of ml_dtypes are there where that is installed.
+PLAIN = {"F64": ("f8", 64), "F32": ("f4", 32), "F16": ("f2", 16), "I8": ("i1", 8), "I16": ("i2", 16), "I32": ("i4", 32), "I64": ("i8", 64), "U8": ("u1", 8), "U16": ("u2", 16),
+         "U32": ("u4", 32), "U64": ("u8", 64), "BOOL": ("u1", 8), "C64": ("f4", 64)}
+SMALL = {"BF16": ("bfloat16", 16), "F8_E4M3": ("float8_e4m3fn", 8), "F8_E5M2": ("float8_e5m2", 8), "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8), "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+         "F8_E8M0": ("float8_e8m0fnu", 8), "F6_E2M3": ("float6_e2m3fn", 6), "F6_E3M2": ("float6_e3m2fn", 6), "F4": ("float4_e2m1fn", 4)}
+GGML = {"F32": 0, "F16": 1, "I8": 24, "I16": 25, "I32": 26, "I64": 27, "F64": 28, "BF16": 30}
+SHAPES = [(), (0,), (3, 0, 2), (1,), (4,), (64,), (65,), (7, 9), (2, 3, 5, 7), (2, 1, 2, 3, 1, 2, 1, 4), (1, 1, 1, 1, 1, 1, 1, 1), (1000,), (33, 129), (20_000,), (100_000,)]
+TINY = 1e-150  # squares of smaller numbers are below the smallest double: NumPy's deviation and norm of them are 0, and so are weigh's
+ULP = 2.0**-52
+
+
+def rounding(count):
+    """How far a sum of doubles may be off the same of long doubles, relative to the sum of the magnitudes: weigh has eight sums beside each
+    other, and each addition rounds by half an ulp. (NumPy's own sum of doubles, pairwise, is no further off.)"""
+    return ULP * (count / 16 + 16)
+
+
+def close(got, expected, allowed):
+    """Whether a number of weigh's JSON is the one expected. What exceeds a double is null, or as NumPy's long double has it."""
+    if got is None:
+        return not abs(expected) < 1e308
+    return abs(got - expected) <= allowed
+
+
+def measured(np, x, row):
+    """What is wrong with a row of `stats`, given the numbers of its tensor as long doubles.
+
+    Counts and extremes are equal. Sums are near (`rounding`), and a deviation, being of the numbers less the mean, has the mean's error as
+    well; squares of tiny numbers underflow. A percentile lies between two numbers, at a rank of which the rounding grows with the count.
+    """
+    finite = x[np.isfinite(x)]
+    counts = {"zeros": (x == 0).sum(), "negatives": (x < 0).sum(), "nan": np.isnan(x).sum(), "inf": np.isinf(x).sum()}
+    for key, expected in counts.items():
+        if row[key] != expected:
+            return f"{key} {row[key]}, expected {expected}"
+    if not finite.size:
+        return next((f"{key} of no numbers: {row[key]}" for key in ("min", "max", "mean", "std", "abs_mean", "abs_max", "l2") if row[key] is not None), None)
+    for key, expected in {"min": finite.min(), "max": finite.max(), "abs_max": abs(finite).max()}.items():
+        if row[key] != float(expected):
+            return f"{key} {row[key]}, expected {expected}"
+    size, ulps = abs(finite).mean(), rounding(finite.size)
+    expected = {"mean": (finite.mean(), ulps * size), "abs_mean": (size, ulps * size), "std": (finite.std(), ulps * (finite.std() + size) + TINY),
+                "l2": (np.sqrt((finite * finite).sum()), ulps * np.sqrt((finite * finite).sum()) + TINY * np.sqrt(finite.size))}
+    for key, (number, allowed) in expected.items():
+        # A sum of squares that exceeds a double is null, though its root would not.
+        if not close(row[key], number, allowed) and not (row[key] is None and (finite * finite).sum() > 1e308):
+            return f"{key} {row[key]!r}, expected {number!r}"
+    if row["percentiles"]["relative_error"] == 0:
+        for rank, got in row["percentiles"].items():
+            if rank != "relative_error" and not close(got, np.percentile(finite, float(rank)), 8 * ULP * finite.size * abs(finite).max()):
+                return f"percentile {rank}: {got!r}, expected {np.percentile(finite, float(rank))!r}"
+    return None
+
+
+def compared(np, a, b, row):
+    """What is wrong with a row of `diff`. Two NaN, and equal infinities, are no difference; what else is not finite leaves the measures unknown."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if row["equal"] != same.all() or abs(row["changed"] - (~same).mean() if same.size else row["changed"]) > ULP:
+        return f"equal {row['equal']}, changed {row['changed']}, expected {(~same).sum()} of {same.size}"
+    distance = np.where(same, 0, a - b)
+    if not np.isfinite(distance).all():
+        return None if row["max_abs"] is None and row["rmse"] is None else f"{row['max_abs']} and {row['rmse']} of what is not finite"
+    if not same.size:
+        return None
+    largest, ulps = abs(distance).max(), rounding(same.size)
+    mean = np.sqrt((distance * distance).mean())
+    if row["max_abs"] is None and row["rmse"] is None and max((distance * distance).sum(), (a[np.isfinite(a)]**2).sum(), (b[np.isfinite(b)]**2).sum()) > 1e308:
+        return None  # a sum of squares exceeds a double, and the measures are said to be unknown
+    # The difference of two doubles rounds once.
+    if not close(row["max_abs"], largest, ULP * largest) or not close(row["rmse"], mean, ulps * mean + TINY):
+        return f"max_abs {row['max_abs']!r}, rmse {row['rmse']!r}, expected {largest!r}, {mean!r}"
+    return None
+
+
+@attack
+def numbers(folder):
+    """Random tensors of every plain type, with NaN of all kinds, -0, denormals and infinities: stats, show, diff and count against NumPy."""
+    try:
+        import numpy as np
+    except ImportError:
+        raise Skip("no numpy package") from None
+    try:
+        import ml_dtypes
+    except ImportError:
+        ml_dtypes = None
+        print("    no ml_dtypes package: without BF16 and the types of less than 16 bits", file=sys.stderr)
+    np.seterr(all="ignore")
+    random_numbers = np.random.default_rng(13)
+    kinds = {kind: (np.dtype(name), bits) for kind, (name, bits) in PLAIN.items()} \
+        | ({kind: (np.dtype(getattr(ml_dtypes, name)), bits) for kind, (name, bits) in SMALL.items()} if ml_dtypes else {})
+
+    def made(kind, shape):
+        """The bytes of a tensor, and its elements; those of C64 are two numbers each."""
+        dtype, bits = kinds[kind]
+        count = int(np.prod(shape, dtype=np.int64))
+        if bits < 8:
+            codes = random_numbers.integers(0, 1 << bits, count).astype(np.uint8)
+            body = np.packbits(np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little"), bitorder="little").tobytes()
+            return body, codes.view(dtype)
+        if kind == "BOOL":
+            elements = random_numbers.integers(0, 2, count).astype(np.uint8)
+            return elements.tobytes(), elements
+        count *= 2 if kind == "C64" else 1
+        elements = np.frombuffer(random_numbers.bytes(count * dtype.itemsize), dtype)  # with all that there is, if few have the exponent of NaN
+        style = random_numbers.integers(6)
+        if dtype.kind not in "iu" and kind != "F8_E8M0" and style:
+            # Numbers as in models; beside a large mean; all one; small ones; and special ones among them.
+            some = (random_numbers.normal(0, 1, count), random_numbers.normal(100, 1e-3, count), np.full(count, 0.1), random_numbers.normal(0, 1e-6, count), random_numbers.normal(0, 1, count))[style - 1]
+            elements = some.astype(dtype)
+            if style == 5:
+                special = np.array([np.nan, -np.nan, 0.0, -0.0, np.inf, -np.inf, 1e-45, -6e-8, 5e-324, 2e-38, 448.0, 3.4e38, 1.0]).astype(dtype)
+                places = random_numbers.random(count) < 0.2
+                elements[places] = random_numbers.choice(special, places.sum())
+        elif dtype.kind in "iu" and style > 3:
+            elements = random_numbers.integers(0, 100, count).astype(dtype)
+        return elements.tobytes(), elements
+
+    def whole(path, tensors):
+        entries, at = {}, 0
+        for name, kind, shape, body in tensors:
+            entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + len(body)]}
+            at += len(body)
+        path.write_bytes(header(entries, b"".join(body for _, _, _, body in tensors)))
+
+    def rows(*use):
+        done = run(*use, "--json")
+        return done, json.loads(done.stdout)["tensors"] if not wrong(done, (0, 1)) else []
+
+    def shown(done, elements, kind):
+        """What is wrong with the values of `show`: those of a slice, as NumPy has them."""
+        flat, left = [], [json.loads(done.stdout)["values"]]
+        while left:
+            value = left.pop()
+            left.extend(reversed(value)) if isinstance(value, list) else flat.append(value)
+        expected = elements.reshape(-1)
+        if len(flat) != len(expected):
+            return f"{len(flat)} values, expected {len(expected)}"
+        for got, number in zip(flat, expected):
+            # Floats are as few digits as give the number again, in its own precision or in single precision.
+            right = got is None if not np.isfinite(number) else got == bool(number) if kind == "BOOL" else got == int(number) if number.dtype.kind in "iu" \
+                else (np.float64 if kind == "F64" else np.float32)(got).tobytes() == number.astype(np.float64 if kind == "F64" else np.float32).tobytes()
+            if not right:
+                return f"{got!r}, expected {number!r}"
+        return None
+
+    one, two, other = folder / "a.safetensors", folder / "b.safetensors", folder / "b.gguf"
+    for turn in range(2 if ARGS.quick else 40):
+        tensors, wide, changed = [], [], []
+        for kind in kinds:
+            shape = SHAPES[random_numbers.integers(len(SHAPES) - (0 if turn % 4 == 0 else 2))]
+            if kinds[kind][1] < 8:
+                shape = (*shape, 4)  # whole bytes
+            name = f"t{len(tensors)}"
+            body, elements = made(kind, shape)
+            tensors.append((name, kind, shape, body, elements))
+            # The same numbers in another type, so that they are compared and not the bytes; and some of them changed.
+            same = elements.astype(np.float64) if elements.dtype.kind != "i" and elements.dtype.kind != "u" and kind != "C64" else elements
+            wide.append((name, "F64" if same.dtype == np.float64 else kind, shape, same.tobytes()))
+            others = np.where(random_numbers.random(elements.size) < 0.1, made(kind, shape)[1], elements).astype(elements.dtype)
+            changed.append((name, kind, shape, others.astype(np.float64).tobytes() if kinds[kind][1] < 8 else others.tobytes(), others))
+        whole(one, [tensor[:4] for tensor in tensors])
+        exact = {name: elements.astype(np.longdouble) for name, _, _, _, elements in tensors}
+
+        done, found = rows("stats", one)
+        yield wrong(done, (0, 1)) or (None if len(found) == len(tensors) else f"stats: {len(found)} tensors")
+        for row in found:
+            problem = measured(np, exact[row["name"]], row)
+            yield f"stats of {row['dtype']} {row['shape']}, {turn}: {problem}" if problem else None
+
+        whole(two, wide)
+        done, found = rows("diff", one, two, "--all")
+        yield wrong(done, (0, 1)) or (None if len(found) == len(tensors) else f"diff: {len(found)} tensors")
+        for row in found:
+            problem = compared(np, exact[row["name"]], exact[row["name"]], row)
+            yield f"diff of {row['dtype_a']} and {row['dtype_b']}, {turn}: {problem}" if problem else None
+
+        whole(two, [(name, "F64" if kinds[kind][1] < 8 else kind, shape, body) for name, kind, shape, body, _ in changed])
+        done, found = rows("diff", one, two, "--all")
+        for row, (name, kind, _, _, others) in zip(found, changed):
+            problem = compared(np, exact[name], others.astype(np.longdouble), row)
+            yield f"diff of {kind} with another, {turn}: {problem}" if problem else None
+
+        held = [(name, shape or (1,), body, GGML[kind]) for name, kind, shape, body, _ in tensors if kind in GGML and len(shape) <= 4]
+        other.write_bytes(gguf([ARCH], held))
+        done, found = rows("stats", other)
+        yield wrong(done, (0, 1)) or (None if len(found) == len(held) else f"stats of a GGUF: {len(found)} tensors")
+        for row in found:
+            problem = measured(np, exact[row["name"]], row)
+            yield f"stats of {row['dtype']} {row['shape']} in a GGUF, {turn}: {problem}" if problem else None
+
+        for name, kind, shape, body, elements in tensors:
+            number = elements.reshape(*shape, 2) if kind == "C64" else elements.reshape(shape)
+            starts = [int(random_numbers.integers(max(size, 1))) for size in shape]
+            use = ["--slice", ",".join(f"{start}:{start + 40 // len(shape)}:{1 + turn % 3}" for start in starts)] if number.size > 200 or turn % 2 and shape else []
+            part = number[tuple(slice(start, start + 40 // len(shape), 1 + turn % 3) for start in starts)] if use else number
+            done = run("show", one, name, *use, "--json")
+            problem = wrong(done, (0,)) or shown(done, part, kind)
+            yield f"show of {kind} {shape} {use}, {turn}: {problem}" if problem else None
+
+        done = run("count", one, "--json")
+        count = json.loads(done.stdout)
+        totals = (sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape, _, _ in tensors), sum(len(body) for _, _, _, body, _ in tensors))
+        yield wrong(done, (0,)) or (None if (count["stored_elements"], count["bytes"]) == totals else f"count: {count['stored_elements']} elements, {count['bytes']} bytes, expected {totals}")
+
+    for dimensions in (64, 65, 1000, 100_000):
+        whole(one, [("t", "F32", [1] * (dimensions - 2) + [2, 3], floats(1.0, 2.0, float("nan"), -0.0, 5.0, 6.0))])
+        done, found = rows("stats", one)
+        yield wrong(done, (0, 1)) or measured(np, np.array([1, 2, np.nan, -0.0, 5, 6], np.longdouble), found[0])
+        done, found = rows("diff", one, one, "--all")
+        yield wrong(done, (0,)) or (None if found[0]["equal"] else f"{dimensions} dimensions: not equal to itself")
+        for command in ("count", "ls", "verify", "hash"):
+            yield wrong(run(command, one, "--json"), (0, 1), f"{command} of {dimensions} dimensions")
+        yield wrong(run("show", one, "t"), (0, 2), f"show of {dimensions} dimensions")
 
 
 # ---- against other readers
@@ -826,6 +1103,44 @@ def mutants(seeds, count, mend=lambda body: None):
         yield bytes(body)
 
 
+WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1}
+PARTS = ["0", "1", "2", "-1", "1.0", "1e0", "01", "18446744073709551616", "null", "true", '""', "[]", "[[1]]", "{}"]
+
+
+def headers(count):
+    """Safetensors files of some tensors, most with one thing amiss or unusual: about half are sound."""
+    generator = random.Random(14)
+    for _ in range(count):
+        entries, at, one_in = [], 0, generator.choice([12, 40, 200])
+
+        def odd(usual, *others):  # each part is unusual now and then
+            return generator.choice(others) if generator.randrange(one_in) == 0 else usual
+        for number in range(generator.randrange(5)):
+            kind = generator.choice(list(WIDTHS))
+            shape = [generator.randrange(odd(4, 9)) for _ in range(generator.choice([0, 1, 1, 2, 3, 8]))]
+            size = WIDTHS[kind]
+            for dimension in shape:
+                size *= dimension
+            size = odd(size, size + 1, max(size - 1, 0), 2 * size)
+            name = odd(f"t{number}", "t0", "", "__metadata__", "\\u0041", "\\ud800", "\\ud83d\\ude42", "é", "\t", "\\t", "a/b", "\x7f", 'x":1,"y')
+            fields = [("dtype", odd(f'"{kind}"', f'"{kind.lower()}"', '"F31"', "1", *PARTS)), ("shape", f"[{','.join(odd(str(dimension), *PARTS) for dimension in shape)}]"),
+                      ("data_offsets", odd(f"[{at},{at + size}]", f"[{at + size},{at}]", f"[{at}]", f"[{at},{at + size},0]", f"[{at}, {at + size}.0]", f"[{at + 8},{at + size + 8}]"))]
+            fields += odd([], [("more", generator.choice(PARTS))], [generator.choice(fields)])
+            if generator.randrange(4) == 0:
+                generator.shuffle(fields)
+            fields = odd(fields, fields[1:])
+            entries.append(f'"{name}":' + odd("{%s}", *PARTS).replace("%s", ",".join(f'"{key}":{text_}' for key, text_ in fields)))
+            at += size
+        if generator.randrange(3) == 0:
+            entries.insert(0, '"__metadata__":' + odd('{"k":"v"}', "{}", "null", '{"k":1}', '{"k":null}', '{"k":"v","k":"w"}', '{"":"\\u0000"}', '"k"', "[]"))
+        if generator.randrange(3) == 0:
+            generator.shuffle(entries)
+        head = odd("", " ", "\ufeff", "x") + "{" + odd(",", ", ", ",\n", ",,", "").join(entries) + odd("}", "", ",}", "}}", "} x") + " " * generator.randrange(odd(9, 200))
+        encoded = head.encode()
+        length = odd(len(encoded), len(encoded) - 1, len(encoded) + 1, 0, 2**63)
+        yield struct.pack("<Q", max(length, 0)) + odd(encoded, encoded.replace(b"t", b"\xff")) + bytes(odd(at, at + 1, max(at - 1, 0), at + 4096))
+
+
 @attack
 def safetensors_package(folder):
     """What weigh opens, the safetensors package opens as well."""
@@ -839,7 +1154,8 @@ def safetensors_package(folder):
 
     def mend(body):  # the length of the header, so that more than the length is looked at
         body[:8] = struct.pack("<Q", max(body.rfind(b"}") - 7, 0))
-    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000, mend)):
+    count = 300 if ARGS.quick else 24_000
+    for number, body in enumerate(itertools.chain(mutants(seeds, count // 4, mend), headers(count - count // 4))):
         path.write_bytes(body)
         ours = run("verify", path)  # `ls` lists types that the package does not know
         try:
@@ -872,7 +1188,7 @@ def llama_cpp(folder):
              gguf([ARCH], [("t", (3,), floats(1.0, 2.0, 3.0))]), gguf([ARCH])]
     child = subprocess.Popen([sys.executable, "-c", LLAMA_CHILD, ARGS.llama], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     path, counts = folder / "m.gguf", {}
-    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 6000)):
+    for number, body in enumerate(mutants(seeds, 300 if ARGS.quick else 9000)):
         path.write_bytes(body)
         child.stdin.write(f"{path}\n")
         child.stdin.flush()
@@ -888,11 +1204,46 @@ def llama_cpp(folder):
     print(f"    (weigh, llama.cpp): {counts}", file=sys.stderr)
 
 
+@attack
+def sanitizer(folder):
+    """A build with AddressSanitizer reads, shows, hashes, measures and converts fixtures and broken files, and writes every type."""
+    if not ARGS.sanitized:
+        raise Skip("no --sanitized BINARY")
+    if b"AddressSanitizer" not in pathlib.Path(ARGS.sanitized).read_bytes():
+        raise Skip(f"no AddressSanitizer in {ARGS.sanitized}")
+    fixtures, options = pathlib.Path(__file__).resolve().parents[2] / "fixtures", "exitcode=99:detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1"
+    look = [["info"], ["ls", "--json"], ["count"], ["meta", "--full"], ["verify", "--data", "--json"], ["hash", "--content"], ["hash", "--algorithm", "xxh64"], ["stats", "--json"], ["report", "-o", folder / "page", "--force"]]
+    convert = lambda path, *more: ["convert", path, folder / ("o.safetensors" if "safetensors" in more else "o.gguf"), "--force", *(option for option in more if option != "safetensors")]
+    files = sorted(path for path in fixtures.rglob("*") if path.is_file())
+    uses = [[command[0], path, *command[1:]] for path in files for command in look]
+    uses += [use for path in sorted({path.parent for path in files}) for use in (["info", path], ["verify", "--data", path], ["stats", path], convert(path), ["convert", path, folder / "out", "--force"])]
+    uses += [use for path in files if path.suffix in (".gguf", ".safetensors") for use in (convert(path), convert(path, "safetensors", "--type", "F16"), ["diff", path, path], ["diff", path, files[0]])]
+    sources = [fixtures / "llama-tiny", *sorted(fixtures.glob("llama-tiny-q8*.gguf")), fixtures / "quants.safetensors"]
+    uses += [convert(source, *([] if kind["ggml_id"] is not None else ["safetensors"]), "--type", kind["name"], "--allow-requantize") for source in sources for kind in written_types()]
+    broken = folder / "broken"
+    broken.mkdir()
+    small = [path.read_bytes() for path in files if path.suffix in (".gguf", ".safetensors", ".json", ".imatrix", ".toml") and path.stat().st_size < 200_000]
+    for number, body in enumerate(itertools.chain(mutants(small, 600), headers(300))):
+        path = broken / f"{number}{'.gguf' if body[:4] == b'GGUF' else '.safetensors'}"
+        path.write_bytes(body)
+        uses += [[command[0], path, *command[1:]] for command in (look[4], look[6], look[7])] + [convert(path)]
+    random.Random(3).shuffle(uses)
+    for use in some(uses, 100):
+        command = [ARGS.sanitized, *map(str, use)]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=4 * TIME, env={**os.environ, "ASAN_OPTIONS": options})
+        except subprocess.TimeoutExpired:
+            yield f"{use}: not done in {4 * TIME} s"
+            continue
+        yield wrong(done, (0, 1, 2)) or (f"{use}: {done.stderr[:2000]!r}" if b"AddressSanitizer" in done.stderr else None)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weigh")
     parser.add_argument("--quick", action="store_true", help="some of each: minutes instead of hours")
     parser.add_argument("--llama", help="llama.cpp's libggml-base.so")
+    parser.add_argument("--sanitized", help="a weigh built with -Zsanitizer=address")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("attack", nargs="*", metavar="ATTACK")
     parser.parse_intermixed_args(namespace=ARGS)

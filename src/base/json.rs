@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use crate::base::{Error, Result};
@@ -16,6 +17,14 @@ const FLOAT: &str = "__float__";
 /// Strips the byte order mark, if there is one.
 pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
+}
+
+/// Parses bytes that nothing else can change: serde_json validates a string where it lies, and copies it then.
+///
+/// # Errors
+/// The bytes are not JSON of a `T`.
+pub fn from_bytes<T: DeserializeOwned>(bytes: Vec<u8>) -> serde_json::Result<T> {
+    serde_json::from_slice(without_bom(&bytes))
 }
 
 /// Parses the text of the file at `path`. A constant becomes an object: `{"__float__": "Infinity"}`.
@@ -102,6 +111,7 @@ mod tests {
         assert_eq!(parsed("\u{feff}{\"a\": 1}").unwrap(), json!({"a": 1}));
         assert_eq!(without_bom(b"\xef\xbb\xbf{}"), b"{}");
         assert_eq!(without_bom(b"\xef\xbb"), b"\xef\xbb");
+        assert_eq!(from_bytes::<u8>(b"\xef\xbb\xbf7".to_vec()).unwrap(), 7);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Recognises files of unsupported formats by their first bytes, so that the error can name the format.
 
+use crate::base::json::without_bom;
 use crate::base::{Error, ErrorKind};
 
 /// A foreign format, and what to do about it.
@@ -61,8 +62,8 @@ pub(crate) fn recognise(start: &[u8], len: u64) -> Option<Error> {
 }
 
 fn is_page(start: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(start.get(..256).unwrap_or(start)).trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
-    ["<!doctype", "<html", "<head", "<?xml", "<!--"].iter().any(|tag| text.starts_with(tag))
+    let text = without_bom(start.get(..256).unwrap_or(start)).trim_ascii_start().to_ascii_lowercase();
+    ["<!doctype", "<html", "<head", "<?xml", "<!--"].iter().any(|tag| text.starts_with(tag.as_bytes()))
 }
 
 /// Recognises ONNX: a protocol buffer with field 1 (IR version, a small number), then field 2 (producer name).

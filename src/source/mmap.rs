@@ -42,9 +42,9 @@ impl Mapping {
         } else {
             // SAFETY: the mapping is read-only, and lives as long as the slices taken from it. It is shared: whoever writes to the file
             // changes its bytes at any moment, between two reads of a byte too. So nothing that was checked in the mapping is relied on
-            // later: texts are copied (`bytes::copy`, `Cursor::text`) and checked on the copy, counts and offsets are read once into
-            // numbers. What is read in place are numbers, for which all bits will do; every access is checked against the length of
-            // the mapping, which does not change. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
+            // later: texts are copied (`bytes::copy`, `Cursor::text`, `json::from_bytes`) and checked on the copy, counts and offsets are
+            // read once into numbers. What is read in place are numbers, for which all bits will do; every access is checked against
+            // the length of the mapping, which does not change. A file that shrinks raises SIGBUS, which `exit_on_truncation` handles.
             Some(unsafe { memmap2::Mmap::map(file) }.map_err(|error| Error::io("cannot map", path, error))?)
         };
         if let Some(mmap) = &mmap {

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::base::json::without_bom;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, json};
 use crate::source::{file, folder};
 use crate::tokenizer::proto;
 
@@ -52,7 +51,7 @@ impl<'a> Folder<'a> {
     /// Reads a JSON file; `None` if it does not exist.
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
-        serde_json::from_slice(without_bom(&bytes)).map(Some).map_err(|error| {
+        json::from_bytes(bytes).map(Some).map_err(|error| {
             Error::malformed(format!("expected JSON of a {name}, found: {error}")).caused_by(error).in_file(&self.file(name))
         })
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map as Object, Value as Json};
 
 use crate::base::bytes::{Cursor, Endian, copy};
-use crate::base::{Error, Result, limits, num};
+use crate::base::{Error, Result, json, limits, num};
 use crate::format::EditedHeader;
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::model::{Metadata, Value};
@@ -15,14 +15,14 @@ use crate::source::Prefix;
 /// A value is not a string, or the header would be larger than readers accept.
 pub(crate) fn edit(file: &mut Prefix, _old: &Metadata, metadata: &Metadata, _force: bool) -> Result<EditedHeader> {
     let malformed = || Error::malformed("the header has changed since it was read");
-    let (length, json) = file.parse(|file| {
+    let (length, text) = file.parse(|file| {
         let mut cursor = Cursor::from_prefix(file.bytes(), file.len(), Endian::Little);
         let length = cursor.u64("the length of the header");
-        let json = length.and_then(|length| Ok((length, copy(cursor.take(length, "the header")?)?)));
-        cursor.parsed(json)
+        let text = length.and_then(|length| Ok((length, copy(cursor.take(length, "the header")?)?)));
+        cursor.parsed(text)
     })??;
     let old_bytes = num::add(LENGTH_BYTES, length, "the end of the header")?;
-    let mut header: Object<String, Json> = serde_json::from_slice(&json).map_err(|_| malformed())?;
+    let mut header: Object<String, Json> = json::from_bytes(text).map_err(|_| malformed())?;
     let had_some = header.contains_key(METADATA);
     if metadata.is_empty() {
         header.shift_remove(METADATA);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
+use crate::base::json;
 use crate::format::Reader;
 use crate::model::{Model, Value};
 use crate::source::folder;
@@ -73,7 +74,7 @@ impl QuantConfigs {
             let Some(layer) = tensor.name.strip_suffix(".comfy_quant") else { continue };
             let short = tensor.len_bytes.is_some_and(|len| len <= COMFY_BYTES);
             let text = short.then(|| reader.bytes(tensor).ok()).flatten();
-            if let Some(config) = text.and_then(|text| serde_json::from_slice(&text).ok()) {
+            if let Some(config) = text.and_then(|text| json::from_bytes(text.into_owned()).ok()) {
                 self.comfy.entry(layer.to_owned()).or_insert(config);
             }
         }

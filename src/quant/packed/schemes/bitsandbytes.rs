@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use crate::base::json;
 use crate::quant::packed::Lookup;
 use crate::quant::packed::schemes::{Interpretation, Layout, Nested, Parts, named};
 
@@ -16,7 +17,7 @@ pub(super) fn bnb4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     };
     let bytes = parts.weight.elements().ok()?;
     let state: Json = match state.filter(|tensor| tensor.elements().is_ok_and(|n| n <= 1 << 16)) {
-        Some(tensor) => serde_json::from_slice(&lookup.reader.bytes(tensor).ok()?).ok()?,
+        Some(tensor) => json::from_bytes(lookup.reader.bytes(tensor).ok()?.into_owned()).ok()?,
         None => Json::Null,
     };
     let told = state.get("shape").and_then(Json::as_array).and_then(|dims| dims.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
