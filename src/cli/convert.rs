@@ -31,8 +31,11 @@ Examples:
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
-    /// Model (a file, a folder or one part of a set), any LoRA adapters to merge into it, and the file or folder to write
-    #[arg(value_names = ["IN", "OUT"], num_args = 1.., required = true)]
+    /// Model to convert: a file, a folder or one part of a set
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// File or folder to write; any LoRA adapters to merge into the model go before it
+    #[arg(value_name = "OUT", required = true)]
     paths: Vec<PathBuf>,
     /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
@@ -141,8 +144,8 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let options = args.resolve()?;
-    let ([input, adapters @ ..], Some(output)) = (&args.paths[..args.paths.len().saturating_sub(1)], args.paths.last()) else {
-        return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
+    let (input, Some((output, adapters))) = (&args.input, args.paths.split_last()) else {
+        return Err(Error::argument("convert needs an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
     let stored = crate::format::open(input)?;
