@@ -61,9 +61,8 @@ pub fn open_bytes(name: impl Into<PathBuf>, bytes: impl AsRef<[u8]> + Send + Syn
 
 impl Model {
     fn of(stored: Reader) -> Result<Self> {
-        let packed = !Packing::detect(&stored).is_empty();
-        let stored = Arc::new(stored);
-        let weights = if packed { Arc::new(ops::weights::weights(Reader::clone(&stored))?) } else { Arc::clone(&stored) };
+        let (packing, stored) = (Packing::detect(&stored), Arc::new(stored));
+        let weights = packing.unpack(&stored)?;
         Ok(Self { stored, weights })
     }
 

@@ -408,9 +408,9 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
-    for ((place, rows), row) in shape_indices.into_iter().zip(tensors.iter().skip(whole)) {
+    for ((index, rows), row) in shape_indices.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
-        shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
+        shapes.get_mut(index).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
     }
 
     let metadata = if comparable { metadata::compare(&left.metadata, &right.metadata) } else { Vec::new() };
@@ -442,6 +442,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let identical = verdict.kind == Kind::Identical;
     let tolerance = options.tolerance.map(|limit| Tolerance::check(limit, &tensors, alike));
     let differ = tolerance.as_ref().map_or(!identical, |tolerance| !tolerance.within);
+    let packings = [weights::packing(a), weights::packing(b)];
     Ok(Diff {
         schema: "weigh.diff.v1",
         path_b: b.model().path.to_string_lossy().into_owned(),
@@ -455,8 +456,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         metadata,
         tensors,
         unlisted: Unlisted::default(),
-        packing: weights::packing_of_both(a, b),
-        packings: [weights::packing(a), weights::packing(b)],
+        packing: weights::packing_of_both(&packings),
+        packings,
         notes,
         adapters,
         differ,
@@ -518,7 +519,7 @@ fn same_bytes(pairs: &[Pair<'_>], report_progress: &(dyn Fn(u64) + Sync)) -> Res
 }
 
 fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<PairSums>) -> TensorRow {
-    let place = components.classify(pair.name);
+    let classification = components.classify(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),
@@ -532,8 +533,8 @@ fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Opt
         changed: None,
         l2_a: None,
         l2_b: None,
-        component: place.component,
-        layer: place.layer,
+        component: classification.component,
+        layer: classification.layer,
         elements: pair.elements,
         dimensions: pair.dimensions,
     };
