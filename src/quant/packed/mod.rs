@@ -301,16 +301,15 @@ fn is_packed_type(tensor: &TensorInfo) -> bool {
 /// Positions, masks etc. are integers anyway; so are weights if there are no scales, that is no `floats`.
 fn is_suspicious(tensor: &TensorInfo, claimed: bool, floats: bool) -> bool {
     let Some(dtype) = tensor.elem.known() else { return false };
-    let named = PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
+    let named = || PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
     let matrix = tensor.shape.len() > 1;
     let small_float = matches!(dtype, DType::F8_E4M3 | DType::F8_E5M2 | DType::F8_E4M3FNUZ | DType::F8_E5M2FNUZ);
-    let classification = components::classify(&tensor.name);
-    if classification.computed || tensor.elements().unwrap_or(0) == 0 {
-        return false;
-    }
-    let own = [".dense_weights", ".trellis"].iter().any(|end| tensor.name.ends_with(end)) && dtype.info().class == Class::Integer;
-    let whole = is_packed_type(tensor) && matrix && (named || claimed);
-    own || whole || (small_float && matrix && claimed)
+    let own = dtype.info().class == Class::Integer && [".dense_weights", ".trellis"].iter().any(|end| tensor.name.ends_with(end));
+    let whole = || is_packed_type(tensor) && matrix && (claimed || named());
+    // Classified last: most tensors are plain floats.
+    (own || whole() || (small_float && matrix && claimed))
+        && tensor.elements().is_ok_and(|elements| elements > 0)
+        && !components::classify(&tensor.name).computed
 }
 
 /// Whether a tensor is named like a companion in some scheme, and the packed tensor exists.
