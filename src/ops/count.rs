@@ -12,7 +12,7 @@ use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 
-/// The report of [`count`].
+/// The number of parameters of a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Count {

@@ -15,7 +15,7 @@ use crate::tokenizer;
 use crate::view::lora;
 use crate::view::lora::{Adapter, Form, Update};
 
-/// The report of [`info`].
+/// The summary of a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Info {

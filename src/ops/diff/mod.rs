@@ -2,7 +2,7 @@
 //!
 //! Tensors are matched by canonical name. To compare a Hugging Face folder with a GGUF, the folder is viewed as the GGUF that it would be
 //! converted to, so that names, layouts and keys match. Adapters are viewed as their updates, or merged into the other model.
-//! Both resolve_adapters are streamed: equal bytes need no decoding; what differs is decoded in fixed chunks, whose sums are merged in
+//! Both sides are streamed: equal bytes need no decoding; what differs is decoded in fixed chunks, whose sums are merged in
 //! order.
 
 use std::borrow::Cow;
@@ -41,7 +41,7 @@ const SPAN: u64 = 1 << 21;
 /// Options of [`diff`].
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Compares names, shapes, types, metadata, and bytes where both resolve_adapters have the same type; decodes nothing.
+    /// Compares names, shapes, types, metadata, and bytes where both sides have the same type; decodes nothing.
     pub quick: bool,
     /// Tolerance: values may differ by this relative root mean square, and types and metadata may differ, without counting as different.
     pub tolerance: Option<f64>,
@@ -53,7 +53,7 @@ pub struct Options<'a> {
     pub progress: Option<Progress<'a>>,
 }
 
-/// The report of [`diff`].
+/// The differences of two models.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diff {
@@ -76,7 +76,7 @@ pub struct Diff {
     pub only_b: Vec<String>,
     /// Tensors with different shapes: only rows of embeddings that both models have are compared by value.
     pub shapes: Vec<ShapeRow>,
-    /// Metadata that differs, if both resolve_adapters have comparable keys.
+    /// Metadata that differs, if both sides have comparable keys.
     pub metadata: Vec<MetadataRow>,
     /// Tensors in both models, in the order of the first, up to the selection's limit.
     pub tensors: Vec<TensorRow>,
@@ -274,7 +274,7 @@ impl<'r> Side<'r> {
     }
 }
 
-/// Replaces LoRA adapters by their updates if both models are adapters, or by the merged model if one is, so that both resolve_adapters are
+/// Replaces LoRA adapters by their updates if both models are adapters, or by the merged model if one is, so that both sides are
 /// comparable. Also returns a note about it.
 ///
 /// # Errors

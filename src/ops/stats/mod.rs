@@ -110,7 +110,7 @@ impl Default for Options<'_> {
     }
 }
 
-/// The report of [`stats`].
+/// Statistics of a model's values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {

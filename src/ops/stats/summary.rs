@@ -61,7 +61,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// One value per entry of [`PERCENTILES`].
+    /// The values of percentiles 0.1, 1, 5, 25, 50, 75, 95, 99 and 99.9.
     pub values: [f64; PERCENTILES.len()],
     /// The largest relative error of the values that percentiles are interpolated from, for magnitudes of at least 2^-126:
     /// 0 for types of at most 16 bits, and for few values.

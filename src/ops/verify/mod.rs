@@ -35,12 +35,12 @@ pub struct Options<'a> {
     pub strict: bool,
 }
 
-/// The report of [`verify`].
+/// The result of verifying a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct Verification {
     schema: &'static str,
-    /// Whether there is no error among the findings; with [`Options::strict`], no warning either.
+    /// Whether there is no error among the findings; if warnings count as errors, no warning either.
     pub ok: bool,
     /// Extent of the checks.
     pub checked: Checked,
@@ -76,7 +76,7 @@ pub struct Checked {
 ///
 /// # Errors
 /// There is nothing to check: the file does not exist; the manifest cannot be read, or has nothing about this model.
-pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
+pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
     let mut checked = Checked { structure: cut(&findings), ..Checked::default() };
@@ -114,7 +114,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let worst = if options.strict { Severity::Note } else { Severity::Warning };
     let ok = findings.iter().all(|finding| finding.severity <= worst);
-    Ok(Verdict { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
+    Ok(Verification { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
 }
 
 /// Returns the number of tensors in truncated files, which are not part of the model then.
