@@ -69,7 +69,10 @@ pub mod dtype {
     pub use crate::model::dtype::{Class, DTypeInfo, Field, InlineName, Role, ScaleType, Tag};
 }
 
-/// Reports of the operations: `Serialize` structs with public fields.
+/// Reports of the operations.
+///
+/// They implement `Serialize`, with the keys of the command line's JSON, and have public fields. Each operation's report is listed here; the
+/// modules hold the types of its fields.
 pub mod report {
     pub use crate::base::finding::{Finding, Severity};
     pub use crate::ops::convert::ConvertReport;
@@ -80,7 +83,7 @@ pub mod report {
     pub use crate::ops::info::Info;
     pub use crate::ops::list::TensorList;
     pub use crate::ops::stats::Stats;
-    pub use crate::ops::verify::Verdict as Verification;
+    pub use crate::ops::verify::Verification;
 
     /// Types used by a [`ConvertReport`].
     pub mod convert {
@@ -110,12 +113,13 @@ pub mod report {
 
     /// Types used by a [`HashReport`].
     pub mod hash {
-        pub use crate::ops::hash::TensorHash;
+        pub use crate::ops::hash::{Outcome, TensorHash, Verdict};
     }
 
     /// Types used by an [`Info`].
     pub mod info {
         pub use crate::ops::info::{AdapterFacts, FileRow, Tokenizer, UpdateRow};
+        pub use crate::view::lora::Form;
     }
 
     /// Types used by a [`TensorList`].

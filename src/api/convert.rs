@@ -9,7 +9,9 @@ use crate::model::{DType, FormatId, Value};
 use crate::ops::convert::{self, ConvertReport, Options};
 use crate::quant::recipe::TensorType;
 
-/// Options of [`crate::Model::convert`]. By default the stored types are kept, and the format follows the output's name.
+/// Options of [`Model::convert`](crate::Model::convert).
+///
+/// By default the stored types are kept, and the format follows the output's name.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct ConvertOptions<'a> {

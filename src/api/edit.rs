@@ -66,9 +66,26 @@ impl Edit {
     }
 }
 
-/// Edits the metadata of the model at `path`, which must be a single file. In place, only the header is rewritten if the new one fits;
-/// otherwise a new file is renamed over the old one. A crash leaves the old file, the new one, or one that every reader refuses until
-/// [`recover`] has restored it. Concurrent edits of a file wait for each other, up to 10 s.
+/// Edits the metadata of the model at `path`, which must be a single file.
+///
+/// In place, only the header is rewritten if the new one fits; otherwise a new file is renamed over the old one. A crash leaves the old file,
+/// the new one, or one that every reader refuses until [`recover`] has restored it. Concurrent edits of a file wait for each other, up to
+/// 10 s.
+///
+/// ```
+/// use weigh::{Edit, Value};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.gguf");
+/// # std::fs::copy("fixtures/llama-tiny-q8_0.gguf", &path).unwrap();
+/// let edit = Edit::new().set("general.name", Value::String("Tiny".to_owned())).remove("general.size_label");
+/// let report = weigh::edit(&path, &edit)?;
+/// for change in &report.changes {
+///     println!("{} changed", change.key);
+/// }
+/// # assert_eq!(weigh::open(&path)?.metadata().get_str("general.name"), Some("Tiny"));
+/// # Ok::<(), weigh::Error>(())
+/// ```
 ///
 /// # Errors
 /// The model has several files, or metadata that cannot be edited; a change is invalid, or gives a well-known key a wrong type or value;

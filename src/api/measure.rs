@@ -26,7 +26,9 @@ macro_rules! selects_tensors {
     };
 }
 
-/// Options of [`Model::list`]. By default every tensor is listed, in file order.
+/// Options of [`Model::list`].
+///
+/// By default every tensor is listed, in file order.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ListOptions {
@@ -68,7 +70,9 @@ impl ListOptions {
     }
 }
 
-/// Options of [`Model::stats`]. By default every value of every tensor is read.
+/// Options of [`Model::stats`].
+///
+/// By default every value of every tensor is read.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct StatsOptions<'a> {
@@ -136,7 +140,9 @@ pub(super) fn stats(reader: &Reader, options: &StatsOptions<'_>) -> Result<Stats
     stats::stats(reader, &options)
 }
 
-/// Options of [`Model::hash`]. By default the stored bytes of each tensor and of the model are hashed with SHA-256.
+/// Options of [`Model::hash`].
+///
+/// By default the stored bytes of each tensor and of the model are hashed with SHA-256.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HashOptions {
@@ -177,7 +183,9 @@ pub(super) fn hash(reader: &Reader, options: &HashOptions) -> Result<Vec<HashRep
     hash::hashes(reader, &reader.model().path, &options)
 }
 
-/// Options of [`diff`]. By default names, shapes, types, metadata and values are compared.
+/// Options of [`diff`].
+///
+/// By default names, shapes, types, metadata and values are compared.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct DiffOptions<'a> {
@@ -215,8 +223,23 @@ impl<'a> DiffOptions<'a> {
     }
 }
 
-/// Compares two models. Tensors are matched by canonical name, across formats, types and shards. Two adapters are compared by their updates;
-/// an adapter and a model are compared after merging.
+/// Compares two models.
+///
+/// Tensors are matched by canonical name, across formats, types and shards. Two adapters are compared by their updates; an adapter and a
+/// model are compared after merging.
+///
+/// ```
+/// use weigh::{DiffOptions, report::diff::Kind};
+///
+/// let folder = weigh::open("fixtures/llama-tiny")?;
+/// let quantised = weigh::open("fixtures/llama-tiny-q8_0.gguf")?;
+/// let diff = weigh::diff(&folder, &quantised, &DiffOptions::new())?;
+/// for tensor in &diff.tensors {
+///     println!("{}: {:?}", tensor.name, tensor.relative_rmse);
+/// }
+/// assert_eq!(diff.verdict.kind, Kind::Quantised);
+/// # Ok::<(), weigh::Error>(())
+/// ```
 ///
 /// # Errors
 /// Values of either model cannot be read; a pattern is malformed or matches no tensor; an adapter does not fit its base.

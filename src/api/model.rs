@@ -32,8 +32,10 @@ pub struct Model {
     weights: Arc<Reader>,
 }
 
-/// Opens the model at `path`: a file, any file of a set, an index, a folder, a Hugging Face cache folder or an Ollama manifest. The format is
-/// recognised by content.
+/// Opens the model at `path`.
+///
+/// It may be a file, any file of a set, an index, a folder, a Hugging Face cache folder or an Ollama manifest. The format is recognised by
+/// content.
 ///
 /// # Errors
 /// There is no model in a known format, or a file is malformed, truncated, or missing from its set.
@@ -41,8 +43,10 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open(path.as_ref())?)
 }
 
-/// Opens the model at `path` by its headers only: the data may be truncated, and files of the set may be missing. [`Model::missing`] lists
-/// what is missing; reading missing values is an error.
+/// Opens the model at `path` by its headers only.
+///
+/// The data may be truncated, and files of the set may be missing. [`Model::missing`] lists what is missing; reading missing values is an
+/// error.
 ///
 /// # Errors
 /// As for [`open`], except for what is missing.
@@ -50,8 +54,10 @@ pub fn open_headers(path: impl AsRef<Path>) -> Result<Model> {
     Model::of(format::open_headers(path.as_ref())?)
 }
 
-/// Opens the model in `bytes`: a whole file, which the model keeps and reads from without copying. `name` replaces its path in messages and
-/// reports; no companion files are read, so that a safetensors file has no config. The format is recognised by content.
+/// Opens the model in `bytes`, a whole file.
+///
+/// The model keeps the bytes and reads from them without copying. `name` replaces the path in messages and reports. No companion files are
+/// read, so that a safetensors file has no config. The format is recognised by content.
 ///
 /// # Errors
 /// As for [`open`].
@@ -61,9 +67,8 @@ pub fn open_bytes(name: impl Into<PathBuf>, bytes: impl AsRef<[u8]> + Send + Syn
 
 impl Model {
     fn of(stored: Reader) -> Result<Self> {
-        let packed = !Packing::detect(&stored).is_empty();
-        let stored = Arc::new(stored);
-        let weights = if packed { Arc::new(ops::weights::weights(Reader::clone(&stored))?) } else { Arc::clone(&stored) };
+        let (packing, stored) = (Packing::detect(&stored), Arc::new(stored));
+        let weights = packing.unpack(&stored)?;
         Ok(Self { stored, weights })
     }
 
@@ -155,6 +160,17 @@ impl Model {
     }
 
     /// Computes statistics of the values: extremes, moments, percentiles, histograms and anomalies.
+    ///
+    /// ```
+    /// use weigh::{GroupBy, StatsOptions};
+    ///
+    /// let model = weigh::open("fixtures/llama-tiny-q8_0.gguf")?;
+    /// let stats = model.stats(&StatsOptions::new().filter("blk.*.weight").by(GroupBy::Layer))?;
+    /// for layer in stats.groups.iter().flatten() {
+    ///     println!("{}: {} to {}", layer.name, layer.summary.min, layer.summary.max);
+    /// }
+    /// # Ok::<(), weigh::Error>(())
+    /// ```
     ///
     /// # Errors
     /// A pattern is malformed or matches no tensor; values cannot be read. A tensor of an unknown type is a finding, not an error.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::api::Progress;
 use crate::base::Result;
 use crate::family::table::Tables;
-use crate::ops::verify::{self, Verdict};
+use crate::ops::verify::{self, Verification};
 
-/// Options of [`verify`]. By default the structure of the files is checked, and the tensors against the architecture.
+/// Options of [`verify`].
+///
+/// By default the structure of the files is checked, and the tensors against the architecture.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct VerifyOptions<'a> {
@@ -55,11 +57,24 @@ impl<'a> VerifyOptions<'a> {
     }
 }
 
-/// Checks the model at `path`, continuing past the first error where that is safe: files that [`crate::open`] refuses are reported too.
+/// Checks the model at `path`.
+///
+/// Continues past the first error where that is safe: files that [`open`](crate::open) refuses are reported too.
+///
+/// ```
+/// use weigh::VerifyOptions;
+///
+/// let report = weigh::verify("fixtures/llama-tiny", &VerifyOptions::new().data(true))?;
+/// for finding in &report.findings {
+///     println!("{}: {}", finding.code, finding.message);
+/// }
+/// assert!(report.ok);
+/// # Ok::<(), weigh::Error>(())
+/// ```
 ///
 /// # Errors
 /// There is no such file, or the manifest cannot be read or does not mention this model.
-pub fn verify(path: impl AsRef<Path>, options: &VerifyOptions<'_>) -> Result<Verdict> {
+pub fn verify(path: impl AsRef<Path>, options: &VerifyOptions<'_>) -> Result<Verification> {
     let checks = verify::Options {
         data: options.data,
         manifest: options.manifest.as_deref(),

@@ -23,7 +23,7 @@ pub enum ErrorKind {
     Truncated,
     /// The file may be valid, but this build does not support it.
     Unsupported,
-    /// A limit of [`crate::base::limits`] is exceeded.
+    /// A limit on the size or number of something is exceeded: files are untrusted.
     Limit,
     /// The arguments are invalid.
     Argument,
@@ -51,6 +51,63 @@ struct Details {
 /// The underlying error.
 type Source = dyn std::error::Error + Send + Sync;
 
+impl Error {
+    /// Returns the category.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Returns the message without the location.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Returns the file, if known.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// Returns the tensor, if known.
+    pub fn tensor(&self) -> Option<&str> {
+        self.0.tensor.as_deref()
+    }
+
+    /// Returns the absolute offset in the file, in bytes, if known.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// Returns the code of the violated rule, as in the findings of `verify`, if it has one.
+    pub fn code(&self) -> Option<&'static str> {
+        self.0.code
+    }
+
+    /// Returns the hints.
+    pub fn hints(&self) -> Vec<Hint> {
+        match (self.0.kind, self.0.hints.is_empty()) {
+            (ErrorKind::Truncated, true) => vec!["was the download complete?".into()],
+            _ => self.0.hints.clone(),
+        }
+    }
+
+    /// Returns the hints as one escaped line, in wording that suits any caller.
+    pub fn hint_text(&self) -> Option<String> {
+        Hint::join(&self.hints(), Hint::to_string)
+    }
+
+    /// Whether the underlying error is of type `E`.
+    pub fn is_caused_by<E: std::error::Error + 'static>(&self) -> bool {
+        self.0.source.as_deref().is_some_and(|source| source.is::<E>())
+    }
+
+    /// Returns the underlying I/O error, for [`ErrorKind::Io`].
+    pub fn io_source(&self) -> Option<&std::io::Error> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+}
+
+// For this package only.
+#[doc(hidden)]
 impl Error {
     /// Returns an error of `kind`; parse errors are worded "expected X, found Y".
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -158,59 +215,6 @@ impl Error {
     pub fn context(mut self, what: &str) -> Self {
         self.0.message = format!("{what}: {}", self.0.message);
         self
-    }
-
-    /// Returns the category.
-    pub fn kind(&self) -> ErrorKind {
-        self.0.kind
-    }
-
-    /// Returns the message without the location.
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
-    /// Returns the file, if known.
-    pub fn path(&self) -> Option<&Path> {
-        self.0.path.as_deref()
-    }
-
-    /// Returns the tensor, if known.
-    pub fn tensor(&self) -> Option<&str> {
-        self.0.tensor.as_deref()
-    }
-
-    /// Returns the absolute offset in the file, in bytes, if known.
-    pub fn offset(&self) -> Option<u64> {
-        self.0.offset
-    }
-
-    /// Returns the code of the violated rule, as in the findings of `verify`, if it has one.
-    pub fn code(&self) -> Option<&'static str> {
-        self.0.code
-    }
-
-    /// Returns the hints.
-    pub fn hints(&self) -> Vec<Hint> {
-        match (self.0.kind, self.0.hints.is_empty()) {
-            (ErrorKind::Truncated, true) => vec!["was the download complete?".into()],
-            _ => self.0.hints.clone(),
-        }
-    }
-
-    /// Returns the hints as one escaped line, in wording that suits any caller.
-    pub fn hint_text(&self) -> Option<String> {
-        Hint::join(&self.hints(), Hint::to_string)
-    }
-
-    /// Whether the underlying error is of type `E`.
-    pub fn is_caused_by<E: std::error::Error + 'static>(&self) -> bool {
-        self.0.source.as_deref().is_some_and(|source| source.is::<E>())
-    }
-
-    /// Returns the underlying I/O error, for [`ErrorKind::Io`].
-    pub fn io_source(&self) -> Option<&std::io::Error> {
-        self.0.source.as_deref()?.downcast_ref()
     }
 }
 

@@ -44,6 +44,7 @@ pub struct Finding {
 
 impl Finding {
     /// Converts an error to a finding.
+    #[doc(hidden)]
     pub fn from_error(code: &'static str, error: &Error) -> Self {
         Self {
             severity: Severity::Error,
@@ -58,6 +59,7 @@ impl Finding {
     }
 
     /// Moves the hints into the message, in the caller's wording.
+    #[doc(hidden)]
     pub fn word_hints(&mut self, words: impl Fn(&Hint) -> String) {
         if let Some(hint) = Hint::join(&std::mem::take(&mut self.hints), words) {
             self.message = format!("{}; {hint}", self.message);

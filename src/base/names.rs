@@ -11,16 +11,16 @@ use crate::base::threads;
 /// Sorting hashes takes half the time of a hash table of all names, which exceeds the CPU cache for models with many tensors.
 pub(crate) fn duplicates(names: &[&str]) -> Vec<(usize, usize)> {
     let hasher = foldhash::fast::RandomState::default();
-    let mut places: Vec<(u64, usize)> = names.iter().enumerate().map(|(place, name)| (hasher.hash_one(name), place)).collect();
-    threads::sort_unstable(&mut places);
+    let mut indices: Vec<(u64, usize)> = names.iter().enumerate().map(|(index, name)| (hasher.hash_one(name), index)).collect();
+    threads::sort_unstable(&mut indices);
     let mut duplicates = Vec::new();
-    for alike in places.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
+    for alike in indices.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
         // Different names may have the same hash.
         let mut first = HashMap::new();
-        for &(_, place) in alike {
-            let before = *first.entry(names[place]).or_insert(place);
-            if before < place {
-                duplicates.push((place, before));
+        for &(_, index) in alike {
+            let before = *first.entry(names[index]).or_insert(index);
+            if before < index {
+                duplicates.push((index, before));
             }
         }
     }
@@ -33,17 +33,17 @@ pub(crate) fn duplicates(names: &[&str]) -> Vec<(usize, usize)> {
 pub(crate) struct DuplicateCheck {
     hasher: foldhash::fast::RandomState,
     /// Hash of a name to its index.
-    places: HashMap<u64, usize>,
+    indices: HashMap<u64, usize>,
     /// Names whose hash collides with another's; practically always empty.
     alike: Vec<String>,
 }
 
 impl DuplicateCheck {
-    /// Whether the name occurred before; if not, records it at `place`. `name_at` returns earlier names by index.
-    pub(crate) fn is_duplicate<'a>(&mut self, name: &str, place: usize, name_at: impl Fn(usize) -> Option<&'a str>) -> bool {
-        let first = *self.places.entry(self.hasher.hash_one(name)).or_insert(place);
-        if first == place || name_at(first) == Some(name) || self.alike.iter().any(|other| other == name) {
-            return first != place;
+    /// Whether the name occurred before; if not, records it at `index`. `name_at` returns earlier names by index.
+    pub(crate) fn is_duplicate<'a>(&mut self, name: &str, index: usize, name_at: impl Fn(usize) -> Option<&'a str>) -> bool {
+        let first = *self.indices.entry(self.hasher.hash_one(name)).or_insert(index);
+        if first == index || name_at(first) == Some(name) || self.alike.iter().any(|other| other == name) {
+            return first != index;
         }
         self.alike.push(name.to_owned());
         false
@@ -58,11 +58,11 @@ mod tests {
     fn a_name_that_came_before_is_known_even_if_it_has_the_hash_of_another() {
         let mut check = DuplicateCheck::default();
         let names = ["a", "b", "c"];
-        let at = |place: usize| names.get(place).copied();
+        let at = |index: usize| names.get(index).copied();
         assert!(!check.is_duplicate("a", 0, at) && !check.is_duplicate("b", 1, at) && check.is_duplicate("a", 2, at));
         // As if "c" had the hash of "a".
         let hash = std::hash::BuildHasher::hash_one(&check.hasher, "c");
-        check.places.insert(hash, 0);
+        check.indices.insert(hash, 0);
         assert!(!check.is_duplicate("c", 2, at) && check.is_duplicate("c", 3, at));
     }
 

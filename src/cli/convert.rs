@@ -32,8 +32,11 @@ Examples:
   weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
 )]
 pub(super) struct Args {
-    /// Model (a file, a folder or one part of a set), any LoRA adapters to merge into it, and the file or folder to write
-    #[arg(value_names = ["IN", "OUT"], num_args = 1.., required = true)]
+    /// Model to convert: a file, a folder or one part of a set
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// File or folder to write; any LoRA adapters to merge into the model go before it
+    #[arg(value_name = "OUT", required_unless_present = "mmproj")]
     paths: Vec<PathBuf>,
     /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
@@ -151,7 +154,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
     let (options, mut projector) = match (&args.mmproj, paths.len()) {
         (None, _) => (options, None),
-        (Some(Some(file)), 1) => {
+        (Some(Some(file)), 0) => {
             paths.push(file.clone());
             (options.for_projector(), None)
         }
@@ -161,8 +164,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             (options, Some((file, own)))
         }
     };
-    let ([input, adapters @ ..], Some(output)) = (&paths[..paths.len().saturating_sub(1)], paths.last()) else {
-        return Err(Error::argument("convert needs a model and an output: weigh convert IN OUT").into());
+    let (input, Some((output, adapters))) = (&args.input, paths.split_last()) else {
+        return Err(Error::argument("convert needs an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
     let mut stored = crate::format::open(input)?;

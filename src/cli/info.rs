@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
-use crate::model::{PackedType, PackingSummary};
+use crate::model::PackingSummary;
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -85,8 +85,8 @@ fn updates(adapter: &AdapterFacts) -> Section<'_> {
 }
 
 /// Formats the packed types and the method: `12 GPTQ-4, by gptq`.
-fn packed(packing: &PackingSummary, shown: &[(PackedType, u64)]) -> String {
-    let types: Vec<String> = shown.iter().map(|(shown, count)| format!("{} {shown}", grouped(*count))).collect();
+fn packed(packing: &PackingSummary) -> String {
+    let types: Vec<String> = packing.types.iter().map(|(shown, count)| format!("{} {shown}", grouped(*count))).collect();
     let mut parts = vec![types.join(", ")];
     parts.retain(|part| !part.is_empty());
     parts.push(format!("by {}", packing.method));
@@ -131,7 +131,7 @@ impl Info {
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
-        add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing, &self.packed))));
+        add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
         add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
         add("attention", self.attention());
         add(

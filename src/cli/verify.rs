@@ -9,7 +9,7 @@ use crate::cli::hints;
 use crate::cli::progress::Progress;
 use crate::family::table::Tables;
 use crate::ops::catalog::{self, Codes};
-use crate::ops::verify::{self, Checked, Options, Verdict};
+use crate::ops::verify::{self, Checked, Options, Verification};
 use crate::render::{Cell, Column, Report, Section, Tone};
 
 /// Check the structure, tensors and values of model files
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     })
 }
 
-impl Report for Verdict {
+impl Report for Verification {
     const ROWS: Option<&'static str> = Some("findings");
 
     fn sections(&self) -> Vec<Section<'_>> {
@@ -100,7 +100,7 @@ impl Report for Verdict {
 }
 
 /// Formats the verdict with what was checked and what was not.
-fn verdict(found: &Verdict) -> String {
+fn verdict(found: &Verification) -> String {
     let severities = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")];
     let counts = severities.map(|(severity, name)| (found.findings.iter().filter(|finding| finding.severity == severity).count(), name));
     let counts: Vec<String> = counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| plural(*count as u64, name)).collect();

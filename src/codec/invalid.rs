@@ -366,7 +366,7 @@ mod tests {
         let mut bytes = vec![1; 3 * CHUNK];
         bytes[2 * CHUNK + 5] = 2;
         assert_eq!(scan_invalid(DType::BOOL, &bytes).of(InvalidValue::Range), Some((1, 2 * CHUNK as u64 + 5)));
-        // 65 blocks and more of MXFP4 are decoded in two pieces.
+        // 65 blocks and more of MXFP4 are decoded in two chunks.
         let mut bytes = valid(DType::MXFP4).repeat(20);
         (bytes[70 * 17], bytes[70 * 17 + 1]) = (0xfe, 7);
         assert_eq!(scan_invalid(DType::MXFP4, &bytes).of(InvalidValue::Infinite).map(|(_, at)| at), Some(70 * 17));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
@@ -308,7 +308,7 @@ pub struct Reader {
     /// Sizes of the tensors of unknown type, by name: up to the next tensor or the end of the file.
     spans: Arc<HashMap<String, u64>>,
     lacks: Vec<Finding>,
-    packing: Option<PackingSummary>,
+    packing: OnceLock<Option<PackingSummary>>,
 }
 
 /// A tensor computed on access (unpacked or merged) rather than stored.
@@ -344,7 +344,7 @@ impl Reader {
     /// Returns a reader; `sources[i]` is the file of `model.shards[i]`, and numbers in tensors are in byte order `endian`.
     pub fn new(model: Model, sources: Vec<Arc<dyn Source>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: None }
+        Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: OnceLock::new() }
     }
 
     /// Returns another view of an open model, in which the tensors named in `computed` are computed and the others are those of `stored`.
@@ -414,15 +414,14 @@ impl Reader {
         self.beside.iter().try_for_each(Input::check_unchanged)
     }
 
-    /// Returns the reader with a summary of the packed weights.
-    #[must_use]
-    pub fn with_packing(self, packing: Option<PackingSummary>) -> Self {
-        Self { packing, ..self }
+    /// Records the summary of packed weights. The first one stays, and passes to all views of the model.
+    pub fn record_packing(&self, packing: impl FnOnce() -> Option<PackingSummary>) {
+        self.packing.get_or_init(packing);
     }
 
-    /// Returns the summary of packed weights.
-    pub fn packing(&self) -> Option<&PackingSummary> {
-        self.packing.as_ref()
+    /// Returns the recorded summary of packed weights; `None` if they have not been looked for.
+    pub fn packing(&self) -> Option<Option<&PackingSummary>> {
+        self.packing.get().map(Option::as_ref)
     }
 
     /// Returns the displayed type of a tensor: its packing scheme if it is computed from packed weights.

@@ -22,7 +22,7 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
-/// The kind of a [`Note`].
+/// The kind of a note on a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -162,6 +162,7 @@ impl Value {
     /// Reads one GGUF-encoded value; `wide` is false for the 32-bit lengths of GGUF v1.
     ///
     /// Arrays are decoded in full; use [`Array::in_file`] to leave them in the file.
+    #[doc(hidden)]
     pub fn read(cursor: &mut Cursor<'_>, value_type: ValueType, wide: bool) -> Result<Self> {
         Self::read_nested(cursor, value_type, wide, 0)
     }
@@ -335,6 +336,7 @@ impl Array {
     }
 
     /// Returns an array whose GGUF-encoded elements are at `range` of a file. The caller has validated them.
+    #[doc(hidden)]
     pub fn in_file(elem: ValueType, len: u64, file: Arc<dyn SharedBytes>, range: Range<usize>, endian: Endian, wide: bool) -> Self {
         Self { elem, len, data: ArrayData::File { file, range, endian, wide } }
     }
@@ -355,7 +357,7 @@ impl Array {
     }
 
     /// Returns an iterator that decodes the elements, ending after the first error.
-    pub fn iter(&self) -> ArrayIter<'_> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Value>> {
         ArrayIter { array: self, next: 0, pos: 0, failed: false }
     }
 
@@ -366,6 +368,7 @@ impl Array {
 
     /// Returns the encoded elements if they are encoded as in a little-endian GGUF of version 2 or 3, so that a writer can copy them
     /// without decoding.
+    #[doc(hidden)]
     pub fn encoded_le(&self) -> Option<&[u8]> {
         match &self.data {
             ArrayData::Encoded { bytes, endian: Endian::Little, wide: true } => Some(bytes),
@@ -413,8 +416,7 @@ impl PartialEq for Array {
 }
 
 /// Decodes the elements of an [`Array`].
-#[derive(Debug)]
-pub struct ArrayIter<'a> {
+struct ArrayIter<'a> {
     array: &'a Array,
     next: u64,
     pos: usize,

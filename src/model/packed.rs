@@ -78,6 +78,21 @@ pub struct PackingSummary {
     /// Whether the parameter count is unknown because of them.
     #[serde(skip)]
     pub uncounted: bool,
+    /// Displayed types with the number of packed weights of each: `GPTQ-4`.
+    #[serde(skip)]
+    pub types: Vec<(PackedType, u64)>,
+}
+
+/// Adds up the number of weights of each type, in order of first appearance.
+pub fn by_type(weights: impl IntoIterator<Item = (PackedType, u64)>) -> Vec<(PackedType, u64)> {
+    let mut all: Vec<(PackedType, u64)> = Vec::new();
+    for (packed, count) in weights {
+        match all.iter_mut().find(|(other, _)| *other == packed) {
+            Some((_, sum)) => *sum += count,
+            None => all.push((packed, count)),
+        }
+    }
+    all
 }
 
 impl PackingSummary {
@@ -97,6 +112,12 @@ impl PackingSummary {
 mod tests {
     use super::*;
     use crate::model::DType;
+
+    #[test]
+    fn weights_add_up_by_type_in_order_of_appearance() {
+        let [awq, fp8] = [PackedType { name: "AWQ", bits: 4 }, PackedType::named("FP8")];
+        assert_eq!(by_type([(fp8, 2), (awq, 1), (fp8, 3)]), [(fp8, 5), (awq, 1)]);
+    }
 
     #[test]
     fn a_packed_type_shows_its_bits_where_its_name_does_not() {

@@ -12,7 +12,7 @@ use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 
-/// The report of [`count`].
+/// The number of parameters of a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Count {
@@ -97,7 +97,7 @@ pub struct Counted<'m> {
     /// The tensor.
     pub tensor: &'m TensorInfo,
     /// Component and layer.
-    pub place: Classification,
+    pub classification: Classification,
     /// Number of parameters; `None` if it is packed in a way that this build cannot decode.
     pub parameters: Option<u64>,
     /// Reason why its elements are not parameters.
@@ -115,10 +115,10 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let tied = tied_output(model, &components);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
     let count = |index: usize, tensor: &'_ TensorInfo| {
-        let place = components.classify(&tensor.name);
+        let classification = components.classify(&tensor.name);
         let left_out = if packing.role(index) == Role::Bookkeeping {
             Some("a quantisation's scales and zero points")
-        } else if place.computed {
+        } else if classification.computed {
             Some("computed tables")
         } else if tied == Some(tensor.name.as_str()) {
             Some("tied to the embedding")
@@ -129,11 +129,11 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
             None
         };
         let parameters = if left_out.is_some() { Some(0) } else { packing.parameters(model, index) };
-        Ok((place, parameters, left_out))
+        Ok((classification, parameters, left_out))
     };
     let with = |(index, tensor)| {
-        let (place, parameters, left_out) = count(index, tensor)?;
-        Ok(Counted { tensor, place, parameters, left_out })
+        let (classification, parameters, left_out) = count(index, tensor)?;
+        Ok(Counted { tensor, classification, parameters, left_out })
     };
     model.tensors.iter().enumerate().map(with).collect()
 }
@@ -182,7 +182,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
     let mut by_layer: BTreeMap<(bool, Option<u64>), Sums> = BTreeMap::new();
     let mut left_out: Vec<(&'static str, u64)> = Vec::new();
     for counted in counted(reader)? {
-        let Counted { tensor, place, parameters, .. } = counted;
+        let Counted { tensor, classification, parameters, .. } = counted;
         known &= parameters.is_some();
         let parameters = parameters.unwrap_or(0);
         let (elements, bytes) = (tensor.elements()?, tensor.len_bytes);
@@ -194,7 +194,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             _ => None,
         };
         // The sums below cannot exceed the total.
-        match place.component {
+        match classification.component {
             Component::Experts => experts += parameters,
             Component::Embedding => embedding += parameters,
             _ => {}
@@ -202,7 +202,10 @@ pub fn count(reader: &Reader) -> Result<Count> {
         let dtype = tensor.elem.to_string();
         let row = by_dtype.entry(dtype.clone()).or_insert_with(|| DTypeCount { dtype, bytes: Some(0), ..DTypeCount::default() });
         (row.tensors, row.elements, row.bytes) = (row.tensors + 1, row.elements + elements, plus(row.bytes, bytes));
-        for sums in [by_component.entry(place.component).or_default(), by_layer.entry((place.layer.is_none(), place.layer)).or_default()] {
+        for sums in [
+            by_component.entry(classification.component).or_default(),
+            by_layer.entry((classification.layer.is_none(), classification.layer)).or_default(),
+        ] {
             *sums = Sums { tensors: sums.tensors + 1, parameters: sums.parameters + parameters, bytes: plus(sums.bytes, bytes) };
         }
         if let Some(why) = counted.left_out {

@@ -9,14 +9,13 @@ use crate::base::Result;
 use crate::base::threads::{par, prelude::*};
 use crate::family::{card, hyperparameters};
 use crate::format::Reader;
-use crate::model::{FormatId, Model, PackedType, PackingSummary, Value};
-use crate::ops::count::{self, DTypeCount};
-use crate::quant::packed::Packing;
+use crate::model::{FormatId, Model, PackingSummary, Value};
+use crate::ops::count::{self, Count, DTypeCount};
 use crate::tokenizer;
 use crate::view::lora;
 use crate::view::lora::{Adapter, Form, Update};
 
-/// The report of [`info`].
+/// The summary of a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Info {
@@ -57,9 +56,6 @@ pub struct Info {
     pub license_name: Option<String>,
     /// Location of the licence: a URL, or a file of the repository.
     pub license_link: Option<String>,
-    /// Types of packed weights, with the number of weights of each: `GPTQ-4`.
-    #[serde(skip)]
-    pub packed: Vec<(PackedType, u64)>,
     /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
@@ -138,8 +134,15 @@ pub struct Tokenizer {
 /// # Errors
 /// The model has more than 2^64 elements. Companion files that cannot be read count as absent.
 pub fn info(reader: &Reader) -> Result<Info> {
+    info_of(reader, &count::count(reader)?)
+}
+
+/// Returns [`info`] of a model whose parameters are counted already.
+///
+/// # Errors
+/// As for [`info`].
+pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
     let model = reader.model();
-    let count = count::count(reader)?;
     let mut files: Vec<FileRow> = model
         .shards
         .iter()
@@ -159,18 +162,17 @@ pub fn info(reader: &Reader) -> Result<Info> {
         name: name(model),
         parameters: count.parameters,
         active_parameters: count.active_parameters,
-        label: count.label,
-        packing: count.packing,
+        label: count.label.clone(),
+        packing: count.packing.clone(),
         bytes: files.iter().map(|file| file.bytes).fold(0, u64::saturating_add),
         bits_per_weight: count.bits_per_weight,
         files,
-        dtypes: count.by_dtype,
+        dtypes: count.by_dtype.clone(),
         hyperparameters: with_hidden_size(hyperparameters::all(model)),
         tokenizer: tokenizer(model),
         license: license.id,
         license_name: license.name,
         license_link: license.link,
-        packed: Packing::detect(reader).shown(),
         adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
     })
 }

@@ -20,6 +20,8 @@ pub mod tree;
 pub mod verify;
 pub mod weights;
 
-/// Progress callback, called from any thread while an operation reads or writes: with the number of bytes done since the last call, and
-/// the estimated total.
+/// Progress callback.
+///
+/// It is called from any thread while an operation reads or writes, with the number of bytes done since the last call and the estimated
+/// total.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);

@@ -6,7 +6,7 @@ use crate::family::hyperparameters;
 use crate::format::Reader;
 use crate::ops::count::{Count, count};
 use crate::ops::diff::{self, Diff};
-use crate::ops::info::{Info, info};
+use crate::ops::info::{Info, info_of};
 use crate::ops::stats::{self, Stats};
 
 /// Everything about one model.
@@ -28,7 +28,8 @@ pub struct Overview {
 /// As for [`stats::stats`].
 pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overview> {
     let components = hyperparameters::components(reader.model());
-    Ok(Overview { info: info(reader)?, count: count(reader)?, stats: stats::stats(reader, options)?, components })
+    let (info, count) = described(reader)?;
+    Ok(Overview { info, count, stats: stats::stats(reader, options)?, components })
 }
 
 /// Two models side by side.
@@ -47,5 +48,12 @@ pub struct Comparison {
 /// # Errors
 /// As for [`diff::diff`].
 pub fn comparison(a: &Reader, b: &Reader, options: &diff::Options<'_>) -> Result<Comparison> {
-    Ok(Comparison { infos: [info(a)?, info(b)?], counts: [count(a)?, count(b)?], diff: diff::diff(a, b, options)? })
+    let ((info_a, count_a), (info_b, count_b)) = (described(a)?, described(b)?);
+    Ok(Comparison { infos: [info_a, info_b], counts: [count_a, count_b], diff: diff::diff(a, b, options)? })
+}
+
+/// Describes and counts a model.
+fn described(reader: &Reader) -> Result<(Info, Count)> {
+    let count = count(reader)?;
+    Ok((info_of(reader, &count)?, count))
 }

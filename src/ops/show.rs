@@ -150,18 +150,18 @@ fn read(reader: &Reader, info: &TensorInfo, codec: &Codec, indexes: &[Vec<u64>])
     let one = vec![0];
     let (columns, outer) = indexes.split_last().unwrap_or((&one, &[]));
     let mut numbers = Vec::new();
-    let mut place = vec![0usize; outer.len()];
+    let mut position = vec![0usize; outer.len()];
     loop {
-        let row = outer.iter().zip(&place).zip(&info.shape).fold(0, |row, ((index, &i), dim)| row * dim + index[i]);
+        let row = outer.iter().zip(&position).zip(&info.shape).fold(0, |row, ((index, &i), dim)| row * dim + index[i]);
         let start = row * info.row_elements();
         let last = start + columns.iter().max().copied().unwrap_or(0);
         for column in columns {
             decoder.push(start + column, last, &mut numbers)?;
         }
         // The next combination: the innermost index varies fastest.
-        let Some(axis) = (0..outer.len()).rev().find(|&axis| place[axis] + 1 < outer[axis].len()) else { return Ok(numbers) };
-        place[axis] += 1;
-        place[axis + 1..].fill(0);
+        let Some(axis) = (0..outer.len()).rev().find(|&axis| position[axis] + 1 < outer[axis].len()) else { return Ok(numbers) };
+        position[axis] += 1;
+        position[axis + 1..].fill(0);
     }
 }
 
@@ -247,8 +247,8 @@ fn axis(part: &str, dim: u64) -> Result<Axis> {
     let number = |text: &str| text.trim().parse::<i64>().map_err(|_| bad());
     // Negative values count from the end; values out of range are clamped.
     let clamp = |n: i64| if n < 0 { dim.saturating_sub(n.unsigned_abs()) } else { n.unsigned_abs().min(dim) };
-    let pieces: Vec<&str> = part.split(':').collect();
-    if let [index] = pieces[..] {
+    let bounds: Vec<&str> = part.split(':').collect();
+    if let [index] = bounds[..] {
         let index = number(index)?;
         let at = if index < 0 { dim.checked_sub(index.unsigned_abs()) } else { Some(index.unsigned_abs()) };
         let at = at.filter(|at| *at < dim);
@@ -256,7 +256,7 @@ fn axis(part: &str, dim: u64) -> Result<Axis> {
         return Ok(Axis { start: at, step: 1, count: 1, kept: false });
     }
     let or = |text: &str, default: u64| if text.trim().is_empty() { Ok(default) } else { number(text).map(clamp) };
-    let (start, stop, step) = match pieces[..] {
+    let (start, stop, step) = match bounds[..] {
         [start, stop] => (or(start, 0)?, or(stop, dim)?, 1),
         [start, stop, step] if step.trim().is_empty() => (or(start, 0)?, or(stop, dim)?, 1),
         [start, stop, step] => (or(start, 0)?, or(stop, dim)?, number(step)?),

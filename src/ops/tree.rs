@@ -31,14 +31,14 @@ pub struct Node {
 pub fn tree(tensors: &[TensorRow<'_>]) -> Node {
     let mut root = Node::default();
     // Index of a part among its siblings, by the name up to its end.
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut indices: HashMap<&str, usize> = HashMap::new();
     for tensor in tensors {
         let mut node = &mut root;
         node.count(tensor);
         let mut end = 0;
         for part in tensor.name.splitn(DEPTH, '.') {
             end += part.len();
-            let at = *places.entry(&tensor.name[..end]).or_insert_with(|| {
+            let at = *indices.entry(&tensor.name[..end]).or_insert_with(|| {
                 node.children.push(Node { label: part.to_owned(), ..Node::default() });
                 node.children.len() - 1
             });

@@ -2,9 +2,11 @@
 //! weights they represent.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
+use crate::model::packed::by_type;
 use crate::model::{FormatId, PackingSummary};
 use crate::quant::packed;
 use crate::quant::packed::Packing;
@@ -23,10 +25,14 @@ pub fn weights(reader: Reader) -> Result<Reader> {
 /// # Errors
 /// As for [`weights`].
 pub(in crate::ops) fn of(reader: &Reader) -> Result<Cow<'_, Reader>> {
-    match reader.packing().is_some() || packing(reader).is_none() {
-        true => Ok(Cow::Borrowed(reader)),
-        false => weights(reader.clone()).map(Cow::Owned),
+    if reader.packing() == Some(None) {
+        return Ok(Cow::Borrowed(reader));
     }
+    let packing = Packing::detect(reader);
+    if packing.is_empty() {
+        return Ok(Cow::Borrowed(reader));
+    }
+    packing.unpack(&Arc::new(reader.clone())).map(|unpacked| Cow::Owned(Arc::unwrap_or_clone(unpacked)))
 }
 
 /// Like [`weights`], but keeps packed weights that GGUF blocks can represent losslessly.
@@ -35,16 +41,17 @@ pub(in crate::ops) fn of(reader: &Reader) -> Result<Cow<'_, Reader>> {
 /// As for [`weights`].
 pub(in crate::ops) fn repacked(reader: Reader) -> Result<Reader> {
     if reader.model().format == FormatId::Gguf {
-        // Its blocks stay as they are, and their scales go with them.
-        let summary = packing(&reader);
-        return Ok(reader.with_packing(summary));
+        return Ok(reader); // its blocks stay as they are, and their scales go with them
     }
     packed::repacked(reader)
 }
 
 /// Returns the packing of a model's weights, and how much of it is supported; `None` if nothing is packed.
 pub fn packing(reader: &Reader) -> Option<PackingSummary> {
-    reader.packing().cloned().or_else(|| Packing::detect(reader).summary(reader.model()))
+    match reader.packing() {
+        Some(known) => known.cloned(),
+        None => Packing::detect(reader).summary(reader.model()),
+    }
 }
 
 /// Rejects packed weights that cannot be decoded.
@@ -59,14 +66,15 @@ pub(in crate::ops) fn check_readable(reader: &Reader) -> Result<()> {
 }
 
 /// Returns the combined packing of two models.
-pub(in crate::ops) fn packing_of_both(a: &Reader, b: &Reader) -> Option<PackingSummary> {
-    match (packing(a), packing(b)) {
+pub(in crate::ops) fn packing_of_both(packings: &[Option<PackingSummary>; 2]) -> Option<PackingSummary> {
+    match packings.clone().into() {
         (Some(a), Some(b)) => Some(PackingSummary {
             method: if a.method == b.method { a.method } else { format!("{}, {}", a.method, b.method) },
             resolved: a.resolved + b.resolved,
             unresolved: a.unresolved + b.unresolved,
             first: a.first.or(b.first),
             uncounted: a.uncounted || b.uncounted,
+            types: by_type(a.types.into_iter().chain(b.types)),
         }),
         (a, b) => a.or(b),
     }

@@ -22,9 +22,9 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
         record(out, lead.chain(keys.iter().copied()))?;
     }
     for table in &tables {
-        let places: Vec<Option<usize>> = keys.iter().map(|key| table.keys.iter().position(|own| own == key)).collect();
+        let indices: Vec<Option<usize>> = keys.iter().map(|key| table.keys.iter().position(|own| own == key)).collect();
         for row in 0..table.rows {
-            let cells: Vec<String> = places.iter().map(|place| place.map(|column| table.cell(row, column)).unwrap_or_default()).collect();
+            let cells: Vec<String> = indices.iter().map(|index| index.map(|column| table.cell(row, column)).unwrap_or_default()).collect();
             let lead = path.as_deref().into_iter().chain(several.then_some(table.name));
             record(out, lead.chain(cells.iter().map(String::as_str)))?;
         }
@@ -59,25 +59,25 @@ struct Flat<'s, 'a> {
     rows: usize,
     body: &'s Body<'a>,
     /// The indices of the columns shown.
-    places: Vec<usize>,
+    indices: Vec<usize>,
 }
 
 impl<'s, 'a> Flat<'s, 'a> {
     fn of(section: &'s Section<'a>) -> Option<Self> {
-        let (keys, places, rows) = match &section.body {
+        let (keys, indices, rows) = match &section.body {
             Body::Table { columns, cells } => {
-                let (places, keys) = seen(columns, Audience::Scripts).into_iter().map(|(place, column)| (place, column.key)).unzip();
-                (keys, places, cells.rows(columns.len()))
+                let (indices, keys) = seen(columns, Audience::Scripts).into_iter().map(|(index, column)| (index, column.key)).unzip();
+                (keys, indices, cells.rows(columns.len()))
             }
             Body::Facts(facts) => (vec!["key", "value"], vec![0, 1], facts.len()),
             Body::Text(_) => return None,
         };
-        Some(Self { name: section.key, keys, rows, body: &section.body, places })
+        Some(Self { name: section.key, keys, rows, body: &section.body, indices })
     }
 
     fn cell(&self, row: usize, column: usize) -> String {
         match self.body {
-            Body::Table { columns, cells } => guarded(&cells.at(columns.len(), row, self.places[column])),
+            Body::Table { columns, cells } => guarded(&cells.at(columns.len(), row, self.indices[column])),
             Body::Facts(facts) if column == 0 => facts[row].key.to_string(),
             Body::Facts(facts) => guarded(&facts[row].value),
             Body::Text(_) => String::new(),

@@ -96,7 +96,7 @@ struct Lines {
 macro_rules! scalars {
     ($($method:ident($($value:ident: $type:ty)?);)*) => {
         $(fn $method<W: ?Sized + Write>(&mut self, writer: &mut W $(, $value: $type)?) -> io::Result<()> {
-            self.place(writer, false)?;
+            self.separate(writer, false)?;
             CompactFormatter.$method(writer $(, $value)?)
         })*
     };
@@ -104,7 +104,7 @@ macro_rules! scalars {
 
 impl Lines {
     fn open<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.place(writer, true)?;
+        self.separate(writer, true)?;
         self.level += 1;
         self.broken = false;
         writer.write_all(bracket)
@@ -121,7 +121,7 @@ impl Lines {
     }
 
     /// Writes the separator before the next item of a list.
-    fn place<W: ?Sized + Write>(&mut self, writer: &mut W, nests: bool) -> io::Result<()> {
+    fn separate<W: ?Sized + Write>(&mut self, writer: &mut W, nests: bool) -> io::Result<()> {
         match self.item.take() {
             Some(_) if nests && self.level <= BROKEN_LEVELS => self.line(writer),
             Some(false) => writer.write_all(b" "),

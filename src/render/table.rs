@@ -96,16 +96,16 @@ fn lay_out<'t>(
     header: bool,
 ) -> io::Result<()> {
     let mut shown = seen(columns, Audience::People);
-    let widest = in_pieces(lines, |lines| {
+    let widest = in_chunks(lines, |lines| {
         shown.iter().map(|(i, _)| lines.clone().map(|line| width_of(&text(line, *i))).max().unwrap_or(0)).collect::<Vec<_>>()
     });
-    let mut full: Vec<usize> = (0..shown.len()).map(|at| widest.iter().map(|piece| piece[at]).max().unwrap_or(0)).collect();
+    let mut full: Vec<usize> = (0..shown.len()).map(|at| widest.iter().map(|chunk| chunk[at]).max().unwrap_or(0)).collect();
     let widths = fit(&mut shown, &mut full, look.width);
 
     let config = CompactConfig::new().set_padding(Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
     let width = (widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP);
     let size = StaticDimension::new(DimensionValue::List(widths.iter().map(|width| width + GAP).collect()), DimensionValue::Exact(1));
-    let pieces = in_pieces(lines, |lines| {
+    let chunks = in_chunks(lines, |lines| {
         let fitted = |line, at: usize, i, column: &Column| {
             let text = shorten(text(line, i), column.cut, full[at], widths[at]);
             if column.right { flush_right(text, widths[at]) } else { text }
@@ -118,7 +118,7 @@ fn lay_out<'t>(
         drop(rows);
         grid
     });
-    for (line, text) in pieces.iter().flat_map(|piece| piece.lines()).enumerate() {
+    for (line, text) in chunks.iter().flat_map(|chunk| chunk.lines()).enumerate() {
         writeln!(out, "{}", text.trim_end_matches(' '))?;
         if header && line == 0 {
             rule(out, width)?;
@@ -129,10 +129,10 @@ fn lay_out<'t>(
 
 /// Writes a rule of any width: a value can be as long as the file.
 fn rule(out: &mut dyn Write, width: usize) -> io::Result<()> {
-    const PIECE: usize = 64;
-    let piece = "─".repeat(PIECE);
-    (0..width / PIECE).try_for_each(|_| out.write_all(piece.as_bytes()))?;
-    writeln!(out, "{}", "─".repeat(width % PIECE))
+    const AT_ONCE: usize = 64;
+    let part = "─".repeat(AT_ONCE);
+    (0..width / AT_ONCE).try_for_each(|_| out.write_all(part.as_bytes()))?;
+    writeln!(out, "{}", "─".repeat(width % AT_ONCE))
 }
 
 /// Fits columns of widths `full` into `width` and returns their new widths: shortens columns that may be shortened, the widest first, then
@@ -208,12 +208,12 @@ fn width_of(text: &str) -> usize {
 }
 
 /// Applies a function to chunks of `lines` lines on all threads and returns the results in order. Few lines are one chunk.
-fn in_pieces<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
-    const PIECE: usize = 2048;
-    if lines <= PIECE {
+fn in_chunks<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+    const CHUNK: usize = 2048;
+    if lines <= CHUNK {
         return vec![function(0..lines)]; // no thread is started
     }
-    par(0..lines.div_ceil(PIECE)).map(|i| function(i * PIECE..lines.min((i + 1) * PIECE))).collect()
+    par(0..lines.div_ceil(CHUNK)).map(|i| function(i * CHUNK..lines.min((i + 1) * CHUNK))).collect()
 }
 
 /// The colours of cells, by tone.

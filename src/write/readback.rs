@@ -26,8 +26,8 @@ struct Chunk {
 impl WrittenChunks {
     /// Records bytes written at an offset where none were written before.
     pub(super) fn add(&self, at: u64, bytes: &[u8]) {
-        let piece = Chunk { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
-        lock(&self.0).push(piece);
+        let chunk = Chunk { at, len: bytes.len() as u64, hash: xxh64(bytes, 0) };
+        lock(&self.0).push(chunk);
     }
 
     /// Reads a synced file back in parallel and compares it. Gaps between the chunks must be zero.
@@ -35,10 +35,10 @@ impl WrittenChunks {
     /// # Errors
     /// Some bytes differ from those written, or cannot be read.
     pub(super) fn compare(self, file: &File, file_bytes: u64, path: &Path) -> Result<()> {
-        let mut pieces = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        pieces.sort_unstable_by_key(|piece| piece.at);
-        let ends = pieces.iter().map(|piece| piece.at + piece.len);
-        let starts = pieces.iter().map(|piece| piece.at).chain([file_bytes]);
+        let mut chunks = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        chunks.sort_unstable_by_key(|chunk| chunk.at);
+        let ends = chunks.iter().map(|chunk| chunk.at + chunk.len);
+        let starts = chunks.iter().map(|chunk| chunk.at).chain([file_bytes]);
         let gaps: Vec<(u64, u64)> = std::iter::once(0).chain(ends).zip(starts).filter(|(end, start)| end < start).collect();
         forget_cache(file);
         let unreadable = |error| Error::io("cannot read back", path, error);
@@ -48,10 +48,10 @@ impl WrittenChunks {
                 .in_file(path)
                 .hint("the output was discarded; check this machine's disk and memory")
         };
-        par(&pieces).try_for_each(|piece| {
+        par(&chunks).try_for_each(|chunk| {
             let mut hasher = Xxh64::new(0);
-            read(file, piece.at, piece.len, |bytes| hasher.update(bytes)).map_err(unreadable)?;
-            if hasher.digest() == piece.hash { Ok(()) } else { Err(wrong(piece.at, piece.len)) }
+            read(file, chunk.at, chunk.len, |bytes| hasher.update(bytes)).map_err(unreadable)?;
+            if hasher.digest() == chunk.hash { Ok(()) } else { Err(wrong(chunk.at, chunk.len)) }
         })?;
         for (start, end) in gaps {
             let mut zero = true;

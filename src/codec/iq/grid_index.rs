@@ -57,7 +57,7 @@ impl<const DIM: usize> GridIndex<DIM> {
         let parts: Vec<u8> = (0..half * half).map(|i| part(i / half, i % half)).collect();
         let mut grid = Self { map: vec![0; half * half], neighbours: Vec::new() };
         let mut distances = vec![0u8; points.len()];
-        let mut near = Vec::new();
+        let mut nearest = Vec::new();
         for code in 0..half * half {
             if (0..DIM).any(|j| level::<DIM>(code as u16, j) > top_level(DIM) as usize) {
                 continue;
@@ -73,13 +73,13 @@ impl<const DIM: usize> GridIndex<DIM> {
                 *distance = low[usize::from(point) % half] + high[usize::from(point) / half];
                 counts[usize::from(*distance)] += 1;
             }
-            near.clear();
+            nearest.clear();
             for shell in (0..256).filter(|&distance| counts[distance] > 0).take(shells) {
                 let members = distances.iter().zip(points).filter(|(distance, _)| usize::from(**distance) == shell);
-                near.extend(members.map(|(_, &point)| point));
+                nearest.extend(members.map(|(_, &point)| point));
             }
-            near.resize(near.len().next_multiple_of(8), near.last().copied().unwrap_or(0));
-            let (start, eights) = (grid.neighbours.len(), near.as_chunks().0);
+            nearest.resize(nearest.len().next_multiple_of(8), nearest.last().copied().unwrap_or(0));
+            let (start, eights) = (grid.neighbours.len(), nearest.as_chunks().0);
             grid.map[code] = (start as u32) << COUNT_BITS | eights.len() as u32;
             grid.neighbours.extend_from_slice(eights);
         }
@@ -142,16 +142,16 @@ mod tests {
         let legal = |code: u16| (0..DIM).all(|j| level::<DIM>(code, j) <= top_level(DIM) as usize);
         let mut count = 0;
         for code in (0..grid.map.len()).step_by(stride).map(|code| code as u16).filter(|&code| legal(code)) {
-            let Lookup::Neighbours(near) = grid.lookup(code) else { continue };
+            let Lookup::Neighbours(nearest) = grid.lookup(code) else { continue };
             let mut all: Vec<(usize, usize)> = points.iter().enumerate().map(|(i, &point)| (distance::<DIM>(code, point), i)).collect();
             all.sort_unstable();
             let mut distances: Vec<usize> = all.iter().map(|entry| entry.0).collect();
             distances.dedup();
             let last = distances[..distances.len().min(shells)].iter().copied().max().unwrap();
             let expected: Vec<u16> = all.iter().filter(|entry| entry.0 <= last).map(|entry| points[entry.1]).collect();
-            let (near, padding) = near.as_flattened().split_at(expected.len());
-            assert!(near == expected && padding.len() < 8 && padding.iter().all(|code| near.last() == Some(code)), "code {code:#x}");
-            count += near.len();
+            let (nearest, padding) = nearest.as_flattened().split_at(expected.len());
+            assert!(nearest == expected && padding.len() < 8 && padding.iter().all(|code| nearest.last() == Some(code)), "code {code:#x}");
+            count += nearest.len();
         }
         count
     }

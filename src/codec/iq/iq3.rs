@@ -47,9 +47,9 @@ pub(super) fn iq3_s<E: Eight>(token: E::Token, values: &[f32], importance: Optio
         let (signs, scales) = rest.split_at_mut(32);
         // The reference skips all-zero blocks in these two lists, so that later blocks move up (and decode wrongly, since the other lists
         // do not skip them). Its bytes are reproduced here.
-        let mut places = low.chunks_exact_mut(8).zip(signs.chunks_exact_mut(4));
+        let mut slots = low.chunks_exact_mut(8).zip(signs.chunks_exact_mut(4));
         for (block, high) in blocks.iter().zip(high) {
-            let Some((low, signs)) = (if block.empty { None } else { places.next() }) else { continue };
+            let Some((low, signs)) = (if block.empty { None } else { slots.next() }) else { continue };
             for (k, (index, low)) in block.indices.into_iter().zip(low).enumerate() {
                 *low = index as u8;
                 *high |= ((index >> 8) as u8) << k;

@@ -145,17 +145,17 @@ pub(super) fn best_neighbour<E: Eight, const DIM: usize>(points: &[[u16; 8]], x:
     if points.len() == 1 {
         return points[0][E::first(best.eq(E::splat(token, best.reduce_min())))];
     }
-    let mut place = E::splat(token, 0.0);
+    let mut index = E::splat(token, 0.0);
     for (i, points) in points.iter().enumerate().skip(1) {
         let these = distances(points, &terms);
         let better = these.lt(best);
         best = E::select(better, these, best);
-        place = E::select(better, E::splat(token, 8.0 * i as f32), place);
+        index = E::select(better, E::splat(token, 8.0 * i as f32), index);
     }
     let nearest_lanes = best.eq(E::splat(token, best.reduce_min()));
-    let place =
-        E::select(nearest_lanes, place + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).reduce_min();
-    points.as_flattened()[usize::from((place + ROUND).to_bits() as u16)]
+    let index =
+        E::select(nearest_lanes, index + E::load(token, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), E::splat(token, f32::MAX)).reduce_min();
+    points.as_flattened()[usize::from((index + ROUND).to_bits() as u16)]
 }
 
 /// Returns the distance of each point, the sum of its coordinates' terms; NaN and infinity become `f32::MAX`.

@@ -148,8 +148,8 @@ mod tests {
                 keep(table.lookup(codes, shift));
             }
             for start in steps.starts {
-                let near = [start, start.next_down(), start.next_up(), -start, 0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-                keep(V::Eight::load(token, &near).on_step(&steps));
+                let values = [start, start.next_down(), start.next_up(), -start, 0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+                keep(V::Eight::load(token, &values).on_step(&steps));
             }
             let lanes = V::Eight::load(token, &[3.0, 2.0, -1.0, 8.0, -1.0, 9.0, f32::INFINITY, 0.0]);
             keep(V::Eight::splat(token, lanes.reduce_min()));

@@ -202,7 +202,7 @@ impl<'a> Parser<'a> {
                 self.findings.remark(Severity::Warning, codes::GGUF_TENSOR_LONG, error.in_tensor(&name).at(at).in_file(path));
                 check_finding_limit(self.findings, path)?;
             }
-            let twice = names.is_duplicate(&name, entries.len(), |place| entries.get(place).map(|entry| entry.tensor.name.as_str()));
+            let twice = names.is_duplicate(&name, entries.len(), |index| entries.get(index).map(|entry| entry.tensor.name.as_str()));
             if twice {
                 let error = Error::malformed("duplicate tensor name").in_tensor(&name).at(at);
                 self.error(codes::GGUF_DUPLICATE, error)?;

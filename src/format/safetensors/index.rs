@@ -146,8 +146,8 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
 /// Checks that the index lists every tensor once.
 fn check_map(index: &Index<'_>, path: &Path, findings: &mut Findings) -> Result<()> {
     let names: Vec<&str> = index.weight_map.iter().map(|(name, _)| name.as_ref()).collect();
-    for (place, _) in names::duplicates(&names) {
-        let error = Error::malformed("duplicate tensor in the index").in_tensor(names[place]).in_file(path);
+    for (index, _) in names::duplicates(&names) {
+        let error = Error::malformed("duplicate tensor in the index").in_tensor(names[index]).in_file(path);
         findings.error(codes::INDEX_JSON, error)?;
         check_finding_limit(findings, path)?;
     }

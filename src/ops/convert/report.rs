@@ -28,7 +28,7 @@ pub struct ConvertReport {
     pub format: FormatId,
     /// The files written; an index comes last.
     pub output: Vec<PathBuf>,
-    /// Files of an older output of the same name that were removed and not replaced: see [`Plan::removed`].
+    /// Files of an older output of the same name that were removed and not replaced.
     pub removed: Vec<PathBuf>,
     /// The packing of the input, if packed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,8 @@ impl ConvertReport {
     /// Returns the report of a plan that was not executed yet.
     ///
     /// # Errors
-    /// A step refers to a missing tensor.
+    /// An output tensor refers to a missing tensor.
+    #[doc(hidden)]
     pub fn planned(reader: &Reader, plan: &Plan) -> Result<Self> {
         let rows = |kind: NoteKind| {
             let of_kind = plan.notes.iter().filter(|note| note.kind == kind);

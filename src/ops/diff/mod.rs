@@ -2,7 +2,7 @@
 //!
 //! Tensors are matched by canonical name. To compare a Hugging Face folder with a GGUF, the folder is viewed as the GGUF that it would be
 //! converted to, so that names, layouts and keys match. Adapters are viewed as their updates, or merged into the other model.
-//! Both resolve_adapters are streamed: equal bytes need no decoding; what differs is decoded in fixed chunks, whose sums are merged in
+//! Both sides are streamed: equal bytes need no decoding; what differs is decoded in fixed chunks, whose sums are merged in
 //! order.
 
 use std::borrow::Cow;
@@ -41,7 +41,7 @@ const SPAN: u64 = 1 << 21;
 /// Options of [`diff`].
 #[derive(Default)]
 pub struct Options<'a> {
-    /// Compares names, shapes, types, metadata, and bytes where both resolve_adapters have the same type; decodes nothing.
+    /// Compares names, shapes, types, metadata, and bytes where both sides have the same type; decodes nothing.
     pub quick: bool,
     /// Tolerance: values may differ by this relative root mean square, and types and metadata may differ, without counting as different.
     pub tolerance: Option<f64>,
@@ -53,7 +53,7 @@ pub struct Options<'a> {
     pub progress: Option<Progress<'a>>,
 }
 
-/// The report of [`diff`].
+/// The differences of two models.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Diff {
@@ -76,7 +76,7 @@ pub struct Diff {
     pub only_b: Vec<String>,
     /// Tensors with different shapes: only rows of embeddings that both models have are compared by value.
     pub shapes: Vec<ShapeRow>,
-    /// Metadata that differs, if both resolve_adapters have comparable keys.
+    /// Metadata that differs, if both sides have comparable keys.
     pub metadata: Vec<MetadataRow>,
     /// Tensors in both models, in the order of the first, up to the selection's limit.
     pub tensors: Vec<TensorRow>,
@@ -274,7 +274,7 @@ impl<'r> Side<'r> {
     }
 }
 
-/// Replaces LoRA adapters by their updates if both models are adapters, or by the merged model if one is, so that both resolve_adapters are
+/// Replaces LoRA adapters by their updates if both models are adapters, or by the merged model if one is, so that both sides are
 /// comparable. Also returns a note about it.
 ///
 /// # Errors
@@ -408,9 +408,9 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     a.check_unchanged().and_then(|()| b.check_unchanged())?;
     let mut tensors: Vec<TensorRow> =
         pairs.iter().zip(same.iter().zip(&measured)).map(|(pair, (same, found))| row(&components, pair, *same, found)).collect();
-    for ((place, rows), row) in shape_indices.into_iter().zip(tensors.iter().skip(whole)) {
+    for ((index, rows), row) in shape_indices.into_iter().zip(tensors.iter().skip(whole)) {
         let shared = SharedRows { rows, equal: row.equal, max_abs: row.max_abs, relative_rmse: row.relative_rmse };
-        shapes.get_mut(place).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
+        shapes.get_mut(index).into_iter().for_each(|shape: &mut ShapeRow| shape.shared = Some(shared.clone()));
     }
 
     let metadata = if comparable { metadata::compare(&left.metadata, &right.metadata) } else { Vec::new() };
@@ -442,6 +442,7 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let identical = verdict.kind == Kind::Identical;
     let tolerance = options.tolerance.map(|limit| Tolerance::check(limit, &tensors, alike));
     let differ = tolerance.as_ref().map_or(!identical, |tolerance| !tolerance.within);
+    let packings = [weights::packing(a), weights::packing(b)];
     Ok(Diff {
         schema: "weigh.diff.v1",
         path_b: b.model().path.to_string_lossy().into_owned(),
@@ -455,8 +456,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
         metadata,
         tensors,
         unlisted: Unlisted::default(),
-        packing: weights::packing_of_both(a, b),
-        packings: [weights::packing(a), weights::packing(b)],
+        packing: weights::packing_of_both(&packings),
+        packings,
         notes,
         adapters,
         differ,
@@ -518,7 +519,7 @@ fn same_bytes(pairs: &[Pair<'_>], report_progress: &(dyn Fn(u64) + Sync)) -> Res
 }
 
 fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Option<PairSums>) -> TensorRow {
-    let place = components.classify(pair.name);
+    let classification = components.classify(pair.name);
     let mut row = TensorRow {
         name: pair.name.to_owned(),
         dtype_a: pair.a.type_name(),
@@ -532,8 +533,8 @@ fn row(components: &Components, pair: &Pair<'_>, same: Option<bool>, found: &Opt
         changed: None,
         l2_a: None,
         l2_b: None,
-        component: place.component,
-        layer: place.layer,
+        component: classification.component,
+        layer: classification.layer,
         elements: pair.elements,
         dimensions: pair.dimensions,
     };

@@ -408,9 +408,9 @@ mod tests {
         assert_eq!(kind(DType::F32, DType::F8_E4M3, [4.9, 0.0, 0.0, 0.0]), Kind::Quantised);
         assert_eq!(kind(DType::F32, DType::I8, [4.9, 0.0, 0.0, 0.0]), Kind::FineTuned);
         // Rounding is within 1/256, and changes the type.
-        let near = 5.0 + 5.0 / 256.0;
-        assert_eq!(kind(DType::F32, DType::BF16, [near, 0.0, 0.0, 0.0]), Kind::Rounded);
-        assert_eq!(kind(DType::F32, DType::F32, [near, 0.0, 0.0, 0.0]), Kind::FineTuned);
+        let rounded = 5.0 + 5.0 / 256.0;
+        assert_eq!(kind(DType::F32, DType::BF16, [rounded, 0.0, 0.0, 0.0]), Kind::Rounded);
+        assert_eq!(kind(DType::F32, DType::F32, [rounded, 0.0, 0.0, 0.0]), Kind::FineTuned);
         assert_eq!(kind(DType::F32, DType::BF16, [5.03, 0.0, 0.0, 0.0]), Kind::FineTuned);
     }
 
@@ -425,20 +425,21 @@ mod tests {
 
     #[test]
     fn of_two_quantisations_the_smaller_is_named() {
-        let near = [4.5, 0.5, 0.0, 0.0];
-        let said = |bytes| with(vec![matrix("m", DType::Q8_0, DType::Q4_0, OLD, near)], |evidence| evidence.bytes = bytes).1;
+        let similar = [4.5, 0.5, 0.0, 0.0];
+        let said = |bytes| with(vec![matrix("m", DType::Q8_0, DType::Q4_0, OLD, similar)], |evidence| evidence.bytes = bytes).1;
         assert!(said([8, 4]).starts_with("two quantisations of the same weights, the second in fewer bits: "), "{}", said([8, 4]));
         assert!(said([4, 8]).starts_with("two quantisations of the same weights, the first in fewer bits: "));
         assert!(said([8, 8]).starts_with("two quantisations of the same weights: "));
         // What differs in the same types is not explained by a quantisation.
-        let mixed = vec![matrix("m", DType::F32, DType::Q4_0, OLD, near), matrix("n", DType::F32, DType::F32, OLD, near)];
+        let mixed = vec![matrix("m", DType::F32, DType::Q4_0, OLD, similar), matrix("n", DType::F32, DType::F32, OLD, similar)];
         assert_eq!(with(mixed, |_| ()).0, Kind::FineTuned);
         // The types with the most elements come first.
-        let three =
-            [("a", DType::Q4_0), ("b", DType::Q8_0), ("c", DType::Q8_0)].map(|(name, b)| matrix(name, DType::F32, b, OLD, near)).to_vec();
+        let three = [("a", DType::Q4_0), ("b", DType::Q8_0), ("c", DType::Q8_0)]
+            .map(|(name, b)| matrix(name, DType::F32, b, OLD, similar))
+            .to_vec();
         let said = with(three, |_| ()).1;
         assert!(said.starts_with("the second looks quantised from the first (Q8_0, Q4_0): "), "{said}");
-        let first = with(vec![matrix("m", DType::Q4_0, DType::F32, OLD, near)], |_| ()).1;
+        let first = with(vec![matrix("m", DType::Q4_0, DType::F32, OLD, similar)], |_| ()).1;
         assert!(first.starts_with("the first looks quantised from the second (Q4_0): "), "{first}");
     }
 

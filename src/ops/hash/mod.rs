@@ -135,7 +135,7 @@ pub struct HashReport {
     schema: &'static str,
     /// Hash algorithm.
     pub algorithm: Algorithm,
-    /// Whether the hashes are of the content, independent of storage: see [`hash_content`].
+    /// Whether the hashes are of the content, independent of how the model is stored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub content: bool,
     /// One per tensor, in file order; empty for [`Algorithm::Uuid`].

@@ -15,8 +15,8 @@ pub(crate) fn of_codebooks(codebooks: &[Codebook], threshold: f64, counter: &mut
 #[inline(always)]
 fn codebook_stats(codebooks: &[Codebook], threshold: f64) -> BlockStats {
     // As for `f32`: values are below the threshold exactly if they are below the smallest `f32` that is not.
-    let near = threshold as f32;
-    let near = if f64::from(near) < threshold { near.next_up() } else { near };
+    let bound = threshold as f32;
+    let bound = if f64::from(bound) < threshold { bound.next_up() } else { bound };
     // One lane per code, for auto-vectorisation.
     let (mut zeros, mut negatives, mut below) = ([0u32; VALUES], [0u32; VALUES], [0u32; VALUES]);
     let (mut min, mut max, mut largest) = ([f32::INFINITY; VALUES], [f32::NEG_INFINITY; VALUES], [0u32; VALUES]);
@@ -25,7 +25,7 @@ fn codebook_stats(codebooks: &[Codebook], threshold: f64) -> BlockStats {
             let (x, count) = (codebook.values[i], u32::from(codebook.counts[i]));
             zeros[i] += if x == 0.0 { count } else { 0 };
             negatives[i] += if x < 0.0 { count } else { 0 };
-            below[i] += if x.abs() < near { count } else { 0 };
+            below[i] += if x.abs() < bound { count } else { 0 };
             let (low, high) = if count > 0 { (x, x) } else { (f32::INFINITY, f32::NEG_INFINITY) };
             min[i] = if low < min[i] { low } else { min[i] };
             max[i] = if high > max[i] { high } else { max[i] };
@@ -60,13 +60,13 @@ impl<C: CountValues> Kernel for SummingCodebooks<'_, C> {
             return None;
         }
         let first = self.codebooks.first()?;
-        let near = {
+        let shift = {
             let n = first.counts_as_singles();
             let sum = V::Doubles::widen(token, &n) * V::Doubles::widen(token, &first.values)
                 + V::Doubles::widen(token, &n[EIGHT..]) * V::Doubles::widen(token, &first.values[EIGHT..]);
             sum.total() / CODEBOOK_NUMBERS as f64
         };
-        let center = V::Doubles::splat(token, near);
+        let center = V::Doubles::splat(token, shift);
         let zero = V::Doubles::splat(token, 0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
         for codebook in self.codebooks {
@@ -87,7 +87,7 @@ impl<C: CountValues> Kernel for SummingCodebooks<'_, C> {
         }
         let n = (self.codebooks.len() * CODEBOOK_NUMBERS) as f64;
         let (abs, one, two, three, four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
-        Some(Powers { n, near, abs, one, two, three, four }.moments(&stats))
+        Some(Powers { n, shift, abs, one, two, three, four }.moments(&stats))
     }
 }
 

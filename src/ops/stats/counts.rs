@@ -285,9 +285,9 @@ mod tests {
         for value in [1.0f32, -1.999, 3.0e-30, 6.5e4, 1.0078124, -f32::MAX] {
             let mut counts = Counts::default();
             counts.increment(value.sketch_code(), 1);
-            let told = Distribution::of_sketch(&counts, f64::from(f32::MIN), f64::from(f32::MAX)).values[0].0;
-            let error = (told / f64::from(value) - 1.0).abs();
-            assert!(error <= SKETCH_ERROR, "{value}: {told}, off by {error}");
+            let estimate = Distribution::of_sketch(&counts, f64::from(f32::MIN), f64::from(f32::MAX)).values[0].0;
+            let error = (estimate / f64::from(value) - 1.0).abs();
+            assert!(error <= SKETCH_ERROR, "{value}: {estimate}, off by {error}");
         }
     }
 

@@ -75,11 +75,11 @@ impl GroupBy {
 
     /// Returns the name of a tensor's group; without grouping, all tensors are in one.
     fn group(self, reader: &Reader, components: &Components, tensor: &TensorInfo) -> String {
-        let place = components.classify(&tensor.name);
+        let classification = components.classify(&tensor.name);
         match self {
             Self::Tensor | Self::Model => Self::Model.name().to_owned(),
-            Self::Layer => place.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
-            Self::Component => place.component.name().to_owned(),
+            Self::Layer => classification.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string()),
+            Self::Component => classification.component.name().to_owned(),
             Self::DType => reader.type_name(tensor).to_string(),
         }
     }
@@ -110,7 +110,7 @@ impl Default for Options<'_> {
     }
 }
 
-/// The report of [`stats`].
+/// Statistics of a model's values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -319,18 +319,18 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
     let components = hyperparameters::components(reader.model());
     let mut groups: Vec<(String, Mutex<GroupCounts>)> = Vec::new();
     let mut group_of = Vec::new();
-    let mut places = BTreeMap::new();
+    let mut group_indices = BTreeMap::new();
     for tensor in tensors {
         let name = options.by.group(reader, &components, tensor);
-        let place = *places.entry(name.clone()).or_insert_with(|| {
+        let index = *group_indices.entry(name.clone()).or_insert_with(|| {
             groups.push((name, Mutex::new(GroupCounts { min: f64::INFINITY, max: f64::NEG_INFINITY, ..GroupCounts::default() })));
             groups.len() - 1
         });
-        let group = groups[place].1.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let group = groups[index].1.get_mut().unwrap_or_else(PoisonError::into_inner);
         group.remaining += 1;
         group.tensors += 1;
         group.elements = group.elements.saturating_add(tensor.elements()?);
-        group_of.push(place);
+        group_of.push(index);
     }
 
     // Group after group, so that the count tables of few groups are in memory at a time.
@@ -360,17 +360,17 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
         if chunk.number + 1 < counts[chunk.item] {
             return Ok(());
         }
-        let (accumulator, place) = (accumulator.take().unwrap_or_default(), order[chunk.item]);
-        let measured = match scanner(tensors[place]) {
-            Some(scanner) => summarize_tensor(reader, tensors[place], scanner, &accumulator, options)?,
-            None => undecoded(reader, tensors[place])?,
+        let (accumulator, index) = (accumulator.take().unwrap_or_default(), order[chunk.item]);
+        let measured = match scanner(tensors[index]) {
+            Some(scanner) => summarize_tensor(reader, tensors[index], scanner, &accumulator, options)?,
+            None => undecoded(reader, tensors[index])?,
         };
-        merge_group(tensors[place], &accumulator.counts, &measured.moments, &scanners, &groups[group_of[place]].1, &total);
+        merge_group(tensors[index], &accumulator.counts, &measured.moments, &scanners, &groups[group_of[index]].1, &total);
         *slot = Slot::Measured(Box::new(measured));
         Ok(())
     };
     let mut slots: Vec<(usize, Slot)> = order.iter().copied().zip(chunks::in_order(&counts, process, reduce)?).collect();
-    slots.sort_by_key(|(place, _)| *place);
+    slots.sort_by_key(|(index, _)| *index);
     reader.check_unchanged()?;
     let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &scanners, options)?;
     Ok(Stats { packing: weights::packing(reader), ..stats })

@@ -222,10 +222,10 @@ macro_rules! bit_stats {
                     let bits = $to_bits as $bits;
                     let sign = bits >> ($bits::BITS - 1);
                     let magnitude = bits & $bits::MAX;
-                    let place = bits ^ (sign & $bits::MAX);
+                    let key = bits ^ (sign & $bits::MAX);
                     stats.negatives[i] -= sign;
-                    stats.min[i] = if place < stats.min[i] { place } else { stats.min[i] };
-                    stats.max[i] = if place > stats.max[i] { place } else { stats.max[i] };
+                    stats.min[i] = if key < stats.min[i] { key } else { stats.min[i] };
+                    stats.max[i] = if key > stats.max[i] { key } else { stats.max[i] };
                     stats.min_magnitude[i] = if magnitude < stats.min_magnitude[i] { magnitude } else { stats.min_magnitude[i] };
                 }
             }
@@ -240,26 +240,26 @@ macro_rules! bit_stats {
             let mut negatives = fold(&stats.negatives, |a, b| a + b);
             for &$value in values.as_chunks::<LANES>().1 {
                 let bits = $to_bits as $bits;
-                let place = bits ^ ((bits >> ($bits::BITS - 1)) & $bits::MAX);
+                let key = bits ^ ((bits >> ($bits::BITS - 1)) & $bits::MAX);
                 negatives -= bits >> ($bits::BITS - 1);
-                (min, max, min_magnitude) = (min.min(place), max.max(place), min_magnitude.min(bits & $bits::MAX));
+                (min, max, min_magnitude) = (min.min(key), max.max(key), min_magnitude.min(bits & $bits::MAX));
             }
             // A number is below the threshold exactly if it is below the smallest number of its type that is not.
-            let near = threshold as $float;
-            let near = if f64::from(near) < threshold { near.next_up() } else { near };
-            let near = if near > 0.0 { near.to_bits() as $bits } else { 0 };
+            let bound = threshold as $float;
+            let bound = if f64::from(bound) < threshold { bound.next_up() } else { bound };
+            let bound = if bound > 0.0 { bound.to_bits() as $bits } else { 0 };
             // Small numbers are counted only if there are any.
             let (mut zeros, mut minus_zeros, mut below) = (0, 0, 0);
-            if min_magnitude < near || min_magnitude == 0 {
+            if min_magnitude < bound || min_magnitude == 0 {
                 for &$value in values {
                     let bits = $to_bits as $bits;
                     let magnitude = bits & $bits::MAX;
                     zeros += $bits::from(magnitude == 0);
                     minus_zeros += $bits::from(bits == $bits::MIN);
-                    below += $bits::from(magnitude < near);
+                    below += $bits::from(magnitude < bound);
                 }
             }
-            let number = |place: $bits| f64::from($float::from_bits((place ^ ((place >> ($bits::BITS - 1)) & $bits::MAX)) as _)) + 0.0;
+            let number = |key: $bits| f64::from($float::from_bits((key ^ ((key >> ($bits::BITS - 1)) & $bits::MAX)) as _)) + 0.0;
             BlockStats {
                 zeros: zeros as u64,
                 negatives: (negatives - minus_zeros) as u64,
@@ -308,13 +308,13 @@ impl Number for f64 {
 
     #[inline(always)]
     fn sketch_code(self) -> u16 {
-        let near = self as f32;
-        let bits = if near.is_infinite() && self.is_finite() {
-            f32::MAX.to_bits() | (near.to_bits() & 0x8000_0000)
-        } else if f64::from(near).abs() > self.abs() {
-            near.to_bits() - 1 // one step toward zero; `near` is not zero, its magnitude is larger than another
+        let rounded = self as f32;
+        let bits = if rounded.is_infinite() && self.is_finite() {
+            f32::MAX.to_bits() | (rounded.to_bits() & 0x8000_0000)
+        } else if f64::from(rounded).abs() > self.abs() {
+            rounded.to_bits() - 1 // one step toward zero; `rounded` is not zero, its magnitude is larger than another
         } else {
-            near.to_bits()
+            rounded.to_bits()
         };
         (bits >> 16) as u16
     }
@@ -361,8 +361,8 @@ impl<T: Number, C: CountValues> Kernel for Summing<'_, T, C> {
     /// Powers are summed around a value near the mean, so that little is lost when they are shifted to the mean itself.
     #[inline(always)]
     fn run<V: Lanes>(self, token: V::Token) -> Option<Moments> {
-        let near = near_mean::<T, V>(token, self.values)?;
-        let center = V::Doubles::splat(token, near);
+        let shift = near_mean::<T, V>(token, self.values)?;
+        let center = V::Doubles::splat(token, shift);
         let zero = V::Doubles::splat(token, 0.0);
         let (mut abs, mut one, mut two, mut three, mut four) = (zero, zero, zero, zero, zero);
         let mut stats = T::EMPTY;
@@ -388,7 +388,7 @@ impl<T: Number, C: CountValues> Kernel for Summing<'_, T, C> {
         let stats = T::summarize(self.values, &stats, self.threshold);
         let (mut abs, mut one, mut two, mut three, mut four) = (abs.total(), one.total(), two.total(), three.total(), four.total());
         for value in rest {
-            let distance = value.wide() - near;
+            let distance = value.wide() - shift;
             let square = distance * distance;
             abs += value.wide().abs();
             one += distance;
@@ -399,14 +399,14 @@ impl<T: Number, C: CountValues> Kernel for Summing<'_, T, C> {
         self.counter.count(rest);
 
         let n = self.values.len() as f64;
-        stats.finite.then(|| Powers { n, near, abs, one, two, three, four }.moments(&stats))
+        stats.finite.then(|| Powers { n, shift, abs, one, two, three, four }.moments(&stats))
     }
 }
 
 /// Sums of powers of the distance of `n` values from a value near their mean.
 pub(super) struct Powers {
     pub(super) n: f64,
-    pub(super) near: f64,
+    pub(super) shift: f64,
     /// Sum of the magnitudes.
     pub(super) abs: f64,
     pub(super) one: f64,
@@ -419,9 +419,9 @@ impl Powers {
     /// Shifts the sums to the mean itself.
     #[inline(always)]
     pub(super) fn moments(self, stats: &BlockStats) -> Moments {
-        let Self { n, near, abs, one, two, three, four } = self;
+        let Self { n, shift, abs, one, two, three, four } = self;
         let off = one / n;
-        let square_sum = two + near * (2.0 * one + n * near);
+        let square_sum = two + shift * (2.0 * one + n * shift);
         Moments {
             finite: n as u64,
             nan: 0,
@@ -432,7 +432,7 @@ impl Powers {
             below: stats.below,
             min: stats.min,
             max: stats.max,
-            sum: one + n * near,
+            sum: one + n * shift,
             abs_sum: abs,
             // Squares of doubles may overflow, on both sides of zero.
             square_sum: if square_sum.is_nan() { f64::INFINITY } else { square_sum },

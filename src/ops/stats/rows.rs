@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::moments::{self, BLOCK, Moments};
-use super::scan::byte_range;
+use super::scan::{CHUNK, byte_range};
 use super::{Options, measured_as, selected};
-use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Hint, Result};
 use crate::codec;
 use crate::format::Reader;
 use crate::model::{PackingSummary, TensorInfo};
+use crate::ops::chunks::{self, Chunk};
 use crate::ops::select::Selection;
 use crate::ops::weights;
 
@@ -69,13 +69,13 @@ fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<RowsReport> {
         return Err(Error::unsupported(format!("rows of {width} {dtype} elements do not start at whole bytes")).in_tensor(&tensor.name));
     }
     let count = tensor.elements()?.checked_div(width).unwrap_or(0);
-    // A row may be long: it is read in chunks that are whole blocks of every type.
+    // A row may be long: it is read in parts that are whole blocks of every type.
     let row = |row: u64| -> Result<RowStats> {
         let mut all = Moments::default();
         let mut values = [0.0; BLOCK];
-        let chunk = (BLOCK / codec::values_per_element(dtype)) as u64;
-        for first in (0..width).step_by(chunk as usize) {
-            let last = width.min(first + chunk);
+        let part = (BLOCK / codec::values_per_element(dtype)) as u64;
+        for first in (0..width).step_by(part as usize) {
+            let last = width.min(first + part);
             let bytes = reader.bytes_at(tensor, byte_range(dtype, row * width + first, row * width + last))?;
             let values = &mut values[..(last - first) as usize * codec::values_per_element(dtype)];
             codec.decode_f64(&bytes, values);
@@ -96,12 +96,20 @@ fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<RowsReport> {
             inf: all.inf,
         })
     };
-    let rows = par(0..count).map(row).collect::<Result<_>>()?;
+    let per_chunk = (CHUNK / width.max(1)).max(1);
+    let of_chunk = |(): &mut (), chunk: Chunk| -> Result<Vec<RowStats>> {
+        let first = chunk.number * per_chunk;
+        (first..count.min(first + per_chunk)).map(row).collect()
+    };
+    let rows = chunks::in_order(&[count.div_ceil(per_chunk)], of_chunk, |all: &mut Vec<_>, _, rows| {
+        all.extend(rows);
+        Ok(())
+    })?;
     Ok(RowsReport {
         schema: "weigh.stats.v1",
         name: tensor.name.clone(),
         shape: tensor.shape.clone(),
         packing: weights::packing(reader),
-        rows,
+        rows: rows.into_iter().flatten().collect(),
     })
 }

@@ -61,7 +61,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// One value per entry of [`PERCENTILES`].
+    /// The values of percentiles 0.1, 1, 5, 25, 50, 75, 95, 99 and 99.9.
     pub values: [f64; PERCENTILES.len()],
     /// The largest relative error of the values that percentiles are interpolated from, for magnitudes of at least 2^-126:
     /// 0 for types of at most 16 bits, and for few values.
@@ -129,7 +129,7 @@ impl Bins {
             BinStorage::Dense(counts) => counts.to_vec(),
             BinStorage::Sparse(filled) => {
                 let mut counts = vec![0; self.len];
-                filled.iter().for_each(|&(place, count)| counts[place] = count);
+                filled.iter().for_each(|&(bin, count)| counts[bin] = count);
                 counts
             }
         }
@@ -208,14 +208,14 @@ fn percentiles(values: &[(f64, u64)]) -> [f64; PERCENTILES.len()] {
         value
     };
     // Ranks ascend, but the upper neighbour of one percentile may lie beyond the lower one of the next: look up each rank once, in order.
-    let places = PERCENTILES.map(|percent| percent / 100.0 * (total - 1) as f64);
-    let mut ranks: Vec<u64> = places.iter().flat_map(|place| [place.floor() as u64, place.ceil() as u64]).collect();
+    let positions = PERCENTILES.map(|percent| percent / 100.0 * (total - 1) as f64);
+    let mut ranks: Vec<u64> = positions.iter().flat_map(|position| [position.floor() as u64, position.ceil() as u64]).collect();
     ranks.sort_unstable();
     let found: Vec<(u64, f64)> = ranks.into_iter().map(|rank| (rank, at(rank))).collect();
     let value_at = |rank: u64| found.binary_search_by_key(&rank, |&(rank, _)| rank).map_or(f64::NAN, |i| found[i].1);
-    places.map(|place| {
-        let (low, high) = (value_at(place.floor() as u64), value_at(place.ceil() as u64));
-        low + (high - low) * place.fract()
+    positions.map(|position| {
+        let (low, high) = (value_at(position.floor() as u64), value_at(position.ceil() as u64));
+        low + (high - low) * position.fract()
     })
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::base::finding::{Findings, Severity};
-use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, units};
 use crate::codec::{InvalidValue, InvalidValues, scan_invalid};
 use crate::family::components;
@@ -54,9 +53,14 @@ impl TensorChunk<'_> {
 }
 
 /// Scans the values of all tensors of known type.
-pub(super) fn check(reader: &Reader, progress: Option<Progress<'_>>, checked: &mut Checked, findings: &mut Findings) -> Result<()> {
+pub(super) fn check(
+    reader: &Reader,
+    packing: &Packing,
+    progress: Option<Progress<'_>>,
+    checked: &mut Checked,
+    findings: &mut Findings,
+) -> Result<()> {
     let parts: Vec<TensorChunk<'_>> = reader.model().tensors.iter().flat_map(split_tensor).collect();
-    let packing = Packing::detect(reader);
     let with_role = |wanted: fn(Role) -> bool| -> HashSet<&str> {
         let tensors = reader.model().tensors.iter().enumerate();
         tensors.filter(|(index, _)| wanted(packing.role(*index))).map(|(_, tensor)| tensor.name.as_str()).collect()
@@ -133,15 +137,15 @@ fn merge_runs<'m>(parts: &[TensorChunk<'m>], zeros: Vec<Vec<Range<u64>>>, bookke
     // The shard of the last chunk, if the last run reaches its end.
     let mut open = None;
     for (part, runs) in parts.iter().zip(zeros) {
-        let place = part.in_file();
+        let range = part.in_file();
         if components::classify(&part.tensor.name).computed || bookkeeping.contains(part.tensor.name.as_str()) {
             open = None;
             continue;
         }
         let mut reaches = false;
         for run in runs {
-            reaches = run.end == place.end;
-            match all.last_mut().filter(|_| run.start == place.start && open == Some(part.tensor.shard)) {
+            reaches = run.end == range.end;
+            match all.last_mut().filter(|_| run.start == range.start && open == Some(part.tensor.shard)) {
                 Some(last) => {
                     last.bytes.end = run.end;
                     if !last.tensors.last().is_some_and(|tensor| std::ptr::eq(*tensor, part.tensor)) {
@@ -226,41 +230,58 @@ fn rows(run: &Run<'_>, tensor: &TensorInfo) -> Option<(u64, u64, u64)> {
 }
 
 /// Scans the values of packed tensors, and reports those that cannot be decoded.
-pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) {
+pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) -> Result<()> {
     if let Some(warning) = weights::packing(reader).and_then(|packing| packing.warning()) {
         let error = Error::unsupported(format!("{warning}: their values were not checked")).in_file(&reader.model().path);
         let _ = findings.error(codes::DATA_PACKED, error);
     }
-    let computed: Vec<&TensorInfo> = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor)).collect();
-    let scan = |tensor: &&TensorInfo| -> Result<(InvalidValues, bool)> {
-        let (mut all, mut zero) = (InvalidValues::default(), true);
-        for part in split_tensor(tensor) {
-            let bytes = reader.bytes_at(tensor, part.start..part.end)?;
-            all.merge(part.start, &scan_invalid(part.dtype, &bytes));
-            // Computed in single precision: a negative scale turns 0 into -0.
-            zero &= bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
-        }
-        Ok((all, zero))
+    let unpacked = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor));
+    let (tensors, parts): (Vec<_>, Vec<_>) = unpacked.map(|tensor| (tensor, split_tensor(tensor))).unzip();
+    let scan = |(): &mut (), chunk: Chunk| {
+        let part = &parts[chunk.item][chunk.number as usize];
+        // Computed in single precision: a negative scale turns 0 into -0.
+        let is_zero = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
+        let bytes = reader.bytes_at(part.tensor, part.start..part.end);
+        Ok(bytes.map(|bytes| (scan_invalid(part.dtype, &bytes), is_zero(&bytes))))
     };
-    let scanned: Vec<Result<(InvalidValues, bool)>> = par(&computed).map(scan).collect();
-    for (tensor, scanned) in computed.into_iter().zip(scanned) {
-        let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
-        match scanned {
+    let counts: Vec<u64> = parts.iter().map(|parts| parts.len() as u64).collect();
+    let scanned = chunks::in_order(&counts, scan, |all: &mut Scanned, chunk, found| {
+        match found {
             Ok((invalid, zero)) => {
-                for (kind, code, what) in CODES {
-                    if let Some((count, _)) = invalid.of(kind) {
-                        let _ = findings.error(code, about(Error::malformed(format!("{} once unpacked", units::counted(count, what)))));
-                    }
-                }
-                if zero && must_have_values(tensor) {
-                    findings.remark(Severity::Warning, codes::DATA_ZERO, about(all_zero()));
-                }
+                all.invalid.merge(parts[chunk.item][chunk.number as usize].start, &invalid);
+                all.nonzero |= !zero;
             }
             Err(error) => {
-                let _ = findings.error(codes::DATA_PACKED, about(error));
+                all.error.get_or_insert(error);
             }
         }
+        Ok(())
+    })?;
+    for (tensor, Scanned { invalid, nonzero, error }) in tensors.into_iter().zip(scanned) {
+        let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
+        if let Some(error) = error {
+            let _ = findings.error(codes::DATA_PACKED, about(error));
+            continue;
+        }
+        for (kind, code, what) in CODES {
+            if let Some((count, _)) = invalid.of(kind) {
+                let _ = findings.error(code, about(Error::malformed(format!("{} once unpacked", units::counted(count, what)))));
+            }
+        }
+        if !nonzero && must_have_values(tensor) {
+            findings.remark(Severity::Warning, codes::DATA_ZERO, about(all_zero()));
+        }
     }
+    Ok(())
+}
+
+/// The values of an unpacked weight.
+#[derive(Default)]
+struct Scanned {
+    invalid: InvalidValues,
+    nonzero: bool,
+    /// Why some of them cannot be computed.
+    error: Option<Error>,
 }
 
 /// Compares an output matrix with the embedding that it should be tied to according to the config.

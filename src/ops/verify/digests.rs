@@ -177,17 +177,17 @@ fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mu
     for report in hash::hashes(reader, path, &options)? {
         let of_tensors = report.tensors.iter().map(|tensor| (Some(tensor.name.as_str()), tensor.verdict));
         for (tensor, verdict) in of_tensors.chain([(None, report.model_verdict)]) {
-            let place = |message: &str| match tensor {
+            let locate = |message: &str| match tensor {
                 Some(tensor) => Error::malformed(message).in_file(path).in_tensor(tensor),
                 None => Error::malformed(message).in_file(path),
             };
             match verdict {
                 Some(hash::Verdict::Mismatch) => {
                     known += 1;
-                    let _ = findings.error(codes::MANIFEST_DIGEST, place("the hash differs from the manifest"));
+                    let _ = findings.error(codes::MANIFEST_DIGEST, locate("the hash differs from the manifest"));
                 }
                 Some(hash::Verdict::NotFound) => {
-                    let error = place("the manifest has no line for it");
+                    let error = locate("the manifest has no line for it");
                     findings.remark(Severity::Warning, codes::MANIFEST_ENTRY, error);
                 }
                 _ => known += 1,

@@ -2,6 +2,7 @@
 //! values are valid weights and the bytes match published digests.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,7 +11,8 @@ use crate::base::finding::{Finding, Findings, Severity};
 use crate::family::table::Tables;
 use crate::format;
 use crate::model::PackingSummary;
-use crate::ops::{Progress, weights};
+use crate::ops::Progress;
+use crate::quant::packed::Packing;
 use crate::source::file::Input;
 use crate::view::check;
 
@@ -33,12 +35,12 @@ pub struct Options<'a> {
     pub strict: bool,
 }
 
-/// The report of [`verify`].
+/// The result of verifying a model.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct Verification {
     schema: &'static str,
-    /// Whether there is no error among the findings; with [`Options::strict`], no warning either.
+    /// Whether there is no error among the findings; if warnings count as errors, no warning either.
     pub ok: bool,
     /// Extent of the checks.
     pub checked: Checked,
@@ -74,7 +76,7 @@ pub struct Checked {
 ///
 /// # Errors
 /// There is nothing to check: the file does not exist; the manifest cannot be read, or has nothing about this model.
-pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
+pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
     let mut findings = Findings::collect();
     let reader = format::examine(path, &mut findings)?;
     let mut checked = Checked { structure: cut(&findings), ..Checked::default() };
@@ -82,11 +84,12 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     if let Some(reader) = reader {
         files = reader.model().shards.len();
         checked.structure += reader.model().tensors.len() as u64;
-        packing = weights::packing(&reader);
+        let detected = Packing::detect(&reader);
+        packing = detected.summary(reader.model());
         // Problems of an incomplete set were already reported.
         let whole = findings.errors() == 0;
         if options.data {
-            data::check(&reader, options.progress, &mut checked, &mut findings)?;
+            data::check(&reader, &detected, options.progress, &mut checked, &mut findings)?;
             checked.digests += digests::check_recorded(&reader, &mut findings)?;
         } else {
             checked.recorded = digests::recorded(&reader).len() as u64;
@@ -96,10 +99,10 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
         }
         let inputs: Vec<_> = reader.inputs().filter(|_| options.data).cloned().collect();
         if whole {
-            let reader = weights::weights(reader)?;
+            let reader = detected.unpack(&Arc::new(reader))?;
             let tied = check::check(reader.model(), &options.tables, &mut findings);
             if options.data {
-                data::check_unpacked(&reader, &mut findings);
+                data::check_unpacked(&reader, &mut findings)?;
                 if let Some(tied) = tied {
                     data::check_tied(&reader, tied, &mut findings)?;
                 }
@@ -111,7 +114,7 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verdict> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let worst = if options.strict { Severity::Note } else { Severity::Warning };
     let ok = findings.iter().all(|finding| finding.severity <= worst);
-    Ok(Verdict { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
+    Ok(Verification { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
 }
 
 /// Returns the number of tensors in truncated files, which are not part of the model then.

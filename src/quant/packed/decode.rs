@@ -23,9 +23,9 @@ impl Bits {
     /// Returns the number at `index` of words packed from the lowest bit; `word` returns a word by index.
     fn at(self, index: u64, word: impl Fn(u64) -> u32) -> u32 {
         let bit = index * u64::from(self.0);
-        let (place, shift) = (bit / 32, (bit % 32) as u32);
-        let low = word(place) >> shift;
-        let spilled = if shift + self.0 > 32 { word(place + 1) << (32 - shift) } else { 0 };
+        let (first, shift) = (bit / 32, (bit % 32) as u32);
+        let low = word(first) >> shift;
+        let spilled = if shift + self.0 > 32 { word(first + 1) << (32 - shift) } else { 0 };
         (low | spilled) & self.mask()
     }
 
@@ -83,7 +83,7 @@ impl Source<'_> {
     fn along(&self, bits: Bits, row: u64, count: u64) -> Result<Vec<f32>> {
         let per_row = self.columns();
         let words = self.words(row * per_row..(row + 1) * per_row)?;
-        Ok((0..count).map(|i| bits.at(i, |place| pick(&words, place)) as f32).collect())
+        Ok((0..count).map(|i| bits.at(i, |index| pick(&words, index)) as f32).collect())
     }
 
     /// Appends the numbers of a weight row; `(output, input)` is the shape of the weight.
@@ -93,7 +93,7 @@ impl Source<'_> {
             Codes::Words { bits, center } => {
                 let per_row = self.columns();
                 let words = self.words(row * per_row..(row + 1) * per_row)?;
-                values.extend((0..input).map(|i| bits.at(i, |place| pick(&words, place)) as f32 - center as f32));
+                values.extend((0..input).map(|i| bits.at(i, |index| pick(&words, index)) as f32 - center as f32));
             }
             Codes::Floats { bits, high_first } => {
                 // Rows of bytes, regardless of the word size in which they are stored: MLX uses words of four.
@@ -154,7 +154,7 @@ struct Down {
 impl Down {
     /// Returns the zero points of a row.
     fn row(&self, row: u64, groups: u64) -> Vec<f32> {
-        let word = |group: u64| move |place: u64| pick(&self.words, place.saturating_sub(self.first) * groups + group);
+        let word = |group: u64| move |index: u64| pick(&self.words, index.saturating_sub(self.first) * groups + group);
         (0..groups).map(|group| self.bits.at(row, word(group)) as f32 - self.center as f32).collect()
     }
 }
@@ -187,8 +187,8 @@ fn power_of_two(byte: u8) -> f32 {
 }
 
 /// Returns the value at an index, or zero if out of bounds. Indices come from shapes that were checked against each other.
-fn pick<T: Copy + Default>(values: &[T], place: u64) -> T {
-    usize::try_from(place).ok().and_then(|place| values.get(place)).copied().unwrap_or_default()
+fn pick<T: Copy + Default>(values: &[T], index: u64) -> T {
+    usize::try_from(index).ok().and_then(|index| values.get(index)).copied().unwrap_or_default()
 }
 
 impl PackedWeight {
@@ -233,19 +233,19 @@ impl PackedWeight {
 
     /// Returns a companion tensor of the weight.
     fn companion<'a>(&self, reader: &'a Reader, suffix: &str) -> Result<Source<'a>> {
-        self.source(reader, self.place(suffix), suffix)
+        self.source(reader, self.companion_index(suffix), suffix)
     }
 
     fn optional_companion<'a>(&self, reader: &'a Reader, suffix: &str) -> Option<Source<'a>> {
-        self.place(suffix).and_then(|place| self.source(reader, Some(place), suffix).ok())
+        self.companion_index(suffix).and_then(|index| self.source(reader, Some(index), suffix).ok())
     }
 
-    fn place(&self, suffix: &str) -> Option<usize> {
-        self.companions.iter().find(|(other, _)| *other == suffix).map(|&(_, place)| place)
+    fn companion_index(&self, suffix: &str) -> Option<usize> {
+        self.companions.iter().find(|(other, _)| *other == suffix).map(|&(_, index)| index)
     }
 
-    fn source<'a>(&self, reader: &'a Reader, place: Option<usize>, what: &str) -> Result<Source<'a>> {
-        let tensor = place.and_then(|place| reader.model().tensors.get(place));
+    fn source<'a>(&self, reader: &'a Reader, index: Option<usize>, what: &str) -> Result<Source<'a>> {
+        let tensor = index.and_then(|index| reader.model().tensors.get(index));
         let tensor = tensor.ok_or_else(|| Error::malformed(format!("its companion {what} is missing")).in_tensor(&self.name))?;
         Ok(Source { reader, tensor })
     }
@@ -271,17 +271,17 @@ impl PackedWeight {
         for group in 0..groups {
             scale.extend(scales.floats(group * output + rows.start..group * output + rows.end)?);
             let words = zeros.words(group * zero_words..(group + 1) * zero_words)?;
-            zero.extend(rows.clone().map(|row| (bits.at(row, |place| pick(&words, place)) + plus) as f32));
+            zero.extend(rows.clone().map(|row| (bits.at(row, |index| pick(&words, index)) + plus) as f32));
         }
         // Only the words of these rows, word by word along the packed dimension.
         let mut words = Vec::new();
-        for place in 0..bits.words(input) {
-            words.extend(weight.words(place * output + rows.start..place * output + rows.end)?);
+        for index in 0..bits.words(input) {
+            words.extend(weight.words(index * output + rows.start..index * output + rows.end)?);
         }
         let mut values = Vec::with_capacity(num::to_usize(count * input, "values")?);
         for row in 0..count {
             for (i, group) in (0u64..).zip(&indices) {
-                let number = bits.at(i, |place| pick(&words, place * count + row)) as f32;
+                let number = bits.at(i, |index| pick(&words, index * count + row)) as f32;
                 let at = group.saturating_mul(count).saturating_add(row);
                 values.push((number - pick(&zero, at)) * pick(&scale, at));
             }
@@ -294,7 +294,7 @@ impl PackedWeight {
         let (output, input) = (self.shape[0], self.shape[1]);
         let columns = rows.start / 8..rows.end.div_ceil(8);
         let per_row = output / 8;
-        let piece = |source: Source<'_>, row: u64| source.words(row * per_row + columns.start..row * per_row + columns.end);
+        let words_of = |source: Source<'_>, row: u64| source.words(row * per_row + columns.start..row * per_row + columns.end);
         let nibble = |words: &[u32], row: u64| (pick(words, row / 8 - columns.start) >> (4 * AWQ_ORDER[(row % 8) as usize]) & 15) as f32;
         let count = num::to_usize(rows.end - rows.start, "rows")?;
         let mut values = vec![0.0; count * num::to_usize(input, "values")?];
@@ -303,9 +303,9 @@ impl PackedWeight {
             if i % group == 0 {
                 let group = i / group;
                 scale = scales.floats(group * output + rows.start..group * output + rows.end)?;
-                zero = piece(zeros, group)?;
+                zero = words_of(zeros, group)?;
             }
-            let words = piece(weight, i)?;
+            let words = words_of(weight, i)?;
             for ((row, scale), line) in rows.clone().zip(&scale).zip(values.chunks_exact_mut(input as usize)) {
                 line[i as usize] = (nibble(&words, row) - nibble(&zero, row)) * scale;
             }
@@ -367,8 +367,8 @@ impl PackedWeight {
         let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return Ok(Factor::One) };
         let source = self.companion(reader, suffix)?;
         let tall = self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
-        let place = if source.tensor.elements()? > 1 { row / tall } else { 0 };
-        let factor = pick(&source.floats(place..place + 1)?, 0);
+        let index = if source.tensor.elements()? > 1 { row / tall } else { 0 };
+        let factor = pick(&source.floats(index..index + 1)?, 0);
         Ok(if matches!(whole, Whole::Multiply(_)) { Factor::Times(factor) } else { Factor::Over(factor) })
     }
 
@@ -479,8 +479,8 @@ impl PackedWeight {
                 let (codes, values) =
                     (self.companion(reader, ".weight.nested_quant_map")?, self.companion(reader, ".weight.nested_absmax")?);
                 let (codes, values) = (codes.floats(0..codes.tensor.elements()?)?, values.floats(0..values.tensor.elements()?)?);
-                for (place, &code) in blocks.clone().zip(absmax.bytes(blocks.clone())?.iter()) {
-                    scales.push(pick(&codes, code.into()) * pick(&values, place / nested.block) + nested.offset);
+                for (index, &code) in blocks.clone().zip(absmax.bytes(blocks.clone())?.iter()) {
+                    scales.push(pick(&codes, code.into()) * pick(&values, index / nested.block) + nested.offset);
                 }
             }
         }
@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn numbers_span_words() {
         let words = [0b11 << 30 | 0b101, 0b1];
-        let three = |index| Bits(3).at(index, |place| pick(&words, place));
+        let three = |index| Bits(3).at(index, |index| pick(&words, index));
         assert_eq!((three(0), three(1), three(10)), (5, 0, 7));
         assert_eq!((Bits(3).words(32), Bits(4).words(9)), (3, 2));
         assert_eq!(Bits(8).at(3, |_| 0xab00_0000), 0xab);

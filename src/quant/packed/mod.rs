@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::family::components;
 use crate::format::Reader;
-use crate::model::{Class, DType, FormatId, Model, PackedType, PackingSummary, TensorInfo};
+use crate::model::{Class, DType, FormatId, Model, PackedType, PackingSummary, TensorInfo, packed};
 
 mod configs;
 mod decode;
@@ -101,14 +101,14 @@ const MARKERS: [&str; 2] = ["scaled_fp8", "scaled_int8"];
 struct Lookup<'a> {
     reader: &'a Reader,
     model: &'a Model,
-    places: HashMap<&'a str, usize>,
+    indices: HashMap<&'a str, usize>,
     configs: QuantConfigs,
 }
 
 impl Lookup<'_> {
     /// Returns the tensor named `stem` with this suffix.
     fn sibling(&self, stem: &str, end: &str) -> Option<usize> {
-        self.places.get(format!("{stem}{end}").as_str()).copied()
+        self.indices.get(format!("{stem}{end}").as_str()).copied()
     }
 
     fn tensor(&self, index: usize) -> Option<&TensorInfo> {
@@ -117,8 +117,15 @@ impl Lookup<'_> {
 }
 
 impl Packing {
-    /// Finds the packed weights of a model. Costs nothing if no type or name suggests any.
+    /// Finds the packed weights of a model, and records their summary in the reader.
     pub fn detect(reader: &Reader) -> Self {
+        let packing = Self::find(reader);
+        reader.record_packing(|| packing.summary(reader.model()));
+        packing
+    }
+
+    /// Finds the packed weights of a model. Reads no config if no type or name suggests any.
+    fn find(reader: &Reader) -> Self {
         let model = reader.model();
         let roles = vec![Role::Plain; model.tensors.len()];
         let mut packing = Self { weights: Vec::new(), claimed: None, roles };
@@ -134,7 +141,7 @@ impl Packing {
         let lookup = Lookup {
             reader,
             model,
-            places: model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect(),
+            indices: model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect(),
             configs: QuantConfigs::read(reader),
         };
         packing.claimed = lookup.configs.method();
@@ -191,13 +198,13 @@ impl Packing {
         if !model.tensors.iter().any(|tensor| is_block(&tensor)) {
             return;
         }
-        let places: HashMap<&str, usize> = model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect();
+        let indices: HashMap<&str, usize> = model.tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect();
         for (i, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| is_block(tensor)) {
             let Some(stem) = tensor.name.strip_suffix(".weight") else { continue };
-            if let Some(&input) = places.get(format!("{stem}.input_scale").as_str()) {
+            if let Some(&input) = indices.get(format!("{stem}.input_scale").as_str()) {
                 self.set(input, Role::Bookkeeping);
             }
-            let Some(&scale) = places.get(format!("{stem}{SUFFIX}").as_str()) else { continue };
+            let Some(&scale) = indices.get(format!("{stem}{SUFFIX}").as_str()) else { continue };
             let (Ok(elements), Some(scales)) = (tensor.elements(), model.tensors.get(scale).and_then(|scale| scale.elements().ok())) else {
                 continue;
             };
@@ -250,14 +257,7 @@ impl Packing {
 
     /// Returns the distinct displayed types of packed weights with the number of weights.
     pub fn shown(&self) -> Vec<(PackedType, u64)> {
-        let mut all: Vec<(PackedType, u64)> = Vec::new();
-        for weight in &self.weights {
-            match all.iter_mut().find(|(shown, _)| *shown == weight.shown) {
-                Some((_, count)) => *count += 1,
-                None => all.push((weight.shown, 1)),
-            }
-        }
-        all
+        packed::by_type(self.weights.iter().map(|weight| (weight.shown, 1)))
     }
 
     /// Returns a summary of the packed weights; `None` if nothing is packed.
@@ -282,6 +282,7 @@ impl Packing {
             unresolved: (unresolved.len() + counted.len()) as u64,
             first: unresolved.iter().chain(&counted).min().and_then(|index| names(*index)),
             uncounted: unresolved.iter().any(|&index| self.parameters(model, index).is_none()),
+            types: self.shown(),
         })
     }
 }
@@ -300,16 +301,15 @@ fn is_packed_type(tensor: &TensorInfo) -> bool {
 /// Positions, masks etc. are integers anyway; so are weights if there are no scales, that is no `floats`.
 fn is_suspicious(tensor: &TensorInfo, claimed: bool, floats: bool) -> bool {
     let Some(dtype) = tensor.elem.known() else { return false };
-    let named = PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
+    let named = || PACKED_NAMES.iter().any(|end| tensor.name.ends_with(end) && (floats || *end != ".weight"));
     let matrix = tensor.shape.len() > 1;
     let small_float = matches!(dtype, DType::F8_E4M3 | DType::F8_E5M2 | DType::F8_E4M3FNUZ | DType::F8_E5M2FNUZ);
-    let place = components::classify(&tensor.name);
-    if place.computed || tensor.elements().unwrap_or(0) == 0 {
-        return false;
-    }
-    let own = [".dense_weights", ".trellis"].iter().any(|end| tensor.name.ends_with(end)) && dtype.info().class == Class::Integer;
-    let whole = is_packed_type(tensor) && matrix && (named || claimed);
-    own || whole || (small_float && matrix && claimed)
+    let own = dtype.info().class == Class::Integer && [".dense_weights", ".trellis"].iter().any(|end| tensor.name.ends_with(end));
+    let whole = || is_packed_type(tensor) && matrix && (claimed || named());
+    // Classified last: most tensors are plain floats.
+    (own || whole() || (small_float && matrix && claimed))
+        && tensor.elements().is_ok_and(|elements| elements > 0)
+        && !components::classify(&tensor.name).computed
 }
 
 /// Whether a tensor is named like a companion in some scheme, and the packed tensor exists.

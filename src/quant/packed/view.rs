@@ -89,11 +89,20 @@ pub fn repacked(reader: Reader) -> Result<Reader> {
 
 fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Repacked>) -> Result<Reader> {
     let packing = Packing::detect(&reader);
-    let summary = packing.summary(reader.model());
-    if packing.is_empty() {
-        return Ok(reader.with_packing(summary));
+    if packing.is_empty() { Ok(reader) } else { view_of(&packing, &Arc::new(reader), keep) }
+}
+
+impl Packing {
+    /// Returns [`unpacked`] of the model that this packing was detected in.
+    ///
+    /// # Errors
+    /// As for [`unpacked`].
+    pub fn unpack(&self, stored: &Arc<Reader>) -> Result<Arc<Reader>> {
+        if self.is_empty() { Ok(Arc::clone(stored)) } else { view_of(self, stored, |_, _| None).map(Arc::new) }
     }
-    let stored = Arc::new(reader);
+}
+
+fn view_of(packing: &Packing, stored: &Arc<Reader>, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Repacked>) -> Result<Reader> {
     let mut model = stored.model().clone();
     let mut tensors = Vec::new();
     let mut computed: HashMap<String, Arc<dyn Computed>> = HashMap::new();
@@ -103,7 +112,7 @@ fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Rep
             Role::Bookkeeping if !unread.contains(&i) => {}
             Role::Packed(weight) if !unread.contains(&i) => {
                 let Some(weight) = packing.weights.get(weight) else { continue };
-                let kept = keep(weight, &stored);
+                let kept = keep(weight, stored);
                 let dtype = kept.as_ref().map_or(DType::F32, |kept| kept.blocks);
                 tensors.push(TensorInfo {
                     name: weight.name.clone(),
@@ -114,7 +123,7 @@ fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Rep
                 });
                 let body: Arc<dyn Computed> = match kept {
                     Some(kept) => Arc::new(kept),
-                    None => Arc::new(Unpacked { stored: Arc::clone(&stored), weight: weight.clone() }),
+                    None => Arc::new(Unpacked { stored: Arc::clone(stored), weight: weight.clone() }),
                 };
                 computed.insert(weight.name.clone(), body);
             }
@@ -129,5 +138,5 @@ fn view(reader: Reader, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Rep
             inner.retain(|key, _| key != "quantization_config" && key != "quantization");
         }
     }
-    Ok(Reader::computed(&stored, model, computed).with_packing(summary))
+    Ok(Reader::computed(stored, model, computed))
 }

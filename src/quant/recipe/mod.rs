@@ -197,12 +197,12 @@ pub fn choose(recipe: &Recipe, traits: &ModelTraits, tensors: &[(&str, &[u64])])
 fn is_quantised(recipe: &Recipe, traits: &ModelTraits, name: &str, shape: &[u64]) -> bool {
     // Leading dimensions of 1 are ignored, as in ggml.
     let dims = shape.len() - shape.iter().take_while(|dim| **dim == 1).count();
-    let never_in = mixes::NEVER_IN.iter().filter(|(arch, _)| *arch == traits.architecture).flat_map(|(_, pieces)| *pieces);
+    let never_in = mixes::NEVER_IN.iter().filter(|(arch, _)| *arch == traits.architecture).flat_map(|(_, parts)| *parts);
     dims >= 2
         && name.ends_with("weight")
         && !(recipe.leave_output && name == "output.weight")
         && !mixes::NEVER.contains(&name)
-        && !mixes::NEVER_WITH.iter().chain(never_in).any(|piece| name.contains(piece))
+        && !mixes::NEVER_WITH.iter().chain(never_in).any(|part| name.contains(part))
 }
 
 fn category(name: &str) -> Category {
@@ -330,7 +330,7 @@ impl State<'_> {
             When::NotArch(name) => traits.architecture != name,
             When::CutRow => seen.cut_row,
             When::Stack => seen.stack,
-            When::Named(piece) => seen.name.contains(piece),
+            When::Named(part) => seen.name.contains(part),
             When::Size70B => mixes::SIZE_70B.iter().any(|(arch, layers, grouped)| {
                 *arch == traits.architecture && *layers == traits.layers && (!grouped || traits.heads != traits.kv_heads)
             }),

@@ -152,7 +152,7 @@ struct Grid {
 /// At most [`LAYERS`] columns and [`KINDS`] rows: a hostile model may have as many of both as it has tensors.
 fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)>) -> Grid {
     let mut rows: Vec<(String, BTreeMap<u64, f64>)> = Vec::new();
-    let mut places = HashMap::new();
+    let mut indices = HashMap::new();
     let mut layers = BTreeSet::new();
     for (name, layer, value) in tensors {
         let (Some(layer), Some(value)) = (layer, value.filter(|value| value.is_finite())) else { continue };
@@ -165,11 +165,11 @@ fn by_kind<'t>(tensors: impl Iterator<Item = (&'t str, Option<u64>, Option<f64>)
         }
         let kind = kind.strip_suffix(".weight").map(str::to_owned).unwrap_or(kind);
         layers.insert(layer);
-        let place = *places.entry(kind.clone()).or_insert_with(|| {
+        let index = *indices.entry(kind.clone()).or_insert_with(|| {
             rows.push((kind, BTreeMap::new()));
             rows.len() - 1
         });
-        rows[place].1.entry(layer).and_modify(|cell| *cell = value.max(*cell)).or_insert(value);
+        rows[index].1.entry(layer).and_modify(|cell| *cell = value.max(*cell)).or_insert(value);
     }
     let left_out = [left_out(rows.len(), KINDS, "kinds of tensors"), left_out(layers.len(), LAYERS, "layers")].concat();
     let layers: Vec<u64> = layers.into_iter().take(LAYERS).collect();

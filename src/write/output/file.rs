@@ -86,7 +86,7 @@ impl OutFile {
     /// The range is not inside the reserved file, or the write fails.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
         if at.checked_add(bytes.len() as u64).is_none_or(|end| end > self.position) {
-            let message = format!("expected a place in the {} bytes of the file, found {} bytes at {at}", self.position, bytes.len());
+            let message = format!("expected a position in the {} bytes of the file, found {} bytes at {at}", self.position, bytes.len());
             return Err(Error::argument(message).in_file(&self.target));
         }
         self.record(at, bytes);

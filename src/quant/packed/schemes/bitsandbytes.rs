@@ -20,8 +20,8 @@ pub(super) fn bnb4(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
         Some(tensor) => json::from_bytes(lookup.reader.bytes(tensor).ok()?.into_owned()).ok()?,
         None => Json::Null,
     };
-    let told = state.get("shape").and_then(Json::as_array).and_then(|dims| dims.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
-    let shape = match told {
+    let declared = state.get("shape").and_then(Json::as_array).and_then(|dims| dims.iter().map(Json::as_u64).collect::<Option<Vec<_>>>());
+    let shape = match declared {
         Some(shape) => shape,
         None => vec![bytes.checked_mul(2)?],
     };

@@ -10,11 +10,11 @@ use crate::quant::packed::schemes::{
 pub(super) fn pack_quantized(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let (output, words) = rows_of(parts.weight)?;
     let scales = parts.get(lookup, ".weight_scale")?;
-    let told = parts.get(lookup, ".weight_shape").and_then(|tensor| whole_numbers(lookup, tensor));
-    let told = told.as_ref().and_then(|shape| shape.last().copied());
+    let declared = parts.get(lookup, ".weight_shape").and_then(|tensor| whole_numbers(lookup, tensor));
+    let declared = declared.as_ref().and_then(|shape| shape.last().copied());
     let needed = |input: u64, bits: u64| input.checked_mul(bits).map(|all| all.div_ceil(32));
     let configured = lookup.configs.group_bits(parts.stem);
-    let (input, bits) = match told {
+    let (input, bits) = match declared {
         Some(input) => {
             let fits = |bits: &u64| needed(input, *bits) == Some(words);
             (input, configured.iter().copied().find(fits).or_else(|| (1..=8).find(fits))?)

@@ -315,7 +315,7 @@ impl Scheme {
         shape.iter().try_fold(32u64, |product, &dim| product.checked_mul(dim))?;
         let name = format!("{stem}{}", self.plain);
         // The name must not belong to another tensor.
-        if name != tensor.name && lookup.places.contains_key(name.as_str()) {
+        if name != tensor.name && lookup.indices.contains_key(name.as_str()) {
             return None;
         }
         Some(PackedWeight { scheme: self.name, shown, name, shape, weight: index, companions, layout })

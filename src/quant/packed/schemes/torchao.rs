@@ -11,7 +11,7 @@ use crate::quant::packed::schemes::{Codes, F8_AND_I8, Interpretation, Layout, Pa
 pub(super) fn torchao_data(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
     let said = torchao(lookup.model, &format!("{}.weight", parts.stem))?;
     let attributes = said.get("_data");
-    let told = attributes.and_then(|data| data.get("shape")?.as_array()?.iter().map(Json::as_u64).collect::<Option<Vec<u64>>>());
+    let declared = attributes.and_then(|data| data.get("shape")?.as_array()?.iter().map(Json::as_u64).collect::<Option<Vec<u64>>>());
     let shape = parts.weight.shape.clone();
     match said.get("_type")?.as_str()? {
         kind @ ("Float8Tensor" | "Int8Tensor") if parts.matrix().is_some() => {
@@ -25,8 +25,8 @@ pub(super) fn torchao_data(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpreta
             // Two numbers per byte, eight per 32-bit word.
             let numbers = if parts.is(DType::I32) { 8 } else { 2 };
             let all = || Some(vec![parts.weight.elements().ok()?.checked_mul(numbers)?]);
-            Some((Layout::Counted, told.or_else(all)?, PackedType { name: "INT", bits: 4 }))
+            Some((Layout::Counted, declared.or_else(all)?, PackedType { name: "INT", bits: 4 }))
         }
-        _ => Some((Layout::Counted, told?, named("torchao"))),
+        _ => Some((Layout::Counted, declared?, named("torchao"))),
     }
 }
