@@ -113,9 +113,10 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Sets whether token scores are derived from the merges in tokenizer.json.
-    pub fn merge_scores(mut self, scores: bool) -> Self {
-        self.options.merge_scores = scores;
+    /// Sets whether every token of a SentencePiece-style tokenizer.json has the same score, as by llama.cpp's converter. Otherwise the scores
+    /// follow the order of the merges.
+    pub fn equal_scores(mut self, equal: bool) -> Self {
+        self.options.equal_scores = equal;
         self
     }
 

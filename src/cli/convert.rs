@@ -71,9 +71,9 @@ pub(super) struct Args {
     /// Name of the pre-tokenizer, needed if it is not recognised
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// Derive token scores from the merges in tokenizer.json (llama.cpp's converter gives every token the same score)
+    /// Give every token of a SentencePiece-style tokenizer.json the same score, as llama.cpp's converter does
     #[arg(long)]
-    merge_scores: bool,
+    equal_scores: bool,
     /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,
@@ -135,7 +135,7 @@ impl Args {
             force: self.force,
             verify: self.verify,
             pre: self.pre.clone(),
-            merge_scores: self.merge_scores,
+            equal_scores: self.equal_scores,
             arch_table: self.arch_table.clone(),
             base: self.base.clone(),
             metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,

@@ -139,12 +139,16 @@ impl Added {
                 }
             }
         }
-        for key in ["additional_special_tokens", "extra_special_tokens"] {
+        for key in ["additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"] {
             match named(key) {
                 Some(Value::Array(tokens)) => tokens.iter().for_each(|token| added.mark(token, vocab)),
                 Some(Value::Object(tokens)) => tokens.values().for_each(|token| added.mark(token, vocab)),
                 _ => {}
             }
+        }
+        // transformers 5 has further roles by name: `image_token`, `eot_token`.
+        for (_, token) in tokenizer_config.into_iter().flatten().filter(|(key, _)| key.ends_with("_token")) {
+            added.mark(token, vocab);
         }
         Ok(added)
     }

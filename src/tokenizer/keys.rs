@@ -1,6 +1,6 @@
 //! The metadata keys of a tokenizer in GGUF (gguf-py/gguf/constants.py, `Keys.Tokenizer`).
 
-/// The tokenizer model: `llama`, `gpt2`, `bert`, `t5`.
+/// The tokenizer model: `llama`, `gpt2`, `bert`, `t5`, `gemma4`.
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
 /// The pre-tokenizer.
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -14,6 +14,9 @@ pub(super) const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_w
 pub(super) const PRECOMPILED_CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 pub(super) const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
 pub(super) const STRIP_ACCENTS: &str = "tokenizer.ggml.normalizer.strip_accents";
+pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(super) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+pub(super) const ADD_SEP: &str = "tokenizer.ggml.add_sep_token";
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 pub(super) const CHAT_TEMPLATES: &str = "tokenizer.chat_templates";
 
@@ -70,9 +73,9 @@ impl Role {
     /// Returns the key for whether the token is added to every text.
     pub(super) fn add_key(self) -> Option<&'static str> {
         match self {
-            Self::Bos => Some("tokenizer.ggml.add_bos_token"),
-            Self::Eos => Some("tokenizer.ggml.add_eos_token"),
-            Self::Sep => Some("tokenizer.ggml.add_sep_token"),
+            Self::Bos => Some(ADD_BOS),
+            Self::Eos => Some(ADD_EOS),
+            Self::Sep => Some(ADD_SEP),
             _ => None,
         }
     }

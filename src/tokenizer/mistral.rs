@@ -20,10 +20,7 @@ const TEMPLATES: [(&str, bool, &str); 5] = [
 ];
 
 impl Build<'_> {
-    pub(super) fn mistral(&mut self) -> Result<()> {
-        if self.folder.has(tekken::FILE) {
-            return self.tekken();
-        }
+    pub(super) fn versioned(&mut self) -> Result<()> {
         let (file, version) = self.versioned_model()?.ok_or_else(|| self.missing(&[tekken::FILE, spm::FILE, "tokenizer.model.v3"]))?;
         let model = self.folder.pieces(&file)?.ok_or_else(|| self.missing(&[&file]))?;
         let mut tokens = model.pieces;

@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Hint, Result, limits};
@@ -19,6 +18,7 @@ mod files;
 mod hf_json;
 mod json;
 mod keys;
+mod kinds;
 mod mistral;
 mod pieces;
 mod pre;
@@ -37,45 +37,21 @@ use files::Folder;
 use hf_json::Parts;
 use json::{TokenizerJson, Vocab};
 use keys::Role;
+use kinds::{Flag, Named, Prescribed, Recipe, Rule, Source};
 use pieces::is_sentencepiece_style;
 use special::{Sources, Special};
 use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
+pub use kinds::Kind;
 pub use size::largest_id;
 pub use summary::{Summary, summary};
 pub use write::{ids, write};
 
 /// The tokenizers library's file.
 const JSON: &str = "tokenizer.json";
-
-/// The tokenizer files of a family and how they are converted: `tokenizer` in the family's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Llama-like: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.
-    Llama,
-    /// Mistral's own files: tekken.json, else a SentencePiece model with the version in its name.
-    Mistral,
-    /// A SentencePiece model, else byte-level BPE (Qwen 2 and 3, DeepSeek).
-    SentencepieceOrBpe,
-    /// Byte-level BPE.
-    Bpe,
-    /// Gemma 1: a SentencePiece model, no leading space, and CodeGemma's end-of-turn token.
-    Gemma,
-    /// Gemma 2: a SentencePiece model, no leading space.
-    Gemma2,
-    /// Gemma 3: like Gemma 2, else byte-level BPE.
-    Gemma3,
-    /// Phi-3: a SentencePiece model with unmodified added tokens; Phi-4: byte-level BPE.
-    Phi3,
-    /// BERT: WordPiece.
-    Bert,
-    /// RoBERTa: byte-level BPE, else WordPiece.
-    Roberta,
-    /// XLM-RoBERTa: Unigram.
-    XlmRoberta,
-}
+/// The vocabulary of byte-level BPE in older folders.
+const VOCAB_JSON: &str = "vocab.json";
 
 /// A tokenizer in GGUF form.
 #[derive(Debug, Clone)]
@@ -125,8 +101,9 @@ impl Tokenizer {
 pub struct Options {
     /// The pre-tokenizer name (`--pre`), overriding detection.
     pub pre: Option<String>,
-    /// Whether to derive token scores from the merges (`--merge-scores`), where llama.cpp's converter gives every token the same score.
-    pub merge_scores: bool,
+    /// Whether every token of SentencePiece-style BPE has the same score (`--equal-scores`), as by llama.cpp's converter, with which llama.cpp
+    /// splits many words differently. Otherwise the scores follow the order of the merges.
+    pub equal_scores: bool,
 }
 
 /// Reads the tokenizer of the Hugging Face folder at `path`.
@@ -140,8 +117,20 @@ pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result
     let folder = Folder::new(path);
     let tokenizer_config = folder.object("tokenizer_config.json")?;
     let json: Option<TokenizerJson> = folder.json(JSON)?;
-    Build { folder, config, tokenizer_config, json, options, out: Metadata::new(), tokens: 0, made_up: Vec::new(), notes: Vec::new() }
-        .read(kind)
+    let build = Build {
+        folder,
+        config,
+        tokenizer_config,
+        json,
+        options,
+        out: Metadata::new(),
+        tokens: 0,
+        made_up: Vec::new(),
+        notes: Vec::new(),
+        recipe: Recipe::default(),
+        prescribed: Vec::new(),
+    };
+    build.read(kind)
 }
 
 /// Returns a number in the config; that of the text model takes precedence.
@@ -169,43 +158,57 @@ struct Build<'a> {
     tokens: u64,
     made_up: Vec<usize>,
     notes: Vec<String>,
+    recipe: Recipe,
+    /// The special tokens that the family prescribes, found in the vocabulary.
+    prescribed: Vec<(Role, u32, Rule)>,
 }
 
 impl Build<'_> {
     fn read(mut self, kind: Kind) -> Result<Tokenizer> {
-        let class = |this: &Self| this.tokenizer_setting("tokenizer_class").and_then(Json::as_str).map(str::to_owned);
-        match kind {
-            Kind::Llama => self.llama()?,
-            Kind::Mistral => self.mistral()?,
-            Kind::SentencepieceOrBpe if self.folder.has(spm::FILE) => self.sentencepiece(AddedTokens::Interpreted)?,
-            Kind::SentencepieceOrBpe | Kind::Bpe => self.bpe()?,
-            Kind::Gemma => {
-                self.sentencepiece(AddedTokens::Interpreted)?;
-                // The reference adds CodeGemma's end-of-turn token to every Gemma 1; its other three have no GGUF key.
-                self.more_special(Role::Eot, 107)?;
-                self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
-            }
-            Kind::Gemma3 if !self.folder.has(spm::FILE) && !self.json.as_ref().is_some_and(is_sentencepiece_style) => self.bpe()?,
-            Kind::Gemma2 | Kind::Gemma3 => {
-                self.sentencepiece(AddedTokens::Interpreted)?;
-                self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
-            }
-            // Phi-4, or another folder without the SentencePiece model that all Phi-3 models have, regardless of the tokenizer class.
-            Kind::Phi3 if class(&self).as_deref() == Some("GPT2Tokenizer") || self.is_byte_level() => self.bpe()?,
-            Kind::Phi3 => self.sentencepiece(AddedTokens::Literal)?,
-            Kind::Roberta if self.json.is_some() => {
-                self.bpe()?;
-                self.token_type_count();
-            }
-            Kind::Bert | Kind::Roberta => self.wordpiece()?,
-            Kind::XlmRoberta => self.unigram()?,
+        let mut recipes = kind.recipes();
+        let found = recipes.iter().position(|recipe| self.has(recipe.source)).unwrap_or(recipes.len() - 1);
+        self.recipe = recipes.swap_remove(found);
+        self.flags(&self.recipe.before.clone());
+        match self.recipe.source {
+            Source::Tekken | Source::LoneTekken => self.tekken()?,
+            Source::VersionedModel => self.versioned()?,
+            Source::SentencePiece(added) => self.sentencepiece(added)?,
+            Source::Gemma4 => self.gemma4()?,
+            Source::ByteLevel => self.bpe()?,
+            Source::WordPiece => self.wordpiece()?,
+            Source::XlmRoberta => self.unigram()?,
+        }
+        if kind == Kind::Llama {
+            self.llama()?;
+        }
+        self.flags(&self.recipe.after.clone());
+        if self.recipe.token_types {
+            self.token_type_count();
         }
         Ok(Tokenizer { keys: self.out, tokens: self.tokens, made_up: self.made_up, notes: self.notes })
     }
 
-    /// Whether the tokenizer is only a byte-level BPE `tokenizer.json`.
-    fn is_byte_level(&self) -> bool {
-        !self.folder.has(spm::FILE) && self.json.as_ref().is_some_and(|json| !is_sentencepiece_style(json))
+    /// Whether the folder has files of this format.
+    fn has(&self, source: Source) -> bool {
+        match source {
+            Source::Tekken => self.folder.has(tekken::FILE),
+            Source::LoneTekken => self.folder.has(tekken::FILE) && self.json.is_none(),
+            Source::SentencePiece(_) => self.folder.has(spm::FILE) || self.json.as_ref().is_some_and(is_sentencepiece_style),
+            Source::ByteLevel => self.json.is_some() || self.folder.has(VOCAB_JSON),
+            Source::VersionedModel | Source::Gemma4 | Source::WordPiece | Source::XlmRoberta => true,
+        }
+    }
+
+    fn flags(&mut self, flags: &[(&'static str, Flag)]) {
+        for (key, flag) in flags {
+            let value = match flag {
+                Flag::Is(value) => Some(*value),
+                Flag::Config(name) => self.tokenizer_setting(name).and_then(Json::as_bool),
+            };
+            if let Some(value) = value {
+                self.out.set(*key, Value::Bool(value));
+            }
+        }
     }
 
     fn tokenizer_setting(&self, key: &str) -> Option<&Json> {
@@ -216,33 +219,14 @@ impl Build<'_> {
         self.options.pre.as_deref()
     }
 
+    /// Sets what the reference tells from the vocabulary size of a Llama.
     fn llama(&mut self) -> Result<()> {
-        if self.folder.has(tekken::FILE) && self.json.is_none() {
-            return self.tekken();
-        }
-        if let Some(add) = self.tokenizer_setting("add_prefix_space").and_then(Json::as_bool) {
-            self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(add));
-        }
-        if self.folder.has(spm::FILE) {
-            self.sentencepiece(AddedTokens::Interpreted)?;
-        } else if let Some(json) = self.json.as_ref().filter(|json| is_sentencepiece_style(json)) {
-            if self.options.merge_scores {
-                if self.out.get(keys::ADD_SPACE_PREFIX).is_none() && !pieces::adds_space_prefix(json) {
-                    self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
-                }
-                self.sentencepiece(AddedTokens::Interpreted)?;
-            } else {
-                self.scoreless()?;
-            }
-        } else {
-            self.bpe()?;
-        }
         match setting(self.config, "vocab_size") {
             // Code Llama
             Some(32016) => self.more_special(Role::Eot, 32010)?,
             // Granite's small code models and SmolLM
             Some(49152) => {
-                self.out.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
+                self.out.set(keys::ADD_BOS, Value::Bool(false));
             }
             _ => {}
         }
@@ -258,6 +242,20 @@ impl Build<'_> {
         self.tokens = tokens.len() as u64;
         self.made_up = (0..tokens.len()).filter(|&id| tokens[id].is_padding(id)).collect();
         vocabulary::write(tokens, scored, &mut self.out);
+        for Prescribed { role, token, rule } in std::mem::take(&mut self.recipe.special) {
+            let id = match token {
+                Named::Id(id) => Some(id),
+                Named::Text(text) => tokens.iter().position(|token| token.text == text).and_then(|id| u32::try_from(id).ok()),
+            };
+            match (id, token) {
+                (Some(id), _) => self.prescribed.push((role, id, rule)),
+                (None, Named::Text(text)) if rule == Rule::Default => self.notes.push(format!(
+                    "there is no token {text}, which this architecture uses as {}_token; llama.cpp may not find the end of its texts",
+                    role.name()
+                )),
+                _ => {}
+            }
+        }
     }
 
     fn sources(&self, below: Option<u64>) -> Sources<'_> {
@@ -270,9 +268,23 @@ impl Build<'_> {
         }
     }
 
-    fn special(&mut self) -> Result<()> {
-        let special = Special::read(&self.sources(Some(self.tokens)), &Role::COMMON)?;
+    /// Reads and writes the special tokens. IDs from `below` on are ignored.
+    fn special(&mut self, below: Option<u64>) -> Result<()> {
+        let mut special = Special::read(&self.sources(below), &Role::COMMON)?;
+        let prescribed = std::mem::take(&mut self.prescribed);
+        for (role, id, _) in prescribed.iter().filter(|(.., rule)| *rule == Rule::Default) {
+            special.default_id(*role, *id);
+        }
         special.write(&mut self.out);
+        for (role, id, rule) in prescribed {
+            match (rule, role.id_key()) {
+                (Rule::Last, _) => self.more_special(role, id)?,
+                (Rule::Always, Some(key)) => {
+                    self.out.set(key, Value::U32(id));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -291,6 +303,14 @@ impl Build<'_> {
 
     /// Reads the tokens of a SentencePiece model, or of the `tokenizer.json` converted from one.
     fn sentencepiece(&mut self, added: AddedTokens) -> Result<()> {
+        if let Some(json) = self.json.as_ref().filter(|json| !self.folder.has(spm::FILE) && is_sentencepiece_style(json)) {
+            if self.options.equal_scores {
+                return self.scoreless();
+            }
+            if self.out.get(keys::ADD_SPACE_PREFIX).is_none() && !pieces::adds_space_prefix(json) {
+                self.out.set(keys::ADD_SPACE_PREFIX, Value::Bool(false));
+            }
+        }
         let mut decoder = spm::decoder_tokens(self.folder, self.tokenizer_config.as_ref())?;
         let pieces = match (spm::read_model(self.folder)?, &mut self.json) {
             (Some(model), _) => model.pieces,
@@ -303,7 +323,13 @@ impl Build<'_> {
                     decoder = further.cloned().collect();
                 }
                 vocabulary_size(vocab.ids().map(|(_, id)| u64::from(id) + 1).max().unwrap_or(0), self.folder)?;
-                pieces::from_json(json, &vocab)
+                let mut pieces = pieces::from_json(json, &vocab);
+                if setting(self.config, "vocab_size").is_none() {
+                    let len = decoder.iter().map(|token| u64::from(token.id) + 1).max().unwrap_or(0);
+                    let len = vocabulary_size(len, self.folder)?;
+                    pieces.extend((pieces.len()..len).map(Token::padding));
+                }
+                pieces
             }
             (None, _) => return Err(self.missing(&[spm::FILE, JSON])),
         };
@@ -311,7 +337,7 @@ impl Build<'_> {
         let tokens = spm::tokens(self.folder, pieces, self.config, decoder, json_added, added, &mut self.notes)?;
         self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
         self.vocabulary(&tokens, true);
-        self.special()
+        self.special(Some(self.tokens))
     }
 
     /// Writes SentencePiece-style BPE as in the reference converter, without the order of the merges.
@@ -319,21 +345,27 @@ impl Build<'_> {
         let vocab = self.vocab(&[JSON])?;
         let tokens = self.parts(&vocab).scoreless_tokens()?;
         self.notes.push(
-            "the order of merges is left out and all tokens have one score, as by llama.cpp's converter: llama.cpp will split many words \
-             otherwise than this tokenizer does; the option merge-scores keeps the order"
+            "all tokens have the same score and the merges are left out, as by llama.cpp's converter: llama.cpp will split many words \
+             differently from this tokenizer"
                 .to_owned(),
         );
         self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
         self.vocabulary(&tokens, true);
-        self.special()
+        self.special(Some(self.tokens))
     }
 
     fn bpe(&mut self) -> Result<()> {
-        let vocab = self.vocab(&[JSON, "vocab.json"])?;
+        let vocab = self.vocab(&[JSON, VOCAB_JSON])?;
         let tokens = self.parts(&vocab).plain_tokens()?;
         let pre = self.pre_name()?;
         self.head("gpt2", &pre);
         self.vocabulary(&tokens, false);
+        self.merges()?;
+        self.special(None)
+    }
+
+    /// Writes the merges.
+    fn merges(&mut self) -> Result<()> {
         let merges = match self.json.as_mut().map(|json| std::mem::take(&mut json.model.merges.0)) {
             Some(merges) if !merges.is_empty() => merges,
             _ => self.merges_txt()?,
@@ -341,9 +373,20 @@ impl Build<'_> {
         if !merges.is_empty() {
             self.out.set(keys::MERGES, Value::Array(Array::packed_strings(merges)));
         }
-        let special = Special::read(&self.sources(None), &Role::COMMON)?;
-        special.write(&mut self.out);
         Ok(())
+    }
+
+    /// Reads SentencePiece-style BPE whose merges are kept. All tokens have the same score.
+    fn gemma4(&mut self) -> Result<()> {
+        let vocab = self.vocab(&[JSON])?;
+        let mut tokens = self.parts(&vocab).scoreless_tokens()?;
+        for token in tokens.iter_mut().filter(|token| vocabulary::is_visible(&token.text)) {
+            token.token_type = TokenType::UserDefined;
+        }
+        self.out.set(keys::MODEL, Value::String("gemma4".to_owned()));
+        self.vocabulary(&tokens, true);
+        self.merges()?;
+        self.special(None)
     }
 
     fn wordpiece(&mut self) -> Result<()> {
@@ -362,7 +405,7 @@ impl Build<'_> {
         let pre = self.pre_name()?;
         self.head("bert", &pre);
         self.vocabulary(&tokens, false);
-        self.special()
+        self.special(Some(self.tokens))
     }
 
     /// Returns the pre-tokenizer name: as given, or as detected in `tokenizer.json`; without that file, by tokenizer class.

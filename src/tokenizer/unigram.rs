@@ -32,7 +32,7 @@ impl Build<'_> {
         if !charsmap.is_empty() {
             self.out.set(keys::PRECOMPILED_CHARSMAP, Value::Array(Array::u8s(charsmap)));
         }
-        self.special()
+        self.special(Some(self.tokens))
     }
 
     /// Moves the pieces to fairseq's IDs: four special tokens first, and the last vocabulary entry dropped.

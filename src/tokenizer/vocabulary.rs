@@ -57,6 +57,11 @@ pub(super) fn looks_special(text: &str) -> bool {
         || between("<unused", ">")
 }
 
+/// Whether this is a control token of Gemma 4 that llama.cpp shows in its output, so that its chat parser can read it.
+pub(super) fn is_visible(text: &str) -> bool {
+    ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"].contains(&text)
+}
+
 /// Writes the tokens, their scores if `scored`, and their types.
 pub(super) fn write(tokens: &[Token], scored: bool, out: &mut Metadata) {
     out.set(keys::TOKENS, Value::Array(Array::packed_strings(tokens.iter().map(|token| &token.text))));

@@ -116,7 +116,7 @@ fn beside(name: &str, others: &[&str]) -> PathBuf {
 
 fn tokenizer(data: &[u8]) {
     let [kind, pick, content @ ..] = data else { return };
-    let options = tokenizer::Options { pre: None, merge_scores: *kind >= 128 };
+    let options = tokenizer::Options { pre: None, equal_scores: *kind >= 128 };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let (name, others) = TOKENIZER_FILES[usize::from(*pick) % TOKENIZER_FILES.len()];
     let folder = beside(name, others);

@@ -29,9 +29,10 @@ fn sorted(mut keys: Vec<(String, Value)>) -> Vec<(String, Value)> {
     keys
 }
 
-const FAMILIES: [(&str, Kind); 7] = [
+const FAMILIES: [(&str, Kind); 8] = [
     ("bert", Kind::Bert),
     ("gemma2", Kind::Gemma2),
+    ("gemma4", Kind::Gemma4),
     ("llama-fast", Kind::Llama),
     ("llama-spm", Kind::Llama),
     ("llama3", Kind::Llama),
@@ -44,10 +45,10 @@ fn keys_types_values_and_order_are_those_of_the_reference_converter() {
     for (name, kind) in FAMILIES {
         let folder = fixture(name);
         let reference = format::open(&folder.join("reference.gguf")).unwrap();
-        let read = tokenizer::read(&folder, &config(&folder), kind, &Options::default()).unwrap();
+        let read = tokenizer::read(&folder, &config(&folder), kind, &Options { equal_scores: true, ..Options::default() }).unwrap();
         assert_eq!(keys(read.keys()), keys(&reference.model().metadata), "{name}");
         // Without their merges the tokens of SentencePiece-style BPE are of little use, and the plan says so.
-        let told = read.notes().iter().any(|note| note.contains("merge-scores"));
+        let told = read.notes().iter().any(|note| note.contains("the same score"));
         assert_eq!((told, read.notes().len()), (name == "llama-fast", usize::from(name == "llama-fast")), "{name}: {:?}", read.notes());
     }
 }
@@ -120,9 +121,8 @@ fn a_tokenizer_json_made_from_a_sentencepiece_model_gives_what_the_model_gives()
     let model = format::open(&fixture("llama-spm").join("reference.gguf")).unwrap();
     let model = &model.model().metadata;
     let json = fixture("llama-fast");
-    let ranked = Options { merge_scores: true, ..Options::default() };
-    for (kind, options, prefix) in [(Kind::Llama, &ranked, None), (Kind::Gemma3, &Options::default(), Some(&Value::Bool(false)))] {
-        let read = tokenizer::read(&json, &config(&json), kind, options).unwrap();
+    for (kind, prefix) in [(Kind::Llama, None), (Kind::SentencepieceOrBpe, None), (Kind::Gemma3, Some(&Value::Bool(false)))] {
+        let read = tokenizer::read(&json, &config(&json), kind, &Options::default()).unwrap();
         for key in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
             assert_eq!(read.keys().get(key), model.get(key), "{kind:?}: {key}");
         }
@@ -147,7 +147,7 @@ fn a_folder_made_from_a_gguf_gives_the_same_keys() {
         let object = config.as_object_mut().unwrap();
         object.retain(|key, _| !key.ends_with("_token_id"));
         object.extend(tokenizer::ids(metadata));
-        let again = tokenizer::read(back.path(), &config, kind, &Options::default()).unwrap();
+        let again = tokenizer::read(back.path(), &config, kind, &Options { equal_scores: true, ..Options::default() }).unwrap();
         assert_eq!(sorted(keys(again.keys())), sorted(keys(metadata)), "{name}");
     }
 }
@@ -169,7 +169,7 @@ fn the_reference_has_no_name_for_a_changed_vocabulary_and_this_has() {
     assert!(error.to_string().contains("tokenizer.json") && error.to_string().contains("[a-z]\\u{1b}+"), "{error}");
     assert_eq!(error.hints(), [Hint::NamePreTokenizer]);
     let told =
-        tokenizer::read(back.path(), &json!({}), Kind::Bpe, &Options { pre: Some("llama-bpe".to_owned()), merge_scores: false }).unwrap();
+        tokenizer::read(back.path(), &json!({}), Kind::Bpe, &Options { pre: Some("llama-bpe".to_owned()), equal_scores: false }).unwrap();
     assert_eq!(told.keys().get_str("tokenizer.ggml.pre"), Some("llama-bpe"));
 }
 

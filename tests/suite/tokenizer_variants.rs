@@ -184,10 +184,15 @@ fn sentencepiece_style_files_give_types_and_scores() {
     let vocab = json!({ "<unk>": 0, "<0x0A>": 1, "a": 2, "<s>": 3 });
     let added = json!([{ "id": 3, "content": "<s>", "special": true }, { "id": 4, "content": "<0x41>" }, { "id": 5, "content": "q" }]);
     let files = [("tokenizer.json", sentencepiece(vocab, added)), ("tokenizer_config.json", json!({ "bos_token": "<s>" }))];
-    let metadata = read(&files, json!({}), Kind::Llama).unwrap();
-    assert_eq!(texts(&metadata, "tokenizer.ggml.tokens"), ["<unk>", "<0x0A>", "a", "<s>", "<0x41>", "q"]);
-    assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type"), [1.0, 6.0, 1.0, 3.0, 4.0, 4.0]);
-    assert_eq!(numbers(&metadata, "tokenizer.ggml.scores"), [-1000.0; 6]);
+    let equal = Options { equal_scores: true, ..Options::default() };
+    for (options, unknown, scores) in [(equal, 1.0, [-1000.0; 6]), (Options::default(), 2.0, [0.0, 0.0, 0.0, 0.0, -1000.0, -1000.0])] {
+        let folder = crate::tokenizer::folder(&files);
+        let read = tokenizer::read(folder.path(), &json!({}), Kind::Llama, &options).unwrap();
+        let metadata = read.keys();
+        assert_eq!(texts(metadata, "tokenizer.ggml.tokens"), ["<unk>", "<0x0A>", "a", "<s>", "<0x41>", "q"]);
+        assert_eq!(numbers(metadata, "tokenizer.ggml.token_type"), [unknown, 6.0, 1.0, 3.0, 4.0, 4.0]);
+        assert_eq!(numbers(metadata, "tokenizer.ggml.scores"), scores);
+    }
 
     // It is byte fallback and a decoder of several steps that make the style: each alone is byte-level BPE.
     for (key, value) in [("byte_fallback", json!(false)), ("type", json!("WordPiece"))] {

@@ -32,8 +32,8 @@ pub struct Options {
     pub force: bool,
     /// Name of the pre-tokenizer, if it cannot be detected.
     pub pre: Option<String>,
-    /// Derives token scores from the merges (llama.cpp's converter gives every token the same score).
-    pub merge_scores: bool,
+    /// Gives every token of a SentencePiece-style tokenizer.json the same score, as llama.cpp's converter does.
+    pub equal_scores: bool,
     /// An additional architecture table.
     pub arch_table: Option<PathBuf>,
     /// Base model of an adapter that is converted to GGUF: a folder with config.json, or a GGUF.

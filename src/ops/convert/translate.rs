@@ -27,7 +27,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: 
     }
     match (Naming::detect(model), format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
-            let tokenizer = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
+            let tokenizer = tokenizer::Options { pre: options.pre.clone(), equal_scores: options.equal_scores };
             let dtype = options.target.map(|target| target.base());
             to_gguf::draft(model, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector }).map(Some)
         }

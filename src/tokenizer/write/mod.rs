@@ -40,6 +40,7 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile
             sentencepiece::configure(&tokenizer, &mut config);
         }
         "llama" => files.push(json_file(JSON, &tokenizer_json::sentencepiece_style(&tokenizer, &mut config)?)?),
+        "gemma4" => files.push(json_file(JSON, &tokenizer_json::gemma4(&tokenizer, &mut config)?)?),
         "gpt2" => files.push(json_file(JSON, &tokenizer_json::byte_level(&tokenizer, &mut config)?)?),
         "bert" => {
             let (json, vocab) = tokenizer_json::wordpiece(&tokenizer, &mut config)?;
@@ -48,7 +49,9 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile
         }
         "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&tokenizer, &mut config)?)?),
         other => {
-            return Err(Error::unsupported(format!("expected a tokenizer of llama, gpt2, bert or t5, found {other}")).hint(Hint::KeepNames));
+            return Err(
+                Error::unsupported(format!("expected a tokenizer of llama, gemma4, gpt2, bert or t5, found {other}")).hint(Hint::KeepNames)
+            );
         }
     }
     config.templates(&tokenizer.templates);

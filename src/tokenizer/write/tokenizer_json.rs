@@ -1,6 +1,6 @@
 //! Builds `tokenizer.json` for byte-level BPE, SentencePiece-style BPE, WordPiece and Unigram.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use crate::base::{Error, Hint, Result};
 use crate::tokenizer::json::AddedToken;
 use crate::tokenizer::keys::Role;
 use crate::tokenizer::pre;
-use crate::tokenizer::vocabulary::{Token, TokenType};
+use crate::tokenizer::vocabulary::{Token, TokenType, is_visible};
 
 /// Maximum length of a token for which merges are derived, in bytes: the work is quadratic in it.
 const MERGED_BYTES: usize = 512;
@@ -117,15 +117,7 @@ pub(super) fn byte_level(tokenizer: &GgufTokenizer, config: &mut Config) -> Resu
         Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}")).hint(Hint::NamePreTokenizer)
     })?;
     let vocab = base_tokens(tokenizer, |token| token.text.clone());
-    let known: HashMap<&str, u32> = vocab.0.iter().map(|(text, id)| (text.as_str(), *id)).collect();
-    let merges = tokenizer.merges.iter().filter_map(|line| {
-        let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
-        let (left, right) = (&line[..space], &line[space + 1..]);
-        // The tokenizers library rejects merges of tokens that are not in the vocabulary.
-        let whole = known.contains_key(left) && known.contains_key(right) && known.contains_key(format!("{left}{right}").as_str());
-        whole.then(|| (left.to_owned(), right.to_owned()))
-    });
-    let merges = merges.collect();
+    let merges = given_merges(tokenizer, &vocab);
     let model = Model::Bpe {
         dropout: (),
         unk_token: None,
@@ -153,6 +145,56 @@ pub(super) fn byte_level(tokenizer: &GgufTokenizer, config: &mut Config) -> Resu
     })
 }
 
+/// Returns the merges of the GGUF whose tokens are all in the vocabulary: the tokenizers library rejects others.
+fn given_merges(tokenizer: &GgufTokenizer, vocab: &Ids) -> Vec<(String, String)> {
+    let known: HashSet<&str> = vocab.0.iter().map(|(text, _)| text.as_str()).collect();
+    let merges = tokenizer.merges.iter().filter_map(|line| {
+        let space = line.char_indices().skip(1).find(|(_, c)| *c == ' ')?.0;
+        let (left, right) = (&line[..space], &line[space + 1..]);
+        let whole = known.contains(left) && known.contains(right) && known.contains(format!("{left}{right}").as_str());
+        whole.then(|| (left.to_owned(), right.to_owned()))
+    });
+    merges.collect()
+}
+
+/// Builds Gemma 4's tokenizer: SentencePiece-style BPE that keeps its merges, and splits text only at spaces.
+pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+    let vocab = base_tokens(tokenizer, |token| token.text.clone());
+    let merges = given_merges(tokenizer, &vocab);
+    let model = Model::Bpe {
+        dropout: (),
+        unk_token: tokenizer.token(Role::Unk).map(|token| token.text.clone()),
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: true,
+        byte_fallback: true,
+        ignore_merges: false,
+        vocab,
+        merges,
+    };
+    let mut added_tokens = added_tokens(tokenizer, |token| token.text.clone());
+    for token in &mut added_tokens {
+        token.special |= is_visible(&token.content);
+    }
+    config.set("tokenizer_class", "GemmaTokenizer");
+    config.set("clean_up_tokenization_spaces", false);
+    config.special_tokens(tokenizer, &added_tokens);
+    config.added_tokens(&added_tokens);
+    Ok(TokenizerJson {
+        added_tokens,
+        normalizer: replace(" ", "\u{2581}"),
+        pre_tokenizer: json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false}),
+        post_processor: post::processor(tokenizer, false, config),
+        decoder: json!({"type": "Sequence", "decoders": [replace("\u{2581}", " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})]}),
+        ..TokenizerJson::new(model)
+    })
+}
+
+/// A normalizer or decoder step.
+fn replace(from: &str, to: &str) -> Value {
+    json!({"type": "Replace", "pattern": {"String": from}, "content": to})
+}
+
 pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
     let vocab = base_tokens(tokenizer, |token| token.text.clone());
     let merges = merges_of(tokenizer, &vocab);
@@ -168,7 +210,6 @@ pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config
         merges,
     };
     let prefix = tokenizer.add_space_prefix.unwrap_or(true);
-    let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
     let mut normalizers = vec![replace(" ", "\u{2581}")];
     let mut decoders = vec![replace("\u{2581}", " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
     if prefix {
