@@ -19,9 +19,7 @@ use crate::view::{lora, to_gguf, to_hf};
 pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<OutputModel>> {
     let model = reader.model();
     match (Form::of(reader), format.id) {
-        (Some(Form::Gguf), FormatId::Safetensors) => {
-            return Err(Error::unsupported("a GGUF adapter cannot be converted to PEFT").in_file(&model.path).hint(Hint::MergeIntoBase));
-        }
+        (Some(Form::Gguf), FormatId::Safetensors) => return lora::to_peft(reader, options.base.as_deref(), tables).map(Some),
         (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }

@@ -15,11 +15,14 @@ use crate::model::TensorInfo;
 
 mod forms;
 mod merge;
+mod pair;
 mod peft;
 mod to_gguf;
+mod to_peft;
 
 pub use merge::{merged, updates};
 pub use to_gguf::{base_file, draft};
+pub use to_peft::draft as to_peft;
 
 /// The library format of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

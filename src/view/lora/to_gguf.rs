@@ -1,6 +1,6 @@
 //! Converts an adapter to a GGUF that llama.cpp loads with its base: its factors get the names and layout of the base.
 //!
-//! As in llama.cpp's convert_lora_to_gguf.py: the rows of B move like those of the base matrix, A is unchanged.
+//! As in llama.cpp's convert_lora_to_gguf.py: the rows of B move like those of the base matrix, and its columns like those of A.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,20 +17,21 @@ use crate::format::{self, Reader};
 use crate::model::companion::Note;
 use crate::model::{ElemType, Metadata, Model, Value};
 use crate::source::folder;
-use crate::view::lora::{Adapter, Factor, Form, Update};
+use crate::view::lora::pair::{self, Pair};
+use crate::view::lora::{Adapter, Form, Update};
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 use crate::view::{general, tensor_expr, to_hf};
 
 /// The name of the token embeddings, whose first factor is stored transposed, for row lookup.
-const EMBEDDING: &str = "token_embd.weight";
+pub(super) const EMBEDDING: &str = "token_embd.weight";
 
 /// The config file of a folder.
 const CONFIG: &str = "config.json";
 
 /// Returns the path of the adapter's base: the given one, or the one in the adapter's config if it exists locally.
-fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
+pub(super) fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
     let own = || adapter.base.as_deref().map(PathBuf::from).filter(|path| path.exists());
     base.map(Path::to_path_buf).or_else(own).ok_or_else(|| {
         let named = adapter.base.as_deref().map_or(String::new(), |name| format!(" ({name})"));
@@ -43,7 +44,7 @@ fn base_path(adapter: &Adapter, base: Option<&Path>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// The architecture is unknown.
-fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config)> {
+pub(super) fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config)> {
     if file.ends_with(CONFIG)
         && let Some(json) = folder::json(file)?
     {
@@ -183,7 +184,7 @@ fn by_row<'a>(adapter: &'a Adapter, mapping: &Mapping) -> Result<ByRow<'a>> {
 fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f32) -> Result<Vec<(Shaped, Shaped)>> {
     let named = |error: Error| error.in_tensor(row.name());
     let second = |update: &Update| -> Result<Shaped> {
-        let stored = stored(model, update.left)?;
+        let stored = pair::stored(model, update.left)?;
         let own = alpha_of(update);
         let origin = if own == alpha { stored.origin } else { stored.origin.then(tensor_expr::RowOp::Scale(own / alpha))? };
         Ok(Shaped { origin, ..stored })
@@ -194,30 +195,22 @@ fn factors(model: &Model, row: &Row, updates: &BTreeMap<u64, &Update>, alpha: f3
             return Err(named(Error::unsupported(format!("expected an update of each of {experts} experts, found {}", updates.len()))));
         }
         let all = |factor: &dyn Fn(&Update) -> Result<Shaped>| updates.values().map(|update| factor(update)).collect::<Result<Vec<_>>>();
-        let first = row.transform.forward(all(&|update| stored(model, update.right))?).map_err(named)?;
+        let first = row.transform.forward(all(&|update| pair::stored(model, update.right))?).map_err(named)?;
         let second = row.transform.forward(all(&second)?).map_err(named)?;
         return Ok(first.into_iter().zip(second).collect());
     }
     let Some(update) = updates.values().next() else { return Ok(Vec::new()) };
+    let scaled = |factor: Shaped| -> Result<Shaped> {
+        let own = alpha_of(update);
+        let origin = if own == alpha { factor.origin } else { factor.origin.then(tensor_expr::RowOp::Scale(own / alpha))? };
+        Ok(Shaped { origin, ..factor })
+    };
     if row.gguf.first().is_some_and(|name| name == EMBEDDING) && update.left.transposed {
-        let (a, b) = (turned(stored(model, update.left)?)?, stored(model, update.right)?);
-        let origin =
-            if alpha_of(update) == alpha { b.origin } else { b.origin.then(tensor_expr::RowOp::Scale(alpha_of(update) / alpha))? };
-        return Ok(vec![(a, Shaped { origin, ..b })]);
+        return Ok(vec![(pair::turned(pair::stored(model, update.left)?)?, scaled(pair::stored(model, update.right)?)?)]);
     }
-    if row.hf.len() > 1 || !row.transform.moves_rows() || update.left.transposed {
-        return Err(named(Error::unsupported("expected an update of a matrix whose rows move, found one of another layout")));
+    if row.hf.len() > 1 {
+        return Err(named(Error::unsupported("expected an update of a matrix that stays one, found one that is joined with others")));
     }
-    let parts = row.transform.forward(vec![second(update)?]).map_err(named)?;
-    let first = stored(model, update.right)?;
-    Ok(parts.into_iter().map(|part| (first.clone(), part)).collect())
-}
-
-fn stored(model: &Model, factor: Factor) -> Result<Shaped> {
-    let shape = model.tensors.get(factor.tensor).map(|tensor| tensor.shape.clone()).unwrap_or_default();
-    Ok(Shaped { origin: TensorExpr::stored(model, factor.tensor)?, shape })
-}
-
-fn turned(matrix: Shaped) -> Result<Shaped> {
-    Transform::Transpose.forward(vec![matrix])?.pop().ok_or_else(|| Error::argument("expected a matrix to transpose"))
+    let parts = Pair::of(model, update)?.forward(&row.transform).map_err(named)?;
+    parts.into_iter().map(|part| Ok((part.right, scaled(part.left)?))).collect()
 }
