@@ -124,13 +124,19 @@ pub struct Table {
     pub layers: toml::Table,
     /// Names for expressions: how many numbered layers have tensors whose name begins so, such as `mtp.layers.`.
     pub counts: toml::Table,
+    /// Names for expressions: the shape of the first tensor whose name, in Hugging Face or GGUF, ends so.
+    pub shapes: toml::Table,
+    /// The module that the tensors of `model` are in, written for GGUF -> Hugging Face.
+    pub module: Option<String>,
+    /// The section of config.json with the hyperparameters, written for GGUF -> Hugging Face.
+    pub section: Option<String>,
     /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
     /// Globs of tensors that are dropped if all their values are zero; otherwise GGUF cannot hold the model.
     pub drop_zeros: Vec<String>,
     /// Whether layers beyond the config's count are dropped (multi-token prediction).
     pub drops_further_layers: bool,
-    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_factors` (longrope).
+    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_proportional` (partial rotation), `rope_factors` (longrope).
     pub computed: Vec<String>,
     /// Keys always written to config.json.
     pub config: toml::Table,
@@ -261,7 +267,7 @@ pub struct TensorRow {
     pub layers: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
     pub when: Option<String>,
-    /// The layer in GGUF of Hugging Face's layer 0, by default 0.
+    /// The layer in GGUF of Hugging Face's layer 0, by default 0; or of a tensor outside its layers.
     pub first: Option<String>,
 }
 
@@ -371,6 +377,7 @@ impl Table {
         parent.drop_zeros.extend(self.drop_zeros);
         parent.layers.extend(self.layers);
         parent.counts.extend(self.counts);
+        parent.shapes.extend(self.shapes);
         parent.computed.extend(self.computed);
         let tokenizer = self.tokenizer.or(parent.tokenizer);
         Self {
@@ -382,6 +389,8 @@ impl Table {
             params: self.params,
             gguf_has: self.gguf_has,
             without_head: self.without_head,
+            module: self.module,
+            section: self.section,
             when: self.when,
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,

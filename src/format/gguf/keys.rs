@@ -20,6 +20,8 @@ pub(crate) enum KeyType {
     PerLayer(ValueType),
     /// An array of bytes, signed or unsigned.
     Bytes,
+    /// A period of layers, or an array of booleans with one element per layer.
+    Pattern,
 }
 
 /// Keys of one type.
@@ -31,7 +33,7 @@ struct Group {
     keys: &'static [&'static str],
 }
 
-use KeyType::{ArrayOf, Bytes, One, PerLayer, Whole};
+use KeyType::{ArrayOf, Bytes, One, Pattern, PerLayer, Whole};
 
 /// Keys by full name; `*` at the end is a wildcard.
 static KEYS: &[Group] = &[
@@ -225,6 +227,10 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
             attention.head_count attention.head_count_kv expert_feed_forward_length expert_used_count feed_forward_length",
     ),
     (ArrayOf(String), "classifier.output_labels"),
+    (ArrayOf(I32), "rope.dimension_sections"),
+    (ArrayOf(F32), "activation_sparsity_scale"),
+    (ArrayOf(Bool), "attention.recurrent_layers"),
+    (Pattern, "attention.sliding_window_pattern"),
 ];
 
 /// Keys that llama.cpp requires for specific architectures, separated by spaces.
@@ -382,6 +388,10 @@ impl KeyType {
             One(value_type) => value.value_type() == value_type,
             Whole => value.as_u64().is_some() || value.as_f64().is_some_and(|number| number.fract() == 0.0),
             ArrayOf(elem) => value.as_array().is_some_and(|array| array.elem() == elem),
+            Pattern => match value.as_array() {
+                None => value.value_type() == U32,
+                Some(array) => array.elem() == Bool && layers.is_none_or(|layers| array.len() == layers),
+            },
             Bytes => value.as_array().is_some_and(|array| matches!(array.elem(), ValueType::U8 | ValueType::I8)),
             PerLayer(elem) => match value.as_array() {
                 None => value.value_type() == elem,
@@ -399,6 +409,7 @@ impl KeyType {
             Whole => "an integer".to_owned(),
             ArrayOf(elem) => format!("an array of {elem}"),
             Bytes => "an array of u8".to_owned(),
+            Pattern => "u32, or an array of bool with one for each layer".to_owned(),
             PerLayer(elem) => match layers {
                 Some(layers) => format!("{elem}, or an array of {layers} of them"),
                 None => format!("{elem}, or an array of them"),
