@@ -72,6 +72,9 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("qwen35", include_str!("tables/qwen35.toml")),
+    ("qwen35moe", include_str!("tables/qwen35moe.toml")),
+    ("qwen3next", include_str!("tables/qwen3next.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].
