@@ -72,9 +72,12 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("qwen2vl", include_str!("tables/qwen2vl.toml")),
     ("qwen35", include_str!("tables/qwen35.toml")),
     ("qwen35moe", include_str!("tables/qwen35moe.toml")),
     ("qwen3next", include_str!("tables/qwen3next.toml")),
+    ("qwen3vl", include_str!("tables/qwen3vl.toml")),
+    ("qwen3vlmoe", include_str!("tables/qwen3vlmoe.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].
