@@ -72,6 +72,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("lfm2", include_str!("tables/lfm2.toml")),
+    ("lfm2moe", include_str!("tables/lfm2moe.toml")),
     ("qwen2vl", include_str!("tables/qwen2vl.toml")),
     ("qwen35", include_str!("tables/qwen35.toml")),
     ("qwen35moe", include_str!("tables/qwen35moe.toml")),
