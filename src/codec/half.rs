@@ -38,12 +38,6 @@ pub(super) fn f32_to_f16(value: f32) -> [u8; 2] {
     (rounded as u16 | (bits >> 16) as u16 & 0x8000).to_le_bytes()
 }
 
-/// Rounds to the nearest half-precision number, like [`f32_to_f16`].
-#[cfg(feature = "cli")]
-pub(crate) fn round_to_f16(value: f32) -> f32 {
-    f16_to_f32(f32_to_f16(value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,8 +21,6 @@ mod ternary;
 
 pub use codebook::Codebook;
 pub(crate) use codebook::{NUMBERS as CODEBOOK_NUMBERS, VALUES as CODEBOOK_VALUES};
-#[cfg(feature = "cli")]
-pub(crate) use half::round_to_f16;
 pub use invalid::{InvalidValue, InvalidValues, is_zero, scan_invalid};
 pub use number::Number;
 

@@ -1,6 +1,8 @@
 //! Formats arrays as NumPy 2.4 prints them by default: aligned, 8 digits, 75 columns, nested brackets.
 
-use crate::codec::{Number, round_to_f16};
+use half::f16;
+
+use crate::codec::Number;
 use crate::model::DType;
 use crate::ops::show::Block;
 
@@ -127,7 +129,7 @@ impl Width {
     /// Returns the magnitude below which numbers are written with an exponent: 0.0001 in this precision.
     fn small(self) -> f64 {
         match self {
-            Self::Half => f64::from(round_to_f16(0.0001)),
+            Self::Half => f16::from_f64(0.0001).to_f64(),
             Self::Single => f64::from(0.0001f32),
             Self::Double => 0.0001,
         }
@@ -136,7 +138,7 @@ impl Width {
     /// Returns the quotient, rounded to this precision.
     fn divide(self, a: f64, b: f64) -> f64 {
         match self {
-            Self::Half => f64::from(round_to_f16(a as f32 / b as f32)),
+            Self::Half => f16::from_f64(a / b).to_f64(),
             Self::Single => f64::from(a as f32 / b as f32),
             Self::Double => a / b,
         }
@@ -146,8 +148,9 @@ impl Width {
     fn shortest(self, value: f64) -> String {
         match self {
             Self::Half => {
-                let is_exact = |text: &String| text.parse().is_ok_and(|back| round_to_f16(back) == value as f32);
-                (0..5).map(|digits| format!("{value:.digits$e}")).find(is_exact).unwrap_or_else(|| format!("{value:e}"))
+                let wanted = f16::from_f64(value);
+                let tells = |text: &String| text.parse().is_ok_and(|back: f32| f16::from_f32(back) == wanted);
+                (0..5).map(|digits| format!("{value:.digits$e}")).find(tells).unwrap_or_else(|| format!("{value:e}"))
             }
             Self::Single => format!("{:e}", value as f32),
             Self::Double => format!("{value:e}"),

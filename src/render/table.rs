@@ -1,16 +1,15 @@
-//! Tables for people, fitted to the terminal. The only user of the crate papergrid.
+//! Tables for people, fitted to the terminal. The only user of the crate tabled.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use papergrid::ansi::ANSIStr;
-use papergrid::colors::Colors;
-use papergrid::config::compact::CompactConfig;
-use papergrid::config::{Indent, Position, Sides};
-use papergrid::dimension::Dimension;
-use papergrid::grid::compact::CompactGrid;
-use papergrid::records::IterRecords;
+use tabled::grid::CompactGrid;
+use tabled::grid::colors::Colors;
+use tabled::grid::config::{CompactConfig, Indent, Position, Sides};
+use tabled::grid::dimension::{DimensionValue, StaticDimension};
+use tabled::grid::records::IterRecords;
+use tabled::settings::Color;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::base::text;
@@ -85,8 +84,8 @@ fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
 /// Writes the lines without trailing spaces, and a rule below the header. Texts and tones are requested line by line and twice: keeping the
 /// texts of all lines would take more memory and time than making them again.
 ///
-/// The compact grid streams rows of given widths: ten times as fast as measuring cells, on the 60,000 tensors of a large model. It aligns all
-/// columns alike, so right-aligned texts are padded here.
+/// tabled's compact grid streams rows with given widths; its `Table` is ten times slower on the 60,000 tensors of a large model. The grid
+/// aligns all columns alike, so right-aligned texts are padded here.
 fn lay_out<'t>(
     out: &mut dyn Write,
     columns: &[Column],
@@ -105,6 +104,7 @@ fn lay_out<'t>(
 
     let config = CompactConfig::new().set_padding(Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
     let width = (widths.iter().sum::<usize>() + GAP * widths.len()).saturating_sub(GAP);
+    let size = StaticDimension::new(DimensionValue::List(widths.iter().map(|width| width + GAP).collect()), DimensionValue::Exact(1));
     let chunks = in_chunks(lines, |lines| {
         let fitted = |line, at: usize, i, column: &Column| {
             let text = shorten(text(line, i), column.cut, full[at], widths[at]);
@@ -114,7 +114,7 @@ fn lay_out<'t>(
         let rows: Vec<Vec<Cow<'_, str>>> = lines.clone().map(row).collect();
         let records = IterRecords::new(rows.iter().map(|row| row.iter()), shown.len(), Some(rows.len()));
         let tone = look.color.then_some(|at: Position| shown.get(at.col).map_or(Tone::Plain, |(i, _)| tone(lines.start + at.row, *i)));
-        let grid = CompactGrid::new(records, &config, Columns(&widths), Painted(tone)).to_string();
+        let grid = CompactGrid::new(records, &config, &size, Painted(tone)).to_string();
         drop(rows);
         grid
     });
@@ -216,26 +216,13 @@ fn in_chunks<R: Send>(lines: usize, function: impl Fn(Range<usize>) -> R + Sync)
     par(0..lines.div_ceil(CHUNK)).map(|i| function(i * CHUNK..lines.min((i + 1) * CHUNK))).collect()
 }
 
-/// Columns of these widths and a gap, in rows of one line.
-struct Columns<'w>(&'w [usize]);
-
-impl Dimension for Columns<'_> {
-    fn get_width(&self, column: usize) -> usize {
-        self.0[column] + GAP
-    }
-
-    fn get_height(&self, _row: usize) -> usize {
-        1
-    }
-}
-
 /// The colours of cells, by tone.
 struct Painted<F>(Option<F>);
 
 impl<F: Fn(Position) -> Tone> Colors for Painted<F> {
-    type Color = ANSIStr<'static>;
+    type Color = Color;
 
-    fn get_color(&self, at: Position) -> Option<&ANSIStr<'static>> {
+    fn get_color(&self, at: Position) -> Option<&Color> {
         color_of(self.0.as_ref()?(at))
     }
 
@@ -245,22 +232,16 @@ impl<F: Fn(Position) -> Tone> Colors for Painted<F> {
 }
 
 /// Returns the colour of a tone.
-fn color_of(tone: Tone) -> Option<&'static ANSIStr<'static>> {
-    const NORMAL_COLOR: &str = "\x1b[39m";
-    const NORMAL_WEIGHT: &str = "\x1b[22m";
-    match tone {
-        Tone::Plain => None,
-        Tone::Faint => Some(&const { ANSIStr::new("\x1b[2m", NORMAL_WEIGHT) }),
-        Tone::Strong => Some(&const { ANSIStr::new("\x1b[1m", NORMAL_WEIGHT) }),
-        Tone::Good => Some(&const { ANSIStr::new("\x1b[32m", NORMAL_COLOR) }),
-        Tone::Caution => Some(&const { ANSIStr::new("\x1b[33m", NORMAL_COLOR) }),
-        Tone::Bad => Some(&const { ANSIStr::new("\x1b[31m", NORMAL_COLOR) }),
-    }
+static COLORS: [Option<Color>; 6] =
+    [None, Some(Color::DIMMED), Some(Color::BOLD), Some(Color::FG_GREEN), Some(Color::FG_YELLOW), Some(Color::FG_RED)];
+
+fn color_of(tone: Tone) -> Option<&'static Color> {
+    COLORS.get(tone as usize)?.as_ref()
 }
 
 fn paint(text: &str, tone: Tone, look: &Look) -> String {
     match color_of(tone).filter(|_| look.color) {
-        Some(color) => format!("{}{text}{}", color.get_prefix(), color.get_suffix()),
+        Some(color) => color.colorize(text),
         None => text.to_owned(),
     }
 }
