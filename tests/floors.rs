@@ -168,7 +168,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn imports_are_told_from_every_spelling() {
+fn imports_are_found_in_every_spelling() {
     let of = |module: &str, text: &str| -> Vec<String> {
         let module: Module = module.split("::").map(str::to_owned).collect();
         imports(&module, text).iter().map(|path| path.join("::")).collect()
@@ -258,7 +258,7 @@ fn only_the_command_line_speaks_of_its_options() {
 }
 
 #[test]
-fn options_and_commands_are_told_in_any_text() {
+fn options_and_commands_are_found_in_any_text() {
     for line in [
         "f(\"--force replaces it\")",
         "that goes on with --data\",",

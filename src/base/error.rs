@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_hint_and_code_stay_and_more_can_be_said() {
+    fn the_first_hint_and_code_stay_and_hints_can_be_added() {
         let error = Error::truncated("x").add_hint(Hint::KeepNames).hint(Hint::Split).with_code("a").with_code("b");
         assert_eq!(error.hints(), ["was the download complete?".into(), Hint::KeepNames]);
         assert_eq!(error.code(), Some("a"));

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_pattern_is_a_piece_of_the_name_and_a_glob_the_whole() {
+    fn a_plain_pattern_is_a_substring_and_a_glob_matches_the_whole_name() {
         for (pattern, name, expected) in [
             ("attn_q", "blk.0.attn_q.weight", true),
             ("attn_q", "blk.0.attn_k.weight", false),

@@ -9,6 +9,7 @@ use crate::base::{Error, Result, limits};
 use crate::family::expr::Value;
 use crate::family::table::{Hyperparameter, Table};
 use crate::family::{expr, ties};
+use crate::model::TensorInfo;
 
 /// Maximum depth of nested short names.
 const ALIASES: usize = 16;
@@ -32,6 +33,8 @@ pub fn text_section(config: &Json) -> Option<&Json> {
 pub struct Config {
     keys: Map<String, Json>,
     rope: Map<String, Json>,
+    /// What the table takes from the tensors, which goes before keys and is not written.
+    measured: HashMap<String, Json>,
     lets: toml::Table,
     hyperparameters: Vec<Hyperparameter>,
     /// Cache of evaluated short names, cleared when a key changes. A name being evaluated counts as absent.
@@ -74,8 +77,7 @@ impl Config {
         if ties::ties_output(json) || (config.get("tie_word_embeddings").is_none() && ties::types_tie(&types)) {
             config.set("tie_word_embeddings", Json::Bool(true));
         }
-        config.rope = config.rope_parameters();
-        config.known.get_mut().clear();
+        config.collect_rope();
         Ok(config)
     }
 
@@ -92,6 +94,9 @@ impl Config {
 
     /// Returns the value of a key unless absent or null. A dot leads into an object; `rope.` into the RoPE parameters.
     pub fn get(&self, key: &str) -> Option<&Json> {
+        if let Some(value) = self.measured.get(key) {
+            return Some(value);
+        }
         let (mut object, mut key) = (&self.keys, key);
         if let Some(rest) = key.strip_prefix("rope.") {
             (object, key) = (&self.rope, rest);
@@ -122,6 +127,34 @@ impl Config {
             (object, key) = (inner, rest);
         }
         object.insert(key.to_owned(), value);
+        self.known.get_mut().clear();
+    }
+
+    /// Sets the names that a table takes from the tensors of Hugging Face: counts of numbered layers, and shapes.
+    pub fn measure(&mut self, table: &Table, tensors: &[TensorInfo]) {
+        self.take_shapes(table, tensors);
+        for (name, start) in &table.counts {
+            let Some(start) = start.as_str() else { continue };
+            let number = |tensor: &str| tensor.split_once(start)?.1.split('.').next()?.parse::<u32>().ok();
+            let last = tensors.iter().filter_map(|tensor| number(&tensor.name)).max();
+            self.measured.insert(name.clone(), last.map_or(0, |last| u64::from(last) + 1).into());
+        }
+    }
+
+    /// Sets the names for shapes.
+    pub fn take_shapes(&mut self, table: &Table, tensors: &[TensorInfo]) {
+        for (name, end) in &table.shapes {
+            let Some(end) = end.as_str() else { continue };
+            if let Some(tensor) = tensors.iter().find(|tensor| tensor.name.ends_with(end)) {
+                self.measured.insert(name.clone(), tensor.shape.clone().into());
+            }
+        }
+        self.known.get_mut().clear();
+    }
+
+    /// Collects the RoPE parameters of the keys set so far, for names that start with `rope.`.
+    pub fn collect_rope(&mut self) {
+        self.rope = self.rope_parameters();
         self.known.get_mut().clear();
     }
 

@@ -1,12 +1,13 @@
 //! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
-//! Numbers, texts in single quotes, names (with dots), elements of lists and characters of texts (`name[index]`), functions (`len sqrt floor
-//! ceil min max has`, and `where`: the places in a list of what is true), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
+//! Numbers, texts in single quotes, names (with dots), elements of lists, characters of texts and values of objects (`name[index]`,
+//! `name[key].key`), functions (`len sqrt floor ceil min max has index`, and `where`: the places in a list of what is true), and in order of
+//! precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
 //! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
 
 use std::borrow::Cow;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, text};
 
@@ -22,6 +23,8 @@ pub enum Value<'a> {
     Text(Cow<'a, str>),
     /// A list of JSON values.
     List(Cow<'a, [Json]>),
+    /// A JSON object.
+    Object(Cow<'a, Map<String, Json>>),
 }
 
 impl<'a> Value<'a> {
@@ -32,7 +35,8 @@ impl<'a> Value<'a> {
             Json::Number(number) => Self::Number(number.as_f64()?),
             Json::String(text) => Self::Text(Cow::Borrowed(text)),
             Json::Array(values) => Self::List(Cow::Borrowed(values)),
-            _ => return None,
+            Json::Object(values) => Self::Object(Cow::Borrowed(values)),
+            Json::Null => return None,
         })
     }
 
@@ -51,14 +55,25 @@ impl<'a> Value<'a> {
             Self::Number(value) => Json::from(value),
             Self::Text(text) => Json::from(text.into_owned()),
             Self::List(values) => Json::Array(values.into_owned()),
+            Self::Object(values) => Json::Object(values.into_owned()),
         }
     }
 
-    /// Returns the element of a list, or the character of a text.
+    /// Returns the value of an object under this key.
+    fn member(&self, key: &str) -> Option<Self> {
+        match self {
+            Self::Object(Cow::Borrowed(values)) => Self::from_json(values.get(key)?),
+            Self::Object(Cow::Owned(values)) => Some(Value::from_json(values.get(key)?)?.into_owned()),
+            _ => None,
+        }
+    }
+
+    /// Returns the element of a list, the character of a text, or the value of an object whose keys are numbers.
     fn element(&self, index: f64) -> Option<Self> {
         let index = (index.fract() == 0.0 && index >= 0.0).then_some(index as usize)?;
         match self {
             Self::Number(_) => None,
+            Self::Object(_) => self.member(&index.to_string()),
             Self::Text(text) => Some(Self::Text(text.chars().nth(index)?.to_string().into())),
             Self::List(values) => match values {
                 Cow::Borrowed(values) => Self::from_json(values.get(index)?),
@@ -72,6 +87,7 @@ impl<'a> Value<'a> {
             Self::Number(number) => Value::Number(number),
             Self::Text(text) => Value::Text(text.into_owned().into()),
             Self::List(values) => Value::List(values.into_owned().into()),
+            Self::Object(values) => Value::Object(Cow::Owned(values.into_owned())),
         }
     }
 
@@ -81,6 +97,7 @@ impl<'a> Value<'a> {
             Self::Number(_) => None,
             Self::Text(text) => Some(text.chars().count() as f64),
             Self::List(values) => Some(values.len() as f64),
+            Self::Object(values) => Some(values.len() as f64),
         }
     }
 
@@ -89,6 +106,19 @@ impl<'a> Value<'a> {
         let Self::List(values) = self else { return None };
         let is_true = |value: &Json| Value::from_json(value).and_then(|value| value.number()).is_some_and(|value| value != 0.0);
         Some(Self::List(values.iter().enumerate().filter(|(_, value)| is_true(value)).map(|(place, _)| Json::from(place)).collect()))
+    }
+
+    /// Returns the smallest or largest number of a list.
+    fn extreme(&self, choose: fn(f64, f64) -> f64) -> Option<Self> {
+        let Self::List(values) = self else { return None };
+        let numbers = values.iter().map(|value| Value::from_json(value)?.number()).collect::<Option<Vec<_>>>()?;
+        numbers.into_iter().reduce(choose).map(Self::Number)
+    }
+
+    /// Returns the place of an element in a list.
+    fn index(&self, wanted: &Value<'_>) -> Option<f64> {
+        let Self::List(values) = self else { return None };
+        values.iter().position(|value| Value::from_json(value).as_ref() == Some(wanted)).map(|place| place as f64)
     }
 
     /// Whether a list has this element, or a text this part.
@@ -291,6 +321,11 @@ impl<'a> Parser<'_, 'a> {
             let index = self.nested()?;
             self.expect("]", "a closing bracket")?;
             value = value.zip(index).and_then(|(value, index)| value.element(index.number()?));
+            if let Some(rest) = self.rest.strip_prefix('.') {
+                let (key, rest) = rest.split_at(rest.find(|c| !is_part_of_name(c)).unwrap_or(rest.len()));
+                self.rest = rest;
+                value = value.and_then(|value| key.split('.').try_fold(value, |value, key| value.member(key)));
+            }
         }
         Ok(value)
     }
@@ -335,6 +370,9 @@ impl<'a> Parser<'_, 'a> {
             ("ceil", None) => number(first, f64::ceil),
             ("min", Some(second)) => both(first, second, f64::min),
             ("max", Some(second)) => both(first, second, f64::max),
+            ("min", None) => first.and_then(|list| list.extreme(f64::min)),
+            ("max", None) => first.and_then(|list| list.extreme(f64::max)),
+            ("index", Some(second)) => first.zip(second).and_then(|(list, wanted)| list.index(&wanted)).map(Value::Number),
             ("has", Some(second)) => first.zip(second).and_then(|(list, wanted)| list.has(&wanted)).map(truth),
             _ => return Err(self.error(&format!("a known function before this, found {word}"))),
         })
@@ -362,6 +400,8 @@ mod tests {
             "kinds" => Some(list()),
             "flags" => Some(Value::List(vec![json!(false), json!(1), json!(true)].into())),
             "pattern" => Some(Value::Text("M*E".into())),
+            "layers" => Some(Value::from_json(&json!({ "5": { "head": { "size": 16 } } })).unwrap().into_owned()),
+            "sizes" => Some(Value::List(vec![json!(2), json!(8), json!(5)].into())),
             _ => None,
         });
         found.unwrap().and_then(|value| value.number())
@@ -392,8 +432,14 @@ mod tests {
         assert_eq!(value("has(kinds, 'mamba') + has(kinds, 4) + has(pattern, 'E') + has(kinds, 'x')"), Some(3.0));
         assert_eq!(value("sqrt(d) + floor(rope.f) + ceil(rope.f) + min(d, h) + max(d, h)"), Some(77.0));
         assert_eq!(value("where(flags)[1] + len(where(flags)) + len(where(kinds))"), Some(5.0));
+        assert_eq!(value("index(kinds, 'attention') + index(kinds, 4)"), Some(4.0));
+        assert_eq!(value("index(kinds, 'x') ?? len(kinds)"), Some(4.0));
+        assert_eq!(value("max(sizes) - min(sizes)"), Some(6.0));
+        assert_eq!((value("max(kinds)"), value("min(d)"), value("index(d, d)")), (None, None, None));
         assert_eq!(value("kinds + 1"), None);
         assert_eq!(value("h['x']"), None);
+        assert_eq!(value("layers[5].head.size + 1"), Some(17.0));
+        assert_eq!(value("len(layers[5].sizes) ?? layers[4].head.size ?? layers[5].size ?? len(layers)"), Some(1.0));
         for text in ["kinds[1", "'open", "sine(d)", "len(kinds", "len(d, h)", "h ? 1"] {
             assert!(eval(text, &|_| None).is_err(), "{text}");
         }

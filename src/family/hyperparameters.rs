@@ -35,7 +35,9 @@ pub fn all(model: &Model) -> Map<String, Json> {
     let Ok(names) = table::common() else { return found };
     let completed = model.config.as_ref().and_then(|config| {
         let table = Tables::default().for_config(config).unwrap_or_else(|_| names.clone());
-        Some((Config::new(&table, config).ok()?, table))
+        let mut config = Config::new(&table, config).ok()?;
+        config.measure(&table, &model.tensors);
+        Some((config, table))
     });
     for known in &names.hyperparameters {
         let value = match (&completed, architecture(model)) {

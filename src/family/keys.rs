@@ -160,15 +160,18 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
         };
         config.set(name, json);
     }
+    config.collect_rope();
     for (key, derived) in &table.derived {
         if let Some(value) = derived_value(key, derived, table, metadata, config)? {
             config.set(key.clone(), value);
         }
     }
+    config.collect_rope();
     Ok(())
 }
 
-/// Returns the value of a key of config.json that follows from others: an expression, or `each` for a list with one element per layer.
+/// Returns the value of a key of config.json that follows from others: an expression, `bool` for a condition, or `each` for a list with one
+/// element per layer.
 fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Metadata, config: &Config) -> Result<Option<Json>> {
     let get = |name: &str| metadata.get(&full_key(&table.gguf, name));
     // The arrays that an expression names, so that each layer does not read them again.
@@ -190,12 +193,15 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
     match derived {
         toml::Value::String(text) => Ok(config.eval_with(text, &lookup)?.map(|value| match value {
             // Those of rope came in single precision, and go back to the decimals that give it.
-            expr::Value::Number(number) if key.starts_with("rope.") => f32_json(number as f32),
+            expr::Value::Number(number) if key.starts_with("rope.") || key.starts_with("rope_parameters.") => f32_json(number as f32),
             value => value.into_json(),
         })),
         toml::Value::Table(rule) => {
+            if let Some(condition) = rule.get("bool").and_then(toml::Value::as_str) {
+                return Ok(config.eval_with(condition, &lookup)?.and_then(|value| value.number()).map(|value| Json::from(value != 0.0)));
+            }
             let Some(each) = rule.get("each").and_then(toml::Value::as_str) else {
-                return Err(Error::argument(format!("expected an expression for each layer of {key}")));
+                return Err(Error::argument(format!("expected a condition, or an expression for each layer, of {key}")));
             };
             let count = match rule.get("count").and_then(toml::Value::as_str) {
                 Some(count) => expr::whole(count, config.eval_with(count, &lookup)?.and_then(|value| value.number()))?,

@@ -98,6 +98,13 @@ impl Layers {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Range(range) => range.is_empty(),
+            Self::List(layers) => layers.is_empty(),
+        }
+    }
+
     fn all(&self) -> Vec<u64> {
         match self {
             Self::Range(range) => range.clone().collect(),
@@ -143,7 +150,7 @@ impl Row {
 
     /// Returns its names in GGUF.
     pub fn gguf_names(&self, places: Indices) -> impl Iterator<Item = String> {
-        let layer = places.layer.map(|layer| self.numbers.in_gguf(layer));
+        let layer = Some(self.numbers.in_gguf(places.layer.unwrap_or(0)));
         self.gguf.iter().map(move |name| pattern::fill(name, Indices { layer, ..places }))
     }
 
@@ -151,7 +158,7 @@ impl Row {
     pub fn indices(&self) -> Vec<Indices> {
         if self.is_layered() {
             self.layers.all().into_iter().map(|layer| Indices { layer: Some(layer), expert: None }).collect()
-        } else if self.layers.all().is_empty() {
+        } else if self.layers.is_empty() {
             Vec::new()
         } else {
             vec![Indices::default()]
@@ -202,6 +209,9 @@ impl Mapping {
         let mut rows = Vec::new();
         for row in &table.tensors {
             let all = row_layers(row, table, config, layers)?;
+            if all.is_empty() {
+                continue; // the hyperparameters of its shape may be absent too
+            }
             for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {
                 rows.extend(resolve(row, number, suffix, may_be_absent, config, &all)?);
             }
@@ -212,6 +222,13 @@ impl Mapping {
             rows.extend(stacked);
         }
         let prefixes = table.prefixes.clone();
+        if let Some(module) = &table.module {
+            for name in rows.iter_mut().flat_map(|row| &mut row.hf) {
+                if let Some(rest) = name.strip_prefix("model.") {
+                    *name = format!("model.{module}.{rest}");
+                }
+            }
+        }
         if table.without_head || config.is_without_head() {
             for name in rows.iter_mut().flat_map(|row| &mut row.hf) {
                 *name = pattern::strip_prefixes(name, &prefixes).to_owned();
@@ -272,7 +289,7 @@ impl Mapping {
         }
         for (number, part, places) in self.by_hf.find(&name) {
             let Some(row) = self.rows.get(number) else { continue };
-            if places.layer.is_none_or(|layer| row.layers.has(layer)) {
+            if row.layers.has(places.layer.unwrap_or(0)) {
                 let member = if row.is_stacked() { places.expert.unwrap_or(0) } else { part as u64 };
                 return HfTensor::Row(number, member, places);
             }
@@ -290,11 +307,8 @@ impl Mapping {
     pub fn lookup_gguf(&self, name: &str) -> Option<(usize, usize, Indices)> {
         self.by_gguf.find(name).find_map(|(number, part, places)| {
             let row = self.rows.get(number)?;
-            let layer = match places.layer {
-                Some(layer) => Some(row.numbers.in_hf(layer).filter(|layer| row.layers.has(*layer))?),
-                None => None,
-            };
-            Some((number, part, Indices { layer, ..places }))
+            let layer = places.layer.map_or(Some(0), |layer| row.numbers.in_hf(layer)).filter(|layer| row.layers.has(*layer))?;
+            Some((number, part, Indices { layer: row.is_layered().then_some(layer), ..places }))
         })
     }
 }

@@ -43,8 +43,8 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
         ("su" | "longrope", _) => {
             metadata.set(key("scaling.type"), Value::String("longrope".to_owned()));
         }
-        // llama3 becomes a factor tensor; dynamic scaling happens at run time.
-        ("default" | "llama3" | "dynamic" | "linear" | "yarn", _) => {}
+        // llama3 and proportional become a factor tensor; dynamic scaling happens at run time; mrope has sections, which tables map.
+        ("default" | "llama3" | "proportional" | "mrope" | "dynamic" | "linear" | "yarn", _) => {}
         (other, _) => return Err(Error::unsupported(format!("unknown rope scaling type {other}"))),
     }
     if let Some(theta) = number("rope_theta") {
@@ -158,6 +158,27 @@ pub fn llama3_from_factors(factors: &[f32], base: f64) -> Option<Json> {
         })
 }
 
+/// The factor that stops a frequency.
+const STOPPED: f32 = 1e30;
+
+/// Returns the `rope_freqs` tensor of a model in which full attention rotates a part of each head (`proportional`).
+pub fn proportional_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
+    let get = |name: &str| config.get(&format!("rope.full_attention.{name}"));
+    if get("rope_type").and_then(Json::as_str) != Some("proportional") {
+        return None;
+    }
+    let part = get("partial_rotary_factor").and_then(Json::as_f64).unwrap_or(1.0);
+    let rotated = (dim as f64 * part / 2.0) as u64;
+    Some((0..dim / 2).map(|i| if i < rotated { 1.0 } else { STOPPED }).collect())
+}
+
+/// Recovers the part of each head that rotates; `None` if the factors are others.
+pub fn part_from_factors(factors: &[f32]) -> Option<f64> {
+    let rotated = factors.iter().take_while(|&&factor| factor == 1.0).count();
+    let rest = factors.get(rotated..)?;
+    (!factors.is_empty() && rest.iter().all(|&factor| factor == STOPPED)).then(|| rotated as f64 / factors.len() as f64)
+}
+
 /// Returns the longrope factors of Phi-3: `(long, short, attention factor)`.
 ///
 /// # Errors
@@ -241,6 +262,23 @@ mod tests {
         let mut config = Config::new(&Table::parse("").unwrap(), &json!({})).unwrap();
         to_config("x", &metadata, &mut config);
         assert_eq!(config.get("rope_scaling").unwrap().as_object().unwrap().len(), 2);
+    }
+
+    /// `Gemma4Model.generate_extra_tensors` of llama.cpp's converter: ones for the first part, 1e30 for the rest.
+    #[test]
+    fn the_part_that_rotates_is_recovered_from_its_factors() {
+        let full = json!({"rope_type": "proportional", "partial_rotary_factor": 0.25});
+        let config = |full: &Json| {
+            let json = json!({"rope_parameters": {"full_attention": full, "sliding_attention": {"rope_type": "default"}}});
+            Config::new(&Table::parse("").unwrap(), &json).unwrap()
+        };
+        let factors = proportional_factors(&config(&full), 16).unwrap();
+        assert_eq!(factors, [1.0, 1.0, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30]);
+        assert_eq!(part_from_factors(&factors), Some(0.25));
+        assert_eq!(part_from_factors(&[1.0, 1.0]), Some(1.0));
+        assert_eq!(part_from_factors(&[1.0, 1e30, 1.0]), None);
+        assert_eq!(part_from_factors(&[]), None);
+        assert_eq!(proportional_factors(&config(&json!({"rope_type": "default"})), 16), None);
     }
 
     #[test]

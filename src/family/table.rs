@@ -46,6 +46,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("smollm3", include_str!("tables/smollm3.toml")),
     ("command-r", include_str!("tables/command-r.toml")),
     ("gpt-oss", include_str!("tables/gpt-oss.toml")),
+    ("glm4moelite", include_str!("tables/glm4moelite.toml")),
     ("deepseek3", include_str!("tables/deepseek3.toml")),
     ("deepseek2", include_str!("tables/deepseek2.toml")),
     ("arcee", include_str!("tables/arcee.toml")),
@@ -87,7 +88,6 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("dream", include_str!("tables/dream.toml")),
     ("eurobert", include_str!("tables/eurobert.toml")),
     ("glm", include_str!("tables/glm.toml")),
-    ("glm4", include_str!("tables/glm4.toml")),
     ("internlm3", include_str!("tables/internlm3.toml")),
     ("jina-bert-v2", include_str!("tables/jina-bert-v2.toml")),
     ("kormo", include_str!("tables/kormo.toml")),
@@ -102,9 +102,25 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("plm", include_str!("tables/plm.toml")),
     ("qwen", include_str!("tables/qwen.toml")),
     ("refact", include_str!("tables/refact.toml")),
-    ("solar-open", include_str!("tables/solar-open.toml")),
     ("xverse", include_str!("tables/xverse.toml")),
     ("youtu", include_str!("tables/youtu.toml")),
+    ("cohere2", include_str!("tables/cohere2.toml")),
+    ("gemma4", include_str!("tables/gemma4.toml")),
+    ("glm4", include_str!("tables/glm4.toml")),
+    ("glm4moe", include_str!("tables/glm4moe.toml")),
+    ("glm_ocr", include_str!("tables/glm_ocr.toml")),
+    ("glm4v", include_str!("tables/glm4v.toml")),
+    ("glm4v_moe", include_str!("tables/glm4v_moe.toml")),
+    ("lfm2", include_str!("tables/lfm2.toml")),
+    ("lfm2moe", include_str!("tables/lfm2moe.toml")),
+    ("llama4", include_str!("tables/llama4.toml")),
+    ("olmo3", include_str!("tables/olmo3.toml")),
+    ("qwen2vl", include_str!("tables/qwen2vl.toml")),
+    ("qwen35", include_str!("tables/qwen35.toml")),
+    ("qwen35moe", include_str!("tables/qwen35moe.toml")),
+    ("qwen3next", include_str!("tables/qwen3next.toml")),
+    ("qwen3vl", include_str!("tables/qwen3vl.toml")),
+    ("qwen3vlmoe", include_str!("tables/qwen3vlmoe.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -166,13 +182,19 @@ pub struct Table {
     pub layers: toml::Table,
     /// Names for expressions: how many numbered layers have tensors whose name begins so, such as `mtp.layers.`.
     pub counts: toml::Table,
+    /// Names for expressions: the shape of the first tensor whose name, in Hugging Face or GGUF, ends so.
+    pub shapes: toml::Table,
+    /// The module that the tensors of `model` are in, written for GGUF -> Hugging Face.
+    pub module: Option<String>,
+    /// The section of config.json with the hyperparameters, written for GGUF -> Hugging Face.
+    pub section: Option<String>,
     /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
     /// Globs of tensors that are dropped if all their values are zero; otherwise GGUF cannot hold the model.
     pub drop_zeros: Vec<String>,
     /// Whether layers beyond the config's count are dropped (multi-token prediction).
     pub drops_further_layers: bool,
-    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_factors` (longrope).
+    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_proportional` (partial rotation), `rope_factors` (longrope).
     pub computed: Vec<String>,
     /// Keys always written to config.json.
     pub config: toml::Table,
@@ -306,7 +328,7 @@ pub struct TensorRow {
     pub dtype: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
     pub when: Option<String>,
-    /// The number in GGUF of Hugging Face's layer `bid`, if it is another.
+    /// The number in GGUF of Hugging Face's layer `bid`, if it is another; or of a tensor outside the layers.
     pub number: Option<String>,
 }
 
@@ -420,6 +442,7 @@ impl Table {
         parent.drop_zeros.extend(self.drop_zeros);
         parent.layers.extend(self.layers);
         parent.counts.extend(self.counts);
+        parent.shapes.extend(self.shapes);
         parent.computed.extend(self.computed);
         let tokenizer = self.tokenizer.or(parent.tokenizer);
         Self {
@@ -431,6 +454,8 @@ impl Table {
             params: self.params,
             gguf_has: self.gguf_has,
             without_head: self.without_head,
+            module: self.module,
+            section: self.section,
             when: self.when,
             projector: self.projector,
             text_names: if self.text_names.is_empty() { parent.text_names } else { self.text_names },

@@ -173,6 +173,15 @@ impl Transform {
         }
     }
 
+    /// Whether its inverse rounds, so that values come back within the precision of a single.
+    pub fn rounds(&self) -> bool {
+        match self {
+            Self::Chain(steps) | Self::Each(steps) => steps.iter().any(Self::rounds),
+            Self::Scale(_) | Self::NegExp => true,
+            _ => false,
+        }
+    }
+
     /// Whether it changes the place of values only, so that values that are exact stay so.
     pub fn keeps_values(&self) -> bool {
         match self {
@@ -205,7 +214,7 @@ mod tests {
         assert_eq!(parse("transpose | split_rows(h, 2)").unwrap().outputs(1), 2);
         assert_eq!(parse("stack(h)").unwrap().stacked(), Some(4));
         let scaled = parse("reshape(d -> d, 1) | neg_exp").unwrap();
-        assert!(!scaled.keeps_values() && !scaled.moves_rows());
+        assert!(!scaled.keeps_values() && !scaled.moves_rows() && scaled.rounds() && !chain.rounds());
         for text in ["", "rope_permute", "rope_permute(h", "split_rows(h)", "reshape(h)", "add(nothing)", "unheard_of(1)", "add(1) |"] {
             assert!(parse(text).is_err(), "{text}");
         }

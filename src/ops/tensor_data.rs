@@ -25,12 +25,12 @@ enum DataSource<'a> {
 }
 
 impl<'a> TensorData<'a> {
-    /// Opens the data of a step.
+    /// Opens the data of an output tensor.
     ///
     /// # Errors
-    /// There is no such tensor, or its number of elements differs from the step's.
-    pub(in crate::ops) fn new(reader: &'a Reader, step: &'a OutputTensor) -> Result<Self> {
-        let (source, elements) = match &step.source {
+    /// There is no such tensor, or its number of elements differs from the output tensor's.
+    pub(in crate::ops) fn new(reader: &'a Reader, output: &'a OutputTensor) -> Result<Self> {
+        let (source, elements) = match &output.source {
             Source::Stored(index) => {
                 let tensor = reader.model().tensors.get(*index);
                 let tensor = tensor.ok_or_else(|| Error::argument(format!("no tensor with index {index}")))?;
@@ -38,9 +38,9 @@ impl<'a> TensorData<'a> {
             }
             Source::Made(expr) => (DataSource::Computed(expr), expr.elements()?),
         };
-        let wanted = step.elements()?;
+        let wanted = output.elements()?;
         if elements != wanted {
-            return Err(Error::malformed(format!("expected {wanted} elements, found {elements}")).in_tensor(&step.name));
+            return Err(Error::malformed(format!("expected {wanted} elements, found {elements}")).in_tensor(&output.name));
         }
         Ok(Self { reader, source })
     }

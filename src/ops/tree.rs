@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_the_same_name_under_different_parents_are_told_apart() {
+    fn equal_names_under_different_parents_are_kept_apart() {
         let root = tree(&[row("a.b"), row(".a.b"), row("a.b.c"), row("a"), row("")]);
         let labels: Vec<(&str, u64)> = root.children.iter().map(|node| (node.label.as_str(), node.tensors)).collect();
         assert_eq!(labels, [("", 2), ("a", 3)]);

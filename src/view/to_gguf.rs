@@ -131,12 +131,7 @@ fn config_of(model: &Model) -> Result<&serde_json::Value> {
 fn completed(model: &Model, table: &Table, json: &serde_json::Value) -> Result<Config> {
     let mut config = Config::new(table, json).map_err(|error| error.in_file(&model.path))?;
     config.set("modules", pooling::configs(&model.modules));
-    for (name, start) in &table.counts {
-        let Some(start) = start.as_str() else { continue };
-        let number = |tensor: &str| tensor.split_once(start)?.1.split('.').next()?.parse::<u32>().ok();
-        let last = model.tensors.iter().filter_map(|tensor| number(&tensor.name)).max();
-        config.set(name.as_str(), last.map_or(0, |last| u64::from(last) + 1).into());
-    }
+    config.measure(table, &model.tensors);
     Ok(config)
 }
 
@@ -160,6 +155,11 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTen
     match name {
         "rope_freqs" => {
             if let Some(factors) = rope::llama3_factors(config, config.length("hd")?) {
+                add("rope_freqs", factors);
+            }
+        }
+        "rope_proportional" => {
+            if let Some(factors) = rope::proportional_factors(config, config.length("rope_dims")?) {
                 add("rope_freqs", factors);
             }
         }
@@ -277,18 +277,12 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
 
 /// Whether llama.cpp's converter keeps a tensor in F32 regardless of the requested type (`ModelBase.prepare_tensors`).
 pub fn stays_f32(name: &str, dimensions: usize) -> bool {
-    const KEPT: [&str; 6] = [
-        "_norm.weight",
-        ".ffn_gate_inp.weight",
-        ".ffn_gate_inp_shexp.weight",
-        "position_embd.weight",
-        "token_types.weight",
-        ".ssm_conv1d.weight",
-    ];
-    dimensions <= 1
-        || !name.ends_with(".weight")
-        || KEPT.iter().any(|kept| name.ends_with(kept))
-        || PATCHES.iter().any(|part| name.contains(part))
+    const KEPT: &str = "\
+        _norm .ffn_gate_inp .ffn_gate_inp_shexp position_embd token_types .ssm_conv1d .ssm_conv1d_q .ssm_conv1d_k .ssm_conv1d_v \
+        .shortconv.conv .time_mix_first .time_mix_w1 .time_mix_w2 .time_mix_decay_w1 .time_mix_decay_w2 .time_mix_lerp_fused \
+        .altup_correct_coef .altup_predict_coef .indexer.proj";
+    let Some(stem) = name.strip_suffix(".weight") else { return true };
+    dimensions <= 1 || KEPT.split(' ').any(|kept| stem.ends_with(kept)) || PATCHES.iter().any(|part| name.contains(part))
 }
 
 /// Returns the number of the file type (`enum llama_ftype` in llama.h) for the most common tensor type.

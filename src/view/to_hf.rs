@@ -106,18 +106,16 @@ impl Projector {
     }
 
     /// Returns config.json with the text model's keys in a section of their own, and preprocessor_config.json.
-    fn files(self, text: Config) -> (Map<String, Json>, Json) {
+    fn files(self, text: Config, section: &str) -> (Map<String, Json>, Json) {
         let mut text = text.into_keys();
         let mut keys = self.config.into_keys();
         keys.retain(|key, value| text.get(key) != Some(value));
-        if let Some(Json::Object(section)) = keys.remove("text_config") {
-            text.extend(section);
+        if let Some(Json::Object(inside)) = keys.remove(section) {
+            text.extend(inside);
         }
         let preprocessor = keys.remove("preprocessor").unwrap_or_else(|| json!({}));
-        for key in ["tie_word_embeddings"] {
-            keys.extend(text.get(key).map(|value| (key.to_owned(), value.clone())));
-        }
-        keys.insert("text_config".to_owned(), Json::Object(text));
+        keys.extend(text.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
+        keys.insert(section.to_owned(), Json::Object(text));
         (keys, preprocessor)
     }
 }
@@ -135,6 +133,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
         .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
         .map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
+    config.take_shapes(&table, &model.tensors);
     hyperparameters(&table, model, &mut config)?;
     Ok((table, config))
 }
@@ -145,11 +144,9 @@ fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     for (key, tensor) in &table.flags {
         let Some(tensor) = tensor.as_str() else { continue };
-        let value = match tensor.strip_prefix('!') {
-            Some(tensor) => !names.contains(tensor),
-            None => names.contains(tensor),
-        };
-        config.set(key.clone(), json!(value));
+        let (is_inverted, tensor) = tensor.strip_prefix('!').map_or((false, tensor), |tensor| (true, tensor));
+        let Some(tensor) = with_numbers(tensor, config)? else { continue };
+        config.set(key.clone(), json!(names.contains(tensor.as_str()) != is_inverted));
     }
     if let Some([rows, _]) = model.tensor("token_embd.weight").map(|tensor| tensor.shape.as_slice()) {
         config.set("vocab_size", json!(rows));
@@ -157,9 +154,20 @@ fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<
     Ok(())
 }
 
+/// Evaluates the expression in braces in a name, if any; absent if its value is.
+fn with_numbers(name: &str, config: &Config) -> Result<Option<String>> {
+    let Some((start, (inside, end))) = name.split_once('{').and_then(|(start, rest)| Some((start, rest.split_once('}')?))) else {
+        return Ok(Some(name.to_owned()));
+    };
+    Ok(config.eval(inside)?.map(|number| format!("{start}{number}{end}")))
+}
+
 /// The names in tables of computed tensors, and their tensor names.
-const COMPUTED: [(&str, &[&str]); 2] =
-    [("rope_freqs", &["rope_freqs.weight"]), ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"])];
+const COMPUTED: [(&str, &[&str]); 3] = [
+    ("rope_freqs", &["rope_freqs.weight"]),
+    ("rope_proportional", &["rope_freqs.weight"]),
+    ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"]),
+];
 
 /// Returns the names of tensors that a GGUF of this architecture may have in addition to the table's rows.
 pub(super) fn computed_names(table: &Table) -> Vec<&'static str> {
@@ -174,9 +182,15 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
         tensor_expr::values(reader, &TensorExpr::stored(model, index)?).map(Some)
     };
     let mut found = Vec::new();
-    for (_, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
+    for (kind, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
         found.extend(names.iter().copied());
         match names {
+            [freqs] if *kind == "rope_proportional" => {
+                let Some(factors) = values(freqs)? else { continue };
+                let part = rope::part_from_factors(&factors)
+                    .ok_or_else(|| Error::unsupported("the factors are not those of a part of each head").in_tensor(freqs))?;
+                config.set("rope_parameters.full_attention.partial_rotary_factor", part.into());
+            }
             [freqs] => {
                 let Some(factors) = values(freqs)? else { continue };
                 let base = config.get("rope_theta").and_then(Json::as_f64).unwrap_or(10_000.0);
@@ -262,7 +276,8 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
         let name = row.hf_name(places, member as u64);
         let stored = made.origin.dtype();
         // Norms etc. are F32 only because GGUF requires it: they return to the main type if that is lossless.
-        let elem = if stored == DType::F32 && main != DType::F32 && narrows(reader, &made.origin, main)? { main } else { stored };
+        let may_narrow = (stored == DType::F32 || row.dtype == Some(stored)) && ![DType::F32, stored].contains(&main);
+        let elem = if may_narrow && narrows(reader, &made.origin, main, row.transform.rounds())? { main } else { stored };
         draft.steps.push(OutputTensor::made(made.origin, name, made.shape, ElemType::Known(elem)));
     }
     Ok(())
@@ -271,8 +286,9 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
 /// Maximum number of values checked to decide whether a tensor fits a narrower type.
 const LOOKED_AT: u64 = 1 << 24;
 
-/// Whether a 16-bit type can represent all values of an F32 tensor exactly.
-fn narrows(reader: &Reader, origin: &TensorExpr, main: DType) -> Result<bool> {
+/// Whether a 16-bit type can represent all values of an F32 tensor exactly; or, if they are rounded, within the precision of a single: then
+/// they had this type before.
+fn narrows(reader: &Reader, origin: &TensorExpr, main: DType, is_rounded: bool) -> Result<bool> {
     let Some(codec) = codec::codec(main) else { return Ok(false) };
     let Some(encode) = codec.encode else { return Ok(false) };
     if main.info().block_elems > 1 || origin.elements()? > LOOKED_AT {
@@ -283,7 +299,8 @@ fn narrows(reader: &Reader, origin: &TensorExpr, main: DType) -> Result<bool> {
     encode(&values, None, &mut bytes);
     let mut again = vec![0.0; values.len()];
     (codec.decode)(&bytes, &mut again);
-    Ok(values.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()))
+    let near = |a: f32, b: f32| is_rounded && (a - b).abs() <= 4.0 * f32::EPSILON * b.abs().max(1.0);
+    Ok(values.iter().zip(&again).all(|(&a, &b)| a.to_bits() == b.to_bits() || near(a, b)))
 }
 
 /// Returns the main type of the weights in the output: F16 for quantised ones.
@@ -317,13 +334,20 @@ fn files(
         keys.insert("torch_dtype".to_owned(), json!(name));
     }
     let mut preprocessor = None;
-    match projector {
-        None => keys.extend(config.into_keys()),
-        Some(projector) => {
-            let (own, file) = projector.files(config);
+    match (projector, &table.section) {
+        (Some(projector), section) => {
+            let (own, file) = projector.files(config, section.as_deref().unwrap_or("text_config"));
             keys.extend(own);
             preprocessor = Some(file);
         }
+        (None, Some(section)) => {
+            // The sections of other parts of the model, and what the class reads outside.
+            let (outside, inside): (Map<String, Json>, _) = config.into_keys().into_iter().partition(|(key, _)| key.ends_with("_config"));
+            keys.extend(outside);
+            keys.extend(inside.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
+            keys.insert(section.clone(), Json::Object(inside));
+        }
+        (None, None) => keys.extend(config.into_keys()),
     }
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];

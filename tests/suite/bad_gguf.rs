@@ -160,7 +160,7 @@ fn tensors() {
 }
 
 #[test]
-fn verify_warns_of_what_opening_takes() {
+fn verify_warns_of_what_opening_accepts() {
     let tokens = base().array(8, 2, &[base().text(b"a"), base().text(b"b")].concat());
     let scores = base().array(6, 1, &[0; 4]);
     let bad_text = base().array(8, 2, &[base().text(b"a"), base().text(b"\xff")].concat());
@@ -254,7 +254,7 @@ fn another_format_says_what_it_is() {
 }
 
 #[test]
-fn a_tensor_without_elements_behind_the_end_is_nothing() {
+fn an_empty_tensor_beyond_the_end_is_accepted() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let padded = base().f32("a", &[3]).f32("empty", &[0]).build();
     let bytes = &padded[..padded.len() - 20]; // to the end of the three numbers: some writers leave the last padding out
@@ -266,7 +266,7 @@ fn a_tensor_without_elements_behind_the_end_is_nothing() {
 }
 
 #[test]
-fn experts_that_were_never_used_count_evenly() {
+fn unused_experts_get_uniform_importance() {
     let numbers = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
     let gguf = Gguf::default()
         .key_str("general.type", "imatrix")
@@ -281,7 +281,7 @@ fn experts_that_were_never_used_count_evenly() {
 }
 
 #[test]
-fn an_importance_matrix_is_told_by_its_type_or_by_its_tensors() {
+fn an_importance_matrix_is_recognised_by_its_type_or_its_tensors() {
     use weigh::quant::imatrix::Imatrix;
     let numbers = |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
     let pair = |gguf: Gguf, counts: u64| {
@@ -330,7 +330,7 @@ fn importance_is_finite_and_not_negative() {
 }
 
 #[test]
-fn a_header_without_its_padding_is_cut_short() {
+fn a_header_without_its_padding_is_truncated() {
     // ggml: "failed to seek to beginning of data section", though the tensor has no data.
     let bytes = base().f32("a", &[0]).header();
     assert!(!bytes.len().is_multiple_of(32));

@@ -123,7 +123,7 @@ fn places() {
 }
 
 #[test]
-fn verify_goes_on_past_the_first() {
+fn verify_continues_past_the_first_error() {
     let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[5,7]},"c":{"dtype":"U8","shape":[1],"data_offsets":[7,8],"x":1}}"#;
     let (findings, _) = judge("m.safetensors", &safetensors(header, &[0; 9]));
     let codes: Vec<_> = findings.iter().map(|finding| finding.code).filter(|code| *code != "st-padding").collect();
@@ -146,7 +146,7 @@ fn metadata_that_is_null_is_none() {
 }
 
 #[test]
-fn unusual_but_sound() {
+fn unusual_but_valid() {
     for (case, header, data) in [
         ("nothing at all", "{}".to_owned(), 0),
         ("empty metadata", r#"{"__metadata__":{}}"#.to_owned(), 0),
@@ -167,7 +167,7 @@ fn unusual_but_sound() {
 }
 
 #[test]
-fn types_that_nobody_knows_are_listed_but_not_sound() {
+fn unknown_types_are_listed_but_invalid() {
     for name in ["F128", "f32", "MXFP4"] {
         let header = format!(
             r#"{{"a":{{"dtype":"{name}","shape":[3],"data_offsets":[0,4]}},"b":{{"dtype":"U8","shape":[2],"data_offsets":[4,6]}}}}"#

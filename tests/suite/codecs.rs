@@ -37,7 +37,7 @@ fn of(name: &str) -> &'static Codec {
 }
 
 #[test]
-fn bytes_of_any_kind_decode_to_the_values_of_the_reference() {
+fn any_bytes_decode_to_the_values_of_the_reference() {
     let fixture = SafeTensors::deserialize(FIXTURE).unwrap();
     let mut count = 0;
     for (name, raw) in fixture.tensors().iter().filter(|(name, _)| name.starts_with("raw.")) {
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_encoded_once_encodes_to_the_same_again(row in normal_row()) {
+    fn encoding_is_idempotent(row in normal_row()) {
         for &dtype in STABLE {
             let codec = codec(dtype).unwrap();
             let once = encoded(codec, &row, None).unwrap();

@@ -64,7 +64,7 @@ fn hostile_text_reaches_people_escaped_and_scripts_exact() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
@@ -84,7 +84,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn several_models_are_told_apart_and_one_failure_does_not_stop_the_rest() {
+fn several_models_are_distinguished_and_one_failure_does_not_stop_the_rest() {
     let output = weigh(&["ls", "fixtures/nothing", "fixtures/llama-tiny", "--format", "ndjson", "--limit", "1"]);
     assert_eq!(output.status.code(), Some(2));
     let lines: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap();
@@ -95,7 +95,7 @@ fn several_models_are_told_apart_and_one_failure_does_not_stop_the_rest() {
 }
 
 #[test]
-fn of_experts_as_many_count_as_active_as_a_token_is_sent_to() {
+fn active_parameters_count_only_the_experts_used_per_token() {
     let folder = tempfile::tempdir().unwrap();
     let mut tensors: Vec<(String, Vec<u64>)> = vec![
         ("model.embed_tokens.weight".into(), vec![32, 4]),
@@ -131,7 +131,7 @@ fn of_experts_as_many_count_as_active_as_a_token_is_sent_to() {
 }
 
 #[test]
-fn only_an_output_matrix_in_the_shape_of_the_embeddings_is_tied_to_them() {
+fn an_output_matrix_is_tied_only_if_it_has_the_shape_of_the_embeddings() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama", "tie_word_embeddings": true}"#).unwrap();
     for (vocabulary, parameters) in [(32, 128 + 128), (31, 124 + 128 + 128)] {

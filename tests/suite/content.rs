@@ -30,7 +30,7 @@ fn convert(input: &Path, output: &Path, options: &Options) {
 }
 
 #[test]
-fn a_folder_and_its_gguf_have_one_hash_and_the_way_back_too() {
+fn a_folder_and_its_gguf_have_equal_hashes_both_ways() {
     let at = tempfile::tempdir().unwrap();
     let (gguf, back) = (at.path().join("m.gguf"), at.path().join("back"));
     convert(&folder(), &gguf, &Options::default());
@@ -56,7 +56,7 @@ fn shards_do_not_change_it() {
 }
 
 #[test]
-fn the_order_of_the_file_does_not_change_it_and_anything_else_does() {
+fn the_hash_depends_on_everything_but_the_order_of_the_file() {
     let at = tempfile::tempdir().unwrap();
     let hash_of = |id: &str, tensors: &[(&str, DType, &[u64], &[u8])]| {
         let path = at.path().join(format!("m.{id}"));
@@ -120,7 +120,7 @@ fn lines_say_that_they_are_of_content_and_are_checked_across_formats() {
 }
 
 #[test]
-fn the_hash_is_the_one_that_its_definition_gives() {
+fn the_hash_follows_its_definition() {
     use sha2::{Digest, Sha256};
     // Name, type and dimensions (each as its length in 64 bits and its bytes; no ones at the front), and the values.
     let by_hand = |name: &str, dtype: &str, dims: &str, bytes: &[u8]| {

@@ -58,7 +58,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn what_pairs_look_like() {
+fn verdicts_of_typical_pairs() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let base = write(folder, "base.safetensors", &model(1));
@@ -95,7 +95,7 @@ fn what_pairs_look_like() {
 }
 
 #[test]
-fn figures_of_a_small_case() {
+fn metrics_of_a_small_case() {
     let folder = tempfile::tempdir().unwrap();
     let a = write(folder.path(), "a.safetensors", &[("x", vec![4], vec![3.0, 4.0, 0.0, f32::NAN]), ("y", vec![1], vec![0.0])]);
     let b = write(folder.path(), "b.safetensors", &[("x", vec![4], vec![3.0, 5.0, 0.0, f32::NAN]), ("y", vec![1], vec![-0.0])]);
@@ -144,7 +144,7 @@ fn one(folder: &Path, name: &str, dtype: safetensors::Dtype, bytes: &[u8], eleme
 }
 
 #[test]
-fn what_singles_cannot_hold_is_compared_exactly() {
+fn values_beyond_single_precision_are_compared_exactly() {
     use safetensors::Dtype;
     let folder = tempfile::tempdir().unwrap();
     let bytes = |values: &[f64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
@@ -173,7 +173,7 @@ fn what_singles_cannot_hold_is_compared_exactly() {
 }
 
 #[test]
-fn a_folder_whose_tokenizer_cannot_be_read_still_meets_its_gguf() {
+fn a_folder_whose_tokenizer_cannot_be_read_is_still_matched_with_its_gguf() {
     let folder = tempfile::tempdir().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     for name in ["config.json", "model.safetensors"] {
@@ -208,7 +208,7 @@ fn a_limit_cuts_the_list_and_neither_the_verdict_nor_the_exit_status() {
 }
 
 #[test]
-fn a_filter_that_matches_nothing_is_an_error_and_a_plain_one_is_a_piece_of_a_name() {
+fn a_filter_that_matches_nothing_is_an_error_and_a_plain_one_is_a_substring() {
     let folder = tempfile::tempdir().unwrap();
     let mut tuned = model(1);
     tuned[1].2[7] += 1e-3; // q_proj
@@ -314,7 +314,7 @@ fn rows_that_two_vocabularies_share_are_compared() {
 }
 
 #[test]
-fn no_kinship_is_guessed_from_large_errors() {
+fn large_errors_do_not_suggest_related_models() {
     let folder = tempfile::tempdir().unwrap();
     let a = write(folder.path(), "a.safetensors", &model(1));
     let mut damaged = model(1);
@@ -380,7 +380,7 @@ fn the_side_of_fewer_bits_is_named() {
 }
 
 #[test]
-fn dimensions_of_one_do_not_make_another_shape() {
+fn dimensions_of_size_one_do_not_change_the_shape() {
     let folder = tempfile::tempdir().unwrap();
     let values = || noise(3, 8);
     let a = write(folder.path(), "a.safetensors", &[("x", vec![8, 1], values()), ("y", vec![1, 2, 1, 4], values())]);
@@ -392,7 +392,7 @@ fn dimensions_of_one_do_not_make_another_shape() {
 }
 
 #[test]
-fn progress_comes_to_the_bytes_of_the_larger_model() {
+fn progress_adds_up_to_the_bytes_of_the_larger_model() {
     let folder = tempfile::tempdir().unwrap();
     let mut tuned = model(1);
     tuned.iter_mut().for_each(|(_, _, values)| values[3] += 0.25);

@@ -49,7 +49,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_value_that_fits_is_written_in_its_place() {
+fn a_value_that_fits_is_written_in_place() {
     for version in [2, 3] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.gguf");
@@ -66,7 +66,7 @@ fn a_value_that_fits_is_written_in_its_place() {
 }
 
 #[test]
-fn arrays_that_move_in_their_file_are_told_as_they_were() {
+fn arrays_that_move_in_the_file_are_reported_with_their_old_values() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let file = Gguf::default();
@@ -115,7 +115,7 @@ fn safetensors_metadata_uses_its_padding_and_keeps_the_rest_of_the_header() {
 }
 
 #[test]
-fn renamed_keys_stay_in_their_place_and_removed_ones_are_gone() {
+fn renamed_keys_keep_their_position_and_removed_ones_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let (path, out) = (folder.path().join("m.gguf"), folder.path().join("out.gguf"));
     fs::write(&path, gguf(3)).unwrap();
@@ -145,7 +145,7 @@ fn a_dry_run_says_what_would_change_and_writes_nothing() {
 }
 
 #[test]
-fn a_text_comes_from_a_file() {
+fn a_string_is_read_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let (path, template) = (folder.path().join("m.gguf"), folder.path().join("t.jinja"));
     fs::write(&path, gguf(3)).unwrap();
@@ -162,7 +162,7 @@ fn a_text_comes_from_a_file() {
 }
 
 #[test]
-fn what_would_make_the_file_unsound_is_refused_and_nothing_is_written() {
+fn changes_that_would_make_the_file_invalid_are_refused_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let tokens = Gguf::default();
@@ -211,7 +211,7 @@ fn an_alignment_that_would_make_gigabytes_of_padding_is_not_written() {
 }
 
 #[test]
-fn hashes_stay_when_the_metadata_changes_and_tell_when_a_weight_does() {
+fn hashes_change_with_a_weight_but_not_with_the_metadata() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     fs::write(&path, Gguf::default().key_str("general.name", "x").f32("a", &[40]).f32("b", &[3]).build()).unwrap();
@@ -347,7 +347,7 @@ fn a_torn_model_is_refused_by_every_command_until_it_is_recovered() {
 }
 
 #[test]
-fn the_copy_of_a_model_that_is_gone_does_nothing_to_the_next_one() {
+fn the_undo_copy_of_a_deleted_model_does_not_affect_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     // Other models with the old one's number on the disk: of another length, and of the same.
@@ -371,7 +371,7 @@ fn the_copy_of_a_model_that_is_gone_does_nothing_to_the_next_one() {
 }
 
 #[test]
-fn a_file_with_other_names_is_replaced_and_that_is_said() {
+fn a_file_with_hard_links_is_replaced_and_a_note_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let [path, other] = ["m.gguf", "other/m.gguf"].map(|name| folder.path().join(name));
     fs::create_dir(folder.path().join("other")).unwrap();

@@ -147,7 +147,7 @@ fn a_broken_config_is_no_reason_to_convert_under_other_names() {
 }
 
 #[test]
-fn a_config_that_names_no_architecture_is_not_said_to_be_missing() {
+fn a_config_that_names_no_architecture_is_not_reported_as_missing() {
     let at = tempfile::tempdir().unwrap();
     let folder = with_config(at.path(), "{\"hidden_size\": 64}");
     let output = weigh(&["convert", folder.to_str().unwrap(), at.path().join("out.gguf").to_str().unwrap(), "--json"]);
@@ -175,7 +175,7 @@ fn infinity_and_nan_are_read_as_python_reads_them() {
 }
 
 #[test]
-fn what_is_lost_or_made_up_of_a_folder_is_said() {
+fn losses_and_synthesized_parts_of_a_folder_are_reported() {
     let at = tempfile::tempdir().unwrap();
     let folder = copy("llama-tiny", at.path(), |name, bytes| match name {
         "generation_config.json" => b"{\"top_k\": 3,}".to_vec(),

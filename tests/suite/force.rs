@@ -72,7 +72,7 @@ const OTHERS: [&str; 6] = [
 ];
 
 #[test]
-fn only_files_of_the_same_set_go() {
+fn only_files_of_the_same_set_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(&at.join("in.safetensors"), None);
@@ -113,7 +113,7 @@ fn only_files_of_the_same_set_go() {
 }
 
 #[test]
-fn people_see_what_goes() {
+fn removed_files_are_listed_for_people() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(&at.join("in.safetensors"), None);
@@ -127,7 +127,7 @@ fn people_see_what_goes() {
 }
 
 #[test]
-fn a_single_file_takes_the_place_of_a_set_of_its_name() {
+fn a_single_file_replaces_a_set_of_the_same_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(&at.join("in.safetensors"), None);
@@ -144,7 +144,7 @@ fn a_single_file_takes_the_place_of_a_set_of_its_name() {
 }
 
 #[test]
-fn without_force_nothing_goes() {
+fn without_force_nothing_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(&at.join("in.safetensors"), None);
@@ -197,7 +197,7 @@ fn a_folder_mounted_twice_is_the_same_folder() {
 }
 
 #[test]
-fn what_is_read_beside_the_weights_is_an_input_too() {
+fn companion_files_are_inputs_too() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
@@ -307,7 +307,7 @@ fn modules_of_an_older_model_are_not_joined_to_the_new_one() {
 }
 
 #[test]
-fn licences_come_along_from_folder_to_folder() {
+fn licences_are_copied_from_folder_to_folder() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(&at.join("in/model.safetensors"), None);

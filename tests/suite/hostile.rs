@@ -43,7 +43,7 @@ fn gguf(version: u32, endian: Endian) -> Gguf {
 const ALL: [(u32, Endian); 5] = [(1, Endian::Little), (2, Endian::Little), (3, Endian::Little), (2, Endian::Big), (3, Endian::Big)];
 
 #[test]
-fn a_gguf_cut_anywhere_is_refused() {
+fn a_gguf_truncated_anywhere_is_refused() {
     let bench = Bench::new();
     for (version, endian) in ALL {
         let bytes = gguf(version, endian).build();
@@ -58,7 +58,7 @@ fn a_gguf_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_safetensors_file_cut_anywhere_is_refused() {
+fn a_safetensors_file_truncated_anywhere_is_refused() {
     let header = r#"{"__metadata__":{"a":"b"},"x":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#;
     let bytes = safetensors(header, &[0; 4]);
     let bench = Bench::new();

@@ -84,7 +84,7 @@ fn stored(file: &[u8], name: &str) -> std::ops::Range<usize> {
 }
 
 #[test]
-fn ls_gives_absolute_places_in_the_file() {
+fn ls_gives_absolute_offsets() {
     let read = |tensor: &Tensor| {
         let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&tensor.file)).unwrap();
         (tensor.offset as usize..(tensor.offset + tensor.bytes) as usize, file)
@@ -109,7 +109,7 @@ fn ls_gives_absolute_places_in_the_file() {
 }
 
 #[test]
-fn a_folder_and_its_gguf_count_and_say_the_same() {
+fn a_folder_and_its_gguf_have_the_same_counts_and_facts() {
     let (a, b): (Count, Count) = (json(&["count", FOLDER]), json(&["count", GGUF]));
     assert_eq!((a.parameters, a.active_parameters, a.embedding_parameters), (94_848, 94_848, 20_800));
     assert_eq!((a.parameters, a.active_parameters, a.embedding_parameters), (b.parameters, b.active_parameters, b.embedding_parameters));
@@ -225,7 +225,7 @@ fn the_other_commands_name_their_model_too() {
 }
 
 #[test]
-fn the_others_have_their_keys() {
+fn other_reports_have_their_keys() {
     let shown: Show = json(&["show", GGUF, "token_embd.weight", "--slice=:2,:3"]);
     assert_eq!((shown.values.len(), shown.values[0].len(), shown.slice.as_str()), (2, 3, "0:2,0:3"));
     let verdict: Verify = json(&["verify", GGUF]);

@@ -369,7 +369,7 @@ fn a_hundred_edits_ended() {
 ///
 /// Needs strace; the test of moments does without.
 #[test]
-fn an_edit_ended_at_each_call_of_the_system_leaves_the_old_model_or_the_new_one() {
+fn an_edit_ended_at_each_system_call_leaves_the_old_model_or_the_new_one() {
     if strace().is_none() {
         return;
     }
@@ -508,7 +508,7 @@ fn edits_at_once(rounds: u32) {
 }
 
 #[test]
-fn edits_at_once_all_arrive() {
+fn concurrent_edits_all_take_effect() {
     edits_at_once(3);
 }
 
@@ -558,7 +558,7 @@ fn edits_beside_readers(count: u32) {
 }
 
 #[test]
-fn readers_beside_edits_see_one_state_of_the_model() {
+fn readers_during_edits_see_one_state_of_the_model() {
     edits_beside_readers(60);
 }
 

@@ -29,7 +29,7 @@ const fn is_shared<T: Send + Sync + Clone>() {}
 const _: () = is_shared::<Model>();
 
 #[test]
-fn packed_weights_are_read_as_what_they_stand_for() {
+fn packed_weights_are_decoded() {
     let (model, expected) = (weigh::open(fixture("packed")).unwrap(), weigh::open(fixture("packed-expected.safetensors")).unwrap());
     assert_eq!(model.tensors().len(), 19);
     for tensor in model.tensors() {
@@ -109,7 +109,7 @@ fn bytes_of_a_big_endian_file_are_little_endian() {
 }
 
 #[test]
-fn what_cannot_be_read_says_why() {
+fn unreadable_values_are_errors_that_say_why() {
     let gguf = Gguf::default().tensor("new", 4711, &[8, 4], vec![7; 64]).f32("norm", &[8]);
     let model = weigh::open_bytes("m.gguf", gguf.build()).unwrap();
     let new = model.tensor("new").unwrap();
@@ -163,7 +163,7 @@ fn bytes_in_memory_are_a_model() {
 }
 
 #[test]
-fn files_that_are_cut_short_open_for_their_headers() {
+fn truncated_files_open_for_their_headers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     let whole = Gguf::default().f32("a", &[64]).f32("b", &[64]).build();

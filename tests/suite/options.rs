@@ -39,7 +39,7 @@ fn arguments_are_quoted_without_tricks() {
 }
 
 #[test]
-fn a_table_that_is_not_there_is_an_error_where_none_is_needed_too() {
+fn a_missing_table_is_an_error_even_if_unused() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (gguf, out) = (path("m.gguf"), path("n.gguf"));
@@ -81,7 +81,7 @@ fn results_that_cannot_be_written_are_a_failure_of_every_command() {
 }
 
 #[test]
-fn what_is_done_is_done_though_it_cannot_be_told() {
+fn finished_work_stays_if_its_report_cannot_be_written() {
     let Ok(full) = OpenOptions::new().write(true).open("/dev/full") else { return };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("m.gguf");

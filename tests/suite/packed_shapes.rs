@@ -108,7 +108,7 @@ fn check(cases: &[(Value, &str, &str)]) {
 }
 
 #[test]
-fn shapes_say_what_gptq_and_awq_hold() {
+fn layouts_of_gptq_and_awq_follow_from_shapes() {
     let gptq = |own: Value| quantised(own);
     let gemv = |group: u64| quantised(json!({ "version": "gemv", "group_size": group }));
     check(&[
@@ -148,7 +148,7 @@ fn shapes_say_what_gptq_and_awq_hold() {
 }
 
 #[test]
-fn shapes_say_what_compressed_tensors_hold() {
+fn layouts_of_compressed_tensors_follow_from_shapes() {
     let (four, either) = (groups(&[(4, 64, "Linear")]), groups(&[(4, 64, "Linear"), (8, 16, "Linear")]));
     check(&[
         (json!({}), "a.weight_packed I32 4x8; a.weight_scale F16 4x1; a.weight_shape I32 2 = 4,64", "INT-4 4x64"),
@@ -175,7 +175,7 @@ fn shapes_say_what_compressed_tensors_hold() {
 }
 
 #[test]
-fn shapes_say_what_floats_with_scales_hold() {
+fn layouts_of_floats_with_scales_follow_from_shapes() {
     let fp8 = "a.weight F8_E4M3 4x8; a.weight_scale F32 1";
     check(&[
         // Blocks of 128 x 128, of a stack too, if they fill each of its matrices.
@@ -219,7 +219,7 @@ fn shapes_say_what_floats_with_scales_hold() {
 }
 
 #[test]
-fn shapes_say_what_mlx_holds() {
+fn layouts_of_mlx_follow_from_shapes() {
     let mlx = |own: Value| json!({ "quantization": own });
     let mode = |mode: &str, bits: u64, group: u64| mlx(json!({ "mode": mode, "bits": bits, "group_size": group }));
     check(&[
@@ -245,7 +245,7 @@ fn shapes_say_what_mlx_holds() {
 }
 
 #[test]
-fn shapes_say_what_the_others_hold() {
+fn layouts_of_the_other_schemes_follow_from_shapes() {
     let absmax = "a.weight U8 32x1; a.weight.absmax F32 1; a.weight.quant_map F32 16";
     let int4 = quantised(json!({ "quant_algo": "W4A16_AWQ" }));
     check(&[
@@ -352,7 +352,7 @@ fn runs(runs: &[(f32, usize)]) -> Vec<f32> {
 }
 
 #[test]
-fn values_are_those_that_the_formulas_give() {
+fn values_follow_the_formulas() {
     // 0x38 is 1.0 in E4M3, 0x22 twice the number 1.0 in E2M1, 0x1111_1111 eight times 1 in four bits.
     let (ones, nines) = (0x1111_1111, -0x6666_6667_i64);
     let group = |size: u64| quantised(json!({ "bits": 4, "group_size": size }));
@@ -446,7 +446,7 @@ fn blocks_of_a_gguf_hold_the_same_values() {
 }
 
 #[test]
-fn a_scale_beside_blocks_of_a_gguf_multiplies_them() {
+fn a_scale_tensor_multiplies_the_blocks_of_a_gguf() {
     // NVFP4: four scales of 16 numbers (0x38 is 2^0 with E4M3's bias, halved by doubled numbers in ggml), then 32 bytes of numbers.
     let block: Vec<u8> = [[0x38; 4].as_slice(), &[0x22; 32]].concat();
     let one = {

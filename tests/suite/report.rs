@@ -47,7 +47,7 @@ fn the_page_of_two_models_says_what_changed() {
 }
 
 #[test]
-fn hostile_names_are_no_markup() {
+fn hostile_names_are_escaped() {
     let bytes = 1f32.to_le_bytes();
     let name = "</td><script>alert(1)</script>\"'\u{202e}\u{1b}[2J&";
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &bytes).unwrap();

@@ -38,7 +38,7 @@ fn a_report_of_many_layers_is_small() {
 }
 
 #[test]
-fn threads_that_cannot_be_started_are_done_without() {
+fn fewer_threads_do_if_some_cannot_be_started() {
     let folder = tempfile::tempdir().unwrap();
     let small = Gguf::default().key_str("general.architecture", "x").f32("a", &[64]).f32("b", &[3]).build();
     fs::write(folder.path().join("m.gguf"), small).unwrap();
@@ -59,7 +59,7 @@ fn threads_that_cannot_be_started_are_done_without() {
 }
 
 #[test]
-fn no_more_threads_are_started_than_help() {
+fn no_more_threads_are_started_than_are_useful() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("m.gguf"), tensors(2, |i| i.to_string())).unwrap();
     let run = |more: &[&str]| Command::new(WEIGH).args(["stats", "m.gguf"]).args(more).current_dir(folder.path()).output().unwrap();

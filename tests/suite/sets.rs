@@ -142,7 +142,7 @@ fn a_folder_of_sentence_transformers_with_its_transformer_inside() {
 }
 
 #[test]
-fn folders_of_several_models_or_none_say_what_is_in_them() {
+fn folders_of_several_models_or_none_list_their_contents() {
     let folder = tempfile::tempdir().unwrap();
     let message = || weigh::format::open(folder.path()).unwrap_err().to_string();
     assert!(message().contains("no safetensors or GGUF files"));

@@ -28,7 +28,7 @@ fn values(dtype: DType, shape: &[u64], bytes: Vec<u8>, slice: &str) -> Value {
 }
 
 #[test]
-fn slices_hold_what_they_hold_in_numpy() {
+fn slices_match_numpy() {
     let counting = || (0..24).collect::<Vec<u8>>();
     // np.arange(24).reshape(2, 3, 4)[...]
     for (slice, expected) in [
@@ -72,7 +72,7 @@ fn long_arrays_are_cut_as_numpy_prints_them() {
 }
 
 #[test]
-fn no_more_is_shown_than_the_limits_say() {
+fn limits_on_shown_values_hold() {
     const MOST: u64 = 1 << 20;
     let count = |slice: &str| {
         shown(DType::U8, &[MOST + 1], vec![0; MOST as usize + 1], Some(slice), false, |found| found.map(|found| found.values.numbers.len()))

@@ -236,7 +236,7 @@ impl Source for Short {
 }
 
 #[test]
-fn a_source_that_gives_too_little_is_an_error() {
+fn a_source_that_returns_too_few_bytes_is_an_error() {
     let path = Path::new("fixtures/llama-tiny-q8_0.gguf");
     let whole = weigh::format::open(path).unwrap();
     let last = whole.model().tensors.iter().max_by_key(|tensor| tensor.offset_bytes).unwrap();

@@ -43,7 +43,7 @@ fn noise(count: usize) -> Vec<f32> {
 }
 
 #[test]
-fn as_numpy_says() {
+fn statistics_match_numpy() {
     let golden: Value = serde_json::from_slice(&std::fs::read(fixture("stats-numpy.json")).unwrap()).unwrap();
     let mut checked = 0;
     for path in ["packed-expected.safetensors", "packed/model.safetensors"] {
@@ -147,7 +147,7 @@ fn groups_and_the_total_are_the_sum_of_their_tensors() {
 }
 
 #[test]
-fn what_looks_wrong_is_flagged() {
+fn anomalies_are_flagged() {
     let half = |value: f32| half::f16::from_f32(value).to_le_bytes();
     let mut rows = noise(40 * 50);
     rows[..50].fill(0.0);
@@ -175,7 +175,7 @@ fn what_looks_wrong_is_flagged() {
 }
 
 #[test]
-fn a_layer_off_its_neighbours_is_flagged() {
+fn a_layer_that_deviates_from_its_neighbours_is_flagged() {
     let names: Vec<String> = (0..8).map(|layer| format!("model.layers.{layer}.w")).collect();
     let tensors: Vec<_> = names
         .iter()
@@ -191,7 +191,7 @@ fn a_layer_off_its_neighbours_is_flagged() {
 }
 
 #[test]
-fn a_sample_says_so_and_looks_at_less() {
+fn a_sample_is_marked_and_reads_less() {
     let file = file(&[("a", safetensors::Dtype::F32, &[300_000], f32s(noise(300_000)))]);
     let found = of(file.path(), &Options { sample: Some(70_000), ..Options::default() });
     assert_eq!(found.sample, Some(70_000));
@@ -292,7 +292,7 @@ fn messages(stats: &Stats) -> Vec<(&'static str, Severity, String)> {
 }
 
 #[test]
-fn what_is_not_finite_is_counted_in_every_type() {
+fn nonfinite_values_are_counted_in_every_type() {
     const INF: f32 = f32::INFINITY;
     let values = [f32::NAN, f32::NAN, INF, INF, INF, -INF, 1.0, -2.0];
     for (dtype, bytes) in [(safetensors::Dtype::F16, f16s(&values)), (safetensors::Dtype::F32, f32s(values))] {
@@ -353,7 +353,7 @@ fn a_value_at_the_threshold_is_not_below_it() {
 }
 
 #[test]
-fn only_rows_of_weights_are_looked_at() {
+fn only_rows_of_weights_are_checked() {
     let codes = |dtype, shape: &[usize], bytes| one(dtype, shape, bytes).findings.iter().map(|finding| finding.code).collect::<Vec<_>>();
     assert_eq!(codes(safetensors::Dtype::F32, &[3, 2], f32s([0.0, 0.0, 1.0, 2.0, 3.0, 1.0])), ["stats-dead-rows"]);
     assert!(codes(safetensors::Dtype::I8, &[3, 2], vec![0, 0, 1, 2, 3, 1]).is_empty(), "integers are no weights");
@@ -413,7 +413,7 @@ fn a_long_tensor_of_blocks_is_read_to_its_end() {
 }
 
 #[test]
-fn progress_is_told_in_bytes() {
+fn progress_is_reported_in_bytes() {
     let file =
         file(&[("a", safetensors::Dtype::F32, &[70_000], f32s(noise(70_000))), ("b", safetensors::Dtype::BF16, &[1000], vec![0; 2000])]);
     let told = std::sync::atomic::AtomicU64::new(0);
@@ -470,7 +470,7 @@ fn a_layer_is_compared_with_three_on_each_side() {
 }
 
 #[test]
-fn rows_one_by_one_are_as_numpy_says() {
+fn statistics_per_row_match_numpy() {
     // numpy: x.mean(1), x.std(1), ...; longer than what is summed at a time. Row r counts 10 r, 10 r + 1, 10 r + 2, 10 r + 3, over and over.
     let mut values: Vec<f32> = (0..3 * 5000).map(|i| (10 * (i / 5000) + i % 4) as f32).collect();
     values.extend([f32::NAN; 5000]);

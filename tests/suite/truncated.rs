@@ -35,7 +35,7 @@ fn cut(path: &Path, len: u64) {
 }
 
 #[test]
-fn a_file_that_is_cut_short_is_one_finding() {
+fn a_truncated_file_is_one_finding() {
     for format in ["safetensors", "gguf"] {
         let (_folder, files) = model(format, false);
         let start = weigh::format::open(&files[0]).unwrap().model().tensors[0].offset_bytes;
@@ -59,7 +59,7 @@ fn a_file_that_is_cut_short_is_one_finding() {
 }
 
 #[test]
-fn a_part_that_is_cut_short_is_one_finding_of_its_own() {
+fn a_truncated_part_is_one_finding_of_its_own() {
     for format in ["safetensors", "gguf"] {
         let (_folder, files) = model(format, true);
         let second = &files[1];
@@ -72,7 +72,7 @@ fn a_part_that_is_cut_short_is_one_finding_of_its_own() {
 }
 
 #[test]
-fn a_header_that_is_cut_short_asks_for_the_download() {
+fn a_truncated_header_suggests_an_incomplete_download() {
     for (format, lens) in [("gguf", [6, 20, 30, 60]), ("safetensors", [5, 9, 20, 100])] {
         for len in lens {
             let (_folder, files) = model(format, false);

@@ -75,7 +75,7 @@ fn only_with_data(path: &Path, code: &str) {
 }
 
 #[test]
-fn fixtures_are_sound() {
+fn fixtures_are_valid() {
     for name in ["llama-tiny", "llama-tiny-q8_0.gguf", "lora/base", "lora/adapter", "packed"] {
         assert_eq!(codes(&fixture(name), &Options { data: true, ..Options::default() }), [], "{name}");
     }
@@ -185,7 +185,7 @@ fn data_zero_run() {
 }
 
 #[test]
-fn a_run_of_zeros_is_found_past_the_pieces_that_threads_take() {
+fn a_run_of_zeros_is_found_across_chunks() {
     let mut bytes = vec![1; 9 << 20];
     bytes[(4 << 20) - 40_000..(4 << 20) + 40_000].fill(0);
     let (_folder, path) = single(DType::I8, &[9 << 20], bytes);
@@ -197,7 +197,7 @@ fn a_run_of_zeros_is_found_past_the_pieces_that_threads_take() {
 }
 
 #[test]
-fn what_was_checked_is_said() {
+fn the_report_says_what_was_checked() {
     let checked = |path: &Path, data| {
         let found = verify(path, &Options { data, ..Options::default() }).unwrap().checked;
         (found.structure, found.values, found.digests)
@@ -223,7 +223,7 @@ fn strict_makes_a_warning_an_error_and_a_note_none() {
 }
 
 #[test]
-fn what_is_no_model_is_a_finding() {
+fn a_file_that_is_no_model_is_a_finding() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in [
         ("page.gguf", &b"<!DOCTYPE html><html>"[..]),
@@ -249,7 +249,7 @@ fn a_bias_may_be_zero() {
 }
 
 #[test]
-fn faults_are_found_past_the_first_piece_that_a_thread_takes() {
+fn invalid_values_are_found_beyond_the_first_chunk() {
     let mut bytes = vec![1; 9 << 20];
     let at = bytes.len() - 6;
     bytes[at..at + 2].copy_from_slice(&[0, 0x7e]);
@@ -465,7 +465,7 @@ fn manifest_digest_and_manifest_entry() {
 }
 
 #[test]
-fn a_manifest_is_of_the_files_beside_the_weights_as_well() {
+fn a_manifest_covers_companion_files_too() {
     let folder = folder();
     let line = |name: &str| {
         let hex: String = Sha256::digest(fs::read(folder.path().join(name)).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -136,7 +136,7 @@ fn as_nobody(folder: &Path, args: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn a_folder_that_must_not_be_written_is_an_error() {
+fn a_read_only_folder_is_an_error() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -153,7 +153,7 @@ fn a_folder_that_must_not_be_written_is_an_error() {
 }
 
 #[test]
-fn a_file_that_must_not_be_written_is_not_edited_in_its_place() {
+fn a_read_only_file_is_not_edited_in_place() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -321,7 +321,7 @@ fn an_input_that_changes_while_it_is_converted_is_an_error_and_leaves_nothing() 
 }
 
 #[test]
-fn values_of_a_file_that_changed_are_no_result() {
+fn values_of_a_changed_file_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     let opened = || {
@@ -417,7 +417,7 @@ fn a_model_may_have_more_files_than_the_process_may_open() {
 }
 
 #[test]
-fn a_part_is_said_to_be_missing_only_where_it_is() {
+fn a_part_is_reported_missing_only_if_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let tensors: Vec<_> = (0..2).map(|i| tensor(&format!("w{i}"), DType::F32, &[64], vec![1; 256])).collect();
@@ -436,7 +436,7 @@ fn a_part_is_said_to_be_missing_only_where_it_is() {
 }
 
 #[test]
-fn where_a_page_or_picture_cannot_go_is_said_before_the_model_is_read() {
+fn an_unwritable_page_or_picture_is_an_error_before_the_model_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     // A terabyte, of which nothing is on the disk: reading it would take longer than the limit on time.
@@ -575,7 +575,7 @@ fn two_conversions_into_one_output_a_hundred_times() {
 }
 
 #[test]
-fn a_count_of_chunks_is_written_down_only_where_there_is_one() {
+fn a_chunk_count_is_written_only_if_there_is_one() {
     // As llama-quantize does: tools/quantize/quantize.cpp.
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -229,6 +229,9 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     ),
     (LayerPattern, "attention.sliding_window_pattern"),
     (ArrayOf(String), "classifier.output_labels"),
+    (ArrayOf(I32), "rope.dimension_sections"),
+    (ArrayOf(F32), "activation_sparsity_scale"),
+    (ArrayOf(Bool), "attention.recurrent_layers"),
 ];
 
 /// Keys that llama.cpp requires for specific architectures, separated by spaces.

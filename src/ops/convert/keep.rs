@@ -21,10 +21,10 @@ const COMPANION_NAMES: &[&str] = &["LICENSE", "NOTICE"];
 const INDEX_SUFFIX: &str = ".index.json";
 
 /// Returns the output model of a conversion that changes nothing but the format.
-pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<OutputModel> {
+pub(super) fn output_model(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<OutputModel> {
     let model = reader.model();
-    let step = if format.id == model.format { OutputTensor::keep } else { OutputTensor::original };
-    let steps = (0..model.tensors.len()).map(|index| step(model, index)).collect::<Result<Vec<_>>>()?;
+    let describe = if format.id == model.format { OutputTensor::keep } else { OutputTensor::original };
+    let tensors = (0..model.tensors.len()).map(|index| describe(model, index)).collect::<Result<Vec<_>>>()?;
     let mut companions = self::companions(model)?.into_iter().map(|file| effective_config(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {
         retype(&mut companions, config, target.base())?;
@@ -34,7 +34,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, to_folder: bool, target: O
     let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
     Ok(OutputModel {
         metadata: converted_metadata(reader, format)?,
-        steps,
+        steps: tensors,
         files: if stays { Vec::new() } else { companions },
         modules,
         notes,

@@ -30,7 +30,7 @@ pub struct Plan {
     /// Path of the output, as given.
     pub out: PathBuf,
     /// The tensors in output order.
-    pub steps: Vec<OutputTensor>,
+    pub tensors: Vec<OutputTensor>,
     /// The files with tensors and their index, in order of publication.
     pub files: Vec<PlannedFile>,
     /// Companion files.
@@ -69,16 +69,16 @@ impl Plan {
         let target = OutputTarget::of(out, options.to)?;
         target.check(reader, options.force)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let draft = draft(reader, &target, options)?;
-        let OutputModel { mut metadata, mut steps, files: mut companions, modules, mut notes, inputs: draft_inputs, zeros } = draft;
+        let OutputModel { mut metadata, steps: mut tensors, files: mut companions, modules, mut notes, inputs: other_inputs, zeros } =
+            output_model(reader, &target, options)?;
         zeros.iter().try_for_each(|&index| check_zero(reader, index))?;
         let modules = if target.folder { modules } else { Vec::new() };
         if !target.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "only a folder has companion files")));
         }
-        let decisions = types::choose_types(reader, target.format, &mut steps, &metadata, imatrix.as_ref(), options)?;
-        block_scales(reader, &mut steps)?;
-        steps.sort_by_key(|step| module_number(&modules, &step.name));
+        let decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
+        block_scales(reader, &mut tensors)?;
+        tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
         notes.extend(decisions.notes);
         types::record(target.format, &mut metadata, imatrix.as_ref(), options)?;
         for (key, value) in &options.metadata {
@@ -89,13 +89,13 @@ impl Plan {
         {
             return Err(loss.to_error());
         }
-        let tensors = steps.iter().map(|step| out_tensor(reader, step)).collect::<Result<Vec<_>>>()?;
-        let files = target.layout(&tensors, &metadata, &modules, options.shard_bytes)?;
-        let inputs = inputs(reader, &companions, draft_inputs, imatrix.as_ref(), options)?;
+        let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
+        let files = target.layout(&layout, &metadata, &modules, options.shard_bytes)?;
+        let inputs = inputs(reader, &companions, other_inputs, imatrix.as_ref(), options)?;
         let mut plan = Self {
             format: target.format,
             out: out.to_path_buf(),
-            steps,
+            tensors,
             files,
             companions,
             removed: Vec::new(),
@@ -166,7 +166,7 @@ impl Plan {
 fn inputs(
     reader: &Reader,
     companions: &[CompanionFile],
-    draft_inputs: Vec<PathBuf>,
+    other_inputs: Vec<PathBuf>,
     imatrix: Option<&Imatrix>,
     options: &Options,
 ) -> Result<Vec<PathBuf>> {
@@ -176,7 +176,7 @@ fn inputs(
         Content::Bytes(_) => None,
     });
     let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
-    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(draft_inputs).collect();
+    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(other_inputs).collect();
     inputs.extend(options.arch_table.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();
@@ -185,18 +185,18 @@ fn inputs(
 }
 
 /// Returns the output model before types are chosen: names and layouts are translated if the architecture is known.
-fn draft(reader: &Reader, target: &OutputTarget, options: &Options) -> Result<OutputModel> {
+fn output_model(reader: &Reader, target: &OutputTarget, options: &Options) -> Result<OutputModel> {
     // Read even if unused: a missing table is an error.
     let tables = Tables::with_file(options.arch_table.as_deref())?;
     if let Some(error) = reader.model().config_error.as_ref().filter(|_| !options.keeps_names()) {
         return Err(error.clone().with_hint(Hint::KeepNames));
     }
     if !options.keeps_names()
-        && let Some(draft) = translate::draft(reader, target.format, &tables, options)?
+        && let Some(model) = translate::output_model(reader, target.format, &tables, options)?
     {
-        return Ok(draft);
+        return Ok(model);
     }
-    let mut draft = keep::draft(reader, target.format, target.folder, options.target)?;
+    let mut model = keep::output_model(reader, target.format, target.folder, options.target)?;
     if !options.keeps_names() && reader.model().format != target.format.id {
         let (name, lack) = match (target.format.id, &reader.model().config) {
             (FormatId::Gguf, None) => ("config.json", "is missing"),
@@ -208,30 +208,30 @@ fn draft(reader: &Reader, target: &OutputTarget, options: &Options) -> Result<Ou
         } else {
             format!("{lack}, so the architecture is unknown: tensors keep their names and layouts")
         };
-        draft.notes.push(Note::remark(name, message));
+        model.notes.push(Note::remark(name, message));
     }
-    Ok(draft)
+    Ok(model)
 }
 
 /// Adds the scales of tensors that keep packed blocks: `X.scale` and `X.input_scale` for `X.weight` (llama.cpp,
 /// conversion of NVFP4).
-fn block_scales(reader: &Reader, steps: &mut Vec<OutputTensor>) -> Result<()> {
+fn block_scales(reader: &Reader, tensors: &mut Vec<OutputTensor>) -> Result<()> {
     let mut found = Vec::new();
-    for step in steps.iter() {
-        let tensors = step.tensors();
+    for tensor in tensors.iter() {
+        let sources = tensor.tensors();
         let scales: Vec<_> =
-            tensors.iter().filter_map(|index| reader.model().tensors.get(*index)).map(|tensor| reader.block_scales(tensor)).collect();
+            sources.iter().filter_map(|index| reader.model().tensors.get(*index)).map(|tensor| reader.block_scales(tensor)).collect();
         if scales.iter().all(Option::is_none) {
             continue;
         }
-        let kept = step.elem.known().is_some_and(DType::is_quantised) && TensorData::new(reader, step)?.elem() == step.elem;
-        let matrices = scales.len() == 1 || step.shape.first() == Some(&(scales.len() as u64));
+        let kept = tensor.elem.known().is_some_and(DType::is_quantised) && TensorData::new(reader, tensor)?.elem() == tensor.elem;
+        let matrices = scales.len() == 1 || tensor.shape.first() == Some(&(scales.len() as u64));
         if !kept || !matrices || scales.iter().any(Option::is_none) {
             return Err(Error::unsupported("packed blocks can only be copied to a single tensor, but here they are merged or transformed")
-                .in_tensor(&step.name)
+                .in_tensor(&tensor.name)
                 .hint(Hint::ComputeWeights("BF16")));
         }
-        let Some(stem) = step.name.strip_suffix(".weight") else { continue };
+        let Some(stem) = tensor.name.strip_suffix(".weight") else { continue };
         for (which, end) in ["scale", "input_scale"].into_iter().enumerate() {
             let values: Option<Vec<f32>> = scales.iter().map(|scale| scale.and_then(|scale| *scale.get(which)?)).collect();
             if let Some(values) = values {
@@ -242,22 +242,22 @@ fn block_scales(reader: &Reader, steps: &mut Vec<OutputTensor>) -> Result<()> {
             }
         }
     }
-    steps.extend(found);
+    tensors.extend(found);
     Ok(())
 }
 
 /// Returns a tensor of the output for its layout.
-fn out_tensor(reader: &Reader, step: &OutputTensor) -> Result<OutTensor> {
-    let len_bytes = match step.elem {
-        ElemType::Known(dtype) => dtype.bytes_for_shape(&step.shape),
+fn out_tensor(reader: &Reader, tensor: &OutputTensor) -> Result<OutTensor> {
+    let len_bytes = match tensor.elem {
+        ElemType::Known(dtype) => dtype.bytes_for_shape(&tensor.shape),
         ElemType::Unknown { .. } => {
-            let whole = TensorData::new(reader, step)?.stored_tensor().and_then(|tensor| reader.len_bytes(tensor));
-            whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", step.elem)))
+            let whole = TensorData::new(reader, tensor)?.stored_tensor().and_then(|tensor| reader.len_bytes(tensor));
+            whole.ok_or_else(|| Error::unsupported(format!("expected a known type, found {}", tensor.elem)))
         }
     };
-    let len_bytes = len_bytes.map_err(|error| error.in_tensor(&step.name))?;
-    num::to_usize(step.row_elements(), "a row")?;
-    Ok(OutTensor { name: step.name.clone(), elem: step.elem, shape: step.shape.clone(), len_bytes })
+    let len_bytes = len_bytes.map_err(|error| error.in_tensor(&tensor.name))?;
+    num::to_usize(tensor.row_elements(), "a row")?;
+    Ok(OutTensor { name: tensor.name.clone(), elem: tensor.elem, shape: tensor.shape.clone(), len_bytes })
 }
 
 /// Returns the index of the sentence-transformers module that a tensor belongs to, from 1; 0 for the transformer itself.

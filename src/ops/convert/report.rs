@@ -176,7 +176,7 @@ impl ConvertReport {
             output,
             removed: plan.removed.clone(),
             packing: weights::packing(reader),
-            tensors: plan.steps.iter().map(|step| tensor_row(reader, step)).collect::<Result<_>>()?,
+            tensors: plan.tensors.iter().map(|tensor| tensor_row(reader, tensor)).collect::<Result<_>>()?,
             lossy: plan.lossy.clone(),
             dropped: rows(NoteKind::Dropped),
             padded: rows(NoteKind::Padded),
@@ -193,30 +193,30 @@ impl ConvertReport {
     }
 }
 
-fn tensor_row(reader: &Reader, step: &OutputTensor) -> Result<TensorRow> {
+fn tensor_row(reader: &Reader, tensor: &OutputTensor) -> Result<TensorRow> {
     let tensors = &reader.model().tensors;
     let (mut sources, mut types) = (Vec::new(), Vec::new());
-    for index in step.tensors() {
-        let tensor = tensors.get(index).ok_or_else(|| Error::argument("no such tensor").in_tensor(&step.name))?;
-        sources.push(tensor.name.clone());
-        let name = reader.type_name(tensor).to_string();
+    for index in tensor.tensors() {
+        let source = tensors.get(index).ok_or_else(|| Error::argument("no such tensor").in_tensor(&tensor.name))?;
+        sources.push(source.name.clone());
+        let name = reader.type_name(source).to_string();
         if !types.contains(&name) {
             types.push(name);
         }
     }
-    if sources.len() == 1 && sources[0] == step.name {
+    if sources.len() == 1 && sources[0] == tensor.name {
         sources.clear();
     }
     if types.is_empty() {
         types.push(DType::F32.to_string()); // computed
     }
     Ok(TensorRow {
-        name: step.name.clone(),
+        name: tensor.name.clone(),
         from: types.join("+"),
-        to: step.elem.to_string(),
-        shape: step.shape.clone(),
+        to: tensor.elem.to_string(),
+        shape: tensor.shape.clone(),
         sources,
-        transforms: step.transforms(),
+        transforms: tensor.transforms(),
         quality: None,
     })
 }

@@ -73,8 +73,8 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 let mut out = output.create(companions.len() + index)?;
                 out.append(&layout.header)?;
                 out.reserve()?;
-                let steps = plan.steps.get(range.clone()).unwrap_or_default();
-                let outcomes = write_tensors(reader, plan, steps, layout, &out, progress)?;
+                let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
+                let outcomes = write_tensors(reader, plan, tensors, layout, &out, progress)?;
                 output.seal(out)?;
                 for (row, outcome) in report.tensors[range.clone()].iter_mut().zip(outcomes) {
                     row.quality = outcome.sums.quality();
@@ -127,7 +127,7 @@ impl CompanionData<'_> {
 
 /// A tensor to write.
 struct Job<'a> {
-    step: &'a OutputTensor,
+    tensor: &'a OutputTensor,
     data: TensorData<'a>,
     mode: WriteMode<'a>,
     /// Position in the file.
@@ -176,16 +176,16 @@ struct Importance {
     remaining: u64,
 }
 
-/// Writes the data of `steps` to their positions, on all threads. Returns one outcome per step.
+/// Writes the data of `tensors` to their positions, on all threads. Returns one outcome per tensor.
 fn write_tensors(
     reader: &Reader,
     plan: &Plan,
-    steps: &[OutputTensor],
+    tensors: &[OutputTensor],
     layout: &Layout,
     out: &OutFile,
     progress: Progress<'_>,
 ) -> Result<Vec<Outcome>> {
-    let jobs = steps.iter().zip(&layout.offsets).map(|(step, offset)| Job::new(reader, step, *offset));
+    let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, tensor, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
     let flusher = Flusher::default();
@@ -193,7 +193,7 @@ fn write_tensors(
     let process = |buffers: &mut Buffers, chunk: Chunk| {
         flusher.check()?;
         let job = &jobs[chunk.item];
-        let (outcome, bytes) = job.write(plan, reader, chunk.number, buffers, out).map_err(|error| error.in_tensor(&job.step.name))?;
+        let (outcome, bytes) = job.write(plan, reader, chunk.number, buffers, out).map_err(|error| error.in_tensor(&job.tensor.name))?;
         job.finish_chunk();
         flusher.add_written(bytes);
         progress(bytes);
@@ -211,7 +211,7 @@ fn write_tensors(
         })
     })?;
     flusher.check()?;
-    Ok(jobs.iter().zip(outcomes).map(|(job, outcome)| Outcome { to: job.step.elem.known(), ..outcome }).collect())
+    Ok(jobs.iter().zip(outcomes).map(|(job, outcome)| Outcome { to: job.tensor.elem.known(), ..outcome }).collect())
 }
 
 /// Stops the flusher thread on drop.
@@ -275,22 +275,22 @@ struct Buffers {
 }
 
 impl<'a> Job<'a> {
-    fn new(reader: &'a Reader, step: &'a OutputTensor, offset: u64) -> Result<Self> {
-        let data = TensorData::new(reader, step)?;
-        let mode = write_mode(step, &data).map_err(|error| error.in_tensor(&step.name))?;
+    fn new(reader: &'a Reader, tensor: &'a OutputTensor, offset: u64) -> Result<Self> {
+        let data = TensorData::new(reader, tensor)?;
+        let mode = write_mode(tensor, &data).map_err(|error| error.in_tensor(&tensor.name))?;
         let (units, chunk_len) = match mode {
-            WriteMode::Copy(tensor) => {
-                let block = tensor.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
-                let in_file = reader.endian() == Endian::Little && !reader.is_computed(tensor);
+            WriteMode::Copy(stored) => {
+                let block = stored.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
+                let in_file = reader.endian() == Endian::Little && !reader.is_computed(stored);
                 let bytes = if in_file { COPY_BYTES } else { BUFFERED_BYTES };
-                (reader.len_bytes(tensor).unwrap_or(0), (bytes / block * block).max(block))
+                (reader.len_bytes(stored).unwrap_or(0), (bytes / block * block).max(block))
             }
-            WriteMode::Gather(dtype) => (step.elements()?, chunk_elements(step, dtype)),
-            WriteMode::Encode { to, .. } => (step.elements()?, chunk_elements(step, to)),
+            WriteMode::Gather(dtype) => (tensor.elements()?, chunk_elements(tensor, dtype)),
+            WriteMode::Encode { to, .. } => (tensor.elements()?, chunk_elements(tensor, to)),
         };
         let remaining = units.div_ceil(chunk_len.max(1));
         let importance = Mutex::new(Importance { weights: None, remaining });
-        Ok(Self { step, data, mode, offset, units, chunk_len, importance })
+        Ok(Self { tensor, data, mode, offset, units, chunk_len, importance })
     }
 
     fn chunks(&self) -> u64 {
@@ -302,11 +302,11 @@ impl<'a> Job<'a> {
         let start = number * self.chunk_len;
         let len = self.chunk_len.min(self.units - start);
         match self.mode {
-            WriteMode::Copy(tensor) => {
+            WriteMode::Copy(stored) => {
                 let at = self.offset + start;
-                let bytes = reader.bytes_at(tensor, start..start + len)?;
-                match (&bytes, reader.sources().get(tensor.shard)) {
-                    (Cow::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, tensor.offset_bytes + start, bytes)?,
+                let bytes = reader.bytes_at(stored, start..start + len)?;
+                match (&bytes, reader.sources().get(stored.shard)) {
+                    (Cow::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, stored.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))
@@ -344,12 +344,12 @@ impl<'a> Job<'a> {
             encode(values, None, bytes);
             return Ok(());
         }
-        let row = self.step.row_elements();
+        let row = self.tensor.row_elements();
         if row == 0 {
             return Ok(());
         }
         let weights = self.importance(plan)?;
-        let rows_of_matrix = self.step.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        let rows_of_matrix = self.tensor.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
         let (row_len, row_bytes) = (row as usize, to.bytes_for(row)? as usize);
         for (i, (values, bytes)) in values.chunks_exact(row_len).zip(bytes.chunks_exact_mut(row_bytes)).enumerate() {
             let matrix = ((start / row + i as u64) / rows_of_matrix) as usize;
@@ -362,12 +362,12 @@ impl<'a> Job<'a> {
     /// Returns the importance weights of the tensor, if there are any of the right size.
     fn importance(&self, plan: &Plan) -> Result<Option<Arc<Vec<f32>>>> {
         let Some(imatrix) = &plan.imatrix else { return Ok(None) };
-        if imatrix.weights_of(&self.step.name) != Some(types::importance_len(&self.step.shape)) {
+        if imatrix.weights_of(&self.tensor.name) != Some(types::importance_len(&self.tensor.shape)) {
             return Ok(None);
         }
         let mut importance = lock(&self.importance);
         if importance.weights.is_none() {
-            importance.weights = imatrix.weights(&self.step.name)?.map(Arc::new);
+            importance.weights = imatrix.weights(&self.tensor.name)?.map(Arc::new);
         }
         Ok(importance.weights.clone())
     }
@@ -383,24 +383,24 @@ impl<'a> Job<'a> {
 }
 
 /// Picks the cheapest way to write the tensor: copy, gather, or re-encode.
-fn write_mode<'a>(step: &OutputTensor, data: &TensorData<'a>) -> Result<WriteMode<'a>> {
-    if data.elem() == step.elem {
-        if let Some(tensor) = data.stored_tensor() {
-            return Ok(WriteMode::Copy(tensor));
+fn write_mode<'a>(tensor: &OutputTensor, data: &TensorData<'a>) -> Result<WriteMode<'a>> {
+    if data.elem() == tensor.elem {
+        if let Some(stored) = data.stored_tensor() {
+            return Ok(WriteMode::Copy(stored));
         }
-        if let Some(dtype) = step.elem.known() {
+        if let Some(dtype) = tensor.elem.known() {
             return Ok(WriteMode::Gather(dtype));
         }
     }
-    let unwritable = || Error::unsupported(format!("this build cannot encode {}", step.elem));
-    let (from, to) = data.elem().known().zip(step.elem.known()).ok_or_else(unwritable)?;
+    let unwritable = || Error::unsupported(format!("this build cannot encode {}", tensor.elem));
+    let (from, to) = data.elem().known().zip(tensor.elem.known()).ok_or_else(unwritable)?;
     let encode = codec(to).and_then(|codec| codec.encode).ok_or_else(unwritable)?;
     Ok(WriteMode::Encode { from, to, encode })
 }
 
 /// Returns the number of elements per chunk: as many whole rows as fit. Longer rows are split unless the type has blocks.
-fn chunk_elements(step: &OutputTensor, dtype: DType) -> u64 {
-    let row = step.row_elements().max(1);
+fn chunk_elements(tensor: &OutputTensor, dtype: DType) -> u64 {
+    let row = tensor.row_elements().max(1);
     let fitting = CHUNK_ELEMENTS / row * row;
     match (fitting, dtype.is_quantised()) {
         (0, true) => row,

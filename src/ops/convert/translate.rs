@@ -16,7 +16,7 @@ use crate::view::{lora, to_gguf, to_hf};
 ///
 /// # Errors
 /// The architecture is unknown, or the tensors do not match its table.
-pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<OutputModel>> {
+pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, options: &Options) -> Result<Option<OutputModel>> {
     let model = reader.model();
     match (Form::of(reader), format.id) {
         (Some(Form::Gguf), FormatId::Safetensors) => return lora::to_peft(reader, options.base.as_deref(), tables).map(Some),

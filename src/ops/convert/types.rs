@@ -36,7 +36,7 @@ pub(super) struct TypeDecisions {
     without_importance: usize,
 }
 
-/// Chooses the type of every step.
+/// Chooses the type of every output tensor.
 ///
 /// # Errors
 /// A requested type is not supported by the format or cannot be encoded; a quantised tensor would be requantised without
@@ -44,20 +44,22 @@ pub(super) struct TypeDecisions {
 pub(super) fn choose_types(
     reader: &Reader,
     format: &Format,
-    steps: &mut [OutputTensor],
+    tensors: &mut [OutputTensor],
     metadata: &Metadata,
     imatrix: Option<&Imatrix>,
     options: &Options,
 ) -> Result<TypeDecisions> {
     check_requested_types(format, options)?;
-    let requested_types = requested_types(reader, format, steps, metadata, options);
+    let requested_types = requested_types(reader, format, tensors, metadata, options);
     let mut decisions = TypeDecisions::default();
     let mut unchanged = Vec::new();
-    for (index, (step, choice)) in steps.iter_mut().zip(requested_types).enumerate() {
-        let stored = TensorData::new(reader, step)?.elem();
-        choose_type(reader, format, step, stored, choice, imatrix, options, &mut decisions).map_err(|error| error.in_tensor(&step.name))?;
-        let requested = options.tensor_types.iter().find(|pattern| pattern.fits(&step.name)).map(|pattern| ElemType::Known(pattern.dtype));
-        if (step.fixed || choice.dtype.is_none()) && requested.is_some_and(|requested| requested != step.elem) {
+    for (index, (tensor, choice)) in tensors.iter_mut().zip(requested_types).enumerate() {
+        let stored = TensorData::new(reader, tensor)?.elem();
+        choose_type(reader, format, tensor, stored, choice, imatrix, options, &mut decisions)
+            .map_err(|error| error.in_tensor(&tensor.name))?;
+        let requested =
+            options.tensor_types.iter().find(|pattern| pattern.fits(&tensor.name)).map(|pattern| ElemType::Known(pattern.dtype));
+        if (tensor.fixed || choice.dtype.is_none()) && requested.is_some_and(|requested| requested != tensor.elem) {
             unchanged.push(index);
         }
     }
@@ -66,10 +68,10 @@ pub(super) fn choose_types(
             format!("the importance matrix belongs to another model: none of its {} entries names a tensor of this one", imatrix.len());
         return Err(Error::argument(found).in_file(&imatrix.reader().model().path));
     }
-    decisions.notes.extend(overridden_requests(&unchanged.iter().filter_map(|&index| steps.get(index)).collect::<Vec<_>>()));
-    decisions.notes.extend(unknown_types(steps));
+    decisions.notes.extend(overridden_requests(&unchanged.iter().filter_map(|&index| tensors.get(index)).collect::<Vec<_>>()));
+    decisions.notes.extend(unknown_types(tensors));
     if format.id == FormatId::Gguf {
-        decisions.notes.extend(long_names(steps));
+        decisions.notes.extend(long_names(tensors));
     }
     Ok(decisions)
 }
@@ -85,15 +87,15 @@ fn overridden_requests(all: &[&OutputTensor]) -> Option<Note> {
 }
 
 /// Notes tensors of unknown types, which are copied.
-fn unknown_types(steps: &[OutputTensor]) -> Option<Note> {
-    let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.elem.known().is_none()).collect();
+fn unknown_types(tensors: &[OutputTensor]) -> Option<Note> {
+    let all: Vec<&OutputTensor> = tensors.iter().filter(|tensor| tensor.elem.known().is_none()).collect();
     let first = all.first()?;
     Some(Note::remark(&first.name, format!("stays {}, a type unknown to this build{}", first.elem, and_others(all.len()))))
 }
 
 /// Notes names that are longer than ggml accepts.
-fn long_names(steps: &[OutputTensor]) -> Option<Note> {
-    let all: Vec<&OutputTensor> = steps.iter().filter(|step| step.name.len() > GGML_NAME_BYTES).collect();
+fn long_names(tensors: &[OutputTensor]) -> Option<Note> {
+    let all: Vec<&OutputTensor> = tensors.iter().filter(|tensor| tensor.name.len() > GGML_NAME_BYTES).collect();
     let first = all.first()?;
     let message = format!("is a name of {} bytes: llama.cpp rejects names longer than {GGML_NAME_BYTES}", first.name.len());
     Some(Note::remark(&first.name, message + &and_others(all.len())))
@@ -135,7 +137,7 @@ fn check_requested_types(format: &Format, options: &Options) -> Result<()> {
 }
 
 /// Returns the requested type of each tensor.
-fn requested_types(reader: &Reader, format: &Format, steps: &[OutputTensor], metadata: &Metadata, options: &Options) -> Vec<Choice> {
+fn requested_types(reader: &Reader, format: &Format, tensors: &[OutputTensor], metadata: &Metadata, options: &Options) -> Vec<Choice> {
     let translated = !options.keeps_names() && reader.model().format != format.id;
     let recipe = Recipe {
         target: options.target,
@@ -149,18 +151,18 @@ fn requested_types(reader: &Reader, format: &Format, steps: &[OutputTensor], met
     // A converter stores all weights as the requested float; only a quantiser leaves some of them unchanged.
     let quantises = !translated || options.target.is_none_or(|target| target.base().is_quantised());
     if format.id == FormatId::Gguf && quantises {
-        let tensors: Vec<(&str, &[u64])> = steps.iter().map(|step| (step.name.as_str(), step.shape.as_slice())).collect();
+        let tensors: Vec<(&str, &[u64])> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
         return recipe::choose(&recipe, &ModelTraits::from_metadata(metadata), &tensors);
     }
-    steps.iter().map(|step| recipe.uniform(&step.name)).collect()
+    tensors.iter().map(|tensor| recipe.uniform(&tensor.name)).collect()
 }
 
-/// Returns the type of a step if none is requested: weights packed by another library are computed in F32, more than they ever had.
-fn default_type(reader: &Reader, step: &OutputTensor) -> ElemType {
+/// Returns the type of an output tensor if none is requested: weights packed by another library are computed in F32, more than they ever had.
+fn default_type(reader: &Reader, tensor: &OutputTensor) -> ElemType {
     let suggested = |index: &usize| reader.model().tensors.get(*index).and_then(|tensor| reader.suggested(tensor));
-    match step.tensors().iter().find_map(suggested) {
-        Some(dtype) if !step.fixed => dtype.into(),
-        _ => step.elem,
+    match tensor.tensors().iter().find_map(suggested) {
+        Some(dtype) if !tensor.fixed => dtype.into(),
+        _ => tensor.elem,
     }
 }
 
@@ -168,40 +170,40 @@ fn default_type(reader: &Reader, step: &OutputTensor) -> ElemType {
 fn choose_type(
     reader: &Reader,
     format: &Format,
-    step: &mut OutputTensor,
+    tensor: &mut OutputTensor,
     stored: ElemType,
     choice: Choice,
     imatrix: Option<&Imatrix>,
     options: &Options,
     decisions: &mut TypeDecisions,
 ) -> Result<()> {
-    let default_type = default_type(reader, step);
+    let default_type = default_type(reader, tensor);
     // Integers, booleans and unknown types are not weights: they stay unchanged.
     let is_weights = stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block));
-    let chosen = choice.dtype.filter(|_| is_weights && !step.fixed);
+    let chosen = choice.dtype.filter(|_| is_weights && !tensor.fixed);
     let supported = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
         ElemType::Unknown { tag: Tag::Number(_) } => format.id == FormatId::Gguf,
         ElemType::Unknown { tag: Tag::Name(_) } => format.id == FormatId::Safetensors,
     };
-    step.elem = chosen.map_or(default_type, ElemType::Known);
+    tensor.elem = chosen.map_or(default_type, ElemType::Known);
     if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {
-        decisions.lossy.push(Loss::fallback(&step.name, wanted, dtype, step.row_elements()));
+        decisions.lossy.push(Loss::fallback(&tensor.name, wanted, dtype, tensor.row_elements()));
     }
-    if !supported(step.elem) {
+    if !supported(tensor.elem) {
         let readable = default_type.known().filter(|dtype| codec(*dtype).is_some() && dtype.info().class != Class::Complex);
         let Some(dtype) = readable else {
             let message = format!("{} does not support {default_type}, and this build cannot decode it", format.id);
             return Err(Error::unsupported(message));
         };
-        step.elem = SUBSTITUTE.into();
-        decisions.lossy.push(Loss::unsupported_dtype(&step.name, dtype, SUBSTITUTE, loss::holds(SUBSTITUTE, dtype)));
+        tensor.elem = SUBSTITUTE.into();
+        decisions.lossy.push(Loss::unsupported_dtype(&tensor.name, dtype, SUBSTITUTE, loss::holds(SUBSTITUTE, dtype)));
     }
-    if step.elem == stored {
+    if tensor.elem == stored {
         return Ok(());
     }
-    let Some((from, to)) = stored.known().zip(step.elem.known()) else {
-        return Err(Error::unsupported(format!("cannot convert {stored} to {}", step.elem)));
+    let Some((from, to)) = stored.known().zip(tensor.elem.known()) else {
+        return Err(Error::unsupported(format!("cannot convert {stored} to {}", tensor.elem)));
     };
     if codec(from).is_none() {
         return Err(Error::unsupported(format!("this build cannot decode {from}")));
@@ -214,7 +216,7 @@ fn choose_type(
         return Err(Error::argument(message).hint(Hint::AllowRequantize));
     }
     if to.is_quantised() {
-        check_importance(step, to, choice.needs_imatrix, imatrix, decisions)?;
+        check_importance(tensor, to, choice.needs_imatrix, imatrix, decisions)?;
     }
     Ok(())
 }
@@ -225,28 +227,34 @@ pub(super) fn importance_len(shape: &[u64]) -> u64 {
     matrices.saturating_mul(shape.last().copied().unwrap_or(1))
 }
 
-fn check_importance(step: &OutputTensor, to: DType, needed: bool, imatrix: Option<&Imatrix>, decisions: &mut TypeDecisions) -> Result<()> {
-    let wanted = importance_len(&step.shape);
-    let found = imatrix.and_then(|imatrix| imatrix.weights_of(&step.name));
+fn check_importance(
+    tensor: &OutputTensor,
+    to: DType,
+    needed: bool,
+    imatrix: Option<&Imatrix>,
+    decisions: &mut TypeDecisions,
+) -> Result<()> {
+    let wanted = importance_len(&tensor.shape);
+    let found = imatrix.and_then(|imatrix| imatrix.weights_of(&tensor.name));
     // Most importance matrices omit these, so they say nothing about the others.
-    if !["token_embd.weight", "output.weight"].contains(&step.name.as_str()) {
+    if !["token_embd.weight", "output.weight"].contains(&tensor.name.as_str()) {
         let count = if found == Some(wanted) { &mut decisions.with_importance } else { &mut decisions.without_importance };
         *count += 1;
     }
     match found {
         Some(found) if found == wanted => return Ok(()),
         // Embeddings are looked up, not multiplied: their entries have another size.
-        Some(found) if !step.name.ends_with("token_embd.weight") => {
+        Some(found) if !tensor.name.ends_with("token_embd.weight") => {
             return Err(Error::argument(format!("expected {wanted} importance weights, found {found}"))
                 .hint("the importance matrix belongs to another model, or has an older layout of the experts"));
         }
         _ => {}
     }
     if needed {
-        decisions.lacks_imatrix.get_or_insert_with(|| step.name.clone());
+        decisions.lacks_imatrix.get_or_insert_with(|| tensor.name.clone());
     }
     if imatrix.is_some() {
-        decisions.notes.push(Note::remark(&step.name, format!("the importance matrix has no entry for it; quantised to {to} without")));
+        decisions.notes.push(Note::remark(&tensor.name, format!("the importance matrix has no entry for it; quantised to {to} without")));
     }
     Ok(())
 }

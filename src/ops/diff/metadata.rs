@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_differences_are_reported() {
         let array =
             |values: &[u32]| Value::Array(Array::new(crate::model::ValueType::U32, values.iter().map(|&v| Value::U32(v)).collect()));
         let (mut a, mut b) = (Metadata::new(), Metadata::new());

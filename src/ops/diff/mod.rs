@@ -242,7 +242,7 @@ pub struct TensorRow {
 /// One of the two models as it is compared.
 struct Side<'r> {
     reader: &'r Reader,
-    steps: Vec<OutputTensor>,
+    tensors: Vec<OutputTensor>,
     metadata: Metadata,
 }
 
@@ -250,27 +250,27 @@ impl<'r> Side<'r> {
     /// Keeps tensor names.
     fn plain(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        let steps = (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect::<Result<_>>()?;
-        Ok(Self { reader, steps, metadata: model.metadata.clone() })
+        let tensors = (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect::<Result<_>>()?;
+        Ok(Self { reader, tensors, metadata: model.metadata.clone() })
     }
 
     /// Uses canonical tensor names, if the architecture is known.
     fn canonical(reader: &'r Reader) -> Result<Self> {
         let model = reader.model();
-        Ok(Self { reader, steps: view::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
+        Ok(Self { reader, tensors: view::canonical(model, &Tables::default())?, metadata: model.metadata.clone() })
     }
 
     /// Views a Hugging Face folder as the GGUF that it would be converted to.
     fn as_gguf(reader: &'r Reader) -> Result<Self> {
-        let draft = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
-        Ok(Self { reader, steps: draft.steps, metadata: draft.metadata })
+        let model = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
+        Ok(Self { reader, tensors: model.steps, metadata: model.metadata })
     }
 
     /// Whether at least half of the tensors of the smaller side have a counterpart of the same name.
     fn shares_names(&self, other: &Self) -> bool {
-        let names: HashSet<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
-        let common = other.steps.iter().filter(|step| names.contains(step.name.as_str())).count();
-        2 * common >= self.steps.len().min(other.steps.len())
+        let names: HashSet<&str> = self.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let common = other.tensors.iter().filter(|tensor| names.contains(tensor.name.as_str())).count();
+        2 * common >= self.tensors.len().min(other.tensors.len())
     }
 }
 
@@ -363,34 +363,34 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let (left, right, comparable) = align_names(a, b, &mut notes)?;
     let all = Selection::default();
     let selection = options.selection.unwrap_or(&all);
-    let in_b: HashMap<&str, &OutputTensor> = right.steps.iter().map(|step| (step.name.as_str(), step)).collect();
-    let in_a: HashSet<&str> = left.steps.iter().map(|step| step.name.as_str()).collect();
+    let in_b: HashMap<&str, &OutputTensor> = right.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let in_a: HashSet<&str> = left.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let (mut only_a, mut shapes, mut pairs, mut shared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for step in selection.arrange(left.steps.iter().collect(), |step| &step.name, |step| sort_keys(step)) {
-        let Some(other) = in_b.get(step.name.as_str()) else {
-            only_a.push(step.name.clone());
+    for tensor in selection.arrange(left.tensors.iter().collect(), |tensor| &tensor.name, |tensor| sort_keys(tensor)) {
+        let Some(other) = in_b.get(tensor.name.as_str()) else {
+            only_a.push(tensor.name.clone());
             continue;
         };
         let pair = |elements| -> Result<Pair<'_>> {
-            let (a, b) = (TensorData::new(left.reader, step)?, TensorData::new(right.reader, other)?);
-            Ok(Pair { name: &step.name, a, b, elements, dimensions: step.shape.len() })
+            let (a, b) = (TensorData::new(left.reader, tensor)?, TensorData::new(right.reader, other)?);
+            Ok(Pair { name: &tensor.name, a, b, elements, dimensions: tensor.shape.len() })
         };
-        if num::squeezed(&step.shape) == num::squeezed(&other.shape) {
-            pairs.push(pair(step.elements()?)?);
+        if num::squeezed(&tensor.shape) == num::squeezed(&other.shape) {
+            pairs.push(pair(tensor.elements()?)?);
             continue;
         }
-        if let Some((rows, elements)) = shared_rows(&components, step, other) {
+        if let Some((rows, elements)) = shared_rows(&components, tensor, other) {
             shared.push(((shapes.len(), rows), pair(elements)?));
         }
-        shapes.push(ShapeRow { name: step.name.clone(), shape_a: step.shape.clone(), shape_b: other.shape.clone(), shared: None });
+        shapes.push(ShapeRow { name: tensor.name.clone(), shape_a: tensor.shape.clone(), shape_b: other.shape.clone(), shared: None });
     }
-    let only_b = right.steps.iter().map(|step| &step.name).filter(|name| selection.matches(name) && !in_a.contains(name.as_str()));
+    let only_b = right.tensors.iter().map(|tensor| &tensor.name).filter(|name| selection.matches(name) && !in_a.contains(name.as_str()));
     let only_b: Vec<String> = only_b.cloned().collect();
 
-    let names = || left.steps.iter().chain(&right.steps).map(|step| step.name.as_str());
+    let names = || left.tensors.iter().chain(&right.tensors).map(|tensor| tensor.name.as_str());
     let filtered = names().any(|name| !selection.matches(name));
     if filtered && !names().any(|name| selection.matches(name)) {
-        return Err(selection.nothing_selected(left.steps.iter().map(|step| step.name.as_str())));
+        return Err(selection.nothing_selected(left.tensors.iter().map(|tensor| tensor.name.as_str())));
     }
 
     let whole = pairs.len();
@@ -416,8 +416,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
     let metadata = if comparable { metadata::compare(&left.metadata, &right.metadata) } else { Vec::new() };
     let compared = Compared {
         tensors: whole as u64,
-        tensors_a: left.steps.len() as u64,
-        tensors_b: right.steps.len() as u64,
+        tensors_a: left.tensors.len() as u64,
+        tensors_b: right.tensors.len() as u64,
         filtered,
         values: !options.quick,
         metadata: comparable,
@@ -475,9 +475,9 @@ fn shared_rows(components: &Components, a: &OutputTensor, b: &OutputTensor) -> O
 }
 
 /// Returns the sort keys of a tensor: stored bytes, elements, type.
-fn sort_keys(step: &OutputTensor) -> (Option<u64>, u64, ElemType) {
-    let elements = step.elements().unwrap_or(u64::MAX);
-    (step.elem.known().and_then(|dtype| dtype.bytes_for(elements).ok()), elements, step.elem)
+fn sort_keys(tensor: &OutputTensor) -> (Option<u64>, u64, ElemType) {
+    let elements = tensor.elements().unwrap_or(u64::MAX);
+    (tensor.elem.known().and_then(|dtype| dtype.bytes_for(elements).ok()), elements, tensor.elem)
 }
 
 fn within(row: &TensorRow, tolerance: f64) -> bool {

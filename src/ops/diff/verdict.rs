@@ -389,7 +389,7 @@ mod tests {
     const OLD: [f64; 4] = [5.0, 0.0, 0.0, 0.0];
 
     #[test]
-    fn the_kind_goes_by_the_cosine_and_the_error() {
+    fn the_kind_follows_from_the_cosine_and_the_error() {
         let kind = |a, b, new| with(vec![matrix("m", a, b, OLD, new)], |_| ()).0;
         let same = |new| kind(DType::F32, DType::F32, new);
         // Cosine 0.6 and a relative error of sqrt(4 + 16) / 5 = 0.89: related, and too far for a fine-tuning.
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_is_told_with_what_is_not() {
+    fn equal_parts_are_reported_with_the_differences() {
         let same = || matrix("m", DType::F32, DType::F32, OLD, OLD);
         assert_eq!(with(vec![same()], |_| ()), (Kind::Identical, "identical: 1 tensor and the metadata".to_owned()));
         let typed = with(vec![same(), matrix("n", DType::F32, DType::BF16, OLD, OLD)], |_| ());
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_one_has_more_are_told() {
+    fn surplus_rows_of_one_model_are_reported() {
         let words = |a, b| {
             let shared = Some(SharedRows { rows: 4, equal: Some(true), max_abs: None, relative_rmse: None });
             ShapeRow { name: "e".to_owned(), shape_a: vec![a, 2], shape_b: vec![b, 2], shared }.rows_in_words().unwrap()

@@ -28,17 +28,17 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
         let error = Error::argument("uuid is not an algorithm for content hashes");
         return Err(error.hint("llama.cpp's identifier is computed from the stored bytes; use sha256, blake3, sha1 or xxh64"));
     }
-    let mut steps = view::canonical(reader.model(), tables)?;
-    steps.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut canonical = view::canonical(reader.model(), tables)?;
+    canonical.sort_by(|a, b| a.name.cmp(&b.name));
     let one = |&algorithm: &Algorithm| {
         // One tensor at a time: few are large.
-        let hashes = par(&steps)
+        let hashes = par(&canonical)
             .with_max_len(1)
-            .map(|step| hash_step(reader, algorithm, step).map_err(|error| error.in_tensor(&step.name)))
+            .map(|tensor| hash_tensor(reader, algorithm, tensor).map_err(|error| error.in_tensor(&tensor.name)))
             .collect::<Result<Vec<_>>>()?;
         let mut whole = Hasher::new(algorithm);
         hashes.iter().for_each(|hash| whole.update(hash.as_bytes()));
-        let named = steps.iter().zip(hashes).map(|(step, hash)| TensorHash { name: step.name.clone(), hash, verdict: None });
+        let named = canonical.iter().zip(hashes).map(|(tensor, hash)| TensorHash { name: tensor.name.clone(), hash, verdict: None });
         Ok(HashReport {
             schema: "weigh.hash.v1",
             algorithm,
@@ -54,26 +54,26 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     Ok(reports)
 }
 
-fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Result<String> {
+fn hash_tensor(reader: &Reader, algorithm: Algorithm, tensor: &OutputTensor) -> Result<String> {
     let mut hasher = Hasher::new(algorithm);
-    let dims: Vec<String> = step.shape.iter().skip_while(|&&dim| dim == 1).map(u64::to_string).collect();
-    for text in [step.name.as_str(), &step.elem.to_string(), &dims.join("x")] {
+    let dims: Vec<String> = tensor.shape.iter().skip_while(|&&dim| dim == 1).map(u64::to_string).collect();
+    for text in [tensor.name.as_str(), &tensor.elem.to_string(), &dims.join("x")] {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
-    let data = TensorData::new(reader, step)?;
+    let data = TensorData::new(reader, tensor)?;
     if let ElemType::Unknown { .. } = data.elem() {
         hasher.update(&data.stored_bytes()?);
         return Ok(hasher.finish());
     }
-    let elements = step.elements()?;
+    let elements = tensor.elements()?;
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
     let mut start = 0;
     while start < elements {
         let len = CHUNK.min(elements - start);
-        if data.elem() == step.elem {
+        if data.elem() == tensor.elem {
             hasher.update(&data.bytes(start, len)?);
-        } else if step.elem == ElemType::Known(DType::F32) {
+        } else if tensor.elem == ElemType::Known(DType::F32) {
             // Some tensors that GGUF requires in single precision may be stored in half precision.
             values.resize(len as usize, 0.0f32);
             data.values(start, &mut values)?;
@@ -81,7 +81,7 @@ fn hash_step(reader: &Reader, algorithm: Algorithm, step: &OutputTensor) -> Resu
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             hasher.update(&bytes);
         } else {
-            return Err(Error::unsupported(format!("expected {} or F32, found {}", data.elem(), step.elem)));
+            return Err(Error::unsupported(format!("expected {} or F32, found {}", data.elem(), tensor.elem)));
         }
         start += len;
     }

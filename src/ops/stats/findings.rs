@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_are_told_from_names() {
+    fn layers_are_recognised_by_name() {
         assert_eq!(layer_of("blk.12.attn_q.weight"), Some(("blk.*.attn_q.weight".into(), 12)));
         assert_eq!(layer_of("model.layers.3.experts.7.w1"), Some(("model.layers.*.experts.7.w1".into(), 3)));
         assert_eq!(layer_of("output.weight"), None);

@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_told_apart_across_chunks() {
+    fn rows_are_kept_apart_across_chunks() {
         let mut seen = Vec::new();
         RowPosition { row: 4, first: 6 }.rows(&[1, 2, 3, 4, 5, 6, 7], |row, run| seen.push((row, run.to_vec())));
         assert_eq!(seen, [(1, vec![1, 2]), (2, vec![3, 4, 5, 6]), (3, vec![7])]);

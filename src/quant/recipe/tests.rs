@@ -146,7 +146,7 @@ fn excluded_tensors_are_not_quantised() {
 }
 
 #[test]
-fn layers_are_told_by_name_where_there_are_experts_and_counted_where_there_are_none() {
+fn layers_are_read_from_names_with_experts_and_counted_without() {
     // Two tensors of each layer count; of 32 layers, the first 4 get more bits in Q4_K_M, and of the rest every third.
     let names: Vec<String> = (0..32).flat_map(|i| ["exps", "shexp"].map(|end| format!("blk.{i}.ffn_down_{end}.weight"))).collect();
     let tensors: Vec<(&str, &[u64])> = names.iter().map(|name| (name.as_str(), &[64, 256][..])).collect();
