@@ -23,13 +23,15 @@ impl Report for Archs {
     const ROWS: Option<&'static str> = Some("archs");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        let columns = vec![Column::text("name"), Column::text("gguf"), Column::value("classes"), Column::value("model_types").optional()];
+        let columns = vec![Column::text("name"), Column::text("gguf"), Column::value("classes"), Column::value("model_types").optional(), Column::text("tokenizer").optional(), Column::text("mmproj").optional()];
         let rows = self.archs.iter().map(|row| {
             vec![
                 Cell::text(row.name.clone()),
                 Cell::text(row.gguf.clone()),
                 Cell::text(row.classes.join(" ")),
                 Cell::text(row.model_types.join(" ")),
+                Cell::text(row.tokenizer.clone().unwrap_or_default()),
+                Cell::text(row.mmproj.join(" ")),
             ]
         });
         vec![Section::table("archs", columns).rows(rows)]

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
-use crate::base::{Error, Hint, Result};
+use crate::base::{Error, Hint, Result, text};
 use crate::family::components::ComponentRow;
 use crate::family::config::{Config, text_section};
 use crate::source::file;
@@ -560,7 +560,15 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn all(&self) -> Result<Vec<&Table>> {
-        self.among(|name, _| !name.starts_with('_') && !name.starts_with(PROJECTOR), |_| true)
+        self.among(|name, _| !name.starts_with('_') && !name.starts_with(PROJECTOR), |table| !table.projector)
+    }
+
+    /// Returns the tables of encoders of pictures and sounds, parsed.
+    ///
+    /// # Errors
+    /// As for [`Tables::all`].
+    pub fn projectors(&self) -> Result<Vec<&Table>> {
+        self.among(|name, _| name.starts_with(PROJECTOR), |table| table.projector)
     }
 
     /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.
@@ -660,7 +668,14 @@ impl Tables {
             }
         }
         let asked = classes.into_iter().chain(model_types).flatten().next();
-        Err(unknown(asked.as_deref().unwrap_or("none named")))
+        let error = unknown(asked.as_deref().unwrap_or("none named"));
+        let known = self.all()?;
+        let names = known.iter().flat_map(|table| table.classes.iter().chain(&table.model_types)).map(String::as_str);
+        let nearest = asked.as_deref().and_then(|asked| text::closest(asked, names));
+        Err(match nearest {
+            Some(nearest) => error.hint(Hint::DidYouMean(nearest.to_owned())),
+            None => error,
+        })
     }
 
     /// Returns the table for a GGUF. As families may share an architecture, `has` tells which keys exist.
@@ -733,6 +748,8 @@ mod tests {
         }
         let error = Tables::default().for_config(&json!({ "architectures": ["NobodysForCausalLM"] })).unwrap_err();
         assert!(error.to_string().contains("NobodysForCausalLM"), "{error}");
+        let error = Tables::default().for_config(&json!({ "architectures": ["Qwen3MoEForCausalLM"] })).unwrap_err();
+        assert!(error.hints().contains(&Hint::DidYouMean("Qwen3MoeForCausalLM".to_owned())), "{error}");
         assert!(Tables::default().for_gguf("nobodys", |_| false).is_err());
         assert!(Tables::default().for_config(&json!({})).is_err());
     }

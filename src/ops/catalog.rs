@@ -1,5 +1,7 @@
 //! The catalog of this build: element types, formats, architectures, finding codes.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::base::Result;
@@ -118,6 +120,12 @@ pub struct ArchRow {
     pub model_types: Vec<String>,
     /// Number of tensor kinds.
     pub tensors: usize,
+    /// Whether a GGUF can also be converted back: not to a vendor format.
+    pub both_ways: bool,
+    /// How the tokenizer is read.
+    pub tokenizer: Option<String>,
+    /// The kinds of encoders of pictures or sounds of its classes, as llama.cpp names their projectors.
+    pub mmproj: Vec<String>,
 }
 
 /// Returns the architectures that can be translated between Hugging Face and GGUF.
@@ -125,7 +133,17 @@ pub struct ArchRow {
 /// # Errors
 /// A table is invalid.
 pub fn archs(tables: &Tables) -> Result<Archs> {
+    let projectors = tables.projectors()?;
+    let mmproj = |table: &Table| {
+        let shared = |other: &&&Table| other.classes.iter().any(|class| table.classes.contains(class));
+        let kinds = projectors.iter().filter(shared).flat_map(|other| &other.keys);
+        let kinds = kinds.filter(|row| row.gguf.ends_with("projector_type")).filter_map(|row| row.text.clone());
+        kinds.collect::<BTreeSet<_>>().into_iter().collect()
+    };
     let row = |table: &Table| ArchRow {
+        both_ways: !table.classes.is_empty(),
+        tokenizer: table.tokenizer.and_then(|kind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned())),
+        mmproj: mmproj(table),
         tensors: table.tensors.len(),
         name: table.name.clone(),
         gguf: table.gguf.clone(),

@@ -257,3 +257,72 @@ fn active(model: &Model, parameters: u64, experts: u64) -> Option<u64> {
     let used = u128::from(experts) * u128::from(used) / u128::from(of);
     Some(parameters - experts + u64::try_from(used).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+    use crate::base::bytes::Endian;
+    use crate::family::config::Config;
+    use crate::family::mapping::Mapping;
+    use crate::family::table::Tables;
+    use crate::model::{DType, ElemType};
+
+    /// Returns the headers of a model with this config: the tensors that its table requires.
+    fn of_config(config: Json) -> Reader {
+        let table = Tables::default().for_config(&config).unwrap();
+        let mut completed = Config::new(&table, &config).unwrap();
+        completed.measure(&table, &[]);
+        let mapping = Mapping::new(&table, &completed).unwrap();
+        let mut tensors = Vec::new();
+        for row in mapping.rows.iter().filter(|row| !row.optional) {
+            for places in row.indices() {
+                for member in 0..row.members().unwrap() {
+                    let shape = row.shape.clone().unwrap();
+                    let len_bytes = Some(2 * shape.iter().product::<u64>());
+                    let (name, elem) = (row.hf_name(places, member), ElemType::Known(DType::BF16));
+                    tensors.push(TensorInfo { name, elem, shape, shard: 0, offset_bytes: 0, len_bytes });
+                }
+            }
+        }
+        Reader::new(Model { tensors, config: Some(config), ..Model::default() }, Vec::new(), Endian::Little)
+    }
+
+    /// Whether a count, rounded to as many digits as the published one has, is that one: `30.5B`.
+    fn rounds_to(count: u64, published: &str) -> bool {
+        let (number, unit) = published.split_at(published.len() - 1);
+        let unit = match unit {
+            "T" => 1e12,
+            "B" => 1e9,
+            "M" => 1e6,
+            other => panic!("{other}"),
+        };
+        let digits = number.split_once('.').map_or(0, |(_, digits)| digits.len());
+        // Makers round down as well (3.35B is published as 3.3B).
+        let exact = count as f64 / unit;
+        let step = 10f64.powi(-(digits as i32));
+        let value: f64 = number.parse().unwrap();
+        (exact - value).abs() <= step * 0.5 || (value..value + step).contains(&exact)
+    }
+
+    #[test]
+    fn published_models_have_their_published_sizes() {
+        let list: toml::Table = toml::from_str(include_str!("../../fixtures/published.toml")).unwrap();
+        let models = list["model"].as_array().unwrap();
+        assert!(models.len() > 15);
+        for row in models {
+            let name = row["name"].as_str().unwrap();
+            let count = count(&of_config(serde_json::from_str(row["config"].as_str().unwrap()).unwrap())).unwrap();
+            let total = count.parameters.unwrap();
+            assert!(rounds_to(total, row["total"].as_str().unwrap()), "{name}: {total} parameters");
+            if let Some(published) = row.get("active").and_then(toml::Value::as_str) {
+                let mut active = count.active_parameters.unwrap();
+                if row.get("without_embedding").is_some() {
+                    active -= count.embedding_parameters;
+                }
+                assert!(rounds_to(active, published), "{name}: {active} active parameters");
+            }
+        }
+    }
+}

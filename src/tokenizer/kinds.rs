@@ -2,13 +2,13 @@
 //!
 //! A family's table names its kind. The options follow `set_vocab` of llama.cpp's converter (conversion/*.py).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Role};
 use super::spm::AddedTokens;
 
 /// The tokenizer files of a family and how they are converted: `tokenizer` in the family's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Llama-like: a SentencePiece model, else SentencePiece-style BPE, else byte-level BPE.

@@ -251,8 +251,27 @@ fn an_adapter_becomes_the_gguf_that_llama_cpps_converter_makes() {
 
     let (err, _) = run(&["convert", adapter.to_str().unwrap(), folder.path().join("x.gguf").to_str().unwrap()]);
     assert!(err.contains("tiny/base") && err.contains("--base"), "{err}");
-    let (err, _) = run(&["convert", out.to_str().unwrap(), folder.path().join("back/").to_str().unwrap()]);
-    assert!(err.contains("a GGUF adapter cannot be converted"), "{err}");
+    // Back: the factors of PEFT's, bit for bit, and what they are multiplied by.
+    let back = folder.path().join("back");
+    let (err, _) = run(&["convert", out.to_str().unwrap(), &format!("{}/", back.display()), "--base", base.to_str().unwrap()]);
+    assert_eq!(err, "");
+    let same = |a: &Path, b: &Path| {
+        let (a, b) = (weigh::format::open(a).unwrap(), weigh::format::open(b).unwrap());
+        let sorted = |reader| {
+            let mut found = tensors(reader);
+            found.sort_by(|a: &(String, ..), b| a.0.cmp(&b.0));
+            found
+        };
+        sorted(&a) == sorted(&b)
+    };
+    assert!(same(&back, &adapter));
+    let config = |folder: &Path| -> Value { serde_json::from_slice(&std::fs::read(folder.join("adapter_config.json")).unwrap()).unwrap() };
+    let (found, original) = (config(&back), config(&adapter));
+    for key in ["peft_type", "r", "lora_alpha"] {
+        assert_eq!(found[key].as_f64().map_or(found[key].clone(), Value::from), original[key].as_f64().map_or(original[key].clone(), Value::from), "{key}");
+    }
+    let (err, _) = run(&["convert", out.to_str().unwrap(), folder.path().join("other/").to_str().unwrap()]);
+    assert!(err.contains("--base"), "{err}");
 }
 
 #[test]
