@@ -1,7 +1,7 @@
 //! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
 //! Numbers, texts in single quotes, names (with dots), elements of lists and characters of texts (`name[index]`), functions (`len sqrt floor
-//! ceil min max has`), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
+//! ceil min max has`; `min` and `max` of two numbers or of a list), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
 //! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
 
 use std::borrow::Cow;
@@ -82,6 +82,13 @@ impl<'a> Value<'a> {
             Self::Text(text) => Some(text.chars().count() as f64),
             Self::List(values) => Some(values.len() as f64),
         }
+    }
+
+    /// Combines the numbers of a list.
+    fn fold(&self, combine: fn(f64, f64) -> f64) -> Option<Self> {
+        let Self::List(values) = self else { return None };
+        let numbers = values.iter().map(Json::as_f64).collect::<Option<Vec<_>>>()?;
+        numbers.into_iter().reduce(combine).map(Self::Number)
     }
 
     /// Whether a list has this element, or a text this part.
@@ -325,6 +332,8 @@ impl<'a> Parser<'_, 'a> {
             ("sqrt", None) => number(first, f64::sqrt),
             ("floor", None) => number(first, f64::floor),
             ("ceil", None) => number(first, f64::ceil),
+            ("min", None) => first.and_then(|list| list.fold(f64::min)),
+            ("max", None) => first.and_then(|list| list.fold(f64::max)),
             ("min", Some(second)) => both(first, second, f64::min),
             ("max", Some(second)) => both(first, second, f64::max),
             ("has", Some(second)) => first.zip(second).and_then(|(list, wanted)| list.has(&wanted)).map(truth),
@@ -353,6 +362,7 @@ mod tests {
             "rope.f" => Some(Value::Number(0.5)),
             "kinds" => Some(list()),
             "pattern" => Some(Value::Text("M*E".into())),
+            "counts" => Some(Value::List(vec![json!(3), json!(0), json!(8)].into())),
             _ => None,
         });
         found.unwrap().and_then(|value| value.number())
@@ -382,6 +392,8 @@ mod tests {
         assert_eq!(value("len(kinds) + len(pattern)"), Some(7.0));
         assert_eq!(value("has(kinds, 'mamba') + has(kinds, 4) + has(pattern, 'E') + has(kinds, 'x')"), Some(3.0));
         assert_eq!(value("sqrt(d) + floor(rope.f) + ceil(rope.f) + min(d, h) + max(d, h)"), Some(77.0));
+        assert_eq!(value("max(counts) * 10 + min(counts)"), Some(80.0));
+        assert_eq!(value("max(kinds) ?? 5"), Some(5.0), "not of numbers");
         assert_eq!(value("kinds + 1"), None);
         assert_eq!(value("h['x']"), None);
         for text in ["kinds[1", "'open", "sine(d)", "len(kinds", "len(d, h)", "h ? 1"] {

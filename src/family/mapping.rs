@@ -44,8 +44,12 @@ pub struct Row {
     /// The number of experts, or of other numbered tensors, that are stacked; absent if it is not known.
     experts: Option<u64>,
     layers: Layers,
-    /// The layer in GGUF of Hugging Face's layer 0.
+    /// The layer in GGUF of Hugging Face's layer 0, or of a tensor outside the layers.
     first: u64,
+    /// The array of numbers in GGUF that holds it, instead of tensors.
+    pub key: Option<String>,
+    /// Whether it is dropped if a row above has made the same tensors.
+    pub copy: bool,
 }
 
 /// The layers that have a tensor.
@@ -108,7 +112,7 @@ impl Row {
 
     /// Returns its names in GGUF.
     pub fn gguf_names(&self, places: Indices) -> impl Iterator<Item = String> {
-        let layer = places.layer.map(|layer| layer + self.first);
+        let layer = Some(places.layer.unwrap_or(0) + self.first);
         self.gguf.iter().map(move |name| pattern::fill(name, Indices { layer, ..places }))
     }
 
@@ -237,7 +241,7 @@ impl Mapping {
                 Some(layer) => Some(layer.checked_sub(row.first).filter(|layer| row.layers.has(*layer))?),
                 None => None,
             };
-            Some((number, part, Indices { layer, ..places }))
+            Some((number, part, Indices { layer: layer.filter(|_| row.is_layered()), ..places }))
         })
     }
 }
@@ -331,7 +335,7 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
     };
     let (hf, gguf) = (row.hf_names(number, suffix), row.gguf_names(suffix));
     let outputs = transform.outputs(hf.len());
-    if gguf.len() != outputs {
+    if row.key.is_none() && gguf.len() != outputs {
         return Err(Error::argument(format!("expected {outputs} names in GGUF for {}, found {}", row.name(), gguf.len())));
     }
     let optional = may_be_absent
@@ -351,5 +355,5 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
         None => config.length("experts").ok(),
     };
     let first = row.first.as_deref().map_or(Ok(0), |first| config.length(first))?;
-    Ok(Row { hf, gguf, transform, shape, optional, experts, layers, first })
+    Ok(Row { hf, gguf, transform, shape, optional, experts, layers, first, key: row.key.clone(), copy: row.copy })
 }

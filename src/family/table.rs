@@ -93,7 +93,7 @@ pub struct Table {
     pub model_types: Vec<String>,
     /// Keys present in the config (params.json) instead of `architectures`, in vendor formats.
     pub params: Vec<String>,
-    /// A GGUF key that distinguishes this family from others of the same architecture.
+    /// A GGUF key or tensor that distinguishes this family from others of the same architecture; `KEY = VALUE`: a key with this text.
     pub gguf_has: Option<String>,
     /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
@@ -136,7 +136,8 @@ pub struct Table {
     pub config: toml::Table,
     /// Keys of config.json computed from `gguf.KEY` and previous keys.
     pub derived: toml::Table,
-    /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this.
+    /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this. Those that
+    /// begin with `_` are for expressions alone; with `{bid}` in the name, they list the layers that have it.
     pub flags: toml::Table,
 }
 
@@ -183,6 +184,8 @@ pub struct KeyRow {
     pub nonzero: bool,
     /// Whether zero in GGUF corresponds to null in config.json.
     pub zero_is_null: bool,
+    /// Whether an object with the keys 0, 1 ... in config.json is an array.
+    pub numbered: bool,
     /// Whether a key that GGUF lacks is null in config.json, so that null is neither replaced by the default nor lost.
     pub absent_is_null: bool,
     /// The numbers that names map to.
@@ -261,8 +264,12 @@ pub struct TensorRow {
     pub layers: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
     pub when: Option<String>,
-    /// The layer in GGUF of Hugging Face's layer 0, by default 0.
+    /// The layer in GGUF of Hugging Face's layer 0, by default 0; that of a tensor outside the layers.
     pub first: Option<String>,
+    /// The array of numbers in GGUF that holds these tensors of a single element, one for each layer, instead of tensors.
+    pub key: Option<String>,
+    /// Whether it is a copy of a tensor of a row above with the same GGUF name, and is dropped if that is there.
+    pub copy: bool,
 }
 
 /// Whether a tensor is optional.
@@ -357,7 +364,7 @@ impl Table {
         parent.tensors.retain(|row| self.tensors.iter().all(|own| own.name() != row.name()));
         parent.tensors.extend(self.tensors);
         // A row with an empty GGUF name only removes the base table's row.
-        parent.tensors.retain(|row| row.gguf.first().is_some());
+        parent.tensors.retain(|row| row.gguf.first().is_some() || row.key.is_some());
         merge(&mut parent.hyperparameters, self.hyperparameters, |known| known.name.clone());
         parent.defaults.extend(self.defaults);
         parent.lets.extend(self.lets);
@@ -566,10 +573,11 @@ mod tests {
     fn every_embedded_table_is_valid_and_found_by_its_names() {
         let tables = Tables::default();
         for table in tables.all().unwrap() {
-            for class in &table.classes {
+            // A condition may look at other keys than these.
+            for class in table.classes.iter().filter(|_| table.when.is_none()) {
                 assert_eq!(tables.for_config(&json!({ "architectures": [class] })).unwrap().gguf, table.gguf);
             }
-            for model_type in &table.model_types {
+            for model_type in table.model_types.iter().filter(|_| table.when.is_none()) {
                 // Several classes may share a model_type.
                 let config = json!({ "architectures": table.classes, "model_type": model_type });
                 assert_eq!(tables.for_config(&config).unwrap().gguf, table.gguf);

@@ -40,7 +40,12 @@ static KEYS: &[Group] = &[
         read: true,
         keys: &["general.architecture", "general.name", "tokenizer.ggml.model", "tokenizer.ggml.pre"],
     },
-    Group { key_type: One(U32), read: true, keys: &["general.file_type", "tokenizer.ggml.token_type_count"] },
+    Group {
+        key_type: One(U32),
+        read: true,
+        keys: &["general.file_type", "modern-bert.attention.sliding_window_pattern", "tokenizer.ggml.token_type_count"],
+    },
+    Group { key_type: PerLayer(F32), read: true, keys: &["xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps"] },
     Group { key_type: ArrayOf(String), read: true, keys: &["tokenizer.ggml.tokens", "tokenizer.ggml.merges"] },
     Group { key_type: ArrayOf(F32), read: true, keys: &["tokenizer.ggml.scores"] },
     Group { key_type: ArrayOf(I32), read: true, keys: &["tokenizer.ggml.token_type", "tokenizer.ggml.suppress_tokens"] },
@@ -224,6 +229,8 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
         "\
             attention.head_count attention.head_count_kv expert_feed_forward_length expert_used_count feed_forward_length",
     ),
+    (PerLayer(Bool), "attention.indexer.types attention.sliding_window_pattern"),
+    (ArrayOf(I32), "rope.dimension_sections"),
     (ArrayOf(String), "classifier.output_labels"),
 ];
 

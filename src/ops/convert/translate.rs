@@ -28,7 +28,7 @@ pub(super) fn draft(reader: &Reader, format: &Format, tables: &Tables, options: 
     match (Naming::detect(model), format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let requested = tokenizer::Options { pre: options.pre.clone(), merge_scores: options.merge_scores };
-            to_gguf::draft(model, tables, &requested).map(Some)
+            to_gguf::draft(reader, tables, &requested).map(Some)
         }
         (Naming::Gguf, FormatId::Safetensors) => {
             let requested = options.target.map(|target| target.base());
