@@ -51,6 +51,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("ernie4_5", include_str!("tables/ernie4_5.toml")),
     ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
     ("granitemoe", include_str!("tables/granitemoe.toml")),
+    // Before the one that has some of its keys.
+    ("granitehybrid-granitemoe", include_str!("tables/granitehybrid-granitemoe.toml")),
     ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
     ("minimax_m2", include_str!("tables/minimax_m2.toml")),
     ("nemotron", include_str!("tables/nemotron.toml")),
@@ -72,6 +74,15 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("orion", include_str!("tables/orion.toml")),
     ("nanbeige", include_str!("tables/nanbeige.toml")),
     ("rnd1", include_str!("tables/rnd1.toml")),
+    ("bamba", include_str!("tables/bamba.toml")),
+    ("falcon-h1", include_str!("tables/falcon-h1.toml")),
+    ("granitehybrid", include_str!("tables/granitehybrid.toml")),
+    ("granitehybrid-granite", include_str!("tables/granitehybrid-granite.toml")),
+    ("jamba", include_str!("tables/jamba.toml")),
+    ("mamba", include_str!("tables/mamba.toml")),
+    ("mamba2", include_str!("tables/mamba2.toml")),
+    ("nemotron_h", include_str!("tables/nemotron_h.toml")),
+    ("nemotron_h_moe", include_str!("tables/nemotron_h_moe.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].
