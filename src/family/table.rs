@@ -83,6 +83,18 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mamba2", include_str!("tables/mamba2.toml")),
     ("nemotron_h", include_str!("tables/nemotron_h.toml")),
     ("nemotron_h_moe", include_str!("tables/nemotron_h_moe.toml")),
+    ("xlm-roberta", include_str!("tables/xlm-roberta.toml")),
+    ("roberta", include_str!("tables/roberta.toml")),
+    ("modern-bert", include_str!("tables/modern-bert.toml")),
+    ("t5", include_str!("tables/t5.toml")),
+    ("t5encoder", include_str!("tables/t5encoder.toml")),
+    ("deepseek32", include_str!("tables/deepseek32.toml")),
+    ("glm-dsa", include_str!("tables/glm-dsa.toml")),
+    ("hunyuan-dense", include_str!("tables/hunyuan-dense.toml")),
+    ("hunyuan-moe", include_str!("tables/hunyuan-moe.toml")),
+    ("apertus", include_str!("tables/apertus.toml")),
+    ("exaone4", include_str!("tables/exaone4.toml")),
+    ("exaone-moe", include_str!("tables/exaone-moe.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].

@@ -661,7 +661,7 @@ fn converted(table: &Table, hf: &Reader) -> (Vec<Stored>, Metadata) {
     metadata.set("general.architecture", Value::String(table.gguf.clone()));
     keys::to_gguf(table, &config, &[], 32, &mut metadata).unwrap();
     to_gguf::to_keys(hf, table, &config, &mut metadata).unwrap();
-    metadata.set("tokenizer.ggml.token_type_count", Value::U32(2));
+    metadata.set("tokenizer.ggml.token_type_count", Value::U32(config.number("type_vocab_size").unwrap_or(2.0) as u32));
     if let Some((key, text)) = table.gguf_has.as_ref().and_then(|has| has.split_once(" = ")) {
         metadata.set(key, Value::String(text.to_owned()));
     }
