@@ -23,7 +23,14 @@ impl Report for Archs {
     const ROWS: Option<&'static str> = Some("archs");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        let columns = vec![Column::text("name"), Column::text("gguf"), Column::value("classes"), Column::value("model_types").optional(), Column::text("tokenizer").optional(), Column::text("mmproj").optional()];
+        let columns = vec![
+            Column::text("name"),
+            Column::text("gguf"),
+            Column::value("classes"),
+            Column::value("model_types").optional(),
+            Column::text("tokenizer").optional(),
+            Column::text("mmproj").optional(),
+        ];
         let rows = self.archs.iter().map(|row| {
             vec![
                 Cell::text(row.name.clone()),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
 use crate::family::config::{Config, f32_json, from_toml, number_json};
@@ -65,6 +65,7 @@ fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
     let name = || row.hf.first().or(row.value.as_deref()).or(row.each.as_deref()).unwrap_or(&row.gguf);
     let found = match config_value(row, config)? {
         Some(Json::Array(values)) if row.uniform && values.windows(2).all(|pair| pair.first() == pair.last()) => values.into_iter().next(),
+        Some(Json::Object(values)) if row.numbered => Some(Json::Array(in_order(&values))),
         found => found,
     };
     let Some(found) = found else {
@@ -83,6 +84,11 @@ fn row_value(row: &KeyRow, config: &Config) -> Result<Option<Value>> {
         KeyType::String => ValueType::String,
     };
     Ok(Some(Value::Array(Array::new(element, values))))
+}
+
+/// Returns the values of the keys 0, 1 ... of an object.
+fn in_order(values: &Map<String, Json>) -> Vec<Json> {
+    (0..values.len()).map_while(|number| values.get(&number.to_string()).cloned()).collect()
 }
 
 /// Returns a number as the converter writes it in arrays.
@@ -149,6 +155,12 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
         };
         let json = match value {
             _ if row.zero_is_null && value.as_u64() == Some(0) => Json::Null,
+            Value::Array(_) if row.numbered => match elements(value) {
+                Some(values) => {
+                    values.into_iter().enumerate().map(|(number, value)| (number.to_string(), value)).collect::<Map<_, _>>().into()
+                }
+                None => continue,
+            },
             Value::Array(_) => match uniform(value).map(Json::from).or_else(|| elements(value).map(Json::Array)) {
                 Some(json) => json,
                 None => continue,
@@ -171,7 +183,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
 }
 
 /// Returns the value of a key of config.json that follows from others: an expression, `bool` for a condition, or `each` for a list with one
-/// element per layer.
+/// element per layer, or per layer for which the condition `where` holds; `join` makes its texts one.
 fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Metadata, config: &Config) -> Result<Option<Json>> {
     let get = |name: &str| metadata.get(&full_key(&table.gguf, name));
     // The arrays that an expression names, so that each layer does not read them again.
@@ -203,6 +215,7 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
             let Some(each) = rule.get("each").and_then(toml::Value::as_str) else {
                 return Err(Error::argument(format!("expected a condition, or an expression for each layer, of {key}")));
             };
+            let wanted = rule.get("where").and_then(toml::Value::as_str);
             let count = match rule.get("count").and_then(toml::Value::as_str) {
                 Some(count) => expr::whole(count, config.eval_with(count, &lookup)?.and_then(|value| value.number()))?,
                 None => config.length("layers")?,
@@ -213,12 +226,18 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
             let mut values = Vec::new();
             for layer in 0..count {
                 let own = |name: &str| if name == "bid" { Some(expr::Value::Number(layer as f64)) } else { lookup(name) };
+                if let Some(wanted) = wanted
+                    && config.eval_with(wanted, &own)?.and_then(|value| value.number()) != Some(1.0)
+                {
+                    continue;
+                }
                 match config.eval_with(each, &own)? {
                     Some(value) => values.push(value.into_json()),
                     None => return Ok(None),
                 }
             }
-            Ok(Some(Json::Array(values)))
+            let is_text = rule.get("join").and_then(toml::Value::as_bool).unwrap_or(false);
+            Ok(Some(if is_text { values.iter().filter_map(Json::as_str).collect::<String>().into() } else { Json::Array(values) }))
         }
         _ => Ok(None),
     }
@@ -283,6 +302,34 @@ mod tests {
             to_config(&table, &metadata, &mut back).unwrap();
             assert_eq!(Json::Object(back.into_keys()), given);
         }
+    }
+
+    #[test]
+    fn objects_with_numbers_for_keys_are_arrays() {
+        let table = Table::parse("gguf = 'x'\nkeys = [{ gguf = 'labels', hf = 'id2label', type = 'string', numbered = true }]").unwrap();
+        let given = json!({ "id2label": { "0": "no", "1": "maybe", "2": "yes" } });
+        let mut metadata = Metadata::new();
+        to_gguf(&table, &Config::new(&table, &given).unwrap(), &[], 0, &mut metadata).unwrap();
+        let labels = ["no", "maybe", "yes"].map(|label| Value::String(label.to_owned()));
+        assert_eq!(metadata.get("x.labels"), Some(&Value::Array(Array::new(ValueType::String, labels.to_vec()))));
+        let mut back = Config::empty(&table);
+        to_config(&table, &metadata, &mut back).unwrap();
+        assert_eq!(Json::Object(back.into_keys()), given);
+    }
+
+    #[test]
+    fn lists_of_layers_are_joined_or_selected() {
+        let table = Table::parse(
+            "gguf = 'x'\n[derived]\npattern = { each = \"gguf.kv[bid] > 0 ? '*' : 'M'\", count = '3', join = true }\n\
+             indices = { each = 'bid', where = 'gguf.kv[bid] > 0', count = '3' }",
+        )
+        .unwrap();
+        let mut metadata = Metadata::new();
+        metadata.set("x.kv", Value::Array(Array::new(ValueType::I32, [0, 2, 0].map(Value::I32).to_vec())));
+        let mut config = Config::empty(&table);
+        to_config(&table, &metadata, &mut config).unwrap();
+        assert_eq!(config.get("pattern"), Some(&json!("M*M")));
+        assert_eq!(config.get("indices"), Some(&json!([1])));
     }
 
     fn value(row: &str, config: Json) -> Result<Option<Value>> {

@@ -49,6 +49,10 @@ pub struct Row {
     experts: Option<u64>,
     layers: Layers,
     numbers: Numbers,
+    /// The array of numbers in GGUF that holds it, instead of tensors.
+    pub key: Option<String>,
+    /// Whether it is dropped if a row above has made the same tensors.
+    pub copy: bool,
 }
 
 /// The numbers in GGUF of the layers, where they differ.
@@ -402,7 +406,7 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
     };
     let (hf, gguf) = (row.hf_names(number, suffix), row.gguf_names(suffix));
     let outputs = transform.outputs(hf.len());
-    if gguf.len() != outputs {
+    if row.key.is_none() && gguf.len() != outputs {
         return Err(Error::argument(format!("expected {outputs} names in GGUF for {}, found {}", row.name(), gguf.len())));
     }
     let optional = may_be_absent
@@ -423,5 +427,5 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
     };
     let numbers = Numbers::new(row.number.as_deref(), config, &layers)?;
     let dtype = row.dtype.as_deref().map(str::parse).transpose()?;
-    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, numbers })
+    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, numbers, key: row.key.clone(), copy: row.copy })
 }

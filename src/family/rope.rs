@@ -44,7 +44,7 @@ pub fn to_gguf(architecture: &str, config: &Config, metadata: &mut Metadata) -> 
             metadata.set(key("scaling.type"), Value::String("longrope".to_owned()));
         }
         // llama3 and proportional become a factor tensor; dynamic scaling happens at run time; mrope has sections, which tables map.
-        ("default" | "llama3" | "proportional" | "mrope" | "dynamic" | "linear" | "yarn", _) => {}
+        ("default" | "llama3" | "proportional" | "mrope" | "xdrope" | "dynamic" | "linear" | "yarn", _) => {}
         (other, _) => return Err(Error::unsupported(format!("unknown rope scaling type {other}"))),
     }
     if let Some(theta) = number("rope_theta") {

@@ -53,6 +53,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("ernie4_5", include_str!("tables/ernie4_5.toml")),
     ("ernie4_5_moe", include_str!("tables/ernie4_5_moe.toml")),
     ("granitemoe", include_str!("tables/granitemoe.toml")),
+    // Before the one that has some of its keys.
+    ("granitehybrid-granitemoe", include_str!("tables/granitehybrid-granitemoe.toml")),
     ("granitemoeshared", include_str!("tables/granitemoeshared.toml")),
     ("minimax_m2", include_str!("tables/minimax_m2.toml")),
     ("nemotron", include_str!("tables/nemotron.toml")),
@@ -95,7 +97,6 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("llada-moe", include_str!("tables/llada-moe.toml")),
     ("llama-embed", include_str!("tables/llama-embed.toml")),
     ("maincoder", include_str!("tables/maincoder.toml")),
-    ("modern-bert", include_str!("tables/modern-bert.toml")),
     ("neo-bert", include_str!("tables/neo-bert.toml")),
     ("nomic-bert", include_str!("tables/nomic-bert.toml")),
     ("pangu-embedded", include_str!("tables/pangu-embedded.toml")),
@@ -121,6 +122,27 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("qwen3next", include_str!("tables/qwen3next.toml")),
     ("qwen3vl", include_str!("tables/qwen3vl.toml")),
     ("qwen3vlmoe", include_str!("tables/qwen3vlmoe.toml")),
+    ("bamba", include_str!("tables/bamba.toml")),
+    ("falcon-h1", include_str!("tables/falcon-h1.toml")),
+    ("granitehybrid", include_str!("tables/granitehybrid.toml")),
+    ("granitehybrid-granite", include_str!("tables/granitehybrid-granite.toml")),
+    ("jamba", include_str!("tables/jamba.toml")),
+    ("mamba", include_str!("tables/mamba.toml")),
+    ("mamba2", include_str!("tables/mamba2.toml")),
+    ("nemotron_h", include_str!("tables/nemotron_h.toml")),
+    ("nemotron_h_moe", include_str!("tables/nemotron_h_moe.toml")),
+    ("xlm-roberta", include_str!("tables/xlm-roberta.toml")),
+    ("roberta", include_str!("tables/roberta.toml")),
+    ("modern-bert", include_str!("tables/modern-bert.toml")),
+    ("t5", include_str!("tables/t5.toml")),
+    ("t5encoder", include_str!("tables/t5encoder.toml")),
+    ("deepseek32", include_str!("tables/deepseek32.toml")),
+    ("glm-dsa", include_str!("tables/glm-dsa.toml")),
+    ("hunyuan-dense", include_str!("tables/hunyuan-dense.toml")),
+    ("hunyuan-moe", include_str!("tables/hunyuan-moe.toml")),
+    ("apertus", include_str!("tables/apertus.toml")),
+    ("exaone4", include_str!("tables/exaone4.toml")),
+    ("exaone-moe", include_str!("tables/exaone-moe.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -145,7 +167,7 @@ pub struct Table {
     pub model_types: Vec<String>,
     /// Keys present in the config (params.json) instead of `architectures`, in vendor formats.
     pub params: Vec<String>,
-    /// A GGUF key that distinguishes this family from others of the same architecture.
+    /// A GGUF key or tensor that distinguishes this family from others of the same architecture; `KEY = VALUE`: a key with this text.
     pub gguf_has: Option<String>,
     /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
@@ -200,7 +222,8 @@ pub struct Table {
     pub config: toml::Table,
     /// Keys of config.json computed from `gguf.KEY` and previous keys.
     pub derived: toml::Table,
-    /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this.
+    /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this. Those that
+    /// begin with `_` are for expressions alone; with `{bid}` in the name, they list the layers that have it.
     pub flags: toml::Table,
 }
 
@@ -247,6 +270,8 @@ pub struct KeyRow {
     pub nonzero: bool,
     /// Whether zero in GGUF corresponds to null in config.json.
     pub zero_is_null: bool,
+    /// Whether an object with the keys 0, 1 ... in config.json is an array.
+    pub numbered: bool,
     /// Whether a key that GGUF lacks is null in config.json, so that null is neither replaced by the default nor lost.
     pub absent_is_null: bool,
     /// The numbers that names map to.
@@ -330,6 +355,10 @@ pub struct TensorRow {
     pub when: Option<String>,
     /// The number in GGUF of Hugging Face's layer `bid`, if it is another; or of a tensor outside the layers.
     pub number: Option<String>,
+    /// The array of numbers in GGUF that holds these tensors of a single element, one for each layer, instead of tensors.
+    pub key: Option<String>,
+    /// Whether it is a copy of a tensor of a row above with the same GGUF name, and is dropped if that is there.
+    pub copy: bool,
 }
 
 /// Whether a tensor is optional.
@@ -424,7 +453,7 @@ impl Table {
         parent.tensors.retain(|row| self.tensors.iter().all(|own| own.name() != row.name()));
         parent.tensors.extend(self.tensors);
         // A row with an empty GGUF name only removes the base table's row.
-        parent.tensors.retain(|row| row.gguf.first().is_some());
+        parent.tensors.retain(|row| row.gguf.first().is_some() || row.key.is_some());
         merge(&mut parent.hyperparameters, self.hyperparameters, |known| known.name.clone());
         parent.defaults.extend(self.defaults);
         parent.lets.extend(self.lets);
@@ -668,14 +697,10 @@ impl Tables {
             }
         }
         let asked = classes.into_iter().chain(model_types).flatten().next();
-        let error = unknown(asked.as_deref().unwrap_or("none named"));
         let known = self.all()?;
         let names = known.iter().flat_map(|table| table.classes.iter().chain(&table.model_types)).map(String::as_str);
         let nearest = asked.as_deref().and_then(|asked| text::closest(asked, names));
-        Err(match nearest {
-            Some(nearest) => error.hint(Hint::DidYouMean(nearest.to_owned())),
-            None => error,
-        })
+        Err(unknown(asked.as_deref().unwrap_or("none named"), nearest))
     }
 
     /// Returns the table for a GGUF. As families may share an architecture, `has` tells which keys exist.
@@ -687,16 +712,23 @@ impl Tables {
             |table: &Table| table.gguf == architecture && !table.classes.is_empty() && table.gguf_has.as_ref().is_none_or(|key| has(key));
         let mut found = self.find(architecture, fits)?;
         // A family with a required key is more specific than one without.
-        found.sort_by_key(|table| table.gguf_has.is_none());
-        found.into_iter().next().cloned().ok_or_else(|| unknown(architecture))
+        found.sort_by_key(|table| table.gguf_has.as_ref().map_or(2, |has| if has.contains(" = ") { 0 } else { 1 }));
+        found.into_iter().next().cloned().map_or_else(
+            || {
+                let known = self.all()?;
+                Err(unknown(architecture, text::closest(architecture, known.iter().map(|table| table.gguf.as_str()))))
+            },
+            Ok,
+        )
     }
 }
 
-fn unknown(architecture: &str) -> Error {
-    Error::unsupported(format!("unknown architecture {architecture}"))
-        .hint(Hint::ListArchitectures)
-        .add_hint(Hint::UseArchitectureTable)
-        .add_hint(Hint::KeepNames)
+fn unknown(architecture: &str, nearest: Option<&str>) -> Error {
+    let mut error = Error::unsupported(format!("unknown architecture {architecture}"));
+    if let Some(nearest) = nearest {
+        error = error.add_hint(Hint::DidYouMean(nearest.to_owned()));
+    }
+    error.add_hint(Hint::ListArchitectures).add_hint(Hint::UseArchitectureTable).add_hint(Hint::KeepNames)
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ impl Check<'_, '_> {
         for (number, row) in self.mapping.rows.iter().enumerate() {
             for places in row.indices() {
                 let any = self.met.groups.contains_key(&(number, places.layer));
-                let elsewhere = || row.gguf_names(places).all(|name| made.contains(&name));
+                let elsewhere = || row.key.is_none() && row.gguf_names(places).all(|name| made.contains(&name));
                 if !any && (row.optional || elsewhere()) {
                     continue;
                 }

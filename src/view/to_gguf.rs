@@ -9,13 +9,14 @@ use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pattern, pooling, rope};
+use crate::format::Reader;
 use crate::model::companion::Note;
-use crate::model::{DType, ElemType, Metadata, Model, Value};
+use crate::model::{Array, DType, ElemType, Metadata, Model, TensorInfo, Value, ValueType};
 use crate::source::folder;
 use crate::tokenizer;
 use crate::view::general;
 use crate::view::output_model::{OutputModel, OutputTensor};
-use crate::view::tensor_expr::TensorExpr;
+use crate::view::tensor_expr::{self, TensorExpr};
 use crate::view::transform::Shaped;
 
 /// Conversion options.
@@ -34,14 +35,16 @@ pub struct Options {
 /// # Errors
 /// The architecture is unknown; a tensor is missing, extra or has a different shape than the config implies; or a hyperparameter or the
 /// tokenizer is missing.
-pub fn draft(model: &Model, tables: &Tables, options: &Options) -> Result<OutputModel> {
+pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
+    let model = reader.model();
     if options.projector {
         let preprocessor = preprocessor(model)?;
         return projector(model, tables, preprocessor, options.dtype);
     }
     let (json, table, config) = read_config(model, tables)?;
     let mut draft = OutputModel::default();
-    let computed = tensors(model, &table, &config, &mut draft)?;
+    let mut computed = tensors(model, &table, &config, &mut draft)?;
+    to_keys(reader, &table, &config, &mut computed)?;
     metadata(&table, json, &config, model, model.folder.as_deref(), &options.tokenizer, computed, &mut draft)?;
     Ok(draft)
 }
@@ -91,11 +94,13 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 
 /// Plans everything except the tokenizer.
 #[cfg(test)]
-pub(super) fn without_tokenizer(model: &Model, tables: &Tables) -> Result<OutputModel> {
+pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables) -> Result<OutputModel> {
+    let model = reader.model();
     let (json, mut table, config) = read_config(model, tables)?;
     table.tokenizer = None;
     let mut draft = OutputModel::default();
-    let computed = tensors(model, &table, &config, &mut draft)?;
+    let mut computed = tensors(model, &table, &config, &mut draft)?;
+    to_keys(reader, &table, &config, &mut computed)?;
     metadata(&table, json, &config, model, None, &tokenizer::Options::default(), computed, &mut draft)?;
     Ok(draft)
 }
@@ -146,6 +151,32 @@ fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut OutputMode
     Ok(computed)
 }
 
+/// Adds the arrays of the tensors that GGUF holds as numbers.
+pub(super) fn to_keys(reader: &Reader, table: &Table, config: &Config, metadata: &mut Metadata) -> Result<()> {
+    if table.tensors.iter().all(|row| row.key.is_none()) {
+        return Ok(());
+    }
+    let mapping = Mapping::new(table, config)?;
+    let model = reader.model();
+    let found = model.tensors.iter().enumerate().filter_map(|(index, tensor)| match mapping.lookup_hf(&tensor.name) {
+        HfTensor::Row(number, _, places) => Some(((number, places.layer), index)),
+        _ => None,
+    });
+    let found: HashMap<_, usize> = found.collect();
+    for (number, row) in mapping.rows.iter().enumerate() {
+        let Some(key) = &row.key else { continue };
+        let indices: Option<Vec<usize>> = row.indices().iter().map(|places| found.get(&(number, places.layer)).copied()).collect();
+        let Some(indices) = indices else { continue };
+        let value = |index: usize| match tensor_expr::values(reader, &TensorExpr::stored(model, index)?)?.as_slice() {
+            [value] => Ok(Value::F32(*value)),
+            values => Err(Error::malformed(format!("expected a single number, found {}", values.len())).in_tensor(row.name())),
+        };
+        let values = indices.into_iter().map(value).collect::<Result<Vec<_>>>()?;
+        metadata.set(key.as_str(), Value::Array(Array::new(ValueType::F32, values)));
+    }
+    Ok(())
+}
+
 /// Adds a tensor computed from hyperparameters, and its metadata.
 fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTensor>, metadata: &mut Metadata) -> Result<()> {
     let mut add = |name: &str, values: Vec<f32>| {
@@ -185,7 +216,12 @@ struct Group {
 fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()> {
     pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
+    let copies = copies(model, mapping);
     for (index, tensor) in model.tensors.iter().enumerate() {
+        if copies.contains(&index) {
+            draft.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
+            continue;
+        }
         let (number, member, places) = match mapping.lookup_hf(&tensor.name) {
             HfTensor::Row(number, member, places) => (number, member, places),
             HfTensor::Elsewhere if mapping.is_projector() => continue,
@@ -224,7 +260,7 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
         if group.sources.insert(member, index).is_some() {
             return Err(Error::malformed("this tensor is present under two names").in_tensor(&tensor.name));
         }
-        if group.sources.len() as u64 == row.members()? {
+        if group.sources.len() as u64 == row.members()? && row.key.is_none() {
             emit(model, row, places, group, draft)?;
         }
     }
@@ -236,7 +272,7 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
     for (number, row) in mapping.rows.iter().enumerate() {
         for places in row.indices() {
             let found = groups.get(&(number, places.layer)).map_or(0, |group| group.sources.len() as u64);
-            let made = || row.gguf_names(places).all(|name| names.contains(name.as_str()));
+            let made = || row.key.is_none() && row.gguf_names(places).all(|name| names.contains(name.as_str()));
             if found == 0 && (row.optional || made()) {
                 continue;
             }
@@ -250,6 +286,26 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Returns the tensors, by index, that are copies of others in the model.
+fn copies(model: &Model, mapping: &Mapping) -> HashSet<usize> {
+    let mut found: Vec<(usize, Indices, usize)> = Vec::new();
+    if mapping.rows.iter().any(|row| row.copy) {
+        let row = |(index, tensor): (usize, &TensorInfo)| match mapping.lookup_hf(&tensor.name) {
+            HfTensor::Row(number, _, places) => Some((number, places, index)),
+            _ => None,
+        };
+        found = model.tensors.iter().enumerate().filter_map(row).collect();
+        found.sort_by_key(|(number, ..)| *number);
+    }
+    let mut made = HashSet::new();
+    let is_copy = |(number, places, index): (usize, Indices, usize)| {
+        let row = mapping.rows.get(number)?;
+        let is_new = made.insert(row.gguf_names(places).next());
+        (row.copy && !is_new).then_some(index)
+    };
+    found.into_iter().filter_map(is_copy).collect()
 }
 
 /// Adds the tensors that a complete group produces.
@@ -266,10 +322,13 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
             Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
+    let of_all = |dtype: &DType| sources.iter().all(|source| source.origin.dtype() == *dtype);
+    let stored = [DType::F16, DType::BF16].into_iter().find(of_all);
     for (made, name) in row.transform.forward(sources).map_err(named)?.into_iter().zip(row.gguf_names(places)) {
-        let elem = ElemType::Known(made.origin.dtype());
+        // Arithmetic is in single precision, and its result has the type of the sources.
+        let dtype = if row.transform.keeps_values() { made.origin.dtype() } else { stored.unwrap_or(DType::F32) };
         let fixed = row.dtype.or_else(|| stays_f32(&name, made.shape.len()).then_some(DType::F32));
-        let step = OutputTensor::made(made.origin, name, made.shape, fixed.map_or(elem, ElemType::Known));
+        let step = OutputTensor::made(made.origin, name, made.shape, ElemType::Known(fixed.unwrap_or(dtype)));
         draft.steps.push(if fixed.is_some() { step.fixed() } else { step });
     }
     Ok(())

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::base::{Error, Hint, Result};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
-use crate::family::pattern::Indices;
+use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::{Table, Tables};
 use crate::family::{keys, pooling, rope};
 use crate::format::Reader;
@@ -60,6 +60,7 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
             steps(reader, &projector.mapping, &[], &of_encoder, &mut draft)?;
         }
     }
+    from_keys(metadata, &mapping, main_type(model), &mut draft)?;
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
     draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
@@ -130,7 +131,10 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
         .get_str("general.architecture")
         .ok_or_else(|| Error::unsupported("the key general.architecture is missing").in_file(&model.path).hint(Hint::KeepNames))?;
     let table = tables
-        .for_gguf(architecture, |key| metadata.get(key).is_some() || model.tensor(key).is_some())
+        .for_gguf(architecture, |key| match key.split_once(" = ") {
+            Some((key, text)) => metadata.get_str(key) == Some(text),
+            None => metadata.get(key).is_some() || model.tensor(key).is_some(),
+        })
         .map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
     config.take_shapes(&table, &model.tensors);
@@ -140,10 +144,22 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
 
 /// Converts the hyperparameters in GGUF keys, and those implied by tensors.
 fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
-    keys::to_config(table, &model.metadata, config)?;
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    for (key, tensor) in &table.flags {
-        let Some(tensor) = tensor.as_str() else { continue };
+    let flags = table.flags.iter().filter_map(|(key, tensor)| Some((key, tensor.as_str()?)));
+    // Those for expressions go before them.
+    let (first, flags): (Vec<_>, Vec<_>) = flags.partition(|(key, _)| key.starts_with('_'));
+    for (key, tensor) in first {
+        let (template, places) = Template::parse(tensor);
+        let layer = |name: &str| {
+            let (own, numbers) = pattern::split_numbers(name);
+            (own == template).then(|| places.indices(&numbers)?.layer)?
+        };
+        let mut layers: Vec<u64> = names.iter().filter_map(|name| layer(name)).collect();
+        layers.sort_unstable();
+        config.set(key.clone(), if tensor.contains("{bid}") { json!(layers) } else { json!(names.contains(tensor)) });
+    }
+    keys::to_config(table, &model.metadata, config)?;
+    for (key, tensor) in flags {
         let (is_inverted, tensor) = tensor.strip_prefix('!').map_or((false, tensor), |tensor| (true, tensor));
         let Some(tensor) = with_numbers(tensor, config)? else { continue };
         config.set(key.clone(), json!(names.contains(tensor.as_str()) != is_inverted));
@@ -236,6 +252,29 @@ fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], wanted: &dyn Fn(
         }
     }
     missing(mapping, &groups).map_or(Ok(()), |name| Err(Error::malformed("this tensor is missing").in_tensor(&name).in_file(&model.path)))
+}
+
+/// Adds the tensors of a single element that GGUF holds in an array.
+fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, draft: &mut OutputModel) -> Result<()> {
+    for row in &mapping.rows {
+        let Some(key) = &row.key else { continue };
+        let Some(array) = metadata.get(key).and_then(Value::as_array) else {
+            if row.optional {
+                continue;
+            }
+            return Err(Error::unsupported(format!("the key {key} is missing")));
+        };
+        let places = row.indices();
+        if array.len() != places.len() as u64 {
+            return Err(Error::malformed(format!("expected {} numbers in {key}, found {}", places.len(), array.len())));
+        }
+        for (places, value) in places.into_iter().zip(array.iter()) {
+            let number = value?.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
+            let shape = row.shape.clone().unwrap_or_default();
+            draft.steps.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the name of a required tensor that is missing.
@@ -349,6 +388,8 @@ fn files(
         }
         (None, None) => keys.extend(config.into_keys()),
     }
+    // Names that begin so are for expressions only.
+    keys.retain(|key, _| !key.starts_with('_'));
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];
     files.extend(preprocessor.map(|keys| file("preprocessor_config.json", &keys)));

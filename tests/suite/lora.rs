@@ -259,7 +259,7 @@ fn an_adapter_becomes_the_gguf_that_llama_cpps_converter_makes() {
         let (a, b) = (weigh::format::open(a).unwrap(), weigh::format::open(b).unwrap());
         let sorted = |reader| {
             let mut found = tensors(reader);
-            found.sort_by(|a: &(String, ..), b| a.0.cmp(&b.0));
+            found.sort_by(|a, b| a.0.cmp(&b.0));
             found
         };
         sorted(&a) == sorted(&b)
@@ -268,7 +268,11 @@ fn an_adapter_becomes_the_gguf_that_llama_cpps_converter_makes() {
     let config = |folder: &Path| -> Value { serde_json::from_slice(&std::fs::read(folder.join("adapter_config.json")).unwrap()).unwrap() };
     let (found, original) = (config(&back), config(&adapter));
     for key in ["peft_type", "r", "lora_alpha"] {
-        assert_eq!(found[key].as_f64().map_or(found[key].clone(), Value::from), original[key].as_f64().map_or(original[key].clone(), Value::from), "{key}");
+        assert_eq!(
+            found[key].as_f64().map_or(found[key].clone(), Value::from),
+            original[key].as_f64().map_or(original[key].clone(), Value::from),
+            "{key}"
+        );
     }
     let (err, _) = run(&["convert", out.to_str().unwrap(), folder.path().join("other/").to_str().unwrap()]);
     assert!(err.contains("--base"), "{err}");

@@ -1,6 +1,6 @@
 //! Translation of names and layouts between Hugging Face and GGUF, for known architectures.
 
-use crate::base::{Error, Hint, Result};
+use crate::base::Result;
 use crate::family::naming::Naming;
 use crate::family::table::Tables;
 use crate::format::{Format, Reader};
@@ -27,7 +27,7 @@ pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, op
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let tokenizer = tokenizer::Options { pre: options.pre.clone(), equal_scores: options.equal_scores };
             let dtype = options.target.map(|target| target.base());
-            to_gguf::draft(model, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector }).map(Some)
+            to_gguf::draft(reader, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector }).map(Some)
         }
         (Naming::Gguf, FormatId::Safetensors) => {
             let requested = options.target.map(|target| target.base());

@@ -262,7 +262,7 @@ impl<'r> Side<'r> {
 
     /// Views a Hugging Face folder as the GGUF that it would be converted to.
     fn as_gguf(reader: &'r Reader) -> Result<Self> {
-        let model = to_gguf::draft(reader.model(), &Default::default(), &Default::default())?;
+        let model = to_gguf::draft(reader, &Default::default(), &Default::default())?;
         Ok(Self { reader, tensors: model.steps, metadata: model.metadata })
     }
 

@@ -12,7 +12,6 @@ use crate::family::config::Config;
 use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::pattern::Indices;
 use crate::family::table::{Table, Tables};
-use crate::family::transform::Transform;
 use crate::format::{self, Reader};
 use crate::model::companion::Note;
 use crate::model::{ElemType, Metadata, Model, Value};
@@ -20,7 +19,6 @@ use crate::source::folder;
 use crate::view::lora::pair::{self, Pair};
 use crate::view::lora::{Adapter, Form, Update};
 use crate::view::output_model::{OutputModel, OutputTensor};
-use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
 use crate::view::{general, tensor_expr, to_hf};
 

@@ -13,7 +13,7 @@ use crate::family::table::Tables;
 use crate::family::transform::Transform;
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{ElemType, Model, Value};
+use crate::model::{ElemType, Value};
 use crate::source::folder;
 use crate::view::lora::pair::{self, Pair};
 use crate::view::lora::peft::PREFIX;
@@ -71,7 +71,9 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
     draft.files.push(CompanionFile { name: "adapter_config.json".to_owned(), content: Content::Bytes(folder::to_json(&file)) });
     draft.metadata.set("format", Value::String("pt".to_owned()));
     let unnamed = adapter.base.is_none();
-    draft.notes.extend(unnamed.then(|| Note::remark("adapter_config.json", "the adapter does not name its base, so base_model_name_or_path is null")));
+    draft.notes.extend(
+        unnamed.then(|| Note::remark("adapter_config.json", "the adapter does not name its base, so base_model_name_or_path is null")),
+    );
     Ok(draft)
 }
 
