@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use crate::base::{Error, Result, limits};
 use crate::family::expr::Value;
 use crate::family::table::{Hyperparameter, Table};
+use crate::family::sections::{TEXT_SECTIONS, text_section};
 use crate::family::{expr, ties};
 use crate::model::TensorInfo;
 
@@ -18,15 +19,6 @@ const ALIASES: usize = 16;
 /// each may be a class default, so the others take precedence.
 const THETA: [&str; 5] = ["global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_theta"];
 const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"];
-
-/// The sections of config.json with the hyperparameters of the text model, where there are several models.
-const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
-
-/// Returns the section of config.json for the text model, if it has one of its own.
-pub fn text_section(config: &Json) -> Option<&Json> {
-    let at = |path: &str| path.split('.').try_fold(config, |object, key| object.get(key)).filter(|section| section.is_object());
-    TEXT_SECTIONS.iter().find_map(|path| at(path))
-}
 
 /// Hyperparameters under Hugging Face key names.
 #[derive(Debug, Clone, Default)]

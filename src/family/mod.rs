@@ -13,6 +13,7 @@ pub mod naming;
 pub mod pattern;
 pub mod pooling;
 pub mod rope;
+pub mod sections;
 pub mod table;
 pub mod ties;
 pub mod transform;

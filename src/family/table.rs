@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use crate::base::{Error, Hint, Result, text};
 use crate::family::components::ComponentRow;
-use crate::family::config::{Config, text_section};
+use crate::family::expr;
+use crate::family::sections::{text_section, text_value};
 use crate::source::file;
 use crate::tokenizer;
 
@@ -497,8 +498,9 @@ impl Table {
 
     /// Whether its condition holds for a config.
     fn applies_to(&self, config: &serde_json::Value) -> bool {
-        let holds = |when: &str| Config::new(self, config)?.holds(when);
-        self.when.as_ref().is_none_or(|when| holds(when).unwrap_or(false))
+        let lookup = |name: &str| expr::Value::from_json(text_value(config, name)?);
+        let holds = |when: &str| expr::eval(when, &lookup).ok().flatten().and_then(|value| value.number()).is_some_and(|value| value != 0.0);
+        self.when.as_ref().is_none_or(|when| holds(when))
     }
 
     /// Reads a table from a file.

@@ -444,7 +444,7 @@ fn encoders_come_back_beside_their_text_model() {
             .map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes))
             .collect();
         let lost = |tensor: &TensorInfo, draft: &OutputModel| {
-            draft.notes.iter().any(|note| note.name == tensor.name && !note.message.contains("--mmproj"))
+            draft.notes.iter().any(|note| note.name == tensor.name && !note.message.contains("a file of its own"))
         };
         let kept = |tensor: &TensorInfo| !lost(tensor, &text) && !lost(tensor, &encoder);
         let original = (0..hf.model().tensors.len()).filter(|&i| kept(&hf.model().tensors[i]));

@@ -1,0 +1,18 @@
+//! The sections of config.json: those of the text model, where a model has several parts.
+
+use serde_json::Value as Json;
+
+/// The sections of config.json with the hyperparameters of the text model, where there are several models.
+pub const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
+
+/// Returns the section of config.json for the text model, if it has one of its own.
+pub fn text_section(config: &Json) -> Option<&Json> {
+    let at = |path: &str| path.split('.').try_fold(config, |object, key| object.get(key)).filter(|section| section.is_object());
+    TEXT_SECTIONS.iter().find_map(|path| at(path))
+}
+
+/// Returns the value of a key of the text model, or else of the whole.
+pub fn text_value<'a>(config: &'a Json, key: &str) -> Option<&'a Json> {
+    let at = |object: &'a Json| key.split('.').try_fold(object, |object, key| object.get(key)).filter(|value| !value.is_null());
+    text_section(config).and_then(at).or_else(|| at(config))
+}
