@@ -158,6 +158,12 @@ impl Config {
         self.known.get_mut().clear();
     }
 
+    /// Removes keys.
+    pub fn remove(&mut self, keys: &[&str]) {
+        self.keys.retain(|key, _| !keys.contains(&key.as_str()));
+        self.known.get_mut().clear();
+    }
+
     /// Returns all keys in order.
     pub fn into_keys(self) -> Map<String, Json> {
         self.keys
