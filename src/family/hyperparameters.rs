@@ -74,7 +74,7 @@ fn from_config(config: &Config, table: &Table, known: &Hyperparameter) -> Option
     let row = table.keys.iter().find(|row| row.gguf == known.gguf);
     let said = row.and_then(|row| keys::config_value(row, config).ok()?).or_else(|| config.first(&known.hf).cloned());
     match said? {
-        Json::Array(values) => Some(one_or_all(values)).filter(|_| row.is_some_and(|row| row.each.is_some())),
+        Json::Array(values) if !values.is_empty() && values.iter().all(Json::is_number) => Some(one_or_all(values)),
         value => Some(value).filter(|value| value.is_number() || value.is_string()),
     }
 }
@@ -181,6 +181,7 @@ mod tests {
             |kinds: Json| of_config(json!({"model_type": "lfm2", "num_hidden_layers": 2, "num_key_value_heads": 2, "layer_types": kinds}));
         assert_eq!(of(json!(["conv", "full_attention"]))["kv_heads"], json!([0, 2]));
         assert_eq!(of(json!(["full_attention", "full_attention"]))["kv_heads"], 2);
+        assert_eq!(of_config(json!({"model_type": "gemma3n_text", "intermediate_size": [8, 8]}))["feed_forward"], 8);
     }
 
     #[test]
