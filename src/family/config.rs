@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
 use crate::family::expr::Value;
-use crate::family::table::{Hyperparameter, Table};
 use crate::family::sections::{TEXT_SECTIONS, text_section};
+use crate::family::table::{Hyperparameter, Table};
 use crate::family::{expr, ties};
 use crate::model::TensorInfo;
 
@@ -147,6 +147,12 @@ impl Config {
     /// Collects the RoPE parameters of the keys set so far, for names that start with `rope.`.
     pub fn collect_rope(&mut self) {
         self.rope = self.rope_parameters();
+        self.known.get_mut().clear();
+    }
+
+    /// Removes keys.
+    pub fn remove(&mut self, keys: &[&str]) {
+        self.keys.retain(|key, _| !keys.contains(&key.as_str()));
         self.known.get_mut().clear();
     }
 

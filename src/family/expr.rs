@@ -1,7 +1,7 @@
 //! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
 //! Numbers, texts in single quotes, names (with dots), elements of lists, characters of texts and values of objects (`name[index]`,
-//! `name[key].key`), functions (`len sqrt floor ceil min max has index`, and `where`: the places in a list of what is true), and in order of
+//! `name[key].key`), functions (`len sqrt floor ceil min max has index cdf probit`, and `where`: the places in a list of what is true), and in order of
 //! precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
 //! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
 
@@ -368,6 +368,8 @@ impl<'a> Parser<'_, 'a> {
             ("sqrt", None) => number(first, f64::sqrt),
             ("floor", None) => number(first, f64::floor),
             ("ceil", None) => number(first, f64::ceil),
+            ("cdf", None) => number(first, normal_cdf),
+            ("probit", None) => number(first, probit),
             ("min", Some(second)) => both(first, second, f64::min),
             ("max", Some(second)) => both(first, second, f64::max),
             ("min", None) => first.and_then(|list| list.extreme(f64::min)),
@@ -377,6 +379,37 @@ impl<'a> Parser<'_, 'a> {
             _ => return Err(self.error(&format!("a known function before this, found {word}"))),
         })
     }
+}
+
+/// The standard normal distribution function, by its Taylor series.
+fn normal_cdf(x: f64) -> f64 {
+    if x.abs() > 8.0 {
+        return f64::from(u8::from(x > 0.0));
+    }
+    let (mut term, mut sum, mut last, mut n) = (x, x, f64::NAN, 1.0);
+    while sum != last {
+        n += 2.0;
+        term *= x * x / n;
+        (last, sum) = (sum, sum + term);
+    }
+    0.5 + sum * normal_density(x)
+}
+
+fn normal_density(x: f64) -> f64 {
+    (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
+}
+
+/// The inverse of [`normal_cdf`] with the steps of `torch.distributions.Normal.icdf` in single precision; the lowest and highest number, which
+/// are infinite in single precision, for 0 and 1.
+fn probit(p: f64) -> f64 {
+    let twice = 2.0 * p as f32 - 1.0;
+    if twice.abs() >= 1.0 {
+        return if twice < 0.0 { f64::MIN } else { f64::MAX };
+    }
+    let p = (1.0 + f64::from(twice)) / 2.0;
+    // Newton's method, which converges from the middle.
+    let x = (0..64).fold(0.0, |x, _| x - (normal_cdf(x) - p) / normal_density(x));
+    f64::from((x / std::f64::consts::SQRT_2) as f32 * std::f32::consts::SQRT_2)
 }
 
 fn is_part_of_name(c: char) -> bool {
@@ -443,6 +476,19 @@ mod tests {
         for text in ["kinds[1", "'open", "sine(d)", "len(kinds", "len(d, h)", "h ? 1"] {
             assert!(eval(text, &|_| None).is_err(), "{text}");
         }
+    }
+
+    /// `torch.distributions.Normal(0, 1)`: icdf of single-precision numbers, and cdf.
+    #[test]
+    fn the_normal_distribution_goes_both_ways() {
+        for (p, x) in [("0.95", 1.644_853_5_f32), ("0.5", 0.0), ("0.1", -1.281_551_6)] {
+            let found = value(&format!("probit({p})")).unwrap() as f32;
+            assert!((found - x).abs() <= 2.0 * f32::EPSILON, "{p}: {found}");
+            let back = value(&format!("cdf(probit({p}))")).unwrap() as f32;
+            assert!((back - p.parse::<f32>().unwrap()).abs() <= f32::EPSILON, "{p}: {back}");
+        }
+        assert_eq!(value("probit(0)").unwrap() as f32, f32::NEG_INFINITY);
+        assert_eq!(value("cdf(9) - cdf(0 - 9)"), Some(1.0));
     }
 
     #[test]

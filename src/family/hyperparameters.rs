@@ -73,7 +73,10 @@ fn implied(model: &Model, name: &str, known: &Map<String, Json>) -> Option<Json>
 fn from_config(config: &Config, table: &Table, known: &Hyperparameter) -> Option<Json> {
     let row = table.keys.iter().find(|row| row.gguf == known.gguf);
     let said = row.and_then(|row| keys::config_value(row, config).ok()?).or_else(|| config.first(&known.hf).cloned());
-    said.filter(|value| value.is_number() || value.is_string())
+    match said? {
+        Json::Array(values) if !values.is_empty() && values.iter().all(Json::is_number) => Some(one_or_all(values)),
+        value => Some(value).filter(|value| value.is_number() || value.is_string()),
+    }
 }
 
 fn from_metadata(value: &Value) -> Option<Json> {
@@ -84,6 +87,14 @@ fn from_metadata(value: &Value) -> Option<Json> {
     }
 }
 
+/// Returns the only value, if all layers have the same, or else all.
+fn one_or_all(values: Vec<Json>) -> Json {
+    match values.first() {
+        Some(first) if values.iter().all(|value| value == first) => first.clone(),
+        _ => Json::Array(values),
+    }
+}
+
 /// Returns one number per layer, or a single number if all are equal.
 fn from_array(array: &Array) -> Option<Json> {
     /// More layers than any model has; a longer list is something else.
@@ -91,9 +102,7 @@ fn from_array(array: &Array) -> Option<Json> {
     if array.len() > MOST_LAYERS {
         return None;
     }
-    let values = array.iter().map(|value| from_metadata(&value.ok()?)).collect::<Option<Vec<Json>>>()?;
-    let first = values.first()?;
-    Some(if values.iter().all(|value| value == first) { first.clone() } else { Json::Array(values) })
+    array.iter().map(|value| from_metadata(&value.ok()?)).collect::<Option<Vec<Json>>>().filter(|values| !values.is_empty()).map(one_or_all)
 }
 
 #[cfg(test)]
@@ -164,6 +173,15 @@ mod tests {
         let heads = |list: &[u32]| Value::Array(Array::new(ValueType::U32, list.iter().map(|n| Value::U32(*n)).collect()));
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 4]))])["heads"], 4);
         assert_eq!(of_gguf(vec![("llama.attention.head_count", heads(&[4, 2]))])["heads"], json!([4, 2]));
+    }
+
+    #[test]
+    fn numbers_that_differ_between_layers_are_a_list_from_a_config_too() {
+        let of =
+            |kinds: Json| of_config(json!({"model_type": "lfm2", "num_hidden_layers": 2, "num_key_value_heads": 2, "layer_types": kinds}));
+        assert_eq!(of(json!(["conv", "full_attention"]))["kv_heads"], json!([0, 2]));
+        assert_eq!(of(json!(["full_attention", "full_attention"]))["kv_heads"], 2);
+        assert_eq!(of_config(json!({"model_type": "gemma3n_text", "intermediate_size": [8, 8]}))["feed_forward"], 8);
     }
 
     #[test]

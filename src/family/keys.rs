@@ -178,6 +178,10 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
             config.set(key.clone(), value);
         }
     }
+    // A table that writes them by kind of layer has them all there, and classes read the older spelling first.
+    if config.get("rope_parameters").is_some() {
+        config.remove(&["rope_scaling", "rope_theta", "rope_local_base_freq"]);
+    }
     config.collect_rope();
     Ok(())
 }
@@ -223,6 +227,7 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
             if count > limits::PARTS {
                 return Err(Error::limit(format!("expected at most {} elements of {key}, found {count}", limits::PARTS)));
             }
+            let is_single = rule.get("type").and_then(toml::Value::as_str) == Some("f32");
             let mut values = Vec::new();
             for layer in 0..count {
                 let own = |name: &str| if name == "bid" { Some(expr::Value::Number(layer as f64)) } else { lookup(name) };
@@ -232,6 +237,7 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
                     continue;
                 }
                 match config.eval_with(each, &own)? {
+                    Some(expr::Value::Number(number)) if is_single => values.push(f32_json(number as f32)),
                     Some(value) => values.push(value.into_json()),
                     None => return Ok(None),
                 }

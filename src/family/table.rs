@@ -107,12 +107,14 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("xverse", include_str!("tables/xverse.toml")),
     ("youtu", include_str!("tables/youtu.toml")),
     ("cohere2", include_str!("tables/cohere2.toml")),
+    ("gemma3n", include_str!("tables/gemma3n.toml")),
     ("gemma4", include_str!("tables/gemma4.toml")),
     ("glm4", include_str!("tables/glm4.toml")),
     ("glm4moe", include_str!("tables/glm4moe.toml")),
     ("glm_ocr", include_str!("tables/glm_ocr.toml")),
     ("glm4v", include_str!("tables/glm4v.toml")),
     ("glm4v_moe", include_str!("tables/glm4v_moe.toml")),
+    ("laguna", include_str!("tables/laguna.toml")),
     ("lfm2", include_str!("tables/lfm2.toml")),
     ("lfm2moe", include_str!("tables/lfm2moe.toml")),
     ("llama4", include_str!("tables/llama4.toml")),
@@ -499,7 +501,8 @@ impl Table {
     /// Whether its condition holds for a config.
     fn applies_to(&self, config: &serde_json::Value) -> bool {
         let lookup = |name: &str| expr::Value::from_json(text_value(config, name)?);
-        let holds = |when: &str| expr::eval(when, &lookup).ok().flatten().and_then(|value| value.number()).is_some_and(|value| value != 0.0);
+        let holds =
+            |when: &str| expr::eval(when, &lookup).ok().flatten().and_then(|value| value.number()).is_some_and(|value| value != 0.0);
         self.when.as_ref().is_none_or(|when| holds(when))
     }
 

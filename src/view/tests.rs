@@ -426,6 +426,22 @@ fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
     }
 }
 
+/// Published models have the fused experts of Qwen 3-VL transposed, and transformers 5 may save them otherwise.
+#[test]
+fn fused_experts_are_told_by_their_shape() {
+    let golden = goldens().into_iter().find(|golden| golden.name == "qwen3vlmoe").unwrap();
+    let published = golden.reader();
+    let turned = stored(&published).into_iter().zip(&published.model().tensors).map(|(kept, tensor)| {
+        let made = if tensor.name.contains(".experts.") { Transform::Transpose.forward(vec![kept]).unwrap().remove(0) } else { kept };
+        let bytes = made.origin.eval_rows(&published, 0..made.origin.rows()).unwrap().into_owned();
+        (tensor.name.clone(), made.shape, made.origin.dtype(), bytes)
+    });
+    let turned = reader(turned.collect(), Metadata::new(), published.model().config.clone());
+    let made = |hf: &Reader| written(hf, &to_gguf::canonical(hf.model(), &Tables::default()).unwrap());
+    assert!(turned.model().tensors != published.model().tensors);
+    assert_eq!(made(&turned), made(&published));
+}
+
 #[test]
 fn encoders_come_back_beside_their_text_model() {
     let tables = Tables::default();

@@ -226,7 +226,9 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
             HfTensor::Row(number, member, places) => (number, member, places),
             HfTensor::Elsewhere if mapping.is_projector() => continue,
             HfTensor::Elsewhere => {
-                draft.notes.push(Note::dropped(&tensor.name, "belongs to the encoder of pictures or sounds, which has a file of its own in GGUF"));
+                draft
+                    .notes
+                    .push(Note::dropped(&tensor.name, "belongs to the encoder of pictures or sounds, which has a file of its own in GGUF"));
                 continue;
             }
             HfTensor::Zero => {

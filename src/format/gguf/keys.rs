@@ -188,8 +188,8 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (
         One(U32),
         "\
-            adapters.count adapters.lora_rank attention.decay_lora_rank attention.gate_lora_rank attention.group_norm_groups \
-            attention.iclr_lora_rank attention.indexer.block_size attention.indexer.head_count attention.indexer.key_length \
+            adapters.count adapters.lora_rank altup.active_idx altup.num_inputs attention.decay_lora_rank attention.gate_lora_rank \
+            attention.group_norm_groups attention.iclr_lora_rank attention.indexer.block_size attention.indexer.head_count attention.indexer.key_length \
             attention.indexer.kpool attention.indexer.local_blocks attention.indexer.top_k attention.key_length \
             attention.key_length_mla attention.key_length_mla_swa attention.key_length_swa attention.kv_lora_rank \
             attention.kv_lora_rank_swa attention.output_group_count attention.output_lora_rank attention.q_lora_rank \
