@@ -179,7 +179,7 @@ impl Build<'_> {
             ))
             .in_file(&self.folder.file(kind.file)));
         }
-        let mut tokens: Vec<Token> = (0..size).map(|id| Token::padding(id)).collect();
+        let mut tokens: Vec<Token> = (0..size).map(Token::padding).collect();
         for (token, rank) in &ranks {
             tokens[*rank] = Token { text: bytes::encode(token), score: 0.0, token_type: TokenType::Normal };
         }
