@@ -8,7 +8,7 @@ use super::added::Added;
 use super::files::Folder;
 use super::json::{TokenizerJson, Vocab};
 use super::special::token_text;
-use super::vocabulary::{ADDED_SCORE, Token, TokenType, looks_special};
+use super::vocabulary::{ADDED_SCORE, Token, TokenType, is_written_padding, looks_special};
 use super::{bytes, setting};
 use crate::base::{Error, Result};
 
@@ -106,15 +106,18 @@ impl<'a> Parts<'a> {
         let unk_name = self.tokenizer_config.and_then(|config| config.get("unk_token")).and_then(token_text);
         let unk = unk_name.and_then(|name| added.get(name)).map(|token| token.id);
         let unk = unk.or_else(|| self.json.and_then(|json| json.model.unk_id)).unwrap_or(3);
+        let byte_fallback = self.json.is_some_and(|json| json.model.byte_fallback == Some(true));
         let size = setting(self.config, "vocab_size").unwrap_or(0).max(pieces.len() as u64);
         let size = super::vocabulary_size(size, self.folder)?;
         let token = |id: usize| match pieces.get(id) {
             None => Token::padding(id),
             Some((text, score)) => {
                 let token_type = match text {
+                    _ if is_written_padding(text, *score as f32) => TokenType::Unused,
                     _ if id as u64 == u64::from(unk) => TokenType::Unknown,
                     text if added.special.contains(text) => TokenType::Control,
                     text if added.get(text).is_some() => TokenType::UserDefined,
+                    text if byte_fallback && is_byte(text) => TokenType::Byte,
                     _ => TokenType::Normal,
                 };
                 Token { text: text.clone(), score: *score as f32, token_type }

@@ -1,6 +1,6 @@
 //! Mistral's own tokenizer files: `tekken.json`, or a SentencePiece model with the version in its name.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::tekken::{self, Tekken};
 use super::vocabulary::{Token, TokenType};
@@ -32,7 +32,7 @@ impl Build<'_> {
         self.out.set(keys::MODEL, Value::String("llama".to_owned()));
         let ids = model.ids;
         self.own_ids([(Role::Bos, ids.bos), (Role::Eos, ids.eos), (Role::Unk, ids.unk), (Role::Pad, ids.pad.or(ids.eos))]);
-        self.vocabulary(&tokens, true);
+        self.vocabulary(tokens, true);
         self.own_end(&version, false)
     }
 
@@ -57,7 +57,7 @@ impl Build<'_> {
             {"type": "ByteLevel", "use_regex": false}]});
         let pre = match &self.options.pre {
             Some(pre) => pre,
-            None => pre::name(&steps, true, None).map_err(in_file)?,
+            None => pre::name(&Json::Null, &steps, true, &[]).map_err(in_file)?,
         };
         let pre = pre.to_owned();
         let special = tekken.special_tokens();
@@ -68,10 +68,11 @@ impl Build<'_> {
         self.own_ids(roles);
         let mut tokens: Vec<Token> = special.into_iter().map(|text| Token { text, score: 0.0, token_type: TokenType::Control }).collect();
         tokens.extend(texts.into_iter().map(|text| Token { text, score: 0.0, token_type: TokenType::Normal }));
-        self.vocabulary(&tokens, false);
+        let len = tokens.len();
+        self.vocabulary(tokens, false);
         // The reference converter writes integers here, before the types.
         let types = self.out.remove(keys::TOKEN_TYPE);
-        self.out.set(keys::SCORES, Value::Array(Array::i32s(tokens.iter().map(|_| 0))));
+        self.out.set(keys::SCORES, Value::Array(Array::i32s((0..len).map(|_| 0))));
         if let Some(types) = types {
             self.out.set(keys::TOKEN_TYPE, types);
         }

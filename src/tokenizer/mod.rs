@@ -14,6 +14,7 @@ use crate::model::{Array, Metadata, Value};
 
 mod added;
 mod bytes;
+mod chatglm;
 mod files;
 mod hf_json;
 mod json;
@@ -21,14 +22,17 @@ mod keys;
 mod kinds;
 mod mistral;
 mod pieces;
+mod plamo;
 mod pre;
 mod proto;
+mod rwkv;
 mod size;
 mod special;
 mod spm;
 mod summary;
 mod tekken;
 mod templates;
+mod tiktoken;
 mod unigram;
 mod vocabulary;
 mod write;
@@ -50,8 +54,12 @@ pub use write::{ids, write};
 
 /// The tokenizers library's file.
 const JSON: &str = "tokenizer.json";
+/// A tokenizer class whose vocabulary is not in files.
+const HYBRID_DNA: &str = "HybridDNATokenizer";
 /// The vocabulary of byte-level BPE in older folders.
 const VOCAB_JSON: &str = "vocab.json";
+/// The vocabulary of WordPiece in older folders.
+const VOCAB_TXT: &str = "vocab.txt";
 
 /// A tokenizer in GGUF form.
 #[derive(Debug, Clone)]
@@ -115,6 +123,8 @@ pub struct Options {
 /// pre-tokenizer has no known equivalent in llama.cpp.
 pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result<Tokenizer> {
     let folder = Folder::new(path);
+    let own = kind.config(config);
+    let config = own.as_ref().unwrap_or(config);
     let tokenizer_config = folder.object("tokenizer_config.json")?;
     let json: Option<TokenizerJson> = folder.json(JSON)?;
     let build = Build {
@@ -129,6 +139,7 @@ pub fn read(path: &Path, config: &Json, kind: Kind, options: &Options) -> Result
         notes: Vec::new(),
         recipe: Recipe::default(),
         prescribed: Vec::new(),
+        dummy_prefix: None,
     };
     build.read(kind)
 }
@@ -161,10 +172,15 @@ struct Build<'a> {
     recipe: Recipe,
     /// The special tokens that the family prescribes, found in the vocabulary.
     prescribed: Vec<(Role, u32, Rule)>,
+    /// Whether the SentencePiece model adds a leading space.
+    dummy_prefix: Option<bool>,
 }
 
 impl Build<'_> {
     fn read(mut self, kind: Kind) -> Result<Tokenizer> {
+        if self.tokenizer_setting("tokenizer_class").and_then(Json::as_str) == Some(HYBRID_DNA) {
+            return Err(Error::unsupported(format!("the tokens of a {HYBRID_DNA} are in its code")).in_file(self.folder.path()));
+        }
         let mut recipes = kind.recipes();
         let found = recipes.iter().position(|recipe| self.has(recipe.source)).unwrap_or(recipes.len() - 1);
         self.recipe = recipes.swap_remove(found);
@@ -172,16 +188,30 @@ impl Build<'_> {
         match self.recipe.source {
             Source::Tekken | Source::LoneTekken => self.tekken()?,
             Source::VersionedModel => self.versioned()?,
-            Source::SentencePiece(added) => self.sentencepiece(added)?,
+            Source::SentencePiece(added) | Source::Model(added) => self.sentencepiece(added)?,
+            Source::Internlm2 => self.sentencepiece(AddedTokens::Literal)?,
+            Source::Chatglm3 => self.chatglm3()?,
             Source::Gemma4 => self.gemma4()?,
             Source::ByteLevel => self.bpe()?,
+            Source::Tiktoken(file) => self.tiktoken(file)?,
+            Source::Rwkv => self.rwkv()?,
+            Source::Plamo => self.plamo()?,
+            Source::BuiltIn(name) => return Err(self.built_in(name)),
             Source::WordPiece => self.wordpiece()?,
-            Source::XlmRoberta => self.unigram()?,
+            Source::Whitespace => self.whitespace()?,
+            Source::T5 => self.t5()?,
+            Source::XlmRoberta => self.xlm_roberta(false)?,
+            Source::XlmRobertaMask => self.xlm_roberta(true)?,
         }
         if kind == Kind::Llama {
             self.llama()?;
         }
         self.flags(&self.recipe.after.clone());
+        if self.recipe.template_file
+            && let Some(template) = self.folder.text(templates::FILE)?
+        {
+            self.out.set(keys::CHAT_TEMPLATE, Value::String(template));
+        }
         if self.recipe.token_types {
             self.token_type_count();
         }
@@ -195,8 +225,25 @@ impl Build<'_> {
             Source::LoneTekken => self.folder.has(tekken::FILE) && self.json.is_none(),
             Source::SentencePiece(_) => self.folder.has(spm::FILE) || self.json.as_ref().is_some_and(is_sentencepiece_style),
             Source::ByteLevel => self.json.is_some() || self.folder.has(VOCAB_JSON),
-            Source::VersionedModel | Source::Gemma4 | Source::WordPiece | Source::XlmRoberta => true,
+            Source::XlmRoberta | Source::XlmRobertaMask => self.folder.has(unigram::XLM_ROBERTA) || self.is_model("Unigram"),
+            Source::WordPiece => self.is_model("WordPiece") || (self.json.is_none() && self.folder.has(VOCAB_TXT)),
+            Source::Whitespace => {
+                let pre_tokenizer = self.json.as_ref().and_then(|json| json.pre_tokenizer.get("type")?.as_str());
+                pre_tokenizer == Some("Whitespace")
+            }
+            Source::Model(_) => self.folder.has(spm::FILE),
+            Source::Tiktoken(kind) if kind == tiktoken::CHATGLM => {
+                let start = self.folder.bytes(kind.file).ok().flatten().unwrap_or_default();
+                tiktoken::is_tiktoken(&start)
+            }
+            Source::Tiktoken(kind) => self.folder.has(kind.file),
+            Source::BuiltIn(_) | Source::Chatglm3 | Source::Gemma4 | Source::Internlm2 => true,
+            Source::Plamo | Source::Rwkv | Source::T5 | Source::VersionedModel => true,
         }
+    }
+
+    fn is_model(&self, kind: &str) -> bool {
+        self.json.as_ref().is_some_and(|json| json.model.kind() == kind)
     }
 
     fn flags(&mut self, flags: &[(&'static str, Flag)]) {
@@ -204,6 +251,7 @@ impl Build<'_> {
             let value = match flag {
                 Flag::Is(value) => Some(*value),
                 Flag::Config(name) => self.tokenizer_setting(name).and_then(Json::as_bool),
+                Flag::Model => self.dummy_prefix,
             };
             if let Some(value) = value {
                 self.out.set(*key, Value::Bool(value));
@@ -238,24 +286,42 @@ impl Build<'_> {
         self.out.set(keys::PRE, Value::String(pre.to_owned()));
     }
 
-    fn vocabulary(&mut self, tokens: &[Token], scored: bool) {
+    fn vocabulary(&mut self, mut tokens: Vec<Token>, scored: bool) {
+        for token in &mut tokens {
+            if let Some((_, token_type)) = self.recipe.types.iter().find(|(text, _)| *text == token.text) {
+                token.token_type = *token_type;
+            }
+        }
         self.tokens = tokens.len() as u64;
-        self.made_up = (0..tokens.len()).filter(|&id| tokens[id].is_padding(id)).collect();
-        vocabulary::write(tokens, scored, &mut self.out);
+        self.made_up = (0..tokens.len()).filter(|&id| tokens[id].is_placeholder()).collect();
+        vocabulary::write(&tokens, scored, &mut self.out);
         for Prescribed { role, token, rule } in std::mem::take(&mut self.recipe.special) {
+            let by_text = |text: &str| tokens.iter().position(|token| token.text == text);
             let id = match token {
                 Named::Id(id) => Some(id),
-                Named::Text(text) => tokens.iter().position(|token| token.text == text).and_then(|id| u32::try_from(id).ok()),
+                Named::Text(text) => by_text(text).and_then(|id| u32::try_from(id).ok()),
+                Named::Config(key) => setting(self.config, key).and_then(|id| u32::try_from(id).ok()),
+                Named::Setting(key) => {
+                    let text = self.tokenizer_setting(key).and_then(special::token_text);
+                    text.and_then(by_text).and_then(|id| u32::try_from(id).ok())
+                }
+                Named::OtherEos => self.other_eos(),
             };
             match (id, token) {
                 (Some(id), _) => self.prescribed.push((role, id, rule)),
-                (None, Named::Text(text)) if rule == Rule::Default => self.notes.push(format!(
-                    "there is no token {text}, which this architecture uses as {}_token; llama.cpp may not find the end of its texts",
-                    role.name()
-                )),
+                (None, Named::Text(text)) if rule == Rule::Default => self
+                    .notes
+                    .push(format!("the vocabulary has no token {text}, which this architecture uses as its {}_token", role.name())),
                 _ => {}
             }
         }
+    }
+
+    /// Returns the first of several `eos_token_id` that is not `bos_token_id`.
+    fn other_eos(&self) -> Option<u32> {
+        let ids = self.config.get("eos_token_id").and_then(Json::as_array)?;
+        let other = ids.iter().find(|id| Some(*id) != self.config.get("bos_token_id"));
+        other.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok())
     }
 
     fn sources(&self, below: Option<u64>) -> Sources<'_> {
@@ -271,9 +337,17 @@ impl Build<'_> {
     /// Reads and writes the special tokens. IDs from `below` on are ignored.
     fn special(&mut self, below: Option<u64>) -> Result<()> {
         let mut special = Special::read(&self.sources(below), &Role::COMMON)?;
+        self.prescribed(&mut special)
+    }
+
+    /// Writes the special tokens that were read and those that the family prescribes.
+    fn prescribed(&mut self, special: &mut Special) -> Result<()> {
         let prescribed = std::mem::take(&mut self.prescribed);
-        for (role, id, _) in prescribed.iter().filter(|(.., rule)| *rule == Rule::Default) {
-            special.default_id(*role, *id);
+        let named = special.is_named();
+        for (role, id, rule) in &prescribed {
+            if *rule == Rule::Default || (*rule == Rule::Alone && !named) {
+                special.default_id(*role, *id);
+            }
         }
         special.write(&mut self.out);
         for (role, id, rule) in prescribed {
@@ -313,7 +387,13 @@ impl Build<'_> {
         }
         let mut decoder = spm::decoder_tokens(self.folder, self.tokenizer_config.as_ref())?;
         let pieces = match (spm::read_model(self.folder)?, &mut self.json) {
-            (Some(model), _) => model.pieces,
+            (Some(mut model), _) => {
+                self.dummy_prefix = Some(model.add_dummy_prefix);
+                if self.recipe.source == Source::Internlm2 {
+                    spm::internlm2(&mut model.pieces);
+                }
+                model.pieces
+            }
             (None, Some(json)) if is_sentencepiece_style(json) => {
                 let vocab = std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new()));
                 if decoder.is_empty() {
@@ -336,7 +416,7 @@ impl Build<'_> {
         let json_added = self.json.as_ref().map(|json| json.added_tokens.as_slice()).unwrap_or_default();
         let tokens = spm::tokens(self.folder, pieces, self.config, decoder, json_added, added, &mut self.notes)?;
         self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
-        self.vocabulary(&tokens, true);
+        self.vocabulary(tokens, true);
         self.special(Some(self.tokens))
     }
 
@@ -350,7 +430,7 @@ impl Build<'_> {
                 .to_owned(),
         );
         self.head("llama", self.options.pre.as_deref().unwrap_or(pre::DEFAULT));
-        self.vocabulary(&tokens, true);
+        self.vocabulary(tokens, true);
         self.special(Some(self.tokens))
     }
 
@@ -359,7 +439,7 @@ impl Build<'_> {
         let tokens = self.parts(&vocab).plain_tokens()?;
         let pre = self.pre_name()?;
         self.head("gpt2", &pre);
-        self.vocabulary(&tokens, false);
+        self.vocabulary(tokens, false);
         self.merges()?;
         self.special(None)
     }
@@ -379,18 +459,25 @@ impl Build<'_> {
     /// Reads SentencePiece-style BPE whose merges are kept. All tokens have the same score.
     fn gemma4(&mut self) -> Result<()> {
         let vocab = self.vocab(&[JSON])?;
-        let mut tokens = self.parts(&vocab).scoreless_tokens()?;
-        for token in tokens.iter_mut().filter(|token| vocabulary::is_visible(&token.text)) {
-            token.token_type = TokenType::UserDefined;
-        }
+        let tokens = self.parts(&vocab).scoreless_tokens()?;
         self.out.set(keys::MODEL, Value::String("gemma4".to_owned()));
-        self.vocabulary(&tokens, true);
+        self.vocabulary(tokens, true);
+        self.merges()?;
+        self.special(None)
+    }
+
+    /// Reads BPE whose words are separated by whitespace.
+    fn whitespace(&mut self) -> Result<()> {
+        let vocab = self.vocab(&[JSON])?;
+        let tokens = self.parts(&vocab).plain_tokens()?;
+        self.head("whitespace", self.options.pre.as_deref().unwrap_or("whitespace"));
+        self.vocabulary(tokens, false);
         self.merges()?;
         self.special(None)
     }
 
     fn wordpiece(&mut self) -> Result<()> {
-        let vocab = self.vocab(&[JSON, "vocab.txt"])?;
+        let vocab = self.vocab(&[JSON, VOCAB_TXT])?;
         let mut tokens = self.parts(&vocab).plain_tokens()?;
         for token in &mut tokens {
             // GGUF marks the start of words instead of the continuations.
@@ -404,7 +491,7 @@ impl Build<'_> {
         self.token_type_count();
         let pre = self.pre_name()?;
         self.head("bert", &pre);
-        self.vocabulary(&tokens, false);
+        self.vocabulary(tokens, false);
         self.special(Some(self.tokens))
     }
 
@@ -413,12 +500,11 @@ impl Build<'_> {
         if let Some(pre) = self.pre() {
             return Ok(pre.to_owned());
         }
-        let model_type = self.config.get("model_type").and_then(Json::as_str);
         match &self.json {
-            Some(json) => pre::name(&json.pre_tokenizer, json.model.ignore_merges == Some(true), model_type)
+            Some(json) => pre::name(&json.normalizer, &json.pre_tokenizer, json.model.ignore_merges == Some(true), &self.models())
                 .map(str::to_owned)
                 .map_err(|error| error.in_file(&self.folder.file(JSON))),
-            None if self.folder.has("vocab.txt") => Ok(pre::WORDPIECE.to_owned()),
+            None if self.folder.has(VOCAB_TXT) => Ok(pre::WORDPIECE.to_owned()),
             None => match self.tokenizer_setting("tokenizer_class").and_then(Json::as_str) {
                 Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => Ok("qwen2".to_owned()),
                 Some("GPT2Tokenizer" | "GPT2TokenizerFast") | None => Ok("gpt-2".to_owned()),
@@ -427,6 +513,14 @@ impl Build<'_> {
                     .hint(Hint::NamePreTokenizer)),
             },
         }
+    }
+
+    /// Returns the model's type, that of its text model, and its classes.
+    fn models(&self) -> Vec<&str> {
+        let text = self.config.get("text_config");
+        let types = [Some(self.config), text].into_iter().flatten().filter_map(|config| config.get("model_type")?.as_str());
+        let classes = self.config.get("architectures").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        types.chain(classes).collect()
     }
 
     fn parts<'a>(&'a self, vocab: &'a Vocab) -> Parts<'a> {
@@ -445,7 +539,7 @@ impl Build<'_> {
             return Ok(std::mem::replace(&mut json.model.vocab, Vocab::Ids(Vec::new())));
         }
         for file in files {
-            if *file == "vocab.txt"
+            if *file == VOCAB_TXT
                 && let Some(text) = self.folder.text(file)?
             {
                 return Ok(Vocab::Ids(text.lines().map(str::to_owned).zip(0..).collect()));
@@ -468,6 +562,13 @@ impl Build<'_> {
                 }
             })
             .collect())
+    }
+
+    fn built_in(&self, name: &str) -> Error {
+        Error::unsupported(format!(
+            "there is no tokenizer; llama.cpp's converter has one built in for such folders: copy the tokenizer files of {name} into it"
+        ))
+        .in_file(self.folder.path())
     }
 
     fn missing(&self, files: &[&str]) -> Error {

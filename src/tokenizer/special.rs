@@ -94,6 +94,11 @@ impl Special {
         }
     }
 
+    /// Whether the folder names a special token.
+    pub(super) fn is_named(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     /// Sets the ID that a family prescribes for a role, unless the folder has another.
     pub(super) fn default_id(&mut self, role: Role, id: u32) {
         if !self.ids.iter().any(|(other, _)| *other == role) {

@@ -25,6 +25,18 @@ pub(super) fn read_model(folder: Folder<'_>) -> Result<Option<proto::Model>> {
     folder.pieces(FILE)
 }
 
+/// Adjusts the pieces of InternLM 2 as the reference does: a GGUF cannot hold the text of the NUL piece, and some pieces are not used.
+pub(super) fn internlm2(pieces: &mut [Token]) {
+    for piece in pieces {
+        if piece.text == "\0" {
+            piece.text = "\u{1f409}".to_owned();
+        }
+        if piece.text.starts_with("[UNUSED") {
+            piece.token_type = TokenType::Unused;
+        }
+    }
+}
+
 /// Returns the pieces of a model and the added tokens, padded or truncated to the vocabulary size in `config`.
 ///
 /// `decoder`: the added tokens in `tokenizer_config.json`; `json_added`: those in `tokenizer.json`.

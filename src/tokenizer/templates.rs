@@ -9,6 +9,8 @@ use super::keys;
 use crate::base::{Error, Result};
 use crate::model::{self, Array, Metadata};
 
+/// The file with the template in transformers.
+pub(super) const FILE: &str = "chat_template.jinja";
 /// The folder with additional templates in transformers.
 pub(super) const ADDITIONAL: &str = "additional_chat_templates";
 
@@ -25,7 +27,7 @@ impl ChatTemplates {
         if let Some(value) = tokenizer_config.get("chat_template") {
             return Ok(Self::from_json(value));
         }
-        if let Some(template) = folder.text("chat_template.jinja")? {
+        if let Some(template) = folder.text(FILE)? {
             let mut templates = Self(vec![(Self::DEFAULT.to_owned(), template)]);
             templates.read_additional(folder)?;
             return Ok(Some(templates));

@@ -42,10 +42,25 @@ impl Token {
         Self { text: format!("[PAD{id}]"), score: PADDING_SCORE, token_type: TokenType::Unused }
     }
 
+    /// Whether this is the placeholder for this ID.
     pub(super) fn is_padding(&self, id: usize) -> bool {
-        let digits = self.text.strip_prefix("[PAD").and_then(|text| text.strip_suffix(']'));
-        self.token_type == TokenType::Unused && digits.is_some_and(|digits| digits.parse() == Ok(id))
+        self.token_type == TokenType::Unused && padding_number(&self.text) == Some(id)
     }
+
+    /// Whether this is a placeholder. The reference shifts the numbers of some.
+    pub(super) fn is_placeholder(&self) -> bool {
+        self.token_type == TokenType::Unused && padding_number(&self.text).is_some()
+    }
+}
+
+/// Whether a token of a Unigram model is a placeholder that was written into it.
+pub(super) fn is_written_padding(text: &str, score: f32) -> bool {
+    score == PADDING_SCORE && padding_number(text).is_some()
+}
+
+/// Returns the number in the text of a placeholder.
+fn padding_number(text: &str) -> Option<usize> {
+    text.strip_prefix("[PAD")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Whether the text of a token suggests that it is a control token even if it is not marked as special, as in some models.
@@ -55,11 +70,6 @@ pub(super) fn looks_special(text: &str) -> bool {
         || between("<|", "|>")
         || between("<\u{ff5c}", "\u{ff5c}>")
         || between("<unused", ">")
-}
-
-/// Whether this is a control token of Gemma 4 that llama.cpp shows in its output, so that its chat parser can read it.
-pub(super) fn is_visible(text: &str) -> bool {
-    ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"].contains(&text)
 }
 
 /// Writes the tokens, their scores if `scored`, and their types.

@@ -17,7 +17,7 @@ pub const TOKENIZER: Target = Target { name: "tokenizer", run: tokenizer, seeds:
 /// The first byte picks the file, the rest is what is in it; the folder is converted as far as a plan goes.
 pub const FOLDER: Target = Target { name: "folder", run: model, seeds: model_seeds };
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 47] = [
     Kind::Llama,
     Kind::SentencepieceOrBpe,
     Kind::Bpe,
@@ -29,6 +29,42 @@ const KINDS: [Kind; 11] = [
     Kind::Roberta,
     Kind::XlmRoberta,
     Kind::Mistral,
+    Kind::Gemma3n,
+    Kind::Gemma4,
+    Kind::NomicBert,
+    Kind::NomicBertMoe,
+    Kind::JinaBertV2,
+    Kind::T5,
+    Kind::ModernBert,
+    Kind::EuroBert,
+    Kind::Glm,
+    Kind::Glm4,
+    Kind::SolarOpen,
+    Kind::Dots3Note,
+    Kind::MuseGlimmer,
+    Kind::Internlm3,
+    Kind::Qwen3Omni,
+    Kind::InternS1,
+    Kind::Pangu,
+    Kind::Mpt,
+    Kind::Jamba,
+    Kind::Internlm2,
+    Kind::Laguna,
+    Kind::Minimax01,
+    Kind::Qwen,
+    Kind::Stablelm,
+    Kind::BpeOrKimi,
+    Kind::KimiLinear,
+    Kind::HunyuanMoe,
+    Kind::HunyuanDense,
+    Kind::Chatglm,
+    Kind::Mamba,
+    Kind::Mamba2,
+    Kind::NemotronH,
+    Kind::GraniteHybrid,
+    Kind::Openelm,
+    Kind::Rwkv,
+    Kind::Plamo2,
 ];
 
 /// Files that a tokenizer is read from, and those that stand beside each unless it is the one that is replaced.
@@ -50,6 +86,11 @@ const TOKENIZER_FILES: &[(&str, &[&str])] = &[
     ("chat_template.jinja", &["tokenizer.json"]),
     ("chat_template.json", &["tokenizer.json"]),
     ("tekken.json", &["chat_template.jinja"]),
+    ("spiece.model", &["tokenizer_config.json"]),
+    ("qwen.tiktoken", &["tokenizer_config.json"]),
+    ("tiktoken.model", &["tokenizer_config.json"]),
+    ("rwkv_vocab_v20230424.txt", &["tokenizer_config.json"]),
+    ("tokenizer.jsonl", &["tokenizer_config.json"]),
 ];
 
 /// A sound file: small, but with all that such a file has.

@@ -29,15 +29,43 @@ fn sorted(mut keys: Vec<(String, Value)>) -> Vec<(String, Value)> {
     keys
 }
 
-const FAMILIES: [(&str, Kind); 8] = [
+/// Asserts that two lists of keys are equal, and names the first that is not.
+fn assert_same(name: &str, found: Vec<(String, Value)>, expected: Vec<(String, Value)>) {
+    let names = |keys: &[(String, Value)]| keys.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected), "{name}");
+    for ((key, found), (_, expected)) in found.iter().zip(&expected) {
+        let parts = |value: &Value| match value.as_array() {
+            Some(array) => array.values().unwrap(),
+            None => vec![value.clone()],
+        };
+        let (found, expected) = (parts(found), parts(expected));
+        let first = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+        let shown = |list: &[Value]| (list.len(), first.and_then(|first| list.get(first)).cloned());
+        assert!(found == expected, "{name} {key} at {first:?}: {:?}, expected {:?}", shown(&found), shown(&expected));
+    }
+    assert_eq!(found, expected, "{name}");
+}
+
+const FAMILIES: [(&str, Kind); 19] = [
     ("bert", Kind::Bert),
+    ("chatglm3", Kind::Chatglm),
     ("gemma2", Kind::Gemma2),
     ("gemma4", Kind::Gemma4),
+    ("glm", Kind::Glm),
+    ("hunyuan", Kind::HunyuanMoe),
+    ("kimi", Kind::BpeOrKimi),
     ("llama-fast", Kind::Llama),
     ("llama-spm", Kind::Llama),
     ("llama3", Kind::Llama),
     ("phi3", Kind::Phi3),
+    ("plamo2", Kind::Plamo2),
+    ("qwen", Kind::Qwen),
     ("qwen2", Kind::SentencepieceOrBpe),
+    ("rwkv", Kind::Rwkv),
+    ("t5", Kind::T5),
+    ("xlm-roberta", Kind::XlmRoberta),
+    ("xlm-roberta-json", Kind::XlmRoberta),
+    ("nomic-moe", Kind::NomicBertMoe),
 ];
 
 #[test]
@@ -46,7 +74,7 @@ fn keys_types_values_and_order_are_those_of_the_reference_converter() {
         let folder = fixture(name);
         let reference = format::open(&folder.join("reference.gguf")).unwrap();
         let read = tokenizer::read(&folder, &config(&folder), kind, &Options { equal_scores: true, ..Options::default() }).unwrap();
-        assert_eq!(keys(read.keys()), keys(&reference.model().metadata), "{name}");
+        assert_same(name, keys(read.keys()), keys(&reference.model().metadata));
         // Without their merges the tokens of SentencePiece-style BPE are of little use, and the plan says so.
         let told = read.notes().iter().any(|note| note.contains("the same score"));
         assert_eq!((told, read.notes().len()), (name == "llama-fast", usize::from(name == "llama-fast")), "{name}: {:?}", read.notes());
@@ -148,7 +176,7 @@ fn a_folder_made_from_a_gguf_gives_the_same_keys() {
         object.retain(|key, _| !key.ends_with("_token_id"));
         object.extend(tokenizer::ids(metadata));
         let again = tokenizer::read(back.path(), &config, kind, &Options { equal_scores: true, ..Options::default() }).unwrap();
-        assert_eq!(sorted(keys(again.keys())), sorted(keys(metadata)), "{name}");
+        assert_same(name, sorted(keys(again.keys())), sorted(keys(metadata)));
     }
 }
 
@@ -397,7 +425,7 @@ fn contradictions_in_a_gguf_are_errors() {
         ("tokenizer.ggml.scores", Value::Array(Array::strings(["x", "y"])), "an array of numbers"),
         ("tokenizer.ggml.pre", Value::Bool(true), "to be a string"),
         ("tokenizer.ggml.pre", Value::String("from-the-future".to_owned()), "found from-the-future"),
-        ("tokenizer.ggml.model", Value::String("rwkv".to_owned()), "found rwkv"),
+        ("tokenizer.ggml.model", Value::String("hybriddna".to_owned()), "found hybriddna"),
     ] {
         let mut metadata = base("gpt2");
         metadata.set(key, value);
@@ -448,4 +476,149 @@ fn tokens_that_are_made_up_are_known() {
     assert!(texts(read(8).keys(), "tokenizer.ggml.tokens").ends_with(&["[PAD7]".to_owned()]));
     assert_eq!(read(9).made_up().last(), Some(&8));
     assert_eq!(read(9).made_up().len(), read(8).made_up().len() + 1);
+}
+
+/// Writes the files for the tokenizer of a fixture's GGUF into a folder.
+fn back(name: &str) -> (tempfile::TempDir, Metadata) {
+    let reader = format::open(&fixture(name).join("reference.gguf")).unwrap();
+    let metadata = reader.model().metadata.clone();
+    let folder = tempfile::tempdir().unwrap();
+    for file in tokenizer::write(&metadata, None).unwrap() {
+        let Content::Bytes(bytes) = &file.content else { panic!("{name}: {} is a copy", file.name) };
+        fs::write(folder.path().join(&file.name), bytes).unwrap();
+    }
+    (folder, metadata)
+}
+
+#[test]
+fn t5_is_read_from_a_tokenizer_json_alone() {
+    let (folder, metadata) = back("t5");
+    for name in ["spiece.model", "added_tokens.json"] {
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let read = tokenizer::read(folder.path(), &config(&fixture("t5")), Kind::T5, &Options::default()).unwrap();
+    assert_same("t5", sorted(keys(read.keys())), sorted(keys(&metadata)));
+    // llama.cpp's converter reads it from the SentencePiece model.
+    let model = fixture("t5").join("spiece.model");
+    fs::copy(model, folder.path().join("tokenizer.model")).unwrap();
+    let read = tokenizer::read(folder.path(), &json!({}), Kind::T5, &Options::default()).unwrap();
+    assert_eq!(read.len(), 180);
+}
+
+#[test]
+fn a_vocabulary_of_ranks_has_the_merges_of_the_tokenizer_that_it_was_made_from() {
+    // The fixture has the tokens of the fixture qwen2.
+    let merges = |name: &str| {
+        let reader = format::open(&fixture(name).join("reference.gguf")).unwrap();
+        texts(&reader.model().metadata, "tokenizer.ggml.merges")
+    };
+    assert_eq!(merges("qwen"), merges("qwen2"));
+    // The tokenizer's own last token takes precedence over the config's; with one special token, no other is set.
+    let kimi = fixture("kimi");
+    let read = |kind| tokenizer::read(&kimi, &config(&kimi), kind, &Options::default()).unwrap();
+    assert_eq!(read(Kind::KimiLinear).keys().get_u64("tokenizer.ggml.eos_token_id"), Some(321));
+    assert_eq!(read(Kind::BpeOrKimi).keys().get_u64("tokenizer.ggml.eos_token_id"), Some(322));
+    let qwen = fixture("qwen");
+    let mut config = config(&qwen);
+    config["pad_token_id"] = json!(7);
+    let read = tokenizer::read(&qwen, &config, Kind::Qwen, &Options::default()).unwrap();
+    let id = |name: &str| read.keys().get_u64(&format!("tokenizer.ggml.{name}_token_id"));
+    assert_eq!(["bos", "eos", "padding", "unknown"].map(id), [None, None, Some(7), Some(320)]);
+}
+
+#[test]
+fn families_prescribe_special_tokens_by_text() {
+    // As set_vocab of each class does (conversion/*.py).
+    let special = ["[gMASK]", "<|user|>", "<|endoftext|>", "<|observation|>", "<unk>", "<|startoftext|>", "<|endofassistant|>"];
+    let special: Vec<&str> = special.into_iter().chain(["<|eot|>", "<|im_end|>", "</assistant>"]).collect();
+    let mut json = small(Json::Null);
+    let tokens = special.iter().zip(4..).map(|(text, id)| json!({"id": id, "content": text, "special": *text != "</assistant>"}));
+    json["added_tokens"].as_array_mut().unwrap().extend(tokens);
+    let id = |text: &str| special.iter().position(|token| *token == text).unwrap() as u64 + 4;
+    let names = [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("eot", "eot"), ("eom", "eom")];
+    let read = |kind: Kind, config: &Json| {
+        let metadata = read(&[("tokenizer.json", json.clone()), ("tokenizer_config.json", json!({}))], config.clone(), kind).unwrap();
+        let ids = names.iter().filter_map(|(name, key)| Some((*name, metadata.get_u64(&format!("tokenizer.ggml.{key}_token_id"))?)));
+        (ids.collect::<Vec<_>>(), metadata.clone())
+    };
+    let (end, im_end) = (id("<|endoftext|>"), id("<|im_end|>"));
+    for (kind, expected) in [
+        (Kind::Glm, vec![("bos", id("[gMASK]")), ("unk", end), ("eot", id("<|user|>")), ("eom", id("<|observation|>"))]),
+        (Kind::Glm4, vec![("bos", end), ("eos", end), ("unk", end), ("eot", id("<|user|>"))]),
+        (Kind::Chatglm, vec![("eos", end), ("unk", end), ("eot", id("<|user|>"))]),
+        (Kind::SolarOpen, vec![("bos", id("<|startoftext|>")), ("eos", end), ("unk", id("<unk>")), ("eot", end)]),
+        (Kind::Dots3Note, vec![("eot", id("<|endofassistant|>"))]),
+        (Kind::MuseGlimmer, vec![("eot", id("<|eot|>"))]),
+        (Kind::Qwen3Omni, vec![("bos", im_end), ("eos", im_end)]),
+        (Kind::InternS1, vec![("bos", 151_643)]),
+        (Kind::Bpe, vec![]),
+    ] {
+        assert_eq!(read(kind, &json!({})).0, expected, "{kind:?}");
+    }
+    assert_eq!(read(Kind::HunyuanDense, &json!({"eos_token_id": 1, "eod_token_id": 2, "pad_token_id": -1})).0, [("eos", 2)]);
+    // The folder's own take precedence, but for those that the class replaces.
+    assert_eq!(read(Kind::Glm4, &json!({"eos_token_id": 1})).0[1], ("eos", 1));
+    assert_eq!(read(Kind::MuseGlimmer, &json!({"eos_token_id": 1})).0, [("eos", 1), ("eot", id("<|eot|>"))]);
+    let (ids, metadata) = read(Kind::Laguna, &json!({"bos_token_id": 2, "eos_token_id": [2, 13]}));
+    assert_eq!(ids, [("bos", 2), ("eot", 13)]);
+    assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type").last(), Some(&3.0));
+    // A token that is not there is told.
+    let folder = folder(&[("tokenizer.json", small(Json::Null))]);
+    let told = tokenizer::read(folder.path(), &json!({}), Kind::Dots3Note, &Options::default()).unwrap();
+    assert!(told.notes()[0].contains("<|endofassistant|>"), "{:?}", told.notes());
+}
+
+#[test]
+fn vocabularies_are_padded_as_the_family_is() {
+    let files = folder(&[("tokenizer.json", small(Json::Null))]);
+    for (kind, config, expected) in [
+        (Kind::Mamba, json!({"vocab_size": 9}), 16),
+        (Kind::Mamba, json!({"vocab_size": 9, "pad_vocab_size_multiple": 5}), 10),
+        (Kind::Mamba2, json!({"vocab_size": 9}), 16),
+        (Kind::Mamba2, json!({"vocab_size": 17}), 32),
+        (Kind::NemotronH, json!({"text_config": {"vocab_size": 9}}), 16),
+        (Kind::GraniteHybrid, json!({"vocab_size": 9, "layer_types": ["attention", "mamba"]}), 16),
+        (Kind::GraniteHybrid, json!({"vocab_size": 9, "layer_types": ["attention"]}), 9),
+        (Kind::Chatglm, json!({"vocab_size": 9, "padded_vocab_size": 12}), 12),
+    ] {
+        let read = tokenizer::read(files.path(), &config, kind, &Options::default()).unwrap();
+        assert_eq!(read.len(), expected, "{kind:?} {config}");
+    }
+}
+
+#[test]
+fn a_folder_without_the_vocabulary_that_llama_cpp_has_built_in_says_what_to_copy() {
+    for (kind, name) in [(Kind::Mamba, "EleutherAI/gpt-neox-20b"), (Kind::Mamba2, "EleutherAI/gpt-neox-20b"), (Kind::Openelm, "Llama-2-7b")]
+    {
+        let error = read(&[], json!({"vocab_size": 50280}), kind).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn broken_vocabulary_files_are_errors_that_name_the_line() {
+    for (file, kind, text, expected) in [
+        ("qwen.tiktoken", Kind::Qwen, "IQ== 0\n", "below the vocabulary size"),
+        ("qwen.tiktoken", Kind::Qwen, "IQ== 0\nIQ==\n", "line 2"),
+        ("tiktoken.model", Kind::BpeOrKimi, "IQ== 4294967296\n", "line 1"),
+        ("rwkv_vocab_v20230424.txt", Kind::Rwkv, "1 'a' 1\n2 'b' 2\n", "line 2"),
+        ("rwkv_vocab_v20230424.txt", Kind::Rwkv, "1 'a' 1\n", "at most 0 tokens"),
+        ("tokenizer.jsonl", Kind::Plamo2, "[\"a\", 0.0]\n{}\n", "line 2"),
+    ] {
+        let error = read(&[(file, json!(text))], json!({"vocab_size": 0}), kind).unwrap_err().to_string();
+        assert!(error.contains(expected) && (error.contains(file)), "{error}");
+    }
+}
+
+#[test]
+fn words_that_whitespace_separates_keep_their_model_name() {
+    let mut json = small(Json::Null);
+    json["pre_tokenizer"] = json!({"type": "Whitespace"});
+    let files = [("tokenizer.json", json), ("tokenizer_config.json", json!({"tokenizer_class": "RobertaTokenizer"}))];
+    let metadata = read(&files, json!({"type_vocab_size": 2}), Kind::JinaBertV2).unwrap();
+    let text = |key: &str| metadata.get_str(&format!("tokenizer.ggml.{key}"));
+    assert_eq!((text("model"), text("pre")), (Some("whitespace"), Some("whitespace")));
+    assert_eq!(metadata.get_u64("tokenizer.ggml.token_type_count"), Some(2));
+    tokenizer::write(&metadata, None).unwrap();
 }

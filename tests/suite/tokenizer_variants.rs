@@ -640,3 +640,27 @@ fn flags_go_to_the_post_processor_and_what_it_cannot_say_to_the_config() {
         assert_eq!(["bos", "eos", "sep"].into_iter().filter_map(said).collect::<Vec<_>>().join(" "), told, "{flags:?}");
     }
 }
+
+#[test]
+fn an_added_token_that_another_text_decodes_to_keeps_its_text() {
+    // In byte-level BPE, \u{f5} is the character of a byte that is no text.
+    let tokens = [("a", 0.0, 1), ("\u{f5}", 0.0, 4), ("\u{120}q", 0.0, 4), ("<x>", 0.0, 4)];
+    let mut metadata = gguf("gpt2", "llama", &tokens, &[]);
+    metadata.set("tokenizer.ggml.pre", Value::String("gpt-2".to_owned()));
+    let files: Vec<(String, Json)> =
+        written(&metadata).iter().map(|(name, bytes)| (name.clone(), serde_json::from_slice(bytes).unwrap())).collect();
+    let files: Vec<(&str, Json)> = files.iter().map(|(name, json)| (name.as_str(), json.clone())).collect();
+    let again = read(&files, json!({}), Kind::Bpe).unwrap();
+    assert_eq!(texts(&again, "tokenizer.ggml.tokens"), ["a", "\u{f5}", "\u{120}q", "<x>"]);
+    assert_eq!(numbers(&again, "tokenizer.ggml.token_type"), [1.0, 4.0, 4.0, 4.0]);
+}
+
+#[test]
+fn a_sentencepiece_model_has_one_unknown_piece() {
+    // As in older GGUF files of Phi-3.
+    let tokens = [("<unk>", 0.0, 3), ("a", -1.0, 1), ("<x>", -1000.0, 3), ("[PAD3]", -10000.0, 2), ("[PAD4]", -10000.0, 2)];
+    let files = written(&gguf("llama", "phi3", &tokens, &[("ggml.unknown_token_id", Value::U32(0))]));
+    let (pieces, trainer) = sentencepiece(&files["tokenizer.model"]);
+    let types: Vec<u64> = pieces.iter().map(|(.., token_type)| *token_type).collect();
+    assert_eq!((types, trainer[1]), (vec![2, 1, 3, 5, 5], 0));
+}

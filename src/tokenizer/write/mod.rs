@@ -9,7 +9,7 @@ use super::json::AddedToken;
 use super::keys::Role;
 use super::templates::ChatTemplates;
 use super::vocabulary::{ADDED_SCORE, Token, TokenType};
-use super::{JSON, spm};
+use super::{JSON, bytes, plamo, rwkv, spm, unigram};
 use crate::base::{Error, Hint, Result};
 use crate::model::Metadata;
 use crate::model::companion::{CompanionFile, Content};
@@ -40,18 +40,39 @@ pub fn write(metadata: &Metadata, pre: Option<&str>) -> Result<Vec<CompanionFile
             sentencepiece::configure(&tokenizer, &mut config);
         }
         "llama" => files.push(json_file(JSON, &tokenizer_json::sentencepiece_style(&tokenizer, &mut config)?)?),
-        "gemma4" => files.push(json_file(JSON, &tokenizer_json::gemma4(&tokenizer, &mut config)?)?),
-        "gpt2" => files.push(json_file(JSON, &tokenizer_json::byte_level(&tokenizer, &mut config)?)?),
+        "gemma4" => files.push(json_file(JSON, &tokenizer_json::gemma4(&tokenizer, &mut config, "GemmaTokenizer")?)?),
+        "gpt2" | "whitespace" => files.push(json_file(JSON, &tokenizer_json::byte_level(&tokenizer, &mut config)?)?),
         "bert" => {
             let (json, vocab) = tokenizer_json::wordpiece(&tokenizer, &mut config)?;
             files.push(json_file(JSON, &json)?);
             files.push(file("vocab.txt", vocab));
         }
-        "t5" => files.push(json_file(JSON, &tokenizer_json::unigram(&tokenizer, &mut config)?)?),
+        "t5" => {
+            if tokenizer.architecture.starts_with("t5") {
+                // llama.cpp's converter reads only the model, and no other list of added tokens.
+                files.push(file(unigram::T5, sentencepiece::model(&tokenizer).write()));
+                let added = tokenizer.tokens.iter().zip(0u32..).filter(|(token, _)| is_added(token));
+                let added: Map<String, Value> = added.map(|(token, id)| (token.text.clone(), Value::from(id))).collect();
+                if !added.is_empty() {
+                    files.push(json_file("added_tokens.json", &added)?);
+                }
+            }
+            files.push(json_file(JSON, &tokenizer_json::unigram(&tokenizer, &mut config)?)?);
+        }
+        "rwkv" => {
+            let text = rwkv::file(&tokenizer.tokens)
+                .ok_or_else(|| Error::malformed("expected the tokens of a rwkv tokenizer as Python shows their bytes"))?;
+            files.push(file(rwkv::FILE, text));
+        }
+        "plamo2" => {
+            files.push(file(plamo::FILE, plamo::file(&tokenizer.tokens)));
+            config.special_tokens(&tokenizer, &[]);
+        }
         other => {
-            return Err(
-                Error::unsupported(format!("expected a tokenizer of llama, gemma4, gpt2, bert or t5, found {other}")).hint(Hint::KeepNames)
-            );
+            return Err(Error::unsupported(format!(
+                "expected a tokenizer of llama, gemma4, gpt2, whitespace, bert, t5, rwkv or plamo2, found {other}"
+            ))
+            .hint(Hint::KeepNames));
         }
     }
     config.templates(&tokenizer.templates);
@@ -144,7 +165,9 @@ fn added_tokens(tokenizer: &GgufTokenizer, text: impl Fn(&Token) -> String) -> V
 }
 
 fn added_token(id: u32, content: String, special: bool) -> AddedToken {
-    AddedToken { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }
+    // transformers spells a token that is not normalized as it decodes it.
+    let normalized = !special && bytes::decode(&content).is_some_and(|bytes| bytes != content.as_bytes());
+    AddedToken { id, content, single_word: false, lstrip: false, rstrip: false, normalized, special }
 }
 
 /// Whether this token was added to a SentencePiece model.

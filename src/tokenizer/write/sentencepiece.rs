@@ -2,15 +2,17 @@
 
 use super::gguf::GgufTokenizer;
 use super::{Config, added_token, is_added};
+use crate::tokenizer::chatglm;
 use crate::tokenizer::keys::Role;
 use crate::tokenizer::proto::{Algorithm, Ids, Model};
 use crate::tokenizer::vocabulary::{Token, TokenType};
 
 /// Builds the SentencePiece model, without padding and without tokens added at the end of the vocabulary.
 ///
-/// A GGUF has no character map here; Llama, Mistral and Gemma do not use one.
 pub(super) fn model(tokenizer: &GgufTokenizer) -> Model {
-    let len = tokenizer.base_len(is_added);
+    // The code of ChatGLM 3 adds its special tokens.
+    let is_chatglm = tokenizer.pre.as_deref() == Some(chatglm::PRE);
+    let len = tokenizer.base_len(|token| is_added(token) || (is_chatglm && chatglm::SPECIAL.contains(&token.text.as_str())));
     let unk = unknown(tokenizer, len);
     let pieces = tokenizer.tokens.iter().take(len).enumerate().map(|(id, token)| {
         let text = piece_text(token);
@@ -19,6 +21,8 @@ pub(super) fn model(tokenizer: &GgufTokenizer) -> Model {
         }
         match token.token_type {
             // The folder's own list marks them as special.
+            // SentencePiece refuses a second unknown piece; older GGUF files mark the padding of Phi-3 as such.
+            TokenType::Unknown => Token { text, score: token.score, token_type: TokenType::Unused },
             _ if is_added(token) => Token { text, score: 0.0, token_type: token.token_type },
             // The reference converter loses the model's own user-defined tokens; only they have a score of +0.
             TokenType::Normal if token.score.to_bits() == 0 => Token { text, score: 0.0, token_type: TokenType::UserDefined },
@@ -28,7 +32,7 @@ pub(super) fn model(tokenizer: &GgufTokenizer) -> Model {
     let pieces: Vec<Token> = pieces.collect();
     let in_model = |role: Role| tokenizer.id(role).filter(|id| (*id as usize) < len);
     Model {
-        algorithm: Algorithm::Bpe,
+        algorithm: if tokenizer.model == "t5" { Algorithm::Unigram } else { Algorithm::Bpe },
         byte_fallback: pieces.iter().any(|token| token.token_type == TokenType::Byte),
         ids: Ids {
             unk: unk.and_then(|id| u32::try_from(id).ok()),
@@ -37,8 +41,8 @@ pub(super) fn model(tokenizer: &GgufTokenizer) -> Model {
             pad: in_model(Role::Pad),
         },
         add_dummy_prefix: tokenizer.add_space_prefix.unwrap_or(true),
-        remove_extra_whitespaces: false,
-        charsmap: Vec::new(),
+        remove_extra_whitespaces: tokenizer.remove_extra_whitespaces.unwrap_or(false),
+        charsmap: tokenizer.charsmap.clone(),
         pieces,
     }
 }

@@ -13,8 +13,9 @@ use super::{Config, added_tokens, post};
 use crate::base::{Error, Hint, Result};
 use crate::tokenizer::json::AddedToken;
 use crate::tokenizer::keys::Role;
+use crate::tokenizer::kinds::VISIBLE;
 use crate::tokenizer::pre;
-use crate::tokenizer::vocabulary::{Token, TokenType, is_visible};
+use crate::tokenizer::vocabulary::{Token, TokenType};
 
 /// Maximum length of a token for which merges are derived, in bytes: the work is quadratic in it.
 const MERGED_BYTES: usize = 512;
@@ -116,6 +117,9 @@ pub(super) fn byte_level(tokenizer: &GgufTokenizer, config: &mut Config) -> Resu
     let splits = pre::by_name(pre).ok_or_else(|| {
         Error::unsupported(format!("expected a pre-tokenizer whose steps are known, found {pre}")).hint(Hint::NamePreTokenizer)
     })?;
+    if splits.escaped {
+        return gemma4(tokenizer, config, "PreTrainedTokenizerFast");
+    }
     let vocab = base_tokens(tokenizer, |token| token.text.clone());
     let merges = given_merges(tokenizer, &vocab);
     let model = Model::Bpe {
@@ -157,8 +161,8 @@ fn given_merges(tokenizer: &GgufTokenizer, vocab: &Ids) -> Vec<(String, String)>
     merges.collect()
 }
 
-/// Builds Gemma 4's tokenizer: SentencePiece-style BPE that keeps its merges, and splits text only at spaces.
-pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+/// Builds a tokenizer like Gemma 4's: SentencePiece-style BPE that keeps its merges, and splits text only at spaces.
+pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config, class: &str) -> Result<TokenizerJson> {
     let vocab = base_tokens(tokenizer, |token| token.text.clone());
     let merges = given_merges(tokenizer, &vocab);
     let model = Model::Bpe {
@@ -174,9 +178,9 @@ pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<T
     };
     let mut added_tokens = added_tokens(tokenizer, |token| token.text.clone());
     for token in &mut added_tokens {
-        token.special |= is_visible(&token.content);
+        token.special |= tokenizer.model == "gemma4" && VISIBLE.contains(&token.content.as_str());
     }
-    config.set("tokenizer_class", "GemmaTokenizer");
+    config.set("tokenizer_class", class);
     config.set("clean_up_tokenization_spaces", false);
     config.special_tokens(tokenizer, &added_tokens);
     config.added_tokens(&added_tokens);
@@ -328,8 +332,12 @@ pub(super) fn unigram(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<
         Model::Unigram { unk_id: unk, vocab, byte_fallback: tokenizer.tokens.iter().any(|token| token.token_type == TokenType::Byte) };
     let scheme = if tokenizer.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
     let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true});
+    let pre_tokenizer = match tokenizer.remove_extra_whitespaces {
+        Some(true) => json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]}),
+        _ => metaspace.clone(),
+    };
     let added_tokens = added_tokens(tokenizer, |token| token.text.clone());
-    config.set("tokenizer_class", if tokenizer.architecture == "t5" { "T5Tokenizer" } else { "XLMRobertaTokenizer" });
+    config.set("tokenizer_class", if tokenizer.architecture.starts_with("t5") { "T5Tokenizer" } else { "XLMRobertaTokenizer" });
     if let Some(add) = tokenizer.add_space_prefix {
         config.set("add_prefix_space", add);
     }
@@ -343,7 +351,7 @@ pub(super) fn unigram(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<
     Ok(TokenizerJson {
         added_tokens,
         normalizer,
-        pre_tokenizer: metaspace.clone(),
+        pre_tokenizer,
         post_processor: post::processor(tokenizer, false, config),
         decoder: metaspace,
         ..TokenizerJson::new(model)
