@@ -100,6 +100,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("minicpm", include_str!("tables/minicpm.toml")),
     ("nomic-bert", include_str!("tables/nomic-bert.toml")),
     ("nomic-bert-moe", include_str!("tables/nomic-bert-moe.toml")),
+    ("openelm", include_str!("tables/openelm.toml")),
+    ("hunyuan-vl", include_str!("tables/hunyuan-vl.toml")),
 ];
 
 /// The parsed tables, in the order of [`EMBEDDED`].
