@@ -14,7 +14,7 @@ use crate::family::mapping::{HfTensor, Mapping};
 use crate::family::table::{Table, Tables};
 use crate::family::transform::Transform;
 use crate::family::{keys, pattern};
-use crate::format::Reader;
+use crate::format::{Reader, codes};
 use crate::model::companion::Content;
 use crate::model::{Array, DType, ElemType, FormatId, Metadata, Model, Module, Shard, TensorInfo, Value, ValueType};
 use crate::source::InMemory;
@@ -735,6 +735,10 @@ fn whole_models_of_every_table_are_found_whole() {
         let mut model = reader(tensors, metadata, None).model().clone();
         model.format = FormatId::Gguf;
         assert_eq!(checked(&model), [], "{name} in GGUF");
+        let mut findings = Findings::collect();
+        crate::format::gguf::check::metadata(&model.metadata, &model.path, &mut findings);
+        let wrong: Vec<_> = findings.into_list().into_iter().filter(|finding| finding.code == codes::GGUF_KEY_TYPE).collect();
+        assert!(wrong.is_empty(), "{name}: {wrong:?}");
     }
 }
 
