@@ -5,7 +5,7 @@ use serde_json::{Map, Number, Value as Json};
 use crate::family::components::Components;
 use crate::family::config::Config;
 use crate::family::keys;
-use crate::family::table::{self, Hyperparameter, Table, Tables};
+use crate::family::table::{self, Hyperparameter, KeyRow, Table, Tables};
 use crate::model::{Array, Model, Value};
 
 /// Returns the architecture: `general.architecture` of a GGUF; `model_type`, or else the class, of a config.
@@ -71,7 +71,8 @@ fn implied(model: &Model, name: &str, known: &Map<String, Json>) -> Option<Json>
 
 /// Returns the value of the table's key row, or else of the config.
 fn from_config(config: &Config, table: &Table, known: &Hyperparameter) -> Option<Json> {
-    let row = table.keys.iter().find(|row| row.gguf == known.gguf);
+    let applies = |row: &&KeyRow| row.when.as_ref().is_none_or(|when| config.holds(when).unwrap_or(false));
+    let row = table.keys.iter().filter(|row| row.gguf == known.gguf).find(applies);
     let said = row.and_then(|row| keys::config_value(row, config).ok()?).or_else(|| config.first(&known.hf).cloned());
     match said? {
         Json::Array(values) if !values.is_empty() && values.iter().all(Json::is_number) => Some(one_or_all(values)),
@@ -123,6 +124,16 @@ mod tests {
             metadata.insert(key, value).unwrap();
         }
         all(&Model { metadata, ..Model::default() })
+    }
+
+    #[test]
+    fn rows_count_where_their_condition_holds() {
+        // 10000 x 1000 ^ (8 / 6), as llama.cpp's converter computes it for dynamic scaling.
+        for (kind, base) in [("default", 1e4), ("dynamic", 1e8)] {
+            let rope = json!({ "rope_type": kind, "rope_theta": 1e4, "alpha": 1000.0 });
+            let found = of_config(json!({ "architectures": ["HunYuanDenseV1ForCausalLM"], "head_dim": 8, "rope_parameters": rope }));
+            assert!((found["rope_base"].as_f64().unwrap() / base - 1.0).abs() < 1e-9, "{kind}: {found:?}");
+        }
     }
 
     #[test]

@@ -146,6 +146,13 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("apertus", include_str!("tables/apertus.toml")),
     ("exaone4", include_str!("tables/exaone4.toml")),
     ("exaone-moe", include_str!("tables/exaone-moe.toml")),
+    ("bailingmoe2", include_str!("tables/bailingmoe2.toml")),
+    ("internlm2", include_str!("tables/internlm2.toml")),
+    ("minicpm", include_str!("tables/minicpm.toml")),
+    ("nomic-bert", include_str!("tables/nomic-bert.toml")),
+    ("nomic-bert-moe", include_str!("tables/nomic-bert-moe.toml")),
+    ("openelm", include_str!("tables/openelm.toml")),
+    ("hunyuan-vl", include_str!("tables/hunyuan-vl.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.

@@ -131,9 +131,12 @@ pub(crate) fn metadata(metadata: &Metadata, path: &Path, findings: &mut Findings
     }
     let architecture = metadata.get_str("general.architecture").unwrap_or_default();
     let layers = metadata.get_u64(&format!("{architecture}.block_count"));
+    // A list may leave out the layers that predict further tokens.
+    let further = metadata.get_u64(&format!("{architecture}.nextn_predict_layers")).unwrap_or(0);
+    let fewer = layers.map(|layers| layers.saturating_sub(further));
     for (key, value) in metadata.iter() {
         let Some((wanted, refused)) = keys::type_of(key, architecture) else { continue };
-        if !wanted.fits(value, layers) {
+        if !wanted.fits(value, layers) && !wanted.fits(value, fewer) {
             let found = match value {
                 Value::Array(array) => format!("an array of {} {}", units::grouped(array.len()), array.elem()),
                 value => value.value_type().to_string(),

@@ -7,7 +7,7 @@ use crate::format::{Format, Reader, codes};
 use crate::model::FormatId;
 use crate::source::Prefix;
 
-mod check;
+pub(crate) mod check;
 mod edit;
 pub(crate) mod keys;
 mod read;
