@@ -207,13 +207,14 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// The modules that validate text in place, and whose bytes those are: never those of a mapping, which may change between the check and the
 /// use. `Cursor::text`, `String::from_utf8` and `json::from_bytes` validate a copy.
-const VALIDATE_IN_PLACE: [(&str, &str); 6] = [
+const VALIDATE_IN_PLACE: [(&str, &str); 7] = [
     ("model::dtype", "a name of its own"),
     ("model::metadata", "a copy"),
     ("ops::hash::manifest", "a file that was read"),
     ("ops::verify::digests", "a file that was read"),
     ("tokenizer::hf_json", "decoded bytes"),
     ("tokenizer::proto", "a file that was read"),
+    ("tokenizer::tiktoken", "a file that was read"),
 ];
 
 #[test]

@@ -74,9 +74,6 @@ pub(super) struct Args {
     /// Give every token of a SentencePiece-style tokenizer.json the same score, as llama.cpp's converter does
     #[arg(long)]
     equal_scores: bool,
-    /// The default now, accepted from older scripts
-    #[arg(long, hide = true)]
-    merge_scores: bool,
     /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]
     arch_table: Option<PathBuf>,

@@ -709,9 +709,7 @@ impl Tables {
             }
         }
         let asked = classes.into_iter().chain(model_types).flatten().next();
-        let known = self.all()?;
-        let names = known.iter().flat_map(|table| table.classes.iter().chain(&table.model_types)).map(String::as_str);
-        let nearest = asked.as_deref().and_then(|asked| text::closest(asked, names));
+        let nearest = asked.as_deref().and_then(|asked| text::closest(asked, listed(&["classes", "model_types"])));
         Err(unknown(asked.as_deref().unwrap_or("none named"), nearest))
     }
 
@@ -725,14 +723,20 @@ impl Tables {
         let mut found = self.find(architecture, fits)?;
         // A family with a required key is more specific than one without.
         found.sort_by_key(|table| table.gguf_has.as_ref().map_or(2, |has| if has.contains(" = ") { 0 } else { 1 }));
-        found.into_iter().next().cloned().map_or_else(
-            || {
-                let known = self.all()?;
-                Err(unknown(architecture, text::closest(architecture, known.iter().map(|table| table.gguf.as_str()))))
-            },
-            Ok,
-        )
+        found.into_iter().next().cloned().ok_or_else(|| unknown(architecture, text::closest(architecture, listed(&["gguf"]))))
     }
+}
+
+/// Returns the names in these lists of the embedded tables, without parsing these.
+fn listed(keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
+    let list = |text: &'static str, key: &str| {
+        let from = text.find(&format!("\n{key} = "))?;
+        let list = text.get(from..)?;
+        let end = list.find(']').filter(|_| list.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('[')));
+        list.get(..end.or_else(|| list.get(1..)?.find('\n').map(|end| end + 1))?)
+    };
+    let of_table = move |(_, text): &(&str, &'static str)| keys.iter().filter_map(|key| list(text, key)).collect::<Vec<_>>();
+    EMBEDDED.iter().flat_map(of_table).flat_map(|list| list.split('"').skip(1).step_by(2))
 }
 
 fn unknown(architecture: &str, nearest: Option<&str>) -> Error {
@@ -745,6 +749,8 @@ fn unknown(architecture: &str, nearest: Option<&str>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use serde_json::json;
 
     use super::*;
@@ -795,6 +801,12 @@ mod tests {
         let error = Tables::default().for_config(&json!({ "architectures": ["Qwen3MoEForCausalLM"] })).unwrap_err();
         assert!(error.hints().contains(&Hint::DidYouMean("Qwen3MoeForCausalLM".to_owned())), "{error}");
         assert!(Tables::default().for_gguf("nobodys", |_| false).is_err());
+        let error = Tables::default().for_gguf("qwen3mo", |_| false).unwrap_err();
+        assert!(error.hints().contains(&Hint::DidYouMean("qwen3moe".to_owned())), "{error}");
+        let tables = Tables::default();
+        let all: HashSet<&str> = tables.all().unwrap().into_iter().flat_map(|table| &table.classes).map(String::as_str).collect();
+        let found: HashSet<&str> = listed(&["classes"]).collect();
+        assert!(all.is_subset(&found), "{:?}", all.difference(&found));
         assert!(Tables::default().for_config(&json!({})).is_err());
     }
 }
