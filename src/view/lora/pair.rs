@@ -32,7 +32,7 @@ impl Pair {
     /// The transform does not apply to factors.
     pub(super) fn forward(self, transform: &Transform) -> Result<Vec<Self>> {
         match transform {
-            Transform::Chain(steps) => steps.iter().try_fold(vec![self], |pairs, step| forward_all(pairs, step)),
+            Transform::Chain(steps) => steps.iter().try_fold(vec![self], forward_all),
             Transform::Transpose => Ok(vec![self.transposed()?]),
             Transform::TileColumns(..) => Ok(vec![Self { right: one(transform.forward(vec![self.right])?)?, left: self.left }]),
             _ if transform.moves_rows() => {
