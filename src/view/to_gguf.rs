@@ -348,15 +348,16 @@ pub fn stays_f32(name: &str, dimensions: usize) -> bool {
 
 /// Returns the number of the file type (`enum llama_ftype` in llama.h) for the most common tensor type.
 fn file_type(steps: &[OutputTensor]) -> u32 {
-    if steps.iter().any(|step| step.elem.known() == Some(DType::NVFP4)) {
-        return 39;
+    for (blocks, number) in [(DType::NVFP4, 39), (DType::MXFP4, 38)] {
+        if steps.iter().any(|step| step.elem.known() == Some(blocks)) {
+            return number;
+        }
     }
     let first = steps.iter().find(|step| step.shape.len() > 1 && !step.fixed).and_then(|step| step.elem.known());
     match first {
         Some(DType::F32) => 0,
         Some(DType::BF16) => 32,
         Some(DType::Q8_0) => 7,
-        Some(DType::MXFP4) => 38,
         _ => 1,
     }
 }

@@ -392,6 +392,9 @@ impl PackedWeight {
 
     /// Returns the GGUF type whose blocks store the same values, apart from a tensor-wide scale.
     pub(super) fn fits_blocks(&self) -> Option<DType> {
+        if self.layout == Layout::GptOss {
+            return Some(DType::MXFP4);
+        }
         let Layout::Rows(rows) = &self.layout else { return None };
         let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else {
             return None;
@@ -408,6 +411,14 @@ impl PackedWeight {
         (input.is_multiple_of(dtype.info().block_elems) && one).then_some(dtype)
     }
 
+    /// Returns the name and shape of the weight as its blocks are stored: those of gpt-oss lie the other way round.
+    pub(super) fn as_blocks(&self) -> (String, Vec<u64>) {
+        match (&self.layout, self.shape.as_slice()) {
+            (Layout::GptOss, [experts, input, output]) => (format!("{}_blocks", self.name), vec![*experts, *output, *input]),
+            _ => (self.name.clone(), self.shape.clone()),
+        }
+    }
+
     /// Returns the first value of a companion tensor.
     pub(super) fn first(&self, reader: &Reader, suffix: &str) -> Option<f32> {
         self.optional_companion(reader, suffix)?.floats(0..1).ok()?.first().copied()
@@ -416,12 +427,15 @@ impl PackedWeight {
     /// Encodes a range of bytes of the weight as GGUF blocks (ggml-common.h, `block_nvfp4` and `block_mxfp4`): scales, then the two halves
     /// of a group in the low and high nibbles.
     pub(super) fn blocks(&self, reader: &Reader, dtype: DType, range: Range<u64>) -> Result<Vec<u8>> {
-        let Layout::Rows(rows) = &self.layout else { return Err(self.unread()) };
-        let (suffix, grid) = rows.scale.ok_or_else(|| self.unread())?;
+        let (suffix, group) = match &self.layout {
+            Layout::GptOss => ("_scales", 32),
+            Layout::Rows(rows) => rows.scale.map(|(suffix, grid)| (suffix, grid.wide)).ok_or_else(|| self.unread())?,
+            _ => return Err(self.unread()),
+        };
         let (weight, scales) = (self.weight(reader)?, self.companion(reader, suffix)?);
         let info = dtype.info();
         let (first, last) = (range.start / info.block_bytes, range.end.div_ceil(info.block_bytes));
-        let (group, groups) = (grid.wide, info.block_elems / grid.wide);
+        let groups = info.block_elems / group;
         let half = num::to_usize(group / 2, "half a group")?;
         let mut bytes = Vec::with_capacity(num::to_usize((last - first) * info.block_bytes, "blocks")?);
         for block in first..last {

@@ -80,7 +80,8 @@ pub fn repacked(reader: Reader) -> Result<Reader> {
     view(reader, |weight, stored| {
         let blocks = weight.fits_blocks()?;
         let scale = |suffix: &str| weight.first(stored, suffix);
-        let input = stored.model().tensor(&format!("{}.input_scale", weight.name.strip_suffix(".weight")?));
+        let stem = weight.name.strip_suffix(".weight");
+        let input = stem.and_then(|stem| stored.model().tensor(&format!("{stem}.input_scale")));
         let input = input.filter(|tensor| tensor.elem == ElemType::Known(DType::F32) && tensor.elements().is_ok_and(|all| all == 1));
         let input = input.and_then(|tensor| Some(f32::from_le_bytes(stored.bytes(tensor).ok()?.as_ref().try_into().ok()?)));
         Some(Repacked { stored: Arc::clone(stored), weight: weight.clone(), blocks, whole: scale(".weight_scale_2"), input })
@@ -114,18 +115,19 @@ fn view_of(packing: &Packing, stored: &Arc<Reader>, keep: impl Fn(&PackedWeight,
                 let Some(weight) = packing.weights.get(weight) else { continue };
                 let kept = keep(weight, stored);
                 let dtype = kept.as_ref().map_or(DType::F32, |kept| kept.blocks);
+                let (name, shape) = if kept.is_some() { weight.as_blocks() } else { (weight.name.clone(), weight.shape.clone()) };
                 tensors.push(TensorInfo {
-                    name: weight.name.clone(),
+                    name: name.clone(),
                     elem: ElemType::Known(dtype),
-                    shape: weight.shape.clone(),
-                    len_bytes: Some(dtype.bytes_for_shape(&weight.shape)?),
+                    len_bytes: Some(dtype.bytes_for_shape(&shape)?),
+                    shape,
                     ..tensor
                 });
                 let body: Arc<dyn Computed> = match kept {
                     Some(kept) => Arc::new(kept),
                     None => Arc::new(Unpacked { stored: Arc::clone(stored), weight: weight.clone() }),
                 };
-                computed.insert(weight.name.clone(), body);
+                computed.insert(name, body);
             }
             _ => tensors.push(tensor),
         }
