@@ -79,21 +79,22 @@ struct Projector {
     table: Table,
     config: Config,
     mapping: Mapping,
+    /// The `model_type` of the text model.
+    text_type: Option<String>,
 }
 
 impl Projector {
     /// Returns the encoder of a model that was read with one.
     fn new(model: &Model, tables: &Tables, text: &Table, text_config: &Config) -> Result<Option<Self>> {
         let metadata = &model.metadata;
-        let kinds = ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"];
-        let Some(kind) = kinds.iter().find_map(|key| metadata.get_str(key)) else { return Ok(None) };
-        let table = tables.projector_for_gguf(kind, text)?;
+        let Some(kind) = projector_type(metadata) else { return Ok(None) };
+        let table = tables.projector_for_gguf(kind, |name| model.tensor(name).is_some(), text)?;
         // Its expressions may name hyperparameters of the text model.
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
-        keys::to_config(&table, metadata, &mut config)?;
+        hyperparameters(&table, model, &mut config)?;
         let mapping = Mapping::new(&table, &config)?;
-        Ok(Some(Self { table, config, mapping }))
+        Ok(Some(Self { table, config, mapping, text_type: text.model_types.first().cloned() }))
     }
 
     /// Gives the text model's tensors the names that they have beside the encoder.
@@ -117,9 +118,38 @@ impl Projector {
         for key in ["tie_word_embeddings"] {
             keys.extend(text.get(key).map(|value| (key.to_owned(), value.clone())));
         }
+        if self.table.any_text {
+            text.insert("model_type".to_owned(), json!(self.text_type));
+        }
         keys.insert("text_config".to_owned(), Json::Object(text));
         (keys, preprocessor)
     }
+}
+
+/// Returns the kind of the encoder of pictures or sounds in a GGUF.
+fn projector_type(metadata: &Metadata) -> Option<&str> {
+    ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"].iter().find_map(|key| metadata.get_str(key))
+}
+
+/// Returns the table of an encoder of pictures or sounds in a GGUF of its own, and its hyperparameters as in config.json, with those of the
+/// text model that its keys tell.
+///
+/// # Errors
+/// There is no table for it.
+pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
+    let metadata = &model.metadata;
+    let kind = projector_type(metadata).unwrap_or("none named");
+    let table = tables.projector_of_kind(kind, |name| model.tensor(name).is_some()).map_err(|error| error.in_file(&model.path))?;
+    let mut config = Config::empty(&table);
+    for (name, keys) in [
+        ("hidden_size", ["vision.projection_dim", "audio.projection_dim"]),
+        ("num_hidden_layers", ["vision.block_count", "audio.block_count"]),
+    ] {
+        let found = keys.iter().find_map(|key| metadata.get_u64(&format!("clip.{key}")));
+        config.set(name, found.map_or(Json::Null, Json::from));
+    }
+    hyperparameters(&table, model, &mut config)?;
+    Ok((table, config))
 }
 
 /// Returns the table of a GGUF's architecture, and its hyperparameters as in config.json.
@@ -141,7 +171,8 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
 
 /// Converts the hyperparameters in GGUF keys, and those implied by tensors.
 fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
-    keys::to_config(table, &model.metadata, config)?;
+    let shape = |name: &str| model.tensor(name).map(|tensor| tensor.shape.clone());
+    keys::to_config(table, &model.metadata, &shape, config)?;
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     for (key, tensor) in &table.flags {
         let Some(tensor) = tensor.as_str() else { continue };
@@ -196,7 +227,13 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
 }
 
 /// Adds the tensors whose names are `wanted`.
-fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], wanted: &dyn Fn(&str) -> bool, draft: &mut OutputModel) -> Result<()> {
+pub(super) fn steps(
+    reader: &Reader,
+    mapping: &Mapping,
+    computed: &[&str],
+    wanted: &dyn Fn(&str) -> bool,
+    draft: &mut OutputModel,
+) -> Result<()> {
     let model = reader.model();
     let main = main_type(model);
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
@@ -261,8 +298,9 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
         }
         let name = row.hf_name(places, member as u64);
         let stored = made.origin.dtype();
-        // Norms etc. are F32 only because GGUF requires it: they return to the main type if that is lossless.
-        let elem = if stored == DType::F32 && main != DType::F32 && narrows(reader, &made.origin, main)? { main } else { stored };
+        // Norms etc. are F32, and some convolutions F16, only because GGUF requires it: they return to the main type if that is lossless.
+        let fixed = stored == DType::F32 || row.dtype == Some(stored);
+        let elem = if fixed && stored != main && narrows(reader, &made.origin, main)? { main } else { stored };
         draft.steps.push(OutputTensor::made(made.origin, name, made.shape, ElemType::Known(elem)));
     }
     Ok(())
