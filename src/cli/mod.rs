@@ -63,7 +63,7 @@ enum Command {
     Report(report::Args),
     Verify(verify::Args),
     Hash(hash::Args),
-    Convert(convert::Args),
+    Convert(Box<convert::Args>),
     Types(types::Args),
     Formats(formats::Args),
     Archs(archs::Args),

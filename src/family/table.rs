@@ -165,6 +165,8 @@ pub struct Table {
     pub text_names: Vec<(String, String)>,
     /// Whether the classes of an encoder take a text model of any family, whose `model_type` is in `text_config`.
     pub any_text: bool,
+    /// Keys of config.json whose value is the ID of a token, by its text: what stands for a picture or a sound in a prompt.
+    pub tokens: toml::Table,
     /// A condition on config.json for families that share a class.
     pub when: Option<String>,
     /// The kind of tokenizer.
@@ -435,6 +437,7 @@ impl Table {
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.tokens.extend(self.tokens);
         parent.components.splice(0..0, self.components);
         parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);

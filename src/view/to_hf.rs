@@ -93,6 +93,11 @@ impl Projector {
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
         hyperparameters(&table, model, &mut config)?;
+        for (key, token) in &table.tokens {
+            if let Some(id) = token.as_str().and_then(|token| token_id(metadata, token)) {
+                config.set(key.clone(), json!(id));
+            }
+        }
         let mapping = Mapping::new(&table, &config)?;
         Ok(Some(Self { table, config, mapping, text_type: text.model_types.first().cloned() }))
     }
@@ -115,15 +120,19 @@ impl Projector {
             text.extend(section);
         }
         let preprocessor = keys.remove("preprocessor").unwrap_or_else(|| json!({}));
-        for key in ["tie_word_embeddings"] {
-            keys.extend(text.get(key).map(|value| (key.to_owned(), value.clone())));
-        }
+        keys.extend(text.get("tie_word_embeddings").map(|value| ("tie_word_embeddings".to_owned(), value.clone())));
         if self.table.any_text {
             text.insert("model_type".to_owned(), json!(self.text_type));
         }
         keys.insert("text_config".to_owned(), Json::Object(text));
         (keys, preprocessor)
     }
+}
+
+/// Returns the ID of a token in a GGUF.
+fn token_id(metadata: &Metadata, wanted: &str) -> Option<usize> {
+    let tokens = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array)?;
+    tokens.iter().position(|token| token.is_ok_and(|token| token.as_str() == Some(wanted)))
 }
 
 /// Returns the kind of the encoder of pictures or sounds in a GGUF.

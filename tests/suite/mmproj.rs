@@ -28,7 +28,7 @@ fn refused(folder: &Path, args: &[&str]) -> String {
 
 /// Writes a small SmolVLM with the tokenizer of a Llama, in a folder `model`.
 fn model(at: &Path) {
-    const TOKENS: u64 = 325;
+    const TOKENS: u64 = 326;
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let golden = fs::read(fixtures.join("arch/smolvlm-vision-mmproj.json")).unwrap();
     let mut golden: Json = serde_json::from_slice(&golden).unwrap();
@@ -52,9 +52,12 @@ fn model(at: &Path) {
     write("safetensors", &folder.join("model.safetensors"), &tensors, &Metadata::new(), None);
     fs::write(folder.join("config.json"), golden["config"].to_string()).unwrap();
     fs::write(folder.join("preprocessor_config.json"), golden["preprocessor"].to_string()).unwrap();
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
-        fs::copy(fixtures.join("llama-tiny").join(name), folder.join(name)).unwrap();
-    }
+    fs::copy(fixtures.join("llama-tiny/tokenizer_config.json"), folder.join("tokenizer_config.json")).unwrap();
+    let mut tokenizer: Json = serde_json::from_slice(&fs::read(fixtures.join("llama-tiny/tokenizer.json")).unwrap()).unwrap();
+    let mut image = tokenizer["added_tokens"][0].clone();
+    (image["id"], image["content"]) = (json!(TOKENS - 1), json!("<image>"));
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(image);
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
 }
 
 #[test]
@@ -84,6 +87,7 @@ fn a_folder_becomes_two_files_and_comes_back_from_them() {
     assert_eq!(sorted(&hash), sorted(&again));
     let config: Json = serde_json::from_slice(&read("back/config.json")).unwrap();
     assert_eq!(config["architectures"], json!(["SmolVLMForConditionalGeneration"]));
+    assert_eq!(config["image_token_id"], 325, "its place in the vocabulary");
     assert_eq!((&config["vision_config"]["patch_size"], &config["text_config"]["model_type"]), (&json!(4), &json!("llama")));
 }
 
