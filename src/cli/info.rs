@@ -133,6 +133,26 @@ impl Info {
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
         add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
+        for (title, kind) in [("vision encoder", "vision"), ("audio encoder", "audio")] {
+            let parts = ["layers", "width", "feed_forward", "heads"].map(|name| format!("{kind}_{name}"));
+            let words = ["{} layers", "width {}", "feed-forward {}", "{} heads"];
+            let mut parts: Vec<(&str, &str)> = parts.iter().map(String::as_str).zip(words).collect();
+            parts.extend(if kind == "vision" {
+                [("image_size", "pictures of {}"), ("patch_size", "patches of {}")].as_slice()
+            } else {
+                &[("mel_bins", "{} mel bins")]
+            });
+            add(title, self.words(&parts));
+        }
+        add(
+            "projector",
+            self.words(&[
+                ("projector_type", "{}"),
+                ("vision_projector_type", "{}"),
+                ("audio_projector_type", "{}"),
+                ("projection", "to a width of {}"),
+            ]),
+        );
         add("attention", self.attention());
         add(
             "experts",

@@ -27,17 +27,30 @@ pub enum Component {
     Norm,
     /// The output matrix and heads.
     Output,
+    /// An encoder of pictures.
+    Vision,
+    /// An encoder of sounds.
+    Audio,
+    /// What projects the output of an encoder to the text model's embeddings.
+    Projector,
     /// Anything else.
     Other,
 }
 
 impl Component {
     /// All components in display order.
-    pub const ALL: &'static [Component] = &[Embedding, Attention, FeedForward, Experts, Router, Norm, Output, Other];
+    pub const ALL: &'static [Component] =
+        &[Embedding, Attention, FeedForward, Experts, Router, Norm, Output, Vision, Audio, Projector, Other];
 
     /// Returns the name in weigh's output.
     pub fn name(self) -> &'static str {
-        ["embedding", "attention", "feed_forward", "experts", "router", "norm", "output", "other"][self as usize]
+        ["embedding", "attention", "feed_forward", "experts", "router", "norm", "output", "vision", "audio", "projector", "other"]
+            [self as usize]
+    }
+
+    /// Whether it belongs to an encoder of pictures or sounds, whose layers are not those of the model.
+    pub fn is_encoder(self) -> bool {
+        matches!(self, Vision | Audio | Projector)
     }
 }
 
@@ -85,10 +98,15 @@ enum Pattern {
     End(String),
     /// A part containing this.
     Within(String),
+    /// A name with this prefix.
+    First(String),
 }
 
 impl Pattern {
     fn parse(text: &str) -> Self {
+        if let Some(start) = text.strip_prefix('^') {
+            return Self::First(start.to_owned());
+        }
         match (text.strip_prefix('*'), text.strip_suffix('*')) {
             (Some(_), Some(_)) => Self::Within(text.trim_matches('*').to_owned()),
             (Some(end), None) => Self::End(end.to_owned()),
@@ -134,11 +152,12 @@ impl Components {
             Start(text) => rests.iter().any(|rest| rest.starts_with(text)),
             End(text) => parts.iter().any(|part| part.ends_with(text)),
             Within(text) => name.contains(text),
+            First(text) => name.starts_with(text),
         };
         let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
         let known = self.own.iter().chain(&*GENERAL).find(|(pattern, ..)| matches(pattern));
         let (component, computed) = known.map_or((Other, false), |(_, component, computed)| (*component, *computed));
-        Classification { component, layer, computed }
+        Classification { component, layer: layer.filter(|_| !component.is_encoder()), computed }
     }
 }
 
@@ -199,6 +218,17 @@ mod tests {
             ("output_norm.weight", Norm, None),
             ("2_Dense.linear.weight", Output, None),
             ("dense_3.weight", Output, None),
+            ("v.blk.3.attn_q.weight", Vision, None),
+            ("v.post_ln.bias", Vision, None),
+            ("a.blk.3.ffn_up.weight", Audio, None),
+            ("mm.0.weight", Projector, None),
+            ("mm.a.mlp.1.weight", Projector, None),
+            ("model.vision_tower.vision_model.encoder.layers.3.self_attn.q_proj.weight", Vision, None),
+            ("model.visual.blocks.3.norm1.weight", Vision, None),
+            ("model.visual.merger.mlp.0.weight", Projector, None),
+            ("audio_tower.layers.3.fc1.weight", Audio, None),
+            ("model.multi_modal_projector.linear_1.weight", Projector, None),
+            ("blk.0.SelfAttention.v.weight", Attention, Some(0)),
             ("conv.0.kernel", Other, None),
         ] {
             let found = classify(name);

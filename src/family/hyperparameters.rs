@@ -32,6 +32,9 @@ pub fn components(model: &Model) -> Components {
 /// From a config, these are the effective values: those its class would use and its GGUF would contain.
 pub fn all(model: &Model) -> Map<String, Json> {
     let mut found = Map::new();
+    if model.metadata.get_str("general.architecture") == Some("clip") {
+        return of_encoder(model);
+    }
     let Ok(names) = table::common() else { return found };
     let completed = model.config.as_ref().and_then(|config| {
         let table = Tables::default().for_config(config).unwrap_or_else(|_| names.clone());
@@ -52,6 +55,33 @@ pub fn all(model: &Model) -> Map<String, Json> {
         }
     }
     found
+}
+
+/// What is told of an encoder of pictures or sounds in a GGUF of its own: the name here, and the key.
+const ENCODER: [(&str, &str); 15] = [
+    ("projector_type", "projector_type"),
+    ("vision_projector_type", "vision.projector_type"),
+    ("vision_layers", "vision.block_count"),
+    ("vision_width", "vision.embedding_length"),
+    ("vision_feed_forward", "vision.feed_forward_length"),
+    ("vision_heads", "vision.attention.head_count"),
+    ("image_size", "vision.image_size"),
+    ("patch_size", "vision.patch_size"),
+    ("audio_projector_type", "audio.projector_type"),
+    ("audio_layers", "audio.block_count"),
+    ("audio_width", "audio.embedding_length"),
+    ("audio_feed_forward", "audio.feed_forward_length"),
+    ("audio_heads", "audio.attention.head_count"),
+    ("mel_bins", "audio.num_mel_bins"),
+    ("projection", "vision.projection_dim"),
+];
+
+/// Returns the hyperparameters of an encoder of pictures or sounds in a GGUF of its own, with the width that it projects to.
+fn of_encoder(model: &Model) -> Map<String, Json> {
+    let get = |key: &str| model.metadata.get(&format!("clip.{key}")).and_then(from_metadata);
+    let projection = || get("audio.projection_dim");
+    let value = |name: &str, key: &str| get(key).or_else(|| projection().filter(|_| name == "projection"));
+    ENCODER.iter().filter_map(|(name, key)| Some(((*name).to_owned(), value(name, key)?))).collect()
 }
 
 /// Returns an integer hyperparameter.

@@ -132,11 +132,14 @@ fn one(row: &KeyRow, found: &Json, name: &str) -> Result<Option<Value>> {
     }))
 }
 
-/// Creates a config with Hugging Face key names from the hyperparameters of a GGUF.
+/// Returns the shape of a tensor, by name.
+pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<u64>>;
+
+/// Creates a config with Hugging Face key names from the hyperparameters of a GGUF, and the dimensions of its tensors.
 ///
 /// # Errors
 /// An expression in the table is invalid.
-pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Result<()> {
+pub fn to_config(table: &Table, metadata: &Metadata, shape: Shapes, config: &mut Config) -> Result<()> {
     for (key, value) in &table.config {
         if let Some(value) = from_toml(value) {
             config.set(key.clone(), value);
@@ -174,7 +177,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
     }
     config.collect_rope();
     for (key, derived) in &table.derived {
-        if let Some(value) = derived_value(key, derived, table, metadata, config)? {
+        if let Some(value) = derived_value(key, derived, table, metadata, shape, config)? {
             config.set(key.clone(), value);
         }
     }
@@ -188,7 +191,18 @@ pub fn to_config(table: &Table, metadata: &Metadata, config: &mut Config) -> Res
 
 /// Returns the value of a key of config.json that follows from others: an expression, `bool` for a condition, or `each` for a list with one
 /// element per layer, or per layer for which the condition `where` holds; `join` makes its texts one.
-fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Metadata, config: &Config) -> Result<Option<Json>> {
+fn derived_value(
+    key: &str,
+    derived: &toml::Value,
+    table: &Table,
+    metadata: &Metadata,
+    shape: Shapes,
+    config: &Config,
+) -> Result<Option<Json>> {
+    let dimension = |name: &str| {
+        let (axis, tensor) = name.split_once('.')?;
+        Some(expr::Value::Number(*shape(tensor)?.get(axis.parse::<usize>().ok()?)? as f64))
+    };
     let get = |name: &str| metadata.get(&full_key(&table.gguf, name));
     // The arrays that an expression names, so that each layer does not read them again.
     let arrays: HashMap<&str, Vec<Json>> = metadata
@@ -204,7 +218,10 @@ fn derived_value(key: &str, derived: &toml::Value, table: &Table, metadata: &Met
                 other => other.as_f64().or_else(|| other.as_bool().map(|value| f64::from(u8::from(value)))).map(expr::Value::Number),
             },
         },
-        None => config.value(name),
+        None => match name.strip_prefix("shape.") {
+            Some(name) => dimension(name),
+            None => config.value(name),
+        },
     };
     match derived {
         toml::Value::String(text) => Ok(config.eval_with(text, &lookup)?.map(|value| match value {
@@ -305,7 +322,7 @@ mod tests {
             assert_eq!(metadata.get("x.pooling"), Some(&Value::String("cls".to_owned())));
             assert_eq!(metadata.get("x.window"), Some(&Value::U32(number)));
             let mut back = Config::empty(&table);
-            to_config(&table, &metadata, &mut back).unwrap();
+            to_config(&table, &metadata, &|_| None, &mut back).unwrap();
             assert_eq!(Json::Object(back.into_keys()), given);
         }
     }
@@ -319,7 +336,7 @@ mod tests {
         let labels = ["no", "maybe", "yes"].map(|label| Value::String(label.to_owned()));
         assert_eq!(metadata.get("x.labels"), Some(&Value::Array(Array::new(ValueType::String, labels.to_vec()))));
         let mut back = Config::empty(&table);
-        to_config(&table, &metadata, &mut back).unwrap();
+        to_config(&table, &metadata, &|_| None, &mut back).unwrap();
         assert_eq!(Json::Object(back.into_keys()), given);
     }
 
@@ -333,7 +350,7 @@ mod tests {
         let mut metadata = Metadata::new();
         metadata.set("x.kv", Value::Array(Array::new(ValueType::I32, [0, 2, 0].map(Value::I32).to_vec())));
         let mut config = Config::empty(&table);
-        to_config(&table, &metadata, &mut config).unwrap();
+        to_config(&table, &metadata, &|_| None, &mut config).unwrap();
         assert_eq!(config.get("pattern"), Some(&json!("M*M")));
         assert_eq!(config.get("indices"), Some(&json!([1])));
     }
@@ -380,11 +397,11 @@ mod tests {
         metadata.set("x.n", Value::U32(5));
         metadata.set("x.rope.freq_base", Value::F32(500.0));
         let mut config = Config::empty(&table);
-        to_config(&table, &metadata, &mut config).unwrap();
+        to_config(&table, &metadata, &|_| None, &mut config).unwrap();
         assert_eq!(Json::Object(config.into_keys()), json!({"act": "tanh", "n": 5, "rope_theta": 500.0}));
         let without = Table::parse("gguf = 'x'\nkeys = [ { gguf = 'n', hf = 'n' } ]").unwrap();
         let mut config = Config::empty(&without);
-        to_config(&without, &metadata, &mut config).unwrap();
+        to_config(&without, &metadata, &|_| None, &mut config).unwrap();
         assert_eq!(Json::Object(config.into_keys()), json!({"n": 5}));
     }
 
@@ -399,7 +416,7 @@ mod tests {
             metadata.set(format!("{architecture}.rope.scaling.factor"), Value::F32(4.0));
             metadata.set(format!("{architecture}.rope.scaling.yarn_log_multiplier"), Value::F32(0.1));
             let mut config = Config::empty(table);
-            to_config(table, &metadata, &mut config).unwrap();
+            to_config(table, &metadata, &|_| None, &mut config).unwrap();
             for key in ["mscale", "mscale_all_dim"] {
                 let found = config.get("rope_scaling").unwrap()[key].as_f64().unwrap();
                 assert!((found - mscale).abs() < 1e-6, "{name}: {key} is {found}");
@@ -419,7 +436,7 @@ mod tests {
             to_gguf(&table, &Config::new(&table, &given).unwrap(), &[], 0, &mut metadata).unwrap();
             assert_eq!(metadata.get("x.attention.q_lora_rank"), rank.map(Value::U32).as_ref());
             let mut back = Config::empty(&table);
-            to_config(&table, &metadata, &mut back).unwrap();
+            to_config(&table, &metadata, &|_| None, &mut back).unwrap();
             assert_eq!(Json::Object(back.into_keys()), json!({ "q_lora_rank": rank }));
         }
     }

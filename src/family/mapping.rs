@@ -273,7 +273,7 @@ impl Mapping {
     pub fn lookup_hf(&self, name: &str) -> HfTensor {
         let stripped = pattern::strip_prefixes(name, &self.prefixes);
         if self.projector != self.parts.iter().any(|part| stripped.starts_with(part.as_str())) {
-            return HfTensor::Elsewhere;
+            return if self.projector { self.lookup_picked(stripped) } else { HfTensor::Elsewhere };
         }
         if self.drop.is_match(name) || self.drop.is_match(stripped) {
             return HfTensor::Dropped;
@@ -300,6 +300,13 @@ impl Mapping {
         }
         let further = || pattern::split_template(&name).1.layer.is_some_and(|layer| layer >= self.layers);
         if self.drops_further_layers && further() { HfTensor::Dropped } else { HfTensor::Unknown }
+    }
+
+    /// Looks up a tensor of the text model, of which the encoder may store a row.
+    fn lookup_picked(&self, name: &str) -> HfTensor {
+        let is_picked = |number: &usize| self.rows.get(*number).is_some_and(|row| matches!(row.transform, Transform::Pick(_)));
+        let mut found = self.by_hf.find(name).filter(|(number, ..)| is_picked(number));
+        found.next().map_or(HfTensor::Elsewhere, |(number, _, places)| HfTensor::Row(number, 0, places))
     }
 
     /// Whether any row belongs to this sentence-transformers module.

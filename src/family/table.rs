@@ -21,6 +21,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("_names", include_str!("tables/_names.toml")),
     ("_text", include_str!("tables/_text.toml")),
     ("_mmproj", include_str!("tables/_mmproj.toml")),
+    ("_mmproj-siglip", include_str!("tables/_mmproj-siglip.toml")),
+    ("_mmproj-audio", include_str!("tables/_mmproj-audio.toml")),
     ("llama", include_str!("tables/llama.toml")),
     ("mistral", include_str!("tables/mistral.toml")),
     ("mixtral", include_str!("tables/mixtral.toml")),
@@ -82,6 +84,28 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mmproj-qwen2vl", include_str!("tables/mmproj-qwen2vl.toml")),
     ("mmproj-qwen2_5vl", include_str!("tables/mmproj-qwen2_5vl.toml")),
     ("mmproj-qwen3vl", include_str!("tables/mmproj-qwen3vl.toml")),
+    ("mmproj-pixtral", include_str!("tables/mmproj-pixtral.toml")),
+    ("mmproj-mistral3", include_str!("tables/mmproj-mistral3.toml")),
+    ("mmproj-lighton", include_str!("tables/mmproj-lighton.toml")),
+    ("mmproj-smolvlm", include_str!("tables/mmproj-smolvlm.toml")),
+    ("mmproj-idefics3", include_str!("tables/mmproj-idefics3.toml")),
+    ("mmproj-gemma4", include_str!("tables/mmproj-gemma4.toml")),
+    ("mmproj-internvl-hf", include_str!("tables/mmproj-internvl-hf.toml")),
+    ("mmproj-internvl", include_str!("tables/mmproj-internvl.toml")),
+    ("mmproj-glm4v", include_str!("tables/mmproj-glm4v.toml")),
+    ("mmproj-llama4", include_str!("tables/mmproj-llama4.toml")),
+    ("mmproj-kimi-vl", include_str!("tables/mmproj-kimi-vl.toml")),
+    ("mmproj-qwen2-audio", include_str!("tables/mmproj-qwen2-audio.toml")),
+    ("mmproj-ultravox", include_str!("tables/mmproj-ultravox.toml")),
+    ("mmproj-voxtral", include_str!("tables/mmproj-voxtral.toml")),
+    ("mmproj-audio-flamingo3", include_str!("tables/mmproj-audio-flamingo3.toml")),
+    ("mmproj-janus", include_str!("tables/mmproj-janus.toml")),
+    ("mmproj-lfm2-vl", include_str!("tables/mmproj-lfm2-vl.toml")),
+    ("mmproj-minicpmv4_6", include_str!("tables/mmproj-minicpmv4_6.toml")),
+    ("mmproj-dots-ocr", include_str!("tables/mmproj-dots-ocr.toml")),
+    ("mmproj-exaone4_5", include_str!("tables/mmproj-exaone4_5.toml")),
+    ("mmproj-sarashina2", include_str!("tables/mmproj-sarashina2.toml")),
+    ("mmproj-kimi-k25", include_str!("tables/mmproj-kimi-k25.toml")),
     ("arctic", include_str!("tables/arctic.toml")),
     ("bailingmoe2", include_str!("tables/bailingmoe2.toml")),
     ("chatglm", include_str!("tables/chatglm.toml")),
@@ -187,6 +211,10 @@ pub struct Table {
     pub parts: Vec<String>,
     /// The beginnings of the text model's Hugging Face names, and what they are beside this encoder.
     pub text_names: Vec<(String, String)>,
+    /// Whether the classes of an encoder take a text model of any family, whose `model_type` is in `text_config`.
+    pub any_text: bool,
+    /// Keys of config.json whose value is the ID of a token, by its text: what stands for a picture or a sound in a prompt.
+    pub tokens: toml::Table,
     /// A condition on config.json for families that share a class.
     pub when: Option<String>,
     /// The kind of tokenizer.
@@ -470,6 +498,7 @@ impl Table {
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.tokens.extend(self.tokens);
         parent.components.splice(0..0, self.components);
         parent.prefixes.extend(self.prefixes);
         parent.replace.extend(self.replace);
@@ -499,6 +528,7 @@ impl Table {
             projector: self.projector,
             text_names: if self.text_names.is_empty() { parent.text_names } else { self.text_names },
             parts: if self.parts.is_empty() { parent.parts } else { self.parts },
+            any_text: self.any_text || parent.any_text,
             tokenizer,
             drops_further_layers: self.drops_further_layers || parent.drops_further_layers,
             ..parent
@@ -661,21 +691,41 @@ impl Tables {
         Ok(found.into_iter().next().cloned())
     }
 
-    /// Returns the table of an encoder in GGUF beside a text model with this table: one for a class that the text model has too.
+    /// Returns the table of an encoder in GGUF beside a text model with this table: one for a class that the text model has too, or for one
+    /// that takes any text model. `has` tells which tensors exist.
     ///
     /// # Errors
     /// There is none.
-    pub fn projector_for_gguf(&self, kind: &str, text: &Table) -> Result<Table> {
-        let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
+    pub fn projector_for_gguf(&self, kind: &str, has: impl Fn(&str) -> bool, text: &Table) -> Result<Table> {
         let shared = |table: &Table| table.classes.iter().any(|class| text.classes.contains(class));
-        let found = self.among(|name, text| name.starts_with(PROJECTOR) && text.contains(kind), |table| table.projector && named(table))?;
-        let found = found.into_iter().find(|table| shared(table)).ok_or_else(|| {
+        let found = self.projectors_of_kind(kind, has)?;
+        let found = found.iter().find(|table| shared(table)).or_else(|| found.iter().find(|table| table.any_text)).ok_or_else(|| {
             let message = format!("expected an encoder that goes with {}, found {kind}", text.gguf);
             Error::unsupported(message).hint(Hint::ListArchitectures)
         })?;
-        let mut table = found.clone();
-        table.classes.retain(|class| text.classes.contains(class));
+        let mut table = Table::clone(found);
+        if shared(&table) {
+            table.classes.retain(|class| text.classes.contains(class));
+        }
         Ok(table)
+    }
+
+    /// Returns the first table of an encoder of this kind (`clip.projector_type`). `has` tells which tensors exist.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn projector_of_kind(&self, kind: &str, has: impl Fn(&str) -> bool) -> Result<Table> {
+        let found = self.projectors_of_kind(kind, has)?.into_iter().next().cloned();
+        found.ok_or_else(|| Error::unsupported(format!("unknown encoder {kind}")).hint(Hint::ListArchitectures))
+    }
+
+    fn projectors_of_kind(&self, kind: &str, has: impl Fn(&str) -> bool) -> Result<Vec<&Table>> {
+        let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
+        let fits = |table: &Table| table.projector && named(table) && table.gguf_has.as_ref().is_none_or(|key| has(key));
+        // A table may inherit the kind, so all are parsed.
+        let mut found = self.among(|name, _| name.starts_with(PROJECTOR), fits)?;
+        found.sort_by_key(|table| table.gguf_has.is_none());
+        Ok(found)
     }
 
     fn of_config(&self, config: &serde_json::Value) -> Result<Table> {

@@ -5,6 +5,7 @@
 
 use crate::base::{Error, Result};
 use crate::family::config::Config;
+use crate::family::expr;
 
 /// A transform with evaluated arguments.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +41,7 @@ pub enum Transform {
     GroupedQkv(u64, u64),
     /// `ungroup(a, b, ...)`: the parts of each group of rows, which have these sizes, to all first parts, all second parts, and so on.
     Ungroup(Vec<u64>),
-    /// `tile_heads(a, b, rows)`: a grid of heads of so many rows, `a` by `b`, to the same grid by columns.
+    /// `tile_heads(a, b, rows)`: a grid of heads of so many rows, `a` by `b`, to the same grid by columns; several grids, one by one.
     TileHeads(u64, u64, u64),
     /// `tile_columns(a, b, columns)`: the same along the last dimension.
     TileColumns(u64, u64, u64),
@@ -58,6 +59,8 @@ pub enum Transform {
     SkipRows(u64),
     /// `pad_rows(n)`: with `n` rows of zeros at the end, which must be zero on the way back.
     PadRows(u64),
+    /// `pick(row)`: one row of a matrix of the text model, which an encoder stores too. Nothing on the way back, as the text model has it.
+    Pick(Option<u64>),
 }
 
 /// Splits a text at the separators outside parentheses.
@@ -96,7 +99,9 @@ impl Transform {
             None => (text.trim(), ""),
         };
         if let ("reshape", Some((from, to))) = (name, arguments.split_once("->")) {
-            let dims = |text: &str| split_outside(text, ',').into_iter().map(|dim| config.count(dim)).collect::<Result<Vec<_>>>();
+            let dims = |text: &str| {
+                split_outside(text, ',').into_iter().filter(|dim| !dim.is_empty()).map(|dim| config.count(dim)).collect::<Result<Vec<_>>>()
+            };
             return Ok(Self::Reshape(dims(from)?, dims(to)?));
         }
         let arguments = if arguments.is_empty() { Vec::new() } else { split_outside(arguments, ',') };
@@ -132,6 +137,7 @@ impl Transform {
             ("unstack", [axis, size]) => Self::Unstack(config.length(axis)? as usize, config.length(size)?),
             ("skip_rows", [rows]) => Self::SkipRows(count(rows)?),
             ("pad_rows", [rows]) => Self::PadRows(count(rows)?),
+            ("pick", [row]) => Self::Pick(config.eval(row)?.map(|row| expr::whole("the row to pick", Some(row))).transpose()?),
             _ => return Err(Error::argument(format!("expected a known transform, found {text}"))),
         })
     }
@@ -211,8 +217,10 @@ mod tests {
         assert_eq!(chain, Chain(vec![SplitRows(vec![4, 20]), Each(vec![RopePermute(4, Some(2)), Plain]), JoinRows(vec![4, 20])]));
         assert_eq!((chain.outputs(1), chain.moves_rows(), chain.keeps_values()), (1, true, true));
         assert_eq!(parse("reshape(d, 1, h -> d, h)").unwrap(), Reshape(vec![6, 1, 4], vec![6, 4]));
+        assert_eq!(parse("reshape( -> 1)").unwrap(), Reshape(vec![], vec![1]));
         assert_eq!(parse("transpose | split_rows(h, 2)").unwrap().outputs(1), 2);
         assert_eq!(parse("stack(h)").unwrap().stacked(), Some(4));
+        assert_eq!((parse("pick(d)").unwrap(), parse("pick(nothing)").unwrap()), (Pick(Some(6)), Pick(None)));
         let scaled = parse("reshape(d -> d, 1) | neg_exp").unwrap();
         assert!(!scaled.keeps_values() && !scaled.moves_rows() && scaled.rounds() && !chain.rounds());
         for text in ["", "rope_permute", "rope_permute(h", "split_rows(h)", "reshape(h)", "add(nothing)", "unheard_of(1)", "add(1) |"] {

@@ -48,7 +48,7 @@ use spm::AddedTokens;
 use vocabulary::{Token, TokenType};
 
 pub use kinds::Kind;
-pub use size::largest_id;
+pub use size::{added_ids, largest_id};
 pub use summary::{Summary, summary};
 pub use write::{ids, write};
 

@@ -41,6 +41,7 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
     let naming = Naming::detect(model);
     let worked_out = match naming {
         Naming::HuggingFace | Naming::Mistral => to_gguf::read_config(model, tables).map(|(_, table, config)| (table, config)),
+        Naming::Gguf if model.metadata.get_str("general.architecture") == Some("clip") => to_hf::read_projector(model, tables),
         Naming::Gguf => to_hf::read_keys(model, tables),
         // An unknown architecture is reported.
         Naming::Own if comfy::is_diffusion(model) => to_hf::read_keys(model, tables),
@@ -65,6 +66,9 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
             return None;
         }
     };
+    if naming != Naming::Gguf {
+        check_encoder(model, tables, findings);
+    }
     let mut check = Check { model, mapping: &mapping, findings, met: Met::default() };
     if naming != Naming::Gguf {
         check.hub_tensors();
@@ -75,6 +79,20 @@ pub fn check(model: &Model, tables: &Tables, findings: &mut Findings) -> Option<
         check.gguf_missing();
         check.gguf_vocabulary();
         None
+    }
+}
+
+/// Checks the tensors of the model's encoder of pictures or sounds, if there is a table for it.
+fn check_encoder(model: &Model, tables: &Tables, findings: &mut Findings) {
+    let read = to_gguf::read_projector(model, tables);
+    match read.and_then(|read| read.map(|(table, config)| Mapping::new(&table, &config)).transpose()) {
+        Ok(None) => {}
+        Ok(Some(mapping)) => {
+            let mut check = Check { model, mapping: &mapping, findings, met: Met::default() };
+            check.hub_tensors();
+            check.hub_missing();
+        }
+        Err(error) => findings.remark(Severity::Warning, codes::ARCH_CONFIG, error.in_file(&model.path)),
     }
 }
 

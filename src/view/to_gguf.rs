@@ -38,8 +38,7 @@ pub struct Options {
 pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
     let model = reader.model();
     if options.projector {
-        let preprocessor = preprocessor(model)?;
-        return projector(model, tables, preprocessor, options.dtype);
+        return projector(model, tables, preprocessor(model)?, options.dtype);
     }
     let (json, table, config) = read_config(model, tables)?;
     let mut draft = OutputModel::default();
@@ -52,14 +51,11 @@ pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Outp
 /// Plans the GGUF of the vision or audio encoder.
 pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json::Value, dtype: Option<DType>) -> Result<OutputModel> {
     let json = config_of(model)?;
-    let table = tables.projector_for_config(json)?.ok_or_else(|| {
+    let (table, config) = projector_config(model, tables, json, preprocessor)?.ok_or_else(|| {
         Error::unsupported("there is no table for a vision or audio encoder of this architecture")
             .in_file(&model.path)
             .hint(Hint::ListArchitectures)
     })?;
-    let mut config = completed(model, &table, json)?;
-    config.set("preprocessor", preprocessor);
-    config.set("root", json.clone());
     let mut draft = OutputModel::default();
     let computed = tensors(model, &table, &config, &mut draft)?;
     // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
@@ -73,13 +69,41 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     Ok(draft)
 }
 
+/// Returns the table of a model's vision or audio encoder, and its completed hyperparameters; `None` if there is no table.
+///
+/// # Errors
+/// A file of the folder is malformed.
+pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<Option<(Table, Config)>> {
+    let Some(json) = &model.config else { return Ok(None) };
+    if tables.projector_for_config(json)?.is_none() {
+        return Ok(None);
+    }
+    projector_config(model, tables, json, preprocessor(model)?)
+}
+
+fn projector_config(
+    model: &Model,
+    tables: &Tables,
+    json: &serde_json::Value,
+    preprocessor: serde_json::Value,
+) -> Result<Option<(Table, Config)>> {
+    let Some(table) = tables.projector_for_config(json)? else { return Ok(None) };
+    let mut config = completed(model, &table, json)?;
+    config.set("preprocessor", preprocessor);
+    config.set("root", json.clone());
+    Ok(Some((table, config)))
+}
+
+/// Why a text model's GGUF lacks the tensors of an encoder.
+pub(super) const BESIDE: &str = "belongs to the encoder of pictures or sounds, which has a GGUF of its own";
+
 /// The embeddings and mergers of patches, of which llama.cpp's converter fixes the type.
 const PATCHES: [&str; 2] = [".patch_embd.weight", ".patch_merger.weight"];
 
 /// The files that say how pictures and sounds are prepared, in increasing precedence, and a section of each whose keys count as its own.
 const PREPROCESSORS: [(&str, &str); 2] = [("preprocessor_config.json", "media_proc_cfg"), ("processor_config.json", "image_processor")];
 
-/// Returns the keys of a folder's preprocessor files.
+/// Returns the keys of a folder's preprocessor files, and the ids of its added tokens in `tokens`, by their names' letters, digits and `_`.
 fn preprocessor(model: &Model) -> Result<serde_json::Value> {
     let mut keys = serde_json::Map::new();
     for (name, section) in PREPROCESSORS {
@@ -88,6 +112,12 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
         let inner = file.get(section).and_then(serde_json::Value::as_object).cloned();
         keys.extend(file);
         keys.extend(inner.into_iter().flatten());
+    }
+    if let Some(folder) = &model.folder {
+        let in_name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+        let tokens = tokenizer::added_ids(folder)?.into_iter();
+        let tokens = tokens.map(|(name, id)| (name.chars().filter(in_name).collect::<String>(), id.into()));
+        keys.insert("tokens".to_owned(), serde_json::Value::Object(tokens.collect()));
     }
     Ok(serde_json::Value::Object(keys))
 }
@@ -226,9 +256,7 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
             HfTensor::Row(number, member, places) => (number, member, places),
             HfTensor::Elsewhere if mapping.is_projector() => continue,
             HfTensor::Elsewhere => {
-                draft
-                    .notes
-                    .push(Note::dropped(&tensor.name, "belongs to the encoder of pictures or sounds, which has a file of its own in GGUF"));
+                draft.notes.push(Note::dropped(&tensor.name, BESIDE));
                 continue;
             }
             HfTensor::Zero => {

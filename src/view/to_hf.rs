@@ -80,21 +80,27 @@ struct Projector {
     table: Table,
     config: Config,
     mapping: Mapping,
+    /// The `model_type` of the text model.
+    text_type: Option<String>,
 }
 
 impl Projector {
     /// Returns the encoder of a model that was read with one.
     fn new(model: &Model, tables: &Tables, text: &Table, text_config: &Config) -> Result<Option<Self>> {
         let metadata = &model.metadata;
-        let kinds = ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"];
-        let Some(kind) = kinds.iter().find_map(|key| metadata.get_str(key)) else { return Ok(None) };
-        let table = tables.projector_for_gguf(kind, text)?;
+        let Some(kind) = projector_type(metadata) else { return Ok(None) };
+        let table = tables.projector_for_gguf(kind, |name| model.tensor(name).is_some(), text)?;
         // Its expressions may name hyperparameters of the text model.
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
-        keys::to_config(&table, metadata, &mut config)?;
+        hyperparameters(&table, model, &mut config)?;
+        for (key, token) in &table.tokens {
+            if let Some(id) = token.as_str().and_then(|token| token_id(metadata, token)) {
+                config.set(key.clone(), json!(id));
+            }
+        }
         let mapping = Mapping::new(&table, &config)?;
-        Ok(Some(Self { table, config, mapping }))
+        Ok(Some(Self { table, config, mapping, text_type: text.model_types.first().cloned() }))
     }
 
     /// Gives the text model's tensors the names that they have beside the encoder.
@@ -116,9 +122,44 @@ impl Projector {
         }
         let preprocessor = keys.remove("preprocessor").unwrap_or_else(|| json!({}));
         keys.extend(text.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
+        if self.table.any_text {
+            text.insert("model_type".to_owned(), json!(self.text_type));
+        }
         keys.insert(section.to_owned(), Json::Object(text));
         (keys, preprocessor)
     }
+}
+
+/// Returns the ID of a token in a GGUF.
+fn token_id(metadata: &Metadata, wanted: &str) -> Option<usize> {
+    let tokens = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array)?;
+    tokens.iter().position(|token| token.is_ok_and(|token| token.as_str() == Some(wanted)))
+}
+
+/// Returns the kind of the encoder of pictures or sounds in a GGUF.
+fn projector_type(metadata: &Metadata) -> Option<&str> {
+    ["clip.projector_type", "clip.vision.projector_type", "clip.audio.projector_type"].iter().find_map(|key| metadata.get_str(key))
+}
+
+/// Returns the table of an encoder of pictures or sounds in a GGUF of its own, and its hyperparameters as in config.json, with those of the
+/// text model that its keys tell.
+///
+/// # Errors
+/// There is no table for it.
+pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
+    let metadata = &model.metadata;
+    let kind = projector_type(metadata).unwrap_or("none named");
+    let table = tables.projector_of_kind(kind, |name| model.tensor(name).is_some()).map_err(|error| error.in_file(&model.path))?;
+    let mut config = Config::empty(&table);
+    for (name, keys) in [
+        ("hidden_size", ["vision.projection_dim", "audio.projection_dim"]),
+        ("num_hidden_layers", ["vision.block_count", "audio.block_count"]),
+    ] {
+        let found = keys.iter().find_map(|key| metadata.get_u64(&format!("clip.{key}")));
+        config.set(name, found.map_or(Json::Null, Json::from));
+    }
+    hyperparameters(&table, model, &mut config)?;
+    Ok((table, config))
 }
 
 /// Returns the table of a GGUF's architecture, and its hyperparameters as in config.json.
@@ -144,6 +185,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
 
 /// Converts the hyperparameters in GGUF keys, and those implied by tensors.
 fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
+    let shape = |name: &str| model.tensor(name).map(|tensor| tensor.shape.clone());
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let flags = table.flags.iter().filter_map(|(key, tensor)| Some((key, tensor.as_str()?)));
     // Those for expressions go before them.
@@ -158,7 +200,7 @@ fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<
         layers.sort_unstable();
         config.set(key.clone(), if tensor.contains("{bid}") { json!(layers) } else { json!(names.contains(tensor)) });
     }
-    keys::to_config(table, &model.metadata, config)?;
+    keys::to_config(table, &model.metadata, &shape, config)?;
     for (key, tensor) in flags {
         let (is_inverted, tensor) = tensor.strip_prefix('!').map_or((false, tensor), |tensor| (true, tensor));
         let Some(tensor) = with_numbers(tensor, config)? else { continue };
@@ -226,7 +268,13 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
 }
 
 /// Adds the tensors whose names are `wanted`.
-fn steps(reader: &Reader, mapping: &Mapping, computed: &[&str], wanted: &dyn Fn(&str) -> bool, draft: &mut OutputModel) -> Result<()> {
+pub(super) fn steps(
+    reader: &Reader,
+    mapping: &Mapping,
+    computed: &[&str],
+    wanted: &dyn Fn(&str) -> bool,
+    draft: &mut OutputModel,
+) -> Result<()> {
     let model = reader.model();
     let main = main_type(model);
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();

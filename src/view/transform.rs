@@ -60,6 +60,11 @@ impl Transform {
             Self::Unstack(axis, size) => slices(origin, &shape, *axis, *size)?,
             Self::SkipRows(rows) => vec![without_rows(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![with_zeros(origin, shape, *rows, false)?],
+            Self::Pick(row) => {
+                let row = row.ok_or_else(|| Error::unsupported("the tokenizer files lack the token whose embedding the encoder stores"))?;
+                let [_, columns] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
+                vec![Shaped { origin: origin.slice(row, 1)?, shape: vec![*columns] }]
+            }
             Self::Plain | Self::Chain(_) | Self::Each(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
                 vec![Shaped { origin, shape }]
             }
@@ -104,6 +109,7 @@ impl Transform {
             Self::Reshape(from, to) => vec![reshaped(origin, shape, to, from)?],
             Self::SkipRows(rows) => vec![with_zeros(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![without_rows(origin, shape, *rows, false)?],
+            Self::Pick(_) => Vec::new(),
             _ => vec![Shaped { origin, shape }],
         })
     }
@@ -198,10 +204,8 @@ fn group_rows(shape: &[u64], sizes: &[u64]) -> Result<u64> {
 
 /// Transposes a grid of heads with so many rows each.
 fn tiled(origin: TensorExpr, shape: Vec<u64>, a: u64, b: u64, run: u64) -> Result<Shaped> {
-    let wanted = num::mul(num::mul(a, b, "heads")?, run, "the rows of heads")?;
-    if shape.first() != Some(&wanted) {
-        return Err(misfit(&format!("{wanted} rows ({a} x {b} heads of {run})"), &shape));
-    }
+    let grid = num::mul(num::mul(a, b, "heads")?, run, "the rows of heads")?;
+    divided(shape.first().copied().unwrap_or(0), grid, &shape)?;
     Ok(Shaped { origin: movable(origin, &shape)?.then(RowOp::TransposeGrid { a, b, run })?, shape })
 }
 

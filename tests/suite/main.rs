@@ -20,6 +20,7 @@ mod judge;
 mod kills;
 mod library;
 mod lora;
+mod mmproj;
 mod names;
 mod options;
 mod packed;
