@@ -674,13 +674,13 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn projector_for_config(&self, config: &serde_json::Value) -> Result<Option<Table>> {
-        let has = |names: &[String], key: &str| {
-            let named = config.get(key).and_then(|value| value.as_str().or_else(|| value.get(0)?.as_str()));
-            named.is_some_and(|named| names.iter().any(|name| name == named))
-        };
+        let named = |key: &str| config.get(key).and_then(|value| value.as_str().or_else(|| value.get(0)?.as_str()));
+        let has = |names: &[String], key: &str| named(key).is_some_and(|named| names.iter().any(|name| name == named));
+        let quoted: Vec<String> =
+            ["architectures", "model_type"].iter().filter_map(|key| named(key)).map(|name| format!("\"{name}\"")).collect();
         // A class that is registered goes before a model_type, which several classes may share.
         let mut found = self.among(
-            |name, _| name.starts_with(PROJECTOR),
+            |name, text| name.starts_with(PROJECTOR) && quoted.iter().any(|name| text.contains(name)),
             |table| {
                 table.projector
                     && (has(&table.classes, "architectures") || has(&table.model_types, "model_type"))
