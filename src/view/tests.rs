@@ -883,8 +883,16 @@ fn checked(model: &Model) -> Vec<(&'static str, String)> {
 
 #[test]
 fn whole_models_of_every_table_are_found_whole() {
+    let tables = Tables::default();
     for (name, table, hf) in models() {
-        assert_eq!(checked(hf.model()), [], "{name}");
+        // Goldens of text models have a few tensors of their encoders.
+        let parts = tables.for_config(hf.model().config.as_ref().unwrap()).unwrap().parts;
+        let of_encoder = |found: &str| {
+            let found = pattern::strip_prefixes(found, &table.prefixes);
+            parts.iter().any(|part| found.is_empty() || found.starts_with(part.as_str()))
+        };
+        let found: Vec<_> = checked(hf.model()).into_iter().filter(|(_, tensor)| !of_encoder(tensor)).collect();
+        assert_eq!(found, [], "{name}");
         let (tensors, metadata) = converted(&table, &hf);
         let mut model = reader(tensors, metadata, None).model().clone();
         model.format = FormatId::Gguf;
