@@ -17,7 +17,7 @@ pub const TOKENIZER: Target = Target { name: "tokenizer", run: tokenizer, seeds:
 /// The first byte picks the file, the rest is what is in it; the folder is converted as far as a plan goes.
 pub const FOLDER: Target = Target { name: "folder", run: model, seeds: model_seeds };
 
-const KINDS: [Kind; 47] = [
+const KINDS: [Kind; 49] = [
     Kind::Llama,
     Kind::SentencepieceOrBpe,
     Kind::Bpe,
