@@ -52,6 +52,8 @@ pub enum Kind {
     ModernBert,
     /// EuroBERT: byte-level BPE without a first token.
     EuroBert,
+    /// LLaDA: byte-level BPE with a first token.
+    Llada,
     /// GLM-4.5 and later: byte-level BPE; `[gMASK]` starts a text.
     Glm,
     /// GLM-4 (0414), GLM-4V, GLM-Edge: byte-level BPE; `<|endoftext|>` starts and ends a text.
@@ -98,6 +100,8 @@ pub enum Kind {
     Mamba,
     /// Mamba 2: a SentencePiece model, else byte-level BPE; the vocabulary is padded to a multiple of 16.
     Mamba2,
+    /// Nemotron: a SentencePiece model, else byte-level BPE; token 0 pads, token 1 is the unknown one.
+    Nemotron,
     /// Nemotron-H: byte-level BPE; the vocabulary is padded to a multiple of 8.
     NemotronH,
     /// Granite 4 hybrid, Bamba: like Mamba 2; padded to a multiple of 8 if there are Mamba layers.
@@ -327,6 +331,7 @@ impl Kind {
             Self::T5 => vec![from(Source::T5)],
             Self::ModernBert => vec![bpe().before([on(keys::ADD_BOS), on(keys::ADD_EOS), on(keys::ADD_SEP)])],
             Self::EuroBert => vec![bpe().before([off(keys::ADD_BOS)])],
+            Self::Llada => vec![bpe().after([on(keys::ADD_BOS)])],
             Self::Glm => vec![bpe().special([
                 default(Role::Bos, "[gMASK]"),
                 default(Role::Eot, "<|user|>"),
@@ -389,6 +394,9 @@ impl Kind {
             Self::Mamba2 | Self::GraniteHybrid => {
                 vec![sentencepiece(), bpe(), from(Source::BuiltIn("EleutherAI/gpt-neox-20b"))]
             }
+            Self::Nemotron => {
+                vec![sentencepiece().special([id(Role::Pad, 0, Rule::Always), id(Role::Unk, 1, Rule::Always)]), bpe()]
+            }
             Self::NemotronH => vec![bpe()],
             Self::Openelm => vec![sentencepiece(), from(Source::BuiltIn("meta-llama/Llama-2-7b-hf"))],
             Self::Rwkv => vec![from(Source::Rwkv).special([
@@ -411,7 +419,7 @@ impl Kind {
             Self::NemotronH => 8,
             Self::GraniteHybrid => {
                 let layers = config.get("layer_types").and_then(Json::as_array);
-                if layers.is_some_and(|layers| layers.iter().all(|layer| layer != "mamba")) { 1 } else { 8 }
+                if layers.is_some_and(|layers| !layers.iter().any(|layer| layer == "mamba" || layer == "linear_attention")) { 1 } else { 8 }
             }
             _ => 1,
         };

@@ -17,7 +17,7 @@ pub const TOKENIZER: Target = Target { name: "tokenizer", run: tokenizer, seeds:
 /// The first byte picks the file, the rest is what is in it; the folder is converted as far as a plan goes.
 pub const FOLDER: Target = Target { name: "folder", run: model, seeds: model_seeds };
 
-const KINDS: [Kind; 47] = [
+const KINDS: [Kind; 49] = [
     Kind::Llama,
     Kind::SentencepieceOrBpe,
     Kind::Bpe,
@@ -37,6 +37,7 @@ const KINDS: [Kind; 47] = [
     Kind::T5,
     Kind::ModernBert,
     Kind::EuroBert,
+    Kind::Llada,
     Kind::Glm,
     Kind::Glm4,
     Kind::SolarOpen,
@@ -60,6 +61,7 @@ const KINDS: [Kind; 47] = [
     Kind::Chatglm,
     Kind::Mamba,
     Kind::Mamba2,
+    Kind::Nemotron,
     Kind::NemotronH,
     Kind::GraniteHybrid,
     Kind::Openelm,

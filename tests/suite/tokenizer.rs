@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use weigh::base::Hint;
+use weigh::family::table::Tables;
 use weigh::model::companion::Content;
 use weigh::model::{Array, Metadata, Value};
 use weigh::tokenizer::{Kind, Options};
@@ -78,6 +79,73 @@ fn keys_types_values_and_order_are_those_of_the_reference_converter() {
         // Without their merges the tokens of SentencePiece-style BPE are of little use, and the plan says so.
         let told = read.notes().iter().any(|note| note.contains("the same score"));
         assert_eq!((told, read.notes().len()), (name == "llama-fast", usize::from(name == "llama-fast")), "{name}: {:?}", read.notes());
+    }
+}
+
+#[test]
+fn the_table_of_a_family_names_the_kind_that_its_fixture_is_read_with() {
+    for (name, kind) in FAMILIES.into_iter().filter(|(name, _)| !["plamo2", "rwkv"].contains(name)) {
+        let table = Tables::default().for_config(&config(&fixture(name))).unwrap();
+        assert_eq!(table.tokenizer, Some(kind), "{name}: {}", table.name);
+    }
+    let native = Tables::default().for_config(&config(&fixture("tekken"))).unwrap();
+    assert_eq!(native.tokenizer, Some(Kind::Mistral));
+}
+
+#[test]
+fn every_table_names_the_kind_of_the_class_of_the_reference_converter() {
+    // As set_vocab of each class does (conversion/*.py), where it is more than plain BPE or a plain SentencePiece model.
+    let expected = [
+        (Kind::Bert, "BertModel DistilBertModel NeoBERT"),
+        (Kind::BpeOrKimi, "DeepseekOCRForCausalLM DeepseekV2ForCausalLM DeepseekV3ForCausalLM YoutuForCausalLM"),
+        (Kind::Chatglm, "ChatGLMModel GlmForCausalLM"),
+        (Kind::EuroBert, "EuroBertModel JinaEmbeddingsV5Model"),
+        (Kind::Gemma, "GemmaForCausalLM"),
+        (Kind::Gemma2, "Gemma2ForCausalLM"),
+        (Kind::Gemma3, "Gemma3ForCausalLM Gemma3ForConditionalGeneration Gemma3TextModel"),
+        (Kind::Gemma3n, "Gemma3nForCausalLM Gemma3nForConditionalGeneration"),
+        (Kind::Gemma4, "Gemma4ForCausalLM Gemma4ForConditionalGeneration Gemma4UnifiedForConditionalGeneration"),
+        (Kind::Glm, "Glm4MoeForCausalLM Glm4MoeLiteForCausalLM Glm4vMoeForConditionalGeneration GlmMoeDsaForCausalLM"),
+        (Kind::Glm4, "Glm4ForCausalLM Glm4vForConditionalGeneration GlmOcrForConditionalGeneration"),
+        (Kind::GraniteHybrid, "BambaForCausalLM GraniteMoeHybridForCausalLM"),
+        (Kind::HunyuanDense, "HunYuanDenseV1ForCausalLM HunYuanVLForConditionalGeneration"),
+        (Kind::HunyuanMoe, "HunYuanMoEV1ForCausalLM"),
+        (Kind::Internlm2, "InternLM2ForCausalLM"),
+        (Kind::Internlm3, "InternLM3ForCausalLM"),
+        (Kind::Jamba, "JambaForCausalLM"),
+        (Kind::JinaBertV2, "JinaBertModel JinaBertForMaskedLM"),
+        (Kind::Laguna, "LagunaForCausalLM"),
+        (Kind::Llada, "LLaDAModelLM"),
+        (Kind::Llama, "LlamaForCausalLM MistralForCausalLM MixtralForCausalLM Mistral3ForConditionalGeneration ArceeForCausalLM"),
+        (Kind::Llama, "AfmoeForCausalLM ApertusForCausalLM GraniteForCausalLM GraniteMoeForCausalLM GraniteMoeSharedForCausalLM"),
+        (Kind::Llama, "LlamaBidirectionalModel Ministral3ForCausalLM NanbeigeForCausalLM SmolLM3ForCausalLM"),
+        (Kind::Mamba, "MambaForCausalLM FalconMambaForCausalLM"),
+        (Kind::Mamba2, "Mamba2ForCausalLM"),
+        (Kind::ModernBert, "ModernBertModel ModernBertForMaskedLM ModernBertForSequenceClassification"),
+        (Kind::Nemotron, "NemotronForCausalLM"),
+        (Kind::NemotronH, "NemotronHForCausalLM"),
+        (Kind::NomicBert, "NomicBertModel"),
+        (Kind::Openelm, "OpenELMForCausalLM"),
+        (Kind::Pangu, "Ernie4_5ForCausalLM Ernie4_5_MoeForCausalLM PanguEmbeddedForCausalLM"),
+        (Kind::Phi3, "Phi3ForCausalLM Phi4ForCausalLMV PhimoeForCausalLM PhiMoEForCausalLM"),
+        (Kind::Qwen, "QWenLMHeadModel"),
+        (Kind::Qwen3Omni, "Qwen3ASRForConditionalGeneration Qwen3OmniMoeForConditionalGeneration"),
+        (Kind::Roberta, "RobertaModel RobertaForSequenceClassification"),
+        (Kind::SentencepieceOrBpe, "DeepseekForCausalLM DreamModel KORMoForCausalLM MiniCPMForCausalLM OrionForCausalLM"),
+        (Kind::SentencepieceOrBpe, "Qwen2ForCausalLM Qwen2_5_VLForConditionalGeneration Qwen3ForCausalLM Qwen3VLForConditionalGeneration"),
+        (Kind::SolarOpen, "SolarOpenForCausalLM"),
+        (Kind::Stablelm, "StableLmForCausalLM StableLMEpochForCausalLM LlavaStableLMEpochForCausalLM"),
+        (Kind::T5, "T5ForConditionalGeneration T5WithLMHeadModel MT5ForConditionalGeneration UMT5ForConditionalGeneration T5EncoderModel"),
+        (Kind::XlmRoberta, "XLMRobertaModel XLMRobertaForSequenceClassification"),
+    ];
+    for (kind, classes) in expected {
+        for class in classes.split(' ') {
+            let table = Tables::default().for_config(&json!({ "architectures": [class] })).unwrap();
+            assert_eq!(table.tokenizer, Some(kind), "{class}: {}", table.name);
+        }
+    }
+    for table in Tables::default().all().unwrap() {
+        assert!(table.tokenizer.is_some(), "{}", table.name);
     }
 }
 
@@ -551,6 +619,7 @@ fn families_prescribe_special_tokens_by_text() {
         (Kind::MuseGlimmer, vec![("eot", id("<|eot|>"))]),
         (Kind::Qwen3Omni, vec![("bos", im_end), ("eos", im_end)]),
         (Kind::InternS1, vec![("bos", 151_643)]),
+        (Kind::Llada, vec![]),
         (Kind::Bpe, vec![]),
     ] {
         assert_eq!(read(kind, &json!({})).0, expected, "{kind:?}");
@@ -562,6 +631,10 @@ fn families_prescribe_special_tokens_by_text() {
     let (ids, metadata) = read(Kind::Laguna, &json!({"bos_token_id": 2, "eos_token_id": [2, 13]}));
     assert_eq!(ids, [("bos", 2), ("eot", 13)]);
     assert_eq!(numbers(&metadata, "tokenizer.ggml.token_type").last(), Some(&3.0));
+    assert_eq!(read(Kind::Llada, &json!({})).1.get("tokenizer.ggml.add_bos_token"), Some(&Value::Bool(true)));
+    let spm = fixture("llama-spm");
+    let nemotron = tokenizer::read(&spm, &config(&spm), Kind::Nemotron, &Options::default()).unwrap();
+    assert_eq!(["padding", "unknown"].map(|name| nemotron.keys().get_u64(&format!("tokenizer.ggml.{name}_token_id"))), [Some(0), Some(1)]);
     // A token that is not there is told.
     let folder = folder(&[("tokenizer.json", small(Json::Null))]);
     let told = tokenizer::read(folder.path(), &json!({}), Kind::Dots3Note, &Options::default()).unwrap();
@@ -579,6 +652,7 @@ fn vocabularies_are_padded_as_the_family_is() {
         (Kind::NemotronH, json!({"text_config": {"vocab_size": 9}}), 16),
         (Kind::GraniteHybrid, json!({"vocab_size": 9, "layer_types": ["attention", "mamba"]}), 16),
         (Kind::GraniteHybrid, json!({"vocab_size": 9, "layer_types": ["attention"]}), 9),
+        (Kind::GraniteHybrid, json!({"vocab_size": 9, "layer_types": ["attention", "linear_attention"]}), 16),
         (Kind::Chatglm, json!({"vocab_size": 9, "padded_vocab_size": 12}), 12),
     ] {
         let read = tokenizer::read(files.path(), &config, kind, &Options::default()).unwrap();
