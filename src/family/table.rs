@@ -378,7 +378,7 @@ pub struct TensorRow {
     pub optional: Optional,
     /// The layers that have it: `from..to`, both expressions and optional.
     pub layers: Option<String>,
-    /// The type in GGUF, where llama.cpp's converter fixes it.
+    /// The type in GGUF, where llama.cpp's converter fixes it; `model`: that of the model, also where others of the name stay in F32.
     #[serde(rename = "type")]
     pub dtype: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.
