@@ -172,6 +172,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("minimax-m3", include_str!("tables/minimax-m3.toml")),
     ("cohere2moe", include_str!("tables/cohere2moe.toml")),
     ("kimi-linear", include_str!("tables/kimi-linear.toml")),
+    ("lfm2-embedding", include_str!("tables/lfm2-embedding.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
