@@ -45,6 +45,8 @@ pub struct Row {
     pub optional: bool,
     /// The type in GGUF, where it is fixed.
     pub dtype: Option<DType>,
+    /// Whether it has the type of the model even if tensors of this name stay in F32 in other families.
+    pub of_model: bool,
     /// The number of experts, or of other numbered tensors, that are stacked; absent if it is not known.
     experts: Option<u64>,
     layers: Layers,
@@ -433,6 +435,7 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
         None => config.length("experts").ok(),
     };
     let numbers = Numbers::new(row.number.as_deref(), config, &layers)?;
-    let dtype = row.dtype.as_deref().map(str::parse).transpose()?;
-    Ok(Row { hf, gguf, transform, shape, optional, dtype, experts, layers, numbers, key: row.key.clone(), copy: row.copy })
+    let of_model = row.dtype.as_deref() == Some("model");
+    let dtype = row.dtype.as_deref().filter(|_| !of_model).map(str::parse).transpose()?;
+    Ok(Row { hf, gguf, transform, shape, optional, dtype, of_model, experts, layers, numbers, key: row.key.clone(), copy: row.copy })
 }

@@ -180,6 +180,26 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("nomic-bert-moe", include_str!("tables/nomic-bert-moe.toml")),
     ("openelm", include_str!("tables/openelm.toml")),
     ("hunyuan-vl", include_str!("tables/hunyuan-vl.toml")),
+    ("mpt", include_str!("tables/mpt.toml")),
+    ("minicpm3", include_str!("tables/minicpm3.toml")),
+    ("grovemoe", include_str!("tables/grovemoe.toml")),
+    ("smallthinker", include_str!("tables/smallthinker.toml")),
+    ("mellum", include_str!("tables/mellum.toml")),
+    ("paddleocr", include_str!("tables/paddleocr.toml")),
+    ("baichuan", include_str!("tables/baichuan.toml")),
+    ("dbrx", include_str!("tables/dbrx.toml")),
+    ("bailingmoe", include_str!("tables/bailingmoe.toml")),
+    ("maple", include_str!("tables/maple.toml")),
+    ("spark2_5", include_str!("tables/spark2_5.toml")),
+    ("hy_v3", include_str!("tables/hy_v3.toml")),
+    ("granite_swa", include_str!("tables/granite_swa.toml")),
+    ("hrm_text", include_str!("tables/hrm_text.toml")),
+    ("jais", include_str!("tables/jais.toml")),
+    ("granitemoe_swa", include_str!("tables/granitemoe_swa.toml")),
+    ("minimax-m3", include_str!("tables/minimax-m3.toml")),
+    ("cohere2moe", include_str!("tables/cohere2moe.toml")),
+    ("kimi-linear", include_str!("tables/kimi-linear.toml")),
+    ("lfm2-embedding", include_str!("tables/lfm2-embedding.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -257,7 +277,8 @@ pub struct Table {
     pub drop_zeros: Vec<String>,
     /// Whether layers beyond the config's count are dropped (multi-token prediction).
     pub drops_further_layers: bool,
-    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_proportional` (partial rotation), `rope_factors` (longrope).
+    /// Computed tensors: `rope_freqs` (Llama 3 scaling), `rope_proportional` (partial rotation), `rope_factors` (longrope),
+    /// `rope_factors_alone` (without the attention factor).
     pub computed: Vec<String>,
     /// Keys always written to config.json.
     pub config: toml::Table,
@@ -389,7 +410,7 @@ pub struct TensorRow {
     pub optional: Optional,
     /// The layers that have it: `from..to`, both expressions and optional.
     pub layers: Option<String>,
-    /// The type in GGUF, where llama.cpp's converter fixes it.
+    /// The type in GGUF, where llama.cpp's converter fixes it; `model`: that of the model, also where others of the name stay in F32.
     #[serde(rename = "type")]
     pub dtype: Option<String>,
     /// A condition for each layer that has it, or for a tensor outside the layers.

@@ -224,9 +224,11 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTen
                 add("rope_freqs", factors);
             }
         }
-        "rope_factors" => {
+        "rope_factors" | "rope_factors_alone" => {
             if let Some((long, short, attention)) = rope::long_factors(config, config.length("rope_dims")?)? {
-                metadata.set(crate::model::metadata::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
+                if name == "rope_factors" {
+                    metadata.set(crate::model::metadata::full_key(&table.gguf, "rope.scaling.attn_factor"), Value::F32(attention));
+                }
                 add("rope_factors_long", long);
                 add("rope_factors_short", short);
             }
@@ -357,7 +359,8 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
     for (made, name) in row.transform.forward(sources).map_err(named)?.into_iter().zip(row.gguf_names(places)) {
         // Arithmetic is in single precision, and its result has the type of the sources.
         let dtype = if row.transform.keeps_values() { made.origin.dtype() } else { stored.unwrap_or(DType::F32) };
-        let fixed = row.dtype.or_else(|| stays_f32(&name, made.shape.len()).then_some(DType::F32));
+        let kept = !row.of_model && stays_f32(&name, made.shape.len());
+        let fixed = row.dtype.or_else(|| kept.then_some(DType::F32));
         let step = OutputTensor::made(made.origin, name, made.shape, ElemType::Known(fixed.unwrap_or(dtype)));
         draft.steps.push(if fixed.is_some() { step.fixed() } else { step });
     }

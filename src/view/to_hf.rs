@@ -221,10 +221,11 @@ fn with_numbers(name: &str, config: &Config) -> Result<Option<String>> {
 }
 
 /// The names in tables of computed tensors, and their tensor names.
-const COMPUTED: [(&str, &[&str]); 3] = [
+const COMPUTED: [(&str, &[&str]); 4] = [
     ("rope_freqs", &["rope_freqs.weight"]),
     ("rope_proportional", &["rope_freqs.weight"]),
     ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"]),
+    ("rope_factors_alone", &["rope_factors_long.weight", "rope_factors_short.weight"]),
 ];
 
 /// Returns the names of tensors that a GGUF of this architecture may have in addition to the table's rows.

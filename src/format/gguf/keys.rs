@@ -236,8 +236,8 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (PerLayer(Bool), "attention.indexer.types"),
     (ArrayOf(String), "classifier.output_labels"),
     (ArrayOf(I32), "rope.dimension_sections"),
-    (ArrayOf(F32), "activation_sparsity_scale"),
-    (ArrayOf(Bool), "attention.recurrent_layers"),
+    (ArrayOf(F32), "activation_sparsity_scale swiglu_clamp_exp swiglu_clamp_shexp"),
+    (ArrayOf(Bool), "attention.recurrent_layers attention.rope_pattern"),
 ];
 
 /// Keys that llama.cpp requires for specific architectures, separated by spaces.
