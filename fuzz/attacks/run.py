@@ -10,6 +10,7 @@ and the table says so. --llama compares with gguf_init_from_file of llama.cpp's 
 """
 
 import argparse
+import base64
 import ctypes
 import hashlib
 import html.parser
@@ -547,6 +548,23 @@ def tokenizers(folder):
         (inside / "tokenizer.model").write_bytes(body)
         for use in (["convert", inside, folder / "o.gguf", "--force"], ["info", inside], ["verify", inside]):
             yield wrong(run(*use), what=f"{use[0]}, tokenizer.model of {len(body)} bytes")
+    (inside / "tokenizer.model").unlink()
+    # The vocabularies of other tokenizers, each under a table that reads it.
+    ranks = b"".join(base64.b64encode(b"%d" % i) + b" %d\n" % i for i in range(n))
+    files = {
+        ("qwen.tiktoken", "qwen"): (ranks, b"", b"IQ== 99999999999999999999\n", b"IQ== -1\n" * 9, b"!!! 0\n" * n, b"IQ== 0\n" * n, ranks.replace(b"\n", b""), b"A" * 5_000_000 + b" 1\n"),
+        ("tiktoken.model", "bpe-or-kimi"): (ranks, os.urandom(n), b"\xff\xfe 0\n"), ("hy.tiktoken", "hunyuan-moe"): (ranks, b"IQ== 4294967295\n"),
+        ("rwkv_vocab_v20230424.txt", "rwkv"): (b"1 'a' 1\n" * n, b"1 " + b"\\x" * n, b"1 __import__('os') 1\n"),
+        ("tokenizer.jsonl", "plamo2"): (b'["a", 0.0, "NORMAL"]\n' * n, b"[" * 100_000, b'["a", 1e999, {}]\n'),
+        ("spiece.model", "t5"): (pieces, b"\x0b" * n, b"\x12\xff\xff\xff\xff\x7f"),
+    }
+    for (name, kind), bodies in files.items():
+        (folder / "t.toml").write_text(f"name = 'x'\nextends = 'llama'\ngguf = 'llama'\nclasses = ['LlamaForCausalLM']\ntokenizer = '{kind}'\n")
+        for body in bodies:
+            (inside / name).write_bytes(body)
+            for use in (["convert", inside, folder / "o.gguf", "--force", "--arch-table", folder / "t.toml"], ["info", inside], ["verify", inside]):
+                yield wrong(run(*use), what=f"{use[0]}, {name} of {len(body)} bytes")
+        (inside / name).unlink()
 
 
 @attack
