@@ -880,5 +880,9 @@ mod tests {
         let found: HashSet<&str> = listed(&["classes"]).collect();
         assert!(all.is_subset(&found), "{:?}", all.difference(&found));
         assert!(Tables::default().for_config(&json!({})).is_err());
+        // Ling 1 with an output that is divided by its norms.
+        let ling =
+            |norm_head: bool| Tables::default().for_config(&json!({ "architectures": ["BailingMoeForCausalLM"], "norm_head": norm_head }));
+        assert!(ling(false).is_ok() && ling(true).is_err());
     }
 }
