@@ -271,6 +271,13 @@ impl Mapping {
         self.projector
     }
 
+    /// Returns the beginning of the names of the encoder's part that a tensor belongs to.
+    pub fn part_of(&self, name: &str) -> String {
+        let stripped = pattern::strip_prefixes(name, &self.prefixes);
+        let part = self.parts.iter().find(|part| stripped.starts_with(part.as_str())).map_or("", String::as_str);
+        format!("{}{part}", name.strip_suffix(stripped).unwrap_or_default())
+    }
+
     /// Looks up a Hugging Face tensor.
     pub fn lookup_hf(&self, name: &str) -> HfTensor {
         let stripped = pattern::strip_prefixes(name, &self.prefixes);

@@ -550,7 +550,7 @@ fn encoders_come_back_beside_their_text_model() {
         let whole = written(&both, &back.steps);
         let mut made: Vec<_> =
             whole.clone().into_iter().map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes)).collect();
-        let dropped = || text.notes.iter().chain(&encoder.notes).filter(|note| note.message != to_gguf::BESIDE);
+        let dropped = || text.notes.iter().chain(&encoder.notes).filter(|note| !note.message.ends_with(to_gguf::BESIDE));
         let kept = |tensor: &TensorInfo| !dropped().any(|note| note.name == tensor.name);
         let original = (0..hf.model().tensors.len()).filter(|&i| kept(&hf.model().tensors[i]));
         let original: Vec<_> = original.map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();

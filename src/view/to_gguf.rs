@@ -95,7 +95,7 @@ fn projector_config(
 }
 
 /// Why a text model's GGUF lacks the tensors of an encoder.
-pub(super) const BESIDE: &str = "belongs to the encoder of pictures or sounds, which has a GGUF of its own";
+pub(super) const BESIDE: &str = "of the encoder of pictures or sounds, which has a GGUF of its own";
 
 /// The embeddings and mergers of patches, of which llama.cpp's converter fixes the type.
 const PATCHES: [&str; 2] = [".patch_embd.weight", ".patch_merger.weight"];
@@ -249,6 +249,7 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
     pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let copies = copies(model, mapping);
+    let mut beside: BTreeMap<String, u64> = BTreeMap::new();
     for (index, tensor) in model.tensors.iter().enumerate() {
         if copies.contains(&index) {
             draft.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
@@ -258,7 +259,8 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
             HfTensor::Row(number, member, places) => (number, member, places),
             HfTensor::Elsewhere if mapping.is_projector() => continue,
             HfTensor::Elsewhere => {
-                draft.notes.push(Note::dropped(&tensor.name, BESIDE));
+                // Hundreds of them: one note for each part.
+                *beside.entry(mapping.part_of(&tensor.name)).or_default() += 1u64;
                 continue;
             }
             HfTensor::Zero => {
@@ -296,6 +298,12 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
             emit(model, row, places, group, draft)?;
         }
     }
+    draft.notes.extend(beside.into_iter().map(|(part, count)| {
+        Note::dropped(
+            format!("{part}*"),
+            if count == 1 { format!("1 tensor {BESIDE}") } else { format!("{} tensors {BESIDE}", units::grouped(count)) },
+        )
+    }));
     let mut names = HashSet::new();
     if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
         return Err(Error::malformed("this tensor is present in two layouts").in_tensor(&step.name));
