@@ -298,12 +298,8 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
             emit(model, row, places, group, draft)?;
         }
     }
-    draft.notes.extend(beside.into_iter().map(|(part, count)| {
-        Note::dropped(
-            format!("{part}*"),
-            if count == 1 { format!("1 tensor {BESIDE}") } else { format!("{} tensors {BESIDE}", units::grouped(count)) },
-        )
-    }));
+    let note = |(part, count)| Note::dropped(format!("{part}*"), format!("{} {BESIDE}", units::counted(count, "tensor")));
+    draft.notes.extend(beside.into_iter().map(note));
     let mut names = HashSet::new();
     if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
         return Err(Error::malformed("this tensor is present in two layouts").in_tensor(&step.name));
