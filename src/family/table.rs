@@ -622,7 +622,7 @@ pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Tab
         let is = |name: &str| architectures.contains(&name);
         is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
     };
-    let wanted = |name: &str, own: &str| !name.starts_with('_') && own.contains(text) && quoted.iter().any(|name| own.contains(name));
+    let wanted = |name: &str, own: &str| !name.starts_with('_') && quoted.iter().any(|name| head(own).contains(name)) && own.contains(text);
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)
@@ -667,7 +667,7 @@ impl Tables {
     /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let quoted = format!("\"{word}\"");
-        self.among(|name, text| !name.starts_with('_') && text.contains(&quoted), fits)
+        self.among(|name, text| !name.starts_with('_') && head(text).contains(&quoted), fits)
     }
 
     /// Returns the tables that satisfy `fits`, parsing only embedded ones whose name and text satisfy `wanted`.
@@ -702,7 +702,7 @@ impl Tables {
             ["architectures", "model_type"].iter().filter_map(|key| named(key)).map(|name| format!("\"{name}\"")).collect();
         // A class that is registered goes before a model_type, which several classes may share.
         let mut found = self.among(
-            |name, text| name.starts_with(PROJECTOR) && quoted.iter().any(|name| text.contains(name)),
+            |name, text| name.starts_with(PROJECTOR) && quoted.iter().any(|name| head(text).contains(name)),
             |table| {
                 table.projector
                     && (has(&table.classes, "architectures") || has(&table.model_types, "model_type"))
@@ -775,7 +775,7 @@ impl Tables {
         }
         if classes.iter().chain(&model_types).all(Option::is_none) {
             let fits = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
-            let native = self.among(|_, text| text.contains("\nparams = "), fits)?;
+            let native = self.among(|_, text| head(text).contains("\nparams = "), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table.clone());
             }
@@ -797,6 +797,12 @@ impl Tables {
         found.sort_by_key(|table| table.gguf_has.as_ref().map_or(2, |has| if has.contains(" = ") { 0 } else { 1 }));
         found.into_iter().next().cloned().ok_or_else(|| unknown(architecture, text::closest(architecture, listed(&["gguf"]))))
     }
+}
+
+/// Returns the beginning of an embedded table, which has all names of its family: tests find each table by them.
+fn head(text: &str) -> &str {
+    const BYTES: usize = 2_000;
+    text.get(..text.floor_char_boundary(BYTES)).unwrap_or_default()
 }
 
 /// Returns the names in these lists of the embedded tables, without parsing these.
@@ -830,6 +836,11 @@ mod tests {
     #[test]
     fn every_embedded_table_is_valid_and_found_by_its_names() {
         let tables = Tables::default();
+        for table in tables.all().unwrap().into_iter().chain(tables.projectors().unwrap()) {
+            let (_, text) = EMBEDDED.iter().find(|(name, _)| *name == table.name).unwrap();
+            let names = table.classes.iter().chain(&table.model_types).chain([&table.gguf]);
+            names.for_each(|name| assert!(head(text).contains(&format!("\"{name}\"")), "{}: {name} is not at its start", table.name));
+        }
         for table in tables.all().unwrap() {
             // Those with a condition are found if it holds, as the goldens show.
             if table.when.is_some() {
