@@ -802,7 +802,8 @@ impl Tables {
 /// Returns the beginning of an embedded table, which has all names of its family: tests find each table by them.
 fn head(text: &str) -> &str {
     const BYTES: usize = 2_000;
-    text.get(..text.floor_char_boundary(BYTES)).unwrap_or_default()
+    let end = (0..=BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Returns the names in these lists of the embedded tables, without parsing these.
