@@ -622,7 +622,7 @@ pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Tab
         let is = |name: &str| architectures.contains(&name);
         is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
     };
-    let wanted = |name: &str, own: &str| !name.starts_with('_') && quoted.iter().any(|name| head(own).contains(name)) && own.contains(text);
+    let wanted = |name: &str, own: &str| is_text(name) && quoted.iter().any(|name| head(own).contains(name)) && own.contains(text);
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)
@@ -653,7 +653,7 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn all(&self) -> Result<Vec<&Table>> {
-        self.among(|name, _| !name.starts_with('_') && !name.starts_with(PROJECTOR), |table| !table.projector)
+        self.among(|name, _| is_text(name), |table| !table.projector)
     }
 
     /// Returns the tables of encoders of pictures and sounds, parsed.
@@ -667,7 +667,7 @@ impl Tables {
     /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let quoted = format!("\"{word}\"");
-        self.among(|name, text| !name.starts_with('_') && head(text).contains(&quoted), fits)
+        self.among(|name, text| is_text(name) && head(text).contains(&quoted), fits)
     }
 
     /// Returns the tables that satisfy `fits`, parsing only embedded ones whose name and text satisfy `wanted`.
@@ -797,6 +797,11 @@ impl Tables {
         found.sort_by_key(|table| table.gguf_has.as_ref().map_or(2, |has| if has.contains(" = ") { 0 } else { 1 }));
         found.into_iter().next().cloned().ok_or_else(|| unknown(architecture, text::closest(architecture, listed(&["gguf"]))))
     }
+}
+
+/// Whether the name of an embedded table is that of a text model.
+fn is_text(name: &str) -> bool {
+    !name.starts_with('_') && !name.starts_with(PROJECTOR)
 }
 
 /// Returns the beginning of an embedded table, which has all names of its family: tests find each table by them.
