@@ -180,8 +180,15 @@ impl Config {
         }
     }
 
-    /// Sets the layer that `bid` stands for in expressions.
-    pub fn set_layer(&self, layer: Option<u64>) {
+    /// Evaluates with `bid` standing for the layer.
+    pub fn at_layer<T>(&self, layer: u64, evaluate: impl FnOnce() -> T) -> T {
+        self.set_layer(Some(layer));
+        let value = evaluate();
+        self.set_layer(None);
+        value
+    }
+
+    fn set_layer(&self, layer: Option<u64>) {
         if self.layer.replace(layer) != layer {
             self.known.borrow_mut().clear();
         }
@@ -269,14 +276,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::eval`].
     pub fn eval_each(&self, text: &str, count: u64) -> Result<Option<Vec<Json>>> {
-        let values: Result<Option<Vec<Json>>> = (0..count)
-            .map(|layer| {
-                self.set_layer(Some(layer));
-                Ok(self.eval_value(text)?.map(Value::into_json))
-            })
-            .collect();
-        self.set_layer(None);
-        values
+        (0..count).map(|layer| self.at_layer(layer, || Ok(self.eval_value(text)?.map(Value::into_json)))).collect()
     }
 
     /// Whether the condition holds; an absent value counts as false.

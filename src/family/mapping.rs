@@ -70,10 +70,7 @@ impl Numbers {
         let mut numbers = Self::default();
         let Some(text) = text else { return Ok(numbers) };
         for layer in layers.all() {
-            config.set_layer(Some(layer));
-            let number = config.count(text);
-            config.set_layer(None);
-            let number = number?;
+            let number = config.at_layer(layer, || config.count(text))?;
             numbers.to_gguf.insert(layer, number);
             numbers.to_hf.insert(number, layer);
         }
@@ -377,10 +374,7 @@ fn row_layers(row: &TensorRow, table: &Table, config: &Config, layers: u64) -> R
     let Some(when) = &row.when else { return Ok(Layers::Range(range)) };
     let mut found = Vec::new();
     for layer in range {
-        config.set_layer(Some(layer));
-        let holds = config.holds(when);
-        config.set_layer(None);
-        if holds? {
+        if config.at_layer(layer, || config.holds(when))? {
             found.push(layer);
         }
     }
@@ -396,10 +390,7 @@ fn resolve(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool, co
     let mut rows: Vec<Row> = Vec::new();
     let mut places = HashMap::new();
     for layer in layers.all() {
-        config.set_layer(Some(layer));
-        let made = resolve_one(row, number, suffix, may_be_absent, config, Layers::List(vec![layer]));
-        config.set_layer(None);
-        let made = made?;
+        let made = config.at_layer(layer, || resolve_one(row, number, suffix, may_be_absent, config, Layers::List(vec![layer])))?;
         let place = *places.entry((made.shape.clone(), format!("{:?}", made.transform))).or_insert(rows.len());
         match rows.get_mut(place) {
             Some(Row { layers: Layers::List(layers), .. }) => layers.push(layer),

@@ -165,17 +165,7 @@ fn given_merges(tokenizer: &GgufTokenizer, vocab: &Ids) -> Vec<(String, String)>
 pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config, class: &str) -> Result<TokenizerJson> {
     let vocab = base_tokens(tokenizer, |token| token.text.clone());
     let merges = given_merges(tokenizer, &vocab);
-    let model = Model::Bpe {
-        dropout: (),
-        unk_token: tokenizer.token(Role::Unk).map(|token| token.text.clone()),
-        continuing_subword_prefix: (),
-        end_of_word_suffix: (),
-        fuse_unk: true,
-        byte_fallback: true,
-        ignore_merges: false,
-        vocab,
-        merges,
-    };
+    let model = byte_fallback_bpe(tokenizer, vocab, merges);
     let mut added_tokens = added_tokens(tokenizer, |token| token.text.clone());
     for token in &mut added_tokens {
         token.special |= tokenizer.model == "gemma4" && VISIBLE.contains(&token.content.as_str());
@@ -194,15 +184,9 @@ pub(super) fn gemma4(tokenizer: &GgufTokenizer, config: &mut Config, class: &str
     })
 }
 
-/// A normalizer or decoder step.
-fn replace(from: &str, to: &str) -> Value {
-    json!({"type": "Replace", "pattern": {"String": from}, "content": to})
-}
-
-pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
-    let vocab = base_tokens(tokenizer, |token| token.text.clone());
-    let merges = merges_of(tokenizer, &vocab);
-    let model = Model::Bpe {
+/// Builds a BPE model that splits characters outside its vocabulary into bytes.
+fn byte_fallback_bpe(tokenizer: &GgufTokenizer, vocab: Ids, merges: Vec<(String, String)>) -> Model {
+    Model::Bpe {
         dropout: (),
         unk_token: tokenizer.token(Role::Unk).map(|token| token.text.clone()),
         continuing_subword_prefix: (),
@@ -212,7 +196,18 @@ pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config
         ignore_merges: false,
         vocab,
         merges,
-    };
+    }
+}
+
+/// A normalizer or decoder step.
+fn replace(from: &str, to: &str) -> Value {
+    json!({"type": "Replace", "pattern": {"String": from}, "content": to})
+}
+
+pub(super) fn sentencepiece_style(tokenizer: &GgufTokenizer, config: &mut Config) -> Result<TokenizerJson> {
+    let vocab = base_tokens(tokenizer, |token| token.text.clone());
+    let merges = merges_of(tokenizer, &vocab);
+    let model = byte_fallback_bpe(tokenizer, vocab, merges);
     let prefix = tokenizer.add_space_prefix.unwrap_or(true);
     let mut normalizers = vec![replace(" ", "\u{2581}")];
     let mut decoders = vec![replace("\u{2581}", " "), json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
