@@ -24,7 +24,7 @@ use crate::view::transform::Shaped;
 use crate::view::{canonical, check, general, lora, to_gguf, to_hf};
 
 /// Returns an open model of BF16 or F32 tensors, given by name, shape, type and bytes.
-fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
+pub(super) fn reader(tensors: Vec<(String, Vec<u64>, DType, Vec<u8>)>, metadata: Metadata, config: Option<Json>) -> Reader {
     let mut infos = Vec::new();
     let mut all = Vec::new();
     for (name, shape, dtype, bytes) in tensors {
@@ -129,9 +129,9 @@ fn body(reader: &Reader, step: &OutputTensor) -> Vec<u8> {
 }
 
 /// The name, shape, type and bytes of a tensor.
-type Tensor = (String, Vec<u64>, DType, Vec<u8>);
+pub(super) type Tensor = (String, Vec<u64>, DType, Vec<u8>);
 
-fn written(reader: &Reader, steps: &[OutputTensor]) -> Vec<Tensor> {
+pub(super) fn written(reader: &Reader, steps: &[OutputTensor]) -> Vec<Tensor> {
     steps.iter().map(|step| (step.name.clone(), step.shape.clone(), step.elem.known().unwrap(), body(reader, step))).collect()
 }
 
@@ -154,7 +154,7 @@ fn same_values(made: &Tensor, original: &Tensor, transform: &str) -> bool {
 }
 
 /// A model of each table, and those that the reference has converted.
-fn models() -> Vec<(String, Table, Reader)> {
+pub(super) fn models() -> Vec<(String, Table, Reader)> {
     let (tables, goldens) = (Tables::default(), goldens());
     let with_golden: HashSet<&str> = goldens.iter().map(|golden| golden.table.name.as_str()).collect();
     let others = tables.all().unwrap().into_iter().filter(|table| table.params.is_empty() && !with_golden.contains(table.name.as_str()));
@@ -355,20 +355,20 @@ fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
 }
 
 /// A small model and what llama.cpp's converter makes of it: see fixtures/make-arch.py.
-struct Golden {
-    name: String,
+pub(super) struct Golden {
+    pub(super) name: String,
     table: Table,
-    json: Json,
+    pub(super) json: Json,
 }
 
 impl Golden {
     /// Whether it is of the encoder of pictures or sounds.
-    fn is_projector(&self) -> bool {
+    pub(super) fn is_projector(&self) -> bool {
         self.json["projector"] == true
     }
 
     /// Returns the model, with weights that follow from their names.
-    fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Reader {
         let tensors = self.json["tensors"].as_array().unwrap().iter().map(|row| {
             let (name, dtype) = (row[0].as_str().unwrap(), DType::from_safetensors(row[1].as_str().unwrap()).unwrap());
             let shape: Vec<u64> = row[2].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap()).collect();
@@ -392,7 +392,7 @@ impl Golden {
     }
 }
 
-fn goldens() -> Vec<Golden> {
+pub(super) fn goldens() -> Vec<Golden> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
         let path = entry.unwrap().path();
