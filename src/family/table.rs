@@ -31,6 +31,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("ministral3-native", include_str!("tables/ministral3-native.toml")),
     ("ministral3", include_str!("tables/ministral3.toml")),
     ("llama-native", include_str!("tables/llama-native.toml")),
+    ("llama-native-scaled", include_str!("tables/llama-native-scaled.toml")),
     ("qwen2", include_str!("tables/qwen2.toml")),
     ("qwen2moe", include_str!("tables/qwen2moe.toml")),
     ("qwen3", include_str!("tables/qwen3.toml")),
@@ -771,7 +772,8 @@ impl Tables {
             }
         }
         if classes.iter().chain(&model_types).all(Option::is_none) {
-            let fits = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
+            let has_all = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
+            let fits = |table: &Table| has_all(table) && table.applies_to(config);
             let native = self.among(|_, text| head(text).contains("\nparams = "), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table.clone());

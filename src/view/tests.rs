@@ -160,7 +160,8 @@ pub(super) fn models() -> Vec<(String, Table, Reader)> {
     let others = tables.all().unwrap().into_iter().filter(|table| table.params.is_empty() && !with_golden.contains(table.name.as_str()));
     let others = others.map(|table| (table.name.clone(), table.clone(), made_up(table)));
     // Packed weights come back unpacked.
-    let texts = goldens.iter().filter(|golden| !golden.is_projector() && golden.json["config"]["quantization_config"].is_null());
+    let is_text = |golden: &&Golden| !golden.is_projector() && golden.table.params.is_empty();
+    let texts = goldens.iter().filter(is_text).filter(|golden| golden.json["config"]["quantization_config"].is_null());
     others.chain(texts.map(|golden| (golden.name.clone(), golden.table.clone(), golden.reader()))).collect()
 }
 
@@ -195,13 +196,18 @@ fn every_table_round_trips_byte_for_byte() {
         let again: Json = serde_json::from_slice(text).unwrap();
         // What GGUF has multiplied stays so: the same GGUF comes of it.
         let scales = mapping.rows.iter().any(|row| format!("{:?}", row.transform).contains("Scale"));
-        if scales {
+        // A GGUF of Qwen 3-Omni is one of Qwen 3-VL, whose experts are fused.
+        let other_layout = name == "qwen3omni";
+        if scales || other_layout {
             let hf = reader(made.clone(), Metadata::new(), Some(again.clone()));
             let steps = to_gguf::canonical(hf.model(), &tables).unwrap_or_else(|error| panic!("{name}: {error}"));
             let (mut twice, mut once) = (written(&hf, &steps), written(&gguf, &keep_all(gguf.model())));
             twice.sort();
             once.sort();
             assert!(twice == once, "{name}");
+        }
+        if other_layout {
+            continue;
         }
         // Modules that the model was in (`language_model`) are not in a GGUF.
         for tensor in made.iter_mut().chain(&mut original) {
