@@ -199,6 +199,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("cohere2moe", include_str!("tables/cohere2moe.toml")),
     ("kimi-linear", include_str!("tables/kimi-linear.toml")),
     ("lfm2-embedding", include_str!("tables/lfm2-embedding.toml")),
+    ("chameleon", include_str!("tables/chameleon.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
