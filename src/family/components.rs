@@ -87,11 +87,13 @@ static GENERAL: LazyLock<Vec<(Pattern, Component, bool)>> = LazyLock::new(|| {
     toml::from_str::<File>(include_str!("tables/_components.toml")).map(|file| patterns(&file.components)).unwrap_or_default()
 });
 
-/// A pattern for a name. Only `Whole` may contain dots.
+/// A pattern for a name. Only `Parts` may contain dots.
 #[derive(Debug, Clone)]
 enum Pattern {
+    /// This part between dots.
+    Part(String),
     /// These consecutive dot-separated parts.
-    Whole(String),
+    Parts(String),
     /// A part with this prefix.
     Start(String),
     /// A part with this suffix.
@@ -111,7 +113,8 @@ impl Pattern {
             (Some(_), Some(_)) => Self::Within(text.trim_matches('*').to_owned()),
             (Some(end), None) => Self::End(end.to_owned()),
             (None, Some(start)) => Self::Start(start.to_owned()),
-            (None, None) => Self::Whole(text.to_owned()),
+            (None, None) if text.contains('.') => Self::Parts(text.to_owned()),
+            (None, None) => Self::Part(text.to_owned()),
         }
     }
 }
@@ -148,8 +151,10 @@ impl Components {
         let rests: Vec<&str> = std::iter::successors(Some(name), |rest| Some(rest.split_once('.')?.1)).collect();
         let ends = |after: &str| after.is_empty() || after.starts_with('.');
         let matches = |pattern: &Pattern| match pattern {
-            Whole(text) => rests.iter().any(|rest| rest.strip_prefix(text.as_str()).is_some_and(ends)),
-            Start(text) => rests.iter().any(|rest| rest.starts_with(text)),
+            // Most patterns are of this kind, and most parts of another length.
+            Part(text) => parts.iter().any(|part| part == text),
+            Parts(text) => rests.iter().any(|rest| rest.strip_prefix(text.as_str()).is_some_and(ends)),
+            Start(text) => parts.iter().any(|part| part.starts_with(text)),
             End(text) => parts.iter().any(|part| part.ends_with(text)),
             Within(text) => name.contains(text),
             First(text) => name.starts_with(text),

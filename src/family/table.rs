@@ -31,6 +31,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("ministral3-native", include_str!("tables/ministral3-native.toml")),
     ("ministral3", include_str!("tables/ministral3.toml")),
     ("llama-native", include_str!("tables/llama-native.toml")),
+    ("llama-native-scaled", include_str!("tables/llama-native-scaled.toml")),
     ("qwen2", include_str!("tables/qwen2.toml")),
     ("qwen2moe", include_str!("tables/qwen2moe.toml")),
     ("qwen3", include_str!("tables/qwen3.toml")),
@@ -198,6 +199,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("cohere2moe", include_str!("tables/cohere2moe.toml")),
     ("kimi-linear", include_str!("tables/kimi-linear.toml")),
     ("lfm2-embedding", include_str!("tables/lfm2-embedding.toml")),
+    ("chameleon", include_str!("tables/chameleon.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -592,7 +594,7 @@ fn merge<R, N: Eq + Hash>(rows: &mut Vec<R>, own: Vec<R>, name: impl Fn(&R) -> N
 }
 
 /// Returns the embedded tables whose name and text satisfy `wanted`, parsing them on first use.
-fn embedded(wanted: impl Fn(&str, &str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
+fn embedded(wanted: impl Fn(&str, &'static str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
     let wanted = EMBEDDED.iter().zip(&*PARSED).filter(move |((name, text), _)| wanted(name, text));
     wanted.map(|((name, text), parsed)| match parsed.get() {
         Some(table) => Ok(table),
@@ -617,12 +619,11 @@ pub fn common() -> Result<&'static Table> {
 /// # Errors
 /// As for [`common`].
 pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table>> {
-    let quoted: Vec<String> = architectures.iter().map(|name| format!("\"{name}\"")).collect();
     let fits = |table: &&Table| {
         let is = |name: &str| architectures.contains(&name);
         is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
     };
-    let wanted = |name: &str, own: &str| is_text(name) && quoted.iter().any(|name| head(own).contains(name)) && own.contains(text);
+    let wanted = |name: &str, own: &'static str| is_text(name) && architectures.iter().any(|name| names(own, name)) && own.contains(text);
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)
@@ -664,14 +665,13 @@ impl Tables {
         self.among(|name, _| name.starts_with(PROJECTOR), |table| table.projector)
     }
 
-    /// Returns the tables that contain `word` and satisfy `fits`; only those are parsed.
+    /// Returns the tables that name the architecture `word` and satisfy `fits`; only those are parsed.
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
-        let quoted = format!("\"{word}\"");
-        self.among(|name, text| is_text(name) && head(text).contains(&quoted), fits)
+        self.among(|name, text| is_text(name) && names(text, word), fits)
     }
 
     /// Returns the tables that satisfy `fits`, parsing only embedded ones whose name and text satisfy `wanted`.
-    fn among(&self, wanted: impl Fn(&str, &str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
+    fn among(&self, wanted: impl Fn(&str, &'static str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let mut found: Vec<&Table> = self.own.iter().filter(|table| fits(table)).collect();
         for table in embedded(wanted) {
             found.extend(Some(table?).filter(|table| fits(table)));
@@ -698,11 +698,10 @@ impl Tables {
     pub fn projector_for_config(&self, config: &serde_json::Value) -> Result<Option<Table>> {
         let named = |key: &str| config.get(key).and_then(|value| value.as_str().or_else(|| value.get(0)?.as_str()));
         let has = |names: &[String], key: &str| named(key).is_some_and(|named| names.iter().any(|name| name == named));
-        let quoted: Vec<String> =
-            ["architectures", "model_type"].iter().filter_map(|key| named(key)).map(|name| format!("\"{name}\"")).collect();
+        let own: Vec<&str> = ["architectures", "model_type"].iter().filter_map(|key| named(key)).collect();
         // A class that is registered goes before a model_type, which several classes may share.
         let mut found = self.among(
-            |name, text| name.starts_with(PROJECTOR) && quoted.iter().any(|name| head(text).contains(name)),
+            |name, text| name.starts_with(PROJECTOR) && own.iter().any(|name| names(text, name)),
             |table| {
                 table.projector
                     && (has(&table.classes, "architectures") || has(&table.model_types, "model_type"))
@@ -774,7 +773,8 @@ impl Tables {
             }
         }
         if classes.iter().chain(&model_types).all(Option::is_none) {
-            let fits = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
+            let has_all = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
+            let fits = |table: &Table| has_all(table) && table.applies_to(config);
             let native = self.among(|_, text| head(text).contains("\nparams = "), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table.clone());
@@ -811,16 +811,28 @@ fn head(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+/// The keys that name the architectures of a table.
+const NAMES: [&str; 3] = ["classes", "model_types", "gguf"];
+
+/// Whether the text of an embedded table names an architecture as its own, and not just what it extends.
+fn names(text: &'static str, architecture: &str) -> bool {
+    head(text).contains(&format!("\"{architecture}\"")) && listed_in(text, &NAMES).any(|name| name == architecture)
+}
+
 /// Returns the names in these lists of the embedded tables, without parsing these.
 fn listed(keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
-    let list = |text: &'static str, key: &str| {
+    EMBEDDED.iter().flat_map(|(_, text)| listed_in(text, keys))
+}
+
+/// Returns the names in these lists of a table, without parsing it.
+fn listed_in(text: &'static str, keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
+    let list = |key: &&str| {
         let from = text.find(&format!("\n{key} = "))?;
         let list = text.get(from..)?;
         let end = list.find(']').filter(|_| list.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('[')));
         list.get(..end.or_else(|| list.get(1..)?.find('\n').map(|end| end + 1))?)
     };
-    let of_table = move |(_, text): &(&str, &'static str)| keys.iter().filter_map(|key| list(text, key)).collect::<Vec<_>>();
-    EMBEDDED.iter().flat_map(of_table).flat_map(|list| list.split('"').skip(1).step_by(2))
+    keys.iter().filter_map(list).flat_map(|list| list.split('"').skip(1).step_by(2))
 }
 
 fn unknown(architecture: &str, nearest: Option<&str>) -> Error {
@@ -869,6 +881,14 @@ mod tests {
             }
             assert!(table.tokenizer.is_some(), "{}", table.name);
         }
+    }
+
+    #[test]
+    fn a_table_is_not_found_by_what_it_extends() {
+        let text = |name: &str| EMBEDDED.iter().find(|(other, _)| *other == name).unwrap().1;
+        assert!(text("gemma3n").contains("extends = \"gemma3\""));
+        assert!(names(text("gemma3"), "gemma3") && names(text("gemma3n"), "gemma3n") && !names(text("gemma3n"), "gemma3"));
+        assert!(names(text("llama"), "LlamaForCausalLM") && !names(text("llama"), "ForCausalLM"));
     }
 
     #[test]

@@ -30,4 +30,6 @@ pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
 }
 
 #[cfg(test)]
+mod packed_tests;
+#[cfg(test)]
 mod tests;

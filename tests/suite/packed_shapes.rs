@@ -184,6 +184,10 @@ fn layouts_of_floats_with_scales_follow_from_shapes() {
         (json!({}), "a.weight F8_E4M3 256x128; a.weight_scale_inv F32 3x1", ""),
         (json!({}), "a.weight F8_E4M3 2x256x128; a.weight_scale_inv F32 2x2x1", "FP8 2x256x128"),
         (json!({}), "a.weight F8_E4M3 2x192x128; a.weight_scale_inv F32 2x2x1", ""),
+        // Stacked experts of transformers have no `.weight`; Mistral's own files have another name for the scale.
+        (json!({}), "a_proj F8_E4M3 2x256x128; a_proj_scale_inv F32 2x2x1", "FP8 2x256x128"),
+        (json!({}), "a_proj F8_E4M3 2x4x8; a_proj_scale_inv F32 2; a_proj_activation_scale F32 1", "FP8 2x4x8"),
+        (json!({}), "a.weight F8_E4M3 4x8; a.qscale_weight F32 1; a.qscale_act F32 1", "FP8 4x8"),
         (json!({}), "a.weight F8_E4M3 4x8; a.weight_scale F32 1x5", ""),
         (json!({}), "a.weight F8_E4M3 4x8; a.weight_scale F32 2x8", ""),
         (json!({}), "a.weight F8_E4M3 4x0; a.weight_scale F32 1", ""),
@@ -301,6 +305,8 @@ fn a_packing_is_named_by_its_config_or_by_its_tensors() {
         (quantised(json!({ "bits": 4 })), "GPTQ"),
         (json!({ "text_config": { "quantization_config": { "quant_method": "inner" } } }), "inner"),
         (json!({ "other": { "quantization_config": { "quant_method": "inner" } } }), "GPTQ"),
+        (json!({ "quantization": { "mode": "affine" } }), "MLX"),
+        (json!({ "quantization": { "qformat_weight": "fp8_e4m3" } }), "GPTQ"),
     ] {
         let (_folder, reader) = open(config, tensors);
         assert_eq!(Packing::detect(&reader).summary(reader.model()).unwrap().method, method);
@@ -361,6 +367,12 @@ fn values_follow_the_formulas() {
         (json!({}), "a.weight F8_E4M3 2x4x8 = 56; a.weight_scale F32 2 = 2,3".into(), runs(&[(2.0, 32), (3.0, 32)])),
         (json!({}), "a.weight F8_E4M3 3x4 = 56; a.weight_scale F32 1x4 = 2,3,4,5".into(), [2.0, 3.0, 4.0, 5.0].repeat(3)),
         (json!({}), "a.weight F8_E4M3 2x3 = 56; a.weight_scale F32 2x1 = 2,3".into(), runs(&[(2.0, 3), (3.0, 3)])),
+        // A row that ends within a block.
+        (
+            quantised(json!({ "weight_block_size": [8, 24] })),
+            "a.weight F8_E4M3 1x32 = 56; a.weight_scale_inv F32 1x2 = 2,3".into(),
+            runs(&[(2.0, 24), (3.0, 8)]),
+        ),
         // (1 - (0 + 1)) * scale is nothing: nines less one are eights. Groups of 16, the last one cut short; 40 inputs.
         (
             group(16),

@@ -61,7 +61,8 @@ impl QuantConfigs {
             keys.iter().filter(|(key, value)| key.ends_with("_config") && key.as_str() != "quantization_config" && value.is_object());
         for config in std::iter::once(config).chain(inner.map(|(_, value)| value)) {
             if let Some(own) = config.get("quantization").filter(|own| own.is_object()) {
-                self.mlx = true;
+                // Mistral's params.json has this key too.
+                self.mlx |= own.get("qformat_weight").is_none();
                 self.configs.push(own.clone());
             }
             self.configs.extend(config.get("quantization_config").filter(|own| own.is_object()).cloned());

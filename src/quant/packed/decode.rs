@@ -345,9 +345,12 @@ impl PackedWeight {
             for (i, value) in (0u64..).zip(line) {
                 let group = indices.as_ref().map_or_else(|| i / grid.wide, |indices| pick(indices, i));
                 let zero = zero.as_ref().map_or(0.0, |zero| pick(zero, group));
-                let bias = bias.as_ref().map_or(0.0, |bias| pick(bias, group));
                 // A small number times its scale is exact if both are, so the tensor-wide scale is applied last.
-                *value = factor.apply((*value - zero) * (pick(&scale, group) / how.divide)) + bias;
+                *value = factor.apply((*value - zero) * (pick(&scale, group) / how.divide));
+                // Adding nothing would change the sign of a zero.
+                if let Some(bias) = &bias {
+                    *value += pick(bias, group);
+                }
             }
         }
         Ok(values)

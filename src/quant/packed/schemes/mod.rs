@@ -207,6 +207,8 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
     "bitsandbytes" ".weight" -> ".weight", &[DType::I8], &[".SCB"], &[".weight_format"], |lookup, parts| scaled(lookup, parts, ".SCB", 127.0);
     "MLX" ".weight" -> ".weight", &[DType::U32], &[".scales"], &[".biases"], mlx;
     "FP8" ".weight" -> ".weight", F8, &[".weight_scale_inv"], &[], |lookup, parts| scaled(lookup, parts, ".weight_scale_inv", 1.0);
+    "FP8" "_proj" -> "_proj", F8, &["_proj_scale_inv"], &["_proj_activation_scale"], |lookup, parts| scaled(lookup, parts, "_proj_scale_inv", 1.0);
+    "FP8" ".weight" -> ".weight", F8, &[".qscale_weight"], &[".qscale_act"], |lookup, parts| scaled(lookup, parts, ".qscale_weight", 1.0);
     "ComfyUI" ".weight" -> ".weight", F8_AND_I8, &[".scale_weight"], &[".scale_input", ".comfy_quant"], |lookup, parts| scaled(lookup, parts, ".scale_weight", 1.0);
     "scaled weights" ".weight" -> ".weight", F8_AND_I8, &[".weight_scale"], &[".weight_zero_point", ".comfy_quant"], |lookup, parts| scaled(lookup, parts, ".weight_scale", 1.0);
     "quanto" ".weight._data" -> ".weight", F8_AND_I8, &[".weight._scale"], &[], |lookup, parts| scaled(lookup, parts, ".weight._scale", 1.0);
@@ -350,7 +352,7 @@ fn grid(scales: &TensorInfo, shape: &[u64], block: Option<(u64, u64)>) -> Option
     let down = down.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?;
     if let Some((tall, wide)) = block {
         let fits = input.div_ceil(wide) == across && (output / planes).div_ceil(tall) * planes == down;
-        if fits && down != output && (planes == 1 || (output / planes).is_multiple_of(tall)) {
+        if fits && (planes == 1 || (output / planes).is_multiple_of(tall)) {
             return of(tall, wide, across);
         }
     }
