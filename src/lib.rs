@@ -47,8 +47,8 @@
 //!
 //! # Features
 //!
-//! `rayon` (default) uses all cores; without it a single thread computes the same results. `cli` (default) adds what only the program needs;
-//! turn it off with `default-features = false`.
+//! `rayon` (default) uses all cores; without it a single thread computes the same results. `cli` (default) adds what only the program needs,
+//! and `catalog` (default) its tables of many models; turn them off with `default-features = false`.
 
 #[cfg(not(unix))]
 compile_error!("weigh builds on Unix systems only: Linux and macOS");
@@ -57,7 +57,7 @@ mod api;
 
 pub use api::{
     ConvertOptions, DiffOptions, Edit, GroupBy, HashOptions, ListOptions, Model, Progress, StatsOptions, Tensor, VerifyOptions, diff, edit,
-    open, open_bytes, open_headers, recover, verify,
+    join, open, open_bytes, open_headers, recover, verify,
 };
 pub use base::{Error, ErrorKind, Hint, Result};
 pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingSummary, Shard, Value, ValueType};
@@ -75,7 +75,7 @@ pub mod dtype {
 /// modules hold the types of its fields.
 pub mod report {
     pub use crate::base::finding::{Finding, Severity};
-    pub use crate::ops::convert::ConvertReport;
+    pub use crate::ops::convert::{ConvertReport, JoinReport};
     pub use crate::ops::count::Count;
     pub use crate::ops::diff::Diff;
     pub use crate::ops::edit::{EditReport, RecoveryReport};
@@ -90,7 +90,8 @@ pub mod report {
         pub use crate::model::companion::NoteKind;
         pub use crate::ops::convert::loss::{Loss, LossKind};
         pub use crate::ops::convert::quality::Quality;
-        pub use crate::ops::convert::report::{NoteRow, TensorRow};
+        pub use crate::ops::convert::report::{NoteRow, PartFacts, TensorRow};
+        pub use crate::ops::part::Part;
     }
 
     /// Types used by a [`Count`].

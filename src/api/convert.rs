@@ -6,7 +6,8 @@ use crate::api::Progress;
 use crate::base::Result;
 use crate::format::{self, Reader};
 use crate::model::{DType, FormatId, Value};
-use crate::ops::convert::{self, ConvertReport, Options};
+use crate::ops::convert::{self, ConvertReport, JoinReport, Options};
+use crate::ops::part::Part;
 use crate::quant::recipe::TensorType;
 
 /// Options of [`Model::convert`](crate::Model::convert).
@@ -19,6 +20,7 @@ pub struct ConvertOptions<'a> {
     file_type: Option<String>,
     tensor_types: Vec<(String, DType)>,
     adapters: Vec<PathBuf>,
+    part: Option<(usize, usize)>,
     dry_run: bool,
     progress: Option<Progress<'a>>,
 }
@@ -86,6 +88,13 @@ impl<'a> ConvertOptions<'a> {
     /// Splits the output into files of at most `bytes` bytes of tensors.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
         self.options.shard_bytes = Some(bytes);
+        self
+    }
+
+    /// Writes only part `number` (from 1) of `count` parts of a split output, with a manifest. Each part can be written on another machine;
+    /// [`join`](crate::join) completes the output.
+    pub fn part(mut self, number: usize, count: usize) -> Self {
+        self.part = Some((number, count));
         self
     }
 
@@ -181,10 +190,20 @@ impl<'a> ConvertOptions<'a> {
     }
 }
 
+/// Completes a model whose [parts](ConvertOptions::part) are all written: checks that they are of one plan and whole, by size and digest,
+/// writes the index of the shards, and removes the manifests of the parts. `out` is the output of the parts.
+///
+/// # Errors
+/// A part is missing, changed, or of another plan: nothing was written or removed.
+pub fn join(out: impl AsRef<Path>) -> Result<JoinReport> {
+    convert::join(out.as_ref(), false, &|_, _| {})
+}
+
 pub(super) fn convert(reader: &Reader, out: &Path, options: &ConvertOptions<'_>) -> Result<ConvertReport> {
     let resolved = options.resolve()?;
+    let part = options.part.map(|(number, count)| Part::new(number, count)).transpose()?;
     let adapters = options.adapters.iter().map(|path| format::open(path)).collect::<Result<_>>()?;
-    let (reader, plan) = convert::prepare(reader.clone(), adapters, out, &resolved)?;
+    let (reader, plan) = convert::prepare(reader.clone(), adapters, out, &resolved, part)?;
     if options.dry_run {
         return ConvertReport::planned(&reader, &plan);
     }

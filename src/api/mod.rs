@@ -7,7 +7,7 @@ mod model;
 mod tensor;
 mod verify;
 
-pub use convert::ConvertOptions;
+pub use convert::{ConvertOptions, join};
 pub use edit::{Edit, edit, recover};
 pub use measure::{DiffOptions, HashOptions, ListOptions, StatsOptions, diff};
 pub use model::{Model, open, open_bytes, open_headers};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::context::{Context, Outcome};
 use crate::family::table::Tables;
-use crate::ops::catalog::{self, Archs};
+use crate::ops::known::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 
 /// List the architectures that weigh translates between Hugging Face and GGUF
@@ -16,7 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit_table(&catalog::archs(&Tables::with_file(args.arch_table.as_deref())?)?)
+    context.emit_table(&known::archs(&Tables::with_file(args.arch_table.as_deref())?)?)
 }
 
 impl Report for Archs {

@@ -8,13 +8,34 @@ use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
 use crate::model::{DType, FormatId};
 use crate::ops::convert::loss::LossKind;
-use crate::ops::convert::report::NoteRow;
-use crate::ops::convert::{self, ConvertReport, Options};
+use crate::ops::convert::report::{NoteRow, PartFacts};
+use crate::ops::convert::{self, ConvertReport, JoinReport, Options};
+use crate::ops::part::Part;
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 
 /// The number of worst tensors shown to people.
 const WORST: usize = 10;
+
+/// The arguments that a join does not take: the parts have made all choices.
+const JOIN_CONFLICTS: [&str; 16] = [
+    "input",
+    "to",
+    "target",
+    "force",
+    "verify",
+    "shard_size",
+    "part",
+    "strict",
+    "keep_names",
+    "metadata",
+    "stored",
+    "pre",
+    "arch_table",
+    "base",
+    "mmproj",
+    "imatrix",
+];
 
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
@@ -29,14 +50,16 @@ Examples:
   weigh convert base-folder adapter-folder merged.gguf --type Q8_0
   weigh convert adapter-folder adapter.gguf --base base-folder
   weigh convert folder model.gguf --mmproj mmproj.gguf --type Q8_0
-  weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run"
+  weigh convert model.gguf out.gguf --type IQ2_XS --imatrix imatrix.gguf --dry-run
+  weigh convert folder out/ --type FP8 --shard-size 5GB --part 2/7   (on one of seven machines)
+  weigh convert --join out/                                           (when all parts are written)"
 )]
 pub(super) struct Args {
     /// Model to convert: a file, a folder or one part of a set
-    #[arg(value_name = "IN")]
-    input: PathBuf,
+    #[arg(value_name = "IN", required_unless_present = "join")]
+    input: Option<PathBuf>,
     /// File or folder to write; any LoRA adapters to merge into the model go before it
-    #[arg(value_name = "OUT", required_unless_present = "mmproj")]
+    #[arg(value_name = "OUT", required_unless_present_any = ["mmproj", "join"])]
     paths: Vec<PathBuf>,
     /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
@@ -56,6 +79,12 @@ pub(super) struct Args {
     /// Split the output into files of at most SIZE: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE")]
     shard_size: Option<String>,
+    /// Write only part I of N, with a manifest: whole files of the output, so that N machines share the work. Needs --shard-size
+    #[arg(long, value_name = "I/N")]
+    part: Option<Part>,
+    /// Check that all parts of OUT are of one plan and whole, write the index, and remove the manifests
+    #[arg(long, value_name = "OUT", conflicts_with_all = JOIN_CONFLICTS)]
+    join: Option<PathBuf>,
     /// Refuse any loss beyond that of the requested type
     #[arg(long)]
     strict: bool,
@@ -149,6 +178,12 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    if let Some(out) = &args.join {
+        let progress = Progress::new(context.quiet());
+        let joined = convert::join(out, args.dry_run, &|bytes, all| progress.add(bytes, all));
+        progress.finish();
+        return context.emit_done(&joined?, out, out);
+    }
     let options = args.resolve()?;
     let mut paths = args.paths.clone();
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
@@ -164,7 +199,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             (options, Some((file, own)))
         }
     };
-    let (input, Some((output, adapters))) = (&args.input, paths.split_last()) else {
+    if projector.is_some() && args.part.is_some() {
+        let message = "the parts of one output are shared, not two outputs: convert the encoder by itself, without OUT";
+        return Err(Error::argument(message).into());
+    }
+    let (Some(input), Some((output, adapters))) = (&args.input, paths.split_last()) else {
         return Err(Error::argument("convert needs an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
@@ -180,8 +219,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
     // Both are planned before either is written.
     let projector =
-        projector.map(|(file, options)| convert::prepare(crate::format::open(input)?, Vec::new(), file, &options)).transpose()?;
-    let (reader, plan) = convert::prepare(stored, adapters, output, &options)?;
+        projector.map(|(file, options)| convert::prepare(crate::format::open(input)?, Vec::new(), file, &options, None)).transpose()?;
+    let (reader, plan) = convert::prepare(stored, adapters, output, &options, args.part)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this needs an importance matrix: the type of {tensor} has too few bits to do without one"));
@@ -334,9 +373,30 @@ impl ConvertReport {
             [] => "nothing".to_owned(),
         };
         let verb = if self.dry_run { "would write" } else { "wrote" };
+        if let Some(PartFacts { part, shards: 0, all_shards, .. }) = &self.part {
+            let count = units::counted(*all_shards as u64, "weight file");
+            return format!("part {part} has no weight files: the output has {count}");
+        }
         let tensors = units::grouped(self.tensors.len() as u64);
         let verified = if self.verified { ", read back and compared" } else { "" };
-        format!("{verb} {files}: {tensors} tensors, {} -> {}{verified}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
+        let part = self.part.as_ref().map(|part| format!(" (part {}: {} of {} weight files)", part.part, part.shards, part.all_shards));
+        let part = part.unwrap_or_default();
+        format!("{verb} {files}{part}: {tensors} tensors, {} -> {}{verified}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
+    }
+}
+
+impl Report for JoinReport {
+    const ROWS: Option<&'static str> = Some("output");
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let rows = self.output.iter().map(|path| vec![Cell::text(path.to_string_lossy().into_owned())]);
+        let table = Section::table("output", vec![Column::value("file")]).rows(rows).only(Audience::Scripts);
+        let (verb, files) = (if self.dry_run { "could join" } else { "joined" }, units::counted(self.output.len() as u64, "file"));
+        let parts = units::counted(self.parts as u64, "part");
+        vec![
+            table,
+            Section::text(format!("{verb} {parts}: {files}, {}, all of the recorded size and digest", units::bytes(self.bytes_out))),
+        ]
     }
 }
 

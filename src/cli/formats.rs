@@ -1,7 +1,7 @@
 //! `weigh formats`
 
 use crate::cli::context::{Context, Outcome};
-use crate::ops::catalog::{self, Formats};
+use crate::ops::known::{self, Formats};
 use crate::render::{Cell, Column, Report, Section};
 
 /// List the supported file formats
@@ -9,7 +9,7 @@ use crate::render::{Cell, Column, Report, Section};
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit_table(&catalog::formats())
+    context.emit_table(&known::formats())
 }
 
 impl Report for Formats {

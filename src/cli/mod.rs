@@ -14,6 +14,8 @@ use context::{Context, Failure, Outcome, Status};
 
 mod archs;
 mod assignment;
+#[cfg(feature = "catalog")]
+mod catalog;
 mod completions;
 mod context;
 mod convert;
@@ -64,6 +66,8 @@ enum Command {
     Verify(verify::Args),
     Hash(hash::Args),
     Convert(Box<convert::Args>),
+    #[cfg(feature = "catalog")]
+    Catalog(catalog::Args),
     Types(types::Args),
     Formats(formats::Args),
     Archs(archs::Args),
@@ -85,6 +89,8 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Verify(args) => verify::run(&args, context),
         Command::Hash(args) => hash::run(&args, context),
         Command::Convert(args) => convert::run(&args, context),
+        #[cfg(feature = "catalog")]
+        Command::Catalog(args) => catalog::run(&args, context),
         Command::Types(args) => types::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
         Command::Archs(args) => archs::run(&args, context),

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::base::finding::Severity;
-use crate::base::{text, units};
+use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::cli::progress::Progress;
-use crate::ops::stats::{self, GroupBy, Options, PERCENTILES, Stats, Summary};
-use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
+use crate::ops::part::Part;
+use crate::ops::stats::{self, GroupBy, Joined, Options, PERCENTILES, PartOfStats, Stats, Summary};
+use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone, sparkline};
 
 /// Compute statistics of the values: extremes, moments, percentiles, histograms, anomalies
 #[derive(Debug, clap::Args)]
@@ -18,9 +19,11 @@ use crate::render::{Audience, Cell, Column, Report, Section, Tone, sparkline};
   weigh stats model.gguf --filter 'blk.0.*'
   weigh stats folder --by layer
   weigh stats model.safetensors --filter lm_head.weight --per-row --format csv
-  weigh stats huge-folder --sample")]
+  weigh stats huge-folder --sample
+  weigh stats huge-folder --part 2/7 --json > 2.json   (on one of seven machines)
+  weigh stats --join [1-7].json --json                  (the same as of the whole)")]
 pub(super) struct Args {
-    /// Model: a file, a folder or one part of a set
+    /// Model: a file, a folder or one part of a set; with --join, the files of the parts
     #[arg(required = true)]
     path: Vec<PathBuf>,
     /// Group statistics by
@@ -38,6 +41,12 @@ pub(super) struct Args {
     /// Report rows whose largest magnitude is more than K times the median row's
     #[arg(long, value_name = "K", default_value_t = stats::OUTLIER_ROWS, allow_negative_numbers = true, value_parser = not_negative)]
     outlier: f64,
+    /// Measure only part I of N of the tensors, as JSON with exact sums for --join
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["by", "per_row"])]
+    part: Option<Part>,
+    /// Join the parts in the given files: the statistics of the whole
+    #[arg(long, conflicts_with_all = ["by", "per_row", "sample", "threshold", "outlier", "stored", "part", "filter", "exclude", "sort", "reverse", "limit"])]
+    join: bool,
     /// Measure packed weights (GPTQ, AWQ ...) as stored instead of unpacking them
     #[arg(long)]
     stored: bool,
@@ -67,6 +76,13 @@ impl ByArg {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    if args.join {
+        let joined = stats::join(&args.path)?;
+        return context.emit(&joined, &joined.path);
+    }
+    if args.part.is_some() && (args.path.len() > 1 || context.output() != Output::Json) {
+        return Err(Error::argument("a part is of one model, and written as JSON: add --json").into());
+    }
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
         let reader = context.open(path)?;
@@ -84,6 +100,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             let rows = stats::rows(&reader, &options)?;
             context.warn_packing(path, rows.packing.as_ref());
             return context.emit(&rows, path);
+        }
+        if let Some(part) = args.part {
+            let part = stats::part(&reader, &options, part);
+            progress.finish();
+            return context.emit(&part?, path);
         }
         let report = stats::stats(&reader, &options);
         progress.finish();
@@ -229,6 +250,29 @@ impl Report for Stats {
             sections.push(table.titled("Worth a look").only(Audience::People));
         }
         sections
+    }
+}
+
+impl Report for PartOfStats {
+    /// Written as JSON only.
+    fn sections(&self) -> Vec<Section<'_>> {
+        Vec::new()
+    }
+}
+
+impl Report for Joined {
+    const ROWS: Option<&'static str> = Some("tensors");
+
+    /// For people the total; the tensors are in the JSON.
+    fn sections(&self) -> Vec<Section<'_>> {
+        let mut head = vec![Column::number("tensors"), Column::number("elements")];
+        head.extend(columns());
+        let table = Section::table("total", head).on_demand(1, |_, column| match column {
+            0 => Cell::count(self.tensors.len() as u64),
+            1 => Cell::count(self.total.elements),
+            more => cell(&self.total, more - 2),
+        });
+        vec![table.footer("the tensors are in the output of --json")]
     }
 }
 

@@ -1,7 +1,7 @@
 //! `weigh types`
 
 use crate::cli::context::{Context, Outcome};
-use crate::ops::catalog::{self, Types};
+use crate::ops::known::{self, Types};
 use crate::render::{Cell, Column, Report, Section};
 
 /// List the supported element types
@@ -9,7 +9,7 @@ use crate::render::{Cell, Column, Report, Section};
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit_table(&catalog::types())
+    context.emit_table(&known::types())
 }
 
 impl Report for Types {

@@ -8,7 +8,7 @@ use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
 use crate::family::table::Tables;
-use crate::ops::catalog::{self, Codes};
+use crate::ops::known::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verification};
 use crate::render::{Cell, Column, Report, Section, Tone};
 
@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.codes {
-        return context.emit_table(&catalog::codes());
+        return context.emit_table(&known::codes());
     }
     context.each(&args.path, |context, path| {
         let tables = Tables::with_file(args.arch_table.as_deref())?;

@@ -19,6 +19,8 @@ mod folder;
 mod foreign;
 pub mod gguf;
 pub mod imatrix;
+#[cfg(feature = "catalog")]
+pub(crate) mod listing;
 pub(crate) mod modules;
 mod ollama;
 pub mod safetensors;

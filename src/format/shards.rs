@@ -80,7 +80,8 @@ pub fn layout(
         names.push(name);
     }
     if !is_gguf {
-        let bytes = index_bytes(tensors, &ranges, &names)?;
+        let named = ranges.iter().zip(&names).flat_map(|(range, name)| tensors[range.clone()].iter().map(move |tensor| (tensor, name)));
+        let bytes = index_bytes(named.map(|(tensor, file)| (tensor.name.as_str(), tensor.len_bytes, file.as_str())))?;
         let name = format!("{}{}", stem(path), safetensors::INDEX_ENDING);
         files.push(PlannedFile { path: path.with_file_name(name), content: FileContent::Bytes(bytes) });
     }
@@ -168,15 +169,16 @@ fn numbered(path: &Path, no: usize, count: usize) -> String {
     format!("{}-{no:05}-of-{count:05}.{extension}", stem(path))
 }
 
-/// Formats the index like `huggingface_hub`: sorted names, two-space indent.
-fn index_bytes(tensors: &[OutTensor], ranges: &[Range<usize>], names: &[String]) -> Result<Vec<u8>> {
+/// Formats the index of tensors, each with its size and its file, like `huggingface_hub`: sorted names, two-space indent.
+///
+/// # Errors
+/// The sizes overflow.
+pub fn index_bytes<'a>(tensors: impl Iterator<Item = (&'a str, u64, &'a str)>) -> Result<Vec<u8>> {
     let mut map = std::collections::BTreeMap::new();
     let mut total = 0u64;
-    for (range, name) in ranges.iter().zip(names) {
-        for tensor in &tensors[range.clone()] {
-            map.insert(tensor.name.as_str(), name.as_str());
-            total = num::add(total, tensor.len_bytes, "the size of all tensors")?;
-        }
+    for (tensor, bytes, file) in tensors {
+        map.insert(tensor, file);
+        total = num::add(total, bytes, "the size of all tensors")?;
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, safetensors::WEIGHT_MAP: map });
     let text = serde_json::to_string_pretty(&index).map_err(|error| Error::malformed(format!("cannot write the index: {error}")))?;

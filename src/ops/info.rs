@@ -142,6 +142,12 @@ pub fn info(reader: &Reader) -> Result<Info> {
 /// # Errors
 /// As for [`info`].
 pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
+    let adapter = if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None };
+    Ok(Info { adapter, ..headers(reader, count) })
+}
+
+/// Returns what the headers tell: [`info`] without the facts of an adapter, which are computed from values.
+pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
     let model = reader.model();
     let mut files: Vec<FileRow> = model
         .shards
@@ -154,7 +160,7 @@ pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
         }
     }
     let license = license(model);
-    Ok(Info {
+    Info {
         schema: "weigh.info.v1",
         path: model.path.to_string_lossy().into_owned(),
         format: model.format,
@@ -173,8 +179,8 @@ pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
         license: license.id,
         license_name: license.name,
         license_link: license.link,
-        adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
-    })
+        adapter: None,
+    }
 }
 
 impl Info {

@@ -1,5 +1,6 @@
 //! The operations: a model in, a report out. They print nothing.
 
+#[cfg(feature = "catalog")]
 pub mod catalog;
 mod chunks;
 pub mod convert;
@@ -8,10 +9,13 @@ pub mod diff;
 pub mod edit;
 pub mod hash;
 pub mod hist;
+mod identity;
 pub mod info;
+pub mod known;
 pub mod list;
 pub mod meta;
 pub mod overview;
+pub mod part;
 pub mod select;
 pub mod show;
 pub mod stats;

@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::base::{Error, ErrorKind, Result, limits};
 
@@ -48,6 +48,14 @@ pub(crate) fn parent(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
+}
+
+/// Whether a path from a file is relative and has no `..`.
+pub(crate) fn is_plain(file: &str) -> bool {
+    !file.is_empty()
+        && !file.contains(['\0', '\\'])
+        && !file.contains("://")
+        && Path::new(file).components().all(|component| matches!(component, Component::Normal(_)))
 }
 
 /// Returns the entries of a folder, sorted.

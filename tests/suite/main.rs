@@ -3,6 +3,8 @@
 mod bad_gguf;
 mod bad_safetensors;
 mod build;
+#[cfg(feature = "catalog")]
+mod catalog;
 mod codecs;
 mod command_line;
 mod content;
@@ -25,6 +27,7 @@ mod names;
 mod options;
 mod packed;
 mod packed_shapes;
+mod parts;
 mod readme;
 mod report;
 mod resources;

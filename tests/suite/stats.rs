@@ -498,3 +498,108 @@ fn statistics_per_row_match_numpy() {
         assert!((row.std - 3.5f64.sqrt()).abs() < 1e-15);
     }
 }
+
+/// What the program prints.
+fn printed(args: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weigh"));
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The message of a command that fails.
+fn refusal(args: &[&str]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weigh"));
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Measures a model in parts, on different numbers of threads, and returns their files.
+fn in_parts(at: &std::path::Path, args: &[&str], count: usize) -> Vec<String> {
+    let part = |number: usize| {
+        let (part, threads) = (format!("{number}/{count}"), (number % 3 + 1).to_string());
+        let text = printed(&[&["stats"], args, &["--part", &part, "--json", "--threads", &threads]].concat());
+        let path = at.join(format!("{number}.json"));
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // Out of order.
+    (1..=count).rev().map(part).collect()
+}
+
+#[test]
+fn joined_parts_are_the_whole_to_the_last_digit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // Values that JSON has no number for, squares that overflow, and layers of which one is far off.
+    let mut tensors: Vec<_> = (0..9)
+        .map(|layer| {
+            let scale = if layer == 4 { 100.0 } else { 1.0 };
+            let values = (0..20_000).flat_map(|i| (((i * 7919 + layer * 31) % 1009) as f32 / 1009.0 * scale - 0.3).to_le_bytes());
+            crate::build::tensor(&format!("layers.{layer}.w"), weigh::DType::F32, &[100, 200], values.collect())
+        })
+        .collect();
+    let huge = [f64::MAX, f64::NAN, f64::INFINITY, -0.0, 1e300].iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensors.push(crate::build::tensor("huge", weigh::DType::F64, &[5], huge));
+    tensors.push(crate::build::tensor("none", weigh::DType::F32, &[1], f32::NAN.to_le_bytes().to_vec()));
+    tensors.push(crate::build::tensor("empty", weigh::DType::F16, &[0], vec![]));
+    let path = at.join("m.safetensors");
+    crate::build::write("safetensors", &path, &tensors, &weigh::model::Metadata::new(), None);
+    let odd = path.to_str().unwrap();
+    for args in [
+        &[odd][..],
+        &["fixtures/llama-tiny"],
+        &["fixtures/llama-tiny-q8_0.gguf", "--filter", "blk.*", "--limit", "3", "--sort", "size"],
+        &["fixtures/quants.safetensors", "--sample", "--threshold", "0.01", "--outlier", "2"],
+        &["fixtures/packed"],
+        &["fixtures/packed", "--stored"],
+    ] {
+        let whole = printed(&[&["stats"], args, &["--json"]].concat());
+        for count in [1, 2, 7] {
+            let files = in_parts(at, args, count);
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            let joined = printed(&[&["stats", "--join", "--json"], &files[..]].concat());
+            assert!(joined == whole, "{args:?} in {count} parts:\n{joined}\n{whole}");
+        }
+    }
+}
+
+#[test]
+fn parts_of_statistics_that_do_not_belong_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = "fixtures/llama-tiny";
+    let files = in_parts(at, &[model], 3);
+    let join = |files: &[&str]| refusal(&[&["stats", "--join", "--json"], files].concat());
+    let [third, second, first] = [&files[0], &files[1], &files[2]];
+    assert!(join(&[first, third]).contains("part 2/3 is missing"));
+    assert!(join(&[first, second, third, second]).contains("part 2/3 is there twice"));
+    let other = at.join("other");
+    std::fs::create_dir(&other).unwrap();
+    for (args, name) in [
+        (&[model, "--threshold", "0.5"][..], "threshold"),
+        (&["fixtures/llama-tiny-q8_0.gguf"], "model"),
+        (&[model, "--filter", "*.0.*"], "filter"),
+    ] {
+        let strange = &in_parts(&other, args, 3)[1];
+        assert!(join(&[first, strange, third]).contains("of another model or has other options"), "{name}");
+    }
+    let strange = &in_parts(&other, &[model], 2)[0];
+    assert!(join(&[first, strange]).contains("of another model or has other options"));
+    let text = std::fs::read_to_string(second).unwrap();
+    for (from, to, message) in [
+        ("weigh.stats-part.v1", "weigh.stats.v1", "expected a part of statistics"),
+        ("\"part\": 2", "\"part\": 9", "expected a part from 1/N"),
+        ("\"sums\"", "\"summe\"", "expected a part of statistics"),
+        ("\"index\": ", "\"index\": 1", "expected each tensor in one part"),
+    ] {
+        std::fs::write(second, text.replace(from, to)).unwrap();
+        let error = join(&[first, second, third]);
+        assert!(error.contains(message), "{error}");
+    }
+    assert!(refusal(&["stats", model, "--part", "1/2"]).contains("add --json"));
+    assert!(refusal(&["stats", model, model, "--part", "1/2", "--json"]).contains("a part is of one model"));
+    assert!(refusal(&["stats", model, "--part", "1/2", "--json", "--by", "layer"]).contains("cannot be used with"));
+    assert!(refusal(&["stats", "--join", "--json", model]).contains("fixtures/llama-tiny"));
+}

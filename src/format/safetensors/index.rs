@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use foldhash::HashSet;
 use serde::Deserializer as _;
@@ -17,7 +17,7 @@ use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
 use crate::format::set::{Part, check_finding_limit, missing_files_error, read_parallel};
 use crate::format::{codes, folder, open_file};
-use crate::source::file;
+use crate::source::file::{self, is_plain};
 
 /// The contents of an index.
 #[derive(Debug, Default)]
@@ -108,14 +108,6 @@ pub(crate) fn files_of(index: &Path) -> Vec<String> {
 /// Whether a file listed in an index does not exist. Paths that are not plain are checked later.
 fn is_missing(folder: &Path, file: &str) -> bool {
     is_plain(file) && matches!(folder.join(file).try_exists(), Ok(false))
-}
-
-/// Whether the path is relative and has no `..`.
-fn is_plain(file: &str) -> bool {
-    !file.is_empty()
-        && !file.contains(['\0', '\\'])
-        && !file.contains("://")
-        && Path::new(file).components().all(|component| matches!(component, Component::Normal(_)))
 }
 
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {

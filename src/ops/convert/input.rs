@@ -7,16 +7,23 @@ use crate::format::Reader;
 use crate::model::{DType, FormatId};
 use crate::ops::convert::options::Options;
 use crate::ops::convert::plan::{OutputTarget, Plan};
+use crate::ops::convert::split;
+use crate::ops::part::Part;
 use crate::ops::weights;
 use crate::view::lora;
 
-/// Returns the model to convert (packed weights decoded, kept or as stored; adapters merged), and the plan.
+/// Returns the model to convert (packed weights decoded, kept or as stored; adapters merged), and the plan of it or of one part.
 ///
 /// # Errors
 /// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
-pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
+pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options, part: Option<Part>) -> Result<(Reader, Plan)> {
     let reader = input(model, adapters, out, options)?;
-    let plan = Plan::new(&reader, out, options)?;
+    // The folder of a part may have other parts.
+    let mut plan = Plan::draft(&reader, out, options, options.force || part.is_some())?;
+    if let Some(part) = part {
+        split::reduce(&mut plan, part, &reader, options)?;
+    }
+    plan.check_targets()?;
     Ok((reader, plan))
 }
 

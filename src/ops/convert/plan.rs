@@ -12,6 +12,7 @@ use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, FormatId, Metadata, Value};
 use crate::ops::convert::loss::Loss;
+use crate::ops::convert::manifest::PlannedPart;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::{keep, translate, types};
 use crate::ops::tensor_data::TensorData;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub removed: Vec<PathBuf>,
     /// All files that are read: none of them is replaced or removed.
     pub inputs: Vec<PathBuf>,
+    /// The part that is executed; all of it if `None`. The files and companion files are those of the part.
+    pub part: Option<PlannedPart>,
     /// Path of the weight file before sharding.
     pub(super) weights: PathBuf,
     /// Losses beyond the requested type.
@@ -66,8 +69,15 @@ impl Plan {
     /// # Errors
     /// The request is impossible or forbidden by the options: nothing has been written.
     pub fn new(reader: &Reader, out: &Path, options: &Options) -> Result<Self> {
+        let mut plan = Self::draft(reader, out, options, options.force)?;
+        plan.check_targets()?;
+        Ok(plan)
+    }
+
+    /// Plans the conversion without looking at what is there already, except that an output that exists is refused unless `may_exist`.
+    pub(super) fn draft(reader: &Reader, out: &Path, options: &Options, may_exist: bool) -> Result<Self> {
         let target = OutputTarget::of(out, options.to)?;
-        target.check(reader, options.force)?;
+        target.check(reader, may_exist)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
         let OutputModel { mut metadata, steps: mut tensors, files: mut companions, modules, mut notes, inputs: other_inputs, zeros } =
             output_model(reader, &target, options)?;
@@ -92,13 +102,14 @@ impl Plan {
         let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
         let files = target.layout(&layout, &metadata, &modules, options.shard_bytes)?;
         let inputs = inputs(reader, &companions, other_inputs, imatrix.as_ref(), options)?;
-        let mut plan = Self {
+        Ok(Self {
             format: target.format,
             out: out.to_path_buf(),
             tensors,
             files,
             companions,
             removed: Vec::new(),
+            part: None,
             inputs,
             weights: target.weights,
             lossy: decisions.lossy,
@@ -109,13 +120,16 @@ impl Plan {
             verify: options.verify,
             strict: options.strict,
             quality: !options.no_quality,
-        };
-        plan.removed = plan.stale_files()?;
-        let weights = plan.files.iter().map(|file| file.path.clone());
-        for path in weights.chain(plan.companion_targets()).chain(plan.removed.iter().cloned()) {
-            output::check_name(&path, plan.force, &plan.inputs)?;
-        }
-        Ok(plan)
+        })
+    }
+
+    /// Finds what the output replaces, and checks every path that is written or removed.
+    pub(super) fn check_targets(&mut self) -> Result<()> {
+        self.removed = self.stale_files()?;
+        let weights = self.files.iter().map(|file| file.path.clone());
+        let manifest = self.part.iter().map(|part| part.manifest.clone());
+        let mut all = weights.chain(self.companion_targets()).chain(manifest).chain(self.removed.iter().cloned());
+        all.try_for_each(|path| output::check_name(&path, self.force, &self.inputs))
     }
 
     /// Returns the output folder, if the output is one.
@@ -127,7 +141,7 @@ impl Plan {
     /// would combine with the new weights. The list comes first and is removed last: without it the older model would open as a different
     /// one.
     fn stale_files(&self) -> Result<Vec<PathBuf>> {
-        if !self.force {
+        if !self.force || self.part.is_some() {
             return Ok(Vec::new());
         }
         let list = self.folder().map(|folder| folder.join(modules::LIST));

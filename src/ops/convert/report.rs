@@ -1,16 +1,19 @@
 //! The report of a planned or completed conversion.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
+use crate::format::shards::FileContent;
 use crate::model::companion::{Note, NoteKind};
 use crate::model::{DType, FormatId, PackingSummary};
 use crate::ops::convert::loss::{Loss, LossCounts, LossKind};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
+use crate::ops::part::Part;
 use crate::ops::weights;
 use crate::view::output_model::OutputTensor;
 
@@ -22,6 +25,9 @@ pub struct ConvertReport {
     pub schema: &'static str,
     /// Whether nothing was written.
     pub dry_run: bool,
+    /// The part that was written or planned: the output, the tensors and their losses are those of the part.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartFacts>,
     /// Whether the output was read back and compared.
     pub verified: bool,
     /// The format of the output.
@@ -61,6 +67,23 @@ pub struct ConvertReport {
     /// The report of the vision or audio encoder, if it was converted too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mmproj: Option<Box<ConvertReport>>,
+}
+
+/// One part of a conversion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PartFacts {
+    /// Which part it is.
+    #[serde(flatten)]
+    pub part: Part,
+    /// The hash of the plan, the same for all parts.
+    pub plan: String,
+    /// The number of weight files in this part.
+    pub shards: usize,
+    /// The number of weight files in all parts.
+    pub all_shards: usize,
+    /// The manifest, which says what the part has written.
+    pub manifest: PathBuf,
 }
 
 /// A tensor of the output.
@@ -168,16 +191,34 @@ impl ConvertReport {
         };
         let mut output: Vec<PathBuf> = plan.companion_targets();
         output.extend(plan.files.iter().map(|file| file.path.clone()));
+        let written = plan.files.iter().flat_map(|file| match &file.content {
+            FileContent::Tensors(range, _) => plan.tensors.get(range.clone()).unwrap_or_default(),
+            FileContent::Bytes(_) => &[],
+        });
+        let tensors = written.map(|tensor| tensor_row(reader, tensor)).collect::<Result<Vec<_>>>()?;
+        let mut lossy = plan.lossy.clone();
+        if plan.part.is_some() {
+            let own: HashSet<&str> = tensors.iter().map(|row| row.name.as_str()).collect();
+            lossy.retain(|loss| own.contains(loss.tensor.as_str()));
+        }
+        let part = plan.part.as_ref().map(|planned| PartFacts {
+            part: planned.part,
+            plan: planned.plan.clone(),
+            shards: plan.files.len(),
+            all_shards: planned.shards,
+            manifest: planned.manifest.clone(),
+        });
         Ok(Self {
             schema: "weigh.convert.v1",
             dry_run: true,
+            part,
             verified: false,
             format: plan.format.id,
             output,
             removed: plan.removed.clone(),
             packing: weights::packing(reader),
-            tensors: plan.tensors.iter().map(|tensor| tensor_row(reader, tensor)).collect::<Result<_>>()?,
-            lossy: plan.lossy.clone(),
+            tensors,
+            lossy,
             dropped: rows(NoteKind::Dropped),
             padded: rows(NoteKind::Padded),
             made_up: rows(NoteKind::Synthesized),

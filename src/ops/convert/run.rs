@@ -20,6 +20,7 @@ use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Sums;
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
+use crate::ops::hash::{self, Algorithm};
 use crate::ops::tensor_data::TensorData;
 use crate::source::{self, Source};
 use crate::view::output_model::OutputTensor;
@@ -60,12 +61,18 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     let mut targets: Vec<Target> =
         plan.companion_targets().into_iter().zip(&companions).map(|(path, content)| Target { path, bytes: content.len() }).collect();
     targets.extend(plan.files.iter().map(|file| Target { path: file.path.clone(), bytes: file.bytes() }));
+    let files = targets.len();
+    if let Some(part) = &plan.part {
+        let bytes = part.manifest_bytes(&targets, &[])?.len() as u64;
+        targets.push(Target { path: part.manifest.clone(), bytes });
+    }
     let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
     for (index, content) in companions.iter().enumerate() {
         output.write(index, &content.bytes()?)?;
     }
     let mut all = Sums::default();
+    let mut rows = report.tensors.iter_mut();
     for (index, file) in plan.files.iter().enumerate() {
         match &file.content {
             FileContent::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
@@ -76,7 +83,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
                 let outcomes = write_tensors(reader, plan, tensors, layout, &out, progress)?;
                 output.seal(out)?;
-                for (row, outcome) in report.tensors[range.clone()].iter_mut().zip(outcomes) {
+                for (outcome, row) in outcomes.into_iter().zip(rows.by_ref()) {
                     row.quality = outcome.sums.quality();
                     all.merge(&outcome.sums);
                     report.lossy.extend(outcome.losses(&row.name, &row.from));
@@ -94,6 +101,12 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     let matrices = plan.imatrix.iter().map(|imatrix| imatrix.reader());
     std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
     copied.try_for_each(|file| file.check_unchanged())?;
+    if let Some(part) = &plan.part {
+        let written = (0..files).map(|index| output.open_written(index)).collect::<Result<Vec<_>>>()?;
+        let digests: Vec<String> = hash::hash_sources(&written, Algorithm::Blake3)?.files.into_iter().map(|file| file.hash).collect();
+        let manifest = part.manifest_bytes(&output.targets()[..files], &digests)?;
+        output.write(files, &manifest)?;
+    }
     output.lock_names()?;
     plan.check_removed()?;
     output.supersede(plan.removed.clone());

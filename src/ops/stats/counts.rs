@@ -139,7 +139,7 @@ impl Counts {
     }
 
     /// Adds `count` occurrences of a pattern.
-    fn increment(&mut self, code: u16, count: u64) {
+    pub(crate) fn increment(&mut self, code: u16, count: u64) {
         let [high, low] = code.to_be_bytes();
         self.page(high)[usize::from(low)] += count;
     }

@@ -96,19 +96,20 @@ fn layer_of(name: &str) -> Option<(String, u64)> {
     Some((parts.join("."), layer))
 }
 
-/// Returns findings about tensors whose scale is far from that of the same tensor in neighbouring layers.
-pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
-    let mut kinds: BTreeMap<String, Vec<(u64, &TensorStats, f64)>> = BTreeMap::new();
-    for stats in tensors {
-        let scale = stats.summary.l2 / (stats.summary.elements.max(1) as f64).sqrt();
-        if let Some((kind, layer)) = layer_of(&stats.name).filter(|_| scale.is_finite()) {
-            kinds.entry(kind).or_default().push((layer, stats, scale));
+/// Returns findings about tensors (name, Euclidean norm, number of elements) whose scale is far from that of the same tensor in neighbouring
+/// layers.
+pub(super) fn of_scales<'t>(tensors: impl Iterator<Item = (&'t str, f64, u64)>) -> Vec<Finding> {
+    let mut kinds: BTreeMap<String, Vec<(u64, &str, f64)>> = BTreeMap::new();
+    for (name, l2, elements) in tensors {
+        let scale = l2 / (elements.max(1) as f64).sqrt();
+        if let Some((kind, layer)) = layer_of(name).filter(|_| scale.is_finite()) {
+            kinds.entry(kind).or_default().push((layer, name, scale));
         }
     }
     let mut found = Vec::new();
     for layers in kinds.values_mut() {
         layers.sort_by_key(|(layer, ..)| *layer);
-        for (i, (layer, stats, scale)) in layers.iter().enumerate() {
+        for (i, (layer, name, scale)) in layers.iter().enumerate() {
             let around = &layers[i.saturating_sub(NEIGHBOURS)..layers.len().min(i + NEIGHBOURS + 1)];
             let mut scales: Vec<f64> = around.iter().filter(|other| other.0 != *layer).map(|other| other.2).collect();
             if scales.len() < NEIGHBOURS {
@@ -119,7 +120,7 @@ pub(super) fn of_scales(tensors: &[TensorStats]) -> Vec<Finding> {
             let ratio = scale / median;
             if median > 0.0 && *scale > 0.0 && !(1.0 / FAR_SCALE..=FAR_SCALE).contains(&ratio) {
                 let message = format!("root mean square {}, {ratio:.2} times that of neighbouring layers", units::general(*scale, 4));
-                let error = Error::malformed(message).in_tensor(&stats.name);
+                let error = Error::malformed(message).in_tensor(name);
                 found.push(Finding { severity: Severity::Note, ..Finding::from_error("stats-scale", &error) });
             }
         }

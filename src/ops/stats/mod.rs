@@ -25,11 +25,13 @@ mod codebooks;
 mod counts;
 mod findings;
 mod moments;
+mod parts;
 mod rows;
 mod scan;
 mod summary;
 
 pub use findings::OUTLIER_ROWS;
+pub use parts::{Joined, PartOfStats, join, part};
 pub use rows::{RowStats, RowsReport, rows};
 pub use summary::{Bins, Histogram, LINEAR_BINS, Linear, Log, PERCENTILES, Percentiles, SHAPE_BINS, Summary};
 
@@ -309,6 +311,23 @@ fn selected<'r>(reader: &'r Reader, options: &Options<'_>) -> Result<Vec<&'r Ten
 }
 
 fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Stats> {
+    let stats = report(scan_all(reader, tensors, options)?, options)?;
+    Ok(Stats { packing: weights::packing(reader), ..stats })
+}
+
+/// The measured tensors, and the counts of their values.
+struct Scanned {
+    /// By index in the selection.
+    slots: Vec<(usize, Slot)>,
+    groups: Vec<(String, Mutex<GroupCounts>)>,
+    /// The group of each tensor.
+    group_of: Vec<usize>,
+    total: GroupCounts,
+    scanners: BTreeMap<DType, Option<DtypeScanner>>,
+}
+
+/// Measures each tensor, on all threads.
+fn scan_all(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> Result<Scanned> {
     let all_bytes = tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add);
     let mut scanners: BTreeMap<DType, Option<DtypeScanner>> = BTreeMap::new();
     for dtype in tensors.iter().filter_map(|tensor| tensor.elem.known()) {
@@ -342,7 +361,7 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
         Ok(Ranges::new(elements, options.sample))
     };
     let counts = order.iter().map(|&i| Ok(ranges_of(tensors[i])?.spans(together))).collect::<Result<Vec<_>>>()?;
-    let mut total = Mutex::new(GroupCounts::default());
+    let total = Mutex::new(GroupCounts::default());
     let process = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
         let tensor = tensors[order[chunk.item]];
         let Some(scanner) = scanner(tensor) else { return Ok(None) };
@@ -372,8 +391,8 @@ fn measure(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> R
     let mut slots: Vec<(usize, Slot)> = order.iter().copied().zip(chunks::in_order(&counts, process, reduce)?).collect();
     slots.sort_by_key(|(index, _)| *index);
     reader.check_unchanged()?;
-    let stats = report(slots, groups, &group_of, total.get_mut().unwrap_or_else(PoisonError::into_inner), &scanners, options)?;
-    Ok(Stats { packing: weights::packing(reader), ..stats })
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Scanned { slots, groups, group_of, total, scanners })
 }
 
 /// Computes the statistics and findings of a tensor from its accumulated parts.
@@ -483,20 +502,14 @@ fn merge_distributions(
     (Distribution::of_sketch(&sketch, min, max), counts.is_empty())
 }
 
-fn report(
-    slots: Vec<(usize, Slot)>,
-    groups: Vec<(String, Mutex<GroupCounts>)>,
-    group_of: &[usize],
-    total: &GroupCounts,
-    scanners: &BTreeMap<DType, Option<DtypeScanner>>,
-    options: &Options<'_>,
-) -> Result<Stats> {
+fn report(scanned: Scanned, options: &Options<'_>) -> Result<Stats> {
+    let Scanned { slots, groups, group_of, total, scanners } = scanned;
     let mut all = Moments::default();
     let mut group_moments = vec![Moments::default(); groups.len()];
     let mut elements = 0u64;
     let mut tensors = Vec::with_capacity(slots.len());
     let mut findings = Vec::new();
-    for ((_, slot), &group) in slots.into_iter().zip(group_of) {
+    for ((_, slot), group) in slots.into_iter().zip(group_of) {
         let Slot::Measured(measured) = slot else {
             return Err(Error::limit("a tensor was not measured"));
         };
@@ -506,8 +519,8 @@ fn report(
         findings.extend(measured.findings);
         tensors.push(measured.stats);
     }
-    findings.extend(findings::of_scales(&tensors));
-    let (distribution, exact) = merge_distributions(&total.counts, scanners, all.min, all.max);
+    findings.extend(findings::of_scales(tensors.iter().map(|stats| (stats.name.as_str(), stats.summary.l2, stats.summary.elements))));
+    let (distribution, exact) = merge_distributions(&total.counts, &scanners, all.min, all.max);
     let grouped = options.by != GroupBy::Tensor;
     let groups = groups.into_iter().zip(group_moments).map(|((name, group), moments)| {
         let group = group.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -60,6 +60,18 @@ impl Default for Moments {
 }
 
 impl Moments {
+    /// Returns the sums and extremes in a fixed order, for exact storage.
+    pub(super) fn sums(&mut self) -> [&mut f64; 8] {
+        let Self { min, max, sum, abs_sum, square_sum, m2, m3, m4, .. } = self;
+        [min, max, sum, abs_sum, square_sum, m2, m3, m4]
+    }
+
+    /// Returns the counts in a fixed order, for exact storage.
+    pub(super) fn counts(&mut self) -> [&mut u64; 7] {
+        let Self { finite, nan, inf, minus_inf, zeros, negatives, below, .. } = self;
+        [finite, nan, inf, minus_inf, zeros, negatives, below]
+    }
+
     pub(crate) fn mean(&self) -> f64 {
         self.sum / self.finite as f64
     }

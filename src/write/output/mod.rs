@@ -7,13 +7,16 @@
 //! Problems with the targets (they exist, they are inputs, the disk is full) are reported before anything is written.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::base::{Error, Result};
 use crate::source::file::parent;
+use crate::source::{self, Source};
 use crate::write::signals::Guard;
 use crate::write::stale;
 
@@ -24,6 +27,8 @@ mod namelock;
 
 pub use check::{check, check_name};
 pub use file::OutFile;
+#[cfg(feature = "catalog")]
+pub(crate) use namelock::NameLock;
 
 /// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +169,16 @@ impl Output {
         self.seal(file)
     }
 
+    /// Opens a sealed file, still under its temporary name, for reading.
+    ///
+    /// # Errors
+    /// It is not sealed, or cannot be opened.
+    pub fn open_written(&self, index: usize) -> Result<Arc<dyn Source>> {
+        let sealed = self.written.get(index).and_then(|file| file.as_ref().filter(|file| file.sealed));
+        let temporary = sealed.ok_or_else(|| Error::argument(format!("output file {index} is not written in full")))?;
+        source::open(&temporary.path)
+    }
+
     fn make_folders(&mut self) -> Result<()> {
         for i in 0..self.targets.len() {
             let mut missing: Vec<PathBuf> = Vec::new();
@@ -176,8 +191,12 @@ impl Output {
                 }
             }
             for folder in missing.into_iter().rev() {
-                fs::create_dir(&folder).map_err(|error| Error::io("cannot create the folder", &folder, error))?;
-                self.folders.push(folder);
+                match fs::create_dir(&folder) {
+                    Ok(()) => self.folders.push(folder),
+                    // Another run was faster.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                    Err(error) => return Err(Error::io("cannot create the folder", &folder, error)),
+                }
             }
         }
         Ok(())
@@ -214,7 +233,6 @@ fn folders(targets: &[Target]) -> Vec<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source;
     use crate::source::file::write_all_at;
 
     fn target(path: PathBuf, bytes: u64) -> Target {

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The rename lock of a folder. Dropping it first removes the file, then releases the lock: the other way round, it might remove a file
 /// that another run has locked.
 #[derive(Debug)]
-pub(super) struct NameLock {
+pub(crate) struct NameLock {
     _guard: Guard,
     _file: File,
 }
@@ -39,6 +39,18 @@ impl NameLock {
         }
         let error = Error::argument("another run is renaming its files in this folder and does not finish");
         Err(error.in_file(&path).hint("end the other run, or remove this file if there is none"))
+    }
+
+    /// Takes the lock of this name for longer work, without waiting; `None` on systems without locks.
+    #[cfg(feature = "catalog")]
+    pub(crate) fn exclusive(folder: &Path, name: &str) -> Result<Option<Self>> {
+        let path = folder.join(name);
+        match Guard::create(|| Ok((lock(&path)?, path.clone()))) {
+            Ok((file, guard)) => Ok(Some(Self { _guard: guard.removing(path), _file: file })),
+            Err(Refusal::NoLocks) => Ok(None),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Busy) => Err(Error::argument("another run is writing here").in_file(folder).hint("try again when it is done")),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The catalog of this build: element types, formats, architectures, finding codes.
+//! What this build knows: element types, formats, architectures, finding codes.
 
 use std::collections::BTreeSet;
 
