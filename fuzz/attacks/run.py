@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [--sanitized BINARY] [ATTACK ...]
+"""Attacks on a weigh binary: python3 fuzz/attacks/run.py WEIGH [--quick] [--llama LIBRARY] [--sanitized BINARY] [--advisories CLONE] [ATTACK ...]
 
 Each attack is a function below. It makes its files in a folder of its own and yields, run by run, None or what was wrong. At the end there is
 a table: attack, runs, result. Exit status 1 where something was wrong. What a machine lacks (strace, root, a Python package) is skipped,
@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -56,10 +57,11 @@ def some(items, quick):
 
 
 def run(*arguments, cwd=None, prefix=(), limit=AS_LIMIT, timeout=TIME, **more):
-    """Runs weigh. The status is 'timeout' where it does not end."""
-    command = [*prefix, *(["prlimit", f"--as={limit}"] if limit and not prefix else []), ARGS.weigh, *map(str, arguments)]
+    """Runs weigh for at most so many seconds of a processor; the status is 'timeout' where it does not end at all."""
+    limits = ["prlimit", f"--cpu={timeout}", *([f"--as={limit}"] if limit else [])]
+    command = [*(prefix or limits), ARGS.weigh, *map(str, arguments)]
     try:
-        return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, **more)
+        return subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=10 * timeout, **more)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, "timeout", b"", b"")
 
@@ -178,25 +180,48 @@ def interrupted_edit(folder):
 
 @attack
 def full_disks(folder):
-    """A disk that is too small or read-only, a limit on the size of files, a folder that may not be written."""
-    source = folder / "in.gguf"
-    source.write_bytes(gguf([ARCH], [("t", (100_000,), bytes(400_000))]))
-    for size in (1, 24, 4096, 32_768, 100_000, 399_000):
-        done = run("convert", source, folder / "out.gguf", prefix=["prlimit", f"--fsize={size}"])
-        left = sorted(os.listdir(folder))
-        yield wrong(done, (2,)) or (None if left == ["in.gguf"] else f"fsize {size}: left {left}")
+    """Disks that are too small, fill up, are full or read-only; a limit on the size of files; what may not be written, by its mode or by chattr."""
+    os.chmod(folder, 0o755)
+    place, source = folder / "place", folder / "in.gguf"
+    (folder / "m.gguf").write_bytes(gguf([ARCH, ("general.name", STRING, "old")], [("t", (100_000,), bytes(400_000))]))
+    source.write_bytes(gguf([ARCH, ("general.name", STRING, "new")], [("t", (100_000,), floats(*[0.5] * 100_000))]))
+    edit = lambda name: ["meta", "m.gguf", "set", f"general.name=string:{name}", "--in-place"]
+    uses = [["convert", source, "out.gguf"], ["convert", source, "out.gguf", "--shard-size", "1KB"], ["convert", source, "m.gguf", "--force"], edit("new"), edit("n" * 4096), ["report", source, "-o", "page.html"], ["hist", source, "t", "-o", "t.svg"]]
+    # What is done in the folder before (77: this cannot be had here), what weigh runs under, what is done after, and whether some use must fail.
+    nobody, at = "setpriv --reuid=65534 --regid=65534 --clear-groups", 'cd "$PWD" && cp ../m.gguf .'
+    tmpfs = lambda options, more=":": (f'mount -t tmpfs -o {options} none "$PWD" && {at} || exit 77; {more}', "", ":", not more.startswith("{"))
+    flag = lambda kind, what: (f"{at}; chattr +{kind} {what} 2>/dev/null || exit 77", "", f"chattr -{kind} {what}", True)
+    limits = {f"files of {size} bytes": (at, f"prlimit --fsize={size}", ":", True) for size in (1, 24, 4096, 32_768, 100_000, 399_000)}
+    others = {
+        **{f"tmpfs of {size}k": tmpfs(f"size={size}k") for size in (404, 408, 412, 420, 452, 600, 780)},
+        **{f"tmpfs that fills after {delay} ms": tmpfs("size=1m", f"{{ sleep {delay / 1000}; head -c 4m /dev/zero > fill; }} 2>/dev/null & :") for delay in (0, 1, 2, 4, 8, 16)},
+        "full tmpfs": tmpfs("size=1m", "head -c 4m /dev/zero > fill 2>/dev/null"), "read-only tmpfs": tmpfs("size=4m", 'mount -o remount,ro "$PWD"'), "tmpfs without a file more": tmpfs("size=4m,nr_inodes=2"),
+        "tmpfs for one file more": tmpfs("size=4m,nr_inodes=3"), "a folder that is immutable": flag("i", "."), "a file that is immutable": flag("i", "m.gguf"), "a file that only grows": flag("a", "m.gguf"),
+        "the folder of another": (f"{at}; chmod 755 .", nobody, ":", True), "the file of another": (f"{at}; chmod 777 .", nobody, ":", False), "a folder for all, with the file of another": (f"{at}; chmod 1777 .", nobody, ":", True),
+        "the private file of another": (f"{at}; chmod 777 .; chmod 600 m.gguf", nobody, ":", True), "a folder without write permission": (f"{at}; chown 65534 . m.gguf; chmod 555 .", nobody, ":", True),
+        "a file without write permission": (f"{at}; chown 65534 . m.gguf; chmod 444 m.gguf", nobody, ":", False),
+    }
     if os.geteuid() != 0:
-        return
-    for options in ("size=64k", "size=300k", "size=1m,ro", "size=4k", "size=128k", "size=388k", "size=1m,nr_inodes=1", "size=1m,nr_inodes=2,ro"):
-        mount = folder / "mount"
-        mount.mkdir(exist_ok=True)
-        script = f'mount -t tmpfs -o {options} none "$1" && "$0" convert "$2" "$1/out.gguf"; status=$?; ls -A "$1"; exit $status'
-        try:
-            done = subprocess.run(["unshare", "-m", "sh", "-c", script, ARGS.weigh, mount, source], capture_output=True, timeout=TIME)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            yield f"{options}: {error}"
-            continue
-        yield wrong(done, (2,)) or (f"{options}: left {done.stdout!r}" if done.stdout else None)
+        print("    not root: only limits on the size of files", file=sys.stderr)
+    for condition, (before, under, after, bites) in {"no limit": (at, "", ":", False), **limits, **(others if os.geteuid() == 0 else {})}.items():
+        refused = 0
+        for number, use in enumerate(uses):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            script = f'{before}; {under} timeout 60 "$@" > /dev/null; status=$?; {after}; find . -type f ! -name fill -exec sha256sum {{}} +; exit $status'
+            done = subprocess.run([*(["unshare", "-m"] if os.geteuid() == 0 else []), "sh", "-c", script, "sh", ARGS.weigh, *use], cwd=place, capture_output=True)
+            if done.returncode == 77:
+                print(f"    {condition}: not to be had here", file=sys.stderr)
+                bites = False
+                break
+            found = dict(line.split()[::-1] for line in done.stdout.decode().splitlines())
+            if condition == "no limit":
+                made = [*made, found] if number else [found]
+            refused += done.returncode == 2
+            expected = made[number] if done.returncode == 0 else {"./m.gguf": digest(folder / "m.gguf")}
+            yield wrong(done, (0,) if condition == "no limit" else (0, 2), f"{condition}, {use[0]}") or (None if found == expected else f"{condition}, {use[:2]}: status {done.returncode}, left {found}")
+        if bites:
+            yield None if refused else f"{condition}: nothing was refused"
 
 
 # ---- files that change, runs beside each other
@@ -379,23 +404,58 @@ def no_files(folder):
             yield wrong(run("convert", inside, folder / "o.gguf", "--force", timeout=20))
 
 
+SECRET = 1_000_003  # bytes: a number that is in what shows a model of so many, and in nothing else
+
+
 @attack
-def paths_that_lead_out(folder):
-    """Names of shards, splits and modules that lead out of the folder."""
-    secret = folder / "secret.safetensors"
-    secret.write_bytes(safetensors([("t", (1,), floats(7.0))]))
-    inside = folder / "in"
-    inside.mkdir()
-    os.symlink(secret, inside / "link.safetensors")
-    names = ["../secret.safetensors", str(secret), "./../secret.safetensors", "a/../../secret.safetensors", "..\\secret.safetensors", "link.safetensors", "..", ".", "", "/",
-             "a/../../../../../../etc/passwd", "/etc/passwd", "/dev/zero", "/proc/self/environ", "~/.netrc", "file:///etc/passwd", "http://localhost/x", "\x00", "a\x00b",
-             "%2e%2e/secret.safetensors", "．．/secret.safetensors", "....//secret.safetensors", "C:\\x", "\\\\host\\share"]
-    for name, command in itertools.product(names, ("ls", "verify", "hash", "show")):
-        (inside / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": name}}))
-        done = run(command, inside, *(["t"] if command == "show" else []))
-        # A file that is missing is said to be; `ls` lists what is there all the same.
-        opened = done.returncode == 0 and name != "link.safetensors" and b"of the model" not in done.stderr
-        yield wrong(done) or (f"{command} opened {name!r}" if opened or b"root:x:" in done.stdout + done.stderr else None)
+def traversal(folder):
+    """Names and links that lead out of a model: in an index, a Hugging Face cache, an Ollama store, a split GGUF, a list of modules."""
+    home, layer = folder / "home", "application/vnd.ollama.image.model"
+    inside, out, path = home / "in", home / "out", pathlib.Path
+    other, secret = safetensors([("o", (1,), floats(1.0))]), safetensors([("t", (SECRET,), bytes(SECRET))], None, "U8")
+    bytes_ = ("t", (SECRET,), bytes(SECRET), GGML["I8"])
+    split = lambda no, *tensors, count=(U16, 2): gguf([ARCH, ("split.no", U16, no), ("split.count", *count), ("split.tensors.count", I32, 2)], tensors)
+    one, two = split(0, ("o", (1,), floats(1.0))), split(1, bytes_)
+    names = ["../out", "./../out", str(out), "a/../../out", "good/../../out", "..\\out", "....//out", "%2e%2e/out", "．．/out", " ../out", "../out\x00", "..", ".", "", "/", "a/../../../../../../etc/passwd",
+             "/etc/passwd", "/dev/zero", "/proc/self/environ", "~/.netrc", "file:///etc/passwd", "http://localhost/x", "\x00", "a\x00b", "C:\\x", "\\\\host\\share", "a" * 5000, "link"]
+    files = lambda ending: [name + ending if name.endswith(("out", "link")) else name for name in names]
+    # What has the name, names that stay inside, names that do not, what else is in the folder (a path is a link to it), and the files of a name.
+    places = [
+        ("an index", ["good.safetensors", "sub/good.safetensors"], [*files(".safetensors"), "linked/model.safetensors"],
+         {"good.safetensors": secret, "sub/good.safetensors": secret, "link.safetensors": path("../out.safetensors"), "linked": out}, lambda name: {"model.safetensors.index.json": {"weight_map": {"t": name}}}),
+        ("refs/main", ["good", "good\n"], [*names, "../snapshots/../../out", "good/../../../out", "../snapshots/link", "\udcff"],
+         {"snapshots/good/model.safetensors": secret, "snapshots/other/model.safetensors": other, "snapshots/link": out}, lambda name: {"refs/main": name.encode(errors="surrogateescape")}),
+        ("a snapshot", ["../good"], [str(out), "../../out", "../..", "/", "../snapshots/../../out"], {"good/model.safetensors": secret, "blobs/x": other},
+         lambda name: {"snapshots/ab": path(name)} if name != "../good" else {"snapshots/ab/model.safetensors": secret}),
+        ("a link of a snapshot", ["../../blobs/b"], ["../../../out.safetensors", f"{out}.safetensors", "../../blobs/../../out.safetensors", "../../blobs/hop", "../../blobs/circle", "../../blobs", "gone", "/dev/zero", "/etc/passwd", "/proc/self/environ"],
+         {"blobs/b": secret, "blobs/hop": path(f"{out}.safetensors"), "blobs/circle": path("circle"), "snapshots/ab/model.safetensors.index.json": {"weight_map": {"t": "m.safetensors"}}},
+         lambda name: {"snapshots/ab/m.safetensors": path(name)}),
+        ("a digest", ["sha256:ab", "sha256-ab"], ["sha256:../out.gguf", "sha256-../../out.gguf", "../../out.gguf", "sha256:../../../out.gguf", f"sha256:{out}.gguf", f"{out}.gguf", "..:..", ":", "sha256:", ":ab", "", "../../out:ab",
+         "sha256:ab/../../../out.gguf", "sha256:ab\x00", "sha256:%2e%2e", "sha256:..\\out.gguf", "sha256:" + "a" * 5000, "sha256:cd", None, 1, [], {}], {"blobs/sha256-ab": gguf([ARCH], [bytes_])},
+         lambda name: {"manifests/registry/library/m/latest": {"layers": [{"mediaType": layer, "digest": name}]}}),
+        ("the name of a part", ["good"], ["..", ".", "", "-", "..\\out", "%2e%2e%2fout", "~", "-of-", "a-00001-of-00002", "a\nb", "\x1b[2J", "．．", "-rf", "$(x)", "out", "a" * 200], {},
+         lambda name: {f"{name}-00001-of-00002.gguf": one, f"../{name}-00002-of-00002.gguf": two, **({"good-00002-of-00002.gguf": two} if name == "good" else {})}),
+        ("split.count", [(U16, 2)], [(U16, 0), (U16, 1), (U16, 3), (U16, 65_535), (U64, 2**64 - 1), (I32, -1), (F32, 2.0), (STRING, "../../out"), (ARRAY, (STRING, ["../out", "../out"])), (BOOL, True)], {},
+         lambda count: {"m-00001-of-00002.gguf": split(0, ("o", (1,), floats(1.0)), count=count), ("" if count == (U16, 2) else "../") + "m-00002-of-00002.gguf": two}),
+        ("a module", ["good", "sub/good"], [*names, "linked", None, 1, [], {}], {"model.safetensors": other, "good/model.safetensors": secret, "sub/good/model.safetensors": secret, "link": out,
+         "linked/model.safetensors": path(f"{out}.safetensors")}, lambda name: {"modules.json": [{"path": "", "type": "a.Transformer"}, {"path": name, "type": "a.Dense"}]}),
+        ("the first module", ["good"], names, {"good/model.safetensors": secret, "link": out}, lambda name: {"modules.json": [{"path": name, "type": "a.Transformer"}]}),
+    ]
+    for place, good, bad, beside_, made in places:
+        for name in [*good, *bad]:
+            shutil.rmtree(home, ignore_errors=True)
+            for file, body in {"../out/model.safetensors": secret, "../out.safetensors": secret, "../out.gguf": gguf([ARCH], [bytes_]), **beside_, **made(name)}.items():
+                file = home / file[3:] if file.startswith("../") else inside / file
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.symlink_to(body) if isinstance(body, pathlib.Path) else file.write_bytes(body if isinstance(body, bytes) else json.dumps(body).encode())
+            read = set()
+            for command in ("ls", "info", "hash", "stats", "verify"):
+                done = run(command, inside, "--json")
+                read |= {command} if str(SECRET).encode() in done.stdout else set()
+                problem = wrong(done) or ("/etc/passwd" if b"root:x:" in done.stdout + done.stderr else None)
+                yield f"{name!r:.80} in {place}, {command}: {problem}" if problem else None
+            # Names that stay inside are read: what tells of those that do not can fail.
+            yield None if bool(read) == (name in good) else f"{name!r:.80} in {place}: read by {sorted(read) or 'nothing'}"
 
 
 @attack
@@ -440,12 +500,12 @@ def bombs(folder, files, commands=None):
         path = folder / name
         path.write_bytes(make())
         for command in commands or COMMANDS:
-            arguments = ["prlimit", f"--as={AS_LIMIT}", ARGS.weigh, command[0], str(path), *command[1:]]
+            arguments = ["prlimit", f"--cpu={TIME}", f"--as={AS_LIMIT}", ARGS.weigh, command[0], str(path), *command[1:]]
             try:
-                done = subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=TIME)
+                done = subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=10 * TIME)
                 yield wrong(done, what=f"{command} {name}")
             except subprocess.TimeoutExpired:
-                yield f"{command} {name}: not done in {TIME} s"
+                yield f"{command} {name}: not done in {10 * TIME} s"
         path.unlink()
 
 
@@ -1256,12 +1316,62 @@ def sanitizer(folder):
         yield wrong(done, (0, 1, 2)) or (f"{use}: {done.stderr[:2000]!r}" if b"AddressSanitizer" in done.stderr else None)
 
 
+# ---- dependencies
+
+def version(text):
+    """A version to compare; one before a release is lower than that."""
+    numbers, _, before = text.partition("+")[0].partition("-")
+    return tuple((list(map(int, numbers.split("."))) + [0, 0])[:3]), not before, before
+
+
+def satisfies(given, requirement):
+    """Whether a version meets all parts of a requirement of Cargo."""
+    for sign, bound in re.findall(r"(>=|<=|[<>=^~]?)\s*(\d[^\s,]*)", requirement):
+        low = version(bound)
+        ends = [i for i, number in enumerate(low[0]) if number] or [2]
+        fixed = low[0][:1 if sign == "~" and "." not in bound else 2 if sign == "~" else ends[0] + 1]  # the numbers that ~ and ^ hold
+        met = {">=": given >= low, ">": given > low, "<=": given <= low, "<": given < low, "=": given == low}
+        if not met.get(sign, given >= low and given[0][:len(fixed)] == fixed):
+            return False
+    return True
+
+
+@attack
+def dependencies(folder):
+    """The packages of both Cargo.lock files against the advisories of RustSec."""
+    if not ARGS.advisories:
+        raise Skip("no --advisories CLONE of github.com/RustSec/advisory-db")
+    import tomllib
+    (folder / "tar").write_bytes(subprocess.run(["git", "-C", ARGS.advisories, "archive", "HEAD", "crates"], capture_output=True, check=True).stdout)
+    known, seen = {}, set()
+    with tarfile.open(folder / "tar") as tar:
+        for file in tar:
+            if file.name.endswith(".md"):
+                found = tomllib.loads(tar.extractfile(file).read().decode().split("```toml")[1].split("```")[0])
+                if "withdrawn" not in found["advisory"]:
+                    known.setdefault(found["advisory"]["package"], []).append(found)
+
+    def affecting(name, given):
+        sound = lambda found: any(satisfies(version(given), text) for text in found["versions"].get("patched", []) + found["versions"].get("unaffected", []))
+        return [found["advisory"]["id"] for found in known.get(name, []) if not sound(found)]
+
+    for name, given in (("memmap2", "0.9.10"), ("time", "0.2.22"), ("smallvec", "1.6.0")):  # what is known to be affected is found
+        yield None if affecting(name, given) else f"{name} {given}: no advisory"
+    for lock in ("Cargo.lock", "fuzz/Cargo.lock"):
+        for package in tomllib.loads((pathlib.Path(__file__).resolve().parents[2] / lock).read_text())["package"]:
+            seen.update(found["advisory"]["id"] for found in known.get(package["name"], []))
+            found = affecting(package["name"], package["version"])
+            yield f"{lock}: {package['name']} {package['version']}: {', '.join(found)}" if found else None
+    print(f"    {sum(map(len, known.values()))} advisories, {len(seen)} of them on packages of these names", file=sys.stderr)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weigh")
     parser.add_argument("--quick", action="store_true", help="some of each: minutes instead of hours")
     parser.add_argument("--llama", help="llama.cpp's libggml-base.so")
     parser.add_argument("--sanitized", help="a weigh built with -Zsanitizer=address")
+    parser.add_argument("--advisories", help="a clone of github.com/RustSec/advisory-db")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("attack", nargs="*", metavar="ATTACK")
     parser.parse_intermixed_args(namespace=ARGS)

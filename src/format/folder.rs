@@ -7,7 +7,7 @@ use crate::base::finding::Findings;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
-use crate::format::set::{PartName, missing_files_error};
+use crate::format::set::{PartName, is_inside, missing_files_error};
 use crate::format::{FORMATS, foreign, modules, ollama, start_of};
 use crate::source::Prefix;
 use crate::source::file::{entries, parent, read_text};
@@ -23,12 +23,6 @@ pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
         Some(error) => Err(error.in_file(file.path())),
         None => Ok(()),
     }
-}
-
-/// Returns the `blobs` folder of the Hugging Face cache, if `folder` is below its `snapshots` folder.
-pub(crate) fn blobs_of(folder: &Path) -> Option<PathBuf> {
-    let snapshots = folder.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"))?;
-    Some(snapshots.parent()?.join("blobs"))
 }
 
 /// Returns the file to open for a folder: an index, a single file, or any file of a numbered set.
@@ -120,17 +114,22 @@ fn several(what: &str, candidates: &[PathBuf]) -> Error {
 /// Returns the snapshot of a Hugging Face cache folder that `refs/main` names, or else the only one.
 fn snapshot(folder: &Path) -> Result<PathBuf> {
     let snapshots = folder.join("snapshots");
+    let home = snapshots.canonicalize().map_err(|error| Error::io("cannot resolve", &snapshots, error))?;
+    let inside = |snapshot: PathBuf| {
+        let leads_out = || Error::malformed("expected a snapshot inside the cache, found a link that leads out of it");
+        if is_inside(&home, &snapshot) { Ok(snapshot) } else { Err(leads_out().in_file(&snapshot)) }
+    };
     if let Ok(revision) = read_text(&folder.join("refs").join("main")) {
         let revision = revision.trim();
         let named = snapshots.join(revision);
         if revision.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !revision.is_empty() && named.is_dir() {
-            return Ok(named);
+            return inside(named);
         }
     }
     let found = entries(&snapshots)?;
     let folders: Vec<PathBuf> = found.iter().filter(|entry| entry.is_dir()).cloned().collect();
     match &folders[..] {
-        [only] => Ok(only.clone()),
+        [only] => inside(only.clone()),
         // Files directly in snapshots/: an export, not the cache layout.
         [] if !found.is_empty() => Ok(snapshots),
         _ => Err(several("snapshots", &folders).in_file(&snapshots)),
@@ -144,7 +143,8 @@ fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
     let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));
     let inner = folder.join(first);
-    (plain && inner.is_dir() && inner != folder).then_some(inner)
+    let home = folder.canonicalize().ok()?;
+    (plain && inner.is_dir() && inner != folder && is_inside(&home, &inner)).then_some(inner)
 }
 
 fn hint_for(all: &[PathBuf]) -> String {

@@ -6,13 +6,21 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::base::finding::{Findings, Severity};
+use crate::base::text::shorten;
 use crate::base::{Error, Result, json, limits};
+use crate::format::set::is_inside;
 use crate::format::{Reader, codes, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
 use crate::source::file::{Input, parent, read_text};
 
 /// The list of modules, next to the transformer's weights or in the parent folder.
 pub(crate) const LIST: &str = "modules.json";
+
+/// A module's weights.
+const WEIGHTS: &str = "model.safetensors";
+
+/// A module's config.
+const CONFIG: &str = "config.json";
 
 /// Adds the modules listed next to `weights`: their configs, and their tensors with the module's path as prefix.
 ///
@@ -32,9 +40,17 @@ pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings)
     if !paths.iter().any(|(path, _)| is_own(path)) {
         return Ok(());
     }
+    let home = root.canonicalize().map_err(|error| Error::io("cannot resolve", root, error))?;
     for (path, kind) in paths.into_iter().filter(|(path, _)| !is_own(path)) {
-        if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
-            let message = format!("expected the path of a module inside the folder, found {path}");
+        let folder = root.join(path);
+        let link = if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
+            Some("")
+        } else {
+            let leads_out = [WEIGHTS, CONFIG].iter().any(|file| !is_inside(&home, &folder.join(file)));
+            leads_out.then_some(", a link that leads out of it")
+        };
+        if let Some(link) = link {
+            let message = format!("expected the path of a module inside the folder, found {}{link}", shorten(path));
             findings.error(codes::CONFIG_JSON, Error::malformed(message).in_file(&list))?;
             continue;
         }
@@ -74,8 +90,8 @@ fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
 
 fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let folder = root.join(path);
-    let config = config(&folder.join("config.json"), reader, findings);
-    let weights = folder.join("model.safetensors");
+    let config = config(&folder.join(CONFIG), reader, findings);
+    let weights = folder.join(WEIGHTS);
     let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
     if weights.is_file() {
         module.shard = add_weights(&weights, path, reader, findings)?;

@@ -133,6 +133,16 @@ pub(crate) fn is_cut(tensor: &TensorInfo, file_len: u64, alignment: u64) -> bool
     end > file_len.saturating_add(spared)
 }
 
+/// Whether `path` is inside the folder `home`, a canonical path, also after resolving links; or does not exist.
+///
+/// In a Hugging Face cache, the files in `snapshots/` are links to `blobs/`, which is inside as well.
+pub(crate) fn is_inside(home: &Path, path: &Path) -> bool {
+    let Ok(real) = path.canonicalize() else { return true };
+    let snapshots = home.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    real.starts_with(home) || blobs.is_some_and(|blobs| real.starts_with(blobs))
+}
+
 /// Reports all tensors (with absolute offsets) whose bytes are missing as one finding; returns whether there are none.
 ///
 /// # Errors

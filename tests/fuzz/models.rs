@@ -1,7 +1,7 @@
 //! Any bytes as one of the small files of a Hugging Face folder, among others that are sound.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use weigh::ops::convert::{Options, Plan};
@@ -9,7 +9,7 @@ use weigh::tokenizer;
 use weigh::tokenizer::Kind;
 
 use super::{Target, file, fixture, folder};
-use crate::build::safetensors;
+use crate::build::{Gguf, safetensors};
 
 /// The first byte picks the kind of tokenizer, the second the file, the rest is what is in it.
 pub const TOKENIZER: Target = Target { name: "tokenizer", run: tokenizer, seeds: tokenizer_seeds };
@@ -90,6 +90,8 @@ const TOKENIZER_FILES: &[(&str, &[&str])] = &[
     ("tekken.json", &["chat_template.jinja"]),
     ("spiece.model", &["tokenizer_config.json"]),
     ("qwen.tiktoken", &["tokenizer_config.json"]),
+    ("arcade100k.tiktoken", &["tokenizer_config.json"]),
+    ("hy.tiktoken", &["tokenizer_config.json"]),
     ("tiktoken.model", &["tokenizer_config.json"]),
     ("rwkv_vocab_v20230424.txt", &["tokenizer_config.json"]),
     ("tokenizer.jsonl", &["tokenizer_config.json"]),
@@ -127,10 +129,24 @@ fn sound(name: &str) -> Vec<u8> {
         "merges.txt" => return b"#version: 0.2\na b\n".to_vec(),
         "vocab.txt" => return b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\n".to_vec(),
         "tekken.json" => return fs::read(fixture("tokenizers").join("tekken").join(name)).expect("a fixture"),
+        "qwen.tiktoken" | "arcade100k.tiktoken" | "hy.tiktoken" | "tiktoken.model" => return b"IQ== 0\nIg== 1\nISI= 2\n".to_vec(),
+        "rwkv_vocab_v20230424.txt" => return b"1 '\\x00' 1\n2 'a' 1\n3 b'\\xff' 1\n4 \"'\\u00e9\" 3\n".to_vec(),
+        "tokenizer.jsonl" => return b"[\"<s>\", 0.0, \"CONTROL\"]\n[\"a\", -1.5, \"NORMAL\"]\n[\"<0x0A>\", 0, \"BYTE\"]\n".to_vec(),
         "chat_template.jinja" => return b"{{ ''.__class__ }}".to_vec(),
         _ => return sentencepiece(&pieces),
     };
     value.to_string().into_bytes()
+}
+
+/// A tokenizer.json of Unigram, with a precompiled character map as in [`sentencepiece`].
+fn unigram_json() -> String {
+    json!({
+        "added_tokens": [{"id": 0, "content": "<s>", "special": true, "normalized": false}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "BAAAAAACAABhAA=="}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always"},
+        "model": {"type": "Unigram", "unk_id": 1, "vocab": [["<s>", 0.0], ["<unk>", 0.0], ["\u{2581}a", -1.5], ["b", -2.0]]}
+    })
+    .to_string()
 }
 
 /// A SentencePiece model: pieces with a score and a type, the settings of the trainer and of the normaliser.
@@ -141,7 +157,9 @@ fn sentencepiece(pieces: &[(&str, u8)]) -> Vec<u8> {
     };
     let mut model: Vec<u8> = pieces.iter().flat_map(piece).collect();
     model.extend(field(2, &[3 << 3, 2, 35 << 3 & 0x7f | 0x80, 35 >> 4, 1]));
-    model.extend(field(3, &[3 << 3, 1, 4 << 3, 0]));
+    // A precompiled character map: the length of its trie, a unit of that, and the replacements.
+    let charsmap = field(2, &[&4u32.to_le_bytes()[..], &[0, 0x02, 0, 0], b"a\0"].concat());
+    model.extend(field(3, &[&charsmap[..], &[3 << 3, 1, 4 << 3, 0]].concat()));
     model
 }
 
@@ -178,6 +196,26 @@ fn tokenizer_seeds() -> Vec<Vec<u8>> {
         .zip(TOKENIZER_FILES)
         .flat_map(|(pick, (name, _))| [0u8, 2, 7, 9, 10].map(|kind| [vec![kind, pick], sound(name)].concat()))
         .collect();
+    // The files that only some kinds read: XLM-RoBERTa, T5, those of tiktoken, RWKV, PLaMo 2.
+    let kind_of = |kind: Kind| KINDS.iter().zip(0u8..).find(|(known, _)| **known == kind).map(|(_, number)| number);
+    let pick_of = |name: &str| TOKENIZER_FILES.iter().zip(0u8..).find(|((file, _), _)| *file == name).map(|(_, number)| number);
+    let some: [(Kind, &str); 10] = [
+        (Kind::XlmRoberta, "sentencepiece.bpe.model"),
+        (Kind::XlmRoberta, "tokenizer.json"),
+        (Kind::T5, "spiece.model"),
+        (Kind::T5, "tokenizer.json"),
+        (Kind::Qwen, "qwen.tiktoken"),
+        (Kind::Stablelm, "arcade100k.tiktoken"),
+        (Kind::HunyuanMoe, "hy.tiktoken"),
+        (Kind::BpeOrKimi, "tiktoken.model"),
+        (Kind::Rwkv, "rwkv_vocab_v20230424.txt"),
+        (Kind::Plamo2, "tokenizer.jsonl"),
+    ];
+    for (kind, name) in some {
+        let head = vec![kind_of(kind).expect("a kind that is fuzzed"), pick_of(name).expect("a file that is fuzzed")];
+        let unigram = name == "tokenizer.json";
+        seeds.push([head, if unigram { unigram_json().into_bytes() } else { sound(name) }].concat());
+    }
     for (kind, pick, name) in [(0, 0, "llama3"), (1, 0, "qwen2"), (7, 0, "bert"), (0, 0, "llama-fast"), (132, 0, "llama-fast")] {
         let content = fs::read(fixture("tokenizers").join(name).join("tokenizer.json")).expect("a fixture");
         seeds.push([vec![kind, pick], content].concat());
@@ -185,7 +223,7 @@ fn tokenizer_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Files of a folder that say what a model is. A path that starts with a dot is that of a LoRA adapter.
+/// Files of a folder that say what a model is, or what is to be done with it.
 const MODEL_FILES: &[&str] = &[
     "config.json",
     "README.md",
@@ -194,7 +232,26 @@ const MODEL_FILES: &[&str] = &[
     "1_Pooling/config.json",
     "adapter/adapter_config.json",
     "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "adapter.gguf",
+    "table.toml",
+    "manifest",
 ];
+
+/// A table of its own for the model of [`config`].
+const TABLE: &str = "name = 'x'
+extends = 'llama'
+gguf = 'llama'
+classes = ['LlamaForCausalLM']
+let = { twice = 'layers * 2', more = 'twice + d // h' }
+tensors = [{ hf = 'model.layers.{bid}.extra', gguf = 'blk.{bid}.extra', optional = true }]
+[defaults]
+rms_norm_eps = 1e-5
+[[keys]]
+gguf = 'extra'
+value = 'more'
+type = 'u32'
+";
 
 fn config() -> Value {
     json!({
@@ -248,6 +305,15 @@ fn sound_model(name: &str) -> Vec<u8> {
             let module = "base_model.model.model.layers.0.self_attn.q_proj";
             pack([(format!("{module}.lora_A.weight"), vec![2, 4]), (format!("{module}.lora_B.weight"), vec![4, 2])].into_iter())
         }
+        "preprocessor_config.json" => br#"{"image_mean":[0.5,0.5,0.5],"image_std":[1,1,1],"size":{"shortest_edge":8},"patch_size":2}"#.to_vec(),
+        "base.gguf" => Gguf::default().key_str("general.architecture", "llama").f32("blk.0.attn_q.weight", &[4, 4]).build(),
+        "adapter.gguf" => {
+            let gguf = Gguf::default().key_str("general.architecture", "llama").key_str("general.type", "adapter");
+            let gguf = gguf.key_str("adapter.type", "lora").key_u32("adapter.lora.alpha", 4);
+            gguf.f32("blk.0.attn_q.weight.lora_a", &[4, 2]).f32("blk.0.attn_q.weight.lora_b", &[2, 4]).build()
+        }
+        "table.toml" => TABLE.as_bytes().to_vec(),
+        "manifest" => b"sha256  00  model-manifest\nxxh64  ef46db3751d8e999  model-manifest:model.norm.weight\n# weigh\n".to_vec(),
         "model.safetensors" => weights(),
         "model.safetensors.index.json" => br#"{"weight_map":{"model.norm.weight":"model.safetensors"}}"#.to_vec(),
         other => sound(other),
@@ -260,25 +326,44 @@ fn model(data: &[u8]) {
     let folder = folder().join(format!("model-{}", name.replace('/', "-")));
     if !folder.is_dir() {
         let all = ["config.json", "README.md", "generation_config.json", "modules.json", "1_Pooling/config.json"];
-        let all = all.into_iter().chain(["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]);
+        let all = all.into_iter().chain(["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "base.gguf"]);
         for other in all.chain(["model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
             let path = folder.join(other);
             fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a folder to write in");
             fs::write(path, sound_model(other)).expect("room for a file");
         }
     }
-    file(&folder, name, content);
+    let path = file(&folder, name, content);
+    match name {
+        "adapter.gguf" => return adapter(&path, &folder.join("base.gguf"), &folder),
+        "adapter/adapter_config.json" => return adapter(&folder.join("adapter"), &folder, &folder),
+        "manifest" => {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let args = ["weigh", "hash", folder.to_str().expect("a plain path"), "--check", path.to_str().expect("a plain path")];
+            let _ = weigh::cli::run(args, &mut out, &mut err);
+            return;
+        }
+        _ => {}
+    }
     let Ok(reader) = weigh::format::open(&folder) else { return };
     let _ = weigh::ops::info::info(&reader);
-    let _ = Plan::new(&reader, &folder.join("out.gguf"), &Options::default());
-    if name.starts_with("adapter")
-        && let Ok(adapter) = weigh::format::open(&folder.join("adapter"))
-    {
-        let _ = weigh::ops::info::info(&adapter);
-        if let Ok(merged) = weigh::view::lora::merged(reader, vec![adapter]) {
-            for tensor in &merged.model().tensors {
-                let _ = merged.bytes(tensor);
-            }
+    let arch_table = (name == "table.toml").then_some(path);
+    let options = Options { arch_table, projector: name == "preprocessor_config.json", ..Options::default() };
+    let _ = Plan::new(&reader, &folder.join("out.gguf"), &options);
+}
+
+/// An adapter: what it says of itself, merged with its base, and in its other form, of which `folder` is the base.
+fn adapter(path: &Path, base: &Path, folder: &Path) {
+    let Ok(adapter) = weigh::format::open(path) else { return };
+    let _ = weigh::ops::info::info(&adapter);
+    let options = || Options { base: Some(folder.to_path_buf()), ..Options::default() };
+    for out in ["out.gguf", "out/"] {
+        let _ = Plan::new(&adapter, &folder.join(out), &options());
+    }
+    let base = weigh::format::open(base).expect("a sound model");
+    if let Ok(merged) = weigh::view::lora::merged(base, vec![adapter]) {
+        for tensor in &merged.model().tensors {
+            let _ = merged.bytes(tensor);
         }
     }
 }

@@ -121,7 +121,7 @@ fn a_hundred_conversions_ended() {
 /// Needs strace, which keeps the one thread waiting there while the signal arrives.
 #[test]
 fn a_conversion_ended_while_it_takes_the_lock_on_names_leaves_no_lock() {
-    ended_at_the_lock(&["-e", "inject=openat:signal=TERM", "-e", "inject=flock:delay_exit=300000"]);
+    ended_at_the_lock(&["-e", "inject=openat:signal=TERM", "-e", "inject=flock:delay_exit=3000000"]);
 }
 
 /// Ends a conversion right after it has removed the lock on names: another run may have made one by then, which must stay.

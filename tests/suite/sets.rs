@@ -323,3 +323,51 @@ fn shards_are_written_with_their_index_and_splits_with_their_keys() {
     let one = weigh::format::open(&paths[0]).unwrap();
     assert!(one.model().metadata.get("split.count").is_none());
 }
+
+#[test]
+fn links_in_a_cache_and_modules_do_not_lead_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = |to: &Path, at: &Path| std::os::unix::fs::symlink(to, at).unwrap();
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("model.safetensors"), shard("s")).unwrap();
+    let error = |at: &Path| weigh::format::open(at).unwrap_err().to_string();
+
+    let cache = folder.path().join("models--org--name");
+    for made in ["refs", "snapshots"] {
+        fs::create_dir_all(cache.join(made)).unwrap();
+    }
+    link(&outside, &cache.join("snapshots/0a1b"));
+    assert!(error(&cache).contains("snapshots/0a1b: expected a snapshot inside the cache, found a link"), "{}", error(&cache));
+    fs::write(cache.join("refs/main"), "0a1b").unwrap();
+    assert!(error(&cache).contains("a link that leads out of it"));
+    fs::create_dir(cache.join("snapshots/ffff")).unwrap();
+    fs::write(cache.join("snapshots/ffff/model.safetensors"), shard("a")).unwrap();
+    link(Path::new("ffff"), &cache.join("snapshots/main"));
+    fs::write(cache.join("refs/main"), "main").unwrap();
+    assert_eq!(names(&cache), ["a"], "a link inside the cache is followed");
+
+    let model = folder.path().join("model");
+    fs::create_dir_all(model.join("2_Dense")).unwrap();
+    fs::write(model.join("model.safetensors"), shard("a")).unwrap();
+    link(&outside, &model.join("1_Dense"));
+    link(&outside.join("model.safetensors"), &model.join("2_Dense/model.safetensors"));
+    for module in ["1_Dense", "2_Dense"] {
+        let list = format!(r#"[{{"path":"","type":"a.Transformer"}},{{"path":"{module}","type":"a.Dense"}}]"#);
+        fs::write(model.join("modules.json"), list).unwrap();
+        let found = format!("expected the path of a module inside the folder, found {module}, a link that leads out of it");
+        assert!(error(&model).contains(&found), "{}", error(&model));
+    }
+    // The transformer itself.
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+    fs::write(model.join("modules.json"), r#"[{"path":"1_Dense"}]"#).unwrap();
+    assert!(error(&model).contains("no safetensors or GGUF files"), "{}", error(&model));
+    // In a cache, the files of a module are links to its blobs.
+    let snapshot = cache.join("snapshots/ffff");
+    fs::create_dir_all(snapshot.join("1_Dense")).unwrap();
+    fs::create_dir(cache.join("blobs")).unwrap();
+    fs::write(cache.join("blobs/0"), shard("w")).unwrap();
+    link(Path::new("../../../blobs/0"), &snapshot.join("1_Dense/model.safetensors"));
+    fs::write(snapshot.join("modules.json"), r#"[{"path":"","type":"a.Transformer"},{"path":"1_Dense","type":"a.Dense"}]"#).unwrap();
+    assert_eq!(names(&cache), ["a", "1_Dense.w"]);
+}
