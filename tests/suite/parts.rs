@@ -249,6 +249,31 @@ fn a_part_of_another_plan_is_refused() {
 }
 
 #[test]
+fn a_finished_model_is_not_replaced_by_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("m.gguf").to_str().unwrap().to_owned();
+    let part = |number: usize, name: &str| {
+        let part = format!("{number}/2");
+        weigh(&["convert", FOLDER, &out, "--type", name, "--shard-size", "20kB", "--part", &part, "--force"])
+    };
+    assert!(part(1, "F16").status.success() && part(2, "F16").status.success());
+    assert!(weigh(&["convert", "--join", &out]).status.success());
+    let done = files(folder.path());
+    // Of the same number of files with the same names.
+    for name in ["F16", "BF16"] {
+        let output = part(2, name);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("a model is already here"), "{error}");
+    }
+    assert!(files(folder.path()) == done);
+    // Nor a model in one file, which readers would find first.
+    let one = folder.path().join("one");
+    assert!(weigh(&["convert", FOLDER, one.to_str().unwrap()]).status.success());
+    let error = refused(&["convert", FOLDER, one.to_str().unwrap(), "--shard-size", "20kB", "--part", "1/2", "--force"]);
+    assert!(error.contains("a model is already here") && error.contains("model.safetensors"), "{error}");
+}
+
+#[test]
 fn the_plan_depends_on_the_importance_matrix_and_not_on_where_things_are() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -26,7 +26,7 @@ pub struct PlannedPart {
     pub(super) format: &'static str,
     /// The path of the manifest.
     pub manifest: PathBuf,
-    /// The index, which [`join`](crate::ops::convert::join) writes.
+    /// The index, which [`join`](crate::ops::convert::join()) writes.
     pub(super) index: Option<Index>,
 }
 

@@ -1,7 +1,7 @@
 //! Splits a plan into parts: whole files of the output, so that several machines can write one model without talking to each other.
 //!
 //! Each machine makes the same plan, writes the files of its part, and last a manifest with their digests and the hash of the plan.
-//! [`join`](crate::ops::convert::join) checks the manifests and completes the output.
+//! [`join`](crate::ops::convert::join()) checks the manifests and completes the output.
 
 use crate::base::{Error, Hint, Result};
 use crate::format::Reader;
@@ -16,7 +16,7 @@ use crate::source;
 use crate::source::file::parent;
 
 /// Reduces a whole plan to one of its parts. Part 1 also has the companion files; the index is for
-/// [`join`](crate::ops::convert::join).
+/// [`join`](crate::ops::convert::join()).
 ///
 /// # Errors
 /// The output is not split, or its folder already holds another model or parts of another plan.
@@ -47,20 +47,26 @@ pub(super) fn reduce(plan: &mut Plan, part: Part, reader: &Reader, options: &Opt
 
 /// Checks that nothing else is where the parts go: only files of this plan, under their names, may be.
 fn check_folder(planned: &PlannedPart, plan: &Plan) -> Result<()> {
-    for path in Manifest::find(&plan.weights)? {
+    let manifests = Manifest::find(&plan.weights)?;
+    for path in &manifests {
         let same = |found: &Manifest| found.plan == planned.plan && found.parts == planned.part.count;
-        if let Some(found) = Manifest::read(&path).ok().filter(|found| !same(found)) {
-            let error = Error::argument(format!("this is part {} of another plan", found.of())).in_file(&path);
+        if let Some(found) = Manifest::read(path).ok().filter(|found| !same(found)) {
+            let error = Error::argument(format!("this is part {} of another plan", found.of())).in_file(path);
             return Err(error.hint("give every part the same input, options and version; or remove the parts of the other plan"));
         }
     }
+    // A finished model has its index; or all its files, and no manifest.
     let index = planned.index.iter().map(|index| parent(&plan.weights).join(&index.file.name)).filter(|path| path.exists());
+    let is_finished = manifests.is_empty() && plan.files.iter().all(|file| file.path.exists());
+    let all = plan.files.iter().map(|file| file.path.clone()).filter(|_| is_finished);
     let others = shards::older(plan.format, &plan.weights, &plan.files)?;
-    if let Some(path) = index.chain(others).next() {
-        let error = Error::argument("a model is already here, which parts do not replace").in_file(&path);
-        return Err(error.hint("remove it, or write to another place"));
+    match index.chain(others).chain(all).next() {
+        None => Ok(()),
+        Some(path) => {
+            let error = Error::argument("a model is already here, which parts do not replace").in_file(&path);
+            Err(error.hint("remove it, or write to another place"))
+        }
     }
-    Ok(())
 }
 
 /// Returns the index of the plan.
