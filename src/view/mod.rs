@@ -10,7 +10,7 @@ pub mod to_hf;
 pub mod transform;
 
 use crate::base::Result;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::model::Model;
 
 pub use output_model::{OutputModel, OutputTensor, Source};
