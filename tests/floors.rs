@@ -221,8 +221,7 @@ const VALIDATE_IN_PLACE: [(&str, &str); 7] = [
 fn text_is_validated_on_a_copy() {
     let calls = ["str::from_utf8(", "from_utf8_lossy(", "serde_json::from_slice(", "serde_json::from_reader("];
     let validates = |text: &str| code_lines(text).any(|line| calls.iter().any(|call| line.contains(call)));
-    let product =
-        modules().into_iter().filter(|(module, _)| module.last().is_some_and(|last| last != "tests") && *module != ["base", "json"]);
+    let product = modules().into_iter().filter(|(module, _)| module.iter().all(|part| part != "tests") && *module != ["base", "json"]);
     let found: Vec<String> = product.filter(|(_, text)| validates(text)).map(|(module, _)| module.join("::")).collect();
     assert_eq!(found, VALIDATE_IN_PLACE.map(|(module, _)| module));
 }

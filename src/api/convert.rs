@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::Progress;
 use crate::base::Result;
+use crate::family::mapping::ModelPart;
 use crate::format::{self, Reader};
 use crate::model::{DType, FormatId, Value};
 use crate::ops::convert::{self, ConvertReport, JoinReport, Options};
@@ -138,6 +139,18 @@ impl<'a> ConvertOptions<'a> {
     /// Sets whether tensors keep their names and layouts.
     pub fn keep_names(mut self, keep: bool) -> Self {
         self.options.keep_names = keep;
+        self
+    }
+
+    /// Leaves out the layers that predict further tokens (MTP, NextN) in a conversion to GGUF.
+    pub fn without_mtp(mut self) -> Self {
+        self.options.model_part = ModelPart::WithoutMtp;
+        self
+    }
+
+    /// Converts only the layers that predict further tokens (MTP, NextN) to GGUF, with the embeddings, the last norm and the output matrix.
+    pub fn mtp_alone(mut self) -> Self {
+        self.options.model_part = ModelPart::MtpAlone;
         self
     }
 

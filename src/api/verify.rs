@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::Progress;
 use crate::base::Result;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::ops::verify::{self, Verification};
 
 /// Options of [`verify`].

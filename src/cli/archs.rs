@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::context::{Context, Outcome};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::ops::known::{self, Archs};
 use crate::render::{Cell, Column, Report, Section};
 

@@ -6,6 +6,7 @@ use crate::base::{Error, Result, text, units};
 use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
+use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId};
 use crate::ops::convert::loss::LossKind;
 use crate::ops::convert::report::{NoteRow, PartFacts};
@@ -113,6 +114,12 @@ pub(super) struct Args {
     /// from FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     mmproj: Option<Option<PathBuf>>,
+    /// Write only the layers that predict further tokens (MTP, NextN), with the embeddings, the last norm and the output matrix: a draft model
+    #[arg(long, conflicts_with_all = ["no_mtp", "mmproj"])]
+    mtp: bool,
+    /// Leave out the layers that predict further tokens
+    #[arg(long)]
+    no_mtp: bool,
     #[command(flatten)]
     quantise: QuantiseArgs,
 }
@@ -171,6 +178,11 @@ impl Args {
             strict: self.strict,
             keep_names: self.keep_names,
             projector: false,
+            model_part: match (self.mtp, self.no_mtp) {
+                (true, _) => ModelPart::MtpAlone,
+                (_, true) => ModelPart::WithoutMtp,
+                _ => ModelPart::Whole,
+            },
             stored: self.stored,
             no_quality: quantise.no_quality,
         })

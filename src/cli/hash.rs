@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::base::{ErrorKind, text};
 use crate::cli::context::{Context, Outcome as CommandOutcome, Status};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::ops::hash::{self, Algorithm, FileHash, FileHashes, HashReport, Manifest, Outcome, label, line_name};
 use crate::render::{Audience, Cell, Column, Output, Report, Section};
 

@@ -7,7 +7,7 @@ use crate::base::units;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::ops::known::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verification};
 use crate::render::{Cell, Column, Report, Section, Tone};

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::base::{Error, Result, limits};
 use crate::family::expr::Value;
-use crate::family::sections::{TEXT_SECTIONS, text_section};
+use crate::family::sections::{remove_text_sections, text_section};
 use crate::family::table::{Hyperparameter, Table};
 use crate::family::{expr, ties};
 use crate::model::TensorInfo;
@@ -48,7 +48,7 @@ impl Config {
         // In a multimodal model, the text config has the hyperparameters; top-level keys are kept.
         if let Some(Json::Object(text)) = text_section(json) {
             keys.extend(text.clone());
-            TEXT_SECTIONS.iter().for_each(|section| drop(keys.remove(*section)));
+            remove_text_sections(&mut keys);
         }
         let mut config = Self { keys, ..Self::empty(table) };
         for (key, default) in &table.defaults {
@@ -131,6 +131,7 @@ impl Config {
             let last = tensors.iter().filter_map(|tensor| number(&tensor.name)).max();
             self.measured.insert(name.clone(), last.map_or(0, |last| u64::from(last) + 1).into());
         }
+        self.known.get_mut().clear();
     }
 
     /// Sets the names for shapes.
@@ -284,7 +285,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::eval`].
     pub fn holds(&self, condition: &str) -> Result<bool> {
-        Ok(self.eval(condition)?.is_some_and(|value| value != 0.0))
+        Ok(self.eval_value(condition)?.is_some_and(|value| value.is_true()))
     }
 
     /// Adds the length of an expression to the total and checks the limit.
@@ -469,6 +470,23 @@ mod tests {
         let config = config(json!({"num_attention_heads": 4, "hidden_size": 64, "head_dim": null, "text_config": {"hidden_size": 32}}));
         assert_eq!(config.number("num_key_value_heads"), Some(4.0));
         assert_eq!(config.count("hd").unwrap(), 8, "the text part goes before the rest");
+    }
+
+    #[test]
+    fn the_section_of_the_text_model_is_taken_out_wherever_it_is() {
+        for path in ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"] {
+            let mut json = json!({ "thinker_config": { "audio_config": { "d_model": 8 } } });
+            let at = format!("/{}", path.replace('.', "/"));
+            match path.split_once('.') {
+                Some((outer, key)) => json[outer][key] = json!({ "hidden_size": 32 }),
+                None => json[path] = json!({ "hidden_size": 32 }),
+            }
+            assert!(json.pointer(&at).is_some());
+            let config = config(json);
+            assert_eq!(config.number("hidden_size"), Some(32.0), "{path}");
+            assert_eq!(config.get(path), None, "{path}");
+            assert_eq!(config.number("thinker_config.audio_config.d_model"), Some(8.0), "{path}: others stay");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Expressions in architecture tables: `hidden_size // num_attention_heads`, `head_dim ?? 64`, `layer_types[bid] == 'full_attention'`.
 //!
 //! Numbers, texts in single quotes, names (with dots), elements of lists, characters of texts and values of objects (`name[index]`,
-//! `name[key].key`), functions (`len sqrt floor ceil min max has index cdf probit`, and `where`: the places in a list of what is true), and in order of
-//! precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
+//! `name[key].key`), functions (`len sqrt floor ceil min max has index cdf probit`; `where`: the places in a list of what is true; `int`: the
+//! number that a text begins with), and in order of precedence: `**`, `* / // %`, `+ -`, `== != < <= > >=`, `not`, `and`, `or`, `a ?? b` (`b` if `a` is
 //! absent), `condition ? a : b`. Conditions are 1 or 0. An absent name makes the whole expression absent, up to the next `??`.
 
 use std::borrow::Cow;
@@ -46,6 +46,11 @@ impl<'a> Value<'a> {
             Self::Number(number) => Some(*number),
             _ => None,
         }
+    }
+
+    /// Whether it is a number other than zero.
+    pub fn is_true(&self) -> bool {
+        self.number().is_some_and(|number| number != 0.0)
     }
 
     /// Converts it to JSON, integers without a decimal point.
@@ -101,10 +106,17 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Returns the integer that a text begins with.
+    fn leading_integer(&self) -> Option<f64> {
+        let Self::Text(text) = self else { return None };
+        let digits = text.trim_start();
+        digits.get(..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len()))?.parse::<u32>().ok().map(f64::from)
+    }
+
     /// Returns the places in a list of what is true.
     fn places(&self) -> Option<Self> {
         let Self::List(values) = self else { return None };
-        let is_true = |value: &Json| Value::from_json(value).and_then(|value| value.number()).is_some_and(|value| value != 0.0);
+        let is_true = |value: &Json| Value::from_json(value).is_some_and(|value| value.is_true());
         Some(Self::List(values.iter().enumerate().filter(|(_, value)| is_true(value)).map(|(place, _)| Json::from(place)).collect()))
     }
 
@@ -364,6 +376,7 @@ impl<'a> Parser<'_, 'a> {
         };
         Ok(match (word, second) {
             ("len", None) => first.and_then(|value| value.len()).map(Value::Number),
+            ("int", None) => first.and_then(|value| value.leading_integer()).map(Value::Number),
             ("where", None) => first.and_then(|value| value.places()),
             ("sqrt", None) => number(first, f64::sqrt),
             ("floor", None) => number(first, f64::floor),
@@ -469,6 +482,7 @@ mod tests {
         assert_eq!(value("index(kinds, 'x') ?? len(kinds)"), Some(4.0));
         assert_eq!(value("max(sizes) - min(sizes)"), Some(6.0));
         assert_eq!((value("max(kinds)"), value("min(d)"), value("index(d, d)")), (None, None, None));
+        assert_eq!((value("int(' 31,4') + 1"), value("int('x1')"), value("int(h)")), (Some(32.0), None, None));
         assert_eq!(value("kinds + 1"), None);
         assert_eq!(value("h['x']"), None);
         assert_eq!(value("layers[5].head.size + 1"), Some(17.0));

@@ -5,7 +5,8 @@ use serde_json::{Map, Number, Value as Json};
 use crate::family::components::Components;
 use crate::family::config::Config;
 use crate::family::keys;
-use crate::family::table::{self, Hyperparameter, KeyRow, Table, Tables};
+use crate::family::table::{Hyperparameter, KeyRow, Table};
+use crate::family::tables::{self, Tables};
 use crate::model::{Array, Model, Value};
 
 /// Returns the architecture: `general.architecture` of a GGUF; `model_type`, or else the class, of a config.
@@ -23,7 +24,7 @@ pub fn components(model: &Model) -> Components {
     let class = |config: &Json| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
     let texts = [architecture(model).map(str::to_owned), model.config.as_ref().and_then(class)];
     let names: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-    let own = table::mentioning("\ncomponents = [", &names).ok().and_then(|found| found.into_iter().next());
+    let own = tables::mentioning("\ncomponents = [", &names).ok().and_then(|found| found.into_iter().next());
     Components::with(own.map_or(&[], |table| &table.components))
 }
 
@@ -35,7 +36,7 @@ pub fn all(model: &Model) -> Map<String, Json> {
     if model.metadata.get_str("general.architecture") == Some("clip") {
         return of_encoder(model);
     }
-    let Ok(names) = table::common() else { return found };
+    let Ok(names) = tables::common() else { return found };
     let completed = model.config.as_ref().and_then(|config| {
         let table = Tables::default().for_config(config).unwrap_or_else(|_| names.clone());
         let mut config = Config::new(&table, config).ok()?;
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_spelling_is_known_without_a_table() {
-        for known in &table::common().unwrap().hyperparameters {
+        for known in &tables::common().unwrap().hyperparameters {
             for key in known.hf.iter().filter(|key| !key.contains('.')) {
                 assert_eq!(of_config(json!({ key: 7 })).get(&known.name), Some(&json!(7)), "{key}");
             }

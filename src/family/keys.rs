@@ -115,19 +115,17 @@ fn one(row: &KeyRow, found: &Json, name: &str) -> Result<Option<Value>> {
         },
         _ => found,
     };
-    if row.nonzero && (found.as_f64() == Some(0.0) || found.as_bool() == Some(false)) {
+    let number = expr::Value::from_json(found).and_then(|value| value.number());
+    if row.nonzero && number == Some(0.0) {
         return Ok(None);
     }
     let wrong = || Error::unsupported(format!("expected {name} to be {:?}, found {found}", row.value_type));
-    let integer = |min: f64, max: f64| {
-        let number = found.as_f64().or_else(|| found.as_bool().map(|value| f64::from(u8::from(value))));
-        number.filter(|number| number.fract() == 0.0 && (min..=max).contains(number)).ok_or_else(wrong)
-    };
+    let integer = |min: f64, max: f64| number.filter(|number| number.fract() == 0.0 && (min..=max).contains(number)).ok_or_else(wrong);
     Ok(Some(match row.value_type {
         KeyType::U32 => Value::U32(integer(0.0, f64::from(u32::MAX))? as u32),
         KeyType::I32 => Value::I32(integer(f64::from(i32::MIN), f64::from(i32::MAX))? as i32),
-        KeyType::F32 => Value::F32(found.as_f64().ok_or_else(wrong)? as f32),
-        KeyType::Bool => Value::Bool(found.as_bool().or_else(|| found.as_f64().map(|number| number != 0.0)).ok_or_else(wrong)?),
+        KeyType::F32 => Value::F32(number.ok_or_else(wrong)? as f32),
+        KeyType::Bool => Value::Bool(number.ok_or_else(wrong)? != 0.0),
         KeyType::String => Value::String(found.as_str().ok_or_else(wrong)?.to_owned()),
     }))
 }
@@ -190,7 +188,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, shape: Shapes, config: &mut
 }
 
 /// Returns the value of a key of config.json that follows from others: an expression, `bool` for a condition, or `each` for a list with one
-/// element per layer, or per layer for which the condition `where` holds; `join` makes its texts one.
+/// element per layer, or per layer for which the condition `where` holds; `join` makes one text of them, with this between.
 fn derived_value(
     key: &str,
     derived: &toml::Value,
@@ -231,11 +229,14 @@ fn derived_value(
         })),
         toml::Value::Table(rule) => {
             if let Some(condition) = rule.get("bool").and_then(toml::Value::as_str) {
-                return Ok(config.eval_with(condition, &lookup)?.and_then(|value| value.number()).map(|value| Json::from(value != 0.0)));
+                return Ok(config
+                    .eval_with(condition, &lookup)?
+                    .filter(|value| value.number().is_some())
+                    .map(|value| Json::from(value.is_true())));
             }
-            let Some(each) = rule.get("each").and_then(toml::Value::as_str) else {
-                return Err(Error::argument(format!("expected a condition, or an expression for each layer, of {key}")));
-            };
+            let each = rule
+                .get("each")
+                .ok_or_else(|| Error::argument(format!("expected a condition, or an expression for each layer, of {key}")))?;
             let wanted = rule.get("where").and_then(toml::Value::as_str);
             let count = match rule.get("count").and_then(toml::Value::as_str) {
                 Some(count) => expr::whole(count, config.eval_with(count, &lookup)?.and_then(|value| value.number()))?,
@@ -253,17 +254,52 @@ fn derived_value(
                 {
                     continue;
                 }
-                match config.eval_with(each, &own)? {
-                    Some(expr::Value::Number(number)) if is_single => values.push(f32_json(number as f32)),
-                    Some(value) => values.push(value.into_json()),
+                match element(each, is_single, config, &own)? {
+                    Some(value) => values.push(value),
                     None => return Ok(None),
                 }
             }
-            let is_text = rule.get("join").and_then(toml::Value::as_bool).unwrap_or(false);
-            Ok(Some(if is_text { values.iter().filter_map(Json::as_str).collect::<String>().into() } else { Json::Array(values) }))
+            let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let separator = rule.get("join").and_then(toml::Value::as_str);
+            Ok(Some(match separator {
+                Some(separator) => values.iter().map(text).collect::<Vec<_>>().join(separator).into(),
+                None => Json::Array(values),
+            }))
         }
         _ => Ok(None),
     }
+}
+
+/// Evaluates an element of a list: an expression, or several, each at a path in an object, where what is absent is null and a condition in
+/// `bool` is true or false.
+fn element<'a>(
+    each: &toml::Value,
+    is_single: bool,
+    config: &Config,
+    own: &dyn Fn(&str) -> Option<expr::Value<'a>>,
+) -> Result<Option<Json>> {
+    let toml::Value::Table(members) = each else {
+        return Ok(match config.eval_with(each.as_str().unwrap_or_default(), own)? {
+            Some(expr::Value::Number(number)) if is_single => Some(f32_json(number as f32)),
+            value => value.map(expr::Value::into_json),
+        });
+    };
+    let mut object = Map::new();
+    for (path, member) in members {
+        let condition = member.get("bool").and_then(toml::Value::as_str);
+        let text = condition.or(member.as_str()).unwrap_or_default();
+        let value = config.eval_with(text, own)?;
+        let value = match condition {
+            Some(_) => Json::Bool(value.is_some_and(|value| value.is_true())),
+            None => value.map_or(Json::Null, expr::Value::into_json),
+        };
+        let (outer, name) = path.split_once('.').map_or((None, path.as_str()), |(outer, name)| (Some(outer), name));
+        match outer.map(|outer| object.entry(outer).or_insert_with(|| Json::Object(Map::new()))) {
+            Some(Json::Object(inner)) => inner.insert(name.to_owned(), value),
+            _ => object.insert(name.to_owned(), value),
+        };
+    }
+    Ok(Some(Json::Object(object)))
 }
 
 fn scalar(value: &Value) -> Option<Json> {
@@ -305,7 +341,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::family::table::Tables;
+    use crate::family::tables::Tables;
 
     #[test]
     fn strings_and_absent_windows_round_trip() {
@@ -343,7 +379,7 @@ mod tests {
     #[test]
     fn lists_of_layers_are_joined_or_selected() {
         let table = Table::parse(
-            "gguf = 'x'\n[derived]\npattern = { each = \"gguf.kv[bid] > 0 ? '*' : 'M'\", count = '3', join = true }\n\
+            "gguf = 'x'\n[derived]\npattern = { each = \"gguf.kv[bid] > 0 ? '*' : 'M'\", count = '3', join = '' }\n\
              indices = { each = 'bid', where = 'gguf.kv[bid] > 0', count = '3' }",
         )
         .unwrap();

@@ -12,6 +12,21 @@ use crate::family::table::{Optional, Table, TensorRow};
 use crate::family::transform::Transform;
 use crate::model::{DType, Module};
 
+/// The part of a model to convert, if some of its layers predict further tokens (MTP, NextN).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ModelPart {
+    /// All of it.
+    #[default]
+    Whole,
+    /// All but those layers.
+    WithoutMtp,
+    /// Those layers, and what they share with the others: the embeddings, the last norm and the output matrix.
+    MtpAlone,
+}
+
+/// What layers that predict further tokens share with the others.
+const SHARED: [&str; 3] = ["token_embd.", "output_norm.", "output."];
+
 /// The rows of a table, evaluated for one model.
 #[derive(Debug)]
 pub struct Mapping {
@@ -26,6 +41,7 @@ pub struct Mapping {
     projector: bool,
     parts: Vec<String>,
     drops_further_layers: bool,
+    has_mtp: bool,
     by_hf: Names,
     by_gguf: Names,
 }
@@ -258,9 +274,40 @@ impl Mapping {
             drop,
             drop_zeros,
             drops_further_layers: table.drops_further_layers,
+            has_mtp: table.mtp,
             by_hf,
             by_gguf,
         })
+    }
+
+    /// Whether a tensor belongs to this part of the model.
+    pub fn is_in(&self, part: ModelPart, row: &Row, places: Indices) -> bool {
+        let is_shared = || row.gguf.iter().any(|name| SHARED.iter().any(|start| name.starts_with(start)));
+        match part {
+            ModelPart::Whole => true,
+            ModelPart::WithoutMtp => !self.predicts(row, places),
+            ModelPart::MtpAlone => self.predicts(row, places) || is_shared(),
+        }
+    }
+
+    /// Whether a tensor is of a layer that predicts further tokens.
+    pub fn predicts(&self, row: &Row, places: Indices) -> bool {
+        let is_layered = row.gguf.iter().any(|name| name.contains("{bid}"));
+        self.has_mtp && is_layered && row.numbers.in_gguf(places.layer.unwrap_or(0)) >= self.layers
+    }
+
+    /// Returns the part of the model that tensors with these rows and layers are.
+    pub fn part(&self, found: impl Iterator<Item = (usize, Option<u64>)>) -> ModelPart {
+        let mut predicts = false;
+        for (number, layer) in found {
+            let places = Indices { layer, expert: None };
+            match self.rows.get(number) {
+                Some(row) if self.predicts(row, places) => predicts = true,
+                Some(row) if !self.is_in(ModelPart::MtpAlone, row, places) => return ModelPart::Whole,
+                _ => {}
+            }
+        }
+        if predicts { ModelPart::MtpAlone } else { ModelPart::Whole }
     }
 
     /// Whether it maps the vision or audio encoder.

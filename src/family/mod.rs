@@ -15,5 +15,6 @@ pub mod pooling;
 pub mod rope;
 pub mod sections;
 pub mod table;
+pub mod tables;
 pub mod ties;
 pub mod transform;

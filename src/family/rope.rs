@@ -122,7 +122,7 @@ impl Llama3 {
 }
 
 /// Returns the `rope_freqs` tensor of a model with Llama 3 scaling.
-pub fn llama3_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
+pub fn llama3_factors(config: &Config, dim: u64, rotated: u64) -> Option<Vec<f32>> {
     if config.get("rope.rope_type").and_then(Json::as_str) != Some("llama3") {
         return None;
     }
@@ -133,29 +133,40 @@ pub fn llama3_factors(config: &Config, dim: u64) -> Option<Vec<f32>> {
         high: number("high_freq_factor", 4.0) as f32,
         length: number("original_max_position_embeddings", 8192.0) as f32,
     };
-    Some(scaling.factors(number("rope_theta", 10000.0), dim))
+    let base = config.get("rope.rope_theta").and_then(first_number).unwrap_or(10_000.0);
+    let mut factors = scaling.factors(base, rotated.min(dim));
+    factors.resize(dim.div_ceil(2) as usize, 1.0);
+    Some(factors)
 }
 
 /// Recovers `rope_scaling` for config.json from the factors; `None` if no parameters produce them.
 ///
 /// GGUF stores only the factors. The usual band (1 to 4) with a power-of-two length covers every published model; scaling band and length
 /// together is equivalent, so nothing is lost.
-pub fn llama3_from_factors(factors: &[f32], base: f64) -> Option<Json> {
-    let dim = 2 * factors.len() as u64;
+pub fn llama3_from_factors(factors: &[f32], base: f64, rotated: u64) -> Option<Json> {
+    let dim = rotated.min(2 * factors.len() as u64);
+    let (factors, _) = factors.split_at_checked((dim / 2) as usize).filter(|(_, rest)| rest.iter().all(|&factor| factor == 1.0))?;
     let factor = *factors.iter().max_by(|a, b| a.total_cmp(b))?;
     let near = |a: &f32, b: &f32| (a - b).abs() <= 1e-5 * b.abs();
-    (8..=20)
-        .map(|bits| Llama3 { factor, low: 1.0, high: 4.0, length: (1u32 << bits) as f32 })
+    // Llama 3's bound, and Step 3.5's.
+    let scalings = [4.0, 32.0].into_iter().flat_map(|high| (8..=20).map(move |bits| (high, bits)));
+    scalings
+        .map(|(high, bits)| Llama3 { factor, low: 1.0, high, length: (1u32 << bits) as f32 })
         .find(|scaling| scaling.factors(base, dim).iter().zip(factors).all(|(a, b)| near(a, b)))
         .map(|scaling| {
             json!({
                 "rope_type": "llama3",
                 "factor": f32_json(scaling.factor),
                 "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
+                "high_freq_factor": scaling.high,
                 "original_max_position_embeddings": scaling.length as u64,
             })
         })
+}
+
+/// Returns a number, or the first of several.
+pub fn first_number(value: &Json) -> Option<f64> {
+    value.as_f64().or_else(|| value.get(0)?.as_f64())
 }
 
 /// The factor that stops a frequency.
@@ -230,14 +241,14 @@ mod tests {
     fn the_scaling_of_published_models_is_recovered_from_its_factors() {
         for (factor, base, dim, length) in [(8.0, 500_000.0, 128, 8192), (32.0, 500_000.0, 64, 8192), (8.0, 500_000.0, 16, 1024)] {
             let scaling = Llama3 { factor, low: 1.0, high: 4.0, length: length as f32 };
-            let found = llama3_from_factors(&scaling.factors(base, dim), base).unwrap();
+            let found = llama3_from_factors(&scaling.factors(base, dim), base, dim).unwrap();
             assert_eq!(found["factor"].as_f64(), Some(f64::from(factor)));
             if dim >= 64 {
                 assert_eq!(found["original_max_position_embeddings"], length);
             }
         }
-        assert_eq!(llama3_from_factors(&[1.0, 3.0, 2.0, 8.0], 10_000.0), None);
-        assert_eq!(llama3_from_factors(&[], 10_000.0), None);
+        assert_eq!(llama3_from_factors(&[1.0, 3.0, 2.0, 8.0], 10_000.0, 8), None);
+        assert_eq!(llama3_from_factors(&[], 10_000.0, 0), None);
     }
 
     #[test]
@@ -309,7 +320,7 @@ mod tests {
         for (error, is_found) in [(0.0, true), (5e-6, true), (1e-4, false)] {
             let mut off = found.clone();
             off[9] *= 1.0 + error;
-            assert_eq!(llama3_from_factors(&off, 500_000.0).is_some(), is_found, "{error}");
+            assert_eq!(llama3_from_factors(&off, 500_000.0, 2 * off.len() as u64).is_some(), is_found, "{error}");
         }
     }
 }

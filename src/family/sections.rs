@@ -1,14 +1,26 @@
 //! The sections of config.json: those of the text model, where a model has several parts.
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 /// The sections of config.json with the hyperparameters of the text model, where there are several models.
-pub const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
+const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
 
 /// Returns the section of config.json for the text model, if it has one of its own.
 pub fn text_section(config: &Json) -> Option<&Json> {
     let at = |path: &str| path.split('.').try_fold(config, |object, key| object.get(key)).filter(|section| section.is_object());
     TEXT_SECTIONS.iter().find_map(|path| at(path))
+}
+
+/// Removes the sections of the text model.
+pub fn remove_text_sections(config: &mut Map<String, Json>) {
+    for path in TEXT_SECTIONS {
+        let (outer, key) = path.rsplit_once('.').map_or((None, path), |(outer, key)| (Some(outer), key));
+        let section = match outer {
+            None => Some(&mut *config),
+            Some(outer) => config.get_mut(outer).and_then(Json::as_object_mut),
+        };
+        section.and_then(|section| section.remove(key));
+    }
 }
 
 /// Returns the value of a key of the text model, or else of the whole.

@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-use crate::family::table::{self, Table};
+use crate::family::table::Table;
+use crate::family::tables;
 
 /// The model types with tied embeddings, in quotes; searched as text because parsing would take too long.
 const LISTED: &str = include_str!("tables/_ties.toml");
@@ -22,7 +23,7 @@ pub(in crate::family) fn types_tie(types: &[&str]) -> bool {
     let ties = |table: &Table| [&table.defaults, &table.config].iter().any(|keys| keys.get("tie_word_embeddings").is_some_and(is_true));
     let is_listed = || types.iter().any(|name| LISTED.contains(&format!("\"{name}\"")));
     !types.is_empty()
-        && (is_listed() || table::mentioning("\ntie_word_embeddings = true", types).is_ok_and(|all| all.into_iter().any(ties)))
+        && (is_listed() || tables::mentioning("\ntie_word_embeddings = true", types).is_ok_and(|all| all.into_iter().any(ties)))
 }
 
 fn is_true(value: &toml::Value) -> bool {
@@ -34,7 +35,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::family::table::Tables;
+    use crate::family::tables::Tables;
 
     #[test]
     fn the_config_takes_precedence_over_the_class() {

@@ -55,6 +55,10 @@ pub enum Transform {
     Reshape(Vec<u64>, Vec<u64>),
     /// `unstack(axis, n)`: the slices along a dimension, which goes, to separate tensors.
     Unstack(usize, u64),
+    /// `order(a, b, ...)`: several tensors, after a split, in another order: number `a`, from 0, first.
+    Order(Vec<u64>),
+    /// `repeat(n)`: the same tensor so many times; the first of them on the way back.
+    Repeat(u64),
     /// `skip_rows(n)`: without the first rows, which are zero on the way back.
     SkipRows(u64),
     /// `pad_rows(n)`: with `n` rows of zeros at the end, which must be zero on the way back.
@@ -135,6 +139,8 @@ impl Transform {
             ("split_columns", []) => Self::SplitColumns,
             ("transpose", []) => Self::Transpose,
             ("unstack", [axis, size]) => Self::Unstack(config.length(axis)? as usize, config.length(size)?),
+            ("order", places) if places.len() > 1 => Self::Order(counts(places)?),
+            ("repeat", [size]) => Self::Repeat(config.length(size)?),
             ("skip_rows", [rows]) => Self::SkipRows(count(rows)?),
             ("pad_rows", [rows]) => Self::PadRows(count(rows)?),
             ("pick", [row]) => Self::Pick(config.eval(row)?.map(|row| expr::whole("the row to pick", Some(row))).transpose()?),
@@ -147,7 +153,7 @@ impl Transform {
         match self {
             Self::Chain(steps) => steps.iter().fold(inputs, |count, step| step.outputs(count)),
             Self::SplitRows(sizes) => sizes.len(),
-            Self::Unstack(_, size) => *size as usize,
+            Self::Unstack(_, size) | Self::Repeat(size) => *size as usize,
             Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) => 2,
             Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts => 1,
             _ => inputs,
@@ -174,6 +180,7 @@ impl Transform {
             | Self::JoinRows(_)
             | Self::GroupedQkv(..)
             | Self::Ungroup(_)
+            | Self::Order(_)
             | Self::TileHeads(..) => true,
             _ => false,
         }
@@ -184,6 +191,8 @@ impl Transform {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().any(Self::rounds),
             Self::Scale(_) | Self::NegExp => true,
+            // A whole number is taken off again exactly.
+            Self::Add(number) => number.fract() != 0.0,
             _ => false,
         }
     }

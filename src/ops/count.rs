@@ -266,7 +266,7 @@ mod tests {
     use crate::base::bytes::Endian;
     use crate::family::config::Config;
     use crate::family::mapping::Mapping;
-    use crate::family::table::Tables;
+    use crate::family::tables::Tables;
     use crate::model::{DType, ElemType};
 
     /// Returns the headers of a model with this config: the tensors that its table requires.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::base::Result;
 use crate::base::finding::Severity;
 use crate::codec::codec;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Table;
+use crate::family::tables::Tables;
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType, FormatId};
 

@@ -10,7 +10,8 @@ use crate::family::config::Config;
 use crate::family::mapping::{HfTensor, Mapping, Row};
 use crate::family::naming::Naming;
 use crate::family::pattern::Indices;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Table;
+use crate::family::tables::Tables;
 use crate::family::{comfy, pattern};
 use crate::format::codes;
 use crate::model::{Model, Value};
@@ -177,8 +178,9 @@ impl Check<'_, '_> {
             }
         }
         let mut missing = Vec::new();
+        let part = self.mapping.part(self.met.groups.keys().copied());
         for (number, row) in self.mapping.rows.iter().enumerate() {
-            for places in row.indices() {
+            for places in row.indices().into_iter().filter(|places| self.mapping.is_in(part, row, *places)) {
                 let any = self.met.groups.contains_key(&(number, places.layer));
                 let elsewhere = || row.key.is_none() && row.gguf_names(places).all(|name| made.contains(&name));
                 if !any && (row.optional || elsewhere()) {
@@ -273,11 +275,12 @@ impl Check<'_, '_> {
 
     fn gguf_missing(&mut self) {
         let mut missing = Vec::new();
+        let part = self.mapping.part(self.met.groups.keys().copied());
         for (number, row) in self.mapping.rows.iter().enumerate() {
             if row.is_stacked() && self.met.unmerged {
                 continue;
             }
-            for places in row.indices() {
+            for places in row.indices().into_iter().filter(|places| self.mapping.is_in(part, row, *places)) {
                 for (part, name) in row.gguf_names(places).enumerate() {
                     // A name produced by several rows is looked up under the first.
                     let own = self.mapping.lookup_gguf(&name).is_some_and(|(first, ..)| first == number);

@@ -10,7 +10,7 @@ pub mod to_hf;
 pub mod transform;
 
 use crate::base::Result;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::model::Model;
 
 pub use output_model::{OutputModel, OutputTensor, Source};
@@ -29,7 +29,5 @@ pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     (0..model.tensors.len()).map(|index| OutputTensor::original(model, index)).collect()
 }
 
-#[cfg(test)]
-mod packed_tests;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::base::{Error, Hint, Result, units};
 use crate::family::config::Config;
-use crate::family::mapping::{HfTensor, Mapping, Row};
+use crate::family::mapping::{HfTensor, Mapping, ModelPart, Row};
 use crate::family::pattern::Indices;
-use crate::family::table::{Table, Tables};
+use crate::family::table::Table;
+use crate::family::tables::Tables;
 use crate::family::{keys, pattern, pooling, rope};
 use crate::format::Reader;
 use crate::model::companion::Note;
@@ -28,6 +29,8 @@ pub struct Options {
     pub dtype: Option<DType>,
     /// Whether to convert the vision or audio encoder instead of the text model.
     pub projector: bool,
+    /// The part of the text model to convert.
+    pub part: ModelPart,
 }
 
 /// Plans the GGUF of a Hugging Face model.
@@ -41,11 +44,64 @@ pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<Outp
         return projector(model, tables, preprocessor(model)?, options.dtype);
     }
     let (json, table, config) = read_config(model, tables)?;
+    text(reader, json, &table, config, model.folder.as_deref(), options)
+}
+
+/// Plans the GGUF of the text model.
+fn text(
+    reader: &Reader,
+    json: &serde_json::Value,
+    table: &Table,
+    mut config: Config,
+    folder: Option<&Path>,
+    options: &Options,
+) -> Result<OutputModel> {
+    let model = reader.model();
     let mut draft = OutputModel::default();
-    let mut computed = tensors(model, &table, &config, &mut draft)?;
-    to_keys(reader, &table, &config, &mut computed)?;
-    metadata(&table, json, &config, model, model.folder.as_deref(), &options.tokenizer, computed, &mut draft)?;
+    let left_out = left_out(model, table, &mut config, options.part, &mut draft.notes)?;
+    let mut computed = tensors(model, table, &config, options.part, &left_out, &mut draft)?;
+    to_keys(reader, table, &config, &mut computed)?;
+    metadata(table, json, &config, model, folder, &options.tokenizer, computed, &mut draft)?;
+    if options.part == ModelPart::WithoutMtp {
+        draft.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
+    }
     Ok(draft)
+}
+
+/// Returns the tensors, by index, outside the part to convert. If that has no layers that predict further tokens, the config counts none.
+fn left_out(model: &Model, table: &Table, config: &mut Config, part: ModelPart, notes: &mut Vec<Note>) -> Result<HashSet<usize>> {
+    if part == ModelPart::Whole {
+        return Ok(HashSet::new());
+    }
+    let error = |message: String| Error::unsupported(message).in_file(&model.path);
+    if !table.mtp {
+        return Err(error(format!("the layers of {} that predict further tokens cannot be told apart", table.gguf)));
+    }
+    let mapping = Mapping::new(table, config)?;
+    let found = model.tensors.iter().map(|tensor| match mapping.lookup_hf(&tensor.name) {
+        HfTensor::Row(number, _, places) => mapping.rows.get(number).map(|row| (row, places)),
+        _ => None,
+    });
+    let found: Vec<_> = found.collect();
+    if part == ModelPart::MtpAlone && !found.iter().flatten().any(|(row, places)| mapping.predicts(row, *places)) {
+        return Err(error("the model has no layers that predict further tokens".to_owned()));
+    }
+    let is_out = |found: &Option<(&Row, Indices)>| found.is_some_and(|(row, places)| !mapping.is_in(part, row, places));
+    let left_out: HashSet<usize> = found.iter().enumerate().filter(|(_, found)| is_out(found)).map(|(index, _)| index).collect();
+    let what = if part == ModelPart::MtpAlone {
+        "other layers than those that predict further tokens"
+    } else {
+        "layers that predict further tokens"
+    };
+    if !left_out.is_empty() {
+        notes.push(Note::dropped("*", format!("{} of {what}", units::counted(left_out.len() as u64, "tensor"))));
+    }
+    if part == ModelPart::WithoutMtp {
+        let kept: Vec<TensorInfo> =
+            model.tensors.iter().enumerate().filter(|(index, _)| !left_out.contains(index)).map(|(_, tensor)| tensor.clone()).collect();
+        config.measure(table, &kept);
+    }
+    Ok(left_out)
 }
 
 /// Plans the GGUF of the vision or audio encoder.
@@ -57,7 +113,7 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
             .hint(Hint::ListArchitectures)
     })?;
     let mut draft = OutputModel::default();
-    let computed = tensors(model, &table, &config, &mut draft)?;
+    let computed = tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut draft)?;
     // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
     let main = dtype.or_else(|| draft.steps.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
     if main == Some(DType::F16) {
@@ -124,15 +180,10 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 
 /// Plans everything except the tokenizer.
 #[cfg(test)]
-pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables) -> Result<OutputModel> {
-    let model = reader.model();
-    let (json, mut table, config) = read_config(model, tables)?;
+pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPart) -> Result<OutputModel> {
+    let (json, mut table, config) = read_config(reader.model(), tables)?;
     table.tokenizer = None;
-    let mut draft = OutputModel::default();
-    let mut computed = tensors(model, &table, &config, &mut draft)?;
-    to_keys(reader, &table, &config, &mut computed)?;
-    metadata(&table, json, &config, model, None, &tokenizer::Options::default(), computed, &mut draft)?;
-    Ok(draft)
+    text(reader, json, &table, config, None, &Options { part, ..Options::default() })
 }
 
 /// Returns the tensors as in GGUF, without metadata and files.
@@ -142,7 +193,7 @@ pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables) -> Result<Outp
 pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     let (_, table, config) = read_config(model, tables)?;
     let mut draft = OutputModel::default();
-    tensors(model, &table, &config, &mut draft)?;
+    tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut draft)?;
     Ok(draft.steps)
 }
 
@@ -171,13 +222,20 @@ fn completed(model: &Model, table: &Table, json: &serde_json::Value) -> Result<C
 }
 
 /// Adds the tensors to a plan; returns the metadata of the computed ones.
-fn tensors(model: &Model, table: &Table, config: &Config, draft: &mut OutputModel) -> Result<Metadata> {
+fn tensors(
+    model: &Model,
+    table: &Table,
+    config: &Config,
+    part: ModelPart,
+    left_out: &HashSet<usize>,
+    draft: &mut OutputModel,
+) -> Result<Metadata> {
     let mapping = Mapping::new(table, config).map_err(|error| error.in_file(&model.path))?;
     let mut computed = Metadata::new();
     for name in &table.computed {
         compute(name, table, config, &mut draft.steps, &mut computed)?;
     }
-    steps(model, &mapping, draft)?;
+    steps(model, &mapping, part, left_out, draft)?;
     Ok(computed)
 }
 
@@ -202,7 +260,11 @@ pub(super) fn to_keys(reader: &Reader, table: &Table, config: &Config, metadata:
             values => Err(Error::malformed(format!("expected a single number, found {}", values.len())).in_tensor(row.name())),
         };
         let values = indices.into_iter().map(value).collect::<Result<Vec<_>>>()?;
-        metadata.set(key.as_str(), Value::Array(Array::new(ValueType::F32, values)));
+        let value = match values.as_slice() {
+            [value] if !row.is_layered() => value.clone(),
+            _ => Value::Array(Array::new(ValueType::F32, values)),
+        };
+        metadata.set(key.as_str(), value);
     }
     Ok(())
 }
@@ -215,7 +277,8 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTen
     };
     match name {
         "rope_freqs" => {
-            if let Some(factors) = rope::llama3_factors(config, config.length("hd")?) {
+            let dim = config.length("hd")?;
+            if let Some(factors) = rope::llama3_factors(config, dim, config.length("rope_dims").unwrap_or(dim)) {
                 add("rope_freqs", factors);
             }
         }
@@ -245,12 +308,12 @@ struct Group {
     sources: BTreeMap<u64, usize>,
 }
 
-fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()> {
+fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<usize>, draft: &mut OutputModel) -> Result<()> {
     pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let copies = copies(model, mapping);
     let mut beside: BTreeMap<String, u64> = BTreeMap::new();
-    for (index, tensor) in model.tensors.iter().enumerate() {
+    for (index, tensor) in model.tensors.iter().enumerate().filter(|(index, _)| !left_out.contains(index)) {
         if copies.contains(&index) {
             draft.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
             continue;
@@ -306,7 +369,7 @@ fn steps(model: &Model, mapping: &Mapping, draft: &mut OutputModel) -> Result<()
     }
     // Missing tensors are reported before anything is written; tensors present in another layout are not missing.
     for (number, row) in mapping.rows.iter().enumerate() {
-        for places in row.indices() {
+        for places in row.indices().into_iter().filter(|places| mapping.is_in(part, row, *places)) {
             let found = groups.get(&(number, places.layer)).map_or(0, |group| group.sources.len() as u64);
             let made = || row.key.is_none() && row.gguf_names(places).all(|name| names.contains(name.as_str()));
             if found == 0 && (row.optional || made()) {

@@ -8,7 +8,8 @@ use crate::base::{Error, Hint, Result};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::{self, Indices, Template};
-use crate::family::table::{Table, Tables};
+use crate::family::table::Table;
+use crate::family::tables::Tables;
 use crate::family::{keys, pooling, rope};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
@@ -252,8 +253,9 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
             }
             [freqs] => {
                 let Some(factors) = values(freqs)? else { continue };
-                let base = config.get("rope_theta").and_then(Json::as_f64).unwrap_or(10_000.0);
-                let scaling = rope::llama3_from_factors(&factors, base)
+                let base = config.get("rope_theta").and_then(rope::first_number).unwrap_or(10_000.0);
+                let rotated = config.length("rope_dims").unwrap_or(2 * factors.len() as u64);
+                let scaling = rope::llama3_from_factors(&factors, base, rotated)
                     .ok_or_else(|| Error::unsupported("the factors are not those of Llama 3's rope scaling").in_tensor(freqs))?;
                 config.set("rope_scaling", scaling);
             }
@@ -307,18 +309,23 @@ pub(super) fn steps(
 fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, draft: &mut OutputModel) -> Result<()> {
     for row in &mapping.rows {
         let Some(key) = &row.key else { continue };
-        let Some(array) = metadata.get(key).and_then(Value::as_array) else {
+        let numbers = match metadata.get(key) {
+            Some(Value::Array(array)) => Some(array.iter().collect::<Result<Vec<_>>>()?),
+            Some(number) if !row.is_layered() => Some(vec![number.clone()]),
+            _ => None,
+        };
+        let Some(numbers) = numbers else {
             if row.optional {
                 continue;
             }
             return Err(Error::unsupported(format!("the key {key} is missing")));
         };
         let places = row.indices();
-        if array.len() != places.len() as u64 {
-            return Err(Error::malformed(format!("expected {} numbers in {key}, found {}", places.len(), array.len())));
+        if numbers.len() != places.len() {
+            return Err(Error::malformed(format!("expected {} numbers in {key}, found {}", places.len(), numbers.len())));
         }
-        for (places, value) in places.into_iter().zip(array.iter()) {
-            let number = value?.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
+        for (places, value) in places.into_iter().zip(numbers) {
+            let number = value.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
             let shape = row.shape.clone().unwrap_or_default();
             draft.steps.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
         }
@@ -328,8 +335,9 @@ fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, draft: &mut Ou
 
 /// Returns the name of a required tensor that is missing.
 fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<usize>>>) -> Option<String> {
+    let part = mapping.part(groups.keys().copied());
     for (number, row) in mapping.rows.iter().enumerate() {
-        for places in row.indices() {
+        for places in row.indices().into_iter().filter(|places| mapping.is_in(part, row, *places)) {
             let group = groups.get(&(number, places.layer));
             for (part, name) in row.gguf_names(places).enumerate() {
                 let found = group.is_some_and(|group| group.get(part).is_some_and(Option::is_some));

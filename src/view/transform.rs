@@ -22,6 +22,7 @@ impl Transform {
         match self {
             Self::Chain(steps) => return steps.iter().try_fold(sources, |sources, step| step.forward(sources)),
             Self::Each(steps) => return each(steps, sources, Self::forward),
+            Self::Order(places) => return ordered(sources, places, true),
             Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
             Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
             _ => {}
@@ -58,6 +59,7 @@ impl Transform {
             Self::Transpose => vec![transposed(origin, shape)?],
             Self::Reshape(from, to) => vec![reshaped(origin, shape, from, to)?],
             Self::Unstack(axis, size) => slices(origin, &shape, *axis, *size)?,
+            Self::Repeat(size) => vec![Shaped { origin, shape }; *size as usize],
             Self::SkipRows(rows) => vec![without_rows(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![with_zeros(origin, shape, *rows, false)?],
             Self::Pick(row) => {
@@ -65,7 +67,7 @@ impl Transform {
                 let [_, columns] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
                 vec![Shaped { origin: origin.slice(row, 1)?, shape: vec![*columns] }]
             }
-            Self::Plain | Self::Chain(_) | Self::Each(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
+            Self::Plain | Self::Chain(_) | Self::Each(_) | Self::Order(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
                 vec![Shaped { origin, shape }]
             }
         })
@@ -85,6 +87,8 @@ impl Transform {
                 let Shaped { origin, shape } = interleaved(sources)?;
                 return transposed(origin, shape).map(|turned| vec![turned]);
             }
+            Self::Order(places) => return ordered(sources, places, false),
+            Self::Repeat(_) => return Ok(sources.into_iter().take(1).collect()),
             Self::Unstack(axis, _) => return from_slices(sources, *axis).map(|joined| vec![joined]),
             Self::SplitMla(nope, v) => return join_mla(sources, *nope, *v).map(|joined| vec![joined]),
             _ => {}
@@ -113,6 +117,16 @@ impl Transform {
             _ => vec![Shaped { origin, shape }],
         })
     }
+}
+
+/// Puts tensors into another order, or back.
+fn ordered(sources: Vec<Shaped>, places: &[u64], to_gguf: bool) -> Result<Vec<Shaped>> {
+    let from = |place: u64| {
+        if to_gguf { usize::try_from(places.get(place as usize).copied()?).ok() } else { places.iter().position(|&from| from == place) }
+    };
+    let made: Option<Vec<Shaped>> = (0..sources.len() as u64).map(|place| sources.get(from(place)?).cloned()).collect();
+    made.filter(|made| made.len() == places.len())
+        .ok_or_else(|| Error::malformed(format!("expected {} tensors in the order {places:?}, found {}", places.len(), sources.len())))
 }
 
 /// Applies a transform to each tensor.

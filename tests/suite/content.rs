@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use weigh::DType;
-use weigh::family::table::Tables;
+use weigh::family::tables::Tables;
 use weigh::model::Metadata;
 use weigh::ops::convert::{Options, Plan, run};
 use weigh::ops::hash::{Algorithm, HashReport, hash, hash_content};

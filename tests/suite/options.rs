@@ -99,3 +99,15 @@ fn options_may_stand_between_the_paths_of_a_conversion() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(refused(&["convert", MODEL]).contains("<OUT>..."));
 }
+
+#[test]
+fn layers_that_predict_further_tokens_are_told_apart_where_there_are_any() {
+    let convert = |input: &str, options: &[&str]| refused(&[&["convert", input, "never.gguf", "--dry-run"], options].concat());
+    for option in ["--mtp", "--no-mtp"] {
+        let error = convert(MODEL, &[option]);
+        assert!(error.contains("the layers of llama that predict further tokens cannot be told apart"), "{option}: {error}");
+        let error = convert("fixtures/llama-tiny-q8_0.gguf", &[option]);
+        assert!(error.contains("in conversions from a Hugging Face model to GGUF"), "{option}: {error}");
+    }
+    assert!(convert(MODEL, &["--mtp", "--no-mtp"]).contains("cannot be used with"));
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use weigh::base::Hint;
-use weigh::family::table::Tables;
+use weigh::family::tables::Tables;
 use weigh::model::companion::Content;
 use weigh::model::{Array, Metadata, Value};
 use weigh::tokenizer::{Kind, Options};

@@ -6,7 +6,7 @@ use super::Rows;
 use super::table::{Cell, Kind, Row, Table};
 use crate::base::{Error, Result};
 use crate::family::card;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::{self, Reader};
 use crate::model::{Model, Value};
 use crate::ops::hash::{self, Algorithm};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId, Value};
 use crate::quant::recipe::{Target, TensorType};
 
@@ -46,6 +47,8 @@ pub struct Options {
     pub keep_names: bool,
     /// Converts the vision or audio encoder of the model instead of its text model.
     pub projector: bool,
+    /// The part of the model to convert to GGUF, if some of its layers predict further tokens.
+    pub model_part: ModelPart,
     /// Copies packed weights as stored, under their own names.
     pub stored: bool,
     /// Reads the output back and compares it before it is renamed into place.
@@ -60,7 +63,15 @@ impl Options {
     pub fn for_projector(&self) -> Self {
         let kept = |target: &Target| !target.base().is_quantised() || target.base() == DType::Q8_0;
         let target = self.target.map(|target| if kept(&target) { target } else { Target::Uniform(DType::F16) });
-        Self { target, projector: true, imatrix: None, output_tensor_type: None, token_embedding_type: None, ..self.clone() }
+        Self {
+            target,
+            projector: true,
+            model_part: ModelPart::Whole,
+            imatrix: None,
+            output_tensor_type: None,
+            token_embedding_type: None,
+            ..self.clone()
+        }
     }
 
     /// Whether tensors keep their names: packed weights that are copied as stored always do.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::shards::{self, PlannedFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};

@@ -1,8 +1,9 @@
 //! Translation of names and layouts between Hugging Face and GGUF, for known architectures.
 
-use crate::base::Result;
+use crate::base::{Error, Result};
+use crate::family::mapping::ModelPart;
 use crate::family::naming::Naming;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::{Format, Reader};
 use crate::model::FormatId;
 use crate::ops::convert::options::Options;
@@ -23,11 +24,16 @@ pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, op
         (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }
-    match (Naming::detect(model), format.id) {
+    let naming = Naming::detect(model);
+    if options.model_part != ModelPart::Whole && (format.id != FormatId::Gguf || !matches!(naming, Naming::HuggingFace | Naming::Mistral)) {
+        return Err(Error::argument("layers that predict further tokens are told apart in conversions from a Hugging Face model to GGUF"));
+    }
+    match (naming, format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let tokenizer = tokenizer::Options { pre: options.pre.clone(), equal_scores: options.equal_scores };
             let dtype = options.target.map(|target| target.base());
-            to_gguf::draft(reader, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector }).map(Some)
+            to_gguf::draft(reader, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector, part: options.model_part })
+                .map(Some)
         }
         (Naming::Gguf, FormatId::Safetensors) => {
             let requested = options.target.map(|target| target.base());

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::base::{Error, Hint, Result, num, units};
 use crate::family::components::{Component, Components};
 use crate::family::hyperparameters;
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::{ElemType, FormatId, Metadata, PackingSummary, TypeName};
 use crate::ops::chunks::{self, Chunk};

@@ -3,7 +3,7 @@
 use super::{Algorithm, HashReport, Hasher, TensorHash};
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
 use crate::ops::tensor_data::TensorData;

@@ -10,7 +10,7 @@ use sha2::Digest;
 
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Result, limits};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::TensorInfo;
 

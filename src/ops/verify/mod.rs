@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::base::Result;
 use crate::base::finding::{Finding, Findings, Severity};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::format;
 use crate::model::PackingSummary;
 use crate::ops::Progress;

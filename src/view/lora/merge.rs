@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::family::mapping::{HfTensor, Mapping, Row};
-use crate::family::table::Tables;
-use crate::family::{pattern, table};
+use crate::family::tables::Tables;
+use crate::family::{pattern, tables};
 use crate::format::{Computed, Reader};
 use crate::model::{Array, Class, DType, ElemType, FormatId, TensorInfo, Value, ValueType};
 use crate::source::file::Input;
@@ -178,7 +178,7 @@ pub fn updates(reader: Reader) -> Result<Reader> {
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
     let mut merge = Merge {
-        prefixes: table::common()?.prefixes.clone(),
+        prefixes: tables::common()?.prefixes.clone(),
         model: base.model().clone(),
         base,
         changes: HashMap::new(),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::base::{Error, Result};
 use crate::family::config::f32_json;
 use crate::family::mapping::{Mapping, Row};
-use crate::family::table::Tables;
+use crate::family::tables::Tables;
 use crate::family::transform::Transform;
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};

@@ -2,12 +2,14 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::family::table::Tables;
+use crate::family::mapping::ModelPart;
+use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::{DType, Metadata, Model};
 use crate::quant::packed;
 use crate::view::output_model::OutputModel;
-use crate::view::tests::{Tensor, goldens, models, reader, written};
+use crate::view::tests::goldens::goldens;
+use crate::view::tests::{Tensor, models, reader, written};
 use crate::view::to_gguf;
 
 /// The stored tensors of a weight, and its values.
@@ -215,7 +217,7 @@ fn packed_models_of_every_table_convert_like_what_they_stand_for() {
                 let reader = packed::repacked(reader).unwrap();
                 let draft = match &preprocessor {
                     Some(preprocessor) => to_gguf::projector(reader.model(), &tables, preprocessor.clone(), None),
-                    None => to_gguf::without_tokenizer(&reader, &tables),
+                    None => to_gguf::without_tokenizer(&reader, &tables, ModelPart::Whole),
                 };
                 let OutputModel { steps, metadata, .. } = draft.unwrap_or_else(|error| panic!("{name}: {error}"));
                 let mut tensors = written(&reader, &steps);

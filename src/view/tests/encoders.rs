@@ -1,0 +1,111 @@
+//! Round trips of encoders of pictures and sounds.
+
+use serde_json::Value as Json;
+
+use crate::family::mapping::{Mapping, ModelPart};
+use crate::family::tables::Tables;
+use crate::format::Reader;
+use crate::model::companion::Content;
+use crate::model::{FormatId, Metadata, Model, TensorInfo};
+use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::view::tests::goldens::{Golden, goldens};
+use crate::view::tests::{Tensor, reader, written};
+use crate::view::{to_gguf, to_hf};
+
+#[test]
+fn encoders_come_back_by_themselves() {
+    let tables = Tables::default();
+    for golden in goldens().into_iter().filter(Golden::is_projector) {
+        let (name, hf) = (&golden.name, golden.reader());
+        let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
+        let made = reader(written(&hf, &encoder.steps), encoder.metadata.clone(), None);
+        let gguf = Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new());
+        let (table, config) = to_hf::read_projector(gguf.model(), &tables).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mapping = Mapping::new(&table, &config).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut back = OutputModel::default();
+        to_hf::steps(&gguf, &mapping, &[], &|_| true, &mut back).unwrap_or_else(|error| panic!("{name}: {error}"));
+        if RENAMED.contains(&name.as_str()) {
+            continue;
+        }
+        let sorted = |tensors: Vec<Tensor>| {
+            let mut tensors: Vec<Tensor> =
+                tensors.into_iter().map(|tensor| (without_modules(&tensor.0), tensor.1, tensor.2, tensor.3)).collect();
+            tensors.sort();
+            tensors
+        };
+        let made = sorted(written(&gguf, &back.steps));
+        let original: Vec<_> = (0..hf.model().tensors.len()).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
+        let original = sorted(written(&hf, &original));
+        // Without the text model, the type of its weights is not known.
+        let is = |a: &Tensor, b: &Tensor| (&a.0, &a.1) == (&b.0, &b.1) && (a.2 != b.2 || a.3 == b.3);
+        assert!(!made.is_empty() && made.iter().all(|tensor| original.iter().any(|own| is(tensor, own))), "{name}");
+        let in_encoder = |name: &str| table.parts.iter().any(|part| name.trim_start_matches("model.").starts_with(part.as_str()));
+        let dropped = |name: &str| encoder.notes.iter().any(|note| note.name == name);
+        let wanted = hf.model().tensors.iter().filter(|tensor| in_encoder(&tensor.name) && !dropped(&tensor.name)).count();
+        assert_eq!(made.len(), wanted, "{name}");
+    }
+}
+
+/// Those that come back under the names of transformers.
+const RENAMED: [&str; 1] = ["internvl-mmproj"];
+
+#[test]
+fn encoders_come_back_beside_their_text_model() {
+    let tables = Tables::default();
+    for golden in goldens().into_iter().filter(Golden::is_projector) {
+        let (name, hf) = (&golden.name, golden.reader());
+        let text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
+        let gguf = |draft: &OutputModel| {
+            let made = reader(written(&hf, &draft.steps), draft.metadata.clone(), None);
+            Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new())
+        };
+        let both = gguf(&text).with_projector(gguf(&encoder)).unwrap();
+        let back = to_hf::weights(&both, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let whole = written(&both, &back.steps);
+        let mut made: Vec<_> =
+            whole.clone().into_iter().map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes)).collect();
+        let dropped = || text.notes.iter().chain(&encoder.notes).filter(|note| !note.message.ends_with(to_gguf::BESIDE));
+        let kept = |tensor: &TensorInfo| !dropped().any(|note| note.name == tensor.name);
+        let original = (0..hf.model().tensors.len()).filter(|&i| kept(&hf.model().tensors[i]));
+        let original: Vec<_> = original.map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
+        let mut original: Vec<_> =
+            written(&hf, &original).into_iter().map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes)).collect();
+        made.sort();
+        original.sort();
+        let listed = |tensors: &[Tensor]| tensors.iter().map(|t| (t.0.clone(), t.1.clone(), t.2)).collect::<Vec<_>>();
+        if !RENAMED.contains(&name.as_str()) {
+            assert_eq!(listed(&made), listed(&original), "{name}");
+            assert!(made == original, "{name}: bytes");
+        }
+        // The files that came back say the same: converted again, they give the same keys and tensors.
+        let file = |wanted: &str| {
+            let found = back.files.iter().find(|file| file.name == wanted).unwrap_or_else(|| panic!("{name}: {wanted}"));
+            let Content::Bytes(bytes) = &found.content else { panic!("{wanted}") };
+            serde_json::from_slice::<Json>(bytes).unwrap()
+        };
+        let mut preprocessor = file("preprocessor_config.json");
+        preprocessor["tokens"] = golden.json["preprocessor"]["tokens"].clone();
+        let folder = reader(whole, Metadata::new(), Some(file("config.json")));
+        let again = to_gguf::projector(folder.model(), &tables, preprocessor, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let sorted = |mut tensors: Vec<Tensor>| {
+            tensors.sort();
+            tensors
+        };
+        assert!(sorted(written(&folder, &again.steps)) == sorted(written(&hf, &encoder.steps)), "{name}: converted again");
+        let keys = |draft: &OutputModel| {
+            draft
+                .metadata
+                .iter()
+                .filter(|(key, _)| key.starts_with("clip."))
+                .map(|(key, value)| format!("{key} {value:?}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&again), keys(&encoder), "{name}");
+    }
+}
+
+/// Returns a name without the modules that versions of transformers put in different orders.
+fn without_modules(name: &str) -> String {
+    name.split('.').filter(|part| !["model", "language_model"].contains(part)).collect::<Vec<_>>().join(".")
+}
