@@ -211,6 +211,8 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("bailingmoe3", include_str!("tables/bailingmoe3.toml")),
     ("rwkv6qwen2", include_str!("tables/rwkv6qwen2.toml")),
     ("arwkv7", include_str!("tables/arwkv7.toml")),
+    ("glm5next", include_str!("tables/glm5next.toml")),
+    ("dots3note", include_str!("tables/dots3note.toml")),
     ("bailingmoe3-vl", include_str!("tables/bailingmoe3-vl.toml")),
 ];
 
