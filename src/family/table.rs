@@ -13,7 +13,7 @@ use crate::base::{Error, Hint, Result, text};
 use crate::family::components::ComponentRow;
 use crate::family::expr;
 use crate::family::sections::{text_section, text_value};
-use crate::source::file;
+use crate::source::place;
 use crate::tokenizer;
 
 /// The embedded tables: name and text. Names starting with `_` are base tables.
@@ -570,7 +570,7 @@ impl Table {
     /// # Errors
     /// The file cannot be read, is too large, or is not a valid table.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&file::read_text(path)?).map_err(|error| error.in_file(path))
+        Self::parse(&place::read_text(path)?).map_err(|error| error.in_file(path))
     }
 }
 
