@@ -34,8 +34,9 @@ pub struct Model {
 
 /// Opens the model at `path`.
 ///
-/// It may be a file, any file of a set, an index, a folder, a Hugging Face cache folder or an Ollama manifest. The format is recognised by
-/// content.
+/// It may be a file, any file of a set, an index, a folder, a Hugging Face cache folder or an Ollama manifest; with the feature `remote` also
+/// an address (`https://`, `hf://ORG/NAME`, `s3://`, `gs://`, `az://`) or the name of a model on the Hub, `ORG/NAME`. The format is recognised
+/// by content.
 ///
 /// # Errors
 /// There is no model in a known format, or a file is malformed, truncated, or missing from its set.

@@ -80,6 +80,16 @@ pub enum Hint {
     Recover(PathBuf),
     /// Read part of a tensor with a slice.
     Slice,
+    /// Set a token for the Hub.
+    SetToken,
+    /// Check the rights of the token for the Hub.
+    CheckToken,
+    /// Accept the terms of a gated model on this page, and set a token.
+    AcceptTerms(String),
+    /// Download this model, to use it offline.
+    DownloadModel(String),
+    /// Set the credentials of the bucket.
+    SetCredentials,
 }
 
 impl Hint {
@@ -147,6 +157,11 @@ impl fmt::Display for Hint {
             Self::NameValueType => "name its type: u8 to u64, i8 to i64, f32, f64, bool, string, or an array of one of these",
             Self::Recover(path) => return write!(f, "recovering {} undoes the change", path.display()),
             Self::Slice => "a slice such as 0:4,:8 takes the first 4 rows and of each the first 8 values",
+            Self::SetToken => "if it is private, set HF_TOKEN to a token that may read it",
+            Self::CheckToken => "the token may not read it: check HF_TOKEN",
+            Self::AcceptTerms(page) => return write!(f, "accept its terms on {page}, and set HF_TOKEN to a token that may read it"),
+            Self::DownloadModel(name) => return write!(f, "`hf download {name}` downloads it"),
+            Self::SetCredentials => "check the credentials and the region; AWS_SKIP_SIGNATURE=true reads a public bucket without any",
         };
         f.write_str(words)
     }

@@ -68,3 +68,54 @@ pub const MESSAGE_CHARS: usize = 1_000;
 
 /// Maximum number of names that a mistyped one is compared with.
 pub const NAMES_COMPARED: usize = 100_000;
+
+/// Number of bytes that the first request for a remote file asks for: more than most safetensors headers have.
+pub const FIRST_BYTES: u64 = 64 << 10;
+
+/// Maximum number of redirects that a request follows.
+pub const REDIRECTS: usize = 5;
+
+/// Maximum number of times that a failed request is repeated.
+pub const RETRIES: usize = 4;
+
+/// Wait before a failed request is repeated; it doubles each time.
+pub const RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// Maximum total time of a request and its repetitions, waits that a server asks for included.
+pub const RETRY_TIME: Duration = Duration::from_secs(120);
+
+/// Time without any byte from a server after which a request fails; the same as in huggingface_hub.
+pub const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Maximum time of one request, in addition to that of its bytes at [`LEAST_BYTES_PER_SECOND`].
+pub const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// Rate below which a server is too slow, in bytes per second.
+pub const LEAST_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// Maximum size of a page of a list of remote files, in bytes.
+pub const LISTING_BYTES: u64 = 16 << 20;
+
+/// Maximum number of pages of a list of remote files.
+pub const LISTING_PAGES: usize = 100;
+
+/// Maximum number of remote files whose first bytes are requested at the same time.
+pub const REQUESTS: usize = 32;
+
+/// Maximum number of remote files whose first bytes are kept in memory until their headers are parsed.
+pub const PREFETCHED_FILES: usize = 512;
+
+/// Maximum size of a token file, in bytes.
+pub const TOKEN_BYTES: u64 = 4096;
+
+/// Maximum gap between two ranges of a remote file that are read as one, in bytes.
+pub const GAP_BYTES: u64 = 64 << 10;
+
+/// Memory for parts of remote files that were read ahead, in bytes.
+pub const READ_AHEAD_BYTES: u64 = 48 << 20;
+
+/// Maximum size of a header in the header cache, in bytes.
+pub const CACHED_HEADER_BYTES: u64 = 32 << 20;
+
+/// Maximum size of the header cache, in bytes.
+pub const HEADER_CACHE_BYTES: u64 = 512 << 20;

@@ -6,7 +6,7 @@ use crate::base::{Error, Result, text};
 use crate::model::Value;
 use crate::model::value_text::{read_array, read_scalar, scalar_type};
 use crate::ops::edit::{self, Change};
-use crate::source::file::read_text;
+use crate::source::place::read_text;
 
 /// Splits `KEY=VALUE`.
 pub(super) fn split(assignment: &str) -> Result<(&str, &str)> {

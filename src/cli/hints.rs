@@ -5,7 +5,13 @@ use crate::base::Hint;
 /// Returns the hint in terms of commands and options.
 pub(super) fn words(hint: &Hint) -> String {
     let words = match hint {
-        Hint::Advice(_) | Hint::DidYouMean(_) => return hint.to_string(),
+        Hint::Advice(_)
+        | Hint::DidYouMean(_)
+        | Hint::SetToken
+        | Hint::CheckToken
+        | Hint::AcceptTerms(_)
+        | Hint::DownloadModel(_)
+        | Hint::SetCredentials => return hint.to_string(),
         Hint::ListTypes => "`weigh types` lists the types",
         Hint::ListFormats => "`weigh formats` lists the supported formats",
         Hint::ListArchitectures => "`weigh archs` lists the architectures",

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::base::{Error, ErrorKind, text};
+use crate::source::remote;
 use context::{Context, Failure, Outcome, Status};
 
 mod archs;
@@ -43,6 +44,7 @@ mod verify;
 #[command(name = "weigh", version, about, propagate_version = false, max_term_width = 110, arg_required_else_help = true)]
 #[command(
     after_help = "PATH is a file, a folder or one part of a set (a shard, a split, an index): weigh opens the whole model and recognises its format by content.\n\
+PATH may also be an address: ORG/NAME or hf://ORG/NAME[@REVISION][/PATH] on the Hugging Face Hub, https://, s3://, gs://, az://.\n\
 Exit status: 0 success, 1 success with findings (a difference, a broken rule, a truncated file), 2 error."
 )]
 struct Cli {
@@ -107,10 +109,11 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(args.into_iter().map(concealed)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, out, err),
     };
+    remote::use_cache(cli.global.cache());
     let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
     if let Some(fewer) = cli.global.start_threads() {
         context.warn(&fewer);
@@ -128,6 +131,12 @@ where
         Err(Failure::Output(error)) => fail(&mut context, &unwritten(&error)),
         Err(Failure::Weigh(error)) => fail(&mut context, &error),
     }
+}
+
+/// Returns an argument as it may be shown: the credentials and the query of a URL are kept apart.
+fn concealed(argument: impl Into<OsString>) -> OsString {
+    let argument = argument.into();
+    argument.to_str().and_then(remote::conceal).map_or(argument, OsString::from)
 }
 
 fn unwritten(error: &io::Error) -> Error {

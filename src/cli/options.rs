@@ -25,6 +25,9 @@ pub(super) struct Global {
     /// Number of compute threads, at most 256 (default: one per core)
     #[arg(long, global = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Do not read or write the cache of remote headers
+    #[arg(long, global = true)]
+    no_cache: bool,
     /// Suppress progress bars and warnings
     #[arg(long, short, global = true)]
     quiet: bool,
@@ -53,6 +56,11 @@ enum ColorArg {
 }
 
 impl Global {
+    /// Whether headers of remote files are cached.
+    pub(super) fn cache(&self) -> bool {
+        !self.no_cache
+    }
+
     /// Whether progress and warnings are suppressed.
     pub(super) fn quiet(&self) -> bool {
         self.quiet

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 use crate::base::{Error, Hint, Result, text};
 use crate::family::sections::text_section;
 use crate::family::table::Table;
-use crate::source::file;
+use crate::source::place;
 
 /// The embedded tables: name and text. Names starting with `_` are base tables.
 static EMBEDDED: &[(&str, &str)] = &[
@@ -245,7 +245,7 @@ impl Table {
     /// # Errors
     /// The file cannot be read, is too large, or is not a valid table.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&file::read_text(path)?).map_err(|error| error.in_file(path))
+        Self::parse(&place::read_text(path)?).map_err(|error| error.in_file(path))
     }
 }
 

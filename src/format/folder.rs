@@ -10,7 +10,8 @@ use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, is_inside, missing_files_error};
 use crate::format::{FORMATS, foreign, modules, ollama, start_of};
 use crate::source::Prefix;
-use crate::source::file::{entries, parent, read_text};
+use crate::source::file::parent;
+use crate::source::place::{self, entries, read_text};
 
 /// Returns an error that names the format if the file is of a known foreign format.
 pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
@@ -27,14 +28,14 @@ pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
 
 /// Returns the file to open for a folder: an index, a single file, or any file of a numbered set.
 pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
-    if folder.join("snapshots").is_dir() {
+    if place::is_dir(&folder.join("snapshots")) {
         return find_model(&snapshot(folder)?);
     }
     if let Some(manifest) = ollama::find_manifest(folder)? {
         return ollama::model_of(&manifest);
     }
     let all = entries(folder)?;
-    let files: Vec<&PathBuf> = all.iter().filter(|entry| !entry.is_dir()).collect();
+    let files: Vec<&PathBuf> = all.iter().filter(|entry| !place::is_dir(entry)).collect();
     let named = |name: &str| files.iter().copied().find(|file| file.file_name().is_some_and(|found| found == name)).cloned();
     let ending = |ending: &str| -> Vec<PathBuf> {
         files
@@ -95,7 +96,7 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
     let Some(name) = PartName::parse(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
     let count = name.count.min(crate::base::limits::SHARDS as u64);
-    let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !parent(first).join(file).is_file()).collect();
+    let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !place::is_file(&parent(first).join(file))).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -143,8 +144,11 @@ fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     let first = modules.as_array()?.iter().find_map(|module| module.get("path")?.as_str().filter(|path| !path.is_empty()))?;
     let plain = Path::new(first).components().all(|component| matches!(component, std::path::Component::Normal(_)));
     let inner = folder.join(first);
-    let home = folder.canonicalize().ok()?;
-    (plain && inner.is_dir() && inner != folder && is_inside(&home, &inner)).then_some(inner)
+    if !(plain && place::is_dir(&inner) && inner != folder) {
+        return None;
+    }
+    let is_own = place::is_remote(&inner) || is_inside(&folder.canonicalize().ok()?, &inner);
+    is_own.then_some(inner)
 }
 
 fn hint_for(all: &[PathBuf]) -> String {
@@ -153,7 +157,7 @@ fn hint_for(all: &[PathBuf]) -> String {
         "the folder has PyTorch checkpoints, which are not supported: convert them to safetensors first".to_owned()
     } else if with(|name| name.starts_with("models--")) {
         "this is a cache of several models: give the path of one of the models--* folders".to_owned()
-    } else if let Some(inner) = all.iter().find(|entry| entry.is_dir() && holds_weights(entry)) {
+    } else if let Some(inner) = all.iter().find(|entry| place::is_dir(entry) && holds_weights(entry)) {
         format!("give the path of the inner folder: {}", inner.display())
     } else {
         "give the path of the file or folder with the weights".to_owned()
@@ -175,7 +179,7 @@ pub(crate) fn find_config(weights: &Path) -> Option<PathBuf> {
     } else {
         &["config.json"]
     };
-    names.iter().map(|name| parent(weights).join(name)).find(|path| path.is_file())
+    names.iter().map(|name| parent(weights).join(name)).find(|path| place::is_file(path))
 }
 
 /// Reads a config, which must be a JSON object.

@@ -12,7 +12,7 @@ use crate::base::finding::{Finding, Findings};
 use crate::base::{Error, Hint, Result, limits, num};
 use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::{self, Input};
-use crate::source::{self, Prefix, Source, torn};
+use crate::source::{self, Prefix, Source, place, remote, torn};
 
 pub mod codes;
 mod folder;
@@ -176,6 +176,8 @@ fn examined(opened: Result<Reader>, findings: &Findings) -> Result<Option<Reader
 
 fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
     let file = resolve(path)?;
+    let shown = path.to_str().and_then(remote::conceal).map(PathBuf::from);
+    let path = shown.as_deref().unwrap_or(path);
     if file != path {
         folder::check_whole(&file, findings)?;
     }
@@ -205,6 +207,9 @@ fn open_source_with(source: Arc<dyn Source>, findings: &mut Findings) -> Result<
 /// # Errors
 /// As for [`source::open`]; or a change of the file was interrupted ([`torn::refuse_torn`]).
 fn open_file(path: &Path) -> Result<Prefix> {
+    if place::is_remote(path) {
+        return Prefix::new(source::open(path)?);
+    }
     let file = file::open_regular(path)?;
     torn::refuse_torn(path, &file)?;
     Prefix::new(source::from_file(&file, path)?)
@@ -212,14 +217,14 @@ fn open_file(path: &Path) -> Result<Prefix> {
 
 /// Opens the model that `start` is a file of; `path` is the path that was given.
 fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Reader> {
-    let (file, on_disk) = (start.path().to_path_buf(), start.source().file().is_some());
+    let (file, has_neighbours) = (start.path().to_path_buf(), start.source().has_neighbours());
     let format = find_format(&start).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
     let mut reader = (format.open)(start, findings).map_err(|error| error.in_file(&file))?;
     reader.model.path = path.to_path_buf();
     if findings.collects() {
-        check_templates(&file, on_disk, &reader, findings);
+        check_templates(&file, has_neighbours, &reader, findings);
     }
-    if on_disk && format.id == FormatId::Safetensors {
+    if has_neighbours && format.id == FormatId::Safetensors {
         if let Some(path) = folder::find_config(&file) {
             add_config(&mut reader, &path, findings);
         }
@@ -247,10 +252,10 @@ fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
 }
 
 /// Checks the chat templates of a model.
-fn check_templates(file: &Path, on_disk: bool, reader: &Reader, findings: &mut Findings) {
+fn check_templates(file: &Path, has_neighbours: bool, reader: &Reader, findings: &mut Findings) {
     if reader.model.format == FormatId::Gguf {
         template::check_metadata(&reader.model.metadata, file, findings);
-    } else if on_disk {
+    } else if has_neighbours {
         template::check_folder(file::parent(file), findings);
     }
 }
@@ -260,7 +265,10 @@ fn check_templates(file: &Path, on_disk: bool, reader: &Reader, findings: &mut F
 /// # Errors
 /// There is no such file, or the choice is ambiguous.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    let kind = std::fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
+    let kind = match std::fs::metadata(path) {
+        Ok(kind) => kind,
+        Err(error) => return resolve_address(path, Error::io("cannot open", path, error)),
+    };
     if kind.is_dir() {
         return folder::find_model(path);
     }
@@ -268,6 +276,23 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
         return ollama::model_of(path);
     }
     Ok(path.to_path_buf())
+}
+
+/// Resolves a path that is not on disk, if it is an address or the name of a model on the Hub; a model in the local cache comes first.
+fn resolve_address(path: &Path, absent: Error) -> Result<PathBuf> {
+    let Some(address) = remote::locate(path)? else { return Err(absent) };
+    let cached = remote::cached(&address).and_then(|cached| resolve(&cached).ok());
+    if let Some(file) = cached.filter(|file| safetensors::index::has_whole_set(file)) {
+        return Ok(file);
+    }
+    if !place::is_dir(&address) {
+        return Ok(address);
+    }
+    let is_name = path.to_str().is_some_and(|text| !text.contains("://"));
+    folder::find_model(&address).map_err(|error| match is_name {
+        true => error.add_hint(format!("there is no file {} either", path.display())),
+        false => error,
+    })
 }
 
 /// Returns the start of a file, by which its format is recognised.
@@ -474,6 +499,31 @@ impl Reader {
     /// Returns the size of a tensor in its file. For an unknown type, this is everything up to the next tensor, including padding.
     pub fn len_bytes(&self, tensor: &TensorInfo) -> Option<u64> {
         tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
+    }
+
+    /// Whether files of the model are read over a network.
+    pub fn is_remote(&self) -> bool {
+        self.sources.iter().any(|source| source.has_neighbours() && source.file().is_none())
+    }
+
+    /// Announces that the values of tensors will be read, roughly in order: remote files are then read ahead.
+    pub fn announce<'t>(&self, tensors: impl IntoIterator<Item = &'t TensorInfo>) {
+        if self.sources.iter().all(|source| source.file().is_some()) {
+            return;
+        }
+        let mut ranges: Vec<Vec<Range<u64>>> = vec![Vec::new(); self.sources.len()];
+        for tensor in tensors {
+            if self.is_computed(tensor) {
+                // From tensors that only the computation knows.
+                self.sources.iter().zip(&mut ranges).for_each(|(source, ranges)| ranges.push(0..source.len()));
+                break;
+            }
+            let end = tensor.offset_bytes.saturating_add(self.len_bytes(tensor).unwrap_or(0));
+            if let Some(ranges) = ranges.get_mut(tensor.shard) {
+                ranges.push(tensor.offset_bytes..end);
+            }
+        }
+        self.sources.iter().zip(ranges).for_each(|(source, ranges)| source.announce(&ranges));
     }
 
     /// Returns a tensor's bytes, little-endian: borrowed if possible, copied if the file is big-endian.

@@ -11,7 +11,8 @@ use crate::base::{Error, Result, json, limits};
 use crate::format::set::is_inside;
 use crate::format::{Reader, codes, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
-use crate::source::file::{Input, parent, read_text};
+use crate::source::file::{Input, parent};
+use crate::source::place::{self, read_text};
 
 /// The list of modules, next to the transformer's weights or in the parent folder.
 pub(crate) const LIST: &str = "modules.json";
@@ -28,7 +29,7 @@ const CONFIG: &str = "config.json";
 /// The list is not JSON, a module is outside the folder, or its weights violate their format.
 pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let own = parent(weights);
-    let Some(root) = [own, parent(own)].into_iter().find(|folder| folder.join(LIST).is_file()) else { return Ok(()) };
+    let Some(root) = [own, parent(own)].into_iter().find(|folder| place::is_file(&folder.join(LIST))) else { return Ok(()) };
     let list = root.join(LIST);
     let listed = match read(&list, reader) {
         Ok(listed) => listed,
@@ -67,6 +68,9 @@ fn path_and_kind(module: &Json) -> Option<(&str, &str)> {
 }
 
 fn same(a: &Path, b: &Path) -> bool {
+    if place::is_remote(a) {
+        return a == b;
+    }
     a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b)
 }
 
@@ -78,7 +82,7 @@ fn read(path: &Path, reader: &mut Reader) -> Result<Json> {
 
 /// Reads a module's config; null if it is missing or invalid, which does not prevent opening the model.
 fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
-    if !path.is_file() {
+    if !place::is_file(path) {
         return Json::Null;
     }
     read(path, reader).unwrap_or_else(|error| {
@@ -93,7 +97,7 @@ fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut 
     let config = config(&folder.join(CONFIG), reader, findings);
     let weights = folder.join(WEIGHTS);
     let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
-    if weights.is_file() {
+    if place::is_file(&weights) {
         module.shard = add_weights(&weights, path, reader, findings)?;
     } else if let Some(unread) = unread(&folder) {
         let name = unread.file_name().unwrap_or_default().to_string_lossy();
@@ -126,5 +130,5 @@ fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut F
 }
 
 fn unread(folder: &Path) -> Option<PathBuf> {
-    ["pytorch_model.bin"].iter().map(|name| folder.join(name)).find(|path| path.is_file())
+    ["pytorch_model.bin"].iter().map(|name| folder.join(name)).find(|path| place::is_file(path))
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text};
-use crate::source::file::{entries, read_text};
+use crate::source::file::entries;
+use crate::source::place::read_text;
 
 /// The media type of the weights layer.
 const MODEL_LAYER: &str = "application/vnd.ollama.image.model";

@@ -219,6 +219,11 @@ impl PartName {
         self.prefix == stem && self.ending == ending
     }
 
+    /// Returns the usual name of the index of the set.
+    pub(crate) fn index_name(&self) -> String {
+        format!("{}{}.index.json", self.prefix, self.ending)
+    }
+
     /// Returns the name of file `no` of the same set.
     pub(crate) fn file_name(&self, no: u64) -> String {
         let Self { prefix, count, ending, digits: (wide, of_wide), .. } = self;

@@ -6,7 +6,7 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, json, text};
 use crate::format::codes;
 use crate::model::{Metadata, Value};
-use crate::source::file;
+use crate::source::place;
 
 /// Words that no chat template needs and that known attacks use.
 const WORDS: &[&str] = &["import", "eval", "exec", "popen", "subprocess", "getattr", "attr", "lipsum", "cycler", "joiner"];
@@ -42,12 +42,12 @@ pub(crate) fn check_metadata(metadata: &Metadata, path: &Path, findings: &mut Fi
 /// Checks the templates in a Hugging Face folder.
 pub(crate) fn check_folder(folder: &Path, findings: &mut Findings) {
     let jinja = folder.join("chat_template.jinja");
-    if let Ok(template) = file::read_text(&jinja) {
+    if let Ok(template) = place::read_text(&jinja) {
         check(&template, "the template", &jinja, findings);
     }
     for name in ["tokenizer_config.json", "chat_template.json"] {
         let path = folder.join(name);
-        let Some(config) = file::read_text(&path).ok().and_then(|text| json::parse(&text, &path).ok()) else { continue };
+        let Some(config) = place::read_text(&path).ok().and_then(|text| json::parse(&text, &path).ok()) else { continue };
         match config.get("chat_template") {
             Some(serde_json::Value::String(template)) => check(template, "chat_template", &path, findings),
             // Several named templates.

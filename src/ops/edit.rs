@@ -160,7 +160,8 @@ pub fn recover(path: &Path, waiting: OnWait<'_>) -> Result<RecoveryReport> {
 }
 
 fn in_place(path: &Path, changes: &[Change], options: Editing<'_>) -> Result<EditReport> {
-    let (file, _) = single_file(&format::open(path)?)?;
+    let (file, source) = single_file(&format::open(path)?)?;
+    on_disk(&*source, &file)?;
     let locked = LockedFile::open(&file, options.waiting)?;
     // Parsed again under the lock: another edit may have been first.
     let edited = Edited::plan(path, changes, options.force)?;
@@ -231,8 +232,7 @@ impl Edited {
     fn plan(path: &Path, changes: &[Change], force: bool) -> Result<Self> {
         let reader = format::open(path)?;
         let (file, source) = single_file(&reader)?;
-        let on_disk = || Error::argument("only a file on disk can be edited").in_file(&file);
-        let input = source.file().ok_or_else(on_disk)?.clone();
+        let input = on_disk(&*source, &file)?.clone();
         let edit = format::format(reader.model().format).edit.ok_or_else(|| {
             Error::unsupported(format!("the metadata of a {} file cannot be edited", reader.model().format)).in_file(&file)
         })?;
@@ -295,6 +295,10 @@ fn single_file(reader: &Reader) -> Result<(PathBuf, Arc<dyn Source>)> {
             Err(error.hint(Hint::ConvertWithMetadata))
         }
     }
+}
+
+fn on_disk<'s>(source: &'s dyn Source, file: &Path) -> Result<&'s Input> {
+    source.file().ok_or_else(|| Error::argument("only a file on disk can be edited").in_file(file))
 }
 
 /// Returns the error for a new key without a type.

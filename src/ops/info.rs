@@ -11,6 +11,7 @@ use crate::family::{card, hyperparameters};
 use crate::format::Reader;
 use crate::model::{FormatId, Model, PackingSummary, Value};
 use crate::ops::count::{self, Count, DTypeCount};
+use crate::source::place;
 use crate::tokenizer;
 use crate::view::lora;
 use crate::view::lora::{Adapter, Form, Update};
@@ -252,7 +253,7 @@ fn license(model: &Model) -> License {
         name: text(model, "general.license.name"),
         link: text(model, "general.license.link"),
     };
-    let folder = model.folder.as_deref().or(Some(model.path.as_path()).filter(|path| path.is_dir()));
+    let folder = model.folder.as_deref().or(Some(model.path.as_path()).filter(|path| place::is_dir(path)));
     let Some(folder) = folder.filter(|_| of_gguf == License::default()) else { return of_gguf };
     let card = card::read(&folder.join("README.md")).unwrap_or_default();
     let ids = card.list("license");

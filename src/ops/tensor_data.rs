@@ -55,11 +55,7 @@ impl<'a> TensorData<'a> {
 
     /// Returns the type name for reports: the packing, if all sources are packed alike.
     pub(in crate::ops) fn type_name(&self) -> TypeName {
-        let tensors = match self.source {
-            DataSource::Stored(tensor) => vec![tensor],
-            DataSource::Computed(expr) => expr.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
-        };
-        let mut packings = tensors.into_iter().map(|tensor| self.reader.type_name(tensor).packed);
+        let mut packings = self.inputs().into_iter().map(|tensor| self.reader.type_name(tensor).packed);
         let first = packings.next().flatten();
         TypeName { elem: self.elem(), packed: first.filter(|first| packings.all(|other| other == Some(*first))) }
     }
@@ -69,6 +65,14 @@ impl<'a> TensorData<'a> {
         match self.source {
             DataSource::Stored(tensor) => Some(tensor),
             DataSource::Computed(_) => None,
+        }
+    }
+
+    /// Returns the tensors that the elements are read or computed from.
+    pub(in crate::ops) fn inputs(&self) -> Vec<&'a TensorInfo> {
+        match self.source {
+            DataSource::Stored(tensor) => vec![tensor],
+            DataSource::Computed(expr) => expr.tensors().into_iter().filter_map(|index| self.reader.model().tensors.get(index)).collect(),
         }
     }
 

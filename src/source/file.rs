@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::base::{Error, ErrorKind, Result, limits};
+use crate::base::{Error, ErrorKind, Result};
 
 /// Opens a file for reading, without blocking on a FIFO.
 ///
@@ -67,29 +67,6 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Reads a small file, such as a config, into memory.
-///
-/// # Errors
-/// It exceeds [`limits::JSON_FILE_BYTES`], or cannot be read.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    read_at_most(path, limits::JSON_FILE_BYTES)
-}
-
-/// Reads a small text file without its byte order mark.
-///
-/// # Errors
-/// As for [`read_bytes`]; or it is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::from_utf8(read_bytes(path)?).map_err(|error| {
-        let at = error.utf8_error().valid_up_to() as u64;
-        Error::malformed("expected text in UTF-8, found other bytes").at(at).in_file(path)
-    })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
 }
 
 /// Reads a file of at most `most` bytes.
@@ -204,8 +181,6 @@ mod tests {
         assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
         let error = read_at_most(&path, 4).unwrap_err();
         assert_eq!((error.kind(), error.message()), (ErrorKind::Limit, "expected a file of at most 4 bytes, found 5"));
-        fs::write(&path, b"ok\xff").unwrap();
-        assert_eq!(read_text(&path).unwrap_err().offset(), Some(2));
     }
 
     #[test]

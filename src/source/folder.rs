@@ -5,17 +5,17 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::base::{Result, json};
-use crate::source::file;
+use crate::source::place;
 
 /// Reads a text file without its byte order mark; `None` if it does not exist.
 ///
 /// # Errors
 /// It cannot be read, is too large, or is not UTF-8.
 pub fn text(path: &Path) -> Result<Option<String>> {
-    if !path.is_file() {
+    if !place::is_file(path) {
         return Ok(None);
     }
-    file::read_text(path).map(Some)
+    place::read_text(path).map(Some)
 }
 
 /// Reads a JSON file; `None` if it does not exist.

@@ -10,22 +10,18 @@ pub mod file;
 pub mod folder;
 mod memory;
 mod mmap;
+pub mod place;
 mod prefix;
 mod read;
+#[cfg_attr(not(feature = "remote"), path = "no_remote.rs")]
+pub mod remote;
 pub mod torn;
 
 pub use memory::InMemory;
 pub use mmap::exit_on_truncation;
+pub use place::open;
 pub use prefix::Prefix;
 pub use read::{Source, read_chunks};
-
-/// Opens a regular file on disk.
-///
-/// # Errors
-/// The path is not a regular file (a FIFO, device or folder is rejected without blocking), or a system call fails.
-pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
-    from_file(&file::open_regular(path)?, path)
-}
 
 /// Returns a source for an open regular file; `path` is the path at which it was opened.
 ///

@@ -84,7 +84,12 @@ impl Prefix {
     pub fn parse<T>(&mut self, mut parse: impl FnMut(&Self) -> Parsed<T>) -> Result<T> {
         loop {
             match parse(self) {
-                Parsed::Done(value) => return Ok(value),
+                Parsed::Done(value) => {
+                    if let Start::Read(bytes) = &self.start {
+                        self.source.header_read(bytes.bytes());
+                    }
+                    return Ok(value);
+                }
                 Parsed::Need(end) => self.grow(end)?,
             }
         }

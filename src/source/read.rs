@@ -34,6 +34,17 @@ pub trait Source: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether related files (shards, a config) may exist next to it: true on disk and in a remote folder, false for bytes in memory.
+    fn has_neighbours(&self) -> bool {
+        self.file().is_some()
+    }
+
+    /// Announces ranges that will be read, roughly in order: a remote source reads ahead.
+    fn announce(&self, _ranges: &[Range<u64>]) {}
+
+    /// Called with the first bytes of the source when its header has been parsed: a remote source need not keep them.
+    fn header_read(&self, _header: &[u8]) {}
+
     /// Checks that the bytes have not changed since the source was opened. The default is for sources that check this on every read.
     ///
     /// # Errors
@@ -58,6 +69,7 @@ pub trait Source: fmt::Debug + Send + Sync {
 /// # Errors
 /// Reading fails, or `take` does.
 pub fn read_chunks(source: &dyn Source, mut start: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    source.announce(&[start..source.len()]);
     while start < source.len() {
         let end = start.saturating_add(limits::CHUNK_BYTES as u64).min(source.len());
         take(&source.read(start..end)?)?;

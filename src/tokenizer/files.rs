@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::base::{Error, Result, json};
-use crate::source::{file, folder};
+use crate::source::{folder, place};
 use crate::tokenizer::proto;
 
 /// A folder with tokenizer files.
@@ -29,17 +29,17 @@ impl<'a> Folder<'a> {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.file(name).is_file()
+        place::is_file(&self.file(name))
     }
 
     /// Reads a file; `None` if it does not exist.
     pub(super) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.has(name).then(|| file::read_bytes(&self.file(name))).transpose()
+        self.has(name).then(|| place::read_bytes(&self.file(name))).transpose()
     }
 
     /// Reads a text file; `None` if it does not exist.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
-        self.has(name).then(|| file::read_text(&self.file(name))).transpose()
+        self.has(name).then(|| place::read_text(&self.file(name))).transpose()
     }
 
     /// Reads a SentencePiece model; `None` if it does not exist.

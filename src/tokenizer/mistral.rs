@@ -7,7 +7,7 @@ use super::vocabulary::{Token, TokenType};
 use super::{Build, bytes, keys, pre, spm};
 use crate::base::{Error, Result};
 use crate::model::{Array, Value};
-use crate::source::file;
+use crate::source::place;
 use crate::tokenizer::keys::Role;
 
 /// llama.cpp's built-in chat templates by name, for SentencePiece and tekken versions.
@@ -38,7 +38,7 @@ impl Build<'_> {
 
     /// Returns the name and version of the latest SentencePiece model: `tokenizer.model`, `tokenizer.model.v3`, `x.model.v7m1`.
     fn versioned_model(&self) -> Result<Option<(String, String)>> {
-        let entries = file::entries(self.folder.path())?;
+        let entries = place::entries(self.folder.path())?;
         let versioned = entries.iter().filter_map(|path| {
             let name = path.file_name()?.to_str()?;
             Some((name.to_owned(), model_version(name)?.to_owned()))

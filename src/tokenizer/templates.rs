@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use super::files::Folder;
 use super::keys;
-use crate::base::{Error, Result};
+use crate::base::Result;
 use crate::model::{self, Array, Metadata};
+use crate::source::place;
 
 /// The file with the template in transformers.
 pub(super) const FILE: &str = "chat_template.jinja";
@@ -50,13 +51,12 @@ impl ChatTemplates {
     /// Reads the additional templates, sorted by name.
     fn read_additional(&mut self, folder: Folder<'_>) -> Result<()> {
         let path = folder.file(ADDITIONAL);
-        if !path.is_dir() {
+        if !place::is_dir(&path) {
             return Ok(());
         }
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&path).map_err(|error| Error::io("cannot list", &path, error))? {
-            let name = entry.map_err(|error| Error::io("cannot list", &path, error))?.file_name();
-            if let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".jinja")) {
+        for entry in place::entries(&path)? {
+            if let Some(name) = entry.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jinja")) {
                 names.push(name.to_owned());
             }
         }

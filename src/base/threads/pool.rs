@@ -33,6 +33,12 @@ pub(crate) fn sort_unstable<T: Ord + Send>(items: &mut [T]) {
     items.par_sort_unstable();
 }
 
+/// Returns the number of threads.
+pub(crate) fn count() -> usize {
+    ensure_started();
+    rayon::current_num_threads()
+}
+
 /// Starts the threads, unless they are already running.
 fn ensure_started() {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);

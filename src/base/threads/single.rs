@@ -20,6 +20,11 @@ pub fn start(_wanted: usize) -> usize {
     1
 }
 
+/// Returns the number of threads.
+pub(crate) fn count() -> usize {
+    1
+}
+
 /// A sequential iterator with rayon's methods.
 pub(crate) struct Serial<I>(I);
 

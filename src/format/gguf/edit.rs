@@ -86,7 +86,7 @@ fn step(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>) -> Result<Option<V
     let at = cursor.position();
     let tag = cursor.u32("a value's type")?;
     match values::value_type(tag) {
-        Some(ValueType::Array) => values::array(cursor, file, true).map(|_| None),
+        Some(ValueType::Array) => values::array(cursor, file, true, 0).map(|_| None),
         Some(kind) => Value::read(cursor, kind, true).map(Some),
         None => Err(Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at)),
     }

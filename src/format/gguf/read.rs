@@ -20,6 +20,11 @@ const LEAST_KEY: u64 = 1 + 4 + 1;
 /// Minimum size of a tensor entry after the name length: number of dimensions, type, offset.
 const LEAST_TENSOR: u64 = 4 + 4 + 8;
 
+/// The list of tokens, which the lists of their scores and types follow.
+const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
+/// Size of a token's score and type in these lists.
+const SCORE_AND_TYPE: u64 = 4 + 4;
+
 /// A tensor that every language model has, unlike adapters and vocabulary-only files.
 const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
 
@@ -176,7 +181,10 @@ impl<'a> Parser<'a> {
         let value_type =
             values::value_type(tag).ok_or_else(|| Error::malformed(format!("expected a value type of 0 to 12, found {tag}")).at(at))?;
         match value_type {
-            ValueType::Array => values::array(&mut self.cursor, &self.bytes, self.wide).map(Value::Array),
+            ValueType::Array => {
+                let after = if key == TOKENS_KEY { SCORE_AND_TYPE } else { 0 };
+                values::array(&mut self.cursor, &self.bytes, self.wide, after).map(Value::Array)
+            }
             ValueType::Bool => {
                 let at = self.cursor.position();
                 let byte = self.cursor.u8("a metadata value")?;

@@ -9,7 +9,7 @@ use crate::format::gguf::spec::{ALIGNMENT_KEY, SPLIT_COUNT, SPLIT_NO, SPLIT_TENS
 use crate::format::set::{ConflictRule, Part, PartName, check_finding_limit, missing_files_error};
 use crate::format::{codes, folder, open_file};
 use crate::model::Metadata;
-use crate::source::{Prefix, file};
+use crate::source::{Prefix, file, place};
 
 /// Parts must agree on the metadata, except for the split keys and alignment.
 pub(crate) const CONFLICT: ConflictRule =
@@ -18,7 +18,7 @@ pub(crate) const CONFLICT: ConflictRule =
 /// Reads the file and, if it is part of a split, all other parts.
 pub(crate) fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = &file.path().to_path_buf();
-    let on_disk = file.source().file().is_some();
+    let has_neighbours = file.source().has_neighbours();
     let named = read(file, findings)?;
     let name = PartName::parse(path).filter(|name| name.ending == ".gguf");
     let keys = match SplitKeys::from_metadata(&named.metadata) {
@@ -39,7 +39,10 @@ pub(crate) fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part
         return Err(findings.fatal(codes::SPLIT_KEYS, Error::malformed(message).hint(hint).in_file(path)));
     };
     let folder = file::parent(path);
-    let is_here = |no: &u64| *no == name.no || on_disk && folder.join(name.file_name(*no)).is_file();
+    let is_here = |no: &u64| *no == name.no || has_neighbours && place::is_file(&folder.join(name.file_name(*no)));
+    if has_neighbours {
+        place::prefetch(&(1..=keys.count).map(|no| folder.join(name.file_name(no))).collect::<Vec<_>>());
+    }
     let (here, missing): (Vec<u64>, Vec<u64>) = (1..=keys.count).partition(is_here);
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|no| name.file_name(*no)).collect();

@@ -12,11 +12,12 @@ pub(crate) fn value_type(tag: u32) -> Option<ValueType> {
     ValueType::ALL.get(usize::try_from(tag).ok()?).copied()
 }
 
-/// Skips an array at the cursor, validating its extent, and returns a handle to its range of `file`.
-pub(crate) fn array(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>, wide: bool) -> Result<Array> {
+/// Skips an array at the cursor, validating its extent, and returns a handle to its range of `file`. If it extends beyond the prefix, asks
+/// for `after` more bytes an element, for arrays that are likely to follow.
+pub(crate) fn array(cursor: &mut Cursor<'_>, file: &Arc<dyn SharedBytes>, wide: bool, after: u64) -> Result<Array> {
     let (elem, len) = read_array_head(cursor, wide)?;
     let start = cursor.position() as usize;
-    step_over(cursor, elem, len, wide, 1)?;
+    step_over(cursor, elem, len, wide, 1).inspect_err(|_| cursor.need_more(len.saturating_mul(after)))?;
     Ok(Array::in_file(elem, len, Arc::clone(file), start..cursor.position() as usize, cursor.endian(), wide))
 }
 

@@ -15,9 +15,9 @@ use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, check_finding_limit, is_inside, missing_files_error, read_parallel};
+use crate::format::set::{Part, PartName, check_finding_limit, is_inside, missing_files_error, read_parallel};
 use crate::format::{codes, folder, open_file};
-use crate::source::file::{self, is_plain};
+use crate::source::{file, place};
 
 /// The contents of an index.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) struct Index<'a> {
 
 /// Reads all shards of an index.
 pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
-    let text = file::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
+    let text = place::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
     let folder = file::parent(path);
@@ -42,13 +42,15 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
     if files.len() > limits::SHARDS {
         return Err(Error::limit(format!("expected at most {} shards, found {}", limits::SHARDS, files.len())).in_file(path));
     }
+    place::prefetch(&files.iter().filter(|file| file::is_plain(file)).map(|file| folder.join(file)).collect::<Vec<_>>());
     let (files, missing): (Vec<&str>, Vec<&str>) = files.into_iter().partition(|file| !is_missing(folder, file));
     if !missing.is_empty() {
         let names: Vec<String> = missing.iter().map(|file| (*file).to_owned()).collect();
         let error = missing_files_error(files.len() + missing.len(), &names).in_file(path);
         findings.missing(codes::SET_INCOMPLETE, error, Vec::new())?;
     }
-    let home = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
+    let home = if place::is_remote(folder) { Ok(folder.to_path_buf()) } else { folder.canonicalize() };
+    let home = home.map_err(|error| Error::io("cannot resolve", folder, error))?;
     let read = read_parallel(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
     let mut parts = Vec::new();
     let mut of_file = HashMap::new();
@@ -80,7 +82,11 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
 pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let folder = file::parent(path);
-    let mut indexes: Vec<PathBuf> = file::entries(folder)
+    if !place::is_listable(folder) {
+        let index = folder.join(PartName::parse(path)?.index_name());
+        return place::is_file(&index).then_some(index);
+    }
+    let mut indexes: Vec<PathBuf> = place::entries(folder)
         .ok()?
         .into_iter()
         .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_ENDING)))
@@ -88,7 +94,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     indexes.sort();
     // A broken index must not prevent opening a single shard.
     indexes.into_iter().find(|index| {
-        file::read_text(index).is_ok_and(|text| {
+        place::read_text(index).is_ok_and(|text| {
             parse(&text).is_ok_and(|index| index.weight_map.iter().any(|(_, file)| Path::new(&**file) == Path::new(name)))
         })
     })
@@ -96,7 +102,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
 
 /// Returns the file names that an index lists, as far as they are in the same folder; empty if it is not a valid index.
 pub(crate) fn files_of(index: &Path) -> Vec<String> {
-    let Ok(text) = file::read_text(index) else { return Vec::new() };
+    let Ok(text) = place::read_text(index) else { return Vec::new() };
     let Ok(index) = parse(&text) else { return Vec::new() };
     let beside = |name: &str| Path::new(name).file_name().is_some_and(|own| own == name) && name.ends_with(ENDING);
     let mut names: Vec<String> = index.weight_map.iter().map(|(_, name)| name.to_string()).filter(|name| beside(name)).collect();
@@ -105,9 +111,24 @@ pub(crate) fn files_of(index: &Path) -> Vec<String> {
     names
 }
 
+/// Whether all files of the set that a file belongs to are there: those of its numbers, and those that an index lists.
+pub(crate) fn has_whole_set(first: &Path) -> bool {
+    let names = match PartName::parse(first) {
+        Some(name) => (1..=name.count.min(limits::SHARDS as u64)).map(|no| name.file_name(no)).collect(),
+        None if first.to_string_lossy().ends_with(INDEX_ENDING) => files_of(first),
+        None => Vec::new(),
+    };
+    names.iter().all(|name| file::parent(first).join(name).is_file())
+}
+
 /// Whether a file listed in an index does not exist. Paths that are not plain are checked later.
 fn is_missing(folder: &Path, file: &str) -> bool {
-    is_plain(file) && matches!(folder.join(file).try_exists(), Ok(false))
+    file::is_plain(file) && !exists(&folder.join(file))
+}
+
+/// Whether there is a file; if the system does not say, opening it does.
+fn exists(path: &Path) -> bool {
+    if place::is_remote(path) { place::is_file(path) } else { !matches!(path.try_exists(), Ok(false)) }
 }
 
 fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
@@ -123,11 +144,12 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
         let file = crate::base::text::shorten(file);
         Error::malformed(format!("expected a file inside the index's folder, found {file}{link}"))
     };
-    if !is_plain(file) {
+    if !file::is_plain(file) {
         return Err(fail(""));
     }
     let path = folder.join(file);
-    if is_inside(home, &path) { Ok(path) } else { Err(fail(", a link that leads out of it")) }
+    // A store has no links.
+    if place::is_remote(&path) || is_inside(home, &path) { Ok(path) } else { Err(fail(", a link that leads out of it")) }
 }
 
 /// Checks that the index lists every tensor once.

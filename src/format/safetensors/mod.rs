@@ -10,6 +10,7 @@ use crate::format::{Format, Reader, codes, open_file, start_of};
 use crate::model::FormatId;
 use crate::source::Prefix;
 use crate::source::file::{self, Input};
+use crate::source::place;
 
 mod edit;
 pub(super) mod index;
@@ -51,18 +52,19 @@ const CONFLICT: ConflictRule = ConflictRule { code: codes::SET_METADATA, severit
 fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     let path = file.path().to_path_buf();
     let by_name = path.to_string_lossy().ends_with(spec::INDEX_ENDING);
-    let on_disk = file.source().file();
+    let has_neighbours = file.source().has_neighbours();
     let index = if by_name || is_json(&start_of(&file)?) {
         let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
-        Some(on_disk.ok_or_else(alone)?.clone())
+        Some(has_neighbours.then(|| path.clone()).ok_or_else(alone)?)
     } else {
-        on_disk.and_then(|_| index::index_of(&path)).map(|index| Input::of(&index)).transpose()?
+        has_neighbours.then(|| index::index_of(&path)).flatten()
     };
+    let input = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
     let parts = match &index {
-        Some(index) => index::read_set(index.path(), findings)?,
+        Some(index) => index::read_set(index, findings)?,
         None => read_all(file, findings)?,
     };
-    Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(index))
+    Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(input))
 }
 
 /// Reads a single file, ignoring other files in the folder.
@@ -83,14 +85,17 @@ fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
 /// the given file.
 fn read_numbered(named: Prefix, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = named.path().to_path_buf();
-    let on_disk = named.source().file().is_some();
+    let has_neighbours = named.source().has_neighbours();
     let folder = file::parent(&path);
     let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_name(no))).collect();
-    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || on_disk && file.is_file());
+    if has_neighbours {
+        place::prefetch(&files);
+    }
+    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || has_neighbours && place::is_file(file));
     if !missing.is_empty() {
         let error = missing_files_error(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
         findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
-        if !findings.allows_missing() || !on_disk {
+        if !findings.allows_missing() || !has_neighbours {
             return Ok(vec![read::read(named, findings)?]);
         }
     }

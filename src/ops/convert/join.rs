@@ -68,7 +68,7 @@ pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinRep
     if let Some((index, bytes)) = &index {
         let path = folder.join(&index.file.name);
         // An earlier run may have ended before it removed the manifests.
-        let is_written = source::file::read_bytes(&path).is_ok_and(|found| found == *bytes);
+        let is_written = source::place::read_bytes(&path).is_ok_and(|found| found == *bytes);
         if !dry_run && !is_written {
             output::write_whole(&path, bytes, false, &paths)?;
         }

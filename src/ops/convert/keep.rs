@@ -1,16 +1,16 @@
 //! `--keep-names`: tensors under their own names, with all metadata.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::base::{Error, Result, json};
+use crate::base::{Result, json};
 use crate::format::{Format, Reader};
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, FormatId, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 use crate::quant::recipe::Target;
+use crate::source::place;
 use crate::view::output_model::{OutputModel, OutputTensor};
 
 /// Extensions of companion files in a Hugging Face folder.
@@ -64,17 +64,15 @@ pub(super) fn companions(model: &Model) -> Result<Vec<CompanionFile>> {
 
 /// Returns the companion files in a folder, by name, with their paths in the output.
 fn files_in(folder: &Path, under: &str) -> Result<Vec<CompanionFile>> {
-    if !folder.is_dir() {
+    if place::is_listable(folder) && !place::is_dir(folder) {
         return Ok(Vec::new()); // a module without a folder of its own, or a list of modules in the folder above
     }
-    let io = |error| Error::io("cannot list", folder, error);
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
+    for path in place::entries(folder)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let known =
             path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| COMPANION_EXTENSIONS.contains(&extension));
-        if path.is_file() && (known || COMPANION_NAMES.contains(&name)) && !name.ends_with(INDEX_SUFFIX) && !name.starts_with('.') {
+        if place::is_file(&path) && (known || COMPANION_NAMES.contains(&name)) && !name.ends_with(INDEX_SUFFIX) && !name.starts_with('.') {
             files.push(CompanionFile { name: format!("{under}{name}"), content: Content::Copy(path.clone()) });
         }
     }

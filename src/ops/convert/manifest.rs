@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::{Error, Result};
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::ops::part::Part;
-use crate::source::file::{self, parent, read_bytes};
+use crate::source::file::{self, parent};
+use crate::source::place::read_bytes;
 use crate::write::output::Target;
 
 /// The version of [`Manifest`].

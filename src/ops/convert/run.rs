@@ -201,6 +201,7 @@ fn write_tensors(
     let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, tensor, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
+    reader.announce(jobs.iter().flat_map(|job| job.data.inputs()));
     let flusher = Flusher::default();
     let bytes: u64 = jobs.iter().map(|job| job.units).sum();
     let process = |buffers: &mut Buffers, chunk: Chunk| {

@@ -402,6 +402,8 @@ fn compare(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
             progress(bytes, all_bytes);
         }
     };
+    left.reader.announce(pairs.iter().flat_map(|pair| pair.a.inputs()));
+    right.reader.announce(pairs.iter().flat_map(|pair| pair.b.inputs()));
     let same = same_bytes(&pairs, &report_progress)?;
     let adapters = lora::is_adapter(a) && lora::is_adapter(b);
     let measured = if options.quick { vec![None; pairs.len()] } else { measure::measure(&pairs, &same, &report_progress)? };

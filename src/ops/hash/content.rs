@@ -30,6 +30,8 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     }
     let mut canonical = view::canonical(reader.model(), tables)?;
     canonical.sort_by(|a, b| a.name.cmp(&b.name));
+    let inputs = canonical.iter().filter_map(|tensor| Some(TensorData::new(reader, tensor).ok()?.inputs()));
+    reader.announce(inputs.flatten());
     let one = |&algorithm: &Algorithm| {
         // One tensor at a time: few are large.
         let hashes = par(&canonical)

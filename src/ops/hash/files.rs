@@ -9,7 +9,7 @@ use super::{Algorithm, Hasher};
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::format;
-use crate::source::{self, Source, read_chunks};
+use crate::source::{self, Source, place, read_chunks};
 
 /// The digests of a model's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ pub struct FileHash {
 pub fn hash_files(path: &Path, algorithms: &[Algorithm]) -> Result<(Vec<FileHashes>, Option<Error>)> {
     let (files, error) = match format::open(path) {
         Ok(reader) => (reader.sources().to_vec(), None),
-        Err(error) if path.is_file() => (vec![source::open(path)?], Some(error)),
+        Err(error) if place::is_file(path) => (vec![source::open(path)?], Some(error)),
         Err(error) => return Err(error),
     };
     let algorithms = if algorithms.is_empty() { &[Algorithm::Sha256] } else { algorithms };

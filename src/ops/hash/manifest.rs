@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Algorithm, HashReport};
 use crate::base::{Error, Hint, Result, text};
-use crate::source::file;
+use crate::source::place;
 
 /// The result of looking up a hash in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -84,7 +84,7 @@ pub struct Manifest {
 /// # Errors
 /// The file cannot be opened, or is too long for a manifest.
 pub fn read_lines(path: &Path) -> Result<String> {
-    Ok(String::from_utf8_lossy(&file::read_bytes(path)?).into_owned())
+    Ok(String::from_utf8_lossy(&place::read_bytes(path)?).into_owned())
 }
 
 /// Parses a line of `sha256sum`, `sha1sum` or `b3sum`, of the digest of a whole file: digest, space, `*` or space, name; or with `--tag`:

@@ -194,19 +194,23 @@ pub fn hashes(reader: &Reader, path: &Path, options: &Options<'_>) -> Result<Vec
 pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
     let all = &reader.model().tensors;
     let single: &[TensorInfo] = if tensors { all } else { &[] };
-    // The sequential hashes first: they take longest.
+    // The sequential hashes first: they take longest. Remote files are read once, so the same pass hashes each tensor too.
     let mut work: Vec<(Algorithm, &[TensorInfo])> = algorithms.iter().map(|&algorithm| (algorithm, all.as_slice())).collect();
+    let once = tensors && reader.is_remote();
     let of_tensors = |algorithm: Algorithm| if algorithm == Algorithm::Uuid { &[] } else { single };
-    for &algorithm in algorithms {
+    for &algorithm in algorithms.iter().filter(|_| !once) {
         work.extend(of_tensors(algorithm).chunks(1).map(|tensor| (algorithm, tensor)));
     }
-    let mut hashes = par(work)
+    reader.announce(all);
+    let hashes = par(work)
         .with_max_len(1)
-        .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors))
-        .collect::<Result<Vec<_>>>()?
-        .into_iter();
+        .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors, once && algorithm != Algorithm::Uuid))
+        .collect::<Result<Vec<_>>>()?;
+    let (models, each): (Vec<String>, Vec<Vec<String>>) = hashes.into_iter().unzip();
+    // With one pass, each model's tensors; otherwise each tensor by itself.
+    let tensors_alone = models.get(algorithms.len()..).unwrap_or_default().to_vec();
+    let mut hashes = each.into_iter().flatten().chain(tensors_alone);
     reader.check_unchanged()?;
-    let models: Vec<String> = hashes.by_ref().take(algorithms.len()).collect();
     Ok(algorithms
         .iter()
         .zip(models)
@@ -226,9 +230,12 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         .collect())
 }
 
-fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) -> Result<String> {
+/// Hashes tensors one after the other; with `each`, every one of them by itself too.
+fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo], each: bool) -> Result<(String, Vec<String>)> {
     let mut hasher = Hasher::new(algorithm);
+    let mut hashes = Vec::new();
     for tensor in tensors {
+        let mut own = each.then(|| Hasher::new(algorithm));
         if reader.len_bytes(tensor).is_none() {
             reader.bytes(tensor)?; // says why not
         }
@@ -239,11 +246,16 @@ fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo]) 
         let mut at = 0;
         while at < len {
             let end = len.min(at + step);
-            hasher.update(&reader.bytes_at(tensor, at..end)?);
+            let bytes = reader.bytes_at(tensor, at..end)?;
+            hasher.update(&bytes);
+            if let Some(own) = &mut own {
+                own.update(&bytes);
+            }
             at = end;
         }
+        hashes.extend(own.map(Hasher::finish));
     }
-    Ok(hasher.finish())
+    Ok((hasher.finish(), hashes))
 }
 
 #[cfg(test)]

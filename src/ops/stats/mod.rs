@@ -362,6 +362,9 @@ fn scan_all(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> 
     };
     let counts = order.iter().map(|&i| Ok(ranges_of(tensors[i])?.spans(together))).collect::<Result<Vec<_>>>()?;
     let total = Mutex::new(GroupCounts::default());
+    if options.sample.is_none() {
+        reader.announce(order.iter().map(|&index| tensors[index]));
+    }
     let process = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
         let tensor = tensors[order[chunk.item]];
         let Some(scanner) = scanner(tensor) else { return Ok(None) };

@@ -17,7 +17,7 @@ use crate::ops::identity::Identity;
 use crate::ops::part::{Part, owners};
 use crate::ops::select::Selection;
 use crate::ops::weights;
-use crate::source::file::read_bytes;
+use crate::source::place::read_bytes;
 
 /// The version of [`PartOfStats`].
 const SCHEMA: &str = "weigh.stats-part.v1";

@@ -101,6 +101,7 @@ fn of_tensor(reader: &Reader, tensor: &TensorInfo) -> Result<RowsReport> {
         let first = chunk.number * per_chunk;
         (first..count.min(first + per_chunk)).map(row).collect()
     };
+    reader.announce([tensor]);
     let rows = chunks::in_order(&[count.div_ceil(per_chunk)], of_chunk, |all: &mut Vec<_>, _, rows| {
         all.extend(rows);
         Ok(())

@@ -77,6 +77,7 @@ pub(super) fn check(
         }
         Ok(found)
     };
+    reader.announce(&reader.model().tensors);
     let scanned = chunks::in_order(&[parts.len() as u64], scan, |all: &mut Vec<_>, _, found: (InvalidValues, Vec<Range<u64>>)| {
         all.push(found);
         Ok(())
@@ -245,6 +246,7 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) -> Result
         Ok(bytes.map(|bytes| (scan_invalid(part.dtype, &bytes), is_zero(&bytes))))
     };
     let counts: Vec<u64> = parts.iter().map(|parts| parts.len() as u64).collect();
+    reader.announce(tensors.iter().copied());
     let scanned = chunks::in_order(&counts, scan, |all: &mut Scanned, chunk, found| {
         match found {
             Ok((invalid, zero)) => {

@@ -7,7 +7,7 @@ use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, text};
 use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
-use crate::source::{self, Source, file, read_chunks};
+use crate::source::{self, Source, file, place, read_chunks};
 
 /// The expected digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,8 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, find
 /// # Errors
 /// No line is of this model.
 fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> Result<u64> {
-    let folder = reader.sources().first().and_then(|file| file.file()?.path().parent()).unwrap_or(Path::new(""));
+    let folder =
+        reader.sources().first().filter(|file| file.has_neighbours()).and_then(|file| file.path().parent()).unwrap_or(Path::new(""));
     let (mut beside, mut others) = (Vec::new(), Vec::new());
     let mut of_model: Vec<Option<Wanted>> = vec![None; reader.sources().len()];
     for (wanted, line_name) in lines {
@@ -123,7 +124,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
         match shard.and_then(|shard| of_model.get_mut(shard)) {
             Some(slot) => *slot = Some(wanted.clone()),
             // Configs and tokenizers next to the weights.
-            None if inside && folder.join(name).is_file() => {
+            None if inside && place::is_file(&folder.join(name)) => {
                 if let Ok(file) = source::open(&folder.join(name)) {
                     beside.push((file, wanted.clone()));
                 }

@@ -16,7 +16,7 @@ use crate::family::tables::Tables;
 use crate::format::{self, Reader};
 use crate::model::companion::Note;
 use crate::model::{ElemType, Metadata, Model, Value};
-use crate::source::folder;
+use crate::source::{folder, place};
 use crate::view::lora::pair::{self, Pair};
 use crate::view::lora::{Adapter, Form, Update};
 use crate::view::output_model::{OutputModel, OutputTensor};
@@ -61,7 +61,7 @@ pub(super) fn base_config(file: &Path, tables: &Tables) -> Result<(Table, Config
 /// There is no model.
 pub fn base_file(path: &Path) -> Result<PathBuf> {
     let config = path.join(CONFIG);
-    if config.is_file() { Ok(config) } else { format::resolve(path) }
+    if place::is_file(&config) { Ok(config) } else { format::resolve(path) }
 }
 
 /// Plans the GGUF of an adapter.

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Measures reading by range, against a server on loopback: `benches/remote.py MODEL.gguf [--large]`.
+
+Needs `cargo build --release --example serve` and `cargo build --release`, and curl. Medians of RUNS; the files are made in a temporary folder.
+--large also streams 2.2 GB.
+"""
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WEIGH = ROOT / "target/release/weigh"
+SERVE = ROOT / "target/release/examples/serve"
+RUNS = 3
+
+
+class Server:
+    def __init__(self, folder, port, delay):
+        self.url = f"http://127.0.0.1:{port}/"
+        self.process = subprocess.Popen([SERVE, folder, str(port), str(delay)])
+        time.sleep(0.5)
+
+    def seen(self):
+        with urllib.request.urlopen(self.url + "-/seen") as answer:
+            return json.load(answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+
+def run(args, **environment):
+    """Seconds, peak memory in MB."""
+    command = ["/usr/bin/time", "-f", "%e %M", *map(str, args)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{args}: {done.stderr}")
+    seconds, kilobytes = done.stderr.strip().splitlines()[-1].split()
+    return float(seconds), int(kilobytes) / 1000
+
+
+def measure(name, args, server=None, before=None, **environment):
+    if server:
+        server.seen()
+    runs = []
+    for _ in range(RUNS):
+        if before:
+            before()
+        runs.append(run(args, **environment))
+    seen = server.seen() if server else {"requests": 0, "bytes": 0}
+    seconds, memory = statistics.median(s for s, _ in runs), max(m for _, m in runs)
+    print(f"{name:40} {seconds:7.2f} s {memory:7.0f} MB {seen['requests'] // RUNS:5} requests {seen['bytes'] // RUNS:14,} bytes", flush=True)
+    return seconds
+
+
+def shards(folder, count, rows):
+    """BF16 shards whose data is a hole."""
+    folder.mkdir(parents=True)
+    weights = {}
+    for shard in range(1, count + 1):
+        file = f"model-{shard:05}-of-{count:05}.safetensors"
+        tensors = {}
+        size = rows * 4096 * 2
+        for i in range(10):
+            name = f"model.layers.{shard}.mlp.experts.{i}.up_proj.weight"
+            weights[name] = file
+            tensors[name] = {"dtype": "BF16", "shape": [rows, 4096], "data_offsets": [i * size, (i + 1) * size]}
+        header = json.dumps(tensors).encode()
+        header += b" " * (-len(header) % 8)
+        with open(folder / file, "wb") as out:
+            out.write(len(header).to_bytes(8, "little") + header)
+            out.truncate(8 + len(header) + 10 * size)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+
+
+def main():
+    model = pathlib.Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as name:
+        folder = pathlib.Path(name)
+        (folder / "org/gguf").mkdir(parents=True)
+        (folder / "org/gguf/m.gguf").symlink_to(model)
+        shards(folder / "org/large", 200, 80_000)  # 1.3 TB
+        shards(folder / "org/middle", 1, 27_000)  # 2.2 GB
+        with Server(folder, 8650, 50) as slow:
+            hub = {"HF_ENDPOINT": slow.url, "HOME": name}
+            measure("ls of a GGUF, 50 ms", [WEIGH, "ls", slow.url + "org/gguf/m.gguf", "--no-cache"], slow)
+            measure("ls of a GGUF on the Hub, 50 ms", [WEIGH, "ls", "hf://org/gguf/m.gguf", "--no-cache"], slow, **hub)
+            measure("ls of 200 shards of 1.3 TB, 50 ms", [WEIGH, "ls", "org/large", "--no-cache"], slow, **hub)
+            tensor = "model.layers.7.mlp.experts.3.up_proj.weight"
+            measure("show of 4 rows of these, 50 ms", [WEIGH, "show", "org/large", tensor, "--slice", "0:4", "--no-cache"], slow, **hub)
+            measure("ls of 200 shards, cached, 50 ms", [WEIGH, "ls", "org/large"], slow, **hub)
+        with Server(folder, 8651, 0) as fast:
+            url, file = fast.url + "org/gguf/m.gguf", folder / "org/gguf/m.gguf"
+            out = folder / "out.gguf"
+            args = ["--type", "Q4_K_M", "--allow-requantize", "--force", "--quiet"]
+            here = measure("convert to Q4_K_M, on disk", [WEIGH, "convert", file, out, *args])
+            there = measure("convert to Q4_K_M, remote", [WEIGH, "convert", url, out, *args], fast)
+            print(f"    {there / here:.2f} of the time on disk")
+            if "--large" in sys.argv:
+                large = "org/middle/model-00001-of-00001.safetensors"
+                here = measure("stats of 2.2 GB, on disk", [WEIGH, "stats", folder / large])
+                fetched = measure("curl of 2.2 GB", ["curl", "-s", "-o", "/dev/null", fast.url + large], fast)
+                there = measure("stats of 2.2 GB, remote", [WEIGH, "stats", fast.url + large], fast)
+                print(f"    {fetched / there:.2f} of the speed of curl, {there / here:.2f} of the time on disk")
+
+
+main()
