@@ -5,6 +5,8 @@ use std::thread;
 
 #[cfg(feature = "rayon")]
 mod pool;
+#[cfg(all(test, feature = "rayon"))]
+pub(crate) use pool::on_one_thread;
 #[cfg(feature = "rayon")]
 pub use pool::start;
 #[cfg(feature = "rayon")]
@@ -14,6 +16,8 @@ pub(crate) use rayon::prelude;
 
 #[cfg(not(feature = "rayon"))]
 mod single;
+#[cfg(all(test, not(feature = "rayon")))]
+pub(crate) use single::on_one_thread;
 #[cfg(not(feature = "rayon"))]
 pub use single::start;
 #[cfg(not(feature = "rayon"))]

@@ -39,6 +39,12 @@ pub(crate) fn count() -> usize {
     rayon::current_num_threads()
 }
 
+/// Runs `work`, and all that it shares out, on a single thread.
+#[cfg(test)]
+pub(crate) fn on_one_thread(work: impl FnOnce() + Send) {
+    ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work);
+}
+
 /// Starts the threads, unless they are already running.
 fn ensure_started() {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);

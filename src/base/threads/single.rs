@@ -15,6 +15,12 @@ pub(crate) fn sort_unstable<T: Ord>(items: &mut [T]) {
     items.sort_unstable();
 }
 
+/// Runs `work` on the only thread.
+#[cfg(test)]
+pub(crate) fn on_one_thread(work: impl FnOnce() + Send) {
+    work();
+}
+
 /// Returns the number of threads, which is always one.
 pub fn start(_wanted: usize) -> usize {
     1

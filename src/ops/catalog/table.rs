@@ -17,7 +17,7 @@ use parquet::record::{Field, Row as StoredRow};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
 
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Hint, Result};
 use crate::source::file::open_regular;
 
 /// The metadata key that marks a table of a catalogue; its value is the same in all tables of one run.
@@ -95,7 +95,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts a table in a file.
     pub(super) fn new(table: &'static Table, file: File) -> Result<Self> {
-        let properties = Arc::new(WriterProperties::builder().set_created_by(format!("weigh {}", env!("CARGO_PKG_VERSION"))).build());
+        let properties = Arc::new(
+            WriterProperties::builder().set_created_by(concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned()).build(),
+        );
         let file = SerializedFileWriter::new(file, table.schema()?, properties).map_err(unwritten)?;
         Ok(Self { table, file, rows: Vec::new(), count: 0 })
     }
@@ -209,7 +211,7 @@ impl OldTable {
         }
         let foreign = |found: String| {
             let error = Error::malformed(format!("expected a table of a catalogue of this version, found {found}")).in_file(path);
-            error.hint("--force replaces it, and reads all models again")
+            error.hint(Hint::Replace)
         };
         let file = open_regular(path)?;
         let reader = SerializedFileReader::new(file).map_err(|error| foreign(format!("another file: {error}")))?;

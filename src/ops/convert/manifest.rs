@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, json};
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::ops::part::Part;
 use crate::source::file::{self, parent};
@@ -101,7 +101,7 @@ impl Manifest {
     /// # Errors
     /// It cannot be read, is of another version, or lists files outside its folder.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let parsed: serde_json::Result<Self> = serde_json::from_slice(&read_bytes(path)?);
+        let parsed: serde_json::Result<Self> = json::from_bytes(read_bytes(path)?);
         let manifest = parsed
             .map_err(|error| Error::malformed(format!("expected the manifest of a part, found: {error}")).in_file(path).caused_by(error))?;
         if manifest.schema != SCHEMA {

@@ -140,8 +140,7 @@ mod tests {
             crate::ops::convert::run(&reader, &plan, &|_| {}).unwrap().output
         };
         let whole = run("whole/m.gguf", None);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        pool.install(|| {
+        crate::base::threads::on_one_thread(|| {
             let mut number = 0;
             while number < 5 {
                 crate::codec::simd::on_each_level(|_| {

@@ -10,7 +10,7 @@ use super::counts::Counts;
 use super::moments::Moments;
 use super::scan::DtypeScanner;
 use super::{GroupBy, Options, Slot, Summary, findings, measured_as, merge_distributions, scan_all, selected};
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, json, num};
 use crate::format::Reader;
 use crate::model::DType;
 use crate::ops::identity::Identity;
@@ -106,8 +106,8 @@ pub fn part(reader: &Reader, options: &Options<'_>, part: Part) -> Result<PartOf
             index,
             counts: measured.moments.counts().map(|count| *count),
             sums: measured.moments.sums().map(|sum| format!("{:016x}", sum.to_bits())),
-            findings: measured.findings.iter().map(json).collect::<Result<_>>()?,
-            stats: json(&measured.stats)?,
+            findings: measured.findings.iter().map(to_json).collect::<Result<_>>()?,
+            stats: to_json(&measured.stats)?,
         })
     });
     Ok(PartOfStats {
@@ -119,14 +119,14 @@ pub fn part(reader: &Reader, options: &Options<'_>, part: Part) -> Result<PartOf
         selected: tensors.len(),
         limit,
         sample: options.sample,
-        packing: weights::packing(&reader).as_ref().map(json).transpose()?,
+        packing: weights::packing(&reader).as_ref().map(to_json).transpose()?,
         threshold: options.threshold,
         tensors: measured.collect::<Result<_>>()?,
         counts: scanned.total.counts.iter().map(|(dtype, counts)| (dtype.name().to_owned(), counts.iter().collect())).collect(),
     })
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Json> {
+fn to_json<T: Serialize>(value: &T) -> Result<Json> {
     serde_json::to_value(value).map_err(|error| Error::malformed(format!("cannot write the statistics: {error}")))
 }
 
@@ -178,7 +178,7 @@ pub fn join(files: &[PathBuf]) -> Result<Joined> {
     let scales = listed
         .iter()
         .filter_map(|stats| Some((stats.get("name")?.as_str()?, stats.get("l2")?.as_f64()?, stats.get("elements")?.as_u64()?)));
-    found.extend(findings::of_scales(scales).iter().map(json).collect::<Result<Vec<_>>>()?);
+    found.extend(findings::of_scales(scales).iter().map(to_json).collect::<Result<Vec<_>>>()?);
     let scanners = counts.keys().map(|&dtype| (dtype, DtypeScanner::new(dtype))).collect();
     let (distribution, exact) = merge_distributions(&counts, &scanners, all.min, all.max);
     listed.truncate(first.limit.unwrap_or(usize::MAX));
@@ -195,7 +195,7 @@ pub fn join(files: &[PathBuf]) -> Result<Joined> {
 }
 
 fn read(path: &Path) -> Result<PartOfStats> {
-    let parsed: serde_json::Result<PartOfStats> = serde_json::from_slice(&read_bytes(path)?);
+    let parsed: serde_json::Result<PartOfStats> = json::from_bytes(read_bytes(path)?);
     let expected = |found: String| Error::malformed(format!("expected a part of statistics ({SCHEMA}), found {found}")).in_file(path);
     let part = parsed.map_err(|error| expected(error.to_string()).caused_by(error))?;
     if part.schema != SCHEMA {
