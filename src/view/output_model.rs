@@ -15,7 +15,7 @@ pub struct OutputModel {
     /// The metadata in order: GGUF keys, or strings for safetensors.
     pub metadata: Metadata,
     /// The tensors in order.
-    pub steps: Vec<OutputTensor>,
+    pub tensors: Vec<OutputTensor>,
     /// Companion files for a Hugging Face folder.
     pub files: Vec<CompanionFile>,
     /// Folders of sentence-transformers modules that tensors go to.

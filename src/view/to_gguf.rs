@@ -38,7 +38,7 @@ pub struct Options {
 /// # Errors
 /// The architecture is unknown; a tensor is missing, extra or has a different shape than the config implies; or a hyperparameter or the
 /// tokenizer is missing.
-pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
+pub fn output_model(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
     let model = reader.model();
     if options.projector {
         return projector(model, tables, preprocessor(model)?, options.dtype);
@@ -57,15 +57,15 @@ fn text(
     options: &Options,
 ) -> Result<OutputModel> {
     let model = reader.model();
-    let mut draft = OutputModel::default();
-    let left_out = left_out(model, table, &mut config, options.part, &mut draft.notes)?;
-    let mut computed = tensors(model, table, &config, options.part, &left_out, &mut draft)?;
+    let mut output = OutputModel::default();
+    let left_out = left_out(model, table, &mut config, options.part, &mut output.notes)?;
+    let mut computed = tensors(model, table, &config, options.part, &left_out, &mut output)?;
     to_keys(reader, table, &config, &mut computed)?;
-    metadata(table, json, &config, model, folder, &options.tokenizer, computed, &mut draft)?;
+    metadata(table, json, &config, model, folder, &options.tokenizer, computed, &mut output)?;
     if options.part == ModelPart::WithoutMtp {
-        draft.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
+        output.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
     }
-    Ok(draft)
+    Ok(output)
 }
 
 /// Returns the tensors, by index, outside the part to convert. If that has no layers that predict further tokens, the config counts none.
@@ -112,17 +112,17 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
             .in_file(&model.path)
             .hint(Hint::ListArchitectures)
     })?;
-    let mut draft = OutputModel::default();
-    let computed = tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut draft)?;
+    let mut output = OutputModel::default();
+    let computed = tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut output)?;
     // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
-    let main = dtype.or_else(|| draft.steps.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
+    let main = dtype.or_else(|| output.tensors.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
     if main == Some(DType::F16) {
         let patches = |name: &str| PATCHES.iter().any(|part| name.contains(part));
-        draft.steps.iter_mut().filter(|step| patches(&step.name)).for_each(|step| step.elem = ElemType::Known(DType::F16));
+        output.tensors.iter_mut().filter(|step| patches(&step.name)).for_each(|step| step.elem = ElemType::Known(DType::F16));
     }
-    metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut draft)?;
-    draft.metadata.set("general.type", Value::String("mmproj".to_owned()));
-    Ok(draft)
+    metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut output)?;
+    output.metadata.set("general.type", Value::String("mmproj".to_owned()));
+    Ok(output)
 }
 
 /// Returns the table of a model's vision or audio encoder, and its completed hyperparameters; `None` if there is no table.
@@ -189,12 +189,12 @@ pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPar
 /// Returns the tensors as in GGUF, without metadata and files.
 ///
 /// # Errors
-/// As for [`draft`], except for the tokenizer.
+/// As for [`output`], except for the tokenizer.
 pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     let (_, table, config) = read_config(model, tables)?;
-    let mut draft = OutputModel::default();
-    tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut draft)?;
-    Ok(draft.steps)
+    let mut output = OutputModel::default();
+    tensors(model, &table, &config, ModelPart::Whole, &HashSet::new(), &mut output)?;
+    Ok(output.tensors)
 }
 
 /// Returns the config of a model, the table of its architecture, and the completed hyperparameters.
@@ -228,14 +228,14 @@ fn tensors(
     config: &Config,
     part: ModelPart,
     left_out: &HashSet<usize>,
-    draft: &mut OutputModel,
+    output: &mut OutputModel,
 ) -> Result<Metadata> {
     let mapping = Mapping::new(table, config).map_err(|error| error.in_file(&model.path))?;
     let mut computed = Metadata::new();
     for name in &table.computed {
-        compute(name, table, config, &mut draft.steps, &mut computed)?;
+        compute(name, table, config, &mut output.tensors, &mut computed)?;
     }
-    steps(model, &mapping, part, left_out, draft)?;
+    steps(model, &mapping, part, left_out, output)?;
     Ok(computed)
 }
 
@@ -308,14 +308,14 @@ struct Group {
     sources: BTreeMap<u64, usize>,
 }
 
-fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<usize>, draft: &mut OutputModel) -> Result<()> {
-    pooling::check_dense(model, |module| mapping.has_module(module), &mut draft.notes)?;
+fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<usize>, output: &mut OutputModel) -> Result<()> {
+    pooling::check_dense(model, |module| mapping.has_module(module), &mut output.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let copies = copies(model, mapping);
     let mut beside: BTreeMap<String, u64> = BTreeMap::new();
     for (index, tensor) in model.tensors.iter().enumerate().filter(|(index, _)| !left_out.contains(index)) {
         if copies.contains(&index) {
-            draft.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
+            output.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
             continue;
         }
         let (number, member, places) = match mapping.lookup_hf(&tensor.name) {
@@ -327,16 +327,16 @@ fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<u
                 continue;
             }
             HfTensor::Zero => {
-                draft.zeros.push(index);
-                draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent, and must be zero"));
+                output.zeros.push(index);
+                output.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent, and must be zero"));
                 continue;
             }
             HfTensor::Dropped => {
-                draft.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent"));
+                output.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent"));
                 continue;
             }
             HfTensor::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.has_module(module)) => {
-                draft.notes.push(Note::dropped(&tensor.name, "belongs to a sentence-transformers module without GGUF equivalent"));
+                output.notes.push(Note::dropped(&tensor.name, "belongs to a sentence-transformers module without GGUF equivalent"));
                 continue;
             }
             HfTensor::Unknown => {
@@ -358,13 +358,13 @@ fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<u
             return Err(Error::malformed("this tensor is present under two names").in_tensor(&tensor.name));
         }
         if group.sources.len() as u64 == row.members()? && row.key.is_none() {
-            emit(model, row, places, group, draft)?;
+            emit(model, row, places, group, output)?;
         }
     }
     let note = |(part, count)| Note::dropped(format!("{part}*"), format!("{} {BESIDE}", units::counted(count, "tensor")));
-    draft.notes.extend(beside.into_iter().map(note));
+    output.notes.extend(beside.into_iter().map(note));
     let mut names = HashSet::new();
-    if let Some(step) = draft.steps.iter().find(|step| !names.insert(step.name.as_str())) {
+    if let Some(step) = output.tensors.iter().find(|step| !names.insert(step.name.as_str())) {
         return Err(Error::malformed("this tensor is present in two layouts").in_tensor(&step.name));
     }
     // Missing tensors are reported before anything is written; tensors present in another layout are not missing.
@@ -408,7 +408,7 @@ fn copies(model: &Model, mapping: &Mapping) -> HashSet<usize> {
 }
 
 /// Adds the tensors that a complete group produces.
-fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut OutputModel) -> Result<()> {
+fn emit(model: &Model, row: &Row, places: Indices, group: &Group, output: &mut OutputModel) -> Result<()> {
     let named = |error: Error| error.in_tensor(&pattern::fill(row.name(), places));
     if group.sources.keys().copied().ne(0..group.sources.len() as u64) {
         return Err(named(Error::malformed("expected experts numbered consecutively from 0")));
@@ -429,7 +429,7 @@ fn emit(model: &Model, row: &Row, places: Indices, group: &Group, draft: &mut Ou
         let kept = !row.of_model && stays_f32(&name, made.shape.len());
         let fixed = row.dtype.or_else(|| kept.then_some(DType::F32));
         let step = OutputTensor::made(made.origin, name, made.shape, ElemType::Known(fixed.unwrap_or(dtype)));
-        draft.steps.push(if fixed.is_some() { step.fixed() } else { step });
+        output.tensors.push(if fixed.is_some() { step.fixed() } else { step });
     }
     Ok(())
 }
@@ -486,15 +486,15 @@ fn metadata(
     folder: Option<&Path>,
     options: &tokenizer::Options,
     computed: Metadata,
-    draft: &mut OutputModel,
+    output: &mut OutputModel,
 ) -> Result<()> {
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", Value::String(table.gguf.clone()));
     for (key, value) in computed.iter() {
         metadata.set(key, value.clone());
     }
-    general::to_gguf(folder, json, &draft.steps, &mut metadata, &mut draft.notes)?;
-    keys::to_gguf(table, config, &model.modules, file_type(&draft.steps), &mut metadata)?;
+    general::to_gguf(folder, json, &output.tensors, &mut metadata, &mut output.notes)?;
+    keys::to_gguf(table, config, &model.modules, file_type(&output.tensors), &mut metadata)?;
     metadata.set("general.quantization_version", Value::U32(2));
     if let Some(kind) = table.tokenizer {
         let Some(folder) = folder else {
@@ -502,10 +502,10 @@ fn metadata(
         };
         let tokenizer = tokenizer::read(folder, json, kind, options)?;
         tokenizer.to_gguf(&table.gguf, &mut metadata);
-        draft.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
-        draft.notes.extend(made_up_tokens(tokenizer.made_up()));
+        output.notes.extend(tokenizer.notes().iter().map(|note| Note::dropped("tokenizer", note)));
+        output.notes.extend(made_up_tokens(tokenizer.made_up()));
     }
-    draft.metadata = metadata;
+    output.metadata = metadata;
     Ok(())
 }
 

@@ -35,12 +35,12 @@ pub struct Options {
 /// # Errors
 /// The architecture is unknown; a tensor is missing, extra or has a different shape than the hyperparameters imply; or the tokenizer is
 /// missing.
-pub fn draft(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
-    let mut draft = weights(reader, tables, options)?;
+pub fn output_model(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
+    let mut output = weights(reader, tables, options)?;
     let model = reader.model();
     let tokenizer = tokenizer::write(&model.metadata, options.pre.as_deref()).map_err(|error| error.in_file(&model.path))?;
-    draft.files.extend(tokenizer);
-    Ok(draft)
+    output.files.extend(tokenizer);
+    Ok(output)
 }
 
 /// Plans everything except the tokenizer.
@@ -48,32 +48,32 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     let model = reader.model();
     let metadata = &model.metadata;
     let (table, mut config) = read_keys(model, tables)?;
-    let mut draft = OutputModel::default();
+    let mut output = OutputModel::default();
     let computed = computed(&table, reader, &mut config)?;
     let projector = Projector::new(model, tables, &table, &config)?;
     let mapping = Mapping::new(&table, &config)?;
     match &projector {
-        None => steps(reader, &mapping, &computed, &|_| true, &mut draft)?,
+        None => steps(reader, &mapping, &computed, &|_| true, &mut output)?,
         Some(projector) => {
             let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some();
-            steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut draft)?;
-            projector.rename_text(&mut draft);
-            steps(reader, &projector.mapping, &[], &of_encoder, &mut draft)?;
+            steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
+            projector.rename_text(&mut output);
+            steps(reader, &projector.mapping, &[], &of_encoder, &mut output)?;
         }
     }
-    from_keys(metadata, &mapping, main_type(model), &mut draft)?;
+    from_keys(metadata, &mapping, main_type(model), &mut output)?;
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
-    draft.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
+    output.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
     if !dense.is_empty() {
-        draft
+        output
             .notes
             .push(Note::remark("modules.json", "a GGUF does not record whether embeddings are normalised, so no such module is listed"));
     }
-    draft.files = files(&table, metadata, config, projector, main, &dense);
+    output.files = files(&table, metadata, config, projector, main, &dense);
     // transformers requires this in safetensors files.
-    draft.metadata.set("format", Value::String("pt".to_owned()));
-    Ok(draft)
+    output.metadata.set("format", Value::String("pt".to_owned()));
+    Ok(output)
 }
 
 /// The encoder of pictures or sounds beside a text model.
@@ -105,8 +105,8 @@ impl Projector {
     }
 
     /// Gives the text model's tensors the names that they have beside the encoder.
-    fn rename_text(&self, draft: &mut OutputModel) {
-        for step in &mut draft.steps {
+    fn rename_text(&self, output: &mut OutputModel) {
+        for step in &mut output.tensors {
             let longer =
                 self.table.text_names.iter().find_map(|(from, to)| Some(format!("{to}{}", step.name.strip_prefix(from.as_str())?)));
             step.name = longer.unwrap_or_else(|| std::mem::take(&mut step.name));
@@ -276,14 +276,14 @@ pub(super) fn steps(
     mapping: &Mapping,
     computed: &[&str],
     wanted: &dyn Fn(&str) -> bool,
-    draft: &mut OutputModel,
+    output: &mut OutputModel,
 ) -> Result<()> {
     let model = reader.model();
     let main = main_type(model);
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
     for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| wanted(&tensor.name)) {
         if computed.contains(&tensor.name.as_str()) {
-            draft.notes.push(Note::dropped(&tensor.name, "is stored in config.json as rope scaling"));
+            output.notes.push(Note::dropped(&tensor.name, "is stored in config.json as rope scaling"));
             continue;
         }
         let Some((number, part, places)) = mapping.lookup_gguf(&tensor.name) else {
@@ -299,14 +299,14 @@ pub(super) fn steps(
         }
         if group.iter().all(Option::is_some) {
             let indices: Vec<usize> = group.iter().flatten().copied().collect();
-            emit(reader, row, places, &indices, main, draft)?;
+            emit(reader, row, places, &indices, main, output)?;
         }
     }
     missing(mapping, &groups).map_or(Ok(()), |name| Err(Error::malformed("this tensor is missing").in_tensor(&name).in_file(&model.path)))
 }
 
 /// Adds the tensors of a single element that GGUF holds in an array.
-fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, draft: &mut OutputModel) -> Result<()> {
+fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut OutputModel) -> Result<()> {
     for row in &mapping.rows {
         let Some(key) = &row.key else { continue };
         let numbers = match metadata.get(key) {
@@ -327,7 +327,7 @@ fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, draft: &mut Ou
         for (places, value) in places.into_iter().zip(numbers) {
             let number = value.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
             let shape = row.shape.clone().unwrap_or_default();
-            draft.steps.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
+            output.tensors.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
         }
     }
     Ok(())
@@ -352,7 +352,7 @@ fn missing(mapping: &Mapping, groups: &HashMap<(usize, Option<u64>), Vec<Option<
     None
 }
 
-fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DType, draft: &mut OutputModel) -> Result<()> {
+fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DType, output: &mut OutputModel) -> Result<()> {
     let model = reader.model();
     let named = |error: Error| error.in_tensor(&row.gguf_names(places).next().unwrap_or_default());
     let sources: Vec<Shaped> = indices
@@ -374,7 +374,7 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
         // Norms etc. are F32 only because GGUF requires it: they return to the main type if that is lossless.
         let may_narrow = (stored == DType::F32 || row.dtype == Some(stored)) && ![DType::F32, stored].contains(&main);
         let elem = if may_narrow && narrows(reader, &made.origin, main, row.transform.rounds())? { main } else { stored };
-        draft.steps.push(OutputTensor::made(made.origin, name, made.shape, ElemType::Known(elem)));
+        output.tensors.push(OutputTensor::made(made.origin, name, made.shape, ElemType::Known(elem)));
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::view::lora;
 pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options, part: Option<Part>) -> Result<(Reader, Plan)> {
     let reader = input(model, adapters, out, options)?;
     // The folder of a part may have other parts.
-    let mut plan = Plan::draft(&reader, out, options, options.force || part.is_some())?;
+    let mut plan = Plan::unchecked(&reader, out, options, options.force || part.is_some())?;
     if let Some(part) = part {
         split::reduce(&mut plan, part, &reader, options)?;
     }

@@ -34,7 +34,7 @@ pub(super) fn output_model(reader: &Reader, format: &Format, to_folder: bool, ta
     let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
     Ok(OutputModel {
         metadata: converted_metadata(reader, format)?,
-        steps: tensors,
+        tensors,
         files: if stays { Vec::new() } else { companions },
         modules,
         notes,

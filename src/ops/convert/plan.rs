@@ -69,17 +69,17 @@ impl Plan {
     /// # Errors
     /// The request is impossible or forbidden by the options: nothing has been written.
     pub fn new(reader: &Reader, out: &Path, options: &Options) -> Result<Self> {
-        let mut plan = Self::draft(reader, out, options, options.force)?;
+        let mut plan = Self::unchecked(reader, out, options, options.force)?;
         plan.check_targets()?;
         Ok(plan)
     }
 
     /// Plans the conversion without looking at what is there already, except that an output that exists is refused unless `may_exist`.
-    pub(super) fn draft(reader: &Reader, out: &Path, options: &Options, may_exist: bool) -> Result<Self> {
+    pub(super) fn unchecked(reader: &Reader, out: &Path, options: &Options, may_exist: bool) -> Result<Self> {
         let target = OutputTarget::of(out, options.to)?;
         target.check(reader, may_exist)?;
         let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
-        let OutputModel { mut metadata, steps: mut tensors, files: mut companions, modules, mut notes, inputs: other_inputs, zeros } =
+        let OutputModel { mut metadata, mut tensors, files: mut companions, modules, mut notes, inputs: other_inputs, zeros } =
             output_model(reader, &target, options)?;
         zeros.iter().try_for_each(|&index| check_zero(reader, index))?;
         let modules = if target.folder { modules } else { Vec::new() };

@@ -21,7 +21,7 @@ pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, op
     let model = reader.model();
     match (Form::of(reader), format.id) {
         (Some(Form::Gguf), FormatId::Safetensors) => return lora::to_peft(reader, options.base.as_deref(), tables).map(Some),
-        (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::draft(reader, options.base.as_deref(), tables).map(Some),
+        (Some(form), FormatId::Gguf) if form != Form::Gguf => return lora::output_model(reader, options.base.as_deref(), tables).map(Some),
         _ => {}
     }
     let naming = Naming::detect(model);
@@ -32,12 +32,16 @@ pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, op
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {
             let tokenizer = tokenizer::Options { pre: options.pre.clone(), equal_scores: options.equal_scores };
             let dtype = options.target.map(|target| target.base());
-            to_gguf::draft(reader, tables, &to_gguf::Options { tokenizer, dtype, projector: options.projector, part: options.model_part })
-                .map(Some)
+            to_gguf::output_model(
+                reader,
+                tables,
+                &to_gguf::Options { tokenizer, dtype, projector: options.projector, part: options.model_part },
+            )
+            .map(Some)
         }
         (Naming::Gguf, FormatId::Safetensors) => {
             let requested = options.target.map(|target| target.base());
-            to_hf::draft(reader, tables, &to_hf::Options { dtype: requested, pre: options.pre.clone() }).map(Some)
+            to_hf::output_model(reader, tables, &to_hf::Options { dtype: requested, pre: options.pre.clone() }).map(Some)
         }
         _ => Ok(None),
     }

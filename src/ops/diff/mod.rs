@@ -262,8 +262,8 @@ impl<'r> Side<'r> {
 
     /// Views a Hugging Face folder as the GGUF that it would be converted to.
     fn as_gguf(reader: &'r Reader) -> Result<Self> {
-        let model = to_gguf::draft(reader, &Default::default(), &Default::default())?;
-        Ok(Self { reader, tensors: model.steps, metadata: model.metadata })
+        let model = to_gguf::output_model(reader, &Default::default(), &Default::default())?;
+        Ok(Self { reader, tensors: model.tensors, metadata: model.metadata })
     }
 
     /// Whether at least half of the tensors of the smaller side have a counterpart of the same name.

@@ -21,8 +21,8 @@ mod to_gguf;
 mod to_peft;
 
 pub use merge::{merged, updates};
-pub use to_gguf::{base_file, draft};
-pub use to_peft::draft as to_peft;
+pub use to_gguf::{base_file, output_model};
+pub use to_peft::output_model as to_peft;
 
 /// The library format of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

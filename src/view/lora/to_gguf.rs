@@ -68,7 +68,7 @@ pub fn base_file(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// The adapter cannot be converted, a module is not in the base, or its layout does not apply to factors.
-pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<OutputModel> {
+pub fn output_model(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<OutputModel> {
     let model = reader.model();
     let adapter = Adapter::supported(reader)?;
     if adapter.form != Form::Peft {
@@ -78,8 +78,8 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
     let base = base_file(&base_path(&adapter, base)?)?;
     let (table, config) = base_config(&base, tables)?;
     let mapping = Mapping::new(&table, &config)?;
-    let mut draft = OutputModel { inputs: vec![base], ..OutputModel::default() };
-    only_factors(model, &adapter, &mut draft.notes)?;
+    let mut output = OutputModel { inputs: vec![base], ..OutputModel::default() };
+    only_factors(model, &adapter, &mut output.notes)?;
     let alpha = common_alpha(&adapter);
     for ((number, layer), updates) in by_row(&adapter, &mapping)? {
         let Some(row) = mapping.rows.get(number) else { continue };
@@ -87,7 +87,7 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
         for ((a, b), name) in factors.into_iter().zip(row.gguf_names(Indices { layer, expert: None })) {
             for (factor, end) in [(a, "lora_a"), (b, "lora_b")] {
                 let elem = ElemType::Known(factor.origin.dtype());
-                draft.steps.push(OutputTensor::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
+                output.tensors.push(OutputTensor::made(factor.origin, format!("{name}.{end}"), factor.shape, elem));
             }
         }
         let scaled = updates.values().filter(|update| alpha_of(update) != alpha).map(|update| {
@@ -96,10 +96,10 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
                 format!("has an alpha of its own: the second factor is multiplied by {}", alpha_of(update) / alpha),
             )
         });
-        draft.notes.extend(scaled);
+        output.notes.extend(scaled);
     }
-    draft.metadata = metadata(&table, model, alpha, &mut draft.notes)?;
-    Ok(draft)
+    output.metadata = metadata(&table, model, alpha, &mut output.notes)?;
+    Ok(output)
 }
 
 fn metadata(table: &Table, model: &Model, alpha: f32, notes: &mut Vec<Note>) -> Result<Metadata> {

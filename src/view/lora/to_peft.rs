@@ -27,13 +27,13 @@ use crate::view::transform::Shaped;
 ///
 /// # Errors
 /// The adapter cannot be converted, a module is not in the base, or its layout does not apply to factors.
-pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<OutputModel> {
+pub fn output_model(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<OutputModel> {
     let model = reader.model();
     let adapter = Adapter::supported(reader)?;
     let base = base_file(&base_path(&adapter, base)?)?;
     let (table, config) = base_config(&base, tables)?;
     let mapping = Mapping::new(&table, &config)?;
-    let mut draft = OutputModel { inputs: vec![base], ..OutputModel::default() };
+    let mut output = OutputModel { inputs: vec![base], ..OutputModel::default() };
     let mut modules = Modules::default();
     for ((number, layer), updates) in by_row(&adapter, &mapping)? {
         let Some(row) = mapping.rows.get(number) else { continue };
@@ -63,18 +63,18 @@ pub fn draft(reader: &Reader, base: Option<&Path>, tables: &Tables) -> Result<Ou
         for factor in factors {
             let (factor, end): (Shaped, &str) = factor.map_err(named)?;
             let elem = ElemType::Known(factor.origin.dtype());
-            draft.steps.push(OutputTensor::made(factor.origin, format!("{PREFIX}{module}.{end}"), factor.shape, elem));
+            output.tensors.push(OutputTensor::made(factor.origin, format!("{PREFIX}{module}.{end}"), factor.shape, elem));
         }
         modules.add(module, first);
     }
     let file = modules.config(&adapter)?;
-    draft.files.push(CompanionFile { name: "adapter_config.json".to_owned(), content: Content::Bytes(folder::to_json(&file)) });
-    draft.metadata.set("format", Value::String("pt".to_owned()));
+    output.files.push(CompanionFile { name: "adapter_config.json".to_owned(), content: Content::Bytes(folder::to_json(&file)) });
+    output.metadata.set("format", Value::String("pt".to_owned()));
     let unnamed = adapter.base.is_none();
-    draft.notes.extend(
+    output.notes.extend(
         unnamed.then(|| Note::remark("adapter_config.json", "the adapter does not name its base, so base_model_name_or_path is null")),
     );
-    Ok(draft)
+    Ok(output)
 }
 
 /// The updates by table row and layer, then by part of the row.

@@ -37,7 +37,7 @@ fn vectors_go_back_to_the_type_of_the_weights_where_nothing_is_lost() {
     ] {
         metadata.set(key, value);
     }
-    let draft = |metadata: &Metadata, main: DType| {
+    let back_of = |metadata: &Metadata, main: DType| {
         let mut tensors = tensors.clone();
         if main == DType::F32 {
             for (_, _, dtype, bytes) in tensors.iter_mut().filter(|tensor| tensor.2 == DType::BF16) {
@@ -47,24 +47,24 @@ fn vectors_go_back_to_the_type_of_the_weights_where_nothing_is_lost() {
         }
         to_hf::weights(&reader(tensors, metadata.clone(), None), &tables, &to_hf::Options::default()).unwrap()
     };
-    let back = draft(&metadata, DType::BF16);
-    let elem = |name: &str| back.steps.iter().find(|step| step.name == name).unwrap().elem.known();
+    let back = back_of(&metadata, DType::BF16);
+    let elem = |name: &str| back.tensors.iter().find(|step| step.name == name).unwrap().elem.known();
     assert_eq!(elem("model.layers.0.input_layernorm.weight"), Some(DType::F32));
     assert_eq!(elem("model.layers.1.input_layernorm.weight"), Some(DType::BF16));
     assert_eq!(elem("model.layers.0.mlp.up_proj.weight"), Some(DType::BF16));
-    assert!(draft(&metadata, DType::F32).steps.iter().all(|step| step.elem.known() == Some(DType::F32)), "no type is narrower");
+    assert!(back_of(&metadata, DType::F32).tensors.iter().all(|step| step.elem.known() == Some(DType::F32)), "no type is narrower");
 
-    let file = |draft: &OutputModel, name: &str| -> Json {
-        let found = draft.files.iter().find(|file| file.name == name).unwrap();
+    let file = |output: &OutputModel, name: &str| -> Json {
+        let found = output.files.iter().find(|file| file.name == name).unwrap();
         let Content::Bytes(bytes) = &found.content else { panic!("{name}") };
         serde_json::from_slice(bytes).unwrap()
     };
     assert_eq!(file(&back, "config.json")["torch_dtype"], "bfloat16");
-    assert_eq!(file(&draft(&metadata, DType::F32), "config.json")["torch_dtype"], "float32");
+    assert_eq!(file(&back_of(&metadata, DType::F32), "config.json")["torch_dtype"], "float32");
     let expected = json!({
         "bos_token_id": 1, "eos_token_id": [2, 5], "temperature": 0.5, "top_k": 40, "repetition_penalty": 1.5, "do_sample": true
     });
     assert_eq!(file(&back, "generation_config.json"), expected);
     metadata.set("tokenizer.ggml.eot_token_id", Value::U32(2));
-    assert_eq!(file(&draft(&metadata, DType::BF16), "generation_config.json")["eos_token_id"], 2);
+    assert_eq!(file(&back_of(&metadata, DType::BF16), "generation_config.json")["eos_token_id"], 2);
 }

@@ -18,7 +18,7 @@ fn encoders_come_back_by_themselves() {
     for golden in goldens().into_iter().filter(Golden::is_projector) {
         let (name, hf) = (&golden.name, golden.reader());
         let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
-        let made = reader(written(&hf, &encoder.steps), encoder.metadata.clone(), None);
+        let made = reader(written(&hf, &encoder.tensors), encoder.metadata.clone(), None);
         let gguf = Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new());
         let (table, config) = to_hf::read_projector(gguf.model(), &tables).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mapping = Mapping::new(&table, &config).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -33,7 +33,7 @@ fn encoders_come_back_by_themselves() {
             tensors.sort();
             tensors
         };
-        let made = sorted(written(&gguf, &back.steps));
+        let made = sorted(written(&gguf, &back.tensors));
         let original: Vec<_> = (0..hf.model().tensors.len()).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
         let original = sorted(written(&hf, &original));
         // Without the text model, the type of its weights is not known.
@@ -56,13 +56,13 @@ fn encoders_come_back_beside_their_text_model() {
         let (name, hf) = (&golden.name, golden.reader());
         let text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap_or_else(|error| panic!("{name}: {error}"));
         let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
-        let gguf = |draft: &OutputModel| {
-            let made = reader(written(&hf, &draft.steps), draft.metadata.clone(), None);
+        let gguf = |output: &OutputModel| {
+            let made = reader(written(&hf, &output.tensors), output.metadata.clone(), None);
             Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new())
         };
         let both = gguf(&text).with_projector(gguf(&encoder)).unwrap();
         let back = to_hf::weights(&both, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let whole = written(&both, &back.steps);
+        let whole = written(&both, &back.tensors);
         let mut made: Vec<_> =
             whole.clone().into_iter().map(|(name, shape, dtype, bytes)| (without_modules(&name), shape, dtype, bytes)).collect();
         let dropped = || text.notes.iter().chain(&encoder.notes).filter(|note| !note.message.ends_with(to_gguf::BESIDE));
@@ -92,9 +92,9 @@ fn encoders_come_back_beside_their_text_model() {
             tensors.sort();
             tensors
         };
-        assert!(sorted(written(&folder, &again.steps)) == sorted(written(&hf, &encoder.steps)), "{name}: converted again");
-        let keys = |draft: &OutputModel| {
-            draft
+        assert!(sorted(written(&folder, &again.tensors)) == sorted(written(&hf, &encoder.tensors)), "{name}: converted again");
+        let keys = |output: &OutputModel| {
+            output
                 .metadata
                 .iter()
                 .filter(|(key, _)| key.starts_with("clip."))

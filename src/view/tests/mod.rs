@@ -167,15 +167,15 @@ fn in_gguf(table: &Table) -> (Vec<Tensor>, Metadata) {
 
 /// Returns the tensors and metadata of the GGUF that a model converts to.
 fn converted(table: &Table, hf: &Reader) -> (Vec<Tensor>, Metadata) {
-    let draft = to_gguf::without_tokenizer(hf, &Tables::default(), ModelPart::Whole).unwrap();
-    let mut metadata = draft.metadata;
+    let output = to_gguf::without_tokenizer(hf, &Tables::default(), ModelPart::Whole).unwrap();
+    let mut metadata = output.metadata;
     assert_eq!(metadata.get_str("general.architecture"), Some(table.gguf.as_str()));
     let types = hf.model().config.as_ref().and_then(|config| config["type_vocab_size"].as_u64());
     metadata.set("tokenizer.ggml.token_type_count", Value::U32(types.unwrap_or(2) as u32));
     if let Some((key, text)) = table.gguf_has.as_ref().and_then(|has| has.split_once(" = ")) {
         metadata.set(key, Value::String(text.to_owned()));
     }
-    (written(hf, &draft.steps), metadata)
+    (written(hf, &output.tensors), metadata)
 }
 
 /// The table of this name.

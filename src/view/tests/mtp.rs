@@ -16,12 +16,12 @@ use crate::view::tests::{Tensor, checked, reader, written};
 use crate::view::{to_gguf, to_hf};
 
 /// The tensors of a GGUF; those that a logarithm and an exponential lead to in the precision that survives both.
-fn tensors(hf: &Reader, draft: &OutputModel) -> Vec<Tensor> {
+fn tensors(hf: &Reader, output: &OutputModel) -> Vec<Tensor> {
     let rounded = |(name, shape, dtype, bytes): Tensor| {
         let bytes = if name.ends_with(".ssm_a") { in_bf16(&bytes) } else { bytes };
         (name, shape, dtype, bytes)
     };
-    let mut all: Vec<Tensor> = written(hf, &draft.steps).into_iter().map(rounded).collect();
+    let mut all: Vec<Tensor> = written(hf, &output.tensors).into_iter().map(rounded).collect();
     all.sort();
     all
 }
@@ -34,27 +34,27 @@ fn a_part_of_a_model_comes_back_and_gives_the_same_gguf() {
     assert_eq!(kinds.len(), 2);
     for golden in parts {
         let (name, hf) = (&golden.name, golden.reader());
-        let draft = to_gguf::without_tokenizer(&hf, &tables, golden.part()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let gguf = reader(written(&hf, &draft.steps), draft.metadata.clone(), None);
+        let output = to_gguf::without_tokenizer(&hf, &tables, golden.part()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let gguf = reader(written(&hf, &output.tensors), output.metadata.clone(), None);
         assert_eq!(checked(&Model { format: FormatId::Gguf, ..gguf.model().clone() }), [], "{name}");
         let back = to_hf::weights(&gguf, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let names: HashSet<&str> = hf.model().tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        assert!(back.steps.len() < names.len(), "{name}");
+        assert!(back.tensors.len() < names.len(), "{name}");
         let Some(Content::Bytes(config)) = back.files.iter().find(|file| file.name == "config.json").map(|file| &file.content) else {
             panic!("{name}: no config.json")
         };
         let config: Json = serde_json::from_slice(config).unwrap();
-        let folder = reader(written(&gguf, &back.steps), Metadata::new(), Some(config));
+        let folder = reader(written(&gguf, &back.tensors), Metadata::new(), Some(config));
         // What was left out is no longer there.
         let part = if golden.part() == ModelPart::WithoutMtp { ModelPart::Whole } else { ModelPart::MtpAlone };
         let again = to_gguf::without_tokenizer(&folder, &tables, part).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(tensors(&folder, &again) == tensors(&hf, &draft), "{name}");
+        assert!(tensors(&folder, &again) == tensors(&hf, &output), "{name}");
         let of_model = |(key, _): &(&str, &Value)| !key.starts_with("general.");
-        let model_keys = |draft: &OutputModel| {
-            draft.metadata.iter().filter(of_model).map(|(key, value)| format!("{key} {value:?}")).collect::<BTreeSet<_>>()
+        let model_keys = |output: &OutputModel| {
+            output.metadata.iter().filter(of_model).map(|(key, value)| format!("{key} {value:?}")).collect::<BTreeSet<_>>()
         };
         // The kinds of layers may be said in more words.
-        assert!(model_keys(&again).is_superset(&model_keys(&draft)), "{name}");
+        assert!(model_keys(&again).is_superset(&model_keys(&output)), "{name}");
     }
 }
 

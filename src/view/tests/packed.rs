@@ -215,11 +215,11 @@ fn packed_models_of_every_table_convert_like_what_they_stand_for() {
             let name = format!("{name}, {}", packing.name);
             let made = |reader: Reader| {
                 let reader = packed::repacked(reader).unwrap();
-                let draft = match &preprocessor {
+                let output = match &preprocessor {
                     Some(preprocessor) => to_gguf::projector(reader.model(), &tables, preprocessor.clone(), None),
                     None => to_gguf::without_tokenizer(&reader, &tables, ModelPart::Whole),
                 };
-                let OutputModel { steps, metadata, .. } = draft.unwrap_or_else(|error| panic!("{name}: {error}"));
+                let OutputModel { tensors: steps, metadata, .. } = output.unwrap_or_else(|error| panic!("{name}: {error}"));
                 let mut tensors = written(&reader, &steps);
                 tensors.sort();
                 let keys: Vec<String> = metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect();

@@ -53,12 +53,12 @@ fn type_name(value: &Value) -> String {
 fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
     for golden in goldens() {
         let (name, hf) = (&golden.name, crate::quant::packed::repacked(golden.reader()).unwrap());
-        let draft = match golden.is_projector() {
+        let output = match golden.is_projector() {
             true => to_gguf::projector(hf.model(), &Tables::default(), golden.json["preprocessor"].clone(), None),
             false => to_gguf::without_tokenizer(&hf, &Tables::default(), golden.part()),
         };
-        let draft = draft.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let mut made: Vec<Json> = written(&hf, &draft.steps)
+        let output = output.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut made: Vec<Json> = written(&hf, &output.tensors)
             .iter()
             .map(|(name, shape, dtype, bytes)| {
                 // Exponentials differ in the last bit between libraries.
@@ -73,13 +73,13 @@ fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
         assert_eq!(made, wanted, "{name}");
         for row in golden.json["keys"].as_array().unwrap() {
             let (key, wanted_type, wanted) = (row[0].as_str().unwrap(), row[1].as_str().unwrap(), &row[2]);
-            let found = draft.metadata.get(key).unwrap_or_else(|| panic!("{name}: no {key}"));
+            let found = output.metadata.get(key).unwrap_or_else(|| panic!("{name}: no {key}"));
             assert!(is_value(found, wanted), "{name}: {key} is {found:?}, and {wanted} in the reference");
             assert_eq!(type_name(found), wanted_type, "{name}: {key}");
         }
         let own = ["general.name", "general.architecture"];
         let keys: HashSet<&str> = golden.json["keys"].as_array().unwrap().iter().map(|row| row[0].as_str().unwrap()).collect();
-        let more: Vec<&str> = draft.metadata.iter().map(|(key, _)| key).filter(|key| !keys.contains(key) && !own.contains(key)).collect();
+        let more: Vec<&str> = output.metadata.iter().map(|(key, _)| key).filter(|key| !keys.contains(key) && !own.contains(key)).collect();
         assert!(more.is_empty(), "{name}: {more:?}");
     }
 }

@@ -50,7 +50,7 @@ fn every_table_round_trips_byte_for_byte() {
             !matches!(mapping.lookup_hf(&hf.model().tensors[*i].name), HfTensor::Dropped | HfTensor::Zero | HfTensor::Elsewhere)
         };
         let original: Vec<_> = (0..hf.model().tensors.len()).filter(kept).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
-        let (mut made, mut original) = (written(&gguf, &back.steps), written(&hf, &original));
+        let (mut made, mut original) = (written(&gguf, &back.tensors), written(&hf, &original));
         let Some(Content::Bytes(text)) = back.files.iter().find(|file| file.name == "config.json").map(|file| &file.content) else {
             panic!("no config.json")
         };
@@ -177,7 +177,7 @@ fn numbers_that_gguf_holds_in_a_key_are_as_many_as_the_layers() {
         to_hf::weights(&gguf, &Tables::default(), &to_hf::Options::default()).map_err(|error| error.to_string())
     };
     let made = back(&metadata).unwrap();
-    let alpha = made.steps.iter().find(|step| step.name == "model.layers.1.mlp.act_fn.alpha_n").unwrap();
+    let alpha = made.tensors.iter().find(|step| step.name == "model.layers.1.mlp.act_fn.alpha_n").unwrap();
     assert_eq!((&alpha.shape[..], alpha.elem.known()), (&[1][..], Some(DType::BF16)));
     metadata.set("xielu.alpha_n", Value::Array(Array::new(ValueType::F32, vec![Value::F32(1.0)])));
     let error = back(&metadata).unwrap_err();
