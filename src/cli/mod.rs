@@ -105,7 +105,7 @@ where
         Ok(cli) => cli,
         Err(error) => return usage(&error, out, err),
     };
-    let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
+    let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet(), cli.global.root());
     if let Some(fewer) = cli.global.start_threads() {
         context.warn(&fewer);
     }

@@ -8,7 +8,7 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, missing_files_error};
-use crate::format::{FORMATS, foreign, modules, ollama, start_of};
+use crate::format::{FORMATS, foreign, modules, ollama, pytorch, start_of};
 use crate::source::Prefix;
 use crate::source::file::{entries, parent, read_text};
 
@@ -29,6 +29,22 @@ pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
 pub(crate) fn blobs_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"))?;
     Some(snapshots.parent()?.join("blobs"))
+}
+
+/// File name suffixes of checkpoints.
+const PYTORCH_ENDINGS: [&str; 4] = [".bin", ".pth", ".pt", ".ckpt"];
+
+/// The beginnings of names of files beside a checkpoint that hold no weights: those of transformers' Trainer and of Accelerate.
+const TRAINING_FILES: [&str; 6] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states"];
+
+/// Returns the checkpoint in a folder of safetensors files that holds the same model, and is not read.
+pub(crate) fn passed_over(chosen: &Path) -> Option<PathBuf> {
+    let name = chosen.file_name()?.to_string_lossy();
+    let folder = parent(chosen);
+    if !(name.ends_with(ENDING) || name.ends_with(INDEX_ENDING)) {
+        return None;
+    }
+    ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 /// Returns the file to open for a folder: an index, a single file, or any file of a numbered set.
@@ -67,11 +83,24 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
     if let Some(candidates) = candidates {
         return only(folder, candidates);
     }
+    for name in ["pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin"] {
+        if let Some(file) = named(name) {
+            return Ok(file);
+        }
+    }
+    let checkpoints = |endings: &[&str]| -> Vec<PathBuf> {
+        let found = endings.iter().flat_map(|known| ending(known));
+        found.filter(|file| !TRAINING_FILES.iter().any(|prefix| starts_with(file, prefix))).collect()
+    };
+    let candidates = [checkpoints(&[pytorch::INDEX_ENDING]), checkpoints(&PYTORCH_ENDINGS), checkpoints(&[".npz"])];
+    if let Some(candidates) = candidates.into_iter().find(|found| !found.is_empty()) {
+        return only(folder, candidates);
+    }
     if let Some(inner) = sentence_transformer(folder) {
         return find_model(&inner);
     }
     let hint = hint_for(&all);
-    Err(Error::argument("no safetensors or GGUF files in this folder").in_file(folder).hint(hint))
+    Err(Error::argument("no safetensors, GGUF or PyTorch files in this folder").in_file(folder).hint(hint))
 }
 
 fn starts_with(file: &Path, prefix: &str) -> bool {
@@ -80,7 +109,7 @@ fn starts_with(file: &Path, prefix: &str) -> bool {
 
 /// Returns the only model among the candidates: an index, a single file, or the first file of the only numbered set.
 fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
-    let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(INDEX_ENDING)).collect();
+    let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(".index.json")).collect();
     if let [index] = indexes[..] {
         return Ok(index.clone());
     }
@@ -99,7 +128,7 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 /// # Errors
 /// Some are missing, and the values are needed.
 pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
-    let Some(name) = PartName::parse(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
+    let Some(name) = PartName::parse(first).filter(|name| [ENDING, pytorch::ENDING].contains(&name.ending.as_str()) && !findings.allows_missing()) else { return Ok(()) };
     let count = name.count.min(crate::base::limits::SHARDS as u64);
     let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !parent(first).join(file).is_file()).collect();
     if missing.is_empty() {
@@ -149,9 +178,7 @@ fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
 
 fn hint_for(all: &[PathBuf]) -> String {
     let with = |wanted: fn(&str) -> bool| all.iter().any(|entry| entry.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
-    if with(|name| name.starts_with("pytorch_model") || name.ends_with(".pth") || name.ends_with(".pt")) {
-        "the folder has PyTorch checkpoints, which are not supported: convert them to safetensors first".to_owned()
-    } else if with(|name| name.starts_with("models--")) {
+    if with(|name| name.starts_with("models--")) {
         "this is a cache of several models: give the path of one of the models--* folders".to_owned()
     } else if let Some(inner) = all.iter().find(|entry| entry.is_dir() && holds_weights(entry)) {
         format!("give the path of the inner folder: {}", inner.display())
@@ -162,7 +189,7 @@ fn hint_for(all: &[PathBuf]) -> String {
 
 fn holds_weights(folder: &Path) -> bool {
     entries(folder)
-        .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
+        .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf", ".bin", ".pth"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
 }
 
 /// Finds the config next to a weight file, under any of its usual names.

@@ -1,13 +1,14 @@
 //! Modules of sentence-transformers: the stages after the transformer, each in its own folder (`1_Pooling`, `2_Dense`).
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, json, limits};
-use crate::format::{Reader, codes, safetensors, spans};
+use crate::format::set::ReadPart;
+use crate::format::{Reader, codes, open_file, pytorch, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
 use crate::source::file::{Input, parent, read_text};
 
@@ -75,15 +76,11 @@ fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
 fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let folder = root.join(path);
     let config = config(&folder.join("config.json"), reader, findings);
-    let weights = folder.join("model.safetensors");
     let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
-    if weights.is_file() {
-        module.shard = add_weights(&weights, path, reader, findings)?;
-    } else if let Some(unread) = unread(&folder) {
-        let name = unread.file_name().unwrap_or_default().to_string_lossy();
-        let message = format!("expected the weights of module {path} in model.safetensors, found {name}, which is not read");
-        findings.incomplete(Severity::Warning, codes::FILE_FOREIGN, &Error::unsupported(message).in_file(&unread));
-        module.unread = Some(unread);
+    let readers: [(&str, ReadPart); 2] = [("model.safetensors", safetensors::read_file), ("pytorch_model.bin", pytorch::read_one)];
+    let found = readers.into_iter().map(|(name, read)| (folder.join(name), read)).find(|(file, _)| file.is_file());
+    if let Some((weights, read)) = found {
+        module.shard = add_weights(&weights, read, path, reader, findings)?;
     } else if module.is("Dense") {
         let message = format!("expected the weights of module {path} in model.safetensors, found none");
         findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &Error::malformed(message).in_file(&folder));
@@ -93,9 +90,10 @@ fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut 
 }
 
 /// Adds the tensors of a module's file; returns its index among the files.
-fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
+fn add_weights(weights: &Path, read: ReadPart, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
     let before = findings.errors();
-    let part = match safetensors::read_one(weights, findings) {
+    let opened = open_file(weights).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error));
+    let part = match opened.and_then(|file| read(file, findings)) {
         Ok(part) => part,
         Err(_) if findings.collects() && findings.errors() > before => return Ok(None),
         Err(error) => return Err(error),
@@ -105,10 +103,7 @@ fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut F
     reader.sources.push(part.source);
     let named = part.tensors.into_iter().map(|tensor| TensorInfo { name: format!("{path}.{}", tensor.name), shard, ..tensor });
     reader.model.tensors.extend(named);
+    reader.computed.extend(part.computed.into_iter().map(|(name, computed)| (format!("{path}.{name}"), computed)));
     reader.spans = Arc::new(spans(&reader.model));
     Ok(Some(shard))
-}
-
-fn unread(folder: &Path) -> Option<PathBuf> {
-    ["pytorch_model.bin"].iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }

@@ -1,6 +1,6 @@
 //! `count`: the number of parameters of a model, by type, component and layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use crate::base::{Result, num, units};
 use crate::family::components::{Classification, Component, Components};
 use crate::family::{hyperparameters, ties};
 use crate::format::Reader;
+use crate::model::checkpoint::{TrainingState, training_state};
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
@@ -113,6 +114,8 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let packing = Packing::detect(reader);
     let components = hyperparameters::components(model);
     let tied = tied_output(model, &components);
+    let shared: HashSet<&str> = model.checkpoint.iter().flat_map(|checkpoint| &checkpoint.tied).map(|tied| tied.name.as_str()).collect();
+    let states = training_states(model);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
     let count = |index: usize, tensor: &'_ TensorInfo| {
         let classification = components.classify(&tensor.name);
@@ -122,6 +125,10 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
             Some("computed tables")
         } else if tied == Some(tensor.name.as_str()) {
             Some("tied to the embedding")
+        } else if shared.contains(tensor.name.as_str()) {
+            Some("tied to another tensor")
+        } else if let Some(state) = states.get(index).copied().flatten() {
+            Some(state)
         } else if !reads_pooler && tensor.name.split('.').any(|part| part == "pooler") {
             // The encoder is complete without it, and GGUF omits it.
             Some("an unused pooler")
@@ -136,6 +143,22 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
         Ok(Counted { tensor, classification, parameters, left_out })
     };
     model.tensors.iter().enumerate().map(with).collect()
+}
+
+/// Returns what the tensors of a training checkpoint are that are no weights of the model.
+fn training_states(model: &Model) -> Vec<Option<&'static str>> {
+    if model.checkpoint.is_none() {
+        return Vec::new();
+    }
+    let states: Vec<_> = model.tensors.iter().map(|tensor| training_state(&tensor.name)).collect();
+    // A file of averages alone is a model.
+    let weights = states.contains(&None);
+    let word = |state| match state {
+        TrainingState::Optimizer => Some("the optimizer's state"),
+        TrainingState::Other => Some("other training state"),
+        TrainingState::Average => weights.then_some("averaged weights"),
+    };
+    states.into_iter().map(|state| state.and_then(word)).collect()
 }
 
 /// Returns the output matrix that is stored although the config, or by default the class, ties it to the embedding.

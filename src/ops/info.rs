@@ -9,7 +9,7 @@ use crate::base::Result;
 use crate::base::threads::{par, prelude::*};
 use crate::family::{card, hyperparameters};
 use crate::format::Reader;
-use crate::model::{FormatId, Model, PackingSummary, Value};
+use crate::model::{Checkpoint, FormatId, Model, PackingSummary, Value};
 use crate::ops::count::{self, Count, DTypeCount};
 use crate::tokenizer;
 use crate::view::lora;
@@ -59,6 +59,9 @@ pub struct Info {
     /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
+    /// What the model is and holds besides tensors, if it is a checkpoint of PyTorch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A LoRA adapter.
@@ -174,6 +177,7 @@ pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
         license_name: license.name,
         license_link: license.link,
         adapter: if lora::is_adapter(reader) { Some(adapter_facts(reader, Adapter::of(reader)?)?) } else { None },
+        checkpoint: model.checkpoint.clone(),
     })
 }
 

@@ -25,6 +25,7 @@ mod names;
 mod options;
 mod packed;
 mod packed_shapes;
+mod pytorch;
 mod readme;
 mod report;
 mod resources;

@@ -15,7 +15,7 @@ use crate::view::lora;
 /// # Errors
 /// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
 pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
-    let reader = input(model, adapters, out, options)?;
+    let reader = input(model.untied(), adapters, out, options)?;
     let plan = Plan::new(&reader, out, options)?;
     Ok((reader, plan))
 }
