@@ -88,7 +88,7 @@ pub const PICKLE_TEXT_BYTES: u64 = 1 << 16;
 pub const PICKLE_DEPTH: usize = 200;
 
 /// Maximum number of values visited in a pickle, where containers may be shared.
-pub const PICKLE_VISITS: u64 = 1 << 23;
+pub const PICKLE_VISITS: u64 = 1 << 21;
 
 /// Maximum number of pickles in one file.
 pub const PICKLES: usize = 1 << 16;

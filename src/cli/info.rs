@@ -8,6 +8,7 @@ use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
 use crate::model::PackingSummary;
+use crate::model::checkpoint::Opaque;
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -131,9 +132,13 @@ impl Info {
         if let Some(checkpoint) = &self.checkpoint {
             let by = checkpoint.framework.as_ref().map(|framework| format!(", by {framework}")).unwrap_or_default();
             add("checkpoint", Some(Cell::text(format!("{}, {}{by}", checkpoint.kind, checkpoint.container))));
+            let object = |opaque: &Opaque| match opaque.name.as_str() {
+                "" => opaque.callable.clone(),
+                name => format!("{name} ({})", opaque.callable),
+            };
             let names = |names: Vec<String>| (!names.is_empty()).then(|| Cell::text(few(&names)));
             add("tied", names(checkpoint.tied.iter().map(|tied| format!("{} = {}", tied.name, tied.to)).collect()));
-            add("not tensors", names(checkpoint.opaque.iter().map(|opaque| format!("{} ({})", opaque.name, opaque.callable)).collect()));
+            add("not tensors", names(checkpoint.opaque.iter().map(object).collect()));
             let unread = names(checkpoint.unread.iter().map(|unread| format!("{} ({})", unread.name, unread.reason)).collect());
             add("not read", unread.map(|cell| cell.tone(Tone::Caution)));
         }

@@ -105,6 +105,7 @@ codes! {
     ZIP_DUPLICATE "zip-duplicate" Error "No two entries have one name.";
     ZIP_OVERLAP "zip-overlap" Error "No two entries share bytes.";
     ZIP_PATH "zip-path" Error "The names of entries stay inside the folder.";
+    ZIP_ENTRY "zip-entry" Error "Every entry that is read is stored or deflated, and not encrypted.";
     ZIP_CRC "zip-crc" Error "The bytes of an entry match its CRC-32 (of tensors, if values are read).";
     // Pickles
     PICKLE_MALFORMED "pickle-malformed" Error "A pickle is complete, of protocol 0 to 5, and its opcodes find what they need.";
@@ -112,7 +113,7 @@ codes! {
     PICKLE_NESTED "pickle-nested" Warning "No pickle is hidden in the bytes of another, or in another entry of the archive.";
     PICKLE_TRAILING "pickle-trailing" Error "Nothing follows a pickle (a warning for bytes that are no pickle).";
     // PyTorch
-    PT_RECORD "pt-record" Error "An archive has a data.pkl, and is not encrypted.";
+    PT_RECORD "pt-record" Error "An archive has a data.pkl.";
     PT_CODE "pt-code" Error "An archive has no program code (TorchScript).";
     PT_STORAGE "pt-storage" Error "Every storage has a known class, is in the file, and is as long as the pickle says.";
     PT_TENSOR "pt-tensor" Error "A tensor's shape, strides and offset lie inside its storage.";

@@ -6,9 +6,10 @@ use crate::base::bytes::copy;
 use crate::base::finding::Findings;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
+use crate::format::pytorch::spec as pytorch;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::{PartName, missing_files_error};
-use crate::format::{FORMATS, foreign, modules, ollama, pytorch, start_of};
+use crate::format::{FORMATS, foreign, modules, ollama, start_of};
 use crate::source::Prefix;
 use crate::source::file::{entries, parent, read_text};
 
@@ -88,6 +89,12 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
             return Ok(file);
         }
     }
+    if let Some(metadata) = named(pytorch::DCP_METADATA).filter(|_| !ending(pytorch::DCP_ENDING).is_empty()) {
+        return Ok(metadata);
+    }
+    if let Some(first) = ending(pytorch::ZERO_ENDING).into_iter().next() {
+        return Ok(first);
+    }
     let checkpoints = |endings: &[&str]| -> Vec<PathBuf> {
         let found = endings.iter().flat_map(|known| ending(known));
         found.filter(|file| !TRAINING_FILES.iter().any(|prefix| starts_with(file, prefix))).collect()
@@ -95,6 +102,9 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
     let candidates = [checkpoints(&[pytorch::INDEX_ENDING]), checkpoints(&PYTORCH_ENDINGS), checkpoints(&[".npz"])];
     if let Some(candidates) = candidates.into_iter().find(|found| !found.is_empty()) {
         return only(folder, candidates);
+    }
+    if let Some(inner) = latest(folder) {
+        return find_model(&inner);
     }
     if let Some(inner) = sentence_transformer(folder) {
         return find_model(&inner);
@@ -128,7 +138,11 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 /// # Errors
 /// Some are missing, and the values are needed.
 pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
-    let Some(name) = PartName::parse(first).filter(|name| [ENDING, pytorch::ENDING].contains(&name.ending.as_str()) && !findings.allows_missing()) else { return Ok(()) };
+    let Some(name) =
+        PartName::parse(first).filter(|name| [ENDING, pytorch::ENDING].contains(&name.ending.as_str()) && !findings.allows_missing())
+    else {
+        return Ok(());
+    };
     let count = name.count.min(crate::base::limits::SHARDS as u64);
     let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !parent(first).join(file).is_file()).collect();
     if missing.is_empty() {
@@ -166,6 +180,15 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Returns the folder of the step that the file `latest` of DeepSpeed names.
+fn latest(folder: &Path) -> Option<PathBuf> {
+    let text = read_text(&folder.join("latest")).ok()?;
+    let tag = Path::new(text.trim());
+    let plain = matches!(tag.components().collect::<Vec<_>>()[..], [std::path::Component::Normal(_)]);
+    let inner = folder.join(tag);
+    (plain && inner.is_dir()).then_some(inner)
+}
+
 /// Returns the transformer's folder according to `modules.json` of a sentence-transformers folder.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     let path = folder.join(modules::LIST);
@@ -188,8 +211,9 @@ fn hint_for(all: &[PathBuf]) -> String {
 }
 
 fn holds_weights(folder: &Path) -> bool {
-    entries(folder)
-        .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf", ".bin", ".pth"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
+    entries(folder).is_ok_and(|found| {
+        found.iter().any(|file| [ENDING, ".gguf", ".bin", ".pth"].iter().any(|ending| file.to_string_lossy().ends_with(ending)))
+    })
 }
 
 /// Finds the config next to a weight file, under any of its usual names.

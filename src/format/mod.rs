@@ -370,7 +370,17 @@ impl Reader {
     /// Returns a reader; `sources[i]` is the file of `model.shards[i]`, and numbers in tensors are in byte order `endian`.
     pub fn new(model: Model, sources: Vec<Arc<dyn Source>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), checksums: Arc::default(), packing: OnceLock::new() }
+        Self {
+            model,
+            sources,
+            endian,
+            computed: HashMap::new(),
+            beside: Vec::new(),
+            spans,
+            lacks: Vec::new(),
+            checksums: Arc::default(),
+            packing: OnceLock::new(),
+        }
     }
 
     /// Returns another view of an open model, in which the tensors named in `computed` are computed and the others are those of `stored`.
@@ -411,8 +421,14 @@ impl Reader {
             let error = Error::argument(format!("no tensors under {key}")).in_file(&self.model.path);
             return Err(if keys.is_empty() { error } else { error.hint(format!("there are some under {}", keys.join(", "))) });
         }
-        model.checkpoint = model.checkpoint.as_ref().map(|checkpoint| checkpoint.under(&root));
-        let computed = self.computed.iter().filter_map(|(name, computed)| Some((name.strip_prefix(&root)?.to_owned(), Arc::clone(computed))));
+        if let Some(checkpoint) = &model.checkpoint {
+            model.checkpoint = Some(checkpoint.under(&root));
+            let values = self.model.metadata.iter().filter_map(|(key, value)| Some((key.strip_prefix(&root)?, value)));
+            model.metadata = Metadata::new();
+            values.for_each(|(key, value)| drop(model.metadata.set(key, value.clone())));
+        }
+        let computed =
+            self.computed.iter().filter_map(|(name, computed)| Some((name.strip_prefix(&root)?.to_owned(), Arc::clone(computed))));
         let mut reader = Self { computed: computed.collect(), model, ..self.clone() };
         reader.spans = Arc::new(spans(&reader.model));
         reader.packing = OnceLock::new();
@@ -421,9 +437,15 @@ impl Reader {
 
     /// Returns the model without the tensors that share their memory with another, which stands for them.
     #[must_use]
-    pub fn untied(mut self) -> Self {
+    pub fn untied(self) -> Self {
+        self.untied_unless(|_| false)
+    }
+
+    /// Like [`Self::untied`], but keeps the tensors of these names.
+    #[must_use]
+    pub fn untied_unless(mut self, keep: impl Fn(&str) -> bool) -> Self {
         if let Some(checkpoint) = self.model.checkpoint.as_ref().filter(|checkpoint| !checkpoint.tied.is_empty()) {
-            let tied: HashSet<&str> = checkpoint.tied.iter().map(|tied| tied.name.as_str()).collect();
+            let tied: HashSet<&str> = checkpoint.tied.iter().map(|tied| tied.name.as_str()).filter(|name| !keep(name)).collect();
             self.model.tensors.retain(|tensor| !tied.contains(tensor.name.as_str()));
         }
         self

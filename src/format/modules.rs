@@ -7,8 +7,9 @@ use serde_json::Value as Json;
 
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, json, limits};
+use crate::format::pytorch::file as pytorch;
 use crate::format::set::ReadPart;
-use crate::format::{Reader, codes, open_file, pytorch, safetensors, spans};
+use crate::format::{Reader, codes, open_file, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
 use crate::source::file::{Input, parent, read_text};
 
@@ -76,8 +77,8 @@ fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
 fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let folder = root.join(path);
     let config = config(&folder.join("config.json"), reader, findings);
-    let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
-    let readers: [(&str, ReadPart); 2] = [("model.safetensors", safetensors::read_file), ("pytorch_model.bin", pytorch::read_one)];
+    let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None };
+    let readers: [(&str, ReadPart); 2] = [("model.safetensors", safetensors::read_file), ("pytorch_model.bin", pytorch::read)];
     let found = readers.into_iter().map(|(name, read)| (folder.join(name), read)).find(|(file, _)| file.is_file());
     if let Some((weights, read)) = found {
         module.shard = add_weights(&weights, read, path, reader, findings)?;

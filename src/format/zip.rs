@@ -16,9 +16,9 @@ use crate::base::bytes::{Cursor, Endian};
 use crate::base::finding::Findings;
 use crate::base::text::shorten;
 use crate::base::threads::{lock, par, prelude::*};
-use crate::base::{Error, Result, limits, num};
-use crate::format::{Checksum, codes};
+use crate::base::{Error, ErrorKind, Result, limits, num};
 use crate::format::set::check_finding_limit;
+use crate::format::{Checksum, codes};
 use crate::source::Source;
 
 /// The first bytes of a zip archive: the signature of a local header.
@@ -86,8 +86,7 @@ impl Archive {
     /// It is damaged, or too large.
     pub(crate) fn open(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<Self> {
         let path = source.path();
-        let (headers, directory) =
-            directory(&**source).map_err(|error| findings.fatal(codes::ZIP_DIRECTORY, error.in_file(path)))?;
+        let (headers, directory) = directory(&**source).map_err(|error| findings.fatal(codes::ZIP_DIRECTORY, error.in_file(path)))?;
         let local = |header: &Header| local_header(&**source, header, directory);
         // From memory it takes a microsecond; from afar, as many at a time as there are threads.
         let here = Arc::clone(source).shared().is_some();
@@ -157,24 +156,23 @@ impl Archive {
             }))),
             Method::Unreadable(how) => {
                 let error = Error::unsupported(format!("{} is {how}", shorten(&entry.name)));
-                Err(error.at(entry.range.start).in_file(self.source.path()))
+                Err(error.at(entry.range.start).in_file(self.source.path()).with_code(codes::ZIP_ENTRY))
             }
         }
     }
 
-    /// Checks that the bytes of an entry match its checksum.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub(crate) fn check_crc(&self, entry: &Entry, findings: &mut Findings) -> Result<()> {
-        let found = match self.content(entry)? {
-            Content::File(range) => crc32(&*self.source, range)?,
-            Content::Decoded(source) => crc32(&*source, 0..source.len())?,
+    /// Checks that the bytes of an entry match its checksum, for a finding.
+    pub(crate) fn check_crc(&self, entry: &Entry, findings: &mut Findings) {
+        let found = self.content(entry).and_then(|content| match content {
+            Content::File(range) => crc32(&*self.source, range),
+            Content::Decoded(source) => crc32(&*source, 0..source.len()),
+        });
+        let error = match found {
+            Ok(found) if found == entry.crc => return,
+            Ok(found) => wrong_crc(&entry.name, entry.crc, found),
+            Err(error) => error,
         };
-        if found != entry.crc {
-            findings.note_error(codes::ZIP_CRC, &wrong_crc(&entry.name, entry.crc, found).at(entry.range.start).in_file(self.source.path()));
-        }
-        Ok(())
+        findings.note_error(codes::ZIP_CRC, &error.at(entry.range.start).in_file(self.source.path()));
     }
 
     /// Reads a small entry whole; `None` if there is none, or it is longer than `most` bytes.
@@ -240,7 +238,13 @@ const DESCRIPTOR: u16 = 1 << 3;
 
 /// Reads the central directory; also returns where it starts.
 fn directory(source: &dyn Source) -> Result<(Vec<Header>, u64)> {
-    let broken = |error: rawzip::Error| Error::malformed(format!("expected the directory of a zip archive, found: {error}")).caused_by(error);
+    let broken = |error: rawzip::Error| {
+        // The directory is at the end.
+        let cut = matches!(error.kind(), rawzip::ErrorKind::MissingEndOfCentralDirectory | rawzip::ErrorKind::Eof);
+        let kind = if cut { ErrorKind::Truncated } else { ErrorKind::Malformed };
+        let message = format!("expected the directory of a zip archive, found: {error}");
+        Error::new(kind, message).hint("was the download complete?").caused_by(error)
+    };
     let reader = Window { source, read: Mutex::default() };
     let mut buffer = vec![0; rawzip::RECOMMENDED_BUFFER_SIZE];
     let archive = ZipLocator::new().locate_in_reader(&reader, &mut buffer, source.len()).map_err(|(_, error)| broken(error))?;
@@ -312,7 +316,8 @@ fn local_header(source: &dyn Source, header: &Header, directory: u64) -> Result<
     let start = name_end + extra;
     let data = start..num::add(start, header.compressed, "the end of an entry")?;
     if data.end > most {
-        let message = format!("expected {} bytes of {} before byte {most}, found them at {start}", header.compressed, shorten(&header.name));
+        let message =
+            format!("expected {} bytes of {} before byte {most}, found them at {start}", header.compressed, shorten(&header.name));
         return Err(at(Error::truncated(message)));
     }
     if name_end - header.offset > bytes.len() as u64 {

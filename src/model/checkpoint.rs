@@ -96,7 +96,10 @@ impl Checkpoint {
     /// are all of it stands for the others. If none is all of it, all are kept.
     pub fn find_tied(&mut self) {
         let mut storages: BTreeMap<u32, Vec<&Shared>> = BTreeMap::new();
-        self.shared.iter().filter(|shared| !shared.bytes.is_empty()).for_each(|shared| storages.entry(shared.storage).or_default().push(shared));
+        self.shared
+            .iter()
+            .filter(|shared| !shared.bytes.is_empty())
+            .for_each(|shared| storages.entry(shared.storage).or_default().push(shared));
         let mut tied = Vec::new();
         for group in storages.values_mut() {
             group.sort_by(|a, b| (a.bytes.start, a.bytes.end, &a.name).cmp(&(b.bytes.start, b.bytes.end, &b.name)));

@@ -54,8 +54,6 @@ pub struct Module {
     pub config: serde_json::Value,
     /// Index in [`Model::shards`] of its weights.
     pub shard: Option<usize>,
-    /// A weight file that is not read, so that its tensors are missing.
-    pub unread: Option<PathBuf>,
 }
 
 impl Module {

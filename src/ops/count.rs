@@ -29,7 +29,7 @@ pub struct Count {
     pub embedding_parameters: u64,
     /// Size of all tensors in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
-    /// 8 x bytes / parameters.
+    /// 8 x bytes / parameters, without the bytes of training state and of tied tensors.
     pub bits_per_weight: Option<f64>,
     /// Rounded parameter count: `271M`; `at least 271M` if some are unknown.
     pub label: String,
@@ -103,6 +103,8 @@ pub struct Counted<'m> {
     pub parameters: Option<u64>,
     /// Reason why its elements are not parameters.
     pub left_out: Option<&'static str>,
+    /// Whether its bytes are none of the weights': of training state, or those of another tensor.
+    pub beside: bool,
 }
 
 /// Counts the parameters of every tensor of the model, in file order.
@@ -135,12 +137,13 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
         } else {
             None
         };
+        let beside = shared.contains(tensor.name.as_str()) || states.get(index).is_some_and(Option::is_some);
         let parameters = if left_out.is_some() { Some(0) } else { packing.parameters(model, index) };
-        Ok((classification, parameters, left_out))
+        Ok((classification, parameters, left_out, beside))
     };
     let with = |(index, tensor)| {
-        let (classification, parameters, left_out) = count(index, tensor)?;
-        Ok(Counted { tensor, classification, parameters, left_out })
+        let (classification, parameters, left_out, beside) = count(index, tensor)?;
+        Ok(Counted { tensor, classification, parameters, left_out, beside })
     };
     model.tensors.iter().enumerate().map(with).collect()
 }
@@ -196,7 +199,7 @@ fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 pub fn count(reader: &Reader) -> Result<Count> {
     let model = reader.model();
     let mut total = [0u64; 2]; // parameters, elements
-    let mut all_bytes = Some(0u64);
+    let (mut all_bytes, mut beside) = (Some(0u64), 0u64);
     let mut known = true;
     let mut experts = 0;
     let mut embedding = 0;
@@ -216,6 +219,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             (Some(sum), Some(term)) => Some(num::add(sum, term, "the size of the model")?),
             _ => None,
         };
+        beside = beside.saturating_add(bytes.filter(|_| counted.beside).unwrap_or(0));
         // The sums below cannot exceed the total.
         match classification.component {
             Component::Experts => experts += parameters,
@@ -250,7 +254,9 @@ pub fn count(reader: &Reader) -> Result<Count> {
         active_parameters: active(model, parameters, experts).filter(|_| known),
         embedding_parameters: embedding,
         bytes: all_bytes,
-        bits_per_weight: all_bytes.filter(|_| parameters > 0 && known).map(|bytes| bytes as f64 * 8.0 / parameters as f64),
+        bits_per_weight: all_bytes
+            .filter(|_| parameters > 0 && known)
+            .map(|bytes| bytes.saturating_sub(beside) as f64 * 8.0 / parameters as f64),
         label: if known { units::label(parameters) } else { format!("at least {}", units::label(parameters)) },
         packing: weights::packing(reader),
         by_dtype,

@@ -36,9 +36,13 @@ mod tests {
 
     #[test]
     fn dtypes_are_told_by_their_description() {
-        for (descr, elem, width, big) in
-            [("<f4", "F32", 4, false), (">i2", "I16", 2, true), ("|b1", "BOOL", 1, false), ("|u1", "U8", 1, false), (">c16", "C128", 16, true)]
-        {
+        for (descr, elem, width, big) in [
+            ("<f4", "F32", 4, false),
+            (">i2", "I16", 2, true),
+            ("|b1", "BOOL", 1, false),
+            ("|u1", "U8", 1, false),
+            (">c16", "C128", 16, true),
+        ] {
             let (kind, found) = parse(descr).unwrap();
             assert_eq!((kind.elem.to_string().as_str(), kind.width, found), (elem, width, big), "{descr}");
         }

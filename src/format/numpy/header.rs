@@ -106,7 +106,14 @@ mod tests {
         assert_eq!(parsed("{\"shape\":(2,3L),\"fortran_order\":False,\"descr\":\"<f4\"}"), expected);
         assert_eq!(parsed("{'descr': '|b1', 'fortran_order': True, 'shape': (), }"), Some(("|b1".to_owned(), true, vec![])));
         assert_eq!(parsed("{'descr': '|b1', 'fortran_order': True, 'shape': (5,), }").map(|found| found.2), Some(vec![5]));
-        for wrong in ["", "{", "{}", "{'descr': '<f4', 'fortran_order': 0, 'shape': ()}", "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "{'x': 1}"] {
+        for wrong in [
+            "",
+            "{",
+            "{}",
+            "{'descr': '<f4', 'fortran_order': 0, 'shape': ()}",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+            "{'x': 1}",
+        ] {
             assert_eq!(parsed(wrong), None, "{wrong}");
         }
     }

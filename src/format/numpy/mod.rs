@@ -10,7 +10,7 @@ use crate::format::set::{ConflictRule, Part, check_truncated, join};
 use crate::format::strided::{self, Kind, Strided};
 use crate::format::zip::{self, Archive, Content};
 use crate::format::{Computed, Format, Reader, codes};
-use crate::model::{FormatId, Metadata, TensorInfo};
+use crate::model::{Class, DType, FormatId, Metadata, TensorInfo};
 use crate::source::{Prefix, Source};
 
 mod dtype;
@@ -29,8 +29,8 @@ pub(crate) const FORMAT: Format = Format {
     layout: None,
     edit: None,
     stores: |dtype| {
-        let dtype = dtype.info();
-        dtype.block_elems == 1 && !dtype.name.starts_with("F8") && dtype.name != "BF16" && dtype.ggml_id.is_none_or(|id| id < 2 || id >= 24)
+        matches!(dtype, DType::F16 | DType::F32 | DType::F64 | DType::C64 | DType::BOOL)
+            || (dtype.info().class == Class::Integer && dtype.info().block_elems == 1)
     },
 };
 
@@ -60,7 +60,7 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
         let archive = Archive::open(&source, findings)?;
         for entry in &archive.entries {
             let name = entry.name.strip_suffix(ENDING).unwrap_or(&entry.name);
-            let content = archive.content(entry).map_err(|error| findings.fatal(codes::PT_RECORD, error))?;
+            let content = archive.content(entry).map_err(|error| findings.fatal(codes::ZIP_ENTRY, error))?;
             match content {
                 Content::File(range) => arrays.add(name, &source, range.start, range.end, None, findings)?,
                 Content::Decoded(decoded) => arrays.add(name, &decoded, 0, decoded.len(), Some(entry.range.start), findings)?,
@@ -103,8 +103,7 @@ impl Arrays {
         match self.place(from, &shape, kind, big, fortran, data, end, shown.is_none()) {
             Ok((len, computed)) => {
                 let offset_bytes = shown.unwrap_or(data);
-                let info =
-                    TensorInfo { name: name.to_owned(), elem: kind.elem, shape, shard: 0, offset_bytes, len_bytes: Some(len) };
+                let info = TensorInfo { name: name.to_owned(), elem: kind.elem, shape, shard: 0, offset_bytes, len_bytes: Some(len) };
                 self.tensors.push(info);
                 self.computed.extend(computed.map(|computed| (name.to_owned(), computed)));
                 Ok(())

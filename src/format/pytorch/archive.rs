@@ -9,9 +9,11 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, num};
 use crate::format::codes;
 use crate::format::pytorch::callables::StorageClass;
+use crate::format::pytorch::part;
 use crate::format::pytorch::pickle::{self, Id, Pickle, Values};
-use crate::format::pytorch::tensors::{self, Kept, Place, Storage, persistent};
-use crate::format::pytorch::{Whence, part, scan};
+use crate::format::pytorch::scan::{self, Whence};
+use crate::format::pytorch::tensors::{self, Kept};
+use crate::format::pytorch::view::{Place, Storage, persistent};
 use crate::format::set::Part;
 use crate::format::zip::{Archive, Content, Entry, Method};
 use crate::source::Source;
@@ -26,10 +28,14 @@ const PICKLE: &str = "data.pkl";
 pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<Part> {
     let path = source.path();
     let archive = Archive::open(source, findings)?;
+    if let Some(encrypted) = archive.entries.iter().find(|entry| entry.method == Method::Unreadable("encrypted")) {
+        let message = format!("expected an archive without encryption, found {} encrypted", shorten(&encrypted.name));
+        return Err(findings.fatal(codes::ZIP_ENTRY, Error::unsupported(message).at(encrypted.range.start).in_file(path)));
+    }
     let root = root(&archive).map_err(|error| findings.fatal(codes::PT_RECORD, error.in_file(path)))?;
     let name = format!("{root}{PICKLE}");
     let entry = archive.entry(&name).ok_or_else(|| Error::malformed("expected a data.pkl in the archive, found none").in_file(path))?;
-    let content = archive.content(entry).map_err(|error| findings.fatal(codes::PT_RECORD, error))?;
+    let content = archive.content(entry).map_err(|error| findings.fatal(codes::ZIP_ENTRY, error))?;
     let whence = Whence { path, entry: Some(&name), in_file: matches!(content, Content::File(_)) };
     let (pickle, end) = parse(source, &content, &whence).map_err(|error| findings.fatal(codes::PICKLE_MALFORMED, error))?;
     let storages = Storages::new(&archive, &root)?;
@@ -43,16 +49,34 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         }
         let storages = format!("{root}data/");
         for entry in archive.entries.iter().filter(|entry| !entry.name.starts_with(&storages)) {
-            archive.check_crc(entry, findings)?;
+            archive.check_crc(entry, findings);
         }
         others(&archive, &root, &name, findings)?;
     }
-    let mut part = part(source, &pickle, "zip archive", contents);
+    let mut part = part::new(source, &pickle, "zip archive", contents);
     if let (Some(checkpoint), Some(_)) = (&mut part.checkpoint, code) {
         checkpoint.kind = "TorchScript module".to_owned();
     }
-    part.checksums = archive.entries.iter().filter(|entry| entry.method == Method::Stored && entry.name.starts_with(&format!("{root}data/"))).map(Entry::checksum).collect();
+    part.checksums = archive
+        .entries
+        .iter()
+        .filter(|entry| entry.method == Method::Stored && entry.name.starts_with(&format!("{root}data/")))
+        .map(Entry::checksum)
+        .collect();
     Ok(part)
+}
+
+/// Returns the values of an archive.
+///
+/// # Errors
+/// As for [`read`].
+pub(super) fn values(source: &Arc<dyn Source>) -> Result<Pickle> {
+    let archive = Archive::open(source, &mut Findings::stop_at_first())?;
+    let name = format!("{}{PICKLE}", root(&archive)?);
+    let entry = archive.entry(&name).ok_or_else(|| Error::malformed("expected a data.pkl in the archive, found none"))?;
+    let content = archive.content(entry)?;
+    let whence = Whence { path: source.path(), entry: Some(&name), in_file: matches!(content, Content::File(_)) };
+    parse(source, &content, &whence).map(|(pickle, _)| pickle)
 }
 
 /// Parses the pickle of an entry; also returns where the entry ends.
@@ -66,10 +90,6 @@ fn parse(source: &Arc<dyn Source>, content: &Content, whence: &Whence<'_>) -> Re
 
 /// Returns the folder of the archive, with its slash: that of the pickle.
 fn root(archive: &Archive) -> Result<String> {
-    if let Some(encrypted) = archive.entries.iter().find(|entry| entry.method == Method::Unreadable("encrypted")) {
-        let message = format!("expected an archive without encryption, found {} encrypted", shorten(&encrypted.name));
-        return Err(Error::unsupported(message).at(encrypted.range.start));
-    }
     let pickles = archive.entries.iter().filter_map(|entry| entry.name.strip_suffix(PICKLE));
     let roots: Vec<&str> = pickles.filter(|root| root.is_empty() || root.ends_with('/')).collect();
     // PyTorch takes the folder of the first entry.

@@ -1,7 +1,7 @@
 //! The classes and functions that pickles of PyTorch name: those whose meaning is known, and those that run something.
 
 use crate::base::finding::Severity;
-use crate::format::pytorch::pickle::Global;
+use crate::format::pytorch::pickle::{EXTENSIONS, Global};
 use crate::format::strided::Kind;
 use crate::model::DType;
 
@@ -150,11 +150,60 @@ static EXECUTING: &[(&str, &[&str])] = &[
     (
         "builtins",
         &[
-            "eval", "exec", "compile", "open", "input", "__import__", "getattr", "setattr", "delattr", "globals", "locals", "vars", "breakpoint",
-            "map", "filter", "apply", "execfile", "reload", "file", "raw_input", "exit", "quit", "help", "memoryview", "super", "type",
+            "eval",
+            "exec",
+            "compile",
+            "open",
+            "input",
+            "__import__",
+            "getattr",
+            "setattr",
+            "delattr",
+            "globals",
+            "locals",
+            "vars",
+            "breakpoint",
+            "map",
+            "filter",
+            "apply",
+            "execfile",
+            "reload",
+            "file",
+            "raw_input",
+            "exit",
+            "quit",
+            "help",
+            "memoryview",
+            "super",
+            "type",
         ],
     ),
-    ("__builtin__", &["eval", "exec", "compile", "open", "input", "raw_input", "__import__", "getattr", "setattr", "delattr", "globals", "locals", "vars", "apply", "execfile", "reload", "file", "map", "filter", "reduce", "type"]),
+    (
+        "__builtin__",
+        &[
+            "eval",
+            "exec",
+            "compile",
+            "open",
+            "input",
+            "raw_input",
+            "__import__",
+            "getattr",
+            "setattr",
+            "delattr",
+            "globals",
+            "locals",
+            "vars",
+            "apply",
+            "execfile",
+            "reload",
+            "file",
+            "map",
+            "filter",
+            "reduce",
+            "type",
+        ],
+    ),
     ("os", &[]),
     ("posix", &[]),
     ("nt", &[]),
@@ -291,8 +340,12 @@ pub(crate) fn severity(global: &Global) -> Option<Severity> {
 fn executes(module: &str, name: &str) -> bool {
     let below = |known: &str| module == known || module.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'));
     let listed = |(known, names): &(&str, &[&str])| {
-        below(known) && (names.is_empty() || (module == *known && names.iter().any(|own| *own == name || name.starts_with(&format!("{own}.")))))
+        below(known)
+            && (names.is_empty() || (module == *known && names.iter().any(|own| *own == name || name.starts_with(&format!("{own}.")))))
     };
+    if module == EXTENSIONS {
+        return true;
+    }
     // A dotted name goes through attributes: `torch`, `serialization.os.system`.
     let mut through = name.split('.').rev().skip(1);
     EXECUTING.iter().any(listed) || through.any(|part| EXECUTING.iter().any(|(known, names)| *known == part && names.is_empty()))

@@ -11,9 +11,11 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, num, units};
 use crate::format::codes;
 use crate::format::pytorch::callables::{self, Meaning, StorageClass};
+use crate::format::pytorch::part;
 use crate::format::pytorch::pickle::{self, Id, Pickle, Value, Values};
-use crate::format::pytorch::tensors::{self, Kept, Place, Storage, persistent};
-use crate::format::pytorch::{Whence, part, scan};
+use crate::format::pytorch::scan::{self, Whence};
+use crate::format::pytorch::tensors::{self, Kept};
+use crate::format::pytorch::view::{self, Place, Storage, persistent};
 use crate::format::set::Part;
 use crate::source::Source;
 
@@ -37,7 +39,7 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         if findings.collects() {
             scan::report(&first, source.len(), &whence, findings)?;
         }
-        return Ok(part(source, &first, "pickle", contents));
+        return Ok(part::new(source, &first, "pickle", contents));
     }
     let file = match File::parse(source, &first, source.len()) {
         Ok(file) => file,
@@ -55,11 +57,12 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
             scan::report(pickle, pickle.end, &whence, findings)?;
         }
         if file.end < source.len() {
-            let message = format!("expected the end of the file, found {} bytes behind the storages", units::grouped(source.len() - file.end));
+            let message =
+                format!("expected the end of the file, found {} bytes behind the storages", units::grouped(source.len() - file.end));
             findings.remark(Severity::Warning, codes::PICKLE_TRAILING, Error::malformed(message).at(file.end).in_file(path));
         }
     }
-    Ok(part(source, &file.object, "legacy file", contents))
+    Ok(part::new(source, &file.object, "legacy file", contents))
 }
 
 /// Whether a pickle is the first of a file from before 1.6.
@@ -119,7 +122,8 @@ impl File {
         let wrong = |message: String| Error::malformed(message).with_code(codes::PT_STORAGE);
         let key = values.text(key).map_or_else(|| values.show(key), str::to_owned);
         let found = self.storages.get(&key);
-        let &(number, offset, bytes) = found.ok_or_else(|| wrong(format!("expected the storage {} in the file, found none", shorten(&key))))?;
+        let &(number, offset, bytes) =
+            found.ok_or_else(|| wrong(format!("expected the storage {} in the file, found none", shorten(&key))))?;
         let wanted = num::mul(len, width, "the size of a storage")?;
         if bytes != wanted {
             return Err(wrong(format!("expected {wanted} bytes of storage {}, found {bytes}", shorten(&key))));
@@ -128,7 +132,8 @@ impl File {
         // A part of a storage: (key, offset, length) in elements.
         if let Some(&[_, from, count]) = rest.first().and_then(|view| values.tuple(*view)) {
             let number = |id: Id| values.int(id).and_then(|value| u64::try_from(value).ok());
-            let part = number(from).zip(number(count)).and_then(|(from, count)| Some((from.checked_mul(width)?, count.checked_mul(width)?)));
+            let part =
+                number(from).zip(number(count)).and_then(|(from, count)| Some((from.checked_mul(width)?, count.checked_mul(width)?)));
             let inside = part.filter(|(from, count)| from.checked_add(*count).is_some_and(|end| end <= bytes));
             let (from, count) = inside.ok_or_else(|| wrong(format!("expected a part of storage {}, found one outside", shorten(&key))))?;
             (place.offset, place.shown, place.len) = (offset + from, offset + from, count);
@@ -147,12 +152,16 @@ fn storages(source: &Arc<dyn Source>, object: &Pickle, keys: &Pickle, end: u64) 
             widths.entry(key).or_insert(width);
         }
     }
-    let list = keys.values.sequence(keys.root).ok_or_else(|| Error::malformed("expected a list of storages, found another value").at(keys.start))?;
+    let list = keys
+        .values
+        .sequence(keys.root)
+        .ok_or_else(|| Error::malformed("expected a list of storages, found another value").at(keys.start))?;
     let mut found = HashMap::new();
     let mut at = keys.end;
     for key in list {
         let key = keys.values.text(*key).map_or_else(|| keys.values.show(*key), str::to_owned);
-        let width = *widths.get(&key).ok_or_else(|| Error::malformed(format!("expected a use of storage {}, found none", shorten(&key))).at(at))?;
+        let width =
+            *widths.get(&key).ok_or_else(|| Error::malformed(format!("expected a use of storage {}, found none", shorten(&key))).at(at))?;
         let (len, data) = length(source, at, end)?;
         let bytes = num::mul(len, width, "the size of a storage").map_err(|error| error.at(at))?;
         found.insert(key, (found.len() as u32, data, bytes));
@@ -184,7 +193,7 @@ fn nested(values: &Values, id: Id, known: &RefCell<HashMap<Id, Kept>>) -> Result
     if let Some(kept) = known.borrow().get(&bytes) {
         return Ok(kept.clone());
     }
-    let place = tensors::bytes(values, bytes)?;
+    let place = view::bytes(values, bytes)?;
     let end = place.offset + place.len;
     let first = pickle::parse_small(&place.source, place.offset, end)?;
     if !is_magic(&first)? {

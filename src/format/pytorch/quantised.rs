@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::base::Result;
 use crate::format::Computed;
-use crate::format::pytorch::tensors::Tensor;
+use crate::format::pytorch::view::Tensor;
 use crate::format::strided::Strided;
 use crate::model::{DType, PackedType};
 

@@ -1,15 +1,38 @@
 //! What loading a pickle would run: the classes and functions that it names, those of pickles in its bytes, and what follows it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::finding::{Findings, Severity};
-use crate::base::{Error, Result, units};
+use crate::base::text::shorten;
+use crate::base::{Error, Result, limits, units};
 use crate::format::codes;
 use crate::format::pytorch::callables::{self, Meaning};
 use crate::format::pytorch::pickle::{self, Id, Pickle, Value, Values};
-use crate::format::pytorch::{Whence, tensors};
+use crate::format::pytorch::view;
 use crate::format::set::check_finding_limit;
+
+/// Where the bytes of a pickle are: in the file, or in an entry of an archive that is decoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whence<'w> {
+    pub(super) path: &'w Path,
+    /// The entry of the archive.
+    pub(super) entry: Option<&'w str>,
+    pub(super) in_file: bool,
+}
+
+impl Whence<'_> {
+    /// Adds the file and, if it has one there, the offset to an error.
+    pub(super) fn locate(&self, error: Error, at: u64) -> Error {
+        let error = if self.in_file { error.at(at) } else { error };
+        let error = match self.entry {
+            Some(entry) if !self.in_file => error.context(&format!("{}, byte {at} when decoded", shorten(entry))),
+            _ => error,
+        };
+        error.in_file(self.path)
+    }
+}
 
 /// The most pickles in the bytes of another that are looked at, and the deepest that they are nested.
 const NESTED: (usize, usize) = (1_000, 3);
@@ -53,16 +76,16 @@ pub(super) fn report(pickle: &Pickle, end: u64, whence: &Whence<'_>, findings: &
 
 /// Reports each class and function that is not harmless, where it is first named, with the arguments of its first call.
 pub(super) fn imports(values: &Values, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
-    let mut calls: BTreeMap<String, &pickle::Object> = BTreeMap::new();
-    for object in &values.objects {
-        if let Some(global) = values.global(object.callable).filter(|global| callables::severity(global).is_some()) {
-            calls.entry(global.path()).or_insert(object);
-        }
-    }
     let mut seen: BTreeMap<String, (Severity, u64, u64)> = BTreeMap::new();
     for global in &values.globals {
-        if let Some(severity) = callables::severity(global) {
+        if let Some(severity) = callables::severity(global).filter(|_| seen.len() <= limits::FINDINGS) {
             seen.entry(global.path()).or_insert((severity, global.at, 0)).2 += 1;
+        }
+    }
+    let mut calls: BTreeMap<String, &pickle::Object> = BTreeMap::new();
+    for object in &values.objects {
+        if let Some(path) = values.global(object.callable).map(pickle::Global::path).filter(|path| seen.contains_key(path)) {
+            calls.entry(path).or_insert(object);
         }
     }
     let mut order: Vec<_> = seen.into_iter().collect();
@@ -81,10 +104,6 @@ pub(super) fn imports(values: &Values, whence: &Whence<'_>, findings: &mut Findi
         findings.remark(severity, codes::PICKLE_IMPORT, error);
         check_finding_limit(findings, whence.path)?;
     }
-    for (code, at) in values.extensions.iter().take(1) {
-        let message = format!("loading it with pickle would make an object of class {code} of Python's extension registry, whatever that is there");
-        findings.remark(Severity::Error, codes::PICKLE_IMPORT, whence.locate(Error::malformed(message), *at));
-    }
     Ok(())
 }
 
@@ -101,7 +120,7 @@ fn nested(values: &Values, whence: &Whence<'_>, depth: usize, findings: &mut Fin
         .collect();
     let long = values.all().filter(|(id, value)| matches!(value, Value::Bytes { .. }) && !of_checkpoints.contains(id)).map(|(id, _)| id);
     for id in of_checkpoints.iter().copied().chain(long).take(NESTED.0) {
-        let Ok(place) = tensors::bytes(values, id) else { continue };
+        let Ok(place) = view::bytes(values, id) else { continue };
         let end = place.offset + place.len;
         let start = place.source.read(place.offset..end.min(place.offset + 2))?.into_owned();
         if !may_be_pickle(&start) {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::base::{Error, Result, num};
 use crate::format::Computed;
-use crate::format::pytorch::tensors::Tensor;
+use crate::format::pytorch::view::Tensor;
 use crate::format::strided;
 use crate::model::DType;
 
@@ -38,12 +38,15 @@ impl Sparse {
     /// # Errors
     /// Its parts do not fit together.
     pub(crate) fn new(indices: Vec<Tensor>, values: Tensor, shape: Vec<u64>, layout: Compressed) -> Result<Self> {
-        let wrong = || Error::malformed(format!("expected indices and values of a sparse tensor of {}, found others", num::show_shape(&shape)));
+        let wrong =
+            || Error::malformed(format!("expected indices and values of a sparse tensor of {}, found others", num::show_shape(&shape)));
         let blocks = values.shape.first().copied().ok_or_else(wrong)?;
         let sparse = match (&indices[..], layout) {
             ([one], Compressed::No) if one.shape.len() == 2 && one.shape.last() == Some(&blocks) => one.shape.first().copied().unwrap_or(0),
             ([rows, columns], Compressed::Rows)
-                if rows.shape.len() == 1 && columns.shape == [blocks] && shape.first().and_then(|rows| rows.checked_add(1)) == rows.shape.first().copied() =>
+                if rows.shape.len() == 1
+                    && columns.shape == [blocks]
+                    && shape.first().and_then(|rows| rows.checked_add(1)) == rows.shape.first().copied() =>
             {
                 2
             }
@@ -69,7 +72,8 @@ impl Sparse {
             4 => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
             _ => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
         };
-        let number = |number| u64::try_from(number).map_err(|_| Error::malformed(format!("expected an index of at least 0, found {number}")));
+        let number =
+            |number| u64::try_from(number).map_err(|_| Error::malformed(format!("expected an index of at least 0, found {number}")));
         numbers.into_iter().map(number).collect()
     }
 
@@ -84,7 +88,9 @@ impl Sparse {
                 let indices = self.numbers(0)?;
                 for block in 0..blocks {
                     let mut place = 0;
-                    for (index, (len, stride)) in indices.iter().skip(block as usize).step_by(blocks as usize).zip(self.shape.iter().zip(&strides)) {
+                    for (index, (len, stride)) in
+                        indices.iter().skip(block as usize).step_by(blocks as usize).zip(self.shape.iter().zip(&strides))
+                    {
                         if index >= len {
                             return Err(outside(*index, *len));
                         }

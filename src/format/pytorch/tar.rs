@@ -13,8 +13,10 @@ use crate::base::{Error, Result, limits, num};
 use crate::format::codes;
 use crate::format::pytorch::callables::{self, StorageClass};
 use crate::format::pytorch::pickle::{self, Id, Pickle, Value, Values};
-use crate::format::pytorch::tensors::{self, Kept, Place, Storage};
-use crate::format::pytorch::{Whence, legacy, part, scan};
+use crate::format::pytorch::scan::{self, Whence};
+use crate::format::pytorch::tensors::{self, Kept};
+use crate::format::pytorch::view::{Place, Storage};
+use crate::format::pytorch::{legacy, part};
 use crate::format::set::Part;
 use crate::source::Source;
 
@@ -51,7 +53,7 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         let whence = Whence { path, entry: None, in_file: true };
         scan::report(&pickle, object.end, &whence, findings)?;
     }
-    Ok(part(source, &pickle, "tar archive", contents))
+    Ok(part::new(source, &pickle, "tar archive", contents))
 }
 
 /// Returns the regular files of an archive with their ranges.
@@ -110,8 +112,11 @@ fn next(source: &Arc<dyn Source>, at: &mut u64, end: u64, findings: &mut Finding
 fn count(source: &Arc<dyn Source>, at: &mut u64, end: u64, findings: &mut Findings) -> Result<u64> {
     let start = *at;
     let pickle = next(source, at, end, findings)?;
-    let count = pickle.values.int(pickle.root).and_then(|count| u64::try_from(count).ok()).filter(|count| *count <= limits::ARCHIVE_ENTRIES);
-    count.ok_or_else(|| Error::malformed(format!("expected a number of at most {} entries, found another value", limits::ARCHIVE_ENTRIES)).at(start))
+    let count =
+        pickle.values.int(pickle.root).and_then(|count| u64::try_from(count).ok()).filter(|count| *count <= limits::ARCHIVE_ENTRIES);
+    count.ok_or_else(|| {
+        Error::malformed(format!("expected a number of at most {} entries, found another value", limits::ARCHIVE_ENTRIES)).at(start)
+    })
 }
 
 impl Tables {
@@ -138,7 +143,8 @@ impl Tables {
         let pickle = next(source, &mut at, end, findings)?;
         let mut parts = Vec::new();
         for part in pickle.values.sequence(pickle.root).ok_or_else(wrong)? {
-            let numbers: Option<Vec<i64>> = pickle.values.sequence(*part).unwrap_or_default().iter().map(|id| pickle.values.int(*id)).collect();
+            let numbers: Option<Vec<i64>> =
+                pickle.values.sequence(*part).unwrap_or_default().iter().map(|id| pickle.values.int(*id)).collect();
             parts.push(numbers.filter(|numbers| numbers.len() == 4).ok_or_else(wrong)?);
         }
         for part in parts {
@@ -150,7 +156,8 @@ impl Tables {
             if offset.checked_add(len).is_none_or(|end| end > storage.place.len) {
                 return Err(wrong());
             }
-            (storage.place.offset, storage.place.shown, storage.place.len) = (storage.place.offset + offset, storage.place.shown + offset, len);
+            (storage.place.offset, storage.place.shown, storage.place.len) =
+                (storage.place.offset + offset, storage.place.shown + offset, len);
             self.storages.insert(key, storage);
         }
         Ok(())

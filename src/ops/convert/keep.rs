@@ -32,7 +32,8 @@ pub(super) fn output_model(reader: &Reader, format: &Format, to_folder: bool, ta
         retype(&mut companions, config, target.base())?;
     }
     let stays = !to_folder || !alike;
-    let mut notes: Vec<Note> = companions.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "companion files are not copied")).collect();
+    let mut notes: Vec<Note> =
+        companions.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "companion files are not copied")).collect();
     notes.extend(checkpoint_notes(model));
     if let (Some(_), FormatId::Safetensors) = (&model.checkpoint, format.id) {
         // In the order of the safetensors library, so that the files are equal.
@@ -55,8 +56,13 @@ fn checkpoint_notes(model: &Model) -> Vec<Note> {
     let Some(checkpoint) = &model.checkpoint else { return Vec::new() };
     let tied = checkpoint.tied.iter().map(|tied| Note::dropped(&tied.name, format!("shares its memory with {}, which is stored", tied.to)));
     let unread = checkpoint.unread.iter().map(|unread| Note::dropped(&unread.name, format!("its values are not read: {}", unread.reason)));
-    let opaque = checkpoint.opaque.iter().map(|opaque| Note::dropped(&opaque.name, format!("an object of {}, which is no tensor", opaque.callable)));
-    let values = model.metadata.iter().map(|(key, _)| Note::dropped(key, "a value of the checkpoint that is no tensor"));
+    let opaque =
+        checkpoint.opaque.iter().map(|opaque| Note::dropped(&opaque.name, format!("an object of {}, which is no tensor", opaque.callable)));
+    let keys: Vec<&str> = model.metadata.iter().map(|(key, _)| key).collect();
+    let values = keys.first().map(|first| {
+        let others = if keys.len() > 1 { format!(", and {} others", keys.len() - 1) } else { String::new() };
+        Note::dropped(*first, format!("a value of the checkpoint that is no tensor{others}"))
+    });
     tied.chain(unread).chain(opaque).chain(values).collect()
 }
 
@@ -73,8 +79,10 @@ fn metadata_of(checkpoint: &Checkpoint) -> Metadata {
 /// Replaces config.json by the reader's config if the reader computes tensors; returns other files unchanged.
 fn effective_config(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
     let model = reader.model();
-    let config =
-        model.config.as_ref().filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.type_name(tensor).packed.is_some()));
+    let config = model
+        .config
+        .as_ref()
+        .filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.type_name(tensor).packed.is_some()));
     let Some(config) = config else { return Ok(file) };
     Ok(CompanionFile { content: Content::Bytes(json::to_text(config)?.into_bytes()), ..file })
 }

@@ -18,6 +18,9 @@ pub(crate) use values::{Global, Id, Object, Value, Values};
 /// The highest protocol.
 const PROTOCOL: u8 = 5;
 
+/// The module of classes that a pickle names by their number in Python's extension registry.
+pub(crate) const EXTENSIONS: &str = "Python's extension registry";
+
 /// A parsed pickle.
 #[derive(Debug)]
 pub(crate) struct Pickle {
@@ -48,7 +51,8 @@ pub(crate) fn parse_small(source: &Arc<dyn Source>, at: u64, end: u64) -> Result
 fn parse_within(source: &Arc<dyn Source>, start: u64, end: u64, memory: usize) -> Result<Pickle> {
     let mut stream = Stream::new(source, start, end);
     let values = Values::new(Arc::clone(source), memory);
-    let mut machine = Machine { stream: &mut stream, values, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), next_memo: 0, opcode_at: start };
+    let mut machine =
+        Machine { stream: &mut stream, values, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), next_memo: 0, opcode_at: start };
     let root = machine.run().map_err(|error| error.at(machine.opcode_at).in_file(source.path()))?;
     let end = machine.stream.position();
     Ok(Pickle { values: machine.values, root, start, end })
@@ -419,9 +423,7 @@ impl Machine<'_, '_> {
     }
 
     fn extension(&mut self, code: u32) -> Result<()> {
-        self.values.charge(size_of::<(u32, u64)>())?;
-        self.values.extensions.push((code, self.opcode_at));
-        let id = self.values.add_global("copyreg".to_owned(), format!("extension {code}"), self.opcode_at)?;
+        let id = self.values.add_global(EXTENSIONS.to_owned(), code.to_string(), self.opcode_at)?;
         self.push(id)
     }
 
@@ -440,27 +442,30 @@ impl Machine<'_, '_> {
     }
 
     fn int_line(&mut self) -> Result<()> {
+        let at = self.stream.position();
         let line = text(self.stream.line()?)?;
         match line.as_str() {
             "00" => self.push_value(Value::Bool(false)),
             "01" => self.push_value(Value::Bool(true)),
-            number => {
-                let value = number.trim().parse().map_err(|_| expected("an integer", number))?;
-                self.push_value(Value::Int(value))
-            }
+            _ => self.integer(at, &line),
         }
     }
 
     fn long_line(&mut self) -> Result<()> {
         let at = self.stream.position();
         let line = text(self.stream.line()?)?;
+        self.integer(at, &line)
+    }
+
+    /// Pushes the integer in a line at byte `at`.
+    fn integer(&mut self, at: u64, line: &str) -> Result<()> {
         let digits = line.trim().trim_end_matches('L');
         if let Ok(value) = digits.parse() {
             return self.push_value(Value::Int(value));
         }
         let number = digits.strip_prefix('-').unwrap_or(digits);
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(expected("an integer", &line));
+            return Err(expected("an integer", line));
         }
         self.push_value(Value::BigInt { at, len: line.len() as u32 })
     }

@@ -17,13 +17,25 @@ pub(crate) enum Value {
     Int(i64),
     Float(f64),
     /// An integer of more than 64 bits: its little-endian bytes in the source.
-    BigInt { at: u64, len: u32 },
+    BigInt {
+        at: u64,
+        len: u32,
+    },
     /// Text in [`Values::texts`].
-    Text { start: u32, len: u32 },
+    Text {
+        start: u32,
+        len: u32,
+    },
     /// Text that is too long to keep: its bytes in the source.
-    LongText { at: u64, len: u64 },
+    LongText {
+        at: u64,
+        len: u64,
+    },
     /// Bytes in the source.
-    Bytes { at: u64, len: u64 },
+    Bytes {
+        at: u64,
+        len: u64,
+    },
     Tuple(u32),
     List(u32),
     Set(u32),
@@ -78,8 +90,6 @@ pub(crate) struct Values {
     dicts: Vec<Vec<(Id, Id)>>,
     pub(crate) globals: Vec<Global>,
     pub(crate) objects: Vec<Object>,
-    /// Codes of the extension registry, and where they are.
-    pub(crate) extensions: Vec<(u32, u64)>,
     /// Memory that may still be used, in bytes.
     memory: usize,
 }
@@ -94,7 +104,6 @@ impl Values {
             dicts: Vec::new(),
             globals: Vec::new(),
             objects: Vec::new(),
-            extensions: Vec::new(),
             memory,
         }
     }
@@ -287,7 +296,8 @@ impl Values {
             Value::Set(_) => format!("{{{}}}", list(self.sequence(id).unwrap_or_default())),
             Value::Dict(_) => {
                 let entries = self.dict(id).unwrap_or_default();
-                let show = |(key, value): &(Id, Id)| format!("{}: {}", self.show_nested(*key, depth - 1), self.show_nested(*value, depth - 1));
+                let show =
+                    |(key, value): &(Id, Id)| format!("{}: {}", self.show_nested(*key, depth - 1), self.show_nested(*value, depth - 1));
                 let shown: Vec<String> = entries.iter().take(SHOWN).map(show).collect();
                 format!("{{{}{}}}", shown.join(", "), if entries.len() > SHOWN { ", ..." } else { "" })
             }
