@@ -1,4 +1,4 @@
-//! Inspect, measure, compare, check, convert and quantise model weight files (safetensors and GGUF).
+//! Inspect, measure, compare, check, convert and quantise model weight files (safetensors, GGUF, PyTorch checkpoints, NumPy arrays).
 //!
 //! [`open`] returns a [`Model`] with [tensors](Model::tensors), [metadata](Model::metadata) and the operations. Opening reads headers only,
 //! and files are memory-mapped: time and memory do not grow with the weights until values are read. [`open_bytes`] opens a file in memory.

@@ -207,7 +207,10 @@ fn code_lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// The modules that validate text in place, and whose bytes those are: never those of a mapping, which may change between the check and the
 /// use. `Cursor::text`, `String::from_utf8` and `json::from_bytes` validate a copy.
-const VALIDATE_IN_PLACE: [(&str, &str); 7] = [
+const VALIDATE_IN_PLACE: [(&str, &str); 10] = [
+    ("format::pytorch::pickle", "copies of lines"),
+    ("format::pytorch::tar", "a copy of a header"),
+    ("format::zip", "copies of headers"),
     ("model::dtype", "a name of its own"),
     ("model::metadata", "a copy"),
     ("ops::hash::manifest", "a file that was read"),

@@ -79,6 +79,14 @@ impl Model {
         Self { stored: Arc::clone(&self.stored), weights: Arc::clone(&self.stored) }
     }
 
+    /// Returns what is below a key of a nested checkpoint, under names without the key: `state_dict`, `model`.
+    ///
+    /// # Errors
+    /// There are no tensors below it.
+    pub fn under(&self, key: &str) -> Result<Self> {
+        Self::of(self.stored.rooted(key)?)
+    }
+
     /// Returns the path that was opened.
     pub fn path(&self) -> &Path {
         &self.stored.model().path

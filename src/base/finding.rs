@@ -112,6 +112,11 @@ impl Findings {
         self.list.extend(part.list);
     }
 
+    /// Moves the offsets of all findings, which are of a part of a file, to where the part is.
+    pub fn shift(&mut self, by: u64) {
+        self.list.iter_mut().for_each(|finding| finding.offset = finding.offset.map(|offset| offset.saturating_add(by)));
+    }
+
     /// Keeps the first `len` findings.
     pub fn truncate(&mut self, len: usize) {
         self.list.truncate(len);

@@ -119,3 +119,45 @@ pub const CACHED_HEADER_BYTES: u64 = 32 << 20;
 
 /// Maximum size of the header cache, in bytes.
 pub const HEADER_CACHE_BYTES: u64 = 512 << 20;
+
+/// Maximum number of entries of a zip or tar archive.
+pub const ARCHIVE_ENTRIES: u64 = 1 << 18;
+
+/// Maximum size of the central directory of a zip archive, in bytes.
+pub const ARCHIVE_DIRECTORY_BYTES: u64 = 32 << 20;
+
+/// Maximum number of states of the decompressor that are kept to read deflated entries from the middle; each takes 43 kB.
+pub const INFLATE_STATES: u64 = 1 << 10;
+
+/// Maximum memory for the values of a pickle, in bytes as counted by the machine. A tensor of a checkpoint takes about 800.
+pub const PICKLE_MEMORY: usize = 80 << 20;
+
+/// Maximum number of opcodes of a pickle.
+pub const PICKLE_OPCODES: u64 = 1 << 26;
+
+/// Maximum length of a string of a pickle that is kept, in bytes. Longer ones stay in the file.
+pub const PICKLE_TEXT_BYTES: u64 = 1 << 16;
+
+/// Maximum nesting depth of the containers of a pickle.
+pub const PICKLE_DEPTH: usize = 200;
+
+/// Maximum number of values visited in a pickle, where containers may be shared.
+pub const PICKLE_VISITS: u64 = 1 << 21;
+
+/// Maximum number of pickles in one file.
+pub const PICKLES: usize = 1 << 16;
+
+/// Maximum total length of the tensor names of a pickle, in bytes.
+pub const PICKLE_NAMES_BYTES: usize = 32 << 20;
+
+/// Maximum size of an array that a pickle holds as text, in bytes: it is decoded to memory.
+pub const PICKLE_TEXT_ARRAY_BYTES: u64 = 16 << 20;
+
+/// Maximum number of tensors, plain values and opaque values of a pickle.
+pub const PICKLE_TENSORS: usize = 1 << 18;
+
+/// Maximum number of plain values of a checkpoint that are kept as metadata.
+pub const CHECKPOINT_VALUES: usize = 1_000;
+
+/// Maximum number of dimensions of a tensor of PyTorch or NumPy; both allow 64.
+pub const TENSOR_DIMS: usize = 64;

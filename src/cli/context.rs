@@ -102,12 +102,14 @@ pub(super) struct Context<'a> {
     err: &'a mut dyn Write,
     renderer: Renderer,
     quiet: bool,
+    /// The key of a nested checkpoint to take.
+    root: Option<String>,
 }
 
 impl<'a> Context<'a> {
     /// Returns a context that writes to the given streams.
-    pub(super) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool) -> Self {
-        Self { out, err, renderer, quiet }
+    pub(super) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool, root: Option<String>) -> Self {
+        Self { out, err, renderer, quiet, root }
     }
 
     /// Writes a report on the model at `path` in the format asked for.
@@ -139,15 +141,40 @@ impl<'a> Context<'a> {
 
     /// Opens a model; warns of missing files of its set and of an unreadable config.
     pub(super) fn open(&mut self, path: &Path) -> Result<Reader, Error> {
-        let reader = crate::format::open(path)?;
+        let reader = self.open_unwarned(path)?;
         self.warn_of_missing(&reader);
         self.warn_of_config(&reader);
         Ok(reader)
     }
 
+    /// Opens a model without warnings.
+    pub(super) fn open_unwarned(&self, path: &Path) -> Result<Reader, Error> {
+        self.rooted(crate::format::open(path)?)
+    }
+
+    /// Opens two models to compare; the key of a nested checkpoint applies to those that have tensors under it.
+    pub(super) fn open_both(&mut self, a: &Path, b: &Path) -> Result<[Reader; 2], Error> {
+        let Some(root) = self.root.take() else { return Ok([self.open(a)?, self.open(b)?]) };
+        let readers = [self.open(a)?, self.open(b)?];
+        let rooted = readers.each_ref().map(|reader| reader.rooted(&root));
+        if let [Err(error), Err(_)] = rooted {
+            return Err(error);
+        }
+        let [a, b] = readers;
+        let [rooted_a, rooted_b] = rooted;
+        Ok([rooted_a.unwrap_or(a), rooted_b.unwrap_or(b)])
+    }
+
+    fn rooted(&self, reader: Reader) -> Result<Reader, Error> {
+        match &self.root {
+            Some(root) => reader.rooted(root),
+            None => Ok(reader),
+        }
+    }
+
     /// Opens a model by its headers; warns of missing parts and of an unreadable config.
     pub(super) fn open_headers(&mut self, path: &Path) -> Result<Reader, Error> {
-        let reader = crate::format::open_headers(path)?;
+        let reader = self.rooted(crate::format::open_headers(path)?)?;
         self.warn_of_missing(&reader);
         self.warn_of_config(&reader);
         Ok(reader)
@@ -160,8 +187,11 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Warns of missing files of a set and of truncated ones.
+    /// Warns of missing files of a set, of truncated ones, and of others in the folder that were not read.
     pub(super) fn warn_of_missing(&mut self, reader: &Reader) {
+        if let Some(other) = &reader.model().passed_over {
+            self.warn(&format!("{}: not read: the safetensors files beside it are taken", other.display()));
+        }
         for finding in reader.lacks() {
             let mut finding = finding.clone();
             finding.word_hints(hints::words);

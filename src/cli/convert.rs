@@ -219,7 +219,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("convert needs an output: weigh convert IN OUT").into());
     };
     // A plan that needs the config reports its errors itself.
-    let mut stored = crate::format::open(input)?;
+    let mut stored = context.open_unwarned(input)?;
     // From GGUF back to a folder, the encoder is a second input.
     if let Some((file, _)) = projector.take_if(|_| stored.model().format == FormatId::Gguf) {
         stored = stored.with_projector(crate::format::open(file)?)?;
@@ -231,7 +231,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let adapters = adapters.iter().map(|path| context.open(path)).collect::<Result<_>>()?;
     // Both are planned before either is written.
     let projector =
-        projector.map(|(file, options)| convert::prepare(crate::format::open(input)?, Vec::new(), file, &options, None)).transpose()?;
+        projector.map(|(file, options)| convert::prepare(context.open_unwarned(input)?, Vec::new(), file, &options, None)).transpose()?;
     let (reader, plan) = convert::prepare(stored, adapters, output, &options, args.part)?;
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {

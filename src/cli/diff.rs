@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.tolerance.is_some_and(|tolerance| !(0.0..f64::INFINITY).contains(&tolerance)) {
         return Err(Error::argument("expected a tolerance of 0 or more").into());
     }
-    let (a, b) = (context.open(&args.a)?, context.open(&args.b)?);
+    let [a, b] = context.open_both(&args.a, &args.b)?;
     let progress = Progress::new(context.quiet());
     let for_people = matches!(context.output(), Output::Table | Output::Markdown);
     let options = Options {

@@ -8,6 +8,7 @@ use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
 use crate::model::PackingSummary;
+use crate::model::checkpoint::Opaque;
 use crate::ops::info::{self, AdapterFacts, Info};
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
@@ -94,6 +95,13 @@ fn packed(packing: &PackingSummary) -> String {
     parts.join(", ")
 }
 
+/// Joins the first few names.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let more = if names.len() > SHOWN { format!(", and {} more", grouped((names.len() - SHOWN) as u64)) } else { String::new() };
+    names.get(..SHOWN).unwrap_or(names).join(", ") + &more
+}
+
 /// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
@@ -121,6 +129,19 @@ impl Info {
         let mut add = |name: &'static str, cell: Option<Cell<'a>>| facts.extend(cell.map(|cell| Fact::named(name, cell)));
         add("name", self.name.clone().map(|name| Cell::text(name).tone(Tone::Strong)));
         add("format", Some(Cell::text(self.format.name())));
+        if let Some(checkpoint) = &self.checkpoint {
+            let by = checkpoint.framework.as_ref().map(|framework| format!(", by {framework}")).unwrap_or_default();
+            add("checkpoint", Some(Cell::text(format!("{}, {}{by}", checkpoint.kind, checkpoint.container))));
+            let object = |opaque: &Opaque| match opaque.name.as_str() {
+                "" => opaque.callable.clone(),
+                name => format!("{name} ({})", opaque.callable),
+            };
+            let names = |names: Vec<String>| (!names.is_empty()).then(|| Cell::text(few(&names)));
+            add("tied", names(checkpoint.tied.iter().map(|tied| format!("{} = {}", tied.name, tied.to)).collect()));
+            add("not tensors", names(checkpoint.opaque.iter().map(object).collect()));
+            let unread = names(checkpoint.unread.iter().map(|unread| format!("{} ({})", unread.name, unread.reason)).collect());
+            add("not read", unread.map(|cell| cell.tone(Tone::Caution)));
+        }
         add("architecture", self.architecture.clone().map(Cell::text));
         let parameters = self.parameters.map_or_else(|| Cell::text(self.label.clone()), people);
         add("parameters", Some(parameters.tone(Tone::Strong)));

@@ -114,7 +114,7 @@ where
         Err(error) => return usage(&error, out, err),
     };
     remote::use_cache(cli.global.cache());
-    let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet());
+    let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet(), cli.global.root());
     if let Some(fewer) = cli.global.start_threads() {
         context.warn(&fewer);
     }

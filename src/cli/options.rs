@@ -28,6 +28,9 @@ pub(super) struct Global {
     /// Do not read or write the cache of remote headers
     #[arg(long, global = true)]
     no_cache: bool,
+    /// Take only what is under KEY of a nested checkpoint, under names without it: state_dict, model, optimizer.state.0
+    #[arg(long, global = true, value_name = "KEY")]
+    root: Option<String>,
     /// Suppress progress bars and warnings
     #[arg(long, short, global = true)]
     quiet: bool,
@@ -64,6 +67,11 @@ impl Global {
     /// Whether progress and warnings are suppressed.
     pub(super) fn quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Returns the key of a nested checkpoint to take.
+    pub(super) fn root(&self) -> Option<String> {
+        self.root.clone()
     }
 
     /// Starts the requested number of threads; by default they start when first needed. Returns a warning if fewer run, because of the

@@ -23,8 +23,10 @@ impl Naming {
         let has = |key: &str| model.config.as_ref().and_then(|config| config.get(key)).is_some_and(|value| !value.is_null());
         match model.format {
             FormatId::Gguf if is_gguf_model(model) && !comfy::is_diffusion(model) => Self::Gguf,
-            FormatId::Safetensors if ["architectures", "model_type", "text_config"].into_iter().any(has) => Self::HuggingFace,
-            FormatId::Safetensors if has("dim") => Self::Mistral,
+            FormatId::Safetensors | FormatId::PyTorch if ["architectures", "model_type", "text_config"].into_iter().any(has) => {
+                Self::HuggingFace
+            }
+            FormatId::Safetensors | FormatId::PyTorch if has("dim") => Self::Mistral,
             _ => Self::Own,
         }
     }

@@ -46,7 +46,7 @@ pub fn configs(modules: &[Module]) -> Json {
 pub fn check_dense(model: &Model, has_place: impl Fn(&Module) -> bool, notes: &mut Vec<Note>) -> Result<()> {
     for module in model.modules.iter().filter(|module| module.is("Dense")) {
         if module.shard.is_none() {
-            let file = module.unread.clone().unwrap_or_else(|| model.folder.clone().unwrap_or_default().join(&module.path));
+            let file = model.folder.clone().unwrap_or_default().join(&module.path);
             return Err(Error::unsupported("expected the weights of this module in model.safetensors, found none")
                 .in_file(&file)
                 .hint(Hint::KeepNames));
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn module(path: &str, class: &str, config: Json) -> Module {
-        Module { path: path.to_owned(), kind: format!("sentence_transformers.models.{class}"), config, shard: Some(0), unread: None }
+        Module { path: path.to_owned(), kind: format!("sentence_transformers.models.{class}"), config, shard: Some(0) }
     }
 
     /// `llama_pooling_type` in llama.h: mean 1, cls 2, last 3.

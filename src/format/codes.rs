@@ -99,6 +99,30 @@ codes! {
     MANIFEST_ENTRY "manifest-entry" Warning "The model and the manifest list the same entries.";
     // Importance matrices in the legacy format
     IMATRIX_ENTRY "imatrix-entry" Error "Every entry has a unique name and lies inside the file.";
+    // Zip archives
+    ZIP_DIRECTORY "zip-directory" Error "The central directory is complete, and every entry lies before it.";
+    ZIP_HEADER "zip-header" Error "The local header of an entry agrees with the central directory.";
+    ZIP_DUPLICATE "zip-duplicate" Error "No two entries have one name.";
+    ZIP_OVERLAP "zip-overlap" Error "No two entries share bytes.";
+    ZIP_PATH "zip-path" Error "The names of entries stay inside the folder.";
+    ZIP_ENTRY "zip-entry" Error "Every entry that is read is stored or deflated, and not encrypted.";
+    ZIP_CRC "zip-crc" Error "The bytes of an entry match its CRC-32 (of tensors, if values are read).";
+    // Pickles
+    PICKLE_MALFORMED "pickle-malformed" Error "A pickle is complete, of protocol 0 to 5, and its opcodes find what they need.";
+    PICKLE_IMPORT "pickle-import" Error "Loading a pickle runs nothing: it names only classes and functions that are known to be harmless (a warning for unknown ones).";
+    PICKLE_NESTED "pickle-nested" Warning "No pickle is hidden in the bytes of another, or in another entry of the archive.";
+    PICKLE_TRAILING "pickle-trailing" Error "Nothing follows a pickle (a warning for bytes that are no pickle).";
+    // PyTorch
+    PT_RECORD "pt-record" Error "An archive has a data.pkl.";
+    PT_CODE "pt-code" Error "An archive has no program code (TorchScript).";
+    PT_STORAGE "pt-storage" Error "Every storage has a known class, is in the file, and is as long as the pickle says.";
+    PT_TENSOR "pt-tensor" Error "A tensor's shape, strides and offset lie inside its storage.";
+    PT_TRUNCATED "pt-truncated" Error "The file holds all bytes of every tensor.";
+    PT_UNREAD "pt-unread" Note "The values of every tensor can be read.";
+    // NumPy
+    NPY_HEADER "npy-header" Error "The header of an array is a dictionary with descr, fortran_order and shape.";
+    NPY_DTYPE "npy-dtype" Warning "An array has numbers, whose values can be read.";
+    NPY_SIZE "npy-size" Error "The data of an array fill its shape.";
     // GGUF, several files
     SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, consistent with its file name.";
     SPLIT_NAME "split-name" Warning "A file named like part of a split has the split keys.";
@@ -119,6 +143,12 @@ pub const VERIFY_ONLY: &[&str] = &[
     GGUF_ORDER,
     SET_INCOMPLETE,
     ST_TYPE,
+    ZIP_HEADER,
+    ZIP_PATH,
+    ZIP_CRC,
+    PICKLE_IMPORT,
+    PICKLE_TRAILING,
+    PT_CODE,
 ];
 
 #[cfg(test)]

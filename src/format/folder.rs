@@ -6,8 +6,9 @@ use crate::base::bytes::copy;
 use crate::base::finding::Findings;
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json};
+use crate::format::pytorch::spec as pytorch;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
-use crate::format::set::{PartName, is_inside, missing_files_error};
+use crate::format::set::{PartName, home_of, is_inside, missing_files_error};
 use crate::format::{FORMATS, foreign, modules, ollama, start_of};
 use crate::source::Prefix;
 use crate::source::file::parent;
@@ -24,6 +25,22 @@ pub(crate) fn refuse_foreign(file: &Prefix) -> Result<()> {
         Some(error) => Err(error.in_file(file.path())),
         None => Ok(()),
     }
+}
+
+/// File name suffixes of checkpoints.
+const PYTORCH_ENDINGS: [&str; 4] = [".bin", ".pth", ".pt", ".ckpt"];
+
+/// The beginnings of names of files beside a checkpoint that hold no weights: those of transformers' Trainer and of Accelerate.
+const TRAINING_FILES: [&str; 6] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states"];
+
+/// Returns the checkpoint in a folder of safetensors files that holds the same model, and is not read.
+pub(crate) fn passed_over(chosen: &Path) -> Option<PathBuf> {
+    let name = chosen.file_name()?.to_string_lossy();
+    let folder = parent(chosen);
+    if !(name.ends_with(ENDING) || name.ends_with(INDEX_ENDING)) {
+        return None;
+    }
+    ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().map(|name| folder.join(name)).find(|path| place::is_file(path))
 }
 
 /// Returns the file to open for a folder: an index, a single file, or any file of a numbered set.
@@ -62,11 +79,33 @@ pub(crate) fn find_model(folder: &Path) -> Result<PathBuf> {
     if let Some(candidates) = candidates {
         return only(folder, candidates);
     }
+    for name in ["pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin"] {
+        if let Some(file) = named(name) {
+            return Ok(file);
+        }
+    }
+    if let Some(metadata) = named(pytorch::DCP_METADATA).filter(|_| !ending(pytorch::DCP_ENDING).is_empty()) {
+        return Ok(metadata);
+    }
+    if let Some(first) = ending(pytorch::ZERO_ENDING).into_iter().next() {
+        return Ok(first);
+    }
+    let checkpoints = |endings: &[&str]| -> Vec<PathBuf> {
+        let found = endings.iter().flat_map(|known| ending(known));
+        found.filter(|file| !TRAINING_FILES.iter().any(|prefix| starts_with(file, prefix))).collect()
+    };
+    let candidates = [checkpoints(&[pytorch::INDEX_ENDING]), checkpoints(&PYTORCH_ENDINGS), checkpoints(&[".npz"])];
+    if let Some(candidates) = candidates.into_iter().find(|found| !found.is_empty()) {
+        return only(folder, candidates);
+    }
+    if let Some(inner) = latest(folder) {
+        return find_model(&inner);
+    }
     if let Some(inner) = sentence_transformer(folder) {
         return find_model(&inner);
     }
     let hint = hint_for(&all);
-    Err(Error::argument("no safetensors or GGUF files in this folder").in_file(folder).hint(hint))
+    Err(Error::argument("no safetensors, GGUF or PyTorch files in this folder").in_file(folder).hint(hint))
 }
 
 fn starts_with(file: &Path, prefix: &str) -> bool {
@@ -75,7 +114,7 @@ fn starts_with(file: &Path, prefix: &str) -> bool {
 
 /// Returns the only model among the candidates: an index, a single file, or the first file of the only numbered set.
 fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
-    let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(INDEX_ENDING)).collect();
+    let indexes: Vec<&PathBuf> = candidates.iter().filter(|file| file.to_string_lossy().ends_with(".index.json")).collect();
     if let [index] = indexes[..] {
         return Ok(index.clone());
     }
@@ -94,7 +133,11 @@ fn only(folder: &Path, candidates: Vec<PathBuf>) -> Result<PathBuf> {
 /// # Errors
 /// Some are missing, and the values are needed.
 pub(crate) fn check_whole(first: &Path, findings: &Findings) -> Result<()> {
-    let Some(name) = PartName::parse(first).filter(|name| name.ending == ENDING && !findings.allows_missing()) else { return Ok(()) };
+    let Some(name) =
+        PartName::parse(first).filter(|name| [ENDING, pytorch::ENDING].contains(&name.ending.as_str()) && !findings.allows_missing())
+    else {
+        return Ok(());
+    };
     let count = name.count.min(crate::base::limits::SHARDS as u64);
     let missing: Vec<String> = (1..=count).map(|no| name.file_name(no)).filter(|file| !place::is_file(&parent(first).join(file))).collect();
     if missing.is_empty() {
@@ -115,7 +158,7 @@ fn several(what: &str, candidates: &[PathBuf]) -> Error {
 /// Returns the snapshot of a Hugging Face cache folder that `refs/main` names, or else the only one.
 fn snapshot(folder: &Path) -> Result<PathBuf> {
     let snapshots = folder.join("snapshots");
-    let home = snapshots.canonicalize().map_err(|error| Error::io("cannot resolve", &snapshots, error))?;
+    let home = home_of(&snapshots)?;
     let inside = |snapshot: PathBuf| {
         let leads_out = || Error::malformed("expected a snapshot inside the cache, found a link that leads out of it");
         if is_inside(&home, &snapshot) { Ok(snapshot) } else { Err(leads_out().in_file(&snapshot)) }
@@ -137,6 +180,15 @@ fn snapshot(folder: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Returns the folder of the step that the file `latest` of DeepSpeed names.
+fn latest(folder: &Path) -> Option<PathBuf> {
+    let text = read_text(&folder.join("latest")).ok()?;
+    let tag = Path::new(text.trim());
+    let plain = matches!(tag.components().collect::<Vec<_>>()[..], [std::path::Component::Normal(_)]);
+    let inner = folder.join(tag);
+    (plain && inner.is_dir() && is_inside(&home_of(folder).ok()?, &inner)).then_some(inner)
+}
+
 /// Returns the transformer's folder according to `modules.json` of a sentence-transformers folder.
 fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     let path = folder.join(modules::LIST);
@@ -147,15 +199,12 @@ fn sentence_transformer(folder: &Path) -> Option<PathBuf> {
     if !(plain && place::is_dir(&inner) && inner != folder) {
         return None;
     }
-    let is_own = place::is_remote(&inner) || is_inside(&folder.canonicalize().ok()?, &inner);
-    is_own.then_some(inner)
+    is_inside(&home_of(folder).ok()?, &inner).then_some(inner)
 }
 
 fn hint_for(all: &[PathBuf]) -> String {
     let with = |wanted: fn(&str) -> bool| all.iter().any(|entry| entry.file_name().is_some_and(|name| wanted(&name.to_string_lossy())));
-    if with(|name| name.starts_with("pytorch_model") || name.ends_with(".pth") || name.ends_with(".pt")) {
-        "the folder has PyTorch checkpoints, which are not supported: convert them to safetensors first".to_owned()
-    } else if with(|name| name.starts_with("models--")) {
+    if with(|name| name.starts_with("models--")) {
         "this is a cache of several models: give the path of one of the models--* folders".to_owned()
     } else if let Some(inner) = all.iter().find(|entry| place::is_dir(entry) && holds_weights(entry)) {
         format!("give the path of the inner folder: {}", inner.display())
@@ -165,8 +214,9 @@ fn hint_for(all: &[PathBuf]) -> String {
 }
 
 fn holds_weights(folder: &Path) -> bool {
-    entries(folder)
-        .is_ok_and(|found| found.iter().any(|file| [ENDING, ".gguf"].iter().any(|ending| file.to_string_lossy().ends_with(ending))))
+    entries(folder).is_ok_and(|found| {
+        found.iter().any(|file| [ENDING, ".gguf", ".bin", ".pth"].iter().any(|ending| file.to_string_lossy().ends_with(ending)))
+    })
 }
 
 /// Finds the config next to a weight file, under any of its usual names.

@@ -19,13 +19,7 @@ const LEGACY: &str = "convert it to GGUF with an older llama.cpp";
 
 static FOREIGN: &[Foreign] = &[
     Foreign { at: 0, bytes: b"version https://git-lfs", what: "a Git LFS pointer", hint: "fetch the file itself: git lfs pull" },
-    Foreign { at: 0, bytes: b"PK\x03\x04", what: "a zip archive (PyTorch checkpoint)", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x80\x02", what: "a pickle file (PyTorch before 1.6)", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x80\x03", what: "a pickle", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x80\x04", what: "a pickle", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x80\x05", what: "a pickle", hint: CONVERT },
     Foreign { at: 0, bytes: b"\x89HDF\r\n\x1a\n", what: "an HDF5 file (Keras or TensorFlow)", hint: CONVERT },
-    Foreign { at: 0, bytes: b"\x93NUMPY", what: "a NumPy array", hint: CONVERT },
     Foreign { at: 0, bytes: b"lmgg", what: "a GGML file from before GGUF", hint: LEGACY },
     Foreign { at: 0, bytes: b"fmgg", what: "a GGMF file from before GGUF", hint: LEGACY },
     Foreign { at: 0, bytes: b"tjgg", what: "a GGJT file from before GGUF", hint: LEGACY },
@@ -35,7 +29,6 @@ static FOREIGN: &[Foreign] = &[
     Foreign { at: 0, bytes: b"\x28\xb5\x2f\xfd", what: "a zstd file", hint: UNPACK },
     Foreign { at: 0, bytes: b"\xfd7zXZ\0", what: "an xz file", hint: UNPACK },
     Foreign { at: 0, bytes: b"BZh", what: "a bzip2 file", hint: UNPACK },
-    Foreign { at: 257, bytes: b"ustar", what: "a tar archive", hint: UNPACK },
 ];
 
 /// Returns an error that names the format if the file is of a known foreign format.

@@ -1,7 +1,7 @@
 //! File formats: reading and writing [`Model`]s. One module and one row of [`FORMATS`] per format.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
+use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Hint, Result, limits, num};
 use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::{self, Input};
@@ -22,11 +23,15 @@ pub mod imatrix;
 #[cfg(feature = "catalog")]
 pub(crate) mod listing;
 pub(crate) mod modules;
+mod numpy;
 mod ollama;
+mod pytorch;
 pub mod safetensors;
 mod set;
 pub mod shards;
+mod strided;
 mod template;
+mod zip;
 
 /// Number of bytes at the start of a file used to recognise its format.
 pub(crate) const START_BYTES: usize = 4096;
@@ -104,7 +109,7 @@ pub struct Layout {
 }
 
 /// All supported formats.
-pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, imatrix::FORMAT];
+pub static FORMATS: &[Format] = &[safetensors::FORMAT, gguf::FORMAT, pytorch::FORMAT, numpy::FORMAT, imatrix::FORMAT];
 
 /// Returns the row of a format.
 pub(crate) fn format(id: FormatId) -> &'static Format {
@@ -112,6 +117,8 @@ pub(crate) fn format(id: FormatId) -> &'static Format {
         FormatId::Safetensors => &safetensors::FORMAT,
         FormatId::Gguf => &gguf::FORMAT,
         FormatId::Imatrix => &imatrix::FORMAT,
+        FormatId::PyTorch => &pytorch::FORMAT,
+        FormatId::NumPy => &numpy::FORMAT,
     }
 }
 
@@ -189,7 +196,11 @@ fn open_with(path: &Path, findings: &mut Findings) -> Result<Reader> {
         let sources = result.as_ref().map_or(std::slice::from_ref(&source), |reader| reader.sources());
         if sources.iter().all(|source| torn::is_unchanged(&**source)) {
             findings.append(found);
-            return result;
+            let passed_over = (file != path).then(|| folder::passed_over(&file)).flatten();
+            return result.map(|mut reader| {
+                reader.model.passed_over = passed_over;
+                reader
+            });
         }
     }
     Err(Error::malformed("the file keeps changing while it is opened").in_file(&file))
@@ -224,7 +235,7 @@ fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Re
     if findings.collects() {
         check_templates(&file, has_neighbours, &reader, findings);
     }
-    if has_neighbours && format.id == FormatId::Safetensors {
+    if has_neighbours && matches!(format.id, FormatId::Safetensors | FormatId::PyTorch) {
         if let Some(path) = folder::find_config(&file) {
             add_config(&mut reader, &path, findings);
         }
@@ -335,7 +346,22 @@ pub struct Reader {
     /// Sizes of the tensors of unknown type, by name: up to the next tensor or the end of the file.
     spans: Arc<HashMap<String, u64>>,
     lacks: Vec<Finding>,
+    /// Checksums of ranges of the files.
+    checksums: Arc<Vec<Checksum>>,
     packing: OnceLock<Option<PackingSummary>>,
+}
+
+/// A checksum of a range of a file, as an archive has of its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    /// The file, by its index in [`Model::shards`].
+    pub shard: usize,
+    /// The name of the entry.
+    pub name: String,
+    /// Its bytes in the file.
+    pub bytes: Range<u64>,
+    /// Their CRC-32.
+    pub crc: u32,
 }
 
 /// A tensor computed on access (unpacked or merged) rather than stored.
@@ -371,7 +397,17 @@ impl Reader {
     /// Returns a reader; `sources[i]` is the file of `model.shards[i]`, and numbers in tensors are in byte order `endian`.
     pub fn new(model: Model, sources: Vec<Arc<dyn Source>>, endian: Endian) -> Self {
         let spans = Arc::new(spans(&model));
-        Self { model, sources, endian, computed: HashMap::new(), beside: Vec::new(), spans, lacks: Vec::new(), packing: OnceLock::new() }
+        Self {
+            model,
+            sources,
+            endian,
+            computed: HashMap::new(),
+            beside: Vec::new(),
+            spans,
+            lacks: Vec::new(),
+            checksums: Arc::default(),
+            packing: OnceLock::new(),
+        }
     }
 
     /// Returns another view of an open model, in which the tensors named in `computed` are computed and the others are those of `stored`.
@@ -386,6 +422,7 @@ impl Reader {
             beside: stored.beside.clone(),
             spans: stored.spans.clone(),
             lacks: stored.lacks.clone(),
+            checksums: Arc::clone(&stored.checksums),
             packing: stored.packing.clone(),
         }
     }
@@ -394,6 +431,50 @@ impl Reader {
     #[must_use]
     pub fn with_inputs(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
         self.beside.extend(inputs);
+        self
+    }
+
+    /// Returns what is below a key of a nested checkpoint: its tensors under names without the key.
+    ///
+    /// # Errors
+    /// There is nothing below it.
+    pub fn rooted(&self, key: &str) -> Result<Self> {
+        let root = format!("{key}.");
+        let mut model = self.model.clone();
+        model.tensors.retain_mut(|tensor| tensor.name.strip_prefix(&root).map(str::to_owned).map(|name| tensor.name = name).is_some());
+        if model.tensors.is_empty() {
+            let keys: BTreeSet<&str> = self.model.tensors.iter().filter_map(|tensor| Some(tensor.name.split_once('.')?.0)).collect();
+            let keys: Vec<&str> = keys.into_iter().take(8).collect();
+            let error = Error::argument(format!("no tensors under {key}")).in_file(&self.model.path);
+            return Err(if keys.is_empty() { error } else { error.hint(format!("there are some under {}", keys.join(", "))) });
+        }
+        if let Some(checkpoint) = &model.checkpoint {
+            model.checkpoint = Some(checkpoint.under(&root));
+            let values = self.model.metadata.iter().filter_map(|(key, value)| Some((key.strip_prefix(&root)?, value)));
+            model.metadata = Metadata::new();
+            values.for_each(|(key, value)| drop(model.metadata.set(key, value.clone())));
+        }
+        let computed =
+            self.computed.iter().filter_map(|(name, computed)| Some((name.strip_prefix(&root)?.to_owned(), Arc::clone(computed))));
+        let mut reader = Self { computed: computed.collect(), model, ..self.clone() };
+        reader.spans = Arc::new(spans(&reader.model));
+        reader.packing = OnceLock::new();
+        Ok(reader)
+    }
+
+    /// Returns the model without the tensors that share their memory with another, which stands for them.
+    #[must_use]
+    pub fn untied(self) -> Self {
+        self.untied_unless(|_| false)
+    }
+
+    /// Like [`Self::untied`], but keeps the tensors of these names.
+    #[must_use]
+    pub fn untied_unless(mut self, keep: impl Fn(&str) -> bool) -> Self {
+        if let Some(checkpoint) = self.model.checkpoint.as_ref().filter(|checkpoint| !checkpoint.tied.is_empty()) {
+            let tied: HashSet<&str> = checkpoint.tied.iter().map(|tied| tied.name.as_str()).filter(|name| !keep(name)).collect();
+            self.model.tensors.retain(|tensor| !tied.contains(tensor.name.as_str()));
+        }
         self
     }
 
@@ -479,6 +560,32 @@ impl Reader {
     /// Returns the missing parts of the model: files of the set or (see [`open_headers`]) ends of files. Empty if opened by [`examine`].
     pub fn lacks(&self) -> &[Finding] {
         &self.lacks
+    }
+
+    /// Checks the checksums that the files have of their parts; returns how many.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn check_checksums(&self, findings: &mut Findings) -> Result<u64> {
+        let computed: Vec<Result<u32>> = par(&self.checksums[..])
+            .map(|checksum| match self.sources.get(checksum.shard) {
+                Some(source) => zip::crc32(&**source, checksum.bytes.clone()),
+                None => Ok(checksum.crc),
+            })
+            .collect();
+        for (checksum, found) in self.checksums.iter().zip(computed) {
+            let found = found?;
+            if let Some(source) = self.sources.get(checksum.shard).filter(|_| found != checksum.crc) {
+                let error = zip::wrong_crc(&checksum.name, checksum.crc, found).at(checksum.bytes.start);
+                findings.note_error(codes::ZIP_CRC, &error.in_file(source.path()));
+            }
+        }
+        Ok(self.checksums.len() as u64)
+    }
+
+    /// Returns the number of checksums that the files have of their parts.
+    pub fn checksums(&self) -> u64 {
+        self.checksums.len() as u64
     }
 
     /// Returns the model.

@@ -1,6 +1,6 @@
 //! Modules of sentence-transformers: the stages after the transformer, each in its own folder (`1_Pooling`, `2_Dense`).
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -8,8 +8,9 @@ use serde_json::Value as Json;
 use crate::base::finding::{Findings, Severity};
 use crate::base::text::shorten;
 use crate::base::{Error, Result, json, limits};
-use crate::format::set::is_inside;
-use crate::format::{Reader, codes, safetensors, spans};
+use crate::format::pytorch::file as pytorch;
+use crate::format::set::{ReadPart, home_of, is_inside};
+use crate::format::{Reader, codes, open_file, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
 use crate::source::file::{Input, parent};
 use crate::source::place::{self, read_text};
@@ -17,8 +18,8 @@ use crate::source::place::{self, read_text};
 /// The list of modules, next to the transformer's weights or in the parent folder.
 pub(crate) const LIST: &str = "modules.json";
 
-/// A module's weights.
-const WEIGHTS: &str = "model.safetensors";
+/// The files of a module's weights: the first that exists is read.
+const WEIGHTS: [(&str, ReadPart); 2] = [("model.safetensors", safetensors::read_file), ("pytorch_model.bin", pytorch::read)];
 
 /// A module's config.
 const CONFIG: &str = "config.json";
@@ -41,13 +42,13 @@ pub(super) fn join(weights: &Path, reader: &mut Reader, findings: &mut Findings)
     if !paths.iter().any(|(path, _)| is_own(path)) {
         return Ok(());
     }
-    let home = root.canonicalize().map_err(|error| Error::io("cannot resolve", root, error))?;
+    let home = home_of(root)?;
     for (path, kind) in paths.into_iter().filter(|(path, _)| !is_own(path)) {
         let folder = root.join(path);
         let link = if Path::new(path).components().any(|part| !matches!(part, Component::Normal(_))) {
             Some("")
         } else {
-            let leads_out = [WEIGHTS, CONFIG].iter().any(|file| !is_inside(&home, &folder.join(file)));
+            let leads_out = WEIGHTS.iter().map(|(name, _)| *name).chain([CONFIG]).any(|file| !is_inside(&home, &folder.join(file)));
             leads_out.then_some(", a link that leads out of it")
         };
         if let Some(link) = link {
@@ -95,15 +96,10 @@ fn config(path: &Path, reader: &mut Reader, findings: &mut Findings) -> Json {
 fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut Findings) -> Result<()> {
     let folder = root.join(path);
     let config = config(&folder.join(CONFIG), reader, findings);
-    let weights = folder.join(WEIGHTS);
-    let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None, unread: None };
-    if place::is_file(&weights) {
-        module.shard = add_weights(&weights, path, reader, findings)?;
-    } else if let Some(unread) = unread(&folder) {
-        let name = unread.file_name().unwrap_or_default().to_string_lossy();
-        let message = format!("expected the weights of module {path} in model.safetensors, found {name}, which is not read");
-        findings.incomplete(Severity::Warning, codes::FILE_FOREIGN, &Error::unsupported(message).in_file(&unread));
-        module.unread = Some(unread);
+    let mut module = Module { path: path.to_owned(), kind: kind.to_owned(), config, shard: None };
+    let found = WEIGHTS.into_iter().map(|(name, read)| (folder.join(name), read)).find(|(file, _)| place::is_file(file));
+    if let Some((weights, read)) = found {
+        module.shard = add_weights(&weights, read, path, reader, findings)?;
     } else if module.is("Dense") {
         let message = format!("expected the weights of module {path} in model.safetensors, found none");
         findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &Error::malformed(message).in_file(&folder));
@@ -113,9 +109,10 @@ fn add(root: &Path, path: &str, kind: &str, reader: &mut Reader, findings: &mut 
 }
 
 /// Adds the tensors of a module's file; returns its index among the files.
-fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
+fn add_weights(weights: &Path, read: ReadPart, path: &str, reader: &mut Reader, findings: &mut Findings) -> Result<Option<usize>> {
     let before = findings.errors();
-    let part = match safetensors::read_one(weights, findings) {
+    let opened = open_file(weights).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error));
+    let part = match opened.and_then(|file| read(file, findings)) {
         Ok(part) => part,
         Err(_) if findings.collects() && findings.errors() > before => return Ok(None),
         Err(error) => return Err(error),
@@ -125,10 +122,7 @@ fn add_weights(weights: &Path, path: &str, reader: &mut Reader, findings: &mut F
     reader.sources.push(part.source);
     let named = part.tensors.into_iter().map(|tensor| TensorInfo { name: format!("{path}.{}", tensor.name), shard, ..tensor });
     reader.model.tensors.extend(named);
+    reader.computed.extend(part.computed.into_iter().map(|(name, computed)| (format!("{path}.{name}"), computed)));
     reader.spans = Arc::new(spans(&reader.model));
     Ok(Some(shard))
-}
-
-fn unread(folder: &Path) -> Option<PathBuf> {
-    ["pytorch_model.bin"].iter().map(|name| folder.join(name)).find(|path| place::is_file(path))
 }

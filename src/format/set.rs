@@ -1,5 +1,6 @@
 //! Models in several files: safetensors shards and GGUF splits.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,9 +8,10 @@ use crate::base::bytes::{Endian, Parsed};
 use crate::base::finding::{Findings, Severity};
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names, text, units};
-use crate::format::{Reader, codes};
+use crate::format::{Checksum, Computed, Reader, codes, open_file};
+use crate::model::checkpoint::{Checkpoint, Shared};
 use crate::model::{FormatId, Metadata, Model, Shard, TensorInfo};
-use crate::source::{Prefix, Source};
+use crate::source::{Prefix, Source, file, place};
 
 /// The contents of one file of a model.
 #[derive(Debug)]
@@ -19,7 +21,21 @@ pub(crate) struct Part {
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) metadata: Metadata,
     pub(crate) endian: Endian,
+    /// Tensors that are not ranges of the file.
+    pub(crate) computed: HashMap<String, Arc<dyn Computed>>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    pub(crate) checksums: Vec<Checksum>,
 }
+
+impl Part {
+    /// Returns a file of tensors and metadata.
+    pub(crate) fn new(source: Arc<dyn Source>, tensors: Vec<TensorInfo>, metadata: Metadata, endian: Endian) -> Self {
+        Self { source, tensors, metadata, endian, computed: HashMap::new(), checkpoint: None, checksums: Vec::new() }
+    }
+}
+
+/// Reads one file of a set.
+pub(crate) type ReadPart = fn(file: Prefix, findings: &mut Findings) -> Result<Part>;
 
 /// The severity and exceptions for keys with different values in several files of a set.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +51,7 @@ pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Co
     let mut model = Model { format, path: path.to_path_buf(), ..Model::default() };
     let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(parts.len());
     let endian = parts.first().map(|part| part.endian).unwrap_or_default();
+    let (mut computed, mut checksums) = (HashMap::new(), Vec::new());
     for (shard, part) in parts.into_iter().enumerate() {
         model.shards.push(Shard { path: part.source.path().to_path_buf(), bytes: part.source.len() });
         model.tensors.extend(part.tensors.into_iter().map(|tensor| TensorInfo { shard, ..tensor }));
@@ -43,12 +60,32 @@ pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Co
         } else {
             merge(&mut model.metadata, &part.metadata, conflict, part.source.path(), findings)?;
         }
+        computed.extend(part.computed);
+        checksums.extend(part.checksums.into_iter().map(|checksum| Checksum { shard, ..checksum }));
+        add_checkpoint(&mut model.checkpoint, part.checkpoint);
         sources.push(part.source);
+    }
+    if let Some(checkpoint) = &mut model.checkpoint {
+        checkpoint.find_tied();
     }
     if sources.len() > 1 {
         drop_duplicates(&mut model, findings)?;
     }
-    Ok(Reader::new(model, sources, endian))
+    let mut reader = Reader::new(model.clone(), sources, endian);
+    reader.checksums = Arc::new(checksums);
+    Ok(if computed.is_empty() { reader } else { Reader::computed(&reader, model, computed) })
+}
+
+/// Adds what another file of a checkpoint holds besides tensors.
+fn add_checkpoint(into: &mut Option<Checkpoint>, from: Option<Checkpoint>) {
+    let (Some(into), Some(mut from)) = (into.as_mut(), from.clone()) else {
+        *into = into.take().or(from);
+        return;
+    };
+    let first = into.shared.iter().map(|shared| shared.storage + 1).max().unwrap_or(0);
+    into.shared.extend(from.shared.drain(..).map(|shared| Shared { storage: shared.storage.saturating_add(first), ..shared }));
+    into.opaque.append(&mut from.opaque);
+    into.unread.append(&mut from.unread);
 }
 
 /// Parses the header at the start of a source, reading more for as long as the parser needs it. Only the findings of the last attempt are
@@ -76,6 +113,43 @@ pub(crate) fn read_parallel<T: Sync>(
         (read(file, &mut found), found)
     };
     par(files).map(one).collect()
+}
+
+/// Reads a file that is not in an index, and the rest of its numbered set, if it belongs to one.
+pub(crate) fn read_all(file: Prefix, read: ReadPart, findings: &mut Findings) -> Result<Vec<Part>> {
+    match PartName::parse(file.path()) {
+        Some(name) if name.count > 1 => read_numbered(file, &name, read, findings),
+        _ => Ok(vec![read(file, findings)?]),
+    }
+}
+
+/// Reads all files of a numbered set without an index. If some are missing: the existing ones if only headers are needed, otherwise only
+/// the given file.
+fn read_numbered(named: Prefix, name: &PartName, read: ReadPart, findings: &mut Findings) -> Result<Vec<Part>> {
+    let path = named.path().to_path_buf();
+    let has_neighbours = named.source().has_neighbours();
+    let folder = file::parent(&path);
+    let files: Vec<_> = (1..=name.count.min(limits::SHARDS as u64)).map(|no| folder.join(name.file_name(no))).collect();
+    if has_neighbours {
+        place::prefetch(&files);
+    }
+    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || has_neighbours && place::is_file(file));
+    if !missing.is_empty() {
+        let error = missing_files_error(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
+        findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
+        if !findings.allows_missing() || !has_neighbours {
+            return Ok(vec![read(named, findings)?]);
+        }
+    }
+    let parts = read_parallel(&files, findings, |file, findings| {
+        let file = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        read(file, findings)
+    });
+    let part = |(part, found)| {
+        findings.append(found);
+        part
+    };
+    parts.into_iter().map(part).collect()
 }
 
 fn merge(into: &mut Metadata, from: &Metadata, conflict: ConflictRule, path: &Path, findings: &mut Findings) -> Result<()> {
@@ -133,10 +207,21 @@ pub(crate) fn is_cut(tensor: &TensorInfo, file_len: u64, alignment: u64) -> bool
     end > file_len.saturating_add(spared)
 }
 
-/// Whether `path` is inside the folder `home`, a canonical path, also after resolving links; or does not exist.
+/// Returns the canonical path of a folder, to which [`is_inside`] compares. A remote store has no links: its paths stay as they are.
+pub(crate) fn home_of(folder: &Path) -> Result<PathBuf> {
+    if place::is_remote(folder) {
+        return Ok(folder.to_path_buf());
+    }
+    folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))
+}
+
+/// Whether `path` is inside the folder with the canonical path `home` ([`home_of`]), also after resolving links; or does not exist.
 ///
 /// In a Hugging Face cache, the files in `snapshots/` are links to `blobs/`, which is inside as well.
 pub(crate) fn is_inside(home: &Path, path: &Path) -> bool {
+    if place::is_remote(path) {
+        return true;
+    }
     let Ok(real) = path.canonicalize() else { return true };
     let snapshots = home.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"));
     let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));

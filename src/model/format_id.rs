@@ -15,11 +15,15 @@ pub enum FormatId {
     Gguf,
     /// llama.cpp's legacy importance matrix format.
     Imatrix,
+    /// Checkpoints of PyTorch: zip archives, pickles and tar archives.
+    PyTorch,
+    /// NumPy arrays: `.npy` and `.npz`.
+    NumPy,
 }
 
 impl FormatId {
     /// All formats.
-    pub const ALL: [Self; 3] = [Self::Safetensors, Self::Gguf, Self::Imatrix];
+    pub const ALL: [Self; 5] = [Self::Safetensors, Self::Gguf, Self::Imatrix, Self::PyTorch, Self::NumPy];
 
     /// Returns the name used in weigh's output.
     pub const fn name(self) -> &'static str {
@@ -27,6 +31,8 @@ impl FormatId {
             Self::Safetensors => "safetensors",
             Self::Gguf => "gguf",
             Self::Imatrix => "imatrix",
+            Self::PyTorch => "pytorch",
+            Self::NumPy => "numpy",
         }
     }
 

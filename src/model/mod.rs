@@ -1,5 +1,6 @@
 //! The format-independent model: tensors, types and metadata of a weight file.
 
+pub mod checkpoint;
 pub mod companion;
 pub mod dtype;
 pub mod format_id;
@@ -10,6 +11,7 @@ pub mod packed;
 pub mod tensor;
 pub mod value_text;
 
+pub use checkpoint::Checkpoint;
 pub use dtype::{Class, DType, ElemType, Field, Role, ScaleType, Tag};
 pub use format_id::FormatId;
 pub use metadata::{Array, Metadata, Value, ValueType};

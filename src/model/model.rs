@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::Error;
+use crate::model::checkpoint::Checkpoint;
 use crate::model::{FormatId, Metadata, TensorInfo};
 
 /// One file of a model.
@@ -36,6 +37,10 @@ pub struct Model {
     pub config_error: Option<Error>,
     /// The sentence-transformers modules that follow the transformer, in order.
     pub modules: Vec<Module>,
+    /// What the model is and holds besides tensors, if it is a checkpoint of PyTorch.
+    pub checkpoint: Option<Checkpoint>,
+    /// Weights in the folder that were not read, because others in it are the same model.
+    pub passed_over: Option<PathBuf>,
 }
 
 /// A sentence-transformers module: a folder with a config and possibly weights.
@@ -49,8 +54,6 @@ pub struct Module {
     pub config: serde_json::Value,
     /// Index in [`Model::shards`] of its weights.
     pub shard: Option<usize>,
-    /// A weight file that is not read, so that its tensors are missing.
-    pub unread: Option<PathBuf>,
 }
 
 impl Module {

@@ -1,6 +1,6 @@
 //! `count`: the number of parameters of a model, by type, component and layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
@@ -8,6 +8,7 @@ use crate::base::{Result, num, units};
 use crate::family::components::{Classification, Component, Components};
 use crate::family::{hyperparameters, ties};
 use crate::format::Reader;
+use crate::model::checkpoint::{TrainingState, training_state};
 use crate::model::{Model, PackingSummary, TensorInfo};
 use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
@@ -28,7 +29,7 @@ pub struct Count {
     pub embedding_parameters: u64,
     /// Size of all tensors in bytes; `None` if the size of a type among them is unknown.
     pub bytes: Option<u64>,
-    /// 8 x bytes / parameters.
+    /// 8 x bytes / parameters, without the bytes of training state and of tied tensors.
     pub bits_per_weight: Option<f64>,
     /// Rounded parameter count: `271M`; `at least 271M` if some are unknown.
     pub label: String,
@@ -102,6 +103,8 @@ pub struct Counted<'m> {
     pub parameters: Option<u64>,
     /// Reason why its elements are not parameters.
     pub left_out: Option<&'static str>,
+    /// Whether its bytes are none of the weights': of training state, or those of another tensor.
+    pub beside: bool,
 }
 
 /// Counts the parameters of every tensor of the model, in file order.
@@ -113,6 +116,8 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
     let packing = Packing::detect(reader);
     let components = hyperparameters::components(model);
     let tied = tied_output(model, &components);
+    let shared: HashSet<&str> = model.checkpoint.iter().flat_map(|checkpoint| &checkpoint.tied).map(|tied| tied.name.as_str()).collect();
+    let states = training_states(model);
     let reads_pooler = model.tensors.iter().any(|tensor| ["classifier.", "score.", "cls."].iter().any(|head| tensor.name.contains(head)));
     let count = |index: usize, tensor: &'_ TensorInfo| {
         let classification = components.classify(&tensor.name);
@@ -122,20 +127,41 @@ pub fn counted(reader: &Reader) -> Result<Vec<Counted<'_>>> {
             Some("computed tables")
         } else if tied == Some(tensor.name.as_str()) {
             Some("tied to the embedding")
+        } else if shared.contains(tensor.name.as_str()) {
+            Some("tied to another tensor")
+        } else if let Some(state) = states.get(index).copied().flatten() {
+            Some(state)
         } else if !reads_pooler && tensor.name.split('.').any(|part| part == "pooler") {
             // The encoder is complete without it, and GGUF omits it.
             Some("an unused pooler")
         } else {
             None
         };
+        let beside = shared.contains(tensor.name.as_str()) || states.get(index).is_some_and(Option::is_some);
         let parameters = if left_out.is_some() { Some(0) } else { packing.parameters(model, index) };
-        Ok((classification, parameters, left_out))
+        Ok((classification, parameters, left_out, beside))
     };
     let with = |(index, tensor)| {
-        let (classification, parameters, left_out) = count(index, tensor)?;
-        Ok(Counted { tensor, classification, parameters, left_out })
+        let (classification, parameters, left_out, beside) = count(index, tensor)?;
+        Ok(Counted { tensor, classification, parameters, left_out, beside })
     };
     model.tensors.iter().enumerate().map(with).collect()
+}
+
+/// Returns what the tensors of a training checkpoint are that are no weights of the model.
+fn training_states(model: &Model) -> Vec<Option<&'static str>> {
+    if model.checkpoint.is_none() {
+        return Vec::new();
+    }
+    let states: Vec<_> = model.tensors.iter().map(|tensor| training_state(&tensor.name)).collect();
+    // A file of averages alone is a model.
+    let weights = states.contains(&None);
+    let word = |state| match state {
+        TrainingState::Optimizer => Some("the optimizer's state"),
+        TrainingState::Other => Some("other training state"),
+        TrainingState::Average => weights.then_some("averaged weights"),
+    };
+    states.into_iter().map(|state| state.and_then(word)).collect()
 }
 
 /// Returns the output matrix that is stored although the config, or by default the class, ties it to the embedding.
@@ -173,7 +199,7 @@ fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 pub fn count(reader: &Reader) -> Result<Count> {
     let model = reader.model();
     let mut total = [0u64; 2]; // parameters, elements
-    let mut all_bytes = Some(0u64);
+    let (mut all_bytes, mut beside) = (Some(0u64), 0u64);
     let mut known = true;
     let mut experts = 0;
     let mut embedding = 0;
@@ -193,6 +219,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
             (Some(sum), Some(term)) => Some(num::add(sum, term, "the size of the model")?),
             _ => None,
         };
+        beside = beside.saturating_add(bytes.filter(|_| counted.beside).unwrap_or(0));
         // The sums below cannot exceed the total.
         match classification.component {
             Component::Experts => experts += parameters,
@@ -227,7 +254,9 @@ pub fn count(reader: &Reader) -> Result<Count> {
         active_parameters: active(model, parameters, experts).filter(|_| known),
         embedding_parameters: embedding,
         bytes: all_bytes,
-        bits_per_weight: all_bytes.filter(|_| parameters > 0 && known).map(|bytes| bytes as f64 * 8.0 / parameters as f64),
+        bits_per_weight: all_bytes
+            .filter(|_| parameters > 0 && known)
+            .map(|bytes| bytes.saturating_sub(beside) as f64 * 8.0 / parameters as f64),
         label: if known { units::label(parameters) } else { format!("at least {}", units::label(parameters)) },
         packing: weights::packing(reader),
         by_dtype,

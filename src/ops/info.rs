@@ -9,7 +9,7 @@ use crate::base::Result;
 use crate::base::threads::{par, prelude::*};
 use crate::family::{card, hyperparameters};
 use crate::format::Reader;
-use crate::model::{FormatId, Model, PackingSummary, Value};
+use crate::model::{Checkpoint, FormatId, Model, PackingSummary, Value};
 use crate::ops::count::{self, Count, DTypeCount};
 use crate::source::place;
 use crate::tokenizer;
@@ -60,6 +60,9 @@ pub struct Info {
     /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
+    /// What the model is and holds besides tensors, if it is a checkpoint of PyTorch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A LoRA adapter.
@@ -181,6 +184,7 @@ pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
         license_name: license.name,
         license_link: license.link,
         adapter: None,
+        checkpoint: model.checkpoint.clone(),
     }
 }
 

@@ -12,6 +12,7 @@ mod imatrix;
 mod models;
 mod open;
 mod peer;
+mod pytorch;
 mod round_trip;
 mod sets;
 mod undo;
@@ -24,6 +25,7 @@ pub use imatrix::IMATRIX;
 pub use models::{FOLDER, TOKENIZER};
 pub use open::{OPEN_GGUF, OPEN_SAFETENSORS};
 pub use peer::SAFETENSORS_CRATE;
+pub use pytorch::{ARCHIVE, PICKLE};
 pub use round_trip::ROUND_TRIP;
 pub use sets::OPEN_INDEX;
 pub use undo::UNDO;
@@ -54,6 +56,8 @@ pub const TARGETS: &[Target] = &[
     COMMANDS,
     SAFETENSORS_CRATE,
     UNDO,
+    PICKLE,
+    ARCHIVE,
 ];
 
 impl Target {

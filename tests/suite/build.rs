@@ -216,3 +216,89 @@ pub(crate) fn change(given: &str) -> Change {
         None => Change::SetText(key.to_owned(), given.to_owned()),
     }
 }
+
+/// A pickle written opcode by opcode.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pickle(Vec<u8>);
+
+impl Pickle {
+    /// Starts a pickle of a protocol.
+    pub(crate) fn new(protocol: u8) -> Self {
+        Self(vec![0x80, protocol])
+    }
+
+    /// Starts a piece of a pickle.
+    pub(crate) fn bare() -> Self {
+        Self::default()
+    }
+
+    /// Appends opcodes.
+    pub(crate) fn op(mut self, opcodes: &[u8]) -> Self {
+        self.0.extend(opcodes);
+        self
+    }
+
+    /// Appends bytes as they are.
+    pub(crate) fn raw(self, bytes: &[u8]) -> Self {
+        self.op(bytes)
+    }
+
+    pub(crate) fn text(self, text: &str) -> Self {
+        self.op(b"X").op(&(text.len() as u32).to_le_bytes()).op(text.as_bytes())
+    }
+
+    pub(crate) fn number(self, number: u32) -> Self {
+        self.op(b"J").op(&number.to_le_bytes())
+    }
+
+    pub(crate) fn global(self, module: &str, name: &str) -> Self {
+        self.op(format!("c{module}\n{name}\n").as_bytes())
+    }
+
+    /// Appends a tensor as PyTorch does: of a storage of `len` elements.
+    pub(crate) fn tensor(self, class: &str, key: &str, len: u32, offset: u32, shape: &[u32], strides: &[u32]) -> Self {
+        let tuple = |pickle: Self, numbers: &[u32]| numbers.iter().fold(pickle.op(b"("), |pickle, number| pickle.number(*number)).op(b"t");
+        let pickle = self.global("torch._utils", "_rebuild_tensor_v2").op(b"((").text("storage").global("torch", class);
+        let pickle = pickle.text(key).text("cpu").number(len).op(b"tQ").number(offset);
+        tuple(tuple(pickle, shape), strides).op(b"\x89").global("collections", "OrderedDict").op(b")RtR")
+    }
+
+    /// Ends the pickle.
+    pub(crate) fn end(self) -> Vec<u8> {
+        self.op(b".").0
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Returns a zip archive of stored entries.
+pub(crate) fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, data) in entries {
+        let offset = file.len() as u32;
+        let mut common = vec![0; 8];
+        let (len, name_len) = ((data.len() as u32).to_le_bytes(), (name.len() as u16).to_le_bytes());
+        common.extend(crc32(data).to_le_bytes());
+        common.extend([len, len].concat());
+        common.extend([name_len, [0; 2]].concat());
+        file.extend([b"PK\x03\x04\x14\0".as_slice(), &common, name.as_bytes(), data].concat());
+        let rest = [[0u8; 10].as_slice(), &offset.to_le_bytes()].concat();
+        directory.extend([b"PK\x01\x02\x14\0\x14\0".as_slice(), &common, &rest, name.as_bytes()].concat());
+    }
+    let (start, count) = (file.len() as u32, entries.len() as u16);
+    file.extend(&directory);
+    file.extend(b"PK\x05\x06\0\0\0\0");
+    file.extend([count.to_le_bytes(), count.to_le_bytes()].concat());
+    file.extend([(directory.len() as u32).to_le_bytes(), start.to_le_bytes()].concat());
+    file.extend([0; 2]);
+    file
+}
+
+/// The CRC-32 of zip archives, bit by bit.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }))
+}

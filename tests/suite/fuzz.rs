@@ -85,4 +85,6 @@ smoke! {
     commands COMMANDS,
     safetensors_crate SAFETENSORS_CRATE,
     undo UNDO,
+    pickle PICKLE,
+    archive ARCHIVE,
 }

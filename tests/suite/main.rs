@@ -28,6 +28,7 @@ mod options;
 mod packed;
 mod packed_shapes;
 mod parts;
+mod pytorch;
 mod readme;
 mod remote;
 mod report;

@@ -229,7 +229,7 @@ fn a_file_that_is_no_model_is_a_finding() {
         ("page.gguf", &b"<!DOCTYPE html><html>"[..]),
         ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
         ("empty.gguf", b""),
-        ("zip.bin", b"PK\x03\x04"),
+        ("archive.gguf", b"\x1f\x8b\x08"),
         ("notes.txt", b"nothing of the kind"),
     ] {
         let path = folder.path().join(name);

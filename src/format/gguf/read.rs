@@ -32,7 +32,7 @@ const TOKEN_EMBEDDINGS: &str = "token_embd.weight";
 pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
     let header = parse_header(&mut file, findings, parse).map_err(|error| error.in_file(file.path()))?;
     let Header { tensors, metadata, endian } = header;
-    Ok(Part { source: file.into_source(), tensors, metadata, endian })
+    Ok(Part::new(file.into_source(), tensors, metadata, endian))
 }
 
 struct Header {

@@ -13,9 +13,8 @@ use crate::base::finding::{Findings, Severity};
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
-use crate::format::safetensors::read::read;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, PartName, check_finding_limit, is_inside, missing_files_error, read_parallel};
+use crate::format::set::{Part, PartName, ReadPart, check_finding_limit, home_of, is_inside, missing_files_error, read_parallel};
 use crate::format::{codes, folder, open_file};
 use crate::source::{file, place};
 
@@ -29,7 +28,7 @@ pub(crate) struct Index<'a> {
 }
 
 /// Reads all shards of an index.
-pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
+pub(crate) fn read_set(path: &Path, read: ReadPart, findings: &mut Findings) -> Result<Vec<Part>> {
     let text = place::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
@@ -49,12 +48,11 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
         let error = missing_files_error(files.len() + missing.len(), &names).in_file(path);
         findings.missing(codes::SET_INCOMPLETE, error, Vec::new())?;
     }
-    let home = if place::is_remote(folder) { Ok(folder.to_path_buf()) } else { folder.canonicalize() };
-    let home = home.map_err(|error| Error::io("cannot resolve", folder, error))?;
-    let read = read_parallel(&files, findings, |file, findings| read_shard(path, folder, &home, file, findings));
+    let home = home_of(folder)?;
+    let shards = read_parallel(&files, findings, |file, findings| read_shard(path, folder, &home, file, read, findings));
     let mut parts = Vec::new();
     let mut of_file = HashMap::new();
-    for (file, (part, found)) in files.into_iter().zip(read) {
+    for (file, (part, found)) in files.into_iter().zip(shards) {
         let sound = found.errors() == 0;
         findings.append(found);
         match part {
@@ -79,7 +77,7 @@ pub(crate) fn read_set(path: &Path, findings: &mut Findings) -> Result<Vec<Part>
 }
 
 /// Returns the index next to `path` that lists `path`, if there is one.
-pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
+pub(crate) fn index_of(path: &Path, ending: &str) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let folder = file::parent(path);
     if !place::is_listable(folder) {
@@ -89,7 +87,7 @@ pub(crate) fn index_of(path: &Path) -> Option<PathBuf> {
     let mut indexes: Vec<PathBuf> = place::entries(folder)
         .ok()?
         .into_iter()
-        .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_ENDING)))
+        .filter(|entry| entry.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ending)))
         .collect();
     indexes.sort();
     // A broken index must not prevent opening a single shard.
@@ -131,7 +129,7 @@ fn exists(path: &Path) -> bool {
     if place::is_remote(path) { place::is_file(path) } else { !matches!(path.try_exists(), Ok(false)) }
 }
 
-fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, findings: &mut Findings) -> Result<Part> {
+fn read_shard(index: &Path, folder: &Path, home: &Path, file: &str, read: ReadPart, findings: &mut Findings) -> Result<Part> {
     let path = shard_path(folder, home, file).map_err(|error| findings.fatal(codes::INDEX_PATH, error.in_file(index)))?;
     let file = open_file(&path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error.hint("the index lists this file")))?;
     folder::refuse_foreign(&file).map_err(|error| findings.fatal(codes::FILE_FOREIGN, error))?;
@@ -148,8 +146,7 @@ fn shard_path(folder: &Path, home: &Path, file: &str) -> Result<PathBuf> {
         return Err(fail(""));
     }
     let path = folder.join(file);
-    // A store has no links.
-    if place::is_remote(&path) || is_inside(home, &path) { Ok(path) } else { Err(fail(", a link that leads out of it")) }
+    if is_inside(home, &path) { Ok(path) } else { Err(fail(", a link that leads out of it")) }
 }
 
 /// Checks that the index lists every tensor once.

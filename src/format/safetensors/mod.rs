@@ -1,15 +1,13 @@
 //! Safetensors: the Hugging Face format.
 
-use std::path::Path;
-
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
 use crate::base::{Error, Result};
-use crate::format::set::{ConflictRule, Part, PartName, file_names, join, missing_files_error, read_parallel};
-use crate::format::{Format, Reader, codes, open_file, start_of};
+use crate::format::set::{ConflictRule, join, read_all};
+use crate::format::{Format, Reader, codes, start_of};
 use crate::model::FormatId;
 use crate::source::Prefix;
-use crate::source::file::{self, Input};
+use crate::source::file::Input;
 use crate::source::place;
 
 mod edit;
@@ -18,6 +16,8 @@ mod json;
 mod read;
 pub mod spec;
 pub mod write;
+
+pub(super) use read::read as read_file;
 
 /// The format's row in [`crate::format::FORMATS`].
 pub(crate) const FORMAT: Format = Format {
@@ -57,55 +57,12 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
         let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
         Some(has_neighbours.then(|| path.clone()).ok_or_else(alone)?)
     } else {
-        has_neighbours.then(|| index::index_of(&path)).flatten()
+        has_neighbours.then(|| index::index_of(&path, spec::INDEX_ENDING)).flatten()
     };
     let input = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
     let parts = match &index {
-        Some(index) => index::read_set(index, findings)?,
-        None => read_all(file, findings)?,
+        Some(index) => index::read_set(index, read::read, findings)?,
+        None => read_all(file, read::read, findings)?,
     };
     Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(input))
-}
-
-/// Reads a single file, ignoring other files in the folder.
-pub(super) fn read_one(path: &Path, findings: &mut Findings) -> Result<Part> {
-    let file = open_file(path).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-    read::read(file, findings)
-}
-
-/// Reads a file that is not in an index, and the rest of its numbered set, if it belongs to one.
-fn read_all(file: Prefix, findings: &mut Findings) -> Result<Vec<Part>> {
-    match PartName::parse(file.path()) {
-        Some(name) if name.count > 1 => read_numbered(file, &name, findings),
-        _ => Ok(vec![read::read(file, findings)?]),
-    }
-}
-
-/// Reads all files of a numbered set without an index. If some are missing: the existing ones if only headers are needed, otherwise only
-/// the given file.
-fn read_numbered(named: Prefix, name: &PartName, findings: &mut Findings) -> Result<Vec<Part>> {
-    let path = named.path().to_path_buf();
-    let has_neighbours = named.source().has_neighbours();
-    let folder = file::parent(&path);
-    let files: Vec<_> = (1..=name.count.min(crate::base::limits::SHARDS as u64)).map(|no| folder.join(name.file_name(no))).collect();
-    if has_neighbours {
-        place::prefetch(&files);
-    }
-    let (files, missing): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| *file == path || has_neighbours && place::is_file(file));
-    if !missing.is_empty() {
-        let error = missing_files_error(files.len() + missing.len(), &file_names(&missing)).in_file(&path);
-        findings.incomplete(Severity::Error, codes::SET_INCOMPLETE, &error);
-        if !findings.allows_missing() || !has_neighbours {
-            return Ok(vec![read::read(named, findings)?]);
-        }
-    }
-    let read = read_parallel(&files, findings, |file, findings| {
-        let file = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-        read::read(file, findings)
-    });
-    let part = |(part, found)| {
-        findings.append(found);
-        part
-    };
-    read.into_iter().map(part).collect()
 }

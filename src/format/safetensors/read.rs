@@ -24,7 +24,7 @@ use crate::source::Prefix;
 pub(crate) fn read(mut file: Prefix, findings: &mut Findings) -> Result<Part> {
     let text = parse_header(&mut file, findings, header_text)?;
     let (metadata, tensors) = read_header(&text, &file, findings).map_err(|error| error.in_file(file.path()))?;
-    Ok(Part { source: file.into_source(), tensors, metadata, endian: Endian::Little })
+    Ok(Part::new(file.into_source(), tensors, metadata, Endian::Little))
 }
 
 fn read_header(json: &str, file: &Prefix, findings: &mut Findings) -> Result<(Metadata, Vec<TensorInfo>)> {

@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+
 use crate::base::{Error, Hint, Result, limits, num};
 use crate::format::safetensors::spec::{ALIGNMENT, LENGTH_BYTES, METADATA};
 use crate::format::{Layout, OutTensor};
@@ -64,6 +67,12 @@ pub fn layout(tensors: &[OutTensor], metadata: &Metadata) -> Result<Layout> {
     let total = num::add(data_start, begin, "the size of the file")?;
     let starts = std::iter::once(0).chain(ends).take(tensors.len());
     Ok(Layout { header, offsets: starts.map(|start| data_start + start).collect(), total })
+}
+
+/// Returns the place of a type in the order in which the safetensors library writes tensors, the last first.
+pub fn order(elem: &ElemType) -> Option<safetensors::Dtype> {
+    let name = elem.known()?.info().safetensors?;
+    safetensors::Dtype::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(name)).ok()
 }
 
 fn check<'a>(tensor: &'a OutTensor, names: &mut HashSet<&'a str>) -> Result<()> {

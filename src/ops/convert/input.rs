@@ -17,7 +17,7 @@ use crate::view::lora;
 /// # Errors
 /// Packed weights cannot be read; an adapter does not fit; or as for [`Plan::new`].
 pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Options, part: Option<Part>) -> Result<(Reader, Plan)> {
-    let reader = input(model, adapters, out, options)?;
+    let reader = input(model.untied(), adapters, out, options)?;
     // The folder of a part may have other parts.
     let mut plan = Plan::unchecked(&reader, out, options, options.force || part.is_some())?;
     if let Some(part) = part {

@@ -5,9 +5,10 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::base::{Result, json};
+use crate::format::safetensors::write as safetensors;
 use crate::format::{Format, Reader};
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{DType, FormatId, Metadata, Model, Value};
+use crate::model::{Checkpoint, DType, FormatId, Metadata, Model, Value};
 use crate::ops::convert::metadata;
 use crate::quant::recipe::Target;
 use crate::source::place;
@@ -23,14 +24,21 @@ const INDEX_SUFFIX: &str = ".index.json";
 /// Returns the output model of a conversion that changes nothing but the format.
 pub(super) fn output_model(reader: &Reader, format: &Format, to_folder: bool, target: Option<Target>) -> Result<OutputModel> {
     let model = reader.model();
-    let describe = if format.id == model.format { OutputTensor::keep } else { OutputTensor::original };
-    let tensors = (0..model.tensors.len()).map(|index| describe(model, index)).collect::<Result<Vec<_>>>()?;
+    let alike = format.id == model.format || (format.id == FormatId::Safetensors && model.format == FormatId::PyTorch);
+    let describe = if alike { OutputTensor::keep } else { OutputTensor::original };
+    let mut tensors = (0..model.tensors.len()).map(|index| describe(model, index)).collect::<Result<Vec<_>>>()?;
     let mut companions = self::companions(model)?.into_iter().map(|file| effective_config(reader, file)).collect::<Result<Vec<_>>>()?;
     if let (Some(config), Some(target)) = (&model.config, target) {
         retype(&mut companions, config, target.base())?;
     }
-    let stays = !to_folder || format.id != model.format;
-    let notes = companions.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "companion files are not copied")).collect();
+    let stays = !to_folder || !alike;
+    let mut notes: Vec<Note> =
+        companions.iter().filter(|_| stays).map(|file| Note::dropped(&file.name, "companion files are not copied")).collect();
+    notes.extend(checkpoint_notes(model));
+    if let (Some(_), FormatId::Safetensors) = (&model.checkpoint, format.id) {
+        // In the order of the safetensors library, so that the files are equal.
+        tensors.sort_by(|a, b| safetensors::order(&a.elem).cmp(&safetensors::order(&b.elem)).reverse().then_with(|| a.name.cmp(&b.name)));
+    }
     let modules = model.modules.iter().filter(|module| module.shard.is_some()).map(|module| module.path.clone()).collect();
     Ok(OutputModel {
         metadata: converted_metadata(reader, format)?,
@@ -43,11 +51,38 @@ pub(super) fn output_model(reader: &Reader, format: &Format, to_folder: bool, ta
     })
 }
 
+/// Returns notes on what a checkpoint holds that the output does not.
+fn checkpoint_notes(model: &Model) -> Vec<Note> {
+    let Some(checkpoint) = &model.checkpoint else { return Vec::new() };
+    let tied = checkpoint.tied.iter().map(|tied| Note::dropped(&tied.name, format!("shares its memory with {}, which is stored", tied.to)));
+    let unread = checkpoint.unread.iter().map(|unread| Note::dropped(&unread.name, format!("its values are not read: {}", unread.reason)));
+    let opaque =
+        checkpoint.opaque.iter().map(|opaque| Note::dropped(&opaque.name, format!("an object of {}, which is no tensor", opaque.callable)));
+    let keys: Vec<&str> = model.metadata.iter().map(|(key, _)| key).collect();
+    let values = keys.first().map(|first| {
+        let others = if keys.len() > 1 { format!(", and {} others", keys.len() - 1) } else { String::new() };
+        Note::dropped(*first, format!("a value of the checkpoint that is no tensor{others}"))
+    });
+    tied.chain(unread).chain(opaque).chain(values).collect()
+}
+
+/// Returns the metadata that safetensors' `save_model` writes for a checkpoint: the framework, and the names of tied tensors.
+fn metadata_of(checkpoint: &Checkpoint) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.set("format", Value::String("pt".to_owned()));
+    for tied in &checkpoint.tied {
+        metadata.set(&tied.name, Value::String(tied.to.clone()));
+    }
+    metadata
+}
+
 /// Replaces config.json by the reader's config if the reader computes tensors; returns other files unchanged.
 fn effective_config(reader: &Reader, file: CompanionFile) -> Result<CompanionFile> {
     let model = reader.model();
-    let config =
-        model.config.as_ref().filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.is_computed(tensor)));
+    let config = model
+        .config
+        .as_ref()
+        .filter(|_| file.name == "config.json" && model.tensors.iter().any(|tensor| reader.type_name(tensor).packed.is_some()));
     let Some(config) = config else { return Ok(file) };
     Ok(CompanionFile { content: Content::Bytes(json::to_text(config)?.into_bytes()), ..file })
 }
@@ -107,6 +142,9 @@ pub(super) fn value_for(format: &Format, value: &Value) -> Result<Value> {
 /// Returns the metadata of the output if the format changes: see [`metadata`].
 fn converted_metadata(reader: &Reader, format: &Format) -> Result<Metadata> {
     let model = reader.model();
+    if let Some(checkpoint) = &model.checkpoint {
+        return Ok(if format.id == FormatId::Safetensors { metadata_of(checkpoint) } else { Metadata::new() });
+    }
     match (model.format == FormatId::Safetensors, format.id == FormatId::Safetensors) {
         (true, false) => metadata::from_strings(&model.metadata),
         (false, true) => metadata::to_strings(&model.metadata),

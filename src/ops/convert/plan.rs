@@ -211,7 +211,8 @@ fn output_model(reader: &Reader, target: &OutputTarget, options: &Options) -> Re
         return Ok(model);
     }
     let mut model = keep::output_model(reader, target.format, target.folder, options.target)?;
-    if !options.keeps_names() && reader.model().format != target.format.id {
+    let translates = [reader.model().format, target.format.id].contains(&FormatId::Gguf);
+    if !options.keeps_names() && translates && reader.model().format != target.format.id {
         let (name, lack) = match (target.format.id, &reader.model().config) {
             (FormatId::Gguf, None) => ("config.json", "is missing"),
             (FormatId::Gguf, Some(_)) => ("config.json", "names no architecture"),

@@ -184,7 +184,7 @@ fn choose_type(
     let supported = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
         ElemType::Unknown { tag: Tag::Number(_) } => format.id == FormatId::Gguf,
-        ElemType::Unknown { tag: Tag::Name(_) } => format.id == FormatId::Safetensors,
+        ElemType::Unknown { tag: Tag::Name(_) } => format.id == reader.model().format,
     };
     tensor.elem = chosen.map_or(default_type, ElemType::Known);
     if let (Some(dtype), Some(wanted)) = (chosen, choice.instead_of) {

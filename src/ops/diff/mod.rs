@@ -349,6 +349,9 @@ struct Pair<'s> {
 /// # Errors
 /// Values cannot be read; the selection matches no tensor of either; an adapter is not a LoRA adapter, or does not fit the model.
 pub fn diff(a: &Reader, b: &Reader, options: &Options<'_>) -> Result<Diff> {
+    // A tensor that shares its memory with another counts as that one, unless the other model has both.
+    let untied = |own: &Reader, other: &Reader| own.clone().untied_unless(|name| other.model().tensor(name).is_some());
+    let (a, b) = (&untied(a, b), &untied(b, a));
     let (left, right, note) = resolve_adapters(a, b)?;
     let mut diff = compare(&left, &right, options)?;
     diff.notes.extend(note.map(str::to_owned));

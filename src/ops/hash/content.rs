@@ -28,6 +28,8 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
         let error = Error::argument("uuid is not an algorithm for content hashes");
         return Err(error.hint("llama.cpp's identifier is computed from the stored bytes; use sha256, blake3, sha1 or xxh64"));
     }
+    // Tied tensors are one, as in safetensors.
+    let reader = &reader.clone().untied();
     let mut canonical = view::canonical(reader.model(), tables)?;
     canonical.sort_by(|a, b| a.name.cmp(&b.name));
     let inputs = canonical.iter().filter_map(|tensor| Some(TensorData::new(reader, tensor).ok()?.inputs()));

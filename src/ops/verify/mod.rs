@@ -90,9 +90,9 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
         let whole = findings.errors() == 0;
         if options.data {
             data::check(&reader, &detected, options.progress, &mut checked, &mut findings)?;
-            checked.digests += digests::check_recorded(&reader, &mut findings)?;
+            checked.digests += digests::check_recorded(&reader, &mut findings)? + reader.check_checksums(&mut findings)?;
         } else {
-            checked.recorded = digests::recorded(&reader).len() as u64;
+            checked.recorded = digests::recorded(&reader).len() as u64 + reader.checksums();
         }
         if let Some(manifest) = options.manifest {
             checked.digests += digests::check_manifest(&reader, path, manifest, &mut findings)?;

@@ -1,0 +1,2 @@
+#![no_main]
+weigh_fuzz::target!(weigh_fuzz::targets::ARCHIVE);

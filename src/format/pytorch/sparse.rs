@@ -1,0 +1,148 @@
+//! Sparse tensors of PyTorch as the dense tensors that they stand for.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use crate::base::{Error, Result, num};
+use crate::format::Computed;
+use crate::format::pytorch::view::Tensor;
+use crate::format::strided;
+use crate::model::DType;
+
+/// The most blocks of values of a sparse tensor whose values are read: their places are kept in memory.
+const MOST: u64 = 1 << 22;
+
+/// How the indices are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compressed {
+    /// COO: the index in each sparse dimension.
+    No,
+    /// CSR: where each row begins, and the columns.
+    Rows,
+}
+
+/// A sparse tensor.
+#[derive(Debug)]
+pub(crate) struct Sparse {
+    indices: Vec<Tensor>,
+    values: Tensor,
+    shape: Vec<u64>,
+    layout: Compressed,
+    /// The first element of each block of values, with the number of the block, in order.
+    places: OnceLock<Result<Vec<(u64, u64)>>>,
+}
+
+impl Sparse {
+    /// Returns a tensor of this shape.
+    ///
+    /// # Errors
+    /// Its parts do not fit together.
+    pub(crate) fn new(indices: Vec<Tensor>, values: Tensor, shape: Vec<u64>, layout: Compressed) -> Result<Self> {
+        let wrong =
+            || Error::malformed(format!("expected indices and values of a sparse tensor of {}, found others", num::show_shape(&shape)));
+        let blocks = values.shape.first().copied().ok_or_else(wrong)?;
+        let sparse = match (&indices[..], layout) {
+            ([one], Compressed::No) if one.shape.len() == 2 && one.shape.last() == Some(&blocks) => one.shape.first().copied().unwrap_or(0),
+            ([rows, columns], Compressed::Rows)
+                if rows.shape.len() == 1
+                    && columns.shape == [blocks]
+                    && shape.first().and_then(|rows| rows.checked_add(1)) == rows.shape.first().copied() =>
+            {
+                2
+            }
+            _ => return Err(wrong()),
+        };
+        let dense = shape.get(usize::try_from(sparse).map_err(|_| wrong())?..).ok_or_else(wrong)?;
+        let integers = indices.iter().all(|tensor| matches!(tensor.kind.elem.known(), Some(DType::I64 | DType::I32)));
+        if values.shape.get(1..) != Some(dense) || !integers {
+            return Err(wrong());
+        }
+        num::mul(num::elements(&shape)?, values.kind.width, "the bytes of a tensor")?;
+        if blocks > MOST {
+            return Err(Error::limit(format!("expected a sparse tensor of at most {MOST} values, found {blocks}")));
+        }
+        Ok(Self { indices, values, shape, layout, places: OnceLock::new() })
+    }
+
+    fn numbers(&self, index: usize) -> Result<Vec<u64>> {
+        let tensor = self.indices.get(index).ok_or_else(|| Error::malformed("expected the indices of a sparse tensor, found none"))?;
+        let elements = num::elements(&tensor.shape)?;
+        let bytes = crate::format::Computed::bytes(&tensor.strided()?, 0..elements * tensor.kind.width)?;
+        let numbers: Vec<i64> = match tensor.kind.width {
+            4 => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
+            _ => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
+        };
+        let number =
+            |number| u64::try_from(number).map_err(|_| Error::malformed(format!("expected an index of at least 0, found {number}")));
+        numbers.into_iter().map(number).collect()
+    }
+
+    /// Returns the places of the blocks, checked to lie in the tensor.
+    fn find_places(&self) -> Result<Vec<(u64, u64)>> {
+        let blocks = self.values.shape.first().copied().unwrap_or(0);
+        let strides = strided::contiguous(&self.shape);
+        let outside = |index: u64, of: u64| Error::malformed(format!("expected an index below {of}, found {index}"));
+        let mut places = Vec::new();
+        match self.layout {
+            Compressed::No => {
+                let indices = self.numbers(0)?;
+                for block in 0..blocks {
+                    let mut place = 0;
+                    for (index, (len, stride)) in
+                        indices.iter().skip(block as usize).step_by(blocks as usize).zip(self.shape.iter().zip(&strides))
+                    {
+                        if index >= len {
+                            return Err(outside(*index, *len));
+                        }
+                        place += index * stride;
+                    }
+                    places.push((place, block));
+                }
+            }
+            Compressed::Rows => {
+                let (starts, columns) = (self.numbers(0)?, self.numbers(1)?);
+                let of = self.shape.get(1).copied().unwrap_or(0);
+                for (row, ends) in (0..).zip(starts.windows(2)) {
+                    let &[start, end] = ends else { continue };
+                    let own = columns.get(num::to_usize(start, "an index")?..num::to_usize(end, "an index")?);
+                    for (block, column) in (start..).zip(own.ok_or_else(|| outside(end, blocks))?) {
+                        if *column >= of {
+                            return Err(outside(*column, of));
+                        }
+                        let place = |index: usize| strides.get(index).copied().unwrap_or(1);
+                        places.push((row * place(0) + column * place(1), block));
+                    }
+                }
+            }
+        }
+        places.sort_unstable();
+        if places.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
+            return Err(Error::unsupported("expected each element of a sparse tensor once, found one several times: it is not coalesced"));
+        }
+        Ok(places)
+    }
+}
+
+impl Computed for Sparse {
+    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let places = self.places.get_or_init(|| self.find_places()).as_ref().map_err(Clone::clone)?;
+        let width = self.values.kind.width;
+        let block = self.values.shape.iter().skip(1).product::<u64>() * width;
+        let len = num::to_usize(range.end.saturating_sub(range.start), "a range of a tensor")?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| Error::limit(format!("expected memory for {len} bytes")))?;
+        bytes.resize(len, 0);
+        let values = self.values.strided()?;
+        let first = places.partition_point(|(place, _)| place * width + block <= range.start);
+        for (place, number) in places.iter().skip(first).take_while(|(place, _)| place * width < range.end) {
+            let start = place * width;
+            let own = range.start.max(start) - start..range.end.min(start + block) - start;
+            let found = values.bytes(number * block + own.start..number * block + own.end)?;
+            let at = (start + own.start - range.start) as usize;
+            if let Some(into) = bytes.get_mut(at..at + found.len()) {
+                into.copy_from_slice(&found);
+            }
+        }
+        Ok(bytes)
+    }
+}
