@@ -438,7 +438,7 @@ fn a_hostile_listing_names_no_file_outside_and_has_an_end() {
     let entry = |path: &str| serde_json::json!({ "type": "file", "path": path, "size": 4, "oid": "x" });
     let list = serde_json::json!([entry("../../etc/model.safetensors"), entry("/model.safetensors"), entry("a/../model.safetensors")]);
     let server = Server::start(move |_| Reply::new(200, list.to_string()));
-    assert!(Weigh::hub(&server).error(&["ls", "org/name"]).contains("no safetensors or GGUF files"));
+    assert!(Weigh::hub(&server).error(&["ls", "org/name"]).contains("no safetensors, GGUF or PyTorch files"));
     let server = Server::start(|asked| Reply::new(200, "[]").with("link", format!("<{}?next>; rel=\"next\"", asked.path)));
     assert!(Weigh::hub(&server).error(&["ls", "org/name"]).contains("at most 100 pages"));
     let server = Server::start(|_| Reply { body: Body::Endless, ..Reply::new(200, "") });

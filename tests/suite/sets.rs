@@ -361,7 +361,7 @@ fn links_in_a_cache_and_modules_do_not_lead_out() {
     // The transformer itself.
     fs::remove_file(model.join("model.safetensors")).unwrap();
     fs::write(model.join("modules.json"), r#"[{"path":"1_Dense"}]"#).unwrap();
-    assert!(error(&model).contains("no safetensors or GGUF files"), "{}", error(&model));
+    assert!(error(&model).contains("no safetensors, GGUF or PyTorch files"), "{}", error(&model));
     // In a cache, the files of a module are links to its blobs.
     let snapshot = cache.join("snapshots/ffff");
     fs::create_dir_all(snapshot.join("1_Dense")).unwrap();
