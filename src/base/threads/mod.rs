@@ -7,10 +7,12 @@ use std::thread;
 mod pool;
 #[cfg(all(test, feature = "rayon"))]
 pub(crate) use pool::on_one_thread;
+#[cfg(all(feature = "rayon", feature = "remote"))]
+pub(crate) use pool::count;
 #[cfg(feature = "rayon")]
 pub use pool::start;
 #[cfg(feature = "rayon")]
-pub(crate) use pool::{broadcast, count, par, sort_unstable};
+pub(crate) use pool::{broadcast, par, sort_unstable};
 #[cfg(feature = "rayon")]
 pub(crate) use rayon::prelude;
 
@@ -18,10 +20,12 @@ pub(crate) use rayon::prelude;
 mod single;
 #[cfg(all(test, not(feature = "rayon")))]
 pub(crate) use single::on_one_thread;
+#[cfg(all(not(feature = "rayon"), feature = "remote"))]
+pub(crate) use single::count;
 #[cfg(not(feature = "rayon"))]
 pub use single::start;
 #[cfg(not(feature = "rayon"))]
-pub(crate) use single::{broadcast, count, par, prelude, sort_unstable};
+pub(crate) use single::{broadcast, par, prelude, sort_unstable};
 
 /// Takes a lock in a signal handler, which must not block: tries for about a second, since the interrupted thread may hold it.
 pub(crate) fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {

@@ -34,6 +34,7 @@ pub(crate) fn sort_unstable<T: Ord + Send>(items: &mut [T]) {
 }
 
 /// Returns the number of threads.
+#[cfg(feature = "remote")]
 pub(crate) fn count() -> usize {
     ensure_started();
     rayon::current_num_threads()

@@ -27,6 +27,7 @@ pub fn start(_wanted: usize) -> usize {
 }
 
 /// Returns the number of threads.
+#[cfg(feature = "remote")]
 pub(crate) fn count() -> usize {
     1
 }
