@@ -18,63 +18,89 @@ import time
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "fixtures/pytorch"
 ORDINARY = """zip.pt legacy.pt old.tar.pt protocol-5.pt bare-2.pkl bare-4.pkl tensor.pt views.pt dtypes.pt quantised.pt sparse.pt lightning.ckpt
 deepspeed.pt fairseq.pt ema.pt module.pt module-legacy.pt torchscript.pt deflated.pt big-endian.pt""".split()
-LOAD = "import sys, warnings, torch; warnings.simplefilter('ignore'); torch.load(sys.argv[1], weights_only=True)"
-MMAP = LOAD.replace("weights_only=True", "weights_only=True, mmap=True")
+# Each takes paths, and prints a verdict a line.
+LOAD = """
+import sys, warnings, torch
+warnings.simplefilter('ignore')
+for path in sys.argv[1:]:
+    try: torch.load(path, weights_only=True, **OPTIONS); print('opens')
+    except Exception: print('refuses')
+"""
+PICKLESCAN = """
+import sys, logging
+from picklescan.scanner import scan_file_path
+logging.disable()
+for path in sys.argv[1:]:
+    try:
+        found = scan_file_path(path)
+        print('warned' if found.issues_count else 'failed' if found.scan_err else 'clean')
+    except Exception: print('failed')
+"""
 FICKLING = """
-import sys
+import sys, zipfile
 from fickling.analysis import check_safety, Severity
-from fickling.fickle import Pickled, StackedPickle
-path = sys.argv[1]
-try:
-    from fickling.pytorch import PyTorchModelWrapper
-    pickled = [PyTorchModelWrapper(path).pickled]
-except Exception:
-    pickled = list(StackedPickle.load(open(path, 'rb')))
-sys.exit(0 if all(check_safety(one).severity <= Severity.LIKELY_SAFE for one in pickled) else 1)
+from fickling.fickle import StackedPickle
+for path in sys.argv[1:]:
+    try:
+        data = open(path, 'rb').read()
+        if zipfile.is_zipfile(path):
+            archive = zipfile.ZipFile(path)
+            data = archive.read(next(name for name in archive.namelist() if name.endswith('data.pkl')))
+        found = [check_safety(one).severity for one in StackedPickle.load(data)]
+        print('clean' if found and all(severity <= Severity.LIKELY_SAFE for severity in found) else 'warned')
+    except Exception: print('failed')
+"""
+MODELSCAN = """
+import sys, logging
+from modelscan.modelscan import ModelScan
+logging.disable()
+for path in sys.argv[1:]:
+    try:
+        found = ModelScan().scan(path)
+        nothing = not found['summary']['scanned']['total_scanned'] or found['errors']
+        print('warned' if found['summary']['total_issues'] else 'failed' if nothing else 'clean')
+    except Exception: print('failed')
 """
 
 
+def verdicts(python, code, paths):
+    code = code.replace("print(", "print('verdict', ")  # the libraries print as well
+    lines = subprocess.run([str(python), "-c", code, *map(str, paths)], capture_output=True, text=True).stdout.splitlines()
+    found = [line.split()[-1] for line in lines if line.startswith("verdict ")]
+    return found if len(found) == len(paths) else ["?"] * len(paths)
+
+
 def status(*command):
-    try:
-        return subprocess.run([str(part) for part in command], capture_output=True, timeout=120).returncode
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def judge(weigh, scanners, path):
-    """Of each tool: whether it opens the file, or its verdict: clean, warned, failed."""
-    verdict = {0: "clean", 1: "warned"}
-    return {
-        "weigh opens": status(weigh, "ls", path) == 0,
-        "torch.load opens": status(sys.executable, "-c", LOAD, path) == 0,
-        "torch.load mmap opens": status(sys.executable, "-c", MMAP, path) == 0,
-        "weigh verify": verdict.get(status(weigh, "verify", path), "failed"),
-        "picklescan": verdict.get(status(scanners / "picklescan", "--path", path), "failed"),
-        "modelscan": verdict.get(status(scanners / "modelscan", "-p", path), "failed"),
-        "fickling": verdict.get(status(scanners / "python", "-c", FICKLING, path), "failed"),
-    }
+    return subprocess.run([str(part) for part in command], capture_output=True, timeout=120).returncode
 
 
 def table(weigh, scanners, hostile=None):
-    scanners = pathlib.Path(scanners)
-    rows = {name: judge(weigh, scanners, FIXTURES / name) for name in ORDINARY}
-    sets = {"ordinary": (rows, len(rows))}
+    python = pathlib.Path(scanners) / "python"
+    sets = {"ordinary": [FIXTURES / name for name in ORDINARY]}
     if hostile:
-        cases = [case for case in json.loads((pathlib.Path(hostile) / "manifest.json").read_text()) if case["format"] == "pytorch"]
-        bad = {case["file"]: judge(weigh, scanners, pathlib.Path(hostile) / case["file"]) for case in cases if not case["valid"]}
-        good = {case["file"]: judge(weigh, scanners, pathlib.Path(hostile) / case["file"]) for case in cases if case["valid"]}
-        unsafe = {case["file"]: bad[case["file"]] for case in cases if not case["valid"] and case.get("expect") == "unsafe"}
-        sets |= {"unusual, sound": (good, len(good)), "damaged or harmful": (bad, len(bad)), "of these harmful": (unsafe, len(unsafe))}
-    for title, (rows, count) in sets.items():
-        print(f"\n{title} ({count})")
-        for tool in next(iter(rows.values())):
-            values = [row[tool] for row in rows.values()]
-            words = {value: values.count(value) for value in sorted(set(map(str, values)))} if isinstance(values[0], str) else {"yes": sum(values)}
-            print(f"  {tool:24}", ", ".join(f"{number} {word}" for word, number in words.items()))
+        folder = pathlib.Path(hostile)
+        cases = [case for case in json.loads((folder / "manifest.json").read_text()) if case["format"] == "pytorch"]
+        sets["unusual, sound"] = [folder / case["file"] for case in cases if case["valid"]]
+        sets["harmful"] = [folder / case["file"] for case in cases if not case["valid"] and case["expect"] == "unsafe"]
+        sets["damaged"] = [folder / case["file"] for case in cases if not case["valid"] and case["expect"] != "unsafe"]
+    details = []
+    for title, paths in sets.items():
+        columns = {
+            "weigh ls": [{0: "opens"}.get(status(weigh, "ls", path), "refuses") for path in paths],
+            "torch.load": verdicts(sys.executable, LOAD.replace("OPTIONS", "{}"), paths),
+            "torch.load mmap": verdicts(sys.executable, LOAD.replace("OPTIONS", "{'mmap': True}"), paths),
+            "weigh verify": [{0: "clean", 1: "warned"}.get(status(weigh, "verify", path), "failed") for path in paths],
+            "picklescan": verdicts(python, PICKLESCAN, paths),
+            "modelscan": verdicts(python, MODELSCAN, paths),
+            "fickling": verdicts(python, FICKLING, paths),
+        }
+        print(f"\n{title} ({len(paths)})")
+        for tool, column in columns.items():
+            print(f"  {tool:16}", ", ".join(f"{column.count(word)} {word}" for word in sorted(set(column))), flush=True)
+        details += [(path.name, *row) for path, row in zip(paths, zip(*columns.values()))]
     print()
-    for title, (rows, _) in sets.items():
-        for name, row in rows.items():
-            print(name, *("yes" if value is True else "no" if value is False else value for value in row.values()), sep="\t")
+    for row in details:
+        print(*row, sep="\t")
 
 
 def median(runs, command, before=None):
@@ -108,7 +134,7 @@ def speed(weigh, folder, runs=5):
     print(f"{checkpoint.stat().st_size / 1e9:.2f} GB, medians of {runs}")
     rows = [
         ("weigh ls", [weigh, "ls", checkpoint], None), ("weigh info", [weigh, "info", checkpoint], None),
-        ("torch.load(mmap=True, weights_only=True)", [sys.executable, "-c", MMAP, checkpoint], None),
+        ("torch.load(mmap=True, weights_only=True)", [sys.executable, "-c", LOAD.replace("OPTIONS", "{'mmap': True}"), checkpoint], None),
         ("python -c 'import torch'", [sys.executable, "-c", "import torch"], None),
         ("cp", ["cp", "--reflink=never", checkpoint, out], remove),
         ("cp and sync", ["sh", "-c", f"cp --reflink=never {checkpoint} {out} && sync {out}"], remove),

@@ -34,6 +34,22 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Reports the tensors whose bytes are missing at the end of the file; what is collected is then without them. Where the bytes of
+    /// computed tensors are is checked when they are made.
+    ///
+    /// # Errors
+    /// As for [`check_truncated`].
+    pub(crate) fn check_truncated(&mut self, code: &'static str, findings: &mut Findings) -> Result<()> {
+        let len = self.source.len();
+        let stored: Vec<TensorInfo> = self.tensors.iter().filter(|tensor| !self.computed.contains_key(&tensor.name)).cloned().collect();
+        if !check_truncated(&stored, len, 0, self.source.path(), code, findings)? && findings.collects() {
+            self.tensors.retain(|tensor| self.computed.contains_key(&tensor.name) || !is_cut(tensor, len, 0));
+        }
+        Ok(())
+    }
+}
+
 /// Reads one file of a set.
 pub(crate) type ReadPart = fn(file: Prefix, findings: &mut Findings) -> Result<Part>;
 

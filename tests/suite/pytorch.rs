@@ -49,6 +49,9 @@ fn every_tensor_has_the_type_shape_and_bytes_that_pytorch_and_numpy_read() {
             assert_eq!(row["shape"], Value::from(tensor.shape.clone()), "{file} {}", tensor.name);
             let bytes = reader.bytes(tensor).unwrap();
             assert_eq!(row["sha256"], sha256(&bytes), "{file} {}", tensor.name);
+            if bytes.len() > 16 << 10 {
+                continue;
+            }
             // And piece by piece.
             let pieces: Vec<u8> = (0..bytes.len() as u64)
                 .step_by(7)
@@ -263,6 +266,32 @@ fn a_harmful_checkpoint_opens_and_what_it_would_run_is_named_with_place_and_argu
     assert_eq!(errors(&file), [("pickle-import", Severity::Error, Some(at), message)]);
     let (status, out, _) = weigh(&["verify", path.to_str().unwrap()]);
     assert!(status == Some(1) && out.contains("posix.system('echo harm')"), "{out}");
+}
+
+#[test]
+fn a_tensor_whose_storage_would_run_something_is_left_out() {
+    let inner = Pickle::bare()
+        .text("x")
+        .global("torch._utils", "_rebuild_tensor_v2")
+        .op(b"(")
+        .global("os", "system")
+        .op(b")RK\0)))tRs")
+        .into_bytes();
+    let class = Pickle::bare().text("x").global("torch._utils", "_rebuild_tensor_v2").op(b"((").text("storage").global("os", "system");
+    let class = class.text("0").text("cpu").number(6).op(b"tQK\0)))tRs").into_bytes();
+    for more in [inner, class] {
+        let file = archive(&state(&more));
+        assert_eq!(
+            errors(&file).iter().map(|(code, severity, ..)| (*code, *severity)).collect::<Vec<_>>()[..1],
+            [("pickle-import", Severity::Error)]
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.pt");
+        fs::write(&path, &file).unwrap();
+        let reader = open(&path).unwrap();
+        assert_eq!(names(&reader), ["w"]);
+        assert_eq!(reader.model().checkpoint.as_ref().unwrap().unread[0].name, "x");
+    }
 }
 
 #[test]

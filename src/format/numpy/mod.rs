@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, num};
-use crate::format::set::{ConflictRule, Part, check_truncated, join};
+use crate::format::set::{ConflictRule, Part, join};
 use crate::format::strided::{self, Kind, Strided};
 use crate::format::zip::{self, Archive, Content};
 use crate::format::{Computed, Format, Reader, codes};
@@ -70,9 +70,9 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
         arrays.add(ALONE, &source, 0, source.len(), None, findings)?;
     }
     arrays.tensors.sort_by_key(|tensor| tensor.offset_bytes);
-    check_truncated(&arrays.tensors, source.len(), 0, &path, codes::NPY_SIZE, findings)?;
     let mut part = Part::new(source, arrays.tensors, Metadata::new(), Endian::Little);
     part.computed = arrays.computed;
+    part.check_truncated(codes::NPY_SIZE, findings)?;
     join(FORMAT.id, &path, vec![part], CONFLICT, findings)
 }
 

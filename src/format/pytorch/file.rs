@@ -3,9 +3,8 @@
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result};
 use crate::format::pytorch::{archive, legacy, tar};
-use crate::format::set::{Part, check_truncated, is_cut};
+use crate::format::set::Part;
 use crate::format::{codes, start_of};
-use crate::model::TensorInfo;
 use crate::source::Prefix;
 
 /// Reads a single file, ignoring other files in the folder.
@@ -20,12 +19,8 @@ pub(crate) fn read(file: Prefix, findings: &mut Findings) -> Result<Part> {
         legacy::read(&source, findings)?
     };
     part.tensors.sort_by_key(|tensor| tensor.offset_bytes);
-    check_truncated(&part.tensors, source.len(), 0, source.path(), codes::PT_TRUNCATED, findings)?;
+    part.check_truncated(codes::PT_TRUNCATED, findings)?;
     if findings.collects() {
-        let len = source.len();
-        let cut = |tensor: &TensorInfo| is_cut(tensor, len, 0) && !part.computed.contains_key(&tensor.name);
-        let names: Vec<String> = part.tensors.iter().filter(|tensor| cut(tensor)).map(|tensor| tensor.name.clone()).collect();
-        part.tensors.retain(|tensor| !names.contains(&tensor.name));
         for unread in part.checkpoint.iter().flat_map(|checkpoint| &checkpoint.unread) {
             let error = Error::unsupported(format!("its values are not read: {}", unread.reason));
             findings.remark(Severity::Note, codes::PT_UNREAD, error.in_tensor(&unread.name).in_file(source.path()));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::finding::Findings;
+use crate::base::finding::{Findings, Severity};
 use crate::base::text::shorten;
 use crate::base::{Error, Result, limits, num};
 use crate::format::pytorch::callables::{self, Meaning};
@@ -367,7 +367,22 @@ impl<'w> Walk<'w> {
 
     /// Interprets a value as a tensor; `None` if it is none.
     fn tensor(&self, id: Id) -> Result<Option<Found>> {
-        self.tensor_nested(id, 0)
+        match self.tensor_nested(id, 0) {
+            // The checkpoint opens without it; what it would run is a finding of `verify`.
+            Err(error) if self.would_run(id) => Ok(Some(Found::Unread { reason: error.message().to_owned() })),
+            found => found,
+        }
+    }
+
+    /// Whether the storage of a tensor is what something else than PyTorch would make, by running it.
+    fn would_run(&self, id: Id) -> bool {
+        let runs = |id: Id| self.values.global(id).is_some_and(|global| callables::severity(global) == Some(Severity::Error));
+        let storage = self.values.object(id).and_then(|object| self.values.sequence(object.args)?.first().copied());
+        storage.is_some_and(|storage| match self.values.get(storage) {
+            Value::Object(_) => self.values.object(storage).is_some_and(|object| runs(object.callable)),
+            Value::Persistent(inner) => self.values.tuple(inner).and_then(|kept| kept.get(1)).is_some_and(|class| runs(*class)),
+            _ => runs(storage),
+        })
     }
 
     fn tensor_nested(&self, id: Id, depth: usize) -> Result<Option<Found>> {
