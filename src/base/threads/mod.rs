@@ -5,10 +5,10 @@ use std::thread;
 
 #[cfg(feature = "rayon")]
 mod pool;
-#[cfg(all(test, feature = "rayon"))]
-pub(crate) use pool::on_one_thread;
 #[cfg(all(feature = "rayon", feature = "remote"))]
 pub(crate) use pool::count;
+#[cfg(all(test, feature = "rayon"))]
+pub(crate) use pool::on_one_thread;
 #[cfg(feature = "rayon")]
 pub use pool::start;
 #[cfg(feature = "rayon")]
@@ -18,10 +18,10 @@ pub(crate) use rayon::prelude;
 
 #[cfg(not(feature = "rayon"))]
 mod single;
-#[cfg(all(test, not(feature = "rayon")))]
-pub(crate) use single::on_one_thread;
 #[cfg(all(not(feature = "rayon"), feature = "remote"))]
 pub(crate) use single::count;
+#[cfg(all(test, not(feature = "rayon")))]
+pub(crate) use single::on_one_thread;
 #[cfg(not(feature = "rayon"))]
 pub use single::start;
 #[cfg(not(feature = "rayon"))]
