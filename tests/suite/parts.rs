@@ -401,7 +401,9 @@ fn a_killed_part_leaves_nothing_that_joins_and_is_run_again() {
     let of = |stem: &str| found.iter().filter_map(|(name, bytes)| Some((name.strip_prefix(stem)?.to_owned(), bytes))).collect::<Vec<_>>();
     assert_eq!(of("m-").len(), 4);
     assert!(of("m-") == of("single-"), "the bytes of one run");
-    assert!(found.keys().all(|name| !name.starts_with('.') && !name.contains("part-")), "{:?}", found.keys());
+    // Old files that a killed run had put aside stay: they may be all that is left of the old output.
+    let stays = |name: &str| !name.starts_with('.') || name.starts_with(".weigh-old-");
+    assert!(found.keys().all(|name| stays(name) && !name.contains("part-0000")), "{:?}", found.keys());
 }
 
 #[test]
