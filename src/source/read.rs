@@ -69,7 +69,8 @@ pub trait Source: fmt::Debug + Send + Sync {
 /// # Errors
 /// Reading fails, or `take` does.
 pub fn read_chunks(source: &dyn Source, mut start: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    source.announce(&[start..source.len()]);
+    let rest = start..source.len();
+    source.announce(std::slice::from_ref(&rest));
     while start < source.len() {
         let end = start.saturating_add(limits::CHUNK_BYTES as u64).min(source.len());
         take(&source.read(start..end)?)?;

@@ -189,7 +189,7 @@ pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPar
 /// Returns the tensors as in GGUF, without metadata and files.
 ///
 /// # Errors
-/// As for [`output`], except for the tokenizer.
+/// As for [`output_model`], except for the tokenizer.
 pub fn canonical(model: &Model, tables: &Tables) -> Result<Vec<OutputTensor>> {
     let (_, table, config) = read_config(model, tables)?;
     let mut output = OutputModel::default();

@@ -362,7 +362,8 @@ fn failures_that_pass_are_retried_and_others_end() {
     let file = folder.path().join("org/quant/tiny-q8_0.gguf");
     // Two failures, then the file: a busy server, a closed connection, a body that ends early.
     let cut = |asked: &Asked, file: &Path| Reply { cut: Some(10), ..Reply::file(asked, file) };
-    let faults: [Arc<dyn Fn(&Asked, &Path) -> Reply + Send + Sync>; 3] =
+    type Fault = Arc<dyn Fn(&Asked, &Path) -> Reply + Send + Sync>;
+    let faults: [Fault; 3] =
         [Arc::new(|_, _| Reply::new(503, "")), Arc::new(|_, _| Reply::new(429, "").with("retry-after", "0")), Arc::new(cut)];
     for fault in faults {
         let (count, file) = (AtomicUsize::new(0), file.clone());
