@@ -83,6 +83,7 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mmproj-smolvlm", include_str!("tables/mmproj-smolvlm.toml")),
     ("mmproj-idefics3", include_str!("tables/mmproj-idefics3.toml")),
     ("mmproj-gemma4", include_str!("tables/mmproj-gemma4.toml")),
+    ("mmproj-gemma4-audio", include_str!("tables/mmproj-gemma4-audio.toml")),
     ("mmproj-internvl-hf", include_str!("tables/mmproj-internvl-hf.toml")),
     ("mmproj-internvl", include_str!("tables/mmproj-internvl.toml")),
     ("mmproj-glm4v", include_str!("tables/mmproj-glm4v.toml")),

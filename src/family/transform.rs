@@ -27,6 +27,8 @@ pub enum Transform {
     Scale(f32),
     /// `neg_exp`: minus the exponential of every value, in single precision (Mamba's `A_log`). The logarithm on the way back is rounded.
     NegExp,
+    /// `softplus`: the logarithm of one plus the exponential of every value, in single precision. The inverse is rounded.
+    Softplus,
     /// `stack_experts`: one tensor per expert to a single one, experts outermost.
     StackExperts,
     /// `stack(count)`: numbered tensors, or several, to a single one with a new first dimension.
@@ -126,6 +128,7 @@ impl Transform {
             ("add", [argument]) => Self::Add(number(argument)?),
             ("scale", [argument]) => Self::Scale(number(argument)?),
             ("neg_exp", []) => Self::NegExp,
+            ("softplus", []) => Self::Softplus,
             ("stack_experts", []) => Self::StackExperts,
             ("stack", [size]) => Self::Stack(config.length(size)?),
             ("split_rows", sizes) if sizes.len() > 1 => Self::SplitRows(counts(sizes)?),
@@ -190,7 +193,7 @@ impl Transform {
     pub fn rounds(&self) -> bool {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().any(Self::rounds),
-            Self::Scale(_) | Self::NegExp => true,
+            Self::Scale(_) | Self::NegExp | Self::Softplus => true,
             // A whole number is taken off again exactly.
             Self::Add(number) => number.fract() != 0.0,
             _ => false,
@@ -201,7 +204,7 @@ impl Transform {
     pub fn keeps_values(&self) -> bool {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().all(Self::keeps_values),
-            Self::Add(_) | Self::Scale(_) | Self::NegExp => false,
+            Self::Add(_) | Self::Scale(_) | Self::NegExp | Self::Softplus => false,
             _ => true,
         }
     }

@@ -53,6 +53,10 @@ pub enum RowOp {
     NegExp,
     /// The inverse of [`RowOp::NegExp`]: the logarithm of minus every value.
     LogNeg,
+    /// Replaces every value by the logarithm of one plus its exponential, in single precision.
+    Softplus,
+    /// The inverse of [`RowOp::Softplus`]: the logarithm of the exponential of every value, less one.
+    InverseSoftplus,
 }
 
 impl fmt::Display for RowOp {
@@ -67,6 +71,8 @@ impl fmt::Display for RowOp {
             Self::Scale(value) => write!(f, "times {value}"),
             Self::NegExp => write!(f, "-exp"),
             Self::LogNeg => write!(f, "log of the negative"),
+            Self::Softplus => write!(f, "softplus"),
+            Self::InverseSoftplus => write!(f, "inverse of softplus"),
         }
     }
 }
@@ -196,7 +202,9 @@ impl TensorExpr {
                     dtype = DType::F32;
                 }
             }
-            RowOp::Add(_) | RowOp::Scale(_) | RowOp::NegExp | RowOp::LogNeg => dtype = DType::F32,
+            RowOp::Add(_) | RowOp::Scale(_) | RowOp::NegExp | RowOp::LogNeg | RowOp::Softplus | RowOp::InverseSoftplus => {
+                dtype = DType::F32;
+            }
         }
         Ok(Self { node: Node::RowOp(Box::new(self), step), dtype, rows, row })
     }
@@ -401,6 +409,15 @@ impl TensorExpr {
             // In double precision, which rounds to the nearest single.
             RowOp::NegExp => mapped(inner, reader, range, |value| -(f64::from(value).exp() as f32)),
             RowOp::LogNeg => mapped(inner, reader, range, |value| f64::from(-value).ln() as f32),
+            // In forms in which the exponential does not overflow.
+            RowOp::Softplus => mapped(inner, reader, range, |value| {
+                let value = f64::from(value);
+                (value.max(0.0) + (-value.abs()).exp().ln_1p()) as f32
+            }),
+            RowOp::InverseSoftplus => mapped(inner, reader, range, |value| {
+                let value = f64::from(value);
+                (value + (-(-value).exp_m1()).ln()) as f32
+            }),
         }
     }
 
@@ -523,6 +540,19 @@ mod tests {
         assert_eq!(all(&there, &reader), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, 12, 13, 18, 19, 14, 15, 20, 21, 16, 17, 22, 23]);
         let back = there.then(RowOp::TransposeGrid { a: 3, b: 2, run: 1 }).unwrap();
         assert_eq!(all(&back, &reader), all(&stored, &reader));
+    }
+
+    #[test]
+    fn softplus_has_an_inverse_from_the_least_to_the_greatest() {
+        let reader = reader(&[&[1]]);
+        let numbers = [-80.0, -5.0, -0.5, 0.0, 1.0, 20.5, 1000.0_f32];
+        let there = TensorExpr::values(numbers).then(RowOp::Softplus).unwrap();
+        // ln(1 + e^x): at 0 that of 2, and x itself where the one is lost.
+        let found = values(&reader, &there).unwrap();
+        assert_eq!((found[3], found[5], found[6]), (std::f32::consts::LN_2, 20.5, 1000.0));
+        let back = values(&reader, &there.then(RowOp::InverseSoftplus).unwrap()).unwrap();
+        let near = |(found, wanted): (&f32, &f32)| (found - wanted).abs() <= 4.0 * f32::EPSILON * wanted.abs().max(1.0);
+        assert!(back.iter().zip(&numbers).all(near), "{back:?}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Transform {
             Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(*number))?, shape }],
             Self::Scale(number) => vec![Shaped { origin: origin.then(RowOp::Scale(*number))?, shape }],
             Self::NegExp => vec![Shaped { origin: origin.then(RowOp::NegExp)?, shape }],
+            Self::Softplus => vec![Shaped { origin: origin.then(RowOp::Softplus)?, shape }],
             Self::SplitRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
             Self::SplitAlternate => alternate(origin, &shape)?,
             Self::SplitColumns => {
@@ -102,6 +103,7 @@ impl Transform {
             Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(-number))?, shape }],
             Self::Scale(number) => vec![Shaped { origin: origin.then(RowOp::Scale(1.0 / number))?, shape }],
             Self::NegExp => vec![Shaped { origin: origin.then(RowOp::LogNeg)?, shape }],
+            Self::Softplus => vec![Shaped { origin: origin.then(RowOp::InverseSoftplus)?, shape }],
             Self::GroupedQkv(heads, kv_heads) => {
                 let group = QkvGroup::new(&shape, *heads, *kv_heads)?;
                 vec![regrouped(origin, shape, &[group.queries, group.head, group.head])?]
