@@ -11,7 +11,7 @@ use crate::base::{Error, Result, json, limits};
 use crate::format::set::is_inside;
 use crate::format::{Reader, codes, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
-use crate::source::file::{Input, parent};
+use crate::source::file::parent;
 use crate::source::place::{self, read_text};
 
 /// The list of modules, next to the transformer's weights or in the parent folder.
@@ -76,7 +76,7 @@ fn same(a: &Path, b: &Path) -> bool {
 
 /// Reads a JSON file of the model.
 fn read(path: &Path, reader: &mut Reader) -> Result<Json> {
-    reader.beside.extend(Input::of(path).ok());
+    reader.add_beside(path);
     json::parse(&read_text(path)?, path)
 }
 
