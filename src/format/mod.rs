@@ -249,7 +249,7 @@ fn open_prefix(path: &Path, start: Prefix, findings: &mut Findings) -> Result<Re
 
 /// Adds the config of the folder to the model, or the error of reading it.
 fn add_config(reader: &mut Reader, path: &Path, findings: &mut Findings) {
-    reader.beside.extend(Input::of(path).ok());
+    reader.add_beside(path);
     let model = &mut reader.model;
     model.folder = Some(file::parent(path).to_path_buf());
     match folder::read_config(path) {
@@ -341,8 +341,10 @@ pub struct Reader {
     sources: Vec<Arc<dyn Source>>,
     endian: Endian,
     computed: HashMap<String, Arc<dyn Computed>>,
-    /// Files read in addition to `sources`: index, config, adapters.
+    /// Files on disk read in addition to `sources`: index, config, adapters.
     beside: Vec<Input>,
+    /// The same of what is not on disk: files at addresses, bytes in memory.
+    beside_elsewhere: Vec<Arc<dyn Source>>,
     /// Sizes of the tensors of unknown type, by name: up to the next tensor or the end of the file.
     spans: Arc<HashMap<String, u64>>,
     lacks: Vec<Finding>,
@@ -403,6 +405,7 @@ impl Reader {
             endian,
             computed: HashMap::new(),
             beside: Vec::new(),
+            beside_elsewhere: Vec::new(),
             spans,
             lacks: Vec::new(),
             checksums: Arc::default(),
@@ -420,6 +423,7 @@ impl Reader {
             sources: stored.sources.clone(),
             endian: stored.endian,
             beside: stored.beside.clone(),
+            beside_elsewhere: stored.beside_elsewhere.clone(),
             spans: stored.spans.clone(),
             lacks: stored.lacks.clone(),
             checksums: Arc::clone(&stored.checksums),
@@ -427,10 +431,14 @@ impl Reader {
         }
     }
 
-    /// Adds files to the inputs of the model.
+    /// Adds the inputs of other models, such as adapters.
     #[must_use]
-    pub fn with_inputs(mut self, inputs: impl IntoIterator<Item = Input>) -> Self {
-        self.beside.extend(inputs);
+    pub fn with_inputs_of<'r>(mut self, readers: impl IntoIterator<Item = &'r Self>) -> Self {
+        for reader in readers {
+            self.beside.extend(reader.inputs().cloned());
+            let elsewhere = reader.sources.iter().filter(|source| source.file().is_none());
+            self.beside_elsewhere.extend(elsewhere.chain(&reader.beside_elsewhere).cloned());
+        }
         self
     }
 
@@ -478,6 +486,24 @@ impl Reader {
         self
     }
 
+    /// Adds a file to the inputs, if there is one.
+    pub(in crate::format) fn add_beside(&mut self, path: &Path) {
+        if place::is_remote(path) {
+            self.beside_elsewhere.extend(place::open(path).ok());
+        } else {
+            self.beside.extend(Input::of(path).ok());
+        }
+    }
+
+    /// Opens what the model was read from in addition to its [`sources`](Reader::sources): index, config, adapters.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn open_beside(&self) -> Result<Vec<Arc<dyn Source>>> {
+        let on_disk = self.beside.iter().map(|input| place::open(input.path()));
+        on_disk.chain(self.beside_elsewhere.iter().cloned().map(Ok)).collect()
+    }
+
     /// Returns a text model together with its encoder of pictures or sounds, both GGUF: the tensors of both, and the keys that describe them.
     ///
     /// # Errors
@@ -499,6 +525,7 @@ impl Reader {
         }
         self.sources.extend(projector.sources);
         self.beside.extend(projector.beside);
+        self.beside_elsewhere.extend(projector.beside_elsewhere);
         self.spans = Arc::new(spans(&self.model));
         Ok(self)
     }

@@ -12,7 +12,7 @@ use crate::format::pytorch::file as pytorch;
 use crate::format::set::{ReadPart, home_of, is_inside};
 use crate::format::{Reader, codes, open_file, safetensors, spans};
 use crate::model::{Module, Shard, TensorInfo};
-use crate::source::file::{Input, parent};
+use crate::source::file::parent;
 use crate::source::place::{self, read_text};
 
 /// The list of modules, next to the transformer's weights or in the parent folder.
@@ -77,7 +77,7 @@ fn same(a: &Path, b: &Path) -> bool {
 
 /// Reads a JSON file of the model.
 fn read(path: &Path, reader: &mut Reader) -> Result<Json> {
-    reader.beside.extend(Input::of(path).ok());
+    reader.add_beside(path);
     json::parse(&read_text(path)?, path)
 }
 

@@ -3,7 +3,7 @@
 use crate::base::Result;
 use crate::format::Reader;
 use crate::ops::hash::{Algorithm, Hasher};
-use crate::source::{self, Source, read_chunks};
+use crate::source::{Source, read_chunks};
 
 /// Number of bytes at the start of a weight file that identify it at least, together with its size; its whole header does if it is longer.
 const HEADER_BYTES: u64 = 1 << 16;
@@ -26,9 +26,8 @@ impl Identity {
             let header = stored.map(|tensor| tensor.offset_bytes).min().unwrap_or(0);
             hash.start_of(&**source, header.max(HEADER_BYTES))?;
         }
-        let stored: Vec<_> = reader.sources().iter().map(|source| source.path().to_path_buf()).collect();
-        for path in reader.input_paths().iter().filter(|path| !stored.contains(path)) {
-            hash.start_of(&*source::open(path)?, BESIDE_BYTES)?;
+        for source in reader.open_beside()? {
+            hash.start_of(&*source, BESIDE_BYTES)?;
         }
         for tensor in &model.tensors {
             hash.field(format!("{} {} {:?} {} {}", tensor.name, tensor.elem, tensor.shape, tensor.shard, tensor.offset_bytes).as_bytes());

@@ -166,6 +166,83 @@ fn a_conversion_of_an_address_gives_the_bytes_of_one_of_the_file() {
     }
 }
 
+#[test]
+fn parts_of_an_address_and_of_the_same_files_on_disk_are_of_one_plan() {
+    let folder = models();
+    for name in ["base", "adapter"] {
+        let to = folder.path().join("org").join(name);
+        fs::create_dir(&to).unwrap();
+        for entry in fs::read_dir(fixture("lora").join(name)).unwrap().flatten() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let server = Server::hub(folder.path());
+    let weigh = Weigh::hub(&server);
+    let local = folder.path().join("org/tiny").to_str().unwrap().to_owned();
+    let options = ["--type", "F16", "--shard-size", "40kB", "--quiet"];
+    let convert = |inputs: &[&str], out: &str, more: &[&str]| {
+        let done = weigh.run(&[&["convert"], inputs, &[out], &options, more].concat());
+        assert!(done.status.success(), "{inputs:?} {more:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let files = |out: &str| {
+        let out = weigh.home.path().join(out);
+        server::files_below(&out).into_iter().map(|name| (name.clone(), fs::read(out.join(name)).unwrap())).collect::<Vec<_>>()
+    };
+    fs::create_dir(weigh.home.path().join("gguf")).unwrap();
+    for (out, address) in [("whole/", "hf://org/tiny"), ("gguf/m.gguf", "org/tiny")] {
+        let parts = format!("parts-{out}");
+        convert(&[&local], out, &[]);
+        convert(&[address], &parts, &["--part", "1/2"]);
+        convert(&[&local], &parts, &["--part", "2/2"]);
+        assert!(weigh.run(&["convert", "--join", &parts]).status.success());
+        let folder = |path: &str| path.split('/').next().unwrap().to_owned();
+        assert!(files(&folder(out)) == files(&folder(&parts)) && files(&folder(out)).len() > 2, "{out}");
+    }
+    let measured = |path: &str, part: &str| {
+        let out = weigh.run(&["stats", path, "--part", part, "--json"]);
+        let file = weigh.home.path().join(part.replace('/', "-"));
+        fs::write(&file, out.stdout).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let [first, second] = [measured("hf://org/tiny", "1/2"), measured(&local, "2/2")];
+    let joined = weigh.json(&["stats", "--join", &first, &second]);
+    assert_eq!(joined["tensors"], weigh.json(&["stats", &local])["tensors"]);
+    // Neither the output nor the list of tensors tells these configs apart.
+    convert(&["hf://org/tiny"], "other.gguf", &["--part", "1/2"]);
+    let config = folder.path().join("org/tiny/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, text.clone() + " ").unwrap();
+    let said = weigh.error(&[&["convert", "hf://org/tiny", "other.gguf"], &options[..], &["--part", "2/2"]].concat());
+    assert!(said.contains("this is part 1/2 of another plan"), "{said}");
+    fs::write(&config, text).unwrap();
+    // An adapter counts too, wherever it is.
+    let [base, adapter] = ["base", "adapter"].map(|name| folder.path().join("org").join(name).to_str().unwrap().to_owned());
+    convert(&["hf://org/base", "hf://org/adapter"], "merged.gguf", &["--keep-names", "--part", "1/2"]);
+    convert(&[&base, &adapter], "merged.gguf", &["--keep-names", "--part", "2/2"]);
+    let factors = Path::new(&adapter).join("adapter_model.safetensors");
+    let mut bytes = fs::read(&factors).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(&factors).unwrap();
+    fs::write(&factors, bytes).unwrap();
+    let again = ["convert", "hf://org/base", "hf://org/adapter", "merged.gguf", "--keep-names", "--force", "--part", "2/2"];
+    let said = weigh.error(&[&again, &options[..]].concat());
+    assert!(said.contains("this is part 1/2 of another plan"), "{said}");
+}
+
+#[test]
+fn an_output_at_an_address_is_refused_before_anything_is_written() {
+    let weigh = Weigh::new();
+    let model = fixture("llama-tiny").to_str().unwrap().to_owned();
+    for out in ["s3://bucket/out/", "s3://bucket/m.gguf", "https://host.invalid/m.gguf", "gs://bucket/m.safetensors"] {
+        for more in [&[][..], &["--force"], &["--dry-run"], &["--shard-size", "1GB", "--part", "1/2"]] {
+            let said = weigh.error(&[&["convert", &model, out], more].concat());
+            assert!(said.contains("cannot write to an address"), "{said}");
+        }
+    }
+    assert_eq!(fs::read_dir(weigh.home.path()).unwrap().count(), 0, "no folder is named after an address");
+}
+
 /// A GGUF whose header has long lists, as of a vocabulary.
 fn vocabulary_gguf(tokens: u64) -> (Vec<u8>, u64) {
     let sound = crate::build::Gguf::default();

@@ -59,10 +59,16 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     } else {
         has_neighbours.then(|| index::index_of(&path, spec::INDEX_ENDING)).flatten()
     };
-    let input = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
+    let on_disk = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
     let parts = match &index {
         Some(index) => index::read_set(index, read::read, findings)?,
         None => read_all(file, read::read, findings)?,
     };
-    Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(input))
+    let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;
+    match (on_disk, index) {
+        (Some(input), _) => reader.beside.push(input),
+        (None, Some(index)) => reader.add_beside(&index),
+        (None, None) => {}
+    }
+    Ok(reader)
 }

@@ -11,7 +11,6 @@ use crate::family::tables::Tables;
 use crate::family::{pattern, tables};
 use crate::format::{Computed, Reader};
 use crate::model::{Array, Class, DType, ElemType, FormatId, TensorInfo, Value, ValueType};
-use crate::source::file::Input;
 use crate::view::lora::{Adapter, Form, Update, floats};
 use crate::view::tensor_expr::TensorExpr;
 use crate::view::transform::Shaped;
@@ -177,17 +176,16 @@ pub fn updates(reader: Reader) -> Result<Reader> {
 /// An adapter is invalid, cannot be merged, does not fit the base, or updates a matrix whose type is not plain.
 pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
     let base = Arc::new(base);
+    let inputs = adapters.clone();
     let mut merge = Merge {
         prefixes: tables::common()?.prefixes.clone(),
         model: base.model().clone(),
         base,
         changes: HashMap::new(),
         replaced: HashMap::new(),
-        inputs: Vec::new(),
     };
     for reader in adapters {
         let adapter = Adapter::supported(&reader)?;
-        merge.inputs.extend(reader.inputs().cloned());
         let is_gguf = merge.base.model().format == FormatId::Gguf;
         if is_gguf == (adapter.form == Form::Gguf) {
             merge.add(adapter, reader)?;
@@ -195,7 +193,7 @@ pub fn merged(base: Reader, adapters: Vec<Reader>) -> Result<Reader> {
             merge.add_moved(adapter, reader)?;
         }
     }
-    merge.done()
+    Ok(merge.done()?.with_inputs_of(&inputs))
 }
 
 /// A merge in progress.
@@ -207,8 +205,6 @@ struct Merge {
     /// Changes by index of the base's tensor.
     changes: HashMap<usize, Vec<(Arc<Reader>, Change)>>,
     replaced: HashMap<usize, (Arc<Reader>, TensorInfo)>,
-    /// The files of the adapters.
-    inputs: Vec<Input>,
 }
 
 impl Merge {
@@ -320,7 +316,7 @@ impl Merge {
                 computed.insert(own.name.clone(), Arc::new(Replaced { adapter, tensor }));
             }
         }
-        Ok(Reader::computed(&self.base, self.model, computed).with_inputs(self.inputs))
+        Ok(Reader::computed(&self.base, self.model, computed))
     }
 }
 

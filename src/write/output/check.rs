@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Hint, Result};
 use crate::source::file::{parent, same_file};
+use crate::source::place;
 use crate::write::output::Target;
 
 /// Checks a file to be written later: it does not exist (unless `force`), is not an input, and its folder exists.
@@ -25,6 +26,9 @@ pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
 pub fn check_name(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     if target.file_name().is_none() {
         return Err(Error::argument("the output path has no file name").in_file(target));
+    }
+    if place::is_remote(target) {
+        return Err(Error::argument("cannot write to an address").in_file(target).hint("write to a file or folder, then upload it"));
     }
     if let Some(system) = system_folder(target) {
         let message = format!("cannot write to {system}, which holds devices and other special files");
