@@ -123,8 +123,10 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 }
 
 /// Plans everything except the tokenizer.
-#[cfg(test)]
-pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables) -> Result<OutputModel> {
+///
+/// # Errors
+/// As for [`draft`], except for the tokenizer.
+pub fn without_tokenizer(reader: &Reader, tables: &Tables) -> Result<OutputModel> {
     let model = reader.model();
     let (json, mut table, config) = read_config(model, tables)?;
     table.tokenizer = None;
