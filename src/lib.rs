@@ -120,7 +120,9 @@ pub mod report {
 
     /// Types used by an [`Info`].
     pub mod info {
+        pub use crate::ops::fit::Summary;
         pub use crate::ops::info::{AdapterFacts, FileRow, Tokenizer, UpdateRow};
+        pub use crate::ops::origin::{NamedFileType, Origin};
         pub use crate::view::lora::Form;
     }
 

@@ -39,6 +39,9 @@ pub const SHARDS: usize = 10_000;
 /// Maximum number of files and folders that a catalogue looks at.
 pub const CATALOG_ENTRIES: usize = 20_000_000;
 
+/// Maximum number of layers of which caches are computed: `LLAMA_MAX_LAYERS` in llama.cpp.
+pub const LAYERS: u64 = 512;
+
 /// Maximum number of compute threads. More do not help: a thousand take seconds for a file of a few kilobytes.
 pub const THREADS: usize = 256;
 

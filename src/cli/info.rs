@@ -9,7 +9,9 @@ use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
 use crate::model::PackingSummary;
 use crate::model::checkpoint::Opaque;
+use crate::ops::fit::Summary;
 use crate::ops::info::{self, AdapterFacts, Info};
+use crate::ops::origin::NamedFileType;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
 /// Summarise a model on one screen
@@ -102,6 +104,27 @@ fn few(names: &[String]) -> String {
     names.get(..SHOWN).unwrap_or(names).join(", ") + &more
 }
 
+/// Formats the file type with its source: `Q4_K_M`, `mostly Q4_K (told from the tensors)`.
+fn file_type(found: &NamedFileType) -> String {
+    match found.source {
+        "tensors" => format!("mostly {} (told from the tensors)", found.name),
+        source => format!("{} ({source})", found.name),
+    }
+}
+
+/// Formats the memory: `253 MB weights + 18.4 kB per token of context: 364 MB at 32,768`.
+fn memory_in_words(memory: &Summary) -> String {
+    let mut parts = vec![format!("{} weights", bytes(memory.weights))];
+    parts.extend((memory.state > 0).then(|| format!("{} state", bytes(memory.state))));
+    let beyond = match memory.beyond {
+        beyond if beyond == memory.per_token => String::new(),
+        beyond => format!(" ({} beyond the sliding window)", bytes(beyond)),
+    };
+    parts.extend((memory.per_token > 0).then(|| format!("{} per token of context{beyond}", bytes(memory.per_token))));
+    let total = if memory.per_token > 0 { format!(": {} at {}", bytes(memory.total), grouped(memory.context)) } else { String::new() };
+    format!("{}{total}", parts.join(" + "))
+}
+
 /// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
@@ -152,6 +175,8 @@ impl Info {
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
+        add("file type", self.file_type.as_ref().map(|found| Cell::text(file_type(found))));
+        add("memory", self.memory.as_ref().map(|memory| Cell::text(memory_in_words(memory))));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
         add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
         for (title, kind) in [("vision encoder", "vision"), ("audio encoder", "audio")] {
@@ -203,6 +228,11 @@ impl Info {
             add("not merged", adapter.unsupported.as_ref().map(|why| Cell::text(format!("it is {why}")).tone(Tone::Caution)));
             add("base model", adapter.base_model.clone().map(Cell::text));
         }
+        let several = |values: &[String]| (!values.is_empty()).then(|| Cell::text(values.join(", ")));
+        add(if self.origin.authors.len() > 1 { "authors" } else { "author" }, several(&self.origin.authors));
+        add("base model", several(&self.origin.base_models).filter(|_| self.adapter.is_none()));
+        add("quantised by", self.origin.quantized_by.clone().map(Cell::text));
+        add("links", several(&self.origin.links));
         add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));
         facts
     }

@@ -8,7 +8,7 @@ use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{Array, Value, value_text};
 use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryReport};
 use crate::ops::meta::{self, MetaList, Shown};
-use crate::render::{Cell, Column, Report, Section};
+use crate::render::{Audience, Cell, Column, Report, Section};
 
 /// Show or edit metadata: GGUF keys, or the __metadata__ of safetensors
 #[derive(Debug, clap::Args)]
@@ -200,13 +200,16 @@ impl Report for MetaList<'_> {
     const ROWS: Option<&'static str> = Some("metadata");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        let columns = vec![Column::name("key"), Column::text("type"), Column::value("value")];
+        let exact = Column::value("value").only(Audience::Scripts);
+        let columns = vec![Column::name("key"), Column::text("type"), Column::value("value").only(Audience::People), exact];
         let rows = self.metadata.iter().map(|entry| {
             let kind = match entry.value.value {
                 Value::Array(array) => format!("{} x {}", units::grouped(array.len()), array.elem()),
                 value => value.value_type().to_string(),
             };
-            vec![Cell::text(entry.key.to_owned()), Cell::text(kind), Cell::text(line(entry.value))]
+            let value = line(entry.value);
+            let named = entry.name.map_or_else(|| value.clone(), |name| format!("{value} ({name})"));
+            vec![Cell::text(entry.key.to_owned()), Cell::text(kind), Cell::text(named), Cell::text(value)]
         });
         vec![Section::table("metadata", columns).rows(rows)]
     }
@@ -226,7 +229,7 @@ impl Report for Single<'_> {
 
     fn sections(&self) -> Vec<Section<'_>> {
         let mut sections = self.0.sections();
-        sections[0].audience = crate::render::Audience::Scripts;
+        sections[0].audience = Audience::Scripts;
         sections.extend(self.0.metadata.iter().map(|entry| Section::text(block(entry.value))));
         sections
     }

@@ -22,6 +22,7 @@ mod context;
 mod convert;
 mod count;
 mod diff;
+mod fit;
 mod formats;
 mod hash;
 mod hints;
@@ -64,6 +65,7 @@ enum Command {
     Meta(meta::Args),
     Hist(hist::Args),
     Diff(diff::Args),
+    Fit(Box<fit::Args>),
     Report(report::Args),
     Verify(verify::Args),
     Hash(hash::Args),
@@ -83,6 +85,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Ls(args) => ls::run(&args, context),
         Command::Count(args) => count::run(&args, context),
         Command::Hist(args) => hist::run(&args, context),
+        Command::Fit(args) => fit::run(&args, context),
         Command::Report(args) => report::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),

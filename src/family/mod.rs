@@ -8,6 +8,7 @@ pub mod expr;
 pub mod hyperparameters;
 pub mod keys;
 pub mod mapping;
+pub mod memory;
 pub mod model_id;
 pub mod naming;
 pub mod pattern;

@@ -11,6 +11,8 @@ use crate::family::{card, hyperparameters};
 use crate::format::Reader;
 use crate::model::{Checkpoint, FormatId, Model, PackingSummary, Value};
 use crate::ops::count::{self, Count, DTypeCount};
+use crate::ops::fit::{self, Summary};
+use crate::ops::origin::{self, NamedFileType, Origin};
 use crate::source::place;
 use crate::tokenizer;
 use crate::view::lora;
@@ -47,6 +49,12 @@ pub struct Info {
     pub files: Vec<FileRow>,
     /// Tensors by type, largest first.
     pub dtypes: Vec<DTypeCount>,
+    /// File type of a GGUF by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_type: Option<NamedFileType>,
+    /// Memory, where it is known what the architecture caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Summary>,
     /// Known hyperparameters, under stable names.
     pub hyperparameters: Map<String, Json>,
     /// Tokenizer, if there is one.
@@ -57,6 +65,9 @@ pub struct Info {
     pub license_name: Option<String>,
     /// Location of the licence: a URL, or a file of the repository.
     pub license_link: Option<String>,
+    /// Authors, base models, links.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
@@ -133,6 +144,9 @@ pub struct Tokenizer {
     pub chat_template: bool,
 }
 
+/// The context for which `info` gives the memory, unless the model is trained for less.
+const SHOWN_CONTEXT: u64 = 32_768;
+
 /// Summarises a model.
 ///
 /// # Errors
@@ -164,6 +178,8 @@ pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
         }
     }
     let license = license(model);
+    let hyperparameters = with_hidden_size(hyperparameters::all(model));
+    let context = hyperparameters::number(&hyperparameters, "context").map_or(SHOWN_CONTEXT, |trained| trained.min(SHOWN_CONTEXT));
     Info {
         schema: "weigh.info.v1",
         path: model.path.to_string_lossy().into_owned(),
@@ -178,7 +194,10 @@ pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
         bits_per_weight: count.bits_per_weight,
         files,
         dtypes: count.by_dtype.clone(),
-        hyperparameters: with_hidden_size(hyperparameters::all(model)),
+        hyperparameters,
+        file_type: origin::file_type(model),
+        memory: if lora::is_adapter(reader) { None } else { fit::summary(reader, context) },
+        origin: origin::origin(model),
         tokenizer: tokenizer(model),
         license: license.id,
         license_name: license.name,

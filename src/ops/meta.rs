@@ -6,6 +6,7 @@ use serde::{Serialize, ser};
 use crate::base::{Error, Hint, Result, text};
 use crate::format::Reader;
 use crate::model::{Array, Metadata, Value, ValueType};
+use crate::ops::origin;
 
 /// Number of array values shown by default.
 pub const SHOWN_VALUES: u64 = 8;
@@ -28,6 +29,9 @@ pub struct Entry<'m> {
     pub value_type: ValueType,
     /// The value; an array as `{type, len, values}`.
     pub value: Shown<'m>,
+    /// What the number stands for, if it is one of an enumeration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'static str>,
 }
 
 fn type_name<S: Serializer>(value_type: &ValueType, serializer: S) -> Result<S::Ok, S::Error> {
@@ -104,7 +108,10 @@ impl Serialize for Shown<'_> {
 /// A key does not exist.
 pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaList<'m>> {
     let metadata = &reader.model().metadata;
-    let entry = |(key, value): (&'m str, &'m Value)| Entry { key, value_type: value.value_type(), value: Shown { value, full } };
+    let entry = |(key, value): (&'m str, &'m Value)| {
+        let name = origin::enumerated(key, value);
+        Entry { key, value_type: value.value_type(), value: Shown { value, full }, name }
+    };
     let entries = if keys.is_empty() {
         metadata.iter().map(entry).collect()
     } else {

@@ -179,8 +179,10 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 }
 
 /// Plans everything except the tokenizer.
-#[cfg(test)]
-pub(super) fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPart) -> Result<OutputModel> {
+///
+/// # Errors
+/// As for [`output_model`], except for the tokenizer.
+pub fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPart) -> Result<OutputModel> {
     let (json, mut table, config) = read_config(reader.model(), tables)?;
     table.tokenizer = None;
     text(reader, json, &table, config, None, &Options { part, ..Options::default() })

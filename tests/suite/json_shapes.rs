@@ -33,7 +33,18 @@ shapes! {
         schema: String, path: String, format: String, architecture: String, name: String, parameters: u64, active_parameters: u64,
         label: String, bytes: u64, bits_per_weight: f64, files: Vec<File>, dtypes: Vec<DType>, hyperparameters: BTreeMap<String, Value>,
         tokenizer: Tokenizer, license: Option<String>, license_name: Option<String>, license_link: Option<String>,
+        file_type: Option<FileType>, memory: Memory,
     }
+    FileType { name: String, source: String }
+    Memory { weights: u64, per_token: u64, beyond: u64, state: u64, context: u64, total: u64 }
+    Fit {
+        schema: String, path: String, architecture: String, context: u64, trained_context: Option<u64>, parallel: u64, kv_types: [String; 2],
+        weights: Weights, kv_bytes: u64, state_bytes: u64, compute_bytes: Option<u64>, total_bytes: u64, per_token_bytes: u64,
+        per_token_bytes_beyond_window: u64, memory: Option<u64>, fits: Option<bool>, max_context: Option<u64>, layers: u64,
+        layers_on_device: Option<u64>, device_bytes: Option<u64>, host_bytes: Option<u64>, options: Vec<TypeRow>, notes: Vec<String>,
+    }
+    Weights { embeddings: u64, layers: u64, output: u64 }
+    TypeRow { r#type: String, bytes: u64, total_bytes: u64, fits: Option<bool> }
     File { path: String, bytes: u64, tensors: u64 }
     DType { dtype: String, tensors: u64, elements: u64, bytes: u64 }
     Tokenizer {
@@ -69,6 +80,7 @@ struct Entry {
     key: String,
     r#type: String,
     value: Value,
+    name: Option<String>,
 }
 
 const FOLDER: &str = "fixtures/llama-tiny";
@@ -228,6 +240,10 @@ fn the_other_commands_name_their_model_too() {
 fn other_reports_have_their_keys() {
     let shown: Show = json(&["show", GGUF, "token_embd.weight", "--slice=:2,:3"]);
     assert_eq!((shown.values.len(), shown.values[0].len(), shown.slice.as_str()), (2, 3, "0:2,0:3"));
+    let named: Meta = json(&["meta", GGUF, "get", "general.file_type"]);
+    assert_eq!(named.metadata[0].name.as_deref(), Some("Q8_0"));
+    let fit: Fit = json(&["fit", GGUF, "--type", "Q4_0", "--memory", "1GB"]);
+    assert_eq!((fit.options[0].r#type.as_str(), fit.fits), ("Q4_0", Some(true)));
     let verdict: Verify = json(&["verify", GGUF]);
     assert!(verdict.ok);
     assert!(json::<Types>(&["types"]).types.len() > 40);

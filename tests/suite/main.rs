@@ -12,6 +12,7 @@ mod convert;
 mod convert_golden;
 mod diff;
 mod edit;
+mod fit;
 mod folder_json;
 mod force;
 mod fuzz;

@@ -69,7 +69,9 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
         let metadata = parsed.map_err(|error| findings.fatal(codes::PICKLE_MALFORMED, error))?;
         if dcp::is_metadata(&metadata) {
             let parts = dcp::read(source, &metadata, findings)?;
-            return Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(source.file().cloned()));
+            let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;
+            reader.beside.extend(source.file().cloned());
+            return Ok(reader);
         }
     }
     let has_neighbours = file.source().has_neighbours();
@@ -83,10 +85,16 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     } else {
         has_neighbours.then(|| index::index_of(&path, spec::INDEX_ENDING)).flatten()
     };
-    let input = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
+    let on_disk = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
     let parts = match &index {
         Some(index) => index::read_set(index, file::read, findings)?,
         None => read_all(file, file::read, findings)?,
     };
-    Ok(join(FORMAT.id, &path, parts, CONFLICT, findings)?.with_inputs(input))
+    let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;
+    match (on_disk, index) {
+        (Some(input), _) => reader.beside.push(input),
+        (None, Some(index)) => reader.add_beside(&index),
+        (None, None) => {}
+    }
+    Ok(reader)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
+use crate::family::mapping::ModelPart;
 use crate::family::tables::Tables;
 use crate::format::shards::{self, PlannedFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
@@ -21,6 +22,7 @@ use crate::source::file::{parent, same_file};
 use crate::view::lora;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::{self, TensorExpr};
+use crate::view::to_gguf;
 use crate::write::output;
 
 /// A fully planned conversion, including the position of every tensor in every file.
@@ -174,6 +176,21 @@ impl Plan {
     pub fn bytes_out(&self) -> u64 {
         self.files.iter().map(PlannedFile::bytes).sum()
     }
+}
+
+/// Returns the metadata and tensors of a GGUF of these types, without its tokenizer.
+///
+/// # Errors
+/// As for [`Plan::new`].
+pub(in crate::ops) fn gguf_weights(reader: &Reader, options: &Options) -> Result<(Metadata, Vec<OutputTensor>)> {
+    let gguf = format::format(FormatId::Gguf);
+    let mut model = match reader.model().format {
+        FormatId::Gguf => keep::output_model(reader, gguf, false, options.target)?,
+        _ => to_gguf::without_tokenizer(reader, &Tables::default(), ModelPart::Whole)?,
+    };
+    types::choose_types(reader, gguf, &mut model.tensors, &model.metadata, None, options)?;
+    block_scales(reader, &mut model.tensors)?;
+    Ok((model.metadata, model.tensors))
 }
 
 /// Returns all files that are read. Which companion files are read depends on the architecture: all of them count.

@@ -67,6 +67,14 @@ static ALIASES: &[(&str, &str)] = &[("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5
 /// Numbers of `general.file_type` for models entirely of a type without a file type above.
 static NUMBERS: &[(DType, u32)] = &[(MXFP4, 38), (NVFP4, 39)];
 
+/// Returns the name of a number of `general.file_type`; llama.cpp marks those that it guessed (`LLAMA_FTYPE_GUESSED`).
+pub fn file_type_name(number: u64) -> Option<&'static str> {
+    const GUESSED: u64 = 1024;
+    let is = |own: u32| u64::from(own) == number & !GUESSED;
+    let mix = FILE_TYPES.iter().find(|row| is(row.number)).map(|row| row.name);
+    mix.or_else(|| NUMBERS.iter().find(|(_, own)| is(*own)).map(|(dtype, _)| dtype.name()))
+}
+
 /// The target of `--type`: a file type, or a single type for all quantised tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {

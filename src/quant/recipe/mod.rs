@@ -9,7 +9,7 @@
 mod file_type;
 mod mixes;
 
-pub use file_type::{FILE_TYPES, FileType, Target};
+pub use file_type::{FILE_TYPES, FileType, Target, file_type_name};
 use mixes::{Rule, When};
 
 use crate::base::glob::NamePattern;
