@@ -385,7 +385,6 @@ impl Golden {
             kind: row[1].as_str().unwrap().to_owned(),
             config: row[2].clone(),
             shard: Some(0),
-            unread: None,
         });
         let model = Model { modules: modules.collect(), ..reader.model().clone() };
         Reader::computed(&reader, model, std::collections::HashMap::new())

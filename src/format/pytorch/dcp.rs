@@ -210,13 +210,11 @@ impl Files<'_> {
     }
 }
 
+/// The tensor of a chunk, how it is computed, and the checksums of its archive.
+type ChunkEntry = (TensorInfo, Option<Arc<dyn Computed>>, Vec<Checksum>);
+
 /// Reads the tensor of a chunk, with its place in the file, and how it is computed, if it is no range of it.
-#[allow(clippy::type_complexity)]
-fn chunk(
-    source: &Arc<dyn Source>,
-    location: Location,
-    findings: &mut Findings,
-) -> Result<(TensorInfo, Option<Arc<dyn Computed>>, Vec<Checksum>)> {
+fn chunk(source: &Arc<dyn Source>, location: Location, findings: &mut Findings) -> Result<ChunkEntry> {
     if location.bytes.end > source.len() {
         let message = format!("expected a chunk that ends at byte {}, found the end at {}", location.bytes.end, source.len());
         return Err(Error::truncated(message).with_code(codes::PT_TRUNCATED));

@@ -41,16 +41,7 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         }
         return Ok(part::new(source, &first, "pickle", contents));
     }
-    let file = match File::parse(source, &first, source.len()) {
-        Ok(file) => file,
-        Err((opened, error)) => {
-            // What is known of a damaged file.
-            if let Some(pickle) = opened.filter(|_| findings.collects()) {
-                scan::imports(&pickle.values, &whence, findings)?;
-            }
-            return Err(malformed(findings, error));
-        }
-    };
+    let file = File::parse(source, &first, source.len()).map_err(|error| malformed(findings, error))?;
     let contents = tensors::collect(&file.object.values, file.object.root, &|values, id| file.resolve(values, id), findings)?;
     if findings.collects() {
         for pickle in file.others.iter().chain([&file.object]) {
@@ -72,6 +63,9 @@ fn is_magic(pickle: &Pickle) -> Result<bool> {
     Ok(*bytes == *MAGIC || *bytes == *MAGIC_TEXT)
 }
 
+/// The number, the first byte and the length in bytes of each storage, by its key.
+type Storages = HashMap<String, (u32, u64, u64)>;
+
 /// A file from before 1.6.
 #[derive(Debug)]
 struct File {
@@ -80,26 +74,23 @@ struct File {
     object: Pickle,
     /// The other pickles.
     others: Vec<Pickle>,
-    /// The number, the first byte and the length in bytes of each storage.
-    storages: HashMap<String, (u32, u64, u64)>,
+    storages: Storages,
     end: u64,
 }
 
 impl File {
-    /// Parses the pickles behind the first, and finds the storages. On an error, also returns the values, if they were parsed.
-    fn parse(source: &Arc<dyn Source>, first: &Pickle, end: u64) -> Result<Self, (Option<Pickle>, Error)> {
-        let small = |at: u64| pickle::parse_small(source, at, end).map_err(|error| (None, error));
-        let version = small(first.end)?;
-        let info = small(version.end)?;
-        let object = pickle::parse(source, info.end, end).map_err(|error| (None, error))?;
-        let keys = match pickle::parse_small(source, object.end, end) {
-            Ok(keys) => keys,
-            Err(error) => return Err((Some(object), error)),
-        };
-        match storages(source, &object, &keys, end) {
-            Ok((storages, end)) => Ok(Self { source: Arc::clone(source), object, others: vec![version, info, keys], storages, end }),
-            Err(error) => Err((Some(object), error)),
+    /// Parses the pickles behind the first, and finds the storages. A file that ends with the values has none.
+    fn parse(source: &Arc<dyn Source>, first: &Pickle, end: u64) -> Result<Self> {
+        let version = pickle::parse_small(source, first.end, end)?;
+        let info = pickle::parse_small(source, version.end, end)?;
+        let object = pickle::parse(source, info.end, end)?;
+        let mut file = Self { source: Arc::clone(source), end: object.end, object, others: vec![version, info], storages: Storages::new() };
+        if file.end < end {
+            let keys = pickle::parse_small(source, file.end, end)?;
+            (file.storages, file.end) = storages(source, &file.object, &keys, end)?;
+            file.others.push(keys);
         }
+        Ok(file)
     }
 
     fn resolve(&self, values: &Values, id: Id) -> Result<Kept> {
@@ -143,7 +134,7 @@ impl File {
 }
 
 /// Returns the storages with their places, and where they end: each is its length in elements (8 bytes) and its bytes.
-fn storages(source: &Arc<dyn Source>, object: &Pickle, keys: &Pickle, end: u64) -> Result<(HashMap<String, (u32, u64, u64)>, u64)> {
+fn storages(source: &Arc<dyn Source>, object: &Pickle, keys: &Pickle, end: u64) -> Result<(Storages, u64)> {
     let mut widths: HashMap<String, u64> = HashMap::new();
     for (id, value) in object.values.all() {
         if let (Value::Persistent(_), Ok((class, key, _, _))) = (value, persistent(&object.values, id)) {
@@ -156,7 +147,7 @@ fn storages(source: &Arc<dyn Source>, object: &Pickle, keys: &Pickle, end: u64) 
         .values
         .sequence(keys.root)
         .ok_or_else(|| Error::malformed("expected a list of storages, found another value").at(keys.start))?;
-    let mut found = HashMap::new();
+    let mut found = Storages::new();
     let mut at = keys.end;
     for key in list {
         let key = keys.values.text(*key).map_or_else(|| keys.values.show(*key), str::to_owned);
@@ -199,7 +190,7 @@ fn nested(values: &Values, id: Id, known: &RefCell<HashMap<Id, Kept>>) -> Result
     if !is_magic(&first)? {
         return Err(wrong());
     }
-    let file = File::parse(&place.source, &first, end).map_err(|(_, error)| error)?;
+    let file = File::parse(&place.source, &first, end)?;
     let mut kept = file.resolve(&file.object.values, file.object.root)?;
     if let Kept::Storage(storage) = &mut kept {
         if storage.place.offset.checked_add(storage.place.len).is_none_or(|last| last > end) {

@@ -197,7 +197,7 @@ impl<'w> Walk<'w> {
                 let first = self.values.sequence(object.args).and_then(|args| args.first().copied());
                 first.map_or(Ok(()), |first| self.inside(id, |walk| walk.visit(first)))
             }
-            Some(Meaning::FromType) => self.inside(id, |walk| walk.from_type(object)),
+            Some(Meaning::FromType) => self.inside(id, |walk| walk.subclass(object)),
             Some(Meaning::Scalar | Meaning::Encoded | Meaning::Bytes) => {
                 self.opaque(class.map(super::pickle::Global::path).unwrap_or_default())
             }
@@ -274,7 +274,7 @@ impl<'w> Walk<'w> {
     }
 
     /// Visits a tensor of a class of its own: what its rebuilding function makes, or else its attributes.
-    fn from_type(&mut self, object: &Object) -> Result<()> {
+    fn subclass(&mut self, object: &Object) -> Result<()> {
         let args = self.values.sequence(object.args).unwrap_or_default();
         let class = args.get(1).and_then(|class| self.values.global(*class)).map(super::pickle::Global::path);
         self.opaque(class.unwrap_or_default())?;

@@ -119,10 +119,13 @@ pub(crate) fn view(storage: Storage, kind: Option<Kind>, offset: u64, shape: Vec
     Ok(Tensor { storage, offset, kind, shape, strides })
 }
 
+/// The entry of a tensor, how its bytes are computed if they are not a range of the file, and the memory that it takes of its storage.
+pub(crate) type Entry = (TensorInfo, Option<Arc<dyn Computed>>, Shared);
+
 impl Tensor {
     /// Returns the entry of the tensor under a name, how its bytes are computed if they are not a range of the file, and the memory that it
     /// takes of its storage.
-    pub(crate) fn place(&self, name: &str) -> Result<(TensorInfo, Option<Arc<dyn Computed>>, Shared)> {
+    pub(crate) fn place(&self, name: &str) -> Result<Entry> {
         let Self { storage: Storage { place, number, .. }, kind, shape, strides, offset } = self;
         let elements = num::elements(shape)?;
         let mut shown = shape.clone();
@@ -173,7 +176,7 @@ impl Tensor {
 ///
 /// # Errors
 /// It is none.
-pub(crate) fn persistent<'v>(values: &'v Values, id: Id) -> Result<(StorageClass, Id, u64, &'v [Id])> {
+pub(crate) fn persistent(values: &Values, id: Id) -> Result<(StorageClass, Id, u64, &[Id])> {
     let wrong = |what: &str, found: Id| {
         Err(Error::malformed(format!("expected {what} in a persistent ID, found {}", values.show(found))).with_code(codes::PT_STORAGE))
     };
