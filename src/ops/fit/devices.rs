@@ -63,7 +63,7 @@ pub fn named(name: &str) -> Result<Device> {
         let error = Error::argument(format!("expected a device of the table, found {name}"));
         match devices.iter().find(near) {
             Some(device) => error.hint(Hint::DidYouMean(device.name.clone())),
-            None => error.hint("give its memory instead: --memory 24GiB"),
+            None => error.hint("give its memory in bytes instead"),
         }
     })
 }

@@ -12,7 +12,7 @@ mod tests;
 
 use serde::Serialize;
 
-use crate::base::{Error, Hint, Result, num, units};
+use crate::base::{Error, Result, num, units};
 use crate::family::memory::{self, Caches, Widths};
 use crate::format::Reader;
 use crate::model::metadata::full_key;
@@ -200,7 +200,7 @@ impl Needs {
 
     fn fit(&self, options: &Options) -> Result<Fit> {
         let context = options.context.or(self.trained_context).ok_or_else(|| {
-            Error::unsupported("the model does not say for which context it is trained").hint(Hint::from("give --context"))
+            Error::unsupported("the model does not say for which context it is trained").hint("give the number of tokens of the context")
         })?;
         let cells = self.cells(context, options)?;
         let (kv_bytes, state_bytes) = (self.kv_bytes(cells, options)?, self.state_bytes(cells.parallel)?);
