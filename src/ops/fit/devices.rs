@@ -87,7 +87,7 @@ mod tests {
         {
             assert_eq!(named(name).unwrap().memory, gigabytes << 30, "{name}");
         }
-        assert!(named("RTX 9999").unwrap_err().hint_text().unwrap().contains("--memory"));
+        assert!(named("RTX 9999").unwrap_err().hint_text().unwrap().contains("give its memory"));
         assert_eq!(named("4090").unwrap_err().hints(), [Hint::DidYouMean("RTX 4090".to_owned())]);
     }
 
