@@ -1,15 +1,14 @@
 //! Checkpoints of PyTorch: zip archives of today, files from before 1.6, tar archives from before 0.1.10, and bare pickles. They are parsed
 //! and never executed: a checkpoint that would run something opens as any other, and `verify` says what it would run.
 
+use crate::base::Result;
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
-use crate::base::{Error, Result};
 use crate::format::safetensors::index;
-use crate::format::set::{ConflictRule, join, read_all};
+use crate::format::set::{ConflictRule, join};
 use crate::format::{Format, Reader, codes, start_of};
 use crate::model::FormatId;
-use crate::source::file::Input;
-use crate::source::{Prefix, place};
+use crate::source::Prefix;
 
 mod archive;
 mod callables;
@@ -74,27 +73,10 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
             return Ok(reader);
         }
     }
-    let has_neighbours = file.source().has_neighbours();
     if file.source().file().is_some() && deepspeed::is_of_set(&path) {
         let parts = deepspeed::read(&path, findings)?;
         return join(FORMAT.id, &path, parts, CONFLICT, findings);
     }
-    let index = if is_index(&start_of(&file)?) {
-        let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
-        Some(has_neighbours.then(|| path.clone()).ok_or_else(alone)?)
-    } else {
-        has_neighbours.then(|| index::index_of(&path, spec::INDEX_ENDING)).flatten()
-    };
-    let on_disk = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
-    let parts = match &index {
-        Some(index) => index::read_set(index, file::read, findings)?,
-        None => read_all(file, file::read, findings)?,
-    };
-    let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;
-    match (on_disk, index) {
-        (Some(input), _) => reader.beside.push(input),
-        (None, Some(index)) => reader.add_beside(&index),
-        (None, None) => {}
-    }
-    Ok(reader)
+    let is_index = is_index(&start_of(&file)?);
+    index::open(FORMAT.id, file, is_index, spec::INDEX_ENDING, file::read, CONFLICT, findings)
 }

@@ -14,9 +14,13 @@ use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits, names};
 use crate::format::safetensors::json::{Pairs, json_error};
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING, WEIGHT_MAP};
-use crate::format::set::{Part, PartName, ReadPart, check_finding_limit, home_of, is_inside, missing_files_error, read_parallel};
-use crate::format::{codes, folder, open_file};
-use crate::source::{file, place};
+use crate::format::set::{
+    ConflictRule, Part, PartName, ReadPart, check_finding_limit, home_of, is_inside, join, missing_files_error, read_all, read_parallel,
+};
+use crate::format::{Reader, codes, folder, open_file};
+use crate::model::FormatId;
+use crate::source::file::Input;
+use crate::source::{Prefix, file, place};
 
 /// The contents of an index.
 #[derive(Debug, Default)]
@@ -27,8 +31,41 @@ pub(crate) struct Index<'a> {
     total_size: Option<serde_json::Value>,
 }
 
+/// Opens a file of a model with the files that belong to it: those of the index that it is (`is_index`) or that lists it, or of its
+/// numbered set.
+pub(crate) fn open(
+    format: FormatId,
+    file: Prefix,
+    is_index: bool,
+    ending: &str,
+    read: ReadPart,
+    conflict: ConflictRule,
+    findings: &mut Findings,
+) -> Result<Reader> {
+    let path = file.path().to_path_buf();
+    let has_neighbours = file.source().has_neighbours();
+    let index = if is_index {
+        let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
+        Some(has_neighbours.then(|| path.clone()).ok_or_else(alone)?)
+    } else {
+        has_neighbours.then(|| index_of(&path, ending)).flatten()
+    };
+    let on_disk = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
+    let parts = match &index {
+        Some(index) => read_set(index, read, findings)?,
+        None => read_all(file, read, findings)?,
+    };
+    let mut reader = join(format, &path, parts, conflict, findings)?;
+    match (on_disk, index) {
+        (Some(input), _) => reader.beside.push(input),
+        (None, Some(index)) => reader.add_beside(&index),
+        (None, None) => {}
+    }
+    Ok(reader)
+}
+
 /// Reads all shards of an index.
-pub(crate) fn read_set(path: &Path, read: ReadPart, findings: &mut Findings) -> Result<Vec<Part>> {
+fn read_set(path: &Path, read: ReadPart, findings: &mut Findings) -> Result<Vec<Part>> {
     let text = place::read_text(path).map_err(|error| findings.fatal(codes::INDEX_JSON, error))?;
     let index = parse(&text).map_err(|error| findings.fatal(codes::INDEX_JSON, error.in_file(path)))?;
     check_map(&index, path, findings)?;
@@ -77,7 +114,7 @@ pub(crate) fn read_set(path: &Path, read: ReadPart, findings: &mut Findings) -> 
 }
 
 /// Returns the index next to `path` that lists `path`, if there is one.
-pub(crate) fn index_of(path: &Path, ending: &str) -> Option<PathBuf> {
+fn index_of(path: &Path, ending: &str) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
     let folder = file::parent(path);
     if !place::is_listable(folder) {

@@ -1,14 +1,12 @@
 //! Safetensors: the Hugging Face format.
 
+use crate::base::Result;
 use crate::base::finding::{Findings, Severity};
 use crate::base::json::without_bom;
-use crate::base::{Error, Result};
-use crate::format::set::{ConflictRule, join, read_all};
+use crate::format::set::ConflictRule;
 use crate::format::{Format, Reader, codes, start_of};
 use crate::model::FormatId;
 use crate::source::Prefix;
-use crate::source::file::Input;
-use crate::source::place;
 
 mod edit;
 pub(super) mod index;
@@ -52,23 +50,6 @@ const CONFLICT: ConflictRule = ConflictRule { code: codes::SET_METADATA, severit
 fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     let path = file.path().to_path_buf();
     let by_name = path.to_string_lossy().ends_with(spec::INDEX_ENDING);
-    let has_neighbours = file.source().has_neighbours();
-    let index = if by_name || is_json(&start_of(&file)?) {
-        let alone = || Error::unsupported("the index has no weight files next to it").in_file(&path);
-        Some(has_neighbours.then(|| path.clone()).ok_or_else(alone)?)
-    } else {
-        has_neighbours.then(|| index::index_of(&path, spec::INDEX_ENDING)).flatten()
-    };
-    let on_disk = index.as_deref().filter(|index| !place::is_remote(index)).map(Input::of).transpose()?;
-    let parts = match &index {
-        Some(index) => index::read_set(index, read::read, findings)?,
-        None => read_all(file, read::read, findings)?,
-    };
-    let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;
-    match (on_disk, index) {
-        (Some(input), _) => reader.beside.push(input),
-        (None, Some(index)) => reader.add_beside(&index),
-        (None, None) => {}
-    }
-    Ok(reader)
+    let is_index = by_name || is_json(&start_of(&file)?);
+    index::open(FORMAT.id, file, is_index, spec::INDEX_ENDING, read::read, CONFLICT, findings)
 }
