@@ -368,7 +368,10 @@ impl Shapes<'_> {
             Cache::Feed => Ok(self.kv_heads(layer)? == 0 && self.keys.at_layer("feed_forward_length", layer)?.unwrap_or(0) == 0),
             Cache::Interval => match self.keys.at_layer("attention.recurrent_layers", layer)? {
                 Some(recurrent) => Ok(recurrent > 0),
-                None => Ok((layer + 1) % self.keys.number("full_attention_interval").filter(|interval| *interval > 0).unwrap_or(4) != 0),
+                None => {
+                    let interval = self.keys.number("full_attention_interval").filter(|interval| *interval > 0).unwrap_or(4);
+                    Ok(!(layer + 1).is_multiple_of(interval))
+                }
             },
         }
     }

@@ -57,7 +57,8 @@ pub fn paged(reader: &Reader, options: &Options) -> Result<Paged> {
     let of = |attention: &Attention| -> Result<u64> {
         // A head that cannot be split is on every device; a compressed vector always is.
         let heads = if attention.value == 0 { attention.heads } else { (attention.heads / options.devices).max(1) };
-        if attention.value > 0 && attention.heads % options.devices != 0 && options.devices % attention.heads.max(1) != 0 {
+        let splits = attention.heads.is_multiple_of(options.devices) || options.devices.is_multiple_of(attention.heads.max(1));
+        if attention.value > 0 && !splits {
             return Err(Error::argument(format!("{} KV heads cannot be split over {} devices", attention.heads, options.devices)));
         }
         num::mul(num::mul(heads, num::add(attention.key, attention.value, "a head")?, "a token")?, options.element_bytes, "a token")
