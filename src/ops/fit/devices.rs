@@ -63,7 +63,7 @@ pub fn named(name: &str) -> Result<Device> {
         let error = Error::argument(format!("expected a device of the table, found {name}"));
         match devices.iter().find(near) {
             Some(device) => error.hint(Hint::DidYouMean(device.name.clone())),
-            None => error.hint("give its memory instead: --memory 24GiB"),
+            None => error.hint("give the size of its memory instead"),
         }
     })
 }
@@ -87,7 +87,7 @@ mod tests {
         {
             assert_eq!(named(name).unwrap().memory, gigabytes << 30, "{name}");
         }
-        assert!(named("RTX 9999").unwrap_err().hint_text().unwrap().contains("--memory"));
+        assert!(named("RTX 9999").unwrap_err().hint_text().unwrap().contains("memory"));
         assert_eq!(named("4090").unwrap_err().hints(), [Hint::DidYouMean("RTX 4090".to_owned())]);
     }
 

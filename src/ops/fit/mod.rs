@@ -200,7 +200,7 @@ impl Needs {
 
     fn fit(&self, options: &Options) -> Result<Fit> {
         let context = options.context.or(self.trained_context).ok_or_else(|| {
-            Error::unsupported("the model does not say for which context it is trained").hint(Hint::from("give --context"))
+            Error::unsupported("the model does not say for which context it is trained").hint(Hint::from("give the context to fit it for"))
         })?;
         let cells = self.cells(context, options)?;
         let (kv_bytes, state_bytes) = (self.kv_bytes(cells, options)?, self.state_bytes(cells.parallel)?);
