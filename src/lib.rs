@@ -174,7 +174,8 @@ pub mod view;
 #[doc(hidden)]
 pub mod write;
 
-/// Runs the README's examples as doctests.
+/// Runs the examples of the README and of the library's guide as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/library.md")]
+struct Pages;

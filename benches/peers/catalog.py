@@ -2,7 +2,7 @@
 
     python3 benches/peers/catalog.py --weigh target/release/weigh --work /tmp/weigh-catalog
 
-Runs the queries of the README as they stand there. DuckDB comes from PyPI, into the work folder.
+Runs the queries of docs/catalog.md as they stand there. DuckDB comes from PyPI, into the work folder.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def timed(command):
 
 
 def queries(work):
-    """Returns the queries of the README, by the comment before each."""
-    text = (ROOT / "README.md").read_text()
+    """Returns the queries of docs/catalog.md, by the comment before each."""
+    text = (ROOT / "docs/catalog.md").read_text()
     block = re.search(r"```sql\n(-- the largest models.*?)```", text, re.S)[1]
     found = re.findall(r"-- (.*)\n(.*);", block)
     return {title.split(" (")[0]: query.replace("catalog/", f"{work}/catalog/") for title, query in found}

@@ -24,7 +24,7 @@ pub enum Severity {
 pub struct Finding {
     /// The severity.
     pub severity: Severity,
-    /// Stable code of the rule: `st-overlap`, `gguf-alignment`. The README lists the codes.
+    /// Stable code of the rule: `st-overlap`, `gguf-alignment`. docs/findings.md lists the codes.
     pub code: &'static str,
     /// The affected file.
     pub file: Option<PathBuf>,

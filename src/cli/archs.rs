@@ -9,6 +9,10 @@ use crate::render::{Cell, Column, Report, Section};
 
 /// List the architectures that weigh translates between Hugging Face and GGUF
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh archs
+  weigh archs --format csv
+  weigh archs --arch-table my-model.toml")]
 pub(super) struct Args {
     /// Load an additional architecture table
     #[arg(long, value_name = "FILE")]

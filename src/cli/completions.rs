@@ -5,9 +5,10 @@ use clap_complete::Shell;
 use crate::cli::context::{Context, Outcome, Status};
 
 /// Print a shell completion script
-///
-/// bash: weigh completions bash > /etc/bash_completion.d/weigh
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh completions bash > /etc/bash_completion.d/weigh
+  weigh completions zsh > ~/.zfunc/_weigh")]
 pub(super) struct Args {
     /// Shell
     shell: Shell,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::base::{Error, ErrorKind, Hint, text};
+use crate::base::{Error, ErrorKind, Hint, text, units};
 use crate::cli::hints;
 use crate::format::Reader;
 use crate::model::PackingSummary;
@@ -236,6 +236,14 @@ impl<'a> Context<'a> {
         if let Some(hint) = Hint::join(&error.hints(), hints::words) {
             let _ = writeln!(self.err, "hint: {hint}");
         }
+    }
+
+    /// Says that a file was written, unless quiet.
+    pub(super) fn wrote(&mut self, path: &Path, bytes: usize) -> Outcome {
+        if !self.quiet {
+            writeln!(self.out, "wrote {}: {}", text::escape(&path.to_string_lossy()), units::bytes(bytes as u64))?;
+        }
+        Ok(Status::Done)
     }
 
     /// Returns the output format.

@@ -6,6 +6,9 @@ use crate::render::{Cell, Column, Report, Section};
 
 /// List the supported file formats
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  weigh formats
+  weigh formats --json")]
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, text, units};
-use crate::cli::context::{Context, Outcome, Status};
+use crate::cli::context::{Context, Outcome};
 use crate::ops::hist::{self, Hist};
 use crate::ops::stats;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
@@ -31,6 +31,13 @@ pub(super) struct Args {
     force: bool,
 }
 
+impl Args {
+    /// Whether a picture is written instead of a table.
+    pub(super) fn draws(&self) -> bool {
+        self.output.is_some()
+    }
+}
+
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let reader = context.open(&args.path)?;
     let inputs = reader.input_paths();
@@ -41,8 +48,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     context.warn_packing(&args.path, hist.packing.as_ref());
     let view = View { bins: hist.bins(args.log), hist };
     let Some(path) = &args.output else { return context.emit(&view, &args.path) };
-    output::write_whole(path, &view.picture(path)?, args.force, &inputs)?;
-    Ok(Status::Done)
+    let picture = view.picture(path)?;
+    output::write_whole(path, &picture, args.force, &inputs)?;
+    context.wrote(path, picture.len())
 }
 
 /// A histogram and its displayed bins.

@@ -55,24 +55,22 @@ impl Report for Info {
                 Cell::maybe(row.bytes.zip(whole).filter(|(_, whole)| *whole > 0), |(part, whole)| Cell::share(part as f64 / whole as f64)),
             ]
         });
-        let hyperparameters = self.hyperparameters.iter().map(|(name, value)| Fact::named(name.clone(), exact(value))).collect();
         let file = vec![Column::name("path").titled("file"), Column::number("tensors"), Column::number("bytes").titled("size")];
         let files = self
             .files
             .iter()
             .map(|row| vec![Cell::text(row.path.clone()), Cell::count(row.tensors), Cell::bytes(row.bytes)])
             .collect::<Vec<_>>();
-        // A single file is the given path; many would push the rest off the screen.
-        let few = (2..=MOST_FILES).contains(&files.len());
-        let files_for = if few { Audience::All } else { Audience::Scripts };
         let mut sections = vec![
             Section::facts("info", self.for_people()).only(Audience::People),
-            Section::facts("info", self.for_scripts()).only(Audience::Scripts),
-            Section::facts("hyperparameters", hyperparameters).only(Audience::Scripts),
-            Section::table("dtypes", columns).rows(dtypes),
-            Section::table("files", file).rows(files).only(files_for),
+            self.for_scripts(),
+            Section::table("dtypes", columns).rows(dtypes).only(Audience::People),
         ];
-        sections.extend(self.adapter.as_ref().map(updates));
+        // A single file is the given path; many would push the rest off the screen.
+        if (2..=MOST_FILES).contains(&files.len()) {
+            sections.push(Section::table("files", file).rows(files).only(Audience::People));
+        }
+        sections.extend(self.adapter.as_ref().map(|adapter| updates(adapter).only(Audience::People)));
         sections
     }
 }
@@ -129,22 +127,36 @@ fn memory_in_words(memory: &Summary) -> String {
 const MOST_FILES: usize = 8;
 
 impl Info {
-    fn for_scripts(&self) -> Vec<Fact<'_>> {
+    /// Returns the row of csv.
+    fn for_scripts(&self) -> Section<'_> {
         let text = |value: &Option<String>| Cell::maybe(value.clone(), Cell::text);
-        vec![
-            Fact::named("path", Cell::text(self.path.clone())),
-            Fact::named("format", Cell::text(self.format.name())),
-            Fact::named("architecture", text(&self.architecture)),
-            Fact::named("name", text(&self.name)),
-            Fact::named("parameters", Cell::maybe(self.parameters, Cell::count)),
-            Fact::named("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
-            Fact::named("label", Cell::text(self.label.clone())),
-            Fact::named("bytes", Cell::bytes(self.bytes)),
-            Fact::named("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
-            Fact::named("license", text(&self.license)),
-            Fact::named("license_name", text(&self.license_name)),
-            Fact::named("license_link", text(&self.license_link)),
-        ]
+        let hyperparameter = |name: &str| Cell::maybe(self.hyperparameters.get(name), exact);
+        let memory = |part: fn(&Summary) -> u64| Cell::maybe(self.memory.as_ref().map(part), Cell::count);
+        let cells = [
+            ("path", Cell::text(self.path.clone())),
+            ("format", Cell::text(self.format.name())),
+            ("architecture", text(&self.architecture)),
+            ("name", text(&self.name)),
+            ("parameters", Cell::maybe(self.parameters, Cell::count)),
+            ("active_parameters", Cell::maybe(self.active_parameters, Cell::count)),
+            ("label", Cell::text(self.label.clone())),
+            ("bytes", Cell::bytes(self.bytes)),
+            ("bits_per_weight", Cell::maybe(self.bits_per_weight, |bits| Cell::float(bits, 4))),
+            ("files", Cell::count(self.files.len() as u64)),
+            ("file_type", Cell::maybe(self.file_type.as_ref(), |found| Cell::text(found.name.to_string()))),
+            ("dtypes", Cell::text(self.dtypes.iter().map(|row| row.dtype.as_str()).collect::<Vec<_>>().join(" "))),
+            ("layers", hyperparameter("layers")),
+            ("hidden_size", hyperparameter("hidden_size")),
+            ("context", hyperparameter("context")),
+            ("vocabulary", hyperparameter("vocabulary")),
+            ("memory_weights", memory(|memory| memory.weights)),
+            ("memory_per_token", memory(|memory| memory.per_token)),
+            ("license", text(&self.license)),
+            ("license_name", text(&self.license_name)),
+            ("license_link", text(&self.license_link)),
+        ];
+        let (columns, cells): (Vec<_>, Vec<_>) = cells.into_iter().map(|(key, cell)| (Column::text(key), cell)).unzip();
+        Section::table("info", columns).rows([cells]).only(Audience::Scripts)
     }
 
     fn for_people<'a>(&'a self) -> Vec<Fact<'a>> {

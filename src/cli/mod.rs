@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::base::{Error, ErrorKind, text};
+use crate::render::Output;
 use crate::source::remote;
 use context::{Context, Failure, Outcome, Status};
 
@@ -34,10 +35,12 @@ mod meta;
 mod options;
 mod progress;
 mod report;
+mod sarif;
 mod show;
 pub mod signals;
 mod stats;
 mod types;
+mod usage;
 mod verify;
 
 /// The command line arguments.
@@ -79,6 +82,25 @@ enum Command {
     Man(man::Args),
 }
 
+impl Command {
+    /// Refuses an output format that the command does not have.
+    fn takes(&self, format: Output) -> Result<(), Error> {
+        let writes = match self {
+            Self::Verify(_) => return Ok(()),
+            Self::Report(_) => "an HTML page",
+            Self::Completions(_) => "a script",
+            Self::Man(_) => "a manual page",
+            Self::Hist(args) if args.draws() => "a picture",
+            _ if format == Output::Sarif => return Err(Error::argument("sarif is a format of `weigh verify` only")),
+            _ => return Ok(()),
+        };
+        match format {
+            Output::Table => Ok(()),
+            _ => Err(Error::argument(format!("this command writes {writes}, which has no other format"))),
+        }
+    }
+}
+
 fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
         Command::Info(args) => info::run(&args, context),
@@ -112,12 +134,20 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = match Cli::try_parse_from(args.into_iter().map(concealed)) {
+    let args: Vec<OsString> = args.into_iter().map(concealed).collect();
+    let cli = Cli::try_parse_from(&args).or_else(|error| match usage::with_info(&args, &error) {
+        Some(args) => Cli::try_parse_from(args),
+        None => Err(error),
+    });
+    let cli = match cli {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, out, err),
+        Err(error) => return refuse(&error, out, err),
     };
     remote::use_cache(cli.global.cache());
     let mut context = Context::new(out, err, cli.global.renderer(), cli.global.quiet(), cli.global.root());
+    if let Err(error) = cli.command.takes(context.output()) {
+        return fail(&mut context, &error);
+    }
     if let Some(fewer) = cli.global.start_threads() {
         context.warn(&fewer);
     }
@@ -151,21 +181,23 @@ fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Returns the clap command, for completions, man pages and tests of the README.
+/// Returns the clap command, for completions, man pages and docs/options.md.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Prints help and version as results, and usage errors to `err`.
-fn usage(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let text = error.render();
+/// Prints help and version as results, and mistakes in the arguments to `err`.
+fn refuse(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
     if error.use_stderr() {
         // The message quotes arguments, which may be untrusted.
-        let text: Vec<_> = text.to_string().split('\n').map(|line| text::escape(line).into_owned()).collect();
-        let _ = write!(err, "{}", text.join("\n"));
+        let (what, hint) = usage::message(error);
+        let _ = writeln!(err, "weigh: {}", text::escape(&what));
+        if !hint.is_empty() {
+            let _ = writeln!(err, "hint: {}", text::escape(&hint));
+        }
         ExitCode::from(2)
     } else {
-        match write!(out, "{text}").and_then(|()| out.flush()) {
+        match write!(out, "{}", error.render()).and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = writeln!(err, "weigh: {}", unwritten(&error));
                 ExitCode::from(2)

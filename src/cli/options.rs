@@ -48,6 +48,8 @@ enum FormatArg {
     Csv,
     /// Tables for issues and model cards
     Markdown,
+    /// Findings of `verify` for tools of code review
+    Sarif,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -94,6 +96,7 @@ impl Global {
             FormatArg::Ndjson => Output::Ndjson,
             FormatArg::Csv => Output::Csv,
             FormatArg::Markdown => Output::Markdown,
+            FormatArg::Sarif => Output::Sarif,
         };
         let color = match self.color {
             ColorArg::Always => true,

@@ -1,7 +1,9 @@
 //! `weigh report`
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use crate::base::Error;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
@@ -31,6 +33,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Error::argument("a page of HTML is not for a terminal").hint("-o model.html writes it to a file").into());
+    }
     let a = context.open(&args.a)?;
     let b = args.b.as_deref().map(|b| context.open(b)).transpose()?;
     let inputs: Vec<PathBuf> = [Some(&a), b.as_ref()].into_iter().flatten().flat_map(Reader::input_paths).collect();
@@ -60,7 +65,10 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     }
     match &args.output {
         None => context.out().write_all(page.as_bytes())?,
-        Some(path) => output::write_whole(path, page.as_bytes(), args.force, &inputs)?,
+        Some(path) => {
+            output::write_whole(path, page.as_bytes(), args.force, &inputs)?;
+            return context.wrote(path, page.len());
+        }
     }
     Ok(Status::Done)
 }

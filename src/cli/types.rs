@@ -1,15 +1,41 @@
 //! `weigh types`
 
 use crate::cli::context::{Context, Outcome};
-use crate::ops::known::{self, Types};
+use crate::ops::known::{self, FileTypes, Types};
 use crate::render::{Cell, Column, Report, Section};
 
-/// List the supported element types
+/// List the supported element types, or the file types
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "Examples:
+  weigh types
+  weigh types --file-types")]
+pub(super) struct Args {
+    /// List the file types of llama-quantize (Q4_K_M ...), with their bits per weight and what they are for
+    #[arg(long)]
+    file_types: bool,
+}
 
-pub(super) fn run(_: &Args, context: &mut Context<'_>) -> Outcome {
-    context.emit_table(&known::types())
+pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
+    if args.file_types { context.emit_table(&known::file_types()) } else { context.emit_table(&known::types()) }
+}
+
+impl Report for FileTypes {
+    const ROWS: Option<&'static str> = Some("file_types");
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let columns = vec![
+            Column::text("name"),
+            Column::number("number").titled("file_type").optional(),
+            Column::text("base").titled("mostly"),
+            Column::number("bits_per_weight").titled("bits/weight"),
+            Column::value("purpose").titled("for"),
+        ];
+        let rows = self.file_types.iter().map(|row| {
+            let bits = Cell::float(row.bits_per_weight, 3);
+            vec![Cell::text(row.name), Cell::count(row.number.into()), Cell::text(row.base), bits, Cell::text(row.purpose)]
+        });
+        vec![Section::table("file_types", columns).rows(rows).footer("Bits per weight are those of Llama 3.1 8B.")]
+    }
 }
 
 impl Report for Types {

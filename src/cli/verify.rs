@@ -1,16 +1,17 @@
 //! `weigh verify`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::finding::Severity;
-use crate::base::units;
+use crate::base::{Result, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::hints;
 use crate::cli::progress::Progress;
+use crate::cli::sarif::Log;
 use crate::family::tables::Tables;
 use crate::ops::known::{self, Codes};
 use crate::ops::verify::{self, Checked, Options, Verification};
-use crate::render::{Cell, Column, Report, Section, Tone};
+use crate::render::{Cell, Column, Output, Report, Section, Tone};
 
 /// Check the structure, tensors and values of model files
 ///
@@ -21,7 +22,8 @@ use crate::render::{Cell, Column, Report, Section, Tone};
 
 Examples:
   weigh verify model.gguf --data
-  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS"
+  weigh verify Llama-3.2-1B/ --manifest SHA256SUMS
+  weigh verify checkpoint.pt --format sarif > weigh.sarif"
 )]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
@@ -48,24 +50,44 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.codes {
         return context.emit_table(&known::codes());
     }
-    context.each(&args.path, |context, path| {
-        let tables = Tables::with_file(args.arch_table.as_deref())?;
-        let progress = Progress::new(context.quiet());
-        let options = Options {
-            data: args.data,
-            manifest: args.manifest.as_deref(),
-            tables,
-            progress: Some(&|bytes, total| progress.add(bytes, total)),
-            strict: args.strict,
-        };
-        let verdict = verify::verify(path, &options);
-        progress.finish();
-        let mut verdict = verdict?;
-        verdict.findings.iter_mut().for_each(|finding| finding.word_hints(hints::words));
-        context.warn_packing(path, verdict.packing.as_ref());
-        context.emit(&verdict, path)?;
-        Ok(if verdict.ok { Status::Done } else { Status::Found })
-    })
+    if context.output() != Output::Sarif {
+        return context.each(&args.path, |context, path| {
+            let verdict = verify(args, context, path)?;
+            context.emit(&verdict, path)?;
+            Ok(status(&verdict))
+        });
+    }
+    let mut log = Log::default();
+    let outcome = context.each(&args.path, |context, path| {
+        let verdict = verify(args, context, path).inspect_err(|error| log.fail(error, path))?;
+        verdict.findings.iter().for_each(|finding| log.add(finding, path));
+        Ok(status(&verdict))
+    });
+    serde_json::to_writer_pretty(context.out(), &log.document()).map_err(std::io::Error::from)?;
+    writeln!(context.out())?;
+    outcome
+}
+
+fn status(verdict: &Verification) -> Status {
+    if verdict.ok { Status::Done } else { Status::Found }
+}
+
+fn verify(args: &Args, context: &mut Context<'_>, path: &Path) -> Result<Verification> {
+    let tables = Tables::with_file(args.arch_table.as_deref())?;
+    let progress = Progress::new(context.quiet());
+    let options = Options {
+        data: args.data,
+        manifest: args.manifest.as_deref(),
+        tables,
+        progress: Some(&|bytes, total| progress.add(bytes, total)),
+        strict: args.strict,
+    };
+    let verdict = verify::verify(path, &options);
+    progress.finish();
+    let mut verdict = verdict?;
+    verdict.findings.iter_mut().for_each(|finding| finding.word_hints(hints::words));
+    context.warn_packing(path, verdict.packing.as_ref());
+    Ok(verdict)
 }
 
 impl Report for Verification {

@@ -1,4 +1,4 @@
-//! Finding codes: stable names of the rules that readers check. The README's table is printed from [`CODES`].
+//! Finding codes: stable names of the rules that readers check. docs/findings.md is printed from [`CODES`].
 
 use crate::base::finding::Severity;
 

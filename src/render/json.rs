@@ -1,7 +1,9 @@
 //! JSON: one document per report, or one line per row. Text is exact; numbers that JSON cannot represent are null.
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use serde_json::value::RawValue;
 
@@ -20,22 +22,25 @@ pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<
     out.flush()
 }
 
-/// Writes each row of the report, or the whole report, as an object on a line. Rows begin with `path` if reports on several models follow each
-/// other; a whole report has it as its second key, like a document.
+/// Writes each row of the report as an object on a line, and then the rest of it; or the whole report, if it has no rows. Rows begin with `path` if
+/// reports on several models follow each other; the last line, which alone has `schema`, has it as its second key, like a document.
 pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>, several: bool) -> io::Result<()> {
     // As text, so that every number stays as written.
     let text = text(report)?;
-    let mut whole: Object<'_> = serde_json::from_str(&text)?;
-    match R::ROWS.and_then(|key| whole.remove(key)) {
-        Some(rows) => {
-            let rows: Vec<&RawValue> = serde_json::from_str(rows.get())?;
-            rows.into_iter().try_for_each(|row| line(out, row.get(), path.filter(|_| several)))
+    let whole: Object<'_> = serde_json::from_str(&text)?;
+    let mut rest = String::new();
+    for (key, value) in &whole.0 {
+        if R::ROWS == Some(key) {
+            let rows: Vec<&RawValue> = serde_json::from_str(value.get())?;
+            rows.into_iter().try_for_each(|row| line(out, row.get(), path.filter(|_| several)))?;
+            continue;
         }
-        None => match (path, text.split_once(',')) {
-            (Some(path), Some((schema, rest))) => writeln!(out, "{schema},\"path\":{},{rest}", self::text(path)?),
-            _ => writeln!(out, "{text}"),
-        },
+        let comma = if rest.is_empty() { "" } else { "," };
+        let path = path.filter(|_| rest.is_empty()).map(self::text).transpose()?;
+        let path = path.map(|path| format!(",\"path\":{path}")).unwrap_or_default();
+        rest += &format!("{comma}\"{key}\":{}{path}", value.get());
     }
+    writeln!(out, "{{{rest}}}")
 }
 
 /// Serialises a value on one line.
@@ -67,7 +72,32 @@ fn write_fragment<W: ?Sized + Write>(writer: &mut W, mut fragment: &str) -> io::
     writer.write_all(fragment.as_bytes())
 }
 
-type Object<'a> = std::collections::HashMap<String, &'a RawValue>;
+/// The keys of a report in their order, with values as written.
+struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut keys = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    keys.push(entry);
+                }
+                Ok(Object(keys))
+            }
+        }
+
+        deserializer.deserialize_map(Keys)
+    }
+}
 
 /// Writes an object, with the model's path as its first key if given.
 fn line(out: &mut dyn Write, object: &str, path: Option<&str>) -> io::Result<()> {
@@ -243,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn ndjson_is_one_object_a_row() {
+    fn ndjson_is_one_object_a_row_and_one_of_the_rest() {
         let mut out = Vec::new();
         lines(&mut out, &sample(), Some("m.gguf"), true).unwrap();
-        let expected = "{\"path\":\"m.gguf\",\"name\":\"a\\u001b\",\"shape\":[2,3]}\n{\"path\":\"m.gguf\"}\n";
+        let expected = "{\"path\":\"m.gguf\",\"name\":\"a\\u001b\",\"shape\":[2,3]}\n{\"path\":\"m.gguf\"}\n{\"schema\":\"weigh.sample.v1\",\"path\":\"m.gguf\",\"none\":[1,2],\"mean\":null}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

@@ -28,7 +28,8 @@ pub use table::Look;
 ///
 /// Scripts rely on its JSON; people see its sections.
 pub trait Report: Serialize {
-    /// The JSON key of the list whose items are the lines of ndjson. Without one, the whole report is one line.
+    /// The JSON key of the list whose items are the lines of ndjson, before a last line with the other keys. Without one, the whole report is
+    /// one line.
     const ROWS: Option<&'static str> = None;
 
     /// Returns the tables and texts in display order.
@@ -49,6 +50,8 @@ pub enum Output {
     Csv,
     /// For issues and model cards.
     Markdown,
+    /// Findings as SARIF, which their command writes itself.
+    Sarif,
 }
 
 /// Writes a sequence of reports.
@@ -93,6 +96,7 @@ impl Renderer {
             Output::Ndjson => json::lines(out, report, model, self.several),
             Output::Csv => csv::write(out, &report.sections(), path, first),
             Output::Markdown => markdown::write(out, &report.sections(), path, first),
+            Output::Sarif => Ok(()),
         }
     }
 }
