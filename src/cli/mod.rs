@@ -126,10 +126,19 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
     }
 }
 
+/// Runs the command line `args`, as [`status`] does.
+pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    ExitCode::from(status(args, out, err))
+}
+
 /// Runs the command line `args` (the program name first): results go to `out`, messages to `err`.
 ///
 /// Returns the exit status: 0 success, 1 success with findings, 2 error. A closed pipe as `out` is not an error.
-pub fn run<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode
+pub fn status<I, T>(args: I, out: &mut dyn Write, err: &mut dyn Write) -> u8
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -156,11 +165,11 @@ where
         Ok(status)
     });
     match outcome {
-        Ok(Status::Done) => ExitCode::SUCCESS,
-        Ok(Status::Found) => ExitCode::from(1),
-        Ok(Status::Failed) => ExitCode::from(2),
-        Ok(Status::Other(status)) => ExitCode::from(status),
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(Status::Done) => 0,
+        Ok(Status::Found) => 1,
+        Ok(Status::Failed) => 2,
+        Ok(Status::Other(status)) => status,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(Failure::Output(error)) => fail(&mut context, &unwritten(&error)),
         Err(Failure::Weigh(error)) => fail(&mut context, &error),
     }
@@ -176,9 +185,9 @@ fn unwritten(error: &io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("cannot write the output: {error}"))
 }
 
-fn fail(context: &mut Context<'_>, error: &Error) -> ExitCode {
+fn fail(context: &mut Context<'_>, error: &Error) -> u8 {
     context.report_error(error);
-    ExitCode::from(2)
+    2
 }
 
 /// Returns the clap command, for completions, man pages and docs/options.md.
@@ -187,7 +196,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Prints help and version as results, and mistakes in the arguments to `err`.
-fn refuse(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
+fn refuse(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     if error.use_stderr() {
         // The message quotes arguments, which may be untrusted.
         let (what, hint) = usage::message(error);
@@ -195,14 +204,14 @@ fn refuse(error: &clap::Error, out: &mut dyn Write, err: &mut dyn Write) -> Exit
         if !hint.is_empty() {
             let _ = writeln!(err, "hint: {}", text::escape(&hint));
         }
-        ExitCode::from(2)
+        2
     } else {
         match write!(out, "{}", error.render()).and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let _ = writeln!(err, "weigh: {}", unwritten(&error));
-                ExitCode::from(2)
+                2
             }
-            _ => ExitCode::SUCCESS,
+            _ => 0,
         }
     }
 }

@@ -35,6 +35,7 @@ mod remote;
 mod report;
 mod resources;
 mod round_trips;
+mod schemas;
 mod server;
 mod sets;
 mod show;

@@ -1,0 +1,81 @@
+//! The JSON of the commands against the JSON Schemas of docs/schemas, which every document names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use boon::{Compiler, Schemas};
+use serde_json::Value;
+
+const FOLDER: &str = "fixtures/llama-tiny";
+const GGUF: &str = "fixtures/llama-tiny-q8_0.gguf";
+const OTHER: &str = "fixtures/gemma2-other-head";
+
+fn documents(args: &[&str]) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json").output().unwrap();
+    let documents: Result<Vec<_>, _> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
+    let documents = documents.unwrap_or_else(|error| panic!("{args:?}: {error}"));
+    assert!(!documents.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    documents
+}
+
+#[test]
+fn every_document_is_as_its_schema_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas");
+    let out = tempfile::tempdir().unwrap();
+    let at = |name: &str| out.path().join(name).to_str().unwrap().to_owned();
+    let (gguf, quantised, shards, parts, tables) = (at("a.gguf"), at("b.gguf"), at("shards/"), at("parts/"), at("tables"));
+
+    let mut commands: Vec<Vec<&str>> = Vec::new();
+    for model in [FOLDER, GGUF, OTHER, "fixtures/quants.safetensors"] {
+        for command in ["info", "ls", "count", "stats", "meta", "verify", "verify --data", "hash", "hash --file", "hash --content"] {
+            let mut words = command.split(' ');
+            commands.push(words.next().into_iter().chain([model]).chain(words).collect());
+        }
+    }
+    commands.extend([
+        vec!["fit", GGUF],
+        vec!["fit", FOLDER, "--all-types", "--memory", "1GB"],
+        vec!["fit", FOLDER, "--engine", "vllm", "--memory", "8GB"],
+        vec!["fit", GGUF, "--layers-on-gpu", "1"],
+        vec!["show", GGUF, "token_embd.weight", "--slice=:2,:4"],
+        vec!["hist", GGUF, "token_embd.weight"],
+        vec!["meta", GGUF, "set", "general.name=x", "--dry-run"],
+        vec!["diff", FOLDER, GGUF],
+        vec!["diff", FOLDER, FOLDER],
+        vec!["diff", FOLDER, OTHER],
+        vec!["stats", FOLDER, "--part", "1/2"],
+        vec!["info", GGUF, "fixtures/none.gguf"],
+        vec!["types"],
+        vec!["types", "--file-types"],
+        vec!["formats"],
+        vec!["archs"],
+        vec!["verify", "--codes"],
+        vec!["convert", FOLDER, &gguf],
+        vec!["convert", FOLDER, &quantised, "--type", "Q4_K_M"],
+        vec!["convert", FOLDER, &shards, "--shard-size", "100kB"],
+        vec!["convert", FOLDER, &parts, "--shard-size", "100kB", "--part", "2/2"],
+        vec!["convert", FOLDER, &parts, "--shard-size", "100kB", "--part", "1/2"],
+        vec!["convert", "--join", &parts],
+    ]);
+    if cfg!(feature = "catalog") {
+        commands.push(vec!["catalog", FOLDER, "-o", &tables]);
+    }
+
+    let mut seen = BTreeSet::new();
+    for command in commands {
+        for document in documents(&command) {
+            let name = document["schema"].as_str().unwrap_or_else(|| panic!("{command:?}: no schema")).to_owned();
+            let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+            let index = compiler.compile(folder.join(format!("{name}.json")).to_str().unwrap(), &mut schemas);
+            let index = index.unwrap_or_else(|error| panic!("{name}: {error}"));
+            if let Err(error) = schemas.validate(&document, index) {
+                panic!("{command:?}: {error:#}");
+            }
+            seen.insert(format!("{name}.json"));
+        }
+    }
+    let written: BTreeSet<_> = folder.read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let unseen: Vec<_> = written.difference(&seen).filter(|name| cfg!(feature = "catalog") || !name.contains("catalog")).collect();
+    assert!(unseen.is_empty(), "no document of {unseen:?}");
+}
