@@ -136,6 +136,7 @@ pub(super) fn stats(reader: &Reader, options: &StatsOptions<'_>) -> Result<Stats
         outlier: options.outlier.unwrap_or(default.outlier),
         sample: options.sample,
         progress: options.progress,
+        cancel: None,
     };
     stats::stats(reader, &options)
 }

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::{Error, text, units};
+use crate::base::{Error, text};
 use crate::cli::context::{Context, Outcome};
 use crate::ops::hist::{self, Hist};
 use crate::ops::stats;
-use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar, picture};
+use crate::render::picture::{self, Plot};
+use crate::render::{Audience, Cell, Column, Fact, Report, Section, bar};
 use crate::write::output;
 
 /// Draw a histogram of one tensor
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     }
     let hist = hist::hist(&reader, &args.tensor)?;
     context.warn_packing(&args.path, hist.packing.as_ref());
-    let view = View { bins: hist.bins(args.log), hist };
+    let view = View { bins: hist.bins(args.log), log: args.log, hist };
     let Some(path) = &args.output else { return context.emit(&view, &args.path) };
     let picture = view.picture(path)?;
     output::write_whole(path, &picture, args.force, &inputs)?;
@@ -57,6 +58,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
 struct View {
     hist: Hist,
     bins: Vec<(f64, f64, u64)>,
+    /// Whether the bins are between powers of two.
+    log: bool,
 }
 
 impl serde::Serialize for View {
@@ -68,15 +71,16 @@ impl serde::Serialize for View {
 impl View {
     /// Returns the image in the format given by the file name.
     fn picture(&self, path: &Path) -> crate::Result<Vec<u8>> {
-        let bars: Vec<u64> = self.bins.iter().map(|(_, _, count)| *count).collect();
-        let ends = [self.bins.first().map(|bin| bin.0), self.bins.last().map(|bin| bin.1)];
-        let ends = ends.map(|end| end.map(|value| units::general(value, 4)).unwrap_or_default());
+        let edges = self.bins.iter().map(|bin| bin.0).chain(self.bins.last().map(|bin| bin.1)).collect();
+        let plot = Plot {
+            title: format!("{} ({})", text::escape(&self.hist.name), self.hist.dtype),
+            axis: if self.log { "value, on a logarithmic scale: bars between powers of two" } else { "value" }.to_owned(),
+            counts: self.bins.iter().map(|bin| bin.2).collect(),
+            edges,
+        };
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("svg") => {
-                let title = format!("{} ({})", text::escape(&self.hist.name), self.hist.dtype);
-                Ok(picture::svg(&title, &bars, &ends).into_bytes())
-            }
-            Some("png") => picture::png(&bars, &ends),
+            Some("svg") => Ok(picture::svg(&plot).into_bytes()),
+            Some("png") => picture::png(&plot),
             _ => Err(Error::argument("the name of an image must end in .svg or .png").in_file(path)),
         }
     }

@@ -45,12 +45,19 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Print the values of keys; for a single key, the bare value
+    #[command(after_help = "Examples:
+  weigh meta model.gguf get general.name
+  weigh meta model.gguf get tokenizer.chat_template > template.jinja")]
     Get {
         /// Metadata keys
         #[arg(required = true)]
         key: Vec<String>,
     },
     /// Set keys: KEY=TYPE:VALUE (TYPE may be omitted for existing keys), or KEY=@FILE for a string in a file
+    #[command(after_help = "Examples:
+  weigh meta model.gguf set general.name='My model' --in-place
+  weigh meta model.gguf set tokenizer.chat_template=@template.jinja -o new.gguf
+  weigh meta model.gguf set general.license=string:mit --dry-run")]
     Set {
         /// Keys and values; TYPE is u8 ... f64, bool or string, or TYPE[] for a JSON array
         #[arg(required = true, value_name = "KEY=TYPE:VALUE")]
@@ -59,6 +66,8 @@ enum Action {
         destination: DestinationArgs,
     },
     /// Remove keys
+    #[command(after_help = "Examples:
+  weigh meta model.gguf rm general.quantized_by --in-place")]
     Rm {
         /// Metadata keys
         #[arg(required = true)]
@@ -67,6 +76,8 @@ enum Action {
         destination: DestinationArgs,
     },
     /// Rename keys in place
+    #[command(after_help = "Examples:
+  weigh meta model.gguf rename general.author=general.organization --in-place")]
     Rename {
         /// Old and new names
         #[arg(required = true, value_name = "OLD=NEW")]

@@ -16,6 +16,8 @@ use context::{Context, Failure, Outcome, Status};
 
 mod archs;
 mod assignment;
+#[cfg(feature = "tui")]
+mod browse;
 #[cfg(feature = "catalog")]
 mod catalog;
 mod completions;
@@ -75,6 +77,8 @@ enum Command {
     Convert(Box<convert::Args>),
     #[cfg(feature = "catalog")]
     Catalog(catalog::Args),
+    #[cfg(feature = "tui")]
+    Browse(browse::Args),
     Types(types::Args),
     Formats(formats::Args),
     Archs(archs::Args),
@@ -118,6 +122,8 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Convert(args) => convert::run(&args, context),
         #[cfg(feature = "catalog")]
         Command::Catalog(args) => catalog::run(&args, context),
+        #[cfg(feature = "tui")]
+        Command::Browse(args) => browse::run(&args, context),
         Command::Types(args) => types::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),
         Command::Archs(args) => archs::run(&args, context),

@@ -95,6 +95,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             outlier: args.outlier,
             sample: args.sample.then_some(stats::SAMPLE_ELEMENTS),
             progress: Some(&|bytes, all| progress.add(bytes, all)),
+            cancel: None,
         };
         if args.per_row {
             let rows = stats::rows(&reader, &options)?;

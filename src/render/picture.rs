@@ -1,65 +1,157 @@
-//! Histograms as standalone images.
+//! Histograms as standalone images, SVG and PNG alike: linear bars with a title and axes.
 
 use std::fmt::Write;
 
-use crate::base::{Error, Result};
+use font8x8::UnicodeFonts;
 
-const WIDTH: usize = 640;
-const HEIGHT: usize = 240;
-const MARGIN: usize = 24;
+use crate::base::{Error, Result, units};
 
-/// Returns the bars in whole pixels: left, top, width, height. Heights follow the square root of the count, so that tails stay visible.
-fn bars(counts: &[u64]) -> Vec<[usize; 4]> {
-    let most = (counts.iter().copied().max().unwrap_or(0).max(1) as f64).sqrt();
-    let (inner, tall) = (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN);
-    let edge = |i: usize| MARGIN + i * inner / counts.len().max(1);
-    let bar = |(i, &count): (usize, &u64)| {
-        let height = if count == 0 { 0 } else { (((count as f64).sqrt() / most * tall as f64) as usize).clamp(1, tall) };
-        [edge(i), HEIGHT - MARGIN - height, (edge(i + 1) - edge(i)).saturating_sub(1).max(1), height]
-    };
-    counts.iter().enumerate().map(bar).collect()
+const WIDTH: usize = 720;
+const HEIGHT: usize = 360;
+const LEFT: usize = 92;
+const RIGHT: usize = 24;
+const TOP: usize = 44;
+const BOTTOM: usize = 56;
+
+/// Most labels of an axis.
+const TICKS: usize = 5;
+
+/// A histogram to draw.
+#[derive(Debug)]
+pub struct Plot {
+    /// What it is of: name and type.
+    pub title: String,
+    /// What the horizontal axis is: `value`.
+    pub axis: String,
+    /// Counts.
+    pub counts: Vec<u64>,
+    /// Edges of the bars: one more than counts.
+    pub edges: Vec<f64>,
+}
+
+/// A shape of the picture.
+enum Shape {
+    /// Left, top, width, height.
+    Bar([usize; 4]),
+    /// A horizontal line of the grid, at this height.
+    Grid(usize),
+    /// Text with the place of its anchor, on the base line.
+    Text(usize, usize, Anchor, String),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+impl Plot {
+    fn shapes(&self) -> Vec<Shape> {
+        let (wide, tall) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+        let most = self.counts.iter().copied().max().unwrap_or(0);
+        let step = nice(most.div_ceil(TICKS as u64 - 1).max(1));
+        let top = most.div_ceil(step).max(1) * step;
+        let height = |count: u64| (u128::from(count) * tall as u128 / u128::from(top)) as usize;
+        let base = HEIGHT - BOTTOM;
+        let mut shapes = Vec::new();
+        for tick in 0..=top / step {
+            let y = base - height(tick * step);
+            shapes.push(Shape::Grid(y));
+            shapes.push(Shape::Text(LEFT - 8, y + 4, Anchor::End, units::grouped(tick * step)));
+        }
+        let bars = self.counts.len().max(1);
+        let edge = |bar: usize| LEFT + bar * wide / bars;
+        for (bar, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let height = height(count).max(1);
+            shapes.push(Shape::Bar([edge(bar), base - height, (edge(bar + 1) - edge(bar)).saturating_sub(1).max(1), height]));
+        }
+        for tick in 0..TICKS {
+            let bar = tick * bars / (TICKS - 1);
+            let anchor = [Anchor::Start, Anchor::Middle, Anchor::Middle, Anchor::Middle, Anchor::End][tick];
+            if let Some(&value) = self.edges.get(bar) {
+                shapes.push(Shape::Text(edge(bar), base + 18, anchor, units::general(value, 4)));
+            }
+        }
+        shapes.push(Shape::Text(LEFT + wide / 2, HEIGHT - 12, Anchor::Middle, self.axis.clone()));
+        shapes.push(Shape::Text(LEFT + wide / 2, 24, Anchor::Middle, self.title.clone()));
+        shapes.push(Shape::Text(LEFT - 8, 24, Anchor::End, "count".to_owned()));
+        shapes
+    }
+}
+
+/// Returns the smallest of 1, 2, 5, 10, 20, 50 ... that is not below `step`.
+fn nice(step: u64) -> u64 {
+    let mut unit = 1u64;
+    loop {
+        if let Some(found) = [1, 2, 5].into_iter().filter_map(|digit| unit.checked_mul(digit)).find(|&nice| nice >= step) {
+            return found;
+        }
+        match unit.checked_mul(10) {
+            Some(larger) => unit = larger,
+            None => return step,
+        }
+    }
 }
 
 /// Returns the histogram as SVG, which follows the viewer's light or dark mode.
-pub fn svg(title: &str, counts: &[u64], ends: &[String; 2]) -> String {
+pub fn svg(plot: &Plot) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let mut path = String::new();
-    for [x, y, width, height] in bars(counts).into_iter().filter(|bar| bar[3] > 0) {
-        let _ = write!(path, "M{x} {y}h{width}v{height}h-{width}z");
+    let (mut bars, mut grid, mut texts) = (String::new(), String::new(), String::new());
+    for shape in plot.shapes() {
+        let _ = match shape {
+            Shape::Bar([x, y, width, height]) => write!(bars, "M{x} {y}h{width}v{height}h-{width}z"),
+            Shape::Grid(y) => write!(grid, "M{LEFT} {y}.5H{}", WIDTH - RIGHT),
+            Shape::Text(x, y, anchor, text) => {
+                let anchor = match anchor {
+                    Anchor::Start => "",
+                    Anchor::Middle => " text-anchor=\"middle\"",
+                    Anchor::End => " text-anchor=\"end\"",
+                };
+                write!(texts, "<text x=\"{x}\" y=\"{y}\"{anchor}>{}</text>", escape(&text))
+            }
+        };
     }
-    let (title, base, right) = (escape(title), HEIGHT - 8, WIDTH - MARGIN);
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{title}\">\
-         <style>text{{font:13px system-ui,sans-serif;fill:#333}}path{{fill:#4c78a8}}@media(prefers-color-scheme:dark){{text{{fill:#ddd}}path{{fill:#7aa6d6}}}}</style>\
-         <text x=\"{MARGIN}\" y=\"16\">{title}</text><path d=\"{path}\"/>\
-         <text x=\"{MARGIN}\" y=\"{base}\">{}</text><text x=\"{right}\" y=\"{base}\" text-anchor=\"end\">{}</text></svg>\n",
-        escape(&ends[0]),
-        escape(&ends[1])
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">\
+         <style>svg{{background:#fff}}text{{font:14px system-ui,sans-serif;fill:#1b1f24}}.bars{{fill:#4c78a8}}.grid{{stroke:#d0d7de}}\
+         @media(prefers-color-scheme:dark){{svg{{background:#0d1117}}text{{fill:#e6edf3}}.bars{{fill:#7aa6d6}}.grid{{stroke:#30363d}}}}</style>\
+         <path class=\"grid\" d=\"{grid}\"/><path class=\"bars\" d=\"{bars}\"/>{texts}</svg>\n",
+        escape(&plot.title)
     )
 }
 
-/// Returns the histogram as PNG, labelled with the ends of the scale.
+/// Returns the histogram as PNG.
 ///
 /// # Errors
 /// Encoding fails, which is not expected.
-pub fn png(counts: &[u64], ends: &[String; 2]) -> Result<Vec<u8>> {
+pub fn png(plot: &Plot) -> Result<Vec<u8>> {
     let mut pixels = vec![255u8; WIDTH * HEIGHT * 3];
     let mut fill = |x: usize, y: usize, colour: [u8; 3]| {
         if let Some(pixel) = pixels.get_mut((y * WIDTH + x) * 3..(y * WIDTH + x) * 3 + 3).filter(|_| x < WIDTH) {
             pixel.copy_from_slice(&colour);
         }
     };
-    for [x, y, width, height] in bars(counts) {
-        (y..y + height).for_each(|y| (x..x + width).for_each(|x| fill(x, y, [76, 120, 168])));
-    }
-    let starts = [MARGIN, (WIDTH - MARGIN).saturating_sub(ends[1].chars().count() * GLYPH_STEP)];
-    for (start, text) in starts.into_iter().zip(ends) {
-        for (i, glyph) in text.chars().map(glyph).enumerate() {
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..5).filter(|column| bits >> (4 - column) & 1 == 1) {
-                    // A dot is 2 x 2 pixels.
-                    for (dx, dy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
-                        fill(start + i * GLYPH_STEP + column * 2 + dx, HEIGHT - 18 + row * 2 + dy, [40, 40, 40]);
+    for shape in plot.shapes() {
+        match shape {
+            Shape::Bar([x, y, width, height]) => (y..y + height).for_each(|y| (x..x + width).for_each(|x| fill(x, y, [76, 120, 168]))),
+            Shape::Grid(y) => (LEFT..WIDTH - RIGHT).for_each(|x| fill(x, y, [208, 215, 222])),
+            Shape::Text(x, y, anchor, text) => {
+                let long = text.chars().count() * GLYPH.0;
+                let start = match anchor {
+                    Anchor::Start => x,
+                    Anchor::Middle => x.saturating_sub(long / 2),
+                    Anchor::End => x.saturating_sub(long),
+                };
+                for (i, c) in text.chars().enumerate() {
+                    let glyph = font8x8::BASIC_FONTS.get(c).or_else(|| font8x8::BASIC_FONTS.get('?')).unwrap_or_default();
+                    for (row, bits) in glyph.iter().enumerate() {
+                        for column in (0..8).filter(|column| bits >> column & 1 == 1) {
+                            // A dot of the font is one pixel wide and two high, which is about the proportion of print.
+                            let (x, y) = (start + i * GLYPH.0 + column, (y + 2).saturating_sub(GLYPH.1) + row * 2);
+                            fill(x, y, [27, 31, 36]);
+                            fill(x, y + 1, [27, 31, 36]);
+                        }
                     }
                 }
             }
@@ -74,47 +166,49 @@ pub fn png(counts: &[u64], ends: &[String; 2]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The advance of a character in pixels.
-const GLYPH_STEP: usize = 12;
-
-/// Returns a character's bitmap: 7 rows of 5 dots.
-fn glyph(c: char) -> [u8; 7] {
-    match c {
-        '0' => [14, 17, 19, 21, 25, 17, 14],
-        '1' => [4, 12, 4, 4, 4, 4, 14],
-        '2' => [14, 17, 1, 6, 8, 16, 31],
-        '3' => [31, 2, 4, 2, 1, 17, 14],
-        '4' => [2, 6, 10, 18, 31, 2, 2],
-        '5' => [31, 16, 30, 1, 1, 17, 14],
-        '6' => [6, 8, 16, 30, 17, 17, 14],
-        '7' => [31, 1, 2, 4, 8, 8, 8],
-        '8' => [14, 17, 17, 14, 17, 17, 14],
-        '9' => [14, 17, 17, 15, 1, 2, 12],
-        '-' => [0, 0, 0, 14, 0, 0, 0],
-        '.' => [0, 0, 0, 0, 0, 12, 12],
-        'e' => [0, 0, 14, 17, 31, 16, 14],
-        _ => [0; 7],
-    }
-}
+/// Width and height of a character in pixels.
+const GLYPH: (usize, usize) = (8, 16);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn plot(counts: &[u64]) -> Plot {
+        let edges = (0..=counts.len()).map(|edge| edge as f64 / 8.0).collect();
+        Plot { title: "a<b (F32)".to_owned(), axis: "value".to_owned(), counts: counts.to_vec(), edges }
+    }
+
     #[test]
-    fn bars_stand_on_the_base_and_stay_inside() {
-        for [x, y, width, height] in bars(&[0, 1, 100, 40]) {
-            assert_eq!(y + height, HEIGHT - MARGIN);
-            assert!(x >= MARGIN && x + width <= WIDTH - MARGIN && y >= MARGIN);
+    fn bars_are_linear_stand_on_the_base_and_stay_inside() {
+        let shapes = plot(&[0, 1, 100, 50, 400]).shapes();
+        let bars: Vec<[usize; 4]> = shapes.iter().filter_map(|shape| if let Shape::Bar(bar) = shape { Some(*bar) } else { None }).collect();
+        assert_eq!(bars.len(), 4, "none for nothing");
+        for [x, y, width, height] in &bars {
+            assert_eq!(y + height, HEIGHT - BOTTOM);
+            assert!(*x >= LEFT && x + width <= WIDTH - RIGHT && *y >= TOP);
         }
+        let tall = (HEIGHT - TOP - BOTTOM) as f64;
+        for (bar, count) in bars.iter().zip([1.0, 100.0, 50.0, 400.0]) {
+            assert!((bar[3] as f64 - count / 400.0 * tall).abs() <= 1.0, "{bar:?}");
+        }
+        let labels: Vec<&str> =
+            shapes.iter().filter_map(|shape| if let Shape::Text(_, _, _, text) = shape { Some(text.as_str()) } else { None }).collect();
+        assert_eq!(labels[..5], ["0", "100", "200", "300", "400"]);
+        assert!(labels.contains(&"0.625") && labels.contains(&"value"));
+    }
+
+    #[test]
+    fn steps_of_the_axis_are_round() {
+        assert_eq!([1, 2, 3, 7, 11, 21, 60, 1001].map(nice), [1, 2, 5, 10, 20, 50, 100, 2000]);
+        assert_eq!(nice(u64::MAX), u64::MAX);
     }
 
     #[test]
     fn pictures_are_what_they_say() {
-        let ends = ["-1.5".to_owned(), "2e-3".to_owned()];
-        assert!(svg("a<b", &[1, 2], &ends).contains("a&lt;b"));
-        let bytes = png(&[1, 2, 3], &ends).unwrap();
+        assert!(svg(&plot(&[1, 2])).contains("a&lt;b (F32)"));
+        let bytes = png(&plot(&[1, 2, 3])).unwrap();
         assert_eq!(bytes[..8], *b"\x89PNG\r\n\x1a\n");
-        assert!(png(&[], &ends).is_ok());
+        assert!(png(&plot(&[])).is_ok());
+        assert!(png(&plot(&[u64::MAX, 1])).is_ok());
     }
 }

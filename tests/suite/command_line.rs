@@ -56,7 +56,8 @@ fn hostile_text_reaches_people_escaped_and_scripts_exact() {
     }
     let list: Value = serde_json::from_str(&stdout(&["ls", path, "--json"])).unwrap();
     assert_eq!(list["tensors"][0]["name"], NAME);
-    let row: Value = serde_json::from_str(&stdout(&["meta", path, "--format", "ndjson"])).unwrap();
+    let rows = stdout(&["meta", path, "--format", "ndjson"]);
+    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
     assert_eq!((&row["key"], &row["value"]), (&json!(NAME), &json!(NAME)));
     // An error says the name, on one line.
     let error = String::from_utf8(weigh(&["show", path, "\u{1b}x\n"]).stderr).unwrap();
@@ -89,8 +90,9 @@ fn several_models_are_distinguished_and_one_failure_does_not_stop_the_rest() {
     assert_eq!(output.status.code(), Some(2));
     let lines: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap();
     let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
-    assert_eq!(paths, ["fixtures/nothing", "fixtures/llama-tiny"]);
-    assert_eq!((&lines[0]["schema"], &lines[1]["schema"]), (&json!("weigh.error.v1"), &Value::Null));
+    assert_eq!(paths, ["fixtures/nothing", "fixtures/llama-tiny", "fixtures/llama-tiny"]);
+    let schemas: Vec<_> = lines.iter().map(|line| line["schema"].as_str()).collect();
+    assert_eq!(schemas, [Some("weigh.error.v1"), None, Some("weigh.ls.v1")], "an error, a row, the rest");
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
 }
 
@@ -196,4 +198,119 @@ fn the_licence_is_the_one_that_was_published() {
     }
     assert_eq!(keys(&gguf), [json!("other"), json!("Llama 2 Community"), json!(LINK)]);
     assert_eq!(line(&gguf), format!("Llama 2 Community (other), {LINK}"));
+}
+
+#[test]
+fn a_model_in_place_of_a_command_is_described() {
+    assert_eq!(stdout(&["fixtures/llama-tiny", "--json"]), stdout(&["info", "fixtures/llama-tiny", "--json"]));
+    let error = |args: &[&str]| String::from_utf8(weigh(args).stderr).unwrap();
+    assert!(error(&["fixtures/none.gguf"]).contains("cannot open"));
+    assert!(error(&["quantize", "a", "b"]).contains("hint: `weigh convert IN OUT.gguf --type Q4_K_M` quantises"));
+    assert!(error(&["lss"]).contains("a similar subcommand exists: 'ls'"));
+}
+
+#[test]
+fn formats_that_a_command_does_not_have_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("x.svg");
+    let picture = picture.to_str().unwrap();
+    for args in [
+        &["report", "fixtures/llama-tiny", "--json"][..],
+        &["report", "fixtures/llama-tiny", "--format", "csv"],
+        &["man", "--json"],
+        &["completions", "bash", "--format", "ndjson"],
+        &["hist", "fixtures/llama-tiny", "model.norm.weight", "-o", picture, "--json"],
+        &["ls", "fixtures/llama-tiny", "--format", "sarif"],
+    ] {
+        let output = weigh(args);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{args:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1, "{args:?}");
+    }
+    assert!(!std::path::Path::new(picture).exists());
+}
+
+#[test]
+fn findings_are_sarif_for_tools_of_code_review() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("a bad.gguf");
+    let mut bytes = std::fs::read("fixtures/llama-tiny-q8_0.gguf").unwrap();
+    bytes.truncate(bytes.len() - 5000);
+    std::fs::write(&bad, bytes).unwrap();
+    let output = weigh(&["verify", bad.to_str().unwrap(), "fixtures/none.gguf", "fixtures/llama-tiny", "--format", "sarif"]);
+    assert_eq!(output.status.code(), Some(2));
+    let log: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let run = &log["runs"][0];
+    assert_eq!((&log["version"], &run["tool"]["driver"]["name"]), (&json!("2.1.0"), &json!("weigh")));
+    let result = &run["results"][0];
+    assert_eq!((&result["ruleId"], &result["level"]), (&json!("gguf-truncated"), &json!("error")));
+    let rule = &run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize];
+    assert_eq!(rule["id"], result["ruleId"]);
+    let uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].as_str().unwrap();
+    assert!(uri.ends_with("/a%20bad.gguf"), "{uri}");
+    let invocation = &run["invocations"][0];
+    assert_eq!(invocation["executionSuccessful"], false);
+    assert!(invocation["toolExecutionNotifications"][0]["message"]["text"].as_str().unwrap().starts_with("cannot open"));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let names = stdout(&["man", "--list"]);
+    assert!(names.lines().any(|name| name == "meta set") && names.lines().any(|name| name == "convert"), "{names}");
+    for name in names.lines() {
+        let page = stdout(&[&["man"], name.split(' ').collect::<Vec<_>>().as_slice()].concat());
+        assert!(page.contains(".SH SYNOPSIS") && page.contains("Examples:"), "{name}");
+    }
+}
+
+#[test]
+fn the_file_types_are_those_of_the_recipes_and_their_sizes_those_of_a_plan() {
+    let list: Value = serde_json::from_str(&stdout(&["types", "--file-types", "--json"])).unwrap();
+    let rows = list["file_types"].as_array().unwrap();
+    let names: std::collections::BTreeSet<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    let known: std::collections::BTreeSet<_> = weigh::quant::recipe::FILE_TYPES.iter().map(|known| known.name).collect();
+    assert_eq!(names, known);
+
+    // Llama 3.1 8B, by its headers.
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128_256, "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-5, "rope_theta": 500_000.0, "tie_word_embeddings": false});
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let mut shapes = vec![
+        ("model.embed_tokens".to_owned(), vec![128_256, 4096]),
+        ("lm_head".into(), vec![128_256, 4096]),
+        ("model.norm".into(), vec![4096]),
+    ];
+    for layer in 0..32 {
+        for (name, shape) in [
+            ("input_layernorm", vec![4096]),
+            ("post_attention_layernorm", vec![4096]),
+            ("self_attn.q_proj", vec![4096, 4096]),
+            ("self_attn.k_proj", vec![1024, 4096]),
+            ("self_attn.v_proj", vec![1024, 4096]),
+            ("self_attn.o_proj", vec![4096, 4096]),
+            ("mlp.gate_proj", vec![14336, 4096]),
+            ("mlp.up_proj", vec![14336, 4096]),
+            ("mlp.down_proj", vec![4096, 14336]),
+        ] {
+            shapes.push((format!("model.layers.{layer}.{name}"), shape));
+        }
+    }
+    let (mut header, mut end) = (serde_json::Map::new(), 0u64);
+    for (name, shape) in &shapes {
+        let start = end;
+        end += 2 * shape.iter().product::<u64>();
+        header.insert(format!("{name}.weight"), json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = Value::Object(header).to_string();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 + header.len() as u64 + end).unwrap();
+
+    let fit: Value = serde_json::from_str(&stdout(&["fit", folder.path().to_str().unwrap(), "--all-types", "--json"])).unwrap();
+    for option in fit["options"].as_array().unwrap() {
+        let row = rows.iter().find(|row| row["name"] == option["type"]).unwrap();
+        let bits = option["bytes"].as_f64().unwrap() * 8.0 / (end as f64 / 2.0);
+        assert!((bits - row["bits_per_weight"].as_f64().unwrap()).abs() < 0.011, "{}: {bits}", option["type"]);
+    }
 }

@@ -32,7 +32,8 @@ fn rows(page: &mut String, command: &clap::Command, global: bool) {
             _ => format!("`{value}`"),
         };
         let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
-        let values: Vec<_> = arg.get_possible_values().iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
+        let values: Vec<_> =
+            arg.get_possible_values().iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
         if !values.is_empty() && arg.get_action().takes_values() {
             write!(help, ": {}", values.join(" ")).unwrap();
         }
@@ -54,7 +55,9 @@ fn table(page: &mut String, command: &clap::Command, name: &str) {
 #[test]
 fn the_page_of_options_is_what_the_program_has() {
     let command = weigh::cli::command();
-    let mut page = String::from("# Every option\n\nPrinted from the program, as `weigh COMMAND --help` is.\n\n## Every command\n\n| | |\n| --- | --- |\n");
+    let mut page = String::from(
+        "# Every option\n\nPrinted from the program, as `weigh COMMAND --help` is.\n\n## Every command\n\n| | |\n| --- | --- |\n",
+    );
     rows(&mut page, &command, true);
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         table(&mut page, sub, &format!("weigh {}", sub.get_name()));
@@ -93,7 +96,8 @@ fn the_page_of_types_is_what_the_program_has() {
         let (bits, safetensors) = (row.bits_per_weight, row.safetensors.unwrap_or_default());
         let (elements, bytes) = (row.block_elements, row.block_bytes);
         let (read, written) = (yes(row.read), yes(row.written));
-        writeln!(page, "| `{}` | {} | {elements} | {bytes} | {bits} | {ggml} | {safetensors} | {read} | {written} |", row.name, row.class).unwrap();
+        writeln!(page, "| `{}` | {} | {elements} | {bytes} | {bits} | {ggml} | {safetensors} | {read} | {written} |", row.name, row.class)
+            .unwrap();
     }
     check("types.md", &page);
 }
@@ -132,7 +136,9 @@ fn links_between_pages_lead_somewhere() {
     let link = regex::Regex::new(r"\]\(([^)\s]+)\)").unwrap();
     let heading = |page: &str| -> Vec<String> {
         let titles = page.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase());
-        titles.map(|title| title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")).collect()
+        titles
+            .map(|title| title.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-"))
+            .collect()
     };
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();

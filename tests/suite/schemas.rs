@@ -12,7 +12,8 @@ const GGUF: &str = "fixtures/llama-tiny-q8_0.gguf";
 const OTHER: &str = "fixtures/gemma2-other-head";
 
 fn documents(args: &[&str]) -> Vec<Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json").output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_weigh")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json").output().unwrap();
     let documents: Result<Vec<_>, _> = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect();
     let documents = documents.unwrap_or_else(|error| panic!("{args:?}: {error}"));
     assert!(!documents.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -103,12 +104,14 @@ pub struct Options<'a> {
     pub sample: Option<u64>,
     /// Progress callback.
     pub progress: Option<Progress<'a>>,
+    /// Ends the work with an error once it is set.
+    pub cancel: Option<&'a AtomicBool>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
         let by = GroupBy::default();
-        Self { selection: None, by, stored: false, threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None }
+        Self { selection: None, by, stored: false, threshold: 1e-6, outlier: OUTLIER_ROWS, sample: None, progress: None, cancel: None }
     }
 }
 
@@ -367,6 +370,9 @@ fn scan_all(reader: &Reader, tensors: &[&TensorInfo], options: &Options<'_>) -> 
     }
     let process = |(): &mut (), chunk: Chunk| -> Result<Option<Part>> {
         let tensor = tensors[order[chunk.item]];
+        if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(Error::limit("ended before its end"));
+        }
         let Some(scanner) = scanner(tensor) else { return Ok(None) };
         let ranges = ranges_of(tensor)?.of_span(chunk.number, together);
         let part = scan::scan(reader, tensor, scanner, &ranges, options.threshold)?;
