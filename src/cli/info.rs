@@ -110,19 +110,6 @@ fn file_type(found: &NamedFileType) -> String {
     }
 }
 
-/// Formats the memory: `253 MB weights + 18.4 kB per token of context: 364 MB at 32,768`.
-fn memory_in_words(memory: &Summary) -> String {
-    let mut parts = vec![format!("{} weights", bytes(memory.weights))];
-    parts.extend((memory.state > 0).then(|| format!("{} state", bytes(memory.state))));
-    let beyond = match memory.beyond {
-        beyond if beyond == memory.per_token => String::new(),
-        beyond => format!(" ({} beyond the sliding window)", bytes(beyond)),
-    };
-    parts.extend((memory.per_token > 0).then(|| format!("{} per token of context{beyond}", bytes(memory.per_token))));
-    let total = if memory.per_token > 0 { format!(": {} at {}", bytes(memory.total), grouped(memory.context)) } else { String::new() };
-    format!("{}{total}", parts.join(" + "))
-}
-
 /// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
@@ -188,7 +175,7 @@ impl Info {
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
         add("file type", self.file_type.as_ref().map(|found| Cell::text(file_type(found))));
-        add("memory", self.memory.as_ref().map(|memory| Cell::text(memory_in_words(memory))));
+        add("memory", self.memory.as_ref().map(|memory| Cell::text(memory.in_words())));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
         add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
         for (title, kind) in [("vision encoder", "vision"), ("audio encoder", "audio")] {

@@ -3,13 +3,36 @@
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Serialize, ser};
 
-use crate::base::{Error, Hint, Result, text};
+use crate::base::{Error, Hint, Result, text, units};
 use crate::format::Reader;
+use crate::model::value_text::write_scalar;
 use crate::model::{Array, Metadata, Value, ValueType};
 use crate::ops::origin;
 
 /// Number of array values shown by default.
 pub const SHOWN_VALUES: u64 = 8;
+
+/// Most characters of a value in [`brief`].
+const BRIEF_CHARS: usize = 400;
+
+/// Most values of an array in [`brief`].
+const BRIEF_VALUES: usize = 16;
+
+/// Formats a value on one line, shortened, for a screen or a page. The text is not escaped.
+pub fn brief(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Array(array) => {
+            let values: Vec<String> = array.iter().take(BRIEF_VALUES).filter_map(Result::ok).map(|value| brief(&value)).collect();
+            let more =
+                if array.len() > BRIEF_VALUES as u64 { format!(" … {} in all", units::grouped(array.len())) } else { String::new() };
+            out = format!("[{}]{more}", values.join(", "));
+        }
+        Value::String(text) => out.clone_from(text),
+        value => write_scalar(value, &mut out),
+    }
+    text::shorten_to(&out, BRIEF_CHARS).into_owned()
+}
 
 /// Metadata, in file order or in that of the requested keys.
 #[derive(Debug, Serialize)]

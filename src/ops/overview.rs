@@ -7,6 +7,7 @@ use crate::format::Reader;
 use crate::ops::count::{Count, count};
 use crate::ops::diff::{self, Diff};
 use crate::ops::info::{Info, info_of};
+use crate::ops::meta;
 use crate::ops::stats::{self, Stats};
 
 /// Everything about one model.
@@ -20,6 +21,8 @@ pub struct Overview {
     pub stats: Stats,
     /// Component names.
     pub components: Components,
+    /// Metadata: keys, and values on one line.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// Describes, counts and measures a model.
@@ -29,7 +32,8 @@ pub struct Overview {
 pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overview> {
     let components = hyperparameters::components(reader.model());
     let (info, count) = described(reader)?;
-    Ok(Overview { info, count, stats: stats::stats(reader, options)?, components })
+    let metadata = reader.model().metadata.iter().map(|(key, value)| (key.to_owned(), meta::brief(value))).collect();
+    Ok(Overview { info, count, stats: stats::stats(reader, options)?, components, metadata })
 }
 
 /// Two models side by side.

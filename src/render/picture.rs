@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use font8x8::UnicodeFonts;
 
-use crate::base::{Error, Result, units};
+use crate::base::{Error, Result, text, units};
 
 const WIDTH: usize = 720;
 const HEIGHT: usize = 360;
@@ -51,14 +51,15 @@ impl Plot {
         let (wide, tall) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
         let most = self.counts.iter().copied().max().unwrap_or(0);
         let step = nice(most.div_ceil(TICKS as u64 - 1).max(1));
-        let top = most.div_ceil(step).max(1) * step;
-        let height = |count: u64| (u128::from(count) * tall as u128 / u128::from(top)) as usize;
+        let steps = most.div_ceil(step).max(1);
+        let height = |count: u64| (u128::from(count) * tall as u128 / (u128::from(steps) * u128::from(step))) as usize;
         let base = HEIGHT - BOTTOM;
         let mut shapes = Vec::new();
-        for tick in 0..=top / step {
-            let y = base - height(tick * step);
+        for tick in 0..=steps {
+            let count = tick.saturating_mul(step);
+            let y = base - height(count);
             shapes.push(Shape::Grid(y));
-            shapes.push(Shape::Text(LEFT - 8, y + 4, Anchor::End, units::grouped(tick * step)));
+            shapes.push(Shape::Text(LEFT - 8, y + 4, Anchor::End, units::grouped(count)));
         }
         let bars = self.counts.len().max(1);
         let edge = |bar: usize| LEFT + bar * wide / bars;
@@ -96,6 +97,17 @@ fn nice(step: u64) -> u64 {
 
 /// Returns the histogram as SVG, which follows the viewer's light or dark mode.
 pub fn svg(plot: &Plot) -> String {
+    let style = "<style>svg{background:#fff}text{font:14px system-ui,sans-serif;fill:#1b1f24}.bar{fill:#4c78a8}.grid{stroke:#d0d7de}\
+                 @media(prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#e6edf3}.bar{fill:#7aa6d6}.grid{stroke:#30363d}}</style>";
+    element(plot, "xmlns=\"http://www.w3.org/2000/svg\" ", style) + "\n"
+}
+
+/// Returns the histogram as an element of a page, which has the style of the classes `bar` and `grid`.
+pub fn inline(plot: &Plot) -> String {
+    element(plot, "class=\"plot\" ", "")
+}
+
+fn element(plot: &Plot, attributes: &str, style: &str) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     let (mut bars, mut grid, mut texts) = (String::new(), String::new(), String::new());
     for shape in plot.shapes() {
@@ -108,16 +120,14 @@ pub fn svg(plot: &Plot) -> String {
                     Anchor::Middle => " text-anchor=\"middle\"",
                     Anchor::End => " text-anchor=\"end\"",
                 };
-                write!(texts, "<text x=\"{x}\" y=\"{y}\"{anchor}>{}</text>", escape(&text))
+                write!(texts, "<text x=\"{x}\" y=\"{y}\"{anchor}>{}</text>", escape(&text::escape(&text)))
             }
         };
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">\
-         <style>svg{{background:#fff}}text{{font:14px system-ui,sans-serif;fill:#1b1f24}}.bars{{fill:#4c78a8}}.grid{{stroke:#d0d7de}}\
-         @media(prefers-color-scheme:dark){{svg{{background:#0d1117}}text{{fill:#e6edf3}}.bars{{fill:#7aa6d6}}.grid{{stroke:#30363d}}}}</style>\
-         <path class=\"grid\" d=\"{grid}\"/><path class=\"bars\" d=\"{bars}\"/>{texts}</svg>\n",
-        escape(&plot.title)
+        "<svg {attributes}viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">{style}\
+         <path class=\"grid\" d=\"{grid}\"/><path class=\"bar\" d=\"{bars}\"/>{texts}</svg>",
+        escape(&text::escape(&plot.title))
     )
 }
 

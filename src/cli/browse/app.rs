@@ -7,15 +7,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, M
 use ratatui::layout::{Position, Rect};
 
 use crate::base::glob::NamePattern;
-use crate::base::{Result, text, units};
+use crate::base::{Result, text};
 use crate::cli::browse::rows::Tree;
 use crate::cli::browse::work::{Outcome, Request};
 use crate::format::Reader;
 use crate::model::Value;
-use crate::model::value_text::write_scalar;
-use crate::ops::{count, info, select, weights};
+use crate::ops::{count, info, meta, select, weights};
 
-/// Most characters of a metadata value that are shown.
+/// Most characters of a value of config.json that are shown.
 const VALUE_CHARS: usize = 400;
 
 /// Rows and columns of values that are fetched at a time.
@@ -54,17 +53,7 @@ impl Source {
 }
 
 fn shown(value: &Value) -> String {
-    let mut out = String::new();
-    match value {
-        Value::Array(array) => {
-            let values: Vec<String> = array.iter().take(16).filter_map(std::result::Result::ok).map(|value| shown(&value)).collect();
-            let more = if array.len() > 16 { format!(" … {} in all", units::grouped(array.len())) } else { String::new() };
-            out = format!("[{}]{more}", values.join(", "));
-        }
-        Value::String(text) => out.clone_from(text),
-        value => write_scalar(value, &mut out),
-    }
-    text::escape(&text::shorten_to(&out, VALUE_CHARS)).into_owned()
+    text::escape(&meta::brief(value)).into_owned()
 }
 
 /// What fills the screen.

@@ -330,3 +330,18 @@ pub struct Summary {
     /// Weights, cache and state.
     pub total: u64,
 }
+
+impl Summary {
+    /// Formats the figures: `253 MB weights + 18.4 kB per token of context: 364 MB at 32,768`.
+    pub fn in_words(&self) -> String {
+        let mut parts = vec![format!("{} weights", units::bytes(self.weights))];
+        parts.extend((self.state > 0).then(|| format!("{} state", units::bytes(self.state))));
+        let beyond = match self.beyond {
+            beyond if beyond == self.per_token => String::new(),
+            beyond => format!(" ({} beyond the sliding window)", units::bytes(beyond)),
+        };
+        parts.extend((self.per_token > 0).then(|| format!("{} per token of context{beyond}", units::bytes(self.per_token))));
+        let at = || format!(": {} at {}", units::bytes(self.total), units::grouped(self.context));
+        format!("{}{}", parts.join(" + "), if self.per_token > 0 { at() } else { String::new() })
+    }
+}

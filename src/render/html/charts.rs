@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::escape;
+use crate::render::picture::{self, Plot};
 
 /// The number of colours.
 const COLOURS: usize = 8;
@@ -17,37 +18,21 @@ pub(super) struct Stacks<'a> {
     pub rows: Vec<(String, Vec<f64>, String)>,
 }
 
-const BAR: f64 = 18.0;
-const LABEL: f64 = 70.0;
-const WIDTH: f64 = 900.0;
-const TAIL: f64 = 110.0;
-
-/// Returns stacked bars, the longest row as wide as the chart.
+/// Returns stacked bars, the longest row as wide as the page allows.
 pub(super) fn stacks(chart: &Stacks<'_>) -> String {
     let longest = chart.rows.iter().map(|(_, sizes, _)| sizes.iter().sum::<f64>()).fold(0.0, f64::max);
-    let height = chart.rows.len() as f64 * BAR + 4.0;
     let mut out = String::new();
-    let _ = write!(out, r#"<div class="wide"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{}">"#, escape(chart.title));
-    for (i, (label, sizes, tail)) in chart.rows.iter().enumerate() {
-        let y = i as f64 * BAR;
-        let _ = write!(out, r#"<text x="{:.0}" y="{:.0}" text-anchor="end">{}</text>"#, LABEL - 6.0, y + 13.0, escape(label));
-        let mut x = LABEL;
+    let _ = write!(out, r#"<div class="stacks" role="img" aria-label="{}">"#, escape(chart.title));
+    for (label, sizes, tail) in &chart.rows {
+        let _ = write!(out, "<div><span>{}</span><span class=\"track\">", escape(label));
         for (part, size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0.0) {
-            let width = if longest > 0.0 { size / longest * (WIDTH - LABEL - TAIL) } else { 0.0 };
-            let _ = write!(
-                out,
-                r#"<rect class="k{}" x="{x:.1}" y="{:.1}" width="{:.1}" height="{}"><title>{}</title></rect>"#,
-                part % COLOURS,
-                y + 2.0,
-                width.max(0.5),
-                BAR - 4.0,
-                escape(chart.parts.get(part).map_or("", String::as_str))
-            );
-            x += width;
+            let width = if longest > 0.0 { size / longest * 100.0 } else { 0.0 };
+            let title = escape(chart.parts.get(part).map_or("", String::as_str));
+            let _ = write!(out, r#"<i class="k{}" style="width:{width:.2}%" title="{title}"></i>"#, part % COLOURS);
         }
-        let _ = write!(out, r#"<text class="soft" x="{:.1}" y="{:.0}">{}</text>"#, x + 6.0, y + 13.0, escape(tail));
+        let _ = write!(out, "</span><span class=\"soft\">{}</span></div>", escape(tail));
     }
-    out.push_str("</svg></div>");
+    out.push_str("</div>");
     out
 }
 
@@ -83,19 +68,22 @@ pub(super) struct Heat<'a> {
 /// Returns a heat map. With few columns every cell shows its value; with many, only the ends of the scale are labelled.
 pub(super) fn heat(chart: &Heat<'_>) -> String {
     const ROW: f64 = 20.0;
+    const WIDTH: f64 = 900.0;
     let longest = chart.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let side = (longest as f64 * 6.8 + 12.0).clamp(60.0, 330.0);
     let scale = |value: f64| if chart.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
     let all = || chart.rows.iter().flat_map(|(_, cells)| cells.iter().map(|cell| cell.1)).filter(|value| value.is_finite());
     let positive = || all().filter(|value| !chart.log || *value > 0.0).map(scale);
     let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(f64::NEG_INFINITY, f64::max));
+    // Nothing has no logarithm, and a colour of its own.
+    let is_none = |value: f64| chart.log && value == 0.0;
     let columns = chart.columns.len().max(1);
     let numbered = columns <= 24;
     let cell =
         if numbered { ((WIDTH * 1.2 - side) / columns as f64).clamp(38.0, 90.0) } else { ((WIDTH - side) / columns as f64).max(6.0) };
     let width = side + cell * columns as f64;
     let height = (chart.rows.len() + 1) as f64 * ROW + 4.0;
-    let mut out = String::from(r#"<div class="wide">"#);
+    let mut out = super::scrolls(chart.title);
     let _ = write!(
         out,
         r#"<svg viewBox="0 0 {width:.0} {height:.0}" style="width:{width:.0}px" role="img" aria-label="{}">"#,
@@ -114,13 +102,16 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
             let share = if share.is_finite() { share } else { 1.0 };
             let x = side + *column as f64 * cell;
             let written = (chart.write)(*value);
+            let fill = if is_none(*value) {
+                "#e4e7eb".to_owned()
+            } else {
+                format!("hsl({:.0} 70% {:.0}%)", 220.0 - share * 190.0, 86.0 - share * 36.0)
+            };
             let _ = write!(
                 out,
-                r#"<rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="hsl({:.0} 70% {:.0}%)"><title>{} {}: {written}</title></rect>"#,
+                r#"<rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="{fill}"><title>{} {}: {written}</title></rect>"#,
                 (cell - 1.0).max(1.0),
                 ROW - 1.0,
-                220.0 - share * 190.0,
-                86.0 - share * 36.0,
                 escape(label),
                 escape(chart.columns.get(*column).map_or("", String::as_str)),
             );
@@ -137,7 +128,9 @@ pub(super) fn heat(chart: &Heat<'_>) -> String {
     out.push_str("</svg></div>");
     let ends = [low, high].map(|end| (chart.write)(if chart.log { 10f64.powf(end) } else { end }));
     if low.is_finite() {
-        let _ = write!(out, r#"<p class="soft">from {} (blue) to {} (red)</p>"#, ends[0], ends[1]);
+        let scale = if chart.log { ", on a logarithmic scale" } else { "" };
+        let none = if all().any(is_none) { "; grey: 0" } else { "" };
+        let _ = write!(out, r#"<p class="soft">from {} (blue) to {} (red){scale}{none}</p>"#, ends[0], ends[1]);
     }
     out
 }
@@ -151,25 +144,19 @@ pub(super) fn spark(counts: &[u64]) -> String {
     )
 }
 
-/// Returns a histogram labelled with its ends and its largest bin. Bar heights follow the square root of the count, so that tails stay visible.
-pub(super) fn histogram(counts: &[u64], low: &str, high: &str, label: &str) -> String {
-    let width = 480.0;
-    let step = width / counts.len().max(1) as f64;
-    let most = counts.iter().max().copied().unwrap_or(0);
-    format!(
-        r#"<svg viewBox="0 0 {width} 150" style="width:{width}px" role="img" aria-label="{}"><g transform="translate(0 14)">{}</g><text class="soft" x="0" y="146">{}</text><text class="soft" x="{width}" y="146" text-anchor="end">{}</text><text class="soft" x="0" y="10">largest bin {most}; heights by square root</text></svg>"#,
-        escape(label),
-        bars(counts, step, 116.0),
-        escape(low),
-        escape(high)
-    )
+/// Returns a histogram with axes.
+pub(super) fn histogram(counts: &[u64], low: f64, high: f64, title: &str) -> String {
+    let bins = counts.len().max(1) as f64;
+    let edges = (0..=counts.len()).map(|edge| low + (high - low) * edge as f64 / bins).collect();
+    let plot = Plot { title: title.to_owned(), axis: "value".to_owned(), counts: counts.to_vec(), edges };
+    picture::inline(&plot)
 }
 
 fn bars(counts: &[u64], step: f64, height: f64) -> String {
-    let most = (counts.iter().max().copied().unwrap_or(0).max(1) as f64).sqrt();
+    let most = counts.iter().max().copied().unwrap_or(0).max(1) as f64;
     let mut path = String::new();
     for (i, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let tall = ((count as f64).sqrt() / most * height).max(1.0);
+        let tall = (count as f64 / most * height).max(1.0);
         let _ = write!(path, "M{:.1} {height}v-{tall:.1}h{:.1}v{tall:.1}z", i as f64 * step, step * 0.92);
     }
     format!(r#"<path class="bar" d="{path}"/>"#)

@@ -89,17 +89,28 @@ impl Cell {
     }
 }
 
-/// Returns a table that can be sorted by every column and filtered by words.
+/// The heading of a column of pictures.
+const HISTOGRAM: &str = "histogram";
+
+/// Returns the start of a region that scrolls sideways, which the keyboard reaches.
+fn scrolls(label: &str) -> String {
+    format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
+}
+
+/// Returns a table that can be sorted by every column, and filtered by words and patterns.
 fn table(id: &str, caption: &str, heads: &[Head], rows: impl Iterator<Item = Vec<Cell>>) -> String {
     let mut out = format!(
         "<p class=\"search\"><label>Filter <input type=\"search\" aria-controls=\"{id}\" data-count=\"{id}-count\" autocomplete=\"off\"></label> \
          <span id=\"{id}-count\" class=\"soft\" role=\"status\"></span></p>\
-         <div class=\"scroll\"><table id=\"{id}\" class=\"sortable\"><caption>{}</caption><thead><tr>",
+         {}<table id=\"{id}\" class=\"sortable\"><caption>{}</caption><thead><tr>",
+        scrolls(caption),
         escape(caption)
     );
     for (head, number) in heads {
         let class = if *number { " class=\"n\"" } else { "" };
-        let _ = write!(out, "<th scope=\"col\"{class}><button type=\"button\">{}</button></th>", escape(head));
+        // Pictures have no order.
+        let button = if *head == HISTOGRAM { (*head).to_owned() } else { format!("<button type=\"button\">{}</button>", escape(head)) };
+        let _ = write!(out, "<th scope=\"col\"{class}>{button}</th>");
     }
     out.push_str("</tr></thead><tbody>");
     for row in rows {

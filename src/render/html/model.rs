@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde_json::Value as Json;
+
 use super::charts::{self, Heat, Stacks};
-use super::{Cell, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
+use super::{Cell, HISTOGRAM, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
 use crate::base::units;
 use crate::family::components::{Component, classify};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
+use crate::ops::fit::Summary;
 use crate::ops::info::Info;
 use crate::ops::overview::Overview;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
@@ -23,6 +26,7 @@ pub fn model(data: &Overview) -> String {
     body.push_str(&scales(tensors));
     body.push_str(&findings(&data.stats));
     body.push_str(&values(tensors));
+    body.push_str(&metadata(&data.metadata));
     page(&format!("{} - weigh", title(&data.info)), &body)
 }
 
@@ -46,6 +50,7 @@ fn head(info: &Info, count: &Count) -> String {
 pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
     let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
     let mut rows = vec![
+        ("file", info.path.clone()),
         ("format", info.format.name().to_owned()),
         ("architecture", info.architecture.clone().unwrap_or_default()),
         ("parameters", info.parameters.map_or_else(|| info.label.clone(), units::grouped)),
@@ -55,6 +60,7 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("bits per weight", info.bits_per_weight.map_or_else(|| "unknown".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
+        ("file type", info.file_type.as_ref().map(|found| found.name.to_string()).unwrap_or_default()),
         ("packed", info.packing.as_ref().map(packed).unwrap_or_default()),
         ("licence", info.license_in_words().unwrap_or_else(|| "not stated".to_owned())),
     ];
@@ -63,9 +69,31 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
     }
     let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
-    let known: Vec<String> = shown.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+    let known: Vec<String> = shown.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
+    rows.push(("memory", info.memory.as_ref().map(Summary::in_words).unwrap_or_default()));
     rows.push(("hyperparameters", known.join(", ")));
     rows
+}
+
+/// Formats a hyperparameter: numbers with their thousands apart, a list by its first values.
+fn plain(value: &Json) -> String {
+    match value {
+        Json::Number(number) => number.as_u64().map_or_else(|| units::general(number.as_f64().unwrap_or(f64::NAN), 6), units::grouped),
+        Json::String(text) => text.clone(),
+        Json::Array(values) if values.len() > 8 => format!("[{} …]", values.iter().take(8).map(plain).collect::<Vec<_>>().join(" ")),
+        Json::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        other => other.to_string(),
+    }
+}
+
+/// Returns the table of metadata.
+fn metadata(entries: &[(String, String)]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let rows = entries.iter().take(ROWS).map(|(key, value)| vec![Cell::text(key), Cell::text(value)]);
+    let table = table("metadata", "Long values and arrays are shortened.", &[("key", false), ("value", false)], rows);
+    format!("<h2>Metadata</h2>{table}{}", left_out(entries.len(), ROWS, "keys"))
 }
 
 /// Returns how the weights are packed, and how many cannot be unpacked.
@@ -204,10 +232,9 @@ fn details(tensor: &TensorStats) -> String {
         0.0 => String::new(),
         error => format!(" (each within {}%)", units::general(error * 100.0, 2)),
     };
-    let chart =
-        charts::histogram(&linear.counts.to_vec(), &general(linear.low), &general(linear.high), &format!("Histogram of {}", tensor.name));
+    let chart = charts::histogram(&linear.counts.to_vec(), linear.low, linear.high, &format!("Histogram of {}", tensor.name));
     format!(
-        "<details><summary>{}</summary>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></details>",
+        "<details><summary>{}</summary><div>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></div></details>",
         escape(&tensor.name),
         escape(&percentiles),
         general(summary.kurtosis),
@@ -227,7 +254,7 @@ fn values(tensors: &[TensorStats]) -> String {
         ("type", false),
         ("shape", false),
         ("elements", true),
-        ("histogram", false),
+        (HISTOGRAM, false),
         ("min", true),
         ("max", true),
         ("mean", true),
@@ -254,7 +281,11 @@ fn values(tensors: &[TensorStats]) -> String {
         ]
     });
     let caption = if tensors.len() > ROWS {
-        format!("The {ROWS} largest of {} tensors. Click a name for its histogram.", units::grouped(tensors.len() as u64))
+        format!(
+            "The {} largest of {} tensors. Click a name for its histogram.",
+            units::grouped(ROWS as u64),
+            units::grouped(tensors.len() as u64)
+        )
     } else {
         "All tensors. Click a name for its histogram; sparklines span percentiles 0.1 to 99.9.".to_owned()
     };

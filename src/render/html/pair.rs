@@ -4,37 +4,34 @@ use std::fmt::Write;
 
 use super::charts::{self, Heat};
 use super::model::{info_facts, title};
-use super::{Cell, ROWS, by_kind, escape, facts, general, left_out, page, table};
+use super::{Cell, ROWS, by_kind, escape, facts, general, left_out, page, scrolls, table};
 use crate::base::units;
 use crate::ops::diff::{Diff, TensorRow};
+use crate::ops::info::Info;
 use crate::ops::overview::Comparison;
 
 /// Returns the HTML page comparing two models.
 pub fn pair(data: &Comparison) -> String {
     let [a, b] = &data.infos;
+    let named = |info: &Info| if title(a) == title(b) { format!("{} ({})", title(info), info.path) } else { title(info).to_owned() };
+    let names = [named(a), named(b)];
     let mut body = format!(
         "<h1>{} and {}</h1><p class=\"lead\">{}</p>",
-        escape(title(a)),
-        escape(title(b)),
+        escape(&names[0]),
+        escape(&names[1]),
         escape(&sentence(&data.diff.verdict.text))
     );
     for note in &data.diff.notes {
         let _ = write!(body, "<p class=\"soft\">{}</p>", escape(note));
     }
     for (heading, (info, count)) in ["First", "Second"].into_iter().zip(data.infos.iter().zip(&data.counts)) {
-        let _ = write!(
-            body,
-            "<h2>{heading}: {}</h2><p class=\"soft\">{}</p>{}",
-            escape(title(info)),
-            escape(&info.path),
-            facts(&info_facts(info, count))
-        );
+        let _ = write!(body, "<h2>{heading}: {}</h2>{}", escape(title(info)), facts(&info_facts(info, count)));
     }
     body.push_str(&components(&data.diff));
     body.push_str(&heat(&data.diff.tensors));
     body.push_str(&rest(&data.diff));
     body.push_str(&tensors(&data.diff.tensors));
-    page(&format!("{} and {} - weigh", title(a), title(b)), &body)
+    page(&format!("{} and {} - weigh", names[0], names[1]), &body)
 }
 
 fn sentence(text: &str) -> String {
@@ -47,9 +44,10 @@ fn percent(value: f64) -> String {
 }
 
 fn components(diff: &Diff) -> String {
-    let mut out = String::from(
-        "<h2>Change by component</h2><div class=\"scroll\"><table><thead><tr><th scope=\"col\">component</th>\
+    let mut out = format!(
+        "<h2>Change by component</h2>{}<table><thead><tr><th scope=\"col\">component</th>\
          <th scope=\"col\" class=\"n\">tensors</th><th scope=\"col\" class=\"n\">differ</th><th scope=\"col\" class=\"n\">relative error</th></tr></thead><tbody>",
+        scrolls("Change by component")
     );
     for change in &diff.verdict.components {
         let error = change.relative_rmse.map(percent).unwrap_or_default();
