@@ -12,6 +12,7 @@ mod convert;
 mod convert_golden;
 mod diff;
 mod edit;
+mod file_type;
 mod fit;
 mod folder_json;
 mod force;

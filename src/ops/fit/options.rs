@@ -2,6 +2,7 @@
 
 use crate::base::{Error, Result};
 use crate::model::DType;
+use crate::ops::fit::vllm::Engine;
 use crate::quant::recipe::Target;
 
 /// What a model is fitted for. The defaults are those of llama.cpp.
@@ -25,10 +26,14 @@ pub struct Options {
     pub types: Vec<Target>,
     /// Memory to fit in, in bytes.
     pub memory: Option<u64>,
-    /// Number of layers on the device, the last ones; the output counts as one more. `None`: everything is in the same memory.
+    /// Number of layers on the device: the output counts as the first, then come the layers from the last one. `None`: everything is in the
+    /// same memory.
     pub layers_on_device: Option<u64>,
-    /// Number of layers, the first ones, whose experts stay on the host.
+    /// Number of layers, the first ones, whose experts stay on the host; the other weights are on the device, unless `layers_on_device` says
+    /// otherwise.
     pub experts_on_host: u64,
+    /// vLLM, if its figures are wanted as well.
+    pub vllm: Option<Engine>,
 }
 
 impl Default for Options {
@@ -45,6 +50,7 @@ impl Default for Options {
             memory: None,
             layers_on_device: None,
             experts_on_host: 0,
+            vllm: None,
         }
     }
 }

@@ -36,8 +36,11 @@ impl Subject {
     /// Returns the weights of a GGUF, or of the GGUF that a model would be converted to; with the types of `target`, if there is one.
     ///
     /// # Errors
-    /// The model cannot be converted; or the size of a type is unknown.
+    /// A file of the set is missing; the model cannot be converted; or the size of a type is unknown.
     pub(super) fn new(reader: &Reader, target: Option<Target>) -> Result<Self> {
+        if let Some(missing) = reader.missing_files().next() {
+            return Err(Error::unsupported(format!("the weights are not known in full: {}", missing.message)));
+        }
         if reader.model().format == FormatId::Gguf && target.is_none() {
             let weight = |tensor: &crate::model::TensorInfo| {
                 let bytes = tensor.len_bytes.ok_or_else(|| unknown_size(tensor.elem).in_tensor(&tensor.name))?;
@@ -117,14 +120,12 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     for weight in &subject.weights {
         let bytes = num::align(weight.bytes, ALIGNMENT, "a size")?;
         let place = match place(&weight.name) {
-            Place::Layer(layer) if layer >= caches.loaded_layers => {
+            Place::Layer(layer) => {
                 let rest = weight.name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map_or("", |(_, rest)| rest);
-                if !caches.drafts_loaded.split_whitespace().any(|start| rest.starts_with(start)) {
+                let drafts = layer < caches.all_layers && caches.drafts_loaded.split_whitespace().any(|start| rest.starts_with(start));
+                if layer >= caches.loaded_layers && !drafts {
                     continue;
                 }
-                &mut placed.weights.layers
-            }
-            Place::Layer(layer) => {
                 let layer = num::to_usize(layer, "a layer")?;
                 if placed.layers.len() <= layer {
                     placed.layers.resize(layer + 1, [0, 0]);
