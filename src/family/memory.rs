@@ -46,10 +46,14 @@ pub struct Caches {
     pub loaded_layers: u64,
     /// Beginnings of the names of tensors that are loaded of later layers.
     pub drafts_loaded: &'static str,
+    /// Beginning of the name of the norm before the output matrix, where that does not say so.
+    pub output_norm: Option<&'static str>,
     /// Whether the token embeddings are allocated again as output matrix, if there is none.
     pub tied_twice: bool,
     /// Whether attention is over the tokens of a batch only, whatever is cached.
     pub in_batch: bool,
+    /// Whether llama.cpp can use flash attention.
+    pub flash_attention: bool,
     /// Kinds of layers, by whether they have a sliding window: 1 or 2.
     pub kinds: u64,
 }
@@ -85,7 +89,9 @@ struct Facts {
     compressed: Listed,
     in_batch: Listed,
     tied_twice: Listed,
+    output_norms: HashMap<String, String>,
     drafts_loaded: HashMap<String, String>,
+    without_flash_attention: Listed,
     unmodelled: Listed,
     intervals: HashMap<String, u64>,
     linear: Listed,
@@ -196,8 +202,20 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
     let sliding = windows.iter().flatten().count();
     let kinds = if sliding > 0 && sliding < windows.len() { 2 } else { 1 };
     let drafts_loaded = facts.drafts_loaded.get(architecture).map_or("", String::as_str);
+    let output_norm = facts.output_norms.get(architecture).map(String::as_str);
+    let flash_attention = !facts.without_flash_attention.lists(architecture);
     let tied_twice = facts.tied_twice.lists(architecture);
-    let without = Caches { layers: Vec::new(), all_layers: all, loaded_layers: trunk, drafts_loaded, tied_twice, in_batch, kinds };
+    let without = Caches {
+        layers: Vec::new(),
+        all_layers: all,
+        loaded_layers: trunk,
+        drafts_loaded,
+        output_norm,
+        tied_twice,
+        in_batch,
+        flash_attention,
+        kinds,
+    };
     if cache == Cache::None {
         return Ok(without);
     }
@@ -493,11 +511,12 @@ mod tests {
             assert!(listed.contains(&table.gguf.as_str()) || facts.unknown.contains_key(&table.gguf), "{}: {}", table.name, table.gguf);
         }
         // Whatever else the file says is of an architecture whose cache is known.
-        let rows = [&facts.compressed, &facts.in_batch, &facts.tied_twice, &facts.unmodelled, &facts.linear];
+        let rows =
+            [&facts.compressed, &facts.in_batch, &facts.tied_twice, &facts.unmodelled, &facts.linear, &facts.without_flash_attention];
         let named = rows.into_iter().flat_map(|row| row.architectures.split_whitespace());
         let named = named.chain(facts.windows.keys().map(String::as_str)).chain(facts.indexers.keys().map(String::as_str));
         let named = named.chain(facts.intervals.keys().map(String::as_str)).chain(facts.shared_after.keys().map(String::as_str));
-        for name in named.chain(facts.drafts_loaded.keys().map(String::as_str)) {
+        for name in named.chain(facts.drafts_loaded.keys().chain(facts.output_norms.keys()).map(String::as_str)) {
             assert!(listed.contains(&name), "{name}");
         }
     }

@@ -101,7 +101,6 @@ pub(super) fn read(path: &str, at: &Path, stamp: &str, content: bool) -> Rows {
 
 fn readable(path: &str, at: &Path, stamp: &str, content: bool) -> Result<Rows> {
     let reader = format::open_headers(at)?;
-    let model = reader.model();
     let info = info::headers(&reader, &count::count(&reader)?);
     // Missing files or data; or values that cannot be read.
     let mut problem = reader.lacks().first().map(|finding| finding.message.clone());

@@ -186,6 +186,7 @@ impl Needs {
     fn new(subject: &Subject, options: &Options) -> Result<Self> {
         options.check()?;
         let caches = memory::caches(&subject.metadata)?;
+        options.check_with(&caches)?;
         let architecture = subject.metadata.get_str("general.architecture").unwrap_or_default().to_owned();
         let placed = weights::placed(subject, &caches)?;
         Ok(Self {
@@ -212,7 +213,14 @@ impl Needs {
 
     fn compute_bytes(&self, cells: Cells, options: &Options) -> Option<u64> {
         let widths = self.widths.as_ref()?;
-        Some(compute::bytes(widths, &self.caches, self.vocabulary, self.gated, cells, options.flash_attention))
+        Some(compute::bytes(
+            widths,
+            &self.caches,
+            self.vocabulary,
+            self.gated,
+            cells,
+            options.flash_attention && self.caches.flash_attention,
+        ))
     }
 
     fn state_bytes(&self, parallel: u64) -> Result<u64> {

@@ -1,6 +1,7 @@
 //! Options of `fit`.
 
 use crate::base::{Error, Result};
+use crate::family::memory::Caches;
 use crate::model::DType;
 use crate::ops::fit::vllm::Engine;
 use crate::quant::recipe::Target;
@@ -63,7 +64,13 @@ impl Options {
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::argument(format!("expected {name} to be at least 1, found 0")));
         }
-        if self.kv_types[1].is_quantised() && !self.flash_attention {
+        Ok(())
+    }
+
+    /// Checks that the options make sense for a model with these caches.
+    pub(super) fn check_with(&self, caches: &Caches) -> Result<()> {
+        let flash_attention = self.flash_attention && caches.flash_attention;
+        if self.kv_types[1].is_quantised() && !flash_attention && caches.layers.iter().any(|layer| layer.attention.is_some()) {
             return Err(Error::argument(format!("values cannot be cached as {} without flash attention", self.kv_types[1])));
         }
         Ok(())

@@ -76,8 +76,11 @@ fn options(row: &Json) -> Options {
 }
 
 /// Where the modelled compute buffer is off by more than a tenth and a mebibyte, and why.
-const OFF: &[(&str, &[&str])] =
-    &[("ggml's allocator leaves gaps between the logits and what is needed beside them", &["deepseek-v2-lite", "phi-3-mini"])];
+const OFF: &[(&str, &[&str])] = &[
+    ("ggml's allocator leaves gaps between the logits and what is needed beside them", &["deepseek-v2-lite", "phi-3-mini"]),
+    ("no layer after the first has attention, so its mask makes room", &["deci"]),
+    ("the mixing of shifted tokens is larger than the logits of so small a vocabulary", &["rwkv7"]),
+];
 
 /// llama.cpp's figures, which `fixtures/make-fit.py` asked it for: weights and caches to the byte.
 #[test]
