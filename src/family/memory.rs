@@ -52,6 +52,8 @@ pub struct Caches {
     pub tied_twice: bool,
     /// Whether attention is over the tokens of a batch only, whatever is cached.
     pub in_batch: bool,
+    /// Whether the model gives logits; else embeddings.
+    pub logits: bool,
     /// Whether llama.cpp can use flash attention.
     pub flash_attention: bool,
     /// Kinds of layers, by whether they have a sliding window: 1 or 2.
@@ -92,6 +94,8 @@ struct Facts {
     output_norms: HashMap<String, String>,
     drafts_loaded: HashMap<String, String>,
     without_flash_attention: Listed,
+    looped: Listed,
+    diffusion: Listed,
     unmodelled: Listed,
     intervals: HashMap<String, u64>,
     linear: Listed,
@@ -201,26 +205,23 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
     let windows = model.windows()?;
     let sliding = windows.iter().flatten().count();
     let kinds = if sliding > 0 && sliding < windows.len() { 2 } else { 1 };
-    let drafts_loaded = facts.drafts_loaded.get(architecture).map_or("", String::as_str);
-    let output_norm = facts.output_norms.get(architecture).map(String::as_str);
-    let flash_attention = !facts.without_flash_attention.lists(architecture);
-    let tied_twice = facts.tied_twice.lists(architecture);
     let without = Caches {
         layers: Vec::new(),
         all_layers: all,
         loaded_layers: trunk,
-        drafts_loaded,
-        output_norm,
-        tied_twice,
+        drafts_loaded: facts.drafts_loaded.get(architecture).map_or("", String::as_str),
+        output_norm: facts.output_norms.get(architecture).map(String::as_str),
+        tied_twice: facts.tied_twice.lists(architecture),
         in_batch,
-        flash_attention,
+        logits: cache != Cache::None || facts.diffusion.lists(architecture),
+        flash_attention: !facts.without_flash_attention.lists(architecture),
         kinds,
     };
     if cache == Cache::None {
         return Ok(without);
     }
     let layers = windows.iter().zip(0..all).map(|(window, layer)| model.layer(layer, *window)).collect::<Result<Vec<_>>>()?;
-    let loops = keys.number("num_loops").filter(|_| architecture == "nanbeige").unwrap_or(1).max(1);
+    let loops = keys.number("num_loops").filter(|_| facts.looped.lists(architecture)).unwrap_or(1).max(1);
     if all.saturating_mul(loops) > limits::LAYERS {
         return Err(Error::limit(format!("expected at most {} layers, found {all} layers {loops} times", limits::LAYERS)));
     }
@@ -511,8 +512,16 @@ mod tests {
             assert!(listed.contains(&table.gguf.as_str()) || facts.unknown.contains_key(&table.gguf), "{}: {}", table.name, table.gguf);
         }
         // Whatever else the file says is of an architecture whose cache is known.
-        let rows =
-            [&facts.compressed, &facts.in_batch, &facts.tied_twice, &facts.unmodelled, &facts.linear, &facts.without_flash_attention];
+        let rows = [
+            &facts.compressed,
+            &facts.in_batch,
+            &facts.tied_twice,
+            &facts.unmodelled,
+            &facts.linear,
+            &facts.without_flash_attention,
+            &facts.looped,
+            &facts.diffusion,
+        ];
         let named = rows.into_iter().flat_map(|row| row.architectures.split_whitespace());
         let named = named.chain(facts.windows.keys().map(String::as_str)).chain(facts.indexers.keys().map(String::as_str));
         let named = named.chain(facts.intervals.keys().map(String::as_str)).chain(facts.shared_after.keys().map(String::as_str));

@@ -104,13 +104,14 @@ pub fn fit(reader: &Reader, projector: Option<&Reader>, options: &Options) -> Re
     let path = &reader.model().path;
     let beside = projector.map(projector_bytes).transpose()?;
     let needs = |target| Ok::<_, Error>(Needs { beside: beside.unwrap_or(0), ..Needs::new(&Subject::new(reader, target)?, options)? });
-    let mut fit = needs(None).and_then(|needs| needs.fit(options)).map_err(|error| error.in_file(path))?;
+    let own = needs(None).map_err(|error| error.in_file(path))?;
+    let mut fit = own.fit(options).map_err(|error| error.in_file(path))?;
     fit.path = path.to_string_lossy().into_owned();
     if beside.is_some() {
         fit.mmproj_bytes = beside;
         fit.notes.push("the compute buffer of the vision or audio encoder is not included".to_owned());
     }
-    fit.vllm = options.vllm.as_ref().map(|engine| vllm::paged(reader, engine, options)).transpose()?;
+    fit.vllm = options.vllm.as_ref().map(|engine| vllm::paged(reader, &own.caches, engine, options)).transpose()?;
     for target in &options.types {
         match needs(Some(*target)).and_then(|needs| needs.row(*target, options)) {
             Ok(row) => fit.options.push(row),
@@ -193,8 +194,7 @@ impl Needs {
             widths: memory::widths(&subject.metadata)?,
             placed,
             trained_context: subject.metadata.get_u64(&full_key(&architecture, "context_length")),
-            // Encoders without a cache give embeddings.
-            vocabulary: if caches.layers.is_empty() && !DIFFUSION.contains(&architecture.as_str()) { 0 } else { subject.vocabulary() },
+            vocabulary: if caches.logits { subject.vocabulary() } else { 0 },
             gated: subject.is_gated(),
             architecture,
             caches,
@@ -343,9 +343,6 @@ impl Needs {
         notes
     }
 }
-
-/// Architectures of diffusion models, which give logits without a cache.
-const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 
 /// Returns the weights and the growth of the caches for one line of `info`; `None` if they are not known.
 pub(in crate::ops) fn summary(reader: &Reader, context: u64) -> Option<Summary> {

@@ -3,11 +3,10 @@
 use serde::Serialize;
 
 use crate::base::{Error, Result, num};
-use crate::family::memory::{self, Attention};
+use crate::family::memory::{Attention, Caches};
 use crate::format::Reader;
 use crate::model::DType;
 use crate::ops::fit::options::Options;
-use crate::ops::fit::weights::Subject;
 
 /// Tokens of a block: the default of vLLM's `--block-size` on graphics cards.
 const BLOCK: u64 = 16;
@@ -48,14 +47,13 @@ pub struct Paged {
 /// Returns the figures of a model.
 ///
 /// # Errors
-/// It is not known what the architecture caches; layers have a state; or KV heads cannot be split over the devices.
-pub(super) fn paged(reader: &Reader, engine: &Engine, options: &Options) -> Result<Paged> {
+/// Layers have a state; or KV heads cannot be split over the devices.
+pub(super) fn paged(reader: &Reader, caches: &Caches, engine: &Engine, options: &Options) -> Result<Paged> {
     let devices = engine.devices;
     let element_bytes = element_bytes(options.kv_types)?;
     if devices == 0 || !(0.0..=1.0).contains(&engine.utilization) {
         return Err(Error::argument("expected one device or more, and a utilization from 0 to 1"));
     }
-    let caches = memory::caches(&Subject::new(reader, None)?.metadata)?;
     if caches.layers.iter().any(|layer| layer.state.is_some() || layer.indexer.is_some()) {
         return Err(Error::unsupported("how vLLM caches the states of recurrent layers, or the keys of indexers, is not modelled")
             .in_file(&reader.model().path));
