@@ -57,8 +57,8 @@ compile_error!("weigh builds on Unix systems only: Linux and macOS");
 mod api;
 
 pub use api::{
-    ConvertOptions, DiffOptions, Edit, GroupBy, HashOptions, ListOptions, Model, Progress, StatsOptions, Tensor, VerifyOptions, diff, edit,
-    join, open, open_bytes, open_headers, recover, verify,
+    ConvertOptions, DiffOptions, Edit, FitOptions, GroupBy, HashOptions, ListOptions, Model, Progress, StatsOptions, Tensor, VerifyOptions,
+    diff, edit, join, open, open_bytes, open_headers, recover, verify,
 };
 pub use base::{Error, ErrorKind, Hint, Result};
 pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingSummary, Shard, Value, ValueType};
@@ -80,6 +80,7 @@ pub mod report {
     pub use crate::ops::count::Count;
     pub use crate::ops::diff::Diff;
     pub use crate::ops::edit::{EditReport, RecoveryReport};
+    pub use crate::ops::fit::Fit;
     pub use crate::ops::hash::HashReport;
     pub use crate::ops::info::Info;
     pub use crate::ops::list::TensorList;
@@ -111,6 +112,12 @@ pub mod report {
     /// Types used by an [`EditReport`].
     pub mod edit {
         pub use crate::ops::edit::KeyChange;
+    }
+
+    /// Types used by a [`Fit`].
+    pub mod fit {
+        pub use crate::ops::fit::vllm::Paged;
+        pub use crate::ops::fit::{TypeRow, Weights};
     }
 
     /// Types used by a [`HashReport`].

@@ -2,6 +2,7 @@
 
 mod convert;
 mod edit;
+mod fit;
 mod measure;
 mod model;
 mod tensor;
@@ -9,6 +10,7 @@ mod verify;
 
 pub use convert::{ConvertOptions, join};
 pub use edit::{Edit, edit, recover};
+pub use fit::FitOptions;
 pub use measure::{DiffOptions, HashOptions, ListOptions, StatsOptions, diff};
 pub use model::{Model, open, open_bytes, open_headers};
 pub use tensor::Tensor;

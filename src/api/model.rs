@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::api::{ConvertOptions, HashOptions, ListOptions, StatsOptions, Tensor, convert, measure};
+use crate::api::{ConvertOptions, FitOptions, HashOptions, ListOptions, StatsOptions, Tensor, convert, fit, measure};
 use crate::base::Result;
 use crate::base::finding::Finding;
 use crate::format::{self, Reader};
@@ -13,6 +13,7 @@ use crate::model::{FormatId, Metadata, PackingSummary, Shard};
 use crate::ops;
 use crate::ops::convert::ConvertReport;
 use crate::ops::count::Count;
+use crate::ops::fit::Fit;
 use crate::ops::hash::HashReport;
 use crate::ops::info::Info;
 use crate::ops::list::TensorList;
@@ -158,6 +159,27 @@ impl Model {
     /// The model has more than 2^64 elements.
     pub fn count(&self) -> Result<Count> {
         ops::count::count(&self.stored)
+    }
+
+    /// Returns the memory that the model needs in llama.cpp: weights and caches to the byte, the compute buffer modelled. Only headers are read.
+    ///
+    /// ```
+    /// use weigh::FitOptions;
+    ///
+    /// let model = weigh::open_headers("fixtures/llama-tiny-q8_0.gguf")?;
+    /// let fit = model.fit(&FitOptions::new().context(4096).device("RTX 4070"))?;
+    /// println!("{} of weights, {} of KV cache", fit.weights.total(), fit.kv_bytes);
+    /// // 2 layers with keys and values of 2 heads of 16, 2 bytes each.
+    /// assert_eq!(fit.kv_bytes, 4096 * (2 * 2 * 2 * 16 * 2));
+    /// assert_eq!(fit.fits, Some(true));
+    /// # Ok::<(), weigh::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is not known what the architecture caches, a hyperparameter is missing, or the model cannot be converted to GGUF; a file type or
+    /// device is not known.
+    pub fn fit(&self, options: &FitOptions) -> Result<Fit> {
+        fit::fit(&self.stored, options)
     }
 
     /// Lists the stored tensors with their files, offsets and sizes.

@@ -51,10 +51,10 @@ pub(super) struct Args {
     /// Device to fit in, by name (repeatable)
     #[arg(long, value_name = "NAME")]
     gpu: Vec<String>,
-    /// Layers on the device, the last ones; the output counts as one more
+    /// Layers on the device: first the output, then the layers from the last one
     #[arg(long, value_name = "N")]
     layers_on_gpu: Option<u64>,
-    /// Layers, the first ones, whose experts stay on the host
+    /// Layers, the first ones, whose experts stay on the host; the rest is on the device unless --layers-on-gpu is given
     #[arg(long, value_name = "N", default_value_t = 0)]
     n_cpu_moe: u64,
     /// Most tokens of a batch
@@ -119,15 +119,15 @@ impl Args {
             memory: self.memory_bytes()?,
             layers_on_device: self.layers_on_gpu,
             experts_on_host: self.n_cpu_moe,
+            vllm: (self.engine == Engine::Vllm).then_some(vllm::Engine { utilization: self.gpu_memory_utilization, devices: self.devices }),
         })
     }
 
     fn memory_bytes(&self) -> Result<Option<u64>> {
-        if let Some(text) = &self.memory {
-            return parse_bytes(text).map(Some);
+        match &self.memory {
+            Some(text) => parse_bytes(text).map(Some),
+            None => devices::memory(&self.gpu),
         }
-        let found = self.gpu.iter().map(|name| devices::named(name)).collect::<Result<Vec<_>>>()?;
-        Ok((!found.is_empty()).then(|| found.iter().fold(0_u64, |sum, device| sum.saturating_add(device.memory))))
     }
 }
 
@@ -142,22 +142,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let projector = args.mmproj.as_deref().map(crate::format::open_headers).transpose()?;
     context.each(&args.paths, |context, path| {
         let reader = context.open_headers(path)?;
-        let mut fit = fit::fit(&reader, projector.as_ref(), &options)?;
-        if args.engine == Engine::Vllm {
-            let options = vllm::Options {
-                memory: options.memory,
-                utilization: args.gpu_memory_utilization,
-                devices: args.devices,
-                element_bytes: vllm::element_bytes(options.kv_types[0])?,
-            };
-            fit.vllm = Some(vllm::paged(&reader, &options)?);
-        }
+        let fit = fit::fit(&reader, projector.as_ref(), &options)?;
         context.emit(&fit, path)?;
-        let fits = match &fit.vllm {
-            Some(paged) => paged.most_tokens.map(|tokens| tokens > 0),
-            None => fit.fits_somehow(),
-        };
-        Ok(if options.memory.is_some() && fits != Some(true) { Status::Found } else { Status::of_headers(&reader) })
+        Ok(if fit.memory.is_some() && fit.fits_somehow() != Some(true) { Status::Found } else { Status::of_headers(&reader) })
     })
 }
 

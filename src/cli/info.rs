@@ -102,11 +102,17 @@ fn few(names: &[String]) -> String {
     names.get(..SHOWN).unwrap_or(names).join(", ") + &more
 }
 
-/// Formats the file type with its source: `Q4_K_M`, `mostly Q4_K (told from the tensors)`.
+/// Formats the file type with its source: `Q4_K_M (told from the mix of types)`, `Q4_K_S or Q4_K_M (told from the mix of types, which is the same)`.
 fn file_type(found: &NamedFileType) -> String {
-    match found.source {
-        "tensors" => format!("mostly {} (told from the tensors)", found.name),
-        source => format!("{} ({source})", found.name),
+    let contradicted = found.contradicted.as_ref().map(|named| format!(", as general.file_type is wrong: {named}")).unwrap_or_default();
+    let (name, candidates) = (&found.name, found.candidates.split_last());
+    match (found.source, candidates) {
+        ("tensors", Some((last, others))) => {
+            format!("{} or {last} (told from the mix of types, which is the same{contradicted})", others.join(", "))
+        }
+        ("tensors", None) => format!("mostly {name} (told from the tensors{contradicted})"),
+        ("mix", _) => format!("{name} (told from the mix of types{contradicted})"),
+        (source, _) => format!("{name} ({source})"),
     }
 }
 

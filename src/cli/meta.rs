@@ -219,7 +219,12 @@ impl Report for MetaList<'_> {
                 value => value.value_type().to_string(),
             };
             let value = line(entry.value);
-            let named = entry.name.map_or_else(|| value.clone(), |name| format!("{value} ({name})"));
+            let names: Vec<String> = entry.names.iter().map(|(number, name)| format!("{number} {name}")).collect();
+            let named = match entry.name {
+                Some(name) => format!("{value} ({name})"),
+                None if names.is_empty() => value.clone(),
+                None => format!("{value} ({})", names.join(", ")),
+            };
             vec![Cell::text(entry.key.to_owned()), Cell::text(kind), Cell::text(named), Cell::text(value)]
         });
         vec![Section::table("metadata", columns).rows(rows)]

@@ -40,14 +40,22 @@ pub struct Attention {
 pub struct Caches {
     /// By layer, as llama.cpp counts them: those of looped models count once per loop. Empty for a model without a cache.
     pub layers: Vec<LayerCache>,
+    /// Number of layers, those that predict further tokens included.
+    pub all_layers: u64,
     /// Number of layers with weights that llama.cpp loads; later ones predict further tokens, and are skipped.
     pub loaded_layers: u64,
     /// Beginnings of the names of tensors that are loaded of later layers.
     pub drafts_loaded: &'static str,
+    /// Beginning of the name of the norm before the output matrix, where that does not say so.
+    pub output_norm: Option<&'static str>,
     /// Whether the token embeddings are allocated again as output matrix, if there is none.
     pub tied_twice: bool,
     /// Whether attention is over the tokens of a batch only, whatever is cached.
     pub in_batch: bool,
+    /// Whether the model gives logits; else embeddings.
+    pub logits: bool,
+    /// Whether llama.cpp can use flash attention.
+    pub flash_attention: bool,
     /// Kinds of layers, by whether they have a sliding window: 1 or 2.
     pub kinds: u64,
 }
@@ -83,8 +91,15 @@ struct Facts {
     compressed: Listed,
     in_batch: Listed,
     tied_twice: Listed,
+    output_norms: HashMap<String, String>,
     drafts_loaded: HashMap<String, String>,
+    without_flash_attention: Listed,
+    looped: Listed,
+    diffusion: Listed,
     unmodelled: Listed,
+    intervals: HashMap<String, u64>,
+    linear: Listed,
+    unknown: HashMap<String, String>,
     indexers: HashMap<String, Indexer>,
     shared_after: HashMap<String, u64>,
 }
@@ -128,9 +143,20 @@ struct Window {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Indexer {
-    lists: bool,
+    layers: Option<Listing>,
     after_dense: bool,
     values: bool,
+    vectors: Option<u64>,
+    optional: bool,
+}
+
+/// Whether the file lists the layers with an indexer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Listing {
+    Listed,
+    Optional,
+    Below,
 }
 
 fn facts() -> Result<&'static Facts> {
@@ -161,9 +187,10 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
         .get_str("general.architecture")
         .ok_or_else(|| Error::unsupported("the model names no architecture, so its caches are unknown"))?;
     let facts = facts()?;
-    let cache = facts
-        .cache(architecture)
-        .ok_or_else(|| Error::unsupported(format!("it is not known what a model of architecture {architecture} caches")))?;
+    let cache = facts.cache(architecture).ok_or_else(|| {
+        let why = facts.unknown.get(architecture).map(|why| format!(": {why}")).unwrap_or_default();
+        Error::unsupported(format!("it is not known what a model of architecture {architecture} caches{why}"))
+    })?;
     let keys = Keys { metadata, architecture };
     let all = keys.required("block_count")?;
     if all == 0 || all > limits::LAYERS {
@@ -178,14 +205,23 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
     let windows = model.windows()?;
     let sliding = windows.iter().flatten().count();
     let kinds = if sliding > 0 && sliding < windows.len() { 2 } else { 1 };
-    let drafts_loaded = facts.drafts_loaded.get(architecture).map_or("", String::as_str);
-    let tied_twice = facts.tied_twice.lists(architecture);
-    let without = Caches { layers: Vec::new(), loaded_layers: trunk, drafts_loaded, tied_twice, in_batch, kinds };
+    let without = Caches {
+        layers: Vec::new(),
+        all_layers: all,
+        loaded_layers: trunk,
+        drafts_loaded: facts.drafts_loaded.get(architecture).map_or("", String::as_str),
+        output_norm: facts.output_norms.get(architecture).map(String::as_str),
+        tied_twice: facts.tied_twice.lists(architecture),
+        in_batch,
+        logits: cache != Cache::None || facts.diffusion.lists(architecture),
+        flash_attention: !facts.without_flash_attention.lists(architecture),
+        kinds,
+    };
     if cache == Cache::None {
         return Ok(without);
     }
     let layers = windows.iter().zip(0..all).map(|(window, layer)| model.layer(layer, *window)).collect::<Result<Vec<_>>>()?;
-    let loops = keys.number("num_loops").filter(|_| architecture == "nanbeige").unwrap_or(1).max(1);
+    let loops = keys.number("num_loops").filter(|_| facts.looped.lists(architecture)).unwrap_or(1).max(1);
     if all.saturating_mul(loops) > limits::LAYERS {
         return Err(Error::limit(format!("expected at most {} layers, found {all} layers {loops} times", limits::LAYERS)));
     }
@@ -369,8 +405,10 @@ impl Shapes<'_> {
             Cache::Interval => match self.keys.at_layer("attention.recurrent_layers", layer)? {
                 Some(recurrent) => Ok(recurrent > 0),
                 None => {
-                    let interval = self.keys.number("full_attention_interval").filter(|interval| *interval > 0).unwrap_or(4);
-                    Ok(!(layer + 1).is_multiple_of(interval))
+                    const INTERVAL: &str = "full_attention_interval";
+                    let default = || self.facts.intervals.get(self.keys.architecture).copied();
+                    let interval = self.keys.number(INTERVAL).filter(|interval| *interval > 0).or_else(default);
+                    Ok(!(layer + 1).is_multiple_of(interval.ok_or_else(|| self.keys.missing(INTERVAL))?))
                 }
             },
         }
@@ -405,20 +443,22 @@ impl Shapes<'_> {
 
     fn indexer(&self, layer: u64) -> Result<Option<Attention>> {
         let Some(row) = self.facts.indexers.get(self.keys.architecture).filter(|_| layer < self.trunk) else { return Ok(None) };
-        if row.after_dense && layer < self.keys.number("leading_dense_block_count").unwrap_or(0) {
+        if row.optional && self.keys.number("attention.indexer.top_k").unwrap_or(0) == 0
+            || row.after_dense && layer < self.keys.number("leading_dense_block_count").unwrap_or(0)
+            || self.cache == Cache::Heads && self.is_recurrent(layer)?
+        {
             return Ok(None);
         }
-        if row.lists {
-            match self.keys.at_layer("attention.indexer.types", layer)? {
-                Some(0) => return Ok(None),
-                Some(_) => {}
-                // Models of this context and more do not have an indexer in every layer.
-                None if self.keys.required("context_length")? >= 1 << 20 => return Err(self.keys.missing("attention.indexer.types")),
-                None => {}
-            }
+        const LAYERS: &str = "attention.indexer.types";
+        match (row.layers, row.layers.map(|_| self.keys.at_layer(LAYERS, layer)).transpose()?.flatten()) {
+            (_, Some(0)) => return Ok(None),
+            (Some(Listing::Listed), None) => return Err(self.keys.missing(LAYERS)),
+            (Some(Listing::Below), None) if self.keys.required("context_length")? >= 1 << 20 => return Err(self.keys.missing(LAYERS)),
+            _ => {}
         }
         let value = if row.values { self.head_length("attention.value_length", None)? } else { 0 };
-        Ok(Some(Attention { query_heads: 0, heads: 1, key: self.keys.required("attention.indexer.key_length")?, value, window: None }))
+        let key = product(self.keys.required("attention.indexer.key_length")?, row.vectors.unwrap_or(1))?;
+        Ok(Some(Attention { query_heads: 0, heads: 1, key, value, window: None }))
     }
 
     /// Returns the lengths of the states of a layer: of the convolution or token shift, and of the recurrence.
@@ -436,6 +476,10 @@ impl Shapes<'_> {
             let inner = product(self.heads(0)?, head)?;
             return Ok([product(product(3, kernel.map_or(3, |kernel| kernel - 1))?, inner)?, product(head, inner)?]);
         }
+        if self.facts.linear.lists(self.keys.architecture) {
+            let head = self.head_length("attention.key_length", None)?;
+            return Ok([0, product(product(head, head)?, self.heads(0)?)?]);
+        }
         let (inner, state) = (self.keys.required("ssm.inner_size")?, self.keys.required("ssm.state_size")?);
         let groups = product(product(2, self.keys.number("ssm.group_count").unwrap_or(0))?, state)?;
         let channels = inner.checked_add(groups).ok_or_else(too_large)?;
@@ -449,4 +493,40 @@ fn product(a: u64, b: u64) -> Result<u64> {
 
 fn too_large() -> Error {
     Error::limit("the caches have more than 2^64 elements")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::tables::Tables;
+
+    /// Every text model that a table describes has a cache, or a reason why it is not known.
+    #[test]
+    fn every_architecture_of_the_tables_is_listed_once() {
+        let facts = facts().unwrap();
+        let listed: Vec<&str> = facts.caches.iter().flat_map(|row| row.architectures.split_whitespace()).collect();
+        for (index, name) in listed.iter().enumerate() {
+            assert!(!listed[index + 1..].contains(name) && !facts.unknown.contains_key(*name), "{name} is listed twice");
+        }
+        for table in Tables::default().all().unwrap() {
+            assert!(listed.contains(&table.gguf.as_str()) || facts.unknown.contains_key(&table.gguf), "{}: {}", table.name, table.gguf);
+        }
+        // Whatever else the file says is of an architecture whose cache is known.
+        let rows = [
+            &facts.compressed,
+            &facts.in_batch,
+            &facts.tied_twice,
+            &facts.unmodelled,
+            &facts.linear,
+            &facts.without_flash_attention,
+            &facts.looped,
+            &facts.diffusion,
+        ];
+        let named = rows.into_iter().flat_map(|row| row.architectures.split_whitespace());
+        let named = named.chain(facts.windows.keys().map(String::as_str)).chain(facts.indexers.keys().map(String::as_str));
+        let named = named.chain(facts.intervals.keys().map(String::as_str)).chain(facts.shared_after.keys().map(String::as_str));
+        for name in named.chain(facts.drafts_loaded.keys().chain(facts.output_norms.keys()).map(String::as_str)) {
+            assert!(listed.contains(&name), "{name}");
+        }
+    }
 }

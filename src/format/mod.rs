@@ -589,6 +589,11 @@ impl Reader {
         &self.lacks
     }
 
+    /// Returns the missing files of the set, whose tensors are not known.
+    pub fn missing_files(&self) -> impl Iterator<Item = &Finding> {
+        self.lacks.iter().filter(|finding| finding.tensors.is_empty())
+    }
+
     /// Checks the checksums that the files have of their parts; returns how many.
     ///
     /// # Errors

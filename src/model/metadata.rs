@@ -116,6 +116,17 @@ impl Value {
         }
     }
 
+    /// Returns the value as a signed integer, if it is an integer in range.
+    pub fn as_i64(&self) -> Option<i64> {
+        match *self {
+            Self::I8(v) => Some(v.into()),
+            Self::I16(v) => Some(v.into()),
+            Self::I32(v) => Some(v.into()),
+            Self::I64(v) => Some(v),
+            _ => self.as_u64()?.try_into().ok(),
+        }
+    }
+
     /// Returns the value as an `f64`, if it is a number.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {

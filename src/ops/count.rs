@@ -243,8 +243,7 @@ pub fn count(reader: &Reader) -> Result<Count> {
         }
     }
     let [parameters, stored_elements] = total;
-    let lacks: Vec<&str> =
-        reader.lacks().iter().filter(|finding| finding.tensors.is_empty()).map(|finding| finding.message.as_str()).collect();
+    let lacks: Vec<&str> = reader.missing_files().map(|finding| finding.message.as_str()).collect();
     let mut by_dtype: Vec<DTypeCount> = by_dtype.into_values().collect();
     by_dtype.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     Ok(Count {

@@ -195,7 +195,7 @@ pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
         files,
         dtypes: count.by_dtype.clone(),
         hyperparameters,
-        file_type: origin::file_type(model),
+        file_type: origin::file_type(reader),
         memory: if lora::is_adapter(reader) { None } else { fit::summary(reader, context) },
         origin: origin::origin(model),
         tokenizer: tokenizer(model),

@@ -1,5 +1,7 @@
 //! `meta`: the metadata of a model.
 
+use std::collections::BTreeMap;
+
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Serialize, ser};
 
@@ -7,7 +9,7 @@ use crate::base::{Error, Hint, Result, text, units};
 use crate::format::Reader;
 use crate::model::value_text::write_scalar;
 use crate::model::{Array, Metadata, Value, ValueType};
-use crate::ops::origin;
+use crate::ops::enumerations;
 
 /// Number of array values shown by default.
 pub const SHOWN_VALUES: u64 = 8;
@@ -55,6 +57,9 @@ pub struct Entry<'m> {
     /// What the number stands for, if it is one of an enumeration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<&'static str>,
+    /// What the shown numbers of an array stand for, if they are of an enumeration.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<i64, &'static str>,
 }
 
 fn type_name<S: Serializer>(value_type: &ValueType, serializer: S) -> Result<S::Ok, S::Error> {
@@ -132,8 +137,12 @@ impl Serialize for Shown<'_> {
 pub fn meta<'m>(reader: &'m Reader, keys: &[String], full: bool) -> Result<MetaList<'m>> {
     let metadata = &reader.model().metadata;
     let entry = |(key, value): (&'m str, &'m Value)| {
-        let name = origin::enumerated(key, value);
-        Entry { key, value_type: value.value_type(), value: Shown { value, full }, name }
+        let shown = Shown { value, full };
+        let names = match value {
+            Value::Array(array) => enumerations::names(key, shown.values(array).flatten()),
+            _ => BTreeMap::new(),
+        };
+        Entry { key, value_type: value.value_type(), value: shown, name: enumerations::name(key, value), names }
     };
     let entries = if keys.is_empty() {
         metadata.iter().map(entry).collect()

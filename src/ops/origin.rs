@@ -3,8 +3,10 @@
 use serde::Serialize;
 
 use crate::family::card;
-use crate::model::{Model, Value};
-use crate::quant::recipe::{FILE_TYPES, file_type_name};
+use crate::format::Reader;
+use crate::model::{DType, FormatId, Model};
+use crate::quant::recipe;
+use crate::quant::recipe::{FILE_TYPES, FileType, ModelTraits, file_type_name};
 
 /// Most base models and links that are shown.
 const MOST: u64 = 16;
@@ -64,23 +66,79 @@ pub(in crate::ops) fn origin(model: &Model) -> Origin {
 pub struct NamedFileType {
     /// Name as in llama-quantize; of the type of most weights if `source` is `tensors`.
     pub name: String,
-    /// `general.file_type`, or `tensors` where that is missing or names a type that no tensor has.
+    /// `general.file_type`; `mix`: the only file type whose mix gives every tensor its type; or `tensors`.
     pub source: &'static str,
+    /// The file types whose mixes all give every tensor its type, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
+    /// What `general.file_type` says, if the tensors contradict it: a name, or the number of an unknown one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contradicted: Option<String>,
 }
 
-/// Returns the file type that `general.file_type` names; without that, or where no tensor is of its type, the type of most weights.
-pub(in crate::ops) fn file_type(model: &Model) -> Option<NamedFileType> {
+/// Returns the file type that `general.file_type` names; without that, or where the tensors contradict it, the one that they tell.
+///
+/// They contradict it if they are the mix of another file type; or if none has the type that most have in the named one. The types of a
+/// file with a mix of its own do not.
+pub(in crate::ops) fn file_type(reader: &Reader) -> Option<NamedFileType> {
+    file_type_of(reader.model(), reader.missing_files().next().is_none())
+}
+
+/// Returns the file type; `whole`: whether all tensors are known, without which no mix is told.
+fn file_type_of(model: &Model, whole: bool) -> Option<NamedFileType> {
     const KEY: &str = "general.file_type";
     let number = model.metadata.get_u64(KEY);
-    if number.is_none() && model.format != crate::model::FormatId::Gguf {
+    if number.is_none() && model.format != FormatId::Gguf {
         return None;
     }
     let named = number.and_then(file_type_name);
-    let base = named.and_then(|name| FILE_TYPES.iter().find(|row| row.name == name)).map(|row| row.base);
-    let is_there = base.is_none_or(|base| model.tensors.iter().any(|tensor| tensor.elem.known() == Some(base)));
-    if let Some(name) = named.filter(|_| is_there || model.tensors.is_empty()) {
-        return Some(NamedFileType { name: name.to_owned(), source: KEY });
+    let row = named.and_then(|name| FILE_TYPES.iter().find(|row| row.name == name));
+    let mixes = Mixes::of(model, whole);
+    let by_key = |name: &str| NamedFileType { name: name.to_owned(), source: KEY, candidates: Vec::new(), contradicted: None };
+    if let Some(name) = named.filter(|_| model.tensors.is_empty() || row.is_none_or(|row| !mixes.told([row].into_iter()).is_empty())) {
+        return Some(by_key(name));
     }
+    let told = mixes.told(FILE_TYPES.iter());
+    let has_base = row.is_some_and(|row| mixes.dtypes.contains(&Some(row.base)));
+    if let Some(name) = named.filter(|_| has_base && told.is_empty()) {
+        return Some(by_key(name));
+    }
+    let contradicted = number.map(|number| named.map_or_else(|| number.to_string(), str::to_owned));
+    let candidates: Vec<String> = told.iter().map(|row| row.name.to_owned()).collect();
+    match <[String; 1]>::try_from(candidates) {
+        Ok([name]) => Some(NamedFileType { name, source: "mix", candidates: Vec::new(), contradicted }),
+        Err(candidates) => Some(NamedFileType { name: commonest_type(model)?, source: "tensors", candidates, contradicted }),
+    }
+}
+
+/// What a mix depends on.
+struct Mixes<'m> {
+    whole: bool,
+    traits: ModelTraits,
+    tensors: Vec<(&'m str, &'m [u64])>,
+    dtypes: Vec<Option<DType>>,
+}
+
+impl<'m> Mixes<'m> {
+    fn of(model: &'m Model, whole: bool) -> Self {
+        Self {
+            whole,
+            traits: ModelTraits::from_metadata(&model.metadata),
+            tensors: model.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect(),
+            dtypes: model.tensors.iter().map(|tensor| tensor.elem.known()).collect(),
+        }
+    }
+
+    fn told(&self, candidates: impl Iterator<Item = &'static FileType>) -> Vec<&'static FileType> {
+        if !self.whole {
+            return Vec::new();
+        }
+        recipe::told(candidates, &self.traits, &self.tensors, &self.dtypes)
+    }
+}
+
+/// Returns the type of most weights in matrices.
+fn commonest_type(model: &Model) -> Option<String> {
     let mut sizes: Vec<(String, u64)> = Vec::new();
     for tensor in model.tensors.iter().filter(|tensor| tensor.shape.len() > 1) {
         let (name, elements) = (tensor.elem.name().into_owned(), tensor.elements().unwrap_or(0));
@@ -89,30 +147,13 @@ pub(in crate::ops) fn file_type(model: &Model) -> Option<NamedFileType> {
             None => sizes.push((name, elements)),
         }
     }
-    let (name, _) = sizes.into_iter().max_by_key(|(_, elements)| *elements)?;
-    Some(NamedFileType { name, source: "tensors" })
-}
-
-/// Numbers of enumerations in llama.h and llama-hparams.h: the end of the key, and the names of 0, 1 ...
-const ENUMERATIONS: [(&str, &[&str]); 2] = [
-    (".pooling_type", &["none", "mean", "cls", "last", "rank"]),
-    (".expert_gating_func", &["none", "softmax", "sigmoid", "softmax_weight", "sqrt_softplus"]),
-];
-
-/// Returns the name that a number of an enumeration stands for.
-pub(in crate::ops) fn enumerated(key: &str, value: &Value) -> Option<&'static str> {
-    let number = value.as_u64()?;
-    if key == "general.file_type" {
-        return file_type_name(number);
-    }
-    let (_, names) = ENUMERATIONS.iter().find(|(end, _)| key.ends_with(end))?;
-    names.get(usize::try_from(number).ok()?).copied()
+    sizes.into_iter().max_by_key(|(_, elements)| *elements).map(|(name, _)| name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DType, ElemType, FormatId, Metadata, TensorInfo};
+    use crate::model::{ElemType, Metadata, TensorInfo, Value};
 
     fn model(entries: &[(&str, Value)], dtypes: &[DType]) -> Model {
         let mut metadata = Metadata::new();
@@ -131,18 +172,31 @@ mod tests {
     }
 
     #[test]
-    fn the_file_type_is_the_named_one_if_the_tensors_agree() {
+    fn the_file_type_is_the_named_one_unless_the_tensors_contradict_it() {
         let found = |number: Option<u32>, dtypes: &[DType]| {
             let entries: Vec<_> = number.map(|number| ("general.file_type", Value::U32(number))).into_iter().collect();
-            file_type(&model(&entries, dtypes)).map(|found| (found.name, found.source))
+            file_type_of(&model(&entries, dtypes), true)
+                .map(|found| (found.name, found.source, found.candidates.join(" "), found.contradicted))
         };
+        let row = |name: &str, source, candidates: &str, contradicted: Option<&str>| {
+            Some((name.to_owned(), source, candidates.to_owned(), contradicted.map(str::to_owned)))
+        };
+        // No mix of llama.cpp, in which these tensors all have the same type.
         let mix = [DType::Q4_K, DType::Q4_K, DType::Q6_K];
         // LLAMA_FTYPE_MOSTLY_Q4_K_M is 15, LLAMA_FTYPE_GUESSED 1024.
-        assert_eq!(found(Some(15), &mix), Some(("Q4_K_M".to_owned(), "general.file_type")));
-        assert_eq!(found(Some(1024 + 15), &mix), Some(("Q4_K_M".to_owned(), "general.file_type")));
-        assert_eq!(found(Some(1), &mix), Some(("Q4_K".to_owned(), "tensors")));
-        assert_eq!(found(Some(9999), &mix), Some(("Q4_K".to_owned(), "tensors")));
-        assert_eq!(found(None, &mix), Some(("Q4_K".to_owned(), "tensors")));
+        assert_eq!(found(Some(15), &mix), row("Q4_K_M", "general.file_type", "", None));
+        assert_eq!(found(Some(1024 + 15), &mix), row("Q4_K_M", "general.file_type", "", None));
+        assert_eq!(found(Some(1), &mix), row("Q4_K", "tensors", "", Some("F16")));
+        assert_eq!(found(Some(9999), &mix), row("Q4_K", "tensors", "", Some("9999")));
+        assert_eq!(found(None, &mix), row("Q4_K", "tensors", "", None));
+        // Queries are of the base type in all mixes of Q4_K.
+        let queries = [DType::Q4_K; 2];
+        assert_eq!(found(Some(14), &queries), row("Q4_K_S", "general.file_type", "", None));
+        assert_eq!(found(None, &queries), row("Q4_K", "tensors", "Q4_K_S Q4_K_M", None));
+        assert_eq!(found(Some(17), &queries), row("Q4_K", "tensors", "Q4_K_S Q4_K_M", Some("Q5_K_M")));
+        assert_eq!(found(None, &[DType::Q6_K]), row("Q6_K", "mix", "", None));
+        assert_eq!(found(Some(15), &[DType::Q6_K]), row("Q6_K", "mix", "", Some("Q4_K_M")));
+        assert_eq!(found(Some(15), &[]), row("Q4_K_M", "general.file_type", "", None));
         assert_eq!(found(None, &[]), None);
     }
 
@@ -163,14 +217,5 @@ mod tests {
         assert_eq!(found.base_models, ["https://example.org/base", "Second"]);
         assert_eq!(found.quantized_by.as_deref(), Some("Another"));
         assert_eq!(found.links, ["https://example.org/this"]);
-    }
-
-    #[test]
-    fn numbers_of_enumerations_have_names() {
-        assert_eq!(enumerated("general.file_type", &Value::U32(15)), Some("Q4_K_M"));
-        assert_eq!(enumerated("bert.pooling_type", &Value::U32(2)), Some("cls"));
-        assert_eq!(enumerated("qwen3moe.expert_gating_func", &Value::U32(2)), Some("sigmoid"));
-        assert_eq!(enumerated("bert.pooling_type", &Value::U32(99)), None);
-        assert_eq!(enumerated("llama.block_count", &Value::U32(2)), None);
     }
 }

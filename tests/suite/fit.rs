@@ -104,3 +104,57 @@ fn a_paged_cache() {
     assert_eq!(fit(&[FOLDER, "--engine", "vllm", "--devices", "2"])["vllm"]["per_token_bytes"], 128);
     assert_eq!(run(&[FOLDER, "--engine", "vllm", "--memory", "100kB"]).0, Some(1));
 }
+
+/// What is missing is not counted as nothing.
+#[test]
+fn a_set_that_lacks_a_file_has_no_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let model = weigh::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER)).unwrap();
+    model.convert(&out, &weigh::ConvertOptions::new().format(weigh::FormatId::Safetensors).shard_bytes(60_000)).unwrap();
+    let shards = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let shard = shards.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).max().unwrap();
+    assert_eq!(run(&[out.to_str().unwrap()]).0, Some(0));
+    std::fs::remove_file(shard).unwrap();
+    let (status, found, err) = run(&[out.to_str().unwrap()]);
+    assert_eq!((status, found.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("not known in full"), "{err}");
+}
+
+/// The same model stands for an encoder here: only the size of its weights counts.
+#[test]
+fn an_encoder_takes_of_the_memory() {
+    let total = fit(&[GGUF, "--context", "512"])["total_bytes"].as_u64().unwrap();
+    let with = fit(&[GGUF, "--context", "512", "--mmproj", GGUF, "--memory", &total.to_string()]);
+    let encoder = with["mmproj_bytes"].as_u64().unwrap();
+    assert_eq!((&with["total_bytes"], &with["fits"]), (&json!(total + encoder), &json!(false)));
+    let more = |bytes: u64| fit(&[GGUF, "--mmproj", GGUF, "--memory", &bytes.to_string()])["max_context"].clone();
+    assert_eq!(more(total + encoder), fit(&[GGUF, "--memory", &total.to_string()])["max_context"]);
+    assert!(more(encoder).is_null());
+}
+
+#[test]
+fn the_library_has_the_figures_of_the_program() {
+    use weigh::{DType, FitOptions};
+    let model = weigh::open_headers(Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER)).unwrap();
+    let same = |options: FitOptions, args: &[&str]| {
+        let mut found = fit(&[&[FOLDER], args].concat());
+        found.as_object_mut().unwrap().remove("path");
+        assert_eq!(serde_json::to_value(model.fit(&options).unwrap()).unwrap(), found, "{args:?}");
+    };
+    same(FitOptions::new(), &[]);
+    same(
+        FitOptions::new().context(512).parallel(2).batch(256, 128),
+        &["-c", "512", "--parallel", "2", "--batch", "256", "--ubatch", "128"],
+    );
+    same(FitOptions::new().kv_types(DType::BF16, DType::F16).flash_attention(false), &["--kv-type", "BF16,F16", "--flash-attn", "off"]);
+    same(FitOptions::new().swa_full(true).memory(1 << 20).file_type("Q8_0"), &["--swa-full", "--memory", "1MiB", "--type", "Q8_0"]);
+    same(FitOptions::new().device("T4").layers_on_device(1).all_file_types(), &["--gpu", "T4", "--layers-on-gpu", "1", "--all-types"]);
+    same(
+        FitOptions::new().experts_on_host(1).mmproj(Path::new(env!("CARGO_MANIFEST_DIR")).join(GGUF)),
+        &["--n-cpu-moe", "1", "--mmproj", GGUF],
+    );
+    same(FitOptions::new().vllm(0.5, 2), &["--engine", "vllm", "--gpu-memory-utilization", "0.5", "--devices", "2"]);
+    assert!(model.fit(&FitOptions::new().device("T5")).is_err());
+    assert!(model.fit(&FitOptions::new().file_type("Q9")).is_err());
+}

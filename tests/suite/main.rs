@@ -13,6 +13,7 @@ mod convert_golden;
 mod diff;
 mod docs;
 mod edit;
+mod file_type;
 mod fit;
 mod folder_json;
 mod force;

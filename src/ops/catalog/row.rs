@@ -8,12 +8,11 @@ use crate::base::{Error, Result};
 use crate::family::card;
 use crate::family::tables::Tables;
 use crate::format::{self, Reader};
-use crate::model::{Model, Value};
+use crate::model::Value;
 use crate::ops::hash::{self, Algorithm};
 use crate::ops::list;
 use crate::ops::select::Selection;
 use crate::ops::{count, info};
-use crate::quant::recipe::FILE_TYPES;
 use crate::view::lora;
 
 /// One row a model.
@@ -102,7 +101,6 @@ pub(super) fn read(path: &str, at: &Path, stamp: &str, content: bool) -> Rows {
 
 fn readable(path: &str, at: &Path, stamp: &str, content: bool) -> Result<Rows> {
     let reader = format::open_headers(at)?;
-    let model = reader.model();
     let info = info::headers(&reader, &count::count(&reader)?);
     // Missing files or data; or values that cannot be read.
     let mut problem = reader.lacks().first().map(|finding| finding.message.clone());
@@ -141,7 +139,7 @@ fn readable(path: &str, at: &Path, stamp: &str, content: bool) -> Result<Rows> {
         "dtypes" => Cell::Texts(info.dtypes.iter().map(|row| row.dtype.to_string()).collect()),
         "dtype_tensors" => Cell::Numbers(info.dtypes.iter().map(|row| row.tensors).collect()),
         "dtype_bytes" => Cell::Numbers(info.dtypes.iter().map(|row| row.bytes).collect::<Option<_>>().unwrap_or_default()),
-        "file_type" => Cell::Text(file_type(model)),
+        "file_type" => Cell::Text(info.file_type.as_ref().map(|found| found.name.clone())),
         "packing" => Cell::Text(info.packing.as_ref().map(|packing| packing.method.clone())),
         "license" => Cell::Text(info.license.clone()),
         "license_name" => Cell::Text(info.license_name.clone()),
@@ -155,13 +153,6 @@ fn readable(path: &str, at: &Path, stamp: &str, content: bool) -> Result<Rows> {
         _ => Cell::Text(Some(stamp.to_owned())),
     });
     Ok(Rows { model: row.collect(), tensors })
-}
-
-/// Returns the file type in the metadata of a GGUF, by its name.
-fn file_type(model: &Model) -> Option<String> {
-    let number = model.metadata.get_u64("general.file_type")?;
-    let known = FILE_TYPES.iter().find(|known| u64::from(known.number) == number);
-    Some(known.map_or_else(|| format!("type {number}"), |known| known.name.to_owned()))
 }
 
 /// Returns the models that a model was made from, as it names them; several are joined by commas.

@@ -64,7 +64,10 @@ impl CacheFormat {
             .iter()
             .filter_map(|layer| layer.attention.as_ref())
             .map(|attention| attention.heads.saturating_mul(attention.value));
-        Self { types: options.kv_types, values: if options.flash_attention { 0 } else { values.max().unwrap_or(0) } }
+        Self {
+            types: options.kv_types,
+            values: if options.flash_attention && caches.flash_attention { 0 } else { values.max().unwrap_or(0) },
+        }
     }
 
     /// Returns the bytes of the keys and values of a layer.

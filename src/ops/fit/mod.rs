@@ -64,13 +64,13 @@ pub struct Fit {
     pub fits: Option<bool>,
     /// Longest context that fits, up to the trained one; `None` if no memory was given or none fits.
     pub max_context: Option<u64>,
-    /// Number of layers, the output included.
+    /// Number of layers that can be on the device; the output counts as one.
     pub layers: u64,
     /// Number of layers on the device: as asked for, or the most that fit.
     pub layers_on_device: Option<u64>,
     /// What is on the device; the compute buffer is.
     pub device_bytes: Option<u64>,
-    /// What is on the host.
+    /// What is on the host, without its share of the compute buffer, such as attention masks.
     pub host_bytes: Option<u64>,
     /// The listed file types, largest first.
     pub options: Vec<TypeRow>,
@@ -102,20 +102,18 @@ pub struct TypeRow {
 /// It is not known what the architecture caches, a hyperparameter is missing, or the model cannot be converted to GGUF.
 pub fn fit(reader: &Reader, projector: Option<&Reader>, options: &Options) -> Result<Fit> {
     let path = &reader.model().path;
-    let subject = Subject::new(reader, None).map_err(|error| error.in_file(path))?;
-    let needs = Needs::new(&subject, options).map_err(|error| error.in_file(path))?;
-    let mut fit = needs.fit(options)?;
+    let beside = projector.map(projector_bytes).transpose()?;
+    let needs = |target| Ok::<_, Error>(Needs { beside: beside.unwrap_or(0), ..Needs::new(&Subject::new(reader, target)?, options)? });
+    let own = needs(None).map_err(|error| error.in_file(path))?;
+    let mut fit = own.fit(options).map_err(|error| error.in_file(path))?;
     fit.path = path.to_string_lossy().into_owned();
-    let mmproj = projector.map(projector_bytes).transpose()?;
-    if let Some(bytes) = mmproj {
-        fit.mmproj_bytes = Some(bytes);
-        fit.total_bytes = num::add(fit.total_bytes, bytes, "the size")?;
-        fit.device_bytes = fit.device_bytes.map(|device| device.saturating_add(bytes));
+    if beside.is_some() {
+        fit.mmproj_bytes = beside;
         fit.notes.push("the compute buffer of the vision or audio encoder is not included".to_owned());
     }
-    fit.fits = fit.verdict(fit.device_bytes.unwrap_or(fit.total_bytes));
+    fit.vllm = options.vllm.as_ref().map(|engine| vllm::paged(reader, &own.caches, engine, options)).transpose()?;
     for target in &options.types {
-        match converted(reader, *target, &needs, &fit) {
+        match needs(Some(*target)).and_then(|needs| needs.row(*target, options)) {
             Ok(row) => fit.options.push(row),
             Err(error) if options.types.len() > 1 => fit.notes.push(format!("{target}: {}", error.message())),
             Err(error) => return Err(error.in_file(path)),
@@ -131,23 +129,18 @@ fn projector_bytes(reader: &Reader) -> Result<u64> {
     bytes.ok_or_else(|| Error::unsupported("the size of a type is unknown").in_file(&reader.model().path))
 }
 
-fn converted(reader: &Reader, target: Target, needs: &Needs, fit: &Fit) -> Result<TypeRow> {
-    let subject = Subject::new(reader, Some(target))?;
-    let bytes = weights::placed(&subject, &needs.caches)?.weights.total();
-    let total_bytes = num::add(fit.total_bytes.saturating_sub(fit.weights.total()), bytes, "the size")?;
-    Ok(TypeRow { name: target.to_string(), bytes, total_bytes, fits: fit.verdict(total_bytes) })
-}
-
 impl Fit {
-    /// Returns whether so many bytes fit.
-    fn verdict(&self, bytes: u64) -> Option<bool> {
-        let fits = bytes <= self.memory?;
-        (self.compute_bytes.is_some() || !fits).then_some(fits)
-    }
-
-    /// Whether the model, or any listed file type of it, fits: the last says what was asked.
+    /// Whether the model, or any listed file type of it, fits; `None` if no memory was given, or if that is not known.
+    ///
+    /// With vLLM: whether a token fits beside the weights.
     pub fn fits_somehow(&self) -> Option<bool> {
-        if self.options.is_empty() { self.fits } else { self.memory.map(|_| self.options.iter().any(|row| row.fits == Some(true))) }
+        self.memory?;
+        match &self.vllm {
+            Some(paged) => paged.most_tokens.map(|tokens| tokens > 0),
+            None if self.options.is_empty() => self.fits,
+            None if self.options.iter().any(|row| row.fits == Some(true)) => Some(true),
+            None => self.options.iter().all(|row| row.fits == Some(false)).then_some(false),
+        }
     }
 }
 
@@ -160,23 +153,52 @@ struct Needs {
     trained_context: Option<u64>,
     vocabulary: u64,
     gated: bool,
+    /// Weights of an encoder beside the model.
+    beside: u64,
+}
+
+/// What a model needs for a context, in bytes.
+struct Demand {
+    cells: Cells,
+    kv: u64,
+    state: u64,
+    compute: Option<u64>,
+    total: u64,
+    /// What is on the device with 0, 1 ... layers on it.
+    on_device: Vec<u64>,
+    /// Number of layers on the device, and what is there; `None` if everything is in the same memory.
+    placed: Option<(u64, u64)>,
+}
+
+impl Demand {
+    /// Returns what is to fit in the memory.
+    fn in_memory(&self) -> u64 {
+        self.placed.map_or(self.total, |(_, bytes)| bytes)
+    }
+
+    /// Whether it fits; `None` if no memory was given, or if it depends on an unknown compute buffer.
+    fn fits(&self, options: &Options) -> Option<bool> {
+        let fits = self.in_memory() <= options.memory?;
+        (self.compute.is_some() || !fits).then_some(fits)
+    }
 }
 
 impl Needs {
     fn new(subject: &Subject, options: &Options) -> Result<Self> {
         options.check()?;
         let caches = memory::caches(&subject.metadata)?;
+        options.check_with(&caches)?;
         let architecture = subject.metadata.get_str("general.architecture").unwrap_or_default().to_owned();
         let placed = weights::placed(subject, &caches)?;
         Ok(Self {
             widths: memory::widths(&subject.metadata)?,
             placed,
             trained_context: subject.metadata.get_u64(&full_key(&architecture, "context_length")),
-            // Encoders without a cache give embeddings.
-            vocabulary: if caches.layers.is_empty() && !DIFFUSION.contains(&architecture.as_str()) { 0 } else { subject.vocabulary() },
+            vocabulary: if caches.logits { subject.vocabulary() } else { 0 },
             gated: subject.is_gated(),
             architecture,
             caches,
+            beside: 0,
         })
     }
 
@@ -191,93 +213,117 @@ impl Needs {
 
     fn compute_bytes(&self, cells: Cells, options: &Options) -> Option<u64> {
         let widths = self.widths.as_ref()?;
-        Some(compute::bytes(widths, &self.caches, self.vocabulary, self.gated, cells, options.flash_attention))
+        Some(compute::bytes(
+            widths,
+            &self.caches,
+            self.vocabulary,
+            self.gated,
+            cells,
+            options.flash_attention && self.caches.flash_attention,
+        ))
     }
 
     fn state_bytes(&self, parallel: u64) -> Result<u64> {
         self.caches.layers.iter().try_fold(0, |sum, layer| num::add(sum, kv::state_bytes(layer, parallel)?, "the state"))
     }
 
-    fn fit(&self, options: &Options) -> Result<Fit> {
-        let context = options.context.or(self.trained_context).ok_or_else(|| {
+    /// Returns the context in tokens that was asked for.
+    fn context(&self, options: &Options) -> Result<u64> {
+        options.context.or(self.trained_context).ok_or_else(|| {
             Error::unsupported("the model does not say for which context it is trained").hint("give the number of tokens of the context")
-        })?;
-        let cells = self.cells(context, options)?;
-        let (kv_bytes, state_bytes) = (self.kv_bytes(cells, options)?, self.state_bytes(cells.parallel)?);
-        let compute_bytes = self.compute_bytes(cells, options);
-        let parts = [self.placed.weights.total(), kv_bytes, state_bytes, compute_bytes.unwrap_or(0)];
-        let total_bytes = parts.into_iter().try_fold(0, |sum, part| num::add(sum, part, "the size"))?;
+        })
+    }
+
+    fn fit(&self, options: &Options) -> Result<Fit> {
+        let context = self.context(options)?;
+        let demand = self.demand(context, options)?;
         let [per_token_bytes, beyond] = CacheFormat::new(&self.caches, options).growth(&self.caches)?;
-        let on_device = self.on_device(cells, options, compute_bytes.unwrap_or(0))?;
-        let layers = num::add(self.caches.loaded_layers, 1, "the number of layers")?;
-        let asked = options.layers_on_device.map(|asked| asked.min(layers));
-        let most = options.memory.map(|memory| on_device.iter().rposition(|bytes| *bytes <= memory).map_or(0, |most| most as u64));
-        let device_bytes = asked.and_then(|asked| on_device.get(usize::try_from(asked).ok()?).copied());
-        // A tied output matrix is on both sides.
-        let twice = if asked == Some(layers) { self.placed.tied } else { 0 };
+        let most = options.memory.map(|memory| demand.on_device.iter().rposition(|bytes| *bytes <= memory).map_or(0, |most| most as u64));
+        // The host has the token embeddings, which are the output matrix on the device.
+        let twice = if demand.placed.is_some_and(|(layers, _)| layers > 0) { self.placed.tied } else { 0 };
         Ok(Fit {
             schema: "weigh.fit.v1",
             path: String::new(),
             architecture: self.architecture.clone(),
-            context: cells.tokens(),
+            context: demand.cells.tokens(),
             trained_context: self.trained_context,
-            parallel: cells.parallel,
+            parallel: demand.cells.parallel,
             kv_types: options.kv_types.map(|dtype| dtype.to_string()),
             weights: self.placed.weights,
-            kv_bytes,
-            state_bytes,
-            compute_bytes,
+            kv_bytes: demand.kv,
+            state_bytes: demand.state,
+            compute_bytes: demand.compute,
             mmproj_bytes: None,
-            total_bytes,
+            total_bytes: demand.total,
             per_token_bytes,
             per_token_bytes_beyond_window: beyond,
             memory: options.memory,
-            fits: None,
+            fits: demand.fits(options),
             max_context: self.max_context(options)?,
-            layers,
-            layers_on_device: asked.or(most),
-            device_bytes,
-            host_bytes: device_bytes.map(|device| total_bytes.saturating_add(twice).saturating_sub(device)),
+            layers: self.device_layers()?,
+            layers_on_device: demand.placed.map(|(layers, _)| layers).or(most),
+            device_bytes: demand.placed.map(|(_, device)| device),
+            host_bytes: demand.placed.map(|(_, device)| demand.total.saturating_add(twice).saturating_sub(device)),
             options: Vec::new(),
             vllm: None,
-            notes: self.notes(context.div_ceil(cells.parallel), compute_bytes),
+            notes: self.notes(context.div_ceil(demand.cells.parallel), demand.compute),
         })
     }
 
-    /// Returns the bytes on the device with 0, 1 ... layers on it; the last has the output as well.
+    /// Returns the row of this model for a list of file types.
+    fn row(&self, target: Target, options: &Options) -> Result<TypeRow> {
+        let demand = self.demand(self.context(options)?, options)?;
+        let bytes = self.placed.weights.total();
+        Ok(TypeRow { name: target.to_string(), bytes, total_bytes: demand.total, fits: demand.fits(options) })
+    }
+
+    fn demand(&self, context: u64, options: &Options) -> Result<Demand> {
+        let cells = self.cells(context, options)?;
+        let (kv, state) = (self.kv_bytes(cells, options)?, self.state_bytes(cells.parallel)?);
+        let compute = self.compute_bytes(cells, options);
+        let parts = [self.placed.weights.total(), kv, state, compute.unwrap_or(0), self.beside];
+        let total = parts.into_iter().try_fold(0, |sum, part| num::add(sum, part, "the size"))?;
+        let on_device = self.on_device(cells, options, compute.unwrap_or(0))?;
+        let all = self.device_layers()?;
+        // Experts on the host: the other weights are on the device.
+        let asked = options.layers_on_device.or((options.experts_on_host > 0).then_some(all)).map(|asked| asked.min(all));
+        let placed = asked.and_then(|asked| Some((asked, *on_device.get(usize::try_from(asked).ok()?)?)));
+        Ok(Demand { cells, kv, state, compute, total, on_device, placed })
+    }
+
+    /// Returns the number of layers that can be on a device, the output included.
+    fn device_layers(&self) -> Result<u64> {
+        num::add(self.caches.all_layers, 1, "the number of layers")
+    }
+
+    /// Returns the bytes on the device with 0, 1 ... layers on it: as llama.cpp does, first the output, then the layers from the last one.
     fn on_device(&self, cells: Cells, options: &Options, compute: u64) -> Result<Vec<u64>> {
-        let loaded = num::to_usize(self.caches.loaded_layers, "the number of layers")?;
+        let all = num::to_usize(self.caches.all_layers, "the number of layers")?;
         let format = CacheFormat::new(&self.caches, options);
-        let mut bytes = vec![0_u64];
-        let mut sum = compute;
-        for layer in (0..loaded).rev() {
-            let [all, experts] = self.placed.layers.get(layer).copied().unwrap_or_default();
+        let parts = [self.beside, compute, self.placed.weights.output, self.placed.tied];
+        let mut sum = parts.into_iter().fold(0, u64::saturating_add);
+        let mut bytes = vec![self.beside, sum];
+        for layer in (0..all).rev() {
+            let [weights, experts] = self.placed.layers.get(layer).copied().unwrap_or_default();
             let on_host = if (layer as u64) < options.experts_on_host { experts } else { 0 };
-            sum = sum.saturating_add(all - on_host);
+            sum = sum.saturating_add(weights.saturating_sub(on_host));
             // A looped model has several caches of a layer.
-            for cache in self.caches.layers.iter().skip(layer).step_by(loaded.max(1)) {
+            for cache in self.caches.layers.iter().skip(layer).step_by(all.max(1)) {
                 let cached = num::add(format.layer_bytes(cache, cells)?, kv::state_bytes(cache, cells.parallel)?, "the size of the cache")?;
                 sum = sum.saturating_add(cached);
             }
             bytes.push(sum);
         }
-        bytes.push(sum.saturating_add(self.placed.weights.output).saturating_add(self.placed.tied));
         Ok(bytes)
     }
 
     /// Returns the longest context that fits in the memory, up to the trained one.
     fn max_context(&self, options: &Options) -> Result<Option<u64>> {
-        let (Some(memory), Some(trained)) = (options.memory, self.trained_context) else { return Ok(None) };
-        let fits = |context: u64| {
-            let cells = self.cells(context, options)?;
-            let Some(compute) = self.compute_bytes(cells, options) else { return Ok(false) };
-            let parts = [self.placed.weights.total(), self.kv_bytes(cells, options)?, self.state_bytes(cells.parallel)?, compute];
-            Ok::<bool, Error>(parts.into_iter().fold(0_u64, u64::saturating_add) <= memory)
-        };
+        let (Some(_), Some(trained)) = (options.memory, self.trained_context) else { return Ok(None) };
         let (mut low, mut high) = (0, trained);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            if fits(middle)? { low = middle } else { high = middle - 1 }
+            if self.demand(middle, options)?.fits(options) == Some(true) { low = middle } else { high = middle - 1 }
         }
         Ok(Some(low).filter(|longest| *longest > 0))
     }
@@ -297,9 +343,6 @@ impl Needs {
         notes
     }
 }
-
-/// Architectures of diffusion models, which give logits without a cache.
-const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 
 /// Returns the weights and the growth of the caches for one line of `info`; `None` if they are not known.
 pub(in crate::ops) fn summary(reader: &Reader, context: u64) -> Option<Summary> {

@@ -1,7 +1,9 @@
 //! Options of `fit`.
 
 use crate::base::{Error, Result};
+use crate::family::memory::Caches;
 use crate::model::DType;
+use crate::ops::fit::vllm::Engine;
 use crate::quant::recipe::Target;
 
 /// What a model is fitted for. The defaults are those of llama.cpp.
@@ -25,10 +27,14 @@ pub struct Options {
     pub types: Vec<Target>,
     /// Memory to fit in, in bytes.
     pub memory: Option<u64>,
-    /// Number of layers on the device, the last ones; the output counts as one more. `None`: everything is in the same memory.
+    /// Number of layers on the device: the output counts as the first, then come the layers from the last one. `None`: everything is in the
+    /// same memory.
     pub layers_on_device: Option<u64>,
-    /// Number of layers, the first ones, whose experts stay on the host.
+    /// Number of layers, the first ones, whose experts stay on the host; the other weights are on the device, unless `layers_on_device` says
+    /// otherwise.
     pub experts_on_host: u64,
+    /// vLLM, if its figures are wanted as well.
+    pub vllm: Option<Engine>,
 }
 
 impl Default for Options {
@@ -45,6 +51,7 @@ impl Default for Options {
             memory: None,
             layers_on_device: None,
             experts_on_host: 0,
+            vllm: None,
         }
     }
 }
@@ -57,7 +64,13 @@ impl Options {
         if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::argument(format!("expected {name} to be at least 1, found 0")));
         }
-        if self.kv_types[1].is_quantised() && !self.flash_attention {
+        Ok(())
+    }
+
+    /// Checks that the options make sense for a model with these caches.
+    pub(super) fn check_with(&self, caches: &Caches) -> Result<()> {
+        let flash_attention = self.flash_attention && caches.flash_attention;
+        if self.kv_types[1].is_quantised() && !flash_attention && caches.layers.iter().any(|layer| layer.attention.is_some()) {
             return Err(Error::argument(format!("values cannot be cached as {} without flash attention", self.kv_types[1])));
         }
         Ok(())

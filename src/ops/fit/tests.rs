@@ -76,14 +76,23 @@ fn options(row: &Json) -> Options {
 }
 
 /// Where the modelled compute buffer is off by more than a tenth and a mebibyte, and why.
-const OFF: &[(&str, &[&str])] =
-    &[("ggml's allocator leaves gaps between the logits and what is needed beside them", &["deepseek-v2-lite", "phi-3-mini"])];
+const OFF: &[(&str, &[&str])] = &[
+    ("ggml's allocator leaves gaps between the logits and what is needed beside them", &["deepseek-v2-lite", "phi-3-mini"]),
+    ("no layer after the first has attention, so its mask makes room", &["deci"]),
+    ("the mixing of shifted tokens is larger than the logits of so small a vocabulary", &["rwkv7"]),
+];
 
 /// llama.cpp's figures, which `fixtures/make-fit.py` asked it for: weights and caches to the byte.
 #[test]
 fn figures_equal_those_of_llama_cpp() {
     let golden = fixture("fit.json");
-    let subjects = golden["small"].as_object().unwrap().iter().map(|(name, figures)| (name, small(name), figures));
+    let subjects = golden["small"].as_object().unwrap().iter().map(|(name, figures)| {
+        let mut subject = small(name);
+        for (key, value) in metadata(figures.get("more keys").unwrap_or(&json!([]))).iter() {
+            subject.metadata.set(key, value.clone());
+        }
+        (name, subject, figures)
+    });
     let real = golden["published"].as_object().unwrap().iter().map(|(name, figures)| (name, published(figures), figures));
     let (mut rows, mut near, mut unknown) = (0, 0, 0);
     let (mut wrong, mut off): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
@@ -119,6 +128,31 @@ fn figures_equal_those_of_llama_cpp() {
         assert!(off.iter().any(|row| row.starts_with(&format!("{name} "))), "{name} is within the tolerance");
     }
     assert!(near * 100 >= rows * 85, "{near} of {rows}");
+}
+
+/// llama.cpp's figures for a device of its own: weights and caches there to the byte, with some layers on it and some experts on the host.
+#[test]
+fn a_device_has_what_llama_cpp_places_there() {
+    let golden = fixture("fit.json");
+    let mut rows = 0;
+    for (name, figures) in golden["published"].as_object().unwrap() {
+        let subject = published(figures);
+        for row in figures["device"].as_array().unwrap() {
+            let number = |index: usize| row[index].as_u64().unwrap();
+            let options =
+                Options { context: Some(number(0)), layers_on_device: Some(number(1)), experts_on_host: number(2), ..Options::default() };
+            let needs = Needs::new(&subject, &options).unwrap();
+            let fit = needs.fit(&options).unwrap();
+            let stored = fit.device_bytes.unwrap() - fit.compute_bytes.unwrap();
+            assert_eq!(stored, number(3) + number(4), "{name} {row}");
+            assert_eq!(
+                fit.total_bytes + if number(1) > 0 { needs.placed.tied } else { 0 },
+                fit.device_bytes.unwrap() + fit.host_bytes.unwrap()
+            );
+            rows += 1;
+        }
+    }
+    assert!(rows >= 100, "{rows}");
 }
 
 fn gguf(keys: &[(&str, Value)]) -> Subject {
@@ -183,12 +217,35 @@ fn the_longest_context_and_the_most_layers_fit_and_no_more() {
     assert!(longest > 512 && longest < 131_072, "{longest}");
     assert!(at(longest).total_bytes <= memory);
     assert!(at(longest + 1).total_bytes > memory);
-    // All 34 layers, but not the output matrix, which the host has as well for the embeddings.
-    let tied = 262_208 * 2560 * 2;
     let fit = at(512);
     assert_eq!((fit.layers, fit.layers_on_device), (35, Some(35)));
-    let fewer = Options { context: Some(512), memory: Some(fit.total_bytes - tied), ..Options::default() };
+    // The output matrix comes first, so with a byte less, the first layer stays on the host.
+    let fewer = Options {
+        context: Some(512),
+        memory: Some(fit.total_bytes - fit.weights.embeddings + 262_208 * 2560 * 2 - 1),
+        ..Options::default()
+    };
     assert_eq!(Needs::new(&subject, &fewer).unwrap().fit(&fewer).unwrap().layers_on_device, Some(34));
+}
+
+/// An encoder beside the model takes of the same memory.
+#[test]
+fn an_encoder_beside_the_model_counts() {
+    let golden = fixture("fit.json");
+    let subject = published(&golden["published"]["gemma-3-4b"]);
+    let options = Options { context: Some(512), memory: Some(9_000_000_000), ..Options::default() };
+    let fit = |beside: u64, options: &Options| Needs { beside, ..Needs::new(&subject, options).unwrap() }.fit(options).unwrap();
+    let encoder = 851_251_104;
+    let (without, with) = (fit(0, &options), fit(encoder, &options));
+    assert_eq!(with.total_bytes, without.total_bytes + encoder);
+    assert!(with.max_context < without.max_context);
+    let room = Options { memory: Some(9_000_000_000 - encoder), ..options.clone() };
+    assert_eq!(with.max_context, fit(0, &room).max_context);
+    assert_eq!(with.layers_on_device, fit(0, &room).layers_on_device);
+    // On a device with half of the layers, it is there as well.
+    let half = Options { layers_on_device: Some(17), ..options };
+    assert_eq!(fit(encoder, &half).device_bytes, fit(0, &half).device_bytes.map(|bytes| bytes + encoder));
+    assert_eq!(fit(encoder, &half).host_bytes, fit(0, &half).host_bytes);
 }
 
 /// The experts of Qwen 3 30B-A3B: 3 matrices of 128 x 768 x 2,048 in Q4_K, 144 bytes for 256 weights.
@@ -200,6 +257,9 @@ fn experts_on_the_host_are_not_on_the_device() {
         let options = Options { context: Some(4096), layers_on_device: Some(99), experts_on_host, ..Options::default() };
         Needs::new(&subject, &options).unwrap().fit(&options).unwrap()
     };
+    // The other layers are on the device if nothing else is asked for.
+    let options = Options { context: Some(4096), experts_on_host: 30, ..Options::default() };
+    assert_eq!(Needs::new(&subject, &options).unwrap().fit(&options).unwrap().device_bytes, device(30).device_bytes);
     let experts = 3 * 128 * 768 * 2048 / 256 * 144;
     assert_eq!(device(0).device_bytes.unwrap() - device(30).device_bytes.unwrap(), 30 * experts);
     let fit = device(30);

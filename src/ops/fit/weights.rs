@@ -36,8 +36,11 @@ impl Subject {
     /// Returns the weights of a GGUF, or of the GGUF that a model would be converted to; with the types of `target`, if there is one.
     ///
     /// # Errors
-    /// The model cannot be converted; or the size of a type is unknown.
+    /// A file of the set is missing; the model cannot be converted; or the size of a type is unknown.
     pub(super) fn new(reader: &Reader, target: Option<Target>) -> Result<Self> {
+        if let Some(missing) = reader.missing_files().next() {
+            return Err(Error::unsupported(format!("the weights are not known in full: {}", missing.message)));
+        }
         if reader.model().format == FormatId::Gguf && target.is_none() {
             let weight = |tensor: &crate::model::TensorInfo| {
                 let bytes = tensor.len_bytes.ok_or_else(|| unknown_size(tensor.elem).in_tensor(&tensor.name))?;
@@ -110,33 +113,48 @@ pub(super) struct Placed {
     pub(super) tied: u64,
 }
 
+impl Placed {
+    /// Adds to the weights of a layer, and returns them.
+    fn on_layer(&mut self, layer: u64, bytes: u64) -> Result<&mut [u64; 2]> {
+        let layer = num::to_usize(layer, "a layer")?;
+        let count = self.layers.len();
+        let weights =
+            self.layers.get_mut(layer).ok_or_else(|| Error::malformed(format!("expected {count} layers, found layer {layer}")))?;
+        weights[0] = num::add(weights[0], bytes, "the size of the weights")?;
+        Ok(weights)
+    }
+}
+
 /// Sorts weights by place; layers that only predict further tokens are skipped, as far as llama.cpp skips them.
 pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
-    let mut placed = Placed::default();
+    let all = num::to_usize(caches.all_layers, "the number of layers")?;
+    let mut placed = Placed { layers: vec![[0, 0]; all], ..Placed::default() };
     let mut tied = 0;
     for weight in &subject.weights {
         let bytes = num::align(weight.bytes, ALIGNMENT, "a size")?;
         let place = match place(&weight.name) {
-            Place::Layer(layer) if layer >= caches.loaded_layers => {
+            _ if caches.output_norm.is_some_and(|norm| weight.name.starts_with(norm)) => &mut placed.weights.output,
+            Place::Layer(layer) => {
                 let rest = weight.name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map_or("", |(_, rest)| rest);
-                if !caches.drafts_loaded.split_whitespace().any(|start| rest.starts_with(start)) {
+                let drafts = layer < caches.all_layers && caches.drafts_loaded.split_whitespace().any(|start| rest.starts_with(start));
+                if layer >= caches.loaded_layers && !drafts {
                     continue;
                 }
+                let [_, experts] = placed.on_layer(layer, bytes)?;
+                *experts = experts.saturating_add(if weight.name.contains("exps.") { bytes } else { 0 });
                 &mut placed.weights.layers
             }
-            Place::Layer(layer) => {
-                let layer = num::to_usize(layer, "a layer")?;
-                if placed.layers.len() <= layer {
-                    placed.layers.resize(layer + 1, [0, 0]);
-                }
-                if let Some([all, experts]) = placed.layers.get_mut(layer) {
-                    *all = num::add(*all, bytes, "the size of the weights")?;
-                    *experts = experts.saturating_add(if weight.name.contains("exps.") { bytes } else { 0 });
-                }
+            Place::OtherLayer(layer) => {
+                placed.on_layer(layer.min(caches.all_layers.saturating_sub(1)), bytes)?;
                 &mut placed.weights.layers
             }
-            Place::OtherLayers => &mut placed.weights.layers,
+            Place::Shared => &mut placed.weights.layers,
             Place::Output => &mut placed.weights.output,
+            // The norm is computed where the first layer is.
+            Place::Embeddings if weight.name.starts_with("token_embd_norm.") => {
+                placed.on_layer(0, bytes)?;
+                &mut placed.weights.embeddings
+            }
             Place::Embeddings => &mut placed.weights.embeddings,
         };
         *place = num::add(*place, bytes, "the size of the weights")?;
@@ -156,18 +174,25 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
 enum Place {
     Embeddings,
     Layer(u64),
-    /// In layers, of which the number says nothing: those of an encoder beside a decoder, and rotary factors.
-    OtherLayers,
+    /// A layer of an encoder beside a decoder, or of the decoder, which may have more of them.
+    OtherLayer(u64),
+    /// Rotary factors, which all layers share.
+    Shared,
     Output,
 }
 
 fn place(name: &str) -> Place {
-    if let Some(layer) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).and_then(|(layer, _)| layer.parse().ok()) {
+    let layer = |name: &str| name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok();
+    if let Some(layer) = layer(name) {
         return Place::Layer(layer);
     }
-    let starts = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
-    if starts(&["enc.", "dec.", "rope_"]) {
-        Place::OtherLayers
+    let of_two = name.strip_prefix("enc.").or_else(|| name.strip_prefix("dec."));
+    if let Some(layer) = of_two.and_then(layer) {
+        return Place::OtherLayer(layer);
+    }
+    let starts = |starts: &[&str]| starts.iter().any(|start| of_two.unwrap_or(name).starts_with(start));
+    if starts(&["rope_"]) {
+        Place::Shared
     } else if starts(&["output", "cls", "dense_", "score"]) {
         Place::Output
     } else {

@@ -171,20 +171,9 @@ impl Choice {
 /// Chooses the types of all tensors, given as names and shapes (outermost dimension first); returns them in the given order.
 pub fn choose(recipe: &Recipe, traits: &ModelTraits, tensors: &[(&str, &[u64])]) -> Vec<Choice> {
     let categories: Vec<Category> = tensors.iter().map(|(name, _)| category(name)).collect();
-    let mut state = State {
-        recipe,
-        traits,
-        tied: !categories.contains(&Category::Output),
-        values: categories.iter().filter(|category| is_values(**category)).count() as u64,
-        seen_values: 0,
-        seen_down: 0,
-        seen_gate: 0,
-        seen_up: 0,
-    };
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&i| (layer(tensors[i].0), tensors[i].0)); // tensors outside the layers come first
+    let mut state = State::new(recipe, traits, &categories);
     let mut choices = vec![Choice::STAYS; tensors.len()];
-    for i in order {
+    for i in visiting_order(tensors) {
         let (name, shape) = tensors[i];
         if is_quantised(recipe, traits, name, shape) {
             choices[i] = state.choose(name, shape, categories[i]);
@@ -193,14 +182,46 @@ pub fn choose(recipe: &Recipe, traits: &ModelTraits, tensors: &[(&str, &[u64])])
     choices
 }
 
-/// Whether a tensor may be quantised.
+/// Returns the file types among `candidates` whose mix gives every tensor the type that it has, with or without an importance matrix.
+///
+/// The tensors are those of a whole model, and `dtypes` their types; `None` for an unknown one. Without a tensor that can be quantised,
+/// nothing is told.
+pub fn told(
+    candidates: impl Iterator<Item = &'static FileType>,
+    traits: &ModelTraits,
+    tensors: &[(&str, &[u64])],
+    dtypes: &[Option<DType>],
+) -> Vec<&'static FileType> {
+    let categories: Vec<Category> = tensors.iter().map(|(name, _)| category(name)).collect();
+    let mut order = visiting_order(tensors);
+    order.retain(|&i| can_be_quantised(traits, tensors[i].0, tensors[i].1));
+    let gives = |file_type: &'static FileType, imatrix: bool| {
+        let recipe = Recipe { imatrix, ..Recipe::new(Target::Mix(file_type)) };
+        let mut state = State::new(&recipe, traits, &categories);
+        order.iter().all(|&i| state.choose(tensors[i].0, tensors[i].1, categories[i]).dtype == dtypes[i])
+    };
+    candidates.filter(|file_type| !order.is_empty() && [false, true].into_iter().any(|imatrix| gives(file_type, imatrix))).collect()
+}
+
+/// Returns the order in which tensors are visited: first those outside the layers.
+fn visiting_order(tensors: &[(&str, &[u64])]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| (layer(tensors[i].0), tensors[i].0));
+    order
+}
+
+/// Whether a recipe quantises a tensor.
 fn is_quantised(recipe: &Recipe, traits: &ModelTraits, name: &str, shape: &[u64]) -> bool {
+    can_be_quantised(traits, name, shape) && !(recipe.leave_output && name == "output.weight")
+}
+
+/// Whether llama-quantize quantises a tensor of this name and shape.
+fn can_be_quantised(traits: &ModelTraits, name: &str, shape: &[u64]) -> bool {
     // Leading dimensions of 1 are ignored, as in ggml.
     let dims = shape.len() - shape.iter().take_while(|dim| **dim == 1).count();
     let never_in = mixes::NEVER_IN.iter().filter(|(arch, _)| *arch == traits.architecture).flat_map(|(_, parts)| *parts);
     dims >= 2
         && name.ends_with("weight")
-        && !(recipe.leave_output && name == "output.weight")
         && !mixes::NEVER.contains(&name)
         && !mixes::NEVER_WITH.iter().chain(never_in).any(|part| name.contains(part))
 }
@@ -243,7 +264,20 @@ struct TensorTraits<'a> {
     n: u64,
 }
 
-impl State<'_> {
+impl<'a> State<'a> {
+    fn new(recipe: &'a Recipe, traits: &'a ModelTraits, categories: &[Category]) -> Self {
+        Self {
+            recipe,
+            traits,
+            tied: !categories.contains(&Category::Output),
+            values: categories.iter().filter(|category| is_values(**category)).count() as u64,
+            seen_values: 0,
+            seen_down: 0,
+            seen_gate: 0,
+            seen_up: 0,
+        }
+    }
+
     fn choose(&mut self, name: &str, shape: &[u64], category: Category) -> Choice {
         let recipe = self.recipe;
         let row = shape.last().copied().unwrap_or(1);

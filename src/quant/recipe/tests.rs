@@ -16,6 +16,31 @@ struct Golden {
     types: BTreeMap<String, BTreeMap<String, String>>,
 }
 
+/// A tensor of a golden.
+struct Tensor<'g> {
+    pattern: &'g str,
+    layer: u64,
+    name: String,
+    shape: &'g [u64],
+}
+
+impl Golden {
+    fn model(&self) -> (ModelTraits, Vec<Tensor<'_>>) {
+        let traits = ModelTraits {
+            architecture: self.architecture.clone(),
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            experts: self.experts,
+        };
+        let tensors = self.tensors.iter().flat_map(|(pattern, shape)| {
+            let layers = if pattern.contains("{}") { self.layers } else { 1 };
+            (0..layers).map(move |layer| Tensor { pattern, layer, name: pattern.replace("{}", &layer.to_string()), shape })
+        });
+        (traits, tensors.collect())
+    }
+}
+
 /// Returns the type for a layer from `Q5_K:0-3,7 Q4_K:4-6`, or from a single type for all layers.
 fn golden_type(text: &str, layer: u64) -> &str {
     let within = |ranges: &str| {
@@ -37,31 +62,57 @@ fn every_golden_tensor_gets_the_type_of_llama_quantize() {
     let goldens: Goldens = serde_json::from_str(&text).unwrap();
     let mut checked = 0;
     for (model, golden) in &goldens {
-        let traits = ModelTraits {
-            architecture: golden.architecture.clone(),
-            layers: golden.layers,
-            heads: golden.heads,
-            kv_heads: golden.kv_heads,
-            experts: golden.experts,
-        };
-        let mut tensors = Vec::new();
-        for (pattern, shape) in &golden.tensors {
-            let layers = if pattern.contains("{}") { golden.layers } else { 1 };
-            tensors.extend((0..layers).map(|layer| (pattern, layer, pattern.replace("{}", &layer.to_string()), shape)));
-        }
-        let given: Vec<(&str, &[u64])> = tensors.iter().map(|(_, _, name, shape)| (name.as_str(), shape.as_slice())).collect();
+        let (traits, tensors) = golden.model();
+        let given: Vec<(&str, &[u64])> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape)).collect();
         for (name, types) in &golden.types {
             let recipe = Recipe::new(name.parse().unwrap());
             let choices = choose(&recipe, &traits, &given);
-            for ((pattern, layer, tensor, _), choice) in tensors.iter().zip(&choices) {
+            for (tensor, choice) in tensors.iter().zip(&choices) {
                 let found = choice.dtype.unwrap_or(DType::F32).name();
-                assert_eq!(found, golden_type(&types[*pattern], *layer), "{model} {name} {tensor}");
+                assert_eq!(found, golden_type(&types[tensor.pattern], tensor.layer), "{model} {name} {}", tensor.name);
                 checked += 1;
             }
         }
     }
     assert_eq!(goldens.len(), 4);
     assert!(checked > 30_000, "{checked}");
+}
+
+/// The types are those that llama-quantize chose: the file type is told, alone unless another one has the same types.
+#[test]
+fn the_file_type_is_told_from_the_types_of_llama_quantize() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/recipes.json")).unwrap();
+    let goldens: Goldens = serde_json::from_str(&text).unwrap();
+    let (mut alone, mut all) = (0, 0);
+    for (model, golden) in &goldens {
+        let (traits, tensors) = golden.model();
+        let given: Vec<(&str, &[u64])> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape)).collect();
+        for (name, types) in &golden.types {
+            let dtypes: Vec<Option<DType>> =
+                tensors.iter().map(|tensor| golden_type(&types[tensor.pattern], tensor.layer).parse().ok()).collect();
+            let found: Vec<&str> = told(FILE_TYPES.iter(), &traits, &given, &dtypes).iter().map(|found| found.name).collect();
+            let same = |other: &&String| golden.types[*other] == *types;
+            assert!(found.contains(&name.as_str()), "{model} {name}: {found:?}");
+            assert!(golden.types.keys().filter(same).all(|other| found.contains(&other.as_str())), "{model} {name}: {found:?}");
+            println!("{model} {name}: {found:?}");
+            all += 1;
+            alone += usize::from(found.len() == 1);
+        }
+    }
+    assert!(alone * 10 > all * 9, "{alone} of {all}");
+}
+
+#[test]
+fn nothing_is_told_of_other_mixes() {
+    let traits = ModelTraits { architecture: "llama".into(), layers: 1, heads: 32, kv_heads: 8, experts: 0 };
+    let tensors: [(&str, &[u64]); 2] = [("output.weight", &[64, 256]), ("blk.0.attn_q.weight", &[256, 256])];
+    let names = |dtypes: [Option<DType>; 2]| -> Vec<&str> {
+        told(FILE_TYPES.iter(), &traits, &tensors, &dtypes).iter().map(|found| found.name).collect()
+    };
+    assert_eq!(names([Some(DType::Q6_K), Some(DType::Q4_K)]), ["Q4_K_S", "Q4_K_M"]);
+    assert!(names([Some(DType::Q4_K), Some(DType::Q4_K)]).is_empty());
+    assert!(names([None, None]).is_empty());
+    assert!(told(FILE_TYPES.iter(), &traits, &[("output_norm.weight", &[256])], &[Some(DType::F32)]).is_empty());
 }
 
 fn chosen(recipe: &Recipe, traits: &ModelTraits, name: &str, shape: &[u64]) -> Choice {
