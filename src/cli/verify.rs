@@ -57,6 +57,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             tables,
             progress: Some(&|bytes, total| progress.add(bytes, total)),
             strict: args.strict,
+            root: context.root(),
         };
         let verdict = verify::verify(path, &options);
         progress.finish();
