@@ -9,6 +9,7 @@ SCANNERS: the bin/ folder of an environment with picklescan, fickling and models
 """
 
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -70,8 +71,13 @@ def verdicts(python, code, paths):
     return found if len(found) == len(paths) else ["?"] * len(paths)
 
 
-def status(*command):
-    return subprocess.run([str(part) for part in command], capture_output=True, timeout=120).returncode
+def status(seen, *command):
+    """The exit status of weigh; it and the memory used at most, in MB, are added to those seen."""
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, found, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(found)
+    seen.append((process.returncode, used.ru_maxrss / 1024))
+    return process.returncode
 
 
 def table(weigh, scanners, hostile=None):
@@ -83,13 +89,13 @@ def table(weigh, scanners, hostile=None):
         sets["unusual, sound"] = [folder / case["file"] for case in cases if case["valid"]]
         sets["harmful"] = [folder / case["file"] for case in cases if not case["valid"] and case["expect"] == "unsafe"]
         sets["damaged"] = [folder / case["file"] for case in cases if not case["valid"] and case["expect"] != "unsafe"]
-    details = []
+    details, seen = [], []
     for title, paths in sets.items():
         columns = {
-            "weigh ls": [{0: "opens"}.get(status(weigh, "ls", path), "refuses") for path in paths],
+            "weigh ls": [{0: "opens"}.get(status(seen, weigh, "ls", path), "refuses") for path in paths],
             "torch.load": verdicts(sys.executable, LOAD.replace("OPTIONS", "{}"), paths),
             "torch.load mmap": verdicts(sys.executable, LOAD.replace("OPTIONS", "{'mmap': True}"), paths),
-            "weigh verify": [{0: "clean", 1: "warned"}.get(status(weigh, "verify", path), "failed") for path in paths],
+            "weigh verify": [{0: "clean", 1: "warned"}.get(status(seen, weigh, "verify", path), "failed") for path in paths],
             "picklescan": verdicts(python, PICKLESCAN, paths),
             "modelscan": verdicts(python, MODELSCAN, paths),
             "fickling": verdicts(python, FICKLING, paths),
@@ -98,7 +104,7 @@ def table(weigh, scanners, hostile=None):
         for tool, column in columns.items():
             print(f"  {tool:16}", ", ".join(f"{column.count(word)} {word}" for word in sorted(set(column))), flush=True)
         details += [(path.name, *row) for path, row in zip(paths, zip(*columns.values()))]
-    print()
+    print("\nweigh: exit statuses", *sorted({status for status, _ in seen}), f"and at most {max(used for _, used in seen):.0f} MB")
     for row in details:
         print(*row, sep="\t")
 

@@ -17,6 +17,7 @@ pub struct VerifyOptions<'a> {
     manifest: Option<PathBuf>,
     arch_table: Option<PathBuf>,
     strict: bool,
+    root: Option<String>,
     progress: Option<Progress<'a>>,
 }
 
@@ -47,6 +48,12 @@ impl<'a> VerifyOptions<'a> {
     /// Sets whether warnings make the model fail too.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// Sets the key of a nested checkpoint to which the checks of tensors are confined.
+    pub fn root(mut self, key: impl Into<String>) -> Self {
+        self.root = Some(key.into());
         self
     }
 
@@ -81,6 +88,7 @@ pub fn verify(path: impl AsRef<Path>, options: &VerifyOptions<'_>) -> Result<Ver
         tables: Tables::with_file(options.arch_table.as_deref())?,
         progress: options.progress,
         strict: options.strict,
+        root: options.root.as_deref(),
     };
     verify::verify(path.as_ref(), &checks)
 }

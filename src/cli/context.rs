@@ -165,6 +165,11 @@ impl<'a> Context<'a> {
         Ok([rooted_a.unwrap_or(a), rooted_b.unwrap_or(b)])
     }
 
+    /// Returns the key of a nested checkpoint to take.
+    pub(super) fn root(&self) -> Option<&str> {
+        self.root.as_deref()
+    }
+
     fn rooted(&self, reader: Reader) -> Result<Reader, Error> {
         match &self.root {
             Some(root) => reader.rooted(root),

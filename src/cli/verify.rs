@@ -81,6 +81,7 @@ fn verify(args: &Args, context: &mut Context<'_>, path: &Path) -> Result<Verific
         tables,
         progress: Some(&|bytes, total| progress.add(bytes, total)),
         strict: args.strict,
+        root: context.root(),
     };
     let verdict = verify::verify(path, &options);
     progress.finish();

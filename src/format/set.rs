@@ -78,7 +78,7 @@ pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Co
         }
         computed.extend(part.computed);
         checksums.extend(part.checksums.into_iter().map(|checksum| Checksum { shard, ..checksum }));
-        add_checkpoint(&mut model.checkpoint, part.checkpoint);
+        add_checkpoint(&mut model.checkpoint, part.checkpoint, shard as u64);
         sources.push(part.source);
     }
     if let Some(checkpoint) = &mut model.checkpoint {
@@ -92,14 +92,14 @@ pub(crate) fn join(format: FormatId, path: &Path, parts: Vec<Part>, conflict: Co
     Ok(if computed.is_empty() { reader } else { Reader::computed(&reader, model, computed) })
 }
 
-/// Adds what another file of a checkpoint holds besides tensors.
-fn add_checkpoint(into: &mut Option<Checkpoint>, from: Option<Checkpoint>) {
+/// Adds what another file of a checkpoint, of number `shard`, holds besides tensors.
+fn add_checkpoint(into: &mut Option<Checkpoint>, from: Option<Checkpoint>, shard: u64) {
     let (Some(into), Some(mut from)) = (into.as_mut(), from.clone()) else {
         *into = into.take().or(from);
         return;
     };
-    let first = into.shared.iter().map(|shared| shared.storage + 1).max().unwrap_or(0);
-    into.shared.extend(from.shared.drain(..).map(|shared| Shared { storage: shared.storage.saturating_add(first), ..shared }));
+    // A file numbers its storages by 32 bits.
+    into.shared.extend(from.shared.drain(..).map(|shared| Shared { storage: shard << 32 | shared.storage, ..shared }));
     into.opaque.append(&mut from.opaque);
     into.unread.append(&mut from.unread);
 }

@@ -37,6 +37,8 @@ pub(crate) struct Archive {
     pub(crate) source: Arc<dyn Source>,
     /// Without folders, in the order of the central directory.
     pub(crate) entries: Vec<Entry>,
+    /// Those whose name an entry before has.
+    pub(crate) duplicates: Vec<Entry>,
     by_name: HashMap<String, usize>,
     /// The distance of kept states of the decompressor, in bytes of output.
     spacing: u64,
@@ -52,13 +54,6 @@ pub(crate) struct Entry {
     pub(crate) size: u64,
     pub(crate) crc: u32,
     pub(crate) method: Method,
-}
-
-impl Entry {
-    /// Returns the checksum of its bytes in the file, if it is stored.
-    pub(crate) fn checksum(&self) -> Checksum {
-        Checksum { shard: 0, name: self.name.clone(), bytes: self.range.clone(), crc: self.crc }
-    }
 }
 
 /// How an entry is compressed.
@@ -79,6 +74,16 @@ pub(crate) enum Content {
     Decoded(Arc<dyn Source>),
 }
 
+impl Content {
+    /// Returns the source and the range of the bytes; `file` is the source of the archive.
+    pub(crate) fn place(&self, file: &Arc<dyn Source>) -> (Arc<dyn Source>, Range<u64>) {
+        match self {
+            Self::File(range) => (Arc::clone(file), range.clone()),
+            Self::Decoded(decoded) => (Arc::clone(decoded), 0..decoded.len()),
+        }
+    }
+}
+
 impl Archive {
     /// Reads the directory of an archive.
     ///
@@ -91,7 +96,8 @@ impl Archive {
         // From memory it takes a microsecond; from afar, as many at a time as there are threads.
         let here = Arc::clone(source).shared().is_some();
         let local: Vec<Result<Local>> = if here { headers.iter().map(local).collect() } else { par(&headers).map(local).collect() };
-        let mut archive = Self { source: Arc::clone(source), entries: Vec::new(), by_name: HashMap::new(), spacing: 0 };
+        let mut archive =
+            Self { source: Arc::clone(source), entries: Vec::new(), duplicates: Vec::new(), by_name: HashMap::new(), spacing: 0 };
         for (header, local) in headers.into_iter().zip(local) {
             let local = local.map_err(|error| findings.fatal(codes::ZIP_DIRECTORY, error.in_file(path)))?;
             check_entry(&header, &local, path, findings)?;
@@ -109,19 +115,21 @@ impl Archive {
         if header.name.ends_with('/') && header.size == 0 {
             return Ok(());
         }
-        if self.by_name.contains_key(&header.name) {
-            let error = Error::malformed(format!("the archive has {} twice: readers differ in which they read", shorten(&header.name)));
-            return findings.error(codes::ZIP_DUPLICATE, error.at(header.offset).in_file(self.source.path()));
+        let Header { name, offset, size, crc, method, .. } = header;
+        let entry = Entry { name, range: local.data.clone(), size, crc, method };
+        if self.by_name.contains_key(&entry.name) {
+            let error = Error::malformed(format!("the archive has {} twice: readers differ in which they read", shorten(&entry.name)));
+            self.duplicates.push(entry);
+            return findings.error(codes::ZIP_DUPLICATE, error.at(offset).in_file(self.source.path()));
         }
-        self.by_name.insert(header.name.clone(), self.entries.len());
-        let Header { name, size, crc, method, .. } = header;
-        self.entries.push(Entry { name, range: local.data.clone(), size, crc, method });
+        self.by_name.insert(entry.name.clone(), self.entries.len());
+        self.entries.push(entry);
         Ok(())
     }
 
     /// Whether no two entries share bytes: a bomb is made of such.
     fn check_overlap(&self, directory: u64, findings: &mut Findings) -> Result<()> {
-        let mut order: Vec<&Entry> = self.entries.iter().filter(|entry| !entry.range.is_empty()).collect();
+        let mut order: Vec<&Entry> = self.entries.iter().chain(&self.duplicates).filter(|entry| !entry.range.is_empty()).collect();
         order.sort_by_key(|entry| entry.range.start);
         let nexts = order.iter().skip(1).map(|next| next.range.start).chain([directory]);
         for (entry, next) in order.iter().zip(nexts) {
@@ -161,11 +169,23 @@ impl Archive {
         }
     }
 
+    /// Returns the checksum of an entry.
+    ///
+    /// # Errors
+    /// It cannot be decoded.
+    pub(crate) fn checksum(&self, entry: &Entry) -> Result<Checksum> {
+        let decoded = match self.content(entry)? {
+            Content::File(_) => None,
+            Content::Decoded(decoded) => Some(decoded),
+        };
+        Ok(Checksum { shard: 0, name: entry.name.clone(), bytes: entry.range.clone(), crc: entry.crc, decoded })
+    }
+
     /// Checks that the bytes of an entry match its checksum, for a finding.
     pub(crate) fn check_crc(&self, entry: &Entry, findings: &mut Findings) {
-        let found = self.content(entry).and_then(|content| match content {
-            Content::File(range) => crc32(&*self.source, range),
-            Content::Decoded(source) => crc32(&*source, 0..source.len()),
+        let found = self.content(entry).and_then(|content| {
+            let (source, bytes) = content.place(&self.source);
+            crc32(&*source, bytes)
         });
         let error = match found {
             Ok(found) if found == entry.crc => return,
@@ -181,10 +201,8 @@ impl Archive {
     /// It cannot be decoded.
     pub(crate) fn small(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let Some(entry) = self.entry(name).filter(|entry| entry.size <= most) else { return Ok(None) };
-        Ok(Some(match self.content(entry)? {
-            Content::File(range) => self.source.read(range)?.into_owned(),
-            Content::Decoded(source) => source.read(0..source.len())?.into_owned(),
-        }))
+        let (source, bytes) = self.content(entry)?.place(&self.source);
+        source.read(bytes).map(|bytes| Some(bytes.into_owned()))
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Shared {
     /// The name of the tensor.
     pub name: String,
     /// The number of its storage.
-    pub storage: u32,
+    pub storage: u64,
     /// Its bytes in the storage.
     pub bytes: Range<u64>,
     /// Whether it is all of the storage, in order.
@@ -86,7 +86,7 @@ impl Unread {
 
 impl Shared {
     /// Returns the memory of a tensor.
-    pub fn new(name: impl Into<String>, storage: u32, bytes: Range<u64>, whole: bool) -> Self {
+    pub fn new(name: impl Into<String>, storage: u64, bytes: Range<u64>, whole: bool) -> Self {
         Self { name: name.into(), storage, bytes, whole }
     }
 }
@@ -95,7 +95,7 @@ impl Checkpoint {
     /// Finds the tied tensors as safetensors' `save_model` does: of tensors that overlap in a storage, the first by name among those that
     /// are all of it stands for the others. If none is all of it, all are kept.
     pub fn find_tied(&mut self) {
-        let mut storages: BTreeMap<u32, Vec<&Shared>> = BTreeMap::new();
+        let mut storages: BTreeMap<u64, Vec<&Shared>> = BTreeMap::new();
         self.shared
             .iter()
             .filter(|shared| !shared.bytes.is_empty())
@@ -103,7 +103,11 @@ impl Checkpoint {
         let mut tied = Vec::new();
         for group in storages.values_mut() {
             group.sort_by(|a, b| (a.bytes.start, a.bytes.end, &a.name).cmp(&(b.bytes.start, b.bytes.end, &b.name)));
-            for overlapping in group.chunk_by(|a, b| b.bytes.start < a.bytes.end) {
+            let mut end = 0;
+            for overlapping in group.chunk_by(|a, b| {
+                end = a.bytes.end.max(end);
+                b.bytes.start < end
+            }) {
                 let Some(kept) = overlapping.iter().filter(|shared| shared.whole).map(|shared| &shared.name).min() else { continue };
                 let others = overlapping.iter().filter(|shared| shared.name != *kept);
                 tied.extend(others.map(|shared| Tied { name: shared.name.clone(), to: kept.clone() }));
@@ -206,11 +210,15 @@ mod tests {
             Shared::new("b", 1, 4..8, false),
             Shared::new("c", 2, 0..6, false),
             Shared::new("d", 2, 2..8, false),
+            Shared::new("qkv", 3, 0..12, true),
+            Shared::new("q", 3, 0..4, false),
+            Shared::new("k", 3, 4..8, false),
+            Shared::new("v", 3, 8..12, false),
         ];
         let mut checkpoint = Checkpoint { shared, ..Checkpoint::default() };
         checkpoint.find_tied();
         let tied: Vec<_> = checkpoint.tied.iter().map(|tied| (tied.name.as_str(), tied.to.as_str())).collect();
-        assert_eq!(tied, [("lm_head", "embed"), ("part", "embed")]);
+        assert_eq!(tied, [("k", "qkv"), ("lm_head", "embed"), ("part", "embed"), ("q", "qkv"), ("v", "qkv")]);
     }
 
     #[test]

@@ -162,6 +162,41 @@ fn safetensors_are_preferred_and_said_to_be() {
 }
 
 #[test]
+fn tensors_of_different_files_share_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to) in [("bare-4.pkl", "m-00001-of-00003.bin"), ("zip.pt", "m-00003-of-00003.bin")] {
+        fs::copy(fixture("pytorch").join(from), folder.path().join(to)).unwrap();
+    }
+    let other = Pickle::new(2).op(b"}").text("v").tensor("FloatStorage", "0", 6, 0, &[6], &[1]).op(b"s").end();
+    fs::write(folder.path().join("m-00002-of-00003.bin"), archive(&other)).unwrap();
+    let reader = open(&folder.path().join("m-00001-of-00003.bin")).unwrap();
+    assert_eq!(names(&reader).len(), 1 + 3 + expected()["bare-4.pkl"].as_object().unwrap().len());
+    assert_eq!(reader.model().checkpoint.as_ref().unwrap().tied, []);
+}
+
+#[test]
+fn parts_of_a_storage_are_tied_if_they_overlap() {
+    // A file from before 1.6 whose storage is named in parts: (key, offset, length).
+    let part = |pickle: Pickle, name: &str, from: u32, count: u32| {
+        let id = pickle.text(name).global("torch._utils", "_rebuild_tensor_v2").op(b"((").text("storage").global("torch", "FloatStorage");
+        let id = id.text("0").text("cpu").number(8).op(b"(").text("v").number(from).number(count).op(b"ttQ").number(0);
+        id.op(b"(").number(count).op(b"t(").number(1).op(b"t\x89)tRs")
+    };
+    let object = part(part(part(Pickle::new(2).op(b"}"), "a", 0, 4), "b", 4, 4), "c", 0, 8).end();
+    let head = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    let numbers: Vec<u8> = (0..8).flat_map(|number| (number as f32).to_le_bytes()).collect();
+    let keys = Pickle::new(2).op(b"]").text("0").op(b"a").end();
+    let file = [head.as_slice(), &object, &keys, &8u64.to_le_bytes(), &numbers].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    fs::write(&path, file).unwrap();
+    let reader = open(&path).unwrap();
+    let tied = &reader.model().checkpoint.as_ref().unwrap().tied;
+    assert_eq!(tied.iter().map(|tied| (tied.name.as_str(), tied.to.as_str())).collect::<Vec<_>>(), [("a", "c"), ("b", "c")]);
+    assert_eq!(*reader.bytes(reader.model().tensor("b").unwrap()).unwrap(), numbers[16..]);
+}
+
+#[test]
 fn optimizer_state_averages_and_tied_tensors_are_no_parameters() {
     // Embedding 6 x 4, tied to the head; linear 4 x 4 + 4; batch norm 4 + 4, its running values 4 + 4 and a counter.
     let model = 24 + 20 + 8 + 9;
@@ -182,6 +217,11 @@ fn a_key_chooses_what_is_below_it() {
     let rooted = reader.rooted("state_dict").unwrap();
     assert_eq!(names(&rooted), names(&tied));
     assert_eq!(rooted.model().checkpoint.as_ref().unwrap().tied, tied.model().checkpoint.as_ref().unwrap().tied);
+    let verify = |root: &[&str]| json(&[&["verify", "fixtures/pytorch/lightning.ckpt", "--data"], root].concat());
+    let structure = |verdict: &Value| (verdict["checked"]["structure"].clone(), verdict["checked"]["values"].clone());
+    assert_eq!(structure(&verify(&["--root", "state_dict"])), structure(&json(&["verify", "fixtures/pytorch/tied.pt", "--data"])));
+    assert_ne!(structure(&verify(&["--root", "state_dict"])), structure(&verify(&[])));
+    assert_eq!(weigh(&["verify", "fixtures/pytorch/lightning.ckpt", "--root", "model"]).0, Some(2));
     let error = reader.rooted("model").unwrap_err();
     assert_eq!(error.message(), "no tensors under model");
     assert!(error.hint_text().unwrap().contains("state_dict"), "{error:?}");
@@ -221,13 +261,25 @@ fn info_says_what_a_checkpoint_is() {
 
 #[test]
 fn tensors_without_readable_values_are_named() {
-    for (file, name) in [("sparse-csc.pt", "csc"), ("meta.pt", "meta")] {
+    for (file, name, others) in [
+        ("sparse-csc.pt", "csc", &["dense"][..]),
+        ("meta.pt", "meta", &["dense"]),
+        ("sparse-unread.pt", "batched", &["twice", "dense"]),
+        ("conjugate.pt", "conjugate", &["dense"]),
+        ("negative.pt", "negative", &["dense"]),
+    ] {
         let reader = open(&fixture("pytorch").join(file)).unwrap();
-        assert_eq!(names(&reader), ["dense"]);
+        let mut found = names(&reader);
+        found.sort_unstable_by_key(|name| others.iter().position(|other| other == name));
+        assert_eq!(found, others);
         let unread = &reader.model().checkpoint.as_ref().unwrap().unread;
         assert_eq!(unread.len(), 1);
         assert_eq!(unread[0].name, name);
     }
+    // Whether an element is there twice is known when it is read.
+    let reader = open(&fixture("pytorch/sparse-unread.pt")).unwrap();
+    let error = reader.bytes(reader.model().tensor("twice").unwrap()).unwrap_err();
+    assert!(error.message().contains("not coalesced"), "{error}");
 }
 
 /// A state dict with a tensor `w` of six numbers in storage 0, and what `more` adds in front of the end.
@@ -325,12 +377,58 @@ fn pickles_behind_and_beside_the_first_are_found() {
     let behind = archive(&[state(b"").as_slice(), harm].concat());
     let codes = |file: &[u8]| errors(file).into_iter().map(|(code, severity, ..)| (code, severity)).collect::<Vec<_>>();
     assert_eq!(codes(&behind), [("pickle-trailing", Severity::Error), ("pickle-import", Severity::Error)]);
+    // Numbers that happen to be opcodes: one of the extension registry, and the end.
+    let mut numbers = [0; 24];
+    numbers[..3].copy_from_slice(b"\x82\x2c.");
+    assert_eq!(codes(&zip(&[("archive/data.pkl", &state(b"")), ("archive/data/0", &numbers)])), []);
     let zeros = archive(&[state(b"").as_slice(), &[0; 9]].concat());
     assert_eq!(codes(&zeros), [("pickle-trailing", Severity::Warning)]);
     let entries: [(&str, &[u8]); 3] = [("archive/data.pkl", &state(b"")), ("archive/data/0", &[0; 24]), ("archive/other", harm)];
     assert_eq!(codes(&zip(&entries)), [("pickle-nested", Severity::Warning), ("pickle-import", Severity::Error)]);
+    // Whatever the name: a storage, a pickle of TorchScript, and the other data.pkl of another folder.
+    for (name, warned) in [("archive/data/1", true), ("archive/constants.pkl", false), ("other/data.pkl", true), ("x.npy", true)] {
+        let entries: [(&str, &[u8]); 3] = [("archive/data.pkl", &state(b"")), ("archive/data/0", &[0; 24]), (name, harm)];
+        let wanted = [("pickle-nested", Severity::Warning), ("pickle-import", Severity::Error)];
+        assert_eq!(codes(&zip(&entries)), wanted[usize::from(!warned)..], "{name}");
+    }
+    // Both of two entries of one name.
+    let entries: [(&str, &[u8]); 3] = [("archive/data.pkl", &state(b"")), ("archive/data/0", &[0; 24]), ("archive/data.pkl", harm)];
+    let found = errors(&zip(&entries));
+    assert_eq!(found.iter().map(|(code, ..)| *code).collect::<Vec<_>>(), ["zip-duplicate", "pickle-nested", "pickle-import"]);
+    assert!(found[2].3.contains("os.system"), "{found:?}");
+    // Without a data.pkl, nothing opens; what is there is told.
+    assert_eq!(
+        codes(&zip(&[("archive/other", harm)])),
+        [("pickle-nested", Severity::Warning), ("pickle-import", Severity::Error), ("pt-record", Severity::Error)]
+    );
     let entries: [(&str, &[u8]); 3] = [("a/data.pkl", &state(b"")), ("a/data/0", &[0; 24]), ("a/code/__torch__.py", b"class M")];
     assert_eq!(codes(&zip(&entries)), [("pt-code", Severity::Error)]);
+}
+
+#[test]
+fn a_damaged_file_names_what_loading_it_would_run_before_the_damage() {
+    let harm = b"\x80\x02cos\nsystem\n(X\x02\0\0\0hitR";
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    let lying = Pickle::new(2).op(b"}").text("w").tensor("FloatStorage", "7", 6, 0, &[6], &[1]).op(b"s").raw(&harm[2..]).op(b"0").end();
+    let first = [harm.as_slice(), b"0", &magic[2..]].concat();
+    let legacy = fs::read(fixture("pytorch/legacy.pt")).unwrap();
+    for (case, file) in [
+        ("cut", harm.to_vec()),
+        ("unknown opcode", [harm.as_slice(), b"\xff."].concat()),
+        ("archive", archive(harm)),
+        ("storage that is missing", archive(&lying)),
+        ("entry that is cut", zip(&[("a/data.pkl", &state(b"")), ("a/data/0", &[0; 24]), ("a/x", harm)])),
+        ("legacy, cut behind the first pickles", [magic.as_slice(), b"\x80\x02M\xe9\x03.", harm, b"."].concat()),
+        ("legacy, before the magic number", [&first, &legacy[magic.len()..]].concat()),
+        ("bytes", [b"\x80\x02(B".as_slice(), &(harm.len() as u32).to_le_bytes(), harm, b"l."].concat()),
+        ("behind the pickle", [state(b"").as_slice(), harm].concat()),
+    ] {
+        let found = errors(&file);
+        let import = |(code, severity, _, message): &&(&str, Severity, Option<u64>, String)| {
+            *code == "pickle-import" && *severity == Severity::Error && message.contains("os.system('hi')")
+        };
+        assert_eq!(found.iter().filter(import).count(), 1, "{case}: {found:?}");
+    }
 }
 
 #[test]
@@ -362,6 +460,8 @@ fn damaged_archives_are_refused_or_reported() {
     }
     let entries: [(&str, &[u8]); 3] = [("a/data.pkl", &state(b"")), ("a/data/0", &[0; 24]), ("../../x", b"1")];
     assert_eq!(errors(&zip(&entries))[0].0, "zip-path");
+    let entries: [(&str, &[u8]); 3] = [("a/data.pkl", &state(b"")), ("a/data/0", &[0; 24]), ("a/byteorder", b"middle")];
+    refused("m.pt", "byte order", &zip(&entries), "pt-record");
     // A storage that was changed: its checksum is compared with --data.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.pt");
@@ -370,6 +470,20 @@ fn damaged_archives_are_refused_or_reported() {
     let verdict = json(&["verify", path.to_str().unwrap(), "--data"]);
     assert_eq!(verdict["findings"][0]["code"], "zip-crc", "{verdict}");
     assert_eq!(weigh(&["verify", path.to_str().unwrap()]).0, Some(0));
+    // The same of deflated ones, of PyTorch and of NumPy: the checksum in both headers is another.
+    for (file, entry) in [("deflated.pt", "views/data/1"), ("compressed.npz", "f4.npy")] {
+        let mut file = fs::read(fixture("pytorch").join(file)).unwrap();
+        // The last place of the name is in the directory, behind a header of 46 bytes.
+        let central = file.windows(entry.len()).rposition(|window| window == entry.as_bytes()).unwrap() - 46;
+        let local = u32::from_le_bytes(file[central + 42..central + 46].try_into().unwrap()) as usize;
+        file[central + 16] ^= 1;
+        file[local + 14] ^= 1;
+        fs::write(&path, file).unwrap();
+        assert_eq!(weigh(&["verify", path.to_str().unwrap()]).0, Some(0));
+        let verdict = json(&["verify", path.to_str().unwrap(), "--data"]);
+        let crc: Vec<&Value> = verdict["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "zip-crc").collect();
+        assert!(crc.len() == 1 && verdict["ok"] == false, "{verdict}");
+    }
 }
 
 #[test]

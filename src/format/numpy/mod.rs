@@ -55,9 +55,11 @@ const CONFLICT: ConflictRule = ConflictRule { code: codes::SET_METADATA, severit
 fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     let path = file.path().to_path_buf();
     let source = file.into_source();
+    let mut checksums = Ok(Vec::new());
     let mut arrays = Arrays { source: Arc::clone(&source), tensors: Vec::new(), computed: HashMap::new() };
     if *source.read(0..source.len().min(zip::MAGIC.len() as u64))? == *zip::MAGIC {
         let archive = Archive::open(&source, findings)?;
+        checksums = archive.entries.iter().map(|entry| archive.checksum(entry)).collect::<Result<_>>();
         for entry in &archive.entries {
             let name = entry.name.strip_suffix(ENDING).unwrap_or(&entry.name);
             let content = archive.content(entry).map_err(|error| findings.fatal(codes::ZIP_ENTRY, error))?;
@@ -71,7 +73,7 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     }
     arrays.tensors.sort_by_key(|tensor| tensor.offset_bytes);
     let mut part = Part::new(source, arrays.tensors, Metadata::new(), Endian::Little);
-    part.computed = arrays.computed;
+    (part.computed, part.checksums) = (arrays.computed, checksums?);
     part.check_truncated(codes::NPY_SIZE, findings)?;
     join(FORMAT.id, &path, vec![part], CONFLICT, findings)
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::finding::{Findings, Severity};
@@ -14,7 +15,7 @@ use crate::format::pytorch::pickle::{self, Id, Pickle, Values};
 use crate::format::pytorch::scan::{self, Whence};
 use crate::format::pytorch::tensors::{self, Kept};
 use crate::format::pytorch::view::{Place, Storage, persistent};
-use crate::format::set::Part;
+use crate::format::set::{Part, check_finding_limit};
 use crate::format::zip::{Archive, Content, Entry, Method};
 use crate::source::Source;
 
@@ -28,21 +29,26 @@ const PICKLE: &str = "data.pkl";
 pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<Part> {
     let path = source.path();
     let archive = Archive::open(source, findings)?;
+    let root = root(&archive);
+    let name = root.as_ref().map(|root| format!("{root}{PICKLE}"));
+    if findings.collects() {
+        scan_others(&archive, name.as_deref().ok(), findings)?;
+    }
     if let Some(encrypted) = archive.entries.iter().find(|entry| entry.method == Method::Unreadable("encrypted")) {
         let message = format!("expected an archive without encryption, found {} encrypted", shorten(&encrypted.name));
         return Err(findings.fatal(codes::ZIP_ENTRY, Error::unsupported(message).at(encrypted.range.start).in_file(path)));
     }
-    let root = root(&archive).map_err(|error| findings.fatal(codes::PT_RECORD, error.in_file(path)))?;
+    let root = root.map_err(|error| findings.fatal(codes::PT_RECORD, error.in_file(path)))?;
     let name = format!("{root}{PICKLE}");
     let entry = archive.entry(&name).ok_or_else(|| Error::malformed("expected a data.pkl in the archive, found none").in_file(path))?;
     let content = archive.content(entry).map_err(|error| findings.fatal(codes::ZIP_ENTRY, error))?;
     let whence = Whence { path, entry: Some(&name), in_file: matches!(content, Content::File(_)) };
-    let (pickle, end) = parse(source, &content, &whence).map_err(|error| findings.fatal(codes::PICKLE_MALFORMED, error))?;
-    let storages = Storages::new(&archive, &root)?;
-    let contents = tensors::collect(&pickle.values, pickle.root, &|values, id| storages.resolve(values, id), findings)?;
+    let (from, bytes) = content.place(source);
+    let parsed = parse(&from, &bytes, &whence);
+    let pickle = parsed.map_err(|error| scan::damaged(error, &from, bytes.clone(), &whence, findings))?;
     let code = archive.entries.iter().find(|entry| entry.name.starts_with(&format!("{root}code/")));
     if findings.collects() {
-        scan::report(&pickle, end, &whence, findings)?;
+        scan::report(&pickle, bytes.end, &whence, findings)?;
         if let Some(code) = code {
             let message = format!("expected no program code, found {}: this is a TorchScript module", shorten(&code.name));
             findings.note_error(codes::PT_CODE, &Error::malformed(message).at(code.range.start).in_file(path));
@@ -51,18 +57,15 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         for entry in archive.entries.iter().filter(|entry| !entry.name.starts_with(&storages)) {
             archive.check_crc(entry, findings);
         }
-        others(&archive, &root, &name, findings)?;
     }
+    let storages = Storages::new(&archive, &root).map_err(|error| findings.fatal(codes::PT_RECORD, error.in_file(path)))?;
+    let contents = tensors::collect(&pickle.values, pickle.root, &|values, id| storages.resolve(values, id), findings)?;
     let mut part = part::new(source, &pickle, "zip archive", contents);
     if let (Some(checkpoint), Some(_)) = (&mut part.checkpoint, code) {
         checkpoint.kind = "TorchScript module".to_owned();
     }
-    part.checksums = archive
-        .entries
-        .iter()
-        .filter(|entry| entry.method == Method::Stored && entry.name.starts_with(&format!("{root}data/")))
-        .map(Entry::checksum)
-        .collect();
+    let stored = archive.entries.iter().filter(|entry| entry.name.starts_with(&format!("{root}data/")));
+    part.checksums = stored.map(|entry| archive.checksum(entry)).collect::<Result<_>>()?;
     Ok(part)
 }
 
@@ -76,16 +79,14 @@ pub(super) fn values(source: &Arc<dyn Source>) -> Result<Pickle> {
     let entry = archive.entry(&name).ok_or_else(|| Error::malformed("expected a data.pkl in the archive, found none"))?;
     let content = archive.content(entry)?;
     let whence = Whence { path: source.path(), entry: Some(&name), in_file: matches!(content, Content::File(_)) };
-    parse(source, &content, &whence).map(|(pickle, _)| pickle)
+    let (from, bytes) = content.place(source);
+    parse(&from, &bytes, &whence)
 }
 
-/// Parses the pickle of an entry; also returns where the entry ends.
-fn parse(source: &Arc<dyn Source>, content: &Content, whence: &Whence<'_>) -> Result<(Pickle, u64)> {
-    let parsed = match content {
-        Content::File(range) => pickle::parse(source, range.start, range.end).map(|pickle| (pickle, range.end)),
-        Content::Decoded(decoded) => pickle::parse(decoded, 0, decoded.len()).map(|pickle| (pickle, decoded.len())),
-    };
-    parsed.map_err(|error| if whence.in_file { error } else { error.context(&shorten(whence.entry.unwrap_or_default())) })
+/// Parses the pickle of an entry.
+fn parse(from: &Arc<dyn Source>, bytes: &Range<u64>, whence: &Whence<'_>) -> Result<Pickle> {
+    pickle::parse(from, bytes.start, bytes.end)
+        .map_err(|error| if whence.in_file { error } else { error.context(&shorten(whence.entry.unwrap_or_default())) })
 }
 
 /// Returns the folder of the archive, with its slash: that of the pickle.
@@ -115,8 +116,17 @@ struct Storages<'a> {
 
 impl<'a> Storages<'a> {
     fn new(archive: &'a Archive, root: &'a str) -> Result<Self> {
-        let order = archive.small(&format!("{root}byteorder"), 16)?;
-        Ok(Self { archive, root, big_endian: order.is_some_and(|order| order == b"big"), known: RefCell::default() })
+        let name = format!("{root}byteorder");
+        let big_endian = match (archive.entry(&name), archive.small(&name, 16)?.as_deref()) {
+            // Before PyTorch 2.1 there is none.
+            (None, _) | (_, Some(b"little")) => false,
+            (_, Some(b"big")) => true,
+            (Some(entry), _) => {
+                let message = format!("expected \"little\" or \"big\" in {}, found other bytes", shorten(&name));
+                return Err(Error::malformed(message).at(entry.range.start));
+            }
+        };
+        Ok(Self { archive, root, big_endian, known: RefCell::default() })
     }
 
     fn resolve(&self, values: &Values, id: Id) -> Result<Kept> {
@@ -141,7 +151,7 @@ impl<'a> Storages<'a> {
             Content::Decoded(source) => (source, 0, false),
         };
         let place = Place { source, offset, len: bytes, in_file, shown, big_endian: self.big_endian };
-        Ok(Kept::Storage(Storage { number, place, kind }))
+        Ok(Kept::Storage(Storage { number, is_part: false, place, kind }))
     }
 
     fn content(&self, name: &str, entry: &Entry) -> Result<(u32, Content)> {
@@ -155,36 +165,37 @@ impl<'a> Storages<'a> {
     }
 }
 
-/// Looks for pickles in the entries that are neither the pickle nor storages.
-fn others(archive: &Archive, root: &str, pickle: &str, findings: &mut Findings) -> Result<()> {
-    const MOST: u64 = 16 << 20;
-    let storages = format!("{root}data/");
-    for entry in archive.entries.iter().filter(|entry| entry.name != pickle && !entry.name.starts_with(&storages) && entry.size <= MOST) {
+/// Reports what the pickles in all entries but `main` would run, whatever their names: `data.pkl` of other folders, entries that no reader of
+/// PyTorch asks for, storages, and entries whose name is there twice.
+///
+/// # Errors
+/// There are too many findings, or the file cannot be read.
+fn scan_others(archive: &Archive, main: Option<&str>, findings: &mut Findings) -> Result<()> {
+    let others = archive.entries.iter().filter(|entry| main != Some(entry.name.as_str()));
+    for entry in others.chain(&archive.duplicates) {
         let Ok(content) = archive.content(entry) else { continue };
         let whence = Whence { path: archive.source.path(), entry: Some(&entry.name), in_file: matches!(content, Content::File(_)) };
-        let start = match &content {
-            Content::File(range) => archive.source.read(range.start..range.end.min(range.start + 2))?,
-            Content::Decoded(source) => source.read(0..source.len().min(2))?,
-        }
-        .into_owned();
+        let (from, bytes) = content.place(&archive.source);
         let by_name = entry.name.ends_with(".pkl");
-        if !by_name && !scan::may_be_pickle(&start) {
-            continue;
-        }
-        match parse(&archive.source, &content, &whence) {
-            Ok((pickle, end)) => {
-                if !by_name && !pickle.values.globals.is_empty() {
+        match scan::guess(&from, bytes.start, bytes.end) {
+            Ok(Some((pickle, _))) if by_name || !pickle.values.globals.is_empty() => {
+                if !by_name || entry.name.ends_with(PICKLE) {
                     let message = format!("expected the pickle in data.pkl alone, found another in {}", shorten(&entry.name));
                     let error = whence.locate(Error::malformed(message), pickle.start);
                     findings.remark(Severity::Warning, codes::PICKLE_NESTED, error);
                 }
-                if by_name || !pickle.values.globals.is_empty() {
-                    scan::report(&pickle, end, &whence, findings)?;
-                }
+                scan::report(&pickle, bytes.end, &whence, findings)?;
             }
-            Err(error) if by_name => findings.remark(Severity::Warning, codes::PICKLE_NESTED, error.in_file(whence.path)),
-            Err(_) => {}
+            Ok(None) if by_name => {
+                let message = format!("expected a pickle in {}, found other bytes", shorten(&entry.name));
+                findings.remark(Severity::Warning, codes::PICKLE_NESTED, whence.locate(Error::malformed(message), bytes.start));
+            }
+            Ok(_) => {}
+            // Deflated bytes that are damaged: the checksum tells.
+            Err(_) if !whence.in_file => {}
+            Err(error) => return Err(error),
         }
+        check_finding_limit(findings, archive.source.path())?;
     }
     Ok(())
 }

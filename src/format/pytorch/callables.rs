@@ -332,9 +332,14 @@ pub(crate) fn severity(global: &Global) -> Option<Severity> {
         && (meaning(global).is_some()
             || storage(global).is_some()
             || is_torch_constant(global)
-            || global.module.starts_with("torch.nn.modules.")
+            || (global.module.starts_with("torch.nn.modules.") && is_class(&global.name))
             || global.module.starts_with("__torch__"));
     (!harmless).then_some(Severity::Warning)
+}
+
+/// Whether a name is that of a class by Python's convention: modules have imported functions as well.
+fn is_class(name: &str) -> bool {
+    name.trim_start_matches('_').starts_with(|first: char| first.is_ascii_uppercase())
 }
 
 fn executes(module: &str, name: &str) -> bool {

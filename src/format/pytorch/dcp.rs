@@ -42,6 +42,9 @@ struct Location {
 /// The metadata are malformed, or a chunk cannot be read.
 pub(super) fn read(source: &Arc<dyn Source>, pickle: &Pickle, findings: &mut Findings) -> Result<Vec<Part>> {
     let path = source.path();
+    if findings.collects() {
+        scan::report(pickle, source.len(), &Whence { path, entry: None, in_file: true }, findings)?;
+    }
     let located = |error: Error| error.in_file(path);
     let values = &pickle.values;
     let malformed = |what: &str| Error::malformed(format!("expected {what} in the metadata of a distributed checkpoint, found none"));
@@ -89,9 +92,6 @@ pub(super) fn read(source: &Arc<dyn Source>, pickle: &Pickle, findings: &mut Fin
             findings.error(code, located(error.in_tensor(name)))?;
             check_finding_limit(findings, path)?;
         }
-    }
-    if findings.collects() {
-        scan::report(pickle, source.len(), &Whence { path, entry: None, in_file: true }, findings)?;
     }
     if files.parts.is_empty() {
         files.parts.push(Part::new(Arc::clone(source), Vec::new(), Metadata::new(), Endian::Little));

@@ -52,6 +52,8 @@ struct Described {
     /// Name and shape of the tensors of each group.
     groups: Vec<Vec<(String, Vec<u64>)>>,
     buffers: Vec<String>,
+    /// Name and shape of the tensors that are not trained.
+    frozen: Vec<(String, Vec<u64>)>,
     /// Names that stand for another.
     shared: Vec<(String, String)>,
 }
@@ -66,76 +68,91 @@ pub(super) fn read(path: &Path, findings: &mut Findings) -> Result<Vec<Part>> {
     let model = models
         .first()
         .ok_or_else(|| findings.fatal(codes::SET_INCOMPLETE, malformed(format!("expected a file *{MODEL_ENDING}, found none"))))?;
-    let (described, mut first) = describe(model, findings)?;
-    let mut parts = Vec::new();
+    let (described, first) = describe(model, findings)?;
     let optimizers = states(path, ENDING).unwrap_or_default();
     if optimizers.len() > limits::SHARDS {
         return Err(Error::limit(format!("expected at most {} processes, found {}", limits::SHARDS, optimizers.len())).in_file(path));
     }
-    for optimizer in &optimizers {
-        let opened = open_file(optimizer).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
-        parts.push(file::read(opened, findings)?);
-    }
-    let stage = parts.first().and_then(|part| part.metadata.get_u64("optimizer_state_dict.zero_stage"));
-    let count = parts.first().and_then(|part| part.metadata.get_u64("optimizer_state_dict.partition_count")).or_else(|| {
-        let counts = (0..).map_while(|i| parts.first()?.metadata.get_u64(&format!("optimizer_state_dict.partition_count.{i}")));
+    let read = |file: &PathBuf, findings: &mut Findings| {
+        let opened = open_file(file).map_err(|error| findings.fatal(codes::FILE_UNREADABLE, error))?;
+        file::read(opened, findings)
+    };
+    let mut states = optimizers.iter().map(|file| read(file, findings)).collect::<Result<Vec<Part>>>()?;
+    let stage = states.first().and_then(|part| part.metadata.get_u64("optimizer_state_dict.zero_stage"));
+    let count = states.first().and_then(|part| part.metadata.get_u64("optimizer_state_dict.partition_count")).or_else(|| {
+        let counts = (0..).map_while(|i| states.first()?.metadata.get_u64(&format!("optimizer_state_dict.partition_count.{i}")));
         counts.max()
     });
-    if count != Some(parts.len() as u64) {
-        let message = format!("expected {} files *{ENDING}, found {}", count.unwrap_or(0), parts.len());
+    if count != Some(states.len() as u64) {
+        let message = format!("expected {} files *{ENDING}, found {}", count.unwrap_or(0), states.len());
         return Err(findings.fatal(codes::SET_INCOMPLETE, malformed(message)));
     }
-    let key = if stage == Some(3) { GROUPS[1] } else { GROUPS[0] };
-    let flats: Vec<Vec<Flat>> = parts.iter().enumerate().map(|(file, part)| flats(part, file, key)).collect();
+    let by_tensor = stage == Some(3);
+    let key = if by_tensor { GROUPS[1] } else { GROUPS[0] };
+    // Of stage 3, each process has a part of each frozen tensor as well; of the others, the first has all.
+    let holders = if by_tensor && !described.frozen.is_empty() { states.len() } else { 1 };
+    if models.len() < holders {
+        let message = format!("expected {holders} files *{MODEL_ENDING}, found {}", models.len());
+        return Err(findings.fatal(codes::SET_INCOMPLETE, malformed(message)));
+    }
+    let mut parts = vec![first];
+    for model in models.iter().take(holders).skip(1) {
+        parts.push(read(model, findings)?);
+    }
+    parts.append(&mut states);
+    let flats: Vec<Vec<Flat>> = parts.iter().enumerate().skip(holders).map(|(file, part)| flats(part, file, key)).collect();
+    let placed = if by_tensor { place_tensors(&described, &flats) } else { place_groups(&described, &flats) };
+    let frozen = place_frozen(&described, parts.get(..holders).unwrap_or_default());
+    let placed = placed.and_then(|placed| Ok([frozen?, placed].concat()));
     let mut joined = Vec::new();
-    let placed = if stage == Some(3) { place_tensors(&described, &flats) } else { place_groups(&described, &flats) };
-    for (name, shape, pieces) in placed.map_err(|error| findings.fatal(codes::PT_TENSOR, error.in_file(path)))? {
+    for Placed { name, elem, shape, pieces } in placed.map_err(|error| findings.fatal(codes::PT_TENSOR, error.in_file(path)))? {
         let computed = Pieces::new(pieces, &parts)?;
-        let len = num::mul(num::elements(&shape)?, 4, "the bytes of a tensor")?;
-        joined.push((
-            TensorInfo { name, elem: ElemType::Known(DType::F32), shape, shard: 0, offset_bytes: computed.shown(), len_bytes: Some(len) },
-            computed,
-        ));
+        let len_bytes = Some(computed.pieces.iter().map(|(_, _, bytes)| bytes.end - bytes.start).sum());
+        joined.push((TensorInfo { name, elem, shape, shard: 0, offset_bytes: computed.shown(), len_bytes }, computed));
     }
-    for part in &mut parts {
-        part.tensors.clear();
-        part.computed.clear();
-        part.metadata = Metadata::new();
-        part.checkpoint = None;
-    }
-    // The buffers are in the model states, under `module`.
-    first.tensors.retain_mut(|tensor| match tensor.name.strip_prefix("module.").map(str::to_owned) {
-        Some(name) if described.buffers.contains(&name) => {
-            tensor.name = name;
-            true
-        }
-        _ => false,
-    });
-    first.computed =
-        first.computed.drain().filter_map(|(name, computed)| Some((name.strip_prefix("module.")?.to_owned(), computed))).collect();
     for (name, to) in &described.shared {
         if let Some((tensor, computed)) = joined.iter().find(|(tensor, _)| tensor.name == *to).cloned() {
             joined.push((TensorInfo { name: name.clone(), ..tensor }, computed));
         }
     }
+    let mut rest = parts.iter_mut();
+    if let Some(first) = rest.next() {
+        keep_buffers(first, &described.buffers);
+    }
+    for part in rest {
+        part.tensors.clear();
+        part.computed.clear();
+        part.metadata = Metadata::new();
+        part.checkpoint = None;
+    }
     for (tensor, computed) in joined {
-        let name = tensor.name.clone();
-        let home = parts.get_mut(computed.home());
-        let part = home.unwrap_or(&mut first);
+        let Some(part) = parts.get_mut(computed.home()) else { continue };
         // One piece is a range of the file.
         if computed.pieces.len() != 1 {
-            part.computed.insert(name, Arc::new(computed));
+            part.computed.insert(tensor.name.clone(), Arc::new(computed));
         }
         part.tensors.push(tensor);
     }
-    if let Some(checkpoint) = &mut first.checkpoint {
+    parts.iter_mut().for_each(|part| part.tensors.sort_by_key(|tensor| tensor.offset_bytes));
+    Ok(parts)
+}
+
+/// Keeps of the model states the buffers, which are under `module`.
+fn keep_buffers(part: &mut Part, buffers: &[String]) {
+    part.tensors.retain_mut(|tensor| match tensor.name.strip_prefix("module.").map(str::to_owned) {
+        Some(name) if buffers.contains(&name) => {
+            tensor.name = name;
+            true
+        }
+        _ => false,
+    });
+    part.computed =
+        part.computed.drain().filter_map(|(name, computed)| Some((name.strip_prefix("module.")?.to_owned(), computed))).collect();
+    if let Some(checkpoint) = &mut part.checkpoint {
         (checkpoint.kind, checkpoint.container) = ("state dict".to_owned(), "ZeRO checkpoint");
         checkpoint.opaque.clear();
         checkpoint.shared.clear();
     }
-    parts.iter_mut().for_each(|part| part.tensors.sort_by_key(|tensor| tensor.offset_bytes));
-    parts.insert(0, first);
-    Ok(parts)
 }
 
 /// Reads the model states of the first process: what the flat weights are.
@@ -161,11 +178,9 @@ fn describe(path: &Path, findings: &mut Findings) -> Result<(Described, Part)> {
     let shared = values.item(*root, "shared_params").and_then(|id| pairs(values, id)).unwrap_or_default();
     let text = |id: &Id| values.text(*id).map(str::to_owned);
     let shared = shared.iter().filter_map(|(name, to)| Some((text(name)?, text(to)?))).collect();
-    let frozen = values.item(*root, "frozen_param_shapes").and_then(|id| pairs(values, id)).unwrap_or_default();
-    if !frozen.is_empty() {
-        return Err(Error::unsupported("a ZeRO checkpoint with frozen parameters is not joined").in_file(path));
-    }
-    Ok((Described { groups, buffers, shared }, part))
+    let frozen = values.item(*root, "frozen_param_shapes").filter(|id| values.get(*id) != Value::None);
+    let frozen = frozen.map(|id| named_shapes(values, id).ok_or_else(|| wrong("the shapes of frozen tensors")));
+    Ok((Described { groups, buffers, frozen: frozen.transpose()?.unwrap_or_default(), shared }, part))
 }
 
 fn pairs(values: &Values, id: Id) -> Option<&[(Id, Id)]> {
@@ -195,8 +210,7 @@ struct Flat {
 fn flats(part: &Part, file: usize, key: &str) -> Vec<Flat> {
     let group = |number: usize| {
         let name = format!("{key}{number}");
-        let plain =
-            |tensor: &&TensorInfo| tensor.name == name && tensor.elem == ElemType::Known(DType::F32) && !part.computed.contains_key(&name);
+        let plain = |tensor: &&TensorInfo| tensor.name == name && tensor.elem == FLAT && !part.computed.contains_key(&name);
         let tensor = part.tensors.iter().find(plain)?;
         Some(Flat { file, start: tensor.offset_bytes, len: tensor.elements().ok()? })
     };
@@ -204,7 +218,16 @@ fn flats(part: &Part, file: usize, key: &str) -> Vec<Flat> {
 }
 
 /// A tensor with its pieces: the file and the range of bytes of each.
-type Placed = (String, Vec<u64>, Vec<(usize, Range<u64>)>);
+#[derive(Debug, Clone)]
+struct Placed {
+    name: String,
+    elem: ElemType,
+    shape: Vec<u64>,
+    pieces: Vec<(usize, Range<u64>)>,
+}
+
+/// The type of flat weights.
+const FLAT: ElemType = ElemType::Known(DType::F32);
 
 /// Returns elements `range` of flat weights that follow each other.
 fn cut(flats: &[Flat], range: Range<u64>) -> Vec<(usize, Range<u64>)> {
@@ -236,7 +259,7 @@ fn place_groups(described: &Described, flats: &[Vec<Flat>]) -> Result<Vec<Placed
             if end > total(&parts) {
                 return Err(too_few(name, end, total(&parts)));
             }
-            placed.push((name.clone(), shape.clone(), cut(&parts, at..end)));
+            placed.push(Placed { name: name.clone(), elem: FLAT, shape: shape.clone(), pieces: cut(&parts, at..end) });
             at = end;
         }
         // Groups are padded to twice the number of processes.
@@ -267,11 +290,37 @@ fn place_tensors(described: &Described, flats: &[Vec<Flat>]) -> Result<Vec<Place
             pieces.extend(cut(flats, at..at + own));
             left -= own;
         }
-        placed.push((name.clone(), shape.clone(), pieces));
+        placed.push(Placed { name: name.clone(), elem: FLAT, shape: shape.clone(), pieces });
         at = end;
     }
     if let Some(flats) = flats.iter().find(|flats| total(flats) != at) {
         return Err(Error::malformed(format!("expected {at} elements of a process, found {}", total(flats))));
+    }
+    Ok(placed)
+}
+
+/// Places the tensors that are not trained: the parts in the model states follow each other, and the last is padded.
+fn place_frozen(described: &Described, models: &[Part]) -> Result<Vec<Placed>> {
+    let mut placed = Vec::new();
+    for (name, shape) in &described.frozen {
+        let own = format!("frozen_param_fragments.{name}");
+        let missing = || Error::malformed(format!("expected the frozen weights of {} in every file, found none", shorten(name)));
+        let (mut elem, mut left, mut pieces) = (None, num::elements(shape)?, Vec::new());
+        for (file, part) in models.iter().enumerate() {
+            let tensor = part.tensors.iter().find(|tensor| tensor.name == own && !part.computed.contains_key(&own)).ok_or_else(missing)?;
+            let (count, Some(dtype)) = (tensor.elements()?, tensor.elem.known()) else { return Err(missing()) };
+            if *elem.get_or_insert(tensor.elem) != tensor.elem {
+                return Err(missing());
+            }
+            let len = dtype.bytes_for_shape(&[count.min(left)])?;
+            left -= count.min(left);
+            pieces.extend((len > 0).then(|| (file, tensor.offset_bytes..tensor.offset_bytes + len)));
+        }
+        if left > 0 {
+            let elements = num::elements(shape)?;
+            return Err(too_few(name, elements, elements - left));
+        }
+        placed.push(Placed { name: name.clone(), elem: elem.ok_or_else(missing)?, shape: shape.clone(), pieces });
     }
     Ok(placed)
 }

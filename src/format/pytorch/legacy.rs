@@ -30,21 +30,20 @@ const MAGIC_TEXT: &[u8] = b"119547037146038801333356L";
 /// A pickle cannot be parsed, or as for [`tensors::collect`].
 pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<Part> {
     let path = source.path();
-    let malformed = |findings: &mut Findings, error: Error| findings.fatal(codes::PICKLE_MALFORMED, error.in_file(path));
-    let first = pickle::parse(source, 0, source.len()).map_err(|error| malformed(findings, error))?;
     let whence = Whence { path, entry: None, in_file: true };
+    let malformed = |findings: &mut Findings, error: Error| scan::damaged(error, source, 0..source.len(), &whence, findings);
+    let first = pickle::parse(source, 0, source.len()).map_err(|error| malformed(findings, error))?;
     if !is_magic(&first)? {
-        let known = RefCell::default();
-        let contents = tensors::collect(&first.values, first.root, &|values, id| nested(values, id, &known), findings)?;
         if findings.collects() {
             scan::report(&first, source.len(), &whence, findings)?;
         }
+        let known = RefCell::default();
+        let contents = tensors::collect(&first.values, first.root, &|values, id| nested(values, id, &known), findings)?;
         return Ok(part::new(source, &first, "pickle", contents));
     }
     let file = File::parse(source, &first, source.len()).map_err(|error| malformed(findings, error))?;
-    let contents = tensors::collect(&file.object.values, file.object.root, &|values, id| file.resolve(values, id), findings)?;
     if findings.collects() {
-        for pickle in file.others.iter().chain([&file.object]) {
+        for pickle in [&first].into_iter().chain(&file.others).chain([&file.object]) {
             scan::report(pickle, pickle.end, &whence, findings)?;
         }
         if file.end < source.len() {
@@ -53,6 +52,7 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
             findings.remark(Severity::Warning, codes::PICKLE_TRAILING, Error::malformed(message).at(file.end).in_file(path));
         }
     }
+    let contents = tensors::collect(&file.object.values, file.object.root, &|values, id| file.resolve(values, id), findings)?;
     Ok(part::new(source, &file.object, "legacy file", contents))
 }
 
@@ -129,7 +129,8 @@ impl File {
             let (from, count) = inside.ok_or_else(|| wrong(format!("expected a part of storage {}, found one outside", shorten(&key))))?;
             (place.offset, place.shown, place.len) = (offset + from, offset + from, count);
         }
-        Ok(Kept::Storage(Storage { number, place, kind }))
+        let is_part = place.len < bytes;
+        Ok(Kept::Storage(Storage { number, is_part, place, kind }))
     }
 }
 

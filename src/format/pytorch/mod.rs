@@ -64,8 +64,9 @@ fn open(file: Prefix, findings: &mut Findings) -> Result<Reader> {
     let file = dcp::metadata_of(&file)?.unwrap_or(file);
     if file.path().file_name().is_some_and(|name| name == spec::DCP_METADATA) {
         let source = file.source();
+        let whence = scan::Whence { path: source.path(), entry: None, in_file: true };
         let parsed = pickle::parse(source, 0, source.len());
-        let metadata = parsed.map_err(|error| findings.fatal(codes::PICKLE_MALFORMED, error))?;
+        let metadata = parsed.map_err(|error| scan::damaged(error, source, 0..source.len(), &whence, findings))?;
         if dcp::is_metadata(&metadata) {
             let parts = dcp::read(source, &metadata, findings)?;
             let mut reader = join(FORMAT.id, &path, parts, CONFLICT, findings)?;

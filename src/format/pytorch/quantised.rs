@@ -13,18 +13,18 @@ use crate::model::{DType, PackedType};
 pub(crate) struct Scales {
     pub(crate) scales: Vec<f64>,
     pub(crate) zeros: Vec<f64>,
-    /// Elements in a row before the next channel.
+    /// Elements in a row before the next channel; 0 if there is one scale for all.
     pub(crate) inner: u64,
 }
 
 impl Scales {
     /// Returns one scale for all elements.
     pub(crate) fn one(scale: f64, zero: f64) -> Self {
-        Self { scales: vec![scale], zeros: vec![zero], inner: 1 }
+        Self { scales: vec![scale], zeros: vec![zero], inner: 0 }
     }
 }
 
-/// A quantised tensor: (integer - zero point) x scale, in single precision.
+/// A quantised tensor: (integer - zero point) x scale.
 #[derive(Debug)]
 pub(crate) struct Dequantised {
     integers: Strided,
@@ -55,7 +55,12 @@ impl Computed for Dequantised {
             };
             let channel = ((first + index) / self.scales.inner.max(1) % self.scales.scales.len().max(1) as u64) as usize;
             let at = |values: &[f64]| values.get(channel).copied().unwrap_or(0.0);
-            (integer - at(&self.scales.zeros)) as f32 * at(&self.scales.scales) as f32
+            let (scale, zero) = (at(&self.scales.scales), at(&self.scales.zeros));
+            // As PyTorch rounds: scales of channels are in double precision there.
+            match self.scales.inner {
+                0 => (integer - zero) as f32 * scale as f32,
+                _ => (f64::from(integer as f32 - zero as f32) * scale) as f32,
+            }
         };
         let mut bytes: Vec<u8> = (0..).zip(integers.chunks_exact(self.width as usize)).map(value).flat_map(f32::to_le_bytes).collect();
         bytes.truncate((range.end - first * 4) as usize);

@@ -1,6 +1,7 @@
 //! What loading a pickle would run: the classes and functions that it names, those of pickles in its bytes, and what follows it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use crate::base::text::shorten;
 use crate::base::{Error, Result, limits, units};
 use crate::format::codes;
 use crate::format::pytorch::callables::{self, Meaning};
-use crate::format::pytorch::pickle::{self, Id, Pickle, Value, Values};
+use crate::format::pytorch::pickle::{self, EXTENSIONS, Id, Pickle, Value, Values};
 use crate::format::pytorch::view;
 use crate::format::set::check_finding_limit;
+use crate::source::Source;
 
 /// Where the bytes of a pickle are: in the file, or in an entry of an archive that is decoded.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +39,11 @@ impl Whence<'_> {
 /// The most pickles in the bytes of another that are looked at, and the deepest that they are nested.
 const NESTED: (usize, usize) = (1_000, 3);
 
+/// The number of pickles that a checkpoint from before 1.6 is.
+pub(super) const LEGACY_PICKLES: usize = 5;
+
 /// Whether bytes start as a pickle does: with a protocol, or with an opcode that is first in those of protocol 0.
-pub(super) fn may_be_pickle(start: &[u8]) -> bool {
+fn starts_as_pickle(start: &[u8]) -> bool {
     matches!(start, [0x80, 0..=5, ..] | [b'c' | b'(' | b'}' | b']' | b')', ..])
 }
 
@@ -47,35 +52,72 @@ pub(super) fn may_be_pickle(start: &[u8]) -> bool {
 /// # Errors
 /// There are too many findings.
 pub(super) fn report(pickle: &Pickle, end: u64, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
-    imports(&pickle.values, whence, findings)?;
-    nested(&pickle.values, whence, 0, findings)?;
-    if pickle.end >= end {
-        return Ok(());
-    }
+    report_one(pickle, whence, findings)?;
     let mut at = pickle.end;
     let source = &pickle.values.source;
     while at < end {
-        match pickle::parse_small(source, at, end) {
-            Ok(next) if may_be_pickle(&source.read(at..end.min(at + 2))?) => {
-                let error = Error::malformed("expected the end of the pickle, found another pickle behind it");
-                findings.note_error(codes::PICKLE_TRAILING, &whence.locate(error, at));
-                imports(&next.values, whence, findings)?;
-                nested(&next.values, whence, 0, findings)?;
-                check_finding_limit(findings, whence.path)?;
-                at = next.end;
-            }
-            _ => {
-                let message = format!("expected the end of the pickle, found {} bytes behind it", units::grouped(end - at));
-                findings.remark(Severity::Warning, codes::PICKLE_TRAILING, whence.locate(Error::malformed(message), at));
-                break;
-            }
+        if let Some((next, is_whole)) = guess(source, at, end)? {
+            let error = Error::malformed("expected the end of the pickle, found another pickle behind it");
+            findings.note_error(codes::PICKLE_TRAILING, &whence.locate(error, at));
+            report_one(&next, whence, findings)?;
+            check_finding_limit(findings, whence.path)?;
+            at = if is_whole { next.end } else { end };
+        } else {
+            let message = format!("expected the end of the pickle, found {} bytes behind it", units::grouped(end - at));
+            findings.remark(Severity::Warning, codes::PICKLE_TRAILING, whence.locate(Error::malformed(message), at));
+            break;
         }
     }
     Ok(())
 }
 
+/// Reports the error of a damaged pickle, and what loading it would run before it gets there: of pickles that follow each other, up to the
+/// damaged one. Returns the error.
+pub(super) fn damaged(error: Error, source: &Arc<dyn Source>, bytes: Range<u64>, whence: &Whence<'_>, findings: &mut Findings) -> Error {
+    let error = findings.fatal(codes::PICKLE_MALFORMED, error.in_file(whence.path));
+    let mut at = bytes.start;
+    for _ in 0..LEGACY_PICKLES {
+        if !findings.collects() {
+            break;
+        }
+        let (pickle, parsed) = pickle::parse_prefix(source, at, bytes.end);
+        if let Err(too_many) = report_one(&pickle, whence, findings) {
+            return too_many;
+        }
+        if parsed.is_err() {
+            break;
+        }
+        at = pickle.end;
+    }
+    error
+}
+
+/// Reports what a pickle would run, and what those in its bytes would.
+///
+/// # Errors
+/// There are too many findings.
+pub(super) fn report_one(pickle: &Pickle, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
+    imports(&pickle.values, whence, findings)?;
+    nested(&pickle.values, whence, 0, findings)
+}
+
+/// Parses bytes that may be a pickle, and returns whether it is whole; one that is damaged is none, unless it names what would run
+/// something: any bytes may happen to hold a number of the extension registry, hardly a name.
+///
+/// # Errors
+/// The bytes cannot be read.
+pub(super) fn guess(source: &Arc<dyn Source>, at: u64, end: u64) -> Result<Option<(Pickle, bool)>> {
+    let (pickle, parsed) = pickle::parse_prefix(source, at, end);
+    let mut named = pickle.values.globals.iter().filter(|global| global.module != EXTENSIONS);
+    let is_pickle = match parsed {
+        Ok(()) => named.next().is_some() || starts_as_pickle(&source.read(at..end.min(at.saturating_add(2)))?),
+        Err(_) => named.any(|global| callables::severity(global) == Some(Severity::Error)),
+    };
+    Ok(is_pickle.then_some((pickle, parsed.is_ok())))
+}
+
 /// Reports each class and function that is not harmless, where it is first named, with the arguments of its first call.
-pub(super) fn imports(values: &Values, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
+fn imports(values: &Values, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
     let mut seen: BTreeMap<String, (Severity, u64, u64)> = BTreeMap::new();
     for global in &values.globals {
         if let Some(severity) = callables::severity(global).filter(|_| seen.len() <= limits::FINDINGS) {
@@ -122,21 +164,19 @@ fn nested(values: &Values, whence: &Whence<'_>, depth: usize, findings: &mut Fin
     for id in of_checkpoints.iter().copied().chain(long).take(NESTED.0) {
         let Ok(place) = view::bytes(values, id) else { continue };
         let end = place.offset + place.len;
-        let start = place.source.read(place.offset..end.min(place.offset + 2))?.into_owned();
-        if !may_be_pickle(&start) {
-            continue;
-        }
         let inside = Whence { in_file: whence.in_file && Arc::ptr_eq(&place.source, &values.source), ..*whence };
         let mut at = place.offset;
-        // A checkpoint from before 1.6 is five pickles.
-        for number in 0..5 {
-            let Ok(pickle) = pickle::parse_small(&place.source, at, end) else { break };
+        for number in 0..LEGACY_PICKLES {
+            let Some((pickle, is_whole)) = guess(&place.source, at, end)? else { break };
             if number == 0 && !of_checkpoints.contains(&id) && !pickle.values.globals.is_empty() {
                 let error = Error::malformed("expected bytes, found a pickle in them");
                 findings.remark(Severity::Warning, codes::PICKLE_NESTED, inside.locate(error, at));
             }
             imports(&pickle.values, &inside, findings)?;
             nested(&pickle.values, &inside, depth + 1, findings)?;
+            if !is_whole {
+                break;
+            }
             at = pickle.end;
         }
         check_finding_limit(findings, whence.path)?;

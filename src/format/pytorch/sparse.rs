@@ -10,7 +10,7 @@ use crate::format::strided;
 use crate::model::DType;
 
 /// The most blocks of values of a sparse tensor whose values are read: their places are kept in memory.
-const MOST: u64 = 1 << 22;
+pub(crate) const MOST: u64 = 1 << 22;
 
 /// How the indices are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +58,6 @@ impl Sparse {
             return Err(wrong());
         }
         num::mul(num::elements(&shape)?, values.kind.width, "the bytes of a tensor")?;
-        if blocks > MOST {
-            return Err(Error::limit(format!("expected a sparse tensor of at most {MOST} values, found {blocks}")));
-        }
         Ok(Self { indices, values, shape, layout, places: OnceLock::new() })
     }
 

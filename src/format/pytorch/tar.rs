@@ -43,16 +43,17 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
         let error = Error::unsupported("a tar archive that is no checkpoint of PyTorch").hint("unpack it first");
         return Err(findings.fatal(codes::FILE_FOREIGN, error.in_file(path)));
     };
+    let whence = Whence { path, entry: None, in_file: true };
     let malformed = |findings: &mut Findings, error: Error| findings.fatal(codes::PICKLE_MALFORMED, error.in_file(path));
-    let pickle = pickle::parse(source, object.start, object.end).map_err(|error| malformed(findings, error))?;
+    let parsed = pickle::parse(source, object.start, object.end);
+    let pickle = parsed.map_err(|error| scan::damaged(error, source, object.clone(), &whence, findings))?;
+    if findings.collects() {
+        scan::report(&pickle, object.end, &whence, findings)?;
+    }
     let mut kept = Tables::default();
     kept.read_storages(source, storages, findings).map_err(|error| malformed(findings, error))?;
     kept.read_tensors(source, tensors, findings).map_err(|error| malformed(findings, error))?;
     let contents = tensors::collect(&pickle.values, pickle.root, &|values, id| kept.resolve(values, id), findings)?;
-    if findings.collects() {
-        let whence = Whence { path, entry: None, in_file: true };
-        scan::report(&pickle, object.end, &whence, findings)?;
-    }
     Ok(part::new(source, &pickle, "tar archive", contents))
 }
 
@@ -100,10 +101,11 @@ struct Tables {
 
 /// Reads the next pickle of a member.
 fn next(source: &Arc<dyn Source>, at: &mut u64, end: u64, findings: &mut Findings) -> Result<Pickle> {
-    let pickle = pickle::parse_small(source, *at, end)?;
+    let (pickle, parsed) = pickle::parse_prefix(source, *at, end);
     if findings.collects() {
-        scan::imports(&pickle.values, &Whence { path: source.path(), entry: None, in_file: true }, findings)?;
+        scan::report_one(&pickle, &Whence { path: source.path(), entry: None, in_file: true }, findings)?;
     }
+    parsed?;
     *at = pickle.end;
     Ok(pickle)
 }
@@ -136,7 +138,7 @@ impl Tables {
                 return Err(Error::truncated(format!("expected {bytes} bytes of a storage, found {}", end.saturating_sub(data))).at(data));
             }
             let place = Place { source: Arc::clone(source), offset: data, len: bytes, in_file: true, shown: data, big_endian: false };
-            self.storages.insert(key, Storage { number: number as u32, place, kind: Some(kind) });
+            self.storages.insert(key, Storage { number: number as u32, is_part: false, place, kind: Some(kind) });
         }
         let start = at;
         let wrong = || Error::malformed("expected a list of parts of storages, found other values").at(start);
@@ -156,6 +158,7 @@ impl Tables {
             if offset.checked_add(len).is_none_or(|end| end > storage.place.len) {
                 return Err(wrong());
             }
+            storage.is_part = true;
             (storage.place.offset, storage.place.shown, storage.place.len) =
                 (storage.place.offset + offset, storage.place.shown + offset, len);
             self.storages.insert(key, storage);

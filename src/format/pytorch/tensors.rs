@@ -10,7 +10,7 @@ use crate::base::{Error, Result, limits, num};
 use crate::format::pytorch::callables::{self, Meaning};
 use crate::format::pytorch::pickle::{Id, Object, Value, Values};
 use crate::format::pytorch::quantised::{Dequantised, Scales};
-use crate::format::pytorch::sparse::{Compressed, Sparse};
+use crate::format::pytorch::sparse::{self, Compressed, Sparse};
 use crate::format::pytorch::view::{Place, Storage, Tensor, bytes, view, whole};
 use crate::format::set::check_finding_limit;
 use crate::format::strided::{self, Kind};
@@ -401,11 +401,7 @@ impl<'w> Walk<'w> {
         let arg = |index: usize| args.get(index).copied();
         let missing = || Error::malformed(format!("expected the arguments of {}, found {}", callable.name, args.len()));
         match callables::meaning(callable) {
-            Some(Meaning::Tensor) => self.view(args, None).map(|tensor| Some(Found::Tensor(tensor))),
-            Some(Meaning::TypedTensor) => {
-                let kind = self.dtype(arg(6).ok_or_else(missing)?)?;
-                self.view(args, Some(kind)).map(|tensor| Some(Found::Tensor(tensor)))
-            }
+            Some(meaning @ (Meaning::Tensor | Meaning::TypedTensor)) => self.rebuilt(meaning, args),
             Some(Meaning::Quantised) => self.quantised(args).map(Some),
             Some(Meaning::Sparse) => self.sparse(args).map(Some),
             Some(Meaning::Meta) => {
@@ -416,17 +412,9 @@ impl<'w> Walk<'w> {
             }
             Some(Meaning::Parameter) => self.tensor_nested(arg(0).ok_or_else(missing)?, depth + 1),
             Some(Meaning::FromType) => {
-                let function = arg(0).and_then(|id| self.values.global(id));
-                match function.and_then(callables::meaning) {
-                    Some(Meaning::Tensor) => self.view(self.values.sequence(arg(2).ok_or_else(missing)?).unwrap_or_default(), None),
-                    Some(Meaning::TypedTensor) => {
-                        let args = self.values.sequence(arg(2).ok_or_else(missing)?).unwrap_or_default();
-                        let kind = self.dtype(args.get(6).copied().ok_or_else(missing)?)?;
-                        self.view(args, Some(kind))
-                    }
-                    _ => return Ok(None),
-                }
-                .map(|tensor| Some(Found::Tensor(tensor)))
+                let function = arg(0).and_then(|id| self.values.global(id)).and_then(callables::meaning);
+                let args = self.values.sequence(arg(2).ok_or_else(missing)?).unwrap_or_default();
+                function.map_or(Ok(None), |meaning| self.rebuilt(meaning, args))
             }
             Some(Meaning::FromArray) => {
                 let found = self.tensor_nested(arg(0).ok_or_else(missing)?, depth + 1)?;
@@ -443,6 +431,24 @@ impl<'w> Walk<'w> {
             Some(Meaning::ArrayOfBuffer) => self.array_of_buffer(args),
             _ => Ok(None),
         }
+    }
+
+    /// Interprets the arguments of a function that rebuilds a plain tensor; `None` for other functions.
+    fn rebuilt(&self, meaning: Meaning, args: &[Id]) -> Result<Option<Found>> {
+        let (kind, flags) = match meaning {
+            Meaning::Tensor => (None, args.get(6)),
+            Meaning::TypedTensor => {
+                let dtype = args.get(6).ok_or_else(|| Error::malformed(format!("expected a dtype, found {} arguments", args.len())))?;
+                (Some(self.dtype(*dtype)?), args.get(7))
+            }
+            _ => return Ok(None),
+        };
+        let is_set =
+            |flag: &str| flags.and_then(|flags| self.values.item(*flags, flag)).and_then(|value| self.values.int(value)) == Some(1);
+        if is_set("conj") || is_set("neg") {
+            return Ok(Some(Found::Unread { reason: "stored as the conjugate or the negative of its values".to_owned() }));
+        }
+        self.view(args, kind).map(|tensor| Some(Found::Tensor(tensor)))
     }
 
     /// Returns the view that the first four arguments of a rebuilding function describe.
@@ -557,6 +563,13 @@ impl<'w> Walk<'w> {
         };
         let shape = self.numbers(*size.ok_or_else(|| Error::malformed("expected the size of a sparse tensor, found none"))?)?;
         let Some(dtype) = values.kind.elem.known() else { return unread(format!("sparse values of {}", values.kind.elem)) };
+        if layout == "sparse_csr" && indices.iter().any(|part| part.shape.len() > 1) {
+            return unread("several sparse matrices in one tensor".to_owned());
+        }
+        let count = values.shape.first().copied().unwrap_or(0);
+        if count > sparse::MOST {
+            return unread(format!("sparse with {count} values, of which at most {} are read", sparse::MOST));
+        }
         let place = values.storage.place.clone();
         let layout = if indices.len() == 1 { Compressed::No } else { Compressed::Rows };
         let computed = Arc::new(Sparse::new(indices, values, shape.clone(), layout)?);
@@ -588,7 +601,7 @@ impl<'w> Walk<'w> {
         }
         let strides = if fortran { numpy::fortran(&shape) } else { strided::contiguous(&shape) };
         // An array has its bytes to itself.
-        let storage = Storage { number: u32::MAX - data, place, kind: Some(kind) };
+        let storage = Storage { number: u32::MAX - data, is_part: false, place, kind: Some(kind) };
         view(storage, Some(kind), 0, shape, strides).map(|tensor| Some(Found::Tensor(tensor)))
     }
 

@@ -27,8 +27,10 @@ pub(crate) struct Place {
 /// A storage: bytes that tensors are views of.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
-    /// Equal for equal storages.
+    /// Equal for equal storages, and parts of them.
     pub(crate) number: u32,
+    /// Whether `place` is a part of the storage.
+    pub(crate) is_part: bool,
     pub(crate) place: Place,
     /// `None` for bytes.
     pub(crate) kind: Option<Kind>,
@@ -126,7 +128,7 @@ impl Tensor {
     /// Returns the entry of the tensor under a name, how its bytes are computed if they are not a range of the file, and the memory that it
     /// takes of its storage.
     pub(crate) fn place(&self, name: &str) -> Result<Entry> {
-        let Self { storage: Storage { place, number, .. }, kind, shape, strides, offset } = self;
+        let Self { storage: Storage { place, number, is_part, .. }, kind, shape, strides, offset } = self;
         let elements = num::elements(shape)?;
         let mut shown = shape.clone();
         if kind.packed > 1 {
@@ -142,8 +144,8 @@ impl Tensor {
             if place.in_file && contiguous && swap.is_none() { None } else { Some(Arc::new(self.strided()?)) };
         let offset_bytes = if elements == 0 { place.shown } else { num::add(place.shown, *offset, "the offset of a tensor")? };
         let bytes = num::mul(strided::extent(shape, strides)?, kind.width, "the extent of a tensor")?;
-        let shared =
-            Shared::new(name, *number, *offset..offset.saturating_add(bytes), contiguous && *offset == 0 && len_bytes == place.len);
+        let whole = contiguous && *offset == 0 && len_bytes == place.len && !is_part;
+        let shared = Shared::new(name, u64::from(*number), offset_bytes..offset_bytes.saturating_add(bytes), whole);
         let info = TensorInfo { name: name.to_owned(), elem: kind.elem, shape: shown, shard: 0, offset_bytes, len_bytes: Some(len_bytes) };
         Ok((info, computed, shared))
     }

@@ -33,6 +33,8 @@ pub struct Options<'a> {
     pub progress: Option<Progress<'a>>,
     /// Treats warnings as errors.
     pub strict: bool,
+    /// The key of a nested checkpoint to which the checks of tensors are confined.
+    pub root: Option<&'a str>,
 }
 
 /// The result of verifying a model.
@@ -81,7 +83,14 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
     let reader = format::examine(path, &mut findings)?;
     let mut checked = Checked { structure: cut(&findings), ..Checked::default() };
     let (mut files, mut packing) = (0, None);
-    if let Some(reader) = reader {
+    if let Some(mut reader) = reader {
+        if let Some(root) = options.root {
+            reader = match reader.rooted(root) {
+                // It may be what is damaged, which is reported.
+                Err(_) if findings.errors() > 0 => reader,
+                rooted => rooted?,
+            };
+        }
         files = reader.model().shards.len();
         checked.structure += reader.model().tensors.len() as u64;
         let detected = Packing::detect(&reader);

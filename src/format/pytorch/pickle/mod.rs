@@ -25,7 +25,7 @@ pub(crate) const EXTENSIONS: &str = "Python's extension registry";
 #[derive(Debug)]
 pub(crate) struct Pickle {
     pub(crate) values: Values,
-    /// What the pickle holds.
+    /// What the pickle holds; nothing if it is damaged.
     pub(crate) root: Id,
     /// Where it starts in the source, and where the next byte after it is.
     pub(crate) start: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Pickle {
 /// # Errors
 /// It is malformed, or exceeds a limit.
 pub(crate) fn parse(source: &Arc<dyn Source>, at: u64, end: u64) -> Result<Pickle> {
-    parse_within(source, at, end, limits::PICKLE_MEMORY)
+    whole(parse_within(source, at, end, limits::PICKLE_MEMORY))
 }
 
 /// Parses a pickle that is beside or inside of another, as [`parse`] does, in less memory.
@@ -45,17 +45,29 @@ pub(crate) fn parse(source: &Arc<dyn Source>, at: u64, end: u64) -> Result<Pickl
 /// # Errors
 /// As for [`parse`].
 pub(crate) fn parse_small(source: &Arc<dyn Source>, at: u64, end: u64) -> Result<Pickle> {
+    whole(parse_prefix(source, at, end))
+}
+
+/// Parses a pickle as [`parse_small`] does; of one that is damaged, returns what comes before the damage, and the error.
+pub(crate) fn parse_prefix(source: &Arc<dyn Source>, at: u64, end: u64) -> (Pickle, Result<()>) {
     parse_within(source, at, end, limits::PICKLE_MEMORY / 10)
 }
 
-fn parse_within(source: &Arc<dyn Source>, start: u64, end: u64, memory: usize) -> Result<Pickle> {
+fn whole((pickle, parsed): (Pickle, Result<()>)) -> Result<Pickle> {
+    parsed.map(|()| pickle)
+}
+
+fn parse_within(source: &Arc<dyn Source>, start: u64, end: u64, memory: usize) -> (Pickle, Result<()>) {
     let mut stream = Stream::new(source, start, end);
     let values = Values::new(Arc::clone(source), memory);
     let mut machine =
         Machine { stream: &mut stream, values, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), next_memo: 0, opcode_at: start };
-    let root = machine.run().map_err(|error| error.at(machine.opcode_at).in_file(source.path()))?;
+    let (root, parsed) = match machine.run() {
+        Ok(root) => (root, Ok(())),
+        Err(error) => (0, Err(error.at(machine.opcode_at).in_file(source.path()))),
+    };
     let end = machine.stream.position();
-    Ok(Pickle { values: machine.values, root, start, end })
+    (Pickle { values: machine.values, root, start, end }, parsed)
 }
 
 struct Machine<'m, 's> {
