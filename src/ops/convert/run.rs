@@ -32,7 +32,7 @@ const CHUNK_ELEMENTS: u64 = 1 << 16;
 /// Number of bytes that a thread copies at a time, from file to file.
 const COPY_BYTES: u64 = 16 << 20;
 
-/// Number of bytes that a thread copies at a time through memory (byte-swapped or computed tensors).
+/// Number of bytes that a thread copies at a time through memory (byte-swapped, computed or remote tensors).
 const BUFFERED_BYTES: u64 = 1 << 20;
 
 /// Number of bytes written before they are synced in the background, which shortens the final sync.
@@ -295,7 +295,7 @@ impl<'a> Job<'a> {
         let (units, chunk_len) = match mode {
             WriteMode::Copy(stored) => {
                 let block = stored.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
-                let in_file = reader.endian() == Endian::Little && !reader.is_computed(stored);
+                let in_file = reader.endian() == Endian::Little && !reader.is_computed(stored) && !reader.is_remote();
                 let bytes = if in_file { COPY_BYTES } else { BUFFERED_BYTES };
                 (reader.len_bytes(stored).unwrap_or(0), (bytes / block * block).max(block))
             }

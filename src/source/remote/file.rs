@@ -142,7 +142,7 @@ impl Source for RemoteFile {
         lock(&self.head).shrink_to_fit();
         let identity = self.link.identity();
         if let Some(tag) = identity.strong_tag().filter(|tag| self.cached_tag.as_deref() != Some(tag)) {
-            cache::put(&self.cache_name, &cache::Entry { tag: tag.to_owned(), len: self.len, bytes: header.to_vec() });
+            cache::put(&self.cache_name, tag, self.len, header);
         }
     }
 }
