@@ -89,6 +89,18 @@ pub(crate) fn has_folder(path: &Path) -> Result<bool> {
     }
 }
 
+/// Returns what changes when the file at a path does: size, time and inode, or what its store tells; `None` if there is no such file.
+pub(crate) fn version(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    match Place::of(path) {
+        Some(place) => place.ok()?.version(),
+        None => {
+            let found = std::fs::metadata(path).ok()?;
+            Some(format!("{:?}", (found.len(), found.mtime(), found.mtime_nsec(), found.ino())))
+        }
+    }
+}
+
 /// Removes a file.
 ///
 /// # Errors

@@ -149,7 +149,7 @@ fn a_failure_at_any_request_leaves_nothing() {
         None,
     );
     let args = ["convert", "model.safetensors", "s3://models/out", "--keep-names", "--type", "F16", "--shard-size", "16kB", "--strict"];
-    assert!(case.weigh.error(&args).contains("tensor b"));
+    assert!(case.weigh.error(&args).contains("tensor \"b\""));
     assert!(case.is_empty() && case.server.seen().iter().any(|seen| seen.asked.method == "PUT"));
 }
 

@@ -207,8 +207,10 @@ fn inputs(
         Content::Copy(path) => Some(path.clone()),
         Content::Bytes(_) => None,
     });
-    let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
-    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(other_inputs).collect();
+    let readers = || std::iter::once(reader).chain(imatrix.iter().map(|imatrix| imatrix.reader()));
+    let on_disk = readers().flat_map(Reader::inputs).map(|input| input.path().to_path_buf());
+    let at_addresses = readers().flat_map(Reader::sources).map(|source| source.path().to_path_buf()).filter(|path| place::is_remote(path));
+    let mut inputs: Vec<PathBuf> = on_disk.chain(at_addresses).chain(copied).chain(other_inputs).collect();
     inputs.extend(options.arch_table.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();

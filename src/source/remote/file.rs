@@ -12,7 +12,7 @@ use crate::base::{Error, Result, limits};
 use crate::source::read::Source;
 use crate::source::remote::blocks::{self, Announced};
 use crate::source::remote::cache;
-use crate::source::remote::http::changed;
+use crate::source::remote::http::{Identity, changed};
 use crate::source::remote::link::Link;
 use crate::source::remote::runtime::wait;
 
@@ -73,6 +73,11 @@ impl RemoteFile {
             announced: Mutex::default(),
             kept: Mutex::default(),
         })
+    }
+
+    /// Returns what is known of the file.
+    pub(super) fn identity(&self) -> Identity {
+        self.link.identity()
     }
 
     /// Returns a range that is in memory.

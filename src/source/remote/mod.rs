@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use futures_util::{StreamExt, stream};
@@ -65,8 +66,33 @@ pub(super) struct Place {
 /// It is not a valid address.
 pub fn locate(path: &Path) -> Result<Option<PathBuf>> {
     let found = canonical(path)?.or_else(|| hub::plain_name(path));
-    found.iter().for_each(|found| forget(found));
+    if KEEPERS.load(Ordering::Relaxed) == 0 {
+        found.iter().for_each(|found| forget(found));
+    }
     Ok(found)
+}
+
+/// The number of [`Keeper`]s.
+static KEEPERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps what is known of stores until it is dropped: all models that are opened meanwhile are of one moment, and folders are listed once.
+#[derive(Debug)]
+pub struct Keeper(());
+
+impl Keeper {
+    /// Starts to keep what is known.
+    pub fn start() -> Self {
+        KEEPERS.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if KEEPERS.fetch_sub(1, Ordering::Relaxed) == 1 {
+            lock(&MOUNTS).clear();
+        }
+    }
 }
 
 /// Forgets what was known of the store of an address.
@@ -201,6 +227,16 @@ impl Place {
     /// Checks that the file or folder is where something can be written.
     pub(super) fn check_scheme(&self) -> Result<()> {
         writable(&self.path).map(drop)
+    }
+
+    /// Returns what changes when the file does, as far as its store tells; `None` if there is no such file.
+    pub(super) fn version(&self) -> Option<String> {
+        let identity = match self.listed() {
+            Ok(Some(true)) => self.known(),
+            Ok(None) => self.opened().ok()?.identity(),
+            _ => return None,
+        };
+        Some(format!("{identity:?}"))
     }
 
     /// Whether a bucket has such a file.
