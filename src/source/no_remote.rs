@@ -118,6 +118,7 @@ impl Place {
         match self.0 {}
     }
 
+    #[cfg(feature = "catalog")]
     pub(super) fn version(&self) -> Option<String> {
         match self.0 {}
     }

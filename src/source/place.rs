@@ -90,6 +90,7 @@ pub(crate) fn has_folder(path: &Path) -> Result<bool> {
 }
 
 /// Returns what changes when the file at a path does: size, time and inode, or what its store tells; `None` if there is no such file.
+#[cfg(feature = "catalog")]
 pub(crate) fn version(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     match Place::of(path) {

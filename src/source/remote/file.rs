@@ -12,7 +12,7 @@ use crate::base::{Error, Result, limits};
 use crate::source::read::Source;
 use crate::source::remote::blocks::{self, Announced};
 use crate::source::remote::cache;
-use crate::source::remote::http::{Identity, changed};
+use crate::source::remote::http::changed;
 use crate::source::remote::link::Link;
 use crate::source::remote::runtime::wait;
 
@@ -76,7 +76,8 @@ impl RemoteFile {
     }
 
     /// Returns what is known of the file.
-    pub(super) fn identity(&self) -> Identity {
+    #[cfg(feature = "catalog")]
+    pub(super) fn identity(&self) -> crate::source::remote::http::Identity {
         self.link.identity()
     }
 

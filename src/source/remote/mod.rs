@@ -230,6 +230,7 @@ impl Place {
     }
 
     /// Returns what changes when the file does, as far as its store tells; `None` if there is no such file.
+    #[cfg(feature = "catalog")]
     pub(super) fn version(&self) -> Option<String> {
         let identity = match self.listed() {
             Ok(Some(true)) => self.known(),
