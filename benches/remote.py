@@ -100,11 +100,12 @@ def main():
             measure("show of 4 rows of these, 50 ms", [WEIGH, "show", "org/large", tensor, "--slice", "0:4", "--no-cache"], slow, **hub)
             measure("ls of 200 shards, cached, 50 ms", [WEIGH, "ls", "org/large"], slow, **hub)
         with Server(folder, 8651, 0) as fast:
-            url, file = fast.url + "org/gguf/m.gguf", folder / "org/gguf/m.gguf"
+            url, file = fast.url + "f16.gguf", folder / "f16.gguf"
+            subprocess.run([WEIGH, "convert", model, file, "--type", "F16", "--quiet"], check=True, stdout=subprocess.DEVNULL)
             out = folder / "out.gguf"
-            args = ["--type", "Q4_K_M", "--allow-requantize", "--force", "--quiet"]
-            here = measure("convert to Q4_K_M, on disk", [WEIGH, "convert", file, out, *args])
-            there = measure("convert to Q4_K_M, remote", [WEIGH, "convert", url, out, *args], fast)
+            args = ["--type", "Q4_K_M", "--force", "--quiet"]
+            here = measure("convert F16 to Q4_K_M, on disk", [WEIGH, "convert", file, out, *args])
+            there = measure("convert F16 to Q4_K_M, remote", [WEIGH, "convert", url, out, *args], fast)
             print(f"    {there / here:.2f} of the time on disk")
             if "--large" in sys.argv:
                 large = "org/middle/model-00001-of-00001.safetensors"

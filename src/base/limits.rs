@@ -108,6 +108,15 @@ pub const REQUESTS: usize = 32;
 /// Maximum number of remote files whose first bytes are kept in memory until their headers are parsed.
 pub const PREFETCHED_FILES: usize = 512;
 
+/// Minimum size of a part of an upload except the last, in bytes: buckets ask for at least 5 MiB.
+pub const UPLOAD_PART_BYTES: u64 = 8 << 20;
+
+/// Maximum number of parts of an upload: the least that a bucket takes.
+pub const UPLOAD_PARTS: u64 = 10_000;
+
+/// Maximum size of the parts that are sent at the same time, in bytes, unless one alone is larger.
+pub const UPLOAD_BYTES: u64 = 64 << 20;
+
 /// Maximum size of a token file, in bytes.
 pub const TOKEN_BYTES: u64 = 4096;
 

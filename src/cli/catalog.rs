@@ -10,16 +10,18 @@ use crate::render::{Audience, Cell, Column, Report, Section};
 /// List all models below folders in two Parquet tables: models.parquet and tensors.parquet
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Folders are walked with their links: plain ones, caches of Hugging Face, stores of Ollama. A model that cannot be read is a row with
+    after_help = "Folders are walked with their links: plain ones, caches of Hugging Face, stores of Ollama; and addresses: a model of the Hub, a folder of a
+bucket. A model that cannot be read is a row with
 its error (exit status 1). A later run into the same folder reads only what has changed.
 
 Examples:
   weigh catalog ~/.cache/huggingface/hub ~/models -o catalog
   weigh catalog /models -o catalog --content
+  weigh catalog hf://org/name s3://bucket/models -o catalog
   duckdb -c \"SELECT name, parameters FROM 'catalog/models.parquet' ORDER BY parameters DESC LIMIT 10\""
 )]
 pub(super) struct Args {
-    /// Folders to walk, or models
+    /// Folders to walk, or models; on disk or at an address
     #[arg(required = true)]
     path: Vec<PathBuf>,
     /// Folder for the tables

@@ -42,7 +42,8 @@ const JOIN_CONFLICTS: [&str; 16] = [
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "weigh convert [OPTIONS] <IN> [ADAPTER]... <OUT>",
-    after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder.
+    after_help = "The format follows OUT's extension; an OUT that is a folder, ends in / or has no extension is a Hugging Face folder. OUT
+may be in a bucket: s3://, gs:// or az://.
 
 Examples:
   weigh convert model.safetensors model.gguf

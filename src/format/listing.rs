@@ -8,7 +8,7 @@ use crate::format::safetensors::index;
 use crate::format::safetensors::spec::{ENDING, INDEX_ENDING};
 use crate::format::set::PartName;
 use crate::format::{folder, ollama};
-use crate::source::file::entries;
+use crate::source::place::{self, entries};
 
 /// The models in a folder, and its inner folders that may hold more.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ const DESCRIBING: [&str; 12] = [
 pub(crate) fn list(at: &Path) -> Result<Listing> {
     let all = entries(at)?;
     let count = all.len();
-    let (mut folders, files): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|entry| entry.is_dir());
+    let (mut folders, files): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|entry| place::is_dir(entry));
     let named = |path: &PathBuf, names: &[&str]| path.file_name().is_some_and(|own| names.iter().any(|name| own == *name));
     let has = |names: &[&str]| folders.iter().any(|folder| named(folder, names));
     let is_store = has(&["blobs"]) && has(&["snapshots", "manifests"]);

@@ -9,7 +9,7 @@ use crate::format::safetensors::{index, spec as safetensors};
 use crate::format::set::PartName;
 use crate::format::{Format, Layout, OutTensor};
 use crate::model::{FormatId, Metadata, Value};
-use crate::source::file;
+use crate::source::{file, place};
 
 /// A file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub fn layout(
 /// The folder cannot be listed.
 pub fn older(format: &Format, path: &Path, files: &[PlannedFile]) -> Result<Vec<PathBuf>> {
     let folder = file::parent(path);
-    if !folder.is_dir() {
+    if !place::has_folder(folder)? {
         return Ok(Vec::new());
     }
     let mut older = vec![path.to_path_buf()];
@@ -111,18 +111,18 @@ pub fn older(format: &Format, path: &Path, files: &[PlannedFile]) -> Result<Vec<
         let ending = format!(".{}", path.extension().unwrap_or_default().to_string_lossy());
         let numbered = |entry: &PathBuf| PartName::parse(entry).is_some_and(|name| name.belongs_to(&stem(path), &ending));
         older.extend(
-            file::entries(folder)?.iter().filter(|entry| numbered(entry)).filter_map(|entry| Some(path.with_file_name(entry.file_name()?))),
+            place::entries(folder)?
+                .iter()
+                .filter(|entry| numbered(entry))
+                .filter_map(|entry| Some(path.with_file_name(entry.file_name()?))),
         );
     }
     older.sort_unstable();
     older.dedup();
     older.extend((!is_gguf).then_some(index));
-    let is_older = |old: &PathBuf| {
-        let there = std::fs::symlink_metadata(old).is_ok_and(|found| !found.is_dir());
-        there && !files.iter().any(|file| file.path == *old)
-    };
-    older.retain(is_older);
-    Ok(older)
+    older.retain(|old| !files.iter().any(|file| file.path == *old));
+    let there = older.iter().map(|old| place::has_file(old)).collect::<Result<Vec<_>>>()?;
+    Ok(older.into_iter().zip(there).filter_map(|(old, there)| there.then_some(old)).collect())
 }
 
 /// Splits the tensors, in order, into parts of at most `most` bytes; a larger tensor is a part of its own.

@@ -60,6 +60,67 @@ pub(crate) fn prefetch(paths: &[PathBuf]) {
     }
 }
 
+/// Checks that the path can be written, as far as its scheme tells: an address must be in a bucket.
+///
+/// # Errors
+/// Nothing can be written at the address.
+pub(crate) fn check_scheme(path: &Path) -> Result<()> {
+    Place::of(path).map_or(Ok(()), |place| place?.check_scheme())
+}
+
+/// Forgets what was known of the store of an address, so that changes since then are seen.
+pub(crate) fn refresh(path: &Path) {
+    remote::forget(path);
+}
+
+/// Whether there is a file, or on disk anything else but a folder, at the path. A bucket that does not tell is an error.
+pub(crate) fn has_file(path: &Path) -> Result<bool> {
+    match Place::of(path) {
+        Some(place) => place?.has_file(),
+        None => Ok(std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir())),
+    }
+}
+
+/// Whether there is a folder at the path; in a bucket, one with files. A bucket that does not tell is an error.
+pub(crate) fn has_folder(path: &Path) -> Result<bool> {
+    match Place::of(path) {
+        Some(place) => place?.has_folder(),
+        None => Ok(path.is_dir()),
+    }
+}
+
+/// Returns what changes when the file at a path does: size, time and inode, or what its store tells; `None` if there is no such file.
+#[cfg(feature = "catalog")]
+pub(crate) fn version(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    match Place::of(path) {
+        Some(place) => place.ok()?.version(),
+        None => {
+            let found = std::fs::metadata(path).ok()?;
+            Some(format!("{:?}", (found.len(), found.mtime(), found.mtime_nsec(), found.ino())))
+        }
+    }
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// A system call fails, or a bucket refuses.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match Place::of(path) {
+        Some(place) => place?.remove(),
+        None => std::fs::remove_file(path).map_err(|error| Error::io("cannot remove", path, error)),
+    }
+}
+
+/// Syncs a folder on disk, so that what was renamed or removed in it stays so.
+///
+/// # Errors
+/// A system call fails.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    if is_remote(folder) { Ok(()) } else { file::sync_folder(folder).map_err(|error| Error::io("cannot sync", folder, error)) }
+}
+
 /// Reads a file of at most `most` bytes.
 ///
 /// # Errors

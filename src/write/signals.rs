@@ -1,4 +1,4 @@
-//! Removes temporary files on signals that end the process.
+//! Removes temporary files, and aborts uploads, on signals that end the process.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 
 use crate::base::threads::{lock, try_lock};
+use crate::source::remote;
 
 /// Paths of the files to remove on a signal, converted in advance because a signal handler cannot allocate.
 static TEMPORARIES: Mutex<BTreeSet<CString>> = Mutex::new(BTreeSet::new());
@@ -23,7 +24,8 @@ pub(crate) fn hold() -> impl Drop {
     temporaries()
 }
 
-/// Removes the temporary files from a signal handler, without allocating. No new ones can be created afterwards.
+/// Removes the temporary files from a signal handler, without allocating. No new ones can be created afterwards. Uploads are left to the
+/// bucket's own rules.
 pub fn remove_temporaries() {
     let list = try_lock(&TEMPORARIES);
     remove(list.iter().flat_map(|list| list.iter()));
@@ -84,10 +86,11 @@ pub fn on_first_temporary(watch: fn()) {
     let _ = WATCH.set(watch);
 }
 
-/// Removes the temporary files and exits; no new ones can be created.
+/// Removes the temporary files, aborts the uploads and exits; no new ones can be created.
 pub fn remove_and_exit(status: i32) -> ! {
     let list = temporaries();
     remove(list.iter());
+    remote::abort_uploads();
     std::process::exit(status)
 }
 

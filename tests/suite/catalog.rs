@@ -10,6 +10,9 @@ use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
 use serde_json::{Value, json};
 
+use crate::remote::Weigh;
+use crate::server::{self, Bucket, Server};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn weigh(at: &Path, args: &[&str]) -> Output {
@@ -318,4 +321,68 @@ fn tables_are_written_in_groups_of_rows() {
     let first = tables(at);
     assert_eq!(catalog(at, &[])["reused"], 2);
     assert!(tables(at) == first);
+}
+
+/// The tables, with paths relative to `at`, and without the stamps.
+fn facts(folder: &Path, at: &str) -> [Vec<String>; 2] {
+    ["models", "tensors"].map(|name| {
+        let plain = |mut row: Value| {
+            row.as_object_mut().unwrap().remove("stamp");
+            row.to_string().replace(at, "")
+        };
+        rows(&folder.join(format!("out/{name}.parquet"))).into_iter().map(plain).collect()
+    })
+}
+
+#[test]
+fn models_at_addresses_are_rows_like_those_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let fixtures = Path::new(ROOT).join("fixtures");
+    let models = at.join("models");
+    fs::create_dir_all(models.join("org/tiny")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(fixtures.join("llama-tiny").join(name), models.join("org/tiny").join(name)).unwrap();
+    }
+    fs::write(models.join("org/tiny/README.md"), "---\nlicense: mit\nbase_model: org/base\n---\n").unwrap();
+    fs::create_dir_all(models.join("org/quant")).unwrap();
+    fs::copy(fixtures.join("llama-tiny-q8_0.gguf"), models.join("org/quant/a.gguf")).unwrap();
+    fs::write(models.join("org/quant/broken.gguf"), "GGUF").unwrap();
+    let bucket = Bucket::new(&models);
+    let served = models.clone();
+    let server = Server::start(move |asked| match asked.path.starts_with("/models") {
+        true => bucket.answer(asked),
+        false => server::hub(asked, &served),
+    });
+    let weigh = Weigh::bucket(&server).with("HF_ENDPOINT", &server.url(""));
+    let run = |paths: &[&str]| {
+        let out = at.join("out");
+        let output = weigh.run(&[&["catalog"], paths, &["-o", out.to_str().unwrap(), "--json", "--no-cache"]].concat());
+        assert_eq!(output.status.code(), Some(1), "one is broken: {}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (report["read"].as_u64().unwrap(), report["reused"].as_u64().unwrap())
+    };
+    let local = format!("{}/org/", models.display());
+    assert_eq!(run(&[&models.display().to_string()]), (3, 0));
+    let on_disk = facts(at, &local);
+    fs::remove_dir_all(at.join("out")).unwrap();
+    for (paths, prefix) in [(&["s3://models"][..], "s3://models/org/"), (&["org/tiny", "hf://org/quant"], "hf://org/")] {
+        assert_eq!(run(paths), (3, 0));
+        assert_eq!(facts(at, prefix), on_disk, "{prefix}");
+        server.seen();
+        // What could not be read is tried again.
+        assert_eq!(run(paths), (1, 2));
+        let asked_for = |name: &str| server.seen().iter().any(|seen| seen.asked.path.ends_with(name));
+        assert!(!asked_for("safetensors"));
+        let config = models.join("org/tiny/config.json");
+        let text = fs::read_to_string(&config).unwrap() + "\n";
+        fs::write(&config, text).unwrap();
+        assert_eq!(run(paths), (2, 1));
+        assert_eq!(facts(at, prefix), on_disk, "{prefix}");
+        fs::remove_dir_all(at.join("out")).unwrap();
+    }
+    let said = weigh.error(&["catalog", "s3://models/none", "-o", "out"]);
+    assert!(said.contains("s3://models/none: the bucket has no such file (404)"), "{said}");
+    let said = weigh.error(&["catalog", models.to_str().unwrap(), "-o", "s3://models/out"]);
+    assert!(said.contains("a catalogue is written to a folder on disk"), "{said}");
 }

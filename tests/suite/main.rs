@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod bad_gguf;
 mod bad_safetensors;
+mod buckets;
 mod build;
 #[cfg(feature = "catalog")]
 mod catalog;

@@ -16,38 +16,47 @@ use crate::server::{self, Asked, Body, Reply, Server};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A command with an environment of its own, and a home without caches and tokens.
-struct Weigh {
-    home: tempfile::TempDir,
+pub(crate) struct Weigh {
+    pub(crate) home: tempfile::TempDir,
     environment: Vec<(String, String)>,
 }
 
 impl Weigh {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap(), environment: Vec::new() }
     }
 
-    fn hub(server: &Server) -> Self {
+    pub(crate) fn hub(server: &Server) -> Self {
         Self::new().with("HF_ENDPOINT", &server.url(""))
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    /// The bucket `models` of a server, without signatures.
+    pub(crate) fn bucket(server: &Server) -> Self {
+        Self::new()
+            .with("AWS_ENDPOINT", server.url("").trim_end_matches('/'))
+            .with("AWS_ALLOW_HTTP", "true")
+            .with("AWS_SKIP_SIGNATURE", "true")
+            .with("AWS_REGION", "us-east-1")
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weigh"));
         command.current_dir(self.home.path()).env_clear().env("HOME", self.home.path()).args(args);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// The JSON of a command that succeeds without any message.
-    fn json(&self, args: &[&str]) -> Json {
+    pub(crate) fn json(&self, args: &[&str]) -> Json {
         let out = self.run(&[args, &["--json", "--quiet"]].concat());
         let said = String::from_utf8(out.stderr).unwrap();
         assert!(matches!(out.status.code(), Some(0 | 1)) && said.is_empty(), "{args:?}: {said}");
@@ -55,7 +64,7 @@ impl Weigh {
     }
 
     /// The message of a command that fails.
-    fn error(&self, args: &[&str]) -> String {
+    pub(crate) fn error(&self, args: &[&str]) -> String {
         let out = self.run(args);
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
@@ -228,53 +237,6 @@ fn parts_of_an_address_and_of_the_same_files_on_disk_are_of_one_plan() {
     let again = ["convert", "hf://org/base", "hf://org/adapter", "merged.gguf", "--keep-names", "--force", "--part", "2/2"];
     let said = weigh.error(&[&again, &options[..]].concat());
     assert!(said.contains("this is part 1/2 of another plan"), "{said}");
-}
-
-#[test]
-fn an_output_at_an_address_is_refused_before_anything_is_written() {
-    let weigh = Weigh::new();
-    let model = fixture("llama-tiny").to_str().unwrap().to_owned();
-    for out in ["s3://bucket/out/", "s3://bucket/m.gguf", "https://host.invalid/m.gguf", "gs://bucket/m.safetensors"] {
-        for more in [&[][..], &["--force"], &["--dry-run"], &["--shard-size", "1GB", "--part", "1/2"]] {
-            let said = weigh.error(&[&["convert", &model, out], more].concat());
-            assert!(said.contains("cannot write to an address"), "{said}");
-        }
-    }
-    assert_eq!(fs::read_dir(weigh.home.path()).unwrap().count(), 0, "no folder is named after an address");
-}
-
-/// A GGUF whose header has long lists, as of a vocabulary.
-fn vocabulary_gguf(tokens: u64) -> (Vec<u8>, u64) {
-    let sound = crate::build::Gguf::default();
-    let mut texts = Vec::new();
-    for token in 0..tokens {
-        texts.extend(sound.text(format!("token{}", token * 7919 % 100_003).as_bytes()));
-    }
-    let floats: Vec<u8> = (0..tokens).flat_map(|token| (token as f32).to_le_bytes()).collect();
-    let array = |elem, elements: &[u8]| (9, sound.array(elem, tokens, elements));
-    let text = |value: &str| (8, sound.text(value.as_bytes()));
-    let keys = [
-        ("general.architecture", text("llama")),
-        ("tokenizer.ggml.model", text("llama")),
-        ("tokenizer.ggml.tokens", array(8, &texts)),
-        ("tokenizer.ggml.scores", array(6, &floats)),
-        ("tokenizer.ggml.token_type", array(5, &floats)),
-    ];
-    let data = vec![0; 4 << 20];
-    let gguf = crate::build::Gguf {
-        keys: keys.into_iter().map(|(key, (kind, value))| (key.as_bytes().to_vec(), kind, value)).collect(),
-        tensors: vec![crate::build::GgufTensor {
-            name: b"token_embd.weight".to_vec(),
-            dims: vec![1 << 10, 1 << 10],
-            tag: 0,
-            offset: None,
-            data,
-        }],
-        ..sound
-    };
-    let bytes = gguf.build();
-    let header = bytes.len() as u64 - (4 << 20);
-    (bytes, header)
 }
 
 #[test]
@@ -623,13 +585,9 @@ fn headers_are_cached_by_tag() {
 #[test]
 fn a_bucket_is_read_by_range() {
     let folder = models();
-    let files = folder.path().to_path_buf();
-    let server = Server::start(move |asked| bucket(asked, &files));
-    let weigh = Weigh::new()
-        .with("AWS_ENDPOINT", server.url("").trim_end_matches('/'))
-        .with("AWS_ALLOW_HTTP", "true")
-        .with("AWS_SKIP_SIGNATURE", "true")
-        .with("AWS_REGION", "us-east-1");
+    let bucket = server::Bucket::new(folder.path());
+    let server = Server::start(move |asked| bucket.answer(asked));
+    let weigh = Weigh::bucket(&server);
     let local = |path: &str| folder.path().join(path).to_str().unwrap().to_owned();
     for (path, here) in [("s3://models/org/tiny", "org/tiny"), ("s3://models/org/quant/tiny-q8_0.gguf", "org/quant/tiny-q8_0.gguf")] {
         for command in ["info", "ls", "stats"] {
@@ -650,29 +608,4 @@ fn a_bucket_is_read_by_range() {
     let said = signed.error(&["ls", "s3://models/m.gguf"]);
     assert!(said.contains("the bucket refuses access (403)") && !said.contains("hidden"), "{said}");
     assert!(refusing.seen()[0].asked.header("authorization").is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256")));
-}
-
-/// Answers as S3 does: `/models/KEY`, and lists of a folder.
-fn bucket(asked: &Asked, folder: &Path) -> Reply {
-    let Some(key) = asked.path.strip_prefix("/models/") else {
-        let query = asked.query.replace("%2F", "/");
-        let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default().trim_end_matches('/').to_owned();
-        let inner = folder.join(&prefix);
-        let slash = if prefix.is_empty() { "" } else { "/" };
-        let mut xml = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
-        for entry in fs::read_dir(&inner).into_iter().flatten().flatten() {
-            let (key, path) = (format!("{prefix}{slash}{}", entry.file_name().to_str().unwrap()), entry.path());
-            xml += &match path.is_dir() {
-                true => format!("<CommonPrefixes><Prefix>{key}/</Prefix></CommonPrefixes>"),
-                false => {
-                    let (size, tag) = (fs::metadata(&path).unwrap().len(), server::tag_of(&path).replace('"', "&quot;"));
-                    format!(
-                        "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>{tag}</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-                    )
-                }
-            };
-        }
-        return Reply::new(200, xml + "</ListBucketResult>");
-    };
-    Reply::file(asked, &folder.join(key))
 }

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,9 +19,15 @@ pub(crate) struct Asked {
     pub(crate) query: String,
     /// By lower-case name.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
+    /// The value of a name in the query.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -173,6 +180,101 @@ pub(crate) fn hub(asked: &Asked, folder: &Path) -> Reply {
     }
 }
 
+/// The bucket `models` of S3: the files of a folder, and uploads that are not completed.
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    folder: PathBuf,
+    uploads: Arc<Mutex<BTreeMap<String, Parts>>>,
+}
+
+/// The parts of an upload, by number.
+type Parts = BTreeMap<u64, Vec<u8>>;
+
+impl Bucket {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), uploads: Arc::default() }
+    }
+
+    /// The number of uploads that are neither completed nor aborted.
+    pub(crate) fn pending(&self) -> usize {
+        self.uploads.lock().unwrap().len()
+    }
+
+    pub(crate) fn answer(&self, asked: &Asked) -> Reply {
+        let file = asked.path.strip_prefix("/models/").map(|key| self.folder.join(key));
+        let mut uploads = self.uploads.lock().unwrap();
+        let no_upload = || Reply::new(404, "<Error><Code>NoSuchUpload</Code></Error>");
+        match (&*asked.method, file, asked.value("uploadId")) {
+            ("GET", ..) => {
+                drop(uploads);
+                read_bucket(asked, &self.folder)
+            }
+            ("POST", Some(_), None) => {
+                let id = format!("id{}", NEXT.fetch_add(1, Ordering::Relaxed));
+                uploads.insert(id.clone(), Parts::new());
+                Reply::new(200, format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"))
+            }
+            ("PUT", Some(_), Some(id)) => match uploads.get_mut(id) {
+                Some(parts) => {
+                    let number = asked.value("partNumber").unwrap();
+                    parts.insert(number.parse().unwrap(), asked.body.clone());
+                    Reply::new(200, "").with("etag", format!("\"{number}\""))
+                }
+                None => no_upload(),
+            },
+            ("POST", Some(file), Some(id)) => match uploads.remove(id) {
+                Some(parts) => {
+                    let said = String::from_utf8(asked.body.clone()).unwrap();
+                    assert_eq!(said.matches("<PartNumber>").count(), parts.len());
+                    let most = parts.len() as u64;
+                    assert!(parts.iter().all(|(number, bytes)| *number == most || bytes.len() >= 5 << 20), "S3 refuses smaller parts");
+                    fs::create_dir_all(file.parent().unwrap()).unwrap();
+                    fs::write(&file, parts.into_values().collect::<Vec<_>>().concat()).unwrap();
+                    Reply::new(200, "<CompleteMultipartUploadResult><ETag>\"whole\"</ETag></CompleteMultipartUploadResult>")
+                }
+                None => no_upload(),
+            },
+            ("DELETE", Some(_), Some(id)) => {
+                uploads.remove(id);
+                Reply::new(204, "")
+            }
+            ("DELETE", Some(file), None) => {
+                let _ = fs::remove_file(file);
+                Reply::new(204, "")
+            }
+            _ => Reply::new(405, ""),
+        }
+    }
+}
+
+/// The number of the next upload.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// Answers as S3 does to who reads: `/models/KEY`, and lists of a folder.
+fn read_bucket(asked: &Asked, folder: &Path) -> Reply {
+    let Some(key) = asked.path.strip_prefix("/models/") else {
+        let query = asked.query.replace("%2F", "/");
+        let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default().trim_end_matches('/').to_owned();
+        let inner = folder.join(&prefix);
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        let mut xml = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
+        for entry in fs::read_dir(&inner).into_iter().flatten().flatten() {
+            let (key, path) = (format!("{prefix}{slash}{}", entry.file_name().to_str().unwrap()), entry.path());
+            xml += &match path.is_dir() {
+                true => format!("<CommonPrefixes><Prefix>{key}/</Prefix></CommonPrefixes>"),
+                false => {
+                    let (size, tag) = (fs::metadata(&path).unwrap().len(), tag_of(&path).replace('"', "&quot;"));
+                    format!(
+                        "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>{tag}</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+                    )
+                }
+            };
+        }
+        return Reply::new(200, xml + "</ListBucketResult>");
+    };
+    Reply::file(asked, &folder.join(key))
+}
+
 /// The files in a folder and in those in it, as relative paths.
 pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -224,13 +326,17 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Asked> {
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut asked = Asked { method, path: decode(path), query: query.to_owned(), headers: BTreeMap::new() };
+    let mut asked = Asked { method, path: decode(path), query: query.to_owned(), headers: BTreeMap::new(), body: Vec::new() };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         match line.trim_end().split_once(':') {
             Some((name, value)) => asked.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
-            None => return Some(asked),
+            None => {
+                asked.body = vec![0; asked.header("content-length").map_or(0, |len| len.parse().unwrap())];
+                reader.read_exact(&mut asked.body).ok()?;
+                return Some(asked);
+            }
         };
     }
 }

@@ -1,8 +1,8 @@
-//! A catalogue of many models: the folders are walked, and each model becomes a row of `models.parquet`, each of its tensors a row of
-//! `tensors.parquet`.
+//! A catalogue of many models: the folders are walked, on disk and at addresses, and each model becomes a row of `models.parquet`, each of
+//! its tensors a row of `tensors.parquet`.
 //!
 //! Rows are sorted by path. A later run reads the old tables in step with the walk, and takes over the rows of models whose files have the
-//! same sizes and times.
+//! same sizes and times, or entity tags.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,6 +16,8 @@ use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::format::listing::{self, Listed};
 use crate::ops::hash::{Algorithm, Hasher};
+use crate::source::remote::{self, Keeper};
+use crate::source::{self, place};
 use crate::write::output::{NameLock, Output, Target};
 
 mod row;
@@ -94,6 +96,9 @@ struct Rows {
 /// One of `paths` does not exist; `dir` holds other files of these names, or another catalogue is being written there; or a table cannot be
 /// written. The old tables are untouched then. A model that cannot be read is a row with the error.
 pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalog> {
+    if place::is_remote(dir) {
+        return Err(Error::argument("a catalogue is written to a folder on disk").in_file(dir));
+    }
     let output = [&TENSORS, &MODELS].map(|table| dir.join(format!("{}.parquet", table.name)));
     let mut found = walk(paths)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -117,6 +122,7 @@ pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalo
     let mut run = Hasher::new(Algorithm::Blake3);
     let mut known = 0;
     for batch in found.chunks(BATCH) {
+        let _keeper = Keeper::start();
         let mut work = Vec::with_capacity(batch.len());
         for found in batch {
             let stamp = stamp(&found.listed);
@@ -164,22 +170,27 @@ pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalo
 /// Walks the folders, each once, however many links lead to it.
 fn walk(paths: &[PathBuf]) -> Result<Vec<Found>> {
     let new = |listed: Listed, error| Found { path: listed.path.to_string_lossy().into_owned(), listed, error };
+    let _keeper = Keeper::start();
     let mut found = Vec::new();
     let mut folders = Vec::new();
     for path in paths {
-        let kind = fs::metadata(path).map_err(|error| Error::io("cannot open", path, error))?;
-        if kind.is_dir() {
-            folders.push(path.clone());
+        let (path, is_folder) = locate(path)?;
+        if is_folder {
+            folders.push(path);
         } else {
-            found.push(new(Listed { path: path.clone(), files: vec![path.clone()] }, None));
+            found.push(new(Listed { path: path.clone(), files: vec![path] }, None));
         }
     }
     let mut seen = HashSet::new();
     let mut entries = 0usize;
     while let Some(folder) = folders.pop() {
-        let listing = fs::metadata(&folder).map_err(|error| Error::io("cannot examine", &folder, error)).and_then(|metadata| {
-            if seen.insert((metadata.dev(), metadata.ino())) { listing::list(&folder) } else { Ok(listing::Listing::default()) }
-        });
+        let is_new = if place::is_remote(&folder) {
+            Ok(true) // no store has links
+        } else {
+            let metadata = fs::metadata(&folder).map_err(|error| Error::io("cannot examine", &folder, error));
+            metadata.map(|metadata| seen.insert((metadata.dev(), metadata.ino())))
+        };
+        let listing = is_new.and_then(|is_new| if is_new { listing::list(&folder) } else { Ok(listing::Listing::default()) });
         match listing {
             Ok(listing) => {
                 entries = entries.saturating_add(listing.entries);
@@ -195,12 +206,27 @@ fn walk(paths: &[PathBuf]) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Returns what changes when the files of a model do: a digest of their names, sizes and times, and of the version of weigh.
+/// Returns a path that exists, or the address that it stands for, and whether it is a folder.
+fn locate(path: &Path) -> Result<(PathBuf, bool)> {
+    match fs::metadata(path) {
+        Ok(found) => Ok((path.to_path_buf(), found.is_dir())),
+        Err(error) => {
+            let address = remote::locate(path)?.ok_or_else(|| Error::io("cannot open", path, error))?;
+            let is_folder = place::is_dir(&address);
+            if !is_folder {
+                source::open(&address)?;
+            }
+            Ok((address, is_folder))
+        }
+    }
+}
+
+/// Returns what changes when the files of a model do: a digest of their names and versions, and of the version of weigh.
 fn stamp(listed: &Listed) -> String {
     let mut hasher = Hasher::new(Algorithm::Blake3);
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     for path in &listed.files {
-        let state = fs::metadata(path).map(|found| (found.len(), found.mtime(), found.mtime_nsec(), found.ino())).ok();
+        let state = place::version(path);
         hasher.update(format!("{} {state:?}\n", path.file_name().unwrap_or_default().display()).as_bytes());
     }
     let mut digest = hasher.finish();

@@ -13,6 +13,7 @@ use crate::ops::hash::{self, Algorithm};
 use crate::ops::list;
 use crate::ops::select::Selection;
 use crate::ops::{count, info};
+use crate::source::place;
 use crate::view::lora;
 
 /// One row a model.
@@ -172,7 +173,7 @@ fn base_model(reader: &Reader) -> Option<String> {
         })
         .collect();
     if names.is_empty()
-        && let Some(folder) = model.folder.as_deref().or(Some(model.path.as_path()).filter(|path| path.is_dir()))
+        && let Some(folder) = model.folder.as_deref().or(Some(model.path.as_path()).filter(|path| place::is_dir(path)))
     {
         names = card::read(&folder.join("README.md")).unwrap_or_default().list("base_model");
     }

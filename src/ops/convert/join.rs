@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +15,8 @@ use crate::ops::Progress;
 use crate::ops::convert::manifest::{Index, Manifest, Written, digest};
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::ops::part::Part;
-use crate::source::file::{parent, sync_folder};
-use crate::source::{self, Source, read_chunks};
+use crate::source::file::parent;
+use crate::source::{self, Source, place, read_chunks};
 use crate::write::output;
 
 /// Number of missing parts that an error lists.
@@ -49,7 +48,9 @@ pub struct JoinReport {
 /// # Errors
 /// A part is missing, changed, or of another plan: nothing was written or removed. Or the index cannot be written.
 pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinReport> {
-    let is_folder = out.is_dir() || out.extension().is_none();
+    place::check_scheme(out)?;
+    place::refresh(out);
+    let is_folder = place::is_dir(out) || out.extension().is_none();
     let weights = if is_folder { out.join("model.safetensors") } else { out.to_path_buf() };
     let paths = Manifest::find(&weights)?;
     let manifests = paths.iter().map(|path| Ok((path.as_path(), Manifest::read(path)?))).collect::<Result<Vec<_>>>()?;
@@ -68,7 +69,7 @@ pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinRep
     if let Some((index, bytes)) = &index {
         let path = folder.join(&index.file.name);
         // An earlier run may have ended before it removed the manifests.
-        let is_written = source::place::read_bytes(&path).is_ok_and(|found| found == *bytes);
+        let is_written = place::read_bytes(&path).is_ok_and(|found| found == *bytes);
         if !dry_run && !is_written {
             output::write_whole(&path, bytes, false, &paths)?;
         }
@@ -76,10 +77,8 @@ pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinRep
         output.push(path);
     }
     if !dry_run {
-        for path in &paths {
-            fs::remove_file(path).map_err(|error| Error::io("cannot remove", path, error))?;
-        }
-        sync_folder(parent(&weights)).map_err(|error| Error::io("cannot sync", parent(&weights), error))?;
+        paths.iter().try_for_each(|path| place::remove_file(path))?;
+        place::sync_folder(parent(&weights))?;
     }
     let Manifest { plan, parts, format, .. } = first.clone();
     Ok(JoinReport { schema: "weigh.join.v1", dry_run, plan, parts, format, output, bytes_out })

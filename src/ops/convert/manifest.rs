@@ -8,7 +8,7 @@ use crate::base::{Error, Result, json};
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::ops::part::Part;
 use crate::source::file::{self, parent};
-use crate::source::place::read_bytes;
+use crate::source::place::{self, read_bytes};
 use crate::write::output::Target;
 
 /// The version of [`Manifest`].
@@ -82,7 +82,7 @@ impl Manifest {
     /// Returns the paths of the manifests beside the weights, in order of parts.
     pub(super) fn find(weights: &Path) -> Result<Vec<PathBuf>> {
         let folder = parent(weights);
-        if !folder.is_dir() {
+        if !place::has_folder(folder)? {
             return Ok(Vec::new());
         }
         let start = format!("{}.part-", weights.file_stem().unwrap_or_default().to_string_lossy());
@@ -91,7 +91,7 @@ impl Manifest {
             let numbers = name.strip_prefix(start.as_str()).and_then(|rest| rest.strip_suffix(".json")?.split_once("-of-"));
             numbers.is_some_and(|(number, count)| [number, count].iter().all(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())))
         };
-        let mut found: Vec<PathBuf> = file::entries(folder)?.into_iter().filter(is_manifest).collect();
+        let mut found: Vec<PathBuf> = place::entries(folder)?.into_iter().filter(is_manifest).collect();
         found.sort_unstable();
         Ok(found)
     }

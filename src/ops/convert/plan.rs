@@ -19,6 +19,7 @@ use crate::ops::convert::{keep, translate, types};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
 use crate::source::file::{parent, same_file};
+use crate::source::place;
 use crate::view::lora;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::{self, TensorExpr};
@@ -147,9 +148,9 @@ impl Plan {
             return Ok(Vec::new());
         }
         let list = self.folder().map(|folder| folder.join(modules::LIST));
-        let is_stale =
-            |list: &PathBuf| fs::symlink_metadata(list).is_ok_and(|found| !found.is_dir()) && !self.companion_targets().contains(list);
-        let mut stale: Vec<PathBuf> = list.filter(is_stale).into_iter().collect();
+        let list = list.filter(|list| !self.companion_targets().contains(list));
+        let list = list.map(|list| Ok(place::has_file(&list)?.then_some(list))).transpose()?.flatten();
+        let mut stale: Vec<PathBuf> = list.into_iter().collect();
         stale.extend(shards::older(self.format, &self.weights, &self.files)?);
         Ok(stale)
     }
@@ -206,8 +207,10 @@ fn inputs(
         Content::Copy(path) => Some(path.clone()),
         Content::Bytes(_) => None,
     });
-    let of_readers = reader.inputs().chain(imatrix.iter().flat_map(|imatrix| imatrix.reader().inputs()));
-    let mut inputs: Vec<PathBuf> = of_readers.map(|input| input.path().to_path_buf()).chain(copied).chain(other_inputs).collect();
+    let readers = || std::iter::once(reader).chain(imatrix.iter().map(|imatrix| imatrix.reader()));
+    let on_disk = readers().flat_map(Reader::inputs).map(|input| input.path().to_path_buf());
+    let at_addresses = readers().flat_map(Reader::sources).map(|source| source.path().to_path_buf()).filter(|path| place::is_remote(path));
+    let mut inputs: Vec<PathBuf> = on_disk.chain(at_addresses).chain(copied).chain(other_inputs).collect();
     inputs.extend(options.arch_table.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();
@@ -311,8 +314,10 @@ pub(super) struct OutputTarget {
 
 impl OutputTarget {
     pub(super) fn of(out: &Path, to: Option<FormatId>) -> Result<Self> {
+        place::check_scheme(out)?;
+        place::refresh(out);
         let slash = out.as_os_str().as_encoded_bytes().ends_with(b"/");
-        let is_folder = slash || out.is_dir();
+        let is_folder = slash || place::is_dir(out);
         let extension = out.extension().and_then(OsStr::to_str).filter(|_| !is_folder);
         let by_extension = |extension: &str| writable(|format| format.extensions.iter().any(|own| own.eq_ignore_ascii_case(extension)));
         let format = match (to, extension) {
@@ -354,6 +359,9 @@ impl OutputTarget {
 
     /// Refuses existing output unless `force` is set; a folder that contains the input is always refused, since its weights are replaced.
     fn check(&self, reader: &Reader, force: bool) -> Result<()> {
+        if place::is_remote(&self.out) {
+            return self.check_address(reader, force);
+        }
         let found = fs::symlink_metadata(&self.out);
         let of_input = |own: &fs::Metadata| {
             let folders = reader.model().shards.iter().map(|shard| parent(&shard.path));
@@ -366,9 +374,23 @@ impl OutputTarget {
             Ok(found) if self.folder && !found.is_dir() && !self.out.is_dir() => {
                 Err(Error::argument("expected an output folder, found a file").in_file(&self.out))
             }
-            Ok(_) if !force => Err(Error::argument("the output already exists").in_file(&self.out).hint(Hint::Replace)),
+            Ok(_) if !force => Err(self.exists()),
             _ => Ok(()),
         }
+    }
+
+    /// As [`OutputTarget::check`], for a bucket: a folder is what its files have in their names.
+    fn check_address(&self, reader: &Reader, force: bool) -> Result<()> {
+        let folder = parent(&self.weights);
+        if self.folder && reader.model().shards.iter().any(|shard| parent(&shard.path) == folder) {
+            return Err(Error::argument("the output folder is the folder of the input").in_file(&self.out));
+        }
+        let is_there = !force && if self.folder { place::has_folder(&self.out)? } else { place::has_file(&self.out)? };
+        if is_there { Err(self.exists()) } else { Ok(()) }
+    }
+
+    fn exists(&self) -> Error {
+        Error::argument("the output already exists").in_file(&self.out).hint(Hint::Replace)
     }
 }
 

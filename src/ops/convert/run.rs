@@ -32,7 +32,7 @@ const CHUNK_ELEMENTS: u64 = 1 << 16;
 /// Number of bytes that a thread copies at a time, from file to file.
 const COPY_BYTES: u64 = 16 << 20;
 
-/// Number of bytes that a thread copies at a time through memory (byte-swapped or computed tensors).
+/// Number of bytes that a thread copies at a time through memory (byte-swapped, computed or remote tensors).
 const BUFFERED_BYTES: u64 = 1 << 20;
 
 /// Number of bytes written before they are synced in the background, which shortens the final sync.
@@ -68,16 +68,25 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     }
     let mut output = Output::begin(targets, plan.force, &plan.inputs)?;
     output.read_back(plan.verify);
+    let mut digests = Vec::new();
+    let mut finish = |output: &mut Output, index| {
+        if plan.part.is_some() {
+            let digest = hash::hash_sources(&[output.open_written(index)?], Algorithm::Blake3)?;
+            digests.extend(digest.files.into_iter().map(|file| file.hash));
+        }
+        output.upload(index)
+    };
     for (index, content) in companions.iter().enumerate() {
         output.write(index, &content.bytes()?)?;
+        finish(&mut output, index)?;
     }
     let mut all = Sums::default();
     let mut rows = report.tensors.iter_mut();
-    for (index, file) in plan.files.iter().enumerate() {
+    for (index, file) in (companions.len()..).zip(&plan.files) {
         match &file.content {
-            FileContent::Bytes(bytes) => output.write(companions.len() + index, bytes)?,
+            FileContent::Bytes(bytes) => output.write(index, bytes)?,
             FileContent::Tensors(range, layout) => {
-                let mut out = output.create(companions.len() + index)?;
+                let mut out = output.create(index)?;
                 out.append(&layout.header)?;
                 out.reserve()?;
                 let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
@@ -90,6 +99,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 }
             }
         }
+        finish(&mut output, index)?;
     }
     if let Some(loss) = report.lossy.iter().find(|loss| plan.strict && !loss.exact) {
         return Err(loss.to_error());
@@ -102,8 +112,6 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     std::iter::once(reader).chain(matrices).try_for_each(Reader::check_unchanged)?;
     copied.try_for_each(|file| file.check_unchanged())?;
     if let Some(part) = &plan.part {
-        let written = (0..files).map(|index| output.open_written(index)).collect::<Result<Vec<_>>>()?;
-        let digests: Vec<String> = hash::hash_sources(&written, Algorithm::Blake3)?.files.into_iter().map(|file| file.hash).collect();
         let manifest = part.manifest_bytes(&output.targets()[..files], &digests)?;
         output.write(files, &manifest)?;
     }
@@ -295,7 +303,7 @@ impl<'a> Job<'a> {
         let (units, chunk_len) = match mode {
             WriteMode::Copy(stored) => {
                 let block = stored.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
-                let in_file = reader.endian() == Endian::Little && !reader.is_computed(stored);
+                let in_file = reader.endian() == Endian::Little && !reader.is_computed(stored) && !reader.is_remote();
                 let bytes = if in_file { COPY_BYTES } else { BUFFERED_BYTES };
                 (reader.len_bytes(stored).unwrap_or(0), (bytes / block * block).max(block))
             }

@@ -12,8 +12,8 @@ use crate::ops::convert::options::Options;
 use crate::ops::convert::plan::Plan;
 use crate::ops::identity::Identity;
 use crate::ops::part::{Part, owners};
-use crate::source;
 use crate::source::file::parent;
+use crate::source::{self, place};
 
 /// Reduces a whole plan to one of its parts. Part 1 also has the companion files; the index is for
 /// [`join`](crate::ops::convert::join()).
@@ -56,8 +56,8 @@ fn check_folder(planned: &PlannedPart, plan: &Plan) -> Result<()> {
         }
     }
     // A finished model has its index; or all its files, and no manifest.
-    let index = planned.index.iter().map(|index| parent(&plan.weights).join(&index.file.name)).filter(|path| path.exists());
-    let is_finished = manifests.is_empty() && plan.files.iter().all(|file| file.path.exists());
+    let index = planned.index.iter().map(|index| parent(&plan.weights).join(&index.file.name)).filter(|path| place::is_file(path));
+    let is_finished = manifests.is_empty() && plan.files.iter().all(|file| place::is_file(&file.path));
     let all = plan.files.iter().map(|file| file.path.clone()).filter(|_| is_finished);
     let others = shards::older(plan.format, &plan.weights, &plan.files)?;
     match index.chain(others).chain(all).next() {

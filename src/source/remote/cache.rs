@@ -42,9 +42,9 @@ pub(super) fn get(address: &str) -> Option<Entry> {
     decode(&bytes)
 }
 
-/// Keeps the first bytes of the file at an address. A failure only means that they will be fetched again.
-pub(super) fn put(address: &str, entry: &Entry) {
-    if entry.bytes.len() as u64 > limits::CACHED_HEADER_BYTES || entry.tag.len() > usize::from(u8::MAX) {
+/// Keeps the first bytes of the file at an address, of `len` bytes in all. A failure only means that they will be fetched again.
+pub(super) fn put(address: &str, tag: &str, len: u64, bytes: &[u8]) {
+    if bytes.len() as u64 > limits::CACHED_HEADER_BYTES || tag.len() > usize::from(u8::MAX) {
         return;
     }
     let Some(path) = path_of(address) else { return };
@@ -52,7 +52,7 @@ pub(super) fn put(address: &str, entry: &Entry) {
     let write = || -> std::io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut file = tempfile::Builder::new().prefix(".header-").tempfile_in(folder)?; // readable by its owner only
-        file.write_all(&encode(entry))?;
+        encode(tag, len, bytes, &mut file)?;
         file.persist(&path)?;
         trim(folder)
     };
@@ -97,12 +97,16 @@ fn path_of(address: &str) -> Option<PathBuf> {
     folder.is_absolute().then(|| folder.join(blake3::hash(address.as_bytes()).to_hex().as_str()))
 }
 
-fn encode(entry: &Entry) -> Vec<u8> {
-    let mut rest = entry.len.to_le_bytes().to_vec();
-    rest.push(entry.tag.len() as u8); // checked by the caller
-    rest.extend_from_slice(entry.tag.as_bytes());
-    rest.extend_from_slice(&entry.bytes);
-    [&MAGIC[..], blake3::hash(&rest).as_bytes(), &rest].concat()
+fn encode(tag: &str, len: u64, bytes: &[u8], out: &mut impl Write) -> std::io::Result<()> {
+    let tag_len = [tag.len() as u8]; // checked by the caller
+    let parts = [&len.to_le_bytes(), &tag_len[..], tag.as_bytes(), bytes];
+    let mut hasher = blake3::Hasher::new();
+    parts.iter().for_each(|part| {
+        hasher.update(part);
+    });
+    out.write_all(MAGIC)?;
+    out.write_all(hasher.finalize().as_bytes())?;
+    parts.iter().try_for_each(|part| out.write_all(part))
 }
 
 fn decode(bytes: &[u8]) -> Option<Entry> {
@@ -124,14 +128,18 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_as_it_was_written_or_not_at_all() {
-        let entry = Entry { tag: "\"a\"".to_owned(), len: 9, bytes: b"12345".to_vec() };
-        let bytes = encode(&entry);
-        assert_eq!(decode(&bytes), Some(entry));
+        let encoded = |tag: &str, len, bytes: &[u8]| {
+            let mut out = Vec::new();
+            encode(tag, len, bytes, &mut out).unwrap();
+            out
+        };
+        let bytes = encoded("\"a\"", 9, b"12345");
+        assert_eq!(decode(&bytes), Some(Entry { tag: "\"a\"".to_owned(), len: 9, bytes: b"12345".to_vec() }));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             assert_eq!((decode(&damaged), decode(&bytes[..at])), (None, None), "{at}");
         }
-        assert_eq!(decode(&encode(&Entry { tag: String::new(), len: 1, bytes: b"12".to_vec() })), None, "more than the file has");
+        assert_eq!(decode(&encoded("", 1, b"12")), None, "more than the file has");
     }
 }

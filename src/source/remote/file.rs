@@ -75,6 +75,12 @@ impl RemoteFile {
         })
     }
 
+    /// Returns what is known of the file.
+    #[cfg(feature = "catalog")]
+    pub(super) fn identity(&self) -> crate::source::remote::http::Identity {
+        self.link.identity()
+    }
+
     /// Returns a range that is in memory.
     fn in_memory(&self, range: &Range<u64>) -> Option<Vec<u8>> {
         let slice = |start: u64, bytes: &[u8]| {
@@ -142,7 +148,7 @@ impl Source for RemoteFile {
         lock(&self.head).shrink_to_fit();
         let identity = self.link.identity();
         if let Some(tag) = identity.strong_tag().filter(|tag| self.cached_tag.as_deref() != Some(tag)) {
-            cache::put(&self.cache_name, &cache::Entry { tag: tag.to_owned(), len: self.len, bytes: header.to_vec() });
+            cache::put(&self.cache_name, tag, self.len, header);
         }
     }
 }

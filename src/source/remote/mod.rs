@@ -1,10 +1,12 @@
 //! Models that are not on this machine: on a web server, on the Hugging Face Hub, in a bucket. Read by range, and only what is needed.
+//! Buckets can also be written.
 //!
 //! A path that is an address (`https://`, `hf://`, `s3://`, `gs://`, `az://`) stands for a file or folder there. Nothing outside of this
 //! module knows how it is reached.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use futures_util::{StreamExt, stream};
@@ -22,10 +24,12 @@ mod http;
 mod hub;
 mod link;
 mod runtime;
+mod upload;
 mod web;
 
 pub use address::conceal;
 pub use cache::use_cache;
+pub use upload::{Upload, abort_uploads};
 
 use address::{Address, Scheme, is_file_name};
 use bucket::Bucket;
@@ -62,10 +66,40 @@ pub(super) struct Place {
 /// It is not a valid address.
 pub fn locate(path: &Path) -> Result<Option<PathBuf>> {
     let found = canonical(path)?.or_else(|| hub::plain_name(path));
-    if let Some(address) = found.as_deref().and_then(Address::parse) {
-        lock(&MOUNTS).remove(&address.root);
+    if KEEPERS.load(Ordering::Relaxed) == 0 {
+        found.iter().for_each(|found| forget(found));
     }
     Ok(found)
+}
+
+/// The number of [`Keeper`]s.
+static KEEPERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps what is known of stores until it is dropped: all models that are opened meanwhile are of one moment, and folders are listed once.
+#[derive(Debug)]
+pub struct Keeper(());
+
+impl Keeper {
+    /// Starts to keep what is known.
+    pub fn start() -> Self {
+        KEEPERS.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if KEEPERS.fetch_sub(1, Ordering::Relaxed) == 1 {
+            lock(&MOUNTS).clear();
+        }
+    }
+}
+
+/// Forgets what was known of the store of an address.
+pub(super) fn forget(address: &Path) {
+    if let Some(address) = Address::parse(address) {
+        lock(&MOUNTS).remove(&address.root);
+    }
 }
 
 /// Returns the canonical form of an address: pasted pages of the Hub become `hf://`, and secrets are concealed. `None` if it is no address.
@@ -87,6 +121,17 @@ fn canonical(path: &Path) -> Result<Option<PathBuf>> {
         return Err(Error::argument("expected the name of a bucket after the scheme, found none").in_file(path));
     }
     Ok(Some(path.to_path_buf()))
+}
+
+/// Returns the address of a file or folder that can be written.
+fn writable(path: &Path) -> Result<Address> {
+    let address = Address::parse(path).ok_or_else(|| Error::argument("expected an address").in_file(path))?;
+    let (what, hint) = match address.scheme {
+        Scheme::S3 | Scheme::Gcs | Scheme::Azure => return Ok(address),
+        Scheme::Web => ("a web server", "write to a file, a folder or a bucket (s3://, gs://, az://)"),
+        Scheme::Hub => ("the Hub", "write to a folder, then upload it with `hf upload`"),
+    };
+    Err(Error::argument(format!("cannot write to {what}")).in_file(path).hint(hint))
 }
 
 /// Returns where the model or file of an address is in the local cache of `huggingface_hub`, if it is there.
@@ -177,6 +222,43 @@ impl Place {
         found.sort();
         found.dedup();
         Ok(found)
+    }
+
+    /// Checks that the file or folder is where something can be written.
+    pub(super) fn check_scheme(&self) -> Result<()> {
+        writable(&self.path).map(drop)
+    }
+
+    /// Returns what changes when the file does, as far as its store tells; `None` if there is no such file.
+    #[cfg(feature = "catalog")]
+    pub(super) fn version(&self) -> Option<String> {
+        let identity = match self.listed() {
+            Ok(Some(true)) => self.known(),
+            Ok(None) => self.opened().ok()?.identity(),
+            _ => return None,
+        };
+        Some(format!("{identity:?}"))
+    }
+
+    /// Whether a bucket has such a file.
+    pub(super) fn has_file(&self) -> Result<bool> {
+        Ok(self.listed()?.unwrap_or(false))
+    }
+
+    /// Whether a bucket has files in such a folder.
+    pub(super) fn has_folder(&self) -> Result<bool> {
+        match &*self.mount.store {
+            Store::Bucket(bucket) => Ok(!bucket.list(&self.address.key, &self.path)?.is_empty()),
+            _ => Ok(self.is_dir()),
+        }
+    }
+
+    /// Removes a file of a bucket.
+    pub(super) fn remove(&self) -> Result<()> {
+        match &*self.mount.store {
+            Store::Bucket(bucket) => bucket.remove(&self.address.key, &self.path),
+            _ => writable(&self.path).map(drop),
+        }
     }
 
     /// Opens the file.

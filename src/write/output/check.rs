@@ -7,16 +7,20 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Hint, Result};
 use crate::source::file::{parent, same_file};
 use crate::source::place;
-use crate::write::output::Target;
+use crate::write::output::{Target, folder_of_temporary};
 
-/// Checks a file to be written later: it does not exist (unless `force`), is not an input, and its folder exists.
+/// Checks a file to be written later: it does not exist (unless `force`), is not an input, and its folder, if it is on disk, exists.
 ///
 /// # Errors
 /// A check fails.
 pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     check_name(path, force, inputs)?;
     let folder = parent(path);
-    if folder.is_dir() { Ok(()) } else { Err(Error::argument("the output folder does not exist").in_file(folder)) }
+    if place::is_remote(path) || folder.is_dir() {
+        Ok(())
+    } else {
+        Err(Error::argument("the output folder does not exist").in_file(folder))
+    }
 }
 
 /// Checks a target's path: nothing exists there (unless `force`), and it is not an input, device or special file.
@@ -28,7 +32,7 @@ pub fn check_name(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> 
         return Err(Error::argument("the output path has no file name").in_file(target));
     }
     if place::is_remote(target) {
-        return Err(Error::argument("cannot write to an address").in_file(target).hint("write to a file or folder, then upload it"));
+        return check_address(target, force, inputs);
     }
     if let Some(system) = system_folder(target) {
         let message = format!("cannot write to {system}, which holds devices and other special files");
@@ -48,6 +52,15 @@ pub fn check_name(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> 
     if force || !(link.is_file() || link.is_symlink()) { Ok(()) } else { Err(exists(target)) }
 }
 
+/// Checks a target in a bucket.
+fn check_address(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
+    place::check_scheme(target)?;
+    if inputs.iter().any(|input| input == target) {
+        return Err(Error::argument("the output is also an input").in_file(target).hint("write to another name"));
+    }
+    if !force && place::has_file(target)? { Err(exists(target)) } else { Ok(()) }
+}
+
 /// Returns the system folder that a path is in: it holds devices and open files, which must not be replaced.
 fn system_folder(path: &Path) -> Option<&'static str> {
     let folder = parent(path).canonicalize().ok()?;
@@ -59,24 +72,28 @@ pub(super) fn exists(target: &Path) -> Error {
     Error::argument("the output already exists").in_file(target).hint(Hint::Replace)
 }
 
-/// Checks that the targets' disks have enough space.
+/// Checks that the disks have enough space for the targets; for those in a bucket, for two at a time: one is written while another is
+/// uploaded.
 pub(super) fn space(targets: &[Target]) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
-    let mut of_disk: Vec<(u64, &Path, u64)> = Vec::new();
-    for target in targets {
-        let folder = parent(&target.path);
-        let device = fs::metadata(folder).map_err(|error| Error::io("cannot examine", folder, error))?.dev();
+    let (mut uploaded, mut on_disk): (Vec<&Target>, Vec<&Target>) = targets.iter().partition(|target| place::is_remote(&target.path));
+    uploaded.sort_by_key(|target| std::cmp::Reverse(target.bytes));
+    on_disk.extend(uploaded.into_iter().take(2));
+    let mut of_disk: Vec<(u64, PathBuf, u64)> = Vec::new();
+    for target in on_disk {
+        let folder = folder_of_temporary(&target.path);
+        let device = fs::metadata(&folder).map_err(|error| Error::io("cannot examine", &folder, error))?.dev();
         match of_disk.iter_mut().find(|(other, ..)| *other == device) {
             Some((.., needed)) => *needed = needed.saturating_add(target.bytes),
             None => of_disk.push((device, folder, target.bytes)),
         }
     }
     for (_, folder, needed) in of_disk {
-        let disk = rustix::fs::statvfs(folder).map_err(|error| Error::io("cannot examine the disk of", folder, error.into()))?;
+        let disk = rustix::fs::statvfs(&folder).map_err(|error| Error::io("cannot examine the disk of", &folder, error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if needed > free {
             let source = io::Error::from(io::ErrorKind::StorageFull);
-            return Err(Error::io(&format!("not enough disk space: {needed} bytes needed, {free} bytes free"), folder, source));
+            return Err(Error::io(&format!("not enough disk space: {needed} bytes needed, {free} bytes free"), &folder, source));
         }
     }
     Ok(())

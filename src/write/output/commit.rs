@@ -10,19 +10,19 @@ use tempfile::TempPath;
 use crate::base::{Error, Result};
 use crate::source::file::{parent, sync_folder};
 use crate::write::output::namelock::NameLock;
-use crate::write::output::{Output, check, folders};
+use crate::write::output::{Output, Written, check, folders};
 use crate::write::{signals, stale};
 
 impl Output {
     /// Waits for other runs that rename files in these folders, and keeps others from doing so until dropped or committed.
-    /// [`Output::commit`] does this itself; call it before inspecting existing files.
+    /// [`Output::commit`] does this itself; call it before inspecting existing files. A bucket has no locks.
     ///
     /// # Errors
     /// Another run does not finish, or a system call fails.
     pub fn lock_names(&mut self) -> Result<()> {
-        if self.name_locks.is_empty() {
+        if self.name_locks.is_empty() && !self.is_in_bucket() {
             self.name_locks =
-                folders(&self.targets).into_iter().filter_map(|folder| NameLock::take(folder).transpose()).collect::<Result<_>>()?;
+                folders(&self.targets).iter().filter_map(|folder| NameLock::take(folder).transpose()).collect::<Result<_>>()?;
         }
         Ok(())
     }
@@ -33,13 +33,18 @@ impl Output {
     /// A file was not sealed, a target has appeared meanwhile, or a system call fails. New files are then removed again, and the old files
     /// of a set restored.
     pub fn commit(mut self) -> Result<()> {
-        if let Some(at) = self.written.iter().position(|temporary| !temporary.as_ref().is_some_and(|temporary| temporary.sealed)) {
-            return Err(Error::argument("the file was not written in full").in_file(&self.targets[at].path));
+        if self.is_in_bucket() {
+            return self.complete_uploads();
         }
+        (0..self.targets.len()).try_for_each(|index| self.sealed(index).map(drop))?;
         if self.targets.len() + self.superseded.len() > 1 {
             self.lock_names()?;
         }
-        let (paths, guards): (Vec<_>, Vec<_>) = self.written.drain(..).flatten().map(|file| (file.path, file.guard)).unzip();
+        let on_disk = self.written.drain(..).filter_map(|written| match written {
+            Some(Written::OnDisk(file)) => Some((file.path, file.guard)),
+            _ => None,
+        });
+        let (paths, guards): (Vec<_>, Vec<_>) = on_disk.unzip();
         let held = signals::hold(); // signals are handled before or after all renames
         let (mut old, mut new) = (Vec::new(), Vec::new());
         let renamed = self.put_aside(&mut old).and_then(|()| self.rename_all(paths, &mut new));
@@ -98,10 +103,10 @@ impl Output {
 
     fn sync_folders(&self) -> Result<()> {
         let mut folders = folders(&self.targets);
-        folders.extend(self.folders.iter().map(|folder| parent(folder)));
+        folders.extend(self.folders.iter().map(|folder| parent(folder).to_path_buf()));
         folders.sort_unstable();
         folders.dedup();
-        for folder in folders {
+        for folder in &folders {
             record_step("sync", folder);
             sync_folder(folder).map_err(|error| Error::io("cannot sync", folder, error))?;
         }

@@ -4,6 +4,9 @@
 //! new ones renamed into place, the last of them last. At any moment, and after a kill, there are the old files, the new ones, or too few,
 //! but never a mixture. Runs that write the same set take turns at renaming.
 //!
+//! Files of a bucket are written under temporary names on disk, uploaded one after the other in the background, and become visible in the
+//! same order ([`uploads`]).
+//!
 //! Problems with the targets (they exist, they are inputs, the disk is full) are reported before anything is written.
 
 use std::fs::{self, File};
@@ -16,7 +19,8 @@ use tempfile::{NamedTempFile, TempPath};
 
 use crate::base::{Error, Result};
 use crate::source::file::parent;
-use crate::source::{self, Source};
+use crate::source::remote::Upload;
+use crate::source::{self, Source, place};
 use crate::write::signals::Guard;
 use crate::write::stale;
 
@@ -24,6 +28,7 @@ mod check;
 mod commit;
 mod file;
 mod namelock;
+mod uploads;
 
 pub use check::{check, check_name};
 pub use file::OutFile;
@@ -57,7 +62,7 @@ pub struct Output {
     force: bool,
     targets: Vec<Target>,
     /// In the order of `targets`.
-    written: Vec<Option<Temporary>>,
+    written: Vec<Option<Written>>,
     /// Files with other names that the targets replace.
     superseded: Vec<PathBuf>,
     /// Folders created for the targets, outermost first; removed again unless committed.
@@ -68,6 +73,13 @@ pub struct Output {
     locks: Vec<File>,
     /// Rename locks of the folders, held during the commit.
     name_locks: Vec<namelock::NameLock>,
+}
+
+/// A file that is not visible yet.
+#[derive(Debug)]
+enum Written {
+    OnDisk(Temporary),
+    InBucket(Upload),
 }
 
 /// A file under its temporary name. Dropping it removes the file.
@@ -100,7 +112,7 @@ impl Output {
             name_locks: Vec::new(),
         };
         output.make_folders()?;
-        output.locks = folders(&output.targets).into_iter().filter_map(stale::claim).collect();
+        output.locks = folders(&output.targets).iter().filter_map(|folder| stale::claim(folder)).collect();
         check::space(&output.targets)?;
         Ok(output)
     }
@@ -142,7 +154,7 @@ impl Output {
             let name = path.to_path_buf();
             Ok(((file, path), name))
         })?;
-        *slot = Some(Temporary { path, guard, sealed: false });
+        *slot = Some(Written::OnDisk(Temporary { path, guard, sealed: false }));
         Ok(OutFile::new(file, index, &target.path, target.bytes, self.read_back))
     }
 
@@ -153,7 +165,7 @@ impl Output {
     pub fn seal(&mut self, file: OutFile) -> Result<()> {
         let index = file.index;
         file.finish()?;
-        if let Some(Some(temporary)) = self.written.get_mut(index) {
+        if let Some(Some(Written::OnDisk(temporary))) = self.written.get_mut(index) {
             temporary.sealed = true;
         }
         Ok(())
@@ -172,15 +184,24 @@ impl Output {
     /// Opens a sealed file, still under its temporary name, for reading.
     ///
     /// # Errors
-    /// It is not sealed, or cannot be opened.
+    /// It is not sealed, is already [uploaded](Output::upload), or cannot be opened.
     pub fn open_written(&self, index: usize) -> Result<Arc<dyn Source>> {
-        let sealed = self.written.get(index).and_then(|file| file.as_ref().filter(|file| file.sealed));
-        let temporary = sealed.ok_or_else(|| Error::argument(format!("output file {index} is not written in full")))?;
-        source::open(&temporary.path)
+        source::open(&self.sealed(index)?.path)
+    }
+
+    /// Returns a sealed file that is on disk.
+    fn sealed(&self, index: usize) -> Result<&Temporary> {
+        match self.written.get(index) {
+            Some(Some(Written::OnDisk(temporary))) if temporary.sealed => Ok(temporary),
+            _ => Err(Error::argument(format!("output file {index} is not written in full"))),
+        }
     }
 
     fn make_folders(&mut self) -> Result<()> {
         for i in 0..self.targets.len() {
+            if place::is_remote(&self.targets[i].path) {
+                continue; // a bucket has no folders, only names with slashes
+            }
             let mut missing: Vec<PathBuf> = Vec::new();
             let mut folder = parent(&self.targets[i].path);
             while !folder.is_dir() {
@@ -214,17 +235,22 @@ impl Drop for Output {
     }
 }
 
-/// Creates a file under a temporary name next to `target`.
+/// Creates a file under a temporary name for `target`.
 fn temporary(target: &Path, mode: u32) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(stale::PREFIX).rand_bytes(stale::RANDOM);
     builder.permissions(fs::Permissions::from_mode(mode)); // less the umask
-    builder.tempfile_in(parent(target)).map_err(|error| Error::io("cannot create a file for", target, error))
+    builder.tempfile_in(folder_of_temporary(target)).map_err(|error| Error::io("cannot create a file for", target, error))
 }
 
-/// Returns the distinct folders of the targets.
-fn folders(targets: &[Target]) -> Vec<&Path> {
-    let mut folders: Vec<&Path> = targets.iter().map(|target| parent(&target.path)).collect();
+/// Returns the folder in which a target is written before it appears: its own; for one in a bucket, that for temporary files.
+fn folder_of_temporary(target: &Path) -> PathBuf {
+    if place::is_remote(target) { std::env::temp_dir() } else { parent(target).to_path_buf() }
+}
+
+/// Returns the distinct folders in which the targets are written.
+fn folders(targets: &[Target]) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = targets.iter().map(|target| folder_of_temporary(&target.path)).collect();
     folders.sort_unstable();
     folders.dedup();
     folders
