@@ -347,7 +347,7 @@ impl ConvertReport {
             Column::text("from"),
             Column::text("to"),
             Column::number("bits_per_weight").titled("bits/weight").optional(),
-            Column::value("message"),
+            Column::sentence("message"),
         ];
         let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
@@ -415,5 +415,5 @@ impl Report for JoinReport {
 
 fn note_table<'a>(key: &'static str, title: &'static str, notes: &'a [NoteRow]) -> Section<'a> {
     let rows = notes.iter().map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
-    Section::table(key, vec![Column::name("name"), Column::value("message")]).rows(rows).titled(title).only(Audience::People)
+    Section::table(key, vec![Column::name("name"), Column::sentence("message")]).rows(rows).titled(title).only(Audience::People)
 }

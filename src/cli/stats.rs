@@ -124,8 +124,9 @@ fn bad(count: Option<u64>) -> Cell<'static> {
     if count.is_some_and(|count| count > 0) { cell.tone(Tone::Bad) } else { cell }
 }
 
-/// Returns the columns of a summary.
-fn columns() -> Vec<Column> {
+/// Returns the columns of a summary. NaN and infinities are never left out where there are any.
+fn columns(total: &Summary) -> Vec<Column> {
+    let odd = |key, count: Option<u64>| if count == Some(0) { Column::number(key).optional() } else { Column::number(key) };
     let mut columns = vec![
         Column::number("min"),
         Column::number("max"),
@@ -138,8 +139,8 @@ fn columns() -> Vec<Column> {
         Column::number("zeros").only(Audience::Scripts),
         Column::number("zero_share").titled("zeros").optional().only(Audience::People),
         Column::number("negatives").only(Audience::Scripts),
-        Column::number("nan").optional(),
-        Column::number("inf").optional(),
+        odd("nan", total.nan),
+        odd("inf", total.inf),
         Column::number("sparsity").only(Audience::Scripts),
     ];
     const KEYS: [&str; PERCENTILES.len()] = ["p0.1", "p1", "p5", "p25", "p50", "p75", "p95", "p99", "p99.9"];
@@ -200,7 +201,7 @@ impl Report for Stats {
         let table = if let Some(tensors) = &self.tensors {
             let mut head =
                 vec![Column::name("name"), Column::text("dtype"), Column::text("shape").optional(), Column::number("elements").optional()];
-            head.extend(columns());
+            head.extend(columns(&self.total));
             Section::table("tensors", head).on_demand(tensors.len() + 1, move |row, column| match (column, tensors.get(row)) {
                 (0, tensor) => tensor.map_or_else(total, |tensor| Cell::text(&tensor.name)),
                 (1, tensor) => Cell::maybe(tensor, |tensor| Cell::text(tensor.dtype.to_string())),
@@ -211,7 +212,7 @@ impl Report for Stats {
         } else {
             let mut head =
                 vec![Column::name("name").titled(self.by.unwrap_or("name")), Column::number("tensors"), Column::number("elements")];
-            head.extend(columns());
+            head.extend(columns(&self.total));
             let groups = self.groups.as_deref().unwrap_or_default();
             Section::table("groups", head).on_demand(groups.len() + 1, move |row, column| match (column, groups.get(row)) {
                 (0, group) => group.map_or_else(total, |group| Cell::text(&group.name)),
@@ -232,7 +233,7 @@ impl Report for Stats {
         }));
         sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });
         if !self.findings.is_empty() {
-            let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::value("message")];
+            let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::sentence("message")];
             let cell = |row: usize, column| {
                 let finding = &self.findings[row];
                 let (word, tone) = match finding.severity {
@@ -267,7 +268,7 @@ impl Report for Joined {
     /// For people the total; the tensors are in the JSON.
     fn sections(&self) -> Vec<Section<'_>> {
         let mut head = vec![Column::number("tensors"), Column::number("elements")];
-        head.extend(columns());
+        head.extend(columns(&self.total));
         let table = Section::table("total", head).on_demand(1, |_, column| match column {
             0 => Cell::count(self.tensors.len() as u64),
             1 => Cell::count(self.total.elements),

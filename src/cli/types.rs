@@ -28,7 +28,7 @@ impl Report for FileTypes {
             Column::number("number").titled("file_type").optional(),
             Column::text("base").titled("mostly"),
             Column::number("bits_per_weight").titled("bits/weight"),
-            Column::value("purpose").titled("for"),
+            Column::sentence("purpose").titled("for"),
         ];
         let rows = self.file_types.iter().map(|row| {
             let bits = Cell::float(row.bits_per_weight, 3);

@@ -101,7 +101,7 @@ impl Report for Verification {
             Column::name("file").optional(),
             Column::number("offset"),
             Column::name("tensor"),
-            Column::value("message"),
+            Column::sentence("message"),
         ];
         let rows = self.findings.iter().map(|finding| {
             vec![
@@ -154,7 +154,7 @@ impl Report for Codes {
     const ROWS: Option<&'static str> = Some("codes");
 
     fn sections(&self) -> Vec<Section<'_>> {
-        let columns = vec![Column::text("code"), Column::text("severity"), Column::value("rule")];
+        let columns = vec![Column::text("code"), Column::text("severity"), Column::sentence("rule")];
         let rows = self.codes.iter().map(|row| vec![Cell::text(row.code), severity(row.severity), Cell::text(row.rule)]);
         vec![Section::table("codes", columns).rows(rows)]
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::{Error, Hint, Result, text};
+use crate::format::gguf::keys::{self, KeyType};
 use crate::format::{self, EditedHeader, Reader};
-use crate::model::{Metadata, Value, value_text};
+use crate::model::{Metadata, Value, ValueType, value_text};
 use crate::ops::meta::Shown;
 use crate::source::file::Input;
 use crate::source::torn;
@@ -306,6 +307,14 @@ pub fn no_type(key: &str) -> Error {
     Error::argument(format!("no type given for the new key {}", text::shorten(key))).hint(Hint::NameValueType)
 }
 
+/// Returns the type of a well-known key whose value is no array: `general.license` is a string.
+fn known_type(key: &str, metadata: &Metadata) -> Option<ValueType> {
+    match keys::type_of(key, metadata.get_str("general.architecture").unwrap_or_default()) {
+        Some((KeyType::One(kind), _)) => Some(kind),
+        _ => None,
+    }
+}
+
 fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
     let absent = |key: &str| {
         Error::argument(format!("no key named {}", text::shorten(key))).hint(Hint::of_name(
@@ -319,8 +328,11 @@ fn apply(old: &Metadata, changes: &[Change]) -> Result<Metadata> {
         match change {
             Change::Set(key, value) => drop(new.set(key, value.clone())),
             Change::SetText(key, text) => {
-                let old = new.get(key).ok_or_else(|| no_type(key))?;
-                let value = value_text::read_like(old, text).map_err(|error| error.context(&text::shorten(key)))?;
+                let value = match new.get(key) {
+                    Some(old) => value_text::read_like(old, text),
+                    None => value_text::read_scalar(known_type(key, &new).ok_or_else(|| no_type(key))?, text),
+                };
+                let value = value.map_err(|error| error.context(&text::shorten(key)))?;
                 new.set(key, value);
             }
             Change::Remove(key) => {

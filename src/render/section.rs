@@ -25,6 +25,8 @@ pub enum Cut {
     Middle,
     /// At the end: for values.
     End,
+    /// Not at all, but broken into lines: for sentences.
+    Wrap,
     /// By the same factor in every row: for bars.
     Scale,
 }
@@ -61,6 +63,11 @@ impl Column {
     /// Returns a column of values of any length: long ones are shortened at the end on a narrow terminal.
     pub fn value(key: &'static str) -> Self {
         Self { cut: Cut::End, ..Self::text(key) }
+    }
+
+    /// Returns a column of sentences: long ones are broken into lines on a narrow terminal.
+    pub fn sentence(key: &'static str) -> Self {
+        Self { cut: Cut::Wrap, ..Self::text(key) }
     }
 
     /// Returns a column of numbers.

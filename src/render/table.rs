@@ -23,6 +23,9 @@ const GAP: usize = 2;
 /// The minimum width of a shortened value.
 const LEAST_WIDTH: usize = 12;
 
+/// The minimum width of a sentence that is broken into lines.
+const LEAST_SENTENCE: usize = 24;
+
 /// The minimum width of a shortened name while less important columns can still be dropped.
 const NAME_WIDTH: usize = 28;
 
@@ -75,13 +78,13 @@ fn table(out: &mut dyn Write, columns: &[Column], cells: &Cells, look: &Look) ->
 }
 
 fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
-    let columns = [Column::text("key"), Column::value("value")];
+    let columns = [Column::text("key"), Column::sentence("value")];
     let text = |line: usize, column| if column == 0 { Cow::Borrowed(&*facts[line].title) } else { facts[line].value.human() };
     let tone = |line: usize, column| if column == 0 { Tone::Faint } else { facts[line].value.tone };
     lay_out(out, &columns, facts.len(), text, tone, look, false)
 }
 
-/// Writes the lines without trailing spaces, and a rule below the header. Texts and tones are requested line by line and twice: keeping the
+/// Writes the lines without trailing spaces, a rule below the header, and the names of columns for which there was no room. Texts and tones are requested line by line and twice: keeping the
 /// texts of all lines would take more memory and time than making them again.
 ///
 /// tabled's compact grid streams rows with given widths; its `Table` is ten times slower on the 60,000 tensors of a large model. The grid
@@ -100,6 +103,7 @@ fn lay_out<'t>(
         shown.iter().map(|(i, _)| lines.clone().map(|line| width_of(&text(line, *i))).max().unwrap_or(0)).collect::<Vec<_>>()
     });
     let mut full: Vec<usize> = (0..shown.len()).map(|at| widest.iter().map(|chunk| chunk[at]).max().unwrap_or(0)).collect();
+    let all = shown.clone();
     let widths = fit(&mut shown, &mut full, look.width);
 
     let config = CompactConfig::new().set_padding(Sides::new(Indent::zero(), Indent::spaced(GAP), Indent::zero(), Indent::zero()));
@@ -111,9 +115,19 @@ fn lay_out<'t>(
             if column.right { flush_right(text, widths[at]) } else { text }
         };
         let row = |line| shown.iter().enumerate().map(|(at, (i, column))| fitted(line, at, *i, column)).collect::<Vec<_>>();
-        let rows: Vec<Vec<Cow<'_, str>>> = lines.clone().map(row).collect();
+        // A line with a sentence may take several rows.
+        let mut rows: Vec<Vec<Cow<'_, str>>> = Vec::with_capacity(lines.len());
+        let mut line_of: Vec<usize> = Vec::with_capacity(lines.len());
+        for line in lines {
+            let broken = broken(row(line), &shown, &widths);
+            line_of.extend(broken.iter().map(|_| line));
+            rows.extend(broken);
+        }
         let records = IterRecords::new(rows.iter().map(|row| row.iter()), shown.len(), Some(rows.len()));
-        let tone = look.color.then_some(|at: Position| shown.get(at.col).map_or(Tone::Plain, |(i, _)| tone(lines.start + at.row, *i)));
+        let tone = look.color.then_some(|at: Position| match (shown.get(at.col), line_of.get(at.row)) {
+            (Some((i, _)), Some(&line)) => tone(line, *i),
+            _ => Tone::Plain,
+        });
         let grid = CompactGrid::new(records, &config, &size, Painted(tone)).to_string();
         drop(rows);
         grid
@@ -124,7 +138,50 @@ fn lay_out<'t>(
             rule(out, width)?;
         }
     }
+    let missing: Vec<&str> = all.iter().filter(|(i, _)| shown.iter().all(|(j, _)| i != j)).map(|(_, column)| &*column.title).collect();
+    if header && !missing.is_empty() {
+        writeln!(out, "{}", paint(&format!("no room for: {}", missing.join(", ")), Tone::Faint, look))?;
+    }
     Ok(())
+}
+
+/// Breaks the sentences of a row into lines: the row, and one more for each further line of the longest.
+fn broken<'t>(row: Vec<Cow<'t, str>>, shown: &[(usize, &Column)], widths: &[usize]) -> Vec<Vec<Cow<'t, str>>> {
+    let long = |at: usize, text: &str| shown[at].1.cut == Cut::Wrap && width_of(text) > widths[at];
+    if !row.iter().enumerate().any(|(at, text)| long(at, text)) {
+        return vec![row];
+    }
+    let lines = |(at, text): (usize, Cow<'t, str>)| if long(at, &text) { wrapped(&text, widths[at]) } else { vec![text] };
+    let mut columns: Vec<_> = row.into_iter().enumerate().map(|cell| lines(cell).into_iter()).collect();
+    let tallest = columns.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    (0..tallest).map(|_| columns.iter_mut().map(|lines| lines.next().unwrap_or_default()).collect()).collect()
+}
+
+/// Breaks a text at spaces into lines of at most `width` columns; a longer word is broken anywhere.
+fn wrapped(text: &str, width: usize) -> Vec<Cow<'static, str>> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word = word.to_owned();
+        loop {
+            let line = lines.last_mut().map(std::mem::take).unwrap_or_default();
+            let joined = if line.is_empty() { word.clone() } else { format!("{line} {word}") };
+            let last = lines.len() - 1;
+            if width_of(&joined) <= width {
+                lines[last] = joined;
+                break;
+            }
+            if !line.is_empty() {
+                lines[last] = line;
+                lines.push(String::new());
+                continue;
+            }
+            let head = take_width(word.chars(), width.max(2));
+            word = word.split_off(head.len());
+            lines[last] = head;
+            lines.push(String::new());
+        }
+    }
+    lines.into_iter().map(Cow::Owned).collect()
 }
 
 /// Writes a rule of any width: a value can be as long as the file.
@@ -146,6 +203,7 @@ fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option
         let least = |column: &Column| match column.cut {
             Cut::Never => usize::MAX,
             Cut::Middle if last.is_some() => NAME_WIDTH,
+            Cut::Wrap => LEAST_SENTENCE,
             Cut::Middle | Cut::End | Cut::Scale => LEAST_WIDTH,
         };
         while over > 0 {
@@ -163,6 +221,7 @@ fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option
 /// Shortens a text of a column that is `full` wide and gets `width`.
 fn shorten(text: Cow<'_, str>, cut: Cut, full: usize, width: usize) -> Cow<'_, str> {
     match cut {
+        Cut::Wrap => text,
         Cut::Scale if width < full => spark::scale(&text, width, full).into(),
         Cut::Middle if width < full && width_of(&text) > width => cut_middle(&text, width).into(),
         _ if width < full && width_of(&text) > width => cut_end(&text, width).into(),
@@ -250,6 +309,19 @@ fn paint(text: &str, tone: Tone, look: &Look) -> String {
 mod tests {
     use super::*;
     use crate::render::Cell;
+
+    #[test]
+    fn sentences_are_broken_into_lines_and_lost_columns_are_named() {
+        let section =
+            Section::table("findings", vec![Column::text("code"), Column::sentence("message"), Column::number("offset").optional()])
+                .rows([vec![Cell::text("x"), Cell::text("one two three four five six seven"), Cell::count(123)]]);
+        let mut out = Vec::new();
+        write(&mut out, &[section], None, true, &Look { color: false, width: Some(30) }).unwrap();
+        let expected =
+            "code  message\n──────────────────────────────\nx     one two three four five\n      six seven\nno room for: offset\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(wrapped("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+    }
 
     fn shown(width: Option<usize>, color: bool) -> String {
         let section = Section::table(

@@ -239,6 +239,40 @@ fn parts_of_an_address_and_of_the_same_files_on_disk_are_of_one_plan() {
     assert!(said.contains("this is part 1/2 of another plan"), "{said}");
 }
 
+/// A GGUF whose header has long lists, as of a vocabulary.
+fn vocabulary_gguf(tokens: u64) -> (Vec<u8>, u64) {
+    let sound = crate::build::Gguf::default();
+    let mut texts = Vec::new();
+    for token in 0..tokens {
+        texts.extend(sound.text(format!("token{}", token * 7919 % 100_003).as_bytes()));
+    }
+    let floats: Vec<u8> = (0..tokens).flat_map(|token| (token as f32).to_le_bytes()).collect();
+    let array = |elem, elements: &[u8]| (9, sound.array(elem, tokens, elements));
+    let text = |value: &str| (8, sound.text(value.as_bytes()));
+    let keys = [
+        ("general.architecture", text("llama")),
+        ("tokenizer.ggml.model", text("llama")),
+        ("tokenizer.ggml.tokens", array(8, &texts)),
+        ("tokenizer.ggml.scores", array(6, &floats)),
+        ("tokenizer.ggml.token_type", array(5, &floats)),
+    ];
+    let data = vec![0; 4 << 20];
+    let gguf = crate::build::Gguf {
+        keys: keys.into_iter().map(|(key, (kind, value))| (key.as_bytes().to_vec(), kind, value)).collect(),
+        tensors: vec![crate::build::GgufTensor {
+            name: b"token_embd.weight".to_vec(),
+            dims: vec![1 << 10, 1 << 10],
+            tag: 0,
+            offset: None,
+            data,
+        }],
+        ..sound
+    };
+    let bytes = gguf.build();
+    let header = bytes.len() as u64 - (4 << 20);
+    (bytes, header)
+}
+
 #[test]
 fn a_long_header_takes_few_requests_and_little_more_than_its_bytes() {
     let folder = tempfile::tempdir().unwrap();
