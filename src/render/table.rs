@@ -140,7 +140,9 @@ fn lay_out<'t>(
     }
     let missing: Vec<&str> = all.iter().filter(|(i, _)| shown.iter().all(|(j, _)| i != j)).map(|(_, column)| &*column.title).collect();
     if header && !missing.is_empty() {
-        writeln!(out, "{}", paint(&format!("no room for: {}", missing.join(", ")), Tone::Faint, look))?;
+        for line in wrapped(&format!("no room for: {}", missing.join(", ")), look.width.unwrap_or(usize::MAX)) {
+            writeln!(out, "{}", paint(&line, Tone::Faint, look))?;
+        }
     }
     Ok(())
 }
@@ -353,7 +355,7 @@ model.layers.10.self_attn.q_proj.weight  F32    1,048,576      12
         let narrow = shown(Some(60), false);
         assert!(narrow.contains("model.layers.10.…ttn.q_proj.weight") && narrow.contains("offset"), "{narrow}");
         let narrower = shown(Some(50), false);
-        assert!(narrower.contains("model.layers.10…tn.q_proj.weight") && !narrower.contains("offset"), "{narrower}");
+        assert!(narrower.contains("model.layers.10…tn.q_proj.weight") && narrower.ends_with("no room for: offset\n"), "{narrower}");
         let narrowest = shown(Some(32), false);
         assert!(narrowest.contains("model.….weight"), "{narrowest}");
         for (text, width) in [(narrow, 60), (narrower, 50), (narrowest, 32)] {

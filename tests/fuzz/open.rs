@@ -1,11 +1,13 @@
 //! Any bytes as a file: opening and verifying end in a report or an error and agree, and what is listed can be read.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use weigh::base::bytes::Endian;
 use weigh::base::finding::{Findings, Severity};
 use weigh::format::Reader;
 use weigh::format::codes::VERIFY_ONLY;
+use weigh::source::InMemory;
 
 use super::{Target, file, fixtures, folder};
 use crate::build::{Gguf, safetensors, safetensors_bytes};
@@ -36,16 +38,32 @@ pub(super) fn check(path: &Path) {
     if let Ok(Some(reader)) = &examined {
         read(reader);
     }
+    agree(&examined, &findings, weigh::format::open(path));
+}
+
+/// Checks that a file opens where no error was found, and only there, and that what is listed can be read.
+fn agree(examined: &weigh::Result<Option<Reader>>, findings: &Findings, opened: weigh::Result<Reader>) {
     // Some rules are worth their time in verify alone: those on metadata that nobody may ask for. And a model opens without its config.
     let lax = |code: &str| VERIFY_ONLY.contains(&code) || code == "config-json";
     let unsound = findings.list().iter().any(|finding| finding.severity == Severity::Error && !lax(finding.code));
-    match weigh::format::open(path) {
+    match opened {
         Ok(reader) => {
             assert!(!unsound, "what opens is sound: {:?}", findings.list());
             read(&reader);
         }
         Err(error) => assert!(examined.is_err() || findings.errors() > 0, "what does not open has a finding: {error}"),
     }
+}
+
+/// Verifies and opens a file in memory, which takes none of the calls of the system that one on disk does.
+pub(super) fn check_bytes(name: &str, bytes: &[u8]) {
+    let source = || Arc::new(InMemory::new(name, bytes.to_vec()));
+    let mut findings = Findings::collect();
+    let examined = weigh::format::examine_source(source(), &mut findings);
+    if let Ok(Some(reader)) = &examined {
+        read(reader);
+    }
+    agree(&examined, &findings, weigh::format::open_source(source()));
 }
 
 /// Touches all that an open model lists.

@@ -1,7 +1,7 @@
 //! Any bytes as a pickle, alone and in an archive, and as an archive: they open or not, verify agrees, and what is listed can be read.
 
-use super::open::check;
-use super::{Target, file, fixtures, folder};
+use super::open::check_bytes;
+use super::{Target, fixtures};
 use crate::build::{Pickle, zip};
 
 /// A pickle: by itself if the first byte is even, otherwise in an archive with a storage of 64 bytes.
@@ -10,13 +10,13 @@ pub const PICKLE: Target = Target {
     run: |data| {
         let Some((how, pickle)) = data.split_first() else { return };
         let whole = if how % 2 == 0 { pickle.to_vec() } else { zip(&[("a/data.pkl", pickle), ("a/data/0", &[0; 64])]) };
-        check(&file(&folder(), "m.pt", &whole));
+        check_bytes("m.pt", &whole);
     },
     seeds: pickles,
 };
 
 /// An archive.
-pub const ARCHIVE: Target = Target { name: "archive", run: |data| check(&file(&folder(), "m.pt", data)), seeds: archives };
+pub const ARCHIVE: Target = Target { name: "archive", run: |data| check_bytes("m.pt", data), seeds: archives };
 
 fn pickles() -> Vec<Vec<u8>> {
     let view = Pickle::new(2).op(b"}").text("w").tensor("FloatStorage", "0", 16, 1, &[3, 2], &[1, 3]).op(b"s").end();
