@@ -38,6 +38,7 @@ mod round_trips;
 mod server;
 mod sets;
 mod show;
+mod sized;
 mod sources;
 mod stats;
 mod tokenizer;

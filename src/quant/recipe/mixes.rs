@@ -273,3 +273,6 @@ pub(super) static NEVER_IN: &[(&str, &[&str])] = &[(
         "attn_v_b.weight",
     ],
 )];
+
+/// How much a relative error of a tensor's output adds to the loss of a model, beside that of another tensor.
+pub(super) static SENSITIVITIES: &[(Category, f64)] = &[];
