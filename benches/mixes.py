@@ -118,7 +118,7 @@ CANDIDATES = ["Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0"]
 
 def errors(model):
     """The errors of every tensor in every candidate: plain and weighted by importance, with the norms that they are relative to."""
-    path = model.folder / "errors.json"
+    path = (model if isinstance(model, pathlib.Path) else model.folder) / "errors.json"
     if path.exists():
         return json.loads(path.read_text())
     import gguf, numpy
@@ -147,6 +147,10 @@ def errors(model):
     return found
 
 
+def exactly(name):
+    return f"^{re.escape(name)}$"
+
+
 def category(name):
     return re.sub(r"blk\.\d+\.", "", name).removesuffix(".weight")
 
@@ -171,7 +175,7 @@ def measures(model, types):
 
 
 # As in src/quant/recipe/mixes.rs.
-SENSITIVITY = {}
+SENSITIVITY = {"token_embd": 100, "output": 100, "attn_q": 3, "attn_k": 2, "attn_v": 1.5, "attn_output": 0.5, "ffn_down": 3}
 
 
 def spearman(a, b):
@@ -214,18 +218,38 @@ def run(models, work, sized):
             measure(f"all {name}", "--type", name, "--pure")
         numbers = random.Random(3)
         for index in range(8):
-            pick = [f"--tensor-type={name}={numbers.choice(CANDIDATES[1:])}" for name in names]
+            pick = [f"--tensor-type={exactly(name)}={numbers.choice(CANDIDATES[1:])}" for name in names]
             measure(f"random {index}", "--type", "Q4_K", *pick)
         # One kind of tensor at a time: what the sensitivities come from.
         for kind in sorted({category(name) for name in names}):
-            measure(f"only {kind}", *[f"--tensor-type={name}=Q3_K" for name in names if category(name) == kind], "--type", "F16")
+            measure(f"only {kind}", *[f"--tensor-type={exactly(name)}=Q3_K" for name in names if category(name) == kind], "--type", "F16")
         for name in STANDARD if sized else []:
             measure(f"size of {name}", "--target-size", str(mixes[name]["bytes"]))
 
 
 def table(work):
-    results = json.loads((work / "results.json").read_text())
-    print(results.keys())
+    """Prints the rank correlations, the sensitivities, and what mixes for a size gain, as tables of Markdown."""
+    results = {}
+    for path in sorted(work.glob("results-*.json")):
+        results |= json.loads(path.read_text())
+    found = {}
+    for name, mixes in results.items():
+        folder = work / "runs" / name
+        rows = {label: (mix["kld"], measures(folder, mix["types"])) for label, mix in mixes.items()}
+        whole = [row for label, row in rows.items() if not label.startswith(("only", "size"))]
+        for measure in whole[0][1]:
+            found.setdefault(f"{measure} ({len(whole)} mixes)", {})[name] = spearman([row[1][measure] for row in whole], [row[0] for row in whole])
+        print(f"\n{name}: divergence over weighted relative error, if only one kind of tensor is Q3_K")
+        for label, (kld, row) in rows.items():
+            if label.startswith("only"):
+                print(f"| {label.removeprefix('only ')} | {kld / row['weighted relative']:.2g} |")
+        for label in STANDARD:
+            if f"size of {label}" in mixes:
+                ours, theirs = mixes[f"size of {label}"], mixes[label]
+                print(f"| {name} | {label} | {theirs['bytes']} | {theirs['kld']} | {ours['bytes']} | {ours['kld']} | {ours['kld'] / theirs['kld']:.2f} |")
+    print()
+    for measure, values in found.items():
+        print(f"| {measure} | " + " | ".join(f"{name} {value:.2f}" for name, value in values.items()) + " |")
 
 
 if __name__ == "__main__":

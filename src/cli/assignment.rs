@@ -46,7 +46,8 @@ pub(super) fn parse_override(assignment: &str) -> Result<(String, Value)> {
         Some(("int", text)) => as_type("u32", text.strip_prefix('-').unwrap_or(text)),
         Some(("float", text)) => as_type("f32", text),
         Some(("str", text)) if text.len() > OVERRIDE_BYTES => {
-            let message = format!("expected at most {OVERRIDE_BYTES} bytes for {}, as in llama-quantize, found {}", text::shorten(key), text.len());
+            let message =
+                format!("expected at most {OVERRIDE_BYTES} bytes for {}, as in llama-quantize, found {}", text::shorten(key), text.len());
             Err(Error::argument(message).hint("--metadata sets longer strings"))
         }
         _ => parse(assignment),

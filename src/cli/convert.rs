@@ -43,20 +43,8 @@ const JOIN_CONFLICTS: [&str; 16] = [
 ];
 
 /// The arguments that a comparison of file types does not take.
-const COMPARE_CONFLICTS: [&str; 12] = [
-    "paths",
-    "to",
-    "target",
-    "target_size",
-    "target_bpw",
-    "like",
-    "save_mix",
-    "shard_size",
-    "keep_split",
-    "part",
-    "mmproj",
-    "no_quality",
-];
+const COMPARE_CONFLICTS: [&str; 12] =
+    ["paths", "to", "target", "target_size", "target_bpw", "like", "save_mix", "shard_size", "keep_split", "part", "mmproj", "no_quality"];
 
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
@@ -376,7 +364,8 @@ impl Report for Comparison {
             Column::value("worst").titled("largest output errors"),
         ];
         let rows = self.types.iter().map(|cost| {
-            let quality = |figure: fn(&Quality) -> Option<f64>| Cell::maybe(cost.quality.as_ref().and_then(figure), |value| Cell::float(value, 4));
+            let quality =
+                |figure: fn(&Quality) -> Option<f64>| Cell::maybe(cost.quality.as_ref().and_then(figure), |value| Cell::float(value, 4));
             let worst = cost.worst.iter().map(|worst| format!("{} ({} {})", worst.name, worst.to, units::general(worst.output_error, 2)));
             vec![
                 Cell::text(cost.name.clone()),

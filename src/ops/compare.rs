@@ -95,9 +95,10 @@ pub fn compare(model: &Reader, targets: &[Target], options: &Options, progress: 
 
 /// Returns the tensors with the largest output errors.
 fn worst(report: &ConvertReport) -> Vec<WorstTensor> {
-    let measured = report.tensors.iter().filter_map(|row| {
-        Some(WorstTensor { name: row.name.clone(), to: row.to.clone(), output_error: row.output_error? })
-    });
+    let measured = report
+        .tensors
+        .iter()
+        .filter_map(|row| Some(WorstTensor { name: row.name.clone(), to: row.to.clone(), output_error: row.output_error? }));
     let mut worst: Vec<WorstTensor> = measured.collect();
     worst.sort_by(|a, b| b.output_error.total_cmp(&a.output_error));
     worst.truncate(WORST);

@@ -114,11 +114,13 @@ impl Relaxed {
         }
         // A stable sort: the steps of an item stay in order, since their rates fall along the hull.
         steps.sort_by(|a, b| b.rate().total_cmp(&a.rate()));
-        let fitting = steps.iter().position(|step| bytes + step.bytes > budget || {
-            chosen[step.item] = step.to;
-            bytes += step.bytes;
-            bound -= step.gain;
-            false
+        let fitting = steps.iter().position(|step| {
+            bytes + step.bytes > budget || {
+                chosen[step.item] = step.to;
+                bytes += step.bytes;
+                bound -= step.gain;
+                false
+            }
         });
         let rest = steps.split_off(fitting.unwrap_or(steps.len()));
         if let Some(step) = rest.first() {
@@ -219,8 +221,9 @@ mod tests {
         };
         let (mut exact, mut cases) = (0, 0);
         for _ in 0..200 {
-            let items: Vec<Vec<Candidate>> =
-                (0..5).map(|_| (0..4).map(|i| Candidate { bytes: (i + 1) * (1 + next(30)), loss: next(1000) as f64 / (i + 1) as f64 }).collect()).collect();
+            let items: Vec<Vec<Candidate>> = (0..5)
+                .map(|_| (0..4).map(|i| Candidate { bytes: (i + 1) * (1 + next(30)), loss: next(1000) as f64 / (i + 1) as f64 }).collect())
+                .collect();
             let budget = 40 + next(150);
             let (found, least) = (solve(&items, budget), least(&items, budget));
             assert_eq!(found.is_some(), least.is_some());

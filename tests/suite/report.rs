@@ -90,6 +90,6 @@ fn the_page_of_file_types_has_a_point_and_a_row_for_each() {
     // F16 is converted without a loss: it is in the table, and not in the chart of losses.
     assert_eq!(page.matches("<circle").count(), 2);
     for name in ["Q8_0", "Q4_0", "F16"] {
-        assert!(page.contains(&format!("<td>{name}</td>")), "{name}");
+        assert!(page.contains(&format!(">{name}</td>")), "{name}");
     }
 }

@@ -92,7 +92,7 @@ fn the_file_is_at_most_as_large_as_asked_for_and_as_planned() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (model(&folder.path().join("in.gguf")), folder.path().join("out.gguf"));
     let mut losses = Vec::new();
-    for target in [40_000, 45_001, 50_000, 60_000, 75_000] {
+    for target in [53_000, 58_001, 66_000, 80_000, 100_000] {
         let (reader, planned) = plan(&input, &output, &sized(target)).unwrap();
         let expected = convert::measure(&reader, &planned, &|_| {}).unwrap();
         assert!(!output.exists());
@@ -109,7 +109,7 @@ fn the_file_is_at_most_as_large_as_asked_for_and_as_planned() {
         let diff = weigh::ops::diff::diff(&a, &b, &weigh::ops::diff::Options::default()).unwrap();
         for row in done.tensors.iter().filter(|row| row.quality.is_some()) {
             let found = diff.tensors.iter().find(|found| found.name == row.name).unwrap();
-            let (found, expected) = (found.quality.unwrap(), row.quality.unwrap());
+            let expected = row.quality.unwrap();
             assert!((found.relative_rmse.unwrap() - expected.relative_rmse.unwrap()).abs() < 1e-12, "{}", row.name);
         }
         fs::remove_file(&output).unwrap();
@@ -121,7 +121,7 @@ fn the_file_is_at_most_as_large_as_asked_for_and_as_planned() {
 fn tensors_that_are_never_quantised_stay_and_rows_fall_back_as_in_recipes() {
     let folder = tempfile::tempdir().unwrap();
     let input = model(&folder.path().join("in.gguf"));
-    let report = convert(&input, &folder.path().join("out.gguf"), &sized(42_000)).unwrap();
+    let report = convert(&input, &folder.path().join("out.gguf"), &sized(54_000)).unwrap();
     let to = |name: &str| report.tensors.iter().find(|row| row.name == name).unwrap().to.as_str();
     for name in ["output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_gate_inp.weight"] {
         assert_eq!(to(name), "F32", "{name}");
@@ -138,7 +138,7 @@ fn the_number_of_threads_does_not_change_the_mix() {
     let folder = tempfile::tempdir().unwrap();
     let input = model(&folder.path().join("in.gguf"));
     let imatrix = importance(&folder.path().join("i.dat"), &["blk.0.attn_q.weight", "blk.1.ffn_down_exps.weight"]);
-    let options = Options { imatrix: Some(imatrix), ..sized(50_000) };
+    let options = Options { imatrix: Some(imatrix), ..sized(60_000) };
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let out = folder.path().join(format!("{threads}.gguf"));
@@ -156,14 +156,14 @@ fn what_the_user_gives_by_name_holds_and_shards_count_in_full() {
         tensor_types: vec![TensorType::parse("blk.0.attn_q=Q8_0").unwrap()],
         output_tensor_type: Some(DType::Q6_K),
         shard_bytes: Some(20_000),
-        ..sized(60_000)
+        ..sized(80_000)
     };
     let report = convert(&input, &folder.path().join("out.gguf"), &options).unwrap();
     let to = |name: &str| report.tensors.iter().find(|row| row.name == name).unwrap().to.as_str();
     assert_eq!((to("blk.0.attn_q.weight"), to("output.weight")), ("Q8_0", "Q6_K"));
     assert!(report.output.len() > 2);
     let size: u64 = report.output.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
-    assert!(size <= 60_000 && size == report.bytes_out, "{size}");
+    assert!(size <= 80_000 && size == report.bytes_out, "{size}");
 }
 
 #[test]
@@ -188,9 +188,9 @@ fn sizes_and_types_that_cannot_be_are_refused() {
     assert!(refused(&input, &sized(smallest - 1)).contains("below the smallest mix"));
     let error = refused(&input, &sized(1 << 30));
     assert!(error.contains("is above the size of the model in F16"), "{error}");
-    let error = refused(&input, &Options { candidate_types: vec![DType::I8], ..sized(50_000) });
+    let error = refused(&input, &Options { candidate_types: vec![DType::I8], ..sized(60_000) });
     assert!(error.contains("this build cannot encode I8"), "{error}");
-    let error = refused(&input, &Options { candidate_types: vec![DType::IQ2_XS], ..sized(50_000) });
+    let error = refused(&input, &Options { candidate_types: vec![DType::IQ2_XS], ..sized(60_000) });
     assert!(error.contains("importance"), "{error}");
     let other = folder.path().join("other.gguf");
     write("gguf", &other, &[tensor("a.weight", DType::F32, &[4, 40], values(1, 160, 1.0))], &Metadata::new(), None);
@@ -207,16 +207,17 @@ fn an_importance_matrix_that_lacks_tensors_is_said_to() {
     let folder = tempfile::tempdir().unwrap();
     let input = model(&folder.path().join("in.gguf"));
     let imatrix = importance(&folder.path().join("i.dat"), &["blk.0.attn_q.weight"]);
-    let report = convert(&input, &folder.path().join("out.gguf"), &Options { imatrix: Some(imatrix), ..sized(50_000) }).unwrap();
+    let report = convert(&input, &folder.path().join("out.gguf"), &Options { imatrix: Some(imatrix), ..sized(60_000) }).unwrap();
     let note = report.notes.iter().find(|note| note.name == "blk.1.attn_q.weight").unwrap();
     assert!(note.message.contains("the importance matrix has no entry for it"), "{note:?}");
     // Without a single entry for the model it is of another one.
     let text = fs::read(folder.path().join("i.dat")).unwrap();
     let other = String::from_utf8_lossy(&text).into_owned().contains("blk.0");
     assert!(other);
-    let foreign: Vec<u8> = text.windows(5).position(|piece| piece == b"blk.0").map(|at| [&text[..at], b"xxx.0", &text[at + 5..]].concat()).unwrap();
+    let foreign: Vec<u8> =
+        text.windows(5).position(|piece| piece == b"blk.0").map(|at| [&text[..at], b"xxx.0", &text[at + 5..]].concat()).unwrap();
     fs::write(folder.path().join("j.dat"), foreign).unwrap();
-    let error = refused(&input, &Options { imatrix: Some(folder.path().join("j.dat")), ..sized(50_000) });
+    let error = refused(&input, &Options { imatrix: Some(folder.path().join("j.dat")), ..sized(60_000) });
     assert!(error.contains("belongs to another model"), "{error}");
 }
 
@@ -225,7 +226,7 @@ fn a_saved_mix_and_a_model_alike_give_the_same_tensors() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let input = model(&path("in.gguf"));
-    let (reader, planned) = plan(&input, &path("a.gguf"), &sized(48_000)).unwrap();
+    let (reader, planned) = plan(&input, &path("a.gguf"), &sized(60_000)).unwrap();
     fs::write(path("mix.txt"), planned.mix_text()).unwrap();
     assert!(planned.mix_text().contains("^blk\\.0\\.attn_q\\.weight$="));
     convert::run(&reader, &planned, &|_| {}).unwrap();
@@ -253,7 +254,11 @@ fn a_model_with_other_names_gives_no_types() {
     let few = [tensor("blk.0.attn_q.weight", DType::Q8_0, &[64, 256], vec![0; 64 * 8 * 34])];
     write("gguf", &path("few.gguf"), &few, &Metadata::new(), None);
     let report = convert(&input, &path("out.gguf"), &Options { like: Some(path("few.gguf")), ..Options::default() }).unwrap();
-    assert!(report.notes.iter().any(|note| note.message.contains("few.gguf, so that it keeps its type (and 7 more tensors)")), "{:?}", report.notes);
+    assert!(
+        report.notes.iter().any(|note| note.message.contains("few.gguf, so that it keeps its type (and 7 more tensors)")),
+        "{:?}",
+        report.notes
+    );
 }
 
 #[test]
@@ -266,7 +271,12 @@ fn a_comparison_says_what_conversions_do() {
     for (cost, target) in compared.types.iter().zip(targets) {
         let out = folder.path().join("out.gguf");
         let report = convert(&input, &out, &Options { target: Some(target), force: true, ..Options::default() }).unwrap();
-        assert_eq!((cost.bytes, cost.loss, cost.quality), (fs::metadata(&out).unwrap().len(), report.loss, report.quality), "{}", cost.name);
+        assert_eq!(
+            (cost.bytes, cost.loss, cost.quality),
+            (fs::metadata(&out).unwrap().len(), report.loss, report.quality),
+            "{}",
+            cost.name
+        );
         assert_eq!(cost.worst.len(), if cost.name == "F16" { 0 } else { 3 });
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);

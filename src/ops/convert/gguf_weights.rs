@@ -59,4 +59,3 @@ pub(super) fn block_scales(reader: &Reader, tensors: &mut Vec<OutputTensor>) -> 
     tensors.extend(found);
     Ok(())
 }
-

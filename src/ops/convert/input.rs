@@ -59,5 +59,9 @@ fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -
 fn keeps_blocks(reader: &Reader, options: &Options) -> bool {
     // The blocks of a GGUF come without their scales here, so they can be copied but not transformed.
     let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != FormatId::Gguf);
-    target && !options.mixes() && options.tensor_types.is_empty() && options.output_tensor_type.is_none() && options.token_embedding_type.is_none()
+    target
+        && !options.mixes()
+        && options.tensor_types.is_empty()
+        && options.output_tensor_type.is_none()
+        && options.token_embedding_type.is_none()
 }

@@ -7,9 +7,9 @@ use crate::base::{Error, Result};
 use crate::format;
 use crate::model::companion::Note;
 use crate::model::{DType, FormatId};
+use crate::ops::convert::gguf_weights::gguf_weights;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::size::Request;
-use crate::ops::convert::gguf_weights::gguf_weights;
 use crate::ops::convert::types;
 use crate::quant::recipe::TensorType;
 

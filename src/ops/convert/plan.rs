@@ -123,14 +123,8 @@ impl Plan {
             };
             Ok((decisions, tensors, files))
         };
-        let request = size::Request {
-            reader,
-            format: target.format,
-            tensors: &tensors,
-            metadata: &metadata,
-            imatrix: imatrix.as_ref(),
-            options,
-        };
+        let request =
+            size::Request { reader, format: target.format, tensors: &tensors, metadata: &metadata, imatrix: imatrix.as_ref(), options };
         let (rules, mix) = match (options.size, options.like.as_deref()) {
             (Some(size), _) => {
                 let (rules, mix) = request.choose(size, |rules| Ok(total_bytes(&lay_out(rules)?.2)))?;

@@ -98,8 +98,11 @@ pub(super) fn prune(layers: &[u64], metadata: &mut Metadata, tensors: &mut Vec<O
         metadata.set(own, Value::Array(Array::new(elem, left)));
     }
     metadata.set(key("block_count"), number(renumbered.0.len() as u64));
-    if let Some(found) = BY_POSITION.iter().map(|name| key(name)).find(|key| metadata.get(key).is_some_and(|value| value.as_array().is_none())) {
-        notes.push(Note::remark(found, "tells kinds of layers by their position, which changes for those after the first that is left out"));
+    if let Some(found) =
+        BY_POSITION.iter().map(|name| key(name)).find(|key| metadata.get(key).is_some_and(|value| value.as_array().is_none()))
+    {
+        notes
+            .push(Note::remark(found, "tells kinds of layers by their position, which changes for those after the first that is left out"));
     }
     Ok(renumbered)
 }

@@ -411,7 +411,8 @@ impl<'a> Job<'a> {
         let weights = self.importance(plan)?;
         let (row_len, row_bytes) = (row as usize, to.bytes_for(row)? as usize);
         for (i, (values, bytes)) in values.chunks_exact(row_len).zip(bytes.chunks_exact_mut(row_bytes)).enumerate() {
-            let weights = weights.as_deref().and_then(|weights| types::importance_of_row(weights, &self.tensor.shape, start / row + i as u64));
+            let weights =
+                weights.as_deref().and_then(|weights| types::importance_of_row(weights, &self.tensor.shape, start / row + i as u64));
             encode(values, weights, bytes);
         }
         Ok(())

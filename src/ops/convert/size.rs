@@ -67,7 +67,11 @@ impl Request<'_> {
     ///
     /// # Errors
     /// No mix is as small, or the model is smaller even in F16; an error cannot be measured.
-    pub(super) fn choose(&self, target: SizeTarget, bytes_of: impl Fn(&[TensorType]) -> Result<u64>) -> Result<(Vec<TensorType>, SizedMix)> {
+    pub(super) fn choose(
+        &self,
+        target: SizeTarget,
+        bytes_of: impl Fn(&[TensorType]) -> Result<u64>,
+    ) -> Result<(Vec<TensorType>, SizedMix)> {
         if self.format.id != FormatId::Gguf {
             return Err(Error::argument(format!("a target size requires GGUF output, found {}", self.format.id)));
         }
@@ -79,8 +83,7 @@ impl Request<'_> {
             named.collect()
         };
         let sizes = self.sizes(&subjects)?;
-        let smallest: Vec<usize> =
-            sizes.iter().map(|sizes| (0..sizes.len()).min_by_key(|&which| sizes[which]).unwrap_or(0)).collect();
+        let smallest: Vec<usize> = sizes.iter().map(|sizes| (0..sizes.len()).min_by_key(|&which| sizes[which]).unwrap_or(0)).collect();
         let smallest_bytes = bytes_of(&rules(&smallest))?;
         let padded: u64 = sizes.iter().zip(&smallest).map(|(sizes, &which)| sizes[which]).sum();
         let overhead = smallest_bytes.saturating_sub(padded);
@@ -94,10 +97,8 @@ impl Request<'_> {
             );
             return Err(Error::argument(message).hint("add smaller types to those to choose from"));
         }
-        let in_f16: Vec<TensorType> = subjects
-            .iter()
-            .filter_map(|subject| Some(TensorType::named(&self.tensors.get(subject.index)?.name, DType::F16)))
-            .collect();
+        let in_f16: Vec<TensorType> =
+            subjects.iter().filter_map(|subject| Some(TensorType::named(&self.tensors.get(subject.index)?.name, DType::F16))).collect();
         let f16_bytes = bytes_of(&in_f16)?;
         if target_bytes > f16_bytes {
             let message =
@@ -145,12 +146,22 @@ impl Request<'_> {
     fn subjects(&self) -> Result<Vec<Subject>> {
         let wanted = if self.options.candidate_types.is_empty() { DEFAULT_TYPES } else { &self.options.candidate_types };
         let mut candidates: Vec<Vec<DType>> = vec![Vec::new(); self.tensors.len()];
+        let mut without_importance = vec![false; self.tensors.len()];
         for &dtype in wanted {
             types::check_type(self.format, &dtype.to_string(), dtype)?;
             let chosen = types::uniform(self.reader, self.format, self.tensors, self.metadata, self.imatrix, self.options, dtype)?;
-            for (types, chosen) in candidates.iter_mut().zip(chosen) {
-                types.extend(chosen.filter(|dtype| !types.contains(dtype)));
+            for ((types, lacks), chosen) in candidates.iter_mut().zip(&mut without_importance).zip(chosen) {
+                match chosen {
+                    Some((dtype, true)) if !types.contains(&dtype) => types.push(dtype),
+                    Some((_, false)) => *lacks = true,
+                    _ => {}
+                }
             }
+        }
+        let lacking = candidates.iter().zip(&without_importance).position(|(types, lacks)| types.is_empty() && *lacks);
+        if let Some(tensor) = lacking.and_then(|index| self.tensors.get(index)) {
+            let error = Error::argument("all types to choose from need importance weights").in_tensor(&tensor.name);
+            return Err(error.hint(Hint::GiveImportanceMatrix));
         }
         let found = candidates.into_iter().enumerate().filter(|(_, types)| !types.is_empty());
         let subjects: Vec<Subject> = found.map(|(index, types)| Subject { index, types }).collect();
@@ -192,7 +203,8 @@ impl Request<'_> {
         })?;
         let relative = samples.iter().zip(sums).map(|(sample, mut sums)| {
             sums.resize(sample.codecs.len(), [0.0; 2]); // a tensor without elements
-            let unknown = || Error::unsupported("its error cannot be measured: it has values that are not finite").in_tensor(&sample.tensor.name);
+            let unknown =
+                || Error::unsupported("its error cannot be measured: it has values that are not finite").in_tensor(&sample.tensor.name);
             sums.into_iter().map(|sums| quality::output_error(sums).ok_or_else(unknown)).collect::<Result<Vec<_>>>()
         });
         relative.collect()
@@ -231,7 +243,9 @@ impl<'a> Sample<'a> {
         // Of a stack, every matrix.
         let sampled = (SAMPLE_ELEMENTS / row).max(matrices).clamp(1, rows.max(1)).min(rows);
         let importance = match request.imatrix {
-            Some(imatrix) if imatrix.weights_of(&tensor.name) == Some(types::importance_len(&tensor.shape)) => imatrix.weights(&tensor.name)?,
+            Some(imatrix) if imatrix.weights_of(&tensor.name) == Some(types::importance_len(&tensor.shape)) => {
+                imatrix.weights(&tensor.name)?
+            }
             _ => None,
         };
         Ok(Self { tensor, data, codecs, importance, row, rows, sampled, per_chunk: (CHUNK_ELEMENTS / row).max(1) })

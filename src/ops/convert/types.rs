@@ -143,8 +143,8 @@ pub(super) fn check_type(format: &Format, name: &str, dtype: DType) -> Result<()
     Ok(())
 }
 
-/// Returns the type of each tensor if the type of all is this one; `None` for those that keep theirs, or that need importance weights for
-/// it which are missing.
+/// Returns the type of each tensor if the type of all is this one, and whether it can be had: importance weights that it needs may be
+/// missing. `None` for those that keep their type.
 ///
 /// # Errors
 /// An output tensor refers to a missing tensor.
@@ -156,13 +156,14 @@ pub(super) fn uniform(
     imatrix: Option<&Imatrix>,
     options: &Options,
     dtype: DType,
-) -> Result<Vec<Option<DType>>> {
+) -> Result<Vec<Option<(DType, bool)>>> {
     let options = Options { target: Some(Target::Uniform(dtype)), pure: true, ..options.clone() };
     let choices = requested_types(reader, format, tensors, metadata, &options);
     let chosen = tensors.iter().zip(choices).map(|(tensor, choice)| {
         let stored = TensorData::new(reader, tensor)?.elem();
         let has_importance = || imatrix.and_then(|imatrix| imatrix.weights_of(&tensor.name)) == Some(importance_len(&tensor.shape));
-        Ok(choice.dtype.filter(|_| is_weights(stored) && !tensor.fixed && (!choice.needs_imatrix || has_importance())))
+        let changes = is_weights(stored) && !tensor.fixed;
+        Ok(choice.dtype.filter(|_| changes).map(|dtype| (dtype, !choice.needs_imatrix || has_importance())))
     });
     chosen.collect()
 }

@@ -47,9 +47,8 @@ impl TensorType {
     /// The file cannot be read, or a line is invalid.
     pub fn read_file(path: &Path) -> Result<Vec<Self>> {
         let text = place::read_text(path)?;
-        let parse = |(number, word): (usize, &str)| {
-            Self::parse(word).map_err(|error| error.context(&format!("line {}", number + 1)).in_file(path))
-        };
+        let parse =
+            |(number, word): (usize, &str)| Self::parse(word).map_err(|error| error.context(&format!("line {}", number + 1)).in_file(path));
         text.lines().enumerate().flat_map(|(number, line)| line.split_whitespace().map(move |word| (number, word))).map(parse).collect()
     }
 
@@ -107,11 +106,8 @@ impl TensorType {
         if (by_glob == 0 && by_regex == 0) || by_glob + by_both == 0 || by_regex + by_both == 0 {
             return Ok(());
         }
-        let message = format!(
-            "{text} means {} tensors as a glob and others, {}, as a regular expression",
-            by_glob + by_both,
-            by_regex + by_both
-        );
+        let message =
+            format!("{text} means {} tensors as a glob and others, {}, as a regular expression", by_glob + by_both, by_regex + by_both);
         Err(Error::argument(message).hint("as a regular expression, end it in $ or escape its dots: \\."))
     }
 }
@@ -175,7 +171,11 @@ mod tests {
     #[test]
     fn malformed_patterns_say_why() {
         let error = |text: &str| TensorType::parse(text).unwrap_err().to_string();
-        assert!(error("attn_(?!v)=Q8_0").contains("expected a regular expression, found attn_(?!v): look-around"), "{}", error("attn_(?!v)=Q8_0"));
+        assert!(
+            error("attn_(?!v)=Q8_0").contains("expected a regular expression, found attn_(?!v): look-around"),
+            "{}",
+            error("attn_(?!v)=Q8_0")
+        );
         assert!(error("a[=Q8_0").contains("expected a glob"));
         assert!(error("=Q8_0").contains("expected PATTERN=TYPE"));
     }

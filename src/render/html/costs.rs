@@ -20,7 +20,15 @@ pub fn costs(title: &str, data: &Comparison) -> String {
     );
     body.push_str("<h2>Loss against size</h2>");
     body.push_str(&chart(data));
-    let heads = [("type", false), ("size", true), ("bits per weight", true), ("loss", true), ("relative RMSE", true), ("memory", true), ("largest output errors", false)];
+    let heads = [
+        ("type", false),
+        ("size", true),
+        ("bits per weight", true),
+        ("loss", true),
+        ("relative RMSE", true),
+        ("memory", true),
+        ("largest output errors", false),
+    ];
     let rows = data.types.iter().map(|cost| {
         let size = |bytes: Option<u64>| Cell::number(bytes.map(|bytes| bytes as f64), |bytes| units::bytes(bytes as u64));
         let worst = cost.worst.iter().map(|worst| format!("{} ({} {})", worst.name, worst.to, units::general(worst.output_error, 2)));
