@@ -102,7 +102,7 @@ fn the_file_is_at_most_as_large_as_asked_for_and_as_planned() {
         // What is expected of the file is what is measured when it is written.
         assert_eq!((&expected.tensors, expected.quality, expected.loss), (&done.tensors, done.quality, done.loss));
         let mix = done.mix.unwrap();
-        assert!(mix.bound <= mix.loss && mix.gap.unwrap() < 0.2, "{mix:?}");
+        assert!(mix.bound <= mix.loss && mix.gap.unwrap() < 0.5, "{mix:?}");
         losses.push(done.loss.unwrap());
         // And what a comparison of the two files finds.
         let (a, b) = (weigh::format::open(&input).unwrap(), weigh::format::open(&output).unwrap());

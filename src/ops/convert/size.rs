@@ -103,7 +103,7 @@ impl Request<'_> {
         if target_bytes > f16_bytes {
             let message =
                 format!("the target of {} is above the size of the model in F16, {}", units::bytes(target_bytes), units::bytes(f16_bytes));
-            return Err(Error::argument(message).hint(Hint::ComputeWeights("F16")));
+            return Err(Error::argument(message).hint("convert it to F16 instead"));
         }
         let errors = self.errors(&subjects)?;
         let items: Vec<Vec<Candidate>> = subjects
