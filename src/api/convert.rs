@@ -7,7 +7,7 @@ use crate::base::Result;
 use crate::family::mapping::ModelPart;
 use crate::format::{self, Reader};
 use crate::model::{DType, FormatId, Value};
-use crate::ops::convert::{self, ConvertReport, JoinReport, Options};
+use crate::ops::convert::{self, ConvertReport, JoinReport, Options, SizeTarget};
 use crate::ops::part::Part;
 use crate::quant::recipe::TensorType;
 
@@ -59,6 +59,30 @@ impl<'a> ConvertOptions<'a> {
     /// Sets the type of tensors whose name matches a pattern; the first match wins.
     pub fn tensor_type(mut self, pattern: impl Into<String>, dtype: DType) -> Self {
         self.tensor_types.push((pattern.into(), dtype));
+        self
+    }
+
+    /// Chooses the types with the least error for files of at most `bytes` bytes in all.
+    pub fn target_size(mut self, bytes: u64) -> Self {
+        self.options.size = Some(SizeTarget::Bytes(bytes));
+        self
+    }
+
+    /// Chooses the types with the least error for files of at most `bits` bits for each element.
+    pub fn target_bits_per_weight(mut self, bits: f64) -> Self {
+        self.options.size = Some(SizeTarget::BitsPerWeight(bits));
+        self
+    }
+
+    /// Sets the types to choose from for a target size.
+    pub fn candidate_types(mut self, types: impl Into<Vec<DType>>) -> Self {
+        self.options.candidate_types = types.into();
+        self
+    }
+
+    /// Gives tensors the types that those of the same names have in another model.
+    pub fn like(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.like = Some(path.into());
         self
     }
 

@@ -35,6 +35,25 @@ pub(super) fn parse(assignment: &str) -> Result<(String, Value)> {
     Ok((key.to_owned(), value))
 }
 
+/// Maximum length in bytes of a string that llama-quantize sets.
+const OVERRIDE_BYTES: usize = 127;
+
+/// Parses `KEY=TYPE:VALUE` as llama-quantize does: `int` becomes a u32 without its sign, `float` an f32, `str` a string.
+pub(super) fn parse_override(assignment: &str) -> Result<(String, Value)> {
+    let (key, given) = split(assignment)?;
+    let as_type = |name: &str, text: &str| parse(&format!("{key}={name}:{text}"));
+    match given.split_once(':') {
+        Some(("int", text)) => as_type("u32", text.strip_prefix('-').unwrap_or(text)),
+        Some(("float", text)) => as_type("f32", text),
+        Some(("str", text)) if text.len() > OVERRIDE_BYTES => {
+            let message =
+                format!("expected at most {OVERRIDE_BYTES} bytes for {}, as in llama-quantize, found {}", text::shorten(key), text.len());
+            Err(Error::argument(message).hint("--metadata sets longer strings"))
+        }
+        _ => parse(assignment),
+    }
+}
+
 /// Returns the value of `TYPE:VALUE`, or of `TYPE[]:JSON` for an array; `None` without a type.
 fn typed(key: &str, given: &str) -> Result<Option<Value>> {
     let Some((name, text)) = given.split_once(':') else { return Ok(None) };
@@ -63,6 +82,13 @@ mod tests {
             assert_eq!(change(&format!("a={text}")).unwrap(), Change::SetText("a".into(), text.into()));
         }
         assert!(change("a=u8:256").unwrap_err().to_string().starts_with("a: "));
+        // As string_parse_kv_override and gguf_set_val_u32 of std::abs.
+        let value = |text: &str| parse_override(text).map(|(_, value)| value);
+        assert_eq!(value("a=int:-7").unwrap(), Value::U32(7));
+        assert_eq!(value("a=float:0.5").unwrap(), Value::F32(0.5));
+        assert_eq!(value("a=str:int:7").unwrap(), Value::String("int:7".into()));
+        assert_eq!(value("a=bool:true").unwrap(), Value::Bool(true));
+        assert!(value(&format!("a=str:{}", "x".repeat(128))).is_err() && value("a=int:4294967296").is_err());
         assert!(change("a=@/nowhere/to/be/found").is_err());
         assert!(!parse("a=7").unwrap_err().hints().is_empty());
     }

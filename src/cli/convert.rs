@@ -1,6 +1,6 @@
 //! `weigh convert`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result, text, units};
 use crate::cli::assignment;
@@ -8,12 +8,16 @@ use crate::cli::context::{Context, Outcome};
 use crate::cli::progress::Progress;
 use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId};
+use crate::ops::compare::{self, Comparison};
 use crate::ops::convert::loss::LossKind;
+use crate::ops::convert::quality::Quality;
 use crate::ops::convert::report::{NoteRow, PartFacts};
-use crate::ops::convert::{self, ConvertReport, JoinReport, Options};
+use crate::ops::convert::size::SizedMix;
+use crate::ops::convert::{self, ConvertReport, JoinReport, Options, SizeTarget};
 use crate::ops::part::Part;
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
+use crate::write::output as write;
 
 /// The number of worst tensors shown to people.
 const WORST: usize = 10;
@@ -38,6 +42,10 @@ const JOIN_CONFLICTS: [&str; 16] = [
     "imatrix",
 ];
 
+/// The arguments that a comparison of file types does not take.
+const COMPARE_CONFLICTS: [&str; 12] =
+    ["paths", "to", "target", "target_size", "target_bpw", "like", "save_mix", "shard_size", "keep_split", "part", "mmproj", "no_quality"];
+
 /// Convert between formats, types and layouts
 #[derive(Debug, clap::Args)]
 #[command(
@@ -61,7 +69,7 @@ pub(super) struct Args {
     #[arg(value_name = "IN", required_unless_present = "join")]
     input: Option<PathBuf>,
     /// File or folder to write; any LoRA adapters to merge into the model go before it
-    #[arg(value_name = "OUT", required_unless_present_any = ["mmproj", "join"])]
+    #[arg(value_name = "OUT", required_unless_present_any = ["mmproj", "join", "compare"])]
     paths: Vec<PathBuf>,
     /// Output format, gguf or safetensors (default: from OUT's name)
     #[arg(long, value_name = "FORMAT")]
@@ -134,9 +142,27 @@ struct QuantiseArgs {
     /// Weight quantisation errors by an importance matrix
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// Type of tensors whose name matches GLOB (repeatable, the first match wins)
-    #[arg(long, value_name = "GLOB=TYPE")]
+    /// Type of tensors whose name matches PATTERN, a glob or a regular expression (repeatable, the first match wins)
+    #[arg(long, value_name = "PATTERN=TYPE")]
     tensor_type: Vec<String>,
+    /// Read further such patterns, separated by spaces or newlines, from FILE
+    #[arg(long, value_name = "FILE")]
+    tensor_type_file: Option<PathBuf>,
+    /// Use importance only for tensors whose name contains NAME (repeatable)
+    #[arg(long, value_name = "NAME", requires = "imatrix", conflicts_with = "exclude_weights")]
+    include_weights: Vec<String>,
+    /// Do not use importance for tensors whose name contains NAME (repeatable)
+    #[arg(long, value_name = "NAME", requires = "imatrix")]
+    exclude_weights: Vec<String>,
+    /// Leave out these layers and renumber the others
+    #[arg(long, value_name = "L,...", value_delimiter = ',')]
+    prune_layers: Vec<u64>,
+    /// Split the output as the input is
+    #[arg(long, conflicts_with_all = ["shard_size", "part"])]
+    keep_split: bool,
+    /// Set a metadata key of the output as llama-quantize does: int is u32, float f32, str string (repeatable)
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    override_kv: Vec<String>,
     /// Type of the output matrix
     #[arg(long, value_name = "TYPE")]
     output_tensor_type: Option<String>,
@@ -149,9 +175,50 @@ struct QuantiseArgs {
     /// Allow quantising tensors that are already quantised
     #[arg(long)]
     allow_requantize: bool,
+    /// Choose the types with the least error for files of at most SIZE in all: 6GB, 500MB, 2GiB
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["target_bpw", "like", "target", "pure"])]
+    target_size: Option<String>,
+    /// The same for files of at most BITS bits for each weight
+    #[arg(long, value_name = "BITS", value_parser = positive, conflicts_with_all = ["like", "target", "pure"])]
+    target_bpw: Option<f64>,
+    /// The types to choose from (default: Q2_K Q3_K IQ4_XS Q4_K Q5_K Q6_K Q8_0)
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Give tensors the types that those of the same names have in FILE
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "pure"])]
+    like: Option<PathBuf>,
+    /// Write the chosen types to FILE, for --tensor-type-file
+    #[arg(long, value_name = "FILE")]
+    save_mix: Option<PathBuf>,
+    /// Measure what the model costs as each of these file types, without writing anything
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',', conflicts_with_all = COMPARE_CONFLICTS)]
+    compare: Vec<String>,
     /// Do not measure the quantisation error
     #[arg(long)]
     no_quality: bool,
+}
+
+impl QuantiseArgs {
+    fn tensor_types(&self) -> Result<Vec<TensorType>> {
+        let mut types: Vec<TensorType> = self.tensor_type.iter().map(|text| TensorType::parse(text)).collect::<Result<_>>()?;
+        if let Some(file) = &self.tensor_type_file {
+            types.extend(TensorType::read_file(file)?);
+        }
+        Ok(types)
+    }
+
+    fn size(&self) -> Result<Option<SizeTarget>> {
+        if !self.types.is_empty() && self.target_size.is_none() && self.target_bpw.is_none() {
+            return Err(Error::argument("--types is for --target-size and --target-bpw").into());
+        }
+        let bytes = self.target_size.as_deref().map(units::parse_bytes).transpose()?;
+        Ok(bytes.map(SizeTarget::Bytes).or(self.target_bpw.map(SizeTarget::BitsPerWeight)))
+    }
+}
+
+/// Parses a number of bits.
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    text.parse().ok().filter(|bits: &f64| bits.is_finite() && *bits > 0.0).ok_or_else(|| "expected a finite number above 0".to_owned())
 }
 
 impl Args {
@@ -163,7 +230,14 @@ impl Args {
             target: self.target.as_deref().map(str::parse::<Target>).transpose()?,
             pure: quantise.pure,
             imatrix: quantise.imatrix.clone(),
-            tensor_types: quantise.tensor_type.iter().map(|text| TensorType::parse(text)).collect::<Result<_>>()?,
+            tensor_types: quantise.tensor_types()?,
+            include_weights: quantise.include_weights.clone(),
+            exclude_weights: quantise.exclude_weights.clone(),
+            prune_layers: quantise.prune_layers.clone(),
+            keep_split: quantise.keep_split,
+            size: quantise.size()?,
+            candidate_types: quantise.types.iter().map(|name| name.parse()).collect::<Result<_>>()?,
+            like: quantise.like.clone(),
             output_tensor_type: dtype(&quantise.output_tensor_type)?,
             token_embedding_type: dtype(&quantise.token_embedding_type)?,
             leave_output_tensor: quantise.leave_output_tensor,
@@ -175,7 +249,10 @@ impl Args {
             equal_scores: self.equal_scores,
             arch_table: self.arch_table.clone(),
             base: self.base.clone(),
-            metadata: self.metadata.iter().map(|text| assignment::parse(text)).collect::<Result<_>>()?,
+            metadata: {
+                let set = self.metadata.iter().map(|text| assignment::parse(text));
+                set.chain(quantise.override_kv.iter().map(|text| assignment::parse_override(text))).collect::<Result<_>>()?
+            },
             strict: self.strict,
             keep_names: self.keep_names,
             projector: false,
@@ -198,6 +275,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return context.emit_done(&joined?, out, out);
     }
     let options = args.resolve()?;
+    if let (Some(input), [_, ..]) = (&args.input, &args.quantise.compare[..]) {
+        return run_comparison(input, &args.quantise.compare, &options, context);
+    }
     let mut paths = args.paths.clone();
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
     let (options, mut projector) = match (&args.mmproj, paths.len()) {
@@ -234,11 +314,17 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let projector =
         projector.map(|(file, options)| convert::prepare(context.open_unwarned(input)?, Vec::new(), file, &options, None)).transpose()?;
     let (reader, plan) = convert::prepare(stored, adapters, output, &options, args.part)?;
+    if let Some(path) = &args.quantise.save_mix {
+        write::write_whole(path, plan.mix_text().as_bytes(), args.force, &plan.inputs)?;
+    }
     if args.dry_run {
         if let Some(tensor) = &plan.lacks_imatrix {
             context.warn(&format!("this needs an importance matrix: the type of {tensor} has too few bits to do without one"));
         }
-        let mut report = ConvertReport::planned(&reader, &plan)?;
+        let mut report = match plan.mix {
+            Some(_) if plan.quality => convert::measure(&reader, &plan, &|_| {})?,
+            _ => ConvertReport::planned(&reader, &plan)?,
+        };
         report.mmproj = projector.map(|(reader, plan)| ConvertReport::planned(&reader, &plan).map(Box::new)).transpose()?;
         context.emit(&report, input)
     } else {
@@ -251,6 +337,53 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         });
         progress.finish();
         context.emit_done(&done?, input, output)
+    }
+}
+
+fn run_comparison(input: &Path, names: &[String], options: &Options, context: &mut Context<'_>) -> Outcome {
+    let targets = names.iter().map(|name| name.parse()).collect::<Result<Vec<Target>>>()?;
+    let model = context.open(input)?;
+    let total = model.model().shards.iter().map(|shard| shard.bytes).sum::<u64>().saturating_mul(targets.len() as u64);
+    let progress = Progress::new(context.quiet());
+    let compared = compare::compare(&model, &targets, options, &|bytes| progress.add(bytes, total));
+    progress.finish();
+    context.emit(&compared?, input)
+}
+
+impl Report for Comparison {
+    const ROWS: Option<&'static str> = Some("types");
+
+    fn sections(&self) -> Vec<Section<'_>> {
+        let columns = vec![
+            Column::name("type"),
+            Column::number("bytes").titled("size"),
+            Column::number("bits_per_weight").titled("bits/weight"),
+            Column::number("loss").titled("expected loss"),
+            Column::number("relative_rmse").titled("rel. rmse"),
+            Column::number("snr_db").titled("snr dB"),
+            Column::number("memory_bytes").titled("memory"),
+            Column::value("worst").titled("largest output errors"),
+        ];
+        let rows = self.types.iter().map(|cost| {
+            let quality =
+                |figure: fn(&Quality) -> Option<f64>| Cell::maybe(cost.quality.as_ref().and_then(figure), |value| Cell::float(value, 4));
+            let worst = cost.worst.iter().map(|worst| format!("{} ({} {})", worst.name, worst.to, units::general(worst.output_error, 2)));
+            vec![
+                Cell::text(cost.name.clone()),
+                Cell::bytes(cost.bytes),
+                Cell::maybe(cost.bits_per_weight, |bits| Cell::float(bits, 4)),
+                Cell::maybe(cost.loss, |loss| Cell::float(loss, 4)),
+                quality(|quality| quality.relative_rmse),
+                quality(|quality| quality.snr_db),
+                Cell::maybe(cost.memory_bytes, Cell::bytes),
+                Cell::text(worst.collect::<Vec<_>>().join(", ")),
+            ]
+        });
+        let mut table = Section::table("types", columns).rows(rows);
+        if let Some(context) = self.context {
+            table = table.footer(format!("memory: of llama.cpp with a context of {} tokens", units::grouped(context)));
+        }
+        vec![table]
     }
 }
 
@@ -273,6 +406,8 @@ impl Report for ConvertReport {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
         sections.extend(self.removed_table());
+        sections.extend(self.mix.as_ref().map(|mix| Section::text(mix_line(mix))));
+        sections.extend(self.cost_line().map(Section::text));
         sections.push(Section::text(self.summary()));
         sections.extend(self.mmproj.iter().map(|mmproj| Section::text(mmproj.summary())));
         sections
@@ -338,6 +473,13 @@ impl ConvertReport {
             "Quantisation error".into()
         };
         Some(Section::table("quality", columns).rows(rows).rows([all]).titled(title).only(Audience::People))
+    }
+
+    /// Returns the line on what quantisation costs as a whole.
+    fn cost_line(&self) -> Option<String> {
+        let (bits, loss) = (self.bits_per_weight?, self.loss?);
+        let error = self.quality.as_ref()?.relative_rmse.map(|error| format!(", relative RMSE {}", units::general(error, 4)));
+        Some(format!("{} bits per weight: loss {}{}", units::general(bits, 4), units::general(loss, 4), error.unwrap_or_default()))
     }
 
     fn lossy_table(&self) -> Option<Section<'_>> {
@@ -411,6 +553,15 @@ impl Report for JoinReport {
             Section::text(format!("{verb} {parts}: {files}, {}, all of the recorded size and digest", units::bytes(self.bytes_out))),
         ]
     }
+}
+
+/// Returns the line on a mix that was chosen for a size.
+fn mix_line(mix: &SizedMix) -> String {
+    let gap = match mix.gap {
+        Some(gap) => format!("at most {} above the least possible", units::percent(gap, 2)),
+        None => "the least possible".to_owned(),
+    };
+    format!("types chosen for at most {} bytes: expected loss {}, {gap}", units::grouped(mix.target_bytes), units::general(mix.loss, 4))
 }
 
 fn note_table<'a>(key: &'static str, title: &'static str, notes: &'a [NoteRow]) -> Section<'a> {

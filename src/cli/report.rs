@@ -3,11 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use crate::base::Error;
+use crate::base::{Error, Result};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::progress::Progress;
 use crate::format::Reader;
-use crate::ops::{diff, overview, stats};
+use crate::ops::{compare, convert, diff, info, overview, stats};
+use crate::quant::recipe::Target;
 use crate::render::html;
 use crate::write::output;
 
@@ -15,12 +16,16 @@ use crate::write::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   weigh report model.gguf -o model.html
-  weigh report model-f16.gguf model-q4_k_m.gguf -o cost.html")]
+  weigh report model-f16.gguf model-q4_k_m.gguf -o cost.html
+  weigh report model-f16.gguf --compare Q3_K_M,Q4_K_M,Q6_K -o types.html")]
 pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     a: PathBuf,
     /// Second model, to compare with
     b: Option<PathBuf>,
+    /// Show what the model costs as each of these file types instead, as `weigh convert --compare` measures it
+    #[arg(long, value_name = "TYPE,...", value_delimiter = ',', conflicts_with_all = ["b", "sample"])]
+    compare: Vec<String>,
     /// Write the page to FILE (default: standard output)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -45,6 +50,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let progress = Progress::new(context.quiet());
     let advance = |bytes, all| progress.add(bytes, all);
     let (page, infos) = match &b {
+        None if !args.compare.is_empty() => {
+            let targets = args.compare.iter().map(|name| name.parse()).collect::<Result<Vec<Target>>>()?;
+            let found = compare::compare(&a, &targets, &convert::Options::default(), &|_| {})?;
+            let info = info::info(&a)?;
+            (html::costs(info.name.as_deref().unwrap_or(&info.path), &found), vec![info])
+        }
         None => {
             let options = stats::Options {
                 sample: args.sample.then_some(stats::SAMPLE_ELEMENTS),

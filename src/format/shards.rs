@@ -53,12 +53,25 @@ pub fn layout(
     metadata: &Metadata,
     shard_bytes: Option<u64>,
 ) -> Result<Vec<PlannedFile>> {
+    layout_ranges(format, path, tensors, metadata, &split(tensors, shard_bytes.unwrap_or(u64::MAX))?)
+}
+
+/// Plans the file at `path`, or a file for each of several ranges of tensors, named as by [`layout`].
+///
+/// # Errors
+/// As for [`layout`].
+pub fn layout_ranges(
+    format: &Format,
+    path: &Path,
+    tensors: &[OutTensor],
+    metadata: &Metadata,
+    ranges: &[Range<usize>],
+) -> Result<Vec<PlannedFile>> {
     let lay_out = format.layout.ok_or_else(|| Error::unsupported(format!("{} cannot be written", format.id)))?;
     let mut metadata = metadata.clone();
     for key in [gguf::SPLIT_NO, gguf::SPLIT_COUNT, gguf::SPLIT_TENSORS] {
         metadata.remove(key);
     }
-    let ranges = split(tensors, shard_bytes.unwrap_or(u64::MAX))?;
     if ranges.len() <= 1 {
         let layout = lay_out(tensors, &metadata)?;
         return Ok(vec![PlannedFile { path: path.to_path_buf(), content: FileContent::Tensors(0..tensors.len(), layout) }]);

@@ -3,6 +3,7 @@
 #[cfg(feature = "catalog")]
 pub mod catalog;
 mod chunks;
+pub mod compare;
 pub mod convert;
 pub mod count;
 pub mod diff;

@@ -16,6 +16,8 @@ const COUNTS: &str = ".counts";
 pub struct Imatrix {
     reader: Reader,
     entries: HashMap<String, Entry>,
+    /// Number of entries before any were renamed or removed with their layer.
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Imatrix {
     pub fn open(path: &Path) -> Result<Self> {
         let reader = format::open(path)?;
         let entries = if reader.model().format == FormatId::Imatrix { legacy_entries(&reader) } else { gguf_entries(&reader) };
-        let imatrix = Self { entries: entries.map_err(|error| error.in_file(path))?, reader };
+        let entries = entries.map_err(|error| error.in_file(path))?;
+        let imatrix = Self { len: entries.len(), entries, reader };
         imatrix.check().map_err(|error| error.in_file(path))?;
         Ok(imatrix)
     }
@@ -54,12 +57,23 @@ impl Imatrix {
 
     /// Returns the number of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
+    }
+
+    /// Removes the entries of tensors that `keep` is false for.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.entries.retain(|tensor, _| keep(tensor));
+        self.len = self.entries.len();
+    }
+
+    /// Gives the entries the names of their tensors in the output; those without one are not used.
+    pub fn rename(&mut self, new_name: impl Fn(&str) -> Option<String>) {
+        self.entries = std::mem::take(&mut self.entries).into_iter().filter_map(|(old, entry)| Some((new_name(&old)?, entry))).collect();
     }
 
     /// Returns the number of text chunks that it was measured on, if recorded.

@@ -272,7 +272,7 @@ fn the_command_gives_the_documented_json_and_exit_status() {
     let (status, _, err) = run(&[&at("a.gguf"), &at("b.gguf")]);
     assert_eq!(status, format!("{:?}", std::process::ExitCode::from(2)));
     assert!(err.contains("--force"), "{err}");
-    assert!(run(&[&at("a.gguf"), &at("c.gguf"), "--tensor-type", "x"]).2.contains("GLOB=TYPE"));
+    assert!(run(&[&at("a.gguf"), &at("c.gguf"), "--tensor-type", "x"]).2.contains("PATTERN=TYPE"));
     assert!(run(&[&at("a.gguf"), &at("c.gguf"), "--shard-size", "x"]).2.contains("a size such as 5GB"));
     assert!(format("gguf").layout.is_some());
 }

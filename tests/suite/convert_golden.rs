@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use weigh::DType;
 use weigh::model::{Metadata, Value};
 use weigh::ops::convert::{self, ConvertReport, Options, Plan};
+use weigh::quant::recipe::TensorType;
 
 use crate::build::{tensor, write};
 
@@ -99,6 +100,56 @@ fn hash(path: &Path, order: &[(String, Vec<u64>)]) -> String {
         write!(text, "{byte:02x}").unwrap();
         text
     })
+}
+
+/// The hash of names, types and bytes of all tensors, by name.
+fn hash_by_name(path: &Path) -> String {
+    let mut order: Vec<(String, Vec<u64>)> =
+        weigh::format::open(path).unwrap().model().tensors.iter().map(|tensor| (tensor.name.clone(), Vec::new())).collect();
+    order.sort();
+    hash(path, &order)
+}
+
+#[test]
+fn further_options_have_the_bytes_of_llama_quantize() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/quantize-options.json")).unwrap();
+    let goldens: BTreeMap<String, String> = serde_json::from_str(&text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, imatrix) = build(folder.path(), 8, 2, 0);
+    let q4 = || Options { target: Some("Q4_K_M".parse().unwrap()), force: true, ..Options::default() };
+    let with_imatrix = || Options { imatrix: Some(imatrix.clone()), ..q4() };
+    let types = |texts: &[&str]| texts.iter().map(|text| TensorType::parse(text).unwrap()).collect::<Vec<_>>();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let file = folder.path().join("mix.txt");
+    fs::write(&file, "blk\\.(1|3)\\.ffn_.*=q5_k attn_[qk]\\.weight$=iq4_xs\n\nATTN_V=q8_0\n").unwrap();
+    let cases = [
+        ("regex", Options { tensor_types: types(&[r"\.(\d*[13579])\.attn_k=q5_k", "ffn_(up|gate)=Q6_K", "output=q8_0"]), ..q4() }),
+        ("file", Options { tensor_types: TensorType::read_file(&file).unwrap(), ..q4() }),
+        ("include", Options { include_weights: names(&["attn_q", "blk.1."]), ..with_imatrix() }),
+        ("exclude", Options { exclude_weights: names(&["ffn", "attn_v"]), ..with_imatrix() }),
+        ("exclude all", Options { exclude_weights: names(&["weight"]), ..with_imatrix() }),
+        ("prune", Options { prune_layers: vec![2, 0, 5], ..with_imatrix() }),
+    ];
+    let out = folder.path().join("out.gguf");
+    let entries = [("include", Some(14)), ("exclude", Some(25)), ("exclude all", None), ("prune", Some(57))];
+    for (name, options) in cases {
+        convert(&input, &out, &options, 2).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(hash_by_name(&out), goldens[name], "{name}");
+        let reader = weigh::format::open(&out).unwrap();
+        let metadata = &reader.model().metadata;
+        if let Some((_, expected)) = entries.iter().find(|(own, _)| *own == name) {
+            assert_eq!(metadata.get_u64("quantize.imatrix.entries_count"), *expected, "{name}");
+        }
+        assert_eq!(metadata.get_u64("llama.block_count"), Some(if name == "prune" { 5 } else { 8 }), "{name}");
+    }
+    let split = folder.path().join("split.gguf");
+    let whole = convert(&input, &split, &Options { shard_bytes: Some(60_000), force: true, ..Options::default() }, 2).unwrap();
+    let options = Options { target: Some("Q5_K_M".parse().unwrap()), keep_split: true, ..Options::default() };
+    let report = convert(&whole.output[0], &folder.path().join("kept.gguf"), &options, 2).unwrap();
+    assert_eq!(hash_by_name(&report.output[0]), goldens["keep split"]);
+    let kept = weigh::format::open(&report.output[0]).unwrap();
+    let in_shard = |shard: usize| kept.model().tensors.iter().filter(|tensor| tensor.shard == shard).count();
+    assert_eq!([in_shard(0), in_shard(1), in_shard(2)], [32, 33, 3]);
 }
 
 /// `general.file_type` and the hash of the tensors; `null` where llama-quantize refuses.

@@ -41,6 +41,7 @@ mod schemas;
 mod server;
 mod sets;
 mod show;
+mod sized;
 mod sources;
 mod stats;
 mod tokenizer;

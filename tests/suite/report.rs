@@ -81,3 +81,15 @@ fn pages_and_pictures_are_written_whole_and_not_over_others() {
     assert!(table.contains('█') && table.contains("Percentiles"));
     assert!(run(&["hist", model, "nothing"]).1.contains("no tensor named nothing"));
 }
+
+#[test]
+fn the_page_of_file_types_has_a_point_and_a_row_for_each() {
+    let (page, err) = run(&["report", fixture("llama-tiny").to_str().unwrap(), "--compare", "Q8_0,Q4_0,F16"]);
+    assert_eq!(err, "");
+    check(&page);
+    // F16 is converted without a loss: it is in the table, and not in the chart of losses.
+    assert_eq!(page.matches("<circle").count(), 2);
+    for name in ["Q8_0", "Q4_0", "F16"] {
+        assert!(page.contains(&format!(">{name}</td>")), "{name}");
+    }
+}

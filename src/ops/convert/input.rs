@@ -27,6 +27,16 @@ pub fn prepare(model: Reader, adapters: Vec<Reader>, out: &Path, options: &Optio
     Ok((reader, plan))
 }
 
+/// Returns the model to convert and the plan, for an output that is only measured: what is there already does not matter.
+///
+/// # Errors
+/// As for [`Plan::new`], except for what is there.
+pub fn prepare_unwritten(model: Reader, out: &Path, options: &Options) -> Result<(Reader, Plan)> {
+    let reader = input(model.untied(), Vec::new(), out, options)?;
+    let plan = Plan::unchecked(&reader, out, options, true)?;
+    Ok((reader, plan))
+}
+
 /// Returns the model to convert: packed weights decoded, or kept if the output can store them losslessly, or as stored; with adapters
 /// merged into it.
 fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -> Result<Reader> {
@@ -49,5 +59,9 @@ fn input(reader: Reader, adapters: Vec<Reader>, out: &Path, options: &Options) -
 fn keeps_blocks(reader: &Reader, options: &Options) -> bool {
     // The blocks of a GGUF come without their scales here, so they can be copied but not transformed.
     let target = options.target.is_none_or(|target| target.base() == DType::NVFP4 && reader.model().format != FormatId::Gguf);
-    target && options.tensor_types.is_empty() && options.output_tensor_type.is_none() && options.token_embedding_type.is_none()
+    target
+        && !options.mixes()
+        && options.tensor_types.is_empty()
+        && options.output_tensor_type.is_none()
+        && options.token_embedding_type.is_none()
 }

@@ -6,6 +6,15 @@ use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId, Value};
 use crate::quant::recipe::{Target, TensorType};
 
+/// The size of an output whose types are to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SizeTarget {
+    /// Maximum size of all output files in bytes.
+    Bytes(u64),
+    /// Maximum size of all output files, in bits for each parameter.
+    BitsPerWeight(f64),
+}
+
 /// Options of a conversion. The default keeps all types and names.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -17,8 +26,22 @@ pub struct Options {
     pub pure: bool,
     /// Importance matrix file.
     pub imatrix: Option<PathBuf>,
+    /// Pieces of names of the tensors whose importance is used; all if empty.
+    pub include_weights: Vec<String>,
+    /// Pieces of names of the tensors whose importance is not used.
+    pub exclude_weights: Vec<String>,
+    /// Layers to leave out of a GGUF; the others are renumbered.
+    pub prune_layers: Vec<u64>,
+    /// Splits the output as the input is.
+    pub keep_split: bool,
     /// Types by tensor name; the first match wins.
     pub tensor_types: Vec<TensorType>,
+    /// Chooses the types with the least error for a size.
+    pub size: Option<SizeTarget>,
+    /// The types to choose from; empty for the default ones.
+    pub candidate_types: Vec<DType>,
+    /// A model whose types tensors of the same names get.
+    pub like: Option<PathBuf>,
     /// Type of the output matrix.
     pub output_tensor_type: Option<DType>,
     /// Type of the token embeddings.
@@ -68,10 +91,17 @@ impl Options {
             projector: true,
             model_part: ModelPart::Whole,
             imatrix: None,
+            size: None,
+            like: None,
             output_tensor_type: None,
             token_embedding_type: None,
             ..self.clone()
         }
+    }
+
+    /// Whether the types are those of a mix without a file type.
+    pub(super) fn mixes(&self) -> bool {
+        self.size.is_some() || self.like.is_some()
     }
 
     /// Whether tensors keep their names: packed weights that are copied as stored always do.

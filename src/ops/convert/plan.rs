@@ -2,28 +2,29 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Hint, Result, num};
 use crate::family::comfy;
-use crate::family::mapping::ModelPart;
 use crate::family::tables::Tables;
 use crate::format::shards::{self, PlannedFile};
 use crate::format::{self, Format, OutTensor, Reader, modules};
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{DType, ElemType, FormatId, Metadata, Value};
+use crate::model::{ElemType, FormatId, Metadata, Value};
 use crate::ops::convert::loss::Loss;
 use crate::ops::convert::manifest::PlannedPart;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::{keep, translate, types};
+use crate::ops::convert::size::SizedMix;
+use crate::ops::convert::{gguf_weights, keep, like, prune, size, translate, types};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
+use crate::quant::recipe::{self, TensorType};
 use crate::source::file::{parent, same_file};
 use crate::source::place;
 use crate::view::lora;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::{self, TensorExpr};
-use crate::view::to_gguf;
 use crate::write::output;
 
 /// A fully planned conversion, including the position of every tensor in every file.
@@ -54,6 +55,8 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// The importance matrix.
     pub imatrix: Option<Imatrix>,
+    /// How the types were chosen for a size.
+    pub mix: Option<SizedMix>,
     /// The first tensor whose type requires importance weights that are missing. Such a plan can be shown, but not executed.
     pub lacks_imatrix: Option<String>,
     /// Whether existing output is overwritten.
@@ -81,7 +84,10 @@ impl Plan {
     pub(super) fn unchecked(reader: &Reader, out: &Path, options: &Options, may_exist: bool) -> Result<Self> {
         let target = OutputTarget::of(out, options.to)?;
         target.check(reader, may_exist)?;
-        let imatrix = options.imatrix.as_deref().map(Imatrix::open).transpose()?;
+        let mut imatrix = importance(options)?;
+        let none_left = imatrix.is_none() && options.imatrix.is_some();
+        // As in llama-quantize, a matrix without entries is none.
+        let options = &Options { imatrix: options.imatrix.clone().filter(|_| !none_left), ..options.clone() };
         let OutputModel { mut metadata, mut tensors, files: mut companions, modules, mut notes, inputs: other_inputs, zeros } =
             output_model(reader, &target, options)?;
         zeros.iter().try_for_each(|&index| check_zero(reader, index))?;
@@ -89,21 +95,52 @@ impl Plan {
         if !target.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "only a folder has companion files")));
         }
-        let decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
-        block_scales(reader, &mut tensors)?;
-        tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
-        notes.extend(decisions.notes);
-        types::record(target.format, &mut metadata, imatrix.as_ref(), options)?;
-        for (key, value) in &options.metadata {
-            metadata.set(key, keep::value_for(target.format, value)?);
+        if none_left {
+            notes.push(Note::remark("importance matrix", "none of its entries is used; quantised without"));
         }
+        if !options.prune_layers.is_empty() {
+            let renumbered = prune::prune(&options.prune_layers, &mut metadata, &mut tensors, &mut notes)?;
+            if let Some(imatrix) = &mut imatrix {
+                imatrix.rename(|name| renumbered.name(name));
+            }
+        }
+        let mut recorded = metadata.clone();
+        types::record(target.format, &mut recorded, imatrix.as_ref(), options)?;
+        for (key, value) in &options.metadata {
+            recorded.set(key, keep::value_for(target.format, value)?);
+        }
+        let lay_out = |rules: &[TensorType]| {
+            let options = Options { tensor_types: [&options.tensor_types, rules].concat(), ..options.clone() };
+            let mut tensors = tensors.clone();
+            let decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), &options)?;
+            gguf_weights::block_scales(reader, &mut tensors)?;
+            tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
+            let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
+            let files = if options.keep_split {
+                let ranges = ranges_of_shards(reader, &tensors)?;
+                shards::layout_ranges(target.format, &target.weights, &layout, &recorded, &ranges)?
+            } else {
+                target.layout(&layout, &recorded, &modules, options.shard_bytes)?
+            };
+            Ok((decisions, tensors, files))
+        };
+        let request =
+            size::Request { reader, format: target.format, tensors: &tensors, metadata: &metadata, imatrix: imatrix.as_ref(), options };
+        let (rules, mix) = match (options.size, options.like.as_deref()) {
+            (Some(size), _) => {
+                let (rules, mix) = request.choose(size, |rules| Ok(total_bytes(&lay_out(rules)?.2)))?;
+                (rules, Some(mix))
+            }
+            (None, Some(like)) => (like::rules(&request, like, &mut notes)?, None),
+            (None, None) => (Vec::new(), None),
+        };
+        let (decisions, tensors, files) = lay_out(&rules)?;
+        notes.extend(decisions.notes);
         if options.strict
             && let Some(loss) = decisions.lossy.iter().find(|loss| !loss.exact)
         {
             return Err(loss.to_error());
         }
-        let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
-        let files = target.layout(&layout, &metadata, &modules, options.shard_bytes)?;
         let inputs = inputs(reader, &companions, other_inputs, imatrix.as_ref(), options)?;
         Ok(Self {
             format: target.format,
@@ -118,6 +155,7 @@ impl Plan {
             lossy: decisions.lossy,
             notes,
             imatrix,
+            mix,
             lacks_imatrix: decisions.lacks_imatrix,
             force: options.force,
             verify: options.verify,
@@ -175,23 +213,50 @@ impl Plan {
 
     /// Returns the total size of the output files in bytes.
     pub fn bytes_out(&self) -> u64 {
-        self.files.iter().map(PlannedFile::bytes).sum()
+        total_bytes(&self.files)
+    }
+
+    /// Returns the matrices of the output and their types as llama-quantize's `--tensor-type-file` takes them.
+    pub fn mix_text(&self) -> String {
+        let matrices = self.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+        recipe::mix_text(matrices.filter_map(|tensor| Some((tensor.name.as_str(), tensor.elem.known()?))))
     }
 }
 
-/// Returns the metadata and tensors of a GGUF of these types, without its tokenizer.
-///
-/// # Errors
-/// As for [`Plan::new`].
-pub(in crate::ops) fn gguf_weights(reader: &Reader, options: &Options) -> Result<(Metadata, Vec<OutputTensor>)> {
-    let gguf = format::format(FormatId::Gguf);
-    let mut model = match reader.model().format {
-        FormatId::Gguf => keep::output_model(reader, gguf, false, options.target)?,
-        _ => to_gguf::without_tokenizer(reader, &Tables::default(), ModelPart::Whole)?,
+fn total_bytes(files: &[PlannedFile]) -> u64 {
+    files.iter().map(PlannedFile::bytes).sum()
+}
+
+/// Opens the importance matrix, with the entries that are to be used; `None` if none is.
+fn importance(options: &Options) -> Result<Option<Imatrix>> {
+    let Some(path) = options.imatrix.as_deref() else { return Ok(None) };
+    let mut imatrix = Imatrix::open(path)?;
+    let has = |pieces: &[String], name: &str| pieces.iter().any(|piece| name.contains(piece.as_str()));
+    let (included, excluded) = (&options.include_weights, &options.exclude_weights);
+    imatrix.retain(|name| (included.is_empty() || has(included, name)) && !has(excluded, name));
+    Ok((!imatrix.is_empty() || (included.is_empty() && excluded.is_empty())).then_some(imatrix))
+}
+
+/// Returns the tensors of each file of a split input, as ranges of the output's tensors.
+fn ranges_of_shards(reader: &Reader, tensors: &[OutputTensor]) -> Result<Vec<Range<usize>>> {
+    let model = reader.model();
+    if model.format != FormatId::Gguf {
+        return Err(Error::argument("only the split of a GGUF can be kept").in_file(&model.path).hint(Hint::Split));
+    }
+    let shard_of = |tensor: &OutputTensor| match &tensor.tensors()[..] {
+        [index] => model.tensors.get(*index).map(|tensor| tensor.shard),
+        _ => None,
     };
-    types::choose_types(reader, gguf, &mut model.tensors, &model.metadata, None, options)?;
-    block_scales(reader, &mut model.tensors)?;
-    Ok((model.metadata, model.tensors))
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for (index, tensor) in tensors.iter().enumerate() {
+        let shard = shard_of(tensor).filter(|shard| shard + 1 >= ranges.len());
+        let shard = shard.ok_or_else(|| Error::unsupported("is not in the order of the files of the input").in_tensor(&tensor.name))?;
+        ranges.resize(shard + 1, index..index);
+        if let Some(last) = ranges.last_mut() {
+            last.end = index + 1;
+        }
+    }
+    Ok(ranges)
 }
 
 /// Returns all files that are read. Which companion files are read depends on the architecture: all of them count.
@@ -212,6 +277,7 @@ fn inputs(
     let at_addresses = readers().flat_map(Reader::sources).map(|source| source.path().to_path_buf()).filter(|path| place::is_remote(path));
     let mut inputs: Vec<PathBuf> = on_disk.chain(at_addresses).chain(copied).chain(other_inputs).collect();
     inputs.extend(options.arch_table.clone());
+    inputs.extend(options.like.clone());
     inputs.extend(options.base.as_deref().map(lora::base_file).transpose()?);
     inputs.sort_unstable();
     inputs.dedup();
@@ -246,39 +312,6 @@ fn output_model(reader: &Reader, target: &OutputTarget, options: &Options) -> Re
         model.notes.push(Note::remark(name, message));
     }
     Ok(model)
-}
-
-/// Adds the scales of tensors that keep packed blocks: `X.scale` and `X.input_scale` for `X.weight` (llama.cpp,
-/// conversion of NVFP4).
-fn block_scales(reader: &Reader, tensors: &mut Vec<OutputTensor>) -> Result<()> {
-    let mut found = Vec::new();
-    for tensor in tensors.iter() {
-        let sources = tensor.tensors();
-        let scales: Vec<_> =
-            sources.iter().filter_map(|index| reader.model().tensors.get(*index)).map(|tensor| reader.block_scales(tensor)).collect();
-        if scales.iter().all(Option::is_none) {
-            continue;
-        }
-        let kept = tensor.elem.known().is_some_and(DType::is_quantised) && TensorData::new(reader, tensor)?.elem() == tensor.elem;
-        let matrices = scales.len() == 1 || tensor.shape.first() == Some(&(scales.len() as u64));
-        if !kept || !matrices || scales.iter().any(Option::is_none) {
-            return Err(Error::unsupported("packed blocks can only be copied to a single tensor, but here they are merged or transformed")
-                .in_tensor(&tensor.name)
-                .hint(Hint::ComputeWeights("BF16")));
-        }
-        let Some(stem) = tensor.name.strip_suffix(".weight") else { continue };
-        for (which, end) in ["scale", "input_scale"].into_iter().enumerate() {
-            let values: Option<Vec<f32>> = scales.iter().map(|scale| scale.and_then(|scale| *scale.get(which)?)).collect();
-            if let Some(values) = values {
-                let shape = vec![values.len() as u64];
-                found.push(
-                    OutputTensor::made(TensorExpr::values(values), format!("{stem}.{end}"), shape, ElemType::Known(DType::F32)).fixed(),
-                );
-            }
-        }
-    }
-    tensors.extend(found);
-    Ok(())
 }
 
 /// Returns a tensor of the output for its layout.

@@ -69,6 +69,11 @@ impl Sums {
         self.largest = self.largest.max(next.largest);
     }
 
+    /// Returns the sums of squares of the differences and of the old values.
+    pub(in crate::ops) fn squares(&self) -> [f64; 2] {
+        [self.error, self.old]
+    }
+
     /// Returns the error metrics; `None` without values.
     pub fn quality(&self) -> Option<Quality> {
         if self.count == 0 {
@@ -84,6 +89,22 @@ impl Sums {
             max_abs: finite(self.largest).filter(|_| rmse.is_finite()),
         })
     }
+}
+
+/// Returns the sums of squares of the differences and of the old values of a row, weighted by the importance of its columns.
+pub(super) fn weighted_squares(old: &[f32], new: &[f32], weights: &[f32]) -> [f64; 2] {
+    let mut sums = [0.0; 2];
+    for ((&x, &y), &weight) in old.iter().zip(new).zip(weights) {
+        let (x, error, weight) = (f64::from(x), f64::from(y) - f64::from(x), f64::from(weight));
+        sums = [sums[0] + weight * error * error, sums[1] + weight * x * x];
+    }
+    sums
+}
+
+/// Returns the error of a tensor's output relative to the output, squared: the ratio of such sums. `None` if it is not finite.
+pub(super) fn output_error([error, all]: [f64; 2]) -> Option<f64> {
+    let ratio = if error == 0.0 { 0.0 } else { error / all };
+    ratio.is_finite().then_some(ratio)
 }
 
 struct Summing<'a, T> {

@@ -13,6 +13,7 @@ use crate::model::{DType, FormatId, PackingSummary};
 use crate::ops::convert::loss::{Loss, LossCounts, LossKind};
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::Quality;
+use crate::ops::convert::size::SizedMix;
 use crate::ops::part::Part;
 use crate::ops::weights;
 use crate::view::output_model::OutputTensor;
@@ -61,6 +62,14 @@ pub struct ConvertReport {
     pub bytes_in: u64,
     /// Total size of the output files in bytes.
     pub bytes_out: u64,
+    /// How the types were chosen, if it was for a size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<SizedMix>,
+    /// Bits of tensor data for each element; `None` if the size of a type is not known.
+    pub bits_per_weight: Option<f64>,
+    /// Sum of the output errors of the quantised tensors, each weighted by the sensitivity of the model to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// Quantisation error over all quantised tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
@@ -107,6 +116,9 @@ pub struct TensorRow {
     /// Quantisation error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// Error relative to the values, squared, weighted by importance if there is any: that of the tensor's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
 }
 
 /// A note about a tensor, key or file.
@@ -228,10 +240,21 @@ impl ConvertReport {
             notes: rows(NoteKind::Remark),
             bytes_in: reader.model().shards.iter().map(|shard| shard.bytes).sum(),
             bytes_out: plan.bytes_out(),
+            mix: plan.mix.clone(),
+            bits_per_weight: bits_per_weight(&plan.tensors),
+            loss: None,
             quality: None,
             mmproj: None,
         })
     }
+}
+
+/// Returns the bits of tensor data for each element.
+fn bits_per_weight(tensors: &[OutputTensor]) -> Option<f64> {
+    let sizes = tensors.iter().map(|tensor| Some((tensor.elem.known()?.bytes_for_shape(&tensor.shape).ok()?, tensor.elements().ok()?)));
+    let sizes: Vec<(u64, u64)> = sizes.collect::<Option<_>>()?;
+    let (bytes, elements) = sizes.into_iter().fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64)
 }
 
 fn tensor_row(reader: &Reader, tensor: &OutputTensor) -> Result<TensorRow> {
@@ -259,5 +282,6 @@ fn tensor_row(reader: &Reader, tensor: &OutputTensor) -> Result<TensorRow> {
         sources,
         transforms: tensor.transforms(),
         quality: None,
+        output_error: None,
     })
 }

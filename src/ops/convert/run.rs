@@ -17,11 +17,12 @@ use crate::model::{DType, TensorInfo};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::loss::{self, Loss, LossCounts};
 use crate::ops::convert::plan::Plan;
-use crate::ops::convert::quality::Sums;
+use crate::ops::convert::quality::{self, Sums};
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
 use crate::ops::hash::{self, Algorithm};
 use crate::ops::tensor_data::TensorData;
+use crate::quant::recipe;
 use crate::source::{self, Source};
 use crate::view::output_model::OutputTensor;
 use crate::write::output::{OutFile, Output, Target};
@@ -46,9 +47,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 /// # Errors
 /// The input cannot be read or the output cannot be written; with `strict`, values were lost. Nothing is left behind then.
 pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
-    if let Some(tensor) = &plan.lacks_imatrix {
-        return Err(Error::argument("a type of so few bits needs importance weights").in_tensor(tensor).hint(Hint::GiveImportanceMatrix));
-    }
+    check_importance(plan)?;
     let mut report = ConvertReport::planned(reader, plan)?;
     report.dry_run = false;
     let companions = plan.companions.iter().map(|file| {
@@ -80,8 +79,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         output.write(index, &content.bytes()?)?;
         finish(&mut output, index)?;
     }
-    let mut all = Sums::default();
-    let mut rows = report.tensors.iter_mut();
+    let mut outcomes = Vec::new();
     for (index, file) in (companions.len()..).zip(&plan.files) {
         match &file.content {
             FileContent::Bytes(bytes) => output.write(index, bytes)?,
@@ -90,17 +88,13 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 out.append(&layout.header)?;
                 out.reserve()?;
                 let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
-                let outcomes = write_tensors(reader, plan, tensors, layout, &out, progress)?;
+                outcomes.extend(write_tensors(reader, plan, tensors, layout, Some(&out), progress)?);
                 output.seal(out)?;
-                for (outcome, row) in outcomes.into_iter().zip(rows.by_ref()) {
-                    row.quality = outcome.sums.quality();
-                    all.merge(&outcome.sums);
-                    report.lossy.extend(outcome.losses(&row.name, &row.from));
-                }
             }
         }
         finish(&mut output, index)?;
     }
+    add_outcomes(&mut report, outcomes);
     if let Some(loss) = report.lossy.iter().find(|loss| plan.strict && !loss.exact) {
         return Err(loss.to_error());
     }
@@ -120,8 +114,52 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
     output.supersede(plan.removed.clone());
     output.commit()?;
     report.verified = plan.verify;
-    report.quality = all.quality();
     Ok(report)
+}
+
+/// Reports what executing the plan gives, losses and quantisation errors included, without writing anything.
+///
+/// # Errors
+/// As for [`run`], except those of writing.
+pub fn measure(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
+    check_importance(plan)?;
+    let mut report = ConvertReport::planned(reader, plan)?;
+    let mut outcomes = Vec::new();
+    for file in &plan.files {
+        if let FileContent::Tensors(range, layout) = &file.content {
+            let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
+            outcomes.extend(write_tensors(reader, plan, tensors, layout, None, progress)?);
+        }
+    }
+    add_outcomes(&mut report, outcomes);
+    Ok(report)
+}
+
+/// Checks that the types that need importance weights have them.
+fn check_importance(plan: &Plan) -> Result<()> {
+    match &plan.lacks_imatrix {
+        Some(tensor) => {
+            let error = Error::argument("a type of so few bits needs importance weights").in_tensor(tensor);
+            Err(error.hint(Hint::GiveImportanceMatrix))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Adds errors and losses to the rows of the tensors, in their order.
+fn add_outcomes(report: &mut ConvertReport, outcomes: Vec<Outcome>) {
+    let (mut all, mut loss) = (Sums::default(), Some(0.0));
+    for (outcome, row) in outcomes.into_iter().zip(&mut report.tensors) {
+        row.quality = outcome.sums.quality();
+        if row.quality.is_some() {
+            row.output_error = quality::output_error(outcome.weighted);
+            loss = loss.zip(row.output_error).map(|(loss, error)| loss + recipe::sensitivity(&row.name) * error);
+        }
+        all.merge(&outcome.sums);
+        report.lossy.extend(outcome.losses(&row.name, &row.from));
+    }
+    report.quality = all.quality();
+    report.loss = loss.filter(|_| report.quality.is_some());
 }
 
 /// Content of a companion file.
@@ -174,6 +212,8 @@ enum WriteMode<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     sums: Sums,
+    /// Sums of squares of the differences and of the values before, weighted by importance if there is any.
+    weighted: [f64; 2],
     lost: LossCounts,
     to: Option<DType>,
 }
@@ -181,6 +221,7 @@ struct Outcome {
 impl Outcome {
     fn merge(&mut self, next: &Self) {
         self.sums.merge(&next.sums);
+        self.weighted = [self.weighted[0] + next.weighted[0], self.weighted[1] + next.weighted[1]];
         self.lost.merge(next.lost);
     }
 
@@ -197,13 +238,13 @@ struct Importance {
     remaining: u64,
 }
 
-/// Writes the data of `tensors` to their positions, on all threads. Returns one outcome per tensor.
+/// Writes the data of `tensors` to their positions, on all threads; without a file, only encodes them. Returns one outcome per tensor.
 fn write_tensors(
     reader: &Reader,
     plan: &Plan,
     tensors: &[OutputTensor],
     layout: &Layout,
-    out: &OutFile,
+    out: Option<&OutFile>,
     progress: Progress<'_>,
 ) -> Result<Vec<Outcome>> {
     let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, tensor, *offset));
@@ -222,7 +263,7 @@ fn write_tensors(
         Ok(outcome)
     };
     let outcomes = std::thread::scope(|scope| {
-        if bytes > SYNC_BYTES {
+        if let Some(out) = out.filter(|_| bytes > SYNC_BYTES) {
             // If the thread cannot be spawned, everything is synced at the end.
             let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out));
         }
@@ -320,11 +361,12 @@ impl<'a> Job<'a> {
     }
 
     /// Writes one chunk. Returns its outcome and the number of bytes written.
-    fn write(&self, plan: &Plan, reader: &Reader, number: u64, buffers: &mut Buffers, out: &OutFile) -> Result<(Outcome, u64)> {
+    fn write(&self, plan: &Plan, reader: &Reader, number: u64, buffers: &mut Buffers, out: Option<&OutFile>) -> Result<(Outcome, u64)> {
         let start = number * self.chunk_len;
         let len = self.chunk_len.min(self.units - start);
         match self.mode {
             WriteMode::Copy(stored) => {
+                let Some(out) = out else { return Ok((Outcome::default(), len)) };
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(stored, start..start + len)?;
                 match (&bytes, reader.sources().get(stored.shard)) {
@@ -334,6 +376,7 @@ impl<'a> Job<'a> {
                 Ok((Outcome::default(), len))
             }
             WriteMode::Gather(dtype) => {
+                let Some(out) = out else { return Ok((Outcome::default(), dtype.bytes_for(len)?)) };
                 let bytes = self.data.bytes(start, len)?;
                 out.write_at(self.offset + dtype.bytes_for(start)?, &bytes)?;
                 Ok((Outcome::default(), bytes.len() as u64))
@@ -350,11 +393,14 @@ impl<'a> Job<'a> {
                     if let Some(codec) = codec(to) {
                         (codec.decode)(bytes, decoded);
                         outcome.sums = Sums::of(values, decoded);
+                        outcome.weighted = self.weighted(plan, start, values, decoded)?.unwrap_or(outcome.sums.squares());
                     }
                 } else if !to.is_quantised() && !loss::holds(to, from) {
                     outcome.lost = loss::count(values, to, bytes, decoded);
                 }
-                out.write_at(self.offset + to.bytes_for(start)?, bytes)?;
+                if let Some(out) = out {
+                    out.write_at(self.offset + to.bytes_for(start)?, bytes)?;
+                }
                 Ok((outcome, bytes.len() as u64))
             }
         }
@@ -371,14 +417,27 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         let weights = self.importance(plan)?;
-        let rows_of_matrix = self.tensor.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
         let (row_len, row_bytes) = (row as usize, to.bytes_for(row)? as usize);
         for (i, (values, bytes)) in values.chunks_exact(row_len).zip(bytes.chunks_exact_mut(row_bytes)).enumerate() {
-            let matrix = ((start / row + i as u64) / rows_of_matrix) as usize;
-            let weights = weights.as_ref().and_then(|weights| weights.chunks_exact(row_len).nth(matrix));
+            let weights =
+                weights.as_deref().and_then(|weights| types::importance_of_row(weights, &self.tensor.shape, start / row + i as u64));
             encode(values, weights, bytes);
         }
         Ok(())
+    }
+
+    /// Returns the weighted sums of squares of whole rows starting at element `start`; `None` without importance weights.
+    fn weighted(&self, plan: &Plan, start: u64, old: &[f32], new: &[f32]) -> Result<Option<[f64; 2]>> {
+        let Some(weights) = self.importance(plan)? else { return Ok(None) };
+        let row = self.tensor.row_elements().max(1);
+        let mut sums = [0.0; 2];
+        for (i, (old, new)) in old.chunks_exact(row as usize).zip(new.chunks_exact(row as usize)).enumerate() {
+            if let Some(weights) = types::importance_of_row(&weights, &self.tensor.shape, start / row + i as u64) {
+                let part = quality::weighted_squares(old, new, weights);
+                sums = [sums[0] + part[0], sums[1] + part[1]];
+            }
+        }
+        Ok(Some(sums))
     }
 
     /// Returns the importance weights of the tensor, if there are any of the right size.

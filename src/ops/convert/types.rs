@@ -12,7 +12,7 @@ use crate::ops::convert::options::Options;
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
 use crate::quant::recipe;
-use crate::quant::recipe::{Choice, ModelTraits, Recipe};
+use crate::quant::recipe::{Choice, ModelTraits, Recipe, Target};
 use crate::view::output_model::OutputTensor;
 
 /// Replacement for types that the format cannot store.
@@ -50,6 +50,7 @@ pub(super) fn choose_types(
     options: &Options,
 ) -> Result<TypeDecisions> {
     check_requested_types(format, options)?;
+    options.tensor_types.iter().try_for_each(|pattern| pattern.check_meaning(tensors.iter().map(|tensor| tensor.name.as_str())))?;
     let requested_types = requested_types(reader, format, tensors, metadata, options);
     let mut decisions = TypeDecisions::default();
     let mut unchanged = Vec::new();
@@ -116,12 +117,7 @@ fn check_requested_types(format: &Format, options: &Options) -> Result<()> {
     let others = options.tensor_types.iter().map(|pattern| pattern.dtype);
     let others = others.chain(options.output_tensor_type).chain(options.token_embedding_type);
     for (name, dtype) in requested.chain(others.map(|dtype| (dtype.to_string(), dtype))) {
-        if !(format.stores)(dtype) {
-            return Err(Error::argument(format!("{} does not support {name}", format.id)).hint(Hint::ListTypes));
-        }
-        if codec(dtype).is_none_or(|codec| codec.encode.is_none()) {
-            return Err(Error::argument(format!("this build cannot encode {name}")));
-        }
+        check_type(format, &name, dtype)?;
     }
     let for_gguf = [
         (options.output_tensor_type.is_some(), "a type for the output matrix"),
@@ -134,6 +130,47 @@ fn check_requested_types(format: &Format, options: &Options) -> Result<()> {
         Some((_, option)) => Err(Error::argument(format!("{option} requires GGUF output, found {}", format.id))),
         None => Ok(()),
     }
+}
+
+/// Checks that a type is supported by the format and can be encoded.
+pub(super) fn check_type(format: &Format, name: &str, dtype: DType) -> Result<()> {
+    if !(format.stores)(dtype) {
+        return Err(Error::argument(format!("{} does not support {name}", format.id)).hint(Hint::ListTypes));
+    }
+    if codec(dtype).is_none_or(|codec| codec.encode.is_none()) {
+        return Err(Error::argument(format!("this build cannot encode {name}")));
+    }
+    Ok(())
+}
+
+/// Returns the type of each tensor if the type of all is this one, and whether it can be had: importance weights that it needs may be
+/// missing. `None` for those that keep their type.
+///
+/// # Errors
+/// An output tensor refers to a missing tensor.
+pub(super) fn uniform(
+    reader: &Reader,
+    format: &Format,
+    tensors: &[OutputTensor],
+    metadata: &Metadata,
+    imatrix: Option<&Imatrix>,
+    options: &Options,
+    dtype: DType,
+) -> Result<Vec<Option<(DType, bool)>>> {
+    let options = Options { target: Some(Target::Uniform(dtype)), pure: true, ..options.clone() };
+    let choices = requested_types(reader, format, tensors, metadata, &options);
+    let chosen = tensors.iter().zip(choices).map(|(tensor, choice)| {
+        let stored = TensorData::new(reader, tensor)?.elem();
+        let has_importance = || imatrix.and_then(|imatrix| imatrix.weights_of(&tensor.name)) == Some(importance_len(&tensor.shape));
+        let changes = is_weights(stored) && !tensor.fixed;
+        Ok(choice.dtype.filter(|_| changes).map(|dtype| (dtype, !choice.needs_imatrix || has_importance())))
+    });
+    chosen.collect()
+}
+
+/// Whether elements of a type are weights; integers, booleans and unknown types stay unchanged.
+fn is_weights(stored: ElemType) -> bool {
+    stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block))
 }
 
 /// Returns the requested type of each tensor.
@@ -178,9 +215,7 @@ fn choose_type(
     decisions: &mut TypeDecisions,
 ) -> Result<()> {
     let default_type = default_type(reader, tensor);
-    // Integers, booleans and unknown types are not weights: they stay unchanged.
-    let is_weights = stored.known().is_some_and(|dtype| matches!(dtype.info().class, Class::Float | Class::Block));
-    let chosen = choice.dtype.filter(|_| is_weights && !tensor.fixed);
+    let chosen = choice.dtype.filter(|_| is_weights(stored) && !tensor.fixed);
     let supported = |elem: ElemType| match elem {
         ElemType::Known(dtype) => (format.stores)(dtype),
         ElemType::Unknown { tag: Tag::Number(_) } => format.id == FormatId::Gguf,
@@ -227,6 +262,12 @@ pub(super) fn importance_len(shape: &[u64]) -> u64 {
     matrices.saturating_mul(shape.last().copied().unwrap_or(1))
 }
 
+/// Returns the importance weights of a row.
+pub(super) fn importance_of_row<'w>(weights: &'w [f32], shape: &[u64], row: u64) -> Option<&'w [f32]> {
+    let rows_of_matrix = shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+    weights.chunks_exact(usize::try_from(*shape.last()?).ok()?.max(1)).nth(usize::try_from(row / rows_of_matrix).ok()?)
+}
+
 fn check_importance(
     tensor: &OutputTensor,
     to: DType,
@@ -261,9 +302,11 @@ fn check_importance(
 
 /// Records the request in a GGUF's metadata, as llama-quantize does.
 pub(super) fn record(format: &Format, metadata: &mut Metadata, imatrix: Option<&Imatrix>, options: &Options) -> Result<()> {
-    let Some(target) = options.target.filter(|_| format.id == FormatId::Gguf) else { return Ok(()) };
+    if format.id != FormatId::Gguf || (options.target.is_none() && !options.mixes()) {
+        return Ok(());
+    }
     metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
-    match target.number() {
+    match options.target.and_then(Target::number) {
         Some(number) => drop(metadata.set("general.file_type", Value::U32(number))),
         None => drop(metadata.remove("general.file_type")),
     }

@@ -7,7 +7,7 @@ use crate::family::memory::Caches;
 use crate::format::Reader;
 use crate::model::{DType, ElemType, FormatId, Metadata};
 use crate::ops::convert;
-use crate::ops::convert::plan;
+use crate::ops::convert::gguf_weights::gguf_weights;
 use crate::ops::fit::kv::ALIGNMENT;
 use crate::ops::weights;
 use crate::quant::recipe::Target;
@@ -52,7 +52,7 @@ impl Subject {
         weights::check_readable(reader)?;
         let options = convert::Options { target, allow_requantize: true, ..convert::Options::default() };
         let reader = if target.is_none() { weights::repacked(reader.clone())? } else { weights::of(reader)?.into_owned() };
-        let (metadata, tensors) = plan::gguf_weights(&reader, &options)?;
+        let (metadata, tensors) = gguf_weights(&reader, &options)?;
         let weight = |tensor: crate::view::output_model::OutputTensor| {
             let dtype: DType = tensor.elem.known().ok_or_else(|| unknown_size(tensor.elem).in_tensor(&tensor.name))?;
             let bytes = dtype.bytes_for_shape(&tensor.shape).map_err(|error| error.in_tensor(&tensor.name))?;

@@ -273,3 +273,17 @@ pub(super) static NEVER_IN: &[(&str, &[&str])] = &[(
         "attn_v_b.weight",
     ],
 )];
+
+/// How much a relative error of a tensor's output adds to the loss of a model, beside that of tensors that are not listed. Measured as the
+/// KL divergence of models in which only tensors of one category are quantised (`benches/mixes.py`), rounded.
+pub(super) static SENSITIVITIES: &[(Category, f64)] = &[
+    (Embedding, 100.0),
+    (Output, 100.0),
+    (AttentionQ, 3.0),
+    (AttentionQkv, 3.0),
+    (AttentionK, 2.0),
+    (AttentionKvB, 2.0),
+    (AttentionV, 1.5),
+    (AttentionOutput, 0.5),
+    (FeedForwardDown, 3.0),
+];

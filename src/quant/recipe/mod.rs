@@ -8,12 +8,12 @@
 
 mod file_type;
 mod mixes;
+mod tensor_type;
 
 pub use file_type::{FILE_TYPES, FileType, Target, file_type_name};
 use mixes::{Rule, When};
+pub use tensor_type::{TensorType, mix_text};
 
-use crate::base::glob::NamePattern;
-use crate::base::{Error, Result};
 use crate::model::{DType, Metadata, Value};
 
 /// The category of a tensor, as distinguished by the mixes.
@@ -67,41 +67,6 @@ impl ModelTraits {
             experts: number("expert_count").unwrap_or(0),
             architecture,
         }
-    }
-}
-
-/// A `--tensor-type` option: a pattern and a type.
-#[derive(Debug, Clone)]
-pub struct TensorType {
-    pattern: NamePattern,
-    /// The type of matching tensors.
-    pub dtype: DType,
-}
-
-impl TensorType {
-    /// Parses `GLOB=TYPE`, where the pattern is a [`NamePattern`].
-    ///
-    /// # Errors
-    /// There is no `=`, or the pattern or type is invalid.
-    pub fn parse(text: &str) -> Result<Self> {
-        let (pattern, dtype) = text
-            .split_once('=')
-            .filter(|(pattern, _)| !pattern.is_empty())
-            .ok_or_else(|| Error::argument(format!("expected GLOB=TYPE, found {text}")))?;
-        Self::new(pattern, dtype.parse()?)
-    }
-
-    /// Returns a rule that assigns this type to tensors matching the pattern.
-    ///
-    /// # Errors
-    /// The pattern is malformed.
-    pub fn new(pattern: &str, dtype: DType) -> Result<Self> {
-        Ok(Self { pattern: NamePattern::parse(pattern)?, dtype })
-    }
-
-    /// Whether the pattern matches this tensor name.
-    pub fn fits(&self, name: &str) -> bool {
-        self.pattern.matches(name)
     }
 }
 
@@ -233,6 +198,12 @@ fn category(name: &str) -> Category {
 
 fn is_values(category: Category) -> bool {
     matches!(category, Category::AttentionV | Category::AttentionQkv | Category::AttentionKvB)
+}
+
+/// Returns how much a relative error of this tensor's output adds to the loss of the model.
+pub fn sensitivity(name: &str) -> f64 {
+    let category = category(name);
+    mixes::SENSITIVITIES.iter().find(|(own, _)| *own == category).map_or(1.0, |(_, sensitivity)| *sensitivity)
 }
 
 /// Returns the layer index in a GGUF name: `blk.7.attn_q.weight`.

@@ -7,9 +7,11 @@ use std::fmt::Write;
 use crate::base::{text, units};
 
 mod charts;
+mod costs;
 mod model;
 mod pair;
 
+pub use costs::costs;
 pub use model::model;
 pub use pair::pair;
 
