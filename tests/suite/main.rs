@@ -36,6 +36,7 @@ mod report;
 mod resources;
 mod round_trips;
 mod server;
+mod serving;
 mod sets;
 mod show;
 mod sources;

@@ -15,7 +15,7 @@ use crate::model::{DType, ElemType, FormatId, Metadata, Value};
 use crate::ops::convert::loss::Loss;
 use crate::ops::convert::manifest::PlannedPart;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::{keep, translate, types};
+use crate::ops::convert::{keep, pack, translate, types};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
 use crate::source::file::{parent, same_file};
@@ -47,6 +47,8 @@ pub struct Plan {
     pub part: Option<PlannedPart>,
     /// Path of the weight file before sharding.
     pub(super) weights: PathBuf,
+    /// Sets of weights that share a scale of the whole.
+    pub(super) wholes: Vec<Vec<OutputTensor>>,
     /// Losses beyond the requested type.
     pub lossy: Vec<Loss>,
     /// Notes about dropped, zero-padded and synthesised parts.
@@ -88,8 +90,22 @@ impl Plan {
         if !target.folder {
             notes.extend(companions.drain(..).map(|file| Note::dropped(file.name, "only a folder has companion files")));
         }
-        let decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
+        let mut decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
         block_scales(reader, &mut tensors)?;
+        let wholes = match &options.packing {
+            Some(packing) => {
+                if !target.folder {
+                    return Err(Error::argument(format!("{packing} needs a folder: config.json says how the weights are packed"))
+                        .in_file(out)
+                        .hint("end its name in /"));
+                }
+                let mut packed = pack::Packed { tensors, metadata, companions, notes, lossy: decisions.lossy };
+                let wholes = pack::apply(reader, packing, &mut packed, options)?;
+                pack::Packed { tensors, metadata, companions, notes, lossy: decisions.lossy } = packed;
+                wholes
+            }
+            None => Vec::new(),
+        };
         tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
         notes.extend(decisions.notes);
         types::record(target.format, &mut metadata, imatrix.as_ref(), options)?;
@@ -114,6 +130,7 @@ impl Plan {
             part: None,
             inputs,
             weights: target.weights,
+            wholes,
             lossy: decisions.lossy,
             notes,
             imatrix,
@@ -170,6 +187,15 @@ impl Plan {
     /// Returns the output paths of the companion files.
     pub(super) fn companion_targets(&self) -> Vec<PathBuf> {
         self.companions.iter().map(|file| self.out.join(&file.name)).collect()
+    }
+
+    /// Returns the tensors that are written, in the order of the files.
+    pub(super) fn written(&self) -> impl Iterator<Item = &OutputTensor> {
+        let ranges = self.files.iter().filter_map(|file| match &file.content {
+            shards::FileContent::Tensors(range, _) => self.tensors.get(range.clone()),
+            shards::FileContent::Bytes(_) => None,
+        });
+        ranges.flatten()
     }
 
     /// Returns the total size of the output files in bytes.
