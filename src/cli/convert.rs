@@ -136,7 +136,7 @@ pub(super) struct Args {
 struct PackArgs {
     /// Reach of a scale: tensor, channel or block128 for FP8, channel for integers (default: channel for FP8 and INT8)
     #[arg(long, value_name = "REACH")]
-    scale: Option<Scales>,
+    scale: Option<String>,
     /// Values per scale of an integer type (default: 128 for INT4, 64 with --to mlx)
     #[arg(long, value_name = "N")]
     group_size: Option<u64>,
@@ -183,7 +183,7 @@ impl Args {
         let to = if mlx { Some(FormatId::Safetensors) } else { self.to.as_deref().map(convert::format_named).transpose()? };
         let pack = PackOptions {
             form: if mlx { Form::Mlx } else { Form::CompressedTensors },
-            scale: self.pack.scale,
+            scale: self.pack.scale.as_deref().map(str::parse::<Scales>).transpose()?,
             group: self.pack.group_size,
             asymmetric: self.pack.asymmetric,
         };

@@ -251,21 +251,22 @@ fn e4m3(value: f32) -> f32 {
 }
 
 /// Rounds to the nearest E4M3.
-pub fn round_e4m3(value: f32) -> f32 {
+pub(crate) fn round_e4m3(value: f32) -> f32 {
     e4m3(value)
 }
 
 /// Returns the bytes of a half-precision number.
-pub fn half_bytes(value: f32) -> [u8; 2] {
+pub(crate) fn half_bytes(value: f32) -> [u8; 2] {
     f32_to_f16(value)
 }
 
 /// Returns the value of a half-precision number.
-pub fn half_value(bytes: [u8; 2]) -> f32 {
+pub(crate) fn half_value(bytes: [u8; 2]) -> f32 {
     f16_to_f32(bytes)
 }
 
-/// Rounds to the nearest E2M1, ties to the number with an even mantissa; larger numbers become the largest.
+/// Rounds to the nearest E2M1, ties to the number with an even mantissa; larger numbers become the largest. Only a negative number that is
+/// rounded becomes a negative zero.
 #[inline(always)]
 fn e2m1(value: f32) -> f32 {
     /// Adding these rounds to a multiple of a half, of 1 and of 2.
@@ -274,7 +275,8 @@ fn e2m1(value: f32) -> f32 {
     const TWOS: f32 = 16_777_216.0;
     let size = clamp(f32::from_bits(value.to_bits() & 0x7fff_ffff), 0.0, 6.0);
     let (halves, ones, twos) = ((size + HALVES) - HALVES, (size + ONES) - ONES, (size + TWOS) - TWOS);
-    with_sign_of(if size < 2.0 { halves } else if size < 4.0 { ones } else { twos }, value)
+    let number = if size < 2.0 { halves } else if size < 4.0 { ones } else { twos };
+    if size > 0.0 { with_sign_of(number, value) } else { 0.0 }
 }
 
 /// Rounds to the nearest E2M1, ties to the smaller magnitude; there is no negative zero.
@@ -339,7 +341,7 @@ impl Kernel for StoreE4m3<'_> {
 
 /// Returns the code of an E4M3 number.
 #[inline(always)]
-pub fn e4m3_code(number: f32) -> u8 {
+pub(crate) fn e4m3_code(number: f32) -> u8 {
     /// Adding it to a subnormal number leaves its code in the low bits.
     const SUBNORMAL: f32 = 16_384.0;
     let bits = number.to_bits();
@@ -428,6 +430,8 @@ mod tests {
             (Numbers::E2m1, DType::F4, store_e2m1),
         ] {
             let mut values = values(dtype);
+            // Of E2M1, a negative zero becomes zero.
+            values.retain(|value| numbers == Numbers::E4m3 || value.to_bits() != (-0f32).to_bits());
             if values.len() % 2 == 1 {
                 values.push(0.0);
             }

@@ -11,6 +11,7 @@ use crate::family::table::Table;
 use crate::family::tables::Tables;
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType, FormatId};
+use crate::quant::pack::{PackingRow, packings};
 
 /// The element types.
 #[derive(Debug, Serialize)]
@@ -18,6 +19,8 @@ pub struct Types {
     schema: &'static str,
     /// Rows, in table order.
     pub types: Vec<TypeRow>,
+    /// Packings of weights for engines that serve safetensors.
+    pub packings: Vec<PackingRow>,
 }
 
 /// An element type.
@@ -65,7 +68,7 @@ pub fn types() -> Types {
             written: codec(dtype).is_some_and(|codec| codec.encode.is_some()),
         }
     };
-    Types { schema: "weigh.types.v1", types: DType::ALL.iter().map(row).collect() }
+    Types { schema: "weigh.types.v1", types: DType::ALL.iter().map(row).collect(), packings: packings() }
 }
 
 /// The file formats.

@@ -193,3 +193,184 @@ fn packed_weights_are_those_of_mlx() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+/// A small model without a reference.
+fn write_small(folder: &Path, shapes: &[(&str, &[u64])], dtype: DType) {
+    let shapes: Vec<_> = shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+    write_model(folder, &json!({"model_type": "llama"}), &shapes, dtype);
+}
+
+const Q_PROJ: &str = "model.layers.0.self_attn.q_proj.weight";
+
+#[test]
+fn every_command_reads_what_was_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    write_reference_model(&input, DType::BF16);
+    // Types, and bounds of the relative error: half a step of E4M3 is 1/16 at most, of E2M1 1/4, of integers less.
+    for (options, shown, at_most) in [
+        (&["--type", "FP8"][..], "FP8", 0.04),
+        (&["--type", "FP8", "--scale", "tensor"], "FP8", 0.04),
+        (&["--type", "FP8_BLOCK"], "FP8", 0.04),
+        (&["--type", "INT8"], "INT8", 0.02),
+        (&["--type", "INT8", "--group-size", "32", "--asymmetric"], "INT-8", 0.01),
+        (&["--type", "INT4", "--group-size", "32"], "INT-4", 0.2),
+        (&["--type", "INT4", "--asymmetric"], "INT-4", 0.2),
+        (&["--type", "NVFP4"], "NVFP4", 0.2),
+        (&["--type", "MXFP4"], "MXFP4", 0.25),
+        (&["--type", "MXFP8"], "MXFP8", 0.06),
+        (&["--to", "mlx", "--type", "INT4"], "MLX-4", 0.2),
+        (&["--to", "mlx", "--type", "INT3", "--group-size", "32"], "MLX-3", 0.3),
+        (&["--to", "mlx", "--type", "MXFP8"], "MXFP8", 0.06),
+    ] {
+        let out = convert(&input, options);
+        let out = out.to_str().unwrap();
+        let name = "model.layers.1.self_attn.o_proj.weight";
+        let info = json(&["info", out]);
+        assert!(info["packing"]["unresolved"] == 0 && info["packing"]["resolved"].as_u64() >= Some(14), "{options:?}: {}", info["packing"]);
+        let types = info["packing"]["types"].to_string();
+        assert!(types.contains(shown), "{options:?}: {types}");
+        assert_eq!(run(&["verify", out, "--data"]).0, 0, "{options:?}");
+        let diff = json(&["diff", input.to_str().unwrap(), out]);
+        let row = diff["changed"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{options:?}: {diff}"));
+        let error = row["quality"]["relative_rmse"].as_f64().or(row["relative_rmse"].as_f64()).unwrap();
+        assert!(error > 0.0 && error < at_most, "{options:?}: {error}");
+        // The conversion has measured the same.
+        let again = folder.path().join("again");
+        let mut arguments = vec!["convert", input.to_str().unwrap(), again.to_str().unwrap(), "--force"];
+        arguments.extend(options);
+        let report = json(&arguments);
+        let tensors = report["tensors"].as_array().unwrap();
+        let own = tensors.iter().find(|row| row["name"].as_str().unwrap().starts_with(name.strip_suffix("weight").unwrap())).unwrap();
+        let measured = own["quality"]["relative_rmse"].as_f64().unwrap();
+        assert!((measured - error).abs() < 1e-3 * error, "{options:?}: {measured}, by diff {error}");
+        let hashed = json(&["hash", "--content", out]);
+        assert_eq!(hashed["content"], json(&["hash", "--content", again.to_str().unwrap()])["content"], "{options:?}");
+        let stats = json(&["stats", out]);
+        assert!(stats["tensors"].as_array().unwrap().iter().any(|row| row["name"] == name), "{options:?}");
+    }
+}
+
+#[test]
+fn shards_parts_and_threads_give_the_same_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    write_reference_model(&input, DType::BF16);
+    for name in ["NVFP4", "FP8_BLOCK", "W4A16_ASYM"] {
+        let whole = digest(&convert(&input, &["--type", name]));
+        for options in [&["--shard-size", "30KB", "--verify"][..], &["--threads", "1"], &["--threads", "7", "--no-quality"]] {
+            let out = convert(&input, &[&["--type", name], options].concat());
+            assert_eq!(digest(&out), whole, "{name} {options:?}");
+        }
+        let parts = folder.path().join(format!("parts-{name}"));
+        let parts = parts.to_str().unwrap();
+        for part in ["1/3", "2/3", "3/3"] {
+            let arguments = ["convert", input.to_str().unwrap(), parts, "--type", name, "--shard-size", "30KB", "--part", part];
+            assert_eq!(run(&arguments).0, 0, "{name} {part}");
+        }
+        assert_eq!(run(&["convert", "--join", parts]).0, 0, "{name}");
+        assert_eq!(digest(Path::new(parts)), whole, "{name} in parts");
+    }
+}
+
+#[test]
+fn a_dry_run_lists_every_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    write_small(&input, &[(Q_PROJ, &[32, 64]), ("model.embed_tokens.weight", &[8, 64]), ("model.norm.weight", &[64])], DType::F16);
+    let out = folder.path().join("out");
+    let plan = json(&["convert", input.to_str().unwrap(), out.to_str().unwrap(), "--type", "NVFP4", "--dry-run"]);
+    assert!(!out.exists());
+    let rows: Vec<Value> = plan["tensors"].as_array().unwrap().iter().map(|row| json!([row["name"], row["to"], row["shape"], row["packing"]])).collect();
+    let stem = "model.layers.0.self_attn.q_proj.weight";
+    assert_eq!(
+        Value::from(rows),
+        json!([
+            [format!("{stem}_packed"), "U8", [32, 32], "NVFP4"],
+            [format!("{stem}_scale"), "F8_E4M3", [32, 4], null],
+            [format!("{stem}_global_scale"), "F32", [1], null],
+            ["model.embed_tokens.weight", "F16", [8, 64], null],
+            ["model.norm.weight", "F16", [64], null],
+        ])
+    );
+}
+
+#[test]
+fn what_is_no_linear_layer_stays_and_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    let tensors: &[(&str, &[u64])] = &[
+        ("lm_head.weight", &[8, 64]),
+        ("model.layers.0.mlp.experts.0.up_proj.weight", &[16, 64]),
+        ("model.layers.0.mlp.gate.weight", &[4, 64]),
+        ("model.layers.0.self_attn.q_proj.bias", &[16]),
+        ("model.layers.1.mlp.experts.gate_up_proj", &[2, 32, 64]),
+        ("model.layers.1.self_attn.q_proj.weight", &[16, 64]),
+        ("model.visual.blocks.0.attn.qkv.weight", &[16, 64]),
+        ("model.visual.patch_embed.proj.weight", &[16, 3, 2, 2]),
+    ];
+    write_small(&input, tensors, DType::BF16);
+    let out = convert(&input, &["--type", "FP8", "--tensor-type", "layers.1.self_attn=BF16"]);
+    let ignored = ["lm_head", "model.layers.0.mlp.gate", "model.layers.1.mlp.experts", "model.layers.1.self_attn.q_proj", "model.visual.blocks.0.attn.qkv"];
+    assert_eq!(config(&out)["quantization_config"]["ignore"], json!(ignored));
+    let reader = format::open(&out).unwrap();
+    let found: Vec<&str> = reader.model().tensors.iter().filter(|tensor| tensor.elem == DType::F8_E4M3.into()).map(|tensor| tensor.name.as_str()).collect();
+    assert_eq!(found, ["model.layers.0.mlp.experts.0.up_proj.weight"]);
+}
+
+#[test]
+fn bad_requests_are_one_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    write_small(&input, &[(Q_PROJ, &[32, 72]), ("model.norm.weight", &[72])], DType::BF16);
+    let nan = folder.path().join("nan");
+    write_small(&nan, &[(Q_PROJ, &[32, 64])], DType::F32);
+    let file = nan.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let packed = convert(&nan.with_file_name("in"), &["--type", "FP8"]);
+    let experts = folder.path().join("experts");
+    write_small(&experts, &[("model.layers.0.mlp.experts.3.up_proj.weight", &[32, 64])], DType::BF16);
+    let norms = folder.path().join("norms");
+    write_small(&norms, &[("model.norm.weight", &[64])], DType::BF16);
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (input, out, options, message) in [
+        (&input, "a.gguf", &["--type", "FP8"][..], "gguf does not support FP8, which engines that serve safetensors read"),
+        (&input, "a.gguf", &["--type", "MXFP4", "--group-size", "32"], "a group size requires safetensors output, found gguf"),
+        (&input, "a", &["--group-size", "32"], "a group size requires a type, such as FP8 or INT4"),
+        (&input, "a", &["--asymmetric"], "zero points requires a type, such as FP8 or INT4"),
+        (&input, "a", &["--to", "mlx"], "the layout of MLX requires a type, such as FP8 or INT4"),
+        (&input, "a", &["--type", "BF16", "--scale", "tensor"], "the reach of a scale requires a type with scales of its own, such as FP8, found BF16"),
+        (&input, "a", &["--type", "FP8", "--scale", "row"], "expected a scale per tensor, channel or block128, found row"),
+        (&input, "a", &["--type", "FP8", "--group-size", "32"], "a group size requires a type of integers, found FP8"),
+        (&input, "a", &["--type", "FP8", "--asymmetric"], "zero points require a type of integers, found FP8"),
+        (&input, "a", &["--type", "INT4", "--scale", "tensor"], "INT4 cannot have a scale per tensor"),
+        (&input, "a", &["--type", "INT4", "--scale", "channel", "--group-size", "32"], "a scale has one reach"),
+        (&input, "a", &["--type", "INT4", "--group-size", "0"], "expected a group size of 1 or more, found 0"),
+        (&input, "a", &["--type", "W8A8", "--group-size", "8"], "W8A8 has a scale per channel and no zero points"),
+        (&input, "a", &["--type", "INT3"], "INT3 is a type of MLX, which compressed-tensors does not have"),
+        (&input, "a", &["--to", "mlx", "--type", "FP8"], "expected a type such as INT2, INT3, INT4, found FP8"),
+        (&input, "a", &["--to", "mlx", "--type", "INT4", "--group-size", "16"], "expected a group size of 32, 64 or 128 for MLX, found 16"),
+        (&input, "a", &["--to", "mlx", "--type", "MXFP4", "--group-size", "16"], "MXFP4 has a scale per group32"),
+        (&input, "a", &["--to", "mlx", "--type", "INT4", "--asymmetric"], "MLX's integers always have a bias per group"),
+        (&input, "a", &["--type", "NVFP4"], "cannot be stored as NVFP4: rows of 72 values are not a multiple of its groups of 16"),
+        (&input, "a", &["--type", "INT4"], "cannot be stored as INT4: rows of 72 values are not a multiple of its groups of 128"),
+        (&input, "a.safetensors", &["--type", "FP8"], "FP8 needs a folder: config.json says how the weights are packed"),
+        (&packed, "a", &["--type", "INT8"], "already quantised as FP8: requantising to INT8 compounds the error"),
+        (&nan, "a", &["--type", "FP8"], "expected finite weights, found infinity or NaN"),
+        (&experts, "a", &["--to", "mlx", "--type", "INT4"], "mlx-lm has the experts of this model under other names"),
+        (&norms, "a", &["--type", "FP8"], "no weight of a linear layer is here to be stored as FP8"),
+    ] {
+        let out = place(out);
+        let mut arguments = vec!["convert", input.to_str().unwrap(), &out];
+        arguments.extend(options);
+        let (status, printed, error) = run(&arguments);
+        assert!(status > 0 && printed.is_empty() && error.lines().count() == 1, "{options:?}: {error}");
+        assert!(error.contains(message), "{options:?}: {error}");
+        assert!(!Path::new(&out).exists(), "{options:?}");
+    }
+    let again = convert(&packed, &["--type", "INT8", "--allow-requantize"]);
+    assert_eq!(config(&again)["quantization_config"]["format"], "int-quantized");
+}

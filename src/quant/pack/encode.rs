@@ -7,7 +7,7 @@ use crate::base::{Error, Result, num};
 use crate::codec::scaled::{self, GroupScale, Numbers, Precision};
 use crate::model::DType;
 
-/// Numbers per [`BLOCK`] and [`ROWS_OF_ZEROS`]; the rows whose packed zero points fill whole words.
+/// The number of rows whose packed zero points fill whole words.
 const ROWS_OF_ZEROS: u64 = 32;
 
 /// The largest finite E4M3 and E2M1.
@@ -21,10 +21,10 @@ const SMALLEST_E4M3_SCALE: f32 = 0.125;
 const SMALLEST_MLX_SCALE: f32 = 1e-7;
 
 /// Reads whole rows of a weight, from one row on.
-pub type ReadRows<'a> = &'a dyn Fn(u64, &mut [f32]) -> Result<()>;
+type ReadRows<'a> = &'a dyn Fn(u64, &mut [f32]) -> Result<()>;
 
 /// Receives values before and after.
-pub type Compare<'a> = &'a mut dyn FnMut(&[f32], &[f32]);
+type Compare<'a> = &'a mut dyn FnMut(&[f32], &[f32]);
 
 /// What all of a tensor determines: its largest magnitude, or that of all tensors that share its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -190,17 +190,17 @@ impl Weight {
         mut compare: Option<Compare<'_>>,
     ) -> Result<()> {
         let blocks = self.packing.scales == Scales::Block;
-        if blocks {
-            self.block_groups(rows.clone(), read, scratch)?;
-        }
         let row_len = self.row_len()?;
         let row_bytes = num::to_usize(self.offset(Part::Codes, self.rows)? / self.rows.max(1), "a row")?;
         let width = num::to_usize(self.packing.width(self.columns), "a group")?;
         // Blocks are read a row at a time, twice; the others in one piece.
         let step = if blocks { 1 } else { rows.end - rows.start };
-        let Scratch { values, numbers, restored, magnitudes, extremes, groups, by, back } = scratch;
-        numbers.resize(row_len, 0.0);
         for first in (rows.start..rows.end).step_by(num::to_usize(step.max(1), "rows")?) {
+            if blocks && first % BLOCK == 0 {
+                self.block_groups(first..(first + BLOCK).min(rows.end), read, scratch)?;
+            }
+            let Scratch { values, numbers, restored, magnitudes, extremes, groups, by, back } = &mut *scratch;
+            numbers.resize(row_len, 0.0);
             let values = self.read(first..first + step, read, values)?;
             if compare.is_some() {
                 restored.resize(values.len(), 0.0);
@@ -274,7 +274,7 @@ impl Weight {
         Ok(())
     }
 
-    /// Computes the scales of a band of blocks.
+    /// Computes the scales of bands of blocks.
     fn block_groups(&self, rows: Range<u64>, read: ReadRows<'_>, scratch: &mut Scratch) -> Result<()> {
         let across = num::to_usize(self.columns.div_ceil(BLOCK), "blocks")?;
         let mut largest = vec![0; across];
@@ -379,7 +379,8 @@ impl Weight {
     fn mlx_power_of_two(&self, largest: f32) -> Group {
         let round = |value| self.precision.round(value);
         let scale = round(largest / if self.packing.bits() == 4 { LARGEST_E2M1 } else { LARGEST_E4M3 });
-        let exponent = if scale == 0.0 { 0.0 } else { round(scale.log2()).round_ties_even() };
+        // In double precision first, so that the logarithm is the nearest on every machine.
+        let exponent = if scale == 0.0 { 0.0 } else { (f64::from(scale).log2() as f32).ceil() };
         let scale = round(exponent_value(exponent as i32 + 127));
         Group { code: (exponent as i32 + 127).clamp(0, 255) as u8, ..Group::plain(scale) }
     }

@@ -147,7 +147,7 @@ impl fmt::Display for Scales {
         match self {
             Self::Tensor => f.write_str("tensor"),
             Self::Channel => f.write_str("channel"),
-            Self::Group(size) => write!(f, "group of {size}"),
+            Self::Group(size) => write!(f, "group{size}"),
             Self::Block => f.write_str("block128"),
         }
     }
@@ -187,8 +187,40 @@ const MLX_FLOATS: [&str; 3] = ["NVFP4", "MXFP4", "MXFP8"];
 const MLX_GROUPS: [u64; 3] = [32, 64, 128];
 
 /// Returns the names of all packings.
-pub fn packing_names() -> impl Iterator<Item = &'static str> + Clone {
+fn packing_names() -> impl Iterator<Item = &'static str> + Clone {
     PACKINGS.iter().map(|packing| packing.name).chain(MLX_INTEGERS.iter().map(|(name, _)| *name).filter(|name| known(name).is_none()))
+}
+
+/// A packing, as it is listed.
+#[derive(Debug, serde::Serialize)]
+pub struct PackingRow {
+    /// Its name.
+    pub name: &'static str,
+    /// Bits per number.
+    pub bits: u32,
+    /// The reach of a scale by default.
+    pub scale: String,
+    /// Whether engines quantise activations too.
+    pub activations: bool,
+    /// The libraries whose files are written: `compressed-tensors`, `mlx`.
+    pub libraries: Vec<&'static str>,
+}
+
+/// Returns all packings.
+pub fn packings() -> Vec<PackingRow> {
+    let row = |name| {
+        let of = |form| Packing::new(name, &PackOptions { form, ..PackOptions::default() }).ok();
+        let forms = [(of(Form::CompressedTensors), "compressed-tensors"), (of(Form::Mlx), "mlx")];
+        let packing = forms.iter().find_map(|(packing, _)| *packing)?;
+        Some(PackingRow {
+            name,
+            bits: packing.bits(),
+            scale: packing.scales.to_string(),
+            activations: packing.activations,
+            libraries: forms.iter().filter(|(packing, _)| packing.is_some()).map(|(_, library)| *library).collect(),
+        })
+    };
+    packing_names().filter_map(row).collect()
 }
 
 /// Whether a name, in any case, is that of a packing.
@@ -327,7 +359,7 @@ impl Packing {
     pub fn misfit(&self, columns: u64) -> Option<String> {
         match self.scales {
             Scales::Group(size) if columns == 0 || !columns.is_multiple_of(size) => {
-                Some(format!("rows of {columns} values are not a multiple of the group of {size}"))
+                Some(format!("rows of {columns} values are not a multiple of its groups of {size}"))
             }
             _ if columns == 0 => Some("its rows are empty".to_owned()),
             _ => None,
