@@ -64,6 +64,7 @@ pub use base::{Error, ErrorKind, Hint, Result};
 pub use model::{Array, DType, ElemType, FormatId, Metadata, PackedType, PackingSummary, Shard, Value, ValueType};
 pub use ops::hash::Algorithm;
 pub use ops::select::SortBy;
+pub use quant::pack::Scales;
 
 /// Types used by [`DType::info`] and [`ElemType`].
 pub mod dtype {

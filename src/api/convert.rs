@@ -9,6 +9,7 @@ use crate::format::{self, Reader};
 use crate::model::{DType, FormatId, Value};
 use crate::ops::convert::{self, ConvertReport, JoinReport, Options, SizeTarget};
 use crate::ops::part::Part;
+use crate::quant::pack::{Form, PackOptions, Scales};
 use crate::quant::recipe::TensorType;
 
 /// Options of [`Model::convert`](crate::Model::convert).
@@ -19,6 +20,7 @@ use crate::quant::recipe::TensorType;
 pub struct ConvertOptions<'a> {
     options: Options,
     file_type: Option<String>,
+    pack: PackOptions,
     tensor_types: Vec<(String, DType)>,
     adapters: Vec<PathBuf>,
     part: Option<(usize, usize)>,
@@ -38,9 +40,34 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Sets the type of the weights: a llama.cpp file type, which is a mix (`Q4_K_M`), or one type for all weights (`F16`).
+    /// Sets the type of the weights: a llama.cpp file type, which is a mix (`Q4_K_M`), or one type for all weights (`F16`); to a folder, also a
+    /// packing for engines that serve safetensors (`FP8`, `INT4`, `NVFP4`).
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.file_type = Some(name.into());
+        self
+    }
+
+    /// Sets the reach of a scale of packed weights.
+    pub fn scale(mut self, scale: Scales) -> Self {
+        self.pack.scale = Some(scale);
+        self
+    }
+
+    /// Sets the number of values per scale of packed integers.
+    pub fn group_size(mut self, size: u64) -> Self {
+        self.pack.group = Some(size);
+        self
+    }
+
+    /// Sets whether packed integers have a zero point for each scale.
+    pub fn asymmetric(mut self, asymmetric: bool) -> Self {
+        self.pack.asymmetric = asymmetric;
+        self
+    }
+
+    /// Packs weights as MLX has them, instead of compressed-tensors.
+    pub fn for_mlx(mut self) -> Self {
+        self.pack.form = Form::Mlx;
         self
     }
 
@@ -220,10 +247,10 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    fn resolve(&self) -> Result<Options> {
-        let target = self.file_type.as_deref().map(str::parse).transpose()?;
+    fn resolve(&self, out: &Path) -> Result<Options> {
+        let (target, packing) = convert::request(self.file_type.as_deref(), out, self.options.to, &self.pack)?;
         let tensor_types = self.tensor_types.iter().map(|(pattern, dtype)| TensorType::new(pattern, *dtype)).collect::<Result<_>>()?;
-        Ok(Options { target, tensor_types, ..self.options.clone() })
+        Ok(Options { target, packing, tensor_types, ..self.options.clone() })
     }
 }
 
@@ -237,7 +264,7 @@ pub fn join(out: impl AsRef<Path>) -> Result<JoinReport> {
 }
 
 pub(super) fn convert(reader: &Reader, out: &Path, options: &ConvertOptions<'_>) -> Result<ConvertReport> {
-    let resolved = options.resolve()?;
+    let resolved = options.resolve(out)?;
     let part = options.part.map(|(number, count)| Part::new(number, count)).transpose()?;
     let adapters = options.adapters.iter().map(|path| format::open(path)).collect::<Result<_>>()?;
     let (reader, plan) = convert::prepare(reader.clone(), adapters, out, &resolved, part)?;

@@ -47,6 +47,10 @@ pub enum Hint {
     MergeIntoBase,
     /// Convert an adapter to GGUF, next to its base model.
     ConvertAdapter,
+    /// Write weights packed as MLX has them.
+    LayoutOfMlx,
+    /// Leave this tensor as it is.
+    LeaveTensor,
     /// Allow quantising weights that are already quantised.
     AllowRequantize,
     /// Report losses instead of failing: do not convert strictly.
@@ -143,6 +147,8 @@ impl fmt::Display for Hint {
             Self::GiveImportanceMatrix => "give an importance matrix of this model",
             Self::MergeIntoBase => "convert its base with this adapter to merge it",
             Self::ConvertAdapter => "convert the adapter to GGUF beside its base for names of GGUF",
+            Self::LayoutOfMlx => "MLX has it",
+            Self::LeaveTensor => "give the tensor another type by name",
             Self::AllowRequantize => "allow requantising; quality suffers twice",
             Self::AllowLoss => "a conversion that is not strict reports losses instead of failing",
             Self::Split => "split the model into shards",

@@ -15,6 +15,7 @@ use crate::ops::convert::report::{NoteRow, PartFacts};
 use crate::ops::convert::size::SizedMix;
 use crate::ops::convert::{self, ConvertReport, JoinReport, Options, SizeTarget};
 use crate::ops::part::Part;
+use crate::quant::pack::{Form, PackOptions, Scales};
 use crate::quant::recipe::{Target, TensorType};
 use crate::render::{Audience, Cell, Column, Report, Section, Tone};
 use crate::write::output as write;
@@ -23,7 +24,7 @@ use crate::write::output as write;
 const WORST: usize = 10;
 
 /// The arguments that a join does not take: the parts have made all choices.
-const JOIN_CONFLICTS: [&str; 16] = [
+const JOIN_CONFLICTS: [&str; 19] = [
     "input",
     "to",
     "target",
@@ -40,6 +41,9 @@ const JOIN_CONFLICTS: [&str; 16] = [
     "base",
     "mmproj",
     "imatrix",
+    "scale",
+    "group_size",
+    "asymmetric",
 ];
 
 /// The arguments that a comparison of file types does not take.
@@ -71,10 +75,11 @@ pub(super) struct Args {
     /// File or folder to write; any LoRA adapters to merge into the model go before it
     #[arg(value_name = "OUT", required_unless_present_any = ["mmproj", "join", "compare"])]
     paths: Vec<PathBuf>,
-    /// Output format, gguf or safetensors (default: from OUT's name)
+    /// Output format, gguf or safetensors (default: from OUT's name), or mlx: a folder with weights packed as MLX has them
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
-    /// Type (F32 F16 BF16 Q8_0 ...) or llama.cpp file type (Q4_K_M IQ4_XS ...) of the output (default: the stored types)
+    /// Type (F32 F16 BF16 Q8_0 ...), llama.cpp file type (Q4_K_M IQ4_XS ...), or, to a folder, packing for engines (FP8 FP8_BLOCK INT8 INT4 NVFP4
+    /// MXFP4 MXFP8 ...) of the output (default: the stored types)
     #[arg(long = "type", short, value_name = "TYPE")]
     target: Option<String>,
     /// Show the plan without writing anything
@@ -130,7 +135,23 @@ pub(super) struct Args {
     #[arg(long)]
     no_mtp: bool,
     #[command(flatten)]
+    pack: PackArgs,
+    #[command(flatten)]
     quantise: QuantiseArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Packing for engines that serve safetensors")]
+struct PackArgs {
+    /// Reach of a scale: tensor, channel or block128 for FP8, channel for integers (default: channel for FP8 and INT8)
+    #[arg(long, value_name = "REACH")]
+    scale: Option<String>,
+    /// Values per scale of an integer type (default: 128 for INT4, 64 with --to mlx)
+    #[arg(long, value_name = "N")]
+    group_size: Option<u64>,
+    /// Give integers a zero point for each scale
+    #[arg(long)]
+    asymmetric: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -222,12 +243,23 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl Args {
-    fn resolve(&self) -> Result<Options> {
+    /// Resolves the options for an output.
+    fn resolve(&self, out: &Path) -> Result<Options> {
         let dtype = |name: &Option<String>| name.as_deref().map(str::parse::<DType>).transpose();
         let quantise = &self.quantise;
+        let mlx = self.to.as_deref() == Some("mlx");
+        let to = if mlx { Some(FormatId::Safetensors) } else { self.to.as_deref().map(convert::format_named).transpose()? };
+        let pack = PackOptions {
+            form: if mlx { Form::Mlx } else { Form::CompressedTensors },
+            scale: self.pack.scale.as_deref().map(str::parse::<Scales>).transpose()?,
+            group: self.pack.group_size,
+            asymmetric: self.pack.asymmetric,
+        };
+        let (target, packing) = convert::request(self.target.as_deref(), out, to, &pack)?;
         Ok(Options {
-            to: self.to.as_deref().map(convert::format_named).transpose()?,
-            target: self.target.as_deref().map(str::parse::<Target>).transpose()?,
+            to,
+            target,
+            packing,
             pure: quantise.pure,
             imatrix: quantise.imatrix.clone(),
             tensor_types: quantise.tensor_types()?,
@@ -274,11 +306,18 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         progress.finish();
         return context.emit_done(&joined?, out, out);
     }
-    let options = args.resolve()?;
     if let (Some(input), [_, ..]) = (&args.input, &args.quantise.compare[..]) {
-        return run_comparison(input, &args.quantise.compare, &options, context);
+        return run_comparison(input, &args.quantise.compare, &args.resolve(Path::new("out.gguf"))?, context);
     }
     let mut paths = args.paths.clone();
+    let encoder = args.mmproj.iter().flatten().next();
+    let Some(out) = paths.last().or(encoder) else {
+        return Err(Error::argument("convert needs an output: weigh convert IN OUT").into());
+    };
+    let options = args.resolve(out)?;
+    if let Some(packing) = options.packing.filter(|_| args.mmproj.is_some()) {
+        return Err(Error::argument(format!("the encoder of pictures or sounds is not packed: {packing} is for the whole model")).into());
+    }
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
     let (options, mut projector) = match (&args.mmproj, paths.len()) {
         (None, _) => (options, None),

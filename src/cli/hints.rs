@@ -28,6 +28,8 @@ pub(super) fn words(hint: &Hint) -> String {
         Hint::GiveImportanceMatrix => "--imatrix FILE gives an importance matrix of this model",
         Hint::MergeIntoBase => "to merge it, give its base model first: `weigh convert BASE ADAPTER OUT`",
         Hint::ConvertAdapter => "`weigh convert ADAPTER OUT.gguf --base FOLDER` converts its names to GGUF's",
+        Hint::LayoutOfMlx => "--to mlx writes it",
+        Hint::LeaveTensor => "--tensor-type GLOB=BF16 leaves it unpacked",
         Hint::AllowRequantize => "--allow-requantize allows it, at a second loss of quality",
         Hint::AllowLoss => "without --strict, losses are reported instead",
         Hint::Split => "--shard-size SIZE splits the model",

@@ -2,7 +2,7 @@
 
 use crate::cli::context::{Context, Outcome};
 use crate::ops::known::{self, FileTypes, Types};
-use crate::render::{Cell, Column, Report, Section};
+use crate::render::{Audience, Cell, Column, Report, Section};
 
 /// List the supported element types, or the file types
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,25 @@ impl Report for Types {
                 Cell::flag(row.written),
             ]
         });
-        vec![Section::table("types", columns).rows(rows)]
+        let packing_columns = vec![
+            Column::text("name"),
+            Column::number("bits"),
+            Column::text("scale"),
+            Column::text("activations"),
+            Column::text("libraries"),
+        ];
+        let packings = self.packings.iter().map(|row| {
+            vec![
+                Cell::text(row.name),
+                Cell::count(row.bits.into()),
+                Cell::text(row.scale.clone()),
+                Cell::flag(row.activations),
+                Cell::text(row.libraries.join(", ")),
+            ]
+        });
+        vec![
+            Section::table("types", columns).rows(rows),
+            Section::table("packings", packing_columns).rows(packings).titled("Packings for engines that serve safetensors").only(Audience::People),
+        ]
     }
 }

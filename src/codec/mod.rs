@@ -14,6 +14,7 @@ mod k;
 mod legacy;
 mod number;
 mod plain;
+pub mod scaled;
 mod search;
 pub(crate) mod simd;
 mod small;

@@ -11,6 +11,7 @@ use crate::family::table::Table;
 use crate::family::tables::Tables;
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType, FormatId};
+use crate::quant::pack::{PackingRow, packings};
 use crate::quant::recipe::FILE_TYPES;
 
 /// The element types.
@@ -19,6 +20,8 @@ pub struct Types {
     schema: &'static str,
     /// Rows, in table order.
     pub types: Vec<TypeRow>,
+    /// Packings of weights for engines that serve safetensors.
+    pub packings: Vec<PackingRow>,
 }
 
 /// An element type.
@@ -66,7 +69,7 @@ pub fn types() -> Types {
             written: codec(dtype).is_some_and(|codec| codec.encode.is_some()),
         }
     };
-    Types { schema: "weigh.types.v1", types: DType::ALL.iter().map(row).collect() }
+    Types { schema: "weigh.types.v1", types: DType::ALL.iter().map(row).collect(), packings: packings() }
 }
 
 /// The file types of llama-quantize.

@@ -25,7 +25,7 @@ enum DataSource<'a> {
 }
 
 impl<'a> TensorData<'a> {
-    /// Opens the data of an output tensor.
+    /// Opens the data of an output tensor; of a part of a packed weight, that of the weight.
     ///
     /// # Errors
     /// There is no such tensor, or its number of elements differs from the output tensor's.
@@ -37,6 +37,7 @@ impl<'a> TensorData<'a> {
                 (DataSource::Stored(tensor), tensor.elements()?)
             }
             Source::Made(expr) => (DataSource::Computed(expr), expr.elements()?),
+            Source::Packed(packed) => return Self::new(reader, &packed.weight),
         };
         let wanted = output.elements()?;
         if elements != wanted {

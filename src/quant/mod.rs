@@ -2,5 +2,6 @@
 
 pub mod imatrix;
 pub mod knapsack;
+pub mod pack;
 pub mod packed;
 pub mod recipe;

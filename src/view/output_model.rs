@@ -6,6 +6,7 @@ use crate::base::{Error, Result, num};
 use crate::family::comfy;
 use crate::model::companion::{CompanionFile, Note};
 use crate::model::{ElemType, Metadata, Model};
+use crate::quant::pack::{Packing, Part, Precision};
 use crate::view::tensor_expr::TensorExpr;
 
 /// Names, layouts, metadata and companion files of a converted model, made by an architecture table or by `--keep-names`.
@@ -50,6 +51,23 @@ pub enum Source {
     Stored(usize),
     /// An expression over stored or computed rows.
     Made(TensorExpr),
+    /// One of the tensors of a packed weight.
+    Packed(Box<PackedPart>),
+}
+
+/// One of the tensors of a packed weight, and where its values come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedPart {
+    /// The weight: a matrix.
+    pub weight: OutputTensor,
+    /// How it is packed.
+    pub packing: Packing,
+    /// The type in which scales are computed.
+    pub precision: Precision,
+    /// Which of its tensors this is.
+    pub part: Part,
+    /// The set of weights that determine the scale of the whole, if the packing needs it: by index in the plan.
+    pub whole: Option<usize>,
 }
 
 impl OutputTensor {
@@ -92,6 +110,7 @@ impl OutputTensor {
         match &self.source {
             Source::Stored(index) => vec![*index],
             Source::Made(origin) => origin.tensors(),
+            Source::Packed(packed) => packed.weight.tensors(),
         }
     }
 
@@ -100,6 +119,15 @@ impl OutputTensor {
         match &self.source {
             Source::Stored(_) => Vec::new(),
             Source::Made(origin) => origin.steps(),
+            Source::Packed(packed) => packed.weight.transforms(),
+        }
+    }
+
+    /// Returns the packed weight that it is a part of.
+    pub fn packed(&self) -> Option<&PackedPart> {
+        match &self.source {
+            Source::Packed(packed) => Some(packed),
+            _ => None,
         }
     }
 

@@ -39,6 +39,7 @@ mod resources;
 mod round_trips;
 mod schemas;
 mod server;
+mod serving;
 mod sets;
 mod show;
 mod sized;

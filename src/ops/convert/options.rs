@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId, Value};
+use crate::quant::pack::Packing;
 use crate::quant::recipe::{Target, TensorType};
 
 /// The size of an output whose types are to be chosen.
@@ -22,6 +23,8 @@ pub struct Options {
     pub to: Option<FormatId>,
     /// Target file type or type; by default stored types are kept if the format supports them.
     pub target: Option<Target>,
+    /// Packing of the weights for engines that serve safetensors, instead of a target type.
+    pub packing: Option<Packing>,
     /// One type for all quantised tensors, without a mix.
     pub pure: bool,
     /// Importance matrix file.

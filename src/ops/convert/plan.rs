@@ -16,7 +16,7 @@ use crate::ops::convert::loss::Loss;
 use crate::ops::convert::manifest::PlannedPart;
 use crate::ops::convert::options::Options;
 use crate::ops::convert::size::SizedMix;
-use crate::ops::convert::{gguf_weights, keep, like, prune, size, translate, types};
+use crate::ops::convert::{gguf_weights, keep, like, pack, prune, size, translate, types};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
 use crate::quant::recipe::{self, TensorType};
@@ -49,6 +49,8 @@ pub struct Plan {
     pub part: Option<PlannedPart>,
     /// Path of the weight file before sharding.
     pub(super) weights: PathBuf,
+    /// Sets of weights that share a scale of the whole.
+    pub(super) wholes: Vec<Vec<OutputTensor>>,
     /// Losses beyond the requested type.
     pub lossy: Vec<Loss>,
     /// Notes about dropped, zero-padded and synthesised parts.
@@ -134,7 +136,28 @@ impl Plan {
             (None, Some(like)) => (like::rules(&request, like, &mut notes)?, None),
             (None, None) => (Vec::new(), None),
         };
-        let (decisions, tensors, files) = lay_out(&rules)?;
+        let (decisions, tensors, files, wholes) = match &options.packing {
+            None => {
+                let (decisions, tensors, files) = lay_out(&rules)?;
+                (decisions, tensors, files, Vec::new())
+            }
+            Some(packing) => {
+                if !target.folder {
+                    return Err(Error::argument(format!("{packing} needs a folder: config.json says how the weights are packed"))
+                        .in_file(out)
+                        .hint("end its name in /"));
+                }
+                let mut decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
+                gguf_weights::block_scales(reader, &mut tensors)?;
+                let mut packed = pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy };
+                let wholes = pack::apply(reader, packing, &mut packed, options)?;
+                pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy } = packed;
+                tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
+                let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
+                let files = target.layout(&layout, &recorded, &modules, options.shard_bytes)?;
+                (decisions, tensors, files, wholes)
+            }
+        };
         notes.extend(decisions.notes);
         if options.strict
             && let Some(loss) = decisions.lossy.iter().find(|loss| !loss.exact)
@@ -152,6 +175,7 @@ impl Plan {
             part: None,
             inputs,
             weights: target.weights,
+            wholes,
             lossy: decisions.lossy,
             notes,
             imatrix,
@@ -209,6 +233,15 @@ impl Plan {
     /// Returns the output paths of the companion files.
     pub(super) fn companion_targets(&self) -> Vec<PathBuf> {
         self.companions.iter().map(|file| self.out.join(&file.name)).collect()
+    }
+
+    /// Returns the tensors that are written, in the order of the files.
+    pub(super) fn written(&self) -> impl Iterator<Item = &OutputTensor> {
+        let ranges = self.files.iter().filter_map(|file| match &file.content {
+            shards::FileContent::Tensors(range, _) => self.tensors.get(range.clone()),
+            shards::FileContent::Bytes(_) => None,
+        });
+        ranges.flatten()
     }
 
     /// Returns the total size of the output files in bytes.

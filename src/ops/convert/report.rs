@@ -16,6 +16,7 @@ use crate::ops::convert::quality::Quality;
 use crate::ops::convert::size::SizedMix;
 use crate::ops::part::Part;
 use crate::ops::weights;
+use crate::quant::pack;
 use crate::view::output_model::OutputTensor;
 
 /// The report of `weigh convert`.
@@ -107,6 +108,9 @@ pub struct TensorRow {
     pub to: String,
     /// Its dimensions in the output, outermost first.
     pub shape: Vec<u64>,
+    /// How the weight is packed whose numbers these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<&'static str>,
     /// Names of the source tensors in the input, unless it is one of the same name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
@@ -279,6 +283,7 @@ fn tensor_row(reader: &Reader, tensor: &OutputTensor) -> Result<TensorRow> {
         from: types.join("+"),
         to: tensor.elem.to_string(),
         shape: tensor.shape.clone(),
+        packing: tensor.packed().filter(|packed| packed.part == pack::Part::Codes).map(|packed| packed.packing.name),
         sources,
         transforms: tensor.transforms(),
         quality: None,

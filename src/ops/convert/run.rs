@@ -16,15 +16,17 @@ use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::convert::loss::{self, Loss, LossCounts};
+use crate::ops::convert::pack;
 use crate::ops::convert::plan::Plan;
 use crate::ops::convert::quality::{self, Sums};
 use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
 use crate::ops::hash::{self, Algorithm};
 use crate::ops::tensor_data::TensorData;
+use crate::quant::pack::{Scratch, Weight, Whole};
 use crate::quant::recipe;
 use crate::source::{self, Source};
-use crate::view::output_model::OutputTensor;
+use crate::view::output_model::{OutputTensor, PackedPart};
 use crate::write::output::{OutFile, Output, Target};
 
 /// Number of elements that a thread decodes and encodes at a time, unless a row is longer. Error metrics depend on it.
@@ -79,6 +81,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         output.write(index, &content.bytes()?)?;
         finish(&mut output, index)?;
     }
+    let wholes = pack::measure(reader, plan)?;
     let mut outcomes = Vec::new();
     for (index, file) in (companions.len()..).zip(&plan.files) {
         match &file.content {
@@ -88,7 +91,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
                 out.append(&layout.header)?;
                 out.reserve()?;
                 let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
-                outcomes.extend(write_tensors(reader, plan, tensors, layout, Some(&out), progress)?);
+                outcomes.extend(write_tensors(reader, plan, &wholes, tensors, layout, Some(&out), progress)?);
                 output.seal(out)?;
             }
         }
@@ -124,11 +127,12 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 pub fn measure(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
     check_importance(plan)?;
     let mut report = ConvertReport::planned(reader, plan)?;
+    let wholes = pack::measure(reader, plan)?;
     let mut outcomes = Vec::new();
     for file in &plan.files {
         if let FileContent::Tensors(range, layout) = &file.content {
             let tensors = plan.tensors.get(range.clone()).unwrap_or_default();
-            outcomes.extend(write_tensors(reader, plan, tensors, layout, None, progress)?);
+            outcomes.extend(write_tensors(reader, plan, &wholes, tensors, layout, None, progress)?);
         }
     }
     add_outcomes(&mut report, outcomes);
@@ -206,6 +210,8 @@ enum WriteMode<'a> {
     Gather(DType),
     /// Decodes, transforms and encodes values.
     Encode { from: DType, to: DType, encode: Encode },
+    /// Packs rows of a weight.
+    Pack(&'a PackedPart, Weight),
 }
 
 /// The result of writing a tensor, or a chunk of it.
@@ -242,12 +248,13 @@ struct Importance {
 fn write_tensors(
     reader: &Reader,
     plan: &Plan,
+    wholes: &[Whole],
     tensors: &[OutputTensor],
     layout: &Layout,
     out: Option<&OutFile>,
     progress: Progress<'_>,
 ) -> Result<Vec<Outcome>> {
-    let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, tensor, *offset));
+    let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, wholes, tensor, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
     reader.announce(jobs.iter().flat_map(|job| job.data.inputs()));
@@ -335,12 +342,16 @@ struct Buffers {
     values: Vec<f32>,
     bytes: Vec<u8>,
     decoded: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl<'a> Job<'a> {
-    fn new(reader: &'a Reader, tensor: &'a OutputTensor, offset: u64) -> Result<Self> {
+    fn new(reader: &'a Reader, wholes: &[Whole], tensor: &'a OutputTensor, offset: u64) -> Result<Self> {
         let data = TensorData::new(reader, tensor)?;
-        let mode = write_mode(tensor, &data).map_err(|error| error.in_tensor(&tensor.name))?;
+        let mode = match tensor.packed() {
+            Some(packed) => WriteMode::Pack(packed, pack::weight(packed, wholes)),
+            None => write_mode(tensor, &data).map_err(|error| error.in_tensor(&tensor.name))?,
+        };
         let (units, chunk_len) = match mode {
             WriteMode::Copy(stored) => {
                 let block = stored.elem.known().map_or(1, |dtype| dtype.info().block_bytes);
@@ -350,6 +361,10 @@ impl<'a> Job<'a> {
             }
             WriteMode::Gather(dtype) => (tensor.elements()?, chunk_elements(tensor, dtype)),
             WriteMode::Encode { to, .. } => (tensor.elements()?, chunk_elements(tensor, to)),
+            WriteMode::Pack(packed, weight) => {
+                let band = weight.band(packed.part);
+                (weight.rows, (CHUNK_ELEMENTS / weight.columns.max(1) / band).max(1).saturating_mul(band))
+            }
         };
         let remaining = units.div_ceil(chunk_len.max(1));
         let importance = Mutex::new(Importance { weights: None, remaining });
@@ -381,8 +396,22 @@ impl<'a> Job<'a> {
                 out.write_at(self.offset + dtype.bytes_for(start)?, &bytes)?;
                 Ok((Outcome::default(), bytes.len() as u64))
             }
+            WriteMode::Pack(packed, weight) => {
+                let Buffers { bytes, scratch, .. } = buffers;
+                bytes.clear();
+                let mut outcome = Outcome::default();
+                let columns = weight.columns;
+                let read = |row: u64, values: &mut [f32]| self.data.values(num::mul(row, columns, "a position")?, values);
+                let mut compare = |old: &[f32], new: &[f32]| outcome.sums.merge(&Sums::of(old, new));
+                let compare: Option<&mut dyn FnMut(&[f32], &[f32])> = if plan.quality { Some(&mut compare) } else { None };
+                weight.encode(packed.part, start..start + len, &read, scratch, bytes, compare)?;
+                if let Some(out) = out {
+                    out.write_at(num::add(self.offset, weight.offset(packed.part, start)?, "a position")?, bytes)?;
+                }
+                Ok((outcome, bytes.len() as u64))
+            }
             WriteMode::Encode { from, to, encode } => {
-                let Buffers { values, bytes, decoded } = buffers;
+                let Buffers { values, bytes, decoded, .. } = buffers;
                 values.resize(num::to_usize(len, "a chunk of a tensor")?, 0.0);
                 self.data.values(start, values)?;
                 bytes.resize(num::to_usize(to.bytes_for(len)?, "a chunk of a tensor")?, 0);

@@ -128,6 +128,7 @@ fn body(reader: &Reader, step: &OutputTensor) -> Vec<u8> {
     let origin = match &step.source {
         Source::Stored(index) => TensorExpr::stored(reader.model(), *index).unwrap(),
         Source::Made(origin) => origin.clone(),
+        Source::Packed(_) => unreachable!("only a conversion packs weights"),
     };
     let dtype = step.elem.known().unwrap();
     if dtype == origin.dtype() {
