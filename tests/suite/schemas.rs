@@ -26,6 +26,7 @@ fn every_document_is_as_its_schema_says() {
     let out = tempfile::tempdir().unwrap();
     let at = |name: &str| out.path().join(name).to_str().unwrap().to_owned();
     let (gguf, quantised, shards, parts, tables) = (at("a.gguf"), at("b.gguf"), at("shards/"), at("parts/"), at("tables"));
+    let (sized, packed) = (at("sized.gguf"), at("packed/"));
 
     let mut commands: Vec<Vec<&str>> = Vec::new();
     for model in [FOLDER, GGUF, OTHER, "fixtures/quants.safetensors"] {
@@ -58,6 +59,10 @@ fn every_document_is_as_its_schema_says() {
         vec!["convert", FOLDER, &parts, "--shard-size", "100kB", "--part", "2/2"],
         vec!["convert", FOLDER, &parts, "--shard-size", "100kB", "--part", "1/2"],
         vec!["convert", "--join", &parts],
+        vec!["convert", FOLDER, "--compare", "Q4_K_M,Q8_0"],
+        vec!["convert", FOLDER, &sized, "--target-bpw", "6"],
+        vec!["convert", FOLDER, &packed, "--type", "FP8"],
+        vec!["info", &packed],
     ]);
     if cfg!(feature = "catalog") {
         commands.push(vec!["catalog", FOLDER, "-o", &tables]);

@@ -61,7 +61,8 @@ fn write_model(folder: &Path, config: &Value, shapes: &[(String, Vec<u64>)], dty
         let start = data.len();
         data.extend(weights(name, shape, dtype));
         let comma = if start == 0 { "" } else { "," };
-        write!(header, "{comma}{:?}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{}]}}", name, data.len()).unwrap();
+        write!(header, "{comma}{:?}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{}]}}", name, data.len())
+            .unwrap();
     }
     header.push('}');
     fs::create_dir_all(folder).unwrap();
@@ -232,7 +233,8 @@ fn every_command_reads_what_was_packed() {
         assert!(types.contains(shown), "{options:?}: {types}");
         assert_eq!(run(&["verify", out, "--data"]).0, 0, "{options:?}");
         let diff = json(&["diff", input.to_str().unwrap(), out]);
-        let row = diff["changed"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{options:?}: {diff}"));
+        let row =
+            diff["changed"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{options:?}: {diff}"));
         let error = row["quality"]["relative_rmse"].as_f64().or(row["relative_rmse"].as_f64()).unwrap();
         assert!(error > 0.0 && error < at_most, "{options:?}: {error}");
         // The conversion has measured the same.
@@ -281,7 +283,8 @@ fn a_dry_run_lists_every_tensor() {
     let out = folder.path().join("out");
     let plan = json(&["convert", input.to_str().unwrap(), out.to_str().unwrap(), "--type", "NVFP4", "--dry-run"]);
     assert!(!out.exists());
-    let rows: Vec<Value> = plan["tensors"].as_array().unwrap().iter().map(|row| json!([row["name"], row["to"], row["shape"], row["packing"]])).collect();
+    let rows: Vec<Value> =
+        plan["tensors"].as_array().unwrap().iter().map(|row| json!([row["name"], row["to"], row["shape"], row["packing"]])).collect();
     let stem = "model.layers.0.self_attn.q_proj.weight";
     assert_eq!(
         Value::from(rows),
@@ -311,10 +314,17 @@ fn what_is_no_linear_layer_stays_and_is_listed() {
     ];
     write_small(&input, tensors, DType::BF16);
     let out = convert(&input, &["--type", "FP8", "--tensor-type", "layers.1.self_attn=BF16"]);
-    let ignored = ["lm_head", "model.layers.0.mlp.gate", "model.layers.1.mlp.experts", "model.layers.1.self_attn.q_proj", "model.visual.blocks.0.attn.qkv"];
+    let ignored = [
+        "lm_head",
+        "model.layers.0.mlp.gate",
+        "model.layers.1.mlp.experts",
+        "model.layers.1.self_attn.q_proj",
+        "model.visual.blocks.0.attn.qkv",
+    ];
     assert_eq!(config(&out)["quantization_config"]["ignore"], json!(ignored));
     let reader = format::open(&out).unwrap();
-    let found: Vec<&str> = reader.model().tensors.iter().filter(|tensor| tensor.elem == DType::F8_E4M3.into()).map(|tensor| tensor.name.as_str()).collect();
+    let found: Vec<&str> =
+        reader.model().tensors.iter().filter(|tensor| tensor.elem == DType::F8_E4M3.into()).map(|tensor| tensor.name.as_str()).collect();
     assert_eq!(found, ["model.layers.0.mlp.experts.0.up_proj.weight"]);
 }
 
@@ -342,7 +352,12 @@ fn bad_requests_are_one_line_each() {
         (&input, "a", &["--group-size", "32"], "a group size requires a type, such as FP8 or INT4"),
         (&input, "a", &["--asymmetric"], "zero points requires a type, such as FP8 or INT4"),
         (&input, "a", &["--to", "mlx"], "the layout of MLX requires a type, such as FP8 or INT4"),
-        (&input, "a", &["--type", "BF16", "--scale", "tensor"], "the reach of a scale requires a type with scales of its own, such as FP8, found BF16"),
+        (
+            &input,
+            "a",
+            &["--type", "BF16", "--scale", "tensor"],
+            "the reach of a scale requires a type with scales of its own, such as FP8, found BF16",
+        ),
         (&input, "a", &["--type", "FP8", "--scale", "row"], "expected a scale per tensor, channel or block128, found row"),
         (&input, "a", &["--type", "FP8", "--group-size", "32"], "a group size requires a type of integers, found FP8"),
         (&input, "a", &["--type", "FP8", "--asymmetric"], "zero points require a type of integers, found FP8"),
