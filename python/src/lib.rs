@@ -9,7 +9,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyBufferError, PyException, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use weigh::dtype::DType;
+use weigh::DType;
 use weigh::{ConvertOptions, DiffOptions, GroupBy, HashOptions, StatsOptions, VerifyOptions};
 
 create_exception!(weigh, Error, PyException, "A file cannot be read or written, or an argument is wrong: one line, and what to do about it.");
