@@ -58,7 +58,10 @@ impl Report for Types {
         });
         vec![
             Section::table("types", columns).rows(rows),
-            Section::table("packings", packing_columns).rows(packings).titled("Packings for engines that serve safetensors").only(Audience::People),
+            Section::table("packings", packing_columns)
+                .rows(packings)
+                .titled("Packings for engines that serve safetensors")
+                .only(Audience::People),
         ]
     }
 }

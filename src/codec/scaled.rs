@@ -275,7 +275,13 @@ fn e2m1(value: f32) -> f32 {
     const TWOS: f32 = 16_777_216.0;
     let size = clamp(f32::from_bits(value.to_bits() & 0x7fff_ffff), 0.0, 6.0);
     let (halves, ones, twos) = ((size + HALVES) - HALVES, (size + ONES) - ONES, (size + TWOS) - TWOS);
-    let number = if size < 2.0 { halves } else if size < 4.0 { ones } else { twos };
+    let number = if size < 2.0 {
+        halves
+    } else if size < 4.0 {
+        ones
+    } else {
+        twos
+    };
     if size > 0.0 { with_sign_of(number, value) } else { 0.0 }
 }
 
@@ -425,10 +431,9 @@ mod tests {
 
     #[test]
     fn small_floats_are_those_of_their_types() {
-        for (numbers, dtype, store) in [
-            (Numbers::E4m3, DType::F8_E4M3, store_e4m3 as fn(&[f32], &mut [u8])),
-            (Numbers::E2m1, DType::F4, store_e2m1),
-        ] {
+        for (numbers, dtype, store) in
+            [(Numbers::E4m3, DType::F8_E4M3, store_e4m3 as fn(&[f32], &mut [u8])), (Numbers::E2m1, DType::F4, store_e2m1)]
+        {
             let mut values = values(dtype);
             // Of E2M1, a negative zero becomes zero.
             values.retain(|value| numbers == Numbers::E4m3 || value.to_bits() != (-0f32).to_bits());

@@ -14,8 +14,8 @@ pub use encode::{Scratch, Weight, Whole};
 pub use names::{Unpacked, fused, unpacked};
 
 use crate::base::{Error, Hint, Result};
-pub use crate::codec::scaled::Precision;
 use crate::codec::scaled::Numbers;
+pub use crate::codec::scaled::Precision;
 use crate::model::DType;
 use crate::model::dtype::suggest_type;
 
@@ -268,7 +268,11 @@ impl Packing {
                 _ => scale == packing.scales || (integers && scale == Scales::Channel),
             };
             if !fits {
-                let known = if plain_floats || integers { format!("{name} has one per {}", packing.scales) } else { format!("{name} has scales of its own") };
+                let known = if plain_floats || integers {
+                    format!("{name} has one per {}", packing.scales)
+                } else {
+                    format!("{name} has scales of its own")
+                };
                 return Err(Error::argument(format!("{name} cannot have a scale per {scale}: {known}")));
             }
             packing.scales = scale;
