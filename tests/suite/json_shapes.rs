@@ -65,7 +65,8 @@ shapes! {
     Finding {
         severity: String, code: String, file: Option<String>, offset: Option<u64>, tensor: Option<String>, message: String,
     }
-    Types { schema: String, types: Vec<Type>, packings: Vec<Value> }
+    Types { schema: String, types: Vec<Type>, packings: Vec<Packing> }
+    Packing { name: String, bits: u32, scale: String, activations: bool, libraries: Vec<String> }
     Type {
         name: String, class: String, block_elements: u64, block_bytes: u64, bits_per_weight: f64, ggml_id: Option<u32>,
         safetensors: Option<String>, read: bool, written: bool,

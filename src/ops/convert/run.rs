@@ -23,7 +23,7 @@ use crate::ops::convert::report::ConvertReport;
 use crate::ops::convert::types;
 use crate::ops::hash::{self, Algorithm};
 use crate::ops::tensor_data::TensorData;
-use crate::quant::pack::{Scratch, Weight, Whole};
+use crate::quant::pack::{Compare, Scratch, Weight, Whole};
 use crate::quant::recipe;
 use crate::source::{self, Source};
 use crate::view::output_model::{OutputTensor, PackedPart};
@@ -403,7 +403,7 @@ impl<'a> Job<'a> {
                 let columns = weight.columns;
                 let read = |row: u64, values: &mut [f32]| self.data.values(num::mul(row, columns, "a position")?, values);
                 let mut compare = |old: &[f32], new: &[f32]| outcome.sums.merge(&Sums::of(old, new));
-                let compare: Option<&mut dyn FnMut(&[f32], &[f32])> = if plan.quality { Some(&mut compare) } else { None };
+                let compare: Option<Compare<'_>> = if plan.quality { Some(&mut compare) } else { None };
                 weight.encode(packed.part, start..start + len, &read, scratch, bytes, compare)?;
                 if let Some(out) = out {
                     out.write_at(num::add(self.offset, weight.offset(packed.part, start)?, "a position")?, bytes)?;

@@ -24,7 +24,7 @@ const SMALLEST_MLX_SCALE: f32 = 1e-7;
 type ReadRows<'a> = &'a dyn Fn(u64, &mut [f32]) -> Result<()>;
 
 /// Receives values before and after.
-type Compare<'a> = &'a mut dyn FnMut(&[f32], &[f32]);
+pub type Compare<'a> = &'a mut dyn FnMut(&[f32], &[f32]);
 
 /// What all of a tensor determines: its largest magnitude, or that of all tensors that share its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -10,7 +10,7 @@ mod names;
 use std::fmt;
 
 pub use config::{configure, mlx_config};
-pub use encode::{Scratch, Weight, Whole};
+pub use encode::{Compare, Scratch, Weight, Whole};
 pub use names::{Unpacked, fused, unpacked};
 
 use crate::base::{Error, Hint, Result};
