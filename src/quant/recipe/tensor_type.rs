@@ -158,12 +158,13 @@ mod tests {
     #[test]
     fn a_pattern_with_two_meanings_is_refused() {
         let check = |pattern: &str| TensorType::new(pattern, DType::Q8_0).unwrap().check_meaning(NAMES.into_iter());
-        for pattern in ["attn_q", "*", "blk.1.*attn_q.weight", "blk.?.attn_[qk].weight", "ffn_.*", r"blk\.1\."] {
+        for pattern in ["attn_q", "*", "blk.?.attn_[qk].weight", "ffn_.*", r"blk\.1\."] {
             check(pattern).unwrap();
         }
-        // As a glob blk.12 as well; as a regular expression any number of ones.
+        // As a glob blk.12 as well; as a regular expression any number of ones. And a point is any character.
         let error = check("blk.1*.attn_[qk].weight");
         assert!(error.is_ok(), "{error:?}");
+        assert!(check("blk.1.*attn_q.weight").is_err());
         let error = check("blk.1*.w*").unwrap_err();
         assert!(error.message().contains("blk.1*.w* means 3 tensors as a glob"), "{error}");
     }
