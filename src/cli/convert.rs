@@ -230,7 +230,7 @@ impl QuantiseArgs {
 
     fn size(&self) -> Result<Option<SizeTarget>> {
         if !self.types.is_empty() && self.target_size.is_none() && self.target_bpw.is_none() {
-            return Err(Error::argument("--types is for --target-size and --target-bpw").into());
+            return Err(Error::argument("--types is for --target-size and --target-bpw"));
         }
         let bytes = self.target_size.as_deref().map(units::parse_bytes).transpose()?;
         Ok(bytes.map(SizeTarget::Bytes).or(self.target_bpw.map(SizeTarget::BitsPerWeight)))

@@ -5,7 +5,7 @@
 //! but never a mixture. Runs that write the same set take turns at renaming.
 //!
 //! Files of a bucket are written under temporary names on disk, uploaded one after the other in the background, and become visible in the
-//! same order ([`uploads`]).
+//! same order (`uploads`).
 //!
 //! Problems with the targets (they exist, they are inputs, the disk is full) are reported before anything is written.
 
