@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// File type that the model could be converted to (repeatable)
     #[arg(long = "type", short, value_name = "TYPE", conflicts_with = "all_types")]
     types: Vec<String>,
-    /// All file types of llama-quantize
+    /// All file types of llama-quantize; with --memory, those that fit are listed anyway if the model does not
     #[arg(long)]
     all_types: bool,
     /// Memory to fit in: 8GB, 24GiB

@@ -158,3 +158,22 @@ fn the_library_has_the_figures_of_the_program() {
     assert!(model.fit(&FitOptions::new().device("T5")).is_err());
     assert!(model.fit(&FitOptions::new().file_type("Q9")).is_err());
 }
+
+#[test]
+fn file_types_that_fit_are_listed_if_the_model_does_not() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/llama-tiny");
+    let run = |more: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_weigh")).args(["fit", folder, "--context", "256", "--json"]).args(more).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (status, whole) = run(&["--all-types"]);
+    assert_eq!(status, Some(0));
+    let rows = whole["options"].as_array().unwrap();
+    let middle = rows[rows.len() / 2]["total_bytes"].as_u64().unwrap();
+    let (status, fit) = run(&["--memory", &middle.to_string()]);
+    assert_eq!((status, &fit["fits"]), (Some(1), &Value::Bool(false)), "the model itself does not fit");
+    let smaller: Vec<&Value> = rows.iter().filter(|row| row["total_bytes"].as_u64().unwrap() <= middle).map(|row| &row["type"]).collect();
+    assert_eq!(fit["options"].as_array().unwrap().iter().map(|row| &row["type"]).collect::<Vec<_>>(), smaller);
+    assert!(run(&["--memory", "1GB"]).1["options"].as_array().unwrap().is_empty(), "nothing is listed where it fits");
+}

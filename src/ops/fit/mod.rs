@@ -16,9 +16,10 @@ use crate::base::{Error, Result, num, units};
 use crate::family::memory::{self, Caches, Widths};
 use crate::format::Reader;
 use crate::model::metadata::full_key;
+use crate::model::{DType, TensorInfo};
 use crate::ops::fit::kv::{CacheFormat, Cells};
 use crate::ops::fit::weights::{Placed, Subject};
-use crate::quant::recipe::Target;
+use crate::quant::recipe::{FILE_TYPES, Target};
 
 pub use options::Options;
 pub use weights::Weights;
@@ -72,8 +73,11 @@ pub struct Fit {
     pub device_bytes: Option<u64>,
     /// What is on the host, without its share of the compute buffer, such as attention masks.
     pub host_bytes: Option<u64>,
-    /// The listed file types, largest first.
+    /// The listed file types, largest first: those asked for; or, if none were and the model does not fit, those that do.
     pub options: Vec<TypeRow>,
+    /// Whether no file type was asked for.
+    #[serde(skip)]
+    suggested: bool,
     /// Figures for vLLM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vllm: Option<vllm::Paged>,
@@ -119,6 +123,12 @@ pub fn fit(reader: &Reader, projector: Option<&Reader>, options: &Options) -> Re
             Err(error) => return Err(error.in_file(path)),
         }
     }
+    let is_quantised = |tensor: &TensorInfo| tensor.elem.known().is_some_and(DType::is_quantised);
+    if options.types.is_empty() && fit.fits == Some(false) && !reader.model().tensors.iter().any(is_quantised) {
+        fit.suggested = true;
+        let row = |target| needs(Some(target)).and_then(|needs| needs.row(target, options)).ok();
+        fit.options.extend(FILE_TYPES.iter().map(Target::Mix).filter_map(row).filter(|row| row.fits == Some(true)));
+    }
     fit.options.sort_by_key(|row| std::cmp::Reverse(row.bytes));
     Ok(fit)
 }
@@ -137,7 +147,7 @@ impl Fit {
         self.memory?;
         match &self.vllm {
             Some(paged) => paged.most_tokens.map(|tokens| tokens > 0),
-            None if self.options.is_empty() => self.fits,
+            None if self.options.is_empty() || self.suggested => self.fits,
             None if self.options.iter().any(|row| row.fits == Some(true)) => Some(true),
             None => self.options.iter().all(|row| row.fits == Some(false)).then_some(false),
         }
@@ -265,6 +275,7 @@ impl Needs {
             device_bytes: demand.placed.map(|(_, device)| device),
             host_bytes: demand.placed.map(|(_, device)| demand.total.saturating_add(twice).saturating_sub(device)),
             options: Vec::new(),
+            suggested: false,
             vllm: None,
             notes: self.notes(context.div_ceil(demand.cells.parallel), demand.compute),
         })
