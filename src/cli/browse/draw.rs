@@ -331,7 +331,7 @@ mod tests {
         fn new(width: u16, height: u16, a: &str, b: Option<&str>) -> Self {
             let open = |path: &str| Source::new(crate::format::open(path.as_ref()).unwrap()).unwrap();
             let (a, b) = (open(a), b.map(open));
-            let worker = Worker::start(&a, b.as_ref()).unwrap();
+            let worker = Worker::start(&a.weights, b.as_ref().map(|b| &b.weights)).unwrap();
             Self { terminal: Terminal::new(TestBackend::new(width, height)).unwrap(), app: App::new(a, b, false).unwrap(), worker }
         }
 

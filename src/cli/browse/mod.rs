@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let a = Source::new(context.open(&args.a)?)?;
     let b = args.b.as_deref().map(|b| Source::new(context.open(b)?)).transpose()?;
     let color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let worker = Worker::start(&a, b.as_ref())?;
+    let worker = Worker::start(&a.weights, b.as_ref().map(|b| &b.weights))?;
     let mut app = App::new(a, b, color)?;
     let mut terminal = ratatui::try_init().map_err(|error| lost(&error))?;
     let _ = execute!(io::stdout(), EnableMouseCapture);

@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{Error, ErrorKind, Result, units};
-use crate::cli::browse::app::Source;
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::ops::diff;
@@ -48,10 +47,10 @@ impl Worker {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub(super) fn start(a: &Source, b: Option<&Source>) -> Result<Self> {
+    pub(super) fn start(a: &Arc<Reader>, b: Option<&Arc<Reader>>) -> Result<Self> {
         let (requests, incoming) = channel::<(Request, Arc<AtomicBool>)>();
         let (outgoing, results) = channel();
-        let mut desk = Desk { a: Arc::clone(&a.weights), b: b.map(|b| Arc::clone(&b.weights)), names: None };
+        let mut desk = Desk { a: Arc::clone(a), b: b.map(Arc::clone), names: None };
         let work = move || {
             while let Ok(mut next) = incoming.recv() {
                 // Only the last of several requests is of interest.

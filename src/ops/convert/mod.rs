@@ -23,7 +23,6 @@ mod types;
 pub use input::{prepare, prepare_unwritten};
 pub use join::{JoinReport, join};
 pub use options::{Options, SizeTarget};
-pub use pack::request;
-pub use plan::{Plan, format_named};
+pub use plan::{Plan, format_named, request};
 pub use report::ConvertReport;
 pub use run::{Progress, measure, run};

@@ -7,14 +7,12 @@ use serde_json::{Map, Value as Json};
 use crate::base::{Error, Hint, Result, json, num};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{Class, ElemType, FormatId, Metadata, Value};
+use crate::model::{Class, ElemType, Metadata, Value};
 use crate::ops::chunks;
 use crate::ops::convert::loss::Loss;
 use crate::ops::convert::options::Options;
-use crate::ops::convert::plan::{OutputTarget, Plan};
 use crate::ops::tensor_data::TensorData;
-use crate::quant::pack::{self, Form, PackOptions, Packing, Precision, Unpacked, Weight, Whole};
-use crate::quant::recipe::Target;
+use crate::quant::pack::{self, Form, Packing, Precision, Unpacked, Weight, Whole};
 use crate::view::output_model::{OutputTensor, PackedPart, Source};
 
 /// The file that says how weights are packed.
@@ -25,36 +23,6 @@ const CHUNK_ELEMENTS: u64 = 1 << 18;
 
 /// The linear layer that a model without an output matrix of its own has all the same.
 const OUTPUT_LAYER: &str = "lm_head";
-
-/// Returns what a requested type means for the output at `out`: a target type or file type, or a packing, which only safetensors has.
-///
-/// # Errors
-/// There is no such type; the output cannot hold it; or an option does not apply to it.
-pub fn request(name: Option<&str>, out: &Path, to: Option<FormatId>, options: &PackOptions) -> Result<(Option<Target>, Option<Packing>)> {
-    let given = options.given();
-    let Some(name) = name else {
-        return match given {
-            None => Ok((None, None)),
-            Some(given) => Err(Error::argument(format!("{given} requires a type, such as FP8 or INT4"))),
-        };
-    };
-    let format = OutputTarget::of(out, to)?.format.id;
-    if format == FormatId::Safetensors && (pack::is_packing(name) || options.form == Form::Mlx) {
-        return Ok((None, Some(Packing::new(name, options)?)));
-    }
-    match (name.parse(), given) {
-        (Err(_), _) if pack::is_packing(name) => {
-            let error = Error::argument(format!("{format} does not support {name}, which engines that serve safetensors read"));
-            Err(error.hint(Hint::ListTypes))
-        }
-        (Err(error), _) => Err(error),
-        (Ok(_), Some(given)) if format != FormatId::Safetensors => {
-            Err(Error::argument(format!("{given} requires safetensors output, found {format}")))
-        }
-        (Ok(_), Some(given)) => Err(Error::argument(format!("{given} requires a type with scales of its own, such as FP8, found {name}"))),
-        (Ok(target), None) => Ok((Some(target), None)),
-    }
-}
 
 /// What packing changes of a plan.
 pub(super) struct Packed {
@@ -208,7 +176,7 @@ fn parts(reader: &Reader, packing: &Packing, tensor: &OutputTensor, whole: Optio
 fn describe(reader: &Reader, packing: &Packing, ignored: &[String], plan: &mut Packed) -> Result<()> {
     let file = plan.companions.iter_mut().find(|file| file.name == CONFIG);
     let config = match file.as_ref().map(|file| &file.content) {
-        Some(Content::Bytes(bytes)) => Some(json::parse(&String::from_utf8_lossy(bytes), Path::new(CONFIG))?),
+        Some(Content::Bytes(bytes)) => Some(json::parse(&String::from_utf8(bytes.to_vec()).unwrap_or_default(), Path::new(CONFIG))?),
         _ => reader.model().config.clone(),
     };
     let mut config = match config {
@@ -239,14 +207,19 @@ pub(super) fn weight(packed: &PackedPart, wholes: &[Whole]) -> Weight {
 }
 
 /// Reads the weights that share a scale of the whole, if this part of the plan writes any of them, and returns what they determine.
-pub(super) fn measure(reader: &Reader, plan: &Plan) -> Result<Vec<Whole>> {
-    let mut needed = vec![false; plan.wholes.len()];
-    for tensor in plan.written() {
+pub(super) fn measure<'t>(
+    reader: &Reader,
+    sets: &[Vec<OutputTensor>],
+    written: impl Iterator<Item = &'t OutputTensor>,
+) -> Result<Vec<Whole>> {
+    let mut needed = vec![false; sets.len()];
+    for tensor in written {
         if let Some(slot) = tensor.packed().and_then(|packed| packed.whole).and_then(|set| needed.get_mut(set)) {
             *slot = true;
         }
     }
-    let sets = plan.wholes.iter().zip(&needed).enumerate().filter(|(_, (_, needed))| **needed);
+    let count = sets.len();
+    let sets = sets.iter().zip(&needed).enumerate().filter(|(_, (_, needed))| **needed);
     let all: Vec<(usize, &OutputTensor)> = sets.flat_map(|(number, (set, _))| set.iter().map(move |tensor| (number, tensor))).collect();
     let chunk = |tensor: &OutputTensor| {
         let row = tensor.row_elements().max(1);
@@ -269,7 +242,7 @@ pub(super) fn measure(reader: &Reader, plan: &Plan) -> Result<Vec<Whole>> {
         all.merge(&one);
         Ok(())
     })?;
-    let mut wholes = vec![Whole::default(); plan.wholes.len()];
+    let mut wholes = vec![Whole::default(); count];
     for ((set, _), one) in all.iter().zip(&found) {
         if let Some(whole) = wholes.get_mut(*set) {
             whole.merge(one);

@@ -19,7 +19,8 @@ use crate::ops::convert::size::SizedMix;
 use crate::ops::convert::{gguf_weights, keep, like, pack, prune, size, translate, types};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::imatrix::Imatrix;
-use crate::quant::recipe::{self, TensorType};
+use crate::quant::pack::{Form, PackOptions, Packing, is_packing};
+use crate::quant::recipe::{self, Target, TensorType};
 use crate::source::file::{parent, same_file};
 use crate::source::place;
 use crate::view::lora;
@@ -488,5 +489,35 @@ fn check_zero(reader: &Reader, index: usize) -> Result<()> {
             Err(Error::unsupported(message).in_tensor(&tensor.name).in_file(&reader.model().path))
         }
         None => Ok(()),
+    }
+}
+
+/// Returns what a requested type means for the output at `out`: a target type or file type, or a packing, which only safetensors has.
+///
+/// # Errors
+/// There is no such type; the output cannot hold it; or an option does not apply to it.
+pub fn request(name: Option<&str>, out: &Path, to: Option<FormatId>, options: &PackOptions) -> Result<(Option<Target>, Option<Packing>)> {
+    let given = options.given();
+    let Some(name) = name else {
+        return match given {
+            None => Ok((None, None)),
+            Some(given) => Err(Error::argument(format!("{given} requires a type, such as FP8 or INT4"))),
+        };
+    };
+    let format = OutputTarget::of(out, to)?.format.id;
+    if format == FormatId::Safetensors && (is_packing(name) || options.form == Form::Mlx) {
+        return Ok((None, Some(Packing::new(name, options)?)));
+    }
+    match (name.parse(), given) {
+        (Err(_), _) if is_packing(name) => {
+            let error = Error::argument(format!("{format} does not support {name}, which engines that serve safetensors read"));
+            Err(error.hint(Hint::ListTypes))
+        }
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(given)) if format != FormatId::Safetensors => {
+            Err(Error::argument(format!("{given} requires safetensors output, found {format}")))
+        }
+        (Ok(_), Some(given)) => Err(Error::argument(format!("{given} requires a type with scales of its own, such as FP8, found {name}"))),
+        (Ok(target), None) => Ok((Some(target), None)),
     }
 }

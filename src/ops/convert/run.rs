@@ -81,7 +81,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
         output.write(index, &content.bytes()?)?;
         finish(&mut output, index)?;
     }
-    let wholes = pack::measure(reader, plan)?;
+    let wholes = pack::measure(reader, &plan.wholes, plan.written())?;
     let mut outcomes = Vec::new();
     for (index, file) in (companions.len()..).zip(&plan.files) {
         match &file.content {
@@ -127,7 +127,7 @@ pub fn run(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<Conve
 pub fn measure(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<ConvertReport> {
     check_importance(plan)?;
     let mut report = ConvertReport::planned(reader, plan)?;
-    let wholes = pack::measure(reader, plan)?;
+    let wholes = pack::measure(reader, &plan.wholes, plan.written())?;
     let mut outcomes = Vec::new();
     for file in &plan.files {
         if let FileContent::Tensors(range, layout) = &file.content {

@@ -3,7 +3,6 @@
 use crate::base::{Error, Result};
 use crate::family::memory::Caches;
 use crate::model::DType;
-use crate::ops::fit::vllm::Engine;
 use crate::quant::recipe::Target;
 
 /// What a model is fitted for. The defaults are those of llama.cpp.
@@ -74,5 +73,20 @@ impl Options {
             return Err(Error::argument(format!("values cannot be cached as {} without flash attention", self.kv_types[1])));
         }
         Ok(())
+    }
+}
+
+/// What vLLM is run with.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Share of the memory that it uses: `--gpu-memory-utilization`.
+    pub utilization: f64,
+    /// Devices that layers are split over, each of the given memory: `--tensor-parallel-size`.
+    pub devices: u64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { utilization: 0.9, devices: 1 }
     }
 }

@@ -6,25 +6,11 @@ use crate::base::{Error, Result, num};
 use crate::family::memory::{Attention, Caches};
 use crate::format::Reader;
 use crate::model::DType;
+pub use crate::ops::fit::options::Engine;
 use crate::ops::fit::options::Options;
 
 /// Tokens of a block: the default of vLLM's `--block-size` on graphics cards.
 const BLOCK: u64 = 16;
-
-/// What vLLM is run with.
-#[derive(Debug, Clone)]
-pub struct Engine {
-    /// Share of the memory that it uses: `--gpu-memory-utilization`.
-    pub utilization: f64,
-    /// Devices that layers are split over, each of the given memory: `--tensor-parallel-size`.
-    pub devices: u64,
-}
-
-impl Default for Engine {
-    fn default() -> Self {
-        Self { utilization: 0.9, devices: 1 }
-    }
-}
 
 /// A paged cache. After vLLM's `FullAttentionSpec.page_size_bytes`: block size x KV heads x (key + value) x bytes; `MLAAttentionSpec` has one
 /// compressed vector; and its profile of memory:
