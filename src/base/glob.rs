@@ -4,12 +4,18 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::base::{Error, Result};
 
-/// A pattern of tensor names: a glob, which matches the whole name, or a plain substring.
+/// A pattern of tensor names: a glob, which matches the whole name, a plain substring, or a whole name.
 #[derive(Debug, Clone)]
 pub struct NamePattern {
     text: String,
-    /// `None` for a substring.
-    glob: Option<GlobMatcher>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Glob(GlobMatcher),
+    Substring,
+    Whole,
 }
 
 impl NamePattern {
@@ -22,21 +28,27 @@ impl NamePattern {
         if text.is_empty() {
             return Err(Error::argument("expected a pattern of tensor names, found an empty one"));
         }
-        let glob = if text.contains(['*', '?', '[', '{']) {
+        let kind = if text.contains(['*', '?', '[', '{']) {
             let glob = GlobBuilder::new(text).literal_separator(false).build();
             let glob = glob.map_err(|error| Error::argument(format!("expected a glob, found {text}: {}", error.kind())))?;
-            Some(glob.compile_matcher())
+            Kind::Glob(glob.compile_matcher())
         } else {
-            None
+            Kind::Substring
         };
-        Ok(Self { text: text.to_owned(), glob })
+        Ok(Self { text: text.to_owned(), kind })
+    }
+
+    /// Returns the pattern that matches this name alone, whatever characters it has.
+    pub fn exactly(name: impl Into<String>) -> Self {
+        Self { text: name.into(), kind: Kind::Whole }
     }
 
     /// Whether the pattern matches this tensor name.
     pub fn matches(&self, name: &str) -> bool {
-        match &self.glob {
-            Some(glob) => glob.is_match(name),
-            None => name.contains(&self.text),
+        match &self.kind {
+            Kind::Glob(glob) => glob.is_match(name),
+            Kind::Substring => name.contains(&self.text),
+            Kind::Whole => name == self.text,
         }
     }
 
@@ -64,5 +76,14 @@ mod tests {
             assert_eq!(NamePattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
         }
         assert!(NamePattern::parse("[").is_err() && NamePattern::parse("").is_err());
+    }
+
+    #[test]
+    fn a_name_matches_itself_alone() {
+        for name in ["blk.1.a", "a[0]{b}*?", "x\\y", "1"] {
+            let only = NamePattern::exactly(name);
+            assert!(only.matches(name), "{name}");
+            assert!(!only.matches(&format!("{name}0")) && !only.matches(&format!("0{name}")), "{name}");
+        }
     }
 }

@@ -43,6 +43,11 @@ impl Selection {
         Ok(Self { filter: parse(filter)?, exclude: parse(exclude)?, sort, reverse, limit })
     }
 
+    /// Selects the tensor of this name alone.
+    pub fn only(name: &str) -> Self {
+        Self { filter: vec![NamePattern::exactly(name)], ..Self::default() }
+    }
+
     /// Whether a tensor of this name is selected.
     pub fn matches(&self, name: &str) -> bool {
         let any = |patterns: &[NamePattern]| patterns.iter().any(|pattern| pattern.matches(name));

@@ -10,7 +10,7 @@ use crate::base::{Error, ErrorKind, Result, units};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::ops::diff;
-use crate::ops::select::{Selection, SortBy};
+use crate::ops::select::Selection;
 use crate::ops::show;
 use crate::ops::stats::{self, Summary};
 use crate::view;
@@ -94,7 +94,7 @@ impl Desk {
     fn work(&mut self, request: &Request, cancel: &AtomicBool) -> Result<Outcome> {
         match request {
             Request::Stats(tensor) => {
-                let only = exactly(&self.a.model().tensors[*tensor].name)?;
+                let only = Selection::only(&self.a.model().tensors[*tensor].name);
                 let options = stats::Options { selection: Some(&only), cancel: Some(cancel), ..stats::Options::default() };
                 let found = stats::stats(&self.a, &options)?;
                 if let Some(finding) = found.findings.iter().find(|finding| found.measured == 0 && !finding.message.is_empty()) {
@@ -104,7 +104,7 @@ impl Desk {
             }
             Request::Diff(tensor) => {
                 let Some(b) = self.b.clone() else { return Err(Error::argument("there is no second model")) };
-                let only = exactly(&self.compared_as(*tensor))?;
+                let only = Selection::only(&self.compared_as(*tensor));
                 let options = diff::Options { selection: Some(&only), ..diff::Options::default() };
                 let found = diff::diff(&self.a, &b, &options)?;
                 match found.tensors.into_iter().next() {
@@ -165,34 +165,5 @@ impl Desk {
             grid.push(found.values.numbers.chunks(per_element).map(cell).collect());
         }
         Ok(Outcome::Values(grid))
-    }
-}
-
-/// Returns the selection of the tensor of this very name.
-fn exactly(name: &str) -> Result<Selection> {
-    let mut pattern = String::new();
-    for (at, c) in name.chars().enumerate() {
-        match c {
-            '*' | '?' | '[' | '{' | '}' | ']' => pattern.push_str(&format!("[{c}]")),
-            '\\' => pattern.push_str("\\\\"),
-            // A pattern with a wildcard is one for the whole name.
-            c if at == 0 && !"!^-".contains(c) => pattern.push_str(&format!("[{c}]")),
-            c => pattern.push(c),
-        }
-    }
-    Selection::new(&[pattern], &[], SortBy::File, false, None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_selects_itself_alone() {
-        for name in ["blk.1.a", "a[0]{b}*?", "x\\y", "1"] {
-            let only = exactly(name).unwrap();
-            assert!(only.matches(name), "{name}");
-            assert!(!only.matches(&format!("{name}0")) && !only.matches(&format!("0{name}")), "{name}");
-        }
     }
 }

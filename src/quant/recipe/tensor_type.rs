@@ -15,17 +15,12 @@ const REGEX_ONLY: [char; 7] = ['\\', '^', '$', '(', ')', '|', '+'];
 /// A pattern of tensor names and a type.
 #[derive(Debug, Clone)]
 pub struct TensorType {
-    pattern: Pattern,
+    text: String,
+    glob: Option<NamePattern>,
+    /// The pattern as llama-quantize reads it: a regular expression, in lower case, that matches anywhere in the name.
+    regex: Option<Regex>,
     /// The type of matching tensors.
     pub dtype: DType,
-}
-
-#[derive(Debug, Clone)]
-enum Pattern {
-    /// A whole name.
-    Name(String),
-    /// A [`NamePattern`], and as llama-quantize reads it: a regular expression, in lower case, that matches anywhere in the name.
-    Read { glob: Option<NamePattern>, regex: Option<Regex>, text: String },
 }
 
 impl TensorType {
@@ -69,23 +64,18 @@ impl TensorType {
         if regex.is_err() {
             glob.as_ref().map_err(Clone::clone)?;
         }
-        let pattern = Pattern::Read { glob: glob.ok(), regex: regex.ok().filter(|_| !pattern.is_empty()), text: pattern.to_owned() };
-        Ok(Self { pattern, dtype })
+        Ok(Self { text: pattern.to_owned(), glob: glob.ok(), regex: regex.ok().filter(|_| !pattern.is_empty()), dtype })
     }
 
     /// Returns a rule that assigns this type to the tensor of this name.
     pub fn named(name: impl Into<String>, dtype: DType) -> Self {
-        Self { pattern: Pattern::Name(name.into()), dtype }
+        let text = name.into();
+        Self { glob: Some(NamePattern::exactly(text.clone())), text, regex: None, dtype }
     }
 
     /// Whether the pattern matches this tensor name.
     pub fn fits(&self, name: &str) -> bool {
-        match &self.pattern {
-            Pattern::Name(own) => own == name,
-            Pattern::Read { glob, regex, .. } => {
-                glob.as_ref().is_some_and(|glob| glob.matches(name)) || regex.as_ref().is_some_and(|regex| regex.is_match(name))
-            }
-        }
+        self.glob.as_ref().is_some_and(|glob| glob.matches(name)) || self.regex.as_ref().is_some_and(|regex| regex.is_match(name))
     }
 
     /// Checks that the pattern means the same tensors as a glob and as a regular expression, unless one of the two matches nothing.
@@ -93,7 +83,7 @@ impl TensorType {
     /// # Errors
     /// The two readings match different tensors.
     pub fn check_meaning<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<()> {
-        let Pattern::Read { glob: Some(glob), regex: Some(regex), text } = &self.pattern else { return Ok(()) };
+        let Self { glob: Some(glob), regex: Some(regex), text, .. } = self else { return Ok(()) };
         let (mut by_glob, mut by_regex, mut by_both) = (0, 0, 0);
         for name in names {
             match (glob.matches(name), regex.is_match(name)) {
