@@ -19,7 +19,7 @@ use crate::base::threads::{lock, par, prelude::*};
 use crate::base::{Error, ErrorKind, Result, limits, num};
 use crate::format::set::check_finding_limit;
 use crate::format::{Checksum, codes};
-use crate::source::Source;
+use crate::source::{Source, check_range};
 
 /// The first bytes of a zip archive: the signature of a local header.
 pub(crate) const MAGIC: &[u8] = b"PK\x03\x04";
@@ -492,10 +492,7 @@ impl Source for Inflated {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        if range.start > range.end || range.end > self.len {
-            let message = format!("expected a range inside {} bytes, found bytes {} to {}", self.len, range.start, range.end);
-            return Err(Error::argument(message).in_file(self.path()));
-        }
+        check_range(&range, self.len, self.path())?;
         let len = num::to_usize(range.end - range.start, "a range of an entry")?;
         let mut state = self.state_before(range.start);
         let mut skipped = vec![0; STEP];

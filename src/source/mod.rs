@@ -21,7 +21,7 @@ pub use memory::InMemory;
 pub use mmap::exit_on_truncation;
 pub use place::open;
 pub use prefix::Prefix;
-pub use read::{Source, read_chunks};
+pub use read::{Source, check_range, read_chunks};
 
 /// Returns a source for an open regular file; `path` is the path at which it was opened.
 ///

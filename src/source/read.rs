@@ -79,12 +79,21 @@ pub fn read_chunks(source: &dyn Source, mut start: u64, mut take: impl FnMut(&[u
     Ok(())
 }
 
+/// Checks that a range lies inside the `len` bytes of the source at `path`.
+///
+/// # Errors
+/// It does not.
+pub fn check_range(range: &Range<u64>, len: u64, path: &Path) -> Result<()> {
+    if range.start <= range.end && range.end <= len {
+        return Ok(());
+    }
+    let message = format!("expected a range inside {len} bytes, found bytes {} to {}", range.start, range.end);
+    Err(Error::argument(message).in_file(path))
+}
+
 /// Returns a range of available bytes.
 pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>, path: &Path) -> Result<Cow<'a, [u8]>> {
-    let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
-    let found = start.ok().zip(end.ok()).and_then(|(start, end)| bytes.get(start..end));
-    found.map(Cow::Borrowed).ok_or_else(|| {
-        let message = format!("expected a range inside {} bytes, found bytes {} to {}", bytes.len(), range.start, range.end);
-        Error::argument(message).in_file(path)
-    })
+    check_range(range, bytes.len() as u64, path)?;
+    // Neither end is above the length, which is a usize.
+    Ok(Cow::Borrowed(&bytes[range.start as usize..range.end as usize]))
 }

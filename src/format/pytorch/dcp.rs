@@ -21,7 +21,7 @@ use crate::format::{Checksum, Computed, codes, open_file, strided};
 use crate::model::checkpoint::{Checkpoint, Opaque};
 use crate::model::{Metadata, TensorInfo};
 use crate::source::file::parent;
-use crate::source::{Prefix, Source};
+use crate::source::{Prefix, Source, check_range};
 
 /// Whether a pickle describes a distributed checkpoint.
 pub(super) fn is_metadata(pickle: &Pickle) -> bool {
@@ -254,9 +254,7 @@ impl Source for Section {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        if range.start > range.end || range.end > self.len() {
-            return Err(Error::argument(format!("expected a range inside {} bytes, found {range:?}", self.len())).in_file(self.path()));
-        }
+        check_range(&range, self.len(), self.path())?;
         self.source.read(self.bytes.start + range.start..self.bytes.start + range.end)
     }
 

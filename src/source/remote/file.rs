@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::base::threads::lock;
-use crate::base::{Error, Result, limits};
-use crate::source::read::Source;
+use crate::base::{Result, limits};
+use crate::source::read::{Source, check_range};
 use crate::source::remote::blocks::{self, Announced};
 use crate::source::remote::cache;
 use crate::source::remote::http::changed;
@@ -106,10 +106,7 @@ impl Source for RemoteFile {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        if range.start > range.end || range.end > self.len {
-            let message = format!("expected a range inside {} bytes, found bytes {} to {}", self.len, range.start, range.end);
-            return Err(Error::argument(message).in_file(self.path()));
-        }
+        check_range(&range, self.len, self.path())?;
         if range.is_empty() {
             return Ok(Cow::Borrowed(&[]));
         }
