@@ -11,7 +11,6 @@ use crate::model::PackingSummary;
 use crate::model::checkpoint::Opaque;
 use crate::ops::fit::Summary;
 use crate::ops::info::{self, AdapterFacts, Info};
-use crate::ops::origin::NamedFileType;
 use crate::render::{Audience, Cell, Column, Fact, Report, Section, Tone};
 
 /// Summarise a model on one screen
@@ -102,19 +101,8 @@ fn few(names: &[String]) -> String {
     names.get(..SHOWN).unwrap_or(names).join(", ") + &more
 }
 
-/// Formats the file type with its source: `Q4_K_M (told from the mix of types)`, `Q4_K_S or Q4_K_M (told from the mix of types, which is the same)`.
-fn file_type(found: &NamedFileType) -> String {
-    let contradicted = found.contradicted.as_ref().map(|named| format!(", as general.file_type is wrong: {named}")).unwrap_or_default();
-    let (name, candidates) = (&found.name, found.candidates.split_last());
-    match (found.source, candidates) {
-        ("tensors", Some((last, others))) => {
-            format!("{} or {last} (told from the mix of types, which is the same{contradicted})", others.join(", "))
-        }
-        ("tensors", None) => format!("mostly {name} (told from the tensors{contradicted})"),
-        ("mix", _) => format!("{name} (told from the mix of types{contradicted})"),
-        (source, _) => format!("{name} ({source})"),
-    }
-}
+/// The number of values of a list that are shown: one a layer would be too many.
+const SHOWN_VALUES: usize = 4;
 
 /// The maximum number of files listed.
 const MOST_FILES: usize = 8;
@@ -180,7 +168,7 @@ impl Info {
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
         add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
-        add("file type", self.file_type.as_ref().map(|found| Cell::text(file_type(found))));
+        add("file type", self.file_type.as_ref().map(|found| Cell::text(found.in_words())));
         add("memory", self.memory.as_ref().map(|memory| Cell::text(memory.in_words())));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
         add("layers", self.words(&[("layers", "{}"), ("hidden_size", "hidden size {}"), ("feed_forward", "feed-forward {}")]));
@@ -266,7 +254,7 @@ impl Info {
         let worded = |(name, words): &(&str, &str)| {
             let value = self.hyperparameters.get(*name)?;
             let words = words.strip_suffix('s').filter(|_| value.as_u64() == Some(1)).unwrap_or(words);
-            Some(words.replace("{}", &shown(value)))
+            Some(words.replace("{}", &info::hyperparameter_in_words(value, SHOWN_VALUES)))
         };
         let known = parts.iter().filter_map(worded).collect::<Vec<_>>();
         (!known.is_empty()).then(|| Cell::text(known.join(", ")))
@@ -280,18 +268,5 @@ fn exact(value: &Json) -> Cell<'_> {
         Json::Number(number) if number.is_f64() => Cell::float(number.as_f64().unwrap_or(f64::NAN), 6),
         Json::Number(number) => Cell::count(number.as_u64().unwrap_or(0)),
         other => Cell::text(other.to_string()),
-    }
-}
-
-/// Formats a hyperparameter for people; a list with one number per layer is shortened.
-fn shown(value: &Json) -> String {
-    match value {
-        Json::Number(number) => number.as_u64().map_or_else(|| general(number.as_f64().unwrap_or(f64::NAN), 6), grouped),
-        Json::String(text) => text.clone(),
-        Json::Array(values) => {
-            let first = values.iter().take(4).map(shown).collect::<Vec<_>>().join(" ");
-            if values.len() > 4 { format!("[{first} …]") } else { format!("[{first}]") }
-        }
-        other => other.to_string(),
     }
 }

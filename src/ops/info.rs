@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use crate::base::Result;
 use crate::base::threads::{par, prelude::*};
+use crate::base::{Result, units};
 use crate::family::{card, hyperparameters};
 use crate::format::Reader;
 use crate::model::{Checkpoint, FormatId, Model, PackingSummary, Value};
@@ -146,6 +146,19 @@ pub struct Tokenizer {
 
 /// The context for which `info` gives the memory, unless the model is trained for less.
 const SHOWN_CONTEXT: u64 = 32_768;
+
+/// Formats a hyperparameter for people: thousands are set apart, and a list is shortened to its first `most` values.
+pub fn hyperparameter_in_words(value: &Json, most: usize) -> String {
+    match value {
+        Json::Number(number) => number.as_u64().map_or_else(|| units::general(number.as_f64().unwrap_or(f64::NAN), 6), units::grouped),
+        Json::String(text) => text.clone(),
+        Json::Array(values) => {
+            let first = values.iter().take(most).map(|value| hyperparameter_in_words(value, most)).collect::<Vec<_>>().join(" ");
+            if values.len() > most { format!("[{first} …]") } else { format!("[{first}]") }
+        }
+        other => other.to_string(),
+    }
+}
 
 /// Summarises a model.
 ///

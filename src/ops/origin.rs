@@ -76,6 +76,23 @@ pub struct NamedFileType {
     pub contradicted: Option<String>,
 }
 
+impl NamedFileType {
+    /// Formats the file type with its source: `Q4_K_M (told from the mix of types)`, `Q4_K_S or Q4_K_M (told from the mix of types, which is the
+    /// same)`.
+    pub fn in_words(&self) -> String {
+        let contradicted = self.contradicted.as_ref().map(|named| format!(", as general.file_type is wrong: {named}")).unwrap_or_default();
+        let name = &self.name;
+        match (self.source, self.candidates.split_last()) {
+            ("tensors", Some((last, others))) => {
+                format!("{} or {last} (told from the mix of types, which is the same{contradicted})", others.join(", "))
+            }
+            ("tensors", None) => format!("mostly {name} (told from the tensors{contradicted})"),
+            ("mix", _) => format!("{name} (told from the mix of types{contradicted})"),
+            (source, _) => format!("{name} ({source})"),
+        }
+    }
+}
+
 /// Returns the file type that `general.file_type` names; without that, or where the tensors contradict it, the one that they tell.
 ///
 /// They contradict it if they are the mix of another file type; or if none has the type that most have in the named one. The types of a

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde_json::Value as Json;
-
 use super::charts::{self, Heat, Stacks};
 use super::{Cell, HISTOGRAM, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
@@ -13,9 +11,13 @@ use crate::family::components::{Component, classify};
 use crate::model::PackingSummary;
 use crate::ops::count::Count;
 use crate::ops::fit::Summary;
-use crate::ops::info::Info;
+use crate::ops::info::{Info, hyperparameter_in_words};
+use crate::ops::origin::NamedFileType;
 use crate::ops::overview::Overview;
 use crate::ops::stats::{PERCENTILES, Stats, TensorStats};
+
+/// The number of values of a hyperparameter that are shown.
+const SHOWN_VALUES: usize = 8;
 
 /// Returns the HTML page on one model.
 pub fn model(data: &Overview) -> String {
@@ -60,7 +62,7 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("bits per weight", info.bits_per_weight.map_or_else(|| "unknown".to_owned(), |bits| units::general(bits, 4))),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
-        ("file type", info.file_type.as_ref().map(|found| found.name.to_string()).unwrap_or_default()),
+        ("file type", info.file_type.as_ref().map(NamedFileType::in_words).unwrap_or_default()),
         ("packed", info.packing.as_ref().map(packed).unwrap_or_default()),
         ("licence", info.license_in_words().unwrap_or_else(|| "not stated".to_owned())),
     ];
@@ -69,21 +71,11 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
     }
     let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
-    let known: Vec<String> = shown.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
+    let known: Vec<String> =
+        shown.map(|(key, value)| format!("{} {}", key.replace('_', " "), hyperparameter_in_words(value, SHOWN_VALUES))).collect();
     rows.push(("memory", info.memory.as_ref().map(Summary::in_words).unwrap_or_default()));
     rows.push(("hyperparameters", known.join(", ")));
     rows
-}
-
-/// Formats a hyperparameter: numbers with their thousands apart, a list by its first values.
-fn plain(value: &Json) -> String {
-    match value {
-        Json::Number(number) => number.as_u64().map_or_else(|| units::general(number.as_f64().unwrap_or(f64::NAN), 6), units::grouped),
-        Json::String(text) => text.clone(),
-        Json::Array(values) if values.len() > 8 => format!("[{} …]", values.iter().take(8).map(plain).collect::<Vec<_>>().join(" ")),
-        Json::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(" ")),
-        other => other.to_string(),
-    }
 }
 
 /// Returns the table of metadata.
