@@ -176,7 +176,10 @@ fn parts(reader: &Reader, packing: &Packing, tensor: &OutputTensor, whole: Optio
 fn describe(reader: &Reader, packing: &Packing, ignored: &[String], plan: &mut Packed) -> Result<()> {
     let file = plan.companions.iter_mut().find(|file| file.name == CONFIG);
     let config = match file.as_ref().map(|file| &file.content) {
-        Some(Content::Bytes(bytes)) => Some(json::parse(&String::from_utf8(bytes.to_vec()).unwrap_or_default(), Path::new(CONFIG))?),
+        Some(Content::Bytes(bytes)) => {
+            let text = String::from_utf8(bytes.to_vec()).map_err(|_| Error::malformed("expected UTF-8").in_file(Path::new(CONFIG)))?;
+            Some(json::parse(&text, Path::new(CONFIG))?)
+        }
         _ => reader.model().config.clone(),
     };
     let mut config = match config {
@@ -218,7 +221,7 @@ pub(super) fn measure<'t>(
             *slot = true;
         }
     }
-    let count = sets.len();
+    let mut wholes = vec![Whole::default(); sets.len()];
     let sets = sets.iter().zip(&needed).enumerate().filter(|(_, (_, needed))| **needed);
     let all: Vec<(usize, &OutputTensor)> = sets.flat_map(|(number, (set, _))| set.iter().map(move |tensor| (number, tensor))).collect();
     let chunk = |tensor: &OutputTensor| {
@@ -242,7 +245,6 @@ pub(super) fn measure<'t>(
         all.merge(&one);
         Ok(())
     })?;
-    let mut wholes = vec![Whole::default(); count];
     for ((set, _), one) in all.iter().zip(&found) {
         if let Some(whole) = wholes.get_mut(*set) {
             whole.merge(one);
