@@ -125,40 +125,43 @@ fn row(app: &App, row: Row, width: usize) -> String {
     format!("{left:room$}  {right}")
 }
 
+/// Returns a line of a name, padded to a width, and a value.
+fn fact<'a>(name: &str, value: String, width: usize, styles: &Styles) -> Line<'a> {
+    Line::from(vec![Span::styled(format!("{name:<width$} "), styles.faint), Span::raw(value)])
+}
+
 fn facts<'a>(app: &App, width: usize, styles: &Styles) -> Vec<Line<'a>> {
     let model = app.a.weights.model();
     let mut lines = Vec::new();
-    let mut fact =
-        |name: &str, value: String| lines.push(Line::from(vec![Span::styled(format!("{name:<9} "), styles.faint), Span::raw(value)]));
     let Some(tensor) = app.tensor() else {
         let Some(&Row::Node(node)) = app.rows.get(app.cursor.at) else { return vec![Line::from("no tensor")] };
         let below = &app.tree.nodes[node].tensors;
         let sum =
             |of: fn(&crate::model::TensorInfo) -> u64| below.iter().map(|&index| of(&model.tensors[index])).fold(0, u64::saturating_add);
-        fact("tensors", units::grouped(below.len() as u64));
-        fact("elements", units::grouped(sum(|tensor| tensor.elements().unwrap_or(0))));
-        fact(
+        lines.push(fact("tensors", units::grouped(below.len() as u64), 9, styles));
+        lines.push(fact("elements", units::grouped(sum(|tensor| tensor.elements().unwrap_or(0))), 9, styles));
+        lines.push(fact(
             "size",
             units::bytes(below.iter().map(|&index| app.a.weights.stored_size(&model.tensors[index])).fold(0, u64::saturating_add)),
-        );
+            9,
+            styles,
+        ));
         let types: BTreeSet<String> = below.iter().map(|&index| app.a.weights.type_name(&model.tensors[index]).to_string()).collect();
-        fact("types", types.into_iter().collect::<Vec<_>>().join(" "));
+        lines.push(fact("types", types.into_iter().collect::<Vec<_>>().join(" "), 9, styles));
         return lines;
     };
     let info = &model.tensors[tensor];
     let shape = info.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
     lines.push(Line::styled(text::escape(&info.name).into_owned(), styles.title));
-    let mut fact =
-        |name: &str, value: String| lines.push(Line::from(vec![Span::styled(format!("{name:<9} "), styles.faint), Span::raw(value)]));
-    fact("shape", if shape.is_empty() { "scalar".to_owned() } else { shape });
-    fact("type", app.a.weights.type_name(info).to_string());
-    fact("elements", units::grouped(info.elements().unwrap_or(0)));
-    fact("size", units::bytes(app.a.weights.stored_size(info)));
+    lines.push(fact("shape", if shape.is_empty() { "scalar".to_owned() } else { shape }, 9, styles));
+    lines.push(fact("type", app.a.weights.type_name(info).to_string(), 9, styles));
+    lines.push(fact("elements", units::grouped(info.elements().unwrap_or(0)), 9, styles));
+    lines.push(fact("size", units::bytes(app.a.weights.stored_size(info)), 9, styles));
     if !app.a.weights.is_computed(info)
         && let Some(shard) = model.shards.get(info.shard)
     {
         let file = shard.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        fact("place", format!("{} at {}", text::escape(&file), units::grouped(info.offset_bytes)));
+        lines.push(fact("place", format!("{} at {}", text::escape(&file), units::grouped(info.offset_bytes)), 9, styles));
     }
     lines.push(Line::default());
     match app.results.get(&Key::Stats(tensor)) {
@@ -222,7 +225,7 @@ fn statistics<'a>(summary: &Summary, width: usize, styles: &Styles) -> Vec<Line<
 
 fn difference<'a>(row: &TensorRow, styles: &Styles) -> Vec<Line<'a>> {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| units::general(value, 5));
-    let fact = |name: &str, value: String| Line::from(vec![Span::styled(format!("{name:<15} "), styles.faint), Span::raw(value)]);
+    let fact = |name, value| fact(name, value, 15, styles);
     if row.equal == Some(true) {
         return vec![fact("types", format!("{}, {}", row.dtype_a, row.dtype_b)), Line::from("equal")];
     }
