@@ -12,7 +12,6 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::base::{Error, ErrorKind, text};
 use crate::render::Output;
 use crate::source::remote;
-use crate::write::signals::wait_if_ending;
 use context::{Context, Failure, Outcome, Status};
 
 mod archs;
@@ -171,7 +170,6 @@ where
         context.finish()?;
         Ok(status)
     });
-    wait_if_ending();
     match outcome {
         Ok(Status::Done) => 0,
         Ok(Status::Found) => 1,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock};
 
 use crate::base::threads::{lock, try_lock};
@@ -87,19 +86,8 @@ pub fn on_first_temporary(watch: fn()) {
     let _ = WATCH.set(watch);
 }
 
-/// Whether a signal is ending the process.
-static ENDING: AtomicBool = AtomicBool::new(false);
-
-/// Waits for the end of the process, if a signal is ending it: what fails meanwhile, as an upload that is aborted, is no error to report.
-pub fn wait_if_ending() {
-    while ENDING.load(Ordering::SeqCst) {
-        std::thread::park();
-    }
-}
-
 /// Removes the temporary files, aborts the uploads and exits; no new ones can be created.
 pub fn remove_and_exit(status: i32) -> ! {
-    ENDING.store(true, Ordering::SeqCst);
     let list = temporaries();
     remove(list.iter());
     remote::abort_uploads();

@@ -112,53 +112,46 @@ impl Plan {
         for (key, value) in &options.metadata {
             recorded.set(key, keep::value_for(target.format, value)?);
         }
-        let lay_out = |rules: &[TensorType]| {
+        let typed = |rules: &[TensorType]| {
             let options = Options { tensor_types: [&options.tensor_types, rules].concat(), ..options.clone() };
             let mut tensors = tensors.clone();
             let decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), &options)?;
             gguf_weights::block_scales(reader, &mut tensors)?;
+            Ok((decisions, tensors))
+        };
+        let lay_out = |tensors: &mut Vec<OutputTensor>, recorded: &Metadata| {
             tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
             let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
-            let files = if options.keep_split {
-                let ranges = ranges_of_shards(reader, &tensors)?;
-                shards::layout_ranges(target.format, &target.weights, &layout, &recorded, &ranges)?
+            if options.keep_split {
+                let ranges = ranges_of_shards(reader, tensors)?;
+                shards::layout_ranges(target.format, &target.weights, &layout, recorded, &ranges)
             } else {
-                target.layout(&layout, &recorded, &modules, options.shard_bytes)?
-            };
-            Ok((decisions, tensors, files))
+                target.layout(&layout, recorded, &modules, options.shard_bytes)
+            }
         };
         let request =
             size::Request { reader, format: target.format, tensors: &tensors, metadata: &metadata, imatrix: imatrix.as_ref(), options };
         let (rules, mix) = match (options.size, options.like.as_deref()) {
             (Some(size), _) => {
-                let (rules, mix) = request.choose(size, |rules| Ok(total_bytes(&lay_out(rules)?.2)))?;
+                let bytes_of = |rules: &[TensorType]| Ok(total_bytes(&lay_out(&mut typed(rules)?.1, &recorded)?));
+                let (rules, mix) = request.choose(size, bytes_of)?;
                 (rules, Some(mix))
             }
             (None, Some(like)) => (like::rules(&request, like, &mut notes)?, None),
             (None, None) => (Vec::new(), None),
         };
-        let (decisions, tensors, files, wholes) = match &options.packing {
-            None => {
-                let (decisions, tensors, files) = lay_out(&rules)?;
-                (decisions, tensors, files, Vec::new())
+        let (mut decisions, mut tensors) = typed(&rules)?;
+        let mut wholes = Vec::new();
+        if let Some(packing) = &options.packing {
+            if !target.folder {
+                let error = Error::argument(format!("{packing} needs a folder: config.json says how the weights are packed"));
+                return Err(error.in_file(out).hint("end its name in /"));
             }
-            Some(packing) => {
-                if !target.folder {
-                    return Err(Error::argument(format!("{packing} needs a folder: config.json says how the weights are packed"))
-                        .in_file(out)
-                        .hint("end its name in /"));
-                }
-                let mut decisions = types::choose_types(reader, target.format, &mut tensors, &metadata, imatrix.as_ref(), options)?;
-                gguf_weights::block_scales(reader, &mut tensors)?;
-                let mut packed = pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy };
-                let wholes = pack::apply(reader, packing, &mut packed, options)?;
-                pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy } = packed;
-                tensors.sort_by_key(|tensor| module_number(&modules, &tensor.name));
-                let layout = tensors.iter().map(|tensor| out_tensor(reader, tensor)).collect::<Result<Vec<_>>>()?;
-                let files = target.layout(&layout, &recorded, &modules, options.shard_bytes)?;
-                (decisions, tensors, files, wholes)
-            }
-        };
+            let mut packed = pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy };
+            wholes = pack::apply(reader, packing, &mut packed, options)?;
+            pack::Packed { tensors, metadata: recorded, companions, notes, lossy: decisions.lossy } = packed;
+        }
+        let files = lay_out(&mut tensors, &recorded)?;
         notes.extend(decisions.notes);
         if options.strict
             && let Some(loss) = decisions.lossy.iter().find(|loss| !loss.exact)

@@ -122,7 +122,8 @@ impl Pending {
     }
 }
 
-/// Aborts all uploads; no new ones can be started. For the end of the process.
+/// Aborts all uploads; no new ones can be started. For the end of the process: the list stays locked, so that a thread whose upload fails by this
+/// waits in dropping it, and does not report the failure.
 pub fn abort_uploads() {
     let all = lock(&PENDING);
     all.values().for_each(|pending| pending.abort());
