@@ -282,6 +282,9 @@ fn a_comparison_says_what_conversions_do() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
+/// Keys whose arrays have a value for each layer.
+const PER_LAYER: [&str; 3] = ["attention.head_count_kv", "attention.rope_pattern", "activation_sparsity_scale"];
+
 /// A model of four layers whose arrays have a value for each.
 fn layered(path: &Path) -> PathBuf {
     let names = (0..4).flat_map(|layer| ["attn_q", "ffn_down"].map(|name| format!("blk.{layer}.{name}.weight")));
@@ -292,7 +295,9 @@ fn layered(path: &Path) -> PathBuf {
         metadata.insert(format!("llama.{key}"), Value::U32(value)).unwrap();
     }
     let array = |values: [u32; 4]| Value::Array(Array::new(ValueType::U32, values.map(Value::U32).to_vec()));
-    metadata.insert("llama.attention.head_count_kv", array([1, 2, 3, 4])).unwrap();
+    for key in PER_LAYER {
+        metadata.insert(format!("llama.{key}"), array([1, 2, 3, 4])).unwrap();
+    }
     // Four sections of rope, which are not of the four layers.
     metadata.insert("llama.rope.dimension_sections", array([5, 6, 7, 8])).unwrap();
     write("gguf", path, &tensors, &metadata, None);
@@ -310,7 +315,9 @@ fn layers_that_are_left_out_leave_arrays_and_counts_right() {
     let number = |key: &str| metadata.get_u64(&format!("llama.{key}"));
     assert_eq!((number("block_count"), number("leading_dense_block_count"), number("nextn_predict_layers")), (Some(2), Some(1), Some(0)));
     let array = |key: &str| metadata.get(&format!("llama.{key}")).unwrap().as_array().unwrap().values().unwrap();
-    assert_eq!(array("attention.head_count_kv"), [Value::U32(1), Value::U32(3)]);
+    for key in PER_LAYER {
+        assert_eq!(array(key), [Value::U32(1), Value::U32(3)], "{key}");
+    }
     assert_eq!(array("rope.dimension_sections").len(), 4);
     assert_eq!(after.model().tensors.len(), 4);
     let bytes = |reader: &weigh::format::Reader, name: &str| reader.bytes(reader.model().tensor(name).unwrap()).unwrap().into_owned();

@@ -240,6 +240,27 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (ArrayOf(Bool), "attention.recurrent_layers attention.rope_pattern"),
 ];
 
+/// Keys whose arrays have one value per layer (`get_key_or_arr` and `get_arr` with the number of layers in llama.cpp).
+pub(crate) static ONE_PER_LAYER: [&str; 17] = [
+    "activation_sparsity_scale",
+    "attention.compress_ratios",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.indexer.types",
+    "attention.recurrent_layers",
+    "attention.rope_pattern",
+    "attention.sliding_window_pattern",
+    "expert_feed_forward_length",
+    "expert_used_count",
+    "feed_forward_length",
+    "swiglu_clamp_exp",
+    "swiglu_clamp_shexp",
+    "xielu.alpha_n",
+    "xielu.alpha_p",
+    "xielu.beta",
+    "xielu.eps",
+];
+
 /// Keys that llama.cpp requires for specific architectures, separated by spaces.
 static NEEDED: &[(&str, &str)] = &[
     ("activation.situ_beta activation.situ_linear_beta attn_res.block_size", "kimi-k3"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::{Error, Result};
+use crate::format::gguf::keys::ONE_PER_LAYER;
 use crate::model::companion::Note;
 use crate::model::metadata::{Array, full_key};
 use crate::model::{Metadata, Value};
@@ -11,25 +12,6 @@ use crate::view::output_model::OutputTensor;
 /// Counts of layers at the start or the end of the model, apart from the number of all.
 const FIRST_LAYERS: &str = "leading_dense_block_count";
 const LAST_LAYERS: &str = "nextn_predict_layers";
-
-/// Arrays of one value per layer (`get_key_or_arr` and `get_arr` in llama.cpp).
-const PER_LAYER: [&str; 15] = [
-    "attention.compress_ratios",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.indexer.types",
-    "attention.recurrent_layers",
-    "attention.sliding_window_pattern",
-    "expert_feed_forward_length",
-    "expert_used_count",
-    "feed_forward_length",
-    "swiglu_clamp_exp",
-    "swiglu_clamp_shexp",
-    "xielu.alpha_n",
-    "xielu.alpha_p",
-    "xielu.beta",
-    "xielu.eps",
-];
 
 /// Keys by which the position of a layer tells its kind.
 const BY_POSITION: [&str; 3] = ["attention.sliding_window_pattern", "full_attention_interval", "interleave_moe_layer_step"];
@@ -91,7 +73,7 @@ pub(super) fn prune(layers: &[u64], metadata: &mut Metadata, tensors: &mut Vec<O
         metadata.set(key(name), number(range.filter(|layer| stays(*layer)).count() as u64));
     }
     // Those of xIELU are not under the architecture.
-    for own in PER_LAYER.iter().flat_map(|name| [key(name), (*name).to_owned()]) {
+    for own in ONE_PER_LAYER.iter().flat_map(|name| [key(name), (*name).to_owned()]) {
         let Some(array) = metadata.get(&own).and_then(Value::as_array).filter(|array| array.len() == count) else { continue };
         let (elem, values) = (array.elem(), array.values()?);
         let left = values.into_iter().zip(0..).filter(|(_, layer)| stays(*layer)).map(|(value, _)| value).collect();
