@@ -73,7 +73,7 @@ fn no_more_threads_are_started_than_are_useful() {
 fn a_table_of_many_rows_and_deep_short_names_is_read_in_linear_work() {
     let folder = tempfile::tempdir().unwrap();
     // Comparing each row with every other would take hours.
-    let rows: String = (0..400_000).map(|i| format!("[[keys]]\ngguf = 'k{i}'\nhf = 'k{i}'\n")).collect();
+    let rows: String = (0..100_000).map(|i| format!("[[keys]]\ngguf = 'k{i}'\nhf = 'k{i}'\n")).collect();
     let names = "let = { layers = 'a', a = 'b+b+b+b+b+b+b+b', b = 'a+a+a+a+a+a+a+a+c+c+c', c = 'a+b+c+c+c+c' }\n";
     let table = format!("name = 'x'\nextends = 'llama'\ngguf = 'llama'\nclasses = ['LlamaForCausalLM']\n{names}{rows}");
     fs::write(folder.path().join("t.toml"), table).unwrap();
@@ -120,24 +120,24 @@ fn errors_are_short_whatever_they_quote() {
 fn a_long_array_is_shown_in_full_in_little_memory() {
     let folder = tempfile::tempdir().unwrap();
     let gguf = Gguf::default();
-    let array = gguf.array(0, 16 << 20, &vec![200; 16 << 20]);
+    let array = gguf.array(0, 4 << 20, &vec![200; 4 << 20]);
     fs::write(folder.path().join("m.gguf"), gguf.key("x", 9, array).build()).unwrap();
-    // Values one by one took a gigabyte and more.
-    for (megabytes, more) in [(160, "json"), (400, "ndjson"), (600, "table"), (600, "csv"), (600, "markdown")] {
+    // Values one by one took 300 MB and more.
+    for (megabytes, more) in [(100, "json"), (160, "ndjson"), (210, "table"), (210, "csv"), (210, "markdown")] {
         let run = format!("ulimit -v {}; \"$0\" meta m.gguf --full --format {more} | wc -c", megabytes << 10);
         let out = Command::new("sh").args(["-c", &run, WEIGH]).current_dir(folder.path()).output().unwrap();
         let bytes: u64 = String::from_utf8(out.stdout).unwrap().trim().parse().unwrap();
-        assert!(bytes > 64 << 20, "{more}: {bytes} bytes, {}", String::from_utf8_lossy(&out.stderr));
+        assert!(bytes > 16 << 20, "{more}: {bytes} bytes, {}", String::from_utf8_lossy(&out.stderr));
     }
 }
 
 #[test]
 fn many_tensors_are_measured_in_little_memory() {
     let folder = tempfile::tempdir().unwrap();
-    // 2.6 kB each, and as much for what is worth saying of each, were more than a gigabyte.
-    fs::write(folder.path().join("m.gguf"), tensors(250_000, |i| i.to_string())).unwrap();
-    let out = fits(700, folder.path(), &["stats", "m.gguf", "--threads", "1"]);
-    assert_eq!(out.stdout.iter().filter(|byte| **byte == b'\n').count(), 500_007);
+    // 2.6 kB each, and as much for what is worth saying of each, were more than 260 MB.
+    fs::write(folder.path().join("m.gguf"), tensors(50_000, |i| i.to_string())).unwrap();
+    let out = fits(200, folder.path(), &["stats", "m.gguf", "--threads", "1"]);
+    assert_eq!(out.stdout.iter().filter(|byte| **byte == b'\n').count(), 100_007);
 }
 
 #[test]
