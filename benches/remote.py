@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Measures reading by range, against a server on loopback: `benches/remote.py MODEL.gguf [--large]`.
 
-Needs `cargo build --release --example serve` and `cargo build --release`, and curl. Medians of RUNS; the files are made in a temporary folder.
+Needs `cargo build --release --example serve` and `cargo build --release`, curl and nginx. Medians of RUNS; the files are made in a temporary folder.
 --large also streams 2.2 GB.
 """
+import array
 import json
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -18,6 +20,26 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 WEIGH = ROOT / "target/release/weigh"
 SERVE = ROOT / "target/release/examples/serve"
 RUNS = 3
+
+
+class Nginx:
+    """nginx with the settings of its packages, for the figures that depend on how fast a server is."""
+
+    def __init__(self, folder, port):
+        self.url = f"http://127.0.0.1:{port}/"
+        settings = folder / "nginx.conf"
+        settings.write_text(
+            f"user root; worker_processes auto; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}} "
+            f"http {{ sendfile on; tcp_nopush on; access_log off; server {{ listen 127.0.0.1:{port}; root {folder}; }} }}")
+        self.process = subprocess.Popen(["nginx", "-c", settings])
+        time.sleep(0.5)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
 
 
 class Server:
@@ -62,8 +84,28 @@ def measure(name, args, server=None, before=None, **environment):
     return seconds
 
 
-def shards(folder, count, rows):
-    """BF16 shards whose data is a hole."""
+def interleaved(commands):
+    """Medians of commands that are run in turn, as other work on the machine comes and goes."""
+    runs = {name: [] for name in commands}
+    for _ in range(3 * RUNS):
+        for name, command in commands.items():
+            runs[name].append(run(command))
+    for name, done in runs.items():
+        print(f"{name:40} {statistics.median(s for s, _ in done):7.2f} s {max(m for _, m in done):7.0f} MB", flush=True)
+    return [statistics.median(s for s, _ in done) for done in runs.values()]
+
+
+def normal_values():
+    """A million normally distributed values in BF16."""
+    draw = random.Random(1)
+    values = array.array("f", (draw.gauss(0, 0.02) for _ in range(1 << 20))).tobytes()
+    out = bytearray(len(values) // 2)
+    out[0::2], out[1::2] = values[2::4], values[3::4]
+    return bytes(out)
+
+
+def shards(folder, count, rows, values=None):
+    """BF16 shards whose data is a hole, or the given values over and over."""
     folder.mkdir(parents=True)
     weights = {}
     for shard in range(1, count + 1):
@@ -79,6 +121,9 @@ def shards(folder, count, rows):
         with open(folder / file, "wb") as out:
             out.write(len(header).to_bytes(8, "little") + header)
             out.truncate(8 + len(header) + 10 * size)
+            for _ in range(0, 10 * size if values else 0, len(values or b" ")):
+                out.write(values)
+            out.truncate(8 + len(header) + 10 * size)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     (folder / "config.json").write_text('{"model_type": "llama"}')
 
@@ -90,7 +135,7 @@ def main():
         (folder / "org/gguf").mkdir(parents=True)
         (folder / "org/gguf/m.gguf").symlink_to(model)
         shards(folder / "org/large", 200, 80_000)  # 1.3 TB
-        shards(folder / "org/middle", 1, 27_000)  # 2.2 GB
+        shards(folder / "org/middle", 1, 27_000, normal_values())  # 2.2 GB
         with Server(folder, 8650, 50) as slow:
             hub = {"HF_ENDPOINT": slow.url, "HOME": name}
             measure("ls of a GGUF, 50 ms", [WEIGH, "ls", slow.url + "org/gguf/m.gguf", "--no-cache"], slow)
@@ -99,19 +144,22 @@ def main():
             tensor = "model.layers.7.mlp.experts.3.up_proj.weight"
             measure("show of 4 rows of these, 50 ms", [WEIGH, "show", "org/large", tensor, "--slice", "0:4", "--no-cache"], slow, **hub)
             measure("ls of 200 shards, cached, 50 ms", [WEIGH, "ls", "org/large"], slow, **hub)
-        with Server(folder, 8651, 0) as fast:
-            url, file = fast.url + "f16.gguf", folder / "f16.gguf"
+        with Nginx(folder, 8651) as fast:
+            file, out = folder / "f16.gguf", folder / "out.gguf"
             subprocess.run([WEIGH, "convert", model, file, "--type", "F16", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-            out = folder / "out.gguf"
-            args = ["--type", "Q4_K_M", "--force", "--quiet"]
-            here = measure("convert F16 to Q4_K_M, on disk", [WEIGH, "convert", file, out, *args])
-            there = measure("convert F16 to Q4_K_M, remote", [WEIGH, "convert", url, out, *args], fast)
+            args = [out, "--type", "Q4_K_M", "--force", "--quiet"]
+            here, there = interleaved({
+                "convert F16 to Q4_K_M, on disk": [WEIGH, "convert", file, *args],
+                "convert F16 to Q4_K_M, remote": [WEIGH, "convert", fast.url + "f16.gguf", *args],
+            })
             print(f"    {there / here:.2f} of the time on disk")
             if "--large" in sys.argv:
                 large = "org/middle/model-00001-of-00001.safetensors"
-                here = measure("stats of 2.2 GB, on disk", [WEIGH, "stats", folder / large])
-                fetched = measure("curl of 2.2 GB", ["curl", "-s", "-o", "/dev/null", fast.url + large], fast)
-                there = measure("stats of 2.2 GB, remote", [WEIGH, "stats", fast.url + large], fast)
+                here, fetched, there = interleaved({
+                    "stats of 2.2 GB, on disk": [WEIGH, "stats", folder / large],
+                    "curl of 2.2 GB": ["curl", "-s", "-o", "/dev/null", fast.url + large],
+                    "stats of 2.2 GB, remote": [WEIGH, "stats", fast.url + large],
+                })
                 print(f"    {fetched / there:.2f} of the speed of curl, {there / here:.2f} of the time on disk")
 
 

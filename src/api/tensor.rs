@@ -98,7 +98,7 @@ impl<'m> Tensor<'m> {
                 .and_then(|range| self.reader.bytes_at(self.info, range)),
             None => Err(self.unknown()),
         };
-        bytes.map_err(|error| self.error(error))
+        bytes.map(Cow::from).map_err(|error| self.error(error))
     }
 
     /// Returns the values in single precision, dequantised, in row-major order. Numbers that single precision cannot represent are rounded to

@@ -126,6 +126,9 @@ pub const GAP_BYTES: u64 = 64 << 10;
 /// Memory for parts of remote files that were read ahead, in bytes.
 pub const READ_AHEAD_BYTES: u64 = 48 << 20;
 
+/// Memory that is kept for the next parts of remote files, in bytes.
+pub const SPARE_BYTES: usize = 16 << 20;
+
 /// Maximum size of a header in the header cache, in bytes.
 pub const CACHED_HEADER_BYTES: u64 = 32 << 20;
 

@@ -1,6 +1,5 @@
 //! File formats: reading and writing [`Model`]s. One module and one row of [`FORMATS`] per format.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
@@ -13,7 +12,7 @@ use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, ErrorKind, Hint, Result, limits, num};
 use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::{self, Input};
-use crate::source::{self, Prefix, Source, place, remote, torn};
+use crate::source::{self, Data, Prefix, Source, place, remote, torn};
 
 pub mod codes;
 mod folder;
@@ -307,10 +306,10 @@ fn resolve_address(path: &Path, absent: Error) -> Result<PathBuf> {
 }
 
 /// Returns the start of a file, by which its format is recognised.
-fn start_of(file: &Prefix) -> Result<Cow<'_, [u8]>> {
+fn start_of(file: &Prefix) -> Result<Data<'_>> {
     let len = file.len().min(START_BYTES as u64);
     match file.bytes().get(..len as usize) {
-        Some(start) => Ok(Cow::Borrowed(start)),
+        Some(start) => Ok(Data::Borrowed(start)),
         None => file.source().read(0..len),
     }
 }
@@ -676,7 +675,7 @@ impl Reader {
     ///
     /// # Errors
     /// The size of the type is unknown, or the tensor is not in this model and out of bounds.
-    pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
+    pub fn bytes(&self, tensor: &TensorInfo) -> Result<Data<'_>> {
         let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         self.bytes_at(tensor, 0..len)
     }
@@ -685,14 +684,14 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::bytes`]; or the range is out of bounds.
-    pub fn bytes_at(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    pub fn bytes_at(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Data<'_>> {
         if let Some(computed) = self.computed.get(&tensor.name) {
-            return computed.bytes(range).map(Cow::Owned);
+            return computed.bytes(range).map(Data::Owned);
         }
         let bytes = self.stored_bytes(tensor, range)?;
         Ok(match (self.endian, tensor.elem.known()) {
             (Endian::Little, _) => bytes,
-            (Endian::Big, Some(dtype)) => Cow::Owned(gguf::swap::to_little_endian(dtype, &bytes)),
+            (Endian::Big, Some(dtype)) => Data::Owned(gguf::swap::to_little_endian(dtype, &bytes)),
             (Endian::Big, None) => return Err(unknown_size(tensor)),
         })
     }
@@ -701,7 +700,7 @@ impl Reader {
     ///
     /// # Errors
     /// As for [`Reader::bytes_at`]; or the tensor is computed.
-    pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    pub fn stored_bytes(&self, tensor: &TensorInfo, range: Range<u64>) -> Result<Data<'_>> {
         let len = self.len_bytes(tensor).ok_or_else(|| unknown_size(tensor))?;
         let outside =
             || Error::argument(format!("expected a range inside the {len} bytes of the tensor, found {range:?}")).in_tensor(&tensor.name);
@@ -710,7 +709,7 @@ impl Reader {
             return Err(outside());
         }
         if range.is_empty() {
-            return Ok(Cow::Borrowed(&[])); // an empty tensor may lie beyond the end if padding was omitted
+            return Ok(Data::Borrowed(&[])); // an empty tensor may lie beyond the end if padding was omitted
         }
         let start = num::add(tensor.offset_bytes, range.start, "a tensor's start")?;
         let end = num::add(tensor.offset_bytes, range.end, "a tensor's end")?;

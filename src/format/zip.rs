@@ -1,7 +1,6 @@
 //! Zip archives: the central directory, checked against the local headers. Stored entries are ranges of the file; deflated ones are decoded
 //! on access.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -19,7 +18,7 @@ use crate::base::threads::{lock, par, prelude::*};
 use crate::base::{Error, ErrorKind, Result, limits, num};
 use crate::format::set::check_finding_limit;
 use crate::format::{Checksum, codes};
-use crate::source::{Source, check_range};
+use crate::source::{Data, Source, check_range};
 
 /// The first bytes of a zip archive: the signature of a local header.
 pub(crate) const MAGIC: &[u8] = b"PK\x03\x04";
@@ -491,7 +490,7 @@ impl Source for Inflated {
         self.len
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>> {
         check_range(&range, self.len, self.path())?;
         let len = num::to_usize(range.end - range.start, "a range of an entry")?;
         let mut state = self.state_before(range.start);
@@ -511,7 +510,7 @@ impl Source for Inflated {
             self.decode(&mut state, &mut bytes[from..])?;
             self.keep(&state);
         }
-        Ok(Cow::Owned(bytes))
+        Ok(Data::Owned(bytes))
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -2,12 +2,11 @@
 //!
 //! No tensor is held in memory: a range is read from the files, or from the rows gathered from them.
 
-use std::borrow::Cow;
-
 use crate::base::{Error, Result, num};
 use crate::codec::{self, Decoded, codec};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, TensorInfo, TypeName};
+use crate::source::Data;
 use crate::view::output_model::{OutputTensor, Source};
 use crate::view::tensor_expr::TensorExpr;
 
@@ -81,7 +80,7 @@ impl<'a> TensorData<'a> {
     ///
     /// # Errors
     /// The range is out of bounds, splits a block, or cannot be read.
-    pub(in crate::ops) fn bytes(&self, start: u64, elements: u64) -> Result<Cow<'a, [u8]>> {
+    pub(in crate::ops) fn bytes(&self, start: u64, elements: u64) -> Result<Data<'a>> {
         let dtype = self.dtype()?;
         let at = |element: u64| dtype.bytes_for(element);
         let end = num::add(start, elements, "the end of a range")?;
@@ -93,12 +92,8 @@ impl<'a> TensorData<'a> {
                 let rows = expr.eval_rows(self.reader, first..last)?;
                 let skip = at(start - first * row)? as usize;
                 let len = at(elements)? as usize;
-                let cut = || Error::argument(format!("expected {len} bytes of gathered rows, found {}", rows.len()));
-                match &rows {
-                    _ if skip == 0 && rows.len() == len => Ok(rows),
-                    Cow::Borrowed(rows) => rows.get(skip..skip + len).map(Cow::Borrowed).ok_or_else(cut),
-                    Cow::Owned(bytes) => bytes.get(skip..skip + len).map(|bytes| Cow::Owned(bytes.to_vec())).ok_or_else(cut),
-                }
+                let found = rows.len();
+                rows.part(skip..skip + len).ok_or_else(|| Error::argument(format!("expected {len} bytes of gathered rows, found {found}")))
             }
         }
     }
@@ -129,7 +124,7 @@ impl<'a> TensorData<'a> {
     ///
     /// # Errors
     /// The tensor is not stored as it is, or the size of its type is unknown.
-    pub(in crate::ops) fn stored_bytes(&self) -> Result<Cow<'a, [u8]>> {
+    pub(in crate::ops) fn stored_bytes(&self) -> Result<Data<'a>> {
         match self.source {
             DataSource::Stored(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),
             DataSource::Computed(_) => Err(Error::argument("the tensor is not stored as it is")),

@@ -1,6 +1,5 @@
 //! Bytes in memory as a source.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::Result;
 use crate::base::bytes::SharedBytes;
+use crate::source::data::Data;
 use crate::source::read::{Source, slice};
 
 /// Bytes in memory, with a name for messages.
@@ -39,7 +39,7 @@ impl<B: AsRef<[u8]> + Send + Sync + 'static> Source for InMemory<B> {
         self.bytes.as_ref().len() as u64
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>> {
         slice(self.bytes.as_ref(), &range, &self.name)
     }
 

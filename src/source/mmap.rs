@@ -1,7 +1,6 @@
 //! Read-only memory-mapped files. The only unsafe code outside `codec/simd/`.
 #![allow(unsafe_code)]
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
@@ -12,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::base::bytes::SharedBytes;
 use crate::base::threads::{lock, try_lock};
 use crate::base::{Error, Result, text};
+use crate::source::data::Data;
 use crate::source::file::Input;
 use crate::source::read::{Source, slice};
 
@@ -69,7 +69,7 @@ impl Source for Mapping {
         self.bytes().len() as u64
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>> {
         slice(self.bytes(), &range, self.input.path())
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::Result;
 
+mod data;
 pub mod file;
 pub mod folder;
 mod memory;
@@ -17,6 +18,7 @@ mod read;
 pub mod remote;
 pub mod torn;
 
+pub use data::Data;
 pub use memory::InMemory;
 pub use mmap::exit_on_truncation;
 pub use place::open;

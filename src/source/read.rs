@@ -1,6 +1,5 @@
 //! The trait for reading ranges of bytes.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::bytes::SharedBytes;
 use crate::base::{Error, Result, limits};
+use crate::source::data::Data;
 use crate::source::file::Input;
 
 /// Bytes that can be read by range: a file on disk, bytes in memory, or a remote file.
@@ -27,7 +27,7 @@ pub trait Source: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The range is out of bounds, or reading fails.
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>>;
 
     /// Returns the underlying file on disk, if any. Only then may related files exist next to it, and an output be the same file.
     fn file(&self) -> Option<&Input> {
@@ -92,8 +92,8 @@ pub fn check_range(range: &Range<u64>, len: u64, path: &Path) -> Result<()> {
 }
 
 /// Returns a range of available bytes.
-pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>, path: &Path) -> Result<Cow<'a, [u8]>> {
+pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>, path: &Path) -> Result<Data<'a>> {
     check_range(range, bytes.len() as u64, path)?;
     // Neither end is above the length, which is a usize.
-    Ok(Cow::Borrowed(&bytes[range.start as usize..range.end as usize]))
+    Ok(Data::Borrowed(&bytes[range.start as usize..range.end as usize]))
 }

@@ -4,7 +4,6 @@
 //! permuted, experts stacked, projections split. A [`TensorExpr`] describes where each row comes from, and [`TensorExpr::eval_rows`]
 //! returns any range of rows, so that memory does not grow with the tensor and quantised rows move without decoding.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use crate::base::{Error, Result, num};
 use crate::codec;
 use crate::format::Reader;
 use crate::model::{DType, Model};
+use crate::source::Data;
 
 /// A row operation. Rows are counted over the whole tensor, across matrices.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -313,7 +313,7 @@ impl TensorExpr {
     ///
     /// # Errors
     /// The rows are out of bounds, or a stored type cannot be decoded although values change.
-    pub fn eval_rows<'a>(&'a self, reader: &'a Reader, range: Range<u64>) -> Result<Cow<'a, [u8]>> {
+    pub fn eval_rows<'a>(&'a self, reader: &'a Reader, range: Range<u64>) -> Result<Data<'a>> {
         if range.start > range.end || range.end > self.rows {
             return Err(Error::argument(format!("expected rows within 0..{}, found {range:?}", self.rows)));
         }
@@ -322,16 +322,16 @@ impl TensorExpr {
                 let info = reader.model().tensors.get(*tensor).ok_or_else(|| Error::argument("expected a tensor of this model"))?;
                 reader.bytes_at(info, self.bytes(range.start)?..self.bytes(range.end)?)
             }
-            Node::Zeros => Ok(Cow::Owned(vec![0; num::to_usize(self.bytes(range.end - range.start)?, "rows of zeros")?])),
-            Node::Values(_) if range.is_empty() => Ok(Cow::Borrowed(&[])),
-            Node::Values(values) => Ok(Cow::Owned(to_bytes(values))),
+            Node::Zeros => Ok(Data::Owned(vec![0; num::to_usize(self.bytes(range.end - range.start)?, "rows of zeros")?])),
+            Node::Values(_) if range.is_empty() => Ok(Data::Borrowed(&[])),
+            Node::Values(values) => Ok(Data::Owned(to_bytes(values))),
             Node::Join(parts) => {
                 let first = parts.partition_point(|(start, _)| *start <= range.start).saturating_sub(1);
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
                 for (start, part) in parts.iter().skip(first).take_while(|(start, _)| *start < range.end) {
                     let (from, to) = (range.start.max(*start) - start, (range.end - start).min(part.rows));
                     let bytes = part.eval_rows(reader, from..to)?;
-                    runs.push(if part.dtype == self.dtype { bytes } else { Cow::Owned(to_bytes(&to_values(part.dtype, &bytes)?)) });
+                    runs.push(if part.dtype == self.dtype { bytes } else { Data::Owned(to_bytes(&to_values(part.dtype, &bytes)?)) });
                 }
                 Ok(runs.done())
             }
@@ -339,7 +339,7 @@ impl TensorExpr {
         }
     }
 
-    fn eval_row_op<'a>(&'a self, inner: &'a TensorExpr, step: &RowOp, reader: &'a Reader, range: Range<u64>) -> Result<Cow<'a, [u8]>> {
+    fn eval_row_op<'a>(&'a self, inner: &'a TensorExpr, step: &RowOp, reader: &'a Reader, range: Range<u64>) -> Result<Data<'a>> {
         match *step {
             RowOp::TransposeGrid { a, b, run } => {
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
@@ -360,17 +360,10 @@ impl TensorExpr {
                 let first = from / inner.row;
                 let bytes = inner.eval_rows(reader, first..to.div_ceil(inner.row))?;
                 let same = inner.dtype == self.dtype;
-                let bytes = if same { bytes } else { Cow::Owned(to_bytes(&to_values(inner.dtype, &bytes)?)) };
+                let bytes = if same { bytes } else { Data::Owned(to_bytes(&to_values(inner.dtype, &bytes)?)) };
                 let start = num::to_usize(self.dtype.bytes_for(from - first * inner.row)?, "a row")?;
                 let end = start + num::to_usize(self.dtype.bytes_for(to - from)?, "rows")?;
-                Ok(match bytes {
-                    Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(start..end).unwrap_or_default()),
-                    Cow::Owned(mut bytes) => {
-                        bytes.truncate(end);
-                        bytes.drain(..start);
-                        Cow::Owned(bytes)
-                    }
-                })
+                Ok(bytes.part(start..end).unwrap_or_default())
             }
             RowOp::SliceRows { start, len, of } => {
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
@@ -391,7 +384,7 @@ impl TensorExpr {
                     let number = row / inner.row;
                     let end = range.end.min((number + 1) * inner.row);
                     let stored = inner.eval_rows(reader, number * plane..(number + 1) * plane)?;
-                    let stored = if inner.dtype == self.dtype { stored } else { Cow::Owned(to_bytes(&to_values(inner.dtype, &stored)?)) };
+                    let stored = if inner.dtype == self.dtype { stored } else { Data::Owned(to_bytes(&to_values(inner.dtype, &stored)?)) };
                     let size = num::to_usize(self.dtype.info().block_bytes, "an element")?;
                     let width = num::to_usize(inner.row, "a row")? * size;
                     for column in row - number * inner.row..end - number * inner.row {
@@ -428,10 +421,10 @@ impl TensorExpr {
 }
 
 /// Evaluates rows in single precision, each value changed.
-fn mapped<'a>(inner: &TensorExpr, reader: &Reader, range: Range<u64>, change: impl Fn(f32) -> f32) -> Result<Cow<'a, [u8]>> {
+fn mapped<'a>(inner: &TensorExpr, reader: &Reader, range: Range<u64>, change: impl Fn(f32) -> f32) -> Result<Data<'a>> {
     let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
     values.iter_mut().for_each(|value| *value = change(*value));
-    Ok(Cow::Owned(to_bytes(&values)))
+    Ok(Data::Owned(to_bytes(&values)))
 }
 
 /// Evaluates a small expression to single precision.
@@ -444,7 +437,7 @@ pub fn values(reader: &Reader, origin: &TensorExpr) -> Result<Vec<f32>> {
 
 /// Collects runs of bytes; a single one stays borrowed.
 struct Runs<'a> {
-    first: Option<Cow<'a, [u8]>>,
+    first: Option<Data<'a>>,
     all: Vec<u8>,
     capacity: usize,
 }
@@ -454,7 +447,7 @@ impl<'a> Runs<'a> {
         Ok(Self { first: None, all: Vec::new(), capacity: num::to_usize(bytes, "a run of rows")? })
     }
 
-    fn push(&mut self, bytes: Cow<'a, [u8]>) {
+    fn push(&mut self, bytes: Data<'a>) {
         if self.first.is_none() && self.all.is_empty() {
             self.first = Some(bytes);
         } else {
@@ -472,8 +465,8 @@ impl<'a> Runs<'a> {
         self.all.extend_from_slice(bytes);
     }
 
-    fn done(self) -> Cow<'a, [u8]> {
-        self.first.unwrap_or(Cow::Owned(self.all))
+    fn done(self) -> Data<'a> {
+        self.first.unwrap_or(Data::Owned(self.all))
     }
 }
 

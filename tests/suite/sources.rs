@@ -1,6 +1,5 @@
 //! Models that come as bytes in memory, or by ranges, as over a network: the same as from files.
 
-use std::borrow::Cow;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use weigh::format::Reader;
 use weigh::format::{examine_source, open_source, open_source_headers};
 use weigh::model::{Array, Value};
 use weigh::source::file::Input;
-use weigh::source::{InMemory, Source};
+use weigh::source::{Data, InMemory, Source};
 
 use crate::build::{Gguf, safetensors, tensor};
 
@@ -48,10 +47,10 @@ impl Source for Ranges {
         self.bytes.len() as u64
     }
 
-    fn read(&self, range: Range<u64>) -> weigh::Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> weigh::Result<Data<'_>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.moved.fetch_add(range.end - range.start, Ordering::Relaxed);
-        Ok(Cow::Owned(self.bytes[range.start as usize..range.end as usize].to_vec()))
+        Ok(Data::Owned(self.bytes[range.start as usize..range.end as usize].to_vec()))
     }
 
     fn file(&self) -> Option<&Input> {
@@ -193,7 +192,7 @@ fn bytes_in_memory_are_borrowed_and_have_nothing_beside_them() {
     assert!(weigh::format::open(&path).unwrap().model().config.is_some());
     let first = &reader.model().tensors[0];
     let found = reader.bytes(first).unwrap();
-    assert!(matches!(found, Cow::Borrowed(_)) && found.as_ptr() == bytes[first.offset_bytes as usize..].as_ptr());
+    assert!(matches!(found, Data::Borrowed(_)) && found.as_ptr() == bytes[first.offset_bytes as usize..].as_ptr());
 
     let index = InMemory::new("model.safetensors.index.json", r#"{"weight_map":{"a":"b.safetensors"}}"#);
     let error = open_source(Arc::new(index)).unwrap_err().to_string();
@@ -230,7 +229,7 @@ impl Source for Short {
         self.0.len()
     }
 
-    fn read(&self, range: Range<u64>) -> weigh::Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> weigh::Result<Data<'_>> {
         self.0.read(range.start..range.end.min(self.1).max(range.start))
     }
 }
@@ -261,9 +260,9 @@ impl Source for Endless {
         1 << 50
     }
 
-    fn read(&self, range: Range<u64>) -> weigh::Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> weigh::Result<Data<'_>> {
         assert_eq!(range, 0..self.least_read());
-        Ok(Cow::Borrowed(&self.0))
+        Ok(Data::Borrowed(&self.0))
     }
 }
 

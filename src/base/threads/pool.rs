@@ -48,8 +48,10 @@ pub(crate) fn on_one_thread(work: impl FnOnce() + Send) {
 
 /// Starts the threads, unless they are already running.
 fn ensure_started() {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    start(cores);
+    // Asking for the number of cores reads files of the system.
+    if STARTED.get().is_none() {
+        start(thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    }
 }
 
 /// Starts this many threads, at most [`limits::THREADS`], and returns their number. If they are already running, the number does not

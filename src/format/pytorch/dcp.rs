@@ -3,7 +3,6 @@
 //!
 //! Source: `torch/distributed/checkpoint/metadata.py` and `filesystem.py`.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Component, Path};
@@ -21,7 +20,7 @@ use crate::format::{Checksum, Computed, codes, open_file, strided};
 use crate::model::checkpoint::{Checkpoint, Opaque};
 use crate::model::{Metadata, TensorInfo};
 use crate::source::file::parent;
-use crate::source::{Prefix, Source, check_range};
+use crate::source::{Data, Prefix, Source, check_range};
 
 /// Whether a pickle describes a distributed checkpoint.
 pub(super) fn is_metadata(pickle: &Pickle) -> bool {
@@ -253,7 +252,7 @@ impl Source for Section {
         self.bytes.end - self.bytes.start
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>> {
         check_range(&range, self.len(), self.path())?;
         self.source.read(self.bytes.start + range.start..self.bytes.start + range.end)
     }
@@ -288,10 +287,10 @@ struct Chunk {
 
 impl Chunk {
     /// Returns the bytes of elements of the chunk.
-    fn bytes(&self, elements: Range<u64>, width: u64) -> Result<Cow<'_, [u8]>> {
+    fn bytes(&self, elements: Range<u64>, width: u64) -> Result<Data<'_>> {
         let bytes = elements.start * width..elements.end * width;
         match &self.computed {
-            Some(computed) => computed.bytes(bytes).map(Cow::Owned),
+            Some(computed) => computed.bytes(bytes).map(Data::Owned),
             None => self.source.read(self.start + bytes.start..self.start + bytes.end),
         }
     }

@@ -3,7 +3,6 @@
 //! The layout fixes the position of every byte in advance, so the work is split into row chunks that any thread can write in place,
 //! and no tensor is ever held in memory.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::base::bytes::Endian;
@@ -25,7 +24,7 @@ use crate::ops::hash::{self, Algorithm};
 use crate::ops::tensor_data::TensorData;
 use crate::quant::pack::{Compare, Scratch, Weight, Whole};
 use crate::quant::recipe;
-use crate::source::{self, Source};
+use crate::source::{self, Data, Source};
 use crate::view::output_model::{OutputTensor, PackedPart};
 use crate::write::output::{OutFile, Output, Target};
 
@@ -180,10 +179,10 @@ impl CompanionData<'_> {
         }
     }
 
-    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+    fn bytes(&self) -> Result<Data<'_>> {
         match self {
             Self::File(file) => file.read(0..file.len()),
-            Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::Bytes(bytes) => Ok(Data::Borrowed(bytes)),
         }
     }
 }
@@ -385,7 +384,7 @@ impl<'a> Job<'a> {
                 let at = self.offset + start;
                 let bytes = reader.bytes_at(stored, start..start + len)?;
                 match (&bytes, reader.sources().get(stored.shard)) {
-                    (Cow::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, stored.offset_bytes + start, bytes)?,
+                    (Data::Borrowed(bytes), Some(file)) => out.copy_at(at, &**file, stored.offset_bytes + start, bytes)?,
                     _ => out.write_at(at, &bytes)?,
                 }
                 Ok((Outcome::default(), len))

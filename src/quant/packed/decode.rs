@@ -43,7 +43,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn bytes(&self, range: Range<u64>) -> Result<std::borrow::Cow<'_, [u8]>> {
+    fn bytes(&self, range: Range<u64>) -> Result<crate::source::Data<'_>> {
         self.reader.bytes_at(self.tensor, range)
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::base::threads::{self, lock};
 use crate::base::{Error, Result, limits};
+use crate::source::data::Data;
+use crate::source::remote::buffers::Buffer;
 use crate::source::remote::link::Link;
 use crate::source::remote::runtime;
 
@@ -55,7 +57,7 @@ impl Announced {
 /// A block, once it has arrived.
 #[derive(Debug, Default)]
 struct Block {
-    bytes: Mutex<Option<Result<Arc<Vec<u8>>>>>,
+    bytes: Mutex<Option<Result<Arc<Buffer>>>>,
     arrived: Condvar,
 }
 
@@ -69,12 +71,9 @@ struct Slot {
 /// The least recently used first.
 static SLOTS: Mutex<VecDeque<Slot>> = Mutex::new(VecDeque::new());
 
-/// Reads an announced range.
-pub(super) fn read(file: u64, link: &Arc<Link>, announced: &Announced, range: Range<u64>) -> Result<Vec<u8>> {
-    let len = range.end - range.start;
+/// Reads an announced range; what lies in one block is not copied.
+pub(super) fn read<'a>(file: u64, link: &Arc<Link>, announced: &Announced, range: Range<u64>) -> Result<Data<'a>> {
     let mut out = Vec::new();
-    let memory = || Error::limit(format!("expected memory for {len} bytes")).in_file(link.path());
-    out.try_reserve_exact(usize::try_from(len).map_err(|_| memory())?).map_err(|_| memory())?;
     let mut at = range.start;
     while at < range.end {
         let size = block_bytes();
@@ -88,11 +87,20 @@ pub(super) fn read(file: u64, link: &Arc<Link>, announced: &Announced, range: Ra
         }
         let bytes = block.wait()?;
         let end = wanted.end.min(range.end);
-        let inside = bytes.get((at - wanted.start) as usize..(end - wanted.start) as usize);
-        out.extend_from_slice(inside.ok_or_else(|| Error::truncated("a block is too short").in_file(link.path()))?);
+        let inside = (at - wanted.start) as usize..(end - wanted.start) as usize;
+        let part = (*bytes).as_ref().get(inside.clone()).ok_or_else(|| Error::truncated("a block is too short").in_file(link.path()))?;
+        if part.len() as u64 == range.end - range.start {
+            return Ok(Data::Shared(bytes, inside));
+        }
+        if out.is_empty() {
+            let len = range.end - range.start;
+            let memory = || Error::limit(format!("expected memory for {len} bytes")).in_file(link.path());
+            out.try_reserve_exact(usize::try_from(len).map_err(|_| memory())?).map_err(|_| memory())?;
+        }
+        out.extend_from_slice(part);
         at = end;
     }
-    Ok(out)
+    Ok(Data::Owned(out))
 }
 
 /// Forgets the blocks of a file.
@@ -122,7 +130,7 @@ fn request(file: u64, link: &Arc<Link>, range: Range<u64>) -> Result<Arc<Block>>
     let (link, given) = (Arc::clone(link), Arc::clone(&block));
     runtime::spawn(async move {
         let arrived = Arrival(given);
-        let bytes = link.fetch(range).await.map(Arc::new);
+        let bytes = link.fetch(range).await.map(|bytes| Arc::new(Buffer::new(bytes)));
         *lock(&arrived.0.bytes) = Some(bytes);
     })?;
     Ok(block)
@@ -140,7 +148,7 @@ impl Drop for Arrival {
 }
 
 impl Block {
-    fn wait(&self) -> Result<Arc<Vec<u8>>> {
+    fn wait(&self) -> Result<Arc<Buffer>> {
         let mut bytes = lock(&self.bytes);
         loop {
             if let Some(bytes) = &*bytes {

@@ -88,7 +88,7 @@ impl Bucket {
         if got.range.start != range.start || expected > wanted {
             return Err(io(format!("expected bytes {range:?} of the file, found bytes {:?}", got.range)).in_file(name));
         }
-        let mut bytes = Vec::new();
+        let mut bytes = super::buffers::take(expected.min(limits::CHUNK_BYTES as u64) as usize)?;
         let mut stream = got.into_stream();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| failed(&error))?;

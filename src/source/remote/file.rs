@@ -1,6 +1,5 @@
 //! A remote file as a source.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::base::threads::lock;
 use crate::base::{Result, limits};
+use crate::source::data::Data;
 use crate::source::read::{Source, check_range};
 use crate::source::remote::blocks::{self, Announced};
 use crate::source::remote::cache;
@@ -105,17 +105,17 @@ impl Source for RemoteFile {
         self.len
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+    fn read(&self, range: Range<u64>) -> Result<Data<'_>> {
         check_range(&range, self.len, self.path())?;
         if range.is_empty() {
-            return Ok(Cow::Borrowed(&[]));
+            return Ok(Data::Borrowed(&[]));
         }
         if let Some(bytes) = self.in_memory(&range) {
-            return Ok(Cow::Owned(bytes));
+            return Ok(Data::Owned(bytes));
         }
         let announced = Arc::clone(&lock(&self.announced));
         if announced.contains(&range) {
-            return blocks::read(self.number, &self.link, &announced, range).map(Cow::Owned);
+            return blocks::read(self.number, &self.link, &announced, range);
         }
         let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let end = range.end.max(range.start.saturating_add(limits::GAP_BYTES)).min(self.len);
@@ -126,7 +126,7 @@ impl Source for RemoteFile {
             kept.push_front((range.start, bytes.clone()));
         }
         bytes.truncate(wanted);
-        Ok(Cow::Owned(bytes))
+        Ok(Data::Owned(bytes))
     }
 
     fn has_neighbours(&self) -> bool {

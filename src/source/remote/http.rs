@@ -10,6 +10,7 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::base::{Error, ErrorKind, Hint, Result, limits, text};
+use crate::source::remote::buffers;
 use crate::source::remote::runtime::{prepare_tls, variable};
 
 /// A request for a range of a file, or for a whole small document.
@@ -276,9 +277,7 @@ async fn read_body(mut response: Response, most: u64, exact: bool) -> Result<Vec
     let cut = |message: String| Failed { error: Error::truncated(message), retry: Some(None) };
     // A connection whose body was read to its end is used again.
     let ends = response.content_length() == Some(most);
-    let mut bytes = Vec::new();
-    let reserve = if exact { most.min(AHEAD) } else { 0 };
-    bytes.try_reserve_exact(reserve as usize).map_err(|_| Error::limit(format!("expected memory for {reserve} bytes")))?;
+    let mut bytes = buffers::take(if exact { most.min(AHEAD) } else { 0 } as usize)?;
     while let Some(chunk) = response.chunk().await.map_err(|error| {
         let found = bytes.len();
         cut(format!("the answer ended after {found} of {most} bytes: {}", root_cause(&error)))

@@ -18,6 +18,7 @@ use crate::source::read::Source;
 mod address;
 mod blocks;
 mod bucket;
+mod buffers;
 mod cache;
 mod file;
 mod http;

@@ -104,7 +104,7 @@ struct Replaced {
 
 impl Computed for Replaced {
     fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
-        self.adapter.bytes_at(&self.tensor, range).map(std::borrow::Cow::into_owned)
+        self.adapter.bytes_at(&self.tensor, range).map(crate::source::Data::into_owned)
     }
 }
 

@@ -1,11 +1,10 @@
 //! The bytes of a pickle, read in order.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::base::bytes::copy;
 use crate::base::{Error, Result};
-use crate::source::Source;
+use crate::source::{Data, Source};
 
 /// Bytes read at a time from a source that is not in memory.
 const STEP: u64 = 64 << 10;
@@ -20,14 +19,14 @@ pub(crate) struct Stream<'s> {
     /// Absolute position of the next byte.
     at: u64,
     end: u64,
-    window: Cow<'s, [u8]>,
+    window: Data<'s>,
     window_start: u64,
 }
 
 impl<'s> Stream<'s> {
     /// Returns a stream from byte `at` to byte `end` of the source.
     pub(crate) fn new(source: &'s Arc<dyn Source>, at: u64, end: u64) -> Self {
-        Self { source, at, end: end.min(source.len()), window: Cow::Borrowed(&[]), window_start: at }
+        Self { source, at, end: end.min(source.len()), window: Data::Borrowed(&[]), window_start: at }
     }
 
     /// Returns the absolute position.
