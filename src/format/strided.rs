@@ -156,6 +156,19 @@ pub(crate) fn contiguous(shape: &[u64]) -> Vec<u64> {
     strides
 }
 
+/// Returns the strides of a tensor in Fortran order: the first dimension varies fastest.
+pub(crate) fn fortran(shape: &[u64]) -> Vec<u64> {
+    let mut stride = 1u64;
+    shape
+        .iter()
+        .map(|len| {
+            let own = stride;
+            stride = stride.saturating_mul((*len).max(1));
+            own
+        })
+        .collect()
+}
+
 fn merged(shape: &[u64], strides: &[u64]) -> Vec<(u64, u64)> {
     let mut dims: Vec<(u64, u64)> = Vec::with_capacity(shape.len());
     for (&len, &stride) in shape.iter().zip(strides).filter(|(len, _)| **len != 1) {

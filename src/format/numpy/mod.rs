@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::bytes::Endian;
 use crate::base::finding::{Findings, Severity};
 use crate::base::{Error, Result, num};
+use crate::format::pytorch::scan::{self, Whence};
 use crate::format::set::{ConflictRule, Part, join};
 use crate::format::strided::{self, Kind, Strided};
 use crate::format::zip::{self, Archive, Content};
@@ -100,6 +101,11 @@ impl Arrays {
         let Some((kind, big)) = dtype(&descr) else {
             let message = format!("expected an array of numbers, found one of {descr}: its values are not read");
             findings.remark(Severity::Warning, codes::NPY_DTYPE, located(Error::unsupported(message)));
+            // The objects of an array are a pickle.
+            if descr.ends_with('O') && findings.collects() {
+                let whence = Whence { path: &path, entry: Some(name), in_file: shown.is_none() };
+                scan::report_part(from, data..end, &whence, findings)?;
+            }
             return Ok(());
         };
         match self.place(from, &shape, kind, big, fortran, data, end, shown.is_none()) {
@@ -132,24 +138,11 @@ impl Arrays {
         if len > end.saturating_sub(data) {
             return Err(Error::truncated(format!("expected {len} bytes of data, found {}", end.saturating_sub(data))).at(data));
         }
-        let strides = if fortran_order { fortran(shape) } else { strided::contiguous(shape) };
+        let strides = if fortran_order { strided::fortran(shape) } else { strided::contiguous(shape) };
         let swap = big.then_some(kind.number);
         if in_file && swap.is_none() && strided::is_contiguous(shape, &strides) {
             return Ok((len, None));
         }
         Ok((len, Some(Arc::new(Strided::new(Arc::clone(from), data, kind.width, shape, &strides, swap)?))))
     }
-}
-
-/// Returns the strides of an array in Fortran order.
-pub(crate) fn fortran(shape: &[u64]) -> Vec<u64> {
-    let mut stride = 1u64;
-    shape
-        .iter()
-        .map(|len| {
-            let own = stride;
-            stride = stride.saturating_mul((*len).max(1));
-            own
-        })
-        .collect()
 }

@@ -19,7 +19,7 @@ mod legacy;
 mod part;
 mod pickle;
 mod quantised;
-mod scan;
+pub(crate) mod scan;
 mod sparse;
 pub(crate) mod spec;
 mod tar;

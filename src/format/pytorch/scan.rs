@@ -17,11 +17,11 @@ use crate::source::Source;
 
 /// Where the bytes of a pickle are: in the file, or in an entry of an archive that is decoded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Whence<'w> {
-    pub(super) path: &'w Path,
+pub(crate) struct Whence<'w> {
+    pub(crate) path: &'w Path,
     /// The entry of the archive.
-    pub(super) entry: Option<&'w str>,
-    pub(super) in_file: bool,
+    pub(crate) entry: Option<&'w str>,
+    pub(crate) in_file: bool,
 }
 
 impl Whence<'_> {
@@ -90,6 +90,20 @@ pub(super) fn damaged(error: Error, source: &Arc<dyn Source>, bytes: Range<u64>,
         at = pickle.end;
     }
     error
+}
+
+/// Reports what a pickle would run that is only part of a file, and whether it is damaged.
+///
+/// # Errors
+/// There are too many findings.
+pub(crate) fn report_part(source: &Arc<dyn Source>, bytes: Range<u64>, whence: &Whence<'_>, findings: &mut Findings) -> Result<()> {
+    match pickle::parse_prefix(source, bytes.start, bytes.end) {
+        (pickle, Ok(())) => report(&pickle, bytes.end, whence, findings),
+        (pickle, Err(error)) => {
+            findings.note_error(codes::PICKLE_MALFORMED, &error.in_file(whence.path));
+            report_one(&pickle, whence, findings)
+        }
+    }
 }
 
 /// Reports what a pickle would run, and what those in its bytes would.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
+
 use crate::base::{Error, Result, num};
 use crate::format::Computed;
 use crate::format::pytorch::view::Tensor;
@@ -113,15 +115,45 @@ impl Sparse {
             }
         }
         places.sort_unstable();
-        if places.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
-            return Err(Error::unsupported("expected each element of a sparse tensor once, found one several times: it is not coalesced"));
+        if places.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) && self.sum().is_none() {
+            let elem = &self.values.kind.elem;
+            return Err(Error::unsupported(format!("expected each element of a sparse tensor of {elem} once, found one several times")));
         }
         Ok(places)
     }
 }
 
-impl Computed for Sparse {
-    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
+/// Adds the numbers of the second bytes to those of the first.
+type Sum = fn(&mut [u8], &[u8]);
+
+impl Sparse {
+    /// Returns how values of the same place are added: one after the other, in their own precision, as PyTorch does.
+    fn sum(&self) -> Option<Sum> {
+        macro_rules! sum {
+            ($type:ty, $add:expr) => {
+                |into, more| {
+                    for (into, more) in into.as_chunks_mut().0.iter_mut().zip(more.as_chunks().0) {
+                        *into = $add(<$type>::from_le_bytes(*into), <$type>::from_le_bytes(*more)).to_le_bytes();
+                    }
+                }
+            };
+        }
+        Some(match self.values.kind.elem.known()? {
+            DType::F16 => sum!(f16, |a: f16, b: f16| f16::from_f32(a.to_f32() + b.to_f32())),
+            DType::BF16 => sum!(bf16, |a: bf16, b: bf16| bf16::from_f32(a.to_f32() + b.to_f32())),
+            DType::F32 | DType::C64 => sum!(f32, |a, b| a + b),
+            DType::F64 => sum!(f64, |a, b| a + b),
+            DType::I8 | DType::U8 => sum!(u8, u8::wrapping_add),
+            DType::I16 | DType::U16 => sum!(u16, u16::wrapping_add),
+            DType::I32 | DType::U32 => sum!(u32, u32::wrapping_add),
+            DType::I64 | DType::U64 => sum!(u64, u64::wrapping_add),
+            DType::BOOL => sum!(u8, |a, b| a | b),
+            _ => return None,
+        })
+    }
+
+    /// Returns the bytes of a range of whole numbers.
+    fn whole(&self, range: &Range<u64>) -> Result<Vec<u8>> {
         let places = self.places.get_or_init(|| self.find_places()).as_ref().map_err(Clone::clone)?;
         let width = self.values.kind.width;
         let block = self.values.shape.iter().skip(1).product::<u64>() * width;
@@ -131,15 +163,32 @@ impl Computed for Sparse {
         bytes.resize(len, 0);
         let values = self.values.strided()?;
         let first = places.partition_point(|(place, _)| place * width + block <= range.start);
+        let mut last = None;
         for (place, number) in places.iter().skip(first).take_while(|(place, _)| place * width < range.end) {
             let start = place * width;
             let own = range.start.max(start) - start..range.end.min(start + block) - start;
             let found = values.bytes(number * block + own.start..number * block + own.end)?;
             let at = (start + own.start - range.start) as usize;
             if let Some(into) = bytes.get_mut(at..at + found.len()) {
-                into.copy_from_slice(&found);
+                match self.sum().filter(|_| last == Some(place)) {
+                    Some(add) => add(into, &found),
+                    None => into.copy_from_slice(&found),
+                }
             }
+            last = Some(place);
         }
+        Ok(bytes)
+    }
+}
+
+impl Computed for Sparse {
+    fn bytes(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        // Numbers are added whole.
+        let number = self.values.kind.number as u64;
+        let whole = range.start / number * number..range.end.div_ceil(number) * number;
+        let mut bytes = self.whole(&whole)?;
+        bytes.truncate((range.end - whole.start) as usize);
+        bytes.drain(..(range.start - whole.start) as usize);
         Ok(bytes)
     }
 }

@@ -599,7 +599,7 @@ impl<'w> Walk<'w> {
         if place.len != wanted {
             return Err(Error::malformed(format!("expected {wanted} bytes of an array, found {}", place.len)));
         }
-        let strides = if fortran { numpy::fortran(&shape) } else { strided::contiguous(&shape) };
+        let strides = if fortran { strided::fortran(&shape) } else { strided::contiguous(&shape) };
         // An array has its bytes to itself.
         let storage = Storage { number: u32::MAX - data, is_part: false, place, kind: Some(kind) };
         view(storage, Some(kind), 0, shape, strides).map(|tensor| Some(Found::Tensor(tensor)))
