@@ -13,8 +13,8 @@ use weigh::model::Metadata;
 
 use crate::build::{tensor, write};
 use crate::parts::files;
-use crate::remote::Weigh;
-use crate::server::{Asked, Bucket, Reply, Server};
+use crate::remote::{Weigh, without_paths};
+use crate::server::{Asked, Body, Bucket, Reply, Server};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/llama-tiny");
 
@@ -82,6 +82,46 @@ fn a_conversion_into_a_bucket_gives_the_files_of_one_on_disk() {
         let last = seen.iter().rev().find(|seen| completed(&seen.asked)).unwrap();
         assert!(out != "folder" || last.asked.path.ends_with(".index.json"), "{}", last.asked.path);
     }
+}
+
+/// Google's storage answers the same requests as S3.
+#[test]
+fn a_bucket_of_google_is_written_and_read() {
+    let case = Case::new();
+    let account = case.weigh.home.path().join("account.json");
+    let url = case.server.url("");
+    let text = serde_json::json!({ "gcs_base_url": url.trim_end_matches('/'), "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": "" });
+    fs::write(&account, text.to_string()).unwrap();
+    let weigh = Weigh::new().with("GOOGLE_SERVICE_ACCOUNT", account.to_str().unwrap()).with("AWS_ALLOW_HTTP", "true");
+    for (out, args) in [("a/out.gguf", &["--type", "Q4_K_M"][..]), ("folder/", &["--type", "F16"]), ("set", &["--shard-size", "20kB"])] {
+        weigh.json(&[&["convert", TINY, &format!("gs://models/{out}")], args].concat());
+        let at = tempfile::tempdir().unwrap();
+        let here = at.path().join(out);
+        weigh.json(&[&["convert", TINY, here.to_str().unwrap()], args].concat());
+        for command in ["info", "ls", "stats", "hash"] {
+            let (there, here) = (weigh.json(&[command, &format!("gs://models/{out}")]), weigh.json(&[command, here.to_str().unwrap()]));
+            assert_eq!(without_paths(there), without_paths(here), "{command} {out}");
+        }
+        let files = case.files().into_iter().filter(|(name, _)| name.starts_with(out)).collect();
+        equal(&files, &crate::parts::files(at.path()));
+    }
+    assert_eq!(case.bucket.pending(), 0);
+    assert!(weigh.error(&["ls", "gs://models/none.gguf"]).contains("the bucket has no such file (404)"));
+}
+
+#[test]
+fn a_listing_may_give_tags_without_quotes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = Bucket::new(folder.path());
+    let server = Server::start(move |asked| match bucket.answer(asked) {
+        Reply { body: Body::Bytes(xml), .. } if xml.starts_with(b"<ListBucketResult>") => {
+            Reply::new(200, String::from_utf8(xml).unwrap().replace("&quot;", ""))
+        }
+        reply => reply,
+    });
+    let weigh = Weigh::bucket(&server);
+    weigh.json(&["convert", TINY, folder.path().join("m").to_str().unwrap(), "--shard-size", "20kB"]);
+    assert_eq!(weigh.json(&["count", "s3://models/m"])["parameters"], weigh.json(&["count", TINY])["parameters"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn models() -> tempfile::TempDir {
 }
 
 /// The JSON without what names the place.
-fn without_paths(mut json: Json) -> Json {
+pub(crate) fn without_paths(mut json: Json) -> Json {
     fn strip(json: &mut Json) {
         match json {
             Json::Object(map) => {

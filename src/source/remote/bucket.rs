@@ -63,7 +63,7 @@ impl Bucket {
         let listing = async move { Ok(store.list_with_delimiter(Some(&prefix)).await) };
         let listed = wait(listing)?.map_err(|error| word(&error, Access::Read).in_file(name))?;
         let identity =
-            |object: &object_store::ObjectMeta| Identity { len: Some(object.size), etag: object.e_tag.clone(), ..Identity::default() };
+            |object: &object_store::ObjectMeta| Identity { len: Some(object.size), etag: etag_of(object), ..Identity::default() };
         let found = Arc::new(Folder {
             files: listed.objects.iter().map(|object| (object.location.to_string(), identity(object))).collect(),
             folders: listed.common_prefixes.iter().map(ToString::to_string).collect(),
@@ -83,7 +83,7 @@ impl Bucket {
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), if_match: tag, ..GetOptions::default() };
         let failed = |error: &object_store::Error| word(error, Access::Read).in_file(name);
         let got = self.store.get_opts(&path_of(key, name)?, options).await.map_err(|error| failed(&error))?;
-        let identity = Identity { len: Some(got.meta.size), etag: got.meta.e_tag.clone(), ..Identity::default() };
+        let identity = Identity { len: Some(got.meta.size), etag: etag_of(&got.meta), ..Identity::default() };
         let expected = got.range.end.saturating_sub(got.range.start);
         if got.range.start != range.start || expected > wanted {
             return Err(io(format!("expected bytes {range:?} of the file, found bytes {:?}", got.range)).in_file(name));
@@ -102,6 +102,12 @@ impl Bucket {
         }
         Ok((bytes, identity))
     }
+}
+
+/// Returns the entity tag of an object as a request has it: listings of Azure leave out its quotes.
+fn etag_of(object: &object_store::ObjectMeta) -> Option<String> {
+    let tag = object.e_tag.as_ref()?;
+    Some(if tag.ends_with('"') { tag.clone() } else { format!("\"{tag}\"") })
 }
 
 /// Returns the client of a bucket, with the credentials of the environment.
