@@ -84,6 +84,24 @@ fn a_conversion_into_a_bucket_gives_the_files_of_one_on_disk() {
     }
 }
 
+#[test]
+fn both_files_of_a_model_with_an_encoder_are_written_into_a_bucket() {
+    let case = Case::new();
+    let at = tempfile::tempdir().unwrap();
+    crate::mmproj::model(at.path());
+    let model = at.path().join("model");
+    let model = model.to_str().unwrap();
+    case.weigh.json(&["convert", model, "s3://models/a/out.gguf", "--mmproj", "s3://models/a/mm.gguf"]);
+    let here = |name: &str| at.path().join("a").join(name).to_str().unwrap().to_owned();
+    fs::create_dir(at.path().join("a")).unwrap();
+    case.weigh.json(&["convert", model, &here("out.gguf"), "--mmproj", &here("mm.gguf")]);
+    equal(&case.files(), &["out.gguf", "mm.gguf"].map(|name| (format!("a/{name}"), fs::read(here(name)).unwrap())).into());
+    assert_eq!(case.bucket.pending(), 0);
+    // And back, from there.
+    case.weigh.json(&["convert", "s3://models/a/out.gguf", &here("back/"), "--mmproj", "s3://models/a/mm.gguf"]);
+    assert_eq!(case.weigh.json(&["count", &here("back")])["parameters"], case.weigh.json(&["count", model])["parameters"]);
+}
+
 /// Google's storage answers the same requests as S3.
 #[test]
 fn a_bucket_of_google_is_written_and_read() {

@@ -27,7 +27,7 @@ fn refused(folder: &Path, args: &[&str]) -> String {
 }
 
 /// Writes a small SmolVLM with the tokenizer of a Llama, in a folder `model`.
-fn model(at: &Path) {
+pub(crate) fn model(at: &Path) {
     const TOKENS: u64 = 326;
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let golden = fs::read(fixtures.join("arch/smolvlm-vision-mmproj.json")).unwrap();
