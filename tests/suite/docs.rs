@@ -145,6 +145,10 @@ fn links_between_pages_lead_somewhere() {
         for target in link.captures_iter(&text).map(|found| found[1].to_owned()).filter(|target| !target.contains("://")) {
             let (file, anchor) = target.split_once('#').map_or((target.as_str(), None), |(file, anchor)| (file, Some(anchor)));
             let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            // The published crate is without the Python module, which is a package of its own.
+            if target.starts_with("python/") && !root().join("python").exists() {
+                continue;
+            }
             assert!(file.exists(), "{}: {target}", page.display());
             if let Some(anchor) = anchor {
                 assert!(heading(&fs::read_to_string(&file).unwrap()).iter().any(|title| title == anchor), "{}: {target}", page.display());
