@@ -588,6 +588,23 @@ fn a_cycle_ends() {
 }
 
 #[test]
+fn containers_that_are_there_twice_are_visited_as_often() {
+    let w = |pickle: Pickle| pickle.text("w").tensor("FloatStorage", "0", 6, 0, &[6], &[1]).op(b"s");
+    // `a` holds a tensor and `b`, which holds `a`: below `a` it has nothing to add, under a name of its own it has.
+    let pickle = w(Pickle::new(2).op(b"}").text("a").op(b"}q\0")).text("b").op(b"}q\x01").text("a").op(b"h\0ss");
+    // A number, and a list of lists without any tensor.
+    let pickle = pickle.op(b"s").text("c").op(b"h\x01s").text("n").op(b"}q\x02").text("x").op(b"K\x05ss").text("m").op(b"h\x02s").end();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    fs::write(&path, archive(&pickle)).unwrap();
+    let reader = open(&path).unwrap();
+    let mut found = names(&reader);
+    found.sort_unstable();
+    assert_eq!(found, ["a.w", "c.a.w"]);
+    assert_eq!(["n.x", "m.x"].map(|key| reader.model().metadata.get(key).is_some()), [true, true]);
+}
+
+#[test]
 fn equal_names_are_told_apart_and_equal_keys_are_one() {
     let tensor = |pickle: Pickle| pickle.tensor("FloatStorage", "0", 6, 0, &[6], &[1]);
     let part = |pickle: Pickle| pickle.tensor("FloatStorage", "0", 6, 1, &[2], &[1]);

@@ -58,10 +58,11 @@ pub(crate) fn collect(values: &Values, root: Id, resolve: Resolve<'_>, findings:
         contents: Contents::default(),
         name: String::new(),
         path: Vec::new(),
-        visits: 0,
         name_bytes: 0,
         names: HashMap::new(),
-        plain: 0,
+        seen: Seen::default(),
+        enclosed_by: usize::MAX,
+        without_tensors: HashMap::new(),
     };
     walk.visit(root)?;
     Ok(walk.contents)
@@ -76,11 +77,34 @@ struct Walk<'w> {
     name: String,
     /// The containers that enclose the current value.
     path: Vec<Id>,
-    visits: u64,
     name_bytes: usize,
     /// The names in use, with the next number for others like them.
     names: HashMap<String, u32>,
-    plain: usize,
+    seen: Seen,
+    /// The depth of the outermost container that was found again inside of itself, below the current one.
+    enclosed_by: usize,
+    /// Containers that have been visited and hold no tensors, with what they hold.
+    without_tensors: HashMap<Id, Seen>,
+}
+
+/// Numbers of what has been visited.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    values: u64,
+    tensors: u64,
+    plain: u64,
+    opaque: u64,
+}
+
+impl Seen {
+    fn since(self, before: Self) -> Self {
+        Self {
+            values: self.values - before.values,
+            tensors: self.tensors - before.tensors,
+            plain: self.plain - before.plain,
+            opaque: self.opaque - before.opaque,
+        }
+    }
 }
 
 /// What an object turns out to be.
@@ -90,20 +114,20 @@ enum Found {
     Unread { reason: String },
 }
 
+/// Whether as many values are kept as may be.
+fn is_full(count: u64) -> bool {
+    count >= limits::CHECKPOINT_VALUES as u64
+}
+
 impl<'w> Walk<'w> {
     fn visit(&mut self, id: Id) -> Result<()> {
-        self.visits += 1;
-        if self.visits > limits::PICKLE_VISITS || self.path.len() > limits::PICKLE_DEPTH {
-            let message =
-                format!("expected at most {} values nested at most {} deep, found more", limits::PICKLE_VISITS, limits::PICKLE_DEPTH);
-            return Err(self.findings.fatal(codes::PICKLE_MALFORMED, Error::limit(message).in_file(self.values.source.path())));
-        }
+        self.count(1)?;
         match self.values.get(id) {
             Value::None => Ok(()),
             Value::Bool(value) => self.plain(Plain::Bool(value)),
             Value::Int(value) => self.plain(Plain::I64(value)),
             Value::Float(value) => self.plain(Plain::F64(value)),
-            Value::Text { .. } if self.plain < limits::CHECKPOINT_VALUES => {
+            Value::Text { .. } if !is_full(self.seen.plain) => {
                 self.plain(Plain::String(self.values.text(id).unwrap_or_default().to_owned()))
             }
             Value::Text { .. } => Ok(()),
@@ -124,14 +148,41 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Visits what a container holds; nothing if it encloses itself.
+    /// Counts values.
+    fn count(&mut self, values: u64) -> Result<()> {
+        self.seen.values += values;
+        if self.seen.values > limits::PICKLE_VISITS || self.path.len() > limits::PICKLE_DEPTH {
+            let message =
+                format!("expected at most {} values nested at most {} deep, found more", limits::PICKLE_VISITS, limits::PICKLE_DEPTH);
+            return Err(self.findings.fatal(codes::PICKLE_MALFORMED, Error::limit(message).in_file(self.values.source.path())));
+        }
+        Ok(())
+    }
+
+    /// Visits what a container holds; nothing if it encloses itself. One that is there again and would add nothing is only counted.
     fn inside(&mut self, id: Id, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        if self.path.contains(&id) {
+        if let Some(depth) = self.path.iter().position(|outer| *outer == id) {
+            self.enclosed_by = self.enclosed_by.min(depth);
             return Ok(());
         }
+        if let Some(&known) = self.without_tensors.get(&id)
+            && (known.plain == 0 || is_full(self.seen.plain))
+            && (known.opaque == 0 || is_full(self.seen.opaque))
+        {
+            return self.count(known.values);
+        }
+        let (before, depth) = (self.seen, self.path.len());
+        let outer = std::mem::replace(&mut self.enclosed_by, usize::MAX);
         self.path.push(id);
         work(self)?;
         self.path.pop();
+        // What encloses it was left out: elsewhere it may hold more.
+        let is_whole = self.enclosed_by >= depth;
+        let held = self.seen.since(before);
+        if held.tensors == 0 && is_whole {
+            self.without_tensors.insert(id, held);
+        }
+        self.enclosed_by = if is_whole { outer } else { outer.min(self.enclosed_by) };
         Ok(())
     }
 
@@ -282,17 +333,18 @@ impl<'w> Walk<'w> {
     }
 
     fn plain(&mut self, value: Plain) -> Result<()> {
-        self.plain += 1;
-        if self.plain <= limits::CHECKPOINT_VALUES && !self.name.is_empty() {
+        if !is_full(self.seen.plain) && !self.name.is_empty() {
             self.contents.metadata.set(&self.name, value);
         }
+        self.seen.plain += 1;
         Ok(())
     }
 
     fn opaque(&mut self, callable: String) -> Result<()> {
         // The layers of a module are what its tensors are for.
-        if self.contents.opaque.len() < limits::CHECKPOINT_VALUES && !callable.starts_with("torch.nn.modules.") {
+        if !is_full(self.seen.opaque) && !callable.starts_with("torch.nn.modules.") {
             self.contents.opaque.push(Opaque::new(&self.name, shorten(&callable).into_owned()));
+            self.seen.opaque += 1;
         }
         Ok(())
     }
@@ -317,6 +369,7 @@ impl<'w> Walk<'w> {
 
     /// Adds a tensor under the current name.
     fn add(&mut self, found: Found) -> Result<()> {
+        self.seen.tensors += 1;
         let name = self.unique_name()?;
         self.name_bytes += name.len();
         if self.contents.tensors.len() >= limits::PICKLE_TENSORS || self.name_bytes > limits::PICKLE_NAMES_BYTES {
