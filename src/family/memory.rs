@@ -50,6 +50,8 @@ pub struct Caches {
     pub output_norm: Option<&'static str>,
     /// Whether the token embeddings are allocated again as output matrix, if there is none.
     pub tied_twice: bool,
+    /// Whether there is no output matrix, not even the token embeddings.
+    pub without_output: bool,
     /// Whether attention is over the tokens of a batch only, whatever is cached.
     pub in_batch: bool,
     /// Whether the model gives logits; else embeddings.
@@ -73,12 +75,22 @@ pub struct Widths {
     pub values: u64,
     /// Values that are computed from a compressed key (MLA); else 0.
     pub compressed: u64,
+    /// All queries before they are multiplied by the matrix that compresses keys (MLA); else 0.
+    pub decompressed: u64,
+    /// Tokens that an indexer selects; 0 if there is none.
+    pub selected: u64,
     /// Feed-forward network; 0 if there is none.
     pub feed_forward: u64,
     /// Experts, experts used per token, and the feed-forward size of one.
     pub experts: [u64; 3],
+    /// Whether there are shared experts as well.
+    pub shared_experts: bool,
+    /// How many logits are computed for each token of the vocabulary.
+    pub logits: u64,
     /// Inner size of a state-space model.
     pub inner: u64,
+    /// Vectors of the hidden size that the mixing of shifted tokens needs.
+    pub mixed: u64,
     /// Whether attention is causal.
     pub causal: bool,
 }
@@ -91,17 +103,20 @@ struct Facts {
     compressed: Listed,
     in_batch: Listed,
     tied_twice: Listed,
+    without_output: Listed,
     output_norms: HashMap<String, String>,
     drafts_loaded: HashMap<String, String>,
     without_flash_attention: Listed,
     looped: Listed,
     diffusion: Listed,
+    logits_twice: Listed,
     unmodelled: Listed,
     intervals: HashMap<String, u64>,
     linear: Listed,
     unknown: HashMap<String, String>,
     indexers: HashMap<String, Indexer>,
     shared_after: HashMap<String, u64>,
+    mixed: HashMap<String, u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +227,7 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
         drafts_loaded: facts.drafts_loaded.get(architecture).map_or("", String::as_str),
         output_norm: facts.output_norms.get(architecture).map(String::as_str),
         tied_twice: facts.tied_twice.lists(architecture),
+        without_output: facts.without_output.lists(architecture),
         in_batch,
         logits: cache != Cache::None || facts.diffusion.lists(architecture),
         flash_attention: !facts.without_flash_attention.lists(architecture),
@@ -234,6 +250,7 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
 /// # Errors
 /// A hyperparameter is missing.
 pub fn widths(metadata: &Metadata) -> Result<Option<Widths>> {
+    const SHARED: [&str; 2] = ["expert_shared_count", "expert_shared_feed_forward_length"];
     let facts = facts()?;
     let Some(architecture) = metadata.get_str("general.architecture") else { return Ok(None) };
     if facts.unmodelled.lists(architecture) || facts.cache(architecture).is_none() {
@@ -255,9 +272,14 @@ pub fn widths(metadata: &Metadata) -> Result<Option<Widths>> {
         queries: product(heads, head("attention.key_length"))?,
         values: product(kv_heads, head("attention.value_length"))?,
         compressed: if mla { keys.number("attention.kv_lora_rank").unwrap_or(0) } else { 0 },
+        decompressed: if mla { product(heads, head("attention.key_length_mla"))? } else { 0 },
+        selected: if facts.indexers.contains_key(architecture) { keys.number("attention.indexer.top_k").unwrap_or(0) } else { 0 },
         feed_forward,
         experts: [keys.number("expert_count").unwrap_or(0), largest("expert_used_count")?, expert],
+        shared_experts: SHARED.iter().any(|key| keys.number(key).is_some_and(|number| number > 0)),
+        logits: if facts.logits_twice.lists(architecture) { 2 } else { 1 },
         inner: keys.number("ssm.inner_size").unwrap_or(0),
+        mixed: facts.mixed.get(architecture).copied().unwrap_or(0),
         causal: keys.value("attention.causal").and_then(Value::as_bool).unwrap_or(true),
     }))
 }
@@ -516,15 +538,18 @@ mod tests {
             &facts.compressed,
             &facts.in_batch,
             &facts.tied_twice,
+            &facts.without_output,
             &facts.unmodelled,
             &facts.linear,
             &facts.without_flash_attention,
             &facts.looped,
             &facts.diffusion,
+            &facts.logits_twice,
         ];
         let named = rows.into_iter().flat_map(|row| row.architectures.split_whitespace());
         let named = named.chain(facts.windows.keys().map(String::as_str)).chain(facts.indexers.keys().map(String::as_str));
         let named = named.chain(facts.intervals.keys().map(String::as_str)).chain(facts.shared_after.keys().map(String::as_str));
+        let named = named.chain(facts.mixed.keys().map(String::as_str));
         for name in named.chain(facts.drafts_loaded.keys().chain(facts.output_norms.keys()).map(String::as_str)) {
             assert!(listed.contains(&name), "{name}");
         }

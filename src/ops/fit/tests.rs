@@ -53,9 +53,10 @@ fn small(name: &str) -> Subject {
 fn published(golden: &Json) -> Subject {
     let mut weights: Vec<Weight> = golden["tensors"].as_array().unwrap().iter().map(|row| weight("", row)).collect();
     let mut number = 0;
-    for run in golden["layers"].as_array().unwrap() {
+    for run in golden["layers"]["runs"].as_array().unwrap() {
+        let kind = &golden["layers"]["kinds"][run[1].as_u64().unwrap() as usize];
         for _ in 0..run[0].as_u64().unwrap() {
-            weights.extend(run[1].as_array().unwrap().iter().map(|row| weight(&format!("blk.{number}."), row)));
+            weights.extend(kind.as_array().unwrap().iter().map(|row| weight(&format!("blk.{number}."), row)));
             number += 1;
         }
     }
@@ -75,11 +76,14 @@ fn options(row: &Json) -> Options {
     }
 }
 
-/// Where the modelled compute buffer is off by more than a tenth and a mebibyte, and why.
+/// Where the modelled compute buffer is off by more than a tenth and a mebibyte in some rows, and why.
 const OFF: &[(&str, &[&str])] = &[
-    ("ggml's allocator leaves gaps between the logits and what is needed beside them", &["deepseek-v2-lite", "phi-3-mini"]),
+    (
+        "ggml's allocator leaves gaps between the logits and what is needed beside them",
+        &["chameleon-7b", "deepseek-v2-lite", "dots.llm1", "falcon-h1-1.5b", "phi-3-mini"],
+    ),
+    ("it leaves gaps between what the experts need and what the network beside them does", &["arctic-480b"]),
     ("no layer after the first has attention, so its mask makes room", &["deci"]),
-    ("the mixing of shifted tokens is larger than the logits of so small a vocabulary", &["rwkv7"]),
 ];
 
 /// llama.cpp's figures, which `fixtures/make-fit.py` asked it for: weights and caches to the byte.
@@ -127,7 +131,23 @@ fn figures_equal_those_of_llama_cpp() {
     for name in OFF.iter().flat_map(|(_, names)| *names) {
         assert!(off.iter().any(|row| row.starts_with(&format!("{name} "))), "{name} is within the tolerance");
     }
-    assert!(near * 100 >= rows * 85, "{near} of {rows}");
+    assert!(near * 100 >= rows * 90, "{near} of {rows}");
+}
+
+/// Every small model has figures, is measured in a published shape of its family instead, or cannot be loaded by llama.cpp, which says why.
+#[test]
+fn every_small_model_is_measured_or_has_a_reason() {
+    let golden = fixture("fit.json");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let names = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    for name in names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()) {
+        let instead = golden["too small for llama.cpp"][&name].as_str();
+        let measured = golden["small"].get(&name).is_some() || instead.is_some_and(|shape| golden["published"].get(shape).is_some());
+        let reason = golden["not loaded by llama.cpp"][&name].as_str().is_some_and(|why| !why.is_empty());
+        let projector = fixture(&format!("arch/{name}.json")).get("projector").is_some();
+        assert_eq!(1, [measured, reason, projector].iter().filter(|found| **found).count(), "{name}");
+    }
 }
 
 /// llama.cpp's figures for a device of its own: weights and caches there to the byte, with some layers on it and some experts on the host.
@@ -143,7 +163,7 @@ fn a_device_has_what_llama_cpp_places_there() {
                 Options { context: Some(number(0)), layers_on_device: Some(number(1)), experts_on_host: number(2), ..Options::default() };
             let needs = Needs::new(&subject, &options).unwrap();
             let fit = needs.fit(&options).unwrap();
-            let stored = fit.device_bytes.unwrap() - fit.compute_bytes.unwrap();
+            let stored = fit.device_bytes.unwrap() - fit.compute_bytes.unwrap_or(0);
             assert_eq!(stored, number(3) + number(4), "{name} {row}");
             assert_eq!(
                 fit.total_bytes + if number(1) > 0 { needs.placed.tied } else { 0 },
@@ -152,7 +172,7 @@ fn a_device_has_what_llama_cpp_places_there() {
             rows += 1;
         }
     }
-    assert!(rows >= 100, "{rows}");
+    assert!(rows >= 200, "{rows}");
 }
 
 fn gguf(keys: &[(&str, Value)]) -> Subject {

@@ -125,6 +125,9 @@ impl Placed {
     }
 }
 
+/// What is computed from the token embeddings where the first layer is.
+const WITH_FIRST_LAYER: [&str; 3] = ["token_embd_norm.", "per_layer_model_proj.", "per_layer_proj_norm."];
+
 /// Sorts weights by place; layers that only predict further tokens are skipped, as far as llama.cpp skips them.
 pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     let all = num::to_usize(caches.all_layers, "the number of layers")?;
@@ -141,7 +144,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
                     continue;
                 }
                 let [_, experts] = placed.on_layer(layer, bytes)?;
-                *experts = experts.saturating_add(if weight.name.contains("exps.") { bytes } else { 0 });
+                *experts = experts.saturating_add(if is_expert(rest) { bytes } else { 0 });
                 &mut placed.weights.layers
             }
             Place::OtherLayer(layer) => {
@@ -150,8 +153,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
             }
             Place::Shared => &mut placed.weights.layers,
             Place::Output => &mut placed.weights.output,
-            // The norm is computed where the first layer is.
-            Place::Embeddings if weight.name.starts_with("token_embd_norm.") => {
+            Place::Embeddings if WITH_FIRST_LAYER.iter().any(|start| weight.name.starts_with(start)) => {
                 placed.on_layer(0, bytes)?;
                 &mut placed.weights.embeddings
             }
@@ -165,10 +167,16 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     let has_output = subject.weights.iter().any(|weight| weight.name == "output.weight");
     if !has_output && caches.tied_twice {
         placed.weights.output = num::add(placed.weights.output, tied, "the size of the weights")?;
-    } else if !has_output {
+    } else if !has_output && !caches.without_output {
         placed.tied = tied;
     }
     Ok(placed)
+}
+
+/// Whether a tensor of a layer has the weights of experts; a norm before them has not.
+fn is_expert(name: &str) -> bool {
+    let starts = ["ffn_up_", "ffn_down_", "ffn_gate_", "ffn_gate_up_"];
+    starts.iter().filter_map(|start| name.strip_prefix(start)).any(|rest| rest.starts_with("exps.") || rest.starts_with("chexps."))
 }
 
 enum Place {
@@ -193,7 +201,7 @@ fn place(name: &str) -> Place {
     let starts = |starts: &[&str]| starts.iter().any(|start| of_two.unwrap_or(name).starts_with(start));
     if starts(&["rope_"]) {
         Place::Shared
-    } else if starts(&["output", "cls", "dense_", "score"]) {
+    } else if starts(&["output", "cls", "dense_", "score", "altup_"]) {
         Place::Output
     } else {
         Place::Embeddings
