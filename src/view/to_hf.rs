@@ -64,8 +64,7 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     from_keys(metadata, &mapping, main_type(model), &mut output)?;
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let stored = |name: &String| model.tensor(name).map(|tensor| tensor.shape.as_slice());
-    let dense: Vec<_> =
-        mapping.rows.iter().filter_map(|row| pooling::Dense::of(row.name(), row.gguf.first().and_then(stored)?)).collect();
+    let dense: Vec<_> = mapping.rows.iter().filter_map(|row| pooling::Dense::of(row.name(), row.gguf.first().and_then(stored)?)).collect();
     output.modules = dense.iter().map(|layer| layer.folder.clone()).collect();
     if !dense.is_empty() {
         output

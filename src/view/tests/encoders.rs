@@ -23,7 +23,8 @@ fn encoders_come_back_by_themselves() {
         let (table, config) = to_hf::read_projector(gguf.model(), &tables).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mapping = Mapping::new(&table, &config).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut back = OutputModel::default();
-        to_hf::steps(&gguf, &mapping, &to_hf::computed_names(&table), &|_| true, &mut back).unwrap_or_else(|error| panic!("{name}: {error}"));
+        to_hf::steps(&gguf, &mapping, &to_hf::computed_names(&table), &|_| true, &mut back)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         if RENAMED.contains(&name.as_str()) {
             continue;
         }
@@ -40,7 +41,9 @@ fn encoders_come_back_by_themselves() {
         let (made, original) = (without_class_token(made), without_class_token(original));
         let is = |a: &Tensor, b: &Tensor| (&a.0, &a.1) == (&b.0, &b.1) && (a.2 != b.2 || a.3 == b.3);
         assert!(!made.is_empty() && made.iter().all(|tensor| original.iter().any(|own| is(tensor, own))), "{name}");
-        let in_encoder = |name: &str| table.parts.iter().any(|part| name.trim_start_matches("thinker.").trim_start_matches("model.").starts_with(part.as_str()));
+        let in_encoder = |name: &str| {
+            table.parts.iter().any(|part| name.trim_start_matches("thinker.").trim_start_matches("model.").starts_with(part.as_str()))
+        };
         let dropped = |name: &str| encoder.notes.iter().any(|note| note.name == name);
         let wanted = hf.model().tensors.iter().filter(|tensor| in_encoder(&tensor.name) && !dropped(&tensor.name)).count();
         assert_eq!(made.len(), wanted, "{name}");

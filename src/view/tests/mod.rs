@@ -148,8 +148,8 @@ fn written(reader: &Reader, steps: &[OutputTensor]) -> Vec<Tensor> {
 fn models() -> Vec<(String, Table, Reader)> {
     let (tables, goldens) = (Tables::default(), goldens());
     let with_golden: HashSet<&str> = goldens.iter().map(|golden| golden.table.name.as_str()).collect();
-    let others = tables.all().unwrap().into_iter().filter(|table| table.params.is_empty() && !with_golden.contains(table.name.as_str()))
-        .filter(|table| is_wanted(&table.name));
+    let is_other = |table: &&Table| table.params.is_empty() && !with_golden.contains(table.name.as_str()) && is_wanted(&table.name);
+    let others = tables.all().unwrap().into_iter().filter(is_other);
     let others = others.map(|table| (table.name.clone(), table.clone(), made_up(table)));
     // Packed weights come back unpacked.
     let is_text = |golden: &&Golden| !golden.is_projector() && golden.part() == ModelPart::Whole && golden.table.params.is_empty();

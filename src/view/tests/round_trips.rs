@@ -32,7 +32,10 @@ fn same_values(made: &Tensor, original: &Tensor, transform: &str) -> bool {
         // Routing is the same for a bias with another mean.
         let (made, original) = (values(made), values(original));
         let mean = original.iter().sum::<f32>() / original.len() as f32;
-        return made.iter().zip(&original).all(|(made, original)| (made - (original - mean)).abs() <= 0.01 * original.abs().max(mean.abs()));
+        return made
+            .iter()
+            .zip(&original)
+            .all(|(made, original)| (made - (original - mean)).abs() <= 0.01 * original.abs().max(mean.abs()));
     }
     if transform.contains("Ternary") {
         let (made, original) = (values(made), values(original));
@@ -100,7 +103,11 @@ fn every_table_round_trips_byte_for_byte() {
         for (made, original) in made.iter().zip(&original) {
             let HfTensor::Row(number, ..) = mapping.lookup_hf(&original.0) else { panic!("{name}: {}", original.0) };
             let transform = format!("{:?}", mapping.rows[number].transform);
-            assert!(transform.contains("Scale") || transform.contains("Product") || same_values(made, original, &transform), "{name}: {}", original.0);
+            assert!(
+                transform.contains("Scale") || transform.contains("Product") || same_values(made, original, &transform),
+                "{name}: {}",
+                original.0
+            );
         }
         // A plain Mistral that was the text part of another class is one again.
         assert_eq!(tables.for_config(&again).unwrap().gguf, if name == "mistral-small3" { "llama" } else { &table.gguf }, "{name}");
