@@ -342,6 +342,18 @@ impl<'a> Parser<'_, 'a> {
         Ok(value)
     }
 
+    /// Reads the rest of a key, after a dot, whose parts are in quotes where they have other characters.
+    fn quoted_key(&mut self, start: &str) -> Result<Operand<'a>> {
+        let mut key = start.to_owned();
+        while let Some(rest) = self.rest.strip_prefix('\'').filter(|_| key.ends_with('.')) {
+            let (part, rest) = rest.split_once('\'').ok_or_else(|| self.error("a closing quote"))?;
+            let (more, rest) = rest.split_at(rest.find(|c| !is_part_of_name(c)).unwrap_or(rest.len()));
+            self.rest = rest;
+            key.extend([part, more]);
+        }
+        Ok((self.lookup)(&key))
+    }
+
     fn atom(&mut self) -> Result<Operand<'a>> {
         if self.take("(") {
             let value = self.nested()?;
@@ -365,6 +377,9 @@ impl<'a> Parser<'_, 'a> {
             return Ok(Some(Value::Number(number)));
         }
         self.rest = rest;
+        if word.ends_with('.') {
+            return self.quoted_key(word);
+        }
         if !self.take("(") {
             return Ok((self.lookup)(word));
         }
@@ -447,6 +462,7 @@ mod tests {
             "flags" => Some(Value::List(vec![json!(false), json!(1), json!(true)].into())),
             "pattern" => Some(Value::Text("M*E".into())),
             "layers" => Some(Value::from_json(&json!({ "5": { "head": { "size": 16 } } })).unwrap().into_owned()),
+            "layers.clip-l-14.heads" => Some(Value::Number(12.0)),
             "sizes" => Some(Value::List(vec![json!(2), json!(8), json!(5)].into())),
             _ => None,
         });
@@ -463,6 +479,7 @@ mod tests {
         assert_eq!(value("2 * h ** 2 + d % 10"), Some(36.0));
         assert_eq!(value("h < 4 or h >= 4 and not h == 5"), Some(1.0));
         assert_eq!(value("h > 4 or d <= 63"), Some(0.0));
+        assert_eq!(value("layers.'clip-l-14'.heads - 2 * h"), Some(4.0));
         assert_eq!(value("order"), None, "a name that begins like an operator");
         assert_eq!(value("nothing ?? h != 4 ? 1 : 2 + 1"), Some(3.0));
     }

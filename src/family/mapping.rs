@@ -37,6 +37,7 @@ pub struct Mapping {
     prefixes: Vec<String>,
     replace: Vec<(String, String)>,
     drop: GlobSet,
+    keep: GlobSet,
     drop_zeros: GlobSet,
     projector: bool,
     parts: Vec<String>,
@@ -240,7 +241,13 @@ impl Mapping {
                 rows.iter().filter(|row| row.transform == Transform::StackExperts).map(|row| stacked_by_mlx(row, experts)).collect();
             rows.extend(stacked);
         }
-        let prefixes = table.prefixes.clone();
+        let mut prefixes = table.prefixes.clone();
+        if let Some(within) = &table.within {
+            prefixes.push(within.clone());
+            for name in rows.iter_mut().flat_map(|row| &mut row.hf) {
+                *name = format!("{within}.{}", pattern::strip_prefixes(name, &prefixes));
+            }
+        }
         if let Some(module) = &table.module {
             for name in rows.iter_mut().flat_map(|row| &mut row.hf) {
                 if let Some(rest) = name.strip_prefix("model.") {
@@ -262,7 +269,7 @@ impl Mapping {
                 by_gguf.add(name, i, part);
             }
         }
-        let (drop, drop_zeros) = (globs(&table.drop, table)?, globs(&table.drop_zeros, table)?);
+        let (drop, keep, drop_zeros) = (globs(&table.drop, table)?, globs(&table.keep, table)?, globs(&table.drop_zeros, table)?);
         let (replace, projector, parts) = (table.replace.clone(), table.projector, table.parts.clone());
         Ok(Self {
             projector,
@@ -272,6 +279,7 @@ impl Mapping {
             prefixes,
             replace,
             drop,
+            keep,
             drop_zeros,
             drops_further_layers: table.drops_further_layers,
             has_mtp: table.mtp,
@@ -328,7 +336,7 @@ impl Mapping {
         if self.projector != self.parts.iter().any(|part| stripped.starts_with(part.as_str())) {
             return if self.projector { self.lookup_picked(stripped) } else { HfTensor::Elsewhere };
         }
-        if self.drop.is_match(name) || self.drop.is_match(stripped) {
+        if (self.drop.is_match(name) || self.drop.is_match(stripped)) && !self.keep.is_match(stripped) {
             return HfTensor::Dropped;
         }
         if self.drop_zeros.is_match(name) || self.drop_zeros.is_match(stripped) {

@@ -11,8 +11,25 @@ use crate::source::folder;
 const MODES: [(&str, &str, u32); 3] =
     [("mean", "pooling_mode_mean_tokens", 1), ("cls", "pooling_mode_cls_token", 2), ("lasttoken", "pooling_mode_lasttoken", 3)];
 
-/// The dense layers that GGUF supports: module folder and GGUF name.
-const DENSE: [(&str, &str); 2] = [("2_Dense", "dense_2"), ("3_Dense", "dense_3")];
+/// A dense layer after the transformer: the folder of its module, and its sizes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dense {
+    /// The folder.
+    pub folder: String,
+    /// The number of inputs.
+    pub inputs: u64,
+    /// The number of outputs.
+    pub outputs: u64,
+}
+
+impl Dense {
+    /// Returns the layer whose matrix has this name in Hugging Face and this shape, if it is of a module.
+    pub fn of(name: &str, shape: &[u64]) -> Option<Self> {
+        let folder = name.strip_suffix(".linear.weight").filter(|folder| folder.ends_with("_Dense"))?.to_owned();
+        let &[outputs, inputs] = shape else { return None };
+        Some(Self { folder, inputs, outputs })
+    }
+}
 
 /// Adds `pooling_type`, if the model has a pooling module.
 ///
@@ -59,13 +76,8 @@ pub fn check_dense(model: &Model, has_place: impl Fn(&Module) -> bool, notes: &m
     Ok(())
 }
 
-/// Returns the folders of the modules whose tensors are stored in a GGUF.
-pub fn dense_folders(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    DENSE.iter().filter(|(_, gguf)| has(&format!("{gguf}.weight"))).map(|(folder, _)| *folder).collect()
-}
-
 /// Returns the files of a sentence-transformers folder, if the GGUF has a pooling type or dense layers.
-pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json>, dense: &[&str]) -> Vec<CompanionFile> {
+pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json>, dense: &[Dense]) -> Vec<CompanionFile> {
     let number = metadata.get_u64(&format!("{architecture}.pooling_type"));
     let pooling = MODES.iter().find(|(.., kind)| Some(u64::from(*kind)) == number);
     if pooling.is_none() && dense.is_empty() {
@@ -81,15 +93,14 @@ pub fn to_files(architecture: &str, metadata: &Metadata, embedding: Option<&Json
         modules.push(("1_Pooling", "Pooling"));
         files.push(("1_Pooling/config.json".to_owned(), config));
     }
-    for (folder, gguf) in DENSE.iter().filter(|(folder, _)| dense.contains(folder)) {
-        let features = |end: &str| metadata.get_u64(&format!("{architecture}.{gguf}_feat_{end}"));
+    for Dense { folder, inputs, outputs } in dense {
         let config = json!({
-            "in_features": features("in"),
-            "out_features": features("out"),
+            "in_features": inputs,
+            "out_features": outputs,
             "bias": false,
             "activation_function": "torch.nn.modules.linear.Identity",
         });
-        modules.push((folder, "Dense"));
+        modules.push((folder.as_str(), "Dense"));
         files.push((format!("{folder}/config.json"), config));
     }
     let row = |(i, (path, kind)): (usize, &(&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
@@ -142,13 +153,15 @@ mod tests {
 
     #[test]
     fn a_folder_of_sentence_transformers_has_a_file_for_each_module() {
-        assert_eq!(dense_folders(|name| name == "dense_3.weight"), ["3_Dense"]);
-        let names = |metadata: &Metadata, dense: &[&str]| {
+        let layer = Dense::of("2_Dense.linear.weight", &[4, 8]).unwrap();
+        assert_eq!(layer, Dense { folder: "2_Dense".to_owned(), inputs: 8, outputs: 4 });
+        assert!(Dense::of("model.linear.weight", &[4, 8]).is_none() && Dense::of("2_Dense.linear.bias", &[4, 8]).is_none());
+        let names = |metadata: &Metadata, dense: &[Dense]| {
             to_files("x", metadata, Some(&json!(8)), dense).into_iter().map(|file| file.name).collect::<Vec<_>>()
         };
         let mut metadata = Metadata::new();
         assert!(names(&metadata, &[]).is_empty());
-        assert!(names(&metadata, &["2_Dense"]).contains(&"2_Dense/config.json".to_owned()));
+        assert!(names(&metadata, &[layer]).contains(&"2_Dense/config.json".to_owned()));
         metadata.set("x.pooling_type", Value::U32(2));
         let found = names(&metadata, &[]);
         assert!(found.contains(&"1_Pooling/config.json".to_owned()) && found.contains(&"modules.json".to_owned()), "{found:?}");

@@ -1,5 +1,7 @@
 //! The sections of config.json: those of the text model, where a model has several parts.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value as Json};
 
 /// The sections of config.json with the hyperparameters of the text model, where there are several models.
@@ -9,6 +11,21 @@ const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config"
 pub fn text_section(config: &Json) -> Option<&Json> {
     let at = |path: &str| path.split('.').try_fold(config, |object, key| object.get(key)).filter(|section| section.is_object());
     TEXT_SECTIONS.iter().find_map(|path| at(path))
+}
+
+/// Returns the section of config.json of a part of the model.
+pub fn within(part: &str) -> String {
+    format!("{part}_config")
+}
+
+/// Returns config.json with the keys of the section of a part of the model beside the others, which go before them.
+pub fn lifted<'a>(config: &'a Json, part: Option<&str>) -> Cow<'a, Json> {
+    let section = part.map(within);
+    let inner = section.as_ref().and_then(|section| config.get(section)?.as_object());
+    let (Some(inner), Some(outer)) = (inner, config.as_object()) else { return Cow::Borrowed(config) };
+    let mut all = inner.clone();
+    all.extend(outer.iter().filter(|(key, _)| section.as_ref() != Some(key)).map(|(key, value)| (key.clone(), value.clone())));
+    Cow::Owned(Json::Object(all))
 }
 
 /// Removes the sections of the text model.

@@ -29,7 +29,8 @@ pub struct Table {
     pub model_types: Vec<String>,
     /// Keys present in the config (params.json) instead of `architectures`, in vendor formats.
     pub params: Vec<String>,
-    /// A GGUF key or tensor that distinguishes this family from others of the same architecture; `KEY = VALUE`: a key with this text.
+    /// A GGUF key or tensor that distinguishes this family from others of the same architecture; `KEY = VALUE`: a key with this text or number;
+    /// `KEY = []`: one with a list.
     pub gguf_has: Option<String>,
     /// Whether the class is a model without a head, so that tensor names are written without prefixes.
     pub without_head: bool,
@@ -37,6 +38,10 @@ pub struct Table {
     pub projector: bool,
     /// The beginnings of the Hugging Face names of an encoder's tensors, without prefixes.
     pub parts: Vec<String>,
+    /// The part of the model that encoder and text model are in: a module, and with `_config` behind it a section of config.json.
+    pub within: Option<String>,
+    /// The GGUF names of tensors of an encoder whose type is that of its patch embeddings: F16 in a file of this type, else F32.
+    pub patches: Vec<String>,
     /// The beginnings of the text model's Hugging Face names, and what they are beside this encoder.
     pub text_names: Vec<(String, String)>,
     /// Whether the classes of an encoder take a text model of any family, whose `model_type` is in `text_config`.
@@ -78,6 +83,8 @@ pub struct Table {
     pub section: Option<String>,
     /// Globs of tensors without GGUF equivalent, which are dropped.
     pub drop: Vec<String>,
+    /// Globs of tensors that stay although `drop` has them.
+    pub keep: Vec<String>,
     /// Globs of tensors that are dropped if all their values are zero; otherwise GGUF cannot hold the model.
     pub drop_zeros: Vec<String>,
     /// Whether the layers that predict further tokens (MTP, NextN), which GGUF numbers after the others, may be left out, or converted alone.
@@ -325,6 +332,7 @@ impl Table {
             parent.drop.clear();
         }
         parent.drop.extend(self.drop);
+        parent.keep.extend(self.keep);
         parent.drop_zeros.extend(self.drop_zeros);
         parent.layers.extend(self.layers);
         parent.counts.extend(self.counts);
@@ -345,6 +353,8 @@ impl Table {
             section: self.section,
             when: self.when,
             projector: self.projector,
+            within: self.within.or(parent.within),
+            patches: if self.patches.is_empty() { parent.patches } else { self.patches },
             text_names: if self.text_names.is_empty() { parent.text_names } else { self.text_names },
             parts: if self.parts.is_empty() { parent.parts } else { self.parts },
             any_text: self.any_text || parent.any_text,

@@ -100,6 +100,17 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("mmproj-exaone4_5", include_str!("tables/mmproj-exaone4_5.toml")),
     ("mmproj-sarashina2", include_str!("tables/mmproj-sarashina2.toml")),
     ("mmproj-kimi-k25", include_str!("tables/mmproj-kimi-k25.toml")),
+    ("mmproj-hunyuan-vl", include_str!("tables/mmproj-hunyuan-vl.toml")),
+    ("mmproj-paddleocr", include_str!("tables/mmproj-paddleocr.toml")),
+    ("mmproj-bailingmoe3-vl", include_str!("tables/mmproj-bailingmoe3-vl.toml")),
+    ("mmproj-glm5next", include_str!("tables/mmproj-glm5next.toml")),
+    ("mmproj-cogvlm", include_str!("tables/mmproj-cogvlm.toml")),
+    ("mmproj-deepseek-ocr", include_str!("tables/mmproj-deepseek-ocr.toml")),
+    ("mmproj-qwen2_5omni", include_str!("tables/mmproj-qwen2_5omni.toml")),
+    ("mmproj-qwen3omni", include_str!("tables/mmproj-qwen3omni.toml")),
+    ("mmproj-qwen3asr", include_str!("tables/mmproj-qwen3asr.toml")),
+    ("mmproj-youtu-vl", include_str!("tables/mmproj-youtu-vl.toml")),
+    ("mmproj-unlimited-ocr", include_str!("tables/mmproj-unlimited-ocr.toml")),
     ("arctic", include_str!("tables/arctic.toml")),
     ("bailingmoe2", include_str!("tables/bailingmoe2.toml")),
     ("chatglm", include_str!("tables/chatglm.toml")),
@@ -215,6 +226,12 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("glm5next", include_str!("tables/glm5next.toml")),
     ("dots3note", include_str!("tables/dots3note.toml")),
     ("bailingmoe3-vl", include_str!("tables/bailingmoe3-vl.toml")),
+    ("sarvam_moe", include_str!("tables/sarvam_moe.toml")),
+    ("bitnet", include_str!("tables/bitnet.toml")),
+    ("cogvlm", include_str!("tables/cogvlm.toml")),
+    ("lfm2-colbert", include_str!("tables/lfm2-colbert.toml")),
+    ("kimi-k3", include_str!("tables/kimi-k3.toml")),
+    ("nemotron_h_puzzle", include_str!("tables/nemotron_h_puzzle.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
@@ -222,6 +239,13 @@ const PROJECTOR: &str = "mmproj-";
 
 /// The parsed tables, in the order of [`EMBEDDED`].
 static PARSED: LazyLock<Vec<OnceLock<Table>>> = LazyLock::new(|| EMBEDDED.iter().map(|_| OnceLock::new()).collect());
+
+/// The names of the architectures of the embedded tables (classes, model types, `general.architecture`), each with the number of its table:
+/// the texts are searched for them once.
+static NAMED: LazyLock<Vec<(&str, usize)>> = LazyLock::new(|| {
+    let own = |(number, (_, text)): (usize, &(&str, &'static str))| listed_in(head(text), &NAMES).map(move |name| (name, number));
+    EMBEDDED.iter().enumerate().flat_map(own).collect()
+});
 
 impl Table {
     /// Parses a table.
@@ -234,7 +258,7 @@ impl Table {
             Error::argument(format!("expected an architecture table, found in line {line}: {}", error.message())).caused_by(error)
         })?;
         let Some(parent) = &own.extends else { return own.resolved(&[]) };
-        let parent = embedded(|name, _| name == parent).next().unwrap_or_else(|| {
+        let parent = embedded(|_, name| name == parent).next().unwrap_or_else(|| {
             let message = format!("unknown table {parent} after extends");
             Err(Error::argument(message).hint(Hint::ListArchitectures))
         })?;
@@ -250,10 +274,10 @@ impl Table {
     }
 }
 
-/// Returns the embedded tables whose name and text satisfy `wanted`, parsing them on first use.
-fn embedded(wanted: impl Fn(&str, &'static str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
-    let wanted = EMBEDDED.iter().zip(&*PARSED).filter(move |((name, text), _)| wanted(name, text));
-    wanted.map(|((name, text), parsed)| match parsed.get() {
+/// Returns the embedded tables whose number and name satisfy `wanted`, parsing them on first use.
+fn embedded(wanted: impl Fn(usize, &str) -> bool) -> impl Iterator<Item = Result<&'static Table>> {
+    let wanted = EMBEDDED.iter().zip(&*PARSED).enumerate().filter(move |(number, ((name, _), _))| wanted(*number, name));
+    wanted.map(|(_, ((name, text), parsed))| match parsed.get() {
         Some(table) => Ok(table),
         None => {
             let table = Table::parse(text).map_err(|error| error.hint(format!("in the embedded table {name}")))?;
@@ -267,7 +291,7 @@ fn embedded(wanted: impl Fn(&str, &'static str) -> bool) -> impl Iterator<Item =
 /// # Errors
 /// The embedded table is invalid, which tests rule out.
 pub fn common() -> Result<&'static Table> {
-    embedded(|name, _| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
+    embedded(|_, name| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
 }
 
 /// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`; only
@@ -280,7 +304,8 @@ pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Tab
         let is = |name: &str| architectures.contains(&name);
         is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
     };
-    let wanted = |name: &str, own: &'static str| is_text(name) && architectures.iter().any(|name| names(own, name)) && own.contains(text);
+    let named = tables_named(architectures);
+    let wanted = |number: usize, name: &str| named.contains(&number) && is_text(name) && text_of(number).contains(text);
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)
@@ -311,7 +336,7 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn all(&self) -> Result<Vec<&Table>> {
-        self.among(|name, _| is_text(name), |table| !table.projector)
+        self.among(|_, name| is_text(name), |table| !table.projector)
     }
 
     /// Returns the tables of encoders of pictures and sounds, parsed.
@@ -319,16 +344,17 @@ impl Tables {
     /// # Errors
     /// As for [`Tables::all`].
     pub fn projectors(&self) -> Result<Vec<&Table>> {
-        self.among(|name, _| name.starts_with(PROJECTOR), |table| table.projector)
+        self.among(|_, name| name.starts_with(PROJECTOR), |table| table.projector)
     }
 
     /// Returns the tables that name the architecture `word` and satisfy `fits`; only those are parsed.
     fn find(&self, word: &str, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
-        self.among(|name, text| is_text(name) && names(text, word), fits)
+        let named = tables_named(&[word]);
+        self.among(|number, name| named.contains(&number) && is_text(name), fits)
     }
 
-    /// Returns the tables that satisfy `fits`, parsing only embedded ones whose name and text satisfy `wanted`.
-    fn among(&self, wanted: impl Fn(&str, &'static str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
+    /// Returns the tables that satisfy `fits`, parsing only embedded ones whose number and name satisfy `wanted`.
+    fn among(&self, wanted: impl Fn(usize, &str) -> bool, fits: impl Fn(&Table) -> bool) -> Result<Vec<&Table>> {
         let mut found: Vec<&Table> = self.own.iter().filter(|table| fits(table)).collect();
         for table in embedded(wanted) {
             found.extend(Some(table?).filter(|table| fits(table)));
@@ -357,8 +383,9 @@ impl Tables {
         let has = |names: &[String], key: &str| named(key).is_some_and(|named| names.iter().any(|name| name == named));
         let own: Vec<&str> = ["architectures", "model_type"].iter().filter_map(|key| named(key)).collect();
         // A class that is registered goes before a model_type, which several classes may share.
+        let named = tables_named(&own);
         let mut found = self.among(
-            |name, text| name.starts_with(PROJECTOR) && own.iter().any(|name| names(text, name)),
+            |number, name| named.contains(&number) && name.starts_with(PROJECTOR),
             |table| {
                 table.projector
                     && (has(&table.classes, "architectures") || has(&table.model_types, "model_type"))
@@ -370,14 +397,15 @@ impl Tables {
     }
 
     /// Returns the table of an encoder in GGUF beside a text model with this table: one for a class that the text model has too, or for one
-    /// that takes any text model. `has` tells which tensors exist.
+    /// that takes any text model. `has` tells which keys and tensors exist.
     ///
     /// # Errors
     /// There is none.
     pub fn projector_for_gguf(&self, kind: &str, has: impl Fn(&str) -> bool, text: &Table) -> Result<Table> {
         let shared = |table: &Table| table.classes.iter().any(|class| text.classes.contains(class));
-        let found = self.projectors_of_kind(kind, has)?;
-        let found = found.iter().find(|table| shared(table)).or_else(|| found.iter().find(|table| table.any_text)).ok_or_else(|| {
+        let all = self.projectors_of_kind(kind, has)?;
+        let found = all.iter().find(|table| shared(table) || table.any_text && table.gguf_has.is_some());
+        let found = found.or_else(|| all.iter().find(|table| table.any_text)).ok_or_else(|| {
             let message = format!("expected an encoder that goes with {}, found {kind}", text.gguf);
             Error::unsupported(message).hint(Hint::ListArchitectures)
         })?;
@@ -401,7 +429,7 @@ impl Tables {
         let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
         let fits = |table: &Table| table.projector && named(table) && table.gguf_has.as_ref().is_none_or(|key| has(key));
         // A table may inherit the kind, so all are parsed.
-        let mut found = self.among(|name, _| name.starts_with(PROJECTOR), fits)?;
+        let mut found = self.among(|_, name| name.starts_with(PROJECTOR), fits)?;
         found.sort_by_key(|table| table.gguf_has.is_none());
         Ok(found)
     }
@@ -432,7 +460,7 @@ impl Tables {
         if classes.iter().chain(&model_types).all(Option::is_none) {
             let has_all = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
             let fits = |table: &Table| has_all(table) && table.applies_to(config);
-            let native = self.among(|_, text| head(text).contains("\nparams = "), fits)?;
+            let native = self.among(|number, _| head(text_of(number)).contains("\nparams = "), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table.clone());
             }
@@ -471,9 +499,14 @@ fn head(text: &str) -> &str {
 /// The keys that name the architectures of a table.
 const NAMES: [&str; 3] = ["classes", "model_types", "gguf"];
 
-/// Whether the text of an embedded table names an architecture as its own, and not just what it extends.
-fn names(text: &'static str, architecture: &str) -> bool {
-    head(text).contains(&format!("\"{architecture}\"")) && listed_in(text, &NAMES).any(|name| name == architecture)
+/// Returns the numbers of the embedded tables that name one of these architectures as their own, and not just as what they extend.
+fn tables_named(architectures: &[&str]) -> Vec<usize> {
+    NAMED.iter().filter(|(name, _)| architectures.contains(name)).map(|(_, number)| *number).collect()
+}
+
+/// Returns the text of an embedded table.
+fn text_of(number: usize) -> &'static str {
+    EMBEDDED.get(number).map_or("", |(_, text)| text)
 }
 
 /// Returns the names in these lists of the embedded tables, without parsing these.
@@ -484,10 +517,9 @@ fn listed(keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
 /// Returns the names in these lists of a table, without parsing it.
 fn listed_in(text: &'static str, keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
     let list = |key: &&str| {
-        let from = text.find(&format!("\n{key} = "))?;
-        let list = text.get(from..)?;
-        let end = list.find(']').filter(|_| list.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('[')));
-        list.get(..end.or_else(|| list.get(1..)?.find('\n').map(|end| end + 1))?)
+        let (_, list) = text.split_once(&format!("\n{key} = "))?;
+        let end = if list.starts_with('[') { ']' } else { '\n' };
+        Some(list.split_once(end).map_or(list, |(list, _)| list))
     };
     keys.iter().filter_map(list).flat_map(|list| list.split('"').skip(1).step_by(2))
 }
@@ -542,10 +574,11 @@ mod tests {
 
     #[test]
     fn a_table_is_not_found_by_what_it_extends() {
-        let text = |name: &str| EMBEDDED.iter().find(|(other, _)| *other == name).unwrap().1;
-        assert!(text("gemma3n").contains("extends = \"gemma3\""));
-        assert!(names(text("gemma3"), "gemma3") && names(text("gemma3n"), "gemma3n") && !names(text("gemma3n"), "gemma3"));
-        assert!(names(text("llama"), "LlamaForCausalLM") && !names(text("llama"), "ForCausalLM"));
+        let number = |name: &str| EMBEDDED.iter().position(|(other, _)| *other == name).unwrap();
+        assert!(text_of(number("gemma3n")).contains("extends = \"gemma3\""));
+        let named = |word: &str, name: &str| tables_named(&[word]).contains(&number(name));
+        assert!(named("gemma3", "gemma3") && named("gemma3n", "gemma3n") && !named("gemma3", "gemma3n"));
+        assert!(named("LlamaForCausalLM", "llama") && !named("ForCausalLM", "llama"));
     }
 
     #[test]

@@ -29,6 +29,13 @@ pub enum Transform {
     NegExp,
     /// `softplus`: the logarithm of one plus the exponential of every value, in single precision. The inverse is rounded.
     Softplus,
+    /// `centre`: takes the mean of all values off each, in the type in which they are stored. Nothing on the way back, as the mean is lost.
+    Centre,
+    /// `ternary`: minus, nothing or plus the mean magnitude of all values, whichever is nearest to each. Nothing on the way back.
+    Ternary,
+    /// `product(a, b, ...)`: two tensors, multiplied element by element in single precision, of which the second has this shape. On the way
+    /// back, the first is of ones.
+    Product(Vec<u64>),
     /// `stack_experts`: one tensor per expert to a single one, experts outermost.
     StackExperts,
     /// `stack(count)`: numbered tensors, or several, to a single one with a new first dimension.
@@ -129,6 +136,9 @@ impl Transform {
             ("scale", [argument]) => Self::Scale(number(argument)?),
             ("neg_exp", []) => Self::NegExp,
             ("softplus", []) => Self::Softplus,
+            ("centre", []) => Self::Centre,
+            ("ternary", []) => Self::Ternary,
+            ("product", dims) if !dims.is_empty() => Self::Product(counts(dims)?),
             ("stack_experts", []) => Self::StackExperts,
             ("stack", [size]) => Self::Stack(config.length(size)?),
             ("split_rows", sizes) if sizes.len() > 1 => Self::SplitRows(counts(sizes)?),
@@ -158,7 +168,7 @@ impl Transform {
             Self::SplitRows(sizes) => sizes.len(),
             Self::Unstack(_, size) | Self::Repeat(size) => *size as usize,
             Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) => 2,
-            Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts => 1,
+            Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts | Self::Product(_) => 1,
             _ => inputs,
         }
     }
@@ -204,7 +214,7 @@ impl Transform {
     pub fn keeps_values(&self) -> bool {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().all(Self::keeps_values),
-            Self::Add(_) | Self::Scale(_) | Self::NegExp | Self::Softplus => false,
+            Self::Add(_) | Self::Scale(_) | Self::NegExp | Self::Softplus | Self::Centre | Self::Ternary | Self::Product(_) => false,
             _ => true,
         }
     }

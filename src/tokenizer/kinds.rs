@@ -90,6 +90,8 @@ pub enum Kind {
     BpeOrKimi,
     /// Kimi Linear: like the former; the tokenizer's last token takes precedence over the config's.
     KimiLinear,
+    /// Kimi K3: like the former, but for the last token, which is the config's.
+    KimiK3,
     /// HunYuan with experts: byte-level BPE, else hy.tiktoken; `<|bos|>` starts a text.
     HunyuanMoe,
     /// HunYuan: byte-level BPE, else hy.tiktoken; `eod_token_id` ends a text.
@@ -378,6 +380,10 @@ impl Kind {
             Self::KimiLinear => {
                 let eos = Prescribed { role: Role::Eos, token: Named::Setting("eos_token"), rule: Rule::Always };
                 vec![bpe(), tiktoken(tiktoken::KIMI).special([eos])]
+            }
+            Self::KimiK3 => {
+                let eos = || Prescribed { role: Role::Eos, token: Named::Config("eos_token_id"), rule: Rule::Always };
+                vec![bpe().special([eos()]), tiktoken(tiktoken::KIMI).special([eos()])]
             }
             Self::HunyuanMoe => bpe_or(tiktoken::HUNYUAN, &[always(Role::Bos, "<|bos|>")]),
             Self::HunyuanDense => {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{Error, Result, num};
 use crate::codec;
@@ -77,6 +77,98 @@ impl fmt::Display for RowOp {
     }
 }
 
+/// An operation for which all values are read before the first is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WholeOp {
+    /// Takes the mean off every value.
+    Centre,
+    /// Replaces every value by that of minus the mean magnitude, zero and the mean magnitude that it is nearest to.
+    Ternary,
+}
+
+impl fmt::Display for WholeOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Centre => "less the mean",
+            Self::Ternary => "ternary",
+        })
+    }
+}
+
+impl WholeOp {
+    /// The number that the change of every value depends on. PyTorch adds in an order that depends on its threads; here sums are in double
+    /// precision.
+    fn number(self, inner: &TensorExpr, reader: &Reader) -> Result<f32> {
+        const ELEMENTS: u64 = 1 << 18;
+        let step = (ELEMENTS / inner.row.max(1)).max(1);
+        let mut sum = 0.0;
+        let mut row = 0;
+        while row < inner.rows {
+            let end = inner.rows.min(row.saturating_add(step));
+            let values = to_values(inner.dtype, &inner.eval_rows(reader, row..end)?)?.into_iter().map(f64::from);
+            sum += if self == Self::Centre { values.sum::<f64>() } else { values.map(f64::abs).sum() };
+            row = end;
+        }
+        let mean = (sum / inner.elements()?.max(1) as f64) as f32;
+        Ok(match self {
+            Self::Centre => {
+                let mut mean = [mean];
+                as_stored(inner.dtype, &mut mean);
+                mean[0]
+            }
+            Self::Ternary => mean.max(1e-5),
+        })
+    }
+
+    /// Changes values as PyTorch changes those of this type.
+    fn apply(self, values: &mut [f32], number: f32, dtype: DType) {
+        match self {
+            Self::Centre => {
+                values.iter_mut().for_each(|value| *value -= number);
+                as_stored(dtype, values);
+            }
+            Self::Ternary => {
+                let inverse = 1.0 / number;
+                values.iter_mut().for_each(|value| *value = (*value * inverse).round_ties_even().clamp(-1.0, 1.0) / inverse);
+                if dtype == DType::F16 {
+                    as_stored(dtype, values);
+                }
+            }
+        }
+    }
+}
+
+/// Rounds values to a type of half precision.
+fn as_stored(dtype: DType, values: &mut [f32]) {
+    let codec = codec::codec(dtype).filter(|_| matches!(dtype, DType::BF16 | DType::F16));
+    if let Some((codec, encode)) = codec.and_then(|codec| Some((codec, codec.encode?))) {
+        let mut bytes = vec![0; values.len() * 2];
+        encode(values, None, &mut bytes);
+        (codec.decode)(&bytes, values);
+    }
+}
+
+/// A number of all values of a tensor, computed once for an expression and its copies.
+#[derive(Debug, Clone, Default)]
+struct Once(Arc<Mutex<Option<f32>>>);
+
+/// It follows from the expression.
+impl PartialEq for Once {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Once {
+    fn get(&self, compute: impl FnOnce() -> Result<f32>) -> Result<f32> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            Some(number) => Ok(number),
+            None => Ok(*known.insert(compute()?)),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
     /// A stored tensor, by its index in the model.
@@ -86,6 +178,9 @@ enum Node {
     /// Zeros.
     Zeros,
     RowOp(Box<TensorExpr>, RowOp),
+    Whole(Box<TensorExpr>, WholeOp, Once),
+    /// Two factors of the same rows.
+    Product(Box<[TensorExpr; 2]>),
     /// Concatenated parts, each with its first row.
     Join(Vec<(u64, TensorExpr)>),
 }
@@ -209,6 +304,24 @@ impl TensorExpr {
         Ok(Self { node: Node::RowOp(Box::new(self), step), dtype, rows, row })
     }
 
+    /// Appends an operation that depends on all values.
+    #[must_use]
+    pub fn then_whole(self, step: WholeOp) -> Self {
+        Self { dtype: DType::F32, rows: self.rows, row: self.row, node: Node::Whole(Box::new(self), step, Once::default()) }
+    }
+
+    /// Multiplies by a tensor of as many elements, in single precision.
+    ///
+    /// # Errors
+    /// It has more or fewer.
+    pub fn times(self, other: Self) -> Result<Self> {
+        let other = other.reshaped(self.row)?;
+        if other.rows != self.rows {
+            return Err(Error::malformed(format!("expected {} rows, found {}", self.rows, other.rows)));
+        }
+        Ok(Self { dtype: DType::F32, rows: self.rows, row: self.row, node: Node::Product(Box::new([self, other])) })
+    }
+
     /// Takes the rows `start..start + len`.
     ///
     /// # Errors
@@ -273,7 +386,8 @@ impl TensorExpr {
             match &origin.node {
                 Node::Stored(tensor) if !found.contains(tensor) => found.push(*tensor),
                 Node::Stored(_) | Node::Values(_) | Node::Zeros => {}
-                Node::RowOp(inner, _) => walk(inner, found),
+                Node::RowOp(inner, _) | Node::Whole(inner, ..) => walk(inner, found),
+                Node::Product(factors) => factors.iter().for_each(|factor| walk(factor, found)),
                 Node::Join(parts) => parts.iter().for_each(|(_, part)| walk(part, found)),
             }
         }
@@ -297,6 +411,16 @@ impl TensorExpr {
             Node::Values(_) => vec!["computed".to_owned()],
             Node::Zeros => vec!["zeros".to_owned()],
             Node::RowOp(inner, step) => {
+                let mut steps = inner.steps();
+                steps.push(step.to_string());
+                steps
+            }
+            Node::Product(factors) => {
+                let mut steps = factors[0].steps();
+                steps.push("times another".to_owned());
+                steps
+            }
+            Node::Whole(inner, step, _) => {
                 let mut steps = inner.steps();
                 steps.push(step.to_string());
                 steps
@@ -336,6 +460,19 @@ impl TensorExpr {
                 Ok(runs.done())
             }
             Node::RowOp(inner, step) => self.eval_row_op(inner, step, reader, range),
+            Node::Product(factors) => {
+                let [first, second] = &**factors;
+                let mut values = to_values(first.dtype, &first.eval_rows(reader, range.clone())?)?;
+                let others = to_values(second.dtype, &second.eval_rows(reader, range)?)?;
+                values.iter_mut().zip(others).for_each(|(value, other)| *value *= other);
+                Ok(Cow::Owned(to_bytes(&values)))
+            }
+            Node::Whole(inner, step, number) => {
+                let number = number.get(|| step.number(inner, reader))?;
+                let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
+                step.apply(&mut values, number, inner.dtype);
+                Ok(Cow::Owned(to_bytes(&values)))
+            }
         }
     }
 
@@ -515,6 +652,14 @@ mod tests {
         Reader::new(model, vec![Arc::new(InMemory::new("a", all))], Endian::Little)
     }
 
+    fn reader_of(dtype: DType, shape: &[u64], bytes: Vec<u8>) -> Reader {
+        let len = bytes.len() as u64;
+        let (elem, shape, len_bytes) = (ElemType::Known(dtype), shape.to_vec(), Some(len));
+        let tensors = vec![TensorInfo { name: "t".to_owned(), elem, shape, shard: 0, offset_bytes: 0, len_bytes }];
+        let model = Model { tensors, shards: vec![Shard { path: PathBuf::from("a"), bytes: len }], ..Model::default() };
+        Reader::new(model, vec![Arc::new(InMemory::new("a", bytes))], Endian::Little)
+    }
+
     fn all(origin: &TensorExpr, reader: &Reader) -> Vec<u8> {
         let whole = origin.eval_rows(reader, 0..origin.rows()).unwrap().into_owned();
         let mut piecewise = Vec::new();
@@ -546,6 +691,36 @@ mod tests {
         let back = values(&reader, &there.then(RowOp::InverseSoftplus).unwrap()).unwrap();
         let near = |(found, wanted): (&f32, &f32)| (found - wanted).abs() <= 4.0 * f32::EPSILON * wanted.abs().max(1.0);
         assert!(back.iter().zip(&numbers).all(near), "{back:?}");
+    }
+
+    #[test]
+    fn what_depends_on_all_values_is_the_same_for_any_range() {
+        let reader = reader(&[&[3, 2]]);
+        let numbers = |origin: &TensorExpr| all(origin, &reader).as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+        let stored = TensorExpr::stored(reader.model(), 0).unwrap();
+        let centred: Vec<f32> = numbers(&stored.clone().then_whole(WholeOp::Centre));
+        assert_eq!(centred, [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]);
+        // Of -1 to 4 the mean magnitude is 11 / 6, of which 1 is more than half.
+        let ternary: Vec<f32> = numbers(&stored.then(RowOp::Add(-1.0)).unwrap().then_whole(WholeOp::Ternary));
+        let scale = 1.0 / (1.0 / (11.0_f32 / 6.0));
+        assert_eq!(ternary, [-scale, 0.0, scale, scale, scale, scale]);
+        let zeros = TensorExpr::zeros(2, 2).unwrap().then_whole(WholeOp::Ternary);
+        assert_eq!(values(&reader, &zeros).unwrap(), [0.0; 4]);
+        // Of BF16 the mean and the differences are of BF16 too: the mean of 1, 1 and 1.0078125 is 1.
+        let bytes = [1.0_f32, 1.0, 1.007_812_5].into_iter().flat_map(|value| value.to_le_bytes()[2..].to_vec()).collect();
+        let halves = reader_of(DType::BF16, &[3], bytes);
+        let centred = TensorExpr::stored(halves.model(), 0).unwrap().then_whole(WholeOp::Centre);
+        assert_eq!(values(&halves, &centred).unwrap(), [0.0, 0.0, 0.007_812_5]);
+    }
+
+    #[test]
+    fn a_product_has_a_factor_for_every_element() {
+        let reader = reader(&[&[2, 2], &[4]]);
+        let [matrix, vector] = [0, 1].map(|tensor| TensorExpr::stored(reader.model(), tensor).unwrap());
+        let product = matrix.clone().times(vector.clone()).unwrap();
+        assert_eq!((values(&reader, &product).unwrap(), product.tensors()), (vec![0.0, 101.0, 204.0, 309.0], vec![0, 1]));
+        all(&product, &reader);
+        assert!(matrix.clone().times(vector.slice(0, 1).unwrap().then(RowOp::Reshape { row: 2 }).unwrap().slice(0, 1).unwrap()).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::family::mapping::{HfTensor, Mapping, ModelPart, Row};
 use crate::family::pattern::Indices;
 use crate::family::table::Table;
 use crate::family::tables::Tables;
-use crate::family::{keys, pattern, pooling, rope};
+use crate::family::{keys, pattern, pooling, rope, sections};
 use crate::format::Reader;
 use crate::model::companion::Note;
 use crate::model::{Array, DType, ElemType, Metadata, Model, TensorInfo, Value, ValueType};
@@ -117,7 +117,7 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     // As llama.cpp's converter has it: patches are embedded in F32, or in F16 where that is the type of the file.
     let main = dtype.or_else(|| output.tensors.iter().find(|step| step.shape.len() > 1 && !step.fixed)?.elem.known());
     if main == Some(DType::F16) {
-        let patches = |name: &str| PATCHES.iter().any(|part| name.contains(part));
+        let patches = |name: &str| PATCHES.iter().any(|part| name.contains(part)) || table.patches.iter().any(|patches| patches == name);
         output.tensors.iter_mut().filter(|step| patches(&step.name)).for_each(|step| step.elem = ElemType::Known(DType::F16));
     }
     metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut output)?;
@@ -144,7 +144,7 @@ fn projector_config(
     preprocessor: serde_json::Value,
 ) -> Result<Option<(Table, Config)>> {
     let Some(table) = tables.projector_for_config(json)? else { return Ok(None) };
-    let mut config = completed(model, &table, json)?;
+    let mut config = completed(model, &table, &sections::lifted(json, table.within.as_deref()))?;
     config.set("preprocessor", preprocessor);
     config.set("root", json.clone());
     Ok(Some((table, config)))
@@ -273,10 +273,10 @@ pub(super) fn to_keys(reader: &Reader, table: &Table, config: &Config, metadata:
 
 /// Adds a tensor computed from hyperparameters, and its metadata.
 fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTensor>, metadata: &mut Metadata) -> Result<()> {
-    let mut add = |name: &str, values: Vec<f32>| {
-        let shape = vec![values.len() as u64];
+    let mut add_shaped = |name: &str, shape: Vec<u64>, values: Vec<f32>| {
         steps.push(OutputTensor::made(TensorExpr::values(values), format!("{name}.weight"), shape, ElemType::Known(DType::F32)).fixed());
     };
+    let mut add = |name: &str, values: Vec<f32>| add_shaped(name, vec![values.len() as u64], values);
     match name {
         "rope_freqs" => {
             let dim = config.length("hd")?;
@@ -298,9 +298,27 @@ fn compute(name: &str, table: &Table, config: &Config, steps: &mut Vec<OutputTen
                 add("rope_factors_short", short);
             }
         }
+        "sinusoids" => {
+            const POSITIONS: u64 = 1_500;
+            let width = config.length("ad")?;
+            add_shaped("a.position_embd", vec![POSITIONS, width], sinusoids(POSITIONS, width));
+        }
         other => return Err(Error::argument(format!("expected a known tensor to compute, found {other}"))),
     }
     Ok(())
+}
+
+/// Returns Whisper's positions: sines, then cosines, of each position over periods from one radian to 10,000. Functions of single precision
+/// differ in the last bit between PyTorch's builds; these are the nearest.
+fn sinusoids(positions: u64, width: u64) -> Vec<f32> {
+    let half = width / 2;
+    let step = 10_000.0_f64.ln() / half.saturating_sub(1).max(1) as f64;
+    let rates: Vec<f32> = (0..half).map(|i| f64::from(-(step as f32) * i as f32).exp() as f32).collect();
+    let row = |position: u64| {
+        let angles = rates.iter().map(move |rate| f64::from(position as f32 * rate));
+        angles.clone().map(f64::sin).chain(angles.map(f64::cos)).map(|value| value as f32)
+    };
+    (0..positions).flat_map(row).collect()
 }
 
 /// The sources of one tensor (or of the parts that it is split into), collected so far.
@@ -533,5 +551,25 @@ mod tests {
             let steps = [positions.clone(), norm.clone(), step(dtype, &[4, 4], false), step(DType::F16, &[4, 4], false)];
             assert_eq!(file_type(&steps), number, "{dtype}");
         }
+    }
+    #[test]
+    fn positions_are_the_sines_and_cosines_of_pytorch() {
+        let found = sinusoids(1_500, 16);
+        // Of `SinusoidsPositionEmbedding(1500, 16)`.
+        for (row, column, wanted) in [
+            (0, 0, 0.0),
+            (0, 8, 1.0),
+            (1, 0, 0.841_470_96),
+            (1, 1, 0.265_063_3),
+            (1, 9, 0.964_231),
+            (700, 4, -0.465_358_94),
+            (1_499, 0, -0.444_220_7),
+            (1_499, 3, -0.618_499_76),
+            (1_499, 15, 0.988_786_04_f32),
+        ] {
+            let value = found[row * 16 + column];
+            assert!((value - wanted).abs() <= 2e-4, "{row}, {column}: {value}, not {wanted}");
+        }
+        assert_eq!(found.len(), 24_000);
     }
 }

@@ -10,7 +10,7 @@ use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::Table;
 use crate::family::tables::Tables;
-use crate::family::{keys, pooling, rope};
+use crate::family::{keys, pooling, rope, sections};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
 use crate::model::{DType, ElemType, Metadata, Model, Value};
@@ -55,16 +55,17 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
     match &projector {
         None => steps(reader, &mapping, &computed, &|_| true, &mut output)?,
         Some(projector) => {
-            let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some();
+            let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some() || projector.computed.contains(&name);
             steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
             projector.rename_text(&mut output);
-            steps(reader, &projector.mapping, &[], &of_encoder, &mut output)?;
+            steps(reader, &projector.mapping, &projector.computed, &of_encoder, &mut output)?;
         }
     }
     from_keys(metadata, &mapping, main_type(model), &mut output)?;
     let main = options.dtype.unwrap_or_else(|| main_type(model));
-    let dense = pooling::dense_folders(|name| model.tensor(name).is_some());
-    output.modules = dense.iter().map(|folder| (*folder).to_owned()).collect();
+    let stored = |name: &String| model.tensor(name).map(|tensor| tensor.shape.as_slice());
+    let dense: Vec<_> = mapping.rows.iter().filter_map(|row| pooling::Dense::of(row.name(), row.gguf.first().and_then(stored)?)).collect();
+    output.modules = dense.iter().map(|layer| layer.folder.clone()).collect();
     if !dense.is_empty() {
         output
             .notes
@@ -81,6 +82,8 @@ struct Projector {
     table: Table,
     config: Config,
     mapping: Mapping,
+    /// The names of computed tensors.
+    computed: Vec<&'static str>,
     /// The `model_type` of the text model.
     text_type: Option<String>,
 }
@@ -90,7 +93,7 @@ impl Projector {
     fn new(model: &Model, tables: &Tables, text: &Table, text_config: &Config) -> Result<Option<Self>> {
         let metadata = &model.metadata;
         let Some(kind) = projector_type(metadata) else { return Ok(None) };
-        let table = tables.projector_for_gguf(kind, |name| model.tensor(name).is_some(), text)?;
+        let table = tables.projector_for_gguf(kind, |what| has(model, what), text)?;
         // Its expressions may name hyperparameters of the text model.
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
@@ -101,7 +104,8 @@ impl Projector {
             }
         }
         let mapping = Mapping::new(&table, &config)?;
-        Ok(Some(Self { table, config, mapping, text_type: text.model_types.first().cloned() }))
+        let computed = computed_names(&table);
+        Ok(Some(Self { table, config, mapping, computed, text_type: text.model_types.first().cloned() }))
     }
 
     /// Gives the text model's tensors the names that they have beside the encoder.
@@ -127,6 +131,9 @@ impl Projector {
             text.insert("model_type".to_owned(), json!(self.text_type));
         }
         keys.insert(section.to_owned(), Json::Object(text));
+        if let Some(within) = &self.table.within {
+            keys = Map::from_iter([(sections::within(within), Json::Object(keys))]);
+        }
         (keys, preprocessor)
     }
 }
@@ -150,7 +157,7 @@ fn projector_type(metadata: &Metadata) -> Option<&str> {
 pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, Config)> {
     let metadata = &model.metadata;
     let kind = projector_type(metadata).unwrap_or("none named");
-    let table = tables.projector_of_kind(kind, |name| model.tensor(name).is_some()).map_err(|error| error.in_file(&model.path))?;
+    let table = tables.projector_of_kind(kind, |what| has(model, what)).map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
     for (name, keys) in [
         ("hidden_size", ["vision.projection_dim", "audio.projection_dim"]),
@@ -163,6 +170,16 @@ pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, C
     Ok((table, config))
 }
 
+/// Whether a GGUF has a key or tensor, or a key with a text, a number or a list (`KEY = TEXT`, `KEY = []`).
+fn has(model: &Model, what: &str) -> bool {
+    let metadata = &model.metadata;
+    match what.split_once(" = ") {
+        Some((key, "[]")) => matches!(metadata.get(key), Some(Value::Array(_))),
+        Some((key, text)) => metadata.get_str(key) == Some(text) || metadata.get_u64(key).is_some_and(|number| number.to_string() == text),
+        None => metadata.get(what).is_some() || model.tensor(what).is_some(),
+    }
+}
+
 /// Returns the table of a GGUF's architecture, and its hyperparameters as in config.json.
 ///
 /// # Errors
@@ -172,12 +189,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
     let architecture = metadata
         .get_str("general.architecture")
         .ok_or_else(|| Error::unsupported("the key general.architecture is missing").in_file(&model.path).hint(Hint::KeepNames))?;
-    let table = tables
-        .for_gguf(architecture, |key| match key.split_once(" = ") {
-            Some((key, text)) => metadata.get_str(key) == Some(text),
-            None => metadata.get(key).is_some() || model.tensor(key).is_some(),
-        })
-        .map_err(|error| error.in_file(&model.path))?;
+    let table = tables.for_gguf(architecture, |what| has(model, what)).map_err(|error| error.in_file(&model.path))?;
     let mut config = Config::empty(&table);
     config.take_shapes(&table, &model.tensors);
     hyperparameters(&table, model, &mut config)?;
@@ -222,11 +234,12 @@ fn with_numbers(name: &str, config: &Config) -> Result<Option<String>> {
 }
 
 /// The names in tables of computed tensors, and their tensor names.
-const COMPUTED: [(&str, &[&str]); 4] = [
+const COMPUTED: [(&str, &[&str]); 5] = [
     ("rope_freqs", &["rope_freqs.weight"]),
     ("rope_proportional", &["rope_freqs.weight"]),
     ("rope_factors", &["rope_factors_long.weight", "rope_factors_short.weight"]),
     ("rope_factors_alone", &["rope_factors_long.weight", "rope_factors_short.weight"]),
+    ("sinusoids", &["a.position_embd.weight"]),
 ];
 
 /// Returns the names of tensors that a GGUF of this architecture may have in addition to the table's rows.
@@ -245,6 +258,7 @@ fn computed(table: &Table, reader: &Reader, config: &mut Config) -> Result<Vec<&
     for (kind, names) in COMPUTED.iter().filter(|(kind, _)| table.computed.iter().any(|own| own == kind)) {
         found.extend(names.iter().copied());
         match names {
+            _ if *kind == "sinusoids" => {}
             [freqs] if *kind == "rope_proportional" => {
                 let Some(factors) = values(freqs)? else { continue };
                 let part = rope::part_from_factors(&factors)
@@ -283,7 +297,7 @@ pub(super) fn steps(
     let mut groups: HashMap<(usize, Option<u64>), Vec<Option<usize>>> = HashMap::new();
     for (index, tensor) in model.tensors.iter().enumerate().filter(|(_, tensor)| wanted(&tensor.name)) {
         if computed.contains(&tensor.name.as_str()) {
-            output.notes.push(Note::dropped(&tensor.name, "is stored in config.json as rope scaling"));
+            output.notes.push(Note::dropped(&tensor.name, "follows from config.json"));
             continue;
         }
         let Some((number, part, places)) = mapping.lookup_gguf(&tensor.name) else {
@@ -414,7 +428,7 @@ fn files(
     config: Config,
     projector: Option<Projector>,
     main: DType,
-    dense: &[&str],
+    dense: &[pooling::Dense],
 ) -> Vec<CompanionFile> {
     let ids = tokenizer::ids(metadata);
     let embedding = config.get("hidden_size").cloned();

@@ -2,7 +2,7 @@
 
 use crate::base::{Error, Result, limits, num};
 use crate::family::transform::Transform;
-use crate::view::tensor_expr::{RowOp, TensorExpr};
+use crate::view::tensor_expr::{RowOp, TensorExpr, WholeOp};
 
 /// An expression with a shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,7 @@ impl Transform {
             Self::Order(places) => return ordered(sources, places, true),
             Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
             Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
+            Self::Product(_) => return product(sources).map(|product| vec![product]),
             _ => {}
         }
         let Shaped { origin, shape } = single(sources)?;
@@ -35,6 +36,8 @@ impl Transform {
             Self::Scale(number) => vec![Shaped { origin: origin.then(RowOp::Scale(*number))?, shape }],
             Self::NegExp => vec![Shaped { origin: origin.then(RowOp::NegExp)?, shape }],
             Self::Softplus => vec![Shaped { origin: origin.then(RowOp::Softplus)?, shape }],
+            Self::Centre => vec![Shaped { origin: origin.then_whole(WholeOp::Centre), shape }],
+            Self::Ternary => vec![Shaped { origin: origin.then_whole(WholeOp::Ternary), shape }],
             Self::SplitRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
             Self::SplitAlternate => alternate(origin, &shape)?,
             Self::SplitColumns => {
@@ -68,9 +71,14 @@ impl Transform {
                 let [_, columns] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
                 vec![Shaped { origin: origin.slice(row, 1)?, shape: vec![*columns] }]
             }
-            Self::Plain | Self::Chain(_) | Self::Each(_) | Self::Order(_) | Self::StackExperts | Self::Stack(_) | Self::JoinRows(_) => {
-                vec![Shaped { origin, shape }]
-            }
+            Self::Plain
+            | Self::Chain(_)
+            | Self::Each(_)
+            | Self::Order(_)
+            | Self::StackExperts
+            | Self::Stack(_)
+            | Self::JoinRows(_)
+            | Self::Product(_) => vec![Shaped { origin, shape }],
         })
     }
 
@@ -98,6 +106,11 @@ impl Transform {
         Ok(match self {
             Self::StackExperts | Self::Stack(_) => unstacked(origin, &shape)?,
             Self::JoinRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
+            Self::Product(dims) => {
+                let ones = TensorExpr::zeros(origin.rows(), origin.row_elements())?.then(RowOp::Add(1.0))?;
+                let second = reshaped(origin, shape.clone(), &shape, dims)?;
+                vec![Shaped { origin: ones, shape }, second]
+            }
             Self::RopePermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, false)?],
             Self::RopeUnpermute(heads, rot) => vec![roped(origin, shape, *heads, *rot, true)?],
             Self::Add(number) => vec![Shaped { origin: origin.then(RowOp::Add(-number))?, shape }],
@@ -137,6 +150,14 @@ fn each(steps: &[Transform], sources: Vec<Shaped>, apply: fn(&Transform, Vec<Sha
         return Err(Error::malformed(format!("expected {} tensors, found {}", steps.len(), sources.len())));
     }
     steps.iter().zip(sources).map(|(step, source)| apply(step, vec![source]).and_then(single)).collect()
+}
+
+/// Multiplies two tensors of as many elements; the result has the shape of the first.
+fn product(sources: Vec<Shaped>) -> Result<Shaped> {
+    match <[Shaped; 2]>::try_from(sources) {
+        Ok([first, second]) => Ok(Shaped { origin: first.origin.times(second.origin)?, shape: first.shape }),
+        Err(sources) => Err(Error::malformed(format!("expected two tensors, found {}", sources.len()))),
+    }
 }
 
 fn misfit(expected: &str, shape: &[u64]) -> Error {

@@ -80,6 +80,16 @@ impl Golden {
     }
 }
 
+/// Whether tests are wanted for what has this name: all, or what the environment variable WEIGH_GOLDEN names.
+pub(super) fn is_wanted(name: &str) -> bool {
+    std::env::var("WEIGH_GOLDEN").map_or(true, |only| only == name)
+}
+
+/// Whether tests are wanted for all goldens.
+pub(super) fn all_are_wanted() -> bool {
+    std::env::var_os("WEIGH_GOLDEN").is_none()
+}
+
 pub(super) fn goldens() -> Vec<Golden> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/arch");
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -94,5 +104,5 @@ pub(super) fn goldens() -> Vec<Golden> {
     };
     let found: Vec<Golden> = std::fs::read_dir(folder).unwrap().map(read).collect();
     assert!(found.len() > 50);
-    found
+    found.into_iter().filter(|golden| is_wanted(&golden.name)).collect()
 }

@@ -8,7 +8,7 @@ use crate::format::Reader;
 use crate::model::{DType, Metadata, Model};
 use crate::quant::packed;
 use crate::view::output_model::OutputModel;
-use crate::view::tests::goldens::goldens;
+use crate::view::tests::goldens::{all_are_wanted, goldens};
 use crate::view::tests::{Tensor, models, reader, written};
 use crate::view::to_gguf;
 
@@ -236,5 +236,5 @@ fn packed_models_of_every_table_convert_like_what_they_stand_for() {
         }
     }
     assert!(differ.is_empty(), "{} tensors: {:?}", differ.len(), &differ[..differ.len().min(9)]);
-    assert!(converted > 900, "{converted}");
+    assert!(converted > 900 || !all_are_wanted(), "{converted}");
 }

@@ -68,6 +68,11 @@ fn keys_and_tensors_equal_those_of_llama_cpps_converter() {
             })
             .collect();
         let mut wanted = golden.json["gguf"].as_array().unwrap().clone();
+        // Sines differ in the last bit too, and those of a great angle by more: their values have a test of their own.
+        if golden.table.computed.iter().any(|kind| kind == "sinusoids") {
+            let positions = |row: &&mut Json| row[0] == "a.position_embd.weight";
+            made.iter_mut().chain(&mut wanted).filter(positions).for_each(|row| row[3] = Json::Null);
+        }
         // The converter sorts tensors by name, weigh keeps the file order.
         made.sort_by_key(Json::to_string);
         wanted.sort_by_key(Json::to_string);
