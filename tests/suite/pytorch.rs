@@ -276,7 +276,7 @@ fn tensors_without_readable_values_are_named() {
         assert_eq!(unread.len(), 1);
         assert_eq!(unread[0].name, name);
     }
-    // Whether an element is there twice is known when it is read.
+    // Whether an element is present twice is known when it is read.
     let reader = open(&fixture("pytorch/sparse-unread.pt")).unwrap();
     let error = reader.bytes(reader.model().tensor("twice").unwrap()).unwrap_err();
     assert!(error.message().contains("not coalesced"), "{error}");
