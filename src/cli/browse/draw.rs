@@ -80,7 +80,7 @@ fn tensors(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
     let halves = [Constraint::Percentage(55), Constraint::Percentage(45)];
     let [list, details] = if area.width < NARROW { Layout::vertical(halves).areas(area) } else { Layout::horizontal(halves).areas(area) };
     let found = if app.search.is_empty() { String::new() } else { format!(" matching {}", text::escape(&app.search)) };
-    let block = Block::new().borders(Borders::ALL).title(format!(" {} tensors{found} ", units::grouped(app.shown_tensors())));
+    let block = Block::new().borders(Borders::ALL).title(format!(" {}{found} ", units::counted(app.shown_tensors(), "tensor")));
     let inner = block.inner(list);
     frame.render_widget(block, list);
     app.area = inner;
@@ -259,7 +259,7 @@ fn values(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
 
 fn metadata(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
     let len = app.found.len();
-    let block = Block::new().borders(Borders::ALL).title(format!(" {len} keys "));
+    let block = Block::new().borders(Borders::ALL).title(format!(" {} ", units::counted(len as u64, "key")));
     let [list, value] = Layout::vertical([Constraint::Percentage(70), Constraint::Percentage(30)]).areas(area);
     let inner = block.inner(list);
     frame.render_widget(block, list);
@@ -281,7 +281,7 @@ fn metadata(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
 
 fn tokens(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
     let len = app.found.len();
-    let block = Block::new().borders(Borders::ALL).title(format!(" {} tokens ", units::grouped(len as u64)));
+    let block = Block::new().borders(Borders::ALL).title(format!(" {} ", units::counted(len as u64, "token")));
     let inner = block.inner(area);
     frame.render_widget(block, area);
     app.area = inner;
@@ -388,8 +388,14 @@ mod tests {
         session.press("m");
         let screen = session.screen();
         assert!(screen.contains("general.architecture") && screen.contains("llama"), "{screen}");
+        session.press("/name\n");
+        assert!(session.screen().contains(" 1 key "));
         session.press("t");
         assert!(session.screen().contains("325 tokens"));
+        session.press("/<|\n");
+        let tokens = session.app.tokens.iter().filter(|token| token.contains("<|")).count();
+        assert!(tokens > 1 && session.screen().contains(&format!(" {tokens} tokens ")));
+        session.press("t");
         session.press("?");
         assert!(session.screen().contains("copy the name"));
     }
