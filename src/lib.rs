@@ -48,8 +48,8 @@
 //! # Features
 //!
 //! `rayon` (default) uses all cores; without it a single thread computes the same results. `remote` (default) reads addresses (`https://`,
-//! `hf://ORG/NAME`, `s3://`) as well as files. `cli` (default) adds what only the program needs, and `catalog` (default) its tables of many
-//! models; turn them off with `default-features = false`.
+//! `hf://ORG/NAME`, `s3://`) as well as files. `cli`, `tui` and `catalog` (default) add what only the program needs: its
+//! commands, the browser and tables of many models; `default-features = false` turns them off.
 
 #[cfg(not(unix))]
 compile_error!("weigh builds on Unix systems only: Linux and macOS");

@@ -47,7 +47,7 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Sets the reach of a scale of packed weights.
+    /// Sets the granularity of the scales of packed weights.
     pub fn scale(mut self, scale: Scales) -> Self {
         self.pack.scale = Some(scale);
         self
@@ -65,7 +65,7 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Packs weights as MLX has them, instead of compressed-tensors.
+    /// Packs weights in MLX's format instead of that of compressed-tensors.
     pub fn for_mlx(mut self) -> Self {
         self.pack.form = Form::Mlx;
         self
@@ -89,25 +89,25 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Chooses the types with the least error for files of at most `bytes` bytes in all.
+    /// Chooses the types that minimise the error for files of at most `bytes` bytes in total.
     pub fn target_size(mut self, bytes: u64) -> Self {
         self.options.size = Some(SizeTarget::Bytes(bytes));
         self
     }
 
-    /// Chooses the types with the least error for files of at most `bits` bits for each element.
+    /// Chooses the types that minimise the error for files of at most `bits` bits per element.
     pub fn target_bits_per_weight(mut self, bits: f64) -> Self {
         self.options.size = Some(SizeTarget::BitsPerWeight(bits));
         self
     }
 
-    /// Sets the types to choose from for a target size.
+    /// Sets the candidate types for a target size.
     pub fn candidate_types(mut self, types: impl Into<Vec<DType>>) -> Self {
         self.options.candidate_types = types.into();
         self
     }
 
-    /// Gives tensors the types that those of the same names have in another model.
+    /// Gives each tensor the type of the tensor of the same name in another model.
     pub fn like(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.like = Some(path.into());
         self
@@ -193,13 +193,13 @@ impl<'a> ConvertOptions<'a> {
         self
     }
 
-    /// Leaves out the layers that predict further tokens (MTP, NextN) in a conversion to GGUF.
+    /// Leaves out the multi-token prediction layers (MTP, NextN) in a conversion to GGUF.
     pub fn without_mtp(mut self) -> Self {
         self.options.model_part = ModelPart::WithoutMtp;
         self
     }
 
-    /// Converts only the layers that predict further tokens (MTP, NextN) to GGUF, with the embeddings, the last norm and the output matrix.
+    /// Converts only the multi-token prediction layers (MTP, NextN) to GGUF, with the embeddings, the final norm and the output matrix.
     pub fn mtp_alone(mut self) -> Self {
         self.options.model_part = ModelPart::MtpAlone;
         self
@@ -254,7 +254,7 @@ impl<'a> ConvertOptions<'a> {
     }
 }
 
-/// Completes a model whose [parts](ConvertOptions::part) are all written: checks that they are of one plan and whole, by size and digest,
+/// Completes a model whose [parts](ConvertOptions::part) are all written: checks that they are complete and of one plan, by size and digest,
 /// writes the index of the shards, and removes the manifests of the parts. `out` is the output of the parts.
 ///
 /// # Errors

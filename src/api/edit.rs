@@ -96,7 +96,7 @@ pub fn edit(path: impl AsRef<Path>, edit: &Edit) -> Result<EditReport> {
         Some(path) => Destination::New { path: path.clone(), force: edit.overwrite },
         None => Destination::InPlace,
     };
-    edit::edit_with(path.as_ref(), &edit.changes, &destination, Editing { force: edit.force, waiting: &mut |_| () })
+    edit::edit_with(path.as_ref(), &edit.changes, &destination, Editing { force: edit.force, waiting: &mut |_| (), progress: None })
 }
 
 /// Undoes or completes an interrupted in-place edit of the model file at `path`.

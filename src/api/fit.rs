@@ -57,13 +57,13 @@ impl FitOptions {
         self
     }
 
-    /// Sets the most tokens of a batch, and the most that are computed at a time.
+    /// Sets the maximum number of tokens in a batch, and the maximum that is computed at a time.
     pub fn batch(mut self, tokens: u64, at_a_time: u64) -> Self {
         (self.options.batch, self.options.ubatch) = (tokens, at_a_time);
         self
     }
 
-    /// Adds a file type of llama-quantize, such as `Q4_K_M`: the report has what the model would need after that conversion.
+    /// Adds a file type of llama-quantize, such as `Q4_K_M`: the report has the memory that the model would need after that conversion.
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.file_types.push(name.into());
         self
@@ -93,7 +93,7 @@ impl FitOptions {
         self
     }
 
-    /// Sets the number of layers, the first ones, whose experts stay on the host.
+    /// Sets the number of first layers whose experts stay on the host.
     pub fn experts_on_host(mut self, layers: u64) -> Self {
         self.options.experts_on_host = layers;
         self

@@ -80,7 +80,7 @@ impl Model {
         Self { stored: Arc::clone(&self.stored), weights: Arc::clone(&self.stored) }
     }
 
-    /// Returns what is below a key of a nested checkpoint, under names without the key: `state_dict`, `model`.
+    /// Returns the tensors below a key of a nested checkpoint (`state_dict`, `model`), with names relative to it.
     ///
     /// # Errors
     /// There are no tensors below it.
@@ -137,7 +137,7 @@ impl Model {
         self.stored.lacks()
     }
 
-    /// Checks that no file has changed since it was opened, so that all values read before are from one state of the files.
+    /// Checks that no file has changed since it was opened, so that all values read so far belong to one version of the files.
     ///
     /// # Errors
     /// A file was modified, replaced or removed.
@@ -161,7 +161,7 @@ impl Model {
         ops::count::count(&self.stored)
     }
 
-    /// Returns the memory that the model needs in llama.cpp: weights and caches to the byte, the compute buffer modelled. Only headers are read.
+    /// Returns the memory that the model needs in llama.cpp: weights and caches to the byte, and an estimate of the compute buffer. Reads headers only.
     ///
     /// ```
     /// use weigh::FitOptions;

@@ -51,7 +51,7 @@ impl<'a> VerifyOptions<'a> {
         self
     }
 
-    /// Sets the key of a nested checkpoint to which the checks of tensors are confined.
+    /// Limits the checks of tensors to what is below this key of a nested checkpoint.
     pub fn root(mut self, key: impl Into<String>) -> Self {
         self.root = Some(key.into());
         self

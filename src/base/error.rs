@@ -171,7 +171,7 @@ impl Error {
         self
     }
 
-    /// Keeps the underlying error of another library for [`std::error::Error::source`].
+    /// Keeps the underlying error of another library, which the message quotes.
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
@@ -234,8 +234,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
+    /// Returns what caused the underlying error, which the message quotes: a chain of errors says each thing once.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        self.0.source.as_deref()?.source()
     }
 }
 
@@ -261,8 +262,10 @@ mod tests {
         let json = serde_json::from_str::<u8>("x").unwrap_err();
         let error = Error::malformed(format!("expected JSON, found: {json}")).caused_by(json).context("a");
         assert!(error.is_caused_by::<serde_json::Error>() && error.io_source().is_none());
-        assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("line 1")));
-        assert!(Error::io("cannot open", "a", std::io::ErrorKind::NotFound.into()).io_source().is_some());
+        let io = Error::io("cannot open", "a", std::io::ErrorKind::NotFound.into());
+        assert!(io.io_source().is_some());
+        // A chain of errors says each thing once: both messages quote what caused them.
+        assert!([&error, &io].iter().all(|error| std::error::Error::source(error).is_none()));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::render::{Audience, Cell, Column, Report, Section};
 /// List all models below folders in two Parquet tables: models.parquet and tensors.parquet
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Folders are walked with their links: plain ones, caches of Hugging Face, stores of Ollama; and addresses: a model of the Hub, a folder of a
-bucket. A model that cannot be read is a row with
-its error (exit status 1). A later run into the same folder reads only what has changed.
+    after_help = "Folders are searched with all folders below them, through links: plain folders, Hugging Face caches, Ollama stores, and the
+addresses of a model on the Hub or of a folder in a bucket. A model that cannot be read gets a row with its error
+(exit status 1). A later run into the same folder reads only what has changed.
 
 Examples:
   weigh catalog ~/.cache/huggingface/hub ~/models -o catalog
@@ -21,23 +21,25 @@ Examples:
   duckdb -c \"SELECT name, parameters FROM 'catalog/models.parquet' ORDER BY parameters DESC LIMIT 10\""
 )]
 pub(super) struct Args {
-    /// Folders to walk, or models; on disk or at an address
+    /// Folders to search, or models; on disk or at an address
     #[arg(required = true)]
     path: Vec<PathBuf>,
     /// Folder for the tables
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// Add the hash of the content, as of `weigh hash --content`: the same for the same weights under any name. Reads all weights
+    /// Add the content hash of `weigh hash --content`, the same for the same weights under any name; reads all weights
     #[arg(long)]
     content: bool,
-    /// Read all models again, and overwrite files that are no tables of a catalogue
+    /// Read all models again, and overwrite files that are not tables of a catalogue
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     let report = catalog::catalog(&args.path, &args.output, Options { content: args.content, force: args.force })?;
-    context.emit_table(&report)?;
+    if report.errors > 0 || !context.is_silent() {
+        context.emit_table(&report)?;
+    }
     Ok(if report.errors > 0 { Status::Found } else { Status::Done })
 }
 

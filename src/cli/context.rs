@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::base::{Error, ErrorKind, Hint, text, units};
 use crate::cli::hints;
+use crate::cli::progress::Progress;
 use crate::format::Reader;
 use crate::model::PackingSummary;
 use crate::render::{Output, Renderer, Report, Section};
@@ -104,22 +106,28 @@ pub(super) struct Context<'a> {
     quiet: bool,
     /// The key of a nested checkpoint to take.
     root: Option<String>,
+    progress: Arc<Progress>,
 }
 
 impl<'a> Context<'a> {
     /// Returns a context that writes to the given streams.
     pub(super) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, renderer: Renderer, quiet: bool, root: Option<String>) -> Self {
-        Self { out, err, renderer, quiet, root }
+        Self { out, err, renderer, quiet, root, progress: Arc::new(Progress::new(quiet)) }
     }
 
     /// Writes a report on the model at `path` in the format asked for.
     pub(super) fn emit<R: Report>(&mut self, report: &R, path: &Path) -> Outcome {
+        self.progress.hide();
         self.renderer.write(self.out, report, Some(path))?;
         Ok(Status::Done)
     }
 
-    /// Writes a report on completed work on the model at `path`. If this fails, the error says that the work itself is done.
+    /// Writes a report on completed work on the model at `path`, unless [silent](Self::is_silent). If this fails, the error says that the work
+    /// itself is done.
     pub(super) fn emit_done<R: Report>(&mut self, report: &R, path: &Path, written: &Path) -> Outcome {
+        if self.is_silent() {
+            return Ok(Status::Done);
+        }
         let emitted = self.emit(report, path).and_then(|status| {
             self.finish()?;
             Ok(status)
@@ -214,7 +222,9 @@ impl<'a> Context<'a> {
         self.renderer.several();
         let (mut status, mut failed) = (Status::Done, false);
         for path in paths {
-            match work(self, path) {
+            let outcome = work(self, path);
+            self.progress.next();
+            match outcome {
                 Ok(Status::Done) => {}
                 Ok(Status::Found) => status = Status::Found,
                 Ok(Status::Other(other)) if status == Status::Done => status = Status::Other(other),
@@ -236,6 +246,7 @@ impl<'a> Context<'a> {
     /// Reports an error with its hints. Pending output is flushed first, so that the error comes last. If standard error is closed, only
     /// the exit status remains.
     pub(super) fn report_error(&mut self, error: &Error) {
+        self.progress.hide();
         let _ = self.out.flush();
         let _ = writeln!(self.err, "weigh: {error}");
         if let Some(hint) = Hint::join(&error.hints(), hints::words) {
@@ -245,6 +256,7 @@ impl<'a> Context<'a> {
 
     /// Says that a file was written, unless quiet.
     pub(super) fn wrote(&mut self, path: &Path, bytes: usize) -> Outcome {
+        self.progress.hide();
         if !self.quiet {
             writeln!(self.out, "wrote {}: {}", text::escape(&path.to_string_lossy()), units::bytes(bytes as u64))?;
         }
@@ -258,12 +270,14 @@ impl<'a> Context<'a> {
 
     /// Returns the stream for results with a fixed format, such as completion scripts.
     pub(super) fn out(&mut self) -> &mut dyn Write {
+        self.progress.hide();
         self.out
     }
 
     /// Writes a warning to standard error, unless quiet.
     pub(super) fn warn(&mut self, warning: &str) {
         if !self.quiet {
+            self.progress.hide();
             let _ = self.out.flush();
             let _ = writeln!(self.err, "weigh: {}", text::escape(warning));
         }
@@ -283,13 +297,25 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether progress and warnings are suppressed.
-    pub(super) fn quiet(&self) -> bool {
-        self.quiet
+    /// Returns the progress of the command on all of `paths`, started now at the latest.
+    pub(super) fn progress(&self, paths: &[PathBuf]) -> Arc<Progress> {
+        self.progress.start(|| paths.iter().filter(|_| paths.len() > 1).map(|path| size(path)).collect());
+        Arc::clone(&self.progress)
+    }
+
+    /// Whether nothing is said of what was written: results for people only.
+    pub(super) fn is_silent(&self) -> bool {
+        self.quiet && self.output() == Output::Table
     }
 
     /// Flushes the output.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Returns the size of a model's tensors, as far as it is known.
+fn size(path: &Path) -> u64 {
+    let Ok(reader) = crate::format::open_headers(path) else { return 0 };
+    reader.model().tensors.iter().filter_map(|tensor| tensor.len_bytes).fold(0, u64::saturating_add)
 }

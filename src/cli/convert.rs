@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Result, text, units};
 use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome};
-use crate::cli::progress::Progress;
 use crate::family::mapping::ModelPart;
 use crate::model::{DType, FormatId};
 use crate::ops::compare::{self, Comparison};
@@ -75,11 +74,11 @@ pub(super) struct Args {
     /// File or folder to write; any LoRA adapters to merge into the model go before it
     #[arg(value_name = "OUT", required_unless_present_any = ["mmproj", "join", "compare"])]
     paths: Vec<PathBuf>,
-    /// Output format, gguf or safetensors (default: from OUT's name), or mlx: a folder with weights packed as MLX has them
+    /// Output format, gguf or safetensors (default: from OUT's name), or mlx: a folder with weights packed in MLX's format
     #[arg(long, value_name = "FORMAT")]
     to: Option<String>,
-    /// Type (F32 F16 BF16 Q8_0 ...), llama.cpp file type (Q4_K_M IQ4_XS ...), or, to a folder, packing for engines (FP8 FP8_BLOCK INT8 INT4 NVFP4
-    /// MXFP4 MXFP8 ...) of the output (default: the stored types)
+    /// Type of the output: a tensor type (F32 F16 BF16 Q8_0 ...), a file type of llama.cpp (Q4_K_M IQ4_XS ..., `weigh types --file-types` lists
+    /// them) or, for a folder, a packing for inference engines (FP8 FP8_BLOCK INT8 INT4 NVFP4 MXFP4 MXFP8 ...); by default as stored
     #[arg(long = "type", short, value_name = "TYPE")]
     target: Option<String>,
     /// Show the plan without writing anything
@@ -94,10 +93,10 @@ pub(super) struct Args {
     /// Split the output into files of at most SIZE: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE")]
     shard_size: Option<String>,
-    /// Write only part I of N, with a manifest: whole files of the output, so that N machines share the work. Needs --shard-size
+    /// Write only part I of N, with a manifest, so that N machines share the work; a part consists of whole files, so --shard-size is required
     #[arg(long, value_name = "I/N")]
     part: Option<Part>,
-    /// Check that all parts of OUT are of one plan and whole, write the index, and remove the manifests
+    /// Check that the parts of OUT are complete and of the same plan, write the index, and remove the manifests
     #[arg(long, value_name = "OUT", conflicts_with_all = JOIN_CONFLICTS)]
     join: Option<PathBuf>,
     /// Refuse any loss beyond that of the requested type
@@ -124,14 +123,14 @@ pub(super) struct Args {
     /// Base model of a LoRA adapter to convert to GGUF: a folder with config.json, or a GGUF
     #[arg(long, value_name = "FOLDER")]
     base: Option<PathBuf>,
-    /// Write the encoder of pictures or sounds to FILE as well; without FILE, to OUT instead of the text model. From a GGUF to a folder: read it
+    /// Also write the vision or audio encoder to FILE; without FILE, write it to OUT instead of the text model. From a GGUF to a folder: read it
     /// from FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     mmproj: Option<Option<PathBuf>>,
-    /// Write only the layers that predict further tokens (MTP, NextN), with the embeddings, the last norm and the output matrix: a draft model
+    /// Write only the multi-token prediction layers (MTP, NextN), with the embeddings, the final norm and the output matrix: a draft model
     #[arg(long, conflicts_with_all = ["no_mtp", "mmproj"])]
     mtp: bool,
-    /// Leave out the layers that predict further tokens
+    /// Leave out the multi-token prediction layers (MTP, NextN)
     #[arg(long)]
     no_mtp: bool,
     #[command(flatten)]
@@ -143,13 +142,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Packing for engines that serve safetensors")]
 struct PackArgs {
-    /// Reach of a scale: tensor, channel or block128 for FP8, channel for integers (default: channel for FP8 and INT8)
+    /// Granularity of scales: tensor, channel or block128 for FP8, channel for integers (default: channel for FP8 and INT8)
     #[arg(long, value_name = "REACH")]
     scale: Option<String>,
     /// Values per scale of an integer type (default: 128 for INT4, 64 with --to mlx)
     #[arg(long, value_name = "N")]
     group_size: Option<u64>,
-    /// Give integers a zero point for each scale
+    /// Use a zero point for each scale of an integer type
     #[arg(long)]
     asymmetric: bool,
 }
@@ -178,7 +177,7 @@ struct QuantiseArgs {
     /// Leave out these layers and renumber the others
     #[arg(long, value_name = "L,...", value_delimiter = ',')]
     prune_layers: Vec<u64>,
-    /// Split the output as the input is
+    /// Split the output like the input
     #[arg(long, conflicts_with_all = ["shard_size", "part"])]
     keep_split: bool,
     /// Set a metadata key of the output as llama-quantize does: int is u32, float f32, str string (repeatable)
@@ -196,22 +195,22 @@ struct QuantiseArgs {
     /// Allow quantising tensors that are already quantised
     #[arg(long)]
     allow_requantize: bool,
-    /// Choose the types with the least error for files of at most SIZE in all: 6GB, 500MB, 2GiB
+    /// Choose the types that minimise the error for files of at most SIZE in total: 6GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["target_bpw", "like", "target", "pure"])]
     target_size: Option<String>,
-    /// The same for files of at most BITS bits for each weight
+    /// The same, for files of at most BITS bits per weight
     #[arg(long, value_name = "BITS", value_parser = positive, conflicts_with_all = ["like", "target", "pure"])]
     target_bpw: Option<f64>,
-    /// The types to choose from (default: Q2_K Q3_K IQ4_XS Q4_K Q5_K Q6_K Q8_0)
+    /// Types to choose from (default: Q2_K Q3_K IQ4_XS Q4_K Q5_K Q6_K Q8_0)
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',')]
     types: Vec<String>,
-    /// Give tensors the types that those of the same names have in FILE
+    /// Give each tensor the type of the tensor of the same name in FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "pure"])]
     like: Option<PathBuf>,
     /// Write the chosen types to FILE, for --tensor-type-file
     #[arg(long, value_name = "FILE")]
     save_mix: Option<PathBuf>,
-    /// Measure what the model costs as each of these file types, without writing anything
+    /// Measure size and error of the model in each of these file types, without writing anything
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',', conflicts_with_all = COMPARE_CONFLICTS)]
     compare: Vec<String>,
     /// Do not measure the quantisation error
@@ -301,10 +300,9 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if let Some(out) = &args.join {
-        let progress = Progress::new(context.quiet());
-        let joined = convert::join(out, args.dry_run, &|bytes, all| progress.add(bytes, all));
-        progress.finish();
-        return context.emit_done(&joined?, out, out);
+        let progress = context.progress(&[]);
+        let joined = convert::join(out, args.dry_run, &|bytes, all| progress.add(bytes, all))?;
+        return context.emit_done(&joined, out, out);
     }
     if let (Some(input), [_, ..]) = (&args.input, &args.quantise.compare[..]) {
         return run_comparison(input, &args.quantise.compare, &args.resolve(Path::new("out.gguf"))?, context);
@@ -316,7 +314,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     };
     let options = args.resolve(out)?;
     if let Some(packing) = options.packing.filter(|_| args.mmproj.is_some()) {
-        return Err(Error::argument(format!("the encoder of pictures or sounds is not packed: {packing} is for the whole model")).into());
+        return Err(
+            Error::argument(format!("the vision or audio encoder cannot be packed by itself: {packing} is for the whole model")).into()
+        );
     }
     // `convert IN --mmproj FILE` and `convert IN FILE --mmproj` write the encoder alone.
     let (options, mut projector) = match (&args.mmproj, paths.len()) {
@@ -368,14 +368,11 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         context.emit(&report, input)
     } else {
         let bytes_out = plan.bytes_out() + projector.as_ref().map_or(0, |(_, plan)| plan.bytes_out());
-        let progress = Progress::new(context.quiet());
+        let progress = context.progress(&[]);
         let add = |bytes| progress.add(bytes, bytes_out);
-        let done = convert::run(&reader, &plan, &add).and_then(|mut report| {
-            report.mmproj = projector.map(|(reader, plan)| convert::run(&reader, &plan, &add).map(Box::new)).transpose()?;
-            Ok(report)
-        });
-        progress.finish();
-        context.emit_done(&done?, input, output)
+        let mut report = convert::run(&reader, &plan, &add)?;
+        report.mmproj = projector.map(|(reader, plan)| convert::run(&reader, &plan, &add).map(Box::new)).transpose()?;
+        context.emit_done(&report, input, output)
     }
 }
 
@@ -383,10 +380,9 @@ fn run_comparison(input: &Path, names: &[String], options: &Options, context: &m
     let targets = names.iter().map(|name| name.parse()).collect::<Result<Vec<Target>>>()?;
     let model = context.open(input)?;
     let total = model.model().shards.iter().map(|shard| shard.bytes).sum::<u64>().saturating_mul(targets.len() as u64);
-    let progress = Progress::new(context.quiet());
-    let compared = compare::compare(&model, &targets, options, &|bytes| progress.add(bytes, total));
-    progress.finish();
-    context.emit(&compared?, input)
+    let progress = context.progress(&[]);
+    let compared = compare::compare(&model, &targets, options, &|bytes| progress.add(bytes, total))?;
+    context.emit(&compared, input)
 }
 
 impl Report for Comparison {

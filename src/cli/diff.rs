@@ -7,7 +7,6 @@ use serde_json::Value as Json;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::{SelectionArgs, not_negative};
-use crate::cli::progress::Progress;
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance, Unlisted};
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
@@ -46,7 +45,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return Err(Error::argument("expected a tolerance of 0 or more").into());
     }
     let [a, b] = context.open_both(&args.a, &args.b)?;
-    let progress = Progress::new(context.quiet());
+    let progress = context.progress(&[]);
     let for_people = matches!(context.output(), Output::Table | Output::Markdown);
     let options = Options {
         quick: args.quick,
@@ -55,9 +54,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         differing: for_people && !args.all,
         progress: Some(&|bytes, all| progress.add(bytes, all)),
     };
-    let report = diff::diff(&a, &b, &options);
-    progress.finish();
-    let mut diff = report?;
+    let mut diff = diff::diff(&a, &b, &options)?;
     for (path, packing) in [&args.a, &args.b].into_iter().zip(&diff.packings) {
         context.warn_packing(path, packing.as_ref());
     }

@@ -30,19 +30,19 @@ pub(super) struct Args {
     /// Model: a file, a folder or one part of a set
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Context in tokens that all sequences share, or max (default: what the model is trained for)
+    /// Total context of all sequences in tokens, or max (default: the context that the model is trained for)
     #[arg(long, short = 'c', value_name = "N|max")]
     context: Option<String>,
     /// Number of sequences
     #[arg(long, value_name = "N", default_value_t = 1)]
     parallel: u64,
-    /// Type of cached keys and values, or of each: F16 Q8_0 Q4_0, or Q8_0,F16
+    /// Type of cached keys and values, or one for each: F16 Q8_0 Q4_0, or Q8_0,F16
     #[arg(long, value_name = "TYPE", default_value = "F16")]
     kv_type: String,
     /// File type that the model could be converted to (repeatable)
     #[arg(long = "type", short, value_name = "TYPE", conflicts_with = "all_types")]
     types: Vec<String>,
-    /// All file types of llama-quantize; with --memory, those that fit are listed anyway if the model does not
+    /// List all file types of llama-quantize; with --memory, those that fit are listed anyway if the model does not fit
     #[arg(long)]
     all_types: bool,
     /// Memory to fit in: 8GB, 24GiB
@@ -54,13 +54,13 @@ pub(super) struct Args {
     /// Layers on the device: first the output, then the layers from the last one
     #[arg(long, value_name = "N")]
     layers_on_gpu: Option<u64>,
-    /// Layers, the first ones, whose experts stay on the host; the rest is on the device unless --layers-on-gpu is given
+    /// Keep the experts of the first N layers on the host; everything else is on the device, unless --layers-on-gpu is given
     #[arg(long, value_name = "N", default_value_t = 0)]
     n_cpu_moe: u64,
-    /// Most tokens of a batch
+    /// Maximum number of tokens in a batch
     #[arg(long, value_name = "N", default_value_t = 2048)]
     batch: u64,
-    /// Most tokens computed at a time
+    /// Maximum number of tokens computed at a time
     #[arg(long, value_name = "N", default_value_t = 512)]
     ubatch: u64,
     /// Compute attention without storing its scores
@@ -75,10 +75,10 @@ pub(super) struct Args {
     /// Engine that runs the model
     #[arg(long, value_enum, default_value_t = Engine::LlamaCpp)]
     engine: Engine,
-    /// Share of the memory that vLLM uses
+    /// Fraction of the memory that vLLM uses
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
     gpu_memory_utilization: f64,
-    /// Devices that vLLM splits layers over, each of the given memory
+    /// Number of devices that vLLM splits layers over, each with the given memory
     #[arg(long, value_name = "N", default_value_t = 1)]
     devices: u64,
 }

@@ -85,12 +85,15 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
             return Ok(Status::Other(if unknown { UNKNOWN_HASH } else { MANIFEST_UNREADABLE }));
         }
     };
+    let progress = context.progress(&args.paths);
+    let add = |bytes, total| progress.add(bytes, total);
     let options = hash::Options {
         algorithms: args.algorithm.iter().map(|algorithm| algorithm.resolve()).collect(),
         tensors: !args.no_layer,
         content: args.content,
         tables: Tables::with_file(args.arch_table.as_deref())?,
         manifest: manifest.as_ref(),
+        progress: Some(&add),
     };
     if args.file {
         return files(args, &options.algorithms, context);
@@ -116,7 +119,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> CommandOutcome {
 
 fn files(args: &Args, algorithms: &[Algorithm], context: &mut Context<'_>) -> CommandOutcome {
     context.each(&args.paths, |context, path| {
-        let (reports, unopened) = hash::hash_files(path, algorithms)?;
+        let progress = context.progress(&args.paths);
+        let (reports, unopened) = hash::hash_files(path, algorithms, &|bytes, total| progress.add(bytes, total))?;
         if let Some(error) = unopened {
             context.warn(&format!("{error}; only this file is hashed"));
         }

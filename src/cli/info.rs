@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
+use crate::base::text::shorten_to;
 use crate::base::units::{bytes, general, grouped};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::count::people;
@@ -104,6 +105,9 @@ fn few(names: &[String]) -> String {
 /// The number of values of a list that are shown: one a layer would be too many.
 const SHOWN_VALUES: usize = 4;
 
+/// The maximum length of the description shown, in characters.
+const DESCRIPTION_CHARS: usize = 200;
+
 /// The maximum number of files listed.
 const MOST_FILES: usize = 8;
 
@@ -163,11 +167,14 @@ impl Info {
         add("parameters", Some(parameters.tone(Tone::Strong)));
         add("active", self.active_parameters.filter(|active| Some(*active) != self.parameters).map(people));
         let bits = match self.bits_per_weight {
-            Some(bits) => format!(", {} bits per weight", general(bits, 4)),
-            None => ", bits per weight unknown".to_owned(),
+            Some(bits) => format!("{} bits per weight", general(bits, 4)),
+            None => "bits per weight unknown".to_owned(),
         };
         let files = if self.files.len() == 1 { String::new() } else { format!(" in {} files", grouped(self.files.len() as u64)) };
-        add("size", Some(Cell::text(format!("{}{files}{bits}", bytes(self.bytes)))));
+        // The bits are those of the tensors, without the headers.
+        let tensors = self.tensor_bytes.map(|tensors| format!("tensors {}, ", bytes(tensors))).unwrap_or_default();
+        add("size", Some(Cell::text(format!("{}{files}: {tensors}{bits}", bytes(self.bytes)))));
+        add("not counted", (!self.left_out.is_empty()).then(|| Cell::text(self.left_out.join(", "))));
         add("file type", self.file_type.as_ref().map(|found| Cell::text(found.in_words())));
         add("memory", self.memory.as_ref().map(|memory| Cell::text(memory.in_words())));
         add("packed", self.packing.as_ref().map(|packing| Cell::text(packed(packing))));
@@ -224,8 +231,12 @@ impl Info {
         let several = |values: &[String]| (!values.is_empty()).then(|| Cell::text(values.join(", ")));
         add(if self.origin.authors.len() > 1 { "authors" } else { "author" }, several(&self.origin.authors));
         add("base model", several(&self.origin.base_models).filter(|_| self.adapter.is_none()));
+        add("version", self.origin.version.clone().map(Cell::text));
+        add("fine-tune", self.origin.finetune.clone().map(Cell::text));
         add("quantised by", self.origin.quantized_by.clone().map(Cell::text));
         add("links", several(&self.origin.links));
+        let description = self.origin.description.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+        add("description", description.map(|text| Cell::text(shorten_to(&text, DESCRIPTION_CHARS).into_owned())));
         add("licence", Some(self.license_in_words().map_or(Cell::text("not stated").tone(Tone::Faint), Cell::text)));
         facts
     }
@@ -242,7 +253,7 @@ impl Info {
     fn tokenizer(&self) -> Option<Cell<'_>> {
         let tokenizer = self.tokenizer.as_ref()?;
         let mut parts = Vec::new();
-        parts.extend(tokenizer.model.clone());
+        parts.extend(tokenizer.kind_in_words());
         parts.extend(tokenizer.tokens.map(|tokens| format!("{} tokens", grouped(tokens))));
         parts.extend(tokenizer.pre.as_ref().map(|pre| format!("pre-tokenizer {pre}")));
         parts.push(if tokenizer.chat_template { "chat template" } else { "no chat template" }.to_owned());

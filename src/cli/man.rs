@@ -30,8 +30,8 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         let found = page.find_subcommand(name);
         page = found.ok_or_else(|| Error::argument(format!("no command named {name}")).hint("`weigh --help` lists them"))?;
     }
-    let page = page.clone();
-    clap_mangen::Man::new(page).render(context.out())?;
+    let source = concat!("weigh ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(page.clone()).source(source).render(context.out())?;
     Ok(Status::Done)
 }
 

@@ -153,7 +153,9 @@ pub(super) fn run(mut args: Args, context: &mut Context<'_>) -> Outcome {
         Some(Action::Rm { key, destination }) => (key.into_iter().map(Change::Remove).collect(), destination),
         Some(Action::Rename { key, destination }) => (renames(&key)?, destination),
     };
-    let how = Editing { force: destination.force, waiting: &mut |path| context.warn(&waiting(path)) };
+    let progress = context.progress(&[]);
+    let add = |bytes, total| progress.add(bytes, total);
+    let how = Editing { force: destination.force, waiting: &mut |path| context.warn(&waiting(path)), progress: Some(&add) };
     let report = edit::edit_with(&path, &changes, &destination.resolve()?, how)?;
     for note in &report.notes {
         context.warn(&format!("{}: {note}", path.display()));

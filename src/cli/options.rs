@@ -23,15 +23,15 @@ pub(super) struct Global {
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
     color: ColorArg,
     /// Number of compute threads, at most 256 (default: one per core)
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = thread_count)]
     threads: Option<NonZeroUsize>,
     /// Do not read or write the cache of remote headers
     #[arg(long, global = true)]
     no_cache: bool,
-    /// Take only what is under KEY of a nested checkpoint, under names without it: state_dict, model, optimizer.state.0
+    /// Read only what is under KEY in a nested checkpoint, with names relative to it: state_dict, model, optimizer.state.0
     #[arg(long, global = true, value_name = "KEY")]
     root: Option<String>,
-    /// Suppress progress bars and warnings
+    /// Suppress progress bars, warnings, and tables that report what was written
     #[arg(long, short, global = true)]
     quiet: bool,
 }
@@ -48,7 +48,7 @@ enum FormatArg {
     Csv,
     /// Tables for issues and model cards
     Markdown,
-    /// Findings of `verify` for tools of code review
+    /// SARIF 2.1.0, for code review tools: findings of `verify` only
     Sarif,
 }
 
@@ -115,6 +115,11 @@ fn width() -> Option<usize> {
         let size = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout)).flatten();
         size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0)
     })
+}
+
+/// Parses a number of threads.
+fn thread_count(text: &str) -> std::result::Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a whole number, 1 or more".to_owned())
 }
 
 /// Parses a threshold.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use crate::base::{Error, Result};
 use crate::cli::context::{Context, Outcome, Status};
-use crate::cli::progress::Progress;
 use crate::format::Reader;
 use crate::ops::{compare, convert, diff, info, overview, stats};
 use crate::quant::recipe::Target;
@@ -23,7 +22,7 @@ pub(super) struct Args {
     a: PathBuf,
     /// Second model, to compare with
     b: Option<PathBuf>,
-    /// Show what the model costs as each of these file types instead, as `weigh convert --compare` measures it
+    /// Show size and error of the model in each of these file types instead, as measured by `weigh convert --compare`
     #[arg(long, value_name = "TYPE,...", value_delimiter = ',', conflicts_with_all = ["b", "sample"])]
     compare: Vec<String>,
     /// Write the page to FILE (default: standard output)
@@ -39,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if args.output.is_none() && io::stdout().is_terminal() {
-        return Err(Error::argument("a page of HTML is not for a terminal").hint("-o model.html writes it to a file").into());
+        return Err(Error::argument("the HTML page cannot be shown in a terminal").hint("-o model.html writes it to a file").into());
     }
     let a = context.open(&args.a)?;
     let b = args.b.as_deref().map(|b| context.open(b)).transpose()?;
@@ -47,7 +46,7 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
     if let Some(path) = &args.output {
         output::check(path, args.force, &inputs)?; // before all of the model is read
     }
-    let progress = Progress::new(context.quiet());
+    let progress = context.progress(&[]);
     let advance = |bytes, all| progress.add(bytes, all);
     let (page, infos) = match &b {
         None if !args.compare.is_empty() => {
@@ -70,7 +69,6 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             (html::pair(&found), found.infos.into())
         }
     };
-    progress.finish();
     for (path, info) in [&args.a].into_iter().chain(&args.b).zip(&infos) {
         context.warn_packing(path, info.packing.as_ref());
     }

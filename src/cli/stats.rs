@@ -8,7 +8,6 @@ use crate::base::finding::Severity;
 use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::options::{SelectionArgs, not_negative};
-use crate::cli::progress::Progress;
 use crate::ops::part::Part;
 use crate::ops::stats::{self, GroupBy, Joined, Options, PERCENTILES, PartOfStats, Stats, Summary};
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone, sparkline};
@@ -44,7 +43,7 @@ pub(super) struct Args {
     /// Measure only part I of N of the tensors, as JSON with exact sums for --join
     #[arg(long, value_name = "I/N", conflicts_with_all = ["by", "per_row"])]
     part: Option<Part>,
-    /// Join the parts in the given files: the statistics of the whole
+    /// Join the parts in the given files into the statistics of the whole model
     #[arg(long, conflicts_with_all = ["by", "per_row", "sample", "threshold", "outlier", "stored", "part", "filter", "exclude", "sort", "reverse", "limit"])]
     join: bool,
     /// Measure packed weights (GPTQ, AWQ ...) as stored instead of unpacking them
@@ -81,12 +80,12 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
         return context.emit(&joined, &joined.path);
     }
     if args.part.is_some() && (args.path.len() > 1 || context.output() != Output::Json) {
-        return Err(Error::argument("a part is of one model, and written as JSON: add --json").into());
+        return Err(Error::argument("--part takes one model and writes JSON: add --json").into());
     }
     let selection = args.selection.resolve()?;
     context.each(&args.path, |context, path| {
         let reader = context.open(path)?;
-        let progress = Progress::new(context.quiet());
+        let progress = context.progress(&args.path);
         let options = Options {
             selection: Some(&selection),
             by: args.by.resolve(),
@@ -103,13 +102,9 @@ pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
             return context.emit(&rows, path);
         }
         if let Some(part) = args.part {
-            let part = stats::part(&reader, &options, part);
-            progress.finish();
-            return context.emit(&part?, path);
+            return context.emit(&stats::part(&reader, &options, part)?, path);
         }
-        let report = stats::stats(&reader, &options);
-        progress.finish();
-        let report = report?;
+        let report = stats::stats(&reader, &options)?;
         context.warn_packing(path, report.packing.as_ref());
         if report.groups.is_none() { context.emit(&report, path) } else { context.emit(&Groups(report), path) }
     })

@@ -10,7 +10,7 @@ use crate::render::{Audience, Cell, Column, Report, Section};
   weigh types
   weigh types --file-types")]
 pub(super) struct Args {
-    /// List the file types of llama-quantize (Q4_K_M ...), with their bits per weight and what they are for
+    /// List the file types of llama-quantize (Q4_K_M ...), with bits per weight and intended use
     #[arg(long)]
     file_types: bool,
 }

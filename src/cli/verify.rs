@@ -6,7 +6,6 @@ use crate::base::finding::Severity;
 use crate::base::{Result, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::hints;
-use crate::cli::progress::Progress;
 use crate::cli::sarif::Log;
 use crate::family::tables::Tables;
 use crate::ops::known::{self, Codes};
@@ -74,7 +73,8 @@ fn status(verdict: &Verification) -> Status {
 
 fn verify(args: &Args, context: &mut Context<'_>, path: &Path) -> Result<Verification> {
     let tables = Tables::with_file(args.arch_table.as_deref())?;
-    let progress = Progress::new(context.quiet());
+    let read = if args.data || args.manifest.is_some() { args.path.as_slice() } else { &[] };
+    let progress = context.progress(read);
     let options = Options {
         data: args.data,
         manifest: args.manifest.as_deref(),
@@ -83,9 +83,7 @@ fn verify(args: &Args, context: &mut Context<'_>, path: &Path) -> Result<Verific
         strict: args.strict,
         root: context.root(),
     };
-    let verdict = verify::verify(path, &options);
-    progress.finish();
-    let mut verdict = verdict?;
+    let mut verdict = verify::verify(path, &options)?;
     verdict.findings.iter_mut().for_each(|finding| finding.word_hints(hints::words));
     context.warn_packing(path, verdict.packing.as_ref());
     Ok(verdict)

@@ -23,10 +23,10 @@ codes! {
     ST_JSON "st-json" Error "The header is one JSON object of tensors, each with dtype, shape and data_offsets, without duplicate names.";
     ST_METADATA "st-metadata" Error "`__metadata__` maps strings to strings, each key once.";
     ST_DUPLICATE "st-duplicate" Error "Tensor names are unique.";
-    ST_OFFSETS "st-offsets" Error "A tensor's end is not before its begin.";
+    ST_OFFSETS "st-offsets" Error "A tensor does not end before it begins.";
     ST_HOLE "st-hole" Error "Every tensor begins where the previous one ends: there are no holes.";
     ST_OVERLAP "st-overlap" Error "No two tensors share bytes.";
-    ST_TYPE "st-type" Error "A tensor's type is one of the specification's.";
+    ST_TYPE "st-type" Error "A tensor's type is in the specification.";
     ST_SIZE "st-size" Error "A tensor's shape and type fill its byte range exactly.";
     ST_TRUNCATED "st-truncated" Error "The file holds all bytes of every tensor.";
     ST_TRAILING "st-trailing" Error "The file ends with the last tensor.";
@@ -102,16 +102,16 @@ codes! {
     // Zip archives
     ZIP_DIRECTORY "zip-directory" Error "The central directory is complete, and every entry lies before it.";
     ZIP_HEADER "zip-header" Error "The local header of an entry agrees with the central directory.";
-    ZIP_DUPLICATE "zip-duplicate" Error "No two entries have one name.";
+    ZIP_DUPLICATE "zip-duplicate" Error "Entry names are unique.";
     ZIP_OVERLAP "zip-overlap" Error "No two entries share bytes.";
-    ZIP_PATH "zip-path" Error "The names of entries stay inside the folder.";
+    ZIP_PATH "zip-path" Error "Entry names do not lead out of the folder.";
     ZIP_ENTRY "zip-entry" Error "Every entry that is read is stored or deflated, and not encrypted.";
     ZIP_CRC "zip-crc" Error "The bytes of an entry match its CRC-32 (of tensors, if values are read).";
     // Pickles
-    PICKLE_MALFORMED "pickle-malformed" Error "A pickle is complete, of protocol 0 to 5, and its opcodes find what they need.";
-    PICKLE_IMPORT "pickle-import" Error "Loading a pickle runs nothing: it names only classes and functions that are known to be harmless (a warning for unknown ones).";
+    PICKLE_MALFORMED "pickle-malformed" Error "A pickle is complete, of protocol 0 to 5, and its opcodes have the operands that they need.";
+    PICKLE_IMPORT "pickle-import" Error "Loading a pickle executes nothing: it refers only to classes and functions that are known to be harmless (a warning for unknown ones).";
     PICKLE_NESTED "pickle-nested" Warning "No pickle is hidden in the bytes of another, or in another entry of the archive.";
-    PICKLE_TRAILING "pickle-trailing" Error "Nothing follows a pickle (a warning for bytes that are no pickle).";
+    PICKLE_TRAILING "pickle-trailing" Error "Nothing follows a pickle (a warning for bytes that are not a pickle).";
     // PyTorch
     PT_RECORD "pt-record" Error "An archive has a data.pkl.";
     PT_CODE "pt-code" Error "An archive has no program code (TorchScript).";
@@ -121,8 +121,8 @@ codes! {
     PT_UNREAD "pt-unread" Note "The values of every tensor can be read.";
     // NumPy
     NPY_HEADER "npy-header" Error "The header of an array is a dictionary with descr, fortran_order and shape.";
-    NPY_DTYPE "npy-dtype" Warning "An array has numbers, whose values can be read.";
-    NPY_SIZE "npy-size" Error "The data of an array fill its shape.";
+    NPY_DTYPE "npy-dtype" Warning "The elements of an array are numbers that can be read.";
+    NPY_SIZE "npy-size" Error "The size of an array's data matches its shape.";
     // GGUF, several files
     SPLIT_KEYS "split-keys" Error "Every part of a split file has split.no, split.count and split.tensors.count, consistent with its file name.";
     SPLIT_NAME "split-name" Warning "A file named like part of a split has the split keys.";

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use crate::base::bytes::Endian;
 use crate::base::finding::{Finding, Findings};
 use crate::base::threads::{par, prelude::*};
-use crate::base::{Error, ErrorKind, Hint, Result, limits, num};
+use crate::base::{Error, ErrorKind, Hint, Result, limits, num, text};
 use crate::model::{DType, ElemType, FormatId, Metadata, Model, PackedType, PackingSummary, TensorInfo, TypeName};
 use crate::source::file::{self, Input};
 use crate::source::{self, Data, Prefix, Source, place, remote, torn};
@@ -290,7 +290,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 
 /// Resolves a path that is not on disk, if it is an address or the name of a model on the Hub; a model in the local cache comes first.
 fn resolve_address(path: &Path, absent: Error) -> Result<PathBuf> {
-    let Some(address) = remote::locate(path)? else { return Err(absent) };
+    let Some(address) = remote::locate(path)? else { return Err(like_name(path).into_iter().fold(absent, Error::hint)) };
     let cached = remote::cached(&address).and_then(|cached| resolve(&cached).ok());
     if let Some(file) = cached.filter(|file| safetensors::index::has_whole_set(file)) {
         return Ok(file);
@@ -303,6 +303,17 @@ fn resolve_address(path: &Path, absent: Error) -> Result<PathBuf> {
         true => error.add_hint(format!("there is no file {} either", path.display())),
         false => error,
     })
+}
+
+/// Returns the hint for a path at which there is nothing: the most similar name in its folder, if any.
+fn like_name(path: &Path) -> Option<Hint> {
+    if path == Path::new("-") {
+        return Some("a model is read from a file: save standard input to one".into());
+    }
+    let entries = file::entries(file::parent(path)).ok()?;
+    let names = entries.iter().filter_map(|entry| entry.file_name()?.to_str());
+    let near = text::closest(path.file_name()?.to_str()?, names)?;
+    Some(Hint::DidYouMean(text::shorten(&path.with_file_name(near).to_string_lossy()).into_owned()))
 }
 
 /// Returns the start of a file, by which its format is recognised.

@@ -10,13 +10,14 @@ use crate::base::{Error, Hint, Result, text};
 use crate::format::gguf::keys::{self, KeyType};
 use crate::format::{self, EditedHeader, Reader};
 use crate::model::{Metadata, Value, ValueType, value_text};
+use crate::ops::Progress;
 use crate::ops::meta::Shown;
 use crate::source::file::Input;
 use crate::source::torn;
 use crate::source::{Prefix, Source, read_chunks};
 use crate::write::inode::{self, Inode};
 use crate::write::lock::{LockedFile, OnWait};
-use crate::write::output::{OutFile, Output, Target};
+use crate::write::output::{self, OutFile, Output, Target};
 use crate::write::undo;
 use crate::write::undo::Recovery;
 
@@ -91,6 +92,8 @@ pub struct Editing<'a> {
     pub force: bool,
     /// Called if another edit must be waited for.
     pub waiting: OnWait<'a>,
+    /// Progress callback, called if the whole file is written.
+    pub progress: Option<Progress<'a>>,
 }
 
 /// Calls [`edit_with`] with default options.
@@ -98,7 +101,7 @@ pub struct Editing<'a> {
 /// # Errors
 /// As for [`edit_with`].
 pub fn edit(path: &Path, changes: &[Change], destination: &Destination) -> Result<EditReport> {
-    edit_with(path, changes, destination, Editing { force: false, waiting: &mut |_| () })
+    edit_with(path, changes, destination, Editing { force: false, waiting: &mut |_| (), progress: None })
 }
 
 /// Changes the metadata of the model at `path`, which must be one file.
@@ -123,10 +126,11 @@ pub fn edit_with(path: &Path, changes: &[Change], destination: &Destination, opt
         Destination::InPlace => in_place(path, changes, options),
         Destination::New { path: target, force } => {
             let edited = Edited::plan(path, changes, options.force)?;
+            output::check_parent(target)?;
             let mut output = Output::begin(vec![edited.target(target)], *force, std::slice::from_ref(&edited.file))?;
             // Like cp: permissions that protected the old file protect the new one too.
             let file = output.create_with_mode(0, Inode::from_metadata(edited.input.metadata()).mode & 0o666)?;
-            edited.write(&mut output, file)?;
+            edited.write(&mut output, file, options.progress)?;
             edited.check_unchanged()?;
             output.commit()?;
             let bytes = edited.total();
@@ -183,13 +187,13 @@ fn in_place(path: &Path, changes: &[Change], options: Editing<'_>) -> Result<Edi
             Some(obstacle) => notes.push(new_file_because(obstacle)),
         }
     }
-    notes.extend(replace(&edited, &locked)?);
+    notes.extend(replace(&edited, &locked, options.progress)?);
     let bytes = edited.total();
     Ok(edited.report(Some(file), bytes, notes))
 }
 
 /// Replaces a locked file by a new one, and returns the attributes that the new one has not kept.
-fn replace(edited: &Edited, locked: &LockedFile) -> Result<Vec<String>> {
+fn replace(edited: &Edited, locked: &LockedFile, progress: Option<Progress<'_>>) -> Result<Vec<String>> {
     let old = locked.file().metadata().map_err(|error| Error::io("cannot examine", locked.path(), error))?;
     let node = Inode::from_metadata(&old);
     // The target of a symbolic link is replaced, not the link.
@@ -198,7 +202,7 @@ fn replace(edited: &Edited, locked: &LockedFile) -> Result<Vec<String>> {
     let file = output.create_with_mode(0, node.mode & 0o600)?;
     let give = || inode::copy_ownership(&old, file.file());
     let mut notes = give().map_err(|error| Error::io("cannot give the old file's permissions to its new copy", locked.path(), error))?;
-    edited.write(&mut output, file)?;
+    edited.write(&mut output, file, progress)?;
     edited.check_unchanged()?;
     if !locked.is_at_its_path() {
         return Err(changed_meanwhile(locked.path()));
@@ -267,9 +271,15 @@ impl Edited {
     }
 
     /// Writes the new start and the unchanged rest.
-    fn write(&self, output: &mut Output, mut file: OutFile) -> Result<()> {
+    fn write(&self, output: &mut Output, mut file: OutFile, progress: Option<Progress<'_>>) -> Result<()> {
+        let step = |bytes: &[u8]| progress.iter().for_each(|progress| progress(bytes.len() as u64, self.total()));
         file.append(&self.start.bytes)?;
-        read_chunks(&*self.source, self.old.len() as u64, |chunk| file.append(chunk))?;
+        step(&self.start.bytes);
+        read_chunks(&*self.source, self.old.len() as u64, |chunk| {
+            file.append(chunk)?;
+            step(chunk);
+            Ok(())
+        })?;
         output.seal(file)
     }
 

@@ -45,6 +45,12 @@ pub struct Info {
     pub bytes: u64,
     /// 8 x bytes of the tensors / parameters.
     pub bits_per_weight: Option<f64>,
+    /// Size of the tensors in bytes; `None` if the size of a type among them is unknown.
+    #[serde(skip)]
+    pub tensor_bytes: Option<u64>,
+    /// Stored elements that are not parameters, in words.
+    #[serde(skip)]
+    pub left_out: Vec<String>,
     /// The files that hold tensors.
     pub files: Vec<FileRow>,
     /// Tensors by type, largest first.
@@ -144,13 +150,33 @@ pub struct Tokenizer {
     pub chat_template: bool,
 }
 
+impl Tokenizer {
+    /// Formats the kind: the algorithm, and for GGUF its name there: `BPE (gpt2)`.
+    pub fn kind_in_words(&self) -> Option<String> {
+        let model = self.model.as_deref()?;
+        let kind = match model {
+            "gpt2" => "BPE",
+            "llama" => "SentencePiece",
+            "bert" => "WordPiece",
+            "t5" => "Unigram",
+            other => return Some(other.to_owned()),
+        };
+        Some(format!("{kind} ({model})"))
+    }
+}
+
 /// The context for which `info` gives the memory, unless the model is trained for less.
 const SHOWN_CONTEXT: u64 = 32_768;
 
 /// Formats a hyperparameter for people: thousands are set apart, and a list is shortened to its first `most` values.
 pub fn hyperparameter_in_words(value: &Json, most: usize) -> String {
     match value {
-        Json::Number(number) => number.as_u64().map_or_else(|| units::general(number.as_f64().unwrap_or(f64::NAN), 6), units::grouped),
+        Json::Number(number) => match (number.as_u64(), number.as_f64().unwrap_or(f64::NAN)) {
+            (Some(whole), _) => units::grouped(whole),
+            // A RoPE base is a float, and whole.
+            (None, float) if (0.0..1e15).contains(&float) && float.fract() == 0.0 => units::grouped(float as u64),
+            (None, float) => units::general(float, 6),
+        },
         Json::String(text) => text.clone(),
         Json::Array(values) => {
             let first = values.iter().take(most).map(|value| hyperparameter_in_words(value, most)).collect::<Vec<_>>().join(" ");
@@ -205,6 +231,8 @@ pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
         packing: count.packing.clone(),
         bytes: files.iter().map(|file| file.bytes).fold(0, u64::saturating_add),
         bits_per_weight: count.bits_per_weight,
+        tensor_bytes: count.bytes,
+        left_out: count.left_out.clone(),
         files,
         dtypes: count.by_dtype.clone(),
         hyperparameters,

@@ -21,6 +21,15 @@ pub struct Origin {
     /// Base models: addresses, repositories or names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub base_models: Vec<String>,
+    /// Version of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the model is fine-tuned for: `Instruct`, `chat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<String>,
+    /// Description of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Who quantised it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantized_by: Option<String>,
@@ -50,6 +59,9 @@ pub(in crate::ops) fn origin(model: &Model) -> Origin {
     let of_gguf = Origin {
         authors: ["general.author", "general.organization"].iter().filter_map(|key| text(key)).collect(),
         base_models: (0..count).filter_map(base).collect(),
+        version: text("general.version"),
+        finetune: text("general.finetune"),
+        description: text("general.description"),
         quantized_by: text("general.quantized_by"),
         links,
     };
@@ -57,7 +69,7 @@ pub(in crate::ops) fn origin(model: &Model) -> Origin {
     let Some(folder) = folder.filter(|_| of_gguf == Origin::default()) else { return of_gguf };
     let card = card::read(&folder.join("README.md")).unwrap_or_default();
     let authors = if card.has("authors") { card.list("authors") } else { card.list("author") };
-    Origin { authors, base_models: card.list("base_model"), quantized_by: card.text(&["quantized_by"]), links: Vec::new() }
+    Origin { authors, base_models: card.list("base_model"), quantized_by: card.text(&["quantized_by"]), ..Origin::default() }
 }
 
 /// The file type of a GGUF.
@@ -77,17 +89,17 @@ pub struct NamedFileType {
 }
 
 impl NamedFileType {
-    /// Formats the file type with its source: `Q4_K_M (told from the mix of types)`, `Q4_K_S or Q4_K_M (told from the mix of types, which is the
+    /// Formats the file type with its source: `Q4_K_M (inferred from the mix of types)`, `Q4_K_S or Q4_K_M (inferred from the mix of types, which is the
     /// same)`.
     pub fn in_words(&self) -> String {
         let contradicted = self.contradicted.as_ref().map(|named| format!(", as general.file_type is wrong: {named}")).unwrap_or_default();
         let name = &self.name;
         match (self.source, self.candidates.split_last()) {
             ("tensors", Some((last, others))) => {
-                format!("{} or {last} (told from the mix of types, which is the same{contradicted})", others.join(", "))
+                format!("{} or {last} (inferred from the mix of types, which is the same{contradicted})", others.join(", "))
             }
-            ("tensors", None) => format!("mostly {name} (told from the tensors{contradicted})"),
-            ("mix", _) => format!("{name} (told from the mix of types{contradicted})"),
+            ("tensors", None) => format!("mostly {name} (inferred from the tensors{contradicted})"),
+            ("mix", _) => format!("{name} (inferred from the mix of types{contradicted})"),
             (source, _) => format!("{name} ({source})"),
         }
     }
@@ -101,7 +113,7 @@ pub(in crate::ops) fn file_type(reader: &Reader) -> Option<NamedFileType> {
     file_type_of(reader.model(), reader.missing_files().next().is_none())
 }
 
-/// Returns the file type; `whole`: whether all tensors are known, without which no mix is told.
+/// Returns the file type; `whole`: whether all tensors are known, without which no mix is inferred.
 fn file_type_of(model: &Model, whole: bool) -> Option<NamedFileType> {
     const KEY: &str = "general.file_type";
     let number = model.metadata.get_u64(KEY);

@@ -75,7 +75,7 @@ fn left_out(model: &Model, table: &Table, config: &mut Config, part: ModelPart, 
     }
     let error = |message: String| Error::unsupported(message).in_file(&model.path);
     if !table.mtp {
-        return Err(error(format!("the layers of {} that predict further tokens cannot be told apart", table.gguf)));
+        return Err(error(format!("the multi-token prediction layers of {} cannot be selected", table.gguf)));
     }
     let mapping = Mapping::new(table, config)?;
     let found = model.tensors.iter().map(|tensor| match mapping.lookup_hf(&tensor.name) {

@@ -47,7 +47,9 @@ impl Case {
     /// What a conversion with these arguments gives on disk.
     fn on_disk(&self, input: &str, out: &str, args: &[&str]) -> BTreeMap<String, Vec<u8>> {
         let at = tempfile::tempdir().unwrap();
-        self.weigh.json(&[&["convert", input, at.path().join(out).to_str().unwrap()], args].concat());
+        let out = at.path().join(out);
+        fs::create_dir_all(out.parent().unwrap()).unwrap();
+        self.weigh.json(&[&["convert", input, out.to_str().unwrap()], args].concat());
         files(at.path())
     }
 

@@ -259,6 +259,7 @@ fn every_command_has_a_manual_page() {
     for name in names.lines() {
         let page = stdout(&[&["man"], name.split(' ').collect::<Vec<_>>().as_slice()].concat());
         assert!(page.contains(".SH SYNOPSIS") && page.contains("Examples:"), "{name}");
+        assert!(page.contains(concat!("\"weigh ", env!("CARGO_PKG_VERSION"))), "{name}: its footer names the version");
     }
 }
 
@@ -313,4 +314,78 @@ fn the_file_types_are_those_of_the_recipes_and_their_sizes_those_of_a_plan() {
         let bits = option["bytes"].as_f64().unwrap() * 8.0 / (end as f64 / 2.0);
         assert!((bits - row["bits_per_weight"].as_f64().unwrap()).abs() < 0.011, "{}: {bits}", option["type"]);
     }
+}
+
+#[test]
+fn a_mistyped_file_name_has_a_suggestion() {
+    let error = |args: &[&str]| String::from_utf8(weigh(args).stderr).unwrap();
+    let near = error(&["info", "fixtures/llama-tiny-q8_O.gguf"]);
+    assert!(near.contains("hint: did you mean fixtures/llama-tiny-q8_0.gguf?"), "{near}");
+    assert!(error(&["info", "-"]).contains("hint: a model is read from a file"));
+    assert_eq!(error(&["info", "fixtures/zzzz"]).lines().count(), 1);
+    let threads = error(&["info", "fixtures/llama-tiny", "--threads", "0"]);
+    assert!(threads.contains("expected a whole number, 1 or more"), "{threads}");
+}
+
+#[test]
+fn quiet_says_nothing_of_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (gguf, edited, page) = (at("a.gguf"), at("b.gguf"), at("c.html"));
+    for args in [
+        &["convert", "fixtures/llama-tiny", &gguf, "--type", "Q8_0"][..],
+        &["meta", &gguf, "set", "general.name=x", "-o", &edited],
+        &["report", &gguf, "-o", &page],
+    ] {
+        let output = weigh(&[args, &["--quiet"]].concat());
+        assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+    // What was asked for is no report of success.
+    assert!(!weigh(&["convert", "fixtures/llama-tiny", &gguf, "--dry-run", "--force", "--quiet"]).stdout.is_empty());
+    assert!(!weigh(&["convert", "fixtures/llama-tiny", &gguf, "--force", "--quiet", "--json"]).stdout.is_empty());
+}
+
+#[test]
+fn a_mistyped_folder_is_not_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let mut commands = vec![
+        vec!["convert", "fixtures/llama-tiny", "no/a.gguf"],
+        vec!["convert", "fixtures/llama-tiny", "no/such/"],
+        vec!["convert", "fixtures/llama-tiny", "a.gguf", "--target-bpw", "6", "--save-mix", "no/mix"],
+        vec!["meta", "fixtures/llama-tiny-q8_0.gguf", "set", "general.name=x", "-o", "no/a.gguf"],
+        vec!["report", "fixtures/llama-tiny", "-o", "no/a.html"],
+    ];
+    if cfg!(feature = "catalog") {
+        commands.push(vec!["catalog", "fixtures/llama-tiny", "-o", "no/such"]);
+    }
+    for command in commands {
+        let paths: Vec<String> =
+            command.iter().map(|word| if word.starts_with("no/") || *word == "a.gguf" { at(word) } else { (*word).into() }).collect();
+        let output = weigh(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("no: the output folder does not exist"), "{command:?}: {error}");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{command:?}");
+    }
+    let created = at("new");
+    assert!(weigh(&["convert", "fixtures/llama-tiny", &format!("{created}/")]).status.success());
+    assert!(Path::new(&created).join("model.safetensors").is_file());
+}
+
+#[test]
+fn info_shows_what_a_model_says_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let path = path.to_str().unwrap();
+    let keys = ["general.version=1.2", "general.finetune=Instruct", "general.description=two\nlines", "general.organization=Org"];
+    stdout(&[&["meta", "fixtures/llama-tiny-q8_0.gguf", "set"][..], &keys, &["-o", path]].concat());
+    let text = stdout(&["info", path]);
+    for line in ["version       1.2", "fine-tune     Instruct", "author        Org", "tokenizer     BPE (gpt2), 325 tokens"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // 15 matrices of 94,528 weights, 34 bytes for 32 of them, and 328 in F32: 101,748 bytes for 94,848 parameters; 8 weights are computed.
+    assert!(text.contains("size          110 kB: tensors 102 kB, 8.582 bits per weight\nnot counted   8 of computed tables\n"), "{text}");
+    assert!(text.contains("RoPE base 500,000"), "{text}");
+    let json: Value = serde_json::from_str(&stdout(&["info", path, "--json"])).unwrap();
+    assert_eq!((&json["version"], &json["finetune"], &json["authors"]), (&json!("1.2"), &json!("Instruct"), &json!(["Org"])));
 }

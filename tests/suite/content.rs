@@ -189,3 +189,42 @@ fn digests_of_whole_files_are_those_of_sha256sum() {
     assert_eq!((status, lines), (Some(0), format!("{}  half.gguf\n", digest("half.gguf"))));
     assert!(note.contains("only this file is hashed"), "{note}");
 }
+
+#[test]
+fn progress_adds_up_to_what_is_hashed() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use weigh::ops::hash::{self, hash_files, hashes};
+
+    let path = folder().join("../llama-tiny-q8_0.gguf");
+    let manifest = tempfile::NamedTempFile::new().unwrap();
+    let digest = hash_files(&path, &[], &|_, _| ()).unwrap().0[0].files[0].hash.clone();
+    fs::write(&manifest, format!("{digest}  llama-tiny-q8_0.gguf\n")).unwrap();
+    // 94,528 weights in blocks of 32 and 34 bytes, and 328 in four bytes each.
+    let (tensors, file) = (94_528 / 32 * 34 + 328 * 4, fs::metadata(&path).unwrap().len());
+    let adds_up = |expected: u64, work: &dyn Fn(weigh::ops::Progress<'_>)| {
+        let (done, total) = (AtomicU64::new(0), AtomicU64::new(0));
+        work(&|bytes, of| {
+            done.fetch_add(bytes, Ordering::Relaxed);
+            total.store(of, Ordering::Relaxed);
+        });
+        assert_eq!((done.into_inner(), total.into_inner()), (expected, expected));
+    };
+    let reader = weigh::format::open(&path).unwrap();
+    for (each, content, times) in [(true, false, 2), (false, false, 1), (true, true, 1)] {
+        adds_up(tensors * times, &|progress| {
+            let options = hash::Options { tensors: each, content, progress: Some(progress), ..hash::Options::default() };
+            hashes(&reader, &path, &options).unwrap();
+        });
+    }
+    adds_up(file, &|progress| drop(hash_files(&path, &[], progress).unwrap()));
+    adds_up(tensors + file, &|progress| {
+        let options = weigh::ops::verify::Options {
+            data: true,
+            manifest: Some(manifest.path()),
+            progress: Some(progress),
+            ..weigh::ops::verify::Options::default()
+        };
+        assert!(weigh::ops::verify::verify(&path, &options).unwrap().ok);
+    });
+}

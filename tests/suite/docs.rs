@@ -31,6 +31,7 @@ fn rows(page: &mut String, command: &clap::Command, global: bool) {
             (Some(long), None) => format!("`--{long}{value}`"),
             _ => format!("`{value}`"),
         };
+        let name = name.replace('|', "\\|");
         let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
         let values: Vec<_> =
             arg.get_possible_values().iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();

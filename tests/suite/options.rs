@@ -105,7 +105,7 @@ fn layers_that_predict_further_tokens_are_told_apart_where_there_are_any() {
     let convert = |input: &str, options: &[&str]| refused(&[&["convert", input, "never.gguf", "--dry-run"], options].concat());
     for option in ["--mtp", "--no-mtp"] {
         let error = convert(MODEL, &[option]);
-        assert!(error.contains("the layers of llama that predict further tokens cannot be told apart"), "{option}: {error}");
+        assert!(error.contains("the multi-token prediction layers of llama cannot be selected"), "{option}: {error}");
         let error = convert("fixtures/llama-tiny-q8_0.gguf", &[option]);
         assert!(error.contains("in conversions from a Hugging Face model to GGUF"), "{option}: {error}");
     }

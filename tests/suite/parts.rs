@@ -184,7 +184,7 @@ fn a_lost_part_is_named_and_run_again_alone() {
     let error = String::from_utf8(run("2/3", &["--force"]).stderr).unwrap();
     assert!(error.contains("a model is already here") && error.contains("index.json"), "{error}");
     let error = refused(&["convert", "--join", &out]);
-    assert!(error.contains("no parts of a conversion are here"), "{error}");
+    assert!(error.contains("there are no parts of a conversion here"), "{error}");
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn what_a_part_cannot_do_is_said() {
     }
     let error = refused(&["convert", FOLDER, &out, "--shard-size", "1MB", "--part", "1/2", "--mmproj", &format!("{out}x.gguf")]);
     assert!(error.contains("not two outputs"), "{error}");
-    assert!(refused(&["convert", "--join", &out]).contains("no parts of a conversion are here"));
+    assert!(refused(&["convert", "--join", &out]).contains("there are no parts of a conversion here"));
     assert!(refused(&["convert", "--join", &out, "--type", "F16"]).contains("cannot be used with"));
     assert!(!Path::new(&out).exists());
 }

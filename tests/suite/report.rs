@@ -44,6 +44,19 @@ fn the_page_of_two_models_says_what_changed() {
     assert_eq!(err, "");
     check(&page);
     assert!(page.contains("Change by layer") && page.contains("self_attn.q_proj"));
+
+    // A tensor that is wrong by more than its own size: no exponents.
+    let folder = tempfile::tempdir().unwrap();
+    let model = |name: &str, value: f32| {
+        let path = folder.path().join(name);
+        let values: Vec<u8> = [value, 1.0, 1.0, 1.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let header = r#"{"model.layers.0.mlp.up_proj.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#;
+        std::fs::write(&path, crate::build::safetensors(header, &values)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (page, _) = run(&["report", &model("a.safetensors", 1.0), &model("b.safetensors", 23.0)]);
+    // 22 / 2, the norm of four ones.
+    assert!(page.contains("1,100%") && page.contains(": 1,100</title>") && !page.contains("1e3"), "{page}");
 }
 
 #[test]

@@ -574,7 +574,7 @@ fn parts_of_statistics_that_do_not_belong_together_are_refused() {
     let join = |files: &[&str]| refusal(&[&["stats", "--join", "--json"], files].concat());
     let [third, second, first] = [&files[0], &files[1], &files[2]];
     assert!(join(&[first, third]).contains("part 2/3 is missing"));
-    assert!(join(&[first, second, third, second]).contains("part 2/3 is there twice"));
+    assert!(join(&[first, second, third, second]).contains("part 2/3 is present twice"));
     let other = at.join("other");
     std::fs::create_dir(&other).unwrap();
     for (args, name) in [

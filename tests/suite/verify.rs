@@ -301,8 +301,13 @@ fn arch_config() {
     let (_folder, path) = gguf();
     // What a file without token embeddings lacks, llama.cpp does not ask for.
     patch(&path, "token_embd.weight", "token_embe.weight");
-    edit_with(&path, &[Change::Remove("llama.block_count".into())], &Destination::InPlace, Editing { force: true, waiting: &mut |_| () })
-        .unwrap();
+    edit_with(
+        &path,
+        &[Change::Remove("llama.block_count".into())],
+        &Destination::InPlace,
+        Editing { force: true, waiting: &mut |_| (), progress: None },
+    )
+    .unwrap();
     assert_eq!(found(&path).0, ["arch-config"]);
 }
 
@@ -540,7 +545,13 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         let error = edit(&path, std::slice::from_ref(change), &Destination::InPlace).unwrap_err();
         assert_eq!(error.hints(), [Hint::ForceChange], "{error}");
         assert!(error.code().is_some_and(|code| code.starts_with("gguf-")), "{error:?}");
-        edit_with(&path, std::slice::from_ref(change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
+        edit_with(
+            &path,
+            std::slice::from_ref(change),
+            &Destination::InPlace,
+            Editing { force: true, waiting: &mut |_| (), progress: None },
+        )
+        .unwrap();
         codes(&path, &Options::default())
             .into_iter()
             .filter(|(_, severity)| *severity == Severity::Error)
@@ -597,7 +608,13 @@ fn keys_that_llama_cpp_needs_and_their_types() {
         (build::change("tokenizer.chat_template=u32:1"), Some("gguf-key-type")),
     ] {
         let (_folder, path) = gguf();
-        edit_with(&path, std::slice::from_ref(&change), &Destination::InPlace, Editing { force: true, waiting: &mut |_| () }).unwrap();
+        edit_with(
+            &path,
+            std::slice::from_ref(&change),
+            &Destination::InPlace,
+            Editing { force: true, waiting: &mut |_| (), progress: None },
+        )
+        .unwrap();
         let found = codes(&path, &Options::default());
         let keys: Vec<_> = found.iter().filter(|(code, _)| code.starts_with("gguf-key")).map(|(code, _)| *code).collect();
         assert_eq!(keys, warned.into_iter().collect::<Vec<_>>(), "{change:?}");

@@ -1,6 +1,6 @@
 //! What is shown, and how keys change it. Knows no terminal, so that tests drive it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -106,6 +106,20 @@ pub(super) enum Row {
     Tensor(usize),
 }
 
+/// Sums over the tensors below a node of the tree.
+pub(super) struct Group {
+    pub(super) tensors: u64,
+    pub(super) elements: u64,
+    pub(super) bytes: u64,
+    /// Names of their types.
+    pub(super) types: String,
+}
+
+/// Returns the indices of the items that fit.
+fn indices<T>(items: &[T], fits: impl Fn(&T) -> bool) -> Vec<usize> {
+    items.iter().enumerate().filter(|(_, item)| fits(item)).map(|(index, _)| index).collect()
+}
+
 /// What the caller is to do after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -156,6 +170,9 @@ pub(super) struct App {
     pub(super) message: String,
     pub(super) results: HashMap<Key, Outcome>,
     pub(super) tokens: Vec<String>,
+    /// The entries of metadata or tokens that the search finds, by index.
+    pub(super) found: Vec<usize>,
+    groups: HashMap<usize, Group>,
     /// The place of the list on the screen, for the mouse.
     pub(super) area: Rect,
     asked: Option<Request>,
@@ -205,6 +222,8 @@ impl App {
             message: String::new(),
             results: HashMap::new(),
             tokens: Vec::new(),
+            found: Vec::new(),
+            groups: HashMap::new(),
             area: Rect::default(),
             asked: None,
         };
@@ -219,22 +238,46 @@ impl App {
         }
     }
 
-    pub(super) fn metadata(&self) -> Vec<&(String, String)> {
-        let sought = self.search.to_lowercase();
-        self.a
-            .metadata
-            .iter()
-            .filter(|(key, value)| key.to_lowercase().contains(&sought) || value.to_lowercase().contains(&sought))
-            .collect()
+    /// Returns the entries of the metadata that the search finds.
+    pub(super) fn metadata(&self) -> impl ExactSizeIterator<Item = &(String, String)> {
+        self.found.iter().map(|&index| &self.a.metadata[index])
     }
 
-    /// Returns the tokens found, with their numbers.
-    pub(super) fn found_tokens(&self) -> Vec<(usize, &str)> {
-        self.tokens.iter().map(String::as_str).enumerate().filter(|(_, token)| token.contains(&self.search)).collect()
+    /// Returns the tokens that the search finds, with their IDs.
+    pub(super) fn found_tokens(&self) -> impl ExactSizeIterator<Item = (usize, &str)> {
+        self.found.iter().map(|&id| (id, self.tokens[id].as_str()))
     }
 
-    /// Makes the list of rows anew, and keeps the cursor on its tensor.
+    /// Returns the sums over the tensors below a node, computed once.
+    pub(super) fn group(&mut self, node: usize) -> &Group {
+        let (reader, tensors) = (&self.a.weights, &self.tree.nodes[node].tensors);
+        self.groups.entry(node).or_insert_with(|| {
+            let below = || tensors.iter().map(|&index| &reader.model().tensors[index]);
+            let types: BTreeSet<String> = below().map(|tensor| reader.type_name(tensor).to_string()).collect();
+            Group {
+                tensors: tensors.len() as u64,
+                elements: below().map(|tensor| tensor.elements().unwrap_or(0)).fold(0, u64::saturating_add),
+                bytes: below().map(|tensor| reader.stored_size(tensor)).fold(0, u64::saturating_add),
+                types: types.into_iter().collect::<Vec<_>>().join(" "),
+            }
+        })
+    }
+
+    /// Applies the search to the view.
     fn list(&mut self) {
+        let sought = self.search.to_lowercase();
+        match self.view {
+            View::Tensors | View::Values => self.list_tensors(),
+            View::Metadata => {
+                let contains = |(key, value): &(String, String)| [key, value].iter().any(|text| text.to_lowercase().contains(&sought));
+                self.found = indices(&self.a.metadata, contains);
+            }
+            View::Tokens => self.found = indices(&self.tokens, |token| token.contains(&self.search)),
+        }
+    }
+
+    /// Makes the list of tensors anew, and keeps the cursor on its tensor.
+    fn list_tensors(&mut self) {
         let kept = self.tensor();
         let tensors = &self.a.weights.model().tensors;
         if self.order == Order::Tree && self.search.is_empty() {
@@ -249,7 +292,7 @@ impl App {
                 Order::Name => list.sort_by(|&a, &b| select::natural(&tensors[a].name, &tensors[b].name)),
                 Order::Size => list.sort_by_key(|index| std::cmp::Reverse(size(index))),
                 Order::Elements => list.sort_by_key(|&index| std::cmp::Reverse(tensors[index].elements().unwrap_or(0))),
-                Order::Type => list.sort_by_key(|&index| tensors[index].elem.to_string()),
+                Order::Type => list.sort_by_cached_key(|&index| tensors[index].elem.to_string()),
             }
             self.rows = list.into_iter().map(Row::Tensor).collect();
         }
@@ -308,8 +351,7 @@ impl App {
     fn len(&self) -> usize {
         match self.view {
             View::Tensors | View::Values => self.rows.len(),
-            View::Metadata => self.metadata().len(),
-            View::Tokens => self.found_tokens().len(),
+            View::Metadata | View::Tokens => self.found.len(),
         }
     }
 
@@ -475,8 +517,8 @@ impl App {
 
     fn copied(&mut self) -> Effect {
         let name = match (self.view, self.rows.get(self.cursor.at)) {
-            (View::Metadata, _) => self.metadata().get(self.other.at).map(|(key, _)| key.clone()),
-            (View::Tokens, _) => self.found_tokens().get(self.other.at).map(|(_, token)| (*token).to_owned()),
+            (View::Metadata, _) => self.metadata().nth(self.other.at).map(|(key, _)| key.clone()),
+            (View::Tokens, _) => self.found_tokens().nth(self.other.at).map(|(_, token)| token.to_owned()),
             (_, Some(&row)) => match (self.tensor_of(row), row) {
                 (Some(tensor), _) => Some(self.a.weights.model().tensors[tensor].name.clone()),
                 (None, Row::Node(node)) => Some(self.tree.nodes[node].label.clone()),

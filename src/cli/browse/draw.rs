@@ -1,7 +1,5 @@
 //! Draws the state.
 
-use std::collections::BTreeSet;
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -82,7 +80,7 @@ fn tensors(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
     let halves = [Constraint::Percentage(55), Constraint::Percentage(45)];
     let [list, details] = if area.width < NARROW { Layout::vertical(halves).areas(area) } else { Layout::horizontal(halves).areas(area) };
     let found = if app.search.is_empty() { String::new() } else { format!(" matching {}", text::escape(&app.search)) };
-    let block = Block::new().borders(Borders::ALL).title(format!(" {} tensors{found} ", units::grouped(app.shown_tensors())));
+    let block = Block::new().borders(Borders::ALL).title(format!(" {}{found} ", units::counted(app.shown_tensors(), "tensor")));
     let inner = block.inner(list);
     frame.render_widget(block, list);
     app.area = inner;
@@ -130,26 +128,19 @@ fn fact<'a>(name: &str, value: String, width: usize, styles: &Styles) -> Line<'a
     Line::from(vec![Span::styled(format!("{name:<width$} "), styles.faint), Span::raw(value)])
 }
 
-fn facts<'a>(app: &App, width: usize, styles: &Styles) -> Vec<Line<'a>> {
-    let model = app.a.weights.model();
-    let mut lines = Vec::new();
+fn facts<'a>(app: &mut App, width: usize, styles: &Styles) -> Vec<Line<'a>> {
     let Some(tensor) = app.tensor() else {
         let Some(&Row::Node(node)) = app.rows.get(app.cursor.at) else { return vec![Line::from("no tensor")] };
-        let below = &app.tree.nodes[node].tensors;
-        let sum =
-            |of: fn(&crate::model::TensorInfo) -> u64| below.iter().map(|&index| of(&model.tensors[index])).fold(0, u64::saturating_add);
-        lines.push(fact("tensors", units::grouped(below.len() as u64), 9, styles));
-        lines.push(fact("elements", units::grouped(sum(|tensor| tensor.elements().unwrap_or(0))), 9, styles));
-        lines.push(fact(
-            "size",
-            units::bytes(below.iter().map(|&index| app.a.weights.stored_size(&model.tensors[index])).fold(0, u64::saturating_add)),
-            9,
-            styles,
-        ));
-        let types: BTreeSet<String> = below.iter().map(|&index| app.a.weights.type_name(&model.tensors[index]).to_string()).collect();
-        lines.push(fact("types", types.into_iter().collect::<Vec<_>>().join(" "), 9, styles));
-        return lines;
+        let group = app.group(node);
+        return vec![
+            fact("tensors", units::grouped(group.tensors), 9, styles),
+            fact("elements", units::grouped(group.elements), 9, styles),
+            fact("size", units::bytes(group.bytes), 9, styles),
+            fact("types", group.types.clone(), 9, styles),
+        ];
     };
+    let model = app.a.weights.model();
+    let mut lines = Vec::new();
     let info = &model.tensors[tensor];
     let shape = info.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
     lines.push(Line::styled(text::escape(&info.name).into_owned(), styles.title));
@@ -267,15 +258,15 @@ fn values(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
 }
 
 fn metadata(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
-    let len = app.metadata().len();
-    let block = Block::new().borders(Borders::ALL).title(format!(" {len} keys "));
+    let len = app.found.len();
+    let block = Block::new().borders(Borders::ALL).title(format!(" {} ", units::counted(len as u64, "key")));
     let [list, value] = Layout::vertical([Constraint::Percentage(70), Constraint::Percentage(30)]).areas(area);
     let inner = block.inner(list);
     frame.render_widget(block, list);
     app.area = inner;
     app.other.fit(usize::from(inner.height), len);
     let (top, at, width) = (app.other.top, app.other.at, usize::from(inner.width));
-    let entries = app.metadata();
+    let entries: Vec<_> = app.metadata().collect();
     let key = entries.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0).min(width / 2);
     let line = |index: usize| {
         let (name, value) = entries[index];
@@ -289,15 +280,14 @@ fn metadata(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
 }
 
 fn tokens(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
-    let len = app.found_tokens().len();
-    let block = Block::new().borders(Borders::ALL).title(format!(" {} tokens ", units::grouped(len as u64)));
+    let len = app.found.len();
+    let block = Block::new().borders(Borders::ALL).title(format!(" {} ", units::counted(len as u64, "token")));
     let inner = block.inner(area);
     frame.render_widget(block, area);
     app.area = inner;
     app.other.fit(usize::from(inner.height), len);
     let (top, at) = (app.other.top, app.other.at);
-    let found = app.found_tokens();
-    let rows = found.iter().enumerate().skip(top).take(usize::from(inner.height));
+    let rows = app.found_tokens().enumerate().skip(top).take(usize::from(inner.height));
     let rows =
         rows.map(|(index, (id, token))| Line::styled(format!("{id:>8}  {token}"), if index == at { styles.cursor } else { Style::new() }));
     let lines: Vec<Line<'_>> = rows.collect();
@@ -398,8 +388,14 @@ mod tests {
         session.press("m");
         let screen = session.screen();
         assert!(screen.contains("general.architecture") && screen.contains("llama"), "{screen}");
+        session.press("/name\n");
+        assert!(session.screen().contains(" 1 key "));
         session.press("t");
         assert!(session.screen().contains("325 tokens"));
+        session.press("/<|\n");
+        let tokens = session.app.tokens.iter().filter(|token| token.contains("<|")).count();
+        assert!(tokens > 1 && session.screen().contains(&format!(" {tokens} tokens ")));
+        session.press("t");
         session.press("?");
         assert!(session.screen().contains("copy the name"));
     }

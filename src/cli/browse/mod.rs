@@ -70,8 +70,10 @@ fn watch(terminal: &mut DefaultTerminal, app: &mut App, worker: &Worker) -> Resu
         if changed {
             terminal.draw(|frame| draw::draw(frame, app)).map_err(|error| lost(&error))?;
         }
-        changed = event::poll(TICK).map_err(|error| lost(&error))?;
-        if changed {
+        changed = false;
+        // All keys that wait are handled before the next frame, so that a key that is held down does not lag.
+        while event::poll(if changed { Duration::ZERO } else { TICK }).map_err(|error| lost(&error))? {
+            changed = true;
             let effect = match event::read().map_err(|error| lost(&error))? {
                 Event::Key(key) => app.key(key),
                 Event::Mouse(mouse) => app.mouse(mouse),

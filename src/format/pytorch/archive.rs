@@ -99,7 +99,7 @@ fn root(archive: &Archive) -> Result<String> {
     match of_first.or(roots.iter().min_by_key(|root| root.len())) {
         Some(root) => Ok((*root).to_owned()),
         None => {
-            let error = Error::unsupported("expected a data.pkl in the archive, found none: this is no checkpoint of PyTorch");
+            let error = Error::unsupported("not a PyTorch checkpoint: the archive has no data.pkl");
             Err(error.hint("unpack the archive if it holds a model"))
         }
     }
@@ -166,7 +166,7 @@ impl<'a> Storages<'a> {
 }
 
 /// Reports what the pickles in all entries but `main` would run, whatever their names: `data.pkl` of other folders, entries that no reader of
-/// PyTorch asks for, storages, and entries whose name is there twice.
+/// PyTorch asks for, storages, and entries whose name is present twice.
 ///
 /// # Errors
 /// There are too many findings, or the file cannot be read.

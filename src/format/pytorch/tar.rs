@@ -40,7 +40,7 @@ pub(super) fn read(source: &Arc<dyn Source>, findings: &mut Findings) -> Result<
     let members = members(&**source).map_err(|error| findings.fatal(codes::PT_RECORD, error.in_file(path)))?;
     let member = |name: &str| members.get(name).cloned();
     let (Some(storages), Some(tensors), Some(object)) = (member("storages"), member("tensors"), member("pickle")) else {
-        let error = Error::unsupported("a tar archive that is no checkpoint of PyTorch").hint("unpack it first");
+        let error = Error::unsupported("a tar archive that is not a PyTorch checkpoint").hint("unpack it first");
         return Err(findings.fatal(codes::FILE_FOREIGN, error.in_file(path)));
     };
     let whence = Whence { path, entry: None, in_file: true };

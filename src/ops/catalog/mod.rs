@@ -18,7 +18,7 @@ use crate::format::listing::{self, Listed};
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::source::remote::{self, Keeper};
 use crate::source::{self, place};
-use crate::write::output::{NameLock, Output, Target};
+use crate::write::output::{self, NameLock, Output, Target};
 
 mod row;
 mod table;
@@ -99,6 +99,7 @@ pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalo
     if place::is_remote(dir) {
         return Err(Error::argument("a catalogue is written to a folder on disk").in_file(dir));
     }
+    output::check_parent(dir)?;
     let output = [&TENSORS, &MODELS].map(|table| dir.join(format!("{}.parquet", table.name)));
     let mut found = walk(paths)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));

@@ -55,7 +55,7 @@ pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinRep
     let paths = Manifest::find(&weights)?;
     let manifests = paths.iter().map(|path| Ok((path.as_path(), Manifest::read(path)?))).collect::<Result<Vec<_>>>()?;
     let Some((_, first)) = manifests.first() else {
-        let error = Error::argument("no parts of a conversion are here").in_file(out);
+        let error = Error::argument("there are no parts of a conversion here").in_file(out);
         return Err(error.hint("give OUT as for the parts"));
     };
     check_same_plan(&manifests)?;

@@ -49,7 +49,9 @@ pub(super) fn apply(reader: &Reader, packing: &Packing, plan: &mut Packed, optio
         }
     }
     if weights.is_empty() {
-        return Err(Error::argument(format!("no weight of a linear layer is here to be stored as {packing}")).in_file(&reader.model().path));
+        return Err(
+            Error::argument(format!("the model has no linear layer that could be packed as {packing}")).in_file(&reader.model().path)
+        );
     }
     if packing.form() == Form::Mlx {
         check_mlx_names(&plan.tensors)?;

@@ -184,6 +184,7 @@ impl Plan {
 
     /// Finds what the output replaces, and checks every path that is written or removed.
     pub(super) fn check_targets(&mut self) -> Result<()> {
+        output::check_parent(&self.out)?;
         self.removed = self.stale_files()?;
         let weights = self.files.iter().map(|file| file.path.clone());
         let manifest = self.part.iter().map(|part| part.manifest.clone());

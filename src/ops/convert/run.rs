@@ -142,7 +142,7 @@ pub fn measure(reader: &Reader, plan: &Plan, progress: Progress<'_>) -> Result<C
 fn check_importance(plan: &Plan) -> Result<()> {
     match &plan.lacks_imatrix {
         Some(tensor) => {
-            let error = Error::argument("a type of so few bits needs importance weights").in_tensor(tensor);
+            let error = Error::argument("a type with so few bits needs an importance matrix").in_tensor(tensor);
             Err(error.hint(Hint::GiveImportanceMatrix))
         }
         None => Ok(()),

@@ -160,7 +160,7 @@ impl Request<'_> {
         }
         let lacking = candidates.iter().zip(&without_importance).position(|(types, lacks)| types.is_empty() && *lacks);
         if let Some(tensor) = lacking.and_then(|index| self.tensors.get(index)) {
-            let error = Error::argument("all types to choose from need importance weights").in_tensor(&tensor.name);
+            let error = Error::argument("all candidate types need an importance matrix").in_tensor(&tensor.name);
             return Err(error.hint(Hint::GiveImportanceMatrix));
         }
         let found = candidates.into_iter().enumerate().filter(|(_, types)| !types.is_empty());

@@ -63,7 +63,7 @@ fn check_folder(planned: &PlannedPart, plan: &Plan) -> Result<()> {
     match index.chain(others).chain(all).next() {
         None => Ok(()),
         Some(path) => {
-            let error = Error::argument("a model is already here, which parts do not replace").in_file(&path);
+            let error = Error::argument("a model already exists here, which parts do not replace").in_file(&path);
             Err(error.hint("remove it, or write to another place"))
         }
     }

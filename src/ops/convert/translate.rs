@@ -26,7 +26,7 @@ pub(super) fn output_model(reader: &Reader, format: &Format, tables: &Tables, op
     }
     let naming = Naming::detect(model);
     if options.model_part != ModelPart::Whole && (format.id != FormatId::Gguf || !matches!(naming, Naming::HuggingFace | Naming::Mistral)) {
-        return Err(Error::argument("layers that predict further tokens are told apart in conversions from a Hugging Face model to GGUF"));
+        return Err(Error::argument("multi-token prediction layers can be selected only in conversions from a Hugging Face model to GGUF"));
     }
     match (naming, format.id) {
         (Naming::HuggingFace | Naming::Mistral, FormatId::Gguf) => {

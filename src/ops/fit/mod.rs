@@ -240,7 +240,8 @@ impl Needs {
     /// Returns the context in tokens that was asked for.
     fn context(&self, options: &Options) -> Result<u64> {
         options.context.or(self.trained_context).ok_or_else(|| {
-            Error::unsupported("the model does not say for which context it is trained").hint("give the number of tokens of the context")
+            Error::unsupported("the model does not state the context that it is trained for")
+                .hint("give the number of tokens of the context")
         })
     }
 

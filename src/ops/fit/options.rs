@@ -18,9 +18,9 @@ pub struct Options {
     pub flash_attention: bool,
     /// Whether layers with a sliding window cache the whole context.
     pub swa_full: bool,
-    /// Most tokens of a batch.
+    /// Maximum number of tokens in a batch.
     pub batch: u64,
-    /// Most tokens computed at a time.
+    /// Maximum number of tokens computed at a time.
     pub ubatch: u64,
     /// File types to list.
     pub types: Vec<Target>,

@@ -6,6 +6,7 @@ use crate::base::{Error, Result};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::{DType, ElemType};
+use crate::ops::Progress;
 use crate::ops::tensor_data::TensorData;
 use crate::view;
 use crate::view::output_model::OutputTensor;
@@ -24,6 +25,16 @@ const CHUNK: u64 = 1 << 16;
 /// # Errors
 /// The values of a tensor cannot be read; or the algorithm is [`Algorithm::Uuid`], which applies to stored bytes only.
 pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
+    hash_content_with(reader, tables, algorithms, tensors, &|_, _| ())
+}
+
+pub(super) fn hash_content_with(
+    reader: &Reader,
+    tables: &Tables,
+    algorithms: &[Algorithm],
+    tensors: bool,
+    progress: Progress<'_>,
+) -> Result<Vec<HashReport>> {
     if algorithms.contains(&Algorithm::Uuid) {
         let error = Error::argument("uuid is not an algorithm for content hashes");
         return Err(error.hint("llama.cpp's identifier is computed from the stored bytes; use sha256, blake3, sha1 or xxh64"));
@@ -34,11 +45,14 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     canonical.sort_by(|a, b| a.name.cmp(&b.name));
     let inputs = canonical.iter().filter_map(|tensor| Some(TensorData::new(reader, tensor).ok()?.inputs()));
     reader.announce(inputs.flatten());
+    let bytes_of = |tensor: &OutputTensor| tensor.elem.known()?.bytes_for_shape(&tensor.shape).ok();
+    let total = canonical.iter().filter_map(bytes_of).fold(0, u64::saturating_add).saturating_mul(algorithms.len() as u64);
+    let step = |bytes| progress(bytes, total);
     let one = |&algorithm: &Algorithm| {
         // One tensor at a time: few are large.
         let hashes = par(&canonical)
             .with_max_len(1)
-            .map(|tensor| hash_tensor(reader, algorithm, tensor).map_err(|error| error.in_tensor(&tensor.name)))
+            .map(|tensor| hash_tensor(reader, algorithm, tensor, &step).map_err(|error| error.in_tensor(&tensor.name)))
             .collect::<Result<Vec<_>>>()?;
         let mut whole = Hasher::new(algorithm);
         hashes.iter().for_each(|hash| whole.update(hash.as_bytes()));
@@ -58,7 +72,8 @@ pub fn hash_content(reader: &Reader, tables: &Tables, algorithms: &[Algorithm], 
     Ok(reports)
 }
 
-fn hash_tensor(reader: &Reader, algorithm: Algorithm, tensor: &OutputTensor) -> Result<String> {
+/// Hashes one tensor. Calls `step` with the number of bytes of each chunk.
+fn hash_tensor(reader: &Reader, algorithm: Algorithm, tensor: &OutputTensor, step: &(dyn Fn(u64) + Sync)) -> Result<String> {
     let mut hasher = Hasher::new(algorithm);
     let dims: Vec<String> = tensor.shape.iter().skip_while(|&&dim| dim == 1).map(u64::to_string).collect();
     for text in [tensor.name.as_str(), &tensor.elem.to_string(), &dims.join("x")] {
@@ -76,7 +91,9 @@ fn hash_tensor(reader: &Reader, algorithm: Algorithm, tensor: &OutputTensor) -> 
     while start < elements {
         let len = CHUNK.min(elements - start);
         if data.elem() == tensor.elem {
-            hasher.update(&data.bytes(start, len)?);
+            let stored = data.bytes(start, len)?;
+            hasher.update(&stored);
+            step(stored.len() as u64);
         } else if tensor.elem == ElemType::Known(DType::F32) {
             // Some tensors that GGUF requires in single precision may be stored in half precision.
             values.resize(len as usize, 0.0f32);
@@ -84,6 +101,7 @@ fn hash_tensor(reader: &Reader, algorithm: Algorithm, tensor: &OutputTensor) -> 
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             hasher.update(&bytes);
+            step(bytes.len() as u64);
         } else {
             return Err(Error::unsupported(format!("expected {} or F32, found {}", data.elem(), tensor.elem)));
         }

@@ -9,6 +9,7 @@ use super::{Algorithm, Hasher};
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result};
 use crate::format;
+use crate::ops::Progress;
 use crate::source::{self, Source, place, read_chunks};
 
 /// The digests of a model's files.
@@ -37,14 +38,16 @@ pub struct FileHash {
 ///
 /// # Errors
 /// The algorithm applies to tensors only; or the file does not exist or cannot be read.
-pub fn hash_files(path: &Path, algorithms: &[Algorithm]) -> Result<(Vec<FileHashes>, Option<Error>)> {
+pub fn hash_files(path: &Path, algorithms: &[Algorithm], progress: Progress<'_>) -> Result<(Vec<FileHashes>, Option<Error>)> {
     let (files, error) = match format::open(path) {
         Ok(reader) => (reader.sources().to_vec(), None),
         Err(error) if place::is_file(path) => (vec![source::open(path)?], Some(error)),
         Err(error) => return Err(error),
     };
     let algorithms = if algorithms.is_empty() { &[Algorithm::Sha256] } else { algorithms };
-    let reports = algorithms.iter().map(|&algorithm| hash_sources(&files, algorithm)).collect::<Result<_>>()?;
+    let total = files.iter().map(|file| file.len()).fold(0, u64::saturating_add).saturating_mul(algorithms.len() as u64);
+    let step = |bytes| progress(bytes, total);
+    let reports = algorithms.iter().map(|&algorithm| hash_each(&files, algorithm, &step)).collect::<Result<_>>()?;
     Ok((reports, error))
 }
 
@@ -53,6 +56,11 @@ pub fn hash_files(path: &Path, algorithms: &[Algorithm]) -> Result<(Vec<FileHash
 /// # Errors
 /// The algorithm applies to tensors only, or a source cannot be read.
 pub fn hash_sources(sources: &[Arc<dyn Source>], algorithm: Algorithm) -> Result<FileHashes> {
+    hash_each(sources, algorithm, &|_| ())
+}
+
+/// Hashes sources. Calls `step` with the number of bytes of each chunk.
+fn hash_each(sources: &[Arc<dyn Source>], algorithm: Algorithm, step: &(dyn Fn(u64) + Sync)) -> Result<FileHashes> {
     if !matches!(algorithm, Algorithm::Sha256 | Algorithm::Sha1 | Algorithm::Blake3) {
         return Err(Error::argument(format!("{algorithm} does not apply to whole files: use sha256, sha1 or blake3")));
     }
@@ -60,6 +68,7 @@ pub fn hash_sources(sources: &[Arc<dyn Source>], algorithm: Algorithm) -> Result
         let mut hasher = Hasher::new(algorithm);
         read_chunks(&**source, 0, |chunk| {
             hasher.update(chunk);
+            step(chunk.len() as u64);
             Ok(())
         })?;
         Ok(FileHash { file: source.path().to_string_lossy().into_owned(), bytes: source.len(), hash: hasher.finish() })

@@ -13,6 +13,7 @@ use crate::base::{Result, limits};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::TensorInfo;
+use crate::ops::Progress;
 
 mod content;
 mod files;
@@ -163,6 +164,8 @@ pub struct Options<'a> {
     pub tables: Tables,
     /// A manifest to compare with.
     pub manifest: Option<&'a Manifest>,
+    /// Progress callback: every byte counts as often as it is hashed.
+    pub progress: Option<Progress<'a>>,
 }
 
 /// Hashes the model at `path`, and compares the hashes with those in a manifest.
@@ -173,9 +176,10 @@ pub fn hashes(reader: &Reader, path: &Path, options: &Options<'_>) -> Result<Vec
     let content = options.content || options.manifest.is_some_and(Manifest::is_of_content);
     let strongest = || options.manifest.and_then(|manifest| manifest.algorithms(content).first().copied()).unwrap_or(Algorithm::Sha256);
     let algorithms = if options.algorithms.is_empty() { vec![strongest()] } else { options.algorithms.clone() };
+    let progress = options.progress.unwrap_or(&|_, _| ());
     let mut reports = match content {
-        true => hash_content(reader, &options.tables, &algorithms, options.tensors)?,
-        false => hash(reader, &algorithms, options.tensors)?,
+        true => content::hash_content_with(reader, &options.tables, &algorithms, options.tensors, progress)?,
+        false => hash_with(reader, &algorithms, options.tensors, progress)?,
     };
     if let Some(manifest) = options.manifest {
         for report in &mut reports {
@@ -192,6 +196,10 @@ pub fn hashes(reader: &Reader, path: &Path, options: &Options<'_>) -> Result<Vec
 /// # Errors
 /// The size of a tensor's type is unknown.
 pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<Vec<HashReport>> {
+    hash_with(reader, algorithms, tensors, &|_, _| ())
+}
+
+fn hash_with(reader: &Reader, algorithms: &[Algorithm], tensors: bool, progress: Progress<'_>) -> Result<Vec<HashReport>> {
     let all = &reader.model().tensors;
     let single: &[TensorInfo] = if tensors { all } else { &[] };
     // The sequential hashes first: they take longest. Remote files are read once, so the same pass hashes each tensor too.
@@ -202,9 +210,12 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         work.extend(of_tensors(algorithm).chunks(1).map(|tensor| (algorithm, tensor)));
     }
     reader.announce(all);
+    let hashed = work.iter().flat_map(|(_, tensors)| *tensors);
+    let total = hashed.filter_map(|tensor| reader.len_bytes(tensor)).fold(0, u64::saturating_add);
+    let step = |bytes| progress(bytes, total);
     let hashes = par(work)
         .with_max_len(1)
-        .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors, once && algorithm != Algorithm::Uuid))
+        .map(|(algorithm, tensors)| hash_in_order(reader, algorithm, tensors, once && algorithm != Algorithm::Uuid, &step))
         .collect::<Result<Vec<_>>>()?;
     let (models, each): (Vec<String>, Vec<Vec<String>>) = hashes.into_iter().unzip();
     // With one pass, each model's tensors; otherwise each tensor by itself.
@@ -230,8 +241,14 @@ pub fn hash(reader: &Reader, algorithms: &[Algorithm], tensors: bool) -> Result<
         .collect())
 }
 
-/// Hashes tensors one after the other; with `each`, every one of them by itself too.
-fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo], each: bool) -> Result<(String, Vec<String>)> {
+/// Hashes tensors one after the other; with `each`, every one of them by itself too. Calls `done` with the number of bytes of each chunk.
+fn hash_in_order(
+    reader: &Reader,
+    algorithm: Algorithm,
+    tensors: &[TensorInfo],
+    each: bool,
+    done: &(dyn Fn(u64) + Sync),
+) -> Result<(String, Vec<String>)> {
     let mut hasher = Hasher::new(algorithm);
     let mut hashes = Vec::new();
     for tensor in tensors {
@@ -251,6 +268,7 @@ fn hash_in_order(reader: &Reader, algorithm: Algorithm, tensors: &[TensorInfo], 
             if let Some(own) = &mut own {
                 own.update(&bytes);
             }
+            done(end - at);
             at = end;
         }
         hashes.extend(own.map(Hasher::finish));

@@ -151,7 +151,7 @@ pub fn join(files: &[PathBuf]) -> Result<Joined> {
         match of_number[..] {
             [_] => {}
             [] => return Err(Error::truncated(format!("part {number}/{} is missing", first.parts))),
-            [_, again, ..] => return Err(Error::argument(format!("part {number}/{} is there twice", first.parts)).in_file(again)),
+            [_, again, ..] => return Err(Error::argument(format!("part {number}/{} is present twice", first.parts)).in_file(again)),
         }
     }
     let mut counts: BTreeMap<DType, Counts> = BTreeMap::new();

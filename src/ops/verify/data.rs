@@ -12,7 +12,7 @@ use crate::model::{Class, DType, TensorInfo};
 use crate::ops::chunks::{self, Chunk};
 use crate::ops::tensor_data::TensorData;
 use crate::ops::verify::{Checked, zeros};
-use crate::ops::{Progress, weights};
+use crate::ops::weights;
 use crate::quant::packed::{Packing, Role};
 use crate::view::check::Tied;
 use crate::view::output_model::OutputTensor;
@@ -37,72 +37,94 @@ const MIN_RUN_BYTES: u64 = 64 << 10;
 /// The fewest consecutive zero rows that are reported.
 const MIN_RUN_ROWS: u64 = 64;
 
-/// A range of a tensor, in bytes from its start.
-struct TensorChunk<'m> {
+/// A tensor of known type and size, scanned in chunks. Their number may be huge: a view repeats few bytes as often as its file says.
+#[derive(Clone, Copy)]
+struct Chunked<'m> {
     tensor: &'m TensorInfo,
     dtype: DType,
-    start: u64,
-    end: u64,
+    len: u64,
 }
 
-impl TensorChunk<'_> {
+impl<'m> Chunked<'m> {
+    fn of(tensor: &'m TensorInfo) -> Option<Self> {
+        Some(Self { tensor, dtype: tensor.elem.known()?, len: tensor.len_bytes? })
+    }
+
+    /// Returns the size of a chunk in bytes: whole blocks.
+    fn step(&self) -> u64 {
+        let block = self.dtype.info().block_bytes;
+        (CHUNK_BYTES / block * block).max(block)
+    }
+
+    /// Returns the number of chunks.
+    fn chunks(&self) -> u64 {
+        self.len.div_ceil(self.step())
+    }
+
+    /// Returns the range of a chunk, in bytes from the start of the tensor.
+    fn chunk(&self, number: u64) -> Range<u64> {
+        let start = number * self.step();
+        start..self.len.min(start.saturating_add(self.step()))
+    }
+
     /// Returns its range in the file.
     fn in_file(&self) -> Range<u64> {
-        self.tensor.offset_bytes.saturating_add(self.start)..self.tensor.offset_bytes.saturating_add(self.end)
+        self.tensor.offset_bytes..self.tensor.offset_bytes.saturating_add(self.len)
     }
+}
+
+/// What was found in the bytes of a tensor.
+#[derive(Default)]
+struct Found {
+    invalid: InvalidValues,
+    /// Runs of zero bytes, by their range in the file.
+    zeros: Vec<Range<u64>>,
 }
 
 /// Scans the values of all tensors of known type.
 pub(super) fn check(
     reader: &Reader,
     packing: &Packing,
-    progress: Option<Progress<'_>>,
+    step: &(dyn Fn(u64) + Sync),
     checked: &mut Checked,
     findings: &mut Findings,
 ) -> Result<()> {
-    let parts: Vec<TensorChunk<'_>> = reader.model().tensors.iter().flat_map(split_tensor).collect();
+    let parts: Vec<Chunked<'_>> = reader.model().tensors.iter().filter_map(Chunked::of).collect();
     let with_role = |wanted: fn(Role) -> bool| -> HashSet<&str> {
         let tensors = reader.model().tensors.iter().enumerate();
         tensors.filter(|(index, _)| wanted(packing.role(*index))).map(|(_, tensor)| tensor.name.as_str()).collect()
     };
     // Zero points and scales may be all zeros; packed weights are checked after unpacking (`check_unpacked`).
     let (bookkeeping, packed) = (with_role(|role| role == Role::Bookkeeping), with_role(|role| matches!(role, Role::Packed(_))));
-    let total = parts.iter().map(|part| part.end - part.start).sum();
     let scan = |(): &mut (), chunk: Chunk| {
-        let part = &parts[chunk.number as usize];
-        let bytes = reader.bytes_at(part.tensor, part.start..part.end)?;
-        let found = (scan_invalid(part.dtype, &bytes), zeros::runs(&bytes, part.in_file().start));
-        if let Some(progress) = progress {
-            progress(part.end - part.start, total);
-        }
+        let part = &parts[chunk.item];
+        let range = part.chunk(chunk.number);
+        let bytes = reader.bytes_at(part.tensor, range.clone())?;
+        let found = (scan_invalid(part.dtype, &bytes), zeros::runs(&bytes, part.tensor.offset_bytes.saturating_add(range.start)));
+        step(range.end - range.start);
         Ok(found)
     };
+    let counts: Vec<u64> = parts.iter().map(Chunked::chunks).collect();
     reader.announce(&reader.model().tensors);
-    let scanned = chunks::in_order(&[parts.len() as u64], scan, |all: &mut Vec<_>, _, found: (InvalidValues, Vec<Range<u64>>)| {
-        all.push(found);
+    let found = chunks::in_order(&counts, scan, |all: &mut Found, chunk, (invalid, zeros): (InvalidValues, Vec<Range<u64>>)| {
+        all.invalid.merge(parts[chunk.item].chunk(chunk.number).start, &invalid);
+        for run in zeros {
+            match all.zeros.last_mut().filter(|last| last.end == run.start) {
+                Some(last) => last.end = run.end,
+                None => all.zeros.push(run),
+            }
+        }
         Ok(())
     })?;
-    checked.values = reader.model().tensors.iter().filter(|tensor| tensor.elem.known().is_some()).count() as u64;
-    checked.bytes = total;
-    let (invalid, zeros): (Vec<InvalidValues>, Vec<_>) = scanned.into_iter().flatten().unzip();
-    let mut per_chunk = parts.iter().zip(invalid).peekable();
-    while let Some((part, mut invalid)) = per_chunk.next() {
-        while let Some((next, more)) = per_chunk.next_if(|(next, _)| std::ptr::eq(next.tensor, part.tensor)) {
-            invalid.merge(next.start, &more);
-        }
+    checked.values = parts.len() as u64;
+    checked.bytes = parts.iter().fold(0, |sum, part| sum.saturating_add(part.len));
+    let (invalid, zeros): (Vec<InvalidValues>, Vec<_>) = found.into_iter().map(|found| (found.invalid, found.zeros)).unzip();
+    for (part, invalid) in parts.iter().zip(invalid) {
         report(reader, part.tensor, &invalid, findings);
     }
     let runs = merge_runs(&parts, zeros, &bookkeeping);
     report_zeros(reader, &runs, &packed, findings);
     Ok(())
-}
-
-fn split_tensor(tensor: &TensorInfo) -> Vec<TensorChunk<'_>> {
-    let (Some(dtype), Some(len)) = (tensor.elem.known(), tensor.len_bytes) else { return Vec::new() };
-    let block = dtype.info().block_bytes;
-    let step = (CHUNK_BYTES / block * block).max(block);
-    let starts = (0..len).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-    starts.map(|start| TensorChunk { tensor, dtype, start, end: len.min(start + step) }).collect()
 }
 
 /// Adds the tensor, file and byte offset to an error.
@@ -132,10 +154,10 @@ struct Run<'m> {
     tensors: Vec<&'m TensorInfo>,
 }
 
-/// Merges the runs of adjacent chunks. Computed tables and `bookkeeping` tensors may be zero, and end a run.
-fn merge_runs<'m>(parts: &[TensorChunk<'m>], zeros: Vec<Vec<Range<u64>>>, bookkeeping: &HashSet<&str>) -> Vec<Run<'m>> {
+/// Merges the runs of adjacent tensors. Computed tables and `bookkeeping` tensors may be zero, and end a run.
+fn merge_runs<'m>(parts: &[Chunked<'m>], zeros: Vec<Vec<Range<u64>>>, bookkeeping: &HashSet<&str>) -> Vec<Run<'m>> {
     let mut all: Vec<Run<'m>> = Vec::new();
-    // The shard of the last chunk, if the last run reaches its end.
+    // The shard of the last tensor, if the last run reaches its end.
     let mut open = None;
     for (part, runs) in parts.iter().zip(zeros) {
         let range = part.in_file();
@@ -237,20 +259,20 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) -> Result
         let _ = findings.error(codes::DATA_PACKED, error);
     }
     let unpacked = reader.model().tensors.iter().filter(|tensor| reader.is_computed(tensor));
-    let (tensors, parts): (Vec<_>, Vec<_>) = unpacked.map(|tensor| (tensor, split_tensor(tensor))).unzip();
+    let parts: Vec<Chunked<'_>> = unpacked.filter_map(Chunked::of).collect();
     let scan = |(): &mut (), chunk: Chunk| {
-        let part = &parts[chunk.item][chunk.number as usize];
+        let part = &parts[chunk.item];
         // Computed in single precision: a negative scale turns 0 into -0.
         let is_zero = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().all(|value| f32::from_le_bytes(*value) == 0.0);
-        let bytes = reader.bytes_at(part.tensor, part.start..part.end);
+        let bytes = reader.bytes_at(part.tensor, part.chunk(chunk.number));
         Ok(bytes.map(|bytes| (scan_invalid(part.dtype, &bytes), is_zero(&bytes))))
     };
-    let counts: Vec<u64> = parts.iter().map(|parts| parts.len() as u64).collect();
-    reader.announce(tensors.iter().copied());
+    let counts: Vec<u64> = parts.iter().map(Chunked::chunks).collect();
+    reader.announce(parts.iter().map(|part| part.tensor));
     let scanned = chunks::in_order(&counts, scan, |all: &mut Scanned, chunk, found| {
         match found {
             Ok((invalid, zero)) => {
-                all.invalid.merge(parts[chunk.item][chunk.number as usize].start, &invalid);
+                all.invalid.merge(parts[chunk.item].chunk(chunk.number).start, &invalid);
                 all.nonzero |= !zero;
             }
             Err(error) => {
@@ -259,7 +281,7 @@ pub(super) fn check_unpacked(reader: &Reader, findings: &mut Findings) -> Result
         }
         Ok(())
     })?;
-    for (tensor, Scanned { invalid, nonzero, error }) in tensors.into_iter().zip(scanned) {
+    for (Chunked { tensor, .. }, Scanned { invalid, nonzero, error }) in parts.into_iter().zip(scanned) {
         let about = |error: Error| error.in_tensor(&tensor.name).in_file(&reader.model().path);
         if let Some(error) = error {
             let _ = findings.error(codes::DATA_PACKED, about(error));
@@ -316,4 +338,28 @@ pub(super) fn check_tied(reader: &Reader, tied: Tied, findings: &mut Findings) -
         findings.remark(Severity::Warning, codes::ARCH_TIED, Error::malformed(message).in_tensor(&output.name).in_file(&model.path));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_counted_not_listed() {
+        let tensor = TensorInfo {
+            name: "x".into(),
+            elem: DType::Q8_0.into(),
+            shape: vec![1 << 25, 1 << 25],
+            shard: 0,
+            offset_bytes: 100,
+            len_bytes: Some(34 << 45),
+        };
+        let part = Chunked::of(&tensor).unwrap();
+        // The most whole blocks of 34 bytes in 4 MiB.
+        let step = 123_361 * 34;
+        assert_eq!((part.step(), part.chunks()), (step, (34u64 << 45).div_ceil(step)));
+        assert_eq!((part.chunk(0), part.chunk(2)), (0..step, 2 * step..3 * step));
+        assert_eq!(part.chunk(part.chunks() - 1).end, 34 << 45);
+        assert_eq!(part.in_file(), 100..100 + (34 << 45));
+    }
 }

@@ -9,6 +9,9 @@ use crate::format::{Reader, codes};
 use crate::ops::hash::{self, Algorithm, Hasher, Manifest};
 use crate::source::{self, Source, file, place, read_chunks};
 
+/// A callback for the number of bytes read since the last call.
+type Step<'a> = &'a (dyn Fn(u64) + Sync);
+
 /// The expected digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -34,14 +37,15 @@ impl Wanted {
         }
     }
 
-    /// Computes the digest of a file.
-    fn of(&self, file: &dyn Source) -> Result<String> {
+    /// Computes the digest of a file. Calls `step` with the number of bytes of each chunk.
+    fn of(&self, file: &dyn Source, step: Step<'_>) -> Result<String> {
         let mut hasher = Hasher::new(self.algorithm);
         if self.git {
             hasher.update(format!("blob {}\0", file.len()).as_bytes());
         }
         read_chunks(file, 0, |chunk| {
             hasher.update(chunk);
+            step(chunk.len() as u64);
             Ok(())
         })?;
         Ok(hasher.finish())
@@ -49,8 +53,8 @@ impl Wanted {
 }
 
 /// Compares files in parallel; mismatches are reported under `code`. Returns the number of files compared.
-fn compare(files: &[(&dyn Source, Wanted)], code: &'static str, findings: &mut Findings) -> Result<u64> {
-    let found: Vec<String> = par(files).with_max_len(1).map(|(file, wanted)| wanted.of(*file)).collect::<Result<_>>()?;
+fn compare(files: &[(&dyn Source, Wanted)], code: &'static str, step: Step<'_>, findings: &mut Findings) -> Result<u64> {
+    let found: Vec<String> = par(files).with_max_len(1).map(|(file, wanted)| wanted.of(*file, step)).collect::<Result<_>>()?;
     for ((file, wanted), found) in files.iter().zip(found).filter(|((_, wanted), found)| wanted.hex != *found) {
         let error = Error::malformed(format!("expected the digest {}, found {found}", wanted.hex));
         // With findings that are collected, this never fails.
@@ -64,8 +68,8 @@ fn compare(files: &[(&dyn Source, Wanted)], code: &'static str, findings: &mut F
 ///
 /// # Errors
 /// A file cannot be read.
-pub(super) fn check_recorded(reader: &Reader, findings: &mut Findings) -> Result<u64> {
-    compare(&recorded(reader), codes::BLOB_DIGEST, findings)
+pub(super) fn check_recorded(reader: &Reader, step: Step<'_>, findings: &mut Findings) -> Result<u64> {
+    compare(&recorded(reader), codes::BLOB_DIGEST, step, findings)
 }
 
 /// Returns the files with a known digest.
@@ -94,14 +98,14 @@ fn recorded_of(path: &Path) -> Option<Wanted> {
 }
 
 /// Compares a model with a manifest. Returns the number of lines that apply to the model.
-pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, findings: &mut Findings) -> Result<u64> {
+pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, step: Step<'_>, findings: &mut Findings) -> Result<u64> {
     let lines = hash::read_lines(manifest)?;
     let of_file = |line| hash::file_line(line).map(|(algorithm, hex, name)| (Wanted::new(algorithm, hex), name));
     let of_files: Vec<(Wanted, &str)> = lines.lines().filter_map(of_file).collect();
     if !of_files.is_empty() {
-        return check_files(reader, &of_files, findings).map_err(|error| error.in_file(manifest));
+        return check_files(reader, &of_files, step, findings).map_err(|error| error.in_file(manifest));
     }
-    let known = check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, findings)?;
+    let known = check_hashes(reader, path, &Manifest::parse(&lines).map_err(|error| error.in_file(manifest))?, step, findings)?;
     if known > 0 {
         return Ok(known);
     }
@@ -112,7 +116,7 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, find
 ///
 /// # Errors
 /// No line is of this model.
-fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Findings) -> Result<u64> {
+fn check_files(reader: &Reader, lines: &[(Wanted, &str)], step: Step<'_>, findings: &mut Findings) -> Result<u64> {
     let folder =
         reader.sources().first().filter(|file| file.has_neighbours()).and_then(|file| file.path().parent()).unwrap_or(Path::new(""));
     let (mut beside, mut others) = (Vec::new(), Vec::new());
@@ -136,7 +140,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     let unnamed: Vec<_> = reader.sources().iter().zip(&of_model).filter(|(_, wanted)| wanted.is_none()).map(|(file, _)| &**file).collect();
     let listed_as = |file: &&dyn Source| {
         for line in &others {
-            if line.0.of(*file)? == line.0.hex {
+            if line.0.of(*file, step)? == line.0.hex {
                 return Ok(Some(line));
             }
         }
@@ -159,7 +163,7 @@ fn check_files(reader: &Reader, lines: &[(Wanted, &str)], findings: &mut Finding
     }
     let shards = reader.sources().iter().zip(of_model).filter_map(|(file, wanted)| Some((&**file, wanted?)));
     let files: Vec<_> = shards.chain(beside.iter().map(|(file, wanted)| (&**file, wanted.clone()))).collect();
-    Ok(compare(&files, codes::MANIFEST_DIGEST, findings)? + renamed)
+    Ok(compare(&files, codes::MANIFEST_DIGEST, step, findings)? + renamed)
 }
 
 /// Returns the error for a manifest without any file of the model.
@@ -172,8 +176,10 @@ fn not_listed(others: &[(&Wanted, &str)]) -> Error {
 }
 
 /// Compares hashes of tensors, as `weigh hash` and llama-gguf-hash write them.
-fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, findings: &mut Findings) -> Result<u64> {
-    let options = hash::Options { tensors: manifest.has_tensors(), manifest: Some(manifest), ..hash::Options::default() };
+fn check_hashes(reader: &Reader, path: &Path, manifest: &Manifest, step: Step<'_>, findings: &mut Findings) -> Result<u64> {
+    let progress = |bytes, _| step(bytes);
+    let options =
+        hash::Options { tensors: manifest.has_tensors(), manifest: Some(manifest), progress: Some(&progress), ..hash::Options::default() };
     let mut known = 0;
     for report in hash::hashes(reader, path, &options)? {
         let of_tensors = report.tensors.iter().map(|tensor| (Some(tensor.name.as_str()), tensor.verdict));
@@ -205,7 +211,7 @@ mod tests {
 
     #[test]
     fn digests_are_those_of_the_tools() {
-        let digest = |wanted: &Wanted, bytes: &'static [u8]| wanted.of(&InMemory::new("a", bytes)).unwrap();
+        let digest = |wanted: &Wanted, bytes: &'static [u8]| wanted.of(&InMemory::new("a", bytes), &|_| ()).unwrap();
         let of = |algorithm, bytes| digest(&Wanted::new(algorithm, String::new()), bytes);
         let git = Wanted { git: true, ..Wanted::new(Algorithm::Sha1, String::new()) };
         assert_eq!(digest(&git, b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a"); // git hash-object

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::base::Result;
 use crate::base::finding::{Finding, Findings, Severity};
 use crate::family::tables::Tables;
-use crate::format;
+use crate::format::{self, Reader};
 use crate::model::PackingSummary;
 use crate::ops::Progress;
 use crate::quant::packed::Packing;
@@ -29,7 +29,7 @@ pub struct Options<'a> {
     pub manifest: Option<&'a Path>,
     /// Architecture tables.
     pub tables: Tables,
-    /// Progress callback: bytes of tensors read since the last call, and the total.
+    /// Progress callback: bytes of tensors and files read since the last call, and the estimated total.
     pub progress: Option<Progress<'a>>,
     /// Treats warnings as errors.
     pub strict: bool,
@@ -97,14 +97,16 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
         packing = detected.summary(reader.model());
         // Problems of an incomplete set were already reported.
         let whole = findings.errors() == 0;
+        let total = planned_bytes(&reader, options);
+        let step = |bytes| options.progress.iter().for_each(|progress| progress(bytes, total));
         if options.data {
-            data::check(&reader, &detected, options.progress, &mut checked, &mut findings)?;
-            checked.digests += digests::check_recorded(&reader, &mut findings)? + reader.check_checksums(&mut findings)?;
+            data::check(&reader, &detected, &step, &mut checked, &mut findings)?;
+            checked.digests += digests::check_recorded(&reader, &step, &mut findings)? + reader.check_checksums(&mut findings)?;
         } else {
             checked.recorded = digests::recorded(&reader).len() as u64 + reader.checksums();
         }
         if let Some(manifest) = options.manifest {
-            checked.digests += digests::check_manifest(&reader, path, manifest, &mut findings)?;
+            checked.digests += digests::check_manifest(&reader, path, manifest, &step, &mut findings)?;
         }
         let inputs: Vec<_> = reader.inputs().filter(|_| options.data).cloned().collect();
         if whole {
@@ -124,6 +126,15 @@ pub fn verify(path: &Path, options: &Options<'_>) -> Result<Verification> {
     let worst = if options.strict { Severity::Note } else { Severity::Warning };
     let ok = findings.iter().all(|finding| finding.severity <= worst);
     Ok(Verification { schema: "weigh.verify.v1", ok, checked, packing, findings, files })
+}
+
+/// Returns the number of bytes that the checks of values and digests read: tensors, files with a recorded digest, and files to compare with
+/// the manifest.
+fn planned_bytes(reader: &Reader, options: &Options<'_>) -> u64 {
+    let values = reader.model().tensors.iter().filter(|tensor| options.data && tensor.elem.known().is_some());
+    let recorded = digests::recorded(reader).into_iter().filter(|_| options.data).map(|(file, _)| file.len());
+    let listed = reader.sources().iter().filter(|_| options.manifest.is_some()).map(|file| file.len());
+    values.filter_map(|tensor| tensor.len_bytes).chain(recorded).chain(listed).fold(0, u64::saturating_add)
 }
 
 /// Returns the number of tensors in truncated files, which are not part of the model then.

@@ -259,7 +259,7 @@ impl Packing {
         let mut packing = *packing;
         let integers = matches!(packing.numbers, Numbers::Signed(_));
         if options.scale.is_some() && options.group.is_some() {
-            return Err(Error::argument("a scale has one reach: give a group size or another reach, not both"));
+            return Err(Error::argument("give either a group size or a granularity of scales, not both"));
         }
         if let Some(scale) = options.scale {
             let plain_floats = packing.numbers == Numbers::E4m3 && packing.scale_type == ScaleType::OfWeights;

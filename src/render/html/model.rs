@@ -59,7 +59,9 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         ("active parameters", number(info.active_parameters.filter(|active| Some(*active) != info.parameters))),
         ("in embeddings", units::grouped(count.embedding_parameters)),
         ("file size", units::bytes(info.bytes)),
+        ("tensor size", info.tensor_bytes.map_or_else(|| "unknown".to_owned(), units::bytes)),
         ("bits per weight", info.bits_per_weight.map_or_else(|| "unknown".to_owned(), |bits| units::general(bits, 4))),
+        ("not counted", info.left_out.join(", ")),
         ("files", info.files.len().to_string()),
         ("tensors", units::grouped(info.dtypes.iter().map(|row| row.tensors).sum())),
         ("file type", info.file_type.as_ref().map(NamedFileType::in_words).unwrap_or_default()),
@@ -68,7 +70,7 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
     ];
     if let Some(tokenizer) = &info.tokenizer {
         let tokens = tokenizer.tokens.map(|tokens| format!(", {} tokens", units::grouped(tokens))).unwrap_or_default();
-        rows.push(("tokenizer", format!("{}{tokens}", tokenizer.model.clone().unwrap_or_default())));
+        rows.push(("tokenizer", format!("{}{tokens}", tokenizer.kind_in_words().unwrap_or_default())));
     }
     let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
     let known: Vec<String> =
@@ -138,8 +140,8 @@ fn parameters(data: &Overview, tensors: &[TensorStats]) -> String {
         .by_component
         .iter()
         .map(|row| {
-            let share = units::general(row.parameters as f64 / total * 100.0, 3);
-            format!("{} {} ({share}%)", row.component.name().replace('_', " "), units::label(row.parameters))
+            let share = row.parameters as f64 / total * 100.0;
+            format!("{} {} ({share:.1}%)", row.component.name().replace('_', " "), units::label(row.parameters))
         })
         .collect();
     let rows = by_layer(tensors, &parts, |tensor| (data.components.classify(&tensor.name).component, tensor.summary.elements as f64));

@@ -40,7 +40,7 @@ fn sentence(text: &str) -> String {
 }
 
 fn percent(value: f64) -> String {
-    format!("{}%", units::general(value * 100.0, 3))
+    units::percent(value, 3)
 }
 
 fn components(diff: &Diff) -> String {
@@ -68,7 +68,8 @@ fn heat(tensors: &[TensorRow]) -> String {
         return String::new();
     }
     let what = "Relative root mean square of the difference, in percent, by kind of tensor and layer.";
-    let chart = Heat { title: what, columns: grid.columns, rows: grid.rows, write: |value| units::general(value * 100.0, 2), log: true };
+    let write = |value| units::percent(value, 2).trim_end_matches('%').to_owned();
+    let chart = Heat { title: what, columns: grid.columns, rows: grid.rows, write, log: true };
     format!("<h2>Change by layer</h2><p class=\"soft\">{what}</p>{}{}", charts::heat(&chart), grid.left_out)
 }
 

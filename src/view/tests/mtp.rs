@@ -66,6 +66,6 @@ fn parts_that_a_model_does_not_have_are_refused() {
     };
     assert!(error("glm4moe", ModelPart::MtpAlone).contains("no layers that predict further tokens"));
     for part in [ModelPart::MtpAlone, ModelPart::WithoutMtp] {
-        assert!(error("qwen3", part).contains("cannot be told apart"));
+        assert!(error("qwen3", part).contains("cannot be selected"));
     }
 }

@@ -15,12 +15,19 @@ use crate::write::output::{Target, folder_of_temporary};
 /// A check fails.
 pub fn check(path: &Path, force: bool, inputs: &[PathBuf]) -> Result<()> {
     check_name(path, force, inputs)?;
+    check_parent(path)
+}
+
+/// Checks that the folder of a file or folder to be written exists, if it is on disk: a mistyped path must not become a tree of folders.
+///
+/// # Errors
+/// It does not.
+pub fn check_parent(path: &Path) -> Result<()> {
     let folder = parent(path);
     if place::is_remote(path) || folder.is_dir() {
-        Ok(())
-    } else {
-        Err(Error::argument("the output folder does not exist").in_file(folder))
+        return Ok(());
     }
+    Err(Error::argument("the output folder does not exist").in_file(folder).hint("create it first, or check the path"))
 }
 
 /// Checks a target's path: nothing exists there (unless `force`), and it is not an input, device or special file.

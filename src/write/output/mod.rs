@@ -30,7 +30,7 @@ mod file;
 mod namelock;
 mod uploads;
 
-pub use check::{check, check_name};
+pub use check::{check, check_name, check_parent};
 pub use file::OutFile;
 #[cfg(feature = "catalog")]
 pub(crate) use namelock::NameLock;
@@ -49,6 +49,7 @@ pub struct Target {
 /// # Errors
 /// The output exists, is an input or cannot be created there; or it cannot be written, and nothing is left behind then.
 pub fn write_whole(path: &Path, bytes: &[u8], force: bool, inputs: &[PathBuf]) -> Result<()> {
+    check_parent(path)?;
     let mut output = Output::begin(vec![Target { path: path.to_path_buf(), bytes: bytes.len() as u64 }], force, inputs)?;
     output.write(0, bytes)?;
     output.commit()
