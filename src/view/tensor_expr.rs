@@ -465,13 +465,13 @@ impl TensorExpr {
                 let mut values = to_values(first.dtype, &first.eval_rows(reader, range.clone())?)?;
                 let others = to_values(second.dtype, &second.eval_rows(reader, range)?)?;
                 values.iter_mut().zip(others).for_each(|(value, other)| *value *= other);
-                Ok(Cow::Owned(to_bytes(&values)))
+                Ok(Data::Owned(to_bytes(&values)))
             }
             Node::Whole(inner, step, number) => {
                 let number = number.get(|| step.number(inner, reader))?;
                 let mut values = to_values(inner.dtype, &inner.eval_rows(reader, range)?)?;
                 step.apply(&mut values, number, inner.dtype);
-                Ok(Cow::Owned(to_bytes(&values)))
+                Ok(Data::Owned(to_bytes(&values)))
             }
         }
     }
