@@ -57,7 +57,7 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 const CASES: [(&[&str], &str, &[&str]); 3] = [
     (&["convert", FOLDER], "out/", &["--type", "F16", "--shard-size", "20kB"]),
     (&["convert", FOLDER], "m.gguf", &["--type", "Q4_K_M", "--shard-size", "20kB"]),
-    (&["convert", FOLDER], "new/one.safetensors", &["--shard-size", "1GB", "--keep-names"]),
+    (&["convert", FOLDER], "one.safetensors", &["--shard-size", "1GB", "--keep-names"]),
 ];
 
 #[test]
