@@ -294,7 +294,7 @@ fn parts_are_written_to_a_bucket_and_joined_there() {
         equal(&case.files(), &case.on_disk(TINY, out, args));
         assert_eq!(case.bucket.pending(), 0);
         let whole = [&["convert", TINY, &address, "--part", "1/3"], args].concat();
-        assert!(case.weigh.error(&whole).contains("a model is already here"));
+        assert!(case.weigh.error(&whole).contains("a model already exists here"));
     }
 }
 

@@ -219,6 +219,7 @@ fn a_set_killed_while_it_replaces_an_old_one_is_never_a_mixture() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     model(at);
+    std::fs::create_dir(at.join("new")).unwrap();
     let strace_is_there = strace().is_some();
     for (out, probe, gone) in
         [("new/model.safetensors", "new", "new/model.safetensors.index.json"), ("m.gguf", "m-00001-of-00004.gguf", "m-00004-of-00004.gguf")]

@@ -95,7 +95,7 @@ fn finished_work_stays_if_its_report_cannot_be_written() {
 
 #[test]
 fn options_may_stand_between_the_paths_of_a_conversion() {
-    let out = weigh(&["convert", MODEL, "--type", "F16", "/nonexistent/m.gguf", "--dry-run"], Stdio::piped());
+    let out = weigh(&["convert", MODEL, "--type", "F16", "absent.gguf", "--dry-run"], Stdio::piped());
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(refused(&["convert", MODEL]).contains("<OUT>..."));
 }

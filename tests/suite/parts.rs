@@ -57,7 +57,7 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 const CASES: [(&[&str], &str, &[&str]); 3] = [
     (&["convert", FOLDER], "out/", &["--type", "F16", "--shard-size", "20kB"]),
     (&["convert", FOLDER], "m.gguf", &["--type", "Q4_K_M", "--shard-size", "20kB"]),
-    (&["convert", FOLDER], "new/one.safetensors", &["--shard-size", "1GB", "--keep-names"]),
+    (&["convert", FOLDER], "one.safetensors", &["--shard-size", "1GB", "--keep-names"]),
 ];
 
 #[test]
@@ -182,7 +182,7 @@ fn a_lost_part_is_named_and_run_again_alone() {
     assert!(!manifest.exists());
     // A finished model is not replaced by parts, not even if asked for.
     let error = String::from_utf8(run("2/3", &["--force"]).stderr).unwrap();
-    assert!(error.contains("a model is already here") && error.contains("index.json"), "{error}");
+    assert!(error.contains("a model already exists here") && error.contains("index.json"), "{error}");
     let error = refused(&["convert", "--join", &out]);
     assert!(error.contains("there are no parts of a conversion here"), "{error}");
 }
@@ -263,14 +263,14 @@ fn a_finished_model_is_not_replaced_by_parts() {
     for name in ["F16", "BF16"] {
         let output = part(2, name);
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && error.contains("a model is already here"), "{error}");
+        assert!(output.status.code() == Some(2) && error.contains("a model already exists here"), "{error}");
     }
     assert!(files(folder.path()) == done);
     // Nor a model in one file, which readers would find first.
     let one = folder.path().join("one");
     assert!(weigh(&["convert", FOLDER, one.to_str().unwrap()]).status.success());
     let error = refused(&["convert", FOLDER, one.to_str().unwrap(), "--shard-size", "20kB", "--part", "1/2", "--force"]);
-    assert!(error.contains("a model is already here") && error.contains("model.safetensors"), "{error}");
+    assert!(error.contains("a model already exists here") && error.contains("model.safetensors"), "{error}");
 }
 
 #[test]
