@@ -117,6 +117,7 @@ fn a_bucket_of_google_is_written_and_read() {
         weigh.json(&[&["convert", TINY, &format!("gs://models/{out}")], args].concat());
         let at = tempfile::tempdir().unwrap();
         let here = at.path().join(out);
+        fs::create_dir_all(here.parent().unwrap()).unwrap();
         weigh.json(&[&["convert", TINY, here.to_str().unwrap()], args].concat());
         for command in ["info", "ls", "stats", "hash"] {
             let (there, here) = (weigh.json(&[command, &format!("gs://models/{out}")]), weigh.json(&[command, here.to_str().unwrap()]));
