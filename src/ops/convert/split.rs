@@ -136,7 +136,9 @@ mod tests {
             let target = Some("Q4_K_M".parse().unwrap());
             let options = Options { target, shard_bytes: Some(20_000), ..Options::default() };
             let model = crate::format::open(&input).unwrap();
-            let (reader, plan) = crate::ops::convert::prepare(model, Vec::new(), &folder.path().join(out), &options, part).unwrap();
+            let out = folder.path().join(out);
+            std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+            let (reader, plan) = crate::ops::convert::prepare(model, Vec::new(), &out, &options, part).unwrap();
             crate::ops::convert::run(&reader, &plan, &|_| {}).unwrap().output
         };
         let whole = run("whole/m.gguf", None);
