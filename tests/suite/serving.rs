@@ -365,7 +365,7 @@ fn bad_requests_are_one_line_each() {
         (&input, "a", &["--type", "FP8", "--group-size", "32"], "a group size requires a type of integers, found FP8"),
         (&input, "a", &["--type", "FP8", "--asymmetric"], "zero points require a type of integers, found FP8"),
         (&input, "a", &["--type", "INT4", "--scale", "tensor"], "INT4 cannot have a scale per tensor"),
-        (&input, "a", &["--type", "INT4", "--scale", "channel", "--group-size", "32"], "a scale has one reach"),
+        (&input, "a", &["--type", "INT4", "--scale", "channel", "--group-size", "32"], "give either a group size"),
         (&input, "a", &["--type", "INT4", "--group-size", "0"], "expected a group size of 1 or more, found 0"),
         (&input, "a", &["--type", "W8A8", "--group-size", "8"], "W8A8 has a scale per channel and no zero points"),
         (&input, "a", &["--type", "INT3"], "INT3 is a type of MLX, which compressed-tensors does not have"),

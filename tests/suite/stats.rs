@@ -599,7 +599,7 @@ fn parts_of_statistics_that_do_not_belong_together_are_refused() {
         assert!(error.contains(message), "{error}");
     }
     assert!(refusal(&["stats", model, "--part", "1/2"]).contains("add --json"));
-    assert!(refusal(&["stats", model, model, "--part", "1/2", "--json"]).contains("a part is of one model"));
+    assert!(refusal(&["stats", model, model, "--part", "1/2", "--json"]).contains("--part takes one model"));
     assert!(refusal(&["stats", model, "--part", "1/2", "--json", "--by", "layer"]).contains("cannot be used with"));
     assert!(refusal(&["stats", "--join", "--json", model]).contains("fixtures/llama-tiny"));
 }

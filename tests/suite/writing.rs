@@ -144,7 +144,7 @@ fn a_read_only_folder_is_an_error() {
     fs::create_dir(at.join("locked")).unwrap();
     fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(at.join("locked"), fs::Permissions::from_mode(0o555)).unwrap();
-    for out in ["locked/out.gguf", "locked/new/out.gguf"] {
+    for out in ["locked/out.gguf", "locked/new/"] {
         let run = as_nobody(at, &["convert", "in.safetensors", out, "--keep-names"]);
         let said = String::from_utf8(run.stderr).unwrap();
         assert!(run.status.code() == Some(2) && said.contains("Permission denied") && said.contains("locked"), "{said}");
