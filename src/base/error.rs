@@ -97,12 +97,17 @@ impl Error {
 
     /// Whether the underlying error is of type `E`.
     pub fn is_caused_by<E: std::error::Error + 'static>(&self) -> bool {
-        self.0.source.as_deref().is_some_and(|source| source.is::<E>())
+        self.cause::<E>().is_some()
+    }
+
+    /// Returns the underlying error, if it is of type `E`.
+    pub(crate) fn cause<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.source.as_deref()?.downcast_ref()
     }
 
     /// Returns the underlying I/O error, for [`ErrorKind::Io`].
     pub fn io_source(&self) -> Option<&std::io::Error> {
-        self.0.source.as_deref()?.downcast_ref()
+        self.cause()
     }
 }
 

@@ -71,7 +71,7 @@ impl Default for Data<'_> {
 
 impl fmt::Debug for Data<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.len())
+        (**self).fmt(f)
     }
 }
 

@@ -197,7 +197,7 @@ fn parts_of_an_address_and_of_the_same_files_on_disk_are_of_one_plan() {
         let out = weigh.home.path().join(out);
         server::files_below(&out).into_iter().map(|name| (name.clone(), fs::read(out.join(name)).unwrap())).collect::<Vec<_>>()
     };
-    fs::create_dir(weigh.home.path().join("gguf")).unwrap();
+    ["gguf", "parts-gguf"].iter().for_each(|name| fs::create_dir(weigh.home.path().join(name)).unwrap());
     for (out, address) in [("whole/", "hf://org/tiny"), ("gguf/m.gguf", "org/tiny")] {
         let parts = format!("parts-{out}");
         convert(&[&local], out, &[]);

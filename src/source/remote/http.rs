@@ -89,7 +89,7 @@ impl std::error::Error for Status {}
 
 /// Returns the HTTP status that caused an error.
 pub(super) fn status_of(error: &Error) -> Option<u16> {
-    std::error::Error::source(error)?.downcast_ref::<Status>().map(|status| status.0)
+    error.cause::<Status>().map(|status| status.0)
 }
 
 /// Whether an error says that there is no such file: servers that do not list files refuse access instead.
