@@ -379,7 +379,7 @@ fn bad_requests_are_one_line_each() {
         (&packed, "a", &["--type", "INT8"], "already quantised as FP8: requantising to INT8 compounds the error"),
         (&nan, "a", &["--type", "FP8"], "expected finite weights, found infinity or NaN"),
         (&experts, "a", &["--to", "mlx", "--type", "INT4"], "mlx-lm has the experts of this model under other names"),
-        (&norms, "a", &["--type", "FP8"], "no weight of a linear layer is here to be stored as FP8"),
+        (&norms, "a", &["--type", "FP8"], "the model has no linear layer that could be packed as FP8"),
     ] {
         let out = place(out);
         let mut arguments = vec!["convert", input.to_str().unwrap(), &out];
