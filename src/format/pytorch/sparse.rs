@@ -3,9 +3,8 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use half::{bf16, f16};
-
 use crate::base::{Error, Result, num};
+use crate::codec::codec;
 use crate::format::Computed;
 use crate::format::pytorch::view::Tensor;
 use crate::format::strided;
@@ -123,6 +122,18 @@ impl Sparse {
     }
 }
 
+/// Adds numbers in single precision, and rounds each sum to their own.
+fn sum_in_single_precision(dtype: DType, into: &mut [u8], more: &[u8]) {
+    let Some((codec, encode)) = codec(dtype).and_then(|codec| Some((codec, codec.encode?))) else { return };
+    let decoded = |bytes: &[u8]| {
+        let mut values = vec![0.0; bytes.len() / 2];
+        (codec.decode)(bytes, &mut values);
+        values
+    };
+    let sums: Vec<f32> = decoded(into).into_iter().zip(decoded(more)).map(|(a, b)| a + b).collect();
+    encode(&sums, None, into);
+}
+
 /// Adds the numbers of the second bytes to those of the first.
 type Sum = fn(&mut [u8], &[u8]);
 
@@ -139,8 +150,8 @@ impl Sparse {
             };
         }
         Some(match self.values.kind.elem.known()? {
-            DType::F16 => sum!(f16, |a: f16, b: f16| f16::from_f32(a.to_f32() + b.to_f32())),
-            DType::BF16 => sum!(bf16, |a: bf16, b: bf16| bf16::from_f32(a.to_f32() + b.to_f32())),
+            DType::F16 => |into, more| sum_in_single_precision(DType::F16, into, more),
+            DType::BF16 => |into, more| sum_in_single_precision(DType::BF16, into, more),
             DType::F32 | DType::C64 => sum!(f32, |a, b| a + b),
             DType::F64 => sum!(f64, |a, b| a + b),
             DType::I8 | DType::U8 => sum!(u8, u8::wrapping_add),
