@@ -174,7 +174,8 @@ fn converted(table: &Table, hf: &Reader) -> (Vec<Tensor>, Metadata) {
     assert_eq!(metadata.get_str("general.architecture"), Some(table.gguf.as_str()));
     let types = hf.model().config.as_ref().and_then(|config| config["type_vocab_size"].as_u64());
     metadata.set("tokenizer.ggml.token_type_count", Value::U32(types.unwrap_or(2) as u32));
-    if let Some((key, text)) = table.gguf_has.as_ref().and_then(|has| has.split_once(" = ")) {
+    // A list is there.
+    if let Some((key, text)) = table.gguf_has.as_ref().and_then(|has| has.split_once(" = ")).filter(|(_, text)| *text != "[]") {
         metadata.set(key, Value::String(text.to_owned()));
     }
     (written(hf, &output.tensors), metadata)
