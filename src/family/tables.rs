@@ -243,7 +243,7 @@ static PARSED: LazyLock<Vec<OnceLock<Table>>> = LazyLock::new(|| EMBEDDED.iter()
 /// The names of the architectures of the embedded tables (classes, model types, `general.architecture`), each with the number of its table:
 /// the texts are searched for them once.
 static NAMED: LazyLock<Vec<(&str, usize)>> = LazyLock::new(|| {
-    let own = |(number, (_, text)): (usize, &(&str, &'static str))| listed_in(head(text), &NAMES).map(move |name| (name, number));
+    let own = |(number, (_, text)): (usize, &(&str, &'static str))| listed_in(text, &NAMES).map(move |name| (name, number));
     EMBEDDED.iter().enumerate().flat_map(own).collect()
 });
 
@@ -514,14 +514,16 @@ fn listed(keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
     EMBEDDED.iter().flat_map(|(_, text)| listed_in(text, keys))
 }
 
-/// Returns the names in these lists of a table, without parsing it.
+/// Returns the names in these lists at the start of a table, without parsing it.
 fn listed_in(text: &'static str, keys: &'static [&str]) -> impl Iterator<Item = &'static str> {
-    let list = |key: &&str| {
-        let (_, list) = text.split_once(&format!("\n{key} = "))?;
-        let end = if list.starts_with('[') { ']' } else { '\n' };
-        Some(list.split_once(end).map_or(list, |(list, _)| list))
-    };
-    keys.iter().filter_map(list).flat_map(|list| list.split('"').skip(1).step_by(2))
+    let mut listing = false;
+    let is_start = |line: &&str| !["keys = [", "tensors = [", "["].iter().any(|rest| line.starts_with(rest));
+    let own = text.split('\n').take_while(is_start).filter(move |line| {
+        let is_own = listing || keys.iter().any(|key| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = ")));
+        listing = is_own && !line.ends_with([']', '"']);
+        is_own
+    });
+    own.flat_map(|line| line.split('"').skip(1).step_by(2))
 }
 
 fn unknown(architecture: &str, nearest: Option<&str>) -> Error {
