@@ -341,7 +341,7 @@ impl Table {
         let tokenizer = self.tokenizer.or(parent.tokenizer);
         Self {
             name: self.name,
-            extends: None,
+            extends: self.extends,
             gguf: self.gguf,
             classes: self.classes,
             model_types: self.model_types,

@@ -1,0 +1,44 @@
+//! Lists the architecture tables, so that a family is one file, and the names in them, so that none is searched for when the program runs.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs, io};
+
+/// The keys that name the architectures of a table. They stand at its start.
+const NAMES: [&str; 3] = ["classes", "model_types", "gguf"];
+
+fn main() -> io::Result<()> {
+    let folder = Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("src/family/tables");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    files.sort();
+    let (mut tables, mut named) = (String::new(), String::new());
+    for (number, file) in files.iter().enumerate() {
+        let name = file.file_stem().unwrap_or_default();
+        let _ = writeln!(tables, "    ({name:?}, include_str!({file:?})),");
+        for (key, word) in names(&fs::read_to_string(file)?) {
+            let _ = writeln!(named, "    ({key:?}, {word:?}, {number}),");
+        }
+    }
+    let code = format!(
+        "/// The embedded tables: name and text. Names starting with `_` are base tables.\n\
+         static EMBEDDED: &[(&str, &str)] = &[\n{tables}];\n\n\
+         /// The names of architectures: the key, the name, and the number of its table.\n\
+         static NAMED: &[(&str, &str, usize)] = &[\n{named}];\n"
+    );
+    fs::write(Path::new(&env::var_os("OUT_DIR").unwrap_or_default()).join("tables.rs"), code)
+}
+
+/// Returns the names in a table, each with its key: a string, or a list over one line or several.
+fn names(text: &str) -> Vec<(&'static str, &str)> {
+    let mut found = Vec::new();
+    let mut listing = None;
+    for line in text.lines().take_while(|line| !["keys = [", "tensors = [", "["].iter().any(|rest| line.starts_with(rest))) {
+        let own = |key: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
+        if let Some(key) = listing.or_else(|| NAMES.into_iter().find(own)) {
+            found.extend(line.split('"').skip(1).step_by(2).map(|name| (key, name)));
+            listing = Some(key).filter(|_| !line.ends_with([']', '"']));
+        }
+    }
+    found
+}
