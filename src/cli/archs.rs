@@ -33,7 +33,9 @@ impl Report for Archs {
             Column::value("classes"),
             Column::value("model_types").optional(),
             Column::text("tokenizer").optional(),
+            Column::text("back").optional(),
             Column::text("mmproj").optional(),
+            Column::number("references").optional(),
         ];
         let rows = self.archs.iter().map(|row| {
             vec![
@@ -42,7 +44,9 @@ impl Report for Archs {
                 Cell::text(row.classes.join(" ")),
                 Cell::text(row.model_types.join(" ")),
                 Cell::text(row.tokenizer.clone().unwrap_or_default()),
+                Cell::text(if row.both_ways { "yes" } else { "no" }),
                 Cell::text(row.mmproj.join(" ")),
+                Cell::count(row.references.len() as u64),
             ]
         });
         vec![Section::table("archs", columns).rows(rows)]

@@ -1,5 +1,6 @@
 //! The set of architecture tables: the embedded ones, which are parsed on demand, and custom ones.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
@@ -10,6 +11,9 @@ use crate::source::place;
 
 // The embedded tables and the names in them, by build.rs.
 include!(concat!(env!("OUT_DIR"), "/tables.rs"));
+
+/// The references of each table: a test compares them with fixtures/arch.
+const REFERENCES: &str = include_str!("references.toml");
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
 const PROJECTOR: &str = "mmproj-";
@@ -62,6 +66,14 @@ fn embedded(wanted: impl Fn(usize, &str) -> bool) -> impl Iterator<Item = Result
 /// The embedded table is invalid, which tests rule out.
 pub fn common() -> Result<&'static Table> {
     embedded(|_, name| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
+}
+
+/// Returns the models, made by llama.cpp's converter, with which each table has been compared, by the table's name: those of fixtures/arch.
+///
+/// # Errors
+/// As for [`common`].
+pub fn references() -> Result<BTreeMap<String, Vec<String>>> {
+    toml::from_str(REFERENCES).map_err(|error| Error::argument(format!("expected the references of tables: {}", error.message())))
 }
 
 /// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`; only

@@ -8,7 +8,7 @@ use crate::base::Result;
 use crate::base::finding::Severity;
 use crate::codec::codec;
 use crate::family::table::Table;
-use crate::family::tables::Tables;
+use crate::family::tables::{Tables, references};
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType, FormatId};
 use crate::quant::pack::{PackingRow, packings};
@@ -202,6 +202,8 @@ pub struct ArchRow {
     pub tokenizer: Option<String>,
     /// The kinds of encoders of pictures or sounds of its classes, as llama.cpp names their projectors.
     pub mmproj: Vec<String>,
+    /// The small models made by llama.cpp's converter with which this table, and those of its encoders, have been compared.
+    pub references: Vec<String>,
 }
 
 /// Returns the architectures that can be translated between Hugging Face and GGUF.
@@ -209,14 +211,17 @@ pub struct ArchRow {
 /// # Errors
 /// A table is invalid.
 pub fn archs(tables: &Tables) -> Result<Archs> {
-    let projectors = tables.projectors()?;
+    let (projectors, references) = (tables.projectors()?, references()?);
+    let encoders = |table: &Table| -> Vec<&Table> {
+        projectors.iter().copied().filter(|other| other.classes.iter().any(|class| table.classes.contains(class))).collect()
+    };
     let mmproj = |table: &Table| {
-        let shared = |other: &&&Table| other.classes.iter().any(|class| table.classes.contains(class));
-        let kinds = projectors.iter().filter(shared).flat_map(|other| &other.keys);
-        let kinds = kinds.filter(|row| row.gguf.ends_with("projector_type")).filter_map(|row| row.text.clone());
+        let rows = encoders(table).into_iter().flat_map(|encoder| &encoder.keys);
+        let kinds = rows.filter(|row| row.gguf.ends_with("projector_type")).filter_map(|row| row.text.clone());
         kinds.collect::<BTreeSet<_>>().into_iter().collect()
     };
     let row = |table: &Table| ArchRow {
+        references: [table].into_iter().chain(encoders(table)).filter_map(|table| references.get(&table.name)).flatten().cloned().collect(),
         both_ways: !table.classes.is_empty(),
         tokenizer: table.tokenizer.and_then(|kind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned())),
         mmproj: mmproj(table),

@@ -112,14 +112,16 @@ fn the_page_of_architectures_is_what_the_program_has() {
     let classes: std::collections::BTreeSet<_> = archs.iter().flat_map(|row| &row.classes).collect();
     let mut page = format!(
         "# Architectures\n\nWhat `convert` translates between Hugging Face and GGUF, and `info`, `count`, `verify` and `fit` know: {} architectures, {} \
-         classes. `weigh archs` prints this list; `--arch-table FILE` adds to it.\n\n| table | GGUF | classes | back to a folder | mmproj |\n\
-         | --- | --- | --- | --- | --- |\n",
+         classes. `weigh archs` prints this list; `--arch-table FILE` adds to it. References are the \
+         small models made by llama.cpp's converter with which a table and those of its encoders have been compared; `--json` names them.\n\n| table | GGUF | classes | back to a folder | mmproj | references |\n\
+         | --- | --- | --- | --- | --- | ---: |\n",
         names.len(),
         classes.len()
     );
     for row in &archs {
         let back = if row.both_ways { "yes" } else { "no" };
-        writeln!(page, "| {} | {} | {} | {back} | {} |", row.name, row.gguf, row.classes.join(" "), row.mmproj.join(" ")).unwrap();
+        let (classes, mmproj, references) = (row.classes.join(" "), row.mmproj.join(" "), row.references.len());
+        writeln!(page, "| {} | {} | {classes} | {back} | {mmproj} | {references} |", row.name, row.gguf).unwrap();
     }
     check("architectures.md", &page);
 }

@@ -1,6 +1,6 @@
 //! Comparison with llama.cpp's converter.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
@@ -8,7 +8,7 @@ use crate::family::tables::Tables;
 use crate::family::transform::Transform;
 use crate::format::Reader;
 use crate::model::{DType, Metadata, Value, ValueType};
-use crate::view::tests::goldens::{fnv64, goldens};
+use crate::view::tests::goldens::{all_are_wanted, fnv64, goldens};
 use crate::view::tests::{reader, stored, written};
 use crate::view::to_gguf;
 
@@ -47,6 +47,25 @@ fn type_name(value: &Value) -> String {
         Value::Array(array) => format!("ARRAY/{}", name(array.elem())),
         other => name(other.value_type()).to_owned(),
     }
+}
+
+#[test]
+fn the_references_of_each_table_are_listed() {
+    if !all_are_wanted() {
+        return;
+    }
+    let mut found = BTreeMap::<String, Vec<String>>::new();
+    for golden in goldens() {
+        found.entry(golden.table.name.clone()).or_default().push(golden.name);
+    }
+    found.values_mut().for_each(|names| names.sort());
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/family/references.toml");
+    if std::env::var_os("WEIGH_UPDATE").is_some() {
+        let lines = found.iter().map(|(table, names)| format!("{table:?} = {names:?}\n")).collect::<String>();
+        std::fs::write(&path, format!("# The models of fixtures/arch, made by llama.cpp's converter, by the table that converts them.\n{lines}")).unwrap();
+    }
+    let listed: BTreeMap<String, Vec<String>> = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(listed, found, "WEIGH_UPDATE=1 rewrites src/family/references.toml");
 }
 
 #[test]
