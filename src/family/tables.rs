@@ -232,6 +232,11 @@ static EMBEDDED: &[(&str, &str)] = &[
     ("lfm2-colbert", include_str!("tables/lfm2-colbert.toml")),
     ("kimi-k3", include_str!("tables/kimi-k3.toml")),
     ("nemotron_h_puzzle", include_str!("tables/nemotron_h_puzzle.toml")),
+    ("mmproj-glm-asr", include_str!("tables/mmproj-glm-asr.toml")),
+    ("mmproj-meralion", include_str!("tables/mmproj-meralion.toml")),
+    ("mmproj-minimax-m3", include_str!("tables/mmproj-minimax-m3.toml")),
+    ("mmproj-phi4", include_str!("tables/mmproj-phi4.toml")),
+    ("mmproj-step3-vl", include_str!("tables/mmproj-step3-vl.toml")),
 ];
 
 /// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
