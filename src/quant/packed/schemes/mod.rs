@@ -353,10 +353,11 @@ fn grid(scales: &TensorInfo, shape: &[u64], block: Option<(u64, u64)>) -> Option
     }
     let (&across, down) = scales.shape.split_last()?;
     let down = down.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?;
-    if let Some((tall, wide)) = block {
-        if input.div_ceil(wide) == across && (output / planes).div_ceil(tall) * planes == down {
-            return of(tall.min(output / planes), wide, across);
-        }
+    if let Some((tall, wide)) = block
+        && input.div_ceil(wide) == across
+        && (output / planes).div_ceil(tall) * planes == down
+    {
+        return of(tall.min(output / planes), wide, across);
     }
     // In a stack, one row of scales for each matrix, even for a square one.
     if shape.len() > 2 && scales.shape.len() == shape.len() && down == planes && across == input {
