@@ -187,7 +187,7 @@ pub fn to_config(table: &Table, metadata: &Metadata, shape: Shapes, config: &mut
     Ok(())
 }
 
-/// Returns the value of a key of config.json that follows from others: an expression, `bool` for a condition, or `each` for a list with one
+/// Returns the value of a key of config.json that follows from others: an expression, `f32` for one that is a decimal, `bool` for a condition, or `each` for a list with one
 /// element per layer, or per layer for which the condition `where` holds; `join` makes one text of them, with this between.
 fn derived_value(
     key: &str,
@@ -228,6 +228,10 @@ fn derived_value(
             value => value.into_json(),
         })),
         toml::Value::Table(rule) => {
+            if let Some(decimal) = rule.get("f32").and_then(toml::Value::as_str) {
+                let number = config.eval_with(decimal, &lookup)?.and_then(|value| value.number());
+                return Ok(number.map(|number| f32_json(number as f32)));
+            }
             if let Some(condition) = rule.get("bool").and_then(toml::Value::as_str) {
                 return Ok(config
                     .eval_with(condition, &lookup)?
@@ -389,6 +393,20 @@ mod tests {
         to_config(&table, &metadata, &|_| None, &mut config).unwrap();
         assert_eq!(config.get("pattern"), Some(&json!("M*M")));
         assert_eq!(config.get("indices"), Some(&json!([1])));
+    }
+
+    #[test]
+    fn decimals_are_written_as_such_even_if_they_are_whole() {
+        let table = Table::parse(
+            "gguf = 'x'\n[derived]\nlimit = { f32 = 'gguf.limit' }\npart = { f32 = 'gguf.rot / 80' }\nnone = { f32 = 'gguf.no' }",
+        )
+        .unwrap();
+        let mut metadata = Metadata::new();
+        metadata.set("x.limit", Value::F32(10.0));
+        metadata.set("x.rot", Value::U32(32));
+        let mut config = Config::empty(&table);
+        to_config(&table, &metadata, &|_| None, &mut config).unwrap();
+        assert_eq!(config.into_keys(), json!({ "limit": 10.0, "part": 0.4 }).as_object().unwrap().clone());
     }
 
     fn value(row: &str, config: Json) -> Result<Option<Value>> {

@@ -118,6 +118,13 @@ impl Layers {
         }
     }
 
+    fn are_before(&self, layer: u64) -> bool {
+        match self {
+            Self::Range(range) => range.end <= layer,
+            Self::List(layers) => layers.last().is_some_and(|&last| last < layer),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Self::Range(range) => range.is_empty(),
@@ -352,15 +359,16 @@ impl Mapping {
                 name.replace_range(at..at + from.len(), to);
             }
         }
+        let mut further = pattern::split_template(&name).1.layer.is_some_and(|layer| layer >= self.layers);
         for (number, part, places) in self.by_hf.find(&name) {
             let Some(row) = self.rows.get(number) else { continue };
+            further |= row.layers.are_before(places.layer.unwrap_or(0));
             if row.layers.has(places.layer.unwrap_or(0)) {
                 let member = if row.is_stacked() { places.expert.unwrap_or(0) } else { part as u64 };
                 return HfTensor::Row(number, member, places);
             }
         }
-        let further = || pattern::split_template(&name).1.layer.is_some_and(|layer| layer >= self.layers);
-        if self.drops_further_layers && further() { HfTensor::Dropped } else { HfTensor::Unknown }
+        if self.drops_further_layers && further { HfTensor::Dropped } else { HfTensor::Unknown }
     }
 
     /// Looks up a tensor of the text model, of which the encoder may store a row.

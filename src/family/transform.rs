@@ -50,6 +50,8 @@ pub enum Transform {
     GroupedQkv(u64, u64),
     /// `ungroup(a, b, ...)`: the parts of each group of rows, which have these sizes, to all first parts, all second parts, and so on.
     Ungroup(Vec<u64>),
+    /// `regroup(a, b, ...)`: the inverse of `ungroup`: one part of each kind to each group.
+    Regroup(Vec<u64>),
     /// `tile_heads(a, b, rows)`: a grid of heads of so many rows, `a` by `b`, to the same grid by columns; several grids, one by one.
     TileHeads(u64, u64, u64),
     /// `tile_columns(a, b, columns)`: the same along the last dimension.
@@ -146,6 +148,7 @@ impl Transform {
             ("split_alternate", []) => Self::SplitAlternate,
             ("grouped_qkv", [heads, kv_heads]) => Self::GroupedQkv(count(heads)?, count(kv_heads)?),
             ("ungroup", sizes) if sizes.len() > 1 => Self::Ungroup(counts(sizes)?),
+            ("regroup", sizes) if sizes.len() > 1 => Self::Regroup(counts(sizes)?),
             ("tile_heads", [a, b, rows]) => Self::TileHeads(count(a)?, count(b)?, count(rows)?),
             ("tile_columns", [a, b, columns]) => Self::TileColumns(count(a)?, count(b)?, count(columns)?),
             ("split_mla", [nope, v]) => Self::SplitMla(count(nope)?, count(v)?),
@@ -193,6 +196,7 @@ impl Transform {
             | Self::JoinRows(_)
             | Self::GroupedQkv(..)
             | Self::Ungroup(_)
+            | Self::Regroup(_)
             | Self::Order(_)
             | Self::TileHeads(..) => true,
             _ => false,

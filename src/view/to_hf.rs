@@ -452,7 +452,8 @@ fn files(
         }
         (None, Some(section)) => {
             // The sections of other parts of the model, and what the class reads outside.
-            let (outside, inside): (Map<String, Json>, _) = config.into_keys().into_iter().partition(|(key, _)| key.ends_with("_config"));
+            let (outside, inside): (Map<String, Json>, _) =
+                config.into_keys().into_iter().partition(|(key, _)| ENCODERS.contains(&key.as_str()));
             keys.extend(outside);
             keys.extend(inside.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
             keys.insert(section.clone(), Json::Object(inside));
@@ -471,6 +472,9 @@ fn files(
     files.extend(pooling::to_files(&table.gguf, metadata, embedding.as_ref(), dense));
     files
 }
+
+/// The sections of config.json for encoders, which are beside that of the text model.
+const ENCODERS: [&str; 2] = ["vision_config", "audio_config"];
 
 fn generation(metadata: &Metadata, ids: &Map<String, Json>) -> Json {
     const SAMPLING: [(&str, &str); 5] =

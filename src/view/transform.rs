@@ -49,6 +49,7 @@ impl Transform {
                 vec![ungrouped(origin, shape, &[group.queries, group.head, group.head])?]
             }
             Self::Ungroup(sizes) => vec![ungrouped(origin, shape, sizes)?],
+            Self::Regroup(sizes) => vec![regrouped(origin, shape, sizes)?],
             Self::TileHeads(a, b, run) => vec![tiled(origin, shape, *a, *b, *run)?],
             Self::TileColumns(a, b, columns) => vec![tiled_columns(origin, shape, *a, *b, *columns)?],
             Self::SplitMla(nope, v) => {
@@ -122,6 +123,7 @@ impl Transform {
                 vec![regrouped(origin, shape, &[group.queries, group.head, group.head])?]
             }
             Self::Ungroup(sizes) => vec![regrouped(origin, shape, sizes)?],
+            Self::Regroup(sizes) => vec![ungrouped(origin, shape, sizes)?],
             Self::TileHeads(a, b, run) => vec![tiled(origin, shape, *b, *a, *run)?],
             Self::TileColumns(a, b, columns) => vec![tiled_columns(origin, shape, *b, *a, *columns)?],
             Self::Transpose => vec![transposed(origin, shape)?],

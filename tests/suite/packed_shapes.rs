@@ -183,7 +183,10 @@ fn layouts_of_floats_with_scales_follow_from_shapes() {
         (quantised(json!({ "weight_block_size": [0, 128] })), "a.weight F8_E4M3 256x128; a.weight_scale_inv F32 2x1", "FP8 256x128"),
         (json!({}), "a.weight F8_E4M3 256x128; a.weight_scale_inv F32 3x1", ""),
         (json!({}), "a.weight F8_E4M3 2x256x128; a.weight_scale_inv F32 2x2x1", "FP8 2x256x128"),
-        (json!({}), "a.weight F8_E4M3 2x192x128; a.weight_scale_inv F32 2x2x1", ""),
+        (json!({}), "a.weight F8_E4M3 2x192x128; a.weight_scale_inv F32 2x2x1", "FP8 2x192x128"),
+        (json!({}), "a.weight F8_E4M3 2x192x128; a.weight_scale_inv F32 3x1", ""),
+        (json!({}), "a_proj F8_E4M3 2x4x8; a_proj_scale F32 2x1x8", "FP8 2x4x8"),
+        (json!({}), "a_proj F8_E4M3 2x4x8; a_proj_weight_scale F32 1; a_proj_input_scale F32 1", "FP8 2x4x8"),
         // Stacked experts of transformers have no `.weight`; Mistral's own files have another name for the scale.
         (json!({}), "a_proj F8_E4M3 2x256x128; a_proj_scale_inv F32 2x2x1", "FP8 2x256x128"),
         (json!({}), "a_proj F8_E4M3 2x4x8; a_proj_scale_inv F32 2; a_proj_activation_scale F32 1", "FP8 2x4x8"),

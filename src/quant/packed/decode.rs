@@ -333,7 +333,8 @@ impl PackedWeight {
                 line.iter_mut().for_each(|value| *value = factor.apply(*value));
                 continue;
             };
-            let range = row / grid.tall * grid.across..(row / grid.tall + 1) * grid.across;
+            let above = self.scale_row(grid, row);
+            let range = above * grid.across..(above + 1) * grid.across;
             let scale = self.companion(reader, suffix)?.scales_of(grid, row, &range)?;
             let zero = match how.zero {
                 Zero::None => None,
@@ -356,6 +357,17 @@ impl PackedWeight {
         Ok(values)
     }
 
+    /// Returns the row of scales of a row of a stack of matrices.
+    fn scale_row(&self, grid: Grid, row: u64) -> u64 {
+        let matrix = self.matrix_rows();
+        if grid.tall > matrix { row / grid.tall } else { row / matrix * matrix.div_ceil(grid.tall) + row % matrix / grid.tall }
+    }
+
+    /// Returns the number of rows of each matrix in a stack, or of the only one.
+    fn matrix_rows(&self) -> u64 {
+        self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1)
+    }
+
     /// Reads the words of zero points packed along columns that these rows need.
     fn zeros_down(&self, reader: &Reader, rows: &Range<u64>, how: &Rows) -> Result<Option<Down>> {
         let (Zero::Down { suffix, bits, center }, Some((_, grid))) = (how.zero, how.scale) else { return Ok(None) };
@@ -369,8 +381,7 @@ impl PackedWeight {
     fn factor(&self, reader: &Reader, whole: Whole, row: u64) -> Result<Factor> {
         let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return Ok(Factor::One) };
         let source = self.companion(reader, suffix)?;
-        let tall = self.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
-        let index = if source.tensor.elements()? > 1 { row / tall } else { 0 };
+        let index = if source.tensor.elements()? > 1 { row / self.matrix_rows() } else { 0 };
         let factor = pick(&source.floats(index..index + 1)?, 0);
         Ok(if matches!(whole, Whole::Multiply(_)) { Factor::Times(factor) } else { Factor::Over(factor) })
     }

@@ -23,12 +23,24 @@ struct Packing {
 }
 
 /// What published models store, by the formulas of `ModelBase.dequant_model` in llama.cpp's converter.
-const PACKINGS: [Packing; 6] = [
+const PACKINGS: [Packing; 8] = [
     // DeepSeek, Qwen, GLM, MiniMax: blocks that do not divide the matrix.
     Packing {
         name: "FP8 blocks",
-        config: || json!({ "quantization_config": { "quant_method": "fp8", "weight_block_size": [8, 24] } }),
-        pack: |name, shape| blocks(name, shape, 8, 24),
+        config: || json!({ "quantization_config": { "quant_method": "fp8", "weight_block_size": [6, 24] } }),
+        pack: |name, shape| blocks(name, shape, 6, 24),
+    },
+    // Llama 4 as fbgemm stores it: one scale for each column of each expert.
+    Packing {
+        name: "FP8 columns of experts",
+        config: || json!({ "quantization_config": { "quant_method": "fbgemm_fp8" } }),
+        pack: |name, shape| stacked(name, shape, "_scale", |shape| vec![shape[0], 1, shape[2]]),
+    },
+    // ModelOpt: one scale for each expert.
+    Packing {
+        name: "FP8 experts",
+        config: || json!({ "quantization_config": { "quant_method": "modelopt" } }),
+        pack: |name, shape| stacked(name, shape, "_weight_scale", |shape| vec![shape[0], 1, 1]),
     },
     // Ministral 3: one scale for a tensor.
     Packing {
@@ -108,6 +120,23 @@ fn blocks(name: &str, shape: &[u64], tall: u64, wide: u64) -> Option<Packed> {
     let outer = grid.len() - 2;
     grid[outer..].copy_from_slice(&[down, across]);
     let all = vec![(name.to_owned(), shape.to_vec(), DType::F8_E4M3, codes), (format!("{name}_scale_inv"), grid, DType::F32, stored)];
+    Some((all, values))
+}
+
+/// Experts in one tensor, with scales of this shape.
+fn stacked(name: &str, shape: &[u64], end: &str, grid: fn(&[u64]) -> Vec<u64>) -> Option<Packed> {
+    let &[planes, rows, columns] = shape else { return None };
+    if !name.ends_with("_proj") {
+        return None;
+    }
+    let (codes, mut values) = e4m3(name, planes * rows * columns);
+    let grid = grid(shape);
+    let (scale, stored) = scales(name, grid.iter().product());
+    for (i, value) in values.iter_mut().enumerate() {
+        let (plane, column) = (i as u64 / (rows * columns), i as u64 % columns);
+        *value *= scale[(plane * grid[2] + column % grid[2]) as usize];
+    }
+    let all = vec![(name.to_owned(), shape.to_vec(), DType::F8_E4M3, codes), (format!("{name}{end}"), grid, DType::F32, stored)];
     Some((all, values))
 }
 

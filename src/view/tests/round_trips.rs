@@ -70,6 +70,11 @@ fn every_table_round_trips_byte_for_byte() {
             panic!("no config.json")
         };
         let again: Json = serde_json::from_slice(text).unwrap();
+        // An object that config.json has in the section of the text model comes back in it.
+        let own = hf.model().config.as_ref().and_then(|config| config["text_config"].as_object());
+        for (key, _) in own.into_iter().flatten().filter(|(key, _)| key.ends_with("_attn_config") && again.get("text_config").is_some()) {
+            assert!(again["text_config"][key].is_object(), "{name}: {key} is in text_config");
+        }
         // What GGUF has multiplied stays so: the same GGUF comes of it.
         let scales = mapping.rows.iter().any(|row| ["Scale", "Product"].iter().any(|kind| format!("{:?}", row.transform).contains(kind)));
         // A GGUF of Qwen 3-Omni is one of Qwen 3-VL, whose experts are fused.

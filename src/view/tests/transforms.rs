@@ -40,6 +40,7 @@ fn transforms_move_rows_to_these_places_and_back() {
         (Transform::Ungroup(vec![1, 2, 1]), &[8, 1], &[(&[8, 1], &[0, 4, 1, 2, 5, 6, 3, 7])]),
         // Two key heads with three value heads each, of two rows or columns.
         // Of several grids, each by itself.
+        (Transform::Regroup(vec![1, 2]), &[6], &[(&[6], &[0, 2, 3, 1, 4, 5])]),
         (Transform::TileHeads(2, 2, 1), &[8], &[(&[8], &[0, 2, 1, 3, 4, 6, 5, 7])]),
         (Transform::TileHeads(2, 3, 2), &[12], &[(&[12], &[0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11])]),
         (Transform::TileColumns(2, 2, 1), &[2, 4], &[(&[2, 4], &[0, 2, 1, 3, 4, 6, 5, 7])]),

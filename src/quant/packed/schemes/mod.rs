@@ -115,7 +115,8 @@ pub(super) enum Codes {
     Ternary,
 }
 
-/// The mapping of scales to elements: one scale per `tall x wide` elements, `across` of them per row of scales.
+/// The mapping of scales to elements: one scale per `tall x wide` elements of a matrix, `across` of them per row of scales. If `tall` exceeds the
+/// rows of a matrix, it counts those of the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     pub tall: u64,
@@ -208,6 +209,8 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
     "MLX" ".weight" -> ".weight", &[DType::U32], &[".scales"], &[".biases"], mlx;
     "FP8" ".weight" -> ".weight", F8, &[".weight_scale_inv"], &[], |lookup, parts| scaled(lookup, parts, ".weight_scale_inv", 1.0);
     "FP8" "_proj" -> "_proj", F8, &["_proj_scale_inv"], &["_proj_activation_scale"], |lookup, parts| scaled(lookup, parts, "_proj_scale_inv", 1.0);
+    "FP8" "_proj" -> "_proj", F8, &["_proj_scale"], &["_proj_input_scale"], |lookup, parts| scaled(lookup, parts, "_proj_scale", 1.0);
+    "FP8" "_proj" -> "_proj", F8, &["_proj_weight_scale"], &["_proj_input_scale"], |lookup, parts| scaled(lookup, parts, "_proj_weight_scale", 1.0);
     "FP8" ".weight" -> ".weight", F8, &[".qscale_weight"], &[".qscale_act"], |lookup, parts| scaled(lookup, parts, ".qscale_weight", 1.0);
     "ComfyUI" ".weight" -> ".weight", F8_AND_I8, &[".scale_weight"], &[".scale_input", ".comfy_quant"], |lookup, parts| scaled(lookup, parts, ".scale_weight", 1.0);
     "scaled weights" ".weight" -> ".weight", F8_AND_I8, &[".weight_scale"], &[".weight_zero_point", ".comfy_quant"], |lookup, parts| scaled(lookup, parts, ".weight_scale", 1.0);
@@ -350,11 +353,15 @@ fn grid(scales: &TensorInfo, shape: &[u64], block: Option<(u64, u64)>) -> Option
     }
     let (&across, down) = scales.shape.split_last()?;
     let down = down.iter().try_fold(1u64, |product, dim| product.checked_mul(*dim))?;
-    if let Some((tall, wide)) = block {
-        let fits = input.div_ceil(wide) == across && (output / planes).div_ceil(tall) * planes == down;
-        if fits && (planes == 1 || (output / planes).is_multiple_of(tall)) {
-            return of(tall, wide, across);
-        }
+    if let Some((tall, wide)) = block
+        && input.div_ceil(wide) == across
+        && (output / planes).div_ceil(tall) * planes == down
+    {
+        return of(tall.min(output / planes), wide, across);
+    }
+    // In a stack, one row of scales for each matrix, even for a square one.
+    if shape.len() > 2 && scales.shape.len() == shape.len() && down == planes && across == input {
+        return of(output / planes, 1, across);
     }
     if down == output {
         return of(1, whole_groups(input, across)?, across);
