@@ -412,7 +412,8 @@ mod tests {
 
     #[test]
     fn thousands_of_experts_are_sorted_and_searched() {
-        let names: Vec<String> = (0..12).flat_map(|layer| (0..250).map(move |expert| format!("layers.{layer}.experts.{expert}.w"))).collect();
+        let names: Vec<String> =
+            (0..12).flat_map(|layer| (0..250).map(move |expert| format!("layers.{layer}.experts.{expert}.w"))).collect();
         let entry = |name: &String| format!("{name:?}:{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}");
         let mut by_bytes = names.clone();
         by_bytes.sort();
