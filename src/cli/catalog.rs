@@ -36,7 +36,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context<'_>) -> Outcome {
-    let report = catalog::catalog(&args.path, &args.output, Options { content: args.content, force: args.force })?;
+    let progress = context.progress_in("models");
+    let options = Options { content: args.content, force: args.force };
+    let report = catalog::catalog(&args.path, &args.output, options, &|models, total| progress.add(models, total))?;
+    progress.hide();
     if report.errors > 0 || !context.is_silent() {
         context.emit_table(&report)?;
     }
@@ -67,6 +70,6 @@ impl Report for Catalog {
             files.join(" and ")
         );
         let table = if self.unreadable.is_empty() { table.only(Audience::Scripts) } else { table };
-        vec![table, Section::text(summary)]
+        vec![table, Section::prose(summary)]
     }
 }

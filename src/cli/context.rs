@@ -303,6 +303,12 @@ impl<'a> Context<'a> {
         Arc::clone(&self.progress)
     }
 
+    /// Returns the progress of a command that counts `unit` instead of bytes, started now at the latest.
+    pub(super) fn progress_in(&self, unit: &'static str) -> Arc<Progress> {
+        self.progress.count(unit);
+        self.progress(&[])
+    }
+
     /// Whether nothing is said of what was written: results for people only.
     pub(super) fn is_silent(&self) -> bool {
         self.quiet && self.output() == Output::Table

@@ -441,10 +441,10 @@ impl Report for ConvertReport {
             sections.extend((!notes.is_empty()).then(|| note_table(key, title, notes)));
         }
         sections.extend(self.removed_table());
-        sections.extend(self.mix.as_ref().map(|mix| Section::text(mix_line(mix))));
-        sections.extend(self.cost_line().map(Section::text));
-        sections.push(Section::text(self.summary()));
-        sections.extend(self.mmproj.iter().map(|mmproj| Section::text(mmproj.summary())));
+        sections.extend(self.mix.as_ref().map(|mix| Section::prose(mix_line(mix))));
+        sections.extend(self.cost_line().map(Section::prose));
+        sections.push(Section::prose(self.summary()));
+        sections.extend(self.mmproj.iter().map(|mmproj| Section::prose(mmproj.summary())));
         sections
     }
 }
@@ -585,7 +585,7 @@ impl Report for JoinReport {
         let parts = units::counted(self.parts as u64, "part");
         vec![
             table,
-            Section::text(format!("{verb} {parts}: {files}, {}, all of the recorded size and digest", units::bytes(self.bytes_out))),
+            Section::prose(format!("{verb} {parts}: {files}, {}, all of the recorded size and digest", units::bytes(self.bytes_out))),
         ]
     }
 }

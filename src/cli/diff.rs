@@ -181,7 +181,7 @@ impl Report for Diff {
             let columns = vec![Column::text("component"), Column::number("changed"), Column::number("relative_rmse").titled("rel. rmse")];
             sections.push(Section::table("components", columns).titled("Change by component").rows(rows).only(Audience::People));
         }
-        sections.extend(diff.notes.iter().map(|note| Section::text(text::escape(note).into_owned())));
+        sections.extend(diff.notes.iter().map(|note| Section::prose(text::escape(note).into_owned())));
         let mark = match diff.verdict.kind {
             Kind::Identical => "=",
             Kind::SameWeights | Kind::Rounded => "≈",
@@ -193,7 +193,7 @@ impl Report for Diff {
             lines.push('\n');
             lines.push_str(&tolerance_in_words(tolerance, diff.compared.tensors));
         }
-        sections.push(Section::text(lines));
+        sections.push(Section::prose(lines));
         sections
     }
 }

@@ -12,7 +12,7 @@ use crate::base::units;
 /// The delay before the bar appears.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// The progress of a command over all its models: bytes done, of an estimated total.
+/// The progress of a command over all its models: bytes done, or another unit, of an estimated total.
 pub(super) struct Progress {
     shown: bool,
     state: Mutex<State>,
@@ -23,6 +23,8 @@ struct State {
     /// When the work started; `None` before.
     start: Option<Instant>,
     work: Work,
+    /// What is counted, if that is not bytes.
+    unit: Option<&'static str>,
     bar: Option<ProgressBar>,
 }
 
@@ -77,6 +79,11 @@ impl Progress {
         }
     }
 
+    /// Counts `unit` instead of bytes.
+    pub(super) fn count(&self, unit: &'static str) {
+        lock(&self.state).unit = Some(unit);
+    }
+
     /// Adds `bytes` done of the `total` of the present model.
     pub(super) fn add(&self, bytes: u64, total: u64) {
         if !self.shown {
@@ -90,12 +97,14 @@ impl Progress {
             return;
         }
         let (done, total) = state.work.of_all();
+        let unit = state.unit;
         let bar = state.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{bar:32} {percent:>3}% {decimal_bytes}/{decimal_total_bytes} {msg}");
+            let counted = unit.map_or_else(|| "{decimal_bytes}/{decimal_total_bytes}".to_owned(), |unit| format!("{{pos}}/{{len}} {unit}"));
+            let style = ProgressStyle::with_template(&format!("{{bar:32}} {{percent:>3}}% {counted} {{msg}}"));
             ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         bar.set_length(total);
-        bar.set_message(pace(done, total, elapsed));
+        bar.set_message(pace(done, total, elapsed, unit));
         bar.set_position(done);
     }
 
@@ -114,10 +123,11 @@ impl Progress {
 
 /// Formats the rate since the start, and the time left at that rate: `85.3 MB/s, 4 s left`. It is right from the first bar on, which a moving average
 /// of the steps since then is not.
-fn pace(done: u64, total: u64, elapsed: Duration) -> String {
+fn pace(done: u64, total: u64, elapsed: Duration, unit: Option<&str>) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate.max(1.0)).min(1e9));
-    format!("{}/s, {} left", units::bytes(rate as u64), HumanDuration(left))
+    let counted = unit.map_or_else(|| units::bytes(rate as u64), |_| units::general(rate, 3));
+    format!("{counted}/s, {} left", HumanDuration(left))
 }
 
 impl Drop for Progress {
@@ -132,8 +142,9 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_since_the_start() {
-        assert_eq!(pace(50_000_000, 250_000_000, Duration::from_secs(2)), "25.0 MB/s, 8 seconds left");
-        assert_eq!(pace(0, 10, Duration::from_secs(1)).split(',').next(), Some("0 B/s"));
+        assert_eq!(pace(50_000_000, 250_000_000, Duration::from_secs(2), None), "25.0 MB/s, 8 seconds left");
+        assert_eq!(pace(30, 90, Duration::from_secs(4), Some("models")), "7.5/s, 8 seconds left");
+        assert_eq!(pace(0, 10, Duration::from_secs(1), None).split(',').next(), Some("0 B/s"));
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Report for Stats {
         }));
         sections.push(if remarks.is_empty() { table } else { table.footer(remarks.join("; ")) });
         if !self.findings.is_empty() {
-            let columns = vec![Column::text("severity"), Column::text("code"), Column::name("tensor"), Column::sentence("message")];
+            let columns = vec![Column::text("severity"), Column::text("code"), Column::sentence("tensor"), Column::sentence("message")];
             let cell = |row: usize, column| {
                 let finding = &self.findings[row];
                 let (word, tone) = match finding.severity {

@@ -98,7 +98,7 @@ impl Report for Verification {
             Column::text("code"),
             Column::name("file").optional(),
             Column::number("offset"),
-            Column::name("tensor"),
+            Column::sentence("tensor"),
             Column::sentence("message"),
         ];
         let rows = self.findings.iter().map(|finding| {
@@ -115,7 +115,7 @@ impl Report for Verification {
         if self.findings.is_empty() {
             sections[0].audience = crate::render::Audience::Scripts;
         }
-        sections.push(Section::text(verdict(self)));
+        sections.push(Section::prose(verdict(self)));
         sections
     }
 }

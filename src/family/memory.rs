@@ -35,6 +35,36 @@ pub struct Attention {
     pub window: Option<u64>,
 }
 
+/// Where weights outside the layers are, by the beginnings of their names; all others are with the token embeddings.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Places {
+    first_layer: String,
+    output: String,
+    shared: String,
+}
+
+impl Places {
+    /// Whether a weight is counted with the embeddings, but is on the device of the first layer.
+    pub fn is_on_first_layer(&self, name: &str) -> bool {
+        starts(&self.first_layer, name)
+    }
+
+    /// Whether a weight is beside the output matrix.
+    pub fn is_output(&self, name: &str) -> bool {
+        starts(&self.output, name)
+    }
+
+    /// Whether all layers share a weight.
+    pub fn is_shared(&self, name: &str) -> bool {
+        starts(&self.shared, name)
+    }
+}
+
+fn starts(beginnings: &str, name: &str) -> bool {
+    beginnings.split_whitespace().any(|beginning| name.starts_with(beginning))
+}
+
 /// What a model caches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caches {
@@ -46,6 +76,8 @@ pub struct Caches {
     pub loaded_layers: u64,
     /// Beginnings of the names of tensors that are loaded of later layers.
     pub drafts_loaded: &'static str,
+    /// Where weights outside the layers are.
+    pub places: &'static Places,
     /// Beginning of the name of the norm before the output matrix, where that does not say so.
     pub output_norm: Option<&'static str>,
     /// Whether the token embeddings are allocated again as output matrix, if there is none.
@@ -104,6 +136,7 @@ struct Facts {
     in_batch: Listed,
     tied_twice: Listed,
     without_output: Listed,
+    places: Places,
     output_norms: HashMap<String, String>,
     drafts_loaded: HashMap<String, String>,
     without_flash_attention: Listed,
@@ -225,6 +258,7 @@ pub fn caches(metadata: &Metadata) -> Result<Caches> {
         all_layers: all,
         loaded_layers: trunk,
         drafts_loaded: facts.drafts_loaded.get(architecture).map_or("", String::as_str),
+        places: &facts.places,
         output_norm: facts.output_norms.get(architecture).map(String::as_str),
         tied_twice: facts.tied_twice.lists(architecture),
         without_output: facts.without_output.lists(architecture),

@@ -117,26 +117,19 @@ pub fn tensor_named<'m>(model: &'m Model, name: &str) -> Result<&'m TensorInfo> 
 
 /// Compares names with numbers by value: `blk.2` is before `blk.10`.
 pub fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
-    loop {
-        let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        match (digits(a), digits(b)) {
-            (0, _) | (_, 0) => match (a.split_first(), b.split_first()) {
-                (Some((x, rest_a)), Some((y, rest_b))) if x == y => (a, b) = (rest_a, rest_b),
-                _ => return a.cmp(b),
-            },
-            (x, y) => {
-                let (number_a, number_b) = (&a[..x], &b[..y]);
-                let value = |number: &[u8]| number.iter().take_while(|byte| **byte == b'0').count();
-                let (significant_a, significant_b) = (&number_a[value(number_a)..], &number_b[value(number_b)..]);
-                let order = significant_a.len().cmp(&significant_b.len()).then_with(|| significant_a.cmp(significant_b)).then(x.cmp(&y));
-                if order != Ordering::Equal {
-                    return order;
-                }
-                (a, b) = (&a[x..], &b[y..]);
-            }
-        }
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // What decides is the first byte that differs, with the digits before it. Long names differ late, so what they share is skipped first.
+    let shared = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let start = shared - a[..shared].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (a, b) = (&a[start..], &b[start..]);
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (x, y) = (digits(a), digits(b));
+    if x == 0 || y == 0 {
+        return a.cmp(b);
     }
+    let significant = |number: &[u8]| number.iter().position(|&byte| byte != b'0').unwrap_or(number.len());
+    let (number_a, number_b) = (&a[significant(&a[..x])..x], &b[significant(&b[..y])..y]);
+    number_a.len().cmp(&number_b.len()).then_with(|| number_a.cmp(number_b)).then(x.cmp(&y)).then_with(|| a[x..].cmp(&b[y..]))
 }
 
 #[cfg(test)]
@@ -200,5 +193,10 @@ mod tests {
         assert_eq!(natural("a", "a"), Ordering::Equal);
         assert_eq!(natural("a1b", "a1"), Ordering::Greater);
         assert_eq!(natural("b", "a10"), Ordering::Greater);
+        assert_eq!(natural("a1.b2.c", "a1.b10.c"), Ordering::Less);
+        assert_eq!(natural("a10", "a1x"), Ordering::Greater);
+        assert_eq!(natural("a123", "a124"), Ordering::Less);
+        assert_eq!(natural("a0", "a00"), Ordering::Less);
+        assert_eq!(natural("", "0"), Ordering::Less);
     }
 }

@@ -70,7 +70,7 @@ impl<'s, 'a> Flat<'s, 'a> {
                 (keys, indices, cells.rows(columns.len()))
             }
             Body::Facts(facts) => (vec!["key", "value"], vec![0, 1], facts.len()),
-            Body::Text(_) => return None,
+            Body::Text(_) | Body::Prose(_) => return None,
         };
         Some(Self { name: section.key, keys, rows, body: &section.body, indices })
     }
@@ -80,7 +80,7 @@ impl<'s, 'a> Flat<'s, 'a> {
             Body::Table { columns, cells } => guarded(&cells.at(columns.len(), row, self.indices[column])),
             Body::Facts(facts) if column == 0 => facts[row].key.to_string(),
             Body::Facts(facts) => guarded(&facts[row].value),
-            Body::Text(_) => String::new(),
+            Body::Text(_) | Body::Prose(_) => String::new(),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
                     line(out, [escape(&fact.title), escape(&fact.value.human())].into_iter())?;
                 }
             }
-            Body::Text(text) => fenced(out, text)?,
+            Body::Text(text) | Body::Prose(text) => fenced(out, text)?,
         }
         if let Some(footer) = &section.footer {
             writeln!(out, "\n{}", escape(&text::escape(footer)))?;

@@ -147,6 +147,8 @@ pub enum Body<'a> {
     Facts(Vec<Fact<'a>>),
     /// Lines shown as they are: any text from a file must already be escaped.
     Text(String),
+    /// Sentences, broken into lines that fit the terminal: any text from a file must already be escaped.
+    Prose(String),
 }
 
 /// A name and a value.
@@ -198,7 +200,12 @@ impl<'a> Section<'a> {
         Self::new(key, Body::Facts(facts))
     }
 
-    /// Returns lines for people.
+    /// Returns sentences for people, broken into lines that fit the terminal.
+    pub fn prose(text: impl Into<String>) -> Self {
+        Self { audience: Audience::People, ..Self::new("text", Body::Prose(text.into())) }
+    }
+
+    /// Returns lines for people, written as they are.
     pub fn text(text: impl Into<String>) -> Self {
         Self { audience: Audience::People, ..Self::new("text", Body::Text(text.into())) }
     }
@@ -254,7 +261,7 @@ impl<'a> Section<'a> {
         match &self.body {
             Body::Table { columns, cells } => cells.rows(columns.len()) == 0,
             Body::Facts(facts) => facts.is_empty(),
-            Body::Text(text) => text.is_empty(),
+            Body::Text(text) | Body::Prose(text) => text.is_empty(),
         }
     }
 }

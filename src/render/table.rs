@@ -23,10 +23,13 @@ const GAP: usize = 2;
 /// The minimum width of a shortened value.
 const LEAST_WIDTH: usize = 12;
 
+/// The width to which values are shortened before names are.
+const SHORT_VALUE: usize = 20;
+
 /// The minimum width of a sentence that is broken into lines.
 const LEAST_SENTENCE: usize = 24;
 
-/// The minimum width of a shortened name while less important columns can still be dropped.
+/// The minimum width of a shortened name or value while less important columns can still be dropped.
 const NAME_WIDTH: usize = 28;
 
 /// The appearance of tables.
@@ -58,12 +61,19 @@ pub(super) fn write(out: &mut dyn Write, sections: &[Section], path: Option<&str
             Body::Table { columns, cells } => table(out, columns, cells, look)?,
             Body::Facts(list) => facts(out, list, look)?,
             Body::Text(text) => writeln!(out, "{}", text.trim_end_matches('\n'))?,
+            Body::Prose(text) => prose(out, text, Tone::Plain, look)?,
         }
         if let Some(footer) = &section.footer {
-            writeln!(out, "{}", paint(&text::escape(footer), Tone::Faint, look))?;
+            prose(out, &text::escape(footer), Tone::Faint, look)?;
         }
     }
     Ok(())
+}
+
+/// Writes sentences, broken into lines that fit the terminal.
+fn prose(out: &mut dyn Write, text: &str, tone: Tone, look: &Look) -> io::Result<()> {
+    let lines = text.lines().flat_map(|line| wrapped(line, look.width.unwrap_or(usize::MAX)));
+    lines.into_iter().try_for_each(|line| writeln!(out, "{}", paint(&line, tone, look)))
 }
 
 fn table(out: &mut dyn Write, columns: &[Column], cells: &Cells, look: &Look) -> io::Result<()> {
@@ -140,9 +150,7 @@ fn lay_out<'t>(
     }
     let missing: Vec<&str> = all.iter().filter(|(i, _)| shown.iter().all(|(j, _)| i != j)).map(|(_, column)| &*column.title).collect();
     if header && !missing.is_empty() {
-        for line in wrapped(&format!("no room for: {}", missing.join(", ")), look.width.unwrap_or(usize::MAX)) {
-            writeln!(out, "{}", paint(&line, Tone::Faint, look))?;
-        }
+        prose(out, &format!("no room for: {}", missing.join(", ")), Tone::Faint, look)?;
     }
     Ok(())
 }
@@ -159,8 +167,11 @@ fn broken<'t>(row: Vec<Cow<'t, str>>, shown: &[(usize, &Column)], widths: &[usiz
     (0..tallest).map(|_| columns.iter_mut().map(|lines| lines.next().unwrap_or_default()).collect()).collect()
 }
 
-/// Breaks a text at spaces into lines of at most `width` columns; a longer word is broken anywhere.
+/// Breaks a text at spaces into lines of at most `width` columns; a longer word is broken after a dot or a slash, or else anywhere.
 fn wrapped(text: &str, width: usize) -> Vec<Cow<'static, str>> {
+    if width_of(text) <= width {
+        return vec![Cow::Owned(text.to_owned())];
+    }
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {
         let mut word = word.to_owned();
@@ -177,7 +188,10 @@ fn wrapped(text: &str, width: usize) -> Vec<Cow<'static, str>> {
                 lines.push(String::new());
                 continue;
             }
-            let head = take_width(word.chars(), width.max(2));
+            let mut head = take_width(word.chars(), width.max(2));
+            if let Some(at) = head.rfind(['.', '/']) {
+                head.truncate(at + 1);
+            }
             word = word.split_off(head.len());
             lines[last] = head;
             lines.push(String::new());
@@ -194,8 +208,8 @@ fn rule(out: &mut dyn Write, width: usize) -> io::Result<()> {
     writeln!(out, "{}", "─".repeat(width % AT_ONCE))
 }
 
-/// Fits columns of widths `full` into `width` and returns their new widths: shortens columns that may be shortened, the widest first, then
-/// drops the last optional column.
+/// Fits columns of widths `full` into `width` and returns their new widths: shortens columns that may be shortened, long values first, then
+/// the widest, then drops the last optional column.
 fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option<usize>) -> Vec<usize> {
     loop {
         let total = full.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
@@ -204,12 +218,14 @@ fn fit(columns: &mut Vec<(usize, &Column)>, full: &mut Vec<usize>, width: Option
         let last = (0..columns.len()).rev().filter(|&i| columns[i].1.optional.is_some()).min_by_key(|&i| columns[i].1.optional);
         let least = |column: &Column| match column.cut {
             Cut::Never => usize::MAX,
-            Cut::Middle if last.is_some() => NAME_WIDTH,
+            Cut::Middle | Cut::End if last.is_some() => NAME_WIDTH,
             Cut::Wrap => LEAST_SENTENCE,
             Cut::Middle | Cut::End | Cut::Scale => LEAST_WIDTH,
         };
         while over > 0 {
-            let longest = (0..columns.len()).filter(|&i| narrowed[i] > least(columns[i].1)).max_by_key(|&i| narrowed[i]);
+            let value = |i: usize| columns[i].1.cut == Cut::End && narrowed[i] > SHORT_VALUE;
+            let candidates = (0..columns.len()).filter(|&i| narrowed[i] > least(columns[i].1));
+            let longest = candidates.max_by_key(|&i| (value(i), narrowed[i]));
             let Some(i) = longest else { break };
             narrowed[i] -= 1;
             over -= 1;
@@ -323,6 +339,24 @@ mod tests {
             "code  message\n──────────────────────────────\nx     one two three four five\n      six seven\nno room for: offset\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert_eq!(wrapped("abcdefgh ij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrapped("blk.10.attn_q.weight", 16), ["blk.10.attn_q.", "weight"]);
+    }
+
+    #[test]
+    fn final_lines_and_sentences_are_broken_between_words() {
+        let section = Section::table("a", vec![Column::text("code")]).rows([[Cell::text("x")]]).footer("one of two listed");
+        let mut out = Vec::new();
+        write(&mut out, &[section, Section::prose("three four five")], None, true, &Look { color: false, width: Some(10) }).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "code\n────\nx\none of two\nlisted\n\nthree four\nfive\n");
+    }
+
+    #[test]
+    fn long_values_are_shortened_before_names() {
+        let section = Section::table("metadata", vec![Column::name("key"), Column::value("value")])
+            .rows([[Cell::text("tokenizer.ggml.unknown_token_id"), Cell::text("a value of more than forty characters in all")]]);
+        let mut out = Vec::new();
+        write(&mut out, &[section], None, true, &Look { color: false, width: Some(60) }).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("\ntokenizer.ggml.unknown_token_id  a value of more than forty…\n"));
     }
 
     fn shown(width: Option<usize>, color: bool) -> String {

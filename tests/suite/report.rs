@@ -18,7 +18,7 @@ fn check(page: &str) {
     for outside in ["http://", "https://", "src=\"", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");
     }
-    for (open, close) in [("<table", "</table>"), ("<svg", "</svg>"), ("<details", "</details>"), ("<div", "</div>"), ("<tr>", "</tr>")] {
+    for (open, close) in [("<table", "</table>"), ("<svg", "</svg>"), ("<details", "</details>"), ("<div", "</div>"), ("<tr", "</tr>")] {
         assert_eq!(page.matches(open).count(), page.matches(close).count(), "{open}");
     }
     assert!(page.contains("prefers-color-scheme:dark") && page.contains("@media print"));
@@ -43,7 +43,9 @@ fn the_page_of_two_models_says_what_changed() {
     let (page, err) = run(&["report", fixture("lora/base").to_str().unwrap(), fixture("lora/merged.safetensors").to_str().unwrap()]);
     assert_eq!(err, "");
     check(&page);
-    assert!(page.contains("Change by layer") && page.contains("self_attn.q_proj"));
+    assert!(page.contains("Change by layer") && page.contains("self_attn.<wbr>q_proj"));
+    assert!(page.contains("<tr class=\"differs\"><th scope=\"row\">file</th>"), "facts that differ stand out");
+    assert!(page.contains("<tr><th scope=\"row\">tensors</th><td>12</td><td>12</td></tr>"), "{page}");
 
     // A tensor that is wrong by more than its own size: no exponents.
     let folder = tempfile::tempdir().unwrap();
@@ -102,6 +104,8 @@ fn the_page_of_file_types_has_a_point_and_a_row_for_each() {
     check(&page);
     // F16 is converted without a loss: it is in the table, and not in the chart of losses.
     assert_eq!(page.matches("<circle").count(), 2);
+    assert!(page.contains(">bits per weight</text>") && page.contains(">loss (logarithmic scale)</text>"));
+    assert!(!page.contains("type=\"search\""), "three rows need no filter");
     for name in ["Q8_0", "Q4_0", "F16"] {
         assert!(page.contains(&format!(">{name}</td>")), "{name}");
     }

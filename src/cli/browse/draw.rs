@@ -411,6 +411,36 @@ mod tests {
     }
 
     #[test]
+    fn thousands_of_experts_are_sorted_and_searched() {
+        let names: Vec<String> =
+            (0..12).flat_map(|layer| (0..250).map(move |expert| format!("layers.{layer}.experts.{expert}.w"))).collect();
+        let entry = |name: &String| format!("{name:?}:{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}");
+        let mut by_bytes = names.clone();
+        by_bytes.sort();
+        let header = format!("{{{}}}", by_bytes.iter().map(entry).collect::<Vec<_>>().join(","));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("experts.safetensors");
+        std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+        let mut session = Session::new(80, 24, file.to_str().unwrap(), None);
+        session.press("s");
+        let listed: Vec<&str> =
+            session.app.rows.iter().map(|&row| session.app.a.weights.model().tensors[tensor(row)].name.as_str()).collect();
+        assert_eq!(listed, names, "numbers are sorted by their values");
+        session.press("G");
+        assert!(session.screen().contains("layers.11.experts.249.w"));
+        session.press("/*.experts.24?.w\n");
+        let screen = session.screen();
+        assert!(screen.contains(" 120 tensors matching"), "{screen}");
+    }
+
+    fn tensor(row: Row) -> usize {
+        match row {
+            Row::Tensor(index) => index,
+            Row::Node(node) => panic!("{node} is a node of the tree"),
+        }
+    }
+
+    #[test]
     fn every_size_of_a_terminal_can_be_drawn() {
         for (width, height) in [(1, 1), (10, 3), (20, 10), (40, 80), (300, 5)] {
             let mut session = Session::new(width, height, GGUF, Some(FOLDER));

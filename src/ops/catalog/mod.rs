@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::base::threads::{par, prelude::*};
 use crate::base::{Error, Result, limits};
 use crate::format::listing::{self, Listed};
+use crate::ops::Progress;
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::source::remote::{self, Keeper};
 use crate::source::{self, place};
@@ -92,10 +93,12 @@ struct Rows {
 
 /// Writes the catalogue of all models below `paths` to the folder `dir`.
 ///
+/// `progress` is called from any thread with the number of models done since the last call and the number of all models.
+///
 /// # Errors
 /// One of `paths` does not exist; `dir` holds other files of these names, or another catalogue is being written there; or a table cannot be
 /// written. The old tables are untouched then. A model that cannot be read is a row with the error.
-pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalog> {
+pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options, progress: Progress<'_>) -> Result<Catalog> {
     if place::is_remote(dir) {
         return Err(Error::argument("a catalogue is written to a folder on disk").in_file(dir));
     }
@@ -132,10 +135,14 @@ pub fn catalog(paths: &[PathBuf], dir: &Path, options: Options) -> Result<Catalo
             let row = row.filter(|row| row::is_current(row, &stamp, options.content));
             work.push((found, stamp, row));
         }
-        let fresh = par(&work).with_max_len(1).map(|(found, stamp, row)| match (row, &found.error) {
-            (Some(_), _) => None,
-            (None, Some(error)) => Some(Rows { model: row::unreadable(&found.path, stamp, error), tensors: Vec::new() }),
-            (None, None) => Some(row::read(&found.path, &found.listed.path, stamp, options.content)),
+        let fresh = par(&work).with_max_len(1).map(|(model, stamp, row)| {
+            let rows = match (row, &model.error) {
+                (Some(_), _) => None,
+                (None, Some(error)) => Some(Rows { model: row::unreadable(&model.path, stamp, error), tensors: Vec::new() }),
+                (None, None) => Some(row::read(&model.path, &model.listed.path, stamp, options.content)),
+            };
+            progress(1, found.len() as u64);
+            rows
         });
         let fresh: Vec<Option<Rows>> = fresh.collect();
         for ((found, stamp, row), fresh) in work.into_iter().zip(fresh) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::base::{Error, Result, num};
-use crate::family::memory::Caches;
+use crate::family::memory::{Caches, Places};
 use crate::format::Reader;
 use crate::model::{DType, ElemType, FormatId, Metadata};
 use crate::ops::convert;
@@ -125,9 +125,6 @@ impl Placed {
     }
 }
 
-/// What is computed from the token embeddings where the first layer is.
-const WITH_FIRST_LAYER: [&str; 3] = ["token_embd_norm.", "per_layer_model_proj.", "per_layer_proj_norm."];
-
 /// Sorts weights by place; layers that only predict further tokens are skipped, as far as llama.cpp skips them.
 pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     let all = num::to_usize(caches.all_layers, "the number of layers")?;
@@ -135,7 +132,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     let mut tied = 0;
     for weight in &subject.weights {
         let bytes = num::align(weight.bytes, ALIGNMENT, "a size")?;
-        let place = match place(&weight.name) {
+        let place = match place(&weight.name, caches.places) {
             _ if caches.output_norm.is_some_and(|norm| weight.name.starts_with(norm)) => &mut placed.weights.output,
             Place::Layer(layer) => {
                 let rest = weight.name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map_or("", |(_, rest)| rest);
@@ -153,7 +150,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
             }
             Place::Shared => &mut placed.weights.layers,
             Place::Output => &mut placed.weights.output,
-            Place::Embeddings if WITH_FIRST_LAYER.iter().any(|start| weight.name.starts_with(start)) => {
+            Place::Embeddings if caches.places.is_on_first_layer(&weight.name) => {
                 placed.on_layer(0, bytes)?;
                 &mut placed.weights.embeddings
             }
@@ -189,7 +186,7 @@ enum Place {
     Output,
 }
 
-fn place(name: &str) -> Place {
+fn place(name: &str, places: &Places) -> Place {
     let layer = |name: &str| name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok();
     if let Some(layer) = layer(name) {
         return Place::Layer(layer);
@@ -198,10 +195,10 @@ fn place(name: &str) -> Place {
     if let Some(layer) = of_two.and_then(layer) {
         return Place::OtherLayer(layer);
     }
-    let starts = |starts: &[&str]| starts.iter().any(|start| of_two.unwrap_or(name).starts_with(start));
-    if starts(&["rope_"]) {
+    let name = of_two.unwrap_or(name);
+    if places.is_shared(name) {
         Place::Shared
-    } else if starts(&["output", "cls", "dense_", "score", "altup_"]) {
+    } else if places.is_output(name) {
         Place::Output
     } else {
         Place::Embeddings

@@ -44,6 +44,11 @@ fn escape(text: &str) -> String {
     out
 }
 
+/// Returns a name that breaks after its dots where it is too long for a line.
+fn breakable(name: &str) -> String {
+    escape(name).replace('.', ".<wbr>")
+}
+
 /// Returns the whole page with the given body.
 fn page(title: &str, body: &str) -> String {
     let title = escape(title);
@@ -81,6 +86,10 @@ impl Cell {
         Self { html: escape(text), value: None }
     }
 
+    fn name(name: &str) -> Self {
+        Self { html: breakable(name), value: None }
+    }
+
     fn number(value: Option<f64>, shown: impl Fn(f64) -> String) -> Self {
         let value = value.filter(|value| value.is_finite());
         Self { html: value.map(|value| escape(&shown(value))).unwrap_or_default(), value }
@@ -99,15 +108,21 @@ fn scrolls(label: &str) -> String {
     format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
 }
 
-/// Returns a table that can be sorted by every column, and filtered by words and patterns.
+/// The most rows that a table has without a filter: they are seen at once.
+const UNFILTERED: usize = 10;
+
+/// Returns a table that can be sorted by every column and, if it is long, filtered by words and patterns.
 fn table(id: &str, caption: &str, heads: &[Head], rows: impl Iterator<Item = Vec<Cell>>) -> String {
-    let mut out = format!(
-        "<p class=\"search\"><label>Filter <input type=\"search\" aria-controls=\"{id}\" data-count=\"{id}-count\" autocomplete=\"off\"></label> \
-         <span id=\"{id}-count\" class=\"soft\" role=\"status\"></span></p>\
-         {}<table id=\"{id}\" class=\"sortable\"><caption>{}</caption><thead><tr>",
-        scrolls(caption),
-        escape(caption)
-    );
+    let rows: Vec<Vec<Cell>> = rows.collect();
+    let mut out = String::new();
+    if rows.len() > UNFILTERED {
+        let _ = write!(
+            out,
+            "<p class=\"search\"><label>Filter <input type=\"search\" aria-controls=\"{id}\" data-count=\"{id}-count\" autocomplete=\"off\"></label> \
+             <span id=\"{id}-count\" class=\"soft\" role=\"status\"></span></p>"
+        );
+    }
+    let _ = write!(out, "{}<table id=\"{id}\" class=\"sortable\"><caption>{}</caption><thead><tr>", scrolls(caption), escape(caption));
     for (head, number) in heads {
         let class = if *number { " class=\"n\"" } else { "" };
         // Pictures have no order.

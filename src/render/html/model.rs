@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::charts::{self, Heat, Stacks};
-use super::{Cell, HISTOGRAM, LAYERS, ROWS, by_kind, escape, facts, general, left_out, page, table};
+use super::{Cell, HISTOGRAM, LAYERS, ROWS, breakable, by_kind, escape, facts, general, left_out, page, table};
 use crate::base::finding::Severity;
 use crate::base::units;
 use crate::family::components::{Component, classify};
@@ -48,8 +48,11 @@ fn head(info: &Info, count: &Count) -> String {
     out
 }
 
-/// Returns the facts of `info` as names and values.
-pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, String)> {
+/// Facts of a model: names and values.
+pub(super) type Facts = Vec<(&'static str, String)>;
+
+/// Returns the facts of `info`.
+pub(super) fn info_facts(info: &Info, count: &Count) -> Facts {
     let number = |value: Option<u64>| value.map(units::grouped).unwrap_or_default();
     let mut rows = vec![
         ("file", info.path.clone()),
@@ -73,8 +76,8 @@ pub(super) fn info_facts(info: &Info, count: &Count) -> Vec<(&'static str, Strin
         rows.push(("tokenizer", format!("{}{tokens}", tokenizer.kind_in_words().unwrap_or_default())));
     }
     let shown = info.hyperparameters.iter().filter(|(key, _)| *key != "width"); // `hidden_size` is the same
-    let known: Vec<String> =
-        shown.map(|(key, value)| format!("{} {}", key.replace('_', " "), hyperparameter_in_words(value, SHOWN_VALUES))).collect();
+    let words = |key: &str| key.replace('_', " ").replace("kv heads", "KV heads").replace("rope", "RoPE");
+    let known: Vec<String> = shown.map(|(key, value)| format!("{} {}", words(key), hyperparameter_in_words(value, SHOWN_VALUES))).collect();
     rows.push(("memory", info.memory.as_ref().map(Summary::in_words).unwrap_or_default()));
     rows.push(("hyperparameters", known.join(", ")));
     rows
@@ -85,7 +88,7 @@ fn metadata(entries: &[(String, String)]) -> String {
     if entries.is_empty() {
         return String::new();
     }
-    let rows = entries.iter().take(ROWS).map(|(key, value)| vec![Cell::text(key), Cell::text(value)]);
+    let rows = entries.iter().take(ROWS).map(|(key, value)| vec![Cell::name(key), Cell::text(value)]);
     let table = table("metadata", "Long values and arrays are shortened.", &[("key", false), ("value", false)], rows);
     format!("<h2>Metadata</h2>{table}{}", left_out(entries.len(), ROWS, "keys"))
 }
@@ -217,7 +220,7 @@ fn details(tensor: &TensorStats) -> String {
     let summary = &tensor.summary;
     let linear = &summary.histogram.linear;
     if summary.min.is_nan() {
-        return escape(&tensor.name);
+        return breakable(&tensor.name);
     }
     let percentiles =
         PERCENTILES.iter().zip(&summary.percentiles.values).map(|(percent, value)| format!("{percent}%: {}", general(*value)));
@@ -229,7 +232,7 @@ fn details(tensor: &TensorStats) -> String {
     let chart = charts::histogram(&linear.counts.to_vec(), linear.low, linear.high, &format!("Histogram of {}", tensor.name));
     format!(
         "<details><summary>{}</summary><div>{chart}<p class=\"soft\">percentiles {}{error}; kurtosis {}, zeros {}</p></div></details>",
-        escape(&tensor.name),
+        breakable(&tensor.name),
         escape(&percentiles),
         general(summary.kurtosis),
         summary.zeros.map(units::grouped).unwrap_or_default()
@@ -263,7 +266,7 @@ fn values(tensors: &[TensorStats]) -> String {
         vec![
             Cell::html(details(tensor)),
             Cell::text(&tensor.dtype.to_string()),
-            Cell::text(&tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")),
+            Cell::html(tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("&nbsp;x&nbsp;")),
             Cell::number(Some(elements), |_| units::grouped(summary.elements)),
             Cell::html(if summary.min.is_nan() { String::new() } else { charts::spark(&summary.shape.to_vec()) }),
             Cell::number(Some(summary.min), general),

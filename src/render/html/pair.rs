@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::charts::{self, Heat};
-use super::model::{info_facts, title};
-use super::{Cell, ROWS, by_kind, escape, facts, general, left_out, page, scrolls, table};
+use super::model::{Facts, info_facts, title};
+use super::{Cell, ROWS, by_kind, escape, general, left_out, page, scrolls, table};
 use crate::base::units;
 use crate::ops::diff::{Diff, TensorRow};
 use crate::ops::info::Info;
@@ -22,16 +22,37 @@ pub fn pair(data: &Comparison) -> String {
         escape(&sentence(&data.diff.verdict.text))
     );
     for note in &data.diff.notes {
-        let _ = write!(body, "<p class=\"soft\">{}</p>", escape(note));
+        let _ = write!(body, "<p class=\"soft\">{}</p>", escape(&sentence(note)));
     }
-    for (heading, (info, count)) in ["First", "Second"].into_iter().zip(data.infos.iter().zip(&data.counts)) {
-        let _ = write!(body, "<h2>{heading}: {}</h2>{}", escape(title(info)), facts(&info_facts(info, count)));
-    }
+    let facts = [(&data.infos[0], &data.counts[0]), (&data.infos[1], &data.counts[1])].map(|(info, count)| info_facts(info, count));
+    body.push_str(&side_by_side([title(a), title(b)], &facts));
     body.push_str(&components(&data.diff));
     body.push_str(&heat(&data.diff.tensors));
     body.push_str(&rest(&data.diff));
     body.push_str(&tensors(&data.diff.tensors));
     page(&format!("{} and {} - weigh", names[0], names[1]), &body)
+}
+
+/// Returns the facts of both models in a table; rows that differ stand out.
+fn side_by_side(names: [&str; 2], facts: &[Facts; 2]) -> String {
+    let [first, second] = names.map(escape);
+    let mut out = format!(
+        "<h2>The models</h2>{}<table class=\"pair\"><thead><tr><td></td><th scope=\"col\">First: {first}</th>\
+         <th scope=\"col\">Second: {second}</th></tr></thead><tbody>",
+        scrolls("The models")
+    );
+    let mut names: Vec<&str> = facts[0].iter().map(|(name, _)| *name).collect();
+    names.extend(facts[1].iter().map(|(name, _)| *name).filter(|name| !facts[0].iter().any(|(other, _)| other == name)));
+    for name in names {
+        let [a, b] = [0, 1].map(|model| facts[model].iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value));
+        if a.is_empty() && b.is_empty() {
+            continue;
+        }
+        let class = if a == b { "" } else { " class=\"differs\"" };
+        let _ = write!(out, "<tr{class}><th scope=\"row\">{name}</th><td>{}</td><td>{}</td></tr>", escape(a), escape(b));
+    }
+    out.push_str("</tbody></table></div>");
+    out
 }
 
 fn sentence(text: &str) -> String {
@@ -103,7 +124,7 @@ fn rest(diff: &Diff) -> String {
             other => other.to_string().chars().take(400).collect(),
         };
         let rows =
-            diff.metadata.iter().take(ROWS).map(|row| vec![Cell::text(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
+            diff.metadata.iter().take(ROWS).map(|row| vec![Cell::name(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
         let _ = write!(out, "<h2>Metadata</h2>{}", table("metadata", "Keys that differ.", &heads, rows));
         out.push_str(&left_out(diff.metadata.len(), ROWS, "keys"));
     }
@@ -127,7 +148,7 @@ fn tensors(tensors: &[TensorRow]) -> String {
     let more = left_out(tensors.len(), ROWS, "tensors");
     let rows = tensors.iter().take(ROWS).map(|row| {
         vec![
-            Cell::text(&row.name),
+            Cell::name(&row.name),
             Cell::text(&row.dtype_a.to_string()),
             Cell::text(&row.dtype_b.to_string()),
             Cell::text(match row.equal {
