@@ -428,12 +428,16 @@ fn main_type(model: &Model) -> DType {
 fn files(
     table: &Table,
     metadata: &Metadata,
-    config: Config,
+    mut config: Config,
     projector: Option<Projector>,
     main: DType,
     dense: &[pooling::Dense],
 ) -> Vec<CompanionFile> {
     let ids = tokenizer::ids(metadata);
+    // Beside the size of the vocabulary too: transformers checks it against that of the same section.
+    if let Some(padding) = ids.get("pad_token_id") {
+        config.set("pad_token_id", padding.clone());
+    }
     let embedding = config.get("hidden_size").cloned();
     let mut keys = Map::new();
     let named = projector.as_ref().map_or(table, |projector| &projector.table);

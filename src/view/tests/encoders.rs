@@ -6,7 +6,7 @@ use crate::family::mapping::{Mapping, ModelPart};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::companion::Content;
-use crate::model::{FormatId, Metadata, Model, TensorInfo};
+use crate::model::{FormatId, Metadata, Model, TensorInfo, Value};
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tests::goldens::{Golden, goldens};
 use crate::view::tests::{Tensor, reader, written};
@@ -134,7 +134,8 @@ fn text_models_beside_an_encoder_have_the_names_of_the_original() {
     assert_eq!(found.len(), names.len());
     for golden in found {
         let (name, hf) = (&golden.name, golden.reader());
-        let text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap();
+        let mut text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap();
+        text.metadata.set("tokenizer.ggml.padding_token_id", Value::U32(7));
         let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
         let back = to_hf::weights(&beside(&hf, &text, &encoder), &tables, &to_hf::Options::default()).unwrap();
         // Experts come back stacked.
@@ -151,6 +152,7 @@ fn text_models_beside_an_encoder_have_the_names_of_the_original() {
             Some(original) => (&config["thinker_config"], original),
             None => (&config, &golden.json["config"]),
         };
+        assert_eq!(section["text_config"]["pad_token_id"], 7, "{name}: within the vocabulary of 48");
         if name.starts_with("qwen") {
             assert_eq!(section["model_type"], original["model_type"], "{name}");
             assert_eq!(section["text_config"].get("model_type"), original["text_config"].get("model_type"), "{name}");
