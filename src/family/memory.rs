@@ -35,13 +35,14 @@ pub struct Attention {
     pub window: Option<u64>,
 }
 
-/// Where weights outside the layers are, by the beginnings of their names; all others are with the token embeddings.
+/// Where weights are, by the beginnings of their names. Weights outside the layers that are not listed are with the token embeddings.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Places {
     first_layer: String,
     output: String,
     shared: String,
+    experts: String,
 }
 
 impl Places {
@@ -58,6 +59,11 @@ impl Places {
     /// Whether all layers share a weight.
     pub fn is_shared(&self, name: &str) -> bool {
         starts(&self.shared, name)
+    }
+
+    /// Whether a weight belongs to the experts of its layer; `name` is the part after the layer number.
+    pub fn is_expert(&self, name: &str) -> bool {
+        starts(&self.experts, name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names of the numbers that GGUF has for enumerations.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use crate::model::Value;
 use crate::quant::recipe::file_type_name;
@@ -36,6 +37,17 @@ pub(in crate::ops) fn names(key: &str, values: impl Iterator<Item = Value>) -> B
     values.filter_map(|value| Some((value.as_i64()?, name(key, &value)?))).collect()
 }
 
+/// Appends to a value what its number stands for, or the numbers of its array: `15 (Q4_K_M)`, `1, 3 (1 normal, 3 control)`.
+pub fn annotate(mut text: String, name: Option<&str>, names: &BTreeMap<i64, &str>) -> String {
+    if let Some(name) = name {
+        let _ = write!(text, " ({name})");
+    } else if !names.is_empty() {
+        let names: Vec<String> = names.iter().map(|(number, name)| format!("{number} {name}")).collect();
+        let _ = write!(text, " ({})", names.join(", "));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +72,17 @@ mod tests {
         let types = [1, 3, 1, 77].map(Value::I32);
         assert_eq!(names("tokenizer.ggml.token_type", types.into_iter()), BTreeMap::from([(1, "normal"), (3, "control")]));
         assert!(names("llama.attention.head_count", [Value::I32(1)].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn names_follow_the_numbers() {
+        let types = BTreeMap::from([(1, "normal"), (3, "control")]);
+        for (text, name, names, expected) in [
+            ("15", Some("Q4_K_M"), BTreeMap::new(), "15 (Q4_K_M)"),
+            ("1, 3", None, types, "1, 3 (1 normal, 3 control)"),
+            ("llama", None, BTreeMap::new(), "llama"),
+        ] {
+            assert_eq!(annotate(text.to_owned(), name, &names), expected);
+        }
     }
 }

@@ -20,12 +20,21 @@ const BRIEF_CHARS: usize = 400;
 /// Most values of an array in [`brief`].
 const BRIEF_VALUES: usize = 16;
 
-/// Formats a value on one line, shortened, for a screen or a page. The text is not escaped.
-pub fn brief(value: &Value) -> String {
+/// Formats the value of a key on one line, shortened, for a screen or a page, with the names that its numbers stand for. The text is not
+/// escaped.
+pub fn brief(key: &str, value: &Value) -> String {
+    let names = match value {
+        Value::Array(array) => enumerations::names(key, array.iter().take(BRIEF_VALUES).flatten()),
+        _ => BTreeMap::new(),
+    };
+    enumerations::annotate(shortened(value), enumerations::name(key, value), &names)
+}
+
+fn shortened(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Array(array) => {
-            let values: Vec<String> = array.iter().take(BRIEF_VALUES).filter_map(Result::ok).map(|value| brief(&value)).collect();
+            let values: Vec<String> = array.iter().take(BRIEF_VALUES).flatten().map(|value| shortened(&value)).collect();
             let more =
                 if array.len() > BRIEF_VALUES as u64 { format!(" … {} in all", units::grouped(array.len())) } else { String::new() };
             out = format!("[{}]{more}", values.join(", "));

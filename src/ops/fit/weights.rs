@@ -141,7 +141,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
                     continue;
                 }
                 let [_, experts] = placed.on_layer(layer, bytes)?;
-                *experts = experts.saturating_add(if is_expert(rest) { bytes } else { 0 });
+                *experts = experts.saturating_add(if caches.places.is_expert(rest) { bytes } else { 0 });
                 &mut placed.weights.layers
             }
             Place::OtherLayer(layer) => {
@@ -168,12 +168,6 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
         placed.tied = tied;
     }
     Ok(placed)
-}
-
-/// Whether a tensor of a layer has the weights of experts; a norm before them has not.
-fn is_expert(name: &str) -> bool {
-    let starts = ["ffn_up_", "ffn_down_", "ffn_gate_", "ffn_gate_up_"];
-    starts.iter().filter_map(|start| name.strip_prefix(start)).any(|rest| rest.starts_with("exps.") || rest.starts_with("chexps."))
 }
 
 enum Place {
