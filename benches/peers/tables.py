@@ -33,7 +33,7 @@ def jobs(record: dict) -> str:
             continue
         for label, peer in job["peers"].items():
             rows.append([name, seconds(job["seconds"]), f"{label} {seconds(peer)}", f"{job['ratios'][label]:.2f}", job["target"], job["output"]])
-    return table(["job", "weigh", "beside it", "times weigh's", "to reach", "output"], rows)
+    return table(["job", "weigh", "compared with", "ratio", "target", "output"], rows)
 
 
 def memory(record: dict) -> str:
@@ -80,7 +80,7 @@ def write(record: dict):
     record = json.loads(json.dumps(record))  # keys are texts, as in the file
     machine = record["machine"]
     parts = {
-        "machine": f"{machine['cpu']}. {machine['versions']}. The program has {machine['binary_bytes'] / 1e6:.1f} MB.\n",
+        "machine": f"{machine['cpu']}. {machine['versions']}. The binary is {machine['binary_bytes'] / 1e6:.1f} MB.\n",
         "jobs": jobs(record), "memory": memory(record), "codecs": record["codecs"],
         "scaling": by(record, "scaling", "threads"), "sizes": by(record, "sizes", "GB"),
     }
