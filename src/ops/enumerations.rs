@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::model::Value;
 use crate::quant::recipe::file_type_name;
 
-/// An enumeration of llama.cpp: the end of its keys, its first number, and the names of that and the following ones; an empty one is unused.
+/// An enumeration of llama.cpp: the end of its keys, its first number, and the names of that and the following ones; an empty name is unused.
 struct Enumeration(&'static str, i64, &'static [&'static str]);
 
 /// The enumerations whose numbers GGUF has, besides the file types; those of RoPE scaling, file kinds and projectors are stored by name. From
@@ -19,7 +19,7 @@ const ENUMERATIONS: &[Enumeration] = &[
     Enumeration("clip.audio.wa_pattern_mode", -1, &["full", "window"]),
 ];
 
-/// Returns the name that a number stands for; `None` if the key has no enumeration, or that no such number.
+/// Returns the name that a number stands for; `None` if the key is not an enumeration or the number is unknown.
 pub(in crate::ops) fn name(key: &str, value: &Value) -> Option<&'static str> {
     if key == "general.file_type" {
         return value.as_u64().and_then(file_type_name);

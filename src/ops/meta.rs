@@ -63,10 +63,10 @@ pub struct Entry<'m> {
     pub value_type: ValueType,
     /// The value; an array as `{type, len, values}`.
     pub value: Shown<'m>,
-    /// What the number stands for, if it is one of an enumeration.
+    /// Name that the number stands for, if the key is an enumeration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<&'static str>,
-    /// What the shown numbers of an array stand for, if they are of an enumeration.
+    /// Names that the shown numbers of an array stand for, if the key is an enumeration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<i64, &'static str>,
 }
@@ -99,7 +99,7 @@ impl Shown<'_> {
     }
 }
 
-/// Returns the values of an array as a list.
+/// The values of an array, serialised as a list.
 struct Values<'m>(Shown<'m>, &'m Array);
 
 impl Serialize for Values<'_> {
