@@ -1,4 +1,4 @@
-//! What llama.cpp caches of a model: keys and values in every layer, or a state.
+//! The caches of a model in llama.cpp: keys and values in every layer, or a state.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use crate::base::{Error, Result, limits};
 use crate::model::metadata::full_key;
 use crate::model::{Metadata, Value};
 
-/// What one layer caches.
+/// The cache of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerCache {
     /// Keys and values.
@@ -35,7 +35,7 @@ pub struct Attention {
     pub window: Option<u64>,
 }
 
-/// Where weights are, by the beginnings of their names. Weights outside the layers that are not listed are with the token embeddings.
+/// Places of weights, by prefixes of their names. Weights outside the layers that are not listed are with the token embeddings.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Places {
@@ -71,7 +71,7 @@ fn starts(beginnings: &str, name: &str) -> bool {
     beginnings.split_whitespace().any(|beginning| name.starts_with(beginning))
 }
 
-/// What a model caches.
+/// The caches of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caches {
     /// By layer, as llama.cpp counts them: those of looped models count once per loop. Empty for a model without a cache.
@@ -82,7 +82,7 @@ pub struct Caches {
     pub loaded_layers: u64,
     /// Beginnings of the names of tensors that are loaded of later layers.
     pub drafts_loaded: &'static str,
-    /// Where weights outside the layers are.
+    /// Places of weights.
     pub places: &'static Places,
     /// Beginning of the name of the norm before the output matrix, where that does not say so.
     pub output_norm: Option<&'static str>,
@@ -123,7 +123,7 @@ pub struct Widths {
     pub experts: [u64; 3],
     /// Whether there are shared experts as well.
     pub shared_experts: bool,
-    /// How many logits are computed for each token of the vocabulary.
+    /// Number of logits computed for each token of the vocabulary.
     pub logits: u64,
     /// Inner size of a state-space model.
     pub inner: u64,
