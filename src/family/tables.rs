@@ -15,7 +15,7 @@ include!(concat!(env!("OUT_DIR"), "/tables.rs"));
 /// The references of each table: a test compares them with fixtures/arch.
 const REFERENCES: &str = include_str!("references.toml");
 
-/// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
+/// Prefix of the names of tables of vision and audio encoders, so that a search for one parses only these.
 const PROJECTOR: &str = "mmproj-";
 
 /// The parsed tables, in the order of [`EMBEDDED`].
