@@ -47,10 +47,13 @@ pub fn output_model(reader: &Reader, tables: &Tables, options: &Options) -> Resu
 pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Result<OutputModel> {
     let model = reader.model();
     let metadata = &model.metadata;
-    let (table, mut config) = read_keys(model, tables)?;
+    let (mut table, mut config) = read_keys(model, tables)?;
     let mut output = OutputModel::default();
     let computed = computed(&table, reader, &mut config)?;
     let projector = Projector::new(model, tables, &table, &config)?;
+    if projector.as_ref().is_some_and(|projector| !projector.table.text_names.is_empty()) {
+        table.module = None; // the encoder's table names the module of the text model
+    }
     let mapping = Mapping::new(&table, &config)?;
     match &projector {
         None => steps(reader, &mapping, &computed, &|_| true, &mut output)?,
@@ -128,7 +131,7 @@ impl Projector {
         let preprocessor = keys.remove("preprocessor").unwrap_or_else(|| json!({}));
         keys.extend(text.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
         if self.table.any_text {
-            text.insert("model_type".to_owned(), json!(self.text_type));
+            text.entry("model_type").or_insert_with(|| json!(self.text_type));
         }
         keys.insert(section.to_owned(), Json::Object(text));
         if let Some(within) = &self.table.within {

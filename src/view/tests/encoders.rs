@@ -71,11 +71,7 @@ fn encoders_come_back_beside_their_text_model() {
         let (name, hf) = (&golden.name, golden.reader());
         let text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap_or_else(|error| panic!("{name}: {error}"));
         let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
-        let gguf = |output: &OutputModel| {
-            let made = reader(written(&hf, &output.tensors), output.metadata.clone(), None);
-            Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new())
-        };
-        let both = gguf(&text).with_projector(gguf(&encoder)).unwrap();
+        let both = beside(&hf, &text, &encoder);
         let back = to_hf::weights(&both, &tables, &to_hf::Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let whole = written(&both, &back.tensors);
         let mut made: Vec<_> =
@@ -117,6 +113,48 @@ fn encoders_come_back_beside_their_text_model() {
                 .collect::<Vec<_>>()
         };
         assert_eq!(keys(&again), keys(&encoder), "{name}");
+    }
+}
+
+/// Returns the GGUF of a text model, with the one of its encoder.
+fn beside(hf: &Reader, text: &OutputModel, encoder: &OutputModel) -> Reader {
+    let gguf = |output: &OutputModel| {
+        let made = reader(written(hf, &output.tensors), output.metadata.clone(), None);
+        Reader::computed(&made, Model { format: FormatId::Gguf, ..made.model().clone() }, std::collections::HashMap::new())
+    };
+    gguf(text).with_projector(gguf(encoder)).unwrap()
+}
+
+/// transformers looks for tensors by their whole names, and for a section of config.json by its model type.
+#[test]
+fn text_models_beside_an_encoder_have_the_names_of_the_original() {
+    let tables = Tables::default();
+    let names = ["glm4v-mmproj", "glm5next-vision-mmproj", "qwen25omni-mmproj", "qwen3asr-mmproj", "qwen3omni-mmproj"];
+    let found: Vec<_> = goldens().into_iter().filter(|golden| names.contains(&golden.name.as_str())).collect();
+    assert_eq!(found.len(), names.len());
+    for golden in found {
+        let (name, hf) = (&golden.name, golden.reader());
+        let text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap();
+        let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
+        let back = to_hf::weights(&beside(&hf, &text, &encoder), &tables, &to_hf::Options::default()).unwrap();
+        // Experts come back stacked.
+        let of_text = |name: &str| !["visual.", "audio_tower.", "experts"].iter().any(|part| name.contains(part));
+        let made: Vec<&str> = back.tensors.iter().map(|tensor| tensor.name.as_str()).filter(|name| of_text(name)).collect();
+        assert!(made.len() > 10, "{name}");
+        for tensor in made {
+            assert!(hf.model().tensor(tensor).is_some(), "{name}: {tensor}");
+        }
+        let file = back.files.iter().find(|file| file.name == "config.json").unwrap();
+        let Content::Bytes(bytes) = &file.content else { panic!("{name}") };
+        let config: Json = serde_json::from_slice(bytes).unwrap();
+        let (section, original) = match golden.json["config"].get("thinker_config") {
+            Some(original) => (&config["thinker_config"], original),
+            None => (&config, &golden.json["config"]),
+        };
+        if name.starts_with("qwen") {
+            assert_eq!(section["model_type"], original["model_type"], "{name}");
+            assert_eq!(section["text_config"].get("model_type"), original["text_config"].get("model_type"), "{name}");
+        }
     }
 }
 
