@@ -76,7 +76,8 @@ impl Strided {
             _ => shape.iter().try_fold(width, |bytes, &dim| num::mul(bytes, dim, "the size of a tensor"))?,
         };
         if bytes > stored.max(limits::REPEATED_BYTES) {
-            let message = format!("expected {stored} bytes repeated to at most {}, found a tensor of {bytes} bytes", limits::REPEATED_BYTES);
+            let message =
+                format!("expected {stored} bytes repeated to at most {}, found a tensor of {bytes} bytes", limits::REPEATED_BYTES);
             return Err(Error::limit(message));
         }
         Ok(Self { source, offset, width, dims: merged(shape, strides), swap })
