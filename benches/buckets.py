@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares what weigh says of models in a bucket, and writes there, with what it says of files and writes to disk: `benches/buckets.py [WEIGH]`.
+"""Compares weigh's reports and output for models in a bucket with those for files on disk: `benches/buckets.py [WEIGH]`.
 
 The bucket is moto's S3 on loopback (`pip install 'moto[server]' boto3`): signed requests, listings in pages, a missing object, multipart uploads.
 """
@@ -29,7 +29,7 @@ def weigh(*args, code=(0, 1), **environment):
 
 
 def plain(value):
-    """Without the names of files."""
+    """Removes file names from a report."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items() if key not in ("path", "file")}
     return [plain(inner) for inner in value] if isinstance(value, list) else value
@@ -97,7 +97,7 @@ def writing(s3, bucket, folder):
         weigh("convert", tiny, "s3://models/parts/out/", "--shard-size", "20kB", "--part", f"{number}/3", **bucket)
     weigh("convert", "--join", "s3://models/parts/out/", **bucket)
     assert keys(s3, "parts/") == files(folder / "c")
-    # Several parts of 8 MiB, and a signal while they are sent.
+    # Several parts of 8 MiB, and a signal during the upload.
     large = folder / "large.safetensors"
     header = json.dumps({"x": {"dtype": "F32", "shape": [64 << 20], "data_offsets": [0, 256 << 20]}}).encode()
     large.write_bytes(len(header).to_bytes(8, "little") + header + os.urandom(1 << 20) * 256)

@@ -1,11 +1,11 @@
-//! How fast each type is decoded and encoded, in values a second, on one thread. `cargo bench --bench codec -- Q4_K` runs a part.
+//! Measures the decoding and encoding throughput of each type on one thread. `cargo bench --bench codec -- Q4_K` runs a subset.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use weigh::DType;
 use weigh::codec::{CODECS, Codec, values_per_element};
 
-/// Values at a time: rows and output stay in the second-level cache, so that this measures the code and not the memory.
+/// Number of values per run: input and output stay in the L2 cache, so that memory bandwidth does not matter.
 const ROWS: usize = 16;
 const COLUMNS: usize = 2048;
 
@@ -13,7 +13,7 @@ fn main() {
     divan::main();
 }
 
-/// A type, named as the table of types names it.
+/// A type, with its name in the dtype table.
 struct Type(&'static Codec);
 
 impl std::fmt::Display for Type {
@@ -35,7 +35,7 @@ fn len(dtype: DType) -> usize {
     ROWS * COLUMNS / info.block_elems as usize * info.block_bytes as usize
 }
 
-/// Numbers as weights have them: about normal, small, from a fixed seed.
+/// Returns numbers distributed like weights: small, roughly normal, from a fixed seed.
 fn numbers(count: usize) -> Vec<f32> {
     let mut state = 1u64;
     let mut uniform = move || {

@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def instructions(command):
-    """What callgrind counts, on one thread."""
+    """Returns the number of instructions that callgrind counts, on one thread."""
     with tempfile.TemporaryDirectory() as folder:
         words = [word.replace("OUT", folder) for word in command]
         valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/callgrind"]

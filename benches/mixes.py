@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what mixes of types cost: the KL divergence that llama-perplexity gives, beside weigh's measure of the error.
+"""Measures the loss of type mixes: the KL divergence reported by llama-perplexity, and weigh's error measures.
 
     python3 benches/mixes.py train --work DIR                         # two small models, trained for some minutes (torch, transformers)
     python3 benches/mixes.py run --work DIR --llama BIN --weigh PROGRAM [--gguf NAME=FILE ...]
@@ -78,7 +78,7 @@ def sh(*command, **options):
 
 
 class Model:
-    """A model in F16 with its importance matrix and the logits to compare with."""
+    """A model in F16, with its importance matrix and reference logits."""
 
     def __init__(self, name, source, work, llama, weigh, chunks):
         self.name, self.llama, self.weigh, self.chunks = name, llama, weigh, chunks
@@ -100,7 +100,7 @@ class Model:
         return done.stdout + done.stderr
 
     def divergence(self, file):
-        """The mean KL divergence of the predictions of a file from those of the model in F16."""
+        """Returns the mean KL divergence of a file's predictions from those of the F16 model."""
         options = ["-m", file, "-f", self.test, "-c", CONTEXT, "--chunks", self.chunks, "--kl-divergence-base", self.base, "--kl-divergence"]
         found = None
         while found is None:  # the program may end before its log is written
@@ -108,7 +108,7 @@ class Model:
         return float(found.group(1))
 
     def types(self, file):
-        """The types of the quantised tensors of a file, by name."""
+        """Returns the types of the quantised tensors of a file, by name."""
         listed = json.loads(sh(self.weigh, "ls", file, "--json"))["tensors"]
         return {row["name"]: row["dtype"] for row in listed if len(row["shape"]) > 1 and row["dtype"] not in ("F32", "F16")}
 
@@ -117,13 +117,13 @@ CANDIDATES = ["Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0"]
 
 
 def errors(model):
-    """The errors of every tensor in every candidate: plain and weighted by importance, with the norms that they are relative to."""
+    """Returns the errors of every tensor in every candidate type, plain and weighted by importance, with the norms that they are relative to."""
     path = (model if isinstance(model, pathlib.Path) else model.folder) / "errors.json"
     if path.exists():
         return json.loads(path.read_text())
     import gguf, numpy
     entries = {tensor.name: tensor.data for tensor in gguf.GGUFReader(model.imatrix).tensors}
-    # Of many rows, some thousands: embeddings.
+    # A few thousand rows of large tensors such as embeddings.
     sampled = lambda data: data[::max(1, len(data) // 4096)]
     whole = {tensor.name: (tensor.data.size, sampled(tensor.data).astype(numpy.float64))
              for tensor in gguf.GGUFReader(model.f16).tensors if tensor.data.ndim > 1}
@@ -156,7 +156,7 @@ def category(name):
 
 
 def measures(model, types):
-    """What each measure says of a mix."""
+    """Returns the value of each measure for a mix."""
     table = errors(model)
     rows = {name: table[name][dtype] for name, dtype in types.items()}
     layers = {}
@@ -220,7 +220,7 @@ def run(models, work, sized):
         for index in range(8):
             pick = [f"--tensor-type={exactly(name)}={numbers.choice(CANDIDATES[1:])}" for name in names]
             measure(f"random {index}", "--type", "Q4_K", *pick)
-        # One kind of tensor at a time: what the sensitivities come from.
+        # One kind of tensor at a time, which gives the sensitivities.
         for kind in sorted({category(name) for name in names}):
             measure(f"only {kind}", *[f"--tensor-type={exactly(name)}=Q3_K" for name in names if category(name) == kind], "--type", "F16")
         for name in STANDARD if sized else []:

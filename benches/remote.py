@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures reading by range, against a server on loopback: `benches/remote.py MODEL.gguf [--large]`.
+"""Measures range reads from a server on the loopback interface: `benches/remote.py MODEL.gguf [--large]`.
 
 Needs `cargo build --release --example serve` and `cargo build --release`, curl and nginx. Medians of RUNS; the files are made in a temporary folder.
 --large also streams 2.2 GB.
@@ -23,7 +23,7 @@ RUNS = 3
 
 
 class Nginx:
-    """nginx with the settings of its packages, for the figures that depend on how fast a server is."""
+    """nginx with its packaged settings, for figures that depend on the speed of the server."""
 
     def __init__(self, folder, port):
         self.url = f"http://127.0.0.1:{port}/"
@@ -61,7 +61,7 @@ class Server:
 
 
 def run(args, **environment):
-    """Seconds, peak memory in MB."""
+    """Returns the seconds and the peak memory in MB."""
     command = ["/usr/bin/time", "-f", "%e %M", *map(str, args)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode not in (0, 1):
@@ -85,7 +85,7 @@ def measure(name, args, server=None, before=None, **environment):
 
 
 def interleaved(commands):
-    """Medians of commands that are run in turn, as other work on the machine comes and goes."""
+    """Returns the medians of commands that are run alternately, so that other load affects them alike."""
     runs = {name: [] for name in commands}
     for _ in range(3 * RUNS):
         for name, command in commands.items():
@@ -96,7 +96,7 @@ def interleaved(commands):
 
 
 def normal_values():
-    """A million normally distributed values in BF16."""
+    """Returns a million normally distributed values in BF16."""
     draw = random.Random(1)
     values = array.array("f", (draw.gauss(0, 0.02) for _ in range(1 << 20))).tobytes()
     out = bytearray(len(values) // 2)
@@ -105,7 +105,7 @@ def normal_values():
 
 
 def shards(folder, count, rows, values=None):
-    """BF16 shards whose data is a hole, or the given values over and over."""
+    """Writes BF16 shards whose data is a hole, or repeats the given values."""
     folder.mkdir(parents=True)
     weights = {}
     for shard in range(1, count + 1):

@@ -1,4 +1,4 @@
-//! Says how two models differ, whatever their formats: `cargo run --example compare -- fixtures/llama-tiny fixtures/llama-tiny-q8_0.gguf`
+//! Compares two models in any formats: `cargo run --example compare -- fixtures/llama-tiny fixtures/llama-tiny-q8_0.gguf`
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;

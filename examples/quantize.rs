@@ -1,4 +1,4 @@
-//! Quantises a model into a GGUF: `cargo run --release --example quantize -- fixtures/llama-tiny out.gguf Q4_K_M`
+//! Quantises a model to GGUF: `cargo run --release --example quantize -- fixtures/llama-tiny out.gguf Q4_K_M`
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use weigh::ConvertOptions;
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, out, file_type] = &args[..] else { return Err("expected MODEL OUT TYPE".into()) };
-    // Called from every thread that writes.
+    // Called from every writing thread.
     let written = AtomicU64::new(0);
     let progress = |bytes: u64, total: u64| {
         let written = written.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -8,7 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [path, name, start, end] = &args[..] else { return Err("expected MODEL TENSOR START END".into()) };
     let model = weigh::open(path)?;
-    // Rows of the outermost dimension. Blocks are decoded; packed weights (GPTQ, AWQ, MLX ...) give what they stand for.
+    // Rows of the outermost dimension. Blocks are decoded; packed weights (GPTQ, AWQ, MLX ...) are unpacked.
     let (start, end): (u64, u64) = (start.parse()?, end.parse()?);
     let rows = model.tensor(name)?.rows(start..end)?;
     let values = rows.to_f32()?;

@@ -1,4 +1,4 @@
-"""Catalogues a thousand models, queries the tables with DuckDB, and compares the answers with what weigh says of each model.
+"""Catalogues a thousand models, queries the tables with DuckDB, and compares the answers with weigh's reports on each model.
 
     python3 benches/peers/catalog.py --weigh target/release/weigh --work /tmp/weigh-catalog
 
@@ -21,14 +21,14 @@ LICENCES = ["mit", "apache-2.0", "llama3.2", None]
 
 
 def collection(models, count):
-    """Makes models of the fixtures: folders and GGUF files, of which some have the same weights."""
+    """Creates models from the fixtures: folders and GGUF files, some with the same weights."""
     fixtures = ROOT / "fixtures"
     weights = (fixtures / "llama-tiny/model.safetensors").read_bytes()
     gguf = (fixtures / "llama-tiny-q8_0.gguf").read_bytes()
     for number in range(count):
         folder = models / f"org{number % 10}" / f"model{number}"
         folder.mkdir(parents=True)
-        # Every second one has weights of its own; the others share those of a fixture.
+        # Every second one has its own weights; the others share those of a fixture.
         own = number % 2 == 0
         if number % 3:
             data = bytearray(weights)
@@ -53,7 +53,7 @@ def run(command, **more):
 
 
 def timed(command):
-    """Runs a command that may find something; returns its JSON, seconds, and peak memory in MB."""
+    """Runs a command, which may exit with status 1; returns its JSON, seconds, and peak memory in MB."""
     done = subprocess.run(["/usr/bin/time", "-v", *map(str, command)], text=True, capture_output=True)
     assert done.returncode in (0, 1), done.stderr
     elapsed = re.search(r"Elapsed .*: (?:(\d+):)?(\d+):([\d.]+)", done.stderr).groups()

@@ -14,7 +14,7 @@ TYPES = ["Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",
 
 
 def best(work, seconds=0.15):
-    """Nanoseconds of the best run, of as many as fit the time; the clock is that of weigh's side."""
+    """Returns the nanoseconds of the best run, of as many as fit into the time, with the same clock as for weigh."""
     started, least = time.perf_counter(), float("inf")
     while least == float("inf") or time.perf_counter() - started < seconds:
         start = time.perf_counter_ns()
@@ -24,7 +24,7 @@ def best(work, seconds=0.15):
 
 
 def versus(theirs, command, out):
-    """How many times as fast weigh is, each measured in turn, and the bytes that it wrote."""
+    """Returns weigh's speedup, measured alternately, and the bytes that it wrote."""
     ratios = [best(theirs) / float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(ROUNDS)]
     return statistics.median(ratios), pathlib.Path(out).read_bytes()
 

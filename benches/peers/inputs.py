@@ -1,4 +1,4 @@
-"""Makes the inputs of the comparison: real where a registry ships one, seeded where it does not."""
+"""Creates the inputs of the comparison: real files if a registry has them, otherwise seeded ones."""
 import glob, json, os, pathlib, struct, subprocess, typing, zipfile
 
 import numpy as np
@@ -7,7 +7,7 @@ VOCABULARY = 32000
 
 
 class Shape(typing.NamedTuple):
-    """The dimensions of a Llama; those of TinyLlama give 1.1 billion weights."""
+    """The dimensions of a Llama model; those of TinyLlama give 1.1 billion weights."""
     layers: int = 22
     width: int = 2048
     feed_forward: int = 5632
@@ -33,7 +33,7 @@ def gemma(work: pathlib.Path, pip: list[str]) -> pathlib.Path:
 
 
 def llama_tensors(shape: Shape):
-    """Names and shapes of the tensors of a Llama."""
+    """Returns the names and shapes of the tensors of a Llama model."""
     width, narrow = shape.width, shape.width // shape.heads * shape.kv_heads
     yield "model.embed_tokens.weight", (VOCABULARY, width)
     for layer in range(shape.layers):
@@ -65,7 +65,7 @@ def tokenizer(work: pathlib.Path, pip: list[str]) -> bytes:
 
 
 def llama(work: pathlib.Path, pip: list[str], name: str, dimensions: Shape) -> pathlib.Path:
-    """A Hugging Face folder in BF16: normal values with a scale of its own for each row."""
+    """Writes a Hugging Face folder in BF16: normally distributed values with a different scale for each row."""
     folder = work / name
     if (folder / "config.json").exists():
         return folder
@@ -98,7 +98,7 @@ def llama(work: pathlib.Path, pip: list[str], name: str, dimensions: Shape) -> p
 
 
 def many_shards(work: pathlib.Path, shards: int = 100, tensors: int = 600) -> pathlib.Path:
-    """A folder of 100 shards with 60,000 small tensors in all, and its index."""
+    """Writes a folder of 100 shards with 60,000 small tensors in total, and its index."""
     folder = work / "many-shards"
     if (folder / "model.safetensors.index.json").exists():
         return folder
@@ -119,7 +119,7 @@ def many_shards(work: pathlib.Path, shards: int = 100, tensors: int = 600) -> pa
 
 
 def sparse_gguf(work: pathlib.Path, name: str, tensors: int, bytes_each: int) -> pathlib.Path:
-    """A GGUF that takes a few kilobytes of disk, whatever its size: a header, then nothing."""
+    """Writes a sparse GGUF of any size that takes a few kilobytes on disk: a header followed by a hole."""
     target = work / name
     if target.exists():
         return target

@@ -1,4 +1,4 @@
-"""Names, types and shapes of a sharded folder through the safetensors package: what a script does today."""
+"""Lists names, types and shapes of a sharded folder with the safetensors package, as a typical script does."""
 import json, pathlib, sys
 
 from safetensors import safe_open

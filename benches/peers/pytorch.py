@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares weigh with what else opens and judges checkpoints of PyTorch.
+"""Compares weigh with other tools that open or scan PyTorch checkpoints.
 
 usage: pytorch.py table WEIGH SCANNERS [HOSTILE]     who opens and who warns of what
        pytorch.py speed WEIGH FOLDER [RUNS]          medians of listing and converting a checkpoint of 2.2 GB
@@ -19,7 +19,7 @@ import time
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "fixtures/pytorch"
 ORDINARY = """zip.pt legacy.pt old.tar.pt protocol-5.pt bare-2.pkl bare-4.pkl tensor.pt views.pt dtypes.pt quantised.pt sparse.pt lightning.ckpt
 deepspeed.pt fairseq.pt ema.pt module.pt module-legacy.pt torchscript.pt deflated.pt big-endian.pt""".split()
-# Each takes paths, and prints a verdict a line.
+# Each takes paths and prints one verdict per line.
 LOAD = """
 import sys, warnings, torch
 warnings.simplefilter('ignore')
@@ -72,7 +72,7 @@ def verdicts(python, code, paths):
 
 
 def status(seen, *command):
-    """The exit status of weigh; it and the memory used at most, in MB, are added to those seen."""
+    """Returns the exit status of weigh, and adds it and the peak memory in MB to those seen."""
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, found, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(found)

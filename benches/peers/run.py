@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs weigh beside its peers, records what came of it in results.json, and writes the tables of BENCHMARKS.md. See README.md beside this file."""
+"""Runs weigh and comparable programs, records the results in results.json, and writes the tables of BENCHMARKS.md. See README.md."""
 import argparse, contextlib, dataclasses, fcntl, glob, json, os, pathlib, platform, shlex, statistics, subprocess, sys, tempfile, time, venv
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -8,7 +8,7 @@ ROOT = HERE.parent.parent
 
 @dataclasses.dataclass
 class Job:
-    """One row: a command of weigh's, those that it is held against, and the figure to reach."""
+    """A row: a weigh command, the commands it is compared with, and the target."""
     name: str
     ours: str
     peers: list  # of (label, command)
@@ -23,7 +23,7 @@ def sh(command, **options):
 
 
 class Peers:
-    """What is installed from the registries, once, into the work folder."""
+    """The programs installed from the registries, once, into the work folder."""
 
     def __init__(self, work: pathlib.Path):
         self.work = work
@@ -45,7 +45,7 @@ class Peers:
         self.llama = self.build_llama()
 
     def build_llama(self) -> pathlib.Path:
-        """llama.cpp as the source distribution of llama-cpp-python carries it."""
+        """Builds llama.cpp from the source distribution of llama-cpp-python."""
         build = self.work / "llama-build"
         source = next(iter(glob.glob(str(self.work / "llama_cpp_python-*/vendor/llama.cpp"))), None)
         if source is None:
@@ -62,7 +62,7 @@ class Peers:
 
 
 def timed(command: str) -> float:
-    """Seconds of one run, measured by hyperfine without a shell."""
+    """Returns the seconds of one run, measured by hyperfine without a shell."""
     with tempfile.NamedTemporaryFile() as out:
         sh(["hyperfine", "-N", "-i", "--runs", "1", "--warmup", "0", "--style", "none", "--export-json", out.name, command],
            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -70,7 +70,7 @@ def timed(command: str) -> float:
 
 
 def peak_anonymous(command: str) -> float:
-    """The largest anonymous memory of one run, in MiB: sampled, so a floor; pages of mapped files do not count."""
+    """Returns the peak anonymous memory of one run in MiB. It is sampled, hence a lower bound; pages of mapped files are not counted."""
     process = subprocess.Popen(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
@@ -144,8 +144,8 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
     if not os.path.exists(q4k):
         sh(f"{weigh} convert --quiet {arch_f16} {q4k} --type Q4_K --pure --no-quality")
     out, theirs = made("out.gguf"), made("theirs.gguf")
-    # What is quantised goes to memory where there is room: weigh syncs what it writes and llama-quantize does not, so that on a slow
-    # disk the disk would be what is measured.
+    # Quantised files are written to a RAM disk if there is room: weigh syncs its output and llama-quantize does not, so that a slow disk
+    # would dominate the measurement.
     memory = memory_folder(work)
     fast, fast_theirs = str(memory / "out.gguf"), str(memory / "theirs.gguf")
     small = made("llama-2-layers-F16.gguf")
@@ -199,7 +199,7 @@ def jobs(work: pathlib.Path, peers: Peers, weigh: str) -> list:
 
 
 def memory_folder(work: pathlib.Path) -> pathlib.Path:
-    """A folder in memory, with room for two outputs; the work folder where there is none."""
+    """Returns a folder in memory with room for two outputs, or else the work folder."""
     shared = pathlib.Path("/dev/shm")
     if not shared.is_dir() or os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize < 8 << 30:
         return work
@@ -208,7 +208,7 @@ def memory_folder(work: pathlib.Path) -> pathlib.Path:
 
 
 def memory(work: pathlib.Path, weigh: str) -> dict:
-    """The peak anonymous memory of every command on the 2.2 GB model, in MiB."""
+    """Returns the peak anonymous memory of every command on the 2.2 GB model, in MiB."""
     model, f16, copy, imatrix = (work / name for name in ("llama-1b", "llama-1b-arch-F16.gguf", "llama-1b-arch-F16-copy.gguf", "imatrix.gguf"))
     out = memory_folder(work) / "out.gguf"
     small = work / "llama-2-layers-F16.gguf"
@@ -236,7 +236,7 @@ def median_of(command: str, rounds: int, clean=()) -> float:
 
 
 def scaling(work: pathlib.Path, weigh: str) -> dict:
-    """Seconds on 1, 2 and 4 threads, of jobs on the 2.2 GB model."""
+    """Returns the seconds of jobs on the 2.2 GB model with 1, 2 and 4 threads."""
     f16, copy, out = work / "llama-1b-arch-F16.gguf", work / "llama-1b-arch-F16-copy.gguf", memory_folder(work) / "out.gguf"
     jobs = {"stats, F16": f"stats --json {f16}", "diff of equal files": f"diff --json {f16} {copy}", "hash sha256": f"hash {f16}",
             "F16 to Q8_0": f"convert --no-quality {f16} {out} --type Q8_0", "F16 to Q4_K_M": f"convert --no-quality {f16} {out} --type Q4_K_M"}
@@ -244,7 +244,7 @@ def scaling(work: pathlib.Path, weigh: str) -> dict:
 
 
 def sizes(work: pathlib.Path, weigh: str) -> dict:
-    """Seconds by size, of sparse GGUFs of F16 zeros: 0.1, 1 and 10 GB."""
+    """Returns the seconds by file size, for sparse F16 GGUF files of 0.1, 1 and 10 GB."""
     import inputs
     found = {"ls": {}, "stats": {}, "hash xxh64": {}}
     for gigabytes in (0.1, 1, 10):
@@ -256,7 +256,7 @@ def sizes(work: pathlib.Path, weigh: str) -> dict:
 
 
 def codecs(peers: Peers) -> str:
-    """The table of every type, decoded and encoded beside libgguf."""
+    """Returns the speedups over libgguf for decoding and encoding every type."""
     command = [str(peers.python), str(HERE / "codecs.py"), str(ROOT / "target" / "release" / "examples" / "codec_rate")]
     return sh(command, capture_output=True, text=True).stdout
 

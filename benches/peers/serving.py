@@ -23,7 +23,7 @@ print("seconds", time.perf_counter() - start)
 
 
 def measured(command):
-    """Seconds of a run, its output, and its largest anonymous memory in MiB, sampled."""
+    """Returns the seconds of a run, its output, and its sampled peak anonymous memory in MiB."""
     start, peak = time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     while process.poll() is None:

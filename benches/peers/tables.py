@@ -1,4 +1,4 @@
-"""Writes what run.py recorded in results.json: the tables between the marks of BENCHMARKS.md, and docs/scaling.svg."""
+"""Writes the results recorded in results.json: the tables between the marks in BENCHMARKS.md, and docs/scaling.svg."""
 import json, math, pathlib, re
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -33,7 +33,7 @@ def jobs(record: dict) -> str:
             continue
         for label, peer in job["peers"].items():
             rows.append([name, seconds(job["seconds"]), f"{label} {seconds(peer)}", f"{job['ratios'][label]:.2f}", job["target"], job["output"]])
-    return table(["job", "weigh", "beside it", "times weigh's", "to reach", "output"], rows)
+    return table(["job", "weigh", "compared with", "ratio", "target", "output"], rows)
 
 
 def memory(record: dict) -> str:
@@ -46,7 +46,7 @@ def by(record: dict, part: str, what: str) -> str:
 
 
 def plot(record: dict) -> str:
-    """Two panels: how many times as fast on more threads, and seconds by size, both on logarithmic axes."""
+    """Draws two panels: speedup by number of threads, and seconds by size, both on logarithmic axes."""
     colours = ["#4c78a8", "#f58518", "#54a24b", "#e45756", "#b279a2"]
     out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 330" role="img" aria-label="Speed on 1, 2 and 4 threads; time by size of the file.">'
            "<style>text{font:12px system-ui,sans-serif;fill:#333}.axis{stroke:#999}@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>"]
@@ -76,11 +76,11 @@ def plot(record: dict) -> str:
 
 
 def write(record: dict):
-    """Puts every table between its marks."""
+    """Replaces every table between its marks."""
     record = json.loads(json.dumps(record))  # keys are texts, as in the file
     machine = record["machine"]
     parts = {
-        "machine": f"{machine['cpu']}. {machine['versions']}. The program has {machine['binary_bytes'] / 1e6:.1f} MB.\n",
+        "machine": f"{machine['cpu']}. {machine['versions']}. The binary is {machine['binary_bytes'] / 1e6:.1f} MB.\n",
         "jobs": jobs(record), "memory": memory(record), "codecs": record["codecs"],
         "scaling": by(record, "scaling", "threads"), "sizes": by(record, "sizes", "GB"),
     }

@@ -1,5 +1,5 @@
-//! How long a type takes on one thread, for `benches/peers/codecs.py`: `codec_rate decode TYPE BYTES OUT`, or
-//! `codec_rate encode TYPE COLUMNS F32 OUT [IMPORTANCE]`. Writes what comes out to OUT and prints the nanoseconds a value of the best run.
+//! Times a codec on one thread, for `benches/peers/codecs.py`: `codec_rate decode TYPE BYTES OUT`, or
+//! `codec_rate encode TYPE COLUMNS F32 OUT [IMPORTANCE]`. Writes the result to OUT and prints the nanoseconds per value of the best run.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use weigh::codec::codec;
 
-/// How long is measured, in all.
+/// Total duration of the measurement.
 const MEASURED: Duration = Duration::from_millis(150);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,7 +53,7 @@ fn floats(path: &str) -> Result<Vec<f32>, Box<dyn Error>> {
     Ok(fs::read(path)?.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// The nanoseconds of the best of several runs.
+/// Returns the nanoseconds of the best of several runs.
 fn best(mut work: impl FnMut()) -> u128 {
     let started = Instant::now();
     let mut best = u128::MAX;

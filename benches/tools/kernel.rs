@@ -1,8 +1,8 @@
-//! One kernel and nothing else, the same work each time, for `benches/instructions.py`: `kernel decode|encode|weighted TYPE`.
+//! Runs a single kernel on a fixed workload, for `benches/instructions.py`: `kernel decode|encode|weighted TYPE`.
 
 use weigh::codec::codec;
 
-/// Values a run.
+/// Number of values per run.
 const ROWS: usize = 8;
 const COLUMNS: usize = 2048;
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let values: Vec<f32> = numbers().take(ROWS * COLUMNS).collect();
     let importance: Vec<f32> = numbers().take(COLUMNS).map(|number| number.abs() + 0.01).collect();
     let row_bytes = codec.dtype.bytes_for(COLUMNS as u64)? as usize;
-    // To decode, any bytes do.
+    // Any bytes can be decoded.
     let mut bytes: Vec<u8> = (0..ROWS * row_bytes).map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     if work == "decode" {
         let mut decoded = vec![0.0; values.len()];
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Small numbers about zero, the same each time.
+/// Returns small numbers around zero, the same each time.
 fn numbers() -> impl Iterator<Item = f32> {
     let mut state = 1u64;
     std::iter::repeat_with(move || {

@@ -1,4 +1,4 @@
-//! The rate of the machine: reads files them on all threads and sums them as 64-bit numbers. A yardstick for `stats` and `diff`.
+//! Measures the read rate of the machine: reads files on all threads and sums them as 64-bit numbers. The baseline for `stats` and `diff`.
 #![allow(clippy::print_stdout)]
 
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
-//! `serve FOLDER PORT MILLISECONDS`: the web server of the tests, for `benches/remote.py`. Each answer waits so many milliseconds.
+//! `serve FOLDER PORT MILLISECONDS`: the web server of the tests, for `benches/remote.py`. Each response is delayed by MILLISECONDS.
 //!
-//! `GET /-/seen` returns the number of requests since the last call, and of the bytes in the answers.
+//! `GET /-/seen` returns the number of requests since the last call, and the number of bytes in the responses.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, dead_code)]
 

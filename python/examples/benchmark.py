@@ -2,9 +2,9 @@
 
     python benchmark.py FILE [RUNS]
 
-A GGUF file is read with `gguf` and its `dequantize`, a safetensors file with `safetensors.numpy`. Each run is a process of its own, the
-best of RUNS (default 5) counts, and both read a file that is in the page cache. Every value is summed, so that memory-mapped pages are
-read as well.
+A GGUF file is read with `gguf` and its `dequantize`, a safetensors file with `safetensors.numpy`. Each run is a separate
+process, the best of RUNS (default 5) counts, and the file is in the page cache. Every value is summed, so that memory-mapped pages are read as
+well.
 """
 
 import pathlib

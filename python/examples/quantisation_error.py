@@ -1,4 +1,4 @@
-"""Which layers lose most when a model is quantised? Converts a model to Q4_K_M, and draws the relative error of each layer as text.
+"""Shows which layers lose most when a model is quantised: converts it to Q4_K_M and draws the relative error of each layer as text.
 
     python quantisation_error.py MODEL [TYPE]
 """

@@ -23,7 +23,7 @@ fn json<T: serde::Serialize>(report: &T) -> PyResult<String> {
     serde_json::to_string(report).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// Calls a Python function with the bytes done and in all, at most a thousand times, and drops its errors: a progress bar must not end the work.
+/// Calls a Python function with the bytes done and the total, at most a thousand times. Ignores its errors: a progress bar must not end the work.
 fn reporter(callback: Option<Py<PyAny>>) -> impl Fn(u64, u64) + Sync {
     let done = AtomicU64::new(0);
     move |bytes, total| {
@@ -38,7 +38,7 @@ fn reporter(callback: Option<Py<PyAny>>) -> impl Fn(u64, u64) + Sync {
     }
 }
 
-/// The bytes of a tensor, as a buffer: mapped from the file where it is stored as such.
+/// The bytes of a tensor as a buffer, mapped from the file if they are stored unchanged.
 #[pyclass(frozen)]
 struct Bytes {
     bytes: Held,
@@ -71,7 +71,7 @@ struct Model {
 
 #[pymethods]
 impl Model {
-    /// Names, types, packings and shapes of the tensors.
+    /// Returns the names, types, packings and shapes of the tensors.
     fn tensors(&self) -> Vec<(String, String, Option<String>, Vec<u64>)> {
         let row = |tensor: weigh::Tensor<'_>| {
             let packing = tensor.packing().map(|packing| packing.to_string());
@@ -80,7 +80,7 @@ impl Model {
         self.model.tensors().map(row).collect()
     }
 
-    /// The metadata, as the JSON of `weigh meta --full`.
+    /// Returns the metadata, as in the JSON of `weigh meta --full`.
     fn metadata(&self) -> PyResult<String> {
         let mut object = serde_json::Map::new();
         for (key, value) in self.model.metadata().iter() {
@@ -97,7 +97,7 @@ impl Model {
         self.model.format().to_string()
     }
 
-    /// The bytes of rows `from..to` of a tensor: as stored, or decoded to F32.
+    /// Returns the bytes of rows `from..to` of a tensor: as stored, or decoded to F32.
     #[pyo3(signature = (name, rows, decode))]
     fn read(&self, python: Python<'_>, name: &str, rows: Option<(u64, u64)>, decode: bool) -> PyResult<Bytes> {
         let read = || -> Result<Bytes, weigh::Error> {
@@ -197,7 +197,7 @@ impl Model {
         }
     }
 
-    /// Converts, with the options named in a dictionary of `(name, value)` texts.
+    /// Converts the model, with options as pairs of name and value.
     #[pyo3(signature = (out, options, progress))]
     fn convert(&self, python: Python<'_>, out: PathBuf, options: Vec<(String, String)>, progress: Option<Py<PyAny>>) -> PyResult<String> {
         let report = reporter(progress);

@@ -1,4 +1,4 @@
-"""Model weight files: what they are, their tensors as arrays, and everything that the program weigh does.
+"""Model weight files: metadata, tensors as NumPy arrays, and the operations of the weigh program.
 
 >>> model = weigh.open("model.gguf")
 >>> model["blk.0.attn_q.weight"].shape
@@ -22,7 +22,7 @@ from weigh._weigh import Error, __version__
 
 __all__ = ["Error", "Model", "Tensor", "__version__", "diff", "main", "open", "verify"]
 
-# Types that NumPy (with ml_dtypes) has: arrays of them are views of the file.
+# Types that NumPy (with ml_dtypes) supports: their arrays are views of the file.
 _DTYPES = {
     "F64": numpy.float64,
     "F32": numpy.float32,
@@ -52,18 +52,18 @@ class Tensor:
 
     name: str
     dtype: str
-    """As in the file: `Q4_K`, `BF16`; `F32` for a weight that is packed."""
+    """Type as stored (`Q4_K`, `BF16`); `F32` for a packed weight."""
     packing: str | None
-    """How the weight is packed: `GPTQ-4`, `NVFP4`."""
+    """Packing of the weight (`GPTQ-4`, `NVFP4`), or `None`."""
     shape: tuple[int, ...]
     _model: _weigh.NativeModel
 
     def array(self, decode: bool | None = None) -> numpy.ndarray:
-        """Returns the values: a read-only view of the file if NumPy has the type, else (or with `decode`) a copy in F32."""
+        """Returns the values: a read-only view of the file if NumPy supports the type; otherwise, or with `decode`, a copy in F32."""
         return self._array(None, self.shape, decode)
 
     def rows(self, start: int, stop: int, decode: bool | None = None) -> numpy.ndarray:
-        """Returns rows `start` to `stop` as `array` does, reading only those."""
+        """Returns rows `start` to `stop` like `array`, reading only those rows."""
         if not self.shape:
             raise IndexError("a scalar has no rows")
         start, stop, _ = slice(start, stop).indices(self.shape[0])
@@ -81,7 +81,7 @@ class Tensor:
 
 
 class Model(Mapping[str, numpy.ndarray]):
-    """An open model: a mapping from names to arrays, and the operations of weigh."""
+    """An open model: a mapping from tensor names to arrays, with the operations of weigh."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self._native = _weigh.open_model(os.fspath(path))
@@ -112,7 +112,7 @@ class Model(Mapping[str, numpy.ndarray]):
 
     @property
     def metadata(self) -> dict:
-        """The metadata, arrays in full."""
+        """The metadata, with arrays in full."""
         return json.loads(self._native.metadata())
 
     @property
@@ -122,34 +122,34 @@ class Model(Mapping[str, numpy.ndarray]):
         return None if config is None else json.loads(config)
 
     def info(self) -> dict:
-        """Returns what `weigh info --json` says."""
+        """Returns the report of `weigh info --json`."""
         return json.loads(self._native.info())
 
     def count(self) -> dict:
-        """Returns what `weigh count --json` says."""
+        """Returns the report of `weigh count --json`."""
         return json.loads(self._native.count())
 
     def stats(self, *, filter=(), exclude=(), by=None, sample=None, progress=None) -> dict:
-        """Returns what `weigh stats --json` says; `by` is tensor, layer, component, dtype or model."""
+        """Returns the report of `weigh stats --json`; `by` is tensor, layer, component, dtype or model."""
         return json.loads(self._native.stats(_list(filter), _list(exclude), by, sample, progress))
 
     def hash(self, *, content: bool = False) -> list[dict]:
-        """Returns what `weigh hash --json` says, one report for each algorithm."""
+        """Returns the report of `weigh hash --json`, one for each algorithm."""
         return json.loads(self._native.hash(content))
 
     def diff(self, other: Model | str | os.PathLike[str], *, filter=(), exclude=(), quick=False, tolerance=None, progress=None) -> dict:
-        """Returns what `weigh diff --json` says."""
+        """Returns the report of `weigh diff --json`."""
         other = other if isinstance(other, Model) else Model(other)
         return json.loads(self._native.diff(other._native, _list(filter), _list(exclude), quick, tolerance, progress))
 
     def convert(self, out: str | os.PathLike[str], *, progress=None, **options) -> dict:
-        """Converts, and returns what `weigh convert --json` says. Options have the names of the command line: `type="Q4_K_M"`, `imatrix`,
+        """Converts the model, and returns the report of `weigh convert --json`. Options are named as on the command line: `type="Q4_K_M"`, `imatrix`,
         `adapter` (one or a list), `shard_size` (bytes), `strict`, `force`, `dry_run` ..."""
         pairs = [(name, str(value)) for name, values in options.items() for value in _list(values) if value is not None]
         return json.loads(self._native.convert(os.fspath(out), pairs, progress))
 
     def fit(self, *arguments: str) -> dict:
-        """Returns what `weigh fit --json` says; `arguments` are those of the command line: `fit("--context", "32768")`."""
+        """Returns the report of `weigh fit --json`; `arguments` are those of the command line: `fit("--context", "32768")`."""
         return json.loads(self._native.command("fit", self.path, list(arguments)))
 
 

@@ -254,11 +254,11 @@ impl<'a> ConvertOptions<'a> {
     }
 }
 
-/// Completes a model whose [parts](ConvertOptions::part) are all written: checks that they are complete and of one plan, by size and digest,
+/// Completes a model whose [parts](ConvertOptions::part) are all written: checks by size and digest that they are complete and belong to one plan,
 /// writes the index of the shards, and removes the manifests of the parts. `out` is the output of the parts.
 ///
 /// # Errors
-/// A part is missing, changed, or of another plan: nothing was written or removed.
+/// A part is missing, changed, or belongs to another plan. Nothing was written or removed then.
 pub fn join(out: impl AsRef<Path>) -> Result<JoinReport> {
     convert::join(out.as_ref(), false, &|_, _| {})
 }

@@ -27,7 +27,7 @@ impl FitOptions {
         Self::default()
     }
 
-    /// Sets the number of tokens that all sequences have room for together.
+    /// Sets the context size in tokens, which all sequences share.
     pub fn context(mut self, tokens: u64) -> Self {
         self.options.context = Some(tokens);
         self
@@ -57,13 +57,13 @@ impl FitOptions {
         self
     }
 
-    /// Sets the maximum number of tokens in a batch, and the maximum that is computed at a time.
+    /// Sets the maximum number of tokens in a batch and in a micro-batch.
     pub fn batch(mut self, tokens: u64, at_a_time: u64) -> Self {
         (self.options.batch, self.options.ubatch) = (tokens, at_a_time);
         self
     }
 
-    /// Adds a file type of llama-quantize, such as `Q4_K_M`: the report has the memory that the model would need after that conversion.
+    /// Adds a file type of llama-quantize, such as `Q4_K_M`: the report then has the memory that the model would need in that type.
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.file_types.push(name.into());
         self
@@ -99,13 +99,13 @@ impl FitOptions {
         self
     }
 
-    /// Sets the GGUF of a vision or audio encoder beside the model.
+    /// Sets the GGUF of a separate vision or audio encoder.
     pub fn mmproj(mut self, path: impl Into<PathBuf>) -> Self {
         self.projector = Some(path.into());
         self
     }
 
-    /// Adds the figures for vLLM: it uses this share of the memory of every device, and splits layers over so many of them.
+    /// Adds the figures for vLLM, which uses this share of the memory of every device and splits layers over this number of devices.
     pub fn vllm(mut self, utilization: f64, devices: u64) -> Self {
         self.options.vllm = Some(vllm::Engine { utilization, devices });
         self

@@ -18,7 +18,7 @@ macro_rules! selects_tensors {
             self
         }
 
-        /// Adds a name pattern: tensors that match it are left out.
+        /// Adds a name pattern: tensors that match it are excluded.
         pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
             self.exclude.push(pattern.into());
             self

@@ -10,7 +10,7 @@ use crate::family::comfy;
 use crate::format::Reader;
 use crate::model::{ElemType, PackedType, TensorInfo};
 
-/// Elements that a thread decodes at a time: whole blocks of every type.
+/// Number of elements that a thread decodes per chunk: a multiple of every block size.
 const CHUNK_ELEMENTS: usize = 1 << 16;
 
 /// A tensor of an open model, or a range of its rows.

@@ -147,6 +147,9 @@ pub const INFLATE_STATES: u64 = 1 << 10;
 /// Maximum memory for the values of a pickle, in bytes as counted by the machine. A tensor of a checkpoint takes about 800.
 pub const PICKLE_MEMORY: usize = 80 << 20;
 
+/// Maximum size of a tensor whose elements are stored once and repeated, in bytes: a few bytes could stand for work without end.
+pub const REPEATED_BYTES: u64 = 64 << 30;
+
 /// Maximum number of opcodes of a pickle.
 pub const PICKLE_OPCODES: u64 = 1 << 26;
 

@@ -1,5 +1,6 @@
 //! `weigh diff`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
@@ -8,6 +9,7 @@ use crate::base::{Error, text, units};
 use crate::cli::context::{Context, Outcome, Status};
 use crate::cli::options::{SelectionArgs, not_negative};
 use crate::ops::diff::{self, Diff, Kind, Options, TensorRow, Tolerance, Unlisted};
+use crate::ops::enumerations;
 use crate::render::{Audience, Cell, Column, Output, Report, Section, Tone};
 
 /// Compare two models: names, shapes, types, metadata and values
@@ -92,7 +94,7 @@ fn cells(row: &TensorRow) -> Vec<Cell<'_>> {
     ]
 }
 
-fn value(value: &Json) -> Cell<'_> {
+fn value<'a>(value: &Json, name: Option<&str>, names: &BTreeMap<i64, &str>) -> Cell<'a> {
     let text_of = |value: &Json| match value {
         Json::String(value) => text::shorten_to(value, 200).into_owned(),
         other => other.to_string(),
@@ -105,9 +107,10 @@ fn value(value: &Json) -> Cell<'_> {
             let from = array.get("from").and_then(Json::as_u64).map(|from| format!(" from {from}")).unwrap_or_default();
             let of = array.get("type").and_then(Json::as_str).unwrap_or_default();
             let len = array.get("len").and_then(Json::as_u64).unwrap_or_default();
-            Cell::text(format!("{} {of}{from}: {}", units::grouped(len), values.unwrap_or_default()))
+            let text = format!("{} {of}{from}: {}", units::grouped(len), values.unwrap_or_default());
+            Cell::text(enumerations::annotate(text, None, names))
         }
-        other => Cell::text(text_of(other)),
+        other => Cell::text(enumerations::annotate(text_of(other), name, &BTreeMap::new())),
     }
 }
 
@@ -168,7 +171,10 @@ impl Report for Diff {
             sections.push(Section::table("shapes", columns).titled("Shapes differ").rows(rows).only(Audience::People));
         }
         if !diff.metadata.is_empty() {
-            let rows = diff.metadata.iter().map(|row| vec![Cell::text(row.key.clone()), value(&row.a), value(&row.b)]);
+            let rows = diff.metadata.iter().map(|row| {
+                let (a, b) = (value(&row.a, row.name_a, &row.names), value(&row.b, row.name_b, &row.names));
+                vec![Cell::text(row.key.clone()), a, b]
+            });
             let columns = vec![Column::name("key"), Column::value("a"), Column::value("b")];
             sections.push(Section::table("metadata", columns).titled("Metadata").rows(rows).only(Audience::People));
         }

@@ -7,6 +7,7 @@ use crate::cli::assignment;
 use crate::cli::context::{Context, Outcome, Status};
 use crate::model::{Array, Value, value_text};
 use crate::ops::edit::{self, Change, Destination, EditReport, Editing, RecoveryReport};
+use crate::ops::enumerations;
 use crate::ops::meta::{self, MetaList, Shown};
 use crate::render::{Audience, Cell, Column, Report, Section};
 
@@ -221,12 +222,7 @@ impl Report for MetaList<'_> {
                 value => value.value_type().to_string(),
             };
             let value = line(entry.value);
-            let names: Vec<String> = entry.names.iter().map(|(number, name)| format!("{number} {name}")).collect();
-            let named = match entry.name {
-                Some(name) => format!("{value} ({name})"),
-                None if names.is_empty() => value.clone(),
-                None => format!("{value} ({})", names.join(", ")),
-            };
+            let named = enumerations::annotate(value.clone(), entry.name, &entry.names);
             vec![Cell::text(entry.key.to_owned()), Cell::text(kind), Cell::text(named), Cell::text(value)]
         });
         vec![Section::table("metadata", columns).rows(rows)]

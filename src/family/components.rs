@@ -31,7 +31,7 @@ pub enum Component {
     Vision,
     /// An encoder of sounds.
     Audio,
-    /// What projects the output of an encoder to the text model's embeddings.
+    /// Projection of the output of an encoder to the text model's embeddings.
     Projector,
     /// Anything else.
     Other,

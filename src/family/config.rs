@@ -25,7 +25,7 @@ const LOCAL_THETA: [&str; 5] = ["local_rope_theta", "rope_local_theta", "rope_th
 pub struct Config {
     keys: Map<String, Json>,
     rope: Map<String, Json>,
-    /// What the table takes from the tensors, which goes before keys and is not written.
+    /// Values that the table takes from the tensors; they take precedence over keys and are not written.
     measured: HashMap<String, Json>,
     lets: toml::Table,
     hyperparameters: Vec<Hyperparameter>,

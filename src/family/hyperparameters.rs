@@ -58,7 +58,7 @@ pub fn all(model: &Model) -> Map<String, Json> {
     found
 }
 
-/// What is told of an encoder of pictures or sounds in a GGUF of its own: the name here, and the key.
+/// Hyperparameters of a vision or audio encoder in a separate GGUF: the name here, and the key.
 const ENCODER: [(&str, &str); 15] = [
     ("projector_type", "projector_type"),
     ("vision_projector_type", "vision.projector_type"),

@@ -24,7 +24,7 @@ pub enum ModelPart {
     MtpAlone,
 }
 
-/// What layers that predict further tokens share with the others.
+/// Tensors that multi-token prediction layers share with the others.
 const SHARED: [&str; 3] = ["token_embd.", "output_norm.", "output."];
 
 /// The rows of a table, evaluated for one model.

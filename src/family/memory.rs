@@ -1,4 +1,4 @@
-//! What llama.cpp caches of a model: keys and values in every layer, or a state.
+//! The caches of a model in llama.cpp: keys and values in every layer, or a state.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use crate::base::{Error, Result, limits};
 use crate::model::metadata::full_key;
 use crate::model::{Metadata, Value};
 
-/// What one layer caches.
+/// The cache of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerCache {
     /// Keys and values.
@@ -35,13 +35,14 @@ pub struct Attention {
     pub window: Option<u64>,
 }
 
-/// Where weights outside the layers are, by the beginnings of their names; all others are with the token embeddings.
+/// Places of weights, by prefixes of their names. Weights outside the layers that are not listed are with the token embeddings.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Places {
     first_layer: String,
     output: String,
     shared: String,
+    experts: String,
 }
 
 impl Places {
@@ -59,13 +60,18 @@ impl Places {
     pub fn is_shared(&self, name: &str) -> bool {
         starts(&self.shared, name)
     }
+
+    /// Whether a weight belongs to the experts of its layer; `name` is the part after the layer number.
+    pub fn is_expert(&self, name: &str) -> bool {
+        starts(&self.experts, name)
+    }
 }
 
 fn starts(beginnings: &str, name: &str) -> bool {
     beginnings.split_whitespace().any(|beginning| name.starts_with(beginning))
 }
 
-/// What a model caches.
+/// The caches of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caches {
     /// By layer, as llama.cpp counts them: those of looped models count once per loop. Empty for a model without a cache.
@@ -76,7 +82,7 @@ pub struct Caches {
     pub loaded_layers: u64,
     /// Beginnings of the names of tensors that are loaded of later layers.
     pub drafts_loaded: &'static str,
-    /// Where weights outside the layers are.
+    /// Places of weights.
     pub places: &'static Places,
     /// Beginning of the name of the norm before the output matrix, where that does not say so.
     pub output_norm: Option<&'static str>,
@@ -117,7 +123,7 @@ pub struct Widths {
     pub experts: [u64; 3],
     /// Whether there are shared experts as well.
     pub shared_experts: bool,
-    /// How many logits are computed for each token of the vocabulary.
+    /// Number of logits computed for each token of the vocabulary.
     pub logits: u64,
     /// Inner size of a state-space model.
     pub inner: u64,

@@ -15,7 +15,7 @@ include!(concat!(env!("OUT_DIR"), "/tables.rs"));
 /// The references of each table: a test compares them with fixtures/arch.
 const REFERENCES: &str = include_str!("references.toml");
 
-/// What the names of the tables of vision and audio encoders begin with, so that only these are parsed where one is looked for.
+/// Prefix of the names of tables of vision and audio encoders, so that a search for one parses only these.
 const PROJECTOR: &str = "mmproj-";
 
 /// The parsed tables, in the order of [`EMBEDDED`].
@@ -211,9 +211,7 @@ impl Tables {
         let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
         let fits = |table: &Table| table.projector && named(table) && table.gguf_has.as_ref().is_none_or(|key| has(key));
         // A table may inherit the kind, so all are parsed.
-        let mut found = self.among(|_, name| name.starts_with(PROJECTOR), fits)?;
-        found.sort_by_key(|table| table.gguf_has.is_none());
-        Ok(found)
+        Ok(self.specific_first(self.among(|_, name| name.starts_with(PROJECTOR), fits)?))
     }
 
     fn of_config(&self, config: &serde_json::Value) -> Result<Table> {
@@ -259,18 +257,23 @@ impl Tables {
     pub fn for_gguf(&self, architecture: &str, has: impl Fn(&str) -> bool) -> Result<Table> {
         let fits =
             |table: &Table| table.gguf == architecture && !table.classes.is_empty() && table.gguf_has.as_ref().is_none_or(|key| has(key));
-        let candidates = self.find(architecture, fits)?;
+        let found = self.specific_first(self.find(architecture, fits)?).into_iter().next().cloned();
+        found.ok_or_else(|| unknown(architecture, text::closest(architecture, listed(&["gguf"]))))
+    }
+
+    /// Sorts tables that a GGUF fits. A family with a required key is more specific than one without; of two with one, that which extends the
+    /// other; of two without, the other. Custom tables go before embedded ones.
+    fn specific_first<'a>(&'a self, mut tables: Vec<&'a Table>) -> Vec<&'a Table> {
+        let all = tables.clone();
         let extends = |table: &Table, other: &Table| table.extends.as_ref() == Some(&other.name);
-        // A family with a required key is more specific than one without; of two with one, that which extends the other; of two without, the other.
-        let order = |table: &Table| {
-            let is_embedded = !self.own.iter().any(|own| std::ptr::eq(own, table));
+        tables.sort_by_key(|table| {
+            let is_embedded = !self.own.iter().any(|own| std::ptr::eq(own, *table));
             match &table.gguf_has {
-                Some(has) => (if has.contains(" = ") { 0 } else { 1 }, is_embedded, candidates.iter().any(|other| extends(other, table))),
-                None => (2, is_embedded, candidates.iter().any(|other| extends(table, other))),
+                Some(has) => (if has.contains(" = ") { 0 } else { 1 }, is_embedded, all.iter().any(|other| extends(other, table))),
+                None => (2, is_embedded, all.iter().any(|other| extends(table, other))),
             }
-        };
-        let found = candidates.iter().min_by_key(|table| order(table));
-        found.map(|table| Table::clone(table)).ok_or_else(|| unknown(architecture, text::closest(architecture, listed(&["gguf"]))))
+        });
+        tables
     }
 }
 

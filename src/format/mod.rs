@@ -374,7 +374,7 @@ pub struct Checksum {
     pub bytes: Range<u64>,
     /// The CRC-32 of these, or of what they decode to.
     pub crc: u32,
-    /// What they decode to, if they are deflated.
+    /// The decoded bytes, if they are deflated.
     pub decoded: Option<Arc<dyn Source>>,
 }
 

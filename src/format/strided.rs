@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::{Error, Result, num};
+use crate::base::{Error, Result, limits, num};
 use crate::format::Computed;
 use crate::model::dtype::InlineName;
 use crate::model::{DType, ElemType, Tag};
@@ -57,7 +57,7 @@ impl Strided {
     /// Returns a tensor inside `source`; strides are in elements.
     ///
     /// # Errors
-    /// It does not lie inside the source.
+    /// It does not lie inside the source, or repeats its elements too often.
     pub(crate) fn new(
         source: Arc<dyn Source>,
         offset: u64,
@@ -66,9 +66,19 @@ impl Strided {
         strides: &[u64],
         swap: Option<usize>,
     ) -> Result<Self> {
-        let end = num::add(offset, num::mul(extent(shape, strides)?, width, "the extent of a tensor")?, "the end of a tensor")?;
+        let stored = num::mul(extent(shape, strides)?, width, "the extent of a tensor")?;
+        let end = num::add(offset, stored, "the end of a tensor")?;
         if end > source.len() {
             return Err(Error::truncated(format!("expected a tensor that ends at byte {end}, found {}", source.len())));
+        }
+        let bytes = match stored {
+            0 => 0,
+            _ => shape.iter().try_fold(width, |bytes, &dim| num::mul(bytes, dim, "the size of a tensor"))?,
+        };
+        if bytes > stored.max(limits::REPEATED_BYTES) {
+            let message =
+                format!("expected {stored} bytes repeated to at most {}, found a tensor of {bytes} bytes", limits::REPEATED_BYTES);
+            return Err(Error::limit(message));
         }
         Ok(Self { source, offset, width, dims: merged(shape, strides), swap })
     }
@@ -211,10 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn few_bytes_stand_for_a_bounded_number() {
+        let source: Arc<dyn Source> = Arc::new(InMemory::new("a", vec![0; 8]));
+        let new = |shape: &[u64], strides: &[u64]| Strided::new(Arc::clone(&source), 0, 4, shape, strides, None);
+        assert!(new(&[1 << 20, 1 << 14, 2], &[0, 0, 0]).is_err());
+        assert!(new(&[1 << 20, 1 << 14], &[0, 0]).is_ok() && new(&[1 << 40, 0], &[0, 1]).is_ok());
+    }
+
+    #[test]
     fn what_lies_outside_or_overflows_is_refused() {
         let source: Arc<dyn Source> = Arc::new(InMemory::new("a", vec![0; 8]));
         let new = |shape: &[u64], strides: &[u64], offset| Strided::new(Arc::clone(&source), offset, 4, shape, strides, None);
-        assert!(new(&[2], &[1], 0).is_ok() && new(&[1 << 50], &[0], 0).is_ok());
+        assert!(new(&[2], &[1], 0).is_ok() && new(&[1 << 30], &[0], 0).is_ok());
         assert!(new(&[2], &[1], 1).is_err() && new(&[2], &[2], 0).is_err() && new(&[u64::MAX, 2], &[0, 0], 0).is_err());
         assert!(new(&[1 << 62], &[1], 0).is_err() && new(&[2], &[u64::MAX], 0).is_err() && new(&[1], &[1], u64::MAX).is_err());
         assert!(is_contiguous(&[2, 1, 3], &[3, 99, 1]) && is_contiguous(&[0, 2], &[0, 0]) && is_contiguous(&[], &[]));

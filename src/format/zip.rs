@@ -55,7 +55,7 @@ pub(crate) struct Entry {
     pub(crate) method: Method,
 }
 
-/// How an entry is compressed.
+/// Compression method of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Method {
     Stored,
@@ -220,7 +220,7 @@ pub(crate) fn crc32(source: &dyn Source, bytes: Range<u64>) -> Result<u32> {
     Ok(crc.checksum())
 }
 
-/// What the central directory says of an entry.
+/// An entry according to the central directory.
 struct Header {
     name: String,
     /// Of the local header.
@@ -233,7 +233,7 @@ struct Header {
     raw_method: u16,
 }
 
-/// What the local header says of an entry.
+/// An entry according to its local header.
 struct Local {
     data: Range<u64>,
     name: Vec<u8>,

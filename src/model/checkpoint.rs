@@ -9,9 +9,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Checkpoint {
-    /// What it is: `state dict`, `training checkpoint`, `module`, `TorchScript module`.
+    /// Kind: `state dict`, `training checkpoint`, `module`, `TorchScript module`.
     pub kind: String,
-    /// How it is stored: `zip archive`, `legacy file`, `tar archive`, `pickle`.
+    /// Container: `zip archive`, `legacy file`, `tar archive`, `pickle`.
     pub container: &'static str,
     /// The library that wrote it, with its version, if it says so.
     pub framework: Option<String>,
@@ -135,7 +135,7 @@ impl Checkpoint {
     }
 }
 
-/// What a tensor of a training checkpoint is, if it is no weight of the model.
+/// The kind of a tensor of a training checkpoint that is not a weight of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainingState {
     /// Of an optimizer.

@@ -37,7 +37,7 @@ pub struct Model {
     pub config_error: Option<Error>,
     /// The sentence-transformers modules that follow the transformer, in order.
     pub modules: Vec<Module>,
-    /// What the model is and holds besides tensors, if it is a checkpoint of PyTorch.
+    /// The kind of a PyTorch checkpoint, and its contents besides tensors.
     pub checkpoint: Option<Checkpoint>,
     /// Weights in the folder that were not read, because others in it are the same model.
     pub passed_over: Option<PathBuf>,

@@ -15,7 +15,7 @@ use crate::quant::recipe::Target;
 /// Number of worst tensors of each type.
 const WORST: usize = 3;
 
-/// What file types cost.
+/// Sizes and quantisation errors of file types.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -29,7 +29,7 @@ pub struct Comparison {
     pub types: Vec<TypeCost>,
 }
 
-/// What a file type costs.
+/// Size and quantisation error of a file type.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TypeCost {

@@ -1,11 +1,12 @@
 //! Names of the numbers that GGUF has for enumerations.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use crate::model::Value;
 use crate::quant::recipe::file_type_name;
 
-/// An enumeration of llama.cpp: the end of its keys, its first number, and the names of that and the following ones; an empty one is unused.
+/// An enumeration of llama.cpp: the end of its keys, its first number, and the names of that and the following ones; an empty name is unused.
 struct Enumeration(&'static str, i64, &'static [&'static str]);
 
 /// The enumerations whose numbers GGUF has, besides the file types; those of RoPE scaling, file kinds and projectors are stored by name. From
@@ -18,7 +19,7 @@ const ENUMERATIONS: &[Enumeration] = &[
     Enumeration("clip.audio.wa_pattern_mode", -1, &["full", "window"]),
 ];
 
-/// Returns the name that a number stands for; `None` if the key has no enumeration, or that no such number.
+/// Returns the name that a number stands for; `None` if the key is not an enumeration or the number is unknown.
 pub(in crate::ops) fn name(key: &str, value: &Value) -> Option<&'static str> {
     if key == "general.file_type" {
         return value.as_u64().and_then(file_type_name);
@@ -34,6 +35,17 @@ pub(in crate::ops) fn names(key: &str, values: impl Iterator<Item = Value>) -> B
         return BTreeMap::new();
     }
     values.filter_map(|value| Some((value.as_i64()?, name(key, &value)?))).collect()
+}
+
+/// Appends to a value what its number stands for, or the numbers of its array: `15 (Q4_K_M)`, `1, 3 (1 normal, 3 control)`.
+pub fn annotate(mut text: String, name: Option<&str>, names: &BTreeMap<i64, &str>) -> String {
+    if let Some(name) = name {
+        let _ = write!(text, " ({name})");
+    } else if !names.is_empty() {
+        let names: Vec<String> = names.iter().map(|(number, name)| format!("{number} {name}")).collect();
+        let _ = write!(text, " ({})", names.join(", "));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -60,5 +72,17 @@ mod tests {
         let types = [1, 3, 1, 77].map(Value::I32);
         assert_eq!(names("tokenizer.ggml.token_type", types.into_iter()), BTreeMap::from([(1, "normal"), (3, "control")]));
         assert!(names("llama.attention.head_count", [Value::I32(1)].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn names_follow_the_numbers() {
+        let types = BTreeMap::from([(1, "normal"), (3, "control")]);
+        for (text, name, names, expected) in [
+            ("15", Some("Q4_K_M"), BTreeMap::new(), "15 (Q4_K_M)"),
+            ("1, 3", None, types, "1, 3 (1 normal, 3 control)"),
+            ("llama", None, BTreeMap::new(), "llama"),
+        ] {
+            assert_eq!(annotate(text.to_owned(), name, &names), expected);
+        }
     }
 }

@@ -5,10 +5,10 @@ use crate::format::Reader;
 use crate::ops::hash::{Algorithm, Hasher};
 use crate::source::{Source, read_chunks};
 
-/// Number of bytes at the start of a weight file that identify it at least, together with its size; its whole header does if it is longer.
+/// Minimum number of bytes at the start of a weight file that identify it, together with its size; a longer header is used in full.
 const HEADER_BYTES: u64 = 1 << 16;
 
-/// Number of bytes at the start of a file beside the weights (config, adapter) that identify it, together with its size.
+/// Number of bytes at the start of a companion file (config, adapter) that identify it, together with its size.
 const BESIDE_BYTES: u64 = 1 << 20;
 
 /// Hashes fields, each with its length, so that no two sequences of fields are the same bytes.

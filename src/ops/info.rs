@@ -77,7 +77,7 @@ pub struct Info {
     /// LoRA adapter, if the model is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
-    /// What the model is and holds besides tensors, if it is a checkpoint of PyTorch.
+    /// The kind of a PyTorch checkpoint, and its contents besides tensors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
 }
@@ -168,7 +168,7 @@ impl Tokenizer {
 /// The context for which `info` gives the memory, unless the model is trained for less.
 const SHOWN_CONTEXT: u64 = 32_768;
 
-/// Formats a hyperparameter for people: thousands are set apart, and a list is shortened to its first `most` values.
+/// Formats a hyperparameter for people: thousands are separated, and a list is shortened to its first `most` values.
 pub fn hyperparameter_in_words(value: &Json, most: usize) -> String {
     match value {
         Json::Number(number) => match (number.as_u64(), number.as_f64().unwrap_or(f64::NAN)) {
@@ -203,7 +203,7 @@ pub(in crate::ops) fn info_of(reader: &Reader, count: &Count) -> Result<Info> {
     Ok(Info { adapter, ..headers(reader, count) })
 }
 
-/// Returns what the headers tell: [`info`] without the facts of an adapter, which are computed from values.
+/// Returns the facts in the headers: [`info`] without the facts of an adapter, which are computed from values.
 pub(in crate::ops) fn headers(reader: &Reader, count: &Count) -> Info {
     let model = reader.model();
     let mut files: Vec<FileRow> = model

@@ -1,4 +1,4 @@
-//! What this build knows: element types, formats, architectures, finding codes.
+//! Element types, formats, architectures and finding codes that this build supports.
 
 use std::collections::BTreeSet;
 
@@ -91,7 +91,7 @@ pub struct FileTypeRow {
     pub base: &'static str,
     /// Bits per weight of Llama 3.1 8B.
     pub bits_per_weight: f64,
-    /// What it is for.
+    /// Purpose.
     pub purpose: &'static str,
 }
 

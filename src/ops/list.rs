@@ -45,7 +45,7 @@ pub struct Selected {
     pub tensors: u64,
     /// Number of elements stored.
     pub elements: u64,
-    /// Size in bytes, as far as it is known.
+    /// Size in bytes, as far as known.
     pub bytes: u64,
 }
 

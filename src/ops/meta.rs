@@ -20,12 +20,21 @@ const BRIEF_CHARS: usize = 400;
 /// Most values of an array in [`brief`].
 const BRIEF_VALUES: usize = 16;
 
-/// Formats a value on one line, shortened, for a screen or a page. The text is not escaped.
-pub fn brief(value: &Value) -> String {
+/// Formats the value of a key on one line, shortened, for a screen or a page, with the names that its numbers stand for. The text is not
+/// escaped.
+pub fn brief(key: &str, value: &Value) -> String {
+    let names = match value {
+        Value::Array(array) => enumerations::names(key, array.iter().take(BRIEF_VALUES).flatten()),
+        _ => BTreeMap::new(),
+    };
+    enumerations::annotate(shortened(value), enumerations::name(key, value), &names)
+}
+
+fn shortened(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Array(array) => {
-            let values: Vec<String> = array.iter().take(BRIEF_VALUES).filter_map(Result::ok).map(|value| brief(&value)).collect();
+            let values: Vec<String> = array.iter().take(BRIEF_VALUES).flatten().map(|value| shortened(&value)).collect();
             let more =
                 if array.len() > BRIEF_VALUES as u64 { format!(" … {} in all", units::grouped(array.len())) } else { String::new() };
             out = format!("[{}]{more}", values.join(", "));
@@ -54,10 +63,10 @@ pub struct Entry<'m> {
     pub value_type: ValueType,
     /// The value; an array as `{type, len, values}`.
     pub value: Shown<'m>,
-    /// What the number stands for, if it is one of an enumeration.
+    /// Name that the number stands for, if the key is an enumeration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<&'static str>,
-    /// What the shown numbers of an array stand for, if they are of an enumeration.
+    /// Names that the shown numbers of an array stand for, if the key is an enumeration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<i64, &'static str>,
 }
@@ -90,7 +99,7 @@ impl Shown<'_> {
     }
 }
 
-/// Returns the values of an array as a list.
+/// The values of an array, serialised as a list.
 struct Values<'m>(Shown<'m>, &'m Array);
 
 impl Serialize for Values<'_> {

@@ -8,7 +8,7 @@ pub mod convert;
 pub mod count;
 pub mod diff;
 pub mod edit;
-mod enumerations;
+pub mod enumerations;
 pub mod fit;
 pub mod hash;
 pub mod hist;

@@ -24,7 +24,7 @@ pub struct Origin {
     /// Version of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What the model is fine-tuned for: `Instruct`, `chat`.
+    /// Purpose of the fine-tuning: `Instruct`, `chat`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finetune: Option<String>,
     /// Description of the model.
@@ -83,7 +83,7 @@ pub struct NamedFileType {
     /// The file types whose mixes all give every tensor its type, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<String>,
-    /// What `general.file_type` says, if the tensors contradict it: a name, or the number of an unknown one.
+    /// The file type in `general.file_type` if the tensors contradict it: its name, or the number of an unknown one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contradicted: Option<String>,
 }
@@ -105,7 +105,7 @@ impl NamedFileType {
     }
 }
 
-/// Returns the file type that `general.file_type` names; without that, or where the tensors contradict it, the one that they tell.
+/// Returns the file type that `general.file_type` names; without that, or if the tensors contradict it, the one inferred from the tensors.
 ///
 /// They contradict it if they are the mix of another file type; or if none has the type that most have in the named one. The types of a
 /// file with a mix of its own do not.
@@ -113,7 +113,7 @@ pub(in crate::ops) fn file_type(reader: &Reader) -> Option<NamedFileType> {
     file_type_of(reader.model(), reader.missing_files().next().is_none())
 }
 
-/// Returns the file type; `whole`: whether all tensors are known, without which no mix is inferred.
+/// Returns the file type. `whole` tells whether all tensors are known; otherwise no mix is inferred.
 fn file_type_of(model: &Model, whole: bool) -> Option<NamedFileType> {
     const KEY: &str = "general.file_type";
     let number = model.metadata.get_u64(KEY);
@@ -140,7 +140,7 @@ fn file_type_of(model: &Model, whole: bool) -> Option<NamedFileType> {
     }
 }
 
-/// What a mix depends on.
+/// Properties of a model that a mix depends on.
 struct Mixes<'m> {
     whole: bool,
     traits: ModelTraits,

@@ -32,7 +32,7 @@ pub struct Overview {
 pub fn overview(reader: &Reader, options: &stats::Options<'_>) -> Result<Overview> {
     let components = hyperparameters::components(reader.model());
     let (info, count) = described(reader)?;
-    let metadata = reader.model().metadata.iter().map(|(key, value)| (key.to_owned(), meta::brief(value))).collect();
+    let metadata = reader.model().metadata.iter().map(|(key, value)| (key.to_owned(), meta::brief(key, value))).collect();
     Ok(Overview { info, count, stats: stats::stats(reader, options)?, components, metadata })
 }
 

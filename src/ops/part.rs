@@ -50,7 +50,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// Assigns pieces of work to parts: the largest first, each to the part with the least work so far. Returns the index of the part of each piece.
+/// Assigns work items to parts: the largest first, each to the part with the least work so far. Returns the part index of each item.
 pub(in crate::ops) fn owners(work: &[u64], parts: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..work.len()).collect();
     order.sort_by_key(|&piece| Reverse(work[piece]));

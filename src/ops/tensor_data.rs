@@ -1,4 +1,4 @@
-//! The elements of one output tensor, a range at a time: as numbers, or as stored bytes if they are unchanged.
+//! Range access to the elements of an output tensor: as numbers, or as stored bytes if they are unchanged.
 //!
 //! No tensor is held in memory: a range is read from the files, or from the rows gathered from them.
 
@@ -123,7 +123,7 @@ impl<'a> TensorData<'a> {
     /// Returns all stored bytes, of any type, in the byte order of the file.
     ///
     /// # Errors
-    /// The tensor is not stored as it is, or the size of its type is unknown.
+    /// The tensor is not stored unchanged, or the size of its type is unknown.
     pub(in crate::ops) fn stored_bytes(&self) -> Result<Data<'a>> {
         match self.source {
             DataSource::Stored(tensor) => self.reader.stored_bytes(tensor, 0..self.reader.len_bytes(tensor).unwrap_or(0)),

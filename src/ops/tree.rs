@@ -19,7 +19,7 @@ pub struct Node {
     pub tensors: u64,
     /// Number of elements stored.
     pub elements: u64,
-    /// Size in bytes, as far as it is known.
+    /// Size in bytes, as far as known.
     pub bytes: u64,
     /// Number of tensors of each type.
     pub dtypes: BTreeMap<String, u64>,

@@ -12,7 +12,7 @@ use crate::render::Report;
 /// The depth to which the document is broken into lines: the report's keys, and those items of its lists that are objects or lists.
 const BROKEN_LEVELS: usize = 2;
 
-/// Writes the report as one document. Its second key is `path` if it is on a model.
+/// Writes the report as one document. Its second key is `path` if it is about a model.
 pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>) -> io::Result<()> {
     // The serializer writes a few bytes at a time: a buffer of a known type makes most writes a plain copy.
     let mut out = BufWriter::new(out);
@@ -22,7 +22,7 @@ pub(super) fn document<R: Report>(out: &mut dyn Write, report: &R, path: Option<
     out.flush()
 }
 
-/// Writes each row of the report as an object on a line, and then the rest of it; or the whole report, if it has no rows. Rows begin with `path` if
+/// Writes each row of the report as an object on a line, then the other keys; or the whole report if it has no rows. Rows begin with `path` if
 /// reports on several models follow each other; the last line, which alone has `schema`, has it as its second key, like a document.
 pub(super) fn lines<R: Report>(out: &mut dyn Write, report: &R, path: Option<&str>, several: bool) -> io::Result<()> {
     // As text, so that every number stays as written.

@@ -80,7 +80,7 @@ impl Renderer {
         self.output
     }
 
-    /// Writes a report on the model at `path`, if it is on a model.
+    /// Writes a report; `path` is that of the model, if the report is about one.
     ///
     /// # Errors
     /// Writing fails.

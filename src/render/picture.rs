@@ -13,15 +13,15 @@ const RIGHT: usize = 24;
 const TOP: usize = 44;
 const BOTTOM: usize = 56;
 
-/// Most labels of an axis.
+/// Maximum number of labels of an axis.
 const TICKS: usize = 5;
 
 /// A histogram to draw.
 #[derive(Debug)]
 pub struct Plot {
-    /// What it is of: name and type.
+    /// Name and type of the tensor.
     pub title: String,
-    /// What the horizontal axis is: `value`.
+    /// Title of the horizontal axis: `value`.
     pub axis: String,
     /// Counts.
     pub counts: Vec<u64>,
@@ -35,7 +35,7 @@ enum Shape {
     Bar([usize; 4]),
     /// A horizontal line of the grid, at this height.
     Grid(usize),
-    /// Text with the place of its anchor, on the base line.
+    /// Text with the position of its anchor on the baseline.
     Text(usize, usize, Anchor, String),
 }
 

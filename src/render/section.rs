@@ -145,7 +145,7 @@ pub enum Body<'a> {
     },
     /// Names and values.
     Facts(Vec<Fact<'a>>),
-    /// Lines shown as they are: any text from a file must already be escaped.
+    /// Lines shown unchanged: any text from a file must already be escaped.
     Text(String),
     /// Sentences, broken into lines that fit the terminal: any text from a file must already be escaped.
     Prose(String),
@@ -205,7 +205,7 @@ impl<'a> Section<'a> {
         Self { audience: Audience::People, ..Self::new("text", Body::Prose(text.into())) }
     }
 
-    /// Returns lines for people, written as they are.
+    /// Returns lines for people, written unchanged.
     pub fn text(text: impl Into<String>) -> Self {
         Self { audience: Audience::People, ..Self::new("text", Body::Text(text.into())) }
     }

@@ -94,8 +94,9 @@ fn facts(out: &mut dyn Write, facts: &[Fact], look: &Look) -> io::Result<()> {
     lay_out(out, &columns, facts.len(), text, tone, look, false)
 }
 
-/// Writes the lines without trailing spaces, a rule below the header, and the names of columns for which there was no room. Texts and tones are requested line by line and twice: keeping the
-/// texts of all lines would take more memory and time than making them again.
+/// Writes the lines without trailing spaces, a rule below the header, and the names of columns for which there was no room.
+///
+/// Texts and tones are requested line by line and twice: keeping the texts of all lines would take more memory and time.
 ///
 /// tabled's compact grid streams rows with given widths; its `Table` is ten times slower on the 60,000 tensors of a large model. The grid
 /// aligns all columns alike, so right-aligned texts are padded here.

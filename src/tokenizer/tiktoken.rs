@@ -25,7 +25,7 @@ pub(super) struct Tiktoken {
     pub(super) special: SpecialTokens,
 }
 
-/// Where the special tokens come from.
+/// Source of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SpecialTokens {
     /// These, from this many IDs after the ranks; then `<|extra_0|>` etc., this many.

@@ -150,7 +150,7 @@ fn projector_config(
     Ok(Some((table, config)))
 }
 
-/// Why a text model's GGUF lacks the tensors of an encoder.
+/// The reason why a text model's GGUF lacks the tensors of an encoder.
 pub(super) const BESIDE: &str = "of the encoder of pictures or sounds, which has a GGUF of its own";
 
 /// The embeddings and mergers of patches, of which llama.cpp's converter fixes the type.

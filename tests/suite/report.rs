@@ -47,6 +47,12 @@ fn the_page_of_two_models_says_what_changed() {
     assert!(page.contains("<tr class=\"differs\"><th scope=\"row\">file</th>"), "facts that differ stand out");
     assert!(page.contains("<tr><th scope=\"row\">tensors</th><td>12</td><td>12</td></tr>"), "{page}");
 
+    // The numbers of llama.cpp's enum of file types have names on either page.
+    let (folder, gguf) = (fixture("llama-tiny"), fixture("llama-tiny-q8_0.gguf"));
+    let (page, _) = run(&["report", folder.to_str().unwrap(), gguf.to_str().unwrap()]);
+    assert!(page.contains("32 (BF16)") && page.contains("7 (Q8_0)"), "{page}");
+    assert!(run(&["report", gguf.to_str().unwrap()]).0.contains("7 (Q8_0)"));
+
     // A tensor that is wrong by more than its own size: no exponents.
     let folder = tempfile::tempdir().unwrap();
     let model = |name: &str, value: f32| {

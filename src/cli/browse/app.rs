@@ -1,5 +1,6 @@
 //! What is shown, and how keys change it. Knows no terminal, so that tests drive it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::base::{Result, text};
 use crate::cli::browse::rows::Tree;
 use crate::cli::browse::work::{Outcome, Request};
 use crate::format::Reader;
-use crate::model::Value;
+use crate::model::{Array, Value};
 use crate::ops::{count, info, meta, select, weights};
 
 /// Most characters of a value of config.json that are shown.
@@ -27,7 +28,7 @@ pub(super) struct Source {
     /// Its headline: name, format, parameters.
     title: String,
     metadata: Vec<(String, String)>,
-    tokens: Option<Value>,
+    pub(super) tokens: Option<Array>,
 }
 
 impl Source {
@@ -41,19 +42,19 @@ impl Source {
         let architecture = info.architecture.clone().map(|name| format!(", {name}")).unwrap_or_default();
         let title =
             text::escape(&format!("{name}: {}{architecture}, {} parameters", reader.model().format.name(), count.label)).into_owned();
-        let metadata = reader.model().metadata.iter().map(|(key, value)| (text::escape(key).into_owned(), shown(value)));
+        let metadata = reader
+            .model()
+            .metadata
+            .iter()
+            .map(|(key, value)| (text::escape(key).into_owned(), text::escape(&meta::brief(key, value)).into_owned()));
         let mut metadata: Vec<_> = metadata.collect();
         for (key, value) in reader.model().config.iter().filter_map(|config| config.as_object()).flatten() {
             let value = text::shorten_to(&value.to_string(), VALUE_CHARS).into_owned();
             metadata.push((format!("config.{}", text::escape(key)), text::escape(&value).into_owned()));
         }
-        let tokens = reader.model().metadata.get("tokenizer.ggml.tokens").cloned();
+        let tokens = reader.model().metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).cloned();
         Ok(Self { weights: Arc::new(weights::weights(reader)?), title, metadata, tokens })
     }
-}
-
-fn shown(value: &Value) -> String {
-    text::escape(&meta::brief(value)).into_owned()
 }
 
 /// What fills the screen.
@@ -169,6 +170,7 @@ pub(super) struct App {
     pub(super) difference: bool,
     pub(super) message: String,
     pub(super) results: HashMap<Key, Outcome>,
+    /// The tokens as stored, read when they are first shown.
     pub(super) tokens: Vec<String>,
     /// The entries of metadata or tokens that the search finds, by index.
     pub(super) found: Vec<usize>,
@@ -243,9 +245,9 @@ impl App {
         self.found.iter().map(|&index| &self.a.metadata[index])
     }
 
-    /// Returns the tokens that the search finds, with their IDs.
-    pub(super) fn found_tokens(&self) -> impl ExactSizeIterator<Item = (usize, &str)> {
-        self.found.iter().map(|&id| (id, self.tokens[id].as_str()))
+    /// Returns the tokens that the search finds, escaped, with their IDs, from position `from` on.
+    pub(super) fn found_tokens(&self, from: usize) -> impl ExactSizeIterator<Item = (usize, Cow<'_, str>)> {
+        self.found[from.min(self.found.len())..].iter().map(|&id| (id, text::escape(&self.tokens[id])))
     }
 
     /// Returns the sums over the tensors below a node, computed once.
@@ -272,7 +274,8 @@ impl App {
                 let contains = |(key, value): &(String, String)| [key, value].iter().any(|text| text.to_lowercase().contains(&sought));
                 self.found = indices(&self.a.metadata, contains);
             }
-            View::Tokens => self.found = indices(&self.tokens, |token| token.contains(&self.search)),
+            View::Tokens if self.search.is_empty() => self.found = (0..self.tokens.len()).collect(),
+            View::Tokens => self.found = indices(&self.tokens, |token| text::escape(token).contains(&self.search)),
         }
     }
 
@@ -466,13 +469,14 @@ impl App {
     fn show(&mut self, view: View) {
         if view == View::Tokens && self.tokens.is_empty() {
             match &self.a.tokens {
-                Some(Value::Array(array)) => {
-                    let token = |value: Result<Value>| {
-                        value.ok().and_then(|value| Some(text::escape(value.as_str()?).into_owned())).unwrap_or_default()
+                Some(array) => {
+                    let token = |value: Result<Value>| match value {
+                        Ok(Value::String(token)) => token,
+                        _ => String::new(),
                     };
                     self.tokens = array.iter().map(token).collect();
                 }
-                _ => {
+                None => {
                     "the files hold no list of tokens as GGUF has it".clone_into(&mut self.message);
                     return;
                 }
@@ -518,7 +522,7 @@ impl App {
     fn copied(&mut self) -> Effect {
         let name = match (self.view, self.rows.get(self.cursor.at)) {
             (View::Metadata, _) => self.metadata().nth(self.other.at).map(|(key, _)| key.clone()),
-            (View::Tokens, _) => self.found_tokens().nth(self.other.at).map(|(_, token)| token.to_owned()),
+            (View::Tokens, _) => self.found_tokens(self.other.at).next().map(|(_, token)| token.into_owned()),
             (_, Some(&row)) => match (self.tensor_of(row), row) {
                 (Some(tensor), _) => Some(self.a.weights.model().tensors[tensor].name.clone()),
                 (None, Row::Node(node)) => Some(self.tree.nodes[node].label.clone()),

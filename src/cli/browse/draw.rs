@@ -287,7 +287,7 @@ fn tokens(frame: &mut Frame<'_>, app: &mut App, area: Rect, styles: &Styles) {
     app.area = inner;
     app.other.fit(usize::from(inner.height), len);
     let (top, at) = (app.other.top, app.other.at);
-    let rows = app.found_tokens().enumerate().skip(top).take(usize::from(inner.height));
+    let rows = (top..).zip(app.found_tokens(top)).take(usize::from(inner.height));
     let rows =
         rows.map(|(index, (id, token))| Line::styled(format!("{id:>8}  {token}"), if index == at { styles.cursor } else { Style::new() }));
     let lines: Vec<Line<'_>> = rows.collect();
@@ -398,6 +398,25 @@ mod tests {
         session.press("t");
         session.press("?");
         assert!(session.screen().contains("copy the name"));
+    }
+
+    #[test]
+    fn tokens_are_escaped_where_they_are_shown_searched_and_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.gguf");
+        std::fs::copy(GGUF, &file).unwrap();
+        let tokens = (0..325).map(|id| if id % 100 == 7 { format!("{id}\u{1b}[2J") } else { format!("plain{id}") });
+        let tokens = crate::Value::Array(crate::Array::strings(tokens));
+        crate::edit(&file, &crate::Edit::new().set("tokenizer.ggml.tokens", tokens)).unwrap();
+        let mut session = Session::new(80, 24, file.to_str().unwrap(), None);
+        session.press("t");
+        let screen = session.screen();
+        assert!(screen.contains(r"       7  7\u{1b}[2J") && screen.contains("       8  plain8"), "{screen}");
+        session.press("/u{1b}\n");
+        let screen = session.screen();
+        assert!(screen.contains(" 4 tokens ") && screen.contains(r"     307  307\u{1b}[2J"), "{screen}");
+        session.press("jj");
+        assert_eq!(session.press("y"), Effect::Copy(r"207\u{1b}[2J".to_owned()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) struct Header {
     pub(crate) descr: String,
     pub(crate) fortran: bool,
     pub(crate) shape: Vec<u64>,
-    /// Where the data start.
+    /// Offset of the data.
     pub(crate) data: u64,
 }
 

@@ -5,14 +5,14 @@ use crate::format::pytorch::pickle::{EXTENSIONS, Global};
 use crate::format::strided::Kind;
 use crate::model::DType;
 
-/// What a call makes.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// A tensor: storage, offset, size, stride.
     Tensor,
     /// A tensor of a type of its own: storage, offset, size, stride, requires_grad, hooks, dtype.
     TypedTensor,
-    /// What the first argument is, as a parameter.
+    /// The first argument, as a parameter.
     Parameter,
     /// A quantised tensor: storage, offset, size, stride, quantiser.
     Quantised,
@@ -22,7 +22,7 @@ pub(crate) enum Meaning {
     Meta,
     /// A tensor of a class that holds others: class, dtype, size.
     Wrapper,
-    /// What another function makes: function, class, arguments, state.
+    /// The result of another function: function, class, arguments, state.
     FromType,
     /// A tensor of a NumPy array or of another tensor: array, dtype.
     FromArray,
@@ -44,7 +44,7 @@ pub(crate) enum Meaning {
     Plain,
 }
 
-/// What is known and harmless: module, name, what a call of it makes.
+/// Known harmless callables: module, name, result of a call.
 static KNOWN: &[(&str, &str, Meaning)] = &[
     ("torch._utils", "_rebuild_tensor", Meaning::Tensor),
     ("torch._utils", "_rebuild_tensor_v2", Meaning::Tensor),
@@ -144,7 +144,7 @@ pub(crate) fn meaning(global: &Global) -> Option<Meaning> {
     KNOWN.iter().find(|(module, name, _)| *module == global.module && *name == global.name).map(|(_, _, meaning)| *meaning)
 }
 
-/// What executes in the module of Python's own functions, under both of its names.
+/// Functions of Python's builtins module that execute code, under both names of the module.
 const BUILTINS: &[&str] = &[
     "eval",
     "exec",
@@ -168,7 +168,7 @@ const BUILTINS: &[&str] = &[
     "type",
 ];
 
-/// What runs code, reads or writes files, opens connections, or gives access to what does: module and names; no names stand for all.
+/// Callables that run code, read or write files, open connections, or give access to others that do: module and names; an empty list means all.
 /// A module is meant with all below it.
 static EXECUTING: &[(&str, &[&str])] = &[
     ("builtins", BUILTINS),

@@ -28,7 +28,7 @@ pub(super) fn is_metadata(pickle: &Pickle) -> bool {
     class.is_some_and(|class| class.module == "torch.distributed.checkpoint.metadata" && class.name == "Metadata")
 }
 
-/// Where a chunk is.
+/// Location of a chunk.
 #[derive(Debug, Clone)]
 struct Location {
     file: String,

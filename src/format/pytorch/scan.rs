@@ -15,7 +15,7 @@ use crate::format::pytorch::view;
 use crate::format::set::check_finding_limit;
 use crate::source::Source;
 
-/// Where the bytes of a pickle are: in the file, or in an entry of an archive that is decoded.
+/// Location of the bytes of a pickle: in the file, or in an archive entry that is decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whence<'w> {
     pub(crate) path: &'w Path,

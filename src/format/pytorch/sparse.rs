@@ -13,7 +13,7 @@ use crate::model::DType;
 /// The most blocks of values of a sparse tensor whose values are read: their places are kept in memory.
 pub(crate) const MOST: u64 = 1 << 22;
 
-/// How the indices are stored.
+/// Layout of the indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compressed {
     /// COO: the index in each sparse dimension.

@@ -18,7 +18,7 @@ use crate::format::{Computed, codes, numpy};
 use crate::model::checkpoint::{Opaque, Shared, Unread};
 use crate::model::{DType, ElemType, Metadata, TensorInfo, Value as Plain};
 
-/// What a persistent ID stands for.
+/// The object that a persistent ID stands for.
 #[derive(Debug, Clone)]
 pub(crate) enum Kept {
     Storage(Storage),
@@ -31,7 +31,7 @@ pub(crate) enum Kept {
 /// Finds what is kept outside a pickle.
 pub(crate) type Resolve<'r> = &'r dyn Fn(&Values, Id) -> Result<Kept>;
 
-/// What a pickle holds.
+/// The contents of a pickle.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) tensors: Vec<TensorInfo>,
@@ -107,7 +107,7 @@ impl Seen {
     }
 }
 
-/// What an object turns out to be.
+/// The kind of an object.
 enum Found {
     Tensor(Tensor),
     Computed { shape: Vec<u64>, dtype: DType, place: Place, computed: Arc<dyn Computed> },

@@ -11,7 +11,7 @@ use crate::model::checkpoint::Shared;
 use crate::model::{DType, TensorInfo};
 use crate::source::{InMemory, Source};
 
-/// Where the bytes of a storage are.
+/// Location of the bytes of a storage.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) source: Arc<dyn Source>,

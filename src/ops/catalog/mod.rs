@@ -1,8 +1,8 @@
-//! A catalogue of many models: the folders are walked, on disk and at addresses, and each model becomes a row of `models.parquet`, each of
-//! its tensors a row of `tensors.parquet`.
+//! Catalogues of many models: walks folders, on disk and at addresses, and writes a row of `models.parquet` for each model and a row of
+//! `tensors.parquet` for each of its tensors.
 //!
-//! Rows are sorted by path. A later run reads the old tables in step with the walk, and takes over the rows of models whose files have the
-//! same sizes and times, or entity tags.
+//! Rows are sorted by path. A later run reads the old tables in step with the walk and reuses the rows of models whose files have the same
+//! sizes and times, or entity tags.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ use table::{OldTable, Row, Writer};
 /// The lock of a catalogue that is being written.
 const LOCK: &str = ".weigh-catalog";
 
-/// Number of models that are read at a time.
+/// Number of models read concurrently.
 const BATCH: usize = 64;
 
 /// Number of unreadable models that a report lists.
@@ -41,7 +41,7 @@ const LISTED: usize = 100;
 pub struct Options {
     /// Computes the content hash of each model, which reads all weights.
     pub content: bool,
-    /// Reads all models again, and replaces files that are no tables of a catalogue.
+    /// Reads all models again, and overwrites files that are not catalogue tables.
     pub force: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct Catalog {
     schema: &'static str,
     /// The tables.
     pub output: [PathBuf; 2],
-    /// Number of models, those that cannot be read included.
+    /// Number of models, including those that cannot be read.
     pub models: u64,
     /// Number of tensors.
     pub tensors: u64,
@@ -60,7 +60,7 @@ pub struct Catalog {
     pub errors: u64,
     /// Number of models that were read.
     pub read: u64,
-    /// Number of models whose rows were taken over from the earlier catalogue.
+    /// Number of models whose rows were reused from the earlier catalogue.
     pub reused: u64,
     /// Number of rows of the earlier catalogue whose models are gone.
     pub removed: u64,
@@ -214,7 +214,7 @@ fn walk(paths: &[PathBuf]) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Returns a path that exists, or the address that it stands for, and whether it is a folder.
+/// Resolves a path to an existing file or folder, or to an address; also returns whether it is a folder.
 fn locate(path: &Path) -> Result<(PathBuf, bool)> {
     match fs::metadata(path) {
         Ok(found) => Ok((path.to_path_buf(), found.is_dir())),
@@ -229,7 +229,7 @@ fn locate(path: &Path) -> Result<(PathBuf, bool)> {
     }
 }
 
-/// Returns what changes when the files of a model do: a digest of their names and versions, and of the version of weigh.
+/// Returns a digest of the names and versions of a model's files and of the version of weigh, which changes with any of them.
 fn stamp(listed: &Listed) -> String {
     let mut hasher = Hasher::new(Algorithm::Blake3);
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
@@ -249,7 +249,7 @@ struct Old {
 }
 
 impl Old {
-    /// Opens the earlier tables, if there are any and both are of one run.
+    /// Opens the earlier tables, if both exist and come from the same run.
     fn open([tensors, models]: &[PathBuf; 2], force: bool) -> Result<Self> {
         if force {
             return Ok(Self::default());

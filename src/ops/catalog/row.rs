@@ -16,7 +16,7 @@ use crate::ops::{count, info};
 use crate::source::place;
 use crate::view::lora;
 
-/// One row a model.
+/// The columns of the table of models.
 pub(super) static MODELS: Table = Table {
     name: "models",
     columns: &[
@@ -46,7 +46,7 @@ pub(super) static MODELS: Table = Table {
     group: 1 << 12,
 };
 
-/// One row a tensor.
+/// The columns of the table of tensors.
 pub(super) static TENSORS: Table = Table {
     name: "tensors",
     columns: &[
@@ -74,8 +74,8 @@ pub(super) fn error(row: &[Cell]) -> Option<String> {
     text(row, "error")
 }
 
-/// Whether an old row still describes the model: its files have not changed, and it lacks nothing that is asked for. A model that could not
-/// be read may be readable now.
+/// Whether an old row is still valid: the files have not changed, and it has every requested value. A model that could not be read may be
+/// readable now.
 pub(super) fn is_current(row: &[Cell], stamp: &str, content: bool) -> bool {
     text(row, "stamp").as_deref() == Some(stamp) && text(row, "error").is_none() && !(content && text(row, "content").is_none())
 }
@@ -156,7 +156,7 @@ fn readable(path: &str, at: &Path, stamp: &str, content: bool) -> Result<Rows> {
     Ok(Rows { model: row.collect(), tensors })
 }
 
-/// Returns the models that a model was made from, as it names them; several are joined by commas.
+/// Returns the base models that a model names, joined by commas.
 fn base_model(reader: &Reader) -> Option<String> {
     let model = reader.model();
     if lora::is_adapter(reader)

@@ -51,7 +51,7 @@ pub(super) type Row = Vec<Cell>;
 pub(super) struct Table {
     pub(super) name: &'static str,
     pub(super) columns: &'static [(&'static str, Kind)],
-    /// The number of rows written together, and held in memory.
+    /// The number of rows written together and held in memory.
     pub(super) group: usize,
 }
 
@@ -189,7 +189,7 @@ fn write<T: DataType>(mut writer: SerializedColumnWriter<'_>, levels: &Levels<T:
     writer.close()
 }
 
-/// Reads the rows of a table that an earlier run has written, in order.
+/// Reads the rows of a table written by an earlier run, in order.
 pub(super) struct OldTable {
     table: &'static Table,
     rows: Option<RowIter<'static>>,
@@ -204,7 +204,7 @@ impl OldTable {
     /// Opens a table; `None` if there is no such file.
     ///
     /// # Errors
-    /// It is not a table of a catalogue of this version.
+    /// It is not a catalogue table of this version.
     pub(super) fn open(table: &'static Table, path: &Path) -> Result<Option<Self>> {
         if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(None);

@@ -42,11 +42,11 @@ pub struct JoinReport {
     pub bytes_out: u64,
 }
 
-/// Checks that all parts of the output at `out` are of one plan and whole, by sizes and digests; writes the index, if there is one, and
-/// removes the manifests. With `dry_run`, only checks.
+/// Checks that all parts of the output at `out` belong to one plan and are complete, by sizes and digests; writes the index, if there is one,
+/// and removes the manifests. With `dry_run`, only checks.
 ///
 /// # Errors
-/// A part is missing, changed, or of another plan: nothing was written or removed. Or the index cannot be written.
+/// A part is missing, changed, or belongs to another plan (nothing was written or removed then); or the index cannot be written.
 pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinReport> {
     place::check_scheme(out)?;
     place::refresh(out);
@@ -84,7 +84,7 @@ pub fn join(out: &Path, dry_run: bool, progress: Progress<'_>) -> Result<JoinRep
     Ok(JoinReport { schema: "weigh.join.v1", dry_run, plan, parts, format, output, bytes_out })
 }
 
-/// Checks that the manifests are of all parts of one plan.
+/// Checks that the manifests cover all parts of one plan.
 fn check_same_plan(manifests: &[(&Path, Manifest)]) -> Result<()> {
     let Some(((path, first), others)) = manifests.split_first() else { return Ok(()) };
     if let Some((other, found)) = others.iter().find(|(_, manifest)| !manifest.fits(first)) {
@@ -134,7 +134,7 @@ fn open(part: Part, path: &Path, file: &Written) -> Result<Arc<dyn Source>> {
     Err(Error::malformed(message).in_file(path).hint(again()))
 }
 
-/// Compares the digests of all files with those in the manifests, several files at a time.
+/// Compares the digests of all files with those in the manifests, several files concurrently.
 fn check_digests(files: &[(Part, Written)], sources: &[Arc<dyn Source>], progress: Progress<'_>) -> Result<()> {
     let total = files.iter().map(|(_, file)| file.bytes).sum();
     let indices: Vec<usize> = (0..files.len()).collect();

@@ -1,4 +1,4 @@
-//! Manifests: what each part of a conversion has written.
+//! Manifests of the files that each part of a conversion has written.
 
 use std::path::{Path, PathBuf};
 
@@ -31,11 +31,11 @@ pub struct PlannedPart {
     pub(super) index: Option<Index>,
 }
 
-/// What a part has written.
+/// The files that a part has written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     schema: String,
-    /// The version that wrote it.
+    /// The version of weigh that wrote it.
     weigh: String,
     /// The hash of the plan.
     pub(super) plan: String,
@@ -74,7 +74,7 @@ impl Manifest {
         weights.with_file_name(format!("{stem}{}", Self::ending(part)))
     }
 
-    /// Returns what the name of a part's manifest ends in.
+    /// Returns the suffix of the name of a part's manifest.
     fn ending(part: Part) -> String {
         format!(".part-{:05}-of-{:05}.json", part.number, part.count)
     }

@@ -1,4 +1,4 @@
-//! Lossless conversion of metadata: a safetensors file has strings only, a GGUF has types.
+//! Lossless conversion of metadata between the strings of safetensors and the typed values of GGUF.
 //!
 //! A GGUF string is copied as it is. Any other value becomes JSON text that names its type, `{"type":"u32","value":7}`
 //! or `{"type":"array","of":"f32","values":[0.5]}`; numbers that JSON cannot represent (NaN, infinities) become bits: `"0x7fc00000"`.
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Equal to the bit, NaN included.
+    /// Whether both are equal bit for bit, including NaN.
     fn same(a: &Value, b: &Value) -> bool {
         match (a, b) {
             (Value::F32(a), Value::F32(b)) => a.to_bits() == b.to_bits(),

@@ -12,7 +12,7 @@ use crate::quant::recipe::{Target, TensorType};
 pub enum SizeTarget {
     /// Maximum size of all output files in bytes.
     Bytes(u64),
-    /// Maximum size of all output files, in bits for each parameter.
+    /// Maximum size of all output files, in bits per parameter.
     BitsPerWeight(f64),
 }
 
@@ -29,9 +29,9 @@ pub struct Options {
     pub pure: bool,
     /// Importance matrix file.
     pub imatrix: Option<PathBuf>,
-    /// Pieces of names of the tensors whose importance is used; all if empty.
+    /// Substrings of the names of tensors whose importance is used; all if empty.
     pub include_weights: Vec<String>,
-    /// Pieces of names of the tensors whose importance is not used.
+    /// Substrings of the names of tensors whose importance is not used.
     pub exclude_weights: Vec<String>,
     /// Layers to leave out of a GGUF; the others are renumbered.
     pub prune_layers: Vec<u64>,
@@ -43,7 +43,7 @@ pub struct Options {
     pub size: Option<SizeTarget>,
     /// The types to choose from; empty for the default ones.
     pub candidate_types: Vec<DType>,
-    /// A model whose types tensors of the same names get.
+    /// A model that gives tensors of the same name their types.
     pub like: Option<PathBuf>,
     /// Type of the output matrix.
     pub output_tensor_type: Option<DType>,
@@ -73,7 +73,7 @@ pub struct Options {
     pub keep_names: bool,
     /// Converts the vision or audio encoder of the model instead of its text model.
     pub projector: bool,
-    /// The part of the model to convert to GGUF, if some of its layers predict further tokens.
+    /// The part of the model to convert to GGUF, if it has multi-token prediction layers.
     pub model_part: ModelPart,
     /// Copies packed weights as stored, under their own names.
     pub stored: bool,

@@ -1,4 +1,4 @@
-//! Conversion to packed weights: which tensors of the plan become several, and what config.json says of them.
+//! Conversion to packed weights: replaces tensors of the plan by their packed parts and describes the packing in config.json.
 
 use std::path::Path;
 
@@ -15,16 +15,16 @@ use crate::ops::tensor_data::TensorData;
 use crate::quant::pack::{self, Form, Packing, Precision, Unpacked, Weight, Whole};
 use crate::view::output_model::{OutputTensor, PackedPart, Source};
 
-/// The file that says how weights are packed.
+/// The file that describes the packing.
 const CONFIG: &str = "config.json";
 
-/// Number of elements that a thread reads at a time to find the largest magnitude, unless a row is longer.
+/// Number of elements that a thread reads per chunk to find the largest magnitude, unless a row is longer.
 const CHUNK_ELEMENTS: u64 = 1 << 18;
 
-/// The linear layer that a model without an output matrix of its own has all the same.
+/// The output layer, which also exists in models whose output matrix is tied.
 const OUTPUT_LAYER: &str = "lm_head";
 
-/// What packing changes of a plan.
+/// Changes to a plan for packing.
 pub(super) struct Packed {
     pub(super) tensors: Vec<OutputTensor>,
     pub(super) metadata: Metadata,

@@ -50,7 +50,7 @@ pub struct Plan {
     pub part: Option<PlannedPart>,
     /// Path of the weight file before sharding.
     pub(super) weights: PathBuf,
-    /// Sets of weights that share a scale of the whole.
+    /// Sets of weights that share a global scale.
     pub(super) wholes: Vec<Vec<OutputTensor>>,
     /// Losses beyond the requested type.
     pub lossy: Vec<Loss>,
@@ -255,7 +255,7 @@ fn total_bytes(files: &[PlannedFile]) -> u64 {
     files.iter().map(PlannedFile::bytes).sum()
 }
 
-/// Opens the importance matrix, with the entries that are to be used; `None` if none is.
+/// Opens the importance matrix, with the entries to use; `None` if none is given.
 fn importance(options: &Options) -> Result<Option<Imatrix>> {
     let Some(path) = options.imatrix.as_deref() else { return Ok(None) };
     let mut imatrix = Imatrix::open(path)?;

@@ -9,11 +9,11 @@ use crate::model::metadata::{Array, full_key};
 use crate::model::{Metadata, Value};
 use crate::view::output_model::OutputTensor;
 
-/// Counts of layers at the start or the end of the model, apart from the number of all.
+/// Keys that count layers at the start or the end of the model, besides the total number.
 const FIRST_LAYERS: &str = "leading_dense_block_count";
 const LAST_LAYERS: &str = "nextn_predict_layers";
 
-/// Keys by which the position of a layer tells its kind.
+/// Keys that define the kind of a layer by its position.
 const BY_POSITION: [&str; 3] = ["attention.sliding_window_pattern", "full_attention_interval", "interleave_moe_layer_step"];
 
 /// The new numbers of the layers that stay.

@@ -92,7 +92,7 @@ pub struct PartFacts {
     pub shards: usize,
     /// The number of weight files in all parts.
     pub all_shards: usize,
-    /// The manifest, which says what the part has written.
+    /// The manifest of the files that the part has written.
     pub manifest: PathBuf,
 }
 

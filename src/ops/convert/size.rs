@@ -24,10 +24,10 @@ use crate::view::output_model::OutputTensor;
 /// Types among which a mix for a size is chosen by default.
 pub const DEFAULT_TYPES: &[DType] = &[DType::Q2_K, DType::Q3_K, DType::IQ4_XS, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q8_0];
 
-/// Number of elements of a tensor on which the errors are estimated; whole rows are.
+/// Number of elements of a tensor, rounded to whole rows, on which the errors are estimated.
 const SAMPLE_ELEMENTS: u64 = 1 << 18;
 
-/// Number of elements that a thread takes at a time.
+/// Number of elements per unit of work.
 const CHUNK_ELEMENTS: u64 = 1 << 15;
 
 /// How the types were chosen for a size.

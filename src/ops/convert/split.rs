@@ -1,4 +1,4 @@
-//! Splits a plan into parts: whole files of the output, so that several machines can write one model without talking to each other.
+//! Splits a plan into parts of whole output files, so that several machines can write one model without communication.
 //!
 //! Each machine makes the same plan, writes the files of its part, and last a manifest with their digests and the hash of the plan.
 //! [`join`](crate::ops::convert::join()) checks the manifests and completes the output.

@@ -24,7 +24,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Maximum length in bytes of the strings that llama-quantize records from its options.
 const OVERRIDE_BYTES: usize = 127;
 
-/// Results of choosing types, apart from the types themselves.
+/// Results of choosing types, besides the types themselves.
 #[derive(Debug, Default)]
 pub(super) struct TypeDecisions {
     pub(super) lossy: Vec<Loss>,

@@ -60,7 +60,7 @@ fn codecs(pair: &Pair<'_>) -> Option<[&'static Codec; 2]> {
     (codec::values_per_element(a) == codec::values_per_element(b)).then_some([codec(a)?, codec(b)?])
 }
 
-/// Splits a range into chunks that are decoded at a time.
+/// Splits a range into chunks to decode.
 fn parts(range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u64)> {
     range.clone().step_by(CHUNK as usize).map(move |first| (first, CHUNK.min(range.end - first)))
 }

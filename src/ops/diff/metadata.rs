@@ -1,9 +1,12 @@
 //! Key-by-key comparison of metadata.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::model::{Array, Metadata, Value};
+use crate::ops::enumerations;
 
 /// Number of array elements shown.
 const SHOWN: u64 = 8;
@@ -18,6 +21,32 @@ pub struct MetadataRow {
     pub a: Json,
     /// Value in the second model.
     pub b: Json,
+    /// Name that the number in the first model stands for, if the key is an enumeration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_a: Option<&'static str>,
+    /// Name that the number in the second model stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_b: Option<&'static str>,
+    /// Names that the shown numbers of arrays stand for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<i64, &'static str>,
+}
+
+impl MetadataRow {
+    fn new(key: &str, a: Option<&Value>, b: Option<&Value>) -> Self {
+        let from = a.zip(b).map_or(0, |(a, b)| first_difference(a, b));
+        let arrays = [a, b].into_iter().flatten().filter_map(Value::as_array);
+        let json = |value: Option<&Value>| value.map_or(Json::Null, |value| json(value, from));
+        let name = |value: Option<&Value>| enumerations::name(key, value?);
+        Self {
+            key: key.to_owned(),
+            a: json(a),
+            b: json(b),
+            name_a: name(a),
+            name_b: name(b),
+            names: enumerations::names(key, arrays.flat_map(|array| shown(array, from))),
+        }
+    }
 }
 
 /// Returns the keys that differ, in the order of the first model, then of the second.
@@ -26,18 +55,11 @@ pub(super) fn compare(a: &Metadata, b: &Metadata) -> Vec<MetadataRow> {
     for (key, value) in a.iter() {
         match b.get(key) {
             Some(other) if other == value || both_nan(value, other) => {}
-            other => {
-                let from = other.map_or(0, |other| first_difference(value, other));
-                rows.push(MetadataRow {
-                    key: key.to_owned(),
-                    a: json(value, from),
-                    b: other.map_or(Json::Null, |other| json(other, from)),
-                });
-            }
+            other => rows.push(MetadataRow::new(key, Some(value), other)),
         }
     }
     let only_b = b.iter().filter(|(key, _)| a.get(key).is_none());
-    rows.extend(only_b.map(|(key, value)| MetadataRow { key: key.to_owned(), a: Json::Null, b: json(value, 0) }));
+    rows.extend(only_b.map(|(key, value)| MetadataRow::new(key, None, Some(value))));
     rows
 }
 
@@ -67,9 +89,12 @@ fn json(value: &Value, from: u64) -> Json {
     }
 }
 
+fn shown(array: &Array, from: u64) -> impl Iterator<Item = Value> {
+    array.iter().skip(from as usize).take(SHOWN as usize).map_while(Result::ok)
+}
+
 fn elements(array: &Array, from: u64) -> Json {
-    let shown: Vec<Json> =
-        array.iter().skip(from as usize).take(SHOWN as usize).map_while(|value| value.ok()).map(|value| json(&value, 0)).collect();
+    let shown: Vec<Json> = shown(array, from).map(|value| json(&value, 0)).collect();
     let mut found = json!({"type": array.elem().name(), "len": array.len(), "values": shown});
     if from > 0 {
         found["from"] = json!(from);
@@ -100,6 +125,28 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["type", "array", "a", "b"]);
         assert_eq!(rows[1].b, json!({"type": "u32", "len": 3, "values": [9, 3], "from": 1}));
         assert_eq!((&rows[2].b, &rows[3].b), (&Json::Null, &json!("x")));
+    }
+
+    #[test]
+    fn numbers_of_enumerations_are_named() {
+        let types = |values: &[i32]| Value::Array(Array::i32s(values.iter().copied()));
+        let (mut a, mut b) = (Metadata::new(), Metadata::new());
+        for (key, left, right) in [
+            ("general.file_type", Value::U32(0), Value::U32(15)),
+            ("tokenizer.ggml.token_type", types(&[2, 1, 3]), types(&[2, 1, 6])),
+            ("llama.block_count", Value::U32(0), Value::U32(15)),
+        ] {
+            a.insert(key, left).unwrap();
+            b.insert(key, right).unwrap();
+        }
+        let rows = compare(&a, &b);
+        let named: Vec<_> = rows.iter().map(|row| (row.name_a, row.name_b, row.names.clone())).collect();
+        let expected = [
+            (Some("F32"), Some("Q4_K_M"), BTreeMap::new()),
+            (None, None, BTreeMap::from([(3, "control"), (6, "byte")])),
+            (None, None, BTreeMap::new()),
+        ];
+        assert_eq!(named, expected);
     }
 
     #[test]

@@ -239,7 +239,7 @@ pub struct TensorRow {
     pub dimensions: usize,
 }
 
-/// One of the two models as it is compared.
+/// One of the two models, prepared for comparison.
 struct Side<'r> {
     reader: &'r Reader,
     tensors: Vec<OutputTensor>,

@@ -43,14 +43,14 @@ pub(super) fn bytes(widths: &Widths, caches: &Caches, vocabulary: u64, gated: bo
     layers.max(sum(&[of(vocabulary).saturating_mul(widths.logits), hidden.saturating_mul(3), gap]))
 }
 
-/// The tokens that are computed at a time.
+/// Tokens per micro-batch.
 #[derive(Clone, Copy)]
 struct Batch {
     tokens: u64,
 }
 
 impl Batch {
-    /// Returns the bytes of so many elements of each token.
+    /// Returns the bytes for this many elements per token.
     fn of(self, elements: u64) -> u64 {
         elements.saturating_mul(self.tokens).saturating_mul(F32)
     }

@@ -32,7 +32,7 @@ pub struct Device {
     pub full_name: String,
     /// Memory in bytes: what is for graphics, where it is shared.
     pub memory: u64,
-    /// Page of the maker that says so.
+    /// The vendor's page with the specification.
     pub source: String,
 }
 
@@ -74,7 +74,7 @@ impl Kind {
 /// Parts of a memory that shares count.
 const PARTS: u64 = 12;
 
-/// What overflows, in messages.
+/// The overflowing quantity, for messages.
 const MEMORY: &str = "the memory of a device";
 
 /// Most devices that a hint lists.
@@ -83,7 +83,7 @@ const LISTED: usize = 8;
 /// Returns the device of this name; case, spaces, and the names of makers do not count.
 ///
 /// # Errors
-/// There is none.
+/// There is no such device.
 pub fn named(name: &str) -> Result<Device> {
     let wanted = key(name);
     let devices = all()?;

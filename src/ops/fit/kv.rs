@@ -18,14 +18,14 @@ pub(super) struct Cells {
     pub sequence: u64,
     /// Number of sequences.
     pub parallel: u64,
-    /// Tokens computed at a time.
+    /// Tokens per micro-batch.
     pub batch: u64,
     /// Whether layers with a sliding window have as many cells as others.
     pub full: bool,
 }
 
 impl Cells {
-    /// Returns the cells of a context of so many tokens, which all sequences share.
+    /// Returns the number of cells for a context of this many tokens, which all sequences share.
     pub(super) fn new(context: u64, causal: bool, options: &Options) -> Result<Self> {
         let parallel = options.parallel.max(1);
         let sequence = num::align(num::align(context, CELLS, "the context")? / parallel, CELLS, "the context")?.max(CELLS);
@@ -111,7 +111,7 @@ impl CacheFormat {
     }
 }
 
-/// What overflows, in messages.
+/// The overflowing quantity, for messages.
 const SIZE: &str = "the size of the cache";
 
 /// Returns the bytes of the state of a layer, in F32.

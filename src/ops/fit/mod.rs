@@ -34,7 +34,7 @@ pub struct Fit {
     pub path: String,
     /// Architecture.
     pub architecture: String,
-    /// Context in tokens: what was asked for, padded as llama.cpp pads it.
+    /// Context in tokens, as requested and padded as in llama.cpp.
     pub context: u64,
     /// Longest context that the model is trained for.
     pub trained_context: Option<u64>,
@@ -67,21 +67,21 @@ pub struct Fit {
     pub max_context: Option<u64>,
     /// Number of layers that can be on the device; the output counts as one.
     pub layers: u64,
-    /// Number of layers on the device: as asked for, or the most that fit.
+    /// Number of layers on the device: as requested, or as many as fit.
     pub layers_on_device: Option<u64>,
-    /// What is on the device; the compute buffer is.
+    /// Bytes on the device, including the compute buffer.
     pub device_bytes: Option<u64>,
-    /// What is on the host, without its share of the compute buffer, such as attention masks.
+    /// Bytes on the host, without its share of the compute buffer, such as attention masks.
     pub host_bytes: Option<u64>,
-    /// The listed file types, largest first: those asked for; or, if none were and the model does not fit, those that do.
+    /// The listed file types, largest first: those requested or, if none were and the model does not fit, those that fit.
     pub options: Vec<TypeRow>,
-    /// Whether no file type was asked for.
+    /// Whether no file type was requested.
     #[serde(skip)]
     suggested: bool,
     /// Figures for vLLM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vllm: Option<vllm::Paged>,
-    /// What limits the figures.
+    /// Limitations of the figures.
     pub notes: Vec<String>,
 }
 
@@ -142,7 +142,7 @@ fn projector_bytes(reader: &Reader) -> Result<u64> {
 impl Fit {
     /// Whether the model, or any listed file type of it, fits; `None` if no memory was given, or if that is not known.
     ///
-    /// With vLLM: whether a token fits beside the weights.
+    /// With vLLM: whether a token fits in addition to the weights.
     pub fn fits_somehow(&self) -> Option<bool> {
         self.memory?;
         match &self.vllm {
@@ -154,7 +154,7 @@ impl Fit {
     }
 }
 
-/// What a model needs, before the context is known.
+/// The memory that a model needs apart from the context.
 struct Needs {
     architecture: String,
     caches: Caches,
@@ -163,18 +163,18 @@ struct Needs {
     trained_context: Option<u64>,
     vocabulary: u64,
     gated: bool,
-    /// Weights of an encoder beside the model.
+    /// Weights of a separate encoder.
     beside: u64,
 }
 
-/// What a model needs for a context, in bytes.
+/// The memory that a model needs for a context, in bytes.
 struct Demand {
     cells: Cells,
     kv: u64,
     state: u64,
     compute: Option<u64>,
     total: u64,
-    /// What is on the device with 0, 1 ... layers on it.
+    /// Bytes on the device with 0, 1 ... layers on it.
     on_device: Vec<u64>,
     /// Number of layers on the device, and what is there; `None` if everything is in the same memory.
     placed: Option<(u64, u64)>,
@@ -237,7 +237,7 @@ impl Needs {
         self.caches.layers.iter().try_fold(0, |sum, layer| num::add(sum, kv::state_bytes(layer, parallel)?, "the state"))
     }
 
-    /// Returns the context in tokens that was asked for.
+    /// Returns the requested context in tokens.
     fn context(&self, options: &Options) -> Result<u64> {
         options.context.or(self.trained_context).ok_or_else(|| {
             Error::unsupported("the model does not state the context that it is trained for")

@@ -5,7 +5,7 @@ use crate::family::memory::Caches;
 use crate::model::DType;
 use crate::quant::recipe::Target;
 
-/// What a model is fitted for. The defaults are those of llama.cpp.
+/// Options of [`fit`](super::fit()). The defaults are those of llama.cpp.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Context in tokens, which all sequences share; `None` for the longest that the model is trained for.
@@ -20,7 +20,7 @@ pub struct Options {
     pub swa_full: bool,
     /// Maximum number of tokens in a batch.
     pub batch: u64,
-    /// Maximum number of tokens computed at a time.
+    /// Maximum number of tokens per micro-batch.
     pub ubatch: u64,
     /// File types to list.
     pub types: Vec<Target>,
@@ -76,7 +76,7 @@ impl Options {
     }
 }
 
-/// What vLLM is run with.
+/// Options for vLLM.
 #[derive(Debug, Clone)]
 pub struct Engine {
     /// Share of the memory that it uses: `--gpu-memory-utilization`.

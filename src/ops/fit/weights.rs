@@ -12,7 +12,7 @@ use crate::ops::fit::kv::ALIGNMENT;
 use crate::ops::weights;
 use crate::quant::recipe::Target;
 
-/// The weights of a GGUF: as it is, or as it would be after a conversion.
+/// The weights of a GGUF, existing or resulting from a conversion.
 #[derive(Debug)]
 pub(super) struct Subject {
     /// GGUF metadata.
@@ -33,7 +33,7 @@ pub(super) struct Weight {
 }
 
 impl Subject {
-    /// Returns the weights of a GGUF, or of the GGUF that a model would be converted to; with the types of `target`, if there is one.
+    /// Returns the weights of a GGUF, or of the GGUF that a model would be converted to; with the types of `target`, if given.
     ///
     /// # Errors
     /// A file of the set is missing; the model cannot be converted; or the size of a type is unknown.
@@ -74,7 +74,7 @@ impl Subject {
         self.weights.iter().any(|weight| weight.name.contains(".ffn_gate.") || fused(weight))
     }
 
-    /// Whether `down` takes half of what `up` gives.
+    /// Whether the input of `down` is half the output of `up`.
     fn halves(&self, up: &Weight, down: &Weight) -> bool {
         down.name.ends_with(".ffn_down.weight") && down.shape.get(1).is_some_and(|inner| up.shape.first() == inner.checked_mul(2).as_ref())
     }
@@ -88,7 +88,7 @@ fn unknown_size(elem: ElemType) -> Error {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Weights {
-    /// Token embeddings, and others that the input is looked up in.
+    /// Token embeddings and other lookup tables of the input.
     pub embeddings: u64,
     /// All layers.
     pub layers: u64,
@@ -125,7 +125,7 @@ impl Placed {
     }
 }
 
-/// Sorts weights by place; layers that only predict further tokens are skipped, as far as llama.cpp skips them.
+/// Groups weights by place; multi-token prediction layers are skipped as far as llama.cpp skips them.
 pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
     let all = num::to_usize(caches.all_layers, "the number of layers")?;
     let mut placed = Placed { layers: vec![[0, 0]; all], ..Placed::default() };
@@ -141,7 +141,7 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
                     continue;
                 }
                 let [_, experts] = placed.on_layer(layer, bytes)?;
-                *experts = experts.saturating_add(if is_expert(rest) { bytes } else { 0 });
+                *experts = experts.saturating_add(if caches.places.is_expert(rest) { bytes } else { 0 });
                 &mut placed.weights.layers
             }
             Place::OtherLayer(layer) => {
@@ -168,12 +168,6 @@ pub(super) fn placed(subject: &Subject, caches: &Caches) -> Result<Placed> {
         placed.tied = tied;
     }
     Ok(placed)
-}
-
-/// Whether a tensor of a layer has the weights of experts; a norm before them has not.
-fn is_expert(name: &str) -> bool {
-    let starts = ["ffn_up_", "ffn_down_", "ffn_gate_", "ffn_gate_up_"];
-    starts.iter().filter_map(|start| name.strip_prefix(start)).any(|rest| rest.starts_with("exps.") || rest.starts_with("chexps."))
 }
 
 enum Place {

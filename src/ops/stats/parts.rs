@@ -1,4 +1,5 @@
-//! Statistics in parts, on several machines: whole tensors, whose sums are stored exactly and joined in the order of one run.
+//! Statistics computed in parts on several machines. A part has whole tensors; their sums are stored exactly and joined in the order of a single
+//! run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub struct PartOfStats {
     parts: usize,
     /// Number of selected tensors in all parts.
     selected: usize,
-    /// The most tensors to list.
+    /// Maximum number of tensors to list.
     limit: Option<usize>,
     sample: Option<u64>,
     packing: Option<Json>,
@@ -51,14 +52,14 @@ struct Measured {
     /// Its index in the selection.
     index: usize,
     counts: [u64; 7],
-    /// The bits of the sums in hexadecimal digits: numbers in decimal digits may be infinite or none.
+    /// The bits of the sums in hexadecimal digits: JSON numbers cannot be infinite or NaN.
     sums: [String; 8],
     findings: Vec<Json>,
-    /// Its statistics, as in the report of the whole.
+    /// Its statistics, as in the joined report.
     stats: Json,
 }
 
-/// The joined statistics: the JSON of one run over the whole.
+/// The joined statistics: the JSON of a single run over the model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Joined {
     schema: &'static str,
@@ -130,10 +131,10 @@ fn to_json<T: Serialize>(value: &T) -> Result<Json> {
     serde_json::to_value(value).map_err(|error| Error::malformed(format!("cannot write the statistics: {error}")))
 }
 
-/// Joins the parts in these files: the statistics of the whole, to the last digit.
+/// Joins the parts in these files into the statistics of the model, to the last digit.
 ///
 /// # Errors
-/// A file is no part of statistics, a part is missing or twice there, or parts are of different models or options.
+/// A file is not a part of statistics, a part is missing or duplicated, or the parts have different models or options.
 pub fn join(files: &[PathBuf]) -> Result<Joined> {
     let mut parts = files.iter().map(|path| Ok((path.as_path(), read(path)?))).collect::<Result<Vec<_>>>()?;
     parts.sort_by_key(|(_, part)| part.part);

@@ -37,7 +37,7 @@ const MIN_RUN_BYTES: u64 = 64 << 10;
 /// The fewest consecutive zero rows that are reported.
 const MIN_RUN_ROWS: u64 = 64;
 
-/// A tensor of known type and size, scanned in chunks. Their number may be huge: a view repeats few bytes as often as its file says.
+/// A tensor of known type and size, scanned in chunks. Their number may be huge: a strided view can repeat few bytes any number of times.
 #[derive(Clone, Copy)]
 struct Chunked<'m> {
     tensor: &'m TensorInfo,
@@ -73,7 +73,7 @@ impl<'m> Chunked<'m> {
     }
 }
 
-/// What was found in the bytes of a tensor.
+/// Results of scanning the bytes of a tensor.
 #[derive(Default)]
 struct Found {
     invalid: InvalidValues,

@@ -115,7 +115,7 @@ pub(super) fn check_manifest(reader: &Reader, path: &Path, manifest: &Path, step
 /// Compares files with digests found by name or, if a file was renamed, by the digest itself. Lines about other models are ignored.
 ///
 /// # Errors
-/// No line is of this model.
+/// No line applies to this model.
 fn check_files(reader: &Reader, lines: &[(Wanted, &str)], step: Step<'_>, findings: &mut Findings) -> Result<u64> {
     let folder =
         reader.sources().first().filter(|file| file.has_neighbours()).and_then(|file| file.path().parent()).unwrap_or(Path::new(""));

@@ -26,7 +26,7 @@ type ReadRows<'a> = &'a dyn Fn(u64, &mut [f32]) -> Result<()>;
 /// Receives values before and after.
 pub type Compare<'a> = &'a mut dyn FnMut(&[f32], &[f32]);
 
-/// What all of a tensor determines: its largest magnitude, or that of all tensors that share its scale.
+/// A property of all values of a tensor: the largest magnitude, or that of all tensors that share its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Whole {
     /// The largest magnitude.
@@ -87,7 +87,7 @@ pub struct Weight {
     pub columns: u64,
     /// The type in which scales are computed.
     pub precision: Precision,
-    /// What all of it determines, if the packing [needs it](Packing::needs_whole).
+    /// The property of all values, if the packing [needs it](Packing::needs_whole).
     pub whole: Whole,
 }
 

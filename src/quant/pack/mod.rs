@@ -56,7 +56,7 @@ enum ScaleType {
     E4m3,
 }
 
-/// How weights are packed.
+/// A packing of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Packing {
     /// The requested name.
@@ -84,7 +84,7 @@ pub enum Part {
     WholeScale,
     /// The zero points.
     Zeros,
-    /// What is added to each group.
+    /// The biases, which are added to each group.
     Biases,
     /// The shape of the weight.
     Shape,

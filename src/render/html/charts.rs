@@ -8,7 +8,7 @@ use crate::render::picture::{self, Plot};
 /// The number of colours.
 const COLOURS: usize = 8;
 
-/// Parts of a whole, in rows of stacked bars.
+/// A chart of stacked bars, one per row.
 pub(super) struct Stacks<'a> {
     /// The chart's text alternative.
     pub title: &'a str,

@@ -1,4 +1,4 @@
-//! The page on what file types cost.
+//! The page comparing file types.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ const BOTTOM: f64 = 48.0;
 /// Room of a label.
 const LABEL: (f64, f64) = (110.0, 14.0);
 
-/// Returns the HTML page on what file types cost; `title` is the name of the model.
+/// Returns the HTML page comparing file types; `title` is the name of the model.
 pub fn costs(title: &str, data: &Comparison) -> String {
     let mut body = format!(
         "<h1>{}</h1><p class=\"lead\">{}, {}</p>",
@@ -126,7 +126,7 @@ fn chart(data: &Comparison) -> String {
     out
 }
 
-/// Returns at most nine whole numbers from `low` to `high`, evenly apart.
+/// Returns at most nine whole numbers from `low` to `high`, evenly spaced.
 fn ticks(low: f64, high: f64) -> impl Iterator<Item = f64> {
     let step = ((high - low) / 8.0).ceil().max(1.0);
     (0..9).map(move |tick| low + step * f64::from(tick)).take_while(move |at| *at <= high)

@@ -44,7 +44,7 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Returns a name that breaks after its dots where it is too long for a line.
+/// Returns a name that may break after its dots if it is too long for a line.
 fn breakable(name: &str) -> String {
     escape(name).replace('.', ".<wbr>")
 }
@@ -100,15 +100,15 @@ impl Cell {
     }
 }
 
-/// The heading of a column of pictures.
+/// The heading of a column of charts.
 const HISTOGRAM: &str = "histogram";
 
-/// Returns the start of a region that scrolls sideways, which the keyboard reaches.
+/// Returns the start of a region that scrolls horizontally and can take the keyboard focus.
 fn scrolls(label: &str) -> String {
     format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
 }
 
-/// The most rows that a table has without a filter: they are seen at once.
+/// The maximum number of rows of a table without a filter, which are visible at once.
 const UNFILTERED: usize = 10;
 
 /// Returns a table that can be sorted by every column and, if it is long, filtered by words and patterns.

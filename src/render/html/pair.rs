@@ -1,12 +1,16 @@
 //! The page comparing two models.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+
+use serde_json::Value as Json;
 
 use super::charts::{self, Heat};
 use super::model::{Facts, info_facts, title};
 use super::{Cell, ROWS, by_kind, escape, general, left_out, page, scrolls, table};
 use crate::base::units;
 use crate::ops::diff::{Diff, TensorRow};
+use crate::ops::enumerations;
 use crate::ops::info::Info;
 use crate::ops::overview::Comparison;
 
@@ -118,17 +122,23 @@ fn rest(diff: &Diff) -> String {
     }
     if !diff.metadata.is_empty() {
         let heads = [("key", false), ("first", false), ("second", false)];
-        let shown = |value: &serde_json::Value| match value {
-            serde_json::Value::Null => String::new(),
-            serde_json::Value::String(text) => text.chars().take(400).collect(),
-            other => other.to_string().chars().take(400).collect(),
-        };
-        let rows =
-            diff.metadata.iter().take(ROWS).map(|row| vec![Cell::name(&row.key), Cell::text(&shown(&row.a)), Cell::text(&shown(&row.b))]);
+        let rows = diff.metadata.iter().take(ROWS).map(|row| {
+            let [a, b] = [(&row.a, row.name_a), (&row.b, row.name_b)].map(|(value, name)| metadata_value(value, name, &row.names));
+            vec![Cell::name(&row.key), Cell::text(&a), Cell::text(&b)]
+        });
         let _ = write!(out, "<h2>Metadata</h2>{}", table("metadata", "Keys that differ.", &heads, rows));
         out.push_str(&left_out(diff.metadata.len(), ROWS, "keys"));
     }
     out
+}
+
+fn metadata_value(value: &Json, name: Option<&str>, names: &BTreeMap<i64, &str>) -> String {
+    match value {
+        Json::Null => String::new(),
+        Json::String(text) => text.chars().take(400).collect(),
+        array @ Json::Object(_) => enumerations::annotate(array.to_string().chars().take(400).collect(), None, names),
+        other => enumerations::annotate(other.to_string(), name, &BTreeMap::new()),
+    }
 }
 
 fn tensors(tensors: &[TensorRow]) -> String {

@@ -134,7 +134,7 @@ pub(super) fn open_store(address: &Address, options: ClientOptions) -> Result<Ar
     store.map_err(|error| word(&error, Access::Read).in_file(Path::new(&address.root)))
 }
 
-/// What is done with a bucket.
+/// An operation on a bucket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Read,

@@ -43,7 +43,7 @@ pub(super) struct Answer {
     pub(super) commit: Option<String>,
 }
 
-/// What tells one version of a file from another, as far as it is known.
+/// Identification of the version of a file, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) len: Option<u64>,

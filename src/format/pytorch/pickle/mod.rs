@@ -25,9 +25,9 @@ pub(crate) const EXTENSIONS: &str = "Python's extension registry";
 #[derive(Debug)]
 pub(crate) struct Pickle {
     pub(crate) values: Values,
-    /// What the pickle holds; nothing if it is damaged.
+    /// The root value; nothing if the pickle is damaged.
     pub(crate) root: Id,
-    /// Where it starts in the source, and where the next byte after it is.
+    /// Its start and end in the source.
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
@@ -78,7 +78,7 @@ struct Machine<'m, 's> {
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     next_memo: u32,
-    /// Where the current opcode is.
+    /// Offset of the current opcode.
     opcode_at: u64,
 }
 

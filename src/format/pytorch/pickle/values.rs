@@ -71,9 +71,9 @@ pub(crate) struct Object {
     pub(crate) args: Id,
     /// Of `BUILD`: usually a dictionary of attributes.
     pub(crate) state: Option<Id>,
-    /// What was set like the entries of a dictionary.
+    /// Items set as in a dictionary.
     pub(crate) entries: Vec<(Id, Id)>,
-    /// What was appended like the items of a list.
+    /// Items appended as to a list.
     pub(crate) items: Vec<Id>,
     /// Where the opcode is.
     pub(crate) at: u64,
@@ -82,7 +82,7 @@ pub(crate) struct Object {
 /// All values of a pickle.
 #[derive(Debug)]
 pub(crate) struct Values {
-    /// Where long bytes and texts are.
+    /// Location of long bytes and strings.
     pub(crate) source: Arc<dyn Source>,
     values: Vec<Value>,
     texts: String,
