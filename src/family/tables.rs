@@ -198,6 +198,18 @@ impl Tables {
         Ok(table)
     }
 
+    /// Returns the table of the text model beside this encoder: of those with the same architecture in GGUF, one that shares a class with it.
+    ///
+    /// # Errors
+    /// An embedded table is invalid, which tests rule out.
+    pub fn text_beside(&self, encoder: &Table, text: Table) -> Result<Table> {
+        let shared = |table: &Table| table.gguf == text.gguf && table.classes.iter().any(|class| encoder.classes.contains(class));
+        if shared(&text) {
+            return Ok(text);
+        }
+        Ok(self.find(&text.gguf, shared)?.into_iter().next().cloned().unwrap_or(text))
+    }
+
     /// Returns the first table of an encoder of this kind (`clip.projector_type`). `has` tells which tensors exist.
     ///
     /// # Errors

@@ -192,7 +192,10 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
     let architecture = metadata
         .get_str("general.architecture")
         .ok_or_else(|| Error::unsupported("the key general.architecture is missing").in_file(&model.path).hint(Hint::KeepNames))?;
-    let table = tables.for_gguf(architecture, |what| has(model, what)).map_err(|error| error.in_file(&model.path))?;
+    let mut table = tables.for_gguf(architecture, |what| has(model, what)).map_err(|error| error.in_file(&model.path))?;
+    if let Some(kind) = projector_type(metadata) {
+        table = tables.text_beside(&tables.projector_for_gguf(kind, |what| has(model, what), &table)?, table)?;
+    }
     let mut config = Config::empty(&table);
     config.take_shapes(&table, &model.tensors);
     hyperparameters(&table, model, &mut config)?;

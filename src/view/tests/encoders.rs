@@ -138,12 +138,12 @@ fn text_models_beside_an_encoder_have_the_names_of_the_original() {
         text.metadata.set("tokenizer.ggml.padding_token_id", Value::U32(7));
         let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
         let back = to_hf::weights(&beside(&hf, &text, &encoder), &tables, &to_hf::Options::default()).unwrap();
-        // Experts come back stacked.
-        let of_text = |name: &str| !["visual.", "audio_tower.", "experts"].iter().any(|part| name.contains(part));
+        let of_text = |name: &str| !["visual.", "audio_tower."].iter().any(|part| name.contains(part));
         let made: Vec<&str> = back.tensors.iter().map(|tensor| tensor.name.as_str()).filter(|name| of_text(name)).collect();
         assert!(made.len() > 10, "{name}");
         for tensor in made {
-            assert!(hf.model().tensor(tensor).is_some(), "{name}: {tensor}");
+            // Experts of GLM come back stacked.
+            assert!(hf.model().tensor(tensor).is_some() || name.starts_with("glm5next") && tensor.contains("experts"), "{name}: {tensor}");
         }
         let file = back.files.iter().find(|file| file.name == "config.json").unwrap();
         let Content::Bytes(bytes) = &file.content else { panic!("{name}") };
