@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs, io};
 
-/// The keys that name the architectures of a table. They stand at its start.
-const NAMES: [&str; 3] = ["classes", "model_types", "gguf"];
+/// The keys by which a table is found: what it calls its architecture, and what a config without a name has. They stand at its start.
+const NAMES: [&str; 4] = ["classes", "model_types", "gguf", "params"];
 
 fn main() -> io::Result<()> {
     let folder = Path::new(&env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("src/family/tables");
@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     let code = format!(
         "/// The embedded tables: name and text. Names starting with `_` are base tables.\n\
          static EMBEDDED: &[(&str, &str)] = &[\n{tables}];\n\n\
-         /// The names of architectures: the key, the name, and the number of its table.\n\
+         /// What the tables are found by: the key, the name, and the number of its table.\n\
          static NAMED: &[(&str, &str, usize)] = &[\n{named}];\n"
     );
     fs::write(Path::new(&env::var_os("OUT_DIR").unwrap_or_default()).join("tables.rs"), code)

@@ -187,8 +187,9 @@ pub fn to_config(table: &Table, metadata: &Metadata, shape: Shapes, config: &mut
     Ok(())
 }
 
-/// Returns the value of a key of config.json that follows from others: an expression, `f32` for one that is a decimal, `bool` for a condition, or `each` for a list with one
-/// element per layer, or per layer for which the condition `where` holds; `join` makes one text of them, with this between.
+/// Returns the value of a key of config.json that follows from others: an expression, `f32` for one that is a decimal, `bool` for a
+/// condition, or `each` for a list with one element per layer, or per layer for which the condition `where` holds; `join` makes one text of
+/// them, with this between.
 fn derived_value(
     key: &str,
     derived: &toml::Value,

@@ -6,6 +6,7 @@ pub mod components;
 pub mod config;
 pub mod expr;
 pub mod hyperparameters;
+pub mod index;
 pub mod keys;
 pub mod mapping;
 pub mod memory;

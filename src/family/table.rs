@@ -364,6 +364,16 @@ impl Table {
         }
     }
 
+    /// Whether one of these classes is its own.
+    pub fn shares_class(&self, classes: &[String]) -> bool {
+        self.classes.iter().any(|class| classes.contains(class))
+    }
+
+    /// Returns the kinds of its encoders (`clip.projector_type` and its like).
+    pub fn projector_types(&self) -> impl Iterator<Item = String> {
+        self.keys.iter().filter(|row| row.gguf.ends_with("projector_type")).filter_map(|row| row.text.clone())
+    }
+
     /// Whether its condition holds for a config.
     pub fn applies_to(&self, config: &serde_json::Value) -> bool {
         let lookup = |name: &str| expr::Value::from_json(text_value(config, name)?);

@@ -1,6 +1,5 @@
 //! The set of architecture tables: the embedded ones, which are parsed on demand, and custom ones.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
@@ -11,9 +10,6 @@ use crate::source::place;
 
 // The embedded tables and the names in them, by build.rs.
 include!(concat!(env!("OUT_DIR"), "/tables.rs"));
-
-/// The references of each table: a test compares them with fixtures/arch.
-const REFERENCES: &str = include_str!("references.toml");
 
 /// Prefix of the names of tables of vision and audio encoders, so that a search for one parses only these.
 const PROJECTOR: &str = "mmproj-";
@@ -68,14 +64,6 @@ pub fn common() -> Result<&'static Table> {
     embedded(|_, name| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
 }
 
-/// Returns the models, made by llama.cpp's converter, with which each table has been compared, by the table's name: those of fixtures/arch.
-///
-/// # Errors
-/// As for [`common`].
-pub fn references() -> Result<BTreeMap<String, Vec<String>>> {
-    toml::from_str(REFERENCES).map_err(|error| Error::argument(format!("expected the references of tables: {}", error.message())))
-}
-
 /// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`; only
 /// those are parsed.
 ///
@@ -111,6 +99,11 @@ impl Tables {
     /// As for [`Table::read`].
     pub fn with_file(path: Option<&Path>) -> Result<Self> {
         Ok(Self::with(path.map(Table::read).transpose()?.into_iter().collect()))
+    }
+
+    /// Returns the custom tables.
+    pub fn own(&self) -> &[Table] {
+        &self.own
     }
 
     /// Returns all tables, parsed.
@@ -184,15 +177,14 @@ impl Tables {
     /// # Errors
     /// There is none.
     pub fn projector_for_gguf(&self, kind: &str, has: impl Fn(&str) -> bool, text: &Table) -> Result<Table> {
-        let shared = |table: &Table| table.classes.iter().any(|class| text.classes.contains(class));
         let all = self.projectors_of_kind(kind, has)?;
-        let found = all.iter().find(|table| shared(table) || table.any_text && table.gguf_has.is_some());
+        let found = all.iter().find(|table| table.shares_class(&text.classes) || table.any_text && table.gguf_has.is_some());
         let found = found.or_else(|| all.iter().find(|table| table.any_text)).ok_or_else(|| {
             let message = format!("expected an encoder that goes with {}, found {kind}", text.gguf);
             Error::unsupported(message).hint(Hint::ListArchitectures)
         })?;
         let mut table = Table::clone(found);
-        if shared(&table) {
+        if table.shares_class(&text.classes) {
             table.classes.retain(|class| text.classes.contains(class));
         }
         Ok(table)
@@ -203,7 +195,7 @@ impl Tables {
     /// # Errors
     /// An embedded table is invalid, which tests rule out.
     pub fn text_beside(&self, encoder: &Table, text: Table) -> Result<Table> {
-        let shared = |table: &Table| table.gguf == text.gguf && table.classes.iter().any(|class| encoder.classes.contains(class));
+        let shared = |table: &Table| table.gguf == text.gguf && table.shares_class(&encoder.classes);
         if shared(&text) {
             return Ok(text);
         }
@@ -220,7 +212,7 @@ impl Tables {
     }
 
     fn projectors_of_kind(&self, kind: &str, has: impl Fn(&str) -> bool) -> Result<Vec<&Table>> {
-        let named = |table: &Table| table.keys.iter().any(|row| row.gguf.ends_with("projector_type") && row.text.as_deref() == Some(kind));
+        let named = |table: &Table| table.projector_types().any(|named| named == kind);
         let fits = |table: &Table| table.projector && named(table) && table.gguf_has.as_ref().is_none_or(|key| has(key));
         // A table may inherit the kind, so all are parsed.
         Ok(self.specific_first(self.among(|_, name| name.starts_with(PROJECTOR), fits)?))
@@ -252,7 +244,8 @@ impl Tables {
         if classes.iter().chain(&model_types).all(Option::is_none) {
             let has_all = |table: &Table| !table.params.is_empty() && table.params.iter().all(|key| config.get(key).is_some());
             let fits = |table: &Table| has_all(table) && table.applies_to(config);
-            let native = self.among(|number, _| text_of(number).contains("\nparams = "), fits)?;
+            let has_params = |number: usize| NAMED.iter().any(|(key, _, other)| *key == "params" && *other == number);
+            let native = self.among(|number, _| has_params(number), fits)?;
             if let Some(table) = native.into_iter().max_by_key(|table| table.params.len()) {
                 return Ok(table.clone());
             }
@@ -330,7 +323,7 @@ mod tests {
         let tables = Tables::default();
         for table in tables.all().unwrap().into_iter().chain(tables.projectors().unwrap()) {
             let number = EMBEDDED.iter().position(|(name, _)| *name == table.name).unwrap();
-            let names = table.classes.iter().chain(&table.model_types).chain([&table.gguf]);
+            let names = table.classes.iter().chain(&table.model_types).chain([&table.gguf]).chain(&table.params);
             names.for_each(|name| assert!(tables_named(&[name]).contains(&number), "{}: {name} is not at its start", table.name));
         }
         for table in tables.all().unwrap() {

@@ -1,14 +1,12 @@
 //! Element types, formats, architectures and finding codes that this build supports.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use crate::base::Result;
 use crate::base::finding::Severity;
 use crate::codec::codec;
-use crate::family::table::Table;
-use crate::family::tables::{Tables, references};
+use crate::family::index;
+use crate::family::tables::Tables;
 use crate::format::{FORMATS, codes};
 use crate::model::{Class, DType, FormatId};
 use crate::quant::pack::{PackingRow, packings};
@@ -180,30 +178,7 @@ pub fn formats() -> Formats {
 pub struct Archs {
     schema: &'static str,
     /// Rows.
-    pub archs: Vec<ArchRow>,
-}
-
-/// An architecture table.
-#[derive(Debug, Serialize)]
-pub struct ArchRow {
-    /// Name of the table.
-    pub name: String,
-    /// `general.architecture` in GGUF.
-    pub gguf: String,
-    /// `architectures` in config.json; empty for a vendor format.
-    pub classes: Vec<String>,
-    /// `model_type` in config.json.
-    pub model_types: Vec<String>,
-    /// Number of tensor kinds.
-    pub tensors: usize,
-    /// Whether a GGUF can also be converted back: not to a vendor format.
-    pub both_ways: bool,
-    /// How the tokenizer is read.
-    pub tokenizer: Option<String>,
-    /// The kinds of encoders of pictures or sounds of its classes, as llama.cpp names their projectors.
-    pub mmproj: Vec<String>,
-    /// The small models made by llama.cpp's converter with which this table, and those of its encoders, have been compared.
-    pub references: Vec<String>,
+    pub archs: Vec<index::Row>,
 }
 
 /// Returns the architectures that can be translated between Hugging Face and GGUF.
@@ -211,27 +186,7 @@ pub struct ArchRow {
 /// # Errors
 /// A table is invalid.
 pub fn archs(tables: &Tables) -> Result<Archs> {
-    let (projectors, references) = (tables.projectors()?, references()?);
-    let encoders = |table: &Table| -> Vec<&Table> {
-        projectors.iter().copied().filter(|other| other.classes.iter().any(|class| table.classes.contains(class))).collect()
-    };
-    let mmproj = |table: &Table| {
-        let rows = encoders(table).into_iter().flat_map(|encoder| &encoder.keys);
-        let kinds = rows.filter(|row| row.gguf.ends_with("projector_type")).filter_map(|row| row.text.clone());
-        kinds.collect::<BTreeSet<_>>().into_iter().collect()
-    };
-    let row = |table: &Table| ArchRow {
-        references: [table].into_iter().chain(encoders(table)).filter_map(|table| references.get(&table.name)).flatten().cloned().collect(),
-        both_ways: !table.classes.is_empty(),
-        tokenizer: table.tokenizer.and_then(|kind| Some(serde_json::to_value(kind).ok()?.as_str()?.to_owned())),
-        mmproj: mmproj(table),
-        tensors: table.tensors.len(),
-        name: table.name.clone(),
-        gguf: table.gguf.clone(),
-        classes: table.classes.clone(),
-        model_types: table.model_types.clone(),
-    };
-    Ok(Archs { schema: "weigh.archs.v1", archs: tables.all()?.into_iter().map(row).collect() })
+    Ok(Archs { schema: "weigh.archs.v1", archs: index::rows(tables)? })
 }
 
 /// The codes of findings.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
+use crate::family::index::{self, Row};
 use crate::family::table::Table;
 use crate::family::tables::Tables;
 use crate::family::transform::Transform;
@@ -51,33 +52,34 @@ fn type_name(value: &Value) -> String {
 }
 
 #[test]
-fn the_references_of_each_table_are_listed() {
+fn the_index_has_what_is_in_the_tables_and_their_references() {
     if !all_are_wanted() {
         return;
     }
-    let mut found = BTreeMap::<String, Vec<String>>::new();
+    let mut references = BTreeMap::<String, Vec<String>>::new();
     for golden in goldens() {
         // The GGUF of a class may have a table of its own, known by a tensor, as Falcon's has.
         let has = |name: &str| golden.json["gguf"].as_array().unwrap().iter().any(|row| row[0] == name);
-        let shared = |back: &Table| back.classes.iter().any(|class| golden.table.classes.contains(class));
+        let shared = |back: &Table| back.shares_class(&golden.table.classes);
         let is_own = |back: &Table| back.name != golden.table.name && back.gguf_has.as_deref().is_some_and(has) && shared(back);
         let back = Tables::default().for_gguf(&golden.table.gguf, has).ok().filter(is_own).map(|back| back.name);
         for table in back.into_iter().chain([golden.table.name]) {
-            found.entry(table).or_default().push(golden.name.clone());
+            references.entry(table).or_default().push(golden.name.clone());
         }
     }
-    found.values_mut().for_each(|names| names.sort());
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/family/references.toml");
+    references.values_mut().for_each(|names| names.sort());
+    let tables = Tables::default();
+    let projectors = tables.projectors().unwrap();
+    let rows: Vec<Row> = tables.all().unwrap().into_iter().map(|table| Row::of(table, &projectors, &references)).collect();
     if std::env::var_os("WEIGH_UPDATE").is_some() {
-        let lines = found.iter().map(|(table, names)| format!("{table:?} = {names:?}\n")).collect::<String>();
-        std::fs::write(
-            &path,
-            format!("# The models of fixtures/arch, made by llama.cpp's converter, by the table that converts them.\n{lines}"),
-        )
-        .unwrap();
+        let lines: Vec<String> = rows.iter().map(|row| serde_json::to_string(row).unwrap()).collect();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/family/index.json");
+        return std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
     }
-    let listed: BTreeMap<String, Vec<String>> = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert_eq!(listed, found, "WEIGH_UPDATE=1 rewrites src/family/references.toml");
+    for (listed, row) in index::rows(&tables).unwrap().iter().zip(&rows) {
+        assert_eq!(listed, row, "WEIGH_UPDATE=1 rewrites src/family/index.json");
+    }
+    assert_eq!(index::rows(&tables).unwrap().len(), rows.len(), "WEIGH_UPDATE=1 rewrites src/family/index.json");
 }
 
 #[test]
