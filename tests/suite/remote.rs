@@ -355,6 +355,100 @@ fn streams_read_each_byte_once_and_a_filter_only_what_it_selects() {
     assert!((data / 6..data / 6 + (1 << 20)).contains(&filtered), "{filtered} of {data}");
 }
 
+/// A model of 22 MB, in which the values change all the time: two matrices, which are received piece by piece, and two small tensors.
+fn large_model(folder: &Path) -> PathBuf {
+    let sizes = [12 << 20, 4096, (9 << 20) + 512, 1000];
+    let mut tensors = serde_json::Map::new();
+    let mut end = 0;
+    for (i, size) in sizes.into_iter().enumerate() {
+        let shape = if size > 4096 { serde_json::json!([size / 512, 256]) } else { serde_json::json!([size / 2]) };
+        tensors.insert(format!("t{i}"), serde_json::json!({ "dtype": "BF16", "shape": shape, "data_offsets": [end, end + size] }));
+        end += size;
+    }
+    let data: Vec<u8> = (0..end as u32 / 2).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 18).to_le_bytes()[..2].to_vec()).collect();
+    let path = folder.join("large.safetensors");
+    fs::write(&path, safetensors(&Json::Object(tensors).to_string(), &data)).unwrap();
+    path
+}
+
+/// The model alone: nothing is beside it.
+fn alone(asked: &Asked, path: &Path) -> Reply {
+    if asked.path.ends_with("/m.safetensors") { Reply::file(asked, path) } else { Reply::new(404, "") }
+}
+
+/// Whether a large part of a file is asked for.
+fn is_large(asked: &Asked) -> bool {
+    asked.range().is_some_and(|(first, last)| last - first > 1 << 20)
+}
+
+#[test]
+fn what_is_received_piece_by_piece_is_what_the_file_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = large_model(folder.path());
+    let server = Server::of_folder(folder.path());
+    let (weigh, url) = (Weigh::new(), server.url("large.safetensors"));
+    for args in [&["stats"][..], &["hash"], &["hash", "--file"], &["verify", "--data"], &["diff"]] {
+        for threads in ["1", "2", "7"] {
+            let both = if args == ["diff"] { vec![file.to_str().unwrap()] } else { vec![] };
+            let of = |path| weigh.json(&[args, &[path], &both[..], &["--threads", threads]].concat());
+            assert_eq!(without_paths(of(&url)), without_paths(of(file.to_str().unwrap())), "{args:?} {threads}");
+        }
+    }
+    assert!(server.seen().iter().any(|seen| is_large(&seen.asked)));
+}
+
+#[test]
+fn a_body_that_ends_early_is_continued_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = large_model(folder.path());
+    // Each large part ends in the middle, until what is left is small.
+    let path = file.clone();
+    let server = Server::start(move |asked| match (alone(asked, &path), asked.range()) {
+        (reply, Some((first, last))) if is_large(asked) => Reply { cut: Some((last - first) / 2), ..reply },
+        (reply, _) => reply,
+    });
+    let weigh = Weigh::new();
+    let of = |path: &str| without_paths(weigh.json(&["stats", path, "--filter", "t2", "--threads", "1"]));
+    let there = of(&server.url("m.safetensors"));
+    let asked: Vec<(u64, u64)> = server.seen().iter().filter_map(|seen| seen.asked.range()).filter(|range| range.0 > 1 << 20).collect();
+    assert!(asked.len() > 2, "{asked:?}");
+    let continued = asked.windows(2).filter(|two| two[1].1 == two[0].1 && two[1].0 == two[0].0 + (two[0].1 - two[0].0) / 2);
+    assert!(continued.count() > 1, "{asked:?}");
+    assert_eq!(there, of(file.to_str().unwrap()));
+
+    let path = file.clone();
+    let server = Server::start(move |asked| Reply { cut: is_large(asked).then_some(10), ..alone(asked, &path) });
+    let said = weigh.error(&["stats", &server.url("m.safetensors"), "--threads", "1", "--filter", "t0"]);
+    assert!(said.contains("the answer ended after 10 of"), "{said}");
+    assert!(said.contains("/m.safetensors"), "{said}");
+    // One attempt and four more; the next block has been asked for too.
+    assert!((5..=6).contains(&server.seen().iter().filter(|seen| is_large(&seen.asked)).count()));
+
+    let path = file.clone();
+    let server = Server::start(move |asked| {
+        std::thread::sleep(if is_large(asked) { Duration::from_secs(1) } else { Duration::ZERO });
+        alone(asked, &path)
+    });
+    let weigh = Weigh::new().with("HF_HUB_DOWNLOAD_TIMEOUT", "0.1");
+    let said = weigh.error(&["hash", &server.url("m.safetensors"), "--file"]);
+    assert!(said.contains("no answer from 127.0.0.1 within 0.1 seconds"), "{said}");
+}
+
+#[test]
+fn a_model_is_read_on_a_thread_of_another_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = large_model(folder.path());
+    let server = Server::of_folder(folder.path());
+    let hash = |path: &str| weigh::open(path).unwrap().hash(&weigh::HashOptions::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let there = runtime.block_on(async { hash(&server.url("large.safetensors")) });
+    assert_eq!(
+        without_paths(serde_json::to_value(there).unwrap()),
+        without_paths(serde_json::to_value(hash(file.to_str().unwrap())).unwrap())
+    );
+    assert!(server.seen().iter().any(|seen| is_large(&seen.asked)));
+}
+
 #[test]
 fn splits_and_numbered_shards_are_found_where_nothing_is_listed() {
     let folder = tempfile::tempdir().unwrap();
@@ -483,12 +577,12 @@ fn a_server_without_ranges_gives_short_headers_only() {
 
 #[test]
 fn a_change_between_two_ranges_is_an_error() {
-    let folder = models();
-    let file = folder.path().join("org/quant/tiny-q8_0.gguf");
-    for name in ["etag", "last-modified", "content-range"] {
+    let (folder, large) = (models(), tempfile::tempdir().unwrap());
+    let files = [folder.path().join("org/quant/tiny-q8_0.gguf"), large_model(large.path())];
+    for (name, file) in ["etag", "last-modified", "content-range"].into_iter().flat_map(|name| files.iter().map(move |file| (name, file))) {
         let file = file.clone();
         let server = Server::start(move |asked| {
-            let mut reply = Reply::file(asked, &file);
+            let mut reply = alone(asked, &file);
             let later = asked.range().is_some_and(|(first, _)| first > 0);
             if name == "last-modified" {
                 reply.headers.retain(|(own, _)| own != "etag");
@@ -502,7 +596,7 @@ fn a_change_between_two_ranges_is_an_error() {
             }
             reply
         });
-        let said = Weigh::new().error(&["stats", &server.url("m.gguf")]);
+        let said = Weigh::new().error(&["stats", &server.url("m.safetensors")]);
         assert!(said.contains("changed while it was read"), "{name}: {said}");
     }
 }

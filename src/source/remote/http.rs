@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
+use rustls::ClientConfig;
+use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::base::{Error, ErrorKind, Hint, Result, limits, text};
 use crate::source::remote::buffers;
@@ -27,13 +30,17 @@ pub(super) struct Request {
     pub(super) name: PathBuf,
     /// Whether the Hub is asked.
     pub(super) hub: bool,
+    /// Whether the bytes are received after the answer has begun, and not with it.
+    pub(super) later: bool,
 }
 
 /// The answer to a request.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// The bytes; `None` if the known copy is current.
+    /// The bytes; `None` if the known copy is current, or they are received later.
     pub(super) bytes: Option<Vec<u8>>,
+    /// The bytes that are received later.
+    pub(super) body: Option<Body>,
     pub(super) identity: Identity,
     /// The URL that answered, after redirects.
     pub(super) url: Url,
@@ -98,9 +105,9 @@ pub(super) fn is_absent(error: &Error) -> bool {
 }
 
 /// A failed attempt: the error, and the wait before another one makes sense.
-struct Failed {
-    error: Error,
-    retry: Option<Option<Duration>>,
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) retry: Option<Option<Duration>>,
 }
 
 impl From<Error> for Failed {
@@ -116,21 +123,42 @@ pub(super) fn patience() -> Duration {
     wanted.filter(|wanted| !wanted.is_zero()).unwrap_or(limits::REQUEST_PATIENCE)
 }
 
-/// Returns the client, made with the first request. It follows no redirects.
-fn client() -> Result<&'static Client> {
-    static CLIENT: OnceLock<Result<Client, String>> = OnceLock::new();
+tokio::task_local! {
+    /// The client of a task that has one of its own.
+    pub(super) static CLIENT: Client;
+}
+
+/// Returns the client of a task: its own, or the common one.
+fn client() -> Result<Client> {
+    static COMMON: OnceLock<Result<Client>> = OnceLock::new();
+    CLIENT.try_with(Client::clone).or_else(|_| COMMON.get_or_init(new_client).clone())
+}
+
+/// Returns a new client, which has connections of its own. It follows no redirects.
+///
+/// # Errors
+/// The certificates of the system cannot be read.
+pub(super) fn new_client() -> Result<Client> {
+    let builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        .tls_backend_preconfigured(tls()?)
+        .connect_timeout(patience())
+        .read_timeout(patience())
+        .user_agent(concat!("weigh/", env!("CARGO_PKG_VERSION")));
+    builder.build().map_err(|error| io(format!("cannot prepare requests: {}", root_cause(&error))))
+}
+
+/// Returns the settings of encrypted connections, with the certificates of the system, which are read once for all clients.
+fn tls() -> Result<ClientConfig> {
+    static SETTINGS: OnceLock<Result<ClientConfig, rustls::Error>> = OnceLock::new();
     let make = || {
         prepare_tls();
-        Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .connect_timeout(patience())
-            .read_timeout(patience())
-            .user_agent(concat!("weigh/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| root_cause(&error))
+        let mut settings = ClientConfig::builder().with_platform_verifier()?.with_no_client_auth();
+        settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(settings)
     };
-    CLIENT.get_or_init(make).as_ref().map_err(|error| io(format!("cannot prepare requests: {error}")))
+    SETTINGS.get_or_init(make).clone().map_err(|error| io(format!("cannot prepare requests: {error}")))
 }
 
 /// Performs a request, following redirects and trying again after failures that may pass.
@@ -139,14 +167,13 @@ fn client() -> Result<&'static Client> {
 /// The server refuses or cannot be reached, or its answer is not what was asked for.
 pub(super) async fn get(request: &Request) -> Result<Answer> {
     let begun = Instant::now();
+    let most = most_time(request.range.as_ref().map_or(limits::LISTING_BYTES, |range| range.end.saturating_sub(range.start)));
     let mut attempt = 0;
     loop {
-        let bytes = request.range.as_ref().map_or(limits::LISTING_BYTES, |range| range.end.saturating_sub(range.start));
-        let most = limits::REQUEST_TIME + Duration::from_secs(bytes / limits::LEAST_BYTES_PER_SECOND);
         let failed = match tokio::time::timeout(most, follow(request)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(failed)) => failed,
-            Err(_) => io(format!("the server did not finish its answer within {} seconds", most.as_secs())).into(),
+            Err(_) => too_slow(most).into(),
         };
         let error = failed.error.in_file(&request.name);
         let Some(asked) = failed.retry else { return Err(error) };
@@ -157,6 +184,16 @@ pub(super) async fn get(request: &Request) -> Result<Answer> {
         }
         tokio::time::sleep(wait).await;
     }
+}
+
+/// Returns the time in which a server has to send so many bytes.
+pub(super) fn most_time(bytes: u64) -> Duration {
+    limits::REQUEST_TIME + Duration::from_secs(bytes / limits::LEAST_BYTES_PER_SECOND)
+}
+
+/// Returns the error for a server that took longer.
+pub(super) fn too_slow(most: Duration) -> Error {
+    io(format!("the server did not finish its answer within {} seconds", most.as_secs()))
 }
 
 /// Follows redirects to the answer.
@@ -178,11 +215,14 @@ async fn follow(request: &Request) -> Result<Answer, Failed> {
             url = next;
             continue;
         }
-        let mut answer = accept(request, response, url).await?;
+        let mut answer = accept(request, response, url)?;
         if linked.is_some() {
             answer.identity.linked = linked;
         }
         answer.commit = commit;
+        if let Some(body) = answer.body.take_if(|_| !request.later) {
+            answer.bytes = Some(body.read().await?);
+        }
         return Ok(answer);
     }
     Err(io(format!("more than {} redirects", limits::REDIRECTS)).into())
@@ -223,15 +263,15 @@ async fn send(request: &Request, url: &Url, authorization: Option<&HeaderValue>)
     })
 }
 
-/// Reads an answer that is not a redirect.
-async fn accept(request: &Request, response: Response, url: Url) -> Result<Answer, Failed> {
+/// Reads the start of an answer that is not a redirect.
+fn accept(request: &Request, response: Response, url: Url) -> Result<Answer, Failed> {
     let headers = response.headers();
     let next = next_page(headers, &url);
     let mut identity = Identity { len: None, linked: None, etag: text_of(headers, "etag"), modified: text_of(headers, "last-modified") };
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(io("expected the bytes of the file, found them compressed").into());
     }
-    let answer = |bytes, identity| Ok(Answer { bytes, identity, url, next, commit: None });
+    let answer = |body, identity| Ok(Answer { bytes: None, body, identity, url, next, commit: None });
     let wanted = request.range.clone().unwrap_or(0..limits::LISTING_BYTES);
     let body = match (response.status(), &request.range) {
         (StatusCode::NOT_MODIFIED, _) if request.unless.is_some() => return answer(None, identity),
@@ -257,7 +297,7 @@ async fn accept(request: &Request, response: Response, url: Url) -> Result<Answe
             let len = text_of(headers, "content-range").and_then(|range| range.strip_prefix("bytes */")?.parse::<u64>().ok());
             if len == Some(0) && range.start == 0 {
                 identity.len = len;
-                return answer(Some(Vec::new()), identity);
+                return answer(Some(Body { response, most: 0, left: 0, exact: true }), identity);
             }
             let found = len.map_or("fewer".to_owned(), |len| len.to_string());
             return Err(io(format!("expected {} bytes of the file, found {found} (416)", range.end)).caused_by(Status(416)).into());
@@ -266,36 +306,58 @@ async fn accept(request: &Request, response: Response, url: Url) -> Result<Answe
     };
     let exact = request.range.is_some();
     let most = if exact { body.end - body.start } else { wanted.end };
-    let bytes = read_body(response, most, exact).await?;
-    answer(Some(bytes), identity)
+    answer(Some(Body { response, most, left: most, exact }), identity)
 }
 
-/// Reads a body of `most` bytes; or of at most as many, if it need not be exact.
-async fn read_body(mut response: Response, most: u64, exact: bool) -> Result<Vec<u8>, Failed> {
-    /// Bytes reserved before they arrive.
-    const AHEAD: u64 = 8 << 20;
-    let cut = |message: String| Failed { error: Error::truncated(message), retry: Some(None) };
-    // A connection whose body was read to its end is used again.
-    let ends = response.content_length() == Some(most);
-    let mut bytes = buffers::take(if exact { most.min(AHEAD) } else { 0 } as usize)?;
-    while let Some(chunk) = response.chunk().await.map_err(|error| {
-        let found = bytes.len();
-        cut(format!("the answer ended after {found} of {most} bytes: {}", root_cause(&error)))
-    })? {
-        let left = most - bytes.len() as u64;
-        if !exact && chunk.len() as u64 > left {
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Body {
+    response: Response,
+    /// Number of bytes; at most as many, if it need not be exact.
+    most: u64,
+    /// Number of bytes that have not been received.
+    left: u64,
+    exact: bool,
+}
+
+impl Body {
+    /// Receives the next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection fails, or the body is shorter or longer than expected.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
+        let most = self.most;
+        let cut = |found: u64, cause: String| Failed {
+            error: Error::truncated(format!("the answer ended after {found} of {most} bytes{cause}")),
+            retry: Some(None),
+        };
+        // A connection whose body was read to its end is used again.
+        if self.left == 0 && self.exact && self.response.content_length() != Some(most) {
+            return Ok(None);
+        }
+        let received = self.response.chunk().await.map_err(|error| cut(most - self.left, format!(": {}", root_cause(&error))))?;
+        let Some(mut bytes) = received else {
+            return if self.exact && self.left > 0 { Err(cut(most - self.left, String::new())) } else { Ok(None) };
+        };
+        if !self.exact && bytes.len() as u64 > self.left {
             return Err(Error::limit(format!("expected an answer of at most {most} bytes, found a longer one")).into());
         }
-        let take = left.min(chunk.len() as u64) as usize;
-        bytes.try_reserve(take).map_err(|_| Error::limit(format!("expected memory for {most} bytes")))?;
-        bytes.extend_from_slice(chunk.get(..take).unwrap_or_default());
-        if exact && !ends && bytes.len() as u64 == most {
-            break;
-        }
+        bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= bytes.len() as u64;
+        Ok(Some(bytes))
     }
-    match exact && bytes.len() as u64 != most {
-        true => Err(cut(format!("the answer ended after {} of {most} bytes", bytes.len()))),
-        false => Ok(bytes),
+
+    /// Receives all bytes.
+    async fn read(mut self) -> Result<Vec<u8>, Failed> {
+        /// Bytes reserved before they arrive.
+        const AHEAD: u64 = 8 << 20;
+        let most = self.most;
+        let mut all = buffers::take(if self.exact { most.min(AHEAD) } else { 0 } as usize)?;
+        while let Some(bytes) = self.next().await? {
+            all.try_reserve(bytes.len()).map_err(|_| Error::limit(format!("expected memory for {most} bytes")))?;
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
     }
 }
 

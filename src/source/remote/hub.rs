@@ -44,7 +44,7 @@ impl Hub {
         let revision = lock(&self.commit).clone().unwrap_or_else(|| self.revision.clone());
         let parts = self.name.split('/').chain(["resolve", &revision]).chain(key.split('/'));
         append(&mut url, parts);
-        Ok(Request { url, authorization: token(), range: None, unless: None, name: name.to_path_buf(), hub: true })
+        Ok(Request { url, authorization: token(), range: None, unless: None, name: name.to_path_buf(), hub: true, later: false })
     }
 
     /// Records the commit that an answer names.
@@ -85,7 +85,7 @@ impl Hub {
         let revision = lock(&self.commit).clone().unwrap_or_else(|| self.revision.clone());
         append(&mut url, ["api", "models"].into_iter().chain(self.name.split('/')).chain(["tree", &revision]));
         url.query_pairs_mut().append_pair("recursive", "1");
-        let mut request = Request { url, authorization: token(), range: None, unless: None, name: shown.clone(), hub: true };
+        let mut request = Request { url, authorization: token(), range: None, unless: None, name: shown.clone(), hub: true, later: false };
         let mut files = BTreeMap::new();
         for _ in 0..limits::LISTING_PAGES {
             let asked = request.clone();

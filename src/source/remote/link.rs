@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Url;
 
-use crate::base::Result;
 use crate::base::threads::lock;
+use crate::base::{Error, Result};
 use crate::source::remote::bucket::Bucket;
-use crate::source::remote::http::{self, Answer, Identity, Request, changed, is_absent, status_of};
+use crate::source::remote::http::{self, Answer, Body, Identity, Request, changed, is_absent, status_of};
 use crate::source::remote::hub::Hub;
 use crate::source::remote::web::Web;
 
@@ -58,26 +58,50 @@ impl Link {
 
     /// Returns a range of bytes; `None` if the file still has the given tag.
     pub(super) async fn fetch_unless(&self, range: Range<u64>, unless: Option<String>) -> Result<Option<Vec<u8>>> {
+        if let Store::Bucket(bucket) = &*self.store {
+            let (bytes, identity) = match bucket.get(&self.key, range, self.identity().etag, &self.path).await {
+                Err(error) if status_of(&error) == Some(412) => return Err(changed(&self.path)),
+                got => got?,
+            };
+            self.check(&identity)?;
+            return Ok(Some(bytes));
+        }
+        Ok(self.ask(Request { unless, ..self.request(range)? }).await?.bytes)
+    }
+
+    /// Whether ranges of bytes can be received piece by piece.
+    pub(super) fn streams(&self) -> bool {
+        !matches!(&*self.store, Store::Bucket(_))
+    }
+
+    /// Starts to receive a range of bytes.
+    ///
+    /// # Errors
+    /// As for [`Self::fetch`].
+    pub(super) async fn open(&self, range: Range<u64>) -> Result<Body> {
+        let answer = self.ask(Request { later: true, ..self.request(range)? }).await?;
+        answer.body.ok_or_else(|| changed(&self.path))
+    }
+
+    /// Returns the request for a range of bytes.
+    fn request(&self, range: Range<u64>) -> Result<Request> {
         let request = match &*self.store {
             Store::Web(web) => web.request(&self.path)?,
             Store::Hub(hub) => hub.request(&self.key, &self.path)?,
-            Store::Bucket(bucket) => {
-                let (bytes, identity) = match bucket.get(&self.key, range, self.identity().etag, &self.path).await {
-                    Err(error) if status_of(&error) == Some(412) => return Err(changed(&self.path)),
-                    got => got?,
-                };
-                self.check(&identity)?;
-                return Ok(Some(bytes));
-            }
+            Store::Bucket(_) => return Err(Error::unsupported("a bucket has a client of its own").in_file(&self.path)),
         };
-        let request = Request { range: Some(range), unless, ..request };
+        Ok(Request { range: Some(range), ..request })
+    }
+
+    /// Performs a request, and checks the answer against the others.
+    async fn ask(&self, request: Request) -> Result<Answer> {
         let answer = self.answer(request).await?;
         if let Store::Hub(hub) = &*self.store {
-            hub.record_commit(answer.commit);
+            hub.record_commit(answer.commit.clone());
         }
         self.check(&answer.identity)?;
-        *lock(&self.url) = Some(answer.url);
-        Ok(answer.bytes)
+        *lock(&self.url) = Some(answer.url.clone());
+        Ok(answer)
     }
 
     /// Asks the server to which the last request was redirected; if it no longer answers, as such links expire, starts over.

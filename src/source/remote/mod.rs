@@ -24,6 +24,7 @@ mod file;
 mod http;
 mod hub;
 mod link;
+mod receive;
 mod runtime;
 mod upload;
 mod web;

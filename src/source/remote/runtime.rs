@@ -32,7 +32,12 @@ pub(super) fn wait<T: Send + 'static>(task: impl Future<Output = Result<T>> + Se
     spawn(async move {
         let _ = done.send(task.await);
     })?;
-    result.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "a request ended without a result")))
+    result.recv().unwrap_or_else(|_| Err(no_result()))
+}
+
+/// Returns the error for a task that has failed.
+pub(super) fn no_result() -> Error {
+    Error::new(ErrorKind::Io, "a request ended without a result")
 }
 
 /// Returns an environment variable that is set and not empty.

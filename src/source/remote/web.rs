@@ -46,6 +46,6 @@ impl Web {
         // Neither fails for http and https.
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        Ok(Request { url, authorization, range: None, unless: None, name: path.to_path_buf(), hub: false })
+        Ok(Request { url, authorization, range: None, unless: None, name: path.to_path_buf(), hub: false, later: false })
     }
 }
