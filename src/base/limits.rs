@@ -123,8 +123,8 @@ pub const TOKEN_BYTES: u64 = 4096;
 /// Maximum gap between two ranges of a remote file that are read as one, in bytes.
 pub const GAP_BYTES: u64 = 64 << 10;
 
-/// Memory for parts of remote files that were read ahead, in bytes.
-pub const READ_AHEAD_BYTES: u64 = 48 << 20;
+/// Maximum size of the parts of remote files that were asked for ahead of their readers, in bytes.
+pub const READ_AHEAD_BYTES: u64 = 64 << 20;
 
 /// Memory that is kept for the next parts of remote files, in bytes.
 pub const SPARE_BYTES: usize = 16 << 20;

@@ -17,7 +17,7 @@ use crate::source::remote::receive::Stream;
 use crate::source::remote::runtime;
 
 /// Number of blocks that are asked for ahead of a reader.
-const AHEAD: u64 = 1;
+const AHEAD: u64 = 2;
 
 /// Most ranges that are asked for ahead of a reader, if they are small.
 const AHEAD_RANGES: usize = 8;
@@ -25,9 +25,11 @@ const AHEAD_RANGES: usize = 8;
 /// Size from which a range is read by several threads.
 const SMALL_BYTES: u64 = 1 << 20;
 
-/// Size of a block: each thread has room for the one it reads, those ahead of it, and one that another thread is still reading.
+/// Size of a block, a power of two, as is that of the parts into which tensors are divided: each thread has room for the one it reads, those
+/// ahead of it, and one that another thread is still reading.
 pub(super) fn block_bytes() -> u64 {
-    (limits::READ_AHEAD_BYTES / (threads::count() as u64 * (AHEAD + 2))).clamp(256 << 10, 8 << 20)
+    let room = limits::READ_AHEAD_BYTES / (threads::count() as u64 * (AHEAD + 2));
+    (1 << room.max(1).ilog2()).clamp(256 << 10, 8 << 20)
 }
 
 /// Ranges of a file that will be read, sorted, without overlaps. Small ones are joined to those before them; large ones stay apart, as each is
@@ -119,17 +121,10 @@ pub(super) fn read<'a>(file: u64, link: &Arc<Link>, announced: &Announced, range
     while at < range.end {
         let Some(block) = current(file, link, announced, at)? else { break };
         let part = at..block.range.end.min(range.end);
-        let (data, is_used_up) = block.read(link, part.clone()).map_err(|error| error.in_file(link.path()))?;
-        if is_used_up {
+        let Some(data) = block.read(link, part).map_err(|error| error.in_file(link.path()))? else {
+            // What was read before and forgotten is asked for again.
             lock(&SLOTS).retain(|slot| !Arc::ptr_eq(&slot.block, &block));
-        }
-        // What was read before is asked for again.
-        let data = match data {
-            Some(data) => data,
-            None => {
-                let link = Arc::clone(link);
-                Data::Owned(runtime::wait(async move { link.fetch(part).await })?)
-            }
+            continue;
         };
         if data.len() as u64 == range.end - range.start {
             return Ok(data);
@@ -210,15 +205,14 @@ impl Block {
         Self { state: Mutex::new(State { origin: Origin::Unasked, pieces: VecDeque::new(), end: range.start }), range }
     }
 
-    /// Reads part of the block, `None` if it was read before; and returns whether all of the block has been read.
-    fn read<'a>(&self, link: &Arc<Link>, part: Range<u64>) -> Result<(Option<Data<'a>>, bool)> {
+    /// Reads part of the block; `None` if it was read before and forgotten.
+    fn read<'a>(&self, link: &Arc<Link>, part: Range<u64>) -> Result<Option<Data<'a>>> {
         let mut state = lock(&self.state);
         state.ask(link, &self.range)?;
         // To its end, for the connection to be used again.
         let until = if part.end == self.range.end { u64::MAX } else { part.end };
         while state.end < until && state.receive(&self.range)? {}
-        let data = state.take(&part)?;
-        Ok((data, state.end >= self.range.end && state.pieces.is_empty()))
+        state.take(&part)
     }
 }
 
@@ -268,7 +262,8 @@ impl State {
         }
     }
 
-    /// Returns bytes that were received, `None` if some of them have been read; forgets pieces that have been read as a whole.
+    /// Returns bytes that were received, `None` if some were forgotten. Forgets pieces that have been read as a whole, except for the last one:
+    /// small tensors are read more than once.
     fn take<'a>(&mut self, part: &Range<u64>) -> Result<Option<Data<'a>>> {
         let first = self.pieces.partition_point(|piece| piece.start + piece.bytes.len() as u64 <= part.start);
         let mut out = Vec::new();
@@ -291,7 +286,8 @@ impl State {
             }
             at = end;
         }
-        self.pieces.retain(|piece| piece.unread > 0);
+        let end = self.end;
+        self.pieces.retain(|piece| piece.unread > 0 || piece.start + piece.bytes.len() as u64 == end);
         Ok((at == part.end).then(|| whole.unwrap_or(Data::Owned(out))))
     }
 }
