@@ -470,8 +470,6 @@ fn files(
         }
         (None, None) => keys.extend(config.into_keys()),
     }
-    // Names that begin so are for expressions only.
-    keys.retain(|key, _| !key.starts_with('_'));
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];
     files.extend(preprocessor.map(|keys| file("preprocessor_config.json", &keys)));
