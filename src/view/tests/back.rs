@@ -113,6 +113,8 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("kimi-k25-mmproj", "/vision_config/vt_num_hidden_layers", json!(3)),
         ("kimi-k25-mmproj", "/vision_config/vt_intermediate_size", json!(24)),
         ("kimi-k25-mmproj", "/vision_config/pos_emb_height", json!(4)),
+        ("idefics3-mmproj", "/vision_config/layer_norm_eps", json!(1e-6)),
+        ("modern-bert", "/norm_eps", json!(1e-5)),
         ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
     ];
     let goldens = goldens();
