@@ -157,8 +157,9 @@ impl Config {
         self.known.get_mut().clear();
     }
 
-    /// Returns all keys in order.
-    pub fn into_keys(self) -> Map<String, Json> {
+    /// Returns all keys in order, without those for expressions only, whose names begin with `_`.
+    pub fn into_keys(mut self) -> Map<String, Json> {
+        self.keys.retain(|key, _| !key.starts_with('_'));
         self.keys
     }
 

@@ -463,15 +463,13 @@ fn files(
         (None, Some(section)) => {
             // The sections of other parts of the model, and what the class reads outside.
             let (outside, inside): (Map<String, Json>, _) =
-                config.into_keys().into_iter().partition(|(key, _)| ENCODERS.contains(&key.as_str()));
+                config.into_keys().into_iter().partition(|(key, _)| OUTSIDE.contains(&key.as_str()));
             keys.extend(outside);
             keys.extend(inside.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
             keys.insert(section.clone(), Json::Object(inside));
         }
         (None, None) => keys.extend(config.into_keys()),
     }
-    // Names that begin so are for expressions only.
-    keys.retain(|key, _| !key.starts_with('_'));
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];
     files.extend(preprocessor.map(|keys| file("preprocessor_config.json", &keys)));
@@ -483,8 +481,8 @@ fn files(
     files
 }
 
-/// The sections of config.json for encoders, which are beside that of the text model.
-const ENCODERS: [&str; 2] = ["vision_config", "audio_config"];
+/// The keys of config.json beside the section of the text model: the sections of encoders, and those that a Gemma 4 assistant's class reads.
+const OUTSIDE: [&str; 4] = ["vision_config", "audio_config", "backbone_hidden_size", "use_ordered_embeddings"];
 
 fn generation(metadata: &Metadata, ids: &Map<String, Json>) -> Json {
     const SAMPLING: [(&str, &str); 5] =

@@ -2,12 +2,14 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::family::mapping::ModelPart;
 use crate::family::tables::Tables;
 use crate::model::companion::Content;
 use crate::model::{DType, Metadata, Value};
 use crate::view::output_model::OutputModel;
-use crate::view::tests::{in_gguf, reader, table};
-use crate::view::to_hf;
+use crate::view::tests::goldens::{Golden, goldens};
+use crate::view::tests::{in_gguf, reader, table, written};
+use crate::view::{to_gguf, to_hf};
 
 #[test]
 fn what_a_gguf_lacks_is_named_on_the_way_back() {
@@ -67,4 +69,104 @@ fn vectors_go_back_to_the_type_of_the_weights_where_nothing_is_lost() {
     assert_eq!(file(&back, "generation_config.json"), expected);
     metadata.set("tokenizer.ggml.eot_token_id", Value::U32(2));
     assert_eq!(file(&back_of(&metadata, DType::BF16), "generation_config.json")["eos_token_id"], 2);
+}
+
+/// Returns the config.json of the folder that the GGUF of a golden becomes, with its encoder if it has one.
+fn config_of(golden: &Golden) -> Json {
+    let (tables, hf) = (Tables::default(), golden.reader());
+    let gguf = |output: &OutputModel| reader(written(&hf, &output.tensors), output.metadata.clone(), None);
+    let text = gguf(&to_gguf::without_tokenizer(&hf, &tables, golden.part()).unwrap());
+    let both = match golden.is_projector() {
+        false => text,
+        true => {
+            let encoder = to_gguf::projector(hf.model(), &tables, golden.json["preprocessor"].clone(), None).unwrap();
+            text.with_projector(gguf(&encoder)).unwrap()
+        }
+    };
+    let back = to_hf::weights(&both, &tables, &to_hf::Options::default()).unwrap();
+    let Some(Content::Bytes(text)) = back.files.into_iter().find(|file| file.name == "config.json").map(|file| file.content) else {
+        panic!("no config.json")
+    };
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// What is not said, the classes of transformers take for their defaults.
+#[test]
+fn a_config_says_what_the_classes_of_transformers_read() {
+    let both = ["full_attention", "full_attention"];
+    let wanted = [
+        ("exaone4-global", "/sliding_window", Json::Null),
+        ("exaone4-global", "/layer_types", json!(both)),
+        ("exaone4_5-mmproj", "/text_config/sliding_window", Json::Null),
+        ("exaone4_5-mmproj", "/text_config/layer_types", json!(both)),
+        ("glm5next", "/text_config/mlp_layer_types", json!(["dense", "sparse"])),
+        ("bailingmoe3", "/model_type", json!("bailing_hybrid")),
+        ("dots3note", "/model_type", json!("dots3_note_text")),
+        ("dots3note", "/swa_num_key_value_heads", json!(2)),
+        ("dots3note", "/moe_shared_expert_intermediate_size", json!(8)),
+        ("minimax-m3", "/partial_rotary_factor", json!(0.5)),
+        ("minimax-m3", "/shared_intermediate_size", json!(16)),
+        ("minimax-m3", "/sparse_attention_config/sparse_attention_freq", json!([0, 1])),
+        ("minimax-m3-vision-mmproj", "/projector_hidden_size", json!(40)),
+        ("distilbert-classifier", "/architectures", json!(["DistilBertForSequenceClassification"])),
+        ("distilbert", "/architectures", json!(["DistilBertModel"])),
+        ("kimi-k25-mmproj", "/vision_config/vt_num_hidden_layers", json!(3)),
+        ("kimi-k25-mmproj", "/vision_config/vt_intermediate_size", json!(24)),
+        ("kimi-k25-mmproj", "/vision_config/pos_emb_height", json!(4)),
+        ("gemma4-assistant", "/backbone_hidden_size", json!(24)),
+        ("gemma4-assistant", "/use_ordered_embeddings", json!(false)),
+        ("gemma4-assistant", "/text_config/vocab_size_per_layer_input", json!(0)),
+        ("idefics3-mmproj", "/vision_config/layer_norm_eps", json!(1e-6)),
+        ("modern-bert", "/norm_eps", json!(1e-5)),
+        ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
+    ];
+    let goldens = goldens();
+    for (name, key, value) in wanted {
+        let Some(golden) = goldens.iter().find(|golden| golden.name == name) else { continue };
+        let config = config_of(golden);
+        assert_eq!(config.pointer(key), Some(&value), "{name}: {key}");
+        // Keys for expressions only.
+        for keys in [Some(&config), config.get("text_config")].into_iter().flatten().filter_map(Json::as_object) {
+            assert!(!keys.keys().any(|key| key.starts_with('_')), "{name}: {keys:?}");
+        }
+    }
+}
+
+/// A fine-tune has been saved by the class of transformers, which spells the config in its own way.
+#[test]
+fn glm_5_3_as_transformers_saves_it_gives_the_same_keys() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "glm5next") else { return };
+    let hf = golden.reader();
+    let mut config = golden.json["config"].clone();
+    let text = match config.get_mut("text_config") {
+        Some(section) => section.as_object_mut().unwrap(),
+        None => config.as_object_mut().unwrap(),
+    };
+    let linear = text.remove("linear_attn_config").unwrap();
+    for (key, value) in [
+        ("linear_num_heads", &linear["num_heads"]),
+        ("linear_head_dim", &linear["head_dim"]),
+        ("linear_conv_kernel_dim", &linear["short_conv_kernel_size"]),
+        ("linear_lower_bound", &linear["gate_lower_bound"]),
+        ("mlp_layer_types", &json!(["dense", "sparse"])),
+        ("layer_types", &json!(["linear_attention", "indexed_attention"])),
+    ] {
+        text.insert(key.to_owned(), value.clone());
+    }
+    text.remove("first_k_dense_replace").unwrap();
+    let saved = Golden { json: json!({ "config": config, "tensors": golden.json["tensors"] }), ..golden };
+    let keys = |model: &crate::format::Reader| {
+        let output = to_gguf::without_tokenizer(model, &Tables::default(), ModelPart::Whole).unwrap();
+        output.metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&saved.reader()), keys(&hf));
+}
+
+/// llama.cpp requires the sections of the rotations, of which a checkpoint for transformers says nothing.
+#[test]
+fn qwen3_asr_for_transformers_has_the_sections_of_the_first_checkpoint() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "qwen3asr-hf-mmproj") else { return };
+    let output = to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), ModelPart::Whole).unwrap();
+    let sections = output.metadata.get("qwen3vl.rope.dimension_sections").and_then(Value::as_array).unwrap();
+    assert_eq!(sections.iter().map(|value| value.unwrap().as_u64()).collect::<Vec<_>>(), [24, 20, 20, 0].map(Some));
 }

@@ -51,7 +51,7 @@ fn encoders_come_back_by_themselves() {
 }
 
 /// Those that come back under the names of transformers, and with the fused experts of Qwen3-VL.
-const RENAMED: [&str; 2] = ["internvl-mmproj", "qwen3omni-mmproj"];
+const RENAMED: [&str; 3] = ["internvl-mmproj", "qwen3asr-mmproj", "qwen3omni-mmproj"];
 
 /// Without the position of the class token, which a GGUF of Hunyuan VL does not have.
 fn without_class_token(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
@@ -129,7 +129,8 @@ fn beside(hf: &Reader, text: &OutputModel, encoder: &OutputModel) -> Reader {
 #[test]
 fn text_models_beside_an_encoder_have_the_names_of_the_original() {
     let tables = Tables::default();
-    let names = ["glm4v-mmproj", "glm5next-vision-mmproj", "qwen25omni-mmproj", "qwen3asr-mmproj", "qwen3omni-mmproj"];
+    let names =
+        ["exaone4_5-mmproj", "glm4v-mmproj", "glm5next-vision-mmproj", "qwen25omni-mmproj", "qwen3asr-hf-mmproj", "qwen3omni-mmproj"];
     let found: Vec<_> = goldens().into_iter().filter(|golden| names.contains(&golden.name.as_str())).collect();
     assert_eq!(found.len(), names.len());
     for golden in found {
