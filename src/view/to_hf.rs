@@ -456,6 +456,7 @@ fn files(
     let mut preprocessor = None;
     match (projector, &table.section) {
         (Some(projector), section) => {
+            let section = projector.table.section.clone().or_else(|| section.clone());
             let (own, file) = projector.files(config, section.as_deref().unwrap_or("text_config"));
             keys.extend(own);
             preprocessor = Some(file);

@@ -6,7 +6,7 @@ use crate::family::mapping::{Mapping, ModelPart};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::companion::Content;
-use crate::model::{FormatId, Metadata, Model, TensorInfo, Value};
+use crate::model::{DType, FormatId, Metadata, Model, TensorInfo, Value};
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tests::goldens::{Golden, goldens};
 use crate::view::tests::{Tensor, reader, written};
@@ -38,7 +38,7 @@ fn encoders_come_back_by_themselves() {
         let original: Vec<_> = (0..hf.model().tensors.len()).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
         let original = sorted(written(&hf, &original));
         // Without the text model, the type of its weights is not known.
-        let (made, original) = (without_class_token(made), without_class_token(original));
+        let (made, original) = (without_statistics(without_class_token(made)), without_statistics(without_class_token(original)));
         let is = |a: &Tensor, b: &Tensor| (&a.0, &a.1) == (&b.0, &b.1) && (a.2 != b.2 || a.3 == b.3);
         assert!(!made.is_empty() && made.iter().all(|tensor| original.iter().any(|own| is(tensor, own))), "{name}");
         let in_encoder = |name: &str| {
@@ -59,6 +59,16 @@ fn without_class_token(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
         if name == "vit.embeddings.position_embedding.weight" {
             let row = bytes.len() / shape[0] as usize;
             bytes[..row].fill(0);
+        }
+    }
+    tensors
+}
+
+/// Without the values of batch norms, which come back folded; converted again, they are the same.
+fn without_statistics(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+    for (name, _, dtype, bytes) in &mut tensors {
+        if name.contains(".batch_norm.") {
+            (*dtype, *bytes) = (DType::F32, Vec::new());
         }
     }
     tensors
@@ -85,6 +95,7 @@ fn encoders_come_back_beside_their_text_model() {
         made.sort();
         original.sort();
         let listed = |tensors: &[Tensor]| tensors.iter().map(|t| (t.0.clone(), t.1.clone(), t.2)).collect::<Vec<_>>();
+        let (made, original) = (without_statistics(made), without_statistics(original));
         if !RENAMED.contains(&name.as_str()) {
             assert_eq!(listed(&made), listed(&original), "{name}");
             assert!(without_class_token(made) == without_class_token(original), "{name}: bytes");
