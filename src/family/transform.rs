@@ -222,7 +222,14 @@ impl Transform {
     pub fn keeps_values(&self) -> bool {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().all(Self::keeps_values),
-            Self::Add(_) | Self::Scale(_) | Self::NegExp | Self::Softplus | Self::Centre | Self::Ternary | Self::Product(_) | Self::FoldBatchNorm(_) => false,
+            Self::Add(_)
+            | Self::Scale(_)
+            | Self::NegExp
+            | Self::Softplus
+            | Self::Centre
+            | Self::Ternary
+            | Self::Product(_)
+            | Self::FoldBatchNorm(_) => false,
             _ => true,
         }
     }

@@ -763,7 +763,12 @@ mod tests {
         all(&product, &reader);
         let of = |step| values(&reader, &matrix.clone().pair(step, vector.clone().then(RowOp::SquareRoot).unwrap()).unwrap()).unwrap();
         assert_eq!((of(PairOp::Divide)[0], of(PairOp::Minus)[0]), (0.0, -10.0));
-        assert!(matrix.clone().pair(PairOp::Times, vector.slice(0, 1).unwrap().then(RowOp::Reshape { row: 2 }).unwrap().slice(0, 1).unwrap()).is_err());
+        assert!(
+            matrix
+                .clone()
+                .pair(PairOp::Times, vector.slice(0, 1).unwrap().then(RowOp::Reshape { row: 2 }).unwrap().slice(0, 1).unwrap())
+                .is_err()
+        );
     }
 
     #[test]

@@ -25,7 +25,8 @@ fn encoders_come_back_by_themselves() {
         let mut back = OutputModel::default();
         to_hf::steps(&gguf, &mapping, &to_hf::computed_names(&table), &|_| true, &mut back)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        if RENAMED.contains(&name.as_str()) {
+        // Of one, a GGUF alone does not tell that its names differ from Kimi's.
+        if RENAMED.contains(&name.as_str()) || name == "glm5v-mmproj" {
             continue;
         }
         let sorted = |tensors: Vec<Tensor>| {
