@@ -100,6 +100,7 @@ impl Projector {
         // Its expressions may name hyperparameters of the text model.
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
+        config.take_shapes(&table, &model.tensors);
         hyperparameters(&table, model, &mut config)?;
         for (key, token) in &table.tokens {
             if let Some(id) = token.as_str().and_then(|token| token_id(metadata, token)) {
@@ -169,6 +170,7 @@ pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, C
         let found = keys.iter().find_map(|key| metadata.get_u64(&format!("clip.{key}")));
         config.set(name, found.map_or(Json::Null, Json::from));
     }
+    config.take_shapes(&table, &model.tensors);
     hyperparameters(&table, model, &mut config)?;
     Ok((table, config))
 }
