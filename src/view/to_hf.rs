@@ -123,8 +123,8 @@ impl Projector {
 
     /// Returns config.json with the text model's keys in a section of their own, and preprocessor_config.json.
     fn files(self, text: Config, section: &str) -> (Map<String, Json>, Json) {
-        let mut text = text.into_keys();
-        let mut keys = self.config.into_keys();
+        let mut text = written_keys(text);
+        let mut keys = written_keys(self.config);
         keys.retain(|key, value| text.get(key) != Some(value));
         if let Some(Json::Object(inside)) = keys.remove(section) {
             text.extend(inside);
@@ -140,6 +140,13 @@ impl Projector {
         }
         (keys, preprocessor)
     }
+}
+
+/// Returns the keys that config.json has: those that begin with `_` are for expressions only.
+fn written_keys(config: Config) -> Map<String, Json> {
+    let mut keys = config.into_keys();
+    keys.retain(|key, _| !key.starts_with('_'));
+    keys
 }
 
 /// Returns the ID of a token in a GGUF.
@@ -472,15 +479,13 @@ fn files(
         (None, Some(section)) => {
             // The sections of other parts of the model, and what the class reads outside.
             let (outside, inside): (Map<String, Json>, _) =
-                config.into_keys().into_iter().partition(|(key, _)| ENCODERS.contains(&key.as_str()));
+                written_keys(config).into_iter().partition(|(key, _)| ENCODERS.contains(&key.as_str()));
             keys.extend(outside);
             keys.extend(inside.get_key_value("tie_word_embeddings").map(|(key, value)| (key.clone(), value.clone())));
             keys.insert(section.clone(), Json::Object(inside));
         }
-        (None, None) => keys.extend(config.into_keys()),
+        (None, None) => keys.extend(written_keys(config)),
     }
-    // Names that begin so are for expressions only.
-    keys.retain(|key, _| !key.starts_with('_'));
     let file = |name: &str, value: &Json| CompanionFile { name: name.to_owned(), content: Content::Bytes(folder::to_json(value)) };
     let mut files = vec![file("config.json", &Json::Object(keys))];
     files.extend(preprocessor.map(|keys| file("preprocessor_config.json", &keys)));

@@ -107,6 +107,10 @@ fn encoders_come_back_beside_their_text_model() {
             let Content::Bytes(bytes) = &found.content else { panic!("{wanted}") };
             serde_json::from_slice::<Json>(bytes).unwrap()
         };
+        let config = file("config.json");
+        let sections = config.as_object().unwrap().values().filter_map(Json::as_object);
+        let keys = config.as_object().into_iter().chain(sections).flat_map(serde_json::Map::keys);
+        assert_eq!(keys.filter(|key| key.starts_with('_')).collect::<Vec<_>>(), [""; 0], "{name}: for expressions only");
         let mut preprocessor = file("preprocessor_config.json");
         preprocessor["tokens"] = golden.json["preprocessor"]["tokens"].clone();
         let folder = reader(whole, Metadata::new(), Some(file("config.json")));
