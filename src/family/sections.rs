@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value as Json};
 
 /// The sections of config.json with the hyperparameters of the text model, where there are several models.
-const TEXT_SECTIONS: [&str; 5] = ["text_config", "language_config", "llm_config", "lm_config", "thinker_config.text_config"];
+const TEXT_SECTIONS: [&str; 6] = ["text_config", "language_config", "llm_config", "lm_config", "lfm", "thinker_config.text_config"];
 
 /// Returns the section of config.json for the text model, if it has one of its own.
 pub fn text_section(config: &Json) -> Option<&Json> {

@@ -36,6 +36,9 @@ pub enum Transform {
     /// `product(a, b, ...)`: two tensors, multiplied element by element in single precision, of which the second has this shape. On the way
     /// back, the first is of ones.
     Product(Vec<u64>),
+    /// `fold_batch_norm(epsilon)`: weight, bias, mean and variance of a batch norm to a scale and an offset, in single precision. On the way
+    /// back, the mean is zero and the variance one less the epsilon, which make the same norm.
+    FoldBatchNorm(f32),
     /// `stack_experts`: one tensor per expert to a single one, experts outermost.
     StackExperts,
     /// `stack(count)`: numbered tensors, or several, to a single one with a new first dimension.
@@ -141,6 +144,7 @@ impl Transform {
             ("centre", []) => Self::Centre,
             ("ternary", []) => Self::Ternary,
             ("product", dims) if !dims.is_empty() => Self::Product(counts(dims)?),
+            ("fold_batch_norm", [epsilon]) => Self::FoldBatchNorm(number(epsilon)?),
             ("stack_experts", []) => Self::StackExperts,
             ("stack", [size]) => Self::Stack(config.length(size)?),
             ("split_rows", sizes) if sizes.len() > 1 => Self::SplitRows(counts(sizes)?),
@@ -170,7 +174,7 @@ impl Transform {
             Self::Chain(steps) => steps.iter().fold(inputs, |count, step| step.outputs(count)),
             Self::SplitRows(sizes) => sizes.len(),
             Self::Unstack(_, size) | Self::Repeat(size) => *size as usize,
-            Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) => 2,
+            Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) | Self::FoldBatchNorm(_) => 2,
             Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts | Self::Product(_) => 1,
             _ => inputs,
         }
@@ -218,7 +222,14 @@ impl Transform {
     pub fn keeps_values(&self) -> bool {
         match self {
             Self::Chain(steps) | Self::Each(steps) => steps.iter().all(Self::keeps_values),
-            Self::Add(_) | Self::Scale(_) | Self::NegExp | Self::Softplus | Self::Centre | Self::Ternary | Self::Product(_) => false,
+            Self::Add(_)
+            | Self::Scale(_)
+            | Self::NegExp
+            | Self::Softplus
+            | Self::Centre
+            | Self::Ternary
+            | Self::Product(_)
+            | Self::FoldBatchNorm(_) => false,
             _ => true,
         }
     }
@@ -246,6 +257,7 @@ mod tests {
         assert_eq!(parse("reshape( -> 1)").unwrap(), Reshape(vec![], vec![1]));
         assert_eq!(parse("transpose | split_rows(h, 2)").unwrap().outputs(1), 2);
         assert_eq!(parse("stack(h)").unwrap().stacked(), Some(4));
+        assert_eq!((parse("fold_batch_norm(0.5)").unwrap(), FoldBatchNorm(0.5).outputs(4)), (FoldBatchNorm(0.5), 2));
         assert_eq!((parse("pick(d)").unwrap(), parse("pick(nothing)").unwrap()), (Pick(Some(6)), Pick(None)));
         let scaled = parse("reshape(d -> d, 1) | neg_exp").unwrap();
         assert!(!scaled.keeps_values() && !scaled.moves_rows() && scaled.rounds() && !chain.rounds());

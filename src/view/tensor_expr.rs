@@ -49,6 +49,8 @@ pub enum RowOp {
     Add(f32),
     /// Multiplies every value by a number, in single precision.
     Scale(f32),
+    /// Replaces every value by its square root, in single precision.
+    SquareRoot,
     /// Replaces every value by minus its exponential, in single precision.
     NegExp,
     /// The inverse of [`RowOp::NegExp`]: the logarithm of minus every value.
@@ -69,10 +71,42 @@ impl fmt::Display for RowOp {
             Self::Transpose { .. } => write!(f, "transpose"),
             Self::Add(value) => write!(f, "add {value}"),
             Self::Scale(value) => write!(f, "times {value}"),
+            Self::SquareRoot => write!(f, "square root"),
             Self::NegExp => write!(f, "-exp"),
             Self::LogNeg => write!(f, "log of the negative"),
             Self::Softplus => write!(f, "softplus"),
             Self::InverseSoftplus => write!(f, "inverse of softplus"),
+        }
+    }
+}
+
+/// An operation on two tensors, element by element, in single precision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PairOp {
+    /// Multiplies them.
+    Times,
+    /// Divides the first by the second.
+    Divide,
+    /// Takes the second off the first.
+    Minus,
+}
+
+impl fmt::Display for PairOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Times => "times another",
+            Self::Divide => "divided by another",
+            Self::Minus => "less another",
+        })
+    }
+}
+
+impl PairOp {
+    fn apply(self, first: f32, second: f32) -> f32 {
+        match self {
+            Self::Times => first * second,
+            Self::Divide => first / second,
+            Self::Minus => first - second,
         }
     }
 }
@@ -179,8 +213,8 @@ enum Node {
     Zeros,
     RowOp(Box<TensorExpr>, RowOp),
     Whole(Box<TensorExpr>, WholeOp, Once),
-    /// Two factors of the same rows.
-    Product(Box<[TensorExpr; 2]>),
+    /// Two tensors of the same rows.
+    Pair(Box<[TensorExpr; 2]>, PairOp),
     /// Concatenated parts, each with its first row.
     Join(Vec<(u64, TensorExpr)>),
 }
@@ -297,7 +331,13 @@ impl TensorExpr {
                     dtype = DType::F32;
                 }
             }
-            RowOp::Add(_) | RowOp::Scale(_) | RowOp::NegExp | RowOp::LogNeg | RowOp::Softplus | RowOp::InverseSoftplus => {
+            RowOp::Add(_)
+            | RowOp::Scale(_)
+            | RowOp::SquareRoot
+            | RowOp::NegExp
+            | RowOp::LogNeg
+            | RowOp::Softplus
+            | RowOp::InverseSoftplus => {
                 dtype = DType::F32;
             }
         }
@@ -310,16 +350,16 @@ impl TensorExpr {
         Self { dtype: DType::F32, rows: self.rows, row: self.row, node: Node::Whole(Box::new(self), step, Once::default()) }
     }
 
-    /// Multiplies by a tensor of as many elements, in single precision.
+    /// Combines it with a tensor of as many elements.
     ///
     /// # Errors
     /// It has more or fewer.
-    pub fn times(self, other: Self) -> Result<Self> {
+    pub fn pair(self, step: PairOp, other: Self) -> Result<Self> {
         let other = other.reshaped(self.row)?;
         if other.rows != self.rows {
             return Err(Error::malformed(format!("expected {} rows, found {}", self.rows, other.rows)));
         }
-        Ok(Self { dtype: DType::F32, rows: self.rows, row: self.row, node: Node::Product(Box::new([self, other])) })
+        Ok(Self { dtype: DType::F32, rows: self.rows, row: self.row, node: Node::Pair(Box::new([self, other]), step) })
     }
 
     /// Takes the rows `start..start + len`.
@@ -387,7 +427,7 @@ impl TensorExpr {
                 Node::Stored(tensor) if !found.contains(tensor) => found.push(*tensor),
                 Node::Stored(_) | Node::Values(_) | Node::Zeros => {}
                 Node::RowOp(inner, _) | Node::Whole(inner, ..) => walk(inner, found),
-                Node::Product(factors) => factors.iter().for_each(|factor| walk(factor, found)),
+                Node::Pair(both, _) => both.iter().for_each(|one| walk(one, found)),
                 Node::Join(parts) => parts.iter().for_each(|(_, part)| walk(part, found)),
             }
         }
@@ -415,9 +455,9 @@ impl TensorExpr {
                 steps.push(step.to_string());
                 steps
             }
-            Node::Product(factors) => {
-                let mut steps = factors[0].steps();
-                steps.push("times another".to_owned());
+            Node::Pair(both, step) => {
+                let mut steps = both[0].steps();
+                steps.push(step.to_string());
                 steps
             }
             Node::Whole(inner, step, _) => {
@@ -460,11 +500,11 @@ impl TensorExpr {
                 Ok(runs.done())
             }
             Node::RowOp(inner, step) => self.eval_row_op(inner, step, reader, range),
-            Node::Product(factors) => {
-                let [first, second] = &**factors;
+            Node::Pair(both, step) => {
+                let [first, second] = &**both;
                 let mut values = to_values(first.dtype, &first.eval_rows(reader, range.clone())?)?;
                 let others = to_values(second.dtype, &second.eval_rows(reader, range)?)?;
-                values.iter_mut().zip(others).for_each(|(value, other)| *value *= other);
+                values.iter_mut().zip(others).for_each(|(value, other)| *value = step.apply(*value, other));
                 Ok(Data::Owned(to_bytes(&values)))
             }
             Node::Whole(inner, step, number) => {
@@ -536,6 +576,7 @@ impl TensorExpr {
             }
             RowOp::Add(number) => mapped(inner, reader, range, |value| value + number),
             RowOp::Scale(number) => mapped(inner, reader, range, |value| value * number),
+            RowOp::SquareRoot => mapped(inner, reader, range, f32::sqrt),
             // In double precision, which rounds to the nearest single.
             RowOp::NegExp => mapped(inner, reader, range, |value| -(f64::from(value).exp() as f32)),
             RowOp::LogNeg => mapped(inner, reader, range, |value| f64::from(-value).ln() as f32),
@@ -714,13 +755,20 @@ mod tests {
     }
 
     #[test]
-    fn a_product_has_a_factor_for_every_element() {
+    fn a_pair_has_two_of_every_element() {
         let reader = reader(&[&[2, 2], &[4]]);
         let [matrix, vector] = [0, 1].map(|tensor| TensorExpr::stored(reader.model(), tensor).unwrap());
-        let product = matrix.clone().times(vector.clone()).unwrap();
+        let product = matrix.clone().pair(PairOp::Times, vector.clone()).unwrap();
         assert_eq!((values(&reader, &product).unwrap(), product.tensors()), (vec![0.0, 101.0, 204.0, 309.0], vec![0, 1]));
         all(&product, &reader);
-        assert!(matrix.clone().times(vector.slice(0, 1).unwrap().then(RowOp::Reshape { row: 2 }).unwrap().slice(0, 1).unwrap()).is_err());
+        let of = |step| values(&reader, &matrix.clone().pair(step, vector.clone().then(RowOp::SquareRoot).unwrap()).unwrap()).unwrap();
+        assert_eq!((of(PairOp::Divide)[0], of(PairOp::Minus)[0]), (0.0, -10.0));
+        assert!(
+            matrix
+                .clone()
+                .pair(PairOp::Times, vector.slice(0, 1).unwrap().then(RowOp::Reshape { row: 2 }).unwrap().slice(0, 1).unwrap())
+                .is_err()
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::family::tables::Tables;
 use crate::family::{keys, pooling, rope, sections};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
-use crate::model::{DType, ElemType, Metadata, Model, Value};
+use crate::model::{DType, ElemType, Metadata, Model, TensorInfo, Value};
 use crate::source::folder;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr;
@@ -100,6 +100,7 @@ impl Projector {
         // Its expressions may name hyperparameters of the text model.
         let mut config = Config::empty(&table);
         text_config.clone().into_keys().into_iter().for_each(|(key, value)| config.set(key, value));
+        config.take_shapes(&table, &of_encoder(model));
         hyperparameters(&table, model, &mut config)?;
         for (key, token) in &table.tokens {
             if let Some(id) = token.as_str().and_then(|token| token_id(metadata, token)) {
@@ -169,8 +170,15 @@ pub(super) fn read_projector(model: &Model, tables: &Tables) -> Result<(Table, C
         let found = keys.iter().find_map(|key| metadata.get_u64(&format!("clip.{key}")));
         config.set(name, found.map_or(Json::Null, Json::from));
     }
+    config.take_shapes(&table, &of_encoder(model));
     hyperparameters(&table, model, &mut config)?;
     Ok((table, config))
+}
+
+/// Returns the tensors of an encoder, which may be beside those of a text model.
+fn of_encoder(model: &Model) -> Vec<TensorInfo> {
+    let starts = ["v.", "a.", "mm."];
+    model.tensors.iter().filter(|tensor| starts.iter().any(|start| tensor.name.starts_with(start))).cloned().collect()
 }
 
 /// Whether a GGUF has a key or tensor, or a key with a text, a number or a list (`KEY = TEXT`, `KEY = []`).
@@ -456,6 +464,7 @@ fn files(
     let mut preprocessor = None;
     match (projector, &table.section) {
         (Some(projector), section) => {
+            let section = projector.table.section.clone().or_else(|| section.clone());
             let (own, file) = projector.files(config, section.as_deref().unwrap_or("text_config"));
             keys.extend(own);
             preprocessor = Some(file);

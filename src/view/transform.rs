@@ -2,7 +2,7 @@
 
 use crate::base::{Error, Result, limits, num};
 use crate::family::transform::Transform;
-use crate::view::tensor_expr::{RowOp, TensorExpr, WholeOp};
+use crate::view::tensor_expr::{PairOp, RowOp, TensorExpr, WholeOp};
 
 /// An expression with a shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,7 @@ impl Transform {
             Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
             Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
             Self::Product(_) => return product(sources).map(|product| vec![product]),
+            Self::FoldBatchNorm(epsilon) => return folded(sources, *epsilon),
             _ => {}
         }
         let Shaped { origin, shape } = single(sources)?;
@@ -79,7 +80,8 @@ impl Transform {
             | Self::StackExperts
             | Self::Stack(_)
             | Self::JoinRows(_)
-            | Self::Product(_) => vec![Shaped { origin, shape }],
+            | Self::Product(_)
+            | Self::FoldBatchNorm(_) => vec![Shaped { origin, shape }],
         })
     }
 
@@ -101,6 +103,7 @@ impl Transform {
             Self::Repeat(_) => return Ok(sources.into_iter().take(1).collect()),
             Self::Unstack(axis, _) => return from_slices(sources, *axis).map(|joined| vec![joined]),
             Self::SplitMla(nope, v) => return join_mla(sources, *nope, *v).map(|joined| vec![joined]),
+            Self::FoldBatchNorm(epsilon) => return unfolded(sources, *epsilon),
             _ => {}
         }
         let Shaped { origin, shape } = single(sources)?;
@@ -157,9 +160,29 @@ fn each(steps: &[Transform], sources: Vec<Shaped>, apply: fn(&Transform, Vec<Sha
 /// Multiplies two tensors of as many elements; the result has the shape of the first.
 fn product(sources: Vec<Shaped>) -> Result<Shaped> {
     match <[Shaped; 2]>::try_from(sources) {
-        Ok([first, second]) => Ok(Shaped { origin: first.origin.times(second.origin)?, shape: first.shape }),
+        Ok([first, second]) => Ok(Shaped { origin: first.origin.pair(PairOp::Times, second.origin)?, shape: first.shape }),
         Err(sources) => Err(Error::malformed(format!("expected two tensors, found {}", sources.len()))),
     }
+}
+
+/// Folds the mean and variance of a batch norm into its weight and bias.
+fn folded(sources: Vec<Shaped>, epsilon: f32) -> Result<Vec<Shaped>> {
+    let [weight, bias, mean, variance] = <[Shaped; 4]>::try_from(sources).map_err(|sources| {
+        Error::malformed(format!("expected the weight, bias, mean and variance of a batch norm, found {} tensors", sources.len()))
+    })?;
+    let deviation = variance.origin.then(RowOp::Add(epsilon))?.then(RowOp::SquareRoot)?;
+    let scale = weight.origin.pair(PairOp::Divide, deviation)?;
+    let offset = bias.origin.pair(PairOp::Minus, mean.origin.pair(PairOp::Times, scale.clone())?)?;
+    Ok(vec![Shaped { origin: scale, shape: weight.shape }, Shaped { origin: offset, shape: bias.shape }])
+}
+
+/// The inverse of [`folded`], with a mean of zero and a variance that makes the deviation one.
+fn unfolded(mut sources: Vec<Shaped>, epsilon: f32) -> Result<Vec<Shaped>> {
+    let Some(Shaped { origin, shape }) = sources.first().cloned() else { return Err(Error::malformed("expected a scale and an offset")) };
+    let zeros = TensorExpr::zeros(origin.rows(), origin.row_elements())?;
+    let variance = zeros.clone().then(RowOp::Add(1.0 - epsilon))?;
+    sources.extend([zeros, variance].map(|origin| Shaped { origin, shape: shape.clone() }));
+    Ok(sources)
 }
 
 fn misfit(expected: &str, shape: &[u64]) -> Error {

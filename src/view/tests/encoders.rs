@@ -6,7 +6,7 @@ use crate::family::mapping::{Mapping, ModelPart};
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::companion::Content;
-use crate::model::{FormatId, Metadata, Model, TensorInfo, Value};
+use crate::model::{DType, FormatId, Metadata, Model, TensorInfo, Value};
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tests::goldens::{Golden, goldens};
 use crate::view::tests::{Tensor, reader, written};
@@ -25,7 +25,8 @@ fn encoders_come_back_by_themselves() {
         let mut back = OutputModel::default();
         to_hf::steps(&gguf, &mapping, &to_hf::computed_names(&table), &|_| true, &mut back)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        if RENAMED.contains(&name.as_str()) {
+        // Of one, a GGUF alone does not tell that its names differ from Kimi's.
+        if RENAMED.contains(&name.as_str()) || name == "glm5v-mmproj" {
             continue;
         }
         let sorted = |tensors: Vec<Tensor>| {
@@ -38,7 +39,7 @@ fn encoders_come_back_by_themselves() {
         let original: Vec<_> = (0..hf.model().tensors.len()).map(|i| OutputTensor::keep(hf.model(), i).unwrap()).collect();
         let original = sorted(written(&hf, &original));
         // Without the text model, the type of its weights is not known.
-        let (made, original) = (without_class_token(made), without_class_token(original));
+        let (made, original) = (without_statistics(without_class_token(made)), without_statistics(without_class_token(original)));
         let is = |a: &Tensor, b: &Tensor| (&a.0, &a.1) == (&b.0, &b.1) && (a.2 != b.2 || a.3 == b.3);
         assert!(!made.is_empty() && made.iter().all(|tensor| original.iter().any(|own| is(tensor, own))), "{name}");
         let in_encoder = |name: &str| {
@@ -59,6 +60,16 @@ fn without_class_token(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
         if name == "vit.embeddings.position_embedding.weight" {
             let row = bytes.len() / shape[0] as usize;
             bytes[..row].fill(0);
+        }
+    }
+    tensors
+}
+
+/// Without the values of batch norms, which come back folded; converted again, they are the same.
+fn without_statistics(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+    for (name, _, dtype, bytes) in &mut tensors {
+        if name.contains(".batch_norm.") {
+            (*dtype, *bytes) = (DType::F32, Vec::new());
         }
     }
     tensors
@@ -85,6 +96,7 @@ fn encoders_come_back_beside_their_text_model() {
         made.sort();
         original.sort();
         let listed = |tensors: &[Tensor]| tensors.iter().map(|t| (t.0.clone(), t.1.clone(), t.2)).collect::<Vec<_>>();
+        let (made, original) = (without_statistics(made), without_statistics(original));
         if !RENAMED.contains(&name.as_str()) {
             assert_eq!(listed(&made), listed(&original), "{name}");
             assert!(without_class_token(made) == without_class_token(original), "{name}: bytes");
@@ -95,6 +107,10 @@ fn encoders_come_back_beside_their_text_model() {
             let Content::Bytes(bytes) = &found.content else { panic!("{wanted}") };
             serde_json::from_slice::<Json>(bytes).unwrap()
         };
+        let config = file("config.json");
+        let sections = config.as_object().unwrap().values().filter_map(Json::as_object);
+        let keys = config.as_object().into_iter().chain(sections).flat_map(serde_json::Map::keys);
+        assert_eq!(keys.filter(|key| key.starts_with('_')).collect::<Vec<_>>(), [""; 0], "{name}: for expressions only");
         let mut preprocessor = file("preprocessor_config.json");
         preprocessor["tokens"] = golden.json["preprocessor"]["tokens"].clone();
         let folder = reader(whole, Metadata::new(), Some(file("config.json")));

@@ -17,13 +17,14 @@ pub(super) fn fnv64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The reference weights, derived from the tensor's name.
+/// The reference weights, derived from the tensor's name. Variances are positive.
 fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
     let mut seed = fnv32(name);
     let mut bytes = Vec::new();
+    let mask = if name.ends_with("running_var") { 0x7f } else { 0x807f };
     for _ in 0..count {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let bits = ((seed >> 9) & 0x807f) as u16 | 0x3e80;
+        let bits = ((seed >> 9) & mask) as u16 | 0x3e80;
         match dtype {
             DType::BF16 => bytes.extend(bits.to_le_bytes()),
             DType::U8 => bytes.push((bits & 0x7f) as u8),

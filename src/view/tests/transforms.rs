@@ -172,6 +172,25 @@ fn blocks_are_decoded_where_elements_move() {
 }
 
 #[test]
+fn a_batch_norm_folds_to_the_same_norm_and_back() {
+    let numbers = |name: &str, values: [f32; 2]| {
+        (name.to_owned(), vec![2], DType::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+    };
+    let parts = [("weight", [2.0, 3.0]), ("bias", [1.0, -1.0]), ("mean", [4.0, 2.0]), ("variance", [3.75, 0.0])];
+    let norm = reader(parts.map(|(name, values)| numbers(name, values)).to_vec(), Metadata::new(), None);
+    let stored = |i| Shaped { origin: TensorExpr::stored(norm.model(), i).unwrap(), shape: vec![2] };
+    let values = |shaped: &[Shaped]| shaped.iter().map(|one| tensor_expr::values(&norm, &one.origin).unwrap()).collect::<Vec<_>>();
+    let fold = Transform::FoldBatchNorm(0.25);
+    let folded = fold.forward((0..4).map(stored).collect()).unwrap();
+    // The deviations are 2 and a half.
+    assert_eq!(values(&folded), [[1.0, 6.0], [-3.0, -13.0]]);
+    let back = fold.backward(folded.clone()).unwrap();
+    assert_eq!(values(&back), [[1.0, 6.0], [-3.0, -13.0], [0.0, 0.0], [0.75, 0.75]]);
+    assert_eq!(values(&fold.forward(back).unwrap()), values(&folded));
+    assert!(fold.forward((0..3).map(stored).collect()).is_err() && fold.backward(Vec::new()).is_err());
+}
+
+#[test]
 fn ranges_of_rows_are_those_and_no_others() {
     let bytes = counting(&[&[6, 1]]);
     let origin = TensorExpr::stored(bytes.model(), 0).unwrap();
