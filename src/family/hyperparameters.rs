@@ -24,8 +24,10 @@ pub fn components(model: &Model) -> Components {
     let class = |config: &Json| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
     let texts = [architecture(model).map(str::to_owned), model.config.as_ref().and_then(class)];
     let names: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-    let own = tables::mentioning("\ncomponents = [", &names).ok().and_then(|found| found.into_iter().next());
-    Components::with(own.map_or(&[], |table| &table.components))
+    let mut own = tables::mentioning("\ncomponents = [", &names).unwrap_or_default();
+    // The names of an encoder are the more specific ones.
+    own.sort_by_key(|table| !table.projector);
+    Components::with(&own.into_iter().flat_map(|table| table.components.clone()).collect::<Vec<_>>())
 }
 
 /// Returns the known hyperparameters in a fixed order: numbers, strings, or lists with one number per layer.

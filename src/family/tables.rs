@@ -64,18 +64,19 @@ pub fn common() -> Result<&'static Table> {
     embedded(|_, name| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
 }
 
-/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`; only
-/// those are parsed.
+/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`, and those
+/// of encoders of these classes; only those are parsed.
 ///
 /// # Errors
 /// As for [`common`].
 pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Table>> {
     let fits = |table: &&Table| {
         let is = |name: &str| architectures.contains(&name);
-        is(&table.gguf) || table.classes.iter().chain(&table.model_types).any(|name| is(name))
+        let is_text = is(&table.gguf) || table.model_types.iter().any(|name| is(name));
+        is_text && !table.projector || table.classes.iter().any(|name| is(name))
     };
     let named = tables_named(architectures);
-    let wanted = |number: usize, name: &str| named.contains(&number) && is_text(name) && text_of(number).contains(text);
+    let wanted = |number: usize, name: &str| named.contains(&number) && !name.starts_with('_') && text_of(number).contains(text);
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)

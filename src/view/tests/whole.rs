@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::base::finding::Findings;
+use crate::family::components::Component;
 use crate::family::mapping::{HfTensor, Mapping};
 use crate::family::tables::Tables;
 use crate::family::{hyperparameters, pattern};
 use crate::format::codes;
 use crate::model::{FormatId, Model, TensorInfo};
+use crate::view::tests::goldens::goldens;
 use crate::view::tests::{checked, converted, in_gguf, made_up, models, reader, table};
 use crate::view::{check, to_gguf};
 
@@ -69,6 +71,28 @@ fn the_components_of_a_model_are_the_same_in_both_formats() {
         assert_eq!(own, gguf, "{name}");
         let is_said = table.name == "gemma3n"; // whose altup and laurel are neither
         assert!(is_said || !gguf.contains_key("other"), "{name}: {gguf:?}");
+    }
+}
+
+#[test]
+fn what_a_folder_has_of_an_encoder_is_counted_as_such() {
+    // The names of these are no common ones.
+    for name in [
+        "cogvlm-vision",
+        "deepseek-ocr-vision",
+        "deepseek-ocr2",
+        "gemma4-unified",
+        "granite-speech",
+        "hunyuan-vl-vision",
+        "paddleocr-vision",
+    ] {
+        let name = format!("{name}-mmproj");
+        let Some(golden) = goldens().into_iter().find(|golden| golden.name == name) else { continue };
+        let model = golden.reader().model().clone();
+        let patterns = hyperparameters::components(&model);
+        let is_other = |name: &&str| patterns.classify(name).component == Component::Other;
+        let other: Vec<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).filter(is_other).collect();
+        assert!(other.is_empty(), "{name}: {other:?}");
     }
 }
 
