@@ -91,7 +91,7 @@ struct State {
 enum Origin {
     Unasked,
     /// Piece by piece, received by the thread that reads them: each such block has a connection, so it is not a small one.
-    Stream(Stream),
+    Stream(Box<Stream>),
     /// As a whole, received in the background.
     Whole(Receiver<Result<Vec<u8>>>),
     Failed(Error),
@@ -223,7 +223,7 @@ impl State {
             return Ok(());
         }
         self.origin = if link.streams() && range.end - range.start >= SMALL_BYTES {
-            Origin::Stream(Stream::ask(link, range.clone())?)
+            Origin::Stream(Box::new(Stream::ask(link, range.clone())?))
         } else {
             let (done, whole) = sync_channel(1);
             let (link, range) = (Arc::clone(link), range.clone());
