@@ -304,6 +304,7 @@ impl<'a> Context<'a> {
     }
 
     /// Returns the progress of a command that counts `unit` instead of bytes, started now at the latest.
+    #[cfg(feature = "catalog")]
     pub(super) fn progress_in(&self, unit: &'static str) -> Arc<Progress> {
         self.progress.count(unit);
         self.progress(&[])

@@ -567,11 +567,11 @@ impl ConvertReport {
             let count = units::counted(*all_shards as u64, "weight file");
             return format!("part {part} has no weight files: the output has {count}");
         }
-        let tensors = units::grouped(self.tensors.len() as u64);
+        let tensors = units::counted(self.tensors.len() as u64, "tensor");
         let verified = if self.verified { ", read back and compared" } else { "" };
         let part = self.part.as_ref().map(|part| format!(" (part {}: {} of {} weight files)", part.part, part.shards, part.all_shards));
         let part = part.unwrap_or_default();
-        format!("{verb} {files}{part}: {tensors} tensors, {} -> {}{verified}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
+        format!("{verb} {files}{part}: {tensors}, {} -> {}{verified}", units::bytes(self.bytes_in), units::bytes(self.bytes_out))
     }
 }
 

@@ -80,6 +80,7 @@ impl Progress {
     }
 
     /// Counts `unit` instead of bytes.
+    #[cfg(feature = "catalog")]
     pub(super) fn count(&self, unit: &'static str) {
         lock(&self.state).unit = Some(unit);
     }

@@ -37,6 +37,15 @@ fn file(path: &Path, tensors: &[(&str, &[u64])], metadata: Option<(&str, &str)>)
 }
 
 #[test]
+fn one_tensor_is_one_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("one.safetensors"), folder.path().join("out.safetensors"));
+    file(&path, &[("w", &[2, 2])], None);
+    let said = stdout(&["convert", path.to_str().unwrap(), out.to_str().unwrap()]);
+    assert!(said.contains(": 1 tensor, "), "{said}");
+}
+
+#[test]
 fn hostile_text_reaches_people_escaped_and_scripts_exact() {
     const NAME: &str = "=1+1\u{1b}[2J\u{202e}|<img src=x>`\r\n";
     let folder = tempfile::tempdir().unwrap();

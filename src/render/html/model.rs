@@ -164,7 +164,9 @@ fn types(tensors: &[TensorStats]) -> String {
     let parts: Vec<usize> = (0..sums.len()).collect();
     let part_of = |tensor: &TensorStats| sums.iter().position(|(name, _)| *name == tensor.dtype.to_string()).unwrap_or(0);
     let rows = by_layer(tensors, &parts, |tensor| (part_of(tensor), bytes(tensor)));
-    let name = |(name, (tensors, bytes)): &(String, (u64, f64))| format!("{name}: {tensors} tensors, {}", units::bytes(*bytes as u64));
+    let name = |(name, (tensors, bytes)): &(String, (u64, f64))| {
+        format!("{name}: {}, {}", units::counted(*tensors, "tensor"), units::bytes(*bytes as u64))
+    };
     let names: Vec<String> = sums.iter().map(name).collect();
     let what = ["Bytes by type", "Bytes of each layer by type"];
     format!("<h2>Types</h2>{}", all_and_layers(what, &names, rows, |size| units::bytes(size as u64)))
