@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::base::threads::{self, lock};
 use crate::base::{Error, Result, limits};
 use crate::source::data::Data;
-use crate::source::remote::buffers::Buffer;
+use crate::source::remote::buffers::{self, Buffer};
 use crate::source::remote::link::Link;
 use crate::source::remote::receive::Stream;
 use crate::source::remote::runtime;
@@ -130,7 +130,7 @@ pub(super) fn read<'a>(file: u64, link: &Arc<Link>, announced: &Announced, range
             return Ok(data);
         }
         if out.is_empty() {
-            out = room(range.end - range.start).map_err(|error| error.in_file(link.path()))?;
+            out = buffers::room(range.end - range.start).map_err(|error| error.in_file(link.path()))?;
         }
         out.extend_from_slice(&data);
         at = block.range.end;
@@ -159,14 +159,6 @@ fn current(file: u64, link: &Arc<Link>, announced: &Announced, at: u64) -> Resul
         (next, ahead) = (block.range.end, ahead + block.range.end - block.range.start);
     }
     Ok(Some(block))
-}
-
-/// Returns an empty vector with room for so many bytes.
-fn room(bytes: u64) -> Result<Vec<u8>> {
-    let limit = || Error::limit(format!("expected memory for {bytes} bytes"));
-    let mut room = Vec::new();
-    room.try_reserve_exact(usize::try_from(bytes).map_err(|_| limit())?).map_err(|_| limit())?;
-    Ok(room)
 }
 
 /// Forgets the blocks of a file.
@@ -280,7 +272,7 @@ impl State {
                 whole = Some(Data::Shared(Arc::new(piece.bytes.clone()), inside));
             } else {
                 if out.is_empty() {
-                    out = room(part.end - part.start)?;
+                    out = buffers::room(part.end - part.start)?;
                 }
                 out.extend_from_slice(piece.bytes.get(inside).unwrap_or_default());
             }

@@ -50,7 +50,16 @@ pub(super) fn take(bytes: usize) -> Result<Vec<u8>> {
         return Ok(buffer);
     }
     drop(spare);
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(bytes).map_err(|_| Error::limit(format!("expected memory for {bytes} bytes")))?;
-    Ok(buffer)
+    room(bytes as u64)
+}
+
+/// Returns a new, empty vector with room for so many bytes.
+///
+/// # Errors
+/// There is not enough memory.
+pub(super) fn room(bytes: u64) -> Result<Vec<u8>> {
+    let limit = || Error::limit(format!("expected memory for {bytes} bytes"));
+    let mut room = Vec::new();
+    room.try_reserve_exact(usize::try_from(bytes).map_err(|_| limit())?).map_err(|_| limit())?;
+    Ok(room)
 }
