@@ -657,6 +657,11 @@ impl Reader {
         tensor.len_bytes.or_else(|| self.spans.get(&tensor.name).copied())
     }
 
+    /// Returns the size of the blocks in which the files are received, as [`Source::block_bytes`] does.
+    pub fn block_bytes(&self) -> Option<u64> {
+        self.sources.iter().find_map(|source| source.block_bytes())
+    }
+
     /// Whether files of the model are read over a network.
     pub fn is_remote(&self) -> bool {
         self.sources.iter().any(|source| source.has_neighbours() && source.file().is_none())
@@ -679,7 +684,12 @@ impl Reader {
                 ranges.push(tensor.offset_bytes..end);
             }
         }
-        self.sources.iter().zip(ranges).for_each(|(source, ranges)| source.announce(&ranges));
+        self.announce_ranges(&ranges);
+    }
+
+    /// Announces ranges of each file that will be read, roughly in order.
+    pub fn announce_ranges(&self, ranges: &[Vec<Range<u64>>]) {
+        self.sources.iter().zip(ranges).for_each(|(source, ranges)| source.announce(ranges));
     }
 
     /// Returns a tensor's bytes, little-endian: borrowed if possible, copied if the file is big-endian.

@@ -2,15 +2,18 @@
 //!
 //! Chunks are fixed by the data alone, threads take them in order, and results are reduced in order: the outcome is the same for any
 //! number of threads. Results that arrive early are buffered; a thread blocks while too many are, which bounds memory.
+//!
+//! A thread takes one chunk at a time, or a run of chunks that one thread had better read, as those of one block of a remote file.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::base::threads::{self, lock};
 use crate::base::{Error, Result};
 
-/// Most results of an item that are buffered until earlier ones arrive.
+/// Most results of an item that are buffered until earlier ones arrive, besides those of the runs that threads are at.
 const MAX_PENDING: usize = 64;
 
 /// A chunk of an item (a tensor, a pair of tensors): both by index.
@@ -31,17 +34,83 @@ pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
     process: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
     reduce: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
 ) -> Result<Vec<W>> {
-    let run = Run { items: counts.iter().map(|_| Item::default()).collect(), queue: Queue::new(counts), failure: Failure::default() };
+    let items: Vec<Chunks> = counts.iter().map(|count| Chunks { count: *count, bytes: 0 }).collect();
+    in_runs(Runs::new(&items, 0), process, reduce)
+}
+
+/// The chunks of an item.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct Chunks {
+    pub(in crate::ops) count: u64,
+    /// The size of each.
+    pub(in crate::ops) bytes: u64,
+}
+
+/// Divides all chunks of all items, in order, into runs: the parts of items that a thread takes at a time.
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct Runs<'c> {
+    items: &'c [Chunks],
+    /// Size that a run of several chunks does not exceed.
+    most: u64,
+    next: Chunk,
+}
+
+impl<'c> Runs<'c> {
+    /// Divides the chunks into runs of at most this size, or one chunk.
+    pub(in crate::ops) fn new(items: &'c [Chunks], most: u64) -> Self {
+        Self { items, most, next: Chunk { item: 0, number: 0 } }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Vec<(usize, Range<u64>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut run = Vec::new();
+        let mut room = self.most;
+        while let Some(Chunks { count, bytes }) = self.items.get(self.next.item) {
+            let Chunk { item, number: start } = self.next;
+            let fitting = room.checked_div(*bytes).unwrap_or(0).max(u64::from(run.is_empty()));
+            let end = start.saturating_add(fitting).min(*count);
+            if start < end {
+                run.push((item, start..end));
+                room = room.saturating_sub((end - start).saturating_mul(*bytes));
+            }
+            if end < *count {
+                self.next.number = end;
+                break;
+            }
+            self.next = Chunk { item: item + 1, number: 0 };
+        }
+        (!run.is_empty()).then_some(run)
+    }
+}
+
+/// Does what [`in_order`] does, in the given runs.
+///
+/// # Errors
+/// As for [`in_order`].
+pub(in crate::ops) fn in_runs<S: Default, P: Send, W: Default + Send>(
+    runs: Runs<'_>,
+    process: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
+    reduce: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
+) -> Result<Vec<W>> {
+    let run = Run { items: runs.items.iter().map(|_| Item::default()).collect(), queue: Mutex::new(runs), failure: Failure::default() };
     threads::broadcast(|| {
         let _on_panic = StopOnPanic(&run);
         let mut scratch = S::default();
-        while !run.failure.happened.load(Ordering::Relaxed)
-            && let Some(chunk) = run.queue.take()
-        {
-            if let Err(error) = process(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &reduce)) {
-                run.failure.add(chunk, error);
-                run.wake();
+        while let Some(parts) = run.take() {
+            let last = parts.last().map_or(0, |(item, _)| *item);
+            for chunk in parts.into_iter().flat_map(|(item, numbers)| numbers.map(move |number| Chunk { item, number })) {
+                if run.failure.is_before(chunk) {
+                    break;
+                }
+                if let Err(error) = process(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &reduce)) {
+                    run.failure.add(chunk, error);
+                    run.wake();
+                }
             }
+            run.wait(last);
         }
     });
     match run.failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -52,7 +121,7 @@ pub(in crate::ops) fn in_order<S: Default, P: Send, W: Default + Send>(
 
 struct Run<'c, P, W> {
     items: Vec<Item<P, W>>,
-    queue: Queue<'c>,
+    queue: Mutex<Runs<'c>>,
     failure: Failure,
 }
 
@@ -76,8 +145,12 @@ impl<P, W: Default> Default for Item<P, W> {
 }
 
 impl<P, W> Run<'_, P, W> {
-    /// Reduces the result of a chunk and the buffered ones that follow it. If too many results are buffered, the thread blocks: the thread
-    /// with the missing chunk is still running.
+    /// Returns the next run, unless a chunk has failed.
+    fn take(&self) -> Option<Vec<(usize, Range<u64>)>> {
+        if self.failure.happened.load(Ordering::Relaxed) { None } else { lock(&self.queue).next() }
+    }
+
+    /// Reduces the result of a chunk and the buffered ones that follow it.
     fn add(&self, chunk: Chunk, part: P, reduce: &impl Fn(&mut W, Chunk, P) -> Result<()>) -> Result<()> {
         let Some(item) = self.items.get(chunk.item) else { return Ok(()) };
         let mut state = lock(&item.state);
@@ -96,10 +169,17 @@ impl<P, W> Run<'_, P, W> {
             *pending = BTreeMap::new(); // an empty map keeps the memory of its last node
         }
         item.reduced.notify_all();
+        Ok(())
+    }
+
+    /// Blocks the thread, which has finished its run, while too many results of an item are buffered: the thread with the missing chunk is still
+    /// running.
+    fn wait(&self, item: usize) {
+        let Some(item) = self.items.get(item) else { return };
+        let mut state = lock(&item.state);
         while state.pending.len() > MAX_PENDING && !self.failure.happened.load(Ordering::Relaxed) {
             state = item.reduced.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(())
     }
 
     /// Wakes all blocked threads.
@@ -123,28 +203,6 @@ impl<P, W> Drop for StopOnPanic<'_, '_, P, W> {
     }
 }
 
-/// Hands out chunks in order.
-struct Queue<'c> {
-    counts: &'c [u64],
-    next: Mutex<Chunk>,
-}
-
-impl<'c> Queue<'c> {
-    fn new(counts: &'c [u64]) -> Self {
-        Self { counts, next: Mutex::new(Chunk { item: 0, number: 0 }) }
-    }
-
-    fn take(&self) -> Option<Chunk> {
-        let mut next = lock(&self.next);
-        while next.number >= *self.counts.get(next.item)? {
-            *next = Chunk { item: next.item + 1, number: 0 };
-        }
-        let chunk = *next;
-        next.number += 1;
-        Some(chunk)
-    }
-}
-
 /// The error of the first chunk in order, whichever thread was faster.
 #[derive(Default)]
 struct Failure {
@@ -153,12 +211,17 @@ struct Failure {
 }
 
 impl Failure {
+    /// Whether an earlier chunk has failed, or a thread has panicked.
+    fn is_before(&self, chunk: Chunk) -> bool {
+        self.happened.load(Ordering::Relaxed) && lock(&self.first).as_ref().is_none_or(|(first, _)| *first < chunk)
+    }
+
     fn add(&self, at: Chunk, error: Error) {
-        self.happened.store(true, Ordering::Relaxed);
         let mut first = lock(&self.first);
         if first.as_ref().is_none_or(|(other, _)| at < *other) {
             *first = Some((at, error));
         }
+        self.happened.store(true, Ordering::Relaxed);
     }
 }
 
@@ -188,6 +251,40 @@ mod tests {
         let results: Vec<Vec<u64>> = in_order(&counts, process, reduce).unwrap();
         for (result, count) in results.iter().zip(counts) {
             assert_eq!(*result, (0..count).map(|number| number * 10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn runs_have_all_chunks_in_order_and_are_as_large_as_fits() {
+        let items = [(3, 10), (0, 1), (2, 40), (1, 5), (1, 200), (1, 0)].map(|(count, bytes)| Chunks { count, bytes });
+        let all = |most| Runs::new(&items, most).collect::<Vec<_>>();
+        assert_eq!(
+            all(75),
+            [vec![(0, 0..3), (2, 0..1)], vec![(2, 1..2), (3, 0..1)], vec![(4, 0..1)], vec![(5, 0..1)]],
+            "the last is empty, and there is no room"
+        );
+        assert_eq!(all(0).len(), 8);
+        for most in [0, 1, 9, 10, 39, 80, 1000] {
+            let chunks: Vec<(usize, u64)> =
+                all(most).into_iter().flatten().flat_map(|(item, numbers)| numbers.map(move |number| (item, number))).collect();
+            assert_eq!(chunks, [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (3, 0), (4, 0), (5, 0)], "{most}");
+        }
+    }
+
+    #[test]
+    fn long_runs_do_not_wait_for_each_other_and_their_first_error_is_returned() {
+        let items = [500, 1, 700].map(|count| Chunks { count, bytes: 1 });
+        for most in [0, 3, 200, 2000] {
+            let process = |(): &mut (), chunk: Chunk| Ok(chunk.number);
+            let sums = in_runs(Runs::new(&items, most), process, |all: &mut u64, _, part| {
+                *all = *all * 3 % 1_000_007 + part;
+                Ok(())
+            });
+            let expected = [500, 1, 700].map(|count| (0..count).fold(0, |all, part| all * 3 % 1_000_007 + part));
+            assert_eq!(sums.unwrap(), expected, "{most}");
+            let fails = |(): &mut (), chunk: Chunk| if chunk.number < 40 { Ok(()) } else { Err(Error::argument(chunk.number.to_string())) };
+            let error = in_runs(Runs::new(&items, most), fails, |(): &mut (), _, ()| Ok(())).unwrap_err();
+            assert_eq!(error.message(), "40", "{most}");
         }
     }
 

@@ -76,6 +76,14 @@ impl<'a> TensorData<'a> {
         }
     }
 
+    /// Returns the number of bytes of this many elements, rounded up to a block.
+    pub(in crate::ops) fn bytes_for(&self, elements: u64) -> u64 {
+        self.elem().known().map_or(elements, |dtype| {
+            let info = dtype.info();
+            elements.div_ceil(info.block_elems).saturating_mul(info.block_bytes)
+        })
+    }
+
     /// Returns the stored bytes of a range of elements; both ends are block boundaries.
     ///
     /// # Errors

@@ -357,10 +357,14 @@ fn streams_read_each_byte_once_and_a_filter_only_what_it_selects() {
 
 /// A model of 22 MB, in which the values change all the time: two matrices, which are received piece by piece, and two small tensors.
 fn large_model(folder: &Path) -> PathBuf {
-    let sizes = [("BF16", 12 << 20), ("F32", 4096), ("BF16", (9 << 20) + 512), ("F32", 1000)];
+    model_of(folder, &[("BF16", 12 << 20), ("F32", 4096), ("BF16", (9 << 20) + 512), ("F32", 1000)])
+}
+
+/// A model with tensors of these sizes.
+fn model_of(folder: &Path, sizes: &[(&str, usize)]) -> PathBuf {
     let mut tensors = serde_json::Map::new();
     let mut end = 0;
-    for (i, (dtype, size)) in sizes.into_iter().enumerate() {
+    for (i, &(dtype, size)) in sizes.iter().enumerate() {
         let shape = if dtype == "BF16" { serde_json::json!([size / 512, 256]) } else { serde_json::json!([size / 4]) };
         tensors.insert(format!("t{i}"), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [end, end + size] }));
         end += size;
@@ -399,6 +403,36 @@ fn what_is_received_piece_by_piece_is_what_the_file_has() {
             assert!(seen.iter().any(|seen| is_large(&seen.asked)) && seen.len() < 20, "{args:?} {threads}: {} requests", seen.len());
             let (moved, len) = (seen.iter().map(|seen| seen.bytes).sum::<u64>(), fs::metadata(&file).unwrap().len());
             assert!(moved < len + (1 << 18), "{args:?} {threads}: {moved} of {len} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_conversion_asks_once_for_what_one_thread_converts() {
+    let folder = tempfile::tempdir().unwrap();
+    // Chunks of rows do not divide the first tensor; those after it are asked for together.
+    let sizes: Vec<(&str, usize)> = [("BF16", (17 << 20) + 512)].into_iter().chain([("BF16", 3 << 19), ("F32", 1000)].repeat(8)).collect();
+    let file = model_of(folder.path(), &sizes);
+    let server = Server::of_folder(folder.path());
+    let (weigh, url) = (Weigh::new(), server.url("large.safetensors"));
+    let len = fs::metadata(&file).unwrap().len();
+    for target in ["F16", "BF16"] {
+        let [here, there] = ["here", "there"].map(|name| folder.path().join(format!("{name}.safetensors")));
+        let convert = |path: &str, out: &Path, threads| {
+            weigh.json(&["convert", path, out.to_str().unwrap(), "--type", target, "--force", "--threads", threads])
+        };
+        convert(file.to_str().unwrap(), &here, "2");
+        for threads in ["1", "2", "7"] {
+            server.seen();
+            convert(&url, &there, threads);
+            assert!(fs::read(&here).unwrap() == fs::read(&there).unwrap(), "{target} {threads}");
+            let seen = server.seen();
+            let moved = seen.iter().map(|seen| seen.bytes).sum::<u64>();
+            assert!(moved < len + (1 << 18), "{target} {threads}: {moved} of {len} bytes");
+            // In blocks of 8 MB, or of 2 MB for seven threads.
+            let blocks = len.div_ceil(if threads == "7" { 2 << 20 } else { 8 << 20 }) as usize;
+            let large = seen.iter().filter(|seen| is_large(&seen.asked)).count();
+            assert!((blocks..blocks + 4).contains(&large), "{target} {threads}: {large} requests for {blocks} blocks");
         }
     }
 }

@@ -3,17 +3,18 @@
 //! The layout fixes the position of every byte in advance, so the work is split into row chunks that any thread can write in place,
 //! and no tensor is ever held in memory.
 
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::base::bytes::Endian;
 use crate::base::threads::lock;
-use crate::base::{Error, Hint, Result, num};
+use crate::base::{Error, Hint, Result, limits, num};
 use crate::codec::{Encode, codec};
 use crate::format::shards::FileContent;
 use crate::format::{Layout, Reader};
 use crate::model::companion::Content as CompanionContent;
 use crate::model::{DType, TensorInfo};
-use crate::ops::chunks::{self, Chunk};
+use crate::ops::chunks::{self, Chunk, Chunks, Runs};
 use crate::ops::convert::loss::{self, Loss, LossCounts};
 use crate::ops::convert::pack;
 use crate::ops::convert::plan::Plan;
@@ -197,6 +198,8 @@ struct Job<'a> {
     /// Number of units in all and per chunk: bytes when copying, otherwise elements.
     units: u64,
     chunk_len: u64,
+    /// Number of bytes that are read for a chunk.
+    chunk_bytes: u64,
     importance: Mutex<Importance>,
 }
 
@@ -255,8 +258,10 @@ fn write_tensors(
 ) -> Result<Vec<Outcome>> {
     let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, wholes, tensor, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
-    let counts: Vec<u64> = jobs.iter().map(Job::chunks).collect();
-    reader.announce(jobs.iter().flat_map(|job| job.data.inputs()));
+    let items: Vec<Chunks> = jobs.iter().map(|job| Chunks { count: job.chunks(), bytes: job.chunk_bytes }).collect();
+    // What one thread receives, it had better convert.
+    let runs = Runs::new(&items, reader.block_bytes().unwrap_or(0));
+    announce(reader, &jobs, &runs);
     let flusher = Flusher::default();
     let bytes: u64 = jobs.iter().map(|job| job.units).sum();
     let process = |buffers: &mut Buffers, chunk: Chunk| {
@@ -274,13 +279,42 @@ fn write_tensors(
             let _ = std::thread::Builder::new().spawn_scoped(scope, || flusher.run(out));
         }
         let _end = StopOnDrop(&flusher);
-        chunks::in_order(&counts, process, |total: &mut Outcome, _, outcome| {
+        chunks::in_runs(runs, process, |total: &mut Outcome, _, outcome| {
             total.merge(&outcome);
             Ok(())
         })
     })?;
     flusher.check()?;
     Ok(jobs.iter().zip(outcomes).map(|(job, outcome)| Outcome { to: job.tensor.elem.known(), ..outcome }).collect())
+}
+
+/// Announces what will be read of remote files, divided as the work is.
+fn announce(reader: &Reader, jobs: &[Job<'_>], runs: &Runs<'_>) {
+    if reader.block_bytes().is_none() {
+        return;
+    }
+    let stored = jobs.iter().map(|job| job.data.stored_tensor().filter(|tensor| !reader.is_computed(tensor)));
+    let stored: Vec<Option<&TensorInfo>> = stored.collect();
+    reader.announce(jobs.iter().zip(&stored).filter(|(_, stored)| stored.is_none()).flat_map(|(job, _)| job.data.inputs()));
+    let mut ranges: Vec<Vec<Range<u64>>> = vec![Vec::new(); reader.sources().len()];
+    for run in runs.clone() {
+        let mut last = None;
+        for (index, numbers) in run {
+            let (Some(job), Some(Some(tensor))) = (jobs.get(index), stored.get(index)) else { continue };
+            let Some(ranges) = ranges.get_mut(tensor.shard) else { continue };
+            let len = reader.len_bytes(tensor).unwrap_or(0);
+            let at = |number: u64| tensor.offset_bytes.saturating_add(number.saturating_mul(job.chunk_bytes).min(len));
+            let part = at(numbers.start)..at(numbers.end);
+            match ranges.last_mut() {
+                Some(before) if last == Some(tensor.shard) && (before.end..=before.end + limits::GAP_BYTES).contains(&part.start) => {
+                    before.end = part.end;
+                }
+                _ => ranges.push(part),
+            }
+            last = Some(tensor.shard);
+        }
+    }
+    reader.announce_ranges(&ranges);
 }
 
 /// Stops the flusher thread on drop.
@@ -365,9 +399,14 @@ impl<'a> Job<'a> {
                 (weight.rows, (CHUNK_ELEMENTS / weight.columns.max(1) / band).max(1).saturating_mul(band))
             }
         };
+        let chunk_bytes = match mode {
+            WriteMode::Copy(_) => chunk_len,
+            WriteMode::Pack(_, weight) => data.bytes_for(chunk_len.saturating_mul(weight.columns)),
+            WriteMode::Gather(_) | WriteMode::Encode { .. } => data.bytes_for(chunk_len),
+        };
         let remaining = units.div_ceil(chunk_len.max(1));
         let importance = Mutex::new(Importance { weights: None, remaining });
-        Ok(Self { tensor, data, mode, offset, units, chunk_len, importance })
+        Ok(Self { tensor, data, mode, offset, units, chunk_len, chunk_bytes, importance })
     }
 
     fn chunks(&self) -> u64 {

@@ -140,6 +140,10 @@ impl Source for RemoteFile {
         *announced = Arc::new(all);
     }
 
+    fn block_bytes(&self) -> Option<u64> {
+        Some(blocks::block_bytes())
+    }
+
     fn header_read(&self, header: &[u8]) {
         lock(&self.head).clear();
         lock(&self.head).shrink_to_fit();

@@ -10,11 +10,10 @@ use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use rustls::ClientConfig;
-use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::base::{Error, ErrorKind, Hint, Result, limits, text};
-use crate::source::remote::buffers;
-use crate::source::remote::runtime::{prepare_tls, variable};
+use crate::source::remote::runtime::variable;
+use crate::source::remote::{buffers, certificates};
 
 /// A request for a range of a file, or for a whole small document.
 #[derive(Debug, Clone)]
@@ -137,28 +136,18 @@ fn client() -> Result<Client> {
 /// Returns a new client, which has connections of its own. It follows no redirects.
 ///
 /// # Errors
-/// The certificates of the system cannot be read.
+/// The settings of the environment (proxies) are unusable.
 pub(super) fn new_client() -> Result<Client> {
+    /// Common to all clients: they share what they know of servers and certificates.
+    static TLS: OnceLock<ClientConfig> = OnceLock::new();
     let builder = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .http1_only()
-        .tls_backend_preconfigured(tls()?)
+        .tls_backend_preconfigured(TLS.get_or_init(certificates::settings).clone())
         .connect_timeout(patience())
         .read_timeout(patience())
         .user_agent(concat!("weigh/", env!("CARGO_PKG_VERSION")));
     builder.build().map_err(|error| io(format!("cannot prepare requests: {}", root_cause(&error))))
-}
-
-/// Returns the settings of encrypted connections, with the certificates of the system, which are read once for all clients.
-fn tls() -> Result<ClientConfig> {
-    static SETTINGS: OnceLock<Result<ClientConfig, rustls::Error>> = OnceLock::new();
-    let make = || {
-        prepare_tls();
-        let mut settings = ClientConfig::builder().with_platform_verifier()?.with_no_client_auth();
-        settings.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(settings)
-    };
-    SETTINGS.get_or_init(make).clone().map_err(|error| io(format!("cannot prepare requests: {error}")))
 }
 
 /// Performs a request, following redirects and trying again after failures that may pass.

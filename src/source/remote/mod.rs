@@ -20,6 +20,7 @@ mod blocks;
 mod bucket;
 mod buffers;
 mod cache;
+mod certificates;
 mod file;
 mod http;
 mod hub;
