@@ -2,7 +2,7 @@
 """Measures range reads from a server on the loopback interface: `benches/remote.py MODEL.gguf [--large]`.
 
 Needs `cargo build --release --example serve` and `cargo build --release`, curl and nginx. Medians of RUNS; the files are made in a temporary folder.
---large also streams 2.2 GB.
+--large also streams 2.2 GB, and converts a model of the size and shapes of Llama 3.2 1B (needs gguf and numpy).
 """
 import array
 import json
@@ -128,6 +128,45 @@ def shards(folder, count, rows, values=None):
     (folder / "config.json").write_text('{"model_type": "llama"}')
 
 
+def llama_1b(path):
+    """Writes a GGUF of F16 values with the shapes of Llama 3.2 1B, without a tokenizer."""
+    import gguf
+    import numpy
+    width, inner, keys, layers, vocabulary = 2048, 8192, 512, 16, 128256
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(layers)
+    writer.add_context_length(131072)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(32)
+    writer.add_head_count_kv(8)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(vocabulary)
+    values = numpy.random.default_rng(1).normal(0, 0.02, 1 << 24).astype(numpy.float16)
+    shapes = {"attn_q": (width, width), "attn_k": (keys, width), "attn_v": (keys, width), "attn_output": (width, width),
+              "ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner)}
+    tensors = {"token_embd": (vocabulary, width), "output_norm": (width,)}
+    for layer in range(layers):
+        tensors |= {f"blk.{layer}.{name}": shape for name, shape in {"attn_norm": (width,), "ffn_norm": (width,), **shapes}.items()}
+    for name, shape in tensors.items():
+        data = numpy.resize(values, shape) if len(shape) > 1 else numpy.ones(shape, numpy.float32)
+        writer.add_tensor(f"{name}.weight", data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def convert_both(name, file, url, out):
+    """Converts a file on disk and from a server."""
+    args = [out, "--type", "Q4_K_M", "--force", "--quiet"]
+    here, there = interleaved({
+        f"convert {name} to Q4_K_M, on disk": [WEIGH, "convert", file, *args],
+        f"convert {name} to Q4_K_M, remote": [WEIGH, "convert", url, *args],
+    })
+    print(f"    {there / here:.2f} of the time on disk")
+
+
 def main():
     model = pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/tmp")) as name:
@@ -147,13 +186,11 @@ def main():
         with Nginx(folder, 8651) as fast:
             file, out = folder / "f16.gguf", folder / "out.gguf"
             subprocess.run([WEIGH, "convert", model, file, "--type", "F16", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-            args = [out, "--type", "Q4_K_M", "--force", "--quiet"]
-            here, there = interleaved({
-                "convert F16 to Q4_K_M, on disk": [WEIGH, "convert", file, *args],
-                "convert F16 to Q4_K_M, remote": [WEIGH, "convert", fast.url + "f16.gguf", *args],
-            })
-            print(f"    {there / here:.2f} of the time on disk")
+            convert_both("Gemma 3 270M, F16,", file, fast.url + file.name, out)
             if "--large" in sys.argv:
+                llama_1b(folder / "llama.gguf")
+                convert_both("Llama 3.2 1B, F16,", folder / "llama.gguf", fast.url + "llama.gguf", out)
+                (folder / "llama.gguf").unlink()
                 large = "org/middle/model-00001-of-00001.safetensors"
                 here, fetched, there = interleaved({
                     "stats of 2.2 GB, on disk": [WEIGH, "stats", folder / large],
