@@ -3,7 +3,7 @@
 //! Chunks are fixed by the data alone, threads take them in order, and results are reduced in order: the outcome is the same for any
 //! number of threads. Results that arrive early are buffered; a thread blocks while too many are, which bounds memory.
 //!
-//! A thread takes one chunk at a time, or a run of chunks that one thread had better read, as those of one block of a remote file.
+//! A thread takes one chunk at a time, or a run of chunks that are best read by one thread, as those in one block of a remote file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -42,7 +42,7 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Announces ranges that will be read, roughly in order: a remote source reads ahead.
     fn announce(&self, _ranges: &[Range<u64>]) {}
 
-    /// Returns the size of the blocks in which announced ranges are received, from the start of each; one thread had better read all of a block.
+    /// Returns the size of the blocks in which announced ranges are received, from the start of each; a block is best read by one thread.
     /// `None` if that makes no difference.
     fn block_bytes(&self) -> Option<u64> {
         None

@@ -259,7 +259,7 @@ fn write_tensors(
     let jobs = tensors.iter().zip(&layout.offsets).map(|(tensor, offset)| Job::new(reader, wholes, tensor, *offset));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let items: Vec<Chunks> = jobs.iter().map(|job| Chunks { count: job.chunks(), bytes: job.chunk_bytes }).collect();
-    // What one thread receives, it had better convert.
+    // A thread converts what it receives.
     let runs = Runs::new(&items, reader.block_bytes().unwrap_or(0));
     announce(reader, &jobs, &runs);
     let flusher = Flusher::default();
