@@ -254,14 +254,18 @@ fn derived_value(
             let mut values = Vec::new();
             for layer in 0..count {
                 let own = |name: &str| if name == "bid" { Some(expr::Value::Number(layer as f64)) } else { lookup(name) };
-                if let Some(wanted) = wanted
-                    && config.eval_with(wanted, &own)?.and_then(|value| value.number()) != Some(1.0)
-                {
-                    continue;
-                }
-                match element(each, is_single, config, &own)? {
-                    Some(value) => values.push(value),
-                    None => return Ok(None),
+                // Short names may depend on the layer too.
+                let found = config.at_layer(layer, || {
+                    let is_wanted = match wanted {
+                        Some(wanted) => config.eval_with(wanted, &own)?.and_then(|value| value.number()) == Some(1.0),
+                        None => true,
+                    };
+                    is_wanted.then(|| element(each, is_single, config, &own)).transpose()
+                })?;
+                match found {
+                    Some(Some(value)) => values.push(value),
+                    Some(None) => return Ok(None),
+                    None => {}
                 }
             }
             let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod general;
+mod lost;
 pub mod lora;
 pub mod output_model;
 pub mod tensor_expr;

@@ -182,7 +182,7 @@ fn of_encoder(model: &Model) -> Vec<TensorInfo> {
 }
 
 /// Whether a GGUF has a key or tensor, or a key with a text, a number or a list (`KEY = TEXT`, `KEY = []`).
-fn has(model: &Model, what: &str) -> bool {
+pub(super) fn has(model: &Model, what: &str) -> bool {
     let metadata = &model.metadata;
     match what.split_once(" = ") {
         Some((key, "[]")) => matches!(metadata.get(key), Some(Value::Array(_))),
@@ -211,7 +211,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
 }
 
 /// Converts the hyperparameters in GGUF keys, and those implied by tensors.
-fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
+pub(super) fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
     let shape = |name: &str| model.tensor(name).map(|tensor| tensor.shape.clone());
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let flags = table.flags.iter().filter_map(|(key, tensor)| Some((key, tensor.as_str()?)));

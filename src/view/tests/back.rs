@@ -119,6 +119,10 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("idefics3-mmproj", "/vision_config/layer_norm_eps", json!(1e-6)),
         ("modern-bert", "/norm_eps", json!(1e-5)),
         ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
+        ("deci", "/block_configs/0/attention/n_heads_in_group", json!(2)),
+        ("deci", "/block_configs/1/attention/replace_with_linear", json!(true)),
+        ("deci", "/block_configs/2/attention/no_op", json!(true)),
+        ("deci", "/block_configs/3/ffn/no_op", json!(true)),
     ];
     let goldens = goldens();
     for (name, key, value) in wanted {
