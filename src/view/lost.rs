@@ -18,8 +18,11 @@ use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::to_hf;
 
 /// Spellings of the same function, or of functions for which llama.cpp has a single one.
-const SAME: [&[&str]; 4] = [
+const SAME: [&[&str]; 6] = [
     &["su", "longrope"],
+    // Which of them it is, tensors tell.
+    &["mamba", "linear_attention"],
+    &["attention", "full_attention"],
     &["silu", "swish"],
     &["gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_accurate", "gelu_pytorch_tanh"],
     &["relu2", "relu_squared", "sqrelu"],

@@ -33,14 +33,52 @@ fn of_config(output: OutputModel) -> Vec<String> {
     output.notes.into_iter().filter(|note| note.name == "config.json").map(|note| note.message).collect()
 }
 
-/// Most goldens are of the defaults of their classes, with which llama.cpp computes too.
+/// What the goldens' configs say that a GGUF does not record. A published model with these classes has the values that llama.cpp takes.
+const UNRECORDED: [(&str, &str, &str); 6] = [
+    ("grok", r#"hidden_act is "silu""#, r#""gelu""#),
+    ("grok2", r#"hidden_act is "silu""#, r#""gelu""#),
+    ("minicpm3", "original_max_position_embeddings is 64", "128"),
+    ("pixtral-mmproj", "vision_feature_layer is -2", "-1"),
+    ("pixtral-mmproj", r#"vision_feature_select_strategy is "default""#, r#""full""#),
+    ("plm", r#"hidden_act is "silu""#, r#""relu2""#),
+];
+
+fn unrecorded(said: &str, taken: &str) -> String {
+    format!("{said}, which the GGUF does not record: llama.cpp takes {taken}")
+}
+
 #[test]
-fn the_values_that_gguf_does_not_record_are_told() {
-    let found: Vec<(String, String)> = goldens().iter().flat_map(|golden| of_config(converted(golden, &[])).into_iter().map(|note| (golden.name.clone(), note))).collect();
-    for f in &found { println!("DUMP {f:?}"); }
-    for (name, values) in [("gemma3", vec![("query_pre_attn_scalar", json!(512))]), ("llama", vec![("hidden_act", json!("relu"))]), ("llama", vec![("hidden_act", json!("swish"))]), ("minicpm3", vec![("hidden_act", json!("gelu")), ("scale_depth", json!(2))]), ("llama", vec![("rope_scaling", json!({"type": "dynamic", "factor": 2.0}))])] {
-        for golden in goldens().iter().filter(|golden| golden.name == name) {
-            println!("DUMP {name} {:?}", of_config(converted(golden, &values)));
-        }
+fn what_a_gguf_does_not_record_of_a_config_is_told_and_nothing_else() {
+    for golden in goldens() {
+        let wanted = UNRECORDED.iter().filter(|(name, ..)| *name == golden.name).map(|(_, said, taken)| unrecorded(said, taken));
+        assert_eq!(of_config(converted(&golden, &[])), wanted.collect::<Vec<_>>(), "{}", golden.name);
     }
+}
+
+#[test]
+fn a_config_that_llama_cpp_does_not_compute_is_told() {
+    let all = goldens();
+    for (name, key, value, wanted) in [
+        ("gemma3", "/query_pre_attn_scalar", json!(512), Some(("query_pre_attn_scalar is 512", "32"))),
+        ("gemma3", "/query_pre_attn_scalar", json!(32.0), None),
+        ("llama3", "/hidden_act", json!("relu"), Some((r#"hidden_act is "relu""#, r#""silu""#))),
+        ("llama3", "/hidden_act", json!("swish"), None),
+        ("llama3", "/hidden_act", Json::Null, None),
+        ("llama3", "/rope_parameters", json!({ "rope_type": "dynamic", "factor": 2.0 }), Some((r#"rope_type is "dynamic""#, r#""default""#))),
+        ("llama3", "/rope_parameters", json!({ "rope_type": "linear", "factor": 2.0 }), None),
+        ("glm4v-mmproj", "/vision_config/hidden_act", json!("relu"), Some((r#"vision_config.hidden_act is "relu""#, r#""quick_gelu""#))),
+        ("granitehybrid", "/layer_types", json!(["linear_attention", "full_attention"]), None),
+    ] {
+        let Some(golden) = all.iter().find(|golden| golden.name == name) else { continue };
+        let wanted: Vec<String> = wanted.into_iter().map(|(said, taken)| unrecorded(said, taken)).collect();
+        assert_eq!(of_config(converted(golden, &[(key, value.clone())])), wanted, "{name}: {key} {value}");
+    }
+}
+
+/// The factor of scores that llama.cpp has for MiniCPM3 is a constant, and the long factors begin at the context length.
+#[test]
+fn the_constants_of_minicpm3_are_told() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "minicpm3") else { return };
+    let values = [("/scale_depth", json!(2)), ("/original_max_position_embeddings", json!(128))];
+    assert_eq!(of_config(converted(&golden, &values)), [unrecorded("scale_depth is 2", "1.4")]);
 }
