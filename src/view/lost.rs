@@ -1,4 +1,4 @@
-//! Values of config.json that a GGUF does not hold.
+//! What a conversion to GGUF loses besides the tensors that it leaves out: values of config.json, and precision.
 //!
 //! What a table puts in config.json on the way back is what llama.cpp computes: constants of its graph (`[config]`), what follows from keys
 //! and shapes (`[derived]`), and which tensors there are (`[flags]`). A config.json that says otherwise describes another model.
@@ -7,14 +7,15 @@ use std::collections::HashSet;
 
 use serde_json::Value as Json;
 
-use crate::base::Result;
+use crate::base::{Result, units};
 use crate::family::config::Config;
 use crate::family::sections::text_value;
 use crate::family::table::Table;
 use crate::family::tables::Tables;
+use crate::format::Reader;
 use crate::model::companion::Note;
-use crate::model::{Model, TensorInfo};
-use crate::view::output_model::{OutputModel, OutputTensor};
+use crate::model::{DType, Model, TensorInfo};
+use crate::view::output_model::{OutputModel, OutputTensor, Source};
 use crate::view::to_hf;
 
 /// Spellings of the same function, or of functions for which llama.cpp has a single one.
@@ -40,7 +41,7 @@ const NOT_COMPUTED: &str =
 ///
 /// # Errors
 /// An expression in the table is invalid.
-pub(super) fn notes(tables: &Tables, table: &Table, json: &Json, config: &Config, output: &OutputModel) -> Result<Vec<Note>> {
+pub(super) fn values(tables: &Tables, table: &Table, json: &Json, config: &Config, output: &OutputModel) -> Result<Vec<Note>> {
     let gguf = Model { tensors: output.tensors.iter().map(described).collect(), metadata: output.metadata.clone(), ..Model::default() };
     // A GGUF may belong to another table than config.json, of the same class.
     let found = tables.for_gguf(&table.gguf, |what| to_hf::has(&gguf, what)).ok();
@@ -99,6 +100,46 @@ pub(super) fn notes(tables: &Tables, table: &Table, json: &Json, config: &Config
         }
     }
     Ok(notes)
+}
+
+/// Returns a note on the tensors whose values are computed, and rounded to the type of those that they are computed from.
+pub(super) fn rounded(requested: Option<DType>, tensors: &[OutputTensor]) -> Option<Note> {
+    const HALVES: [DType; 2] = [DType::BF16, DType::F16];
+    // Another requested type is that of all results, which are rounded to it once, as the rest of the model is.
+    let keeps_type = requested.is_none_or(|dtype| HALVES.contains(&dtype));
+    let mut found = tensors.iter().filter_map(|step| match &step.source {
+        Source::Made(made) => {
+            let dtype = step.elem.known().filter(|dtype| HALVES.contains(dtype) && (keeps_type || step.fixed))?;
+            Some((step, dtype, made.adds_bits()?))
+        }
+        _ => None,
+    });
+    let (first, dtype, operation) = found.next()?;
+    let message = format!("is computed ({operation}) and rounded to {dtype}{}", as_are(found.count()));
+    Some(Note::remark(&first.name, message))
+}
+
+/// Returns a note on the tensors that are made ternary, if they are not stored so.
+pub(super) fn ternary(reader: &Reader, tensors: &[OutputTensor]) -> Option<Note> {
+    let is_rounded = |step: &&OutputTensor| match &step.source {
+        Source::Made(made) => made.made_ternary().and_then(|index| reader.model().tensors.get(index)).is_some_and(|tensor| {
+            // Packed ones have three values already.
+            reader.type_name(tensor).packed.is_none_or(|packed| packed.name != "BitNet")
+        }),
+        _ => false,
+    };
+    let mut found = tensors.iter().filter(is_rounded);
+    let first = found.next()?;
+    let message = format!("is rounded to three values, as in the forward pass of the model{}", as_are(found.count()));
+    Some(Note::remark(&first.name, message))
+}
+
+fn as_are(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => "; so is 1 other tensor".to_owned(),
+        others => format!("; so are {} other tensors", units::grouped(others as u64)),
+    }
 }
 
 fn described(step: &OutputTensor) -> TensorInfo {

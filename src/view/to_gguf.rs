@@ -66,9 +66,11 @@ fn text(
     if options.part == ModelPart::WithoutMtp {
         output.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
     }
+    output.notes.extend(lost::rounded(options.dtype, &output.tensors));
+    output.notes.extend(lost::ternary(reader, &output.tensors));
     // Layers that predict further tokens, alone, go along with a model of which all is said.
     if options.part != ModelPart::MtpAlone {
-        output.notes.extend(lost::notes(tables, table, json, &config, &output)?);
+        output.notes.extend(lost::values(tables, table, json, &config, &output)?);
     }
     Ok(output)
 }
@@ -127,7 +129,8 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     }
     metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut output)?;
     output.metadata.set("general.type", Value::String("mmproj".to_owned()));
-    output.notes.extend(lost::notes(tables, &table, &sections::lifted(json, table.within.as_deref()), &config, &output)?);
+    output.notes.extend(lost::rounded(dtype, &output.tensors));
+    output.notes.extend(lost::values(tables, &table, &sections::lifted(json, table.within.as_deref()), &config, &output)?);
     Ok(output)
 }
 

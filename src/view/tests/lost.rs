@@ -4,11 +4,12 @@ use serde_json::{Value as Json, json};
 
 use crate::family::tables::Tables;
 use crate::format::Reader;
-use crate::model::Model;
+use crate::model::companion::Note;
+use crate::model::{DType, Model};
 use crate::quant::packed;
 use crate::view::output_model::OutputModel;
 use crate::view::tests::goldens::{Golden, goldens};
-use crate::view::to_gguf;
+use crate::view::{lost, to_gguf};
 
 /// Returns what a golden converts to, with other values in its config.
 fn converted(golden: &Golden, values: &[(&str, Json)]) -> OutputModel {
@@ -81,4 +82,28 @@ fn the_constants_of_minicpm3_are_told() {
     let Some(golden) = goldens().into_iter().find(|golden| golden.name == "minicpm3") else { return };
     let values = [("/scale_depth", json!(2)), ("/original_max_position_embeddings", json!(128))];
     assert_eq!(of_config(converted(&golden, &values)), [unrecorded("scale_depth is 2", "1.4")]);
+}
+
+/// Returns what is said of a tensor that is rounded.
+fn of_rounding(notes: impl IntoIterator<Item = Note>) -> Vec<(String, String)> {
+    notes.into_iter().filter(|note| note.message.contains("rounded")).map(|note| (note.name, note.message)).collect()
+}
+
+#[test]
+fn weights_times_a_factor_are_said_to_be_rounded_and_others_not() {
+    for golden in goldens().into_iter().filter(|golden| !["bitnet", "falcon-h1"].contains(&golden.name.as_str())) {
+        assert_eq!(of_rounding(converted(&golden, &[]).notes), [], "{}", golden.name);
+    }
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "falcon-h1") else { return };
+    let output = converted(&golden, &[]);
+    let message = "is computed (times 0.0195) and rounded to BF16; so are 13 other tensors".to_owned();
+    assert_eq!(of_rounding(lost::rounded(Some(DType::F32), &output.tensors)), []);
+    assert_eq!(of_rounding(lost::rounded(Some(DType::Q8_0), &output.tensors)), []);
+    assert_eq!(of_rounding(output.notes), [("output.weight".to_owned(), message)]);
+    // Powers of two are exact.
+    let keys = "attention_in attention_out embedding key lm_head ssm_in ssm_out".split(' ').map(|name| format!("/{name}_multiplier"));
+    let mut values: Vec<(String, Json)> = keys.map(|key| (key, json!(0.125))).collect();
+    values.extend([("/mlp_multipliers".to_owned(), json!([2, 1])), ("/ssm_multipliers".to_owned(), json!([1, 1, 0.5, 1, 1]))]);
+    let values: Vec<(&str, Json)> = values.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    assert_eq!(of_rounding(converted(&golden, &values).notes), []);
 }
