@@ -465,6 +465,26 @@ mod tests {
     }
 
     #[test]
+    fn lists_of_the_class_are_lists_even_if_their_elements_are_equal() {
+        let tables = Tables::default();
+        let all = tables.all().unwrap().into_iter().chain(tables.projectors().unwrap());
+        let all: Vec<&Table> = all.collect();
+        for (name, gguf, numbers, key, wanted) in [
+            ("deci-7b", "deci.attention.head_count_kv", vec![4, 4], "num_key_value_heads_per_layer", json!([4, 4])),
+            ("gemma3n", "gemma3n.feed_forward_length", vec![16, 16], "intermediate_size", json!([16, 16])),
+            ("mmproj-youtu-vl", "clip.vision.wa_layer_indexes", vec![2], "vision_config.fullatt_block_indexes", json!([2])),
+        ] {
+            let table = all.iter().find(|table| table.name == name).unwrap();
+            let mut metadata = Metadata::new();
+            metadata.set(format!("{}.block_count", table.gguf), Value::U32(2));
+            metadata.set(gguf, Value::Array(Array::new(ValueType::I32, numbers.into_iter().map(Value::I32).collect())));
+            let mut config = Config::empty(table);
+            to_config(table, &metadata, &|_| None, &mut config).unwrap();
+            assert_eq!(config.get(key), Some(&wanted), "{name}");
+        }
+    }
+
+    #[test]
     fn the_attention_scale_of_yarn_is_what_each_family_makes_of_it() {
         // llama.cpp's converter writes 0.1 x mscale_all_dim for DeepSeek, and mscale_all_dim itself for Ministral.
         let tables = Tables::default();

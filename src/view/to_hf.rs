@@ -450,6 +450,12 @@ fn files(
         config.set("pad_token_id", padding.clone());
     }
     let embedding = config.get("hidden_size").cloned();
+    // As the classes of transformers write it beside the labels.
+    if let Some(Json::Object(labels)) = config.get("id2label") {
+        let ids = labels.iter().filter_map(|(id, label)| Some((label.as_str()?.to_owned(), json!(id.parse::<u64>().ok()?))));
+        let ids: Map<String, Json> = ids.collect();
+        config.set("label2id", Json::Object(ids));
+    }
     let mut keys = Map::new();
     let named = projector.as_ref().map_or(table, |projector| &projector.table);
     if let (Some(class), Some(model_type)) = (named.classes.first(), named.model_types.first()) {
