@@ -76,7 +76,8 @@ pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Tab
         is_text && !table.projector || table.classes.iter().any(|name| is(name))
     };
     let named = tables_named(architectures);
-    let wanted = |number: usize, name: &str| named.contains(&number) && !name.starts_with('_') && texts_of(number).any(|own| own.contains(text));
+    let wanted =
+        |number: usize, name: &str| named.contains(&number) && !name.starts_with('_') && texts_of(number).any(|own| own.contains(text));
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)

@@ -161,7 +161,9 @@ fn difference<'a>(said: &'a Json, taken: &'a Json) -> Option<(String, &'a Json, 
         // What the class works out: `auto`.
         (Json::String(_), Json::Number(_)) => None,
         (Json::Object(a), Json::Object(b)) => a.iter().find_map(|(key, a)| within(format!(".{key}"), a, b.get(key)?)),
-        (Json::String(a), Json::String(b)) if a == b || SAME.iter().any(|same| [a, b].iter().all(|name| same.contains(&name.as_str()))) => None,
+        (Json::String(a), Json::String(b)) if a == b || SAME.iter().any(|same| [a, b].iter().all(|name| same.contains(&name.as_str()))) => {
+            None
+        }
         _ => match (number(said), number(taken)) {
             (Some(a), Some(b)) if (a - b).abs() <= 1e-6 * a.abs().max(b.abs()) => None,
             _ => Some((String::new(), said, taken)),

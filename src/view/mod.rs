@@ -2,8 +2,8 @@
 
 pub mod check;
 pub mod general;
-mod lost;
 pub mod lora;
+mod lost;
 pub mod output_model;
 pub mod tensor_expr;
 pub mod to_gguf;

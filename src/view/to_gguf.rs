@@ -15,10 +15,10 @@ use crate::model::companion::Note;
 use crate::model::{Array, DType, ElemType, Metadata, Model, TensorInfo, Value, ValueType};
 use crate::source::folder;
 use crate::tokenizer;
-use crate::view::{general, lost};
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::{self, TensorExpr};
 use crate::view::transform::Shaped;
+use crate::view::{general, lost};
 
 /// Conversion options.
 #[derive(Debug, Clone, Default)]

@@ -128,6 +128,10 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
         ("bert-classifier", "/label2id", json!({ "no": 0, "maybe": 1, "yes": 2 })),
         ("neo-bert-classifier", "/label2id", json!({ "no": 0, "maybe": 1, "yes": 2 })),
+        ("gemma3", "/sliding_window_pattern", json!(6)),
+        ("gemma3", "/layer_types", json!(["sliding_attention", "sliding_attention"])),
+        ("gemma3n", "/sliding_window_pattern", Json::Null),
+        ("t5-gated", "/is_gated_act", json!(true)),
         ("deci", "/block_configs/0/attention/n_heads_in_group", json!(2)),
         ("deci", "/block_configs/1/attention/replace_with_linear", json!(true)),
         ("deci", "/block_configs/2/attention/no_op", json!(true)),
@@ -137,7 +141,7 @@ fn a_config_says_what_the_classes_of_transformers_read() {
     for (name, key, value) in wanted {
         let Some(golden) = goldens.iter().find(|golden| golden.name == name) else { continue };
         let config = config_of(golden);
-        assert_eq!(config.pointer(key), Some(&value), "{name}: {key}");
+        assert_eq!(config.pointer(key).unwrap_or(&Json::Null), &value, "{name}: {key}");
         // Keys for expressions only.
         for keys in [Some(&config), config.get("text_config")].into_iter().flatten().filter_map(Json::as_object) {
             assert!(!keys.keys().any(|key| key.starts_with('_')), "{name}: {keys:?}");
@@ -200,4 +204,17 @@ fn gemma_4_layers_of_full_attention_are_of_another_size_only_if_the_config_lists
         let config = Config::new(&table, &json).unwrap();
         assert_eq!(config.number("ghd"), Some(size), "{json}");
     }
+}
+
+/// Without a sliding window llama.cpp has full attention in all layers of a Gemma 3, as Rnj 1 has.
+#[test]
+fn a_gemma_3_of_full_attention_alone_has_no_sliding_window() {
+    let Some(mut golden) = goldens().into_iter().find(|golden| golden.name == "gemma3") else { return };
+    golden.json["config"]["sliding_window_pattern"] = json!(1);
+    golden.json["config"]["layer_types"] = json!(["full_attention", "full_attention"]);
+    let output = to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), ModelPart::Whole).unwrap();
+    assert_eq!(output.metadata.get("gemma3.attention.sliding_window"), None);
+    assert!(!output.notes.iter().any(|note| note.name == "config.json"), "{:?}", output.notes);
+    let config = config_of(&golden);
+    assert_eq!((&config["sliding_window_pattern"], &config["layer_types"][0]), (&json!(1), &json!("full_attention")));
 }

@@ -62,10 +62,22 @@ fn a_config_that_llama_cpp_does_not_compute_is_told() {
     for (name, key, value, wanted) in [
         ("gemma3", "/query_pre_attn_scalar", json!(512), Some(("query_pre_attn_scalar is 512", "32"))),
         ("gemma3", "/query_pre_attn_scalar", json!(32.0), None),
+        (
+            "gemma3",
+            "/layer_types",
+            json!(["sliding_attention", "full_attention"]),
+            Some((r#"layer_types[1] is "full_attention""#, r#""sliding_attention""#)),
+        ),
+        ("gemma3", "/sliding_window_pattern", json!(2), Some(("sliding_window_pattern is 2", "6"))),
         ("llama3", "/hidden_act", json!("relu"), Some((r#"hidden_act is "relu""#, r#""silu""#))),
         ("llama3", "/hidden_act", json!("swish"), None),
         ("llama3", "/hidden_act", Json::Null, None),
-        ("llama3", "/rope_parameters", json!({ "rope_type": "dynamic", "factor": 2.0 }), Some((r#"rope_type is "dynamic""#, r#""default""#))),
+        (
+            "llama3",
+            "/rope_parameters",
+            json!({ "rope_type": "dynamic", "factor": 2.0 }),
+            Some((r#"rope_type is "dynamic""#, r#""default""#)),
+        ),
         ("llama3", "/rope_parameters", json!({ "rope_type": "linear", "factor": 2.0 }), None),
         ("glm4v-mmproj", "/vision_config/hidden_act", json!("relu"), Some((r#"vision_config.hidden_act is "relu""#, r#""quick_gelu""#))),
         ("granitehybrid", "/layer_types", json!(["linear_attention", "full_attention"]), None),
