@@ -14,7 +14,7 @@ use crate::family::table::Table;
 use crate::family::tables::Tables;
 use crate::format::Reader;
 use crate::model::companion::Note;
-use crate::model::{DType, Model, TensorInfo};
+use crate::model::{DType, Metadata, Model, TensorInfo, Value};
 use crate::view::output_model::{OutputModel, OutputTensor, Source};
 use crate::view::to_hf;
 
@@ -40,9 +40,15 @@ const NOT_COMPUTED: &str =
 /// its class makes of it.
 ///
 /// # Errors
-/// An expression in the table is invalid.
+/// An expression in the table that is for the way back is invalid, or lacks a hyperparameter.
 pub(super) fn values(tables: &Tables, table: &Table, json: &Json, config: &Config, output: &OutputModel) -> Result<Vec<Note>> {
-    let gguf = Model { tensors: output.tensors.iter().map(described).collect(), metadata: output.metadata.clone(), ..Model::default() };
+    let mut metadata = Metadata::new();
+    // The vocabulary says nothing of it, and is large.
+    let is_vocabulary = |name: &str, value: &Value| name.starts_with("tokenizer.") && matches!(value, Value::Array(_));
+    for (name, value) in output.metadata.iter().filter(|(name, value)| !is_vocabulary(name, value)) {
+        metadata.set(name, value.clone());
+    }
+    let gguf = Model { tensors: output.tensors.iter().map(described).collect(), metadata, ..Model::default() };
     // A GGUF may belong to another table than config.json, of the same class.
     let found = tables.for_gguf(&table.gguf, |what| to_hf::has(&gguf, what)).ok();
     let table = found.as_ref().filter(|found| !table.projector && found.shares_class(&table.classes)).unwrap_or(table);
@@ -67,11 +73,14 @@ pub(super) fn values(tables: &Tables, table: &Table, json: &Json, config: &Confi
         let tensor = table.flags.get(key).and_then(toml::Value::as_str);
         tensor.is_none_or(|name| back.is_true(key) != name.starts_with('!'))
     };
+    // Sizes are in keys or follow from shapes, which have been compared.
+    let is_size = |name: &str| table.hyperparameters.iter().any(|known| known.hf.iter().any(|hf| hf == name));
     let is_held = |key: &str| {
+        let name = key.rsplit('.').next().unwrap_or(key);
         key.starts_with('_')
             || table.folded.iter().any(|folded| folded == key)
-            || table.hyperparameters.iter().any(|known| known.hf.iter().any(|hf| hf == key) && !key.starts_with("rope."))
-            || NOT_COMPUTED.split(' ').any(|name| key.rsplit('.').next() == Some(name))
+            || NOT_COMPUTED.split(' ').any(|other| other == name)
+            || is_size(name)
     };
     let mut met = HashSet::new();
     let keys = table.config.keys().chain(table.derived.keys()).chain(table.flags.keys());
@@ -143,8 +152,7 @@ fn as_are(others: usize) -> String {
 }
 
 fn described(step: &OutputTensor) -> TensorInfo {
-    let OutputTensor { name, elem, shape, .. } = step.clone();
-    TensorInfo { name, elem, shape, shard: 0, offset_bytes: 0, len_bytes: None }
+    TensorInfo { name: step.name.clone(), elem: step.elem, shape: step.shape.clone(), shard: 0, offset_bytes: 0, len_bytes: None }
 }
 
 /// Returns the first place at which two values differ, and what is there. Lists may go on with layers that are left out, and objects have

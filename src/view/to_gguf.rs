@@ -70,7 +70,8 @@ fn text(
     output.notes.extend(lost::ternary(reader, &output.tensors));
     // Layers that predict further tokens, alone, go along with a model of which all is said.
     if options.part != ModelPart::MtpAlone {
-        output.notes.extend(lost::values(tables, table, json, &config, &output)?);
+        // A table of the user's need not lead back.
+        output.notes.extend(lost::values(tables, table, json, &config, &output).unwrap_or_default());
     }
     Ok(output)
 }
@@ -130,7 +131,8 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut output)?;
     output.metadata.set("general.type", Value::String("mmproj".to_owned()));
     output.notes.extend(lost::rounded(dtype, &output.tensors));
-    output.notes.extend(lost::values(tables, &table, &sections::lifted(json, table.within.as_deref()), &config, &output)?);
+    let json = sections::lifted(json, table.within.as_deref());
+    output.notes.extend(lost::values(tables, &table, &json, &config, &output).unwrap_or_default());
     Ok(output)
 }
 
