@@ -23,7 +23,7 @@ const SAME: [&[&str]; 6] = [
     &["su", "longrope"],
     // Which of them it is, tensors tell.
     &["mamba", "linear_attention"],
-    &["attention", "full_attention"],
+    &["attention", "full_attention", "indexed_attention"],
     &["silu", "swish"],
     &["gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_accurate", "gelu_pytorch_tanh"],
     &["relu2", "relu_squared", "sqrelu"],
@@ -74,7 +74,10 @@ pub(super) fn values(tables: &Tables, table: &Table, json: &Json, config: &Confi
         tensor.is_none_or(|name| back.is_true(key) != name.starts_with('!'))
     };
     // Sizes are in keys or follow from shapes, which have been compared.
-    let is_size = |name: &str| table.hyperparameters.iter().any(|known| known.hf.iter().any(|hf| hf == name));
+    let is_size = |name: &str| {
+        let is_known = table.hyperparameters.iter().any(|known| known.hf.iter().any(|hf| hf == name));
+        is_known || name.ends_with("_size") || name.ends_with("_dim")
+    };
     let is_held = |key: &str| {
         let name = key.rsplit('.').next().unwrap_or(key);
         key.starts_with('_')

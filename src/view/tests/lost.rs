@@ -80,6 +80,7 @@ fn a_config_that_llama_cpp_does_not_compute_is_told() {
         ),
         ("llama3", "/rope_parameters", json!({ "rope_type": "linear", "factor": 2.0 }), None),
         ("glm4v-mmproj", "/vision_config/hidden_act", json!("relu"), Some((r#"vision_config.hidden_act is "relu""#, r#""quick_gelu""#))),
+        ("glm5next", "/text_config/layer_types", json!(["linear_attention", "indexed_attention"]), None),
         ("granitehybrid", "/layer_types", json!(["linear_attention", "full_attention"]), None),
     ] {
         let Some(golden) = all.iter().find(|golden| golden.name == name) else { continue };
