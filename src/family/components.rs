@@ -129,16 +129,20 @@ fn patterns(rows: &[ComponentRow]) -> Vec<(Pattern, Component, bool)> {
 /// The parts of a name that precede a layer index.
 const LAYER_LISTS: &[&str] = &["blk", "layers", "layer", "h", "block", "blocks"];
 
-/// The component patterns for one model: those of its family's table, then the general ones.
+/// The component patterns for one model: those of its family's tables, then the general ones.
 #[derive(Debug, Clone, Default)]
 pub struct Components {
     own: Vec<(Pattern, Component, bool)>,
 }
 
 impl Components {
-    /// Returns the patterns of a family's table followed by the general ones.
+    /// Returns the patterns of a family's tables followed by the general ones. Those of encoders go before all others, so that the norms and
+    /// attention of an encoder are not counted as the text model's.
     pub fn with(own: &[ComponentRow]) -> Self {
-        Self { own: patterns(own) }
+        let (mut first, others): (Vec<_>, Vec<_>) = patterns(own).into_iter().partition(|(_, component, _)| component.is_encoder());
+        first.extend(GENERAL.iter().filter(|(_, component, computed)| component.is_encoder() || *computed).cloned());
+        first.extend(others);
+        Self { own: first }
     }
 
     /// Classifies the tensor with this name.

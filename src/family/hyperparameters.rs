@@ -24,9 +24,7 @@ pub fn components(model: &Model) -> Components {
     let class = |config: &Json| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned());
     let texts = [architecture(model).map(str::to_owned), model.config.as_ref().and_then(class)];
     let names: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-    let mut own = tables::mentioning("\ncomponents = [", &names).unwrap_or_default();
-    // The names of an encoder are the more specific ones.
-    own.sort_by_key(|table| !table.projector);
+    let own = tables::mentioning("\ncomponents = [", &names).unwrap_or_default();
     Components::with(&own.into_iter().flat_map(|table| table.components.clone()).collect::<Vec<_>>())
 }
 

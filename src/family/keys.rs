@@ -254,14 +254,18 @@ fn derived_value(
             let mut values = Vec::new();
             for layer in 0..count {
                 let own = |name: &str| if name == "bid" { Some(expr::Value::Number(layer as f64)) } else { lookup(name) };
-                if let Some(wanted) = wanted
-                    && config.eval_with(wanted, &own)?.and_then(|value| value.number()) != Some(1.0)
-                {
-                    continue;
-                }
-                match element(each, is_single, config, &own)? {
-                    Some(value) => values.push(value),
-                    None => return Ok(None),
+                // Short names may depend on the layer too.
+                let found = config.at_layer(layer, || {
+                    let is_wanted = match wanted {
+                        Some(wanted) => config.eval_with(wanted, &own)?.and_then(|value| value.number()) == Some(1.0),
+                        None => true,
+                    };
+                    is_wanted.then(|| element(each, is_single, config, &own)).transpose()
+                })?;
+                match found {
+                    Some(Some(value)) => values.push(value),
+                    Some(None) => return Ok(None),
+                    None => {}
                 }
             }
             let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -458,6 +462,26 @@ mod tests {
         let mut config = Config::empty(&without);
         to_config(&without, &metadata, &|_| None, &mut config).unwrap();
         assert_eq!(Json::Object(config.into_keys()), json!({"n": 5}));
+    }
+
+    #[test]
+    fn lists_of_the_class_are_lists_even_if_their_elements_are_equal() {
+        let tables = Tables::default();
+        let all = tables.all().unwrap().into_iter().chain(tables.projectors().unwrap());
+        let all: Vec<&Table> = all.collect();
+        for (name, gguf, numbers, key, wanted) in [
+            ("deci-7b", "deci.attention.head_count_kv", vec![4, 4], "num_key_value_heads_per_layer", json!([4, 4])),
+            ("gemma3n", "gemma3n.feed_forward_length", vec![16, 16], "intermediate_size", json!([16, 16])),
+            ("mmproj-youtu-vl", "clip.vision.wa_layer_indexes", vec![2], "vision_config.fullatt_block_indexes", json!([2])),
+        ] {
+            let table = all.iter().find(|table| table.name == name).unwrap();
+            let mut metadata = Metadata::new();
+            metadata.set(format!("{}.block_count", table.gguf), Value::U32(2));
+            metadata.set(gguf, Value::Array(Array::new(ValueType::I32, numbers.into_iter().map(Value::I32).collect())));
+            let mut config = Config::empty(table);
+            to_config(table, &metadata, &|_| None, &mut config).unwrap();
+            assert_eq!(config.get(key), Some(&wanted), "{name}");
+        }
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Table {
     /// Keys of config.json that tell whether a tensor exists; `!` before the name inverts this. Those that
     /// begin with `_` are for expressions alone; with `{bid}` in the name, they list the layers that have it.
     pub flags: toml::Table,
+    /// Keys of config.json that may come back with another value although nothing is lost: what they say is in the weights, or in other keys.
+    pub folded: Vec<String>,
 }
 
 /// A hyperparameter with all its names.
@@ -323,6 +325,7 @@ impl Table {
         parent.config.extend(self.config);
         parent.derived.extend(self.derived);
         parent.flags.extend(self.flags);
+        parent.folded.extend(self.folded);
         parent.tokens.extend(self.tokens);
         parent.components.splice(0..0, self.components);
         parent.prefixes.extend(self.prefixes);

@@ -64,8 +64,8 @@ pub fn common() -> Result<&'static Table> {
     embedded(|_, name| name == "_names").next().unwrap_or_else(|| Err(Error::argument("there is no table _names")))
 }
 
-/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose own text contains `text`, and those
-/// of encoders of these classes; only those are parsed.
+/// Returns the embedded tables of these architectures (classes, model types, `general.architecture`) whose text, or that of a table they
+/// extend, contains `text`, and those of encoders of these classes; only those are parsed.
 ///
 /// # Errors
 /// As for [`common`].
@@ -76,7 +76,8 @@ pub fn mentioning(text: &str, architectures: &[&str]) -> Result<Vec<&'static Tab
         is_text && !table.projector || table.classes.iter().any(|name| is(name))
     };
     let named = tables_named(architectures);
-    let wanted = |number: usize, name: &str| named.contains(&number) && !name.starts_with('_') && text_of(number).contains(text);
+    let wanted =
+        |number: usize, name: &str| named.contains(&number) && !name.starts_with('_') && texts_of(number).any(|own| own.contains(text));
     let mut found = embedded(wanted).collect::<Result<Vec<_>>>()?;
     found.retain(fits);
     Ok(found)
@@ -293,9 +294,13 @@ fn tables_named(architectures: &[&str]) -> Vec<usize> {
     NAMED.iter().filter(|(_, name, _)| architectures.contains(name)).map(|(.., number)| *number).collect()
 }
 
-/// Returns the text of an embedded table.
-fn text_of(number: usize) -> &'static str {
-    EMBEDDED.get(number).map_or("", |(_, text)| text)
+/// Returns the text of an embedded table, and those of the tables that it extends.
+fn texts_of(number: usize) -> impl Iterator<Item = &'static str> {
+    let parent = |text: &&'static str| {
+        let name = text.split_once("\nextends = \"")?.1.split('"').next()?;
+        EMBEDDED.iter().find(|(own, _)| *own == name).map(|(_, text)| *text)
+    };
+    std::iter::successors(EMBEDDED.get(number).map(|(_, text)| *text), parent)
 }
 
 /// Returns the names of architectures under these keys of the embedded tables, without parsing these.
@@ -354,7 +359,7 @@ mod tests {
     #[test]
     fn a_table_is_not_found_by_what_it_extends() {
         let number = |name: &str| EMBEDDED.iter().position(|(other, _)| *other == name).unwrap();
-        assert!(text_of(number("gemma3n")).contains("extends = \"gemma3\""));
+        assert!(texts_of(number("gemma3n")).next().unwrap().contains("extends = \"gemma3\""));
         let named = |word: &str, name: &str| tables_named(&[word]).contains(&number(name));
         assert!(named("gemma3", "gemma3") && named("gemma3n", "gemma3n") && !named("gemma3", "gemma3n"));
         assert!(named("LlamaForCausalLM", "llama") && !named("ForCausalLM", "llama"));

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod general;
 pub mod lora;
+mod lost;
 pub mod output_model;
 pub mod tensor_expr;
 pub mod to_gguf;

@@ -473,6 +473,36 @@ impl TensorExpr {
         }
     }
 
+    /// Returns the first operation whose results have more significant bits than the values that they are computed from, so that they are
+    /// rounded where they are written in the same type.
+    pub fn adds_bits(&self) -> Option<String> {
+        // A power of two changes the exponent only.
+        let is_power = |number: f32| number.to_bits() & 0x007f_ffff == 0;
+        let name = |step: &dyn fmt::Display| Some(step.to_string());
+        match &self.node {
+            Node::Stored(_) | Node::Values(_) | Node::Zeros => None,
+            Node::RowOp(inner, step) => inner.adds_bits().or_else(|| match step {
+                RowOp::TransposeGrid { .. } | RowOp::SliceRows { .. } | RowOp::Reshape { .. } | RowOp::Transpose { .. } => None,
+                RowOp::Scale(number) if is_power(*number) => None,
+                RowOp::Add(0.0) => None,
+                _ => name(step),
+            }),
+            Node::Whole(inner, step, _) => inner.adds_bits().or_else(|| (*step == WholeOp::Centre).then(|| step.to_string())),
+            Node::Pair(_, step) => name(step),
+            Node::Join(parts) => parts.iter().find_map(|(_, part)| part.adds_bits()),
+        }
+    }
+
+    /// Returns the stored tensor, by index, whose values become ternary.
+    pub fn made_ternary(&self) -> Option<usize> {
+        match &self.node {
+            Node::Whole(inner, WholeOp::Ternary, _) => inner.whole(),
+            Node::RowOp(inner, _) | Node::Whole(inner, ..) => inner.made_ternary(),
+            Node::Join(parts) => parts.iter().find_map(|(_, part)| part.made_ternary()),
+            _ => None,
+        }
+    }
+
     /// Evaluates a range of rows to bytes of type [`TensorExpr::dtype`], borrowed from the file if contiguous.
     ///
     /// # Errors

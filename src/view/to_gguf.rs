@@ -15,10 +15,10 @@ use crate::model::companion::Note;
 use crate::model::{Array, DType, ElemType, Metadata, Model, TensorInfo, Value, ValueType};
 use crate::source::folder;
 use crate::tokenizer;
-use crate::view::general;
 use crate::view::output_model::{OutputModel, OutputTensor};
 use crate::view::tensor_expr::{self, TensorExpr};
 use crate::view::transform::Shaped;
+use crate::view::{general, lost};
 
 /// Conversion options.
 #[derive(Debug, Clone, Default)]
@@ -44,12 +44,13 @@ pub fn output_model(reader: &Reader, tables: &Tables, options: &Options) -> Resu
         return projector(model, tables, preprocessor(model)?, options.dtype);
     }
     let (json, table, config) = read_config(model, tables)?;
-    text(reader, json, &table, config, model.folder.as_deref(), options)
+    text(reader, tables, json, &table, config, model.folder.as_deref(), options)
 }
 
 /// Plans the GGUF of the text model.
 fn text(
     reader: &Reader,
+    tables: &Tables,
     json: &serde_json::Value,
     table: &Table,
     mut config: Config,
@@ -64,6 +65,13 @@ fn text(
     metadata(table, json, &config, model, folder, &options.tokenizer, computed, &mut output)?;
     if options.part == ModelPart::WithoutMtp {
         output.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
+    }
+    output.notes.extend(lost::rounded(options.dtype, &output.tensors));
+    output.notes.extend(lost::ternary(reader, &output.tensors));
+    // Layers that predict further tokens, alone, go along with a model of which all is said.
+    if options.part != ModelPart::MtpAlone {
+        // A table of the user's need not lead back.
+        output.notes.extend(lost::values(tables, table, json, &config, &output).unwrap_or_default());
     }
     Ok(output)
 }
@@ -122,6 +130,9 @@ pub(super) fn projector(model: &Model, tables: &Tables, preprocessor: serde_json
     }
     metadata(&table, json, &config, model, model.folder.as_deref(), &tokenizer::Options::default(), computed, &mut output)?;
     output.metadata.set("general.type", Value::String("mmproj".to_owned()));
+    output.notes.extend(lost::rounded(dtype, &output.tensors));
+    let json = sections::lifted(json, table.within.as_deref());
+    output.notes.extend(lost::values(tables, &table, &json, &config, &output).unwrap_or_default());
     Ok(output)
 }
 
@@ -185,7 +196,7 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 pub fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPart) -> Result<OutputModel> {
     let (json, mut table, config) = read_config(reader.model(), tables)?;
     table.tokenizer = None;
-    text(reader, json, &table, config, None, &Options { part, ..Options::default() })
+    text(reader, tables, json, &table, config, None, &Options { part, ..Options::default() })
 }
 
 /// Returns the tensors as in GGUF, without metadata and files.

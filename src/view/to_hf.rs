@@ -182,7 +182,7 @@ fn of_encoder(model: &Model) -> Vec<TensorInfo> {
 }
 
 /// Whether a GGUF has a key or tensor, or a key with a text, a number or a list (`KEY = TEXT`, `KEY = []`).
-fn has(model: &Model, what: &str) -> bool {
+pub(super) fn has(model: &Model, what: &str) -> bool {
     let metadata = &model.metadata;
     match what.split_once(" = ") {
         Some((key, "[]")) => matches!(metadata.get(key), Some(Value::Array(_))),
@@ -211,7 +211,7 @@ pub(super) fn read_keys(model: &Model, tables: &Tables) -> Result<(Table, Config
 }
 
 /// Converts the hyperparameters in GGUF keys, and those implied by tensors.
-fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
+pub(super) fn hyperparameters(table: &Table, model: &Model, config: &mut Config) -> Result<()> {
     let shape = |name: &str| model.tensor(name).map(|tensor| tensor.shape.clone());
     let names: HashSet<&str> = model.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let flags = table.flags.iter().filter_map(|(key, tensor)| Some((key, tensor.as_str()?)));
@@ -450,6 +450,12 @@ fn files(
         config.set("pad_token_id", padding.clone());
     }
     let embedding = config.get("hidden_size").cloned();
+    // As the classes of transformers write it beside the labels.
+    if let Some(Json::Object(labels)) = config.get("id2label") {
+        let ids = labels.iter().filter_map(|(id, label)| Some((label.as_str()?.to_owned(), json!(id.parse::<u64>().ok()?))));
+        let ids: Map<String, Json> = ids.collect();
+        config.set("label2id", Json::Object(ids));
+    }
     let mut keys = Map::new();
     let named = projector.as_ref().map_or(table, |projector| &projector.table);
     if let (Some(class), Some(model_type)) = (named.classes.first(), named.model_types.first()) {

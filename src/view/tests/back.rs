@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
+use crate::family::config::Config;
 use crate::family::mapping::ModelPart;
 use crate::family::tables::Tables;
 use crate::model::companion::Content;
@@ -74,7 +75,13 @@ fn vectors_go_back_to_the_type_of_the_weights_where_nothing_is_lost() {
 /// Returns the config.json of the folder that the GGUF of a golden becomes, with its encoder if it has one.
 fn config_of(golden: &Golden) -> Json {
     let (tables, hf) = (Tables::default(), golden.reader());
-    let gguf = |output: &OutputModel| reader(written(&hf, &output.tensors), output.metadata.clone(), None);
+    let gguf = |output: &OutputModel| {
+        let mut metadata = output.metadata.clone();
+        // Written with the tokenizer.
+        let types = golden.json["config"]["type_vocab_size"].as_u64().unwrap_or(2);
+        metadata.set("tokenizer.ggml.token_type_count", Value::U32(types as u32));
+        reader(written(&hf, &output.tensors), metadata, None)
+    };
     let text = gguf(&to_gguf::without_tokenizer(&hf, &tables, golden.part()).unwrap());
     let both = match golden.is_projector() {
         false => text,
@@ -119,12 +126,22 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("idefics3-mmproj", "/vision_config/layer_norm_eps", json!(1e-6)),
         ("modern-bert", "/norm_eps", json!(1e-5)),
         ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
+        ("bert-classifier", "/label2id", json!({ "no": 0, "maybe": 1, "yes": 2 })),
+        ("neo-bert-classifier", "/label2id", json!({ "no": 0, "maybe": 1, "yes": 2 })),
+        ("gemma3", "/sliding_window_pattern", json!(6)),
+        ("gemma3", "/layer_types", json!(["sliding_attention", "sliding_attention"])),
+        ("gemma3n", "/sliding_window_pattern", Json::Null),
+        ("t5-gated", "/is_gated_act", json!(true)),
+        ("deci", "/block_configs/0/attention/n_heads_in_group", json!(2)),
+        ("deci", "/block_configs/1/attention/replace_with_linear", json!(true)),
+        ("deci", "/block_configs/2/attention/no_op", json!(true)),
+        ("deci", "/block_configs/3/ffn/no_op", json!(true)),
     ];
     let goldens = goldens();
     for (name, key, value) in wanted {
         let Some(golden) = goldens.iter().find(|golden| golden.name == name) else { continue };
         let config = config_of(golden);
-        assert_eq!(config.pointer(key), Some(&value), "{name}: {key}");
+        assert_eq!(config.pointer(key).unwrap_or(&Json::Null), &value, "{name}: {key}");
         // Keys for expressions only.
         for keys in [Some(&config), config.get("text_config")].into_iter().flatten().filter_map(Json::as_object) {
             assert!(!keys.keys().any(|key| key.starts_with('_')), "{name}: {keys:?}");
@@ -169,4 +186,35 @@ fn qwen3_asr_for_transformers_has_the_sections_of_the_first_checkpoint() {
     let output = to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), ModelPart::Whole).unwrap();
     let sections = output.metadata.get("qwen3vl.rope.dimension_sections").and_then(Value::as_array).unwrap();
     assert_eq!(sections.iter().map(|value| value.unwrap().as_u64()).collect::<Vec<_>>(), [24, 20, 20, 0].map(Some));
+}
+
+/// `Gemma4TextConfig` reads `global_head_dim` only if there is no `per_layer_config`, which lists the layers that differ.
+#[test]
+fn gemma_4_layers_of_full_attention_are_of_another_size_only_if_the_config_lists_them() {
+    let tables = Tables::default();
+    let table = table(&tables, "gemma4");
+    let kinds = json!(["sliding_attention", "full_attention"]);
+    for (key, value, size) in [
+        ("global_head_dim", json!(24), 24.0),
+        ("per_layer_config", json!({ "1": { "head_dim": 24 } }), 24.0),
+        ("per_layer_config", json!({}), 16.0),
+        ("per_layer_config", Json::Null, 512.0),
+    ] {
+        let json = json!({ "head_dim": 16, "num_hidden_layers": 2, "layer_types": kinds, key: value });
+        let config = Config::new(&table, &json).unwrap();
+        assert_eq!(config.number("ghd"), Some(size), "{json}");
+    }
+}
+
+/// Without a sliding window llama.cpp has full attention in all layers of a Gemma 3, as Rnj 1 has.
+#[test]
+fn a_gemma_3_of_full_attention_alone_has_no_sliding_window() {
+    let Some(mut golden) = goldens().into_iter().find(|golden| golden.name == "gemma3") else { return };
+    golden.json["config"]["sliding_window_pattern"] = json!(1);
+    golden.json["config"]["layer_types"] = json!(["full_attention", "full_attention"]);
+    let output = to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), ModelPart::Whole).unwrap();
+    assert_eq!(output.metadata.get("gemma3.attention.sliding_window"), None);
+    assert!(!output.notes.iter().any(|note| note.name == "config.json"), "{:?}", output.notes);
+    let config = config_of(&golden);
+    assert_eq!((&config["sliding_window_pattern"], &config["layer_types"][0]), (&json!(1), &json!("full_attention")));
 }

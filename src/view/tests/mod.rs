@@ -4,6 +4,7 @@ mod back;
 mod encoders;
 mod general;
 mod goldens;
+mod lost;
 mod mtp;
 mod packed;
 mod reference;

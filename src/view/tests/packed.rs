@@ -267,3 +267,17 @@ fn packed_models_of_every_table_convert_like_what_they_stand_for() {
     assert!(differ.is_empty(), "{} tensors: {:?}", differ.len(), &differ[..differ.len().min(9)]);
     assert!(converted > 900 || !all_are_wanted(), "{converted}");
 }
+
+#[test]
+fn weights_are_said_to_be_made_ternary_unless_they_are_packed_so() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "bitnet") else { return };
+    let packing = PACKINGS.iter().find(|packing| packing.name == "bitnet").unwrap();
+    let (stored, plain) = both(packing, &golden.reader()).unwrap();
+    let notes = |reader: Reader| {
+        let output = to_gguf::without_tokenizer(&packed::repacked(reader).unwrap(), &Tables::default(), ModelPart::Whole).unwrap();
+        output.notes.into_iter().filter(|note| note.message.contains("three values")).map(|note| (note.name, note.message))
+    };
+    let message = "is rounded to three values, as in the forward pass of the model; so are 13 other tensors".to_owned();
+    assert_eq!(notes(plain).collect::<Vec<_>>(), [("blk.0.attn_q.weight".to_owned(), message)]);
+    assert_eq!(notes(stored).count(), 0);
+}
