@@ -6,9 +6,11 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::base::threads::lock;
 use crate::base::{Error, ErrorKind, text};
 use crate::render::Output;
 use crate::source::remote;
@@ -150,8 +152,8 @@ where
     T: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(concealed).collect();
-    let cli = Cli::try_parse_from(&args).or_else(|error| match usage::with_info(&args, &error) {
-        Some(args) => Cli::try_parse_from(args),
+    let cli = parse(&args).or_else(|error| match usage::with_info(&args, &error) {
+        Some(args) => parse(&args),
         None => Err(error),
     });
     let cli = match cli {
@@ -179,6 +181,16 @@ where
         Err(Failure::Output(error)) => fail(&mut context, &unwritten(&error)),
         Err(Failure::Weigh(error)) => fail(&mut context, &error),
     }
+}
+
+/// Parses arguments.
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    /// Kept, as making it and freeing it take as many instructions as reading a small model.
+    static COMMAND: Mutex<Option<clap::Command>> = Mutex::new(None);
+    let mut command = lock(&COMMAND);
+    let command = command.get_or_insert_with(Cli::command);
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(command))
 }
 
 /// Returns an argument as it may be shown: the credentials and the query of a URL are kept apart.
