@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::base::{Error, Hint, Result};
+use crate::base::{Error, Hint, Result, num};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::{self, Indices, Template};
@@ -333,7 +333,7 @@ pub(super) fn steps(
     missing(mapping, &groups).map_or(Ok(()), |name| Err(Error::malformed("this tensor is missing").in_tensor(&name).in_file(&model.path)))
 }
 
-/// Adds the tensors of a single element that GGUF holds in an array.
+/// Adds the tensors whose elements GGUF holds in an array.
 fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut OutputModel) -> Result<()> {
     for row in &mapping.rows {
         let Some(key) = &row.key else { continue };
@@ -349,13 +349,22 @@ fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut O
             return Err(Error::unsupported(format!("the key {key} is missing")));
         };
         let places = row.indices();
-        if numbers.len() != places.len() {
-            return Err(Error::malformed(format!("expected {} numbers in {key}, found {}", places.len(), numbers.len())));
+        let each = row.elements();
+        if num::mul(places.len() as u64, each, "the numbers of a key")? != numbers.len() as u64 {
+            let wanted = places.len() as u64 * each;
+            return Err(Error::malformed(format!("expected {wanted} numbers in {key}, found {}", numbers.len())));
         }
-        for (places, value) in places.into_iter().zip(numbers) {
-            let number = value.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
-            let shape = row.shape.clone().unwrap_or_default();
-            output.tensors.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
+        let wrong = |what| Error::malformed(format!("expected {what} in {key}"));
+        for (places, own) in places.into_iter().zip(numbers.chunks(num::to_usize(each.max(1), "the numbers of a key")?)) {
+            let (name, shape) = (row.hf_name(places, 0), row.shape.clone().unwrap_or_default());
+            output.tensors.push(if row.is_whole() {
+                let numbers = own.iter().map(|value| value.as_i64().ok_or_else(|| wrong("whole numbers"))).collect::<Result<Vec<_>>>()?;
+                OutputTensor::made(TensorExpr::integers(numbers), name, shape, ElemType::Known(DType::I64)).fixed()
+            } else {
+                let number = |value: &Value| value.as_f64().map(|number| number as f32).ok_or_else(|| wrong("numbers"));
+                let numbers = own.iter().map(number).collect::<Result<Vec<_>>>()?;
+                OutputTensor::made(TensorExpr::values(numbers), name, shape, main)
+            });
         }
     }
     Ok(())
