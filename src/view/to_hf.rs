@@ -10,6 +10,7 @@ use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::Table;
 use crate::family::tables::Tables;
+use crate::family::transform::Transform;
 use crate::family::{keys, pooling, rope, sections};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
@@ -126,6 +127,12 @@ impl Projector {
         let mut text = text.into_keys();
         let mut keys = self.config.into_keys();
         keys.retain(|key, value| text.get(key) != Some(value));
+        // A text model may have the ID of a token for pictures too, but classes read it outside its section.
+        for key in self.table.tokens.keys() {
+            if let Some(id) = text.shift_remove(key) {
+                keys.entry(key.as_str()).or_insert(id);
+            }
+        }
         if let Some(Json::Object(inside)) = keys.remove(section) {
             text.extend(inside);
         }
@@ -399,7 +406,12 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
             Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
-    for (member, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
+    let parts = row.transform.backward(sources).map_err(named)?;
+    if matches!(row.transform, Transform::Concat(_)) {
+        let message = format!("a GGUF does not record the parts of this tensor: it is split into {}", parts.len());
+        output.notes.push(Note::remark(row.gguf_names(places).next().unwrap_or_default(), message));
+    }
+    for (member, made) in parts.into_iter().enumerate() {
         if let Some(shape) = &row.shape
             && *shape != made.shape
         {

@@ -119,6 +119,21 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("idefics3-mmproj", "/vision_config/layer_norm_eps", json!(1e-6)),
         ("modern-bert", "/norm_eps", json!(1e-5)),
         ("lfm2-vl-mmproj", "/vision_config/vision_use_head", json!(false)),
+        ("qwen4exp", "/ple_layer_ids", json!([2])),
+        ("qwen4exp", "/ple_embed_dim", json!(32)),
+        ("qwen4exp", "/ngram_vocab_size_base", json!(19)),
+        ("qwen4exp", "/make_ngram_vocab_size_divisible_by", json!(128)),
+        ("qwen4exp", "/split_ngram_parts", json!(4)),
+        ("qwen4exp", "/eos_token_id", json!(2)),
+        ("qwen4exp", "/indexer_kv_heads", json!(1)),
+        ("qwen4exp", "/mtp_num_hidden_layers", json!(0)),
+        ("qwen4exp-without-ple", "/ple_layer_ids", json!([])),
+        ("qwen4exp-without-ple", "/indexer_compress_ratio", json!(4)),
+        ("qwen4exp-vision-mmproj", "/model_type", json!("qwen4_exp")),
+        ("qwen4exp-vision-mmproj", "/architectures", json!(["Qwen4ExpForConditionalGeneration"])),
+        ("qwen4exp-vision-mmproj", "/image_token_id", json!(40)),
+        ("qwen4exp-vision-mmproj", "/text_config/eos_token_id", json!(2)),
+        ("glm4v-mmproj", "/model_type", json!("glm4v")),
     ];
     let goldens = goldens();
     for (name, key, value) in wanted {
