@@ -56,16 +56,16 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
         table.module = None; // the encoder's table names the module of the text model
     }
     let mapping = Mapping::new(&table, &config)?;
-    match &projector {
-        None => steps(reader, &mapping, &computed, &|_| true, &mut output)?,
-        Some(projector) => {
-            let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some() || projector.computed.contains(&name);
-            steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
-            projector.rename_text(&mut output);
-            steps(reader, &projector.mapping, &projector.computed, &of_encoder, &mut output)?;
-        }
-    }
+    let of_encoder = |name: &str| {
+        let has = |projector: &Projector| projector.mapping.lookup_gguf(name).is_some() || projector.computed.contains(&name);
+        projector.as_ref().is_some_and(has)
+    };
+    steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
     from_keys(metadata, &mapping, main_type(model), &mut output)?;
+    if let Some(projector) = &projector {
+        projector.rename_text(&mut output);
+        steps(reader, &projector.mapping, &projector.computed, &of_encoder, &mut output)?;
+    }
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let stored = |name: &String| model.tensor(name).map(|tensor| tensor.shape.as_slice());
     let dense: Vec<_> = mapping.rows.iter().filter_map(|row| pooling::Dense::of(row.name(), row.gguf.first().and_then(stored)?)).collect();
