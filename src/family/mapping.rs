@@ -257,6 +257,10 @@ impl Mapping {
             if all.is_empty() {
                 continue; // the hyperparameters of its shape may be absent too
             }
+            let outside = row.gguf.first().is_some_and(|name| !name.contains("{bid}"));
+            if outside && row.name().contains("{bid}") && all.only().is_none() {
+                return Err(Error::unsupported(format!("GGUF holds {} of a single layer, not of several", row.name())));
+            }
             for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {
                 rows.extend(resolve(row, number, suffix, may_be_absent, config, &all)?);
             }

@@ -606,7 +606,8 @@ mod tests {
         }
         metadata.set("qwen4exp.ple.layers", Value::Array(Array::new(ValueType::I32, vec![Value::I32(1)])));
         let layers = caches(&metadata).unwrap().layers;
-        let keys = |layer: &LayerCache| [&layer.attention, &layer.indexer].map(|cache| cache.as_ref().map(|cache| [cache.heads, cache.key]));
+        let keys =
+            |layer: &LayerCache| [&layer.attention, &layer.indexer].map(|cache| cache.as_ref().map(|cache| [cache.heads, cache.key]));
         assert_eq!(layers.iter().map(keys).collect::<Vec<_>>(), [[None; 2], [None; 2], [Some([2, 16]), Some([1, 8])]]);
         let states: Vec<_> = layers.iter().map(|layer| layer.state).collect();
         assert_eq!(states, [Some([3 * 40, 96, 0]), Some([3 * 40, 96, 2 * 3 * 3 * 32]), None]);

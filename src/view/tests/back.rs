@@ -177,6 +177,31 @@ fn glm_5_3_as_transformers_saves_it_gives_the_same_keys() {
     assert_eq!(keys(&saved.reader()), keys(&hf));
 }
 
+/// transformers names the layers with an indexer after it, and takes several end-of-sequence tokens; llama.cpp's converter the last of them.
+#[test]
+fn qwen_4_as_transformers_saves_it_gives_the_same_keys() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "qwen4exp") else { return };
+    let keys = |text: &[(&str, Json)]| {
+        let mut config = golden.json["config"].clone();
+        for (key, value) in text {
+            config["text_config"][key] = value.clone();
+        }
+        let model = Golden {
+            json: json!({ "config": config, "tensors": golden.json["tensors"] }),
+            name: golden.name.clone(),
+            table: golden.table.clone(),
+        };
+        let output =
+            to_gguf::without_tokenizer(&model.reader(), &Tables::default(), ModelPart::Whole).map_err(|error| error.to_string())?;
+        Ok::<_, String>(output.metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect::<Vec<_>>())
+    };
+    let [linear, full] = ["linear_attention", "indexed_attention"];
+    let saved = [("layer_types", json!([linear, linear, full, linear, full])), ("eos_token_id", json!([7, 2]))];
+    assert_eq!(keys(&saved), keys(&[]));
+    let error = keys(&[("ple_layer_ids", json!([1, 2]))]).unwrap_err();
+    assert!(error.contains("of a single layer, not of several"), "{error}");
+}
+
 /// llama.cpp requires the sections of the rotations, of which a checkpoint for transformers says nothing.
 #[test]
 fn qwen3_asr_for_transformers_has_the_sections_of_the_first_checkpoint() {
