@@ -126,6 +126,7 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("qwen4exp", "/split_ngram_parts", json!(4)),
         ("qwen4exp", "/eos_token_id", json!(2)),
         ("qwen4exp", "/indexer_kv_heads", json!(1)),
+        ("qwen4exp", "/output_gate_type", json!("sigmoid")),
         ("qwen4exp", "/mtp_num_hidden_layers", json!(0)),
         ("qwen4exp-without-ple", "/ple_layer_ids", json!([])),
         ("qwen4exp-without-ple", "/indexer_compress_ratio", json!(4)),
