@@ -68,7 +68,7 @@ pub struct Row {
     experts: Option<u64>,
     layers: Layers,
     numbers: Numbers,
-    /// The array of numbers in GGUF that holds it, instead of tensors.
+    /// The array of numbers in GGUF that holds its elements, instead of tensors.
     pub key: Option<String>,
     /// Whether it is dropped if a row above has made the same tensors.
     pub copy: bool,
@@ -132,6 +132,14 @@ impl Layers {
         }
     }
 
+    /// Returns the layer, if there is exactly one.
+    fn only(&self) -> Option<u64> {
+        match self {
+            Self::Range(range) => (range.end.checked_sub(range.start) == Some(1)).then_some(range.start),
+            Self::List(layers) => layers.first().copied().filter(|_| layers.len() == 1),
+        }
+    }
+
     fn all(&self) -> Vec<u64> {
         match self {
             Self::Range(range) => range.clone().collect(),
@@ -160,6 +168,16 @@ impl Row {
             return Ok(self.hf.len() as u64);
         }
         self.experts.ok_or_else(|| Error::unsupported("hyperparameters needed for experts are missing").in_tensor(self.name()))
+    }
+
+    /// Returns the number of elements of one tensor in the array of a key.
+    pub fn elements(&self) -> u64 {
+        self.shape.as_ref().map_or(1, |shape| shape.iter().fold(1, |all, dim| all.saturating_mul(*dim)))
+    }
+
+    /// Whether the array of a key holds whole numbers.
+    pub fn is_whole(&self) -> bool {
+        self.dtype == Some(DType::U64)
     }
 
     /// Returns the Hugging Face template, the first if there are several.
@@ -238,6 +256,10 @@ impl Mapping {
             let all = row_layers(row, table, config, layers)?;
             if all.is_empty() {
                 continue; // the hyperparameters of its shape may be absent too
+            }
+            let outside = row.gguf.first().is_some_and(|name| !name.contains("{bid}"));
+            if outside && row.name().contains("{bid}") && all.only().is_none() {
+                return Err(Error::unsupported(format!("GGUF holds {} of a single layer, not of several", row.name())));
             }
             for (number, (suffix, may_be_absent)) in row.suffixes().into_iter().enumerate() {
                 rows.extend(resolve(row, number, suffix, may_be_absent, config, &all)?);
@@ -387,7 +409,13 @@ impl Mapping {
     pub fn lookup_gguf(&self, name: &str) -> Option<(usize, usize, Indices)> {
         self.by_gguf.find(name).find_map(|(number, part, places)| {
             let row = self.rows.get(number)?;
-            let layer = places.layer.map_or(Some(0), |layer| row.numbers.in_hf(layer)).filter(|layer| row.layers.has(*layer))?;
+            let layer = match places.layer {
+                Some(layer) => row.numbers.in_hf(layer),
+                // A tensor outside the layers in GGUF is of the only layer that has it.
+                None if row.is_layered() => row.layers.only(),
+                None => Some(0),
+            };
+            let layer = layer.filter(|layer| row.layers.has(*layer))?;
             Some((number, part, Indices { layer: row.is_layered().then_some(layer), ..places }))
         })
     }

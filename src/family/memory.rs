@@ -16,8 +16,9 @@ pub struct LayerCache {
     pub attention: Option<Attention>,
     /// Keys of an indexer.
     pub indexer: Option<Attention>,
-    /// Two states per sequence, each in F32: numbers of elements.
-    pub state: Option<[u64; 2]>,
+    /// States per sequence, each in F32: the numbers of elements of a convolution or token shift, of the recurrence, and of a convolution
+    /// over the embeddings of n-grams.
+    pub state: Option<[u64; 3]>,
 }
 
 /// The keys and values of one layer.
@@ -450,7 +451,12 @@ impl Shapes<'_> {
         Ok(LayerCache {
             attention: if attends && layer < self.first_shared()? { Some(self.attention(layer, window)?) } else { None },
             indexer: self.indexer(layer)?,
-            state: if recurrent { Some(self.state()?) } else { None },
+            state: if recurrent {
+                let [shifted, recurrence] = self.state()?;
+                Some([shifted, recurrence, self.ngram_state(layer)?])
+            } else {
+                None
+            },
         })
     }
 
@@ -507,7 +513,7 @@ impl Shapes<'_> {
         let Some(row) = self.facts.indexers.get(self.keys.architecture).filter(|_| layer < self.trunk) else { return Ok(None) };
         if row.optional && self.keys.number("attention.indexer.top_k").unwrap_or(0) == 0
             || row.after_dense && layer < self.keys.number("leading_dense_block_count").unwrap_or(0)
-            || self.cache == Cache::Heads && self.is_recurrent(layer)?
+            || self.is_recurrent(layer)?
         {
             return Ok(None);
         }
@@ -547,6 +553,16 @@ impl Shapes<'_> {
         let channels = inner.checked_add(groups).ok_or_else(too_large)?;
         Ok([product(kernel.map_or(0, |kernel| kernel - 1), channels)?, product(state, inner)?])
     }
+
+    /// Returns the length of the state of a convolution over the embeddings of n-grams, whose steps are n tokens apart; 0 if there is none.
+    fn ngram_state(&self, layer: u64) -> Result<u64> {
+        let Some(Value::Array(layers)) = self.keys.value("ple.layers") else { return Ok(0) };
+        if !layers.iter().any(|found| found.is_ok_and(|found| found.as_u64() == Some(layer))) {
+            return Ok(0);
+        }
+        let steps = product(self.keys.required("ple.conv_kernel")?.saturating_sub(1), self.keys.required("ple.ngram_size")?)?;
+        product(product(steps, self.keys.required("hyper_connection.count")?)?, self.keys.required("embedding_length")?)
+    }
 }
 
 fn product(a: u64, b: u64) -> Result<u64> {
@@ -561,6 +577,41 @@ fn too_large() -> Error {
 mod tests {
     use super::*;
     use crate::family::tables::Tables;
+    use crate::model::{Array, ValueType};
+
+    /// As `llama_memory_hybrid_idx` and `llama_memory_recurrent` allocate them: the keys of the indexer beside the others, and the third state
+    /// in the layer with n-grams only.
+    #[test]
+    fn layers_of_linear_attention_have_states_and_the_others_keys_of_an_indexer() {
+        let mut metadata = Metadata::new();
+        metadata.set("general.architecture", Value::String("qwen4exp".to_owned()));
+        for (key, number) in [
+            ("block_count", 3),
+            ("embedding_length", 32),
+            ("attention.head_count", 4),
+            ("attention.head_count_kv", 2),
+            ("attention.key_length", 16),
+            ("attention.value_length", 16),
+            ("attention.indexer.key_length", 8),
+            ("hyper_connection.count", 3),
+            ("ssm.conv_kernel", 4),
+            ("ssm.inner_size", 24),
+            ("ssm.state_size", 4),
+            ("ssm.group_count", 2),
+            ("full_attention_interval", 3),
+            ("ple.conv_kernel", 3),
+            ("ple.ngram_size", 3),
+        ] {
+            metadata.set(format!("qwen4exp.{key}"), Value::U32(number));
+        }
+        metadata.set("qwen4exp.ple.layers", Value::Array(Array::new(ValueType::I32, vec![Value::I32(1)])));
+        let layers = caches(&metadata).unwrap().layers;
+        let keys =
+            |layer: &LayerCache| [&layer.attention, &layer.indexer].map(|cache| cache.as_ref().map(|cache| [cache.heads, cache.key]));
+        assert_eq!(layers.iter().map(keys).collect::<Vec<_>>(), [[None; 2], [None; 2], [Some([2, 16]), Some([1, 8])]]);
+        let states: Vec<_> = layers.iter().map(|layer| layer.state).collect();
+        assert_eq!(states, [Some([3 * 40, 96, 0]), Some([3 * 40, 96, 2 * 3 * 3 * 32]), None]);
+    }
 
     /// Every text model that a table describes has a cache, or a reason why it is not known.
     #[test]

@@ -61,14 +61,17 @@ pub fn split_numbers(name: &str) -> (String, Vec<u64>) {
     (key, numbers)
 }
 
-/// Replaces the parts that `is_number` accepts by a placeholder.
+/// Replaces the numbers, or placeholders for numbers, that `is_number` accepts: whole parts, and what follows the last `_` of a part.
 fn with_placeholders(name: &str, mut is_number: impl FnMut(&str) -> Option<()>) -> String {
     let mut key = String::with_capacity(name.len());
     for (i, part) in name.split('.').enumerate() {
         if i > 0 {
             key.push('.');
         }
-        key.push_str(if is_number(part).is_some() { "{}" } else { part });
+        let at = part.rfind('_').map_or(0, |at| at + 1);
+        let (start, number) = part.split_at(at);
+        key.push_str(start);
+        key.push_str(if is_number(number).is_some() { "{}" } else { number });
     }
     key
 }
@@ -147,6 +150,10 @@ mod tests {
             ("mtp.layers.0.experts.{eid}.up", "mtp.layers.0.experts.3.up", Some((None, Some(3)))),
             ("experts.{eid}.layers.{bid}", "experts.1.layers.2", Some((Some(2), Some(1)))),
             ("a.00.b", "a.00.b", Some((None, None))),
+            ("layers.{bid}.shard_{eid}.w", "layers.1.shard_12.w", Some((Some(1), Some(12)))),
+            ("layers.{bid}.ln_1.w", "layers.1.ln_1.w", Some((Some(1), None))),
+            ("layers.{bid}.ln_1.w", "layers.1.ln_2.w", None),
+            ("a.shard_01.w", "a.shard_01.w", Some((None, None))),
         ] {
             let (key, template) = Template::parse(template);
             let (found, numbers) = split_numbers(name);

@@ -233,8 +233,8 @@ pub struct TensorRow {
     pub when: Option<String>,
     /// The number in GGUF of Hugging Face's layer `bid`, if it is another; or of a tensor outside the layers.
     pub number: Option<String>,
-    /// The array of numbers in GGUF that holds these tensors of a single element, one for each layer, instead of tensors; outside the layers,
-    /// the number.
+    /// The array of numbers in GGUF that holds the elements of these tensors, layer by layer, instead of tensors: of each those of its
+    /// shape, by default one; outside the layers, the number. With the type U64, whole numbers, which are I64 in Hugging Face.
     pub key: Option<String>,
     /// Whether it is a copy of a tensor of a row above with the same GGUF name, and is dropped if that is there.
     pub copy: bool,

@@ -188,6 +188,9 @@ impl Tables {
         let mut table = Table::clone(found);
         if table.shares_class(&text.classes) {
             table.classes.retain(|class| text.classes.contains(class));
+            if table.model_types.iter().any(|known| text.model_types.contains(known)) {
+                table.model_types.retain(|known| text.model_types.contains(known));
+            }
         }
         Ok(table)
     }

@@ -43,6 +43,9 @@ pub enum Transform {
     StackExperts,
     /// `stack(count)`: numbered tensors, or several, to a single one with a new first dimension.
     Stack(u64),
+    /// `concat(count)`: numbered tensors, or several, to a single one with the rows of all; on the way back, parts of as many rows each, of
+    /// which the last may have fewer.
+    Concat(u64),
     /// `split_rows(a, b, ...)`: consecutive row ranges of each matrix to separate tensors.
     SplitRows(Vec<u64>),
     /// `join_rows(a, b, ...)`: the rows of several matrices, or of the parts after a split, to one.
@@ -147,6 +150,7 @@ impl Transform {
             ("fold_batch_norm", [epsilon]) => Self::FoldBatchNorm(number(epsilon)?),
             ("stack_experts", []) => Self::StackExperts,
             ("stack", [size]) => Self::Stack(config.length(size)?),
+            ("concat", [size]) => Self::Concat(config.length(size)?),
             ("split_rows", sizes) if sizes.len() > 1 => Self::SplitRows(counts(sizes)?),
             ("join_rows", sizes) if sizes.len() > 1 => Self::JoinRows(counts(sizes)?),
             ("split_alternate", []) => Self::SplitAlternate,
@@ -175,16 +179,16 @@ impl Transform {
             Self::SplitRows(sizes) => sizes.len(),
             Self::Unstack(_, size) | Self::Repeat(size) => *size as usize,
             Self::SplitAlternate | Self::SplitColumns | Self::SplitMla(..) | Self::FoldBatchNorm(_) => 2,
-            Self::JoinRows(_) | Self::Stack(_) | Self::StackExperts | Self::Product(_) => 1,
+            Self::JoinRows(_) | Self::Stack(_) | Self::Concat(_) | Self::StackExperts | Self::Product(_) => 1,
             _ => inputs,
         }
     }
 
-    /// Returns the number of tensors that `stack` joins.
+    /// Returns the number of tensors that `stack` or `concat` joins.
     pub fn stacked(&self) -> Option<u64> {
         match self {
             Self::Chain(steps) => steps.first().and_then(Self::stacked),
-            Self::Stack(count) => Some(*count),
+            Self::Stack(count) | Self::Concat(count) => Some(*count),
             _ => None,
         }
     }
@@ -257,6 +261,7 @@ mod tests {
         assert_eq!(parse("reshape( -> 1)").unwrap(), Reshape(vec![], vec![1]));
         assert_eq!(parse("transpose | split_rows(h, 2)").unwrap().outputs(1), 2);
         assert_eq!(parse("stack(h)").unwrap().stacked(), Some(4));
+        assert_eq!(parse("concat(d)").unwrap().stacked(), Some(6));
         assert_eq!((parse("fold_batch_norm(0.5)").unwrap(), FoldBatchNorm(0.5).outputs(4)), (FoldBatchNorm(0.5), 2));
         assert_eq!((parse("pick(d)").unwrap(), parse("pick(nothing)").unwrap()), (Pick(Some(6)), Pick(None)));
         let scaled = parse("reshape(d -> d, 1) | neg_exp").unwrap();

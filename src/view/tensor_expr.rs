@@ -209,6 +209,8 @@ enum Node {
     Stored(usize),
     /// Computed numbers.
     Values(Arc<[f32]>),
+    /// Whole numbers, as I64.
+    Integers(Arc<[i64]>),
     /// Zeros.
     Zeros,
     RowOp(Box<TensorExpr>, RowOp),
@@ -254,6 +256,12 @@ impl TensorExpr {
     pub fn values(values: impl Into<Arc<[f32]>>) -> Self {
         let values = values.into();
         Self { dtype: DType::F32, rows: 1, row: values.len() as u64, node: Node::Values(values) }
+    }
+
+    /// Returns whole numbers as a single row of I64.
+    pub fn integers(values: impl Into<Arc<[i64]>>) -> Self {
+        let values = values.into();
+        Self { dtype: DType::I64, rows: 1, row: values.len() as u64, node: Node::Integers(values) }
     }
 
     /// Returns rows of zeros.
@@ -425,7 +433,7 @@ impl TensorExpr {
         fn walk(origin: &TensorExpr, found: &mut Vec<usize>) {
             match &origin.node {
                 Node::Stored(tensor) if !found.contains(tensor) => found.push(*tensor),
-                Node::Stored(_) | Node::Values(_) | Node::Zeros => {}
+                Node::Stored(_) | Node::Values(_) | Node::Integers(_) | Node::Zeros => {}
                 Node::RowOp(inner, _) | Node::Whole(inner, ..) => walk(inner, found),
                 Node::Pair(both, _) => both.iter().for_each(|one| walk(one, found)),
                 Node::Join(parts) => parts.iter().for_each(|(_, part)| walk(part, found)),
@@ -448,7 +456,7 @@ impl TensorExpr {
     pub fn steps(&self) -> Vec<String> {
         match &self.node {
             Node::Stored(_) => Vec::new(),
-            Node::Values(_) => vec!["computed".to_owned()],
+            Node::Values(_) | Node::Integers(_) => vec!["computed".to_owned()],
             Node::Zeros => vec!["zeros".to_owned()],
             Node::RowOp(inner, step) => {
                 let mut steps = inner.steps();
@@ -517,8 +525,9 @@ impl TensorExpr {
                 reader.bytes_at(info, self.bytes(range.start)?..self.bytes(range.end)?)
             }
             Node::Zeros => Ok(Data::Owned(vec![0; num::to_usize(self.bytes(range.end - range.start)?, "rows of zeros")?])),
-            Node::Values(_) if range.is_empty() => Ok(Data::Borrowed(&[])),
+            Node::Values(_) | Node::Integers(_) if range.is_empty() => Ok(Data::Borrowed(&[])),
             Node::Values(values) => Ok(Data::Owned(to_bytes(values))),
+            Node::Integers(values) => Ok(Data::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())),
             Node::Join(parts) => {
                 let first = parts.partition_point(|(start, _)| *start <= range.start).saturating_sub(1);
                 let mut runs = Runs::new(self.bytes(range.end - range.start)?)?;
@@ -641,6 +650,19 @@ fn mapped<'a>(inner: &TensorExpr, reader: &Reader, range: Range<u64>, change: im
 /// The type of the stored tensor cannot be decoded.
 pub fn values(reader: &Reader, origin: &TensorExpr) -> Result<Vec<f32>> {
     to_values(origin.dtype(), &origin.eval_rows(reader, 0..origin.rows())?)
+}
+
+/// Evaluates a small expression of whole numbers, none of which is rounded.
+///
+/// # Errors
+/// Its type is neither I64 nor I32.
+pub fn integers(reader: &Reader, origin: &TensorExpr) -> Result<Vec<i64>> {
+    let bytes = origin.eval_rows(reader, 0..origin.rows())?;
+    match origin.dtype() {
+        DType::I64 => Ok(bytes.as_chunks::<8>().0.iter().map(|value| i64::from_le_bytes(*value)).collect()),
+        DType::I32 => Ok(bytes.as_chunks::<4>().0.iter().map(|value| i32::from_le_bytes(*value).into()).collect()),
+        other => Err(Error::unsupported(format!("expected whole numbers of I64 or I32, found {other}"))),
+    }
 }
 
 /// Collects runs of bytes; a single one stays borrowed.

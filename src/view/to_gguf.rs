@@ -268,14 +268,25 @@ pub(super) fn to_keys(reader: &Reader, table: &Table, config: &Config, metadata:
         let Some(key) = &row.key else { continue };
         let indices: Option<Vec<usize>> = row.indices().iter().map(|places| found.get(&(number, places.layer)).copied()).collect();
         let Some(indices) = indices else { continue };
-        let value = |index: usize| match tensor_expr::values(reader, &TensorExpr::stored(model, index)?)?.as_slice() {
-            [value] => Ok(Value::F32(*value)),
-            values => Err(Error::malformed(format!("expected a single number, found {}", values.len())).in_tensor(row.name())),
-        };
-        let values = indices.into_iter().map(value).collect::<Result<Vec<_>>>()?;
+        let mut values = Vec::new();
+        for index in indices {
+            let origin = TensorExpr::stored(model, index)?;
+            let own = if row.is_whole() {
+                let whole = |number: i64| number.try_into().map(Value::U64);
+                let numbers = tensor_expr::integers(reader, &origin)?.into_iter().map(whole).collect::<Result<Vec<_>, _>>();
+                numbers.map_err(|_| Error::unsupported("expected whole numbers from 0").in_tensor(row.name()))?
+            } else {
+                tensor_expr::values(reader, &origin)?.into_iter().map(Value::F32).collect()
+            };
+            if own.len() as u64 != row.elements() {
+                let message = format!("expected {}, found {}", units::counted(row.elements(), "number"), own.len());
+                return Err(Error::malformed(message).in_tensor(row.name()));
+            }
+            values.extend(own);
+        }
         let value = match values.as_slice() {
             [value] if !row.is_layered() => value.clone(),
-            _ => Value::Array(Array::new(ValueType::F32, values)),
+            _ => Value::Array(Array::new(if row.is_whole() { ValueType::U64 } else { ValueType::F32 }, values)),
         };
         metadata.set(key.as_str(), value);
     }

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::base::{Error, Hint, Result};
+use crate::base::{Error, Hint, Result, num};
 use crate::family::config::{Config, f32_json};
 use crate::family::mapping::{Mapping, Row};
 use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::Table;
 use crate::family::tables::Tables;
+use crate::family::transform::Transform;
 use crate::family::{keys, pooling, rope, sections};
 use crate::format::Reader;
 use crate::model::companion::{CompanionFile, Content, Note};
@@ -55,16 +56,16 @@ pub(super) fn weights(reader: &Reader, tables: &Tables, options: &Options) -> Re
         table.module = None; // the encoder's table names the module of the text model
     }
     let mapping = Mapping::new(&table, &config)?;
-    match &projector {
-        None => steps(reader, &mapping, &computed, &|_| true, &mut output)?,
-        Some(projector) => {
-            let of_encoder = |name: &str| projector.mapping.lookup_gguf(name).is_some() || projector.computed.contains(&name);
-            steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
-            projector.rename_text(&mut output);
-            steps(reader, &projector.mapping, &projector.computed, &of_encoder, &mut output)?;
-        }
-    }
+    let of_encoder = |name: &str| {
+        let has = |projector: &Projector| projector.mapping.lookup_gguf(name).is_some() || projector.computed.contains(&name);
+        projector.as_ref().is_some_and(has)
+    };
+    steps(reader, &mapping, &computed, &|name| !of_encoder(name), &mut output)?;
     from_keys(metadata, &mapping, main_type(model), &mut output)?;
+    if let Some(projector) = &projector {
+        projector.rename_text(&mut output);
+        steps(reader, &projector.mapping, &projector.computed, &of_encoder, &mut output)?;
+    }
     let main = options.dtype.unwrap_or_else(|| main_type(model));
     let stored = |name: &String| model.tensor(name).map(|tensor| tensor.shape.as_slice());
     let dense: Vec<_> = mapping.rows.iter().filter_map(|row| pooling::Dense::of(row.name(), row.gguf.first().and_then(stored)?)).collect();
@@ -126,6 +127,12 @@ impl Projector {
         let mut text = text.into_keys();
         let mut keys = self.config.into_keys();
         keys.retain(|key, value| text.get(key) != Some(value));
+        // A text model may have the ID of a token for pictures too, but classes read it outside its section.
+        for key in self.table.tokens.keys() {
+            if let Some(id) = text.shift_remove(key) {
+                keys.entry(key.as_str()).or_insert(id);
+            }
+        }
         if let Some(Json::Object(inside)) = keys.remove(section) {
             text.extend(inside);
         }
@@ -333,7 +340,7 @@ pub(super) fn steps(
     missing(mapping, &groups).map_or(Ok(()), |name| Err(Error::malformed("this tensor is missing").in_tensor(&name).in_file(&model.path)))
 }
 
-/// Adds the tensors of a single element that GGUF holds in an array.
+/// Adds the tensors whose elements GGUF holds in an array.
 fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut OutputModel) -> Result<()> {
     for row in &mapping.rows {
         let Some(key) = &row.key else { continue };
@@ -349,13 +356,22 @@ fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut O
             return Err(Error::unsupported(format!("the key {key} is missing")));
         };
         let places = row.indices();
-        if numbers.len() != places.len() {
-            return Err(Error::malformed(format!("expected {} numbers in {key}, found {}", places.len(), numbers.len())));
+        let each = row.elements();
+        if num::mul(places.len() as u64, each, "the numbers of a key")? != numbers.len() as u64 {
+            let wanted = places.len() as u64 * each;
+            return Err(Error::malformed(format!("expected {wanted} numbers in {key}, found {}", numbers.len())));
         }
-        for (places, value) in places.into_iter().zip(numbers) {
-            let number = value.as_f64().ok_or_else(|| Error::malformed(format!("expected numbers in {key}")))?;
-            let shape = row.shape.clone().unwrap_or_default();
-            output.tensors.push(OutputTensor::made(TensorExpr::values([number as f32]), row.hf_name(places, 0), shape, main));
+        let wrong = |what| Error::malformed(format!("expected {what} in {key}"));
+        for (places, own) in places.into_iter().zip(numbers.chunks(num::to_usize(each.max(1), "the numbers of a key")?)) {
+            let (name, shape) = (row.hf_name(places, 0), row.shape.clone().unwrap_or_default());
+            output.tensors.push(if row.is_whole() {
+                let numbers = own.iter().map(|value| value.as_i64().ok_or_else(|| wrong("whole numbers"))).collect::<Result<Vec<_>>>()?;
+                OutputTensor::made(TensorExpr::integers(numbers), name, shape, ElemType::Known(DType::I64)).fixed()
+            } else {
+                let number = |value: &Value| value.as_f64().map(|number| number as f32).ok_or_else(|| wrong("numbers"));
+                let numbers = own.iter().map(number).collect::<Result<Vec<_>>>()?;
+                OutputTensor::made(TensorExpr::values(numbers), name, shape, main)
+            });
         }
     }
     Ok(())
@@ -390,7 +406,12 @@ fn emit(reader: &Reader, row: &Row, places: Indices, indices: &[usize], main: DT
             Ok(Shaped { origin: TensorExpr::stored(model, index)?, shape })
         })
         .collect::<Result<_>>()?;
-    for (member, made) in row.transform.backward(sources).map_err(named)?.into_iter().enumerate() {
+    let parts = row.transform.backward(sources).map_err(named)?;
+    if matches!(row.transform, Transform::Concat(_)) {
+        let message = format!("a GGUF does not record the parts of this tensor: it is split into {}", parts.len());
+        output.notes.push(Note::remark(row.gguf_names(places).next().unwrap_or_default(), message));
+    }
+    for (member, made) in parts.into_iter().enumerate() {
         if let Some(shape) = &row.shape
             && *shape != made.shape
         {

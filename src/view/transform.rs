@@ -25,6 +25,7 @@ impl Transform {
             Self::Order(places) => return ordered(sources, places, true),
             Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
             Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
+            Self::Concat(_) => return concatenated(sources).map(|joined| vec![joined]),
             Self::Product(_) => return product(sources).map(|product| vec![product]),
             Self::FoldBatchNorm(epsilon) => return folded(sources, *epsilon),
             _ => {}
@@ -79,6 +80,7 @@ impl Transform {
             | Self::Order(_)
             | Self::StackExperts
             | Self::Stack(_)
+            | Self::Concat(_)
             | Self::JoinRows(_)
             | Self::Product(_)
             | Self::FoldBatchNorm(_) => vec![Shaped { origin, shape }],
@@ -110,6 +112,7 @@ impl Transform {
         Ok(match self {
             Self::StackExperts | Self::Stack(_) => unstacked(origin, &shape)?,
             Self::JoinRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
+            Self::Concat(count) => parted(origin, &shape, *count)?,
             Self::Product(dims) => {
                 let ones = TensorExpr::zeros(origin.rows(), origin.row_elements())?.then(RowOp::Add(1.0))?;
                 let second = reshaped(origin, shape.clone(), &shape, dims)?;
@@ -346,6 +349,34 @@ fn unstacked(origin: TensorExpr, shape: &[u64]) -> Result<Vec<Shaped>> {
     let origin = if shape.len() == 1 { origin.by_element()? } else { origin };
     let rows = divided(origin.rows(), count, shape)?;
     (0..count).map(|number| Ok(Shaped { origin: origin.clone().slice(number * rows, rows)?, shape: own.to_vec() })).collect()
+}
+
+/// Concatenates matrices of as many columns each.
+fn concatenated(sources: Vec<Shaped>) -> Result<Shaped> {
+    let first = sources.first().map(|source| source.shape.clone()).unwrap_or_default();
+    let mut rows = 0;
+    for source in &sources {
+        let own = source.shape.first().copied().filter(|own| with_axis(&first, 0, *own) == source.shape);
+        rows = num::add(rows, own.ok_or_else(|| misfit(&format!("rows as those of {first:?}"), &source.shape))?, "rows")?;
+    }
+    let parts = sources.into_iter().map(|source| movable(source.origin, &source.shape)).collect::<Result<_>>()?;
+    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&first, 0, rows) })
+}
+
+/// The inverse of [`concatenated`]: parts of as many rows each, of which the last may have fewer (`torch.chunk`).
+fn parted(origin: TensorExpr, shape: &[u64], count: u64) -> Result<Vec<Shaped>> {
+    let all = shape.first().copied().unwrap_or(0);
+    let len = all.div_ceil(count.max(1));
+    if len == 0 || all.div_ceil(len) != count {
+        return Err(misfit(&format!("rows for {count} parts of as many each"), shape));
+    }
+    let origin = movable(origin, shape)?;
+    let inner = divided(origin.rows(), all, shape)?;
+    let part = |number: u64| {
+        let (start, rows) = (number * len, len.min(all - number * len));
+        Ok(Shaped { origin: origin.clone().slice(start * inner, rows * inner)?, shape: with_axis(shape, 0, rows) })
+    };
+    (0..count).map(part).collect()
 }
 
 /// Returns the axis along which rows are split: the last but one, or the only one.

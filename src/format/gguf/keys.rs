@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::finding::Severity;
-use crate::model::ValueType::{Bool, F32, I32, String, U16, U32};
+use crate::model::ValueType::{Bool, F32, I32, String, U16, U32, U64};
 use crate::model::{Metadata, Value, ValueType};
 
 /// The allowed types of a key's value.
@@ -235,7 +235,8 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (LayerPattern, "attention.sliding_window_pattern"),
     (PerLayer(Bool), "attention.indexer.types"),
     (ArrayOf(String), "classifier.output_labels"),
-    (ArrayOf(I32), "rope.dimension_sections"),
+    (ArrayOf(I32), "attention.compress_ratios ple.layers rope.dimension_sections"),
+    (ArrayOf(U64), "ple.head_offsets ple.head_vocab_sizes ple.layer_multipliers"),
     (ArrayOf(F32), "activation_sparsity_scale swiglu_clamp_exp swiglu_clamp_shexp"),
     (ArrayOf(Bool), "attention.recurrent_layers attention.rope_pattern"),
 ];

@@ -85,6 +85,7 @@ mod tests {
             ("model.layers.0.linear_attn.conv1d.weight", 3, Some(NotLinear)),
             ("model.layers.0.input_layernorm.weight", 1, Some(NotLinear)),
             ("model.embed_tokens.weight", 2, Some(Kept(Embedding))),
+            ("model.layers.1.ple.ple_embedding.ngram_embedding.shard_0.weight", 2, Some(Kept(Embedding))),
             ("lm_head.weight", 2, Some(Kept(Output))),
             ("model.visual.blocks.3.attn.qkv.weight", 2, Some(Kept(Vision))),
         ] {

@@ -136,6 +136,22 @@ fn a_config_says_what_the_classes_of_transformers_read() {
         ("deci", "/block_configs/1/attention/replace_with_linear", json!(true)),
         ("deci", "/block_configs/2/attention/no_op", json!(true)),
         ("deci", "/block_configs/3/ffn/no_op", json!(true)),
+        ("qwen4exp", "/ple_layer_ids", json!([2])),
+        ("qwen4exp", "/ple_embed_dim", json!(32)),
+        ("qwen4exp", "/ngram_vocab_size_base", json!(19)),
+        ("qwen4exp", "/make_ngram_vocab_size_divisible_by", json!(128)),
+        ("qwen4exp", "/split_ngram_parts", json!(4)),
+        ("qwen4exp", "/eos_token_id", json!(2)),
+        ("qwen4exp", "/indexer_kv_heads", json!(1)),
+        ("qwen4exp", "/output_gate_type", json!("sigmoid")),
+        ("qwen4exp", "/mtp_num_hidden_layers", json!(0)),
+        ("qwen4exp-without-ple", "/ple_layer_ids", json!([])),
+        ("qwen4exp-without-ple", "/indexer_compress_ratio", json!(4)),
+        ("qwen4exp-vision-mmproj", "/model_type", json!("qwen4_exp")),
+        ("qwen4exp-vision-mmproj", "/architectures", json!(["Qwen4ExpForConditionalGeneration"])),
+        ("qwen4exp-vision-mmproj", "/image_token_id", json!(40)),
+        ("qwen4exp-vision-mmproj", "/text_config/eos_token_id", json!(2)),
+        ("glm4v-mmproj", "/model_type", json!("glm4v")),
     ];
     let goldens = goldens();
     for (name, key, value) in wanted {
@@ -177,6 +193,31 @@ fn glm_5_3_as_transformers_saves_it_gives_the_same_keys() {
         output.metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect::<Vec<_>>()
     };
     assert_eq!(keys(&saved.reader()), keys(&hf));
+}
+
+/// transformers names the layers with an indexer after it, and takes several end-of-sequence tokens; llama.cpp's converter the last of them.
+#[test]
+fn qwen_4_as_transformers_saves_it_gives_the_same_keys() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "qwen4exp") else { return };
+    let keys = |text: &[(&str, Json)]| {
+        let mut config = golden.json["config"].clone();
+        for (key, value) in text {
+            config["text_config"][key] = value.clone();
+        }
+        let model = Golden {
+            json: json!({ "config": config, "tensors": golden.json["tensors"] }),
+            name: golden.name.clone(),
+            table: golden.table.clone(),
+        };
+        let output =
+            to_gguf::without_tokenizer(&model.reader(), &Tables::default(), ModelPart::Whole).map_err(|error| error.to_string())?;
+        Ok::<_, String>(output.metadata.iter().map(|(key, value)| format!("{key} {value:?}")).collect::<Vec<_>>())
+    };
+    let [linear, full] = ["linear_attention", "indexed_attention"];
+    let saved = [("layer_types", json!([linear, linear, full, linear, full])), ("eos_token_id", json!([7, 2]))];
+    assert_eq!(keys(&saved), keys(&[]));
+    let error = keys(&[("ple_layer_ids", json!([1, 2]))]).unwrap_err();
+    assert!(error.contains("of a single layer, not of several"), "{error}");
 }
 
 /// llama.cpp requires the sections of the rotations, of which a checkpoint for transformers says nothing.

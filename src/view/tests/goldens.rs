@@ -62,11 +62,14 @@ impl Golden {
         let tensors = self.json["tensors"].as_array().unwrap().iter().map(|row| {
             let (name, dtype) = (row[0].as_str().unwrap(), DType::from_safetensors(row[1].as_str().unwrap()).unwrap());
             let shape: Vec<u64> = row[2].as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap()).collect();
+            // Whole numbers are constants of the model, and stand beside the shape.
+            let constants = row[3].as_array().map(|values| values.iter().flat_map(|value| value.as_i64().unwrap().to_le_bytes()).collect());
             // Tensors that must be zero for a GGUF are.
-            let bytes = match self.json["zeros"].as_array().is_some_and(|zeros| zeros.contains(&row[0])) {
+            let made = || match self.json["zeros"].as_array().is_some_and(|zeros| zeros.contains(&row[0])) {
                 true => vec![0; dtype.bytes_for(shape.iter().product()).unwrap() as usize],
                 false => weights(name, shape.iter().product(), dtype),
             };
+            let bytes = constants.unwrap_or_else(made);
             (name.to_owned(), shape, dtype, bytes)
         });
         let reader = reader(tensors.collect(), Metadata::new(), Some(self.json["config"].clone()));

@@ -31,6 +31,7 @@ fn is_value(found: &Value, wanted: &Json) -> bool {
             let wanted = wanted.as_array().unwrap();
             array.len() == wanted.len() as u64 && array.iter().zip(wanted).all(|(found, wanted)| is_value(&found.unwrap(), wanted))
         }
+        Value::U64(value) => wanted.as_u64() == Some(*value),
         number => number.as_f64().map(|number| number as f32) == wanted.as_f64().map(|wanted| wanted as f32),
     }
 }
@@ -40,6 +41,7 @@ fn type_name(value: &Value) -> String {
     let name = |value_type: ValueType| match value_type {
         ValueType::U32 => "UINT32",
         ValueType::I32 => "INT32",
+        ValueType::U64 => "UINT64",
         ValueType::F32 => "FLOAT32",
         ValueType::Bool => "BOOL",
         ValueType::String => "STRING",

@@ -211,6 +211,32 @@ fn numbers_that_gguf_holds_in_a_key_are_as_many_as_the_layers() {
     assert!(error.contains("the key xielu.alpha_n is missing"), "{error}");
 }
 
+/// The multipliers of a hash are odd numbers of up to 63 bits, which floating-point numbers would round.
+#[test]
+fn whole_numbers_in_keys_are_exact_both_ways() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "qwen4exp") else { return };
+    let (tensors, mut metadata) = converted(&golden.table, &golden.reader());
+    let numbers = [160_419_945_971_938_623, 155_550_606_720_431_737, u64::MAX >> 1].map(Value::U64);
+    const KEY: &str = "qwen4exp.ple.layer_multipliers";
+    assert_eq!(metadata.get(KEY).and_then(Value::as_array).unwrap().iter().next().unwrap().unwrap(), numbers[0]);
+    let back = |metadata: &Metadata| {
+        let gguf = reader(tensors.clone(), metadata.clone(), None);
+        let back = to_hf::weights(&gguf, &Tables::default(), &to_hf::Options::default()).map_err(|error| error.to_string())?;
+        let written = written(&gguf, &back.tensors);
+        Ok::<_, String>((written.into_iter().find(|tensor| tensor.0.ends_with("layer_multipliers")).unwrap(), back.notes))
+    };
+    metadata.set(KEY, Value::Array(Array::new(ValueType::U64, numbers.to_vec())));
+    let (made, notes) = back(&metadata).unwrap();
+    let wanted: Vec<u8> = numbers.iter().flat_map(|number| number.as_u64().unwrap().to_le_bytes()).collect();
+    assert_eq!(made, ("model.layers.1.ple.ple_embedding.layer_multipliers".to_owned(), vec![3], DType::I64, wanted));
+    let note = notes.iter().find(|note| note.name == "per_layer_token_embd.weight").unwrap();
+    assert!(note.message.ends_with("it is split into 4"), "{}", note.message);
+    metadata.set(KEY, Value::Array(Array::new(ValueType::U64, numbers[1..].to_vec())));
+    assert!(back(&metadata).unwrap_err().contains("expected 3 numbers in qwen4exp.ple.layer_multipliers, found 2"));
+    metadata.set(KEY, Value::Array(Array::new(ValueType::U64, vec![Value::U64(u64::MAX); 3])));
+    assert!(back(&metadata).unwrap_err().contains("expected whole numbers"));
+}
+
 #[test]
 fn tensors_of_an_unknown_architecture_are_unchanged() {
     let tables = Tables::default();

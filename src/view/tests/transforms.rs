@@ -117,6 +117,20 @@ fn experts_become_one_tensor_and_come_back() {
     assert!(empty(limits::PARTS + 1).is_err());
 }
 
+/// As `torch.cat` and `torch.chunk` have it: the last part may be smaller.
+#[test]
+fn parts_become_one_tensor_and_come_back() {
+    let hf = counting(&[&[2, 1], &[2, 1], &[1, 1]]);
+    let whole = Transform::Concat(3).forward(stored(&hf)).unwrap();
+    let bytes = |made: &Shaped| made.origin.eval_rows(&hf, 0..made.origin.rows()).unwrap().into_owned();
+    assert_eq!((&whole[0].shape[..], bytes(&whole[0])), (&[5, 1][..], vec![0, 1, 100, 101, 200]));
+    let back = Transform::Concat(3).backward(whole.clone()).unwrap();
+    assert_eq!(back.iter().map(|made| made.shape[0]).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(back.iter().flat_map(bytes).collect::<Vec<_>>(), bytes(&whole[0]));
+    // Parts of two rows each are three, and not four.
+    assert!(Transform::Concat(4).backward(whole.clone()).is_err() && Transform::Concat(0).backward(whole).is_err());
+}
+
 #[test]
 fn shapes_that_do_not_fit_a_transform_are_refused() {
     let forward: &[(Transform, &[&[u64]])] = &[
@@ -127,6 +141,7 @@ fn shapes_that_do_not_fit_a_transform_are_refused() {
         (Transform::SplitMla(2, 1), &[&[7, 3]]),
         (Transform::SplitAlternate, &[&[2, 3, 1]]),
         (Transform::StackExperts, &[&[2, 1], &[1, 2]]),
+        (Transform::Concat(2), &[&[2, 1], &[1, 2]]),
         (Transform::Plain, &[&[1], &[1]]),
     ];
     for (transform, shapes) in forward {
