@@ -235,7 +235,7 @@ static ARCHITECTURE_KEYS: &[(KeyType, &str)] = &[
     (LayerPattern, "attention.sliding_window_pattern"),
     (PerLayer(Bool), "attention.indexer.types"),
     (ArrayOf(String), "classifier.output_labels"),
-    (ArrayOf(I32), "rope.dimension_sections"),
+    (ArrayOf(I32), "attention.compress_ratios rope.dimension_sections"),
     (ArrayOf(F32), "activation_sparsity_scale swiglu_clamp_exp swiglu_clamp_shexp"),
     (ArrayOf(Bool), "attention.recurrent_layers attention.rope_pattern"),
 ];

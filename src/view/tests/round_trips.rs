@@ -1,5 +1,7 @@
 //! Round trips of every table: names, shapes and bytes.
 
+use std::collections::HashSet;
+
 use serde_json::{Value as Json, json};
 
 use crate::family::config::Config;
@@ -94,11 +96,15 @@ fn every_table_round_trips_byte_for_byte() {
         for tensor in made.iter_mut().chain(&mut original) {
             tensor.0 = pattern::strip_prefixes(&tensor.0, &table.prefixes).to_owned();
         }
-        // Logarithms need single precision.
-        for tensor in original.iter_mut().filter(|tensor| tensor.0.ends_with("A_log") && tensor.2 == DType::BF16) {
+        let widen = |tensor: &mut Tensor| {
             tensor.2 = DType::F32;
             tensor.3 = tensor.3.as_chunks::<2>().0.iter().flat_map(|pair| [0, 0, pair[0], pair[1]]).collect();
-        }
+        };
+        // Logarithms need single precision.
+        original.iter_mut().filter(|tensor| tensor.0.ends_with("A_log") && tensor.2 == DType::BF16).for_each(widen);
+        // A GGUF does not record which were in F32: what BF16 holds comes back in it.
+        let single: HashSet<&str> = original.iter().filter(|tensor| tensor.2 == DType::F32).map(|tensor| tensor.0.as_str()).collect();
+        made.iter_mut().filter(|tensor| single.contains(tensor.0.as_str()) && tensor.2 == DType::BF16).for_each(widen);
         made.sort();
         original.sort();
         // Which of Mamba's were in F32 a GGUF does not record, and products need single precision.
