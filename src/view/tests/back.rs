@@ -162,6 +162,43 @@ fn glm_5_3_as_transformers_saves_it_gives_the_same_keys() {
     assert_eq!(keys(&saved.reader()), keys(&hf));
 }
 
+/// As above; what the class computes of the published keys replaces them.
+#[test]
+fn deepseek_v4_as_transformers_saves_it_gives_the_same_keys() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "deepseek4") else { return };
+    let hf = golden.reader();
+    let mut config = golden.json["config"].clone();
+    let text = config.as_object_mut().unwrap();
+    let mut compress = text.remove("rope_scaling").unwrap();
+    compress["rope_type"] = compress["type"].clone();
+    compress["attention_factor"] = json!(1.0);
+    compress["rope_theta"] = text["compress_rope_theta"].clone();
+    for key in ["compress_ratios", "num_hash_layers"] {
+        text.remove(key).unwrap();
+    }
+    for (key, value) in [
+        ("rope_parameters", json!({ "main": { "rope_type": "default", "rope_theta": 10000.0 }, "compress": compress })),
+        ("layer_types", json!(["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"])),
+        ("compress_rates", json!({ "compressed_sparse_attention": 4, "heavily_compressed_attention": 128 })),
+        ("mlp_layer_types", json!(["hash_moe", "moe", "moe"])),
+    ] {
+        text.insert(key.to_owned(), value);
+    }
+    let saved = Golden { json: json!({ "config": config, "tensors": golden.json["tensors"] }), ..golden };
+    let keys = |model: &crate::format::Reader| {
+        let output = to_gguf::without_tokenizer(model, &Tables::default(), ModelPart::Whole).unwrap();
+        // The published list goes on for the layer that predicts a further token.
+        let ratios = |key: &str, value: &Value| match value.as_array() {
+            Some(array) if key.ends_with("compress_ratios") => format!("{:?}", array.values().unwrap().get(..3)),
+            _ => format!("{value:?}"),
+        };
+        let mut keys: Vec<String> = output.metadata.iter().map(|(key, value)| format!("{key} {}", ratios(key, value))).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&saved.reader()), keys(&hf));
+}
+
 /// llama.cpp requires the sections of the rotations, of which a checkpoint for transformers says nothing.
 #[test]
 fn qwen3_asr_for_transformers_has_the_sections_of_the_first_checkpoint() {

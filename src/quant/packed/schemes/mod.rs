@@ -410,7 +410,7 @@ fn scaled(lookup: &Lookup<'_>, parts: &Parts<'_>, suffix: &'static str, divide: 
         Some(_) => return None,
     };
     let exponents = is(scales, DType::U8) || is(scales, DType::F8_E8M0);
-    let shown = match (parts.is(DType::I8), exponents && grid.wide == 32) {
+    let shown = match (parts.is(DType::I8), exponents && (grid.tall, grid.wide) == (1, 32)) {
         (true, _) => named("INT8"),
         (false, true) => named("MXFP8"),
         (false, false) => named("FP8"),
