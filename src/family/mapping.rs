@@ -37,7 +37,6 @@ pub struct Mapping {
     prefixes: Vec<String>,
     replace: Vec<(String, String)>,
     drop: GlobSet,
-    drop_globs: Vec<String>,
     keep: GlobSet,
     drop_zeros: GlobSet,
     projector: bool,
@@ -288,7 +287,6 @@ impl Mapping {
             prefixes,
             replace,
             drop,
-            drop_globs: table.drop.clone(),
             keep,
             drop_zeros,
             drops_further_layers: table.drops_further_layers,
@@ -374,13 +372,6 @@ impl Mapping {
             }
         }
         if dropped || self.drops_further_layers && further { HfTensor::Dropped } else { HfTensor::Unknown }
-    }
-
-    /// Returns the glob of dropped tensors that a name matches.
-    pub fn drop_glob(&self, name: &str) -> Option<&str> {
-        let matched = |name: &str| self.drop.matches(name).into_iter().next();
-        let number = matched(name).or_else(|| matched(pattern::strip_prefixes(name, &self.prefixes)))?;
-        self.drop_globs.get(number).map(String::as_str)
     }
 
     /// Looks up a tensor of the text model, of which the encoder may store a row.

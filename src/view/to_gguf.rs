@@ -328,15 +328,11 @@ struct Group {
     sources: BTreeMap<u64, usize>,
 }
 
-/// The number of dropped tensors of a pattern that are listed by name.
-const LISTED: usize = 16;
-
 fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<usize>, output: &mut OutputModel) -> Result<()> {
     pooling::check_dense(model, |module| mapping.has_module(module), &mut output.notes)?;
     let mut groups: HashMap<(usize, Option<u64>), Group> = HashMap::new();
     let copies = copies(model, mapping);
     let mut beside: BTreeMap<String, u64> = BTreeMap::new();
-    let mut dropped: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
     for (index, tensor) in model.tensors.iter().enumerate().filter(|(index, _)| !left_out.contains(index)) {
         if copies.contains(&index) {
             output.notes.push(Note::dropped(&tensor.name, "is a copy of another tensor"));
@@ -356,7 +352,7 @@ fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<u
                 continue;
             }
             HfTensor::Dropped => {
-                dropped.entry(mapping.drop_glob(&tensor.name)).or_default().push(&tensor.name);
+                output.notes.push(Note::dropped(&tensor.name, "has no GGUF equivalent"));
                 continue;
             }
             HfTensor::Unknown if model.module_of(&tensor.name).is_some_and(|module| !mapping.has_module(module)) => {
@@ -383,14 +379,6 @@ fn steps(model: &Model, mapping: &Mapping, part: ModelPart, left_out: &HashSet<u
         }
         if group.sources.len() as u64 == row.members()? && row.key.is_none() {
             emit(model, row, places, group, output)?;
-        }
-    }
-    for (glob, names) in dropped {
-        match glob.filter(|_| names.len() > LISTED) {
-            Some(glob) => {
-                output.notes.push(Note::dropped(glob, format!("{} without GGUF equivalent", units::counted(names.len() as u64, "tensor"))))
-            }
-            None => output.notes.extend(names.into_iter().map(|name| Note::dropped(name, "has no GGUF equivalent"))),
         }
     }
     let note = |(part, count)| Note::dropped(format!("{part}*"), format!("{} {BESIDE}", units::counted(count, "tensor")));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value as Json, json};
 
 use crate::family::config::Config;
-use crate::family::mapping::{HfTensor, Mapping};
+use crate::family::mapping::{HfTensor, Mapping, ModelPart};
 use crate::family::pattern;
 use crate::family::tables::Tables;
 use crate::model::companion::Content;
@@ -196,6 +196,15 @@ fn copies_are_dropped_where_the_tensor_is_and_stand_for_it_where_not() {
     }
     let error = to_gguf::canonical(&names(&[]), &tables).unwrap_err().to_string();
     assert!(error.contains("shared.weight") && error.contains("is missing"), "{error}");
+}
+
+#[test]
+fn a_tensor_may_be_dropped_in_the_layers_that_do_not_have_it() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "deepseek4") else { return };
+    let notes = to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), ModelPart::Whole).unwrap().notes;
+    // The experts of the first layer are chosen by a table of tokens, those of the others with a bias.
+    let biases: Vec<&str> = notes.iter().map(|note| note.name.as_str()).filter(|name| name.ends_with(".bias")).collect();
+    assert_eq!(biases, ["layers.0.ffn.gate.bias"]);
 }
 
 #[test]
