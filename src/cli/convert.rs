@@ -422,8 +422,8 @@ impl Report for Comparison {
     }
 }
 
-/// The number of losses shown to people.
-const LOSSES_SHOWN: usize = 20;
+/// The number of losses, and of notes of a kind, shown to people.
+const ROWS_SHOWN: usize = 20;
 
 impl Report for ConvertReport {
     const ROWS: Option<&'static str> = Some("tensors");
@@ -526,7 +526,7 @@ impl ConvertReport {
             Column::number("bits_per_weight").titled("bits/weight").optional(),
             Column::sentence("message"),
         ];
-        let rows = self.lossy.iter().take(LOSSES_SHOWN).map(|lossy| {
+        let rows = self.lossy.iter().take(ROWS_SHOWN).map(|lossy| {
             let kind = match lossy.kind {
                 LossKind::Fallback => "fallback",
                 LossKind::UnsupportedDtype => "unsupported",
@@ -542,11 +542,8 @@ impl ConvertReport {
                 Cell::text(lossy.message.clone()),
             ]
         });
-        let mut table = Section::table("lossy", columns).rows(rows).titled("Fallbacks and losses").only(Audience::People);
-        if let Some(more) = self.lossy.len().checked_sub(LOSSES_SHOWN).filter(|more| *more > 0) {
-            table = table.footer(format!("{more} more (--json lists all)"));
-        }
-        (!self.lossy.is_empty()).then_some(table)
+        let table = Section::table("lossy", columns).rows(rows).titled("Fallbacks and losses").only(Audience::People);
+        (!self.lossy.is_empty()).then(|| with_more(table, self.lossy.len()))
     }
 
     fn removed_table(&self) -> Option<Section<'_>> {
@@ -599,7 +596,17 @@ fn mix_line(mix: &SizedMix) -> String {
     format!("types chosen for at most {} bytes: expected loss {}, {gap}", units::grouped(mix.target_bytes), units::general(mix.loss, 4))
 }
 
+/// Says how many rows a table lacks.
+fn with_more(table: Section<'_>, rows: usize) -> Section<'_> {
+    match rows.saturating_sub(ROWS_SHOWN) {
+        0 => table,
+        more => table.footer(format!("{more} more (--json lists all)")),
+    }
+}
+
 fn note_table<'a>(key: &'static str, title: &'static str, notes: &'a [NoteRow]) -> Section<'a> {
-    let rows = notes.iter().map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
-    Section::table(key, vec![Column::name("name"), Column::sentence("message")]).rows(rows).titled(title).only(Audience::People)
+    let rows = notes.iter().take(ROWS_SHOWN).map(|note| vec![Cell::text(note.name.clone()), Cell::text(note.message.clone())]);
+    let table =
+        Section::table(key, vec![Column::name("name"), Column::sentence("message")]).rows(rows).titled(title).only(Audience::People);
+    with_more(table, notes.len())
 }

@@ -72,6 +72,7 @@ pub struct Row {
     pub key: Option<String>,
     /// Whether it is dropped if a row above has made the same tensors.
     pub copy: bool,
+    drops_others: bool,
 }
 
 /// The numbers in GGUF of the layers, where they differ.
@@ -381,16 +382,18 @@ impl Mapping {
                 name.replace_range(at..at + from.len(), to);
             }
         }
+        let mut dropped = false;
         let mut further = pattern::split_template(&name).1.layer.is_some_and(|layer| layer >= self.layers);
         for (number, part, places) in self.by_hf.find(&name) {
             let Some(row) = self.rows.get(number) else { continue };
             further |= row.layers.are_before(places.layer.unwrap_or(0));
+            dropped |= row.drops_others;
             if row.layers.has(places.layer.unwrap_or(0)) {
                 let member = if row.is_stacked() { places.expert.unwrap_or(0) } else { part as u64 };
                 return HfTensor::Row(number, member, places);
             }
         }
-        if self.drops_further_layers && further { HfTensor::Dropped } else { HfTensor::Unknown }
+        if dropped || self.drops_further_layers && further { HfTensor::Dropped } else { HfTensor::Unknown }
     }
 
     /// Looks up a tensor of the text model, of which the encoder may store a row.
@@ -526,5 +529,19 @@ fn resolve_one(row: &TensorRow, number: usize, suffix: &str, may_be_absent: bool
     let numbers = Numbers::new(row.number.as_deref(), config, &layers)?;
     let of_model = row.dtype.as_deref() == Some("model");
     let dtype = row.dtype.as_deref().filter(|_| !of_model).map(str::parse).transpose()?;
-    Ok(Row { hf, gguf, transform, shape, optional, dtype, of_model, experts, layers, numbers, key: row.key.clone(), copy: row.copy })
+    Ok(Row {
+        hf,
+        gguf,
+        transform,
+        shape,
+        optional,
+        dtype,
+        of_model,
+        experts,
+        layers,
+        numbers,
+        key: row.key.clone(),
+        copy: row.copy,
+        drops_others: row.drops_others,
+    })
 }

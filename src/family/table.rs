@@ -238,6 +238,8 @@ pub struct TensorRow {
     pub key: Option<String>,
     /// Whether it is a copy of a tensor of a row above with the same GGUF name, and is dropped if that is there.
     pub copy: bool,
+    /// Whether tensors of this name in layers that do not have it are dropped.
+    pub drops_others: bool,
 }
 
 /// Whether a tensor is optional.

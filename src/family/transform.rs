@@ -80,6 +80,8 @@ pub enum Transform {
     SkipRows(u64),
     /// `pad_rows(n)`: with `n` rows of zeros at the end, which must be zero on the way back.
     PadRows(u64),
+    /// `int32`: integers in 32 bits, and in 64 on the way back.
+    Int32,
     /// `pick(row)`: one row of a matrix of the text model, which an encoder stores too. Nothing on the way back, as the text model has it.
     Pick(Option<u64>),
 }
@@ -167,6 +169,7 @@ impl Transform {
             ("repeat", [size]) => Self::Repeat(config.length(size)?),
             ("skip_rows", [rows]) => Self::SkipRows(count(rows)?),
             ("pad_rows", [rows]) => Self::PadRows(count(rows)?),
+            ("int32", []) => Self::Int32,
             ("pick", [row]) => Self::Pick(config.eval(row)?.map(|row| expr::whole("the row to pick", Some(row))).transpose()?),
             _ => return Err(Error::argument(format!("expected a known transform, found {text}"))),
         })

@@ -59,6 +59,8 @@ pub enum RowOp {
     Softplus,
     /// The inverse of [`RowOp::Softplus`]: the logarithm of the exponential of every value, less one.
     InverseSoftplus,
+    /// Stores integers in 32 or 64 bits: [`DType::I32`] or [`DType::I64`].
+    Integers(DType),
 }
 
 impl fmt::Display for RowOp {
@@ -76,6 +78,7 @@ impl fmt::Display for RowOp {
             Self::LogNeg => write!(f, "log of the negative"),
             Self::Softplus => write!(f, "softplus"),
             Self::InverseSoftplus => write!(f, "inverse of softplus"),
+            Self::Integers(dtype) => write!(f, "as {dtype}"),
         }
     }
 }
@@ -348,8 +351,21 @@ impl TensorExpr {
             | RowOp::InverseSoftplus => {
                 dtype = DType::F32;
             }
+            RowOp::Integers(to) => dtype = to,
         }
         Ok(Self { node: Node::RowOp(Box::new(self), step), dtype, rows, row })
+    }
+
+    /// Stores integers in 32 or 64 bits.
+    ///
+    /// # Errors
+    /// It has no such integers.
+    pub fn integers(self, to: DType) -> Result<Self> {
+        match self.dtype {
+            dtype if dtype == to => Ok(self),
+            DType::I32 | DType::I64 => self.then(RowOp::Integers(to)),
+            other => Err(Error::malformed(format!("expected integers of 32 or 64 bits, found {other}"))),
+        }
     }
 
     /// Appends an operation that depends on all values.
@@ -628,6 +644,7 @@ impl TensorExpr {
                 let value = f64::from(value);
                 (value + (-(-value).exp_m1()).ln()) as f32
             }),
+            RowOp::Integers(to) => integers(to, &inner.eval_rows(reader, range)?).map(Data::Owned),
         }
     }
 
@@ -635,6 +652,19 @@ impl TensorExpr {
     fn bytes(&self, rows: u64) -> Result<u64> {
         self.dtype.bytes_for(num::mul(rows, self.row, "the elements of rows")?)
     }
+}
+
+/// Converts integers of the other size to 32 or 64 bits.
+fn integers(to: DType, bytes: &[u8]) -> Result<Vec<u8>> {
+    if to == DType::I64 {
+        return Ok(bytes.as_chunks::<4>().0.iter().flat_map(|number| i64::from(i32::from_le_bytes(*number)).to_le_bytes()).collect());
+    }
+    let mut out = Vec::with_capacity(bytes.len() / 2);
+    for number in bytes.as_chunks::<8>().0.iter().map(|number| i64::from_le_bytes(*number)) {
+        let number = i32::try_from(number).map_err(|_| Error::unsupported(format!("expected integers of 32 bits, found {number}")))?;
+        out.extend(number.to_le_bytes());
+    }
+    Ok(out)
 }
 
 /// Evaluates rows in single precision, each value changed.
@@ -873,6 +903,22 @@ mod tests {
         assert!(TensorExpr::join(Vec::new()).is_err());
         assert!(stored.eval_rows(&reader, 5..7).is_err());
         assert!(TensorExpr::stored(reader.model(), 9).is_err());
+    }
+
+    #[test]
+    fn integers_change_their_size_and_nothing_else() {
+        let numbers = [3i64, -1, 255, 1 << 31];
+        let reader = reader_of(DType::I64, &[2, 2], numbers.iter().flat_map(|number| number.to_le_bytes()).collect());
+        let stored = TensorExpr::stored(reader.model(), 0).unwrap();
+        let short = stored.clone().integers(DType::I32).unwrap();
+        assert_eq!((short.dtype(), short.steps()), (DType::I32, vec!["as I32".to_owned()]));
+        assert_eq!(short.eval_rows(&reader, 0..1).unwrap().into_owned(), [3, 0, 0, 0, 255, 255, 255, 255]);
+        let error = short.eval_rows(&reader, 1..2).unwrap_err().to_string();
+        assert!(error.contains("2147483648"), "{error}");
+        let back = short.integers(DType::I64).unwrap();
+        assert_eq!(*back.eval_rows(&reader, 0..1).unwrap(), *stored.eval_rows(&reader, 0..1).unwrap());
+        assert_eq!(stored.clone().integers(DType::I64).unwrap(), stored);
+        assert!(TensorExpr::values([1.0]).integers(DType::I32).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::model::{Metadata, Value};
 use crate::view::output_model::OutputTensor;
 
 /// Keys that count layers at the start or the end of the model, besides the total number.
-const FIRST_LAYERS: &str = "leading_dense_block_count";
+const FIRST_LAYERS: [&str; 2] = ["leading_dense_block_count", "hash_layer_count"];
 const LAST_LAYERS: &str = "nextn_predict_layers";
 
 /// Keys that define the kind of a layer by its position.
@@ -67,16 +67,16 @@ pub(super) fn prune(layers: &[u64], metadata: &mut Metadata, tensors: &mut Vec<O
         None => false,
     });
     let number = |layers: u64| Value::U32(u32::try_from(layers).unwrap_or(u32::MAX));
-    for (name, from_end) in [(FIRST_LAYERS, false), (LAST_LAYERS, true)] {
+    for (name, from_end) in FIRST_LAYERS.map(|name| (name, false)).into_iter().chain([(LAST_LAYERS, true)]) {
         let Some(all) = metadata.get_u64(&key(name)) else { continue };
         let range = if from_end { count.saturating_sub(all)..count } else { 0..all.min(count) };
         metadata.set(key(name), number(range.filter(|layer| stays(*layer)).count() as u64));
     }
-    // Those of xIELU are not under the architecture.
+    // Those of xIELU are not under the architecture, and that of DeepSeek V4 may go on behind the last layer.
     for own in ONE_PER_LAYER.iter().flat_map(|name| [key(name), (*name).to_owned()]) {
-        let Some(array) = metadata.get(&own).and_then(Value::as_array).filter(|array| array.len() == count) else { continue };
+        let Some(array) = metadata.get(&own).and_then(Value::as_array).filter(|array| array.len() >= count) else { continue };
         let (elem, values) = (array.elem(), array.values()?);
-        let left = values.into_iter().zip(0..).filter(|(_, layer)| stays(*layer)).map(|(value, _)| value).collect();
+        let left = values.into_iter().zip(0..).filter(|(_, layer)| *layer >= count || stays(*layer)).map(|(value, _)| value).collect();
         metadata.set(own, Value::Array(Array::new(elem, left)));
     }
     metadata.set(key("block_count"), number(renumbered.0.len() as u64));

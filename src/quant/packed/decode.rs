@@ -410,7 +410,8 @@ impl PackedWeight {
             return Some(DType::MXFP4);
         }
         let Layout::Rows(rows) = &self.layout else { return None };
-        let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales", grid))) = (rows.codes, rows.scale) else {
+        let (Codes::Floats { bits: 4, high_first: false }, Some((".weight_scale" | ".scales" | ".scale", grid))) = (rows.codes, rows.scale)
+        else {
             return None;
         };
         let dtype = match (rows.whole, grid.wide, grid.kind, self.shown.name) {

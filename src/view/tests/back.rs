@@ -220,6 +220,49 @@ fn qwen_4_as_transformers_saves_it_gives_the_same_keys() {
     assert!(error.contains("of a single layer, not of several"), "{error}");
 }
 
+/// As above; what the class computes of the published keys replaces them, and not all names are translated back.
+#[test]
+fn deepseek_v4_as_transformers_saves_it_gives_the_same_keys() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "deepseek4") else { return };
+    let hf = golden.reader();
+    let mut config = golden.json["config"].clone();
+    let text = config.as_object_mut().unwrap();
+    let mut compress = text.remove("rope_scaling").unwrap();
+    compress["rope_type"] = compress["type"].clone();
+    compress["attention_factor"] = json!(1.0);
+    compress["rope_theta"] = text["compress_rope_theta"].clone();
+    for key in ["compress_ratios", "num_hash_layers"] {
+        text.remove(key).unwrap();
+    }
+    for (key, value) in [
+        ("rope_parameters", json!({ "main": { "rope_type": "default", "rope_theta": 10000.0 }, "compress": compress })),
+        ("layer_types", json!(["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"])),
+        ("compress_rates", json!({ "compressed_sparse_attention": 4, "heavily_compressed_attention": 128 })),
+        ("mlp_layer_types", json!(["hash_moe", "moe", "moe"])),
+    ] {
+        text.insert(key.to_owned(), value);
+    }
+    let mut tensors = golden.json["tensors"].clone();
+    for row in tensors.as_array_mut().unwrap().iter_mut().filter(|row| row[0] != "head.weight") {
+        let name = row[0].as_str().unwrap().replace("hc_head_", "hc_head.hc_").replace("attn.kv_norm.", "attn.norm.");
+        row[0] = format!("model.{}", name.replace("embed.weight", "embed_tokens.weight")).into();
+    }
+    let saved = Golden { json: json!({ "config": config, "tensors": tensors }), ..golden };
+    let keys = |model: &crate::format::Reader| {
+        let output = to_gguf::without_tokenizer(model, &Tables::default(), ModelPart::Whole).unwrap();
+        // The published list goes on for the layer that predicts a further token.
+        let ratios = |key: &str, value: &Value| match value.as_array() {
+            Some(array) if key.ends_with("compress_ratios") => format!("{:?}", array.values().unwrap().get(..3)),
+            _ => format!("{value:?}"),
+        };
+        let mut keys: Vec<String> = output.metadata.iter().map(|(key, value)| format!("{key} {}", ratios(key, value))).collect();
+        keys.extend(output.tensors.iter().map(|tensor| format!("{} {:?}", tensor.name, tensor.shape)));
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&saved.reader()), keys(&hf));
+}
+
 /// llama.cpp requires the sections of the rotations, of which a checkpoint for transformers says nothing.
 #[test]
 fn qwen3_asr_for_transformers_has_the_sections_of_the_first_checkpoint() {

@@ -27,7 +27,9 @@ fn weights(name: &str, count: u64, dtype: DType) -> Vec<u8> {
         let bits = ((seed >> 9) & mask) as u16 | 0x3e80;
         match dtype {
             DType::BF16 => bytes.extend(bits.to_le_bytes()),
-            DType::U8 => bytes.push((bits & 0x7f) as u8),
+            DType::I8 => bytes.push((bits & 0x7f | bits >> 8 & 0x80) as u8),
+            DType::U8 | DType::F8_E8M0 => bytes.push((bits & 0x7f) as u8),
+            DType::I64 => bytes.extend((u64::from(bits & 0x7f) % 3).to_le_bytes()),
             _ => bytes.extend((u32::from(bits) << 16).to_le_bytes()),
         }
     }

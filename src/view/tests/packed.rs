@@ -23,12 +23,18 @@ struct Packing {
 }
 
 /// What published models store, by the formulas of `ModelBase.dequant_model` in llama.cpp's converter.
-const PACKINGS: [Packing; 8] = [
+const PACKINGS: [Packing; 9] = [
     // DeepSeek, Qwen, GLM, MiniMax: blocks that do not divide the matrix.
     Packing {
         name: "FP8 blocks",
         config: || json!({ "quantization_config": { "quant_method": "fp8", "weight_block_size": [6, 24] } }),
         pack: |name, shape| blocks(name, shape, 6, 24),
+    },
+    // DeepSeek V4: exponents, under another name.
+    Packing {
+        name: "FP8 blocks with exponents",
+        config: || json!({ "quantization_config": { "quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [6, 24] } }),
+        pack: |name, shape| exponents(name, shape, 6, 24),
     },
     // Llama 4 as fbgemm stores it: one scale for each column of each expert.
     Packing {
@@ -120,6 +126,21 @@ fn blocks(name: &str, shape: &[u64], tall: u64, wide: u64) -> Option<Packed> {
     let outer = grid.len() - 2;
     grid[outer..].copy_from_slice(&[down, across]);
     let all = vec![(name.to_owned(), shape.to_vec(), DType::F8_E4M3, codes), (format!("{name}_scale_inv"), grid, DType::F32, stored)];
+    Some((all, values))
+}
+
+fn exponents(name: &str, shape: &[u64], tall: u64, wide: u64) -> Option<Packed> {
+    let (rows, columns) = linear(name, shape)?;
+    let (codes, mut values) = e4m3(name, rows * columns);
+    let (down, across) = (rows.div_ceil(tall), columns.div_ceil(wide));
+    // From 2^-7 to 2^0.
+    let stored: Vec<u8> = bytes(&format!("{name} scales"), down * across).into_iter().map(|byte| 120 + byte % 8).collect();
+    for (i, value) in values.iter_mut().enumerate() {
+        let (row, column) = (i as u64 / columns, i as u64 % columns);
+        *value *= 2f32.powi(i32::from(stored[(row / tall * across + column / wide) as usize]) - 127);
+    }
+    let scales = format!("{}.scale", name.strip_suffix(".weight")?);
+    let all = vec![(name.to_owned(), shape.to_vec(), DType::F8_E4M3, codes), (scales, vec![down, across], DType::F8_E8M0, stored)];
     Some((all, values))
 }
 

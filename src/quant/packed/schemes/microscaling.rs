@@ -9,7 +9,7 @@ pub(super) fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Int
         return None;
     }
     // Groups of 16, or of 32 with 8-bit activations.
-    let (rows, shape) = [16, 32].into_iter().find_map(|group| packed_floats(lookup, parts, 4, group))?;
+    let (rows, shape) = [16, 32].into_iter().find_map(|group| packed_floats(lookup, parts, ".weight_scale", 4, group))?;
     let (Whole::Multiply(suffix) | Whole::Divide(suffix)) = whole else { return None };
     let planes: u64 = shape.iter().rev().skip(2).product();
     let scales = parts.get(lookup, suffix)?.elements().ok()?;
@@ -17,24 +17,30 @@ pub(super) fn nvfp4(lookup: &Lookup<'_>, parts: &Parts<'_>, whole: Whole) -> Int
 }
 
 /// OCP MX formats: 4 or 6 bits, with a power-of-two scale per 32 numbers.
-pub(super) fn mx_packed(lookup: &Lookup<'_>, parts: &Parts<'_>) -> Interpretation {
-    let scales = parts.get(lookup, ".weight_scale")?;
+pub(super) fn mx_packed(lookup: &Lookup<'_>, parts: &Parts<'_>, suffix: &'static str) -> Interpretation {
+    let scales = parts.get(lookup, suffix)?;
     if !is(scales, DType::U8) && !is(scales, DType::F8_E8M0) {
         return None;
     }
     [(4, "MXFP4"), (6, "MXFP6")].into_iter().find_map(|(bits, name)| {
-        let (rows, shape) = packed_floats(lookup, parts, bits, 32)?;
+        let (rows, shape) = packed_floats(lookup, parts, suffix, bits, 32)?;
         Some((Layout::Rows(rows), shape, named(name)))
     })
 }
 
 /// Floats packed several to a byte, with group scales in rows.
-pub(super) fn packed_floats(lookup: &Lookup<'_>, parts: &Parts<'_>, bits: u32, group: u64) -> Option<(Rows, Vec<u64>)> {
+pub(super) fn packed_floats(
+    lookup: &Lookup<'_>,
+    parts: &Parts<'_>,
+    suffix: &'static str,
+    bits: u32,
+    group: u64,
+) -> Option<(Rows, Vec<u64>)> {
     let (output, bytes) = rows_of(parts.weight)?;
-    let scales = parts.get(lookup, ".weight_scale")?;
+    let scales = parts.get(lookup, suffix)?;
     let input = bytes.checked_mul(8)?.checked_div(u64::from(bits)).filter(|_| (bytes * 8).is_multiple_of(u64::from(bits)))?;
     let (rows, groups) = rows_of(scales)?;
     let fits = rows == output && input == groups.checked_mul(group)?;
     let grid = Grid { tall: 1, wide: group, across: groups, kind: ScaleKind::Own };
-    fits.then(|| (Rows::new(Codes::Floats { bits, high_first: false }, ".weight_scale", grid), with_columns(parts.weight, input)))
+    fits.then(|| (Rows::new(Codes::Floats { bits, high_first: false }, suffix, grid), with_columns(parts.weight, input)))
 }

@@ -195,7 +195,7 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
     "GPTQ" ".qweight" -> ".weight", &[DType::I32], &[".scales", ".qzeros"], &[".g_idx"], gptq;
     "GPTQ" ".B" -> ".weight", &[DType::I32], &[".s"], &[".workspace"], marlin;
     "compressed-tensors" ".weight_packed" -> ".weight", BYTES, &[".weight_scale", ".weight_global_scale"], &[], nvfp4_packed;
-    "compressed-tensors" ".weight_packed" -> ".weight", BYTES, &[".weight_scale"], &[], mx_packed;
+    "compressed-tensors" ".weight_packed" -> ".weight", BYTES, &[".weight_scale"], &[], |lookup, parts| mx_packed(lookup, parts, ".weight_scale");
     "compressed-tensors" ".weight_packed" -> ".weight", &[DType::I32], &[".weight_scale"], &[".weight_shape", ".weight_zero_point", ".weight_g_idx"], pack_quantized;
     "compressed-tensors" ".compressed" -> "", &[DType::F32, DType::F16, DType::BF16, DType::I8, DType::F8_E4M3], &[".bitmask", ".shape"], &[".row_offsets"], bitmask;
     "ComfyUI" ".weight" -> ".weight", &[DType::U8], &[".weight_scale", ".weight_scale_2"], &[".comfy_quant"], comfy_nvfp4;
@@ -203,11 +203,13 @@ pub(super) static SCHEMES: &[Scheme] = schemes! {
     "ModelOpt" ".weight" -> ".weight", BYTES, &[".weight_scale", ".weight_scale_2"], &[], modelopt_nvfp4;
     "ModelOpt" ".weight" -> ".weight", &[DType::U8], &[".weight_scale"], &[".pre_quant_scale", ".weight_scale_2"], modelopt_int4;
     "BitNet" ".weight" -> ".weight", &[DType::U8], &[".weight_scale"], &[], bitnet;
-    "OCP MX" ".weight" -> ".weight", &[DType::U8], &[".weight_scale"], &[], mx_packed;
+    "OCP MX" ".weight" -> ".weight", &[DType::U8], &[".weight_scale"], &[], |lookup, parts| mx_packed(lookup, parts, ".weight_scale");
+    "OCP MX" ".weight" -> ".weight", BYTES, &[".scale"], &[], |lookup, parts| mx_packed(lookup, parts, ".scale");
     "bitsandbytes" ".weight" -> ".weight", &[DType::U8], &[".weight.absmax", ".weight.quant_map"], &[NF4, FP4, ".weight.nested_absmax", ".weight.nested_quant_map"], bnb4;
     "bitsandbytes" ".weight" -> ".weight", &[DType::I8], &[".SCB"], &[".weight_format"], |lookup, parts| scaled(lookup, parts, ".SCB", 127.0);
     "MLX" ".weight" -> ".weight", &[DType::U32], &[".scales"], &[".biases"], mlx;
     "FP8" ".weight" -> ".weight", F8, &[".weight_scale_inv"], &[], |lookup, parts| scaled(lookup, parts, ".weight_scale_inv", 1.0);
+    "FP8" ".weight" -> ".weight", F8, &[".scale"], &[], |lookup, parts| scaled(lookup, parts, ".scale", 1.0);
     "FP8" "_proj" -> "_proj", F8, &["_proj_scale_inv"], &["_proj_activation_scale"], |lookup, parts| scaled(lookup, parts, "_proj_scale_inv", 1.0);
     "FP8" "_proj" -> "_proj", F8, &["_proj_scale"], &["_proj_input_scale"], |lookup, parts| scaled(lookup, parts, "_proj_scale", 1.0);
     "FP8" "_proj" -> "_proj", F8, &["_proj_weight_scale"], &["_proj_input_scale"], |lookup, parts| scaled(lookup, parts, "_proj_weight_scale", 1.0);
@@ -408,7 +410,7 @@ fn scaled(lookup: &Lookup<'_>, parts: &Parts<'_>, suffix: &'static str, divide: 
         Some(_) => return None,
     };
     let exponents = is(scales, DType::U8) || is(scales, DType::F8_E8M0);
-    let shown = match (parts.is(DType::I8), exponents && grid.wide == 32) {
+    let shown = match (parts.is(DType::I8), exponents && (grid.tall, grid.wide) == (1, 32)) {
         (true, _) => named("INT8"),
         (false, true) => named("MXFP8"),
         (false, false) => named("FP8"),
