@@ -360,7 +360,7 @@ impl TensorExpr {
     ///
     /// # Errors
     /// It has no such integers.
-    pub fn integers(self, to: DType) -> Result<Self> {
+    pub fn as_integers(self, to: DType) -> Result<Self> {
         match self.dtype {
             dtype if dtype == to => Ok(self),
             DType::I32 | DType::I64 => self.then(RowOp::Integers(to)),
@@ -504,9 +504,13 @@ impl TensorExpr {
         let is_power = |number: f32| number.to_bits() & 0x007f_ffff == 0;
         let name = |step: &dyn fmt::Display| Some(step.to_string());
         match &self.node {
-            Node::Stored(_) | Node::Values(_) | Node::Zeros => None,
+            Node::Stored(_) | Node::Values(_) | Node::Integers(_) | Node::Zeros => None,
             Node::RowOp(inner, step) => inner.adds_bits().or_else(|| match step {
-                RowOp::TransposeGrid { .. } | RowOp::SliceRows { .. } | RowOp::Reshape { .. } | RowOp::Transpose { .. } => None,
+                RowOp::TransposeGrid { .. }
+                | RowOp::SliceRows { .. }
+                | RowOp::Reshape { .. }
+                | RowOp::Transpose { .. }
+                | RowOp::Integers(_) => None,
                 RowOp::Scale(number) if is_power(*number) => None,
                 RowOp::Add(0.0) => None,
                 _ => name(step),
@@ -644,7 +648,7 @@ impl TensorExpr {
                 let value = f64::from(value);
                 (value + (-(-value).exp_m1()).ln()) as f32
             }),
-            RowOp::Integers(to) => integers(to, &inner.eval_rows(reader, range)?).map(Data::Owned),
+            RowOp::Integers(to) => resize_integers(to, &inner.eval_rows(reader, range)?).map(Data::Owned),
         }
     }
 
@@ -655,7 +659,7 @@ impl TensorExpr {
 }
 
 /// Converts integers of the other size to 32 or 64 bits.
-fn integers(to: DType, bytes: &[u8]) -> Result<Vec<u8>> {
+fn resize_integers(to: DType, bytes: &[u8]) -> Result<Vec<u8>> {
     if to == DType::I64 {
         return Ok(bytes.as_chunks::<4>().0.iter().flat_map(|number| i64::from(i32::from_le_bytes(*number)).to_le_bytes()).collect());
     }
@@ -910,15 +914,15 @@ mod tests {
         let numbers = [3i64, -1, 255, 1 << 31];
         let reader = reader_of(DType::I64, &[2, 2], numbers.iter().flat_map(|number| number.to_le_bytes()).collect());
         let stored = TensorExpr::stored(reader.model(), 0).unwrap();
-        let short = stored.clone().integers(DType::I32).unwrap();
+        let short = stored.clone().as_integers(DType::I32).unwrap();
         assert_eq!((short.dtype(), short.steps()), (DType::I32, vec!["as I32".to_owned()]));
         assert_eq!(short.eval_rows(&reader, 0..1).unwrap().into_owned(), [3, 0, 0, 0, 255, 255, 255, 255]);
         let error = short.eval_rows(&reader, 1..2).unwrap_err().to_string();
         assert!(error.contains("2147483648"), "{error}");
-        let back = short.integers(DType::I64).unwrap();
+        let back = short.as_integers(DType::I64).unwrap();
         assert_eq!(*back.eval_rows(&reader, 0..1).unwrap(), *stored.eval_rows(&reader, 0..1).unwrap());
-        assert_eq!(stored.clone().integers(DType::I64).unwrap(), stored);
-        assert!(TensorExpr::values([1.0]).integers(DType::I32).is_err());
+        assert_eq!(stored.clone().as_integers(DType::I64).unwrap(), stored);
+        assert!(TensorExpr::values([1.0]).as_integers(DType::I32).is_err());
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Transform {
             Self::Repeat(size) => vec![Shaped { origin, shape }; *size as usize],
             Self::SkipRows(rows) => vec![without_rows(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![with_zeros(origin, shape, *rows, false)?],
-            Self::Int32 => vec![Shaped { origin: origin.integers(DType::I32)?, shape }],
+            Self::Int32 => vec![Shaped { origin: origin.as_integers(DType::I32)?, shape }],
             Self::Pick(row) => {
                 let row = row.ok_or_else(|| Error::unsupported("the tokenizer files lack the token whose embedding the encoder stores"))?;
                 let [_, columns] = shape.as_slice() else { return Err(misfit("a matrix", &shape)) };
@@ -138,7 +138,7 @@ impl Transform {
             Self::Reshape(from, to) => vec![reshaped(origin, shape, to, from)?],
             Self::SkipRows(rows) => vec![with_zeros(origin, shape, *rows, true)?],
             Self::PadRows(rows) => vec![without_rows(origin, shape, *rows, false)?],
-            Self::Int32 => vec![Shaped { origin: origin.integers(DType::I64)?, shape }],
+            Self::Int32 => vec![Shaped { origin: origin.as_integers(DType::I64)?, shape }],
             Self::Pick(_) => Vec::new(),
             _ => vec![Shaped { origin, shape }],
         })
