@@ -112,6 +112,9 @@ fn weights_are_those_of_the_library_that_packed_them() {
         assert_eq!((packing.unresolved, packing.warning()), (0, None), "{}", folder.display());
         let reader = unpacked(stored).unwrap();
         assert_eq!(reader.model().tensors.len(), expected.model().tensors.len(), "{}", folder.display());
+        let claims = ["quantization_config", "quantization", "expert_dtype"];
+        let config = reader.model().config.as_ref();
+        assert!(claims.iter().all(|key| config.is_none_or(|config| config.get(key).is_none())), "{}", folder.display());
         for tensor in &expected.model().tensors {
             let found = reader.model().tensor(&tensor.name).unwrap_or_else(|| panic!("{}: {}", folder.display(), tensor.name));
             assert_eq!(found.shape, tensor.shape, "{}: {}", folder.display(), tensor.name);

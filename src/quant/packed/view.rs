@@ -103,6 +103,9 @@ impl Packing {
     }
 }
 
+/// The keys of config.json that say how weights are packed; the last is DeepSeek V4's.
+const CLAIMS: [&str; 3] = ["quantization_config", "quantization", "expert_dtype"];
+
 fn view_of(packing: &Packing, stored: &Arc<Reader>, keep: impl Fn(&PackedWeight, &Arc<Reader>) -> Option<Repacked>) -> Result<Reader> {
     let mut model = stored.model().clone();
     let mut tensors = Vec::new();
@@ -135,9 +138,9 @@ fn view_of(packing: &Packing, stored: &Arc<Reader>, keep: impl Fn(&PackedWeight,
     model.tensors = tensors;
     // The view is no longer quantised, so a config that says otherwise would mislead loaders of the output.
     if let Some(config) = model.config.as_mut().and_then(serde_json::Value::as_object_mut).filter(|_| unread.is_empty()) {
-        config.retain(|key, _| key != "quantization_config" && key != "quantization");
+        config.retain(|key, _| !CLAIMS.contains(&key.as_str()));
         for inner in config.iter_mut().filter(|(key, _)| key.ends_with("_config")).filter_map(|(_, value)| value.as_object_mut()) {
-            inner.retain(|key, _| key != "quantization_config" && key != "quantization");
+            inner.retain(|key, _| !CLAIMS.contains(&key.as_str()));
         }
     }
     Ok(Reader::computed(stored, model, computed))

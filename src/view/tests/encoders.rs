@@ -8,7 +8,7 @@ use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{DType, FormatId, Metadata, Model, TensorInfo, Value};
 use crate::view::output_model::{OutputModel, OutputTensor};
-use crate::view::tests::goldens::{Golden, goldens};
+use crate::view::tests::goldens::{Golden, all_are_wanted, goldens};
 use crate::view::tests::{Tensor, reader, written};
 use crate::view::{to_gguf, to_hf};
 
@@ -155,7 +155,7 @@ fn text_models_beside_an_encoder_have_the_names_of_the_original() {
         "qwen4exp-vision-mmproj",
     ];
     let found: Vec<_> = goldens().into_iter().filter(|golden| names.contains(&golden.name.as_str())).collect();
-    assert_eq!(found.len(), names.len());
+    assert!(found.len() == names.len() || !all_are_wanted());
     for golden in found {
         let (name, hf) = (&golden.name, golden.reader());
         let mut text = to_gguf::without_tokenizer(&hf, &tables, ModelPart::Whole).unwrap();

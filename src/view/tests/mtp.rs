@@ -10,7 +10,7 @@ use crate::format::Reader;
 use crate::model::companion::Content;
 use crate::model::{FormatId, Metadata, Model, Value};
 use crate::view::output_model::OutputModel;
-use crate::view::tests::goldens::{Golden, goldens};
+use crate::view::tests::goldens::{Golden, all_are_wanted, goldens};
 use crate::view::tests::reference::in_bf16;
 use crate::view::tests::{Tensor, checked, reader, written};
 use crate::view::{to_gguf, to_hf};
@@ -31,7 +31,7 @@ fn a_part_of_a_model_comes_back_and_gives_the_same_gguf() {
     let tables = Tables::default();
     let parts: Vec<Golden> = goldens().into_iter().filter(|golden| golden.part() != ModelPart::Whole).collect();
     let kinds: HashSet<bool> = parts.iter().map(|golden| golden.part() == ModelPart::MtpAlone).collect();
-    assert_eq!(kinds.len(), 2);
+    assert!(kinds.len() == 2 || !all_are_wanted());
     for golden in parts {
         let (name, hf) = (&golden.name, golden.reader());
         let output = to_gguf::without_tokenizer(&hf, &tables, golden.part()).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -60,6 +60,9 @@ fn a_part_of_a_model_comes_back_and_gives_the_same_gguf() {
 
 #[test]
 fn parts_that_a_model_does_not_have_are_refused() {
+    if !all_are_wanted() {
+        return;
+    }
     let error = |name: &str, part: ModelPart| {
         let golden = goldens().into_iter().find(|golden| golden.name == name).unwrap();
         to_gguf::without_tokenizer(&golden.reader(), &Tables::default(), part).unwrap_err().to_string()
