@@ -129,20 +129,19 @@ fn patterns(rows: &[ComponentRow]) -> Vec<(Pattern, Component, bool)> {
 /// The parts of a name that precede a layer index.
 const LAYER_LISTS: &[&str] = &["blk", "layers", "layer", "h", "block", "blocks"];
 
-/// The component patterns for one model: those of its family's tables, then the general ones.
+/// The component patterns for one model: those of its family's tables, each before the general ones of its kind. Those of encoders go first, so
+/// that the norms and attention of an encoder are not counted as the text model's.
 #[derive(Debug, Clone, Default)]
 pub struct Components {
-    own: Vec<(Pattern, Component, bool)>,
+    encoders: Vec<(Pattern, Component, bool)>,
+    others: Vec<(Pattern, Component, bool)>,
 }
 
 impl Components {
-    /// Returns the patterns of a family's tables followed by the general ones. Those of encoders go before all others, so that the norms and
-    /// attention of an encoder are not counted as the text model's.
+    /// Returns the patterns of a family's tables and the general ones.
     pub fn with(own: &[ComponentRow]) -> Self {
-        let (mut first, others): (Vec<_>, Vec<_>) = patterns(own).into_iter().partition(|(_, component, _)| component.is_encoder());
-        first.extend(GENERAL.iter().filter(|(_, component, computed)| component.is_encoder() || *computed).cloned());
-        first.extend(others);
-        Self { own: first }
+        let (encoders, others) = patterns(own).into_iter().partition(|(_, component, _)| component.is_encoder());
+        Self { encoders, others }
     }
 
     /// Classifies the tensor with this name.
@@ -164,7 +163,11 @@ impl Components {
             First(text) => name.starts_with(text),
         };
         let layer = parts.windows(2).find(|pair| LAYER_LISTS.contains(&pair[0])).and_then(|pair| pair[1].parse().ok());
-        let known = self.own.iter().chain(&*GENERAL).find(|(pattern, ..)| matches(pattern));
+        // The general ones begin with those of encoders, and of what is computed.
+        let first = GENERAL.partition_point(|(_, component, computed)| component.is_encoder() || *computed);
+        let (encoders, others) = GENERAL.split_at(first);
+        let mut all = self.encoders.iter().chain(encoders).chain(&self.others).chain(others);
+        let known = all.find(|(pattern, ..)| matches(pattern));
         let (component, computed) = known.map_or((Other, false), |(_, component, computed)| (*component, *computed));
         Classification { component, layer: layer.filter(|_| !component.is_encoder()), computed }
     }

@@ -297,10 +297,10 @@ fn tables_named(architectures: &[&str]) -> Vec<usize> {
     NAMED.iter().filter(|(_, name, _)| architectures.contains(name)).map(|(.., number)| *number).collect()
 }
 
-/// Returns the text of an embedded table, and those of the tables that it extends.
+/// Returns the text of an embedded table, and those of the families that it extends.
 fn texts_of(number: usize) -> impl Iterator<Item = &'static str> {
     let parent = |text: &&'static str| {
-        let name = text.split_once("\nextends = \"")?.1.split('"').next()?;
+        let name = text.split_once("\nextends = \"")?.1.split('"').next().filter(|name| !name.starts_with('_'))?;
         EMBEDDED.iter().find(|(own, _)| *own == name).map(|(_, text)| *text)
     };
     std::iter::successors(EMBEDDED.get(number).map(|(_, text)| *text), parent)

@@ -44,19 +44,19 @@ pub fn output_model(reader: &Reader, tables: &Tables, options: &Options) -> Resu
         return projector(model, tables, preprocessor(model)?, options.dtype);
     }
     let (json, table, config) = read_config(model, tables)?;
-    text(reader, tables, json, &table, config, model.folder.as_deref(), options)
+    let planned = text(reader, json, &table, config, model.folder.as_deref(), options)?;
+    Ok(with_losses(reader, tables, json, &table, planned, options))
 }
 
-/// Plans the GGUF of the text model.
+/// Plans the GGUF of the text model; also returns the hyperparameters of what is converted.
 fn text(
     reader: &Reader,
-    tables: &Tables,
     json: &serde_json::Value,
     table: &Table,
     mut config: Config,
     folder: Option<&Path>,
     options: &Options,
-) -> Result<OutputModel> {
+) -> Result<(OutputModel, Config)> {
     let model = reader.model();
     let mut output = OutputModel::default();
     let left_out = left_out(model, table, &mut config, options.part, &mut output.notes)?;
@@ -66,6 +66,18 @@ fn text(
     if options.part == ModelPart::WithoutMtp {
         output.metadata.remove(&crate::model::metadata::full_key(&table.gguf, "nextn_predict_layers"));
     }
+    Ok((output, config))
+}
+
+/// Adds notes on what is lost of the text model.
+fn with_losses(
+    reader: &Reader,
+    tables: &Tables,
+    json: &serde_json::Value,
+    table: &Table,
+    (mut output, config): (OutputModel, Config),
+    options: &Options,
+) -> OutputModel {
     output.notes.extend(lost::rounded(options.dtype, &output.tensors));
     output.notes.extend(lost::ternary(reader, &output.tensors));
     // Layers that predict further tokens, alone, go along with a model of which all is said.
@@ -73,7 +85,7 @@ fn text(
         // A table of the user's need not lead back.
         output.notes.extend(lost::values(tables, table, json, &config, &output).unwrap_or_default());
     }
-    Ok(output)
+    output
 }
 
 /// Returns the tensors, by index, outside the part to convert. If that has no layers that predict further tokens, the config counts none.
@@ -193,10 +205,23 @@ fn preprocessor(model: &Model) -> Result<serde_json::Value> {
 ///
 /// # Errors
 /// As for [`output_model`], except for the tokenizer.
+#[cfg(test)]
 pub fn without_tokenizer(reader: &Reader, tables: &Tables, part: ModelPart) -> Result<OutputModel> {
     let (json, mut table, config) = read_config(reader.model(), tables)?;
     table.tokenizer = None;
-    text(reader, tables, json, &table, config, None, &Options { part, ..Options::default() })
+    let options = Options { part, ..Options::default() };
+    let planned = text(reader, json, &table, config, None, &options)?;
+    Ok(with_losses(reader, tables, json, &table, planned, &options))
+}
+
+/// Plans everything except the tokenizer, without notes on what is lost, as commands that read a model need it.
+///
+/// # Errors
+/// As for [`output_model`], except for the tokenizer.
+pub fn of_headers(reader: &Reader, tables: &Tables) -> Result<OutputModel> {
+    let (json, mut table, config) = read_config(reader.model(), tables)?;
+    table.tokenizer = None;
+    Ok(text(reader, json, &table, config, None, &Options::default())?.0)
 }
 
 /// Returns the tensors as in GGUF, without metadata and files.

@@ -1,7 +1,6 @@
 //! The tensors of the output with their types, without a plan of the files.
 
 use crate::base::{Error, Hint, Result};
-use crate::family::mapping::ModelPart;
 use crate::family::tables::Tables;
 use crate::format::{self, Reader};
 use crate::model::{DType, ElemType, FormatId, Metadata};
@@ -20,7 +19,7 @@ pub(in crate::ops) fn gguf_weights(reader: &Reader, options: &Options) -> Result
     let gguf = format::format(FormatId::Gguf);
     let mut model = match reader.model().format {
         FormatId::Gguf => keep::output_model(reader, gguf, false, options.target)?,
-        _ => to_gguf::without_tokenizer(reader, &Tables::default(), ModelPart::Whole)?,
+        _ => to_gguf::of_headers(reader, &Tables::default())?,
     };
     types::choose_types(reader, gguf, &mut model.tensors, &model.metadata, None, options)?;
     block_scales(reader, &mut model.tensors)?;
