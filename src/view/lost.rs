@@ -89,7 +89,9 @@ pub(super) fn values(tables: &Tables, table: &Table, json: &Json, config: &Confi
     let keys = table.config.keys().chain(table.derived.keys()).chain(table.flags.keys());
     let is_scaling = |key: &str| ["rope.rope_type", "rope.type"].contains(&key);
     for key in keys.filter(|key| met.insert(*key) && !is_held(key) && !is_scaling(key)) {
-        let said = if key.starts_with("rope.") { config.get(key) } else { text_value(json, key) };
+        // What is absent is what the class takes.
+        let default = || config.get(key).filter(|_| table.defaults.contains_key(key.as_str()));
+        let said = if key.starts_with("rope.") { config.get(key) } else { text_value(json, key).or_else(default) };
         // A tensor that is missing counts as zero, whatever config.json says of it.
         if let (Some(said), Some(taken), true) = (said, back.get(key), has_tensor(key)) {
             note(key, said, taken);

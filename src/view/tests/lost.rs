@@ -89,6 +89,20 @@ fn a_config_that_llama_cpp_does_not_compute_is_told() {
     }
 }
 
+/// Of a key that config.json leaves out, the class takes its default.
+#[test]
+fn a_default_that_llama_cpp_does_not_compute_is_told() {
+    for golden in goldens().into_iter().filter(|golden| ["gemma2", "gemma3", "gemma3n"].contains(&golden.name.as_str())) {
+        let mut json = golden.json.clone();
+        let config = json["config"].as_object_mut().unwrap();
+        config.remove("query_pre_attn_scalar");
+        let head = config.get("head_dim").cloned();
+        let wanted = head.filter(|_| golden.name != "gemma3n").map(|head| unrecorded("query_pre_attn_scalar is 256", &head.to_string()));
+        let golden = Golden { json, ..golden };
+        assert_eq!(of_config(converted(&golden, &[])), wanted.into_iter().collect::<Vec<_>>(), "{}", golden.name);
+    }
+}
+
 /// The factor of scores that llama.cpp has for MiniCPM3 is a constant, and the long factors begin at the context length.
 #[test]
 fn the_constants_of_minicpm3_are_told() {
