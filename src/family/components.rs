@@ -119,11 +119,11 @@ impl Pattern {
     }
 }
 
-fn patterns(rows: &[ComponentRow]) -> Vec<(Pattern, Component, bool)> {
+fn patterns<'r>(rows: impl IntoIterator<Item = &'r ComponentRow>) -> Vec<(Pattern, Component, bool)> {
     let of = |row: &ComponentRow| {
         row.names.split_whitespace().map(|name| (Pattern::parse(name), row.component, row.computed)).collect::<Vec<_>>()
     };
-    rows.iter().flat_map(of).collect()
+    rows.into_iter().flat_map(of).collect()
 }
 
 /// The parts of a name that precede a layer index.
@@ -139,7 +139,7 @@ pub struct Components {
 
 impl Components {
     /// Returns the patterns of a family's tables and the general ones.
-    pub fn with(own: &[ComponentRow]) -> Self {
+    pub fn with<'r>(own: impl IntoIterator<Item = &'r ComponentRow>) -> Self {
         let (encoders, others) = patterns(own).into_iter().partition(|(_, component, _)| component.is_encoder());
         Self { encoders, others }
     }

@@ -25,7 +25,7 @@ pub fn components(model: &Model) -> Components {
     let texts = [architecture(model).map(str::to_owned), model.config.as_ref().and_then(class)];
     let names: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
     let own = tables::mentioning("\ncomponents = [", &names).unwrap_or_default();
-    Components::with(&own.into_iter().flat_map(|table| table.components.clone()).collect::<Vec<_>>())
+    Components::with(own.into_iter().flat_map(|table| &table.components))
 }
 
 /// Returns the known hyperparameters in a fixed order: numbers, strings, or lists with one number per layer.

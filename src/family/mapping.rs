@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, num};
 use crate::family::config::Config;
 use crate::family::pattern::{self, Indices, Template};
 use crate::family::table::{Optional, Table, TensorRow};
@@ -172,8 +172,11 @@ impl Row {
     }
 
     /// Returns the number of elements of one tensor in the array of a key.
-    pub fn elements(&self) -> u64 {
-        self.shape.as_ref().map_or(1, |shape| shape.iter().fold(1, |all, dim| all.saturating_mul(*dim)))
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn elements(&self) -> Result<u64> {
+        self.shape.as_deref().map_or(Ok(1), num::elements)
     }
 
     /// Whether the array of a key holds whole numbers.

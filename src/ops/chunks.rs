@@ -95,31 +95,34 @@ pub(in crate::ops) fn in_runs<S: Default, P: Send, W: Default + Send>(
     process: impl Fn(&mut S, Chunk) -> Result<P> + Sync,
     reduce: impl Fn(&mut W, Chunk, P) -> Result<()> + Sync,
 ) -> Result<Vec<W>> {
-    let run = Run { items: runs.items.iter().map(|_| Item::default()).collect(), queue: Mutex::new(runs), failure: Failure::default() };
+    let execution =
+        Execution { items: runs.items.iter().map(|_| Item::default()).collect(), queue: Mutex::new(runs), failure: Failure::default() };
     threads::broadcast(|| {
-        let _on_panic = StopOnPanic(&run);
+        let _on_panic = StopOnPanic(&execution);
         let mut scratch = S::default();
-        while let Some(parts) = run.take() {
+        while let Some(parts) = execution.take() {
             let last = parts.last().map_or(0, |(item, _)| *item);
             for chunk in parts.into_iter().flat_map(|(item, numbers)| numbers.map(move |number| Chunk { item, number })) {
-                if run.failure.is_before(chunk) {
+                if execution.failure.is_before(chunk) {
                     break;
                 }
-                if let Err(error) = process(&mut scratch, chunk).and_then(|part| run.add(chunk, part, &reduce)) {
-                    run.failure.add(chunk, error);
-                    run.wake();
+                if let Err(error) = process(&mut scratch, chunk).and_then(|part| execution.add(chunk, part, &reduce)) {
+                    execution.failure.add(chunk, error);
+                    execution.wake();
                 }
             }
-            run.wait(last);
+            execution.wait(last);
         }
     });
-    match run.failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match execution.failure.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((_, error)) => Err(error),
-        None => Ok(run.items.into_iter().map(|item| item.state.into_inner().unwrap_or_else(PoisonError::into_inner).result).collect()),
+        None => {
+            Ok(execution.items.into_iter().map(|item| item.state.into_inner().unwrap_or_else(PoisonError::into_inner).result).collect())
+        }
     }
 }
 
-struct Run<'c, P, W> {
+struct Execution<'c, P, W> {
     items: Vec<Item<P, W>>,
     queue: Mutex<Runs<'c>>,
     failure: Failure,
@@ -144,7 +147,7 @@ impl<P, W: Default> Default for Item<P, W> {
     }
 }
 
-impl<P, W> Run<'_, P, W> {
+impl<P, W> Execution<'_, P, W> {
     /// Returns the next run, unless a chunk has failed.
     fn take(&self) -> Option<Vec<(usize, Range<u64>)>> {
         if self.failure.happened.load(Ordering::Relaxed) { None } else { lock(&self.queue).next() }
@@ -192,7 +195,7 @@ impl<P, W> Run<'_, P, W> {
 }
 
 /// Stops all threads when one panics; the panic is propagated.
-struct StopOnPanic<'r, 'c, P, W>(&'r Run<'c, P, W>);
+struct StopOnPanic<'e, 'c, P, W>(&'e Execution<'c, P, W>);
 
 impl<P, W> Drop for StopOnPanic<'_, '_, P, W> {
     fn drop(&mut self) {

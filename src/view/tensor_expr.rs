@@ -686,17 +686,14 @@ pub fn values(reader: &Reader, origin: &TensorExpr) -> Result<Vec<f32>> {
     to_values(origin.dtype(), &origin.eval_rows(reader, 0..origin.rows())?)
 }
 
-/// Evaluates a small expression of whole numbers, none of which is rounded.
+/// Evaluates a small expression of integers, none of which is rounded.
 ///
 /// # Errors
 /// Its type is neither I64 nor I32.
 pub fn integers(reader: &Reader, origin: &TensorExpr) -> Result<Vec<i64>> {
-    let bytes = origin.eval_rows(reader, 0..origin.rows())?;
-    match origin.dtype() {
-        DType::I64 => Ok(bytes.as_chunks::<8>().0.iter().map(|value| i64::from_le_bytes(*value)).collect()),
-        DType::I32 => Ok(bytes.as_chunks::<4>().0.iter().map(|value| i32::from_le_bytes(*value).into()).collect()),
-        other => Err(Error::unsupported(format!("expected whole numbers of I64 or I32, found {other}"))),
-    }
+    let wide = origin.clone().as_integers(DType::I64)?;
+    let bytes = wide.eval_rows(reader, 0..wide.rows())?;
+    Ok(bytes.as_chunks::<8>().0.iter().map(|value| i64::from_le_bytes(*value)).collect())
 }
 
 /// Collects runs of bytes; a single one stays borrowed.

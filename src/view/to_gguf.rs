@@ -303,8 +303,9 @@ pub(super) fn to_keys(reader: &Reader, table: &Table, config: &Config, metadata:
             } else {
                 tensor_expr::values(reader, &origin)?.into_iter().map(Value::F32).collect()
             };
-            if own.len() as u64 != row.elements() {
-                let message = format!("expected {}, found {}", units::counted(row.elements(), "number"), own.len());
+            let wanted = row.elements()?;
+            if own.len() as u64 != wanted {
+                let message = format!("expected {}, found {}", units::counted(wanted, "number"), own.len());
                 return Err(Error::malformed(message).in_tensor(row.name()));
             }
             values.extend(own);

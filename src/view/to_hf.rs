@@ -356,9 +356,9 @@ fn from_keys(metadata: &Metadata, mapping: &Mapping, main: DType, output: &mut O
             return Err(Error::unsupported(format!("the key {key} is missing")));
         };
         let places = row.indices();
-        let each = row.elements();
-        if num::mul(places.len() as u64, each, "the numbers of a key")? != numbers.len() as u64 {
-            let wanted = places.len() as u64 * each;
+        let each = row.elements()?;
+        let wanted = num::mul(places.len() as u64, each, "the numbers of a key")?;
+        if wanted != numbers.len() as u64 {
             return Err(Error::malformed(format!("expected {wanted} numbers in {key}, found {}", numbers.len())));
         }
         let wrong = |what| Error::malformed(format!("expected {what} in {key}"));

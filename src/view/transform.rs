@@ -26,7 +26,11 @@ impl Transform {
             Self::Order(places) => return ordered(sources, places, true),
             Self::StackExperts | Self::Stack(_) => return stack(sources).map(|stacked| vec![stacked]),
             Self::JoinRows(sizes) => return join_each(sources, sizes).map(|joined| vec![joined]),
-            Self::Concat(_) => return concatenated(sources).map(|joined| vec![joined]),
+            Self::Concat(_) => {
+                let rows = |source: &Shaped| source.shape.get(row_axis(&source.shape)).copied().unwrap_or(0);
+                let sizes: Vec<u64> = sources.iter().map(rows).collect();
+                return join_each(sources, &sizes).map(|joined| vec![joined]);
+            }
             Self::Product(_) => return product(sources).map(|product| vec![product]),
             Self::FoldBatchNorm(epsilon) => return folded(sources, *epsilon),
             _ => {}
@@ -114,7 +118,7 @@ impl Transform {
         Ok(match self {
             Self::StackExperts | Self::Stack(_) => unstacked(origin, &shape)?,
             Self::JoinRows(sizes) => take_each(movable(origin, &shape)?, &shape, sizes)?,
-            Self::Concat(count) => parted(origin, &shape, *count)?,
+            Self::Concat(count) => take_each(movable(origin, &shape)?, &shape, &chunk_sizes(&shape, *count)?)?,
             Self::Product(dims) => {
                 let ones = TensorExpr::zeros(origin.rows(), origin.row_elements())?.then(RowOp::Add(1.0))?;
                 let second = reshaped(origin, shape.clone(), &shape, dims)?;
@@ -354,32 +358,14 @@ fn unstacked(origin: TensorExpr, shape: &[u64]) -> Result<Vec<Shaped>> {
     (0..count).map(|number| Ok(Shaped { origin: origin.clone().slice(number * rows, rows)?, shape: own.to_vec() })).collect()
 }
 
-/// Concatenates matrices of as many columns each.
-fn concatenated(sources: Vec<Shaped>) -> Result<Shaped> {
-    let first = sources.first().map(|source| source.shape.clone()).unwrap_or_default();
-    let mut rows = 0;
-    for source in &sources {
-        let own = source.shape.first().copied().filter(|own| with_axis(&first, 0, *own) == source.shape);
-        rows = num::add(rows, own.ok_or_else(|| misfit(&format!("rows as those of {first:?}"), &source.shape))?, "rows")?;
-    }
-    let parts = sources.into_iter().map(|source| movable(source.origin, &source.shape)).collect::<Result<_>>()?;
-    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&first, 0, rows) })
-}
-
-/// The inverse of [`concatenated`]: parts of as many rows each, of which the last may have fewer (`torch.chunk`).
-fn parted(origin: TensorExpr, shape: &[u64], count: u64) -> Result<Vec<Shaped>> {
-    let all = shape.first().copied().unwrap_or(0);
+/// Returns the numbers of rows of parts of as many each, of which the last may have fewer (`torch.chunk`).
+fn chunk_sizes(shape: &[u64], count: u64) -> Result<Vec<u64>> {
+    let all = shape.get(row_axis(shape)).copied().unwrap_or(0);
     let len = all.div_ceil(count.max(1));
     if len == 0 || all.div_ceil(len) != count {
         return Err(misfit(&format!("rows for {count} parts of as many each"), shape));
     }
-    let origin = movable(origin, shape)?;
-    let inner = divided(origin.rows(), all, shape)?;
-    let part = |number: u64| {
-        let (start, rows) = (number * len, len.min(all - number * len));
-        Ok(Shaped { origin: origin.clone().slice(start * inner, rows * inner)?, shape: with_axis(shape, 0, rows) })
-    };
-    (0..count).map(part).collect()
+    Ok((0..count).map(|number| len.min(all - number * len)).collect())
 }
 
 /// Returns the axis along which rows are split: the last but one, or the only one.
@@ -427,6 +413,7 @@ fn join_each(sources: Vec<Shaped>, sizes: &[u64]) -> Result<Shaped> {
             return Err(misfit(&format!("{size} rows beside {first:?}"), &source.shape));
         }
     }
+    let rows = sizes.iter().try_fold(0, |all, size| num::add(all, *size, "rows"))?;
     let planes: u64 = num::elements(first.get(..axis).unwrap_or_default())?;
     let origins: Vec<TensorExpr> = sources.into_iter().map(|source| movable(source.origin, &source.shape)).collect::<Result<_>>()?;
     let mut parts = Vec::new();
@@ -435,7 +422,7 @@ fn join_each(sources: Vec<Shaped>, sizes: &[u64]) -> Result<Shaped> {
             parts.push(origin.clone().slice(plane * size, size)?);
         }
     }
-    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&first, axis, sizes.iter().sum()) })
+    Ok(Shaped { origin: TensorExpr::join(parts)?, shape: with_axis(&first, axis, rows) })
 }
 
 /// Returns an expression over alternating rows (of matrices, or the elements of a bias matrix), and their axis.
