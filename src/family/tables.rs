@@ -299,11 +299,8 @@ fn tables_named(architectures: &[&str]) -> Vec<usize> {
 
 /// Returns the text of an embedded table, and those of the families that it extends.
 fn texts_of(number: usize) -> impl Iterator<Item = &'static str> {
-    let parent = |text: &&'static str| {
-        let name = text.split_once("\nextends = \"")?.1.split('"').next().filter(|name| !name.starts_with('_'))?;
-        EMBEDDED.iter().find(|(own, _)| *own == name).map(|(_, text)| *text)
-    };
-    std::iter::successors(EMBEDDED.get(number).map(|(_, text)| *text), parent)
+    let all = std::iter::successors(Some(number), |number| PARENTS.get(*number).copied().flatten());
+    all.filter_map(|number| EMBEDDED.get(number)).map(|(_, text)| *text)
 }
 
 /// Returns the names of architectures under these keys of the embedded tables, without parsing these.
